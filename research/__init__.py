@@ -1,0 +1,1 @@
+"""Sixfold's mechanism: data, encoder, objectives, training, evaluation; nothing of one paper."""
