@@ -1,0 +1,1 @@
+"""From raw files to batches: readers, preparation, the corpus on disk, windows and loading."""

@@ -1,0 +1,153 @@
+"""Epoch order, batches and rank shards, all pure functions of (seed, epoch).
+
+`Loader.batches(epoch)` yields packed batches of clean items. No state is kept, so a run continues
+by asking for the same epoch again from a later batch, and any number of processes sees the same
+global batches, each its own rows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from research.data.corpus import Corpus
+from research.data.splits import Ranges, flat_indices
+from research.errors import InputError
+from research.packed import Packed
+from research.randomness import below, fold, permutation, seed_of
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Clean windows of a step, before any corruption."""
+
+    packed: Packed
+    """The windows' items, up to L + 1 a sequence."""
+    rows_S: Tensor
+    """int64 [S]: which window of the stage each sequence is."""
+    users_S: Tensor
+    """int64 [S]: dense user ids."""
+    states_S: Tensor
+    """int64 [S]: a random state a sequence, from (seed, epoch, place in the epoch)."""
+    length: int
+    """L: the longest sequence that the encoder reads."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        if self.rows_S.device == device:
+            return self
+        return Batch(
+            self.packed.to(device),
+            self.rows_S.to(device, non_blocking=True),
+            self.users_S.to(device, non_blocking=True),
+            self.states_S.to(device, non_blocking=True),
+            self.length,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How an epoch is cut into global batches; exactly one of the two sizes is set."""
+
+    sequences_per_batch: int | None = 256
+    """Sequences a step over all processes; None: by tokens."""
+    tokens_per_batch: int | None = None
+    """Tokens a step over all processes, at most (a longer single row goes alone); None: by
+    sequences."""
+    replacement: bool = False
+    """Draw rows with replacement, as the original SASRec draws users; an epoch then has as many
+    rows as there are windows, but not each once."""
+
+    def __post_init__(self) -> None:
+        sizes = [self.sequences_per_batch, self.tokens_per_batch]
+        given = [size for size in sizes if size is not None]
+        if len(given) != 1 or given[0] < 1:
+            raise InputError(
+                f"batches: sequences_per_batch is {sizes[0]} and tokens_per_batch is {sizes[1]}; "
+                "set exactly one of them, to at least 1"
+            )
+
+
+class Loader:
+    """Batches of one stage's windows."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        windows: Ranges,
+        config: BatchConfig,
+        *,
+        length: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if len(windows) == 0:
+            raise InputError(f"corpus {corpus.name}: no window is left to train on")
+        self.corpus = corpus
+        self.windows = windows
+        self.config = config
+        self.length = length
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+
+    def order(self, epoch: int) -> Tensor:
+        """int64 [rows]: the windows of an epoch in the order of training."""
+        state = seed_of(self.seed, "order", epoch)
+        if self.config.replacement:
+            return below(fold(state, torch.arange(len(self.windows))), len(self.windows))
+        return permutation(state, len(self.windows))
+
+    def plan(self, epoch: int) -> list[tuple[int, int]]:
+        """The epoch's global batches as (first, past the last) places in its order."""
+        size = self.config.sequences_per_batch
+        if size is not None:
+            total = len(self.windows)
+            return [(first, min(first + size, total)) for first in range(0, total, size)]
+        assert self.config.tokens_per_batch is not None
+        lengths = (self.windows.stops - self.windows.starts)[self.order(epoch).numpy()]
+        return budget_cuts(lengths, self.config.tokens_per_batch)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """This rank's share of each global batch from number `first` on, on the CPU.
+
+        Rank r takes rows r, r + world, ...; its share of a small last batch may be empty.
+        """
+        order = self.order(epoch)
+        state = seed_of(self.seed, "row", epoch)
+        for begin, end in self.plan(epoch)[first:]:
+            places = torch.arange(begin + self.rank, end, self.world)
+            yield self.batch(order[places], fold(state, places))
+
+    def batch(self, rows_S: Tensor, states_S: Tensor) -> Batch:
+        """The windows that `rows_S` names, with the random states given."""
+        ranges = self.windows.select(rows_S.numpy())
+        packed = pack(self.corpus, ranges)
+        users_S = torch.from_numpy(ranges.users)
+        return Batch(packed, rows_S, users_S, states_S, self.length)
+
+
+def pack(corpus: Corpus, ranges: Ranges) -> Packed:
+    """The items of `ranges` as packed sequences on the CPU."""
+    items_T = torch.from_numpy(corpus.items[flat_indices(ranges)].astype(np.int64))
+    lengths = ranges.stops - ranges.starts
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return Packed.of(items_T, offsets, int(lengths.max(initial=0)))
+
+
+def budget_cuts(lengths: np.ndarray, budget: int) -> list[tuple[int, int]]:
+    """Cut rows, in order, into the fewest runs of at most `budget` tokens each."""
+    ends = np.cumsum(lengths)
+    cuts = []
+    begin = 0
+    while begin < len(lengths):
+        used = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, used + budget, side="right")))
+        cuts.append((begin, end))
+        begin = end
+    return cuts
