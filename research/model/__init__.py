@@ -1,0 +1,1 @@
+"""The shared encoder: packed tokens in, one hidden state a token out."""

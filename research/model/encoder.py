@@ -1,0 +1,225 @@
+"""The shared encoder: one stack of transformer blocks under every objective.
+
+What papers differ in is a field of `EncoderConfig`. Bidirectional or causal is an argument of the
+call. The encoder owns the item table (row V is the mask) and nothing of any objective.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from research.errors import InputError
+from research.model.attention import attention
+from research.model.dropout import dropout
+from research.packed import Packed
+from research.randomness import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Sizes and the choices in which published backbones differ."""
+
+    length: int = 50
+    """Longest history that the encoder reads, in items."""
+    width: int = 64
+    """Width D of the hidden states and of the item embeddings."""
+    layers: int = 2
+    """Number of transformer blocks."""
+    heads: int = 2
+    """Attention heads; must divide the width."""
+    feed_forward: int = 256
+    """Inner width of the feed-forward part."""
+    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    """Activation of the feed-forward part; gelu is the erf form."""
+    norm: Literal["post", "pre", "query"] = "post"
+    """LayerNorm after each residual sum (BERT, S3-Rec), before each part (most ports), or SASRec's
+    own: only the query is normalised, and the residual starts from the normalised value."""
+    output_projection: bool = True
+    """Whether attention ends in a dense layer (SASRec has none)."""
+    embedding_norm: bool = True
+    """LayerNorm on the sum of embeddings (BERT, S3-Rec)."""
+    embedding_scale: bool = False
+    """Multiply item embeddings by sqrt(width) on the input side only (SASRec)."""
+    final_norm: bool = False
+    """LayerNorm after the last block (SASRec, pre-norm stacks)."""
+    norm_eps: float = 1e-12
+    """Epsilon of every LayerNorm."""
+    positions: Literal["newest", "oldest"] = "newest"
+    """The end from which learned positions are counted."""
+    segments: int = 0
+    """Number of segment types with an embedding; 0: none. Tokens are of type 0 unless said."""
+    embedding_dropout: float = 0.5
+    """Dropout on the sum of embeddings."""
+    hidden_dropout: float = 0.5
+    """Dropout on the output of attention and of the feed-forward part."""
+    attention_dropout: float = 0.5
+    """Dropout on attention weights."""
+    inner_dropout: float = 0.0
+    """Dropout after the activation inside the feed-forward part (SASRec, the PyTorch ports)."""
+    init_std: float = 0.02
+    """Standard deviation of normal initial weights; biases start at 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("length", "width", "layers", "heads", "feed_forward"):
+            if getattr(self, name) < 1:
+                raise InputError(f"encoder.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.width % self.heads:
+            raise InputError(
+                f"encoder.heads is {self.heads}, which does not divide encoder.width "
+                f"{self.width}; choose a divisor of the width"
+            )
+        for name in ("embedding", "hidden", "attention", "inner"):
+            probability = getattr(self, f"{name}_dropout")
+            if not 0.0 <= probability < 1.0:
+                raise InputError(
+                    f"encoder.{name}_dropout is {probability}; it must be in [0, 1)"
+                )
+        if self.segments < 0:
+            raise InputError(f"encoder.segments is {self.segments}; it must be 0 or more")
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward with their residual sums and norms."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.qkv = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width) if config.output_projection else nn.Identity()
+        self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.inner = nn.Linear(width, config.feed_forward)
+        self.outer = nn.Linear(config.feed_forward, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_eps)
+
+    def forward(self, x_TD: Tensor, packed: Packed, causal: bool) -> Tensor:
+        """[T, D] -> [T, D]."""
+        if self.config.norm == "post":
+            x_TD = self.attention_norm(x_TD + self._attend(x_TD, x_TD, packed, causal))
+            return self.feed_forward_norm(x_TD + self._feed_forward(x_TD))
+        normed_TD = self.attention_norm(x_TD)
+        if self.config.norm == "pre":
+            x_TD = x_TD + self._attend(normed_TD, normed_TD, packed, causal)
+            return x_TD + self._feed_forward(self.feed_forward_norm(x_TD))
+        x_TD = normed_TD + self._attend(normed_TD, x_TD, packed, causal)
+        normed_TD = self.feed_forward_norm(x_TD)
+        return normed_TD + self._feed_forward(normed_TD)
+
+    def _attend(self, query_TD: Tensor, x_TD: Tensor, packed: Packed, causal: bool) -> Tensor:
+        width, heads = self.config.width, self.config.heads
+        if query_TD is x_TD:
+            q_TD, k_TD, v_TD = self.qkv(x_TD).split(width, dim=-1)
+        else:
+            q_TD = F.linear(query_TD, self.qkv.weight[:width], self.qkv.bias[:width])
+            kv_TD = F.linear(x_TD, self.qkv.weight[width:], self.qkv.bias[width:])
+            k_TD, v_TD = kv_TD.split(width, dim=-1)
+        q_THK, k_THK, v_THK = (
+            rearrange(part, "T (H K) -> T H K", H=heads) for part in (q_TD, k_TD, v_TD)
+        )
+        probability = self.config.attention_dropout if self.training else 0.0
+        mixed_THK = attention(q_THK, k_THK, v_THK, packed, causal=causal, dropout=probability)
+        mixed_TD = self.output(rearrange(mixed_THK, "T H K -> T (H K)"))
+        return dropout(mixed_TD, self.config.hidden_dropout, self.training)
+
+    def _feed_forward(self, x_TD: Tensor) -> Tensor:
+        inner_TF = activate(self.inner(x_TD), self.config.activation)
+        inner_TF = dropout(inner_TF, self.config.inner_dropout, self.training)
+        return dropout(self.outer(inner_TF), self.config.hidden_dropout, self.training)
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    """GELU (erf or tanh form; Hendrycks and Gimpel 2016) or ReLU, elementwise."""
+    if activation == "relu":
+        return F.relu(x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+
+
+class Encoder(nn.Module):
+    """`Packed` in, hidden states out; also the item table and scores against it."""
+
+    def __init__(self, config: EncoderConfig, num_items: int, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.num_items = num_items
+        self.item_table = nn.Embedding(num_items + 1, config.width)
+        self.position_table = nn.Embedding(config.length, config.width)
+        if config.segments:
+            self.segment_table = nn.Embedding(config.segments, config.width)
+        if config.embedding_norm:
+            self.embedding_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        if config.final_norm:
+            self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        initialise(self, config.init_std, seed, "encoder")
+
+    @property
+    def mask_id(self) -> int:
+        """The id that stands for a hidden item: V, the row after the last item's."""
+        return self.num_items
+
+    def forward(self, packed: Packed, *, causal: bool) -> Tensor:
+        """Hidden states [T, D] of every token, each sequence by itself."""
+        config = self.config
+        assert packed.longest <= config.length, "a view longer than encoder.length"
+        x_TD = self.embed(packed.items_T)
+        if config.embedding_scale:
+            x_TD = x_TD * math.sqrt(config.width)
+        places_T = packed.positions_T
+        if config.positions == "newest":
+            places_T = (packed.offsets.diff() - 1)[packed.owner_T] - places_T
+        x_TD = x_TD + self.position_table(places_T)
+        if config.segments:
+            segments_T = packed.segments_T
+            if segments_T is None:
+                segments_T = torch.zeros_like(packed.items_T)
+            x_TD = x_TD + self.segment_table(segments_T)
+        if config.embedding_norm:
+            x_TD = self.embedding_norm(x_TD)
+        x_TD = dropout(x_TD, config.embedding_dropout, self.training)
+        for block in self.blocks:
+            x_TD = block(x_TD, packed, causal)
+        return self.final_norm(x_TD) if config.final_norm else x_TD
+
+    def embed(self, items: Tensor) -> Tensor:
+        """Embeddings [..., D] of item ids (or the mask id) of any shape."""
+        embedded: Tensor = self.item_table(items)
+        return embedded
+
+    def table_VD(self) -> Tensor:
+        """The item embeddings that may be scored: all rows but the mask's."""
+        return self.item_table.weight[: self.num_items]
+
+    def score(self, hidden_PD: Tensor) -> Tensor:
+        """Inner products [P, V] with every item."""
+        return hidden_PD @ self.table_VD().T
+
+
+def initialise(module: nn.Module, std: float, seed: int, purpose: str) -> None:
+    """Normal weights, zero biases, unit norms, each parameter from its own keyed generator.
+
+    A parameter's start depends on (seed, purpose, its name) alone, so that adding a head to a run
+    changes nothing else.
+    """
+    norms = {
+        f"{path}.{name}"
+        for path, part in module.named_modules()
+        if isinstance(part, nn.LayerNorm)
+        for name in ("weight", "bias")
+    }
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name in norms:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif name.endswith("bias"):
+                parameter.zero_()
+            else:
+                drawn = torch.empty(parameter.shape, dtype=torch.float32)
+                drawn.normal_(0.0, std, generator=generator(seed, purpose, name))
+                parameter.copy_(drawn)

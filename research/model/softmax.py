@@ -1,0 +1,98 @@
+"""Full-softmax cross-entropy that never holds [P, V].
+
+Loss and gradients are computed together, a tile of rows at a time, so the memory is one tile and
+the logits are formed once, not again in the backward pass. On a CPU a tile stays in cache.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+# Elements of one tile of logits: 8 MB in fp32 on a CPU; 256 MB on an accelerator.
+CPU_TILE = 1 << 21
+ACCELERATOR_TILE = 1 << 26
+# exp(x) for |x| up to this neither overflows a sum over any catalogue nor underflows in fp32.
+SAFE_LOGIT = 60.0
+
+
+class _TiledCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: FunctionCtx, hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None,
+        targets_P: Tensor,
+    ) -> Tensor:
+        wants_grad = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
+        rows = max(16, (CPU_TILE if hidden_PD.device.type == "cpu" else ACCELERATOR_TILE)
+                   // table_VD.shape[0])
+        grad_hidden_PD = torch.zeros_like(hidden_PD)
+        grad_table_VD = torch.zeros_like(table_VD) if wants_grad else table_VD
+        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
+        total = hidden_PD.new_zeros((), dtype=torch.float64)
+        small = bool(_largest_logit(hidden_PD, table_VD, bias_V) < SAFE_LOGIT)
+        buffer = hidden_PD.new_empty(min(rows, len(hidden_PD)), table_VD.shape[0])
+        for first in range(0, len(hidden_PD), rows):
+            hidden = hidden_PD[first : first + rows]
+            targets = targets_P[first : first + rows]
+            logits = buffer[: len(hidden)]
+            if bias_V is None:
+                torch.mm(hidden, table_VD.T, out=logits)
+            else:
+                torch.addmm(bias_V, hidden, table_VD.T, out=logits)
+            right = logits.gather(1, targets[:, None])[:, 0]
+            if small:
+                sums = logits.exp_().sum(1)
+                total += (sums.log() - right).sum(dtype=torch.float64)
+            else:
+                largest = logits.amax(1)
+                sums = logits.sub_(largest[:, None]).exp_().sum(1)
+                total += (sums.log() + largest - right).sum(dtype=torch.float64)
+            if not wants_grad:
+                continue
+            # softmax = logits / sums; dividing the narrow factors spares a pass over the tile.
+            grad_hidden = grad_hidden_PD[first : first + rows]
+            torch.mm(logits, table_VD, out=grad_hidden)
+            grad_hidden /= sums[:, None]
+            grad_hidden -= table_VD[targets]
+            grad_table_VD.addmm_(logits.T, hidden / sums[:, None])
+            if grad_bias_V is not None:
+                grad_bias_V.addmv_(logits.T, 1 / sums)
+        if wants_grad:
+            grad_table_VD.index_add_(0, targets_P, hidden_PD, alpha=-1)
+            if grad_bias_V is not None:
+                ones_P = torch.ones_like(targets_P, dtype=grad_bias_V.dtype)
+                grad_bias_V.index_add_(0, targets_P, ones_P, alpha=-1)
+            ctx.save_for_backward(grad_hidden_PD, grad_table_VD, grad_bias_V)
+        return total.to(hidden_PD.dtype)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: FunctionCtx, grad_total: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        grad_hidden_PD, grad_table_VD, grad_bias_V = ctx.saved_tensors  # type: ignore[attr-defined]
+        return (
+            grad_hidden_PD * grad_total,
+            grad_table_VD * grad_total,
+            None if grad_bias_V is None else grad_bias_V * grad_total,
+            None,
+        )
+
+
+def _largest_logit(hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+    """A bound on every |logit| by Cauchy and Schwarz; 0 for no rows."""
+    if len(hidden_PD) == 0:
+        return hidden_PD.new_zeros(())
+    bound = hidden_PD.norm(dim=1).amax() * table_VD.norm(dim=1).amax()
+    return bound if bias_V is None else bound + bias_V.abs().amax()
+
+
+def softmax_loss(
+    hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None, targets_P: Tensor
+) -> Tensor:
+    """Sum over P of -log softmax(table h + bias)[target], a scalar; 0 for P = 0.
+
+    Differentiable once, with respect to hidden, table and bias.
+    """
+    total: Tensor = _TiledCrossEntropy.apply(hidden_PD, table_VD, bias_V, targets_P)
+    return total

@@ -1,0 +1,160 @@
+"""Cloze (BERT4Rec, Sun et al. 2019, eq. 7-8): hidden items are told from both sides.
+
+`MaskItems` is the corruption; S3-Rec's heads see through it as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from research.data.catalogue import Catalogue
+from research.data.loader import Batch
+from research.errors import InputError
+from research.model.encoder import Encoder, EncoderConfig
+from research.objectives.base import Corruption, LossSum, ObjectiveConfig, RankingObjective, View
+from research.objectives.head import Head, HeadConfig
+from research.objectives.item_losses import FullSoftmax, ItemLoss, ItemLossConfig
+from research.packed import Packed
+from research.randomness import below, fold, seed_of, uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskItems(Corruption):
+    """Hide items of the newest L; every non-empty row has at least one target (T12)."""
+
+    rate: float = 0.2
+    """Probability (or share, see `count`) of an item being picked."""
+    count: Literal["bernoulli", "rounded"] = "bernoulli"
+    """Pick each item independently, or exactly max(1, round(rate n)) of a row's n (BERT4Rec's
+    original code)."""
+    max_picked: int | None = None
+    """With `rounded`, never pick more than this in a row; None: no bound."""
+    random_share: float = 0.0
+    """Share of picked items that become a random item instead of the mask."""
+    keep_share: float = 0.0
+    """Share of picked items that stay as they are."""
+    mask_last_share: float = 0.0
+    """Share of rows in which the newest item is picked in addition (1: S3-Rec)."""
+    last_only_share: float = 0.0
+    """Share of rows in which the newest item alone is picked (BERT4Rec's original: 1 of 11)."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rate < 1.0:
+            raise InputError(f"corruption.rate is {self.rate}; it must be between 0 and 1")
+        for name in ("random_share", "keep_share", "mask_last_share", "last_only_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"corruption.{name} is {getattr(self, name)}; allowed: 0 to 1")
+        if self.random_share + self.keep_share > 1.0:
+            raise InputError(
+                f"corruption: random_share {self.random_share} and keep_share {self.keep_share} "
+                "are shares of the picked items; together at most 1"
+            )
+        if self.max_picked is not None and (self.count != "rounded" or self.max_picked < 1):
+            raise InputError(
+                f"corruption.max_picked is {self.max_picked} with count {self.count!r}; it needs "
+                "count 'rounded' and at least 1"
+            )
+
+    def view(self, batch: Batch, catalogue: Catalogue) -> View:
+        """Picked tokens are replaced; all others stand as they are."""
+        packed = batch.packed.newest(batch.length)
+        states_S = fold(batch.states_S, seed_of("mask"))
+        tokens_T = fold(states_S[packed.owner_T], packed.ages_T)
+        picked_T = self._picked(packed, tokens_T)
+        last_T = packed.ages_T == 0
+        rows_S = uniform(fold(states_S, seed_of("row")))
+        if self.mask_last_share:
+            picked_T |= last_T & (rows_S < self.mask_last_share)[packed.owner_T]
+        if self.last_only_share:
+            # The upper end of the same draw: the two shares overlap only where they must.
+            alone_T = (rows_S >= 1.0 - self.last_only_share)[packed.owner_T]
+            picked_T = torch.where(alone_T, last_T, picked_T)
+        picked_P = picked_T.nonzero()[:, 0]
+        targets_P = packed.items_T[picked_P]
+        items_T = packed.items_T.clone()
+        items_T[picked_P] = self._replacements(targets_P, tokens_T[picked_P], catalogue)
+        masked = Packed(items_T, packed.positions_T, packed.offsets, packed.longest)
+        return View(masked, False, picked_P, targets_P)
+
+    def _picked(self, packed: Packed, tokens_T: Tensor) -> Tensor:
+        draws_T = uniform(fold(tokens_T, 0))
+        owner_T = packed.owner_T
+        # Order each row's tokens by their draw: the k-th smallest is picked if k < count.
+        order_T = torch.argsort(draws_T, stable=True)
+        order_T = order_T[torch.argsort(owner_T[order_T], stable=True)]
+        place_T = torch.empty_like(order_T)
+        place_T[order_T] = packed.positions_T
+        if self.count == "bernoulli":
+            return (draws_T < self.rate) | (place_T == 0)
+        count_S = (packed.lengths_S * self.rate).round().long().clamp(min=1, max=self.max_picked)
+        return place_T < count_S[owner_T]
+
+    def _replacements(self, targets_P: Tensor, states_P: Tensor, catalogue: Catalogue) -> Tensor:
+        replaced_P = torch.full_like(targets_P, catalogue.num_items)
+        if self.random_share or self.keep_share:
+            draws_P = uniform(fold(states_P, 1))
+            random_P = below(fold(states_P, 2), catalogue.num_items)
+            replaced_P = torch.where(draws_P < self.random_share, random_P, replaced_P)
+            replaced_P = torch.where(draws_P >= 1.0 - self.keep_share, targets_P, replaced_P)
+        return replaced_P
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClozeConfig(ObjectiveConfig):
+    """The bidirectional cloze objective."""
+
+    weight: float = 1.0
+    """Weight among the stage's objectives."""
+    corruption: MaskItems = MaskItems()
+    """What is hidden."""
+    loss: ItemLossConfig = FullSoftmax()
+    """How the target is told from other items."""
+    head: HeadConfig = HeadConfig()
+    """The output head."""
+
+    def build(self, encoder: EncoderConfig, catalogue: Catalogue, seed: int) -> Cloze:
+        """The module."""
+        return Cloze(self, encoder, catalogue, seed)
+
+
+class Cloze(RankingObjective):
+    """The count is the number of picked items."""
+
+    def __init__(
+        self, config: ClozeConfig, encoder: EncoderConfig, catalogue: Catalogue, seed: int
+    ) -> None:
+        super().__init__()
+        self.corruption = config.corruption
+        self.head = Head(config.head, encoder, catalogue.num_items, seed, "cloze head")
+        self.loss = ItemLoss(config.loss, catalogue, "cloze")
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+        """Sum over picked items of the loss."""
+        result: LossSum = self.loss(view, hidden_TD, batch, self.head, encoder)
+        return result
+
+    def ranking_view(self, histories: Packed, encoder: Encoder) -> View:
+        """The newest L - 1 items and a mask after them; the oldest falls only when full (T10)."""
+        kept = histories.newest(encoder.config.length - 1)
+        sequences_S = torch.arange(kept.num_sequences, device=kept.offsets.device)
+        offsets = kept.offsets.clone()
+        offsets[1:] += sequences_S + 1
+        items_T = torch.full(
+            (kept.num_tokens + kept.num_sequences,), encoder.mask_id, device=kept.items_T.device
+        )
+        places_T = torch.arange(kept.num_tokens, device=kept.items_T.device)
+        items_T[places_T + kept.owner_T] = kept.items_T
+        packed = Packed.of(items_T, offsets, kept.longest + 1)
+        return View(packed, False, packed.last_S, items_T[packed.last_S])
+
+    def scores(self, hidden_SD: Tensor, encoder: Encoder) -> Tensor:
+        """[S, V]."""
+        return self.head.scores(hidden_SD, encoder)
+
+    def candidate_scores(self, hidden_SD: Tensor, items_SN: Tensor, encoder: Encoder) -> Tensor:
+        """[S, N]."""
+        return self.head.candidate_scores(hidden_SD, items_SN, encoder)

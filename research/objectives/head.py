@@ -1,0 +1,68 @@
+"""Output heads: from hidden states to scores of items, with a tied or an own table.
+
+PAD does not exist and the mask's row is outside the table, so neither competes (T3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import einsum
+from torch import Tensor, nn
+
+from research.model.encoder import Encoder, EncoderConfig, activate, initialise
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """How a hidden state is turned into scores."""
+
+    table: Literal["tied", "own"] = "tied"
+    """Score against the encoder's item embeddings, or against a table of the head's own."""
+    bias: bool = False
+    """A learned bias an item."""
+    transform: bool = False
+    """Dense layer, activation and LayerNorm before scoring (BERT4Rec, eq. 7)."""
+
+
+class Head(nn.Module):
+    """Scores of all items, of given items, or the table itself."""
+
+    def __init__(
+        self, config: HeadConfig, encoder: EncoderConfig, num_items: int, seed: int, purpose: str
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.activation = encoder.activation
+        if config.transform:
+            self.dense = nn.Linear(encoder.width, encoder.width)
+            self.norm = nn.LayerNorm(encoder.width, eps=encoder.norm_eps)
+        if config.table == "own":
+            self.item_table = nn.Embedding(num_items, encoder.width)
+        self.bias = nn.Parameter(torch.zeros(num_items)) if config.bias else None
+        initialise(self, encoder.init_std, seed, purpose)
+
+    def transformed(self, hidden_PD: Tensor) -> Tensor:
+        """[P, D] -> [P, D]: what is multiplied with the table."""
+        if not self.config.transform:
+            return hidden_PD
+        normed_PD: Tensor = self.norm(activate(self.dense(hidden_PD), self.activation))
+        return normed_PD
+
+    def table_VD(self, encoder: Encoder) -> Tensor:
+        """[V, D]: the embeddings that items are scored with."""
+        return self.item_table.weight if self.config.table == "own" else encoder.table_VD()
+
+    def scores(self, hidden_PD: Tensor, encoder: Encoder) -> Tensor:
+        """[P, V]: scores of every item."""
+        scores_PV = self.transformed(hidden_PD) @ self.table_VD(encoder).T
+        return scores_PV if self.bias is None else scores_PV + self.bias
+
+    def candidate_scores(self, hidden_PD: Tensor, items_PN: Tensor, encoder: Encoder) -> Tensor:
+        """[P, N]: scores of the given items, each row its own."""
+        table = self.item_table if self.config.table == "own" else encoder.item_table
+        hidden_PD = self.transformed(hidden_PD)
+        scores_PN = einsum(hidden_PD, table(items_PN), "P D, P N D -> P N")
+        return scores_PN if self.bias is None else scores_PN + self.bias[items_PN]

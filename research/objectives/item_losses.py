@@ -1,0 +1,152 @@
+"""Losses over items at picked tokens: full and sampled softmax, BCE, gBCE, BPR.
+
+Shared by next-item and cloze. Each is a frozen config and one function of scores; h is the head's
+transformed state, s(i) = e_i . h + b_i, + the target, j = 1..N the negatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from research.data.catalogue import Catalogue
+from research.data.loader import Batch
+from research.data.negatives import Negatives, NegativesConfig
+from research.errors import InputError
+from research.model.encoder import Encoder
+from research.model.softmax import softmax_loss
+from research.objectives.base import LossSum, View
+from research.objectives.head import Head
+from research.randomness import fold, seed_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullSoftmax:
+    """-log softmax over all V items (BERT4Rec eq. 7-8; SASRec+ of Klenitskiy and Vasilev 2023)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledSoftmax:
+    """-log softmax over the target and N negatives (Jean et al. 2015)."""
+
+    negatives: NegativesConfig = NegativesConfig()
+    """How negatives are drawn."""
+    number: int = 256
+    """N, negatives a target."""
+    log_q: bool = False
+    """Subtract log q of each item's draw probability from its score (Bengio and Senecal 2008)."""
+    share: Literal["token", "sequence"] = "token"
+    """Whether each token draws its own negatives or a sequence's tokens share them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryCrossEntropy:
+    """-log s(s+) - sum_j log(1 - s(s_j)) (SASRec eq. 6, there with one negative)."""
+
+    negatives: NegativesConfig = NegativesConfig()
+    """How negatives are drawn."""
+    number: int = 1
+    """N, negatives a target."""
+    share: Literal["token", "sequence"] = "token"
+    """Whether each token draws its own negatives or a sequence's tokens share them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralisedBCE:
+    """gBCE of gSASRec (Petrov and Macdonald 2023, eq. 11-13): the positive's sigmoid to the power
+    beta = a (t (1 - 1/a) + 1/a) with a = N / (V - 1), and the mean over the N + 1 terms."""
+
+    negatives: NegativesConfig = NegativesConfig()
+    """How negatives are drawn."""
+    number: int = 256
+    """N, negatives a target."""
+    calibration: float = 0.75
+    """t in [0, 1]: 0 is plain BCE (up to the mean), 1 fully calibrated."""
+    share: Literal["token", "sequence"] = "token"
+    """Whether each token draws its own negatives or a sequence's tokens share them."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.calibration <= 1.0:
+            raise InputError(
+                f"loss.calibration is {self.calibration}; gBCE's t must be in [0, 1]"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BayesianPersonalisedRanking:
+    """-mean_j log s(s+ - s_j) (Rendle et al. 2009)."""
+
+    negatives: NegativesConfig = NegativesConfig()
+    """How negatives are drawn."""
+    number: int = 1
+    """N, negatives a target."""
+    share: Literal["token", "sequence"] = "token"
+    """Whether each token draws its own negatives or a sequence's tokens share them."""
+
+
+SampledLoss = SampledSoftmax | BinaryCrossEntropy | GeneralisedBCE | BayesianPersonalisedRanking
+ItemLossConfig = FullSoftmax | SampledLoss
+
+
+def sampled_loss(
+    config: SampledLoss, positive_P: Tensor, negative_PN: Tensor, num_items: int
+) -> Tensor:
+    """The sum over P of one of the losses above, from scores (log q already subtracted)."""
+    if isinstance(config, SampledSoftmax):
+        scores_PN1 = torch.cat([positive_P[:, None], negative_PN], dim=1)
+        return (scores_PN1.logsumexp(1) - positive_P).sum()
+    if isinstance(config, BinaryCrossEntropy):
+        return F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
+    if isinstance(config, GeneralisedBCE):
+        share = config.number / (num_items - 1)
+        beta = share * (config.calibration * (1 - 1 / share) + 1 / share)
+        total = beta * F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
+        return total / (config.number + 1)
+    return F.softplus(negative_PN - positive_P[:, None]).sum() / config.number
+
+
+class ItemLoss(nn.Module):
+    """Sum and count of an item loss at a view's picked tokens."""
+
+    def __init__(self, config: ItemLossConfig, catalogue: Catalogue, purpose: str) -> None:
+        super().__init__()
+        self.config = config
+        self.purpose = purpose
+        if not isinstance(config, FullSoftmax):
+            if config.number < 1:
+                raise InputError(f"loss.number is {config.number}; draw at least 1 negative")
+            self.negatives = Negatives(config.negatives, catalogue)
+
+    def forward(
+        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: Encoder
+    ) -> LossSum:
+        """The loss of a view; the count is P."""
+        hidden_PD = hidden_TD.index_select(0, view.picked_P)
+        count = torch.tensor(len(view.picked_P), dtype=torch.float64, device=hidden_TD.device)
+        if isinstance(self.config, FullSoftmax):
+            table_VD = head.table_VD(encoder)
+            transformed_PD = head.transformed(hidden_PD)
+            return LossSum(softmax_loss(transformed_PD, table_VD, head.bias, view.targets_P), count)
+        negatives_PN = self._negatives(view, batch)
+        items_PN1 = torch.cat([view.targets_P[:, None], negatives_PN], dim=1)
+        scores_PN1 = head.candidate_scores(hidden_PD, items_PN1, encoder)
+        if isinstance(self.config, SampledSoftmax) and self.config.log_q:
+            scores_PN1 = scores_PN1 - self.negatives.log_probability_V[items_PN1]
+        total = sampled_loss(
+            self.config, scores_PN1[:, 0], scores_PN1[:, 1:], encoder.num_items
+        )
+        return LossSum(total, count)
+
+    def _negatives(self, view: View, batch: Batch) -> Tensor:
+        """int64 [P, N], from the random states of the batch's rows alone."""
+        assert not isinstance(self.config, FullSoftmax)
+        states_S = fold(batch.states_S, seed_of("negatives", self.purpose))
+        if self.config.share == "sequence":
+            shared_SN = self.negatives.draw(states_S, batch.users_S, self.config.number)
+            return shared_SN[view.owner_P]
+        states_P = fold(states_S[view.owner_P], view.packed.positions_T[view.picked_P])
+        return self.negatives.draw(states_P, batch.users_S[view.owner_P], self.config.number)
