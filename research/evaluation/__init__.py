@@ -1,0 +1,1 @@
+"""Ranks of held-out items, and everything computed from them."""

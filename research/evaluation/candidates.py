@@ -1,0 +1,173 @@
+"""Candidate sets: among which items a held-out item is ranked.
+
+All items; N sampled once a question, uniformly or by training popularity, without the user's
+history and the answer, each at most once (T49, T50, T52); or negatives read from a file. A set's
+name stands in every metric's protocol (T54).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from research.data.corpus import Corpus
+from research.data.splits import HeldOut, flat_indices
+from research.errors import InputError
+from research.randomness import fold, seed_of, uniform
+
+
+class CandidateSet(ABC):
+    """Abstract: counts who beats the held-out items."""
+
+    name: str
+
+    @abstractmethod
+    def ranks(
+        self, scores_SV: Tensor, right_S1: Tensor, targets_S: Tensor, rows: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """(float64 ranks [S], ties [S]) of questions `rows`, whose answers score `right_S1`.
+
+        Excluded items score minus infinity in `scores_SV`.
+        """
+
+
+def counted(higher_S: Tensor, equal_S: Tensor) -> tuple[Tensor, Tensor]:
+    """Rank and ties from the numbers of strictly better and of equal other candidates."""
+    return 1.0 + higher_S.double() + 0.5 * equal_S.double(), equal_S
+
+
+class AllItems(CandidateSet):
+    """Full ranking."""
+
+    name = "full"
+
+    def ranks(
+        self, scores_SV: Tensor, right_S1: Tensor, targets_S: Tensor, rows: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """Against every item that is not excluded."""
+        higher_S = count_true(scores_SV > right_S1)
+        # The answer equals itself, unless it is excluded (a miss, whose rank is not used).
+        equal_S = count_true(scores_SV == right_S1) - 1
+        return counted(higher_S, equal_S.clamp(min=0))
+
+
+def count_true(flags_SV: Tensor) -> Tensor:
+    """int64 [S]: true entries a row."""
+    if flags_SV.device.type != "cpu":
+        return flags_SV.sum(1)
+    # Eight flags are added as bytes of one word; a sum of bools one by one is ten times slower.
+    words = flags_SV.shape[1] // 8
+    if words == 0:
+        return flags_SV.sum(1)
+    packed = flags_SV[:, : words * 8].contiguous().view(torch.int64)
+    counts = torch.zeros(len(flags_SV), dtype=torch.int64)
+    ones = 0x00FF00FF00FF00FF
+    for first in range(0, words, 255):
+        bytes_S = packed[:, first : first + 255].sum(1)
+        pairs = (bytes_S & ones) + ((bytes_S >> 8) & ones)
+        counts += (pairs * 0x0001000100010001 >> 48) & 0xFFFF
+    return counts + flags_SV[:, words * 8 :].sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Listed(CandidateSet):
+    """The answer against a list of negatives a question."""
+
+    name: str
+    """uniform-N, popularity-N or file-N."""
+    negatives_QN: Tensor
+    """int64 [Q, N], in the order of the held-out table."""
+
+    def ranks(
+        self, scores_SV: Tensor, right_S1: Tensor, targets_S: Tensor, rows: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """Against the question's own negatives."""
+        items_SN = self.negatives_QN[torch.from_numpy(rows)].to(scores_SV.device)
+        scores_SN = scores_SV.gather(1, items_SN)
+        others_SN = items_SN != targets_S[:, None]
+        higher_S = ((scores_SN > right_S1) & others_SN).sum(1)
+        return counted(higher_S, ((scores_SN == right_S1) & others_SN).sum(1))
+
+
+def sampled(
+    corpus: Corpus,
+    held_out: HeldOut,
+    distribution: Literal["uniform", "popularity"],
+    number: int,
+    counts_V: Tensor,
+    *purpose: int | str,
+) -> Listed:
+    """`number` distinct negatives a question, outside its history and its answer.
+
+    Drawn without replacement, uniformly or by training popularity (the Gumbel or exponential-key
+    trick of Efraimidis and Spirakis 2006); a pure function of (purpose, user, item).
+    """
+    weights_V = counts_V.double() if distribution == "popularity" else torch.ones_like(
+        counts_V, dtype=torch.float64
+    )
+    available = int((weights_V > 0).sum())
+    longest = int((held_out.histories.stops - held_out.histories.starts).max())
+    if available - longest - 1 < number:
+        raise InputError(
+            f"evaluation: {distribution}-{number} asks for {number} distinct negatives, but only "
+            f"{available} items can be drawn and one history has {longest}; ask for fewer or rank "
+            "all items"
+        )
+    state = seed_of("candidates", distribution, *purpose)
+    targets = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
+    users = torch.from_numpy(held_out.histories.users)
+    columns_V = torch.arange(corpus.num_items)
+    negatives = torch.empty(len(held_out), number, dtype=torch.int64)
+    chunk = max(1, (1 << 21) // corpus.num_items)
+    for first in range(0, len(held_out), chunk):
+        rows = slice(first, first + chunk)
+        histories = held_out.histories.select(np.arange(len(held_out))[rows])
+        streams = fold(fold(state, users[rows]), targets[rows])[:, None]
+        # Exponential waiting times at the items' rates: the first `number` to arrive are drawn.
+        waits = (2.0**-54 - torch.log1p(-uniform(fold(streams, columns_V)))) / weights_V
+        waits[torch.arange(len(waits)), targets[rows]] = torch.inf
+        owners = np.repeat(np.arange(len(histories)), histories.stops - histories.starts)
+        seen = corpus.items[flat_indices(histories)].astype(np.int64)
+        waits[torch.from_numpy(owners), torch.from_numpy(seen)] = torch.inf
+        negatives[rows] = waits.topk(number, dim=1, largest=False).indices
+    return Listed(f"{distribution}-{number}", negatives)
+
+
+def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
+    """Negatives of a `user item item ...` file with raw ids, one line a user, equally many each."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise InputError(f"negatives file {path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"negatives file {path} is not UTF-8 text ({error})") from error
+    rows: dict[int, list[int]] = {}
+    number = -1
+    for line_number, line in enumerate(lines, 1):
+        user, *items = line.split()
+        if number < 0:
+            number = len(items)
+        if len(items) != number or number == 0:
+            raise InputError(
+                f"{path}, line {line_number}: {len(items)} negatives, but the first line has "
+                f"{number}; every user needs equally many, at least 1"
+            )
+        try:
+            rows[corpus.user_names.index(user)] = [corpus.item_names.index(name) for name in items]
+        except InputError as error:
+            raise InputError(f"{path}, line {line_number}: {error}") from error
+    absent = [user for user in held_out.histories.users.tolist() if user not in rows]
+    if absent:
+        raise InputError(
+            f"{path}: no line for user {corpus.user_names[absent[0]]} and {len(absent) - 1} "
+            "others that are evaluated; add their negatives"
+        )
+    table = torch.tensor([rows[user] for user in held_out.histories.users.tolist()])
+    return Listed(f"file-{number}", table)

@@ -1,0 +1,1 @@
+"""The loop that trains any objectives: corrupt, encode once, divide once, step."""

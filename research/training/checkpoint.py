@@ -1,0 +1,145 @@
+"""Checkpoints: safetensors and JSON, written to a temporary name and renamed. No pickle.
+
+A checkpoint is a folder {model.safetensors, optimiser.safetensors, state.json}. All else that a run
+needs to continue is a pure function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from research.errors import InputError
+
+FORMAT_VERSION = 1
+
+
+def save(
+    folder: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer | None,
+    state: Mapping[str, object],
+) -> None:
+    """Write a checkpoint; a crash at any moment leaves the previous one or the new one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        weights = {name: part.detach().cpu().contiguous() for name, part in _weights(module)}
+        save_file(weights, temporary / "model.safetensors")
+        if optimiser is not None:
+            save_file(_optimiser_tensors(optimiser), temporary / "optimiser.safetensors")
+        text = json.dumps({"format": FORMAT_VERSION, **state}, indent=1, allow_nan=False)
+        (temporary / "state.json").write_text(text + "\n", encoding="utf-8")
+        for path in temporary.iterdir():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+        _swap(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    # A folder cannot be renamed over a full one: the old one steps aside under a name that
+    # `read_state` knows, so that at every moment one complete checkpoint can be found.
+    previous = folder.with_name(f".{folder.name}.previous")
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    temporary.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def find(folder: Path) -> Path | None:
+    """The complete checkpoint at `folder`, or the one it was about to replace; None: neither."""
+    for candidate in (folder, folder.with_name(f".{folder.name}.previous")):
+        if (candidate / "state.json").is_file():
+            return candidate
+    return None
+
+
+def existing(folder: Path) -> Path:
+    """As `find`, but a missing checkpoint is an `InputError`."""
+    found = find(folder)
+    if found is None:
+        raise InputError(f"{folder} holds no checkpoint; was the run interrupted before its first?")
+    return found
+
+
+def read_state(folder: Path) -> dict[str, object]:
+    """The JSON part of a checkpoint; `InputError` when it is missing, damaged or foreign."""
+    path = folder / "state.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: {folder} is not a checkpoint of Sixfold") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}); use another checkpoint") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
+        raise InputError(
+            f"{path} is not a checkpoint of format {FORMAT_VERSION}; it was written by another "
+            "program or version"
+        )
+    return state
+
+
+def load_weights(folder: Path, module: nn.Module) -> None:
+    """Fill the module; every name and shape must match, else `InputError` lists what does not."""
+    path = folder / "model.safetensors"
+    stored = _read_tensors(path)
+    wanted = dict(_weights(module))
+    problems = [f"missing {name}" for name in sorted(wanted.keys() - stored.keys())]
+    problems += [f"unknown {name}" for name in sorted(stored.keys() - wanted.keys())]
+    problems += [
+        f"{name} has shape {tuple(stored[name].shape)}, expected {tuple(wanted[name].shape)}"
+        for name in sorted(stored.keys() & wanted.keys())
+        if stored[name].shape != wanted[name].shape
+    ]
+    if problems:
+        raise InputError(f"{path} does not fit this configuration: {'; '.join(problems)}")
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(stored[name])
+
+
+def load_optimiser(folder: Path, optimiser: torch.optim.Optimizer) -> None:
+    """Fill an optimiser built over the same parameters."""
+    stored = _read_tensors(folder / "optimiser.safetensors")
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in stored.items():
+        index, field = name.split(".", 1)
+        state.setdefault(int(index), {})[field] = tensor
+    optimiser.load_state_dict(
+        {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+    )
+
+
+def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return list(module.named_parameters())
+
+
+def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{index}.{field}": value.detach().cpu().contiguous()
+        for index, fields in optimiser.state_dict()["state"].items()
+        for field, value in fields.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; the checkpoint is not complete") from error
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}); use another checkpoint") from error

@@ -1,0 +1,130 @@
+"""Optimisers and the learning rate as a function of the step.
+
+No scheduler object exists: `lr_at` is asked before every step, so nothing of it needs saving.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from research.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The learning rate over a stage, as a factor of the optimiser's rate."""
+
+    shape: Literal["constant", "linear", "cosine", "steps"] = "constant"
+    """After the warm-up: constant, linear to `final_factor`, half a cosine to it, or stepwise."""
+    warmup_steps: int = 0
+    """Steps over which the rate rises linearly from 0."""
+    final_factor: float = 0.0
+    """Factor at the end of linear and cosine."""
+    decay_every_epochs: int = 25
+    """With `steps`: epochs between decays."""
+    decay_factor: float = 1.0
+    """With `steps`: factor of each decay."""
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0 or self.decay_every_epochs < 1:
+            raise InputError(
+                f"schedule: warmup_steps {self.warmup_steps} must be 0 or more and "
+                f"decay_every_epochs {self.decay_every_epochs} at least 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """Adam, AdamW or SGD with momentum."""
+
+    method: Literal["adam", "adamw", "sgd"] = "adam"
+    """adam couples weight decay into the gradient, adamw decouples it."""
+    lr: float = 1e-3
+    """Learning rate."""
+    beta1: float = 0.9
+    """Adam: decay of the mean; SGD: momentum."""
+    beta2: float = 0.999
+    """Adam: decay of the square."""
+    eps: float = 1e-8
+    """Adam: added to the root."""
+    weight_decay: float = 0.0
+    """Not applied to LayerNorms and biases."""
+    bias_correction: bool = True
+    """Adam's; the original BERT4Rec code goes without."""
+    clip_norm: float | None = None
+    """Largest norm of the whole gradient; None: no clipping."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """How the rate changes."""
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0.0:
+            raise InputError(f"optimiser.lr is {self.lr}; it must be above 0")
+        if self.clip_norm is not None and not self.clip_norm > 0.0:
+            raise InputError(
+                f"optimiser.clip_norm is {self.clip_norm}; it must be above 0, or None"
+            )
+
+
+def factor_at(schedule: ScheduleConfig, step: int, total_steps: int, epoch: int) -> float:
+    """The factor of the learning rate for the step with number `step` (0-based)."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    if schedule.shape == "steps":
+        return schedule.decay_factor ** (epoch // schedule.decay_every_epochs)
+    if schedule.shape == "constant":
+        return 1.0
+    after = max(1, total_steps - schedule.warmup_steps)
+    done = min(1.0, (step - schedule.warmup_steps) / after)
+    shape = 1.0 - done if schedule.shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return schedule.final_factor + (1.0 - schedule.final_factor) * shape
+
+
+def build_optimiser(config: OptimiserConfig, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over all parameters; norms and biases in a group without weight decay."""
+    decayed, spared = [], []
+    norms = {
+        id(parameter)
+        for part in module.modules()
+        if isinstance(part, nn.LayerNorm)
+        for parameter in part.parameters()
+    }
+    for name, parameter in module.named_parameters():
+        is_spared = id(parameter) in norms or name.endswith("bias")
+        (spared if is_spared else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    if config.method == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.beta1, fused=True)
+    method = torch.optim.Adam if config.method == "adam" else torch.optim.AdamW
+    betas = (config.beta1, config.beta2)
+    return method(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+
+
+def set_rate(
+    optimiser: torch.optim.Optimizer, config: OptimiserConfig, lr: float, step: int
+) -> None:
+    """Prepare the groups for the step with number `step` (0-based) at learning rate `lr`.
+
+    Without bias correction, torch's is undone exactly: with c1 = 1 - beta1^t and
+    c2 = sqrt(1 - beta2^t) torch's update lr / c1 * m / (sqrt(v) / c2 + eps) becomes
+    lr * m / (sqrt(v) + eps) by lr -> lr * c1 / c2 and eps -> eps / c2.
+    """
+    factor, root = 1.0, 1.0
+    if config.method != "sgd" and not config.bias_correction:
+        root = math.sqrt(1.0 - config.beta2 ** (step + 1))
+        factor = (1.0 - config.beta1 ** (step + 1)) / root
+    decays: Sequence[float] = (config.weight_decay, 0.0)
+    for group, decay in zip(optimiser.param_groups, decays):
+        group["lr"] = lr * factor
+        if config.method != "sgd":
+            group["eps"] = config.eps / root
+        # Decoupled decay is multiplied by the rate given to torch; keep lr * decay as meant.
+        group["weight_decay"] = decay / factor if config.method == "adamw" else decay

@@ -1,0 +1,96 @@
+"""One step's forward pass: corrupt once a distinct corruption, encode once a direction, dispatch.
+
+`Pretrainer` is the module that is wrapped for several processes, so everything differentiable
+happens inside its one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from research.data.catalogue import Catalogue
+from research.data.loader import Batch
+from research.model.encoder import Encoder
+from research.objectives.base import LossSum, Objective, RankingObjective, View
+from research.packed import Packed
+
+
+class Pretrainer(nn.Module):
+    """An encoder and the objectives of a stage."""
+
+    def __init__(
+        self, encoder: Encoder, objectives: Mapping[str, Objective], catalogue: Catalogue
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.objectives = nn.ModuleDict(objectives)
+        self.catalogue = catalogue
+
+    def forward(self, batch: Batch) -> dict[str, LossSum]:
+        """Each objective's loss on this rank's share of the batch."""
+        objectives = self._objectives()
+        views = {
+            corruption: corruption.view(batch, self.catalogue)
+            for corruption in {part.corruption: None for part in objectives.values()}
+        }
+        hidden = self._encode(list(views.values()))
+        return {
+            name: part(
+                views[part.corruption], hidden[views[part.corruption]], batch, self.encoder
+            )
+            for name, part in objectives.items()
+        }
+
+    def _objectives(self) -> dict[str, Objective]:
+        parts: dict[str, Objective] = {}
+        for name, part in self.objectives.items():
+            assert isinstance(part, Objective)
+            parts[name] = part
+        return parts
+
+    def _encode(self, views: list[View]) -> dict[View, Tensor]:
+        """Hidden states [T, D] of each view, from at most two calls of the encoder."""
+        hidden: dict[View, Tensor] = {}
+        for causal in (False, True):
+            group = [view for view in views if view.causal is causal]
+            if group:
+                packed = Packed.cat([view.packed for view in group])
+                states_TD = self.encoder(packed, causal=causal)
+                parts = states_TD.split([view.packed.num_tokens for view in group])
+                hidden.update(zip(group, parts))
+        return hidden
+
+
+class TrainedRanker:
+    """An encoder and one ranking objective, answering as any `Ranker` does."""
+
+    def __init__(self, encoder: Encoder, objective: RankingObjective) -> None:
+        self.encoder = encoder
+        self.objective = objective
+
+    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
+        """[S, V] scores of all items, on the encoder's device."""
+        return self.objective.scores(self._states(histories), self.encoder)
+
+    def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
+        """[S, N] scores of the given items."""
+        device = self.encoder.item_table.weight.device
+        states_SD = self._states(histories)
+        return self.objective.candidate_scores(states_SD, items_SN.to(device), self.encoder)
+
+    def _states(self, histories: Packed) -> Tensor:
+        training = self.encoder.training
+        self.encoder.eval()
+        self.objective.eval()
+        try:
+            with torch.no_grad():
+                histories = histories.to(self.encoder.item_table.weight.device)
+                view = self.objective.ranking_view(histories, self.encoder)
+                hidden_TD: Tensor = self.encoder(view.packed, causal=view.causal)
+                return hidden_TD.index_select(0, view.picked_P)
+        finally:
+            self.encoder.train(training)
+            self.objective.train(training)
