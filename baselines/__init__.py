@@ -1,0 +1,1 @@
+"""What we compare with, as published: every function returns a `RunConfig`."""

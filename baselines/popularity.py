@@ -1,0 +1,68 @@
+"""Counting rankers: popularity and recent popularity.
+
+Counts come from the training part alone (T39). They are what any trained model must beat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from research.data.corpus import Corpus
+from research.data.splits import Split, flat_indices, training_counts
+from research.errors import InputError
+from research.evaluation.rank import RankerConfig
+from research.packed import Packed
+from research.run import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopularityConfig(RankerConfig):
+    """Rank items by the number of training interactions."""
+
+    newest_share: float = 1.0
+    """Count only this newest share of the training interactions; needs timestamps below 1."""
+
+    def build(self, corpus: Corpus, split: Split) -> Popularity:
+        """Count."""
+        if not 0.0 < self.newest_share <= 1.0:
+            raise InputError(
+                f"ranker.newest_share is {self.newest_share}; it must be above 0 and at most 1"
+            )
+        if self.newest_share == 1.0:
+            return Popularity(training_counts(corpus, split))
+        if corpus.timestamps is None:
+            raise InputError(f"corpus {corpus.name} has no timestamps, which recency needs")
+        places = flat_indices(split.training)
+        times = corpus.timestamps[places]
+        kept = places[times >= np.quantile(times, 1.0 - self.newest_share)]
+        items = torch.from_numpy(corpus.items[kept].astype(np.int64))
+        return Popularity(torch.bincount(items, minlength=corpus.num_items))
+
+
+class Popularity:
+    """The same scores for every history."""
+
+    def __init__(self, counts_V: Tensor) -> None:
+        self.counts_V = counts_V.double()
+
+    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
+        """[S, V]."""
+        return self.counts_V.repeat(histories.num_sequences, 1)
+
+    def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
+        """[S, N]."""
+        return self.counts_V[items_SN]
+
+
+def popularity() -> RunConfig:
+    """Training interactions of all time."""
+    return RunConfig(ranker=PopularityConfig())
+
+
+def recent() -> RunConfig:
+    """The newest tenth of the training interactions."""
+    return RunConfig(ranker=PopularityConfig(newest_share=0.1))

@@ -1,0 +1,153 @@
+"""SASRec and its descendants, one function a published recipe.
+
+Sources: Kang and McAuley 2018 (kang205/SASRec), Zhou et al. 2020 (S3-Rec's fine-tuning),
+Klenitskiy and Vasilev 2023 (SASRec+), Petrov and Macdonald 2023 (gSASRec).
+"""
+
+from __future__ import annotations
+
+from research.data.loader import BatchConfig
+from research.model.encoder import EncoderConfig
+from research.objectives.head import HeadConfig
+from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralisedBCE
+from research.objectives.next_item import NextItemConfig
+from research.run import RunConfig
+from research.training.loop import StageConfig, ValidationConfig
+from research.training.optim import OptimiserConfig
+
+
+def original() -> RunConfig:
+    """SASRec as its authors' code has it, at ML-1M's sizes (elsewhere length 50, dropout 0.5).
+
+    q = LN(x); x = q + Attn(q, x, x); y = LN(x); x = y + FFN(y); no output projection, feed-forward
+    of the model's width with ReLU, a last LayerNorm, embeddings times sqrt(50) on the input side;
+    BCE with one negative outside the training items; users drawn with replacement.
+    """
+    return RunConfig(
+        encoder=EncoderConfig(
+            length=200,
+            width=50,
+            layers=2,
+            heads=1,
+            feed_forward=50,
+            activation="relu",
+            norm="query",
+            output_projection=False,
+            embedding_norm=False,
+            embedding_scale=True,
+            final_norm=True,
+            norm_eps=1e-8,
+            embedding_dropout=0.2,
+            hidden_dropout=0.2,
+            attention_dropout=0.2,
+            inner_dropout=0.2,
+        ),
+        stages=(
+            StageConfig(
+                objectives={"next": NextItemConfig(loss=BinaryCrossEntropy())},
+                batches=BatchConfig(sequences_per_batch=128, replacement=True),
+                epochs=200,
+                optimiser=OptimiserConfig(lr=1e-3, beta2=0.98),
+                validation=ValidationConfig(metric="ndcg@10", every_epochs=1, patience=20),
+            ),
+        ),
+    )
+
+
+def s3rec_block(loss: FullSoftmax | BinaryCrossEntropy) -> RunConfig:
+    """S3-Rec's post-norm backbone under the next-item objective, on whole histories."""
+    return RunConfig(
+        encoder=EncoderConfig(length=50, width=64, layers=2, heads=2, feed_forward=256),
+        stages=(
+            StageConfig(
+                objectives={"next": NextItemConfig(loss=loss)},
+                batches=BatchConfig(sequences_per_batch=256),
+                epochs=200,
+                optimiser=OptimiserConfig(lr=1e-3),
+                validation=ValidationConfig(metric="ndcg@20", patience=10),
+            ),
+        ),
+    )
+
+
+def full_softmax() -> RunConfig:
+    """The strong plain recipe: full softmax at every position (Li et al. 2023, on S3-Rec's code)."""
+    return s3rec_block(FullSoftmax())
+
+
+def bce() -> RunConfig:
+    """S3-Rec's fine-tuning without pretraining: BCE with one negative."""
+    return s3rec_block(BinaryCrossEntropy())
+
+
+def plus() -> RunConfig:
+    """SASRec+ on ML-1M: width 64, one head, length 200, dropout 0.1, full softmax, 128 rows."""
+    return RunConfig(
+        corpus="ml-1m",
+        encoder=EncoderConfig(
+            length=200,
+            width=64,
+            layers=2,
+            heads=1,
+            feed_forward=64,
+            activation="relu",
+            norm="query",
+            output_projection=True,
+            embedding_norm=False,
+            embedding_scale=True,
+            final_norm=True,
+            norm_eps=1e-8,
+            embedding_dropout=0.1,
+            hidden_dropout=0.1,
+            attention_dropout=0.1,
+            inner_dropout=0.1,
+        ),
+        stages=(
+            StageConfig(
+                objectives={"next": NextItemConfig(loss=FullSoftmax())},
+                batches=BatchConfig(sequences_per_batch=128),
+                epochs=100,
+                optimiser=OptimiserConfig(lr=1e-3),
+                validation=ValidationConfig(metric="ndcg@10", patience=10),
+            ),
+        ),
+    )
+
+
+def gsasrec() -> RunConfig:
+    """gSASRec on ML-1M: 256 negatives a token, gBCE with t = 0.75, an output table of its own."""
+    return RunConfig(
+        corpus="ml-1m",
+        encoder=EncoderConfig(
+            length=200,
+            width=128,
+            layers=2,
+            heads=1,
+            feed_forward=128,
+            activation="relu",
+            norm="query",
+            output_projection=True,
+            embedding_norm=False,
+            embedding_scale=False,
+            final_norm=True,
+            norm_eps=1e-8,
+            embedding_dropout=0.5,
+            hidden_dropout=0.5,
+            attention_dropout=0.5,
+            inner_dropout=0.5,
+        ),
+        stages=(
+            StageConfig(
+                objectives={
+                    "next": NextItemConfig(
+                        loss=GeneralisedBCE(number=256, calibration=0.75),
+                        head=HeadConfig(table="own"),
+                    )
+                },
+                batches=BatchConfig(sequences_per_batch=128),
+                epochs=200,
+                optimiser=OptimiserConfig(lr=1e-3),
+                validation=ValidationConfig(metric="ndcg@10", patience=20),
+            ),
+        ),
+    )
