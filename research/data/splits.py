@@ -132,8 +132,7 @@ class UserHoldout:
         num_validation = round(self.validation_share * corpus.num_users)
         num_test = round(self.test_share * corpus.num_users)
         test, validation, training = (
-            np.sort(part)
-            for part in np.split(order, [num_test, num_test + num_validation])
+            np.sort(part) for part in np.split(order, [num_test, num_test + num_validation])
         )
         users = np.arange(corpus.num_users, dtype=np.int64)
         everyone = Ranges(users, starts, stops)
@@ -187,16 +186,15 @@ class GlobalTemporal:
         times = np.asarray(corpus.timestamps)
         ordered = np.sort(times)
         test_from = ordered[int(len(times) * (1 - self.test_share))]
-        validate_from = ordered[
-            int(len(times) * (1 - self.test_share - self.validation_share))
-        ]
+        validate_from = ordered[int(len(times) * (1 - self.test_share - self.validation_share))]
         starts = np.asarray(corpus.offsets[:-1])
         users = np.arange(corpus.num_users, dtype=np.int64)
 
         # Histories are in time order, so the interactions before a cut are a prefix of each.
         def stops_before(cut: np.int64) -> Indices:
             before = np.concatenate([[0], np.cumsum(times < cut)])
-            return starts + before[corpus.offsets[1:]] - before[starts]
+            stops: Indices = starts + before[corpus.offsets[1:]] - before[starts]
+            return stops
 
         validation_starts = stops_before(validate_from)
         test_starts = stops_before(test_from)
@@ -237,4 +235,5 @@ def flat_indices(ranges: Ranges) -> Indices:
     lengths = ranges.stops - ranges.starts
     ends = np.cumsum(lengths)
     flat = np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
-    return flat + np.repeat(ranges.starts - (ends - lengths), lengths)
+    flat += np.repeat(ranges.starts - (ends - lengths), lengths)
+    return flat

@@ -1,0 +1,286 @@
+"""The corpus on disk: memory-mapped CSR arrays, names and a manifest with a fingerprint.
+
+`prepare` writes it once; windows, loader, model and evaluation read it. Opening costs the same for
+a thousand interactions as for a billion. A corpus may come from a stranger: nothing in it is
+unpickled or executed, and no path is taken from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.data.names import (
+    Arrays,
+    Names,
+    canonical_json,
+    check_ascending,
+    check_ends,
+    check_names,
+    check_offsets,
+    check_range,
+    digest_of,
+    map_array,
+    read_object,
+    whole_folder,
+    write_files,
+)
+from research.errors import InputError
+
+FORMAT_VERSION = 1
+
+_DTYPES = {
+    "items": "<i4",
+    "offsets": "<i8",
+    "timestamps": "<i8",
+    "attribute_offsets": "<i8",
+    "attribute_ids": "<i4",
+}
+_NAMES = ("user_names", "item_names", "attribute_names", "item_titles")
+_MANIFEST_TYPES: dict[str, type[object]] = {"format": int, "name": str, "fingerprint": str}
+_MANIFEST_TYPES |= {"has_timestamps": bool, "has_titles": bool}
+_MANIFEST_TYPES |= {"counts": dict, "options": dict, "report": dict}
+_COUNTED = {
+    "users": ("offsets", "user_names_offsets"),
+    "items": ("attribute_offsets", "item_names_offsets", "item_titles_offsets"),
+    "attributes": ("attribute_names_offsets",),
+}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Histories and item attributes; ids are dense from 0 and there is no padding id."""
+
+    folder: Path
+    """Where the arrays lie."""
+    items: NDArray[np.int32]
+    """[N] every interaction, user after user, oldest first."""
+    offsets: NDArray[np.int64]
+    """[U + 1] user u owns items[offsets[u]:offsets[u + 1]]."""
+    timestamps: NDArray[np.int64] | None
+    """[N]; None: the source has no times, and the order of the file is the order."""
+    attribute_offsets: NDArray[np.int64]
+    """[V + 1] item v owns attribute_ids[attribute_offsets[v]:attribute_offsets[v + 1]]."""
+    attribute_ids: NDArray[np.int32]
+    """[M] sorted and unique within an item."""
+    user_names: Names
+    """Raw user ids."""
+    item_names: Names
+    """Raw item ids."""
+    attribute_names: Names
+    """Attribute names."""
+    item_titles: Names | None
+    """Titles (empty where one item has none); None: the source has none."""
+    manifest: Mapping[str, object]
+    """The parsed manifest: name, counts, fingerprint, options, report."""
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        """V."""
+        return len(self.attribute_offsets) - 1
+
+    @property
+    def num_attributes(self) -> int:
+        """A."""
+        return len(self.attribute_names)
+
+    @property
+    def num_interactions(self) -> int:
+        """N."""
+        return len(self.items)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over every array and every preparation option."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def name(self) -> str:
+        """The name of the data set."""
+        return str(self.manifest["name"])
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Corpus:
+        """Map the arrays of `folder`; InputError names the file that is missing or wrong."""
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        return _assemble(folder, _map_arrays(folder, manifest), manifest)
+
+    def verify(self) -> None:
+        """Read everything once: order, ranges, names and the fingerprint; InputError if wrong."""
+        folder = self.folder
+        check_offsets(folder / "offsets.npy", self.offsets)
+        check_offsets(folder / "attribute_offsets.npy", self.attribute_offsets)
+        check_range(folder / "items.npy", self.items, self.num_items)
+        path = folder / "attribute_ids.npy"
+        check_range(path, self.attribute_ids, self.num_attributes)
+        check_ascending(path, self.attribute_ids, self.attribute_offsets, strictly=True)
+        if self.timestamps is not None:
+            path = folder / "timestamps.npy"
+            check_ascending(path, self.timestamps, self.offsets, strictly=False)
+        held = (self.user_names, self.item_names, self.attribute_names, self.item_titles)
+        for name, names in zip(_NAMES, held, strict=True):
+            if names is not None:
+                check_offsets(folder / f"{name}_offsets.npy", names.offsets)
+                unique = name != "item_titles"
+                check_names(folder / f"{name}_blob.npy", names, unique=unique)
+        options = self.manifest["options"]
+        assert isinstance(options, dict)
+        found = fingerprint_of(_map_arrays(folder, self.manifest), options)
+        if found != self.fingerprint:
+            raise InputError(
+                f"{folder}: the arrays and options give the fingerprint {found[:12]}, but "
+                f"manifest.json says {self.fingerprint[:12]}; the corpus was changed. Prepare it "
+                "again."
+            )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A worker process maps the files again instead of receiving a copy of them.
+        return (Corpus.open, (self.folder,))
+
+
+def fingerprint_of(arrays: Arrays, options: Mapping[str, object]) -> str:
+    """SHA-256 (hex) over options as canonical JSON and each array's name, type, shape, bytes."""
+    shapes = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+    head = {"format": FORMAT_VERSION, "options": options, "arrays": shapes}
+    return digest_of(canonical_json(head), [arrays[name] for name in sorted(arrays)])
+
+
+def write_corpus(
+    folder: Path | str,
+    *,
+    name: str,
+    items: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    timestamps: NDArray[np.int64] | None,
+    attribute_offsets: NDArray[np.int64],
+    attribute_ids: NDArray[np.int32],
+    user_names: Names,
+    item_names: Names,
+    attribute_names: Names,
+    item_titles: Names | None,
+    options: Mapping[str, object],
+    report: Mapping[str, object],
+) -> Corpus:
+    """Write beside `folder`, then rename: it appears whole or not at all.
+
+    A corpus that is already there is kept when its fingerprint is the same (another process was
+    faster); with another fingerprint, or when it cannot be opened, InputError.
+    """
+    folder = Path(folder)
+    arrays: Arrays = {
+        "items": items,
+        "offsets": offsets,
+        "attribute_offsets": attribute_offsets,
+        "attribute_ids": attribute_ids,
+    }
+    if timestamps is not None:
+        arrays["timestamps"] = timestamps
+    for kind, names in zip(
+        _NAMES, (user_names, item_names, attribute_names, item_titles), strict=True
+    ):
+        if names is not None:
+            arrays |= {f"{kind}_blob": names.blob, f"{kind}_offsets": names.offsets}
+    manifest: dict[str, object] = {
+        "format": FORMAT_VERSION,
+        "name": name,
+        "fingerprint": fingerprint_of(arrays, options),
+        "counts": _counts(arrays),
+        "has_timestamps": timestamps is not None,
+        "has_titles": item_titles is not None,
+        "options": dict(options),
+        "report": dict(report),
+    }
+    _assemble(folder, arrays, manifest)
+    layout = _layout(manifest)
+    assert {kind: array.dtype.str for kind, array in arrays.items()} == layout, layout
+    with whole_folder(folder) as partial:
+        write_files(partial, arrays, manifest)
+    corpus = Corpus.open(folder)
+    if corpus.fingerprint != manifest["fingerprint"]:
+        raise InputError(
+            f"{folder}: holds another corpus ({corpus.name}, fingerprint "
+            f"{corpus.fingerprint[:12]}). Nothing is overwritten: remove it or use another one."
+        )
+    return corpus
+
+
+def _counts(arrays: Arrays) -> dict[str, int]:
+    rows = {kind: len(arrays[names[0]]) - 1 for kind, names in _COUNTED.items()}
+    return rows | {"interactions": len(arrays["items"])}
+
+
+def _read_manifest(folder: Path) -> dict[str, object]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not a corpus: there is no {path}. `prepare` makes one.")
+    manifest = read_object(path, _MANIFEST_TYPES)
+    if manifest["format"] != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {manifest['format']}; this program reads {FORMAT_VERSION}. "
+            "Prepare the corpus again."
+        )
+    return manifest
+
+
+def _layout(manifest: Mapping[str, object]) -> dict[str, str]:
+    layout = dict(_DTYPES)
+    if not manifest["has_timestamps"]:
+        del layout["timestamps"]
+    for name in _NAMES[: 4 if manifest["has_titles"] else 3]:
+        layout |= {f"{name}_blob": "|u1", f"{name}_offsets": "<i8"}
+    return layout
+
+
+def _map_arrays(folder: Path, manifest: Mapping[str, object]) -> Arrays:
+    layout = _layout(manifest)
+    return {name: map_array(folder / f"{name}.npy", dtype) for name, dtype in layout.items()}
+
+
+def _assemble(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) -> Corpus:
+    """The corpus of these arrays, once their shapes fit together and fit the counts."""
+    counts = manifest["counts"]
+    assert isinstance(counts, dict)
+    pairs = [("items", "offsets"), ("attribute_ids", "attribute_offsets")]
+    pairs += [(f"{name}_blob", f"{name}_offsets") for name in _NAMES]
+    for values, offsets in pairs:
+        if offsets in arrays:
+            check_ends(folder / f"{offsets}.npy", arrays[offsets], len(arrays[values]))
+    found = [(name, kind, 1) for kind, names in _COUNTED.items() for name in names]
+    found += [("items", "interactions", 0), ("timestamps", "interactions", 0)]
+    for name, kind, more in found:
+        if name in arrays and counts.get(kind) != len(arrays[name]) - more:
+            raise InputError(
+                f"{folder / f'{name}.npy'}: {len(arrays[name]) - more} {kind}, but manifest.json "
+                f"says {counts.get(kind)!r}. Prepare the corpus again."
+            )
+    user_names, item_names, attribute_names = (_names_of(arrays, name) for name in _NAMES[:3])
+    return Corpus(
+        folder=folder,
+        items=cast("NDArray[np.int32]", arrays["items"]),
+        offsets=cast("NDArray[np.int64]", arrays["offsets"]),
+        timestamps=cast("NDArray[np.int64] | None", arrays.get("timestamps")),
+        attribute_offsets=cast("NDArray[np.int64]", arrays["attribute_offsets"]),
+        attribute_ids=cast("NDArray[np.int32]", arrays["attribute_ids"]),
+        user_names=user_names,
+        item_names=item_names,
+        attribute_names=attribute_names,
+        item_titles=_names_of(arrays, "item_titles") if "item_titles_blob" in arrays else None,
+        manifest=manifest,
+    )
+
+
+def _names_of(arrays: Arrays, name: str) -> Names:
+    blob, offsets = arrays[f"{name}_blob"], arrays[f"{name}_offsets"]
+    return Names(cast("NDArray[np.uint8]", blob), cast("NDArray[np.int64]", offsets))

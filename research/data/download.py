@@ -1,0 +1,219 @@
+"""Fetching raw files: MovieLens from its official address or out of a wheel on PyPI.
+
+Checksums are compared before an archive is opened, and every member is checked before the few
+that are needed are taken out, by name, into a folder that appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import final
+
+from research.data.names import whole_folder
+from research.errors import InputError
+
+_SITE = "https://files.grouplens.org/datasets/movielens/"
+_WHEEL = "recbole==1.2.1"
+_WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
+_MOST_MEMBERS = 2_000
+_MOST_BYTES = 8 << 30
+_MOST_COMPRESSION = 200
+_BLOCK = 1 << 20
+_SECONDS_OF_SILENCE = 60
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """Where a data set lies, and what is needed of it."""
+
+    url: str
+    """The official address."""
+    md5: str | None
+    """Of the archive; None: not pinned."""
+    members: tuple[str, ...]
+    """File names that are needed; the first is indispensable."""
+
+
+_CSV = ("ratings.csv", "movies.csv")
+_DAT = ("ratings.dat", "movies.dat")
+_100K = ("u.data", "u.item", "u.genre")
+_TABLE: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
+    ("ml-100k", "0e33842e24a9c977be4e0107933c0723", _100K),
+    ("ml-1m", "c4d9eecfca2ab87c1945afe126590906", _DAT),
+    ("ml-10m", "ce571fd55effeba0271552578f2648bd", _DAT),
+    ("ml-20m", "cd245b17a1ae2cc31bb14903e1204af3", _CSV),
+    ("ml-25m", "6b51fb2759a8657d3bfcbfc42b592ada", _CSV),
+    ("ml-32m", "d472be332d4daa821edc399621853b57", _CSV),
+    ("ml-latest", None, _CSV),
+    ("ml-latest-small", None, _CSV),
+)
+ARCHIVES: Mapping[str, Archive] = {
+    name: Archive(url=f"{_SITE}{name}.zip", md5=md5, members=members)
+    for name, md5, members in _TABLE
+}
+
+
+def fetch(
+    name: str,
+    data_root: Path,
+    *,
+    archives: Mapping[str, Archive] = ARCHIVES,
+    pip_download: Callable[[Path], None] | None = None,
+    wheel_sha256: str = _WHEEL_SHA256,
+) -> Path:
+    """The folder of raw files of `name`, fetched unless it is already there.
+
+    `pip_download` puts the wheel that holds ml-100k into a folder (by default pip does).
+    """
+    folder = data_root / "raw" / name
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as scratch:
+        if name == "ml-100k" and _from_wheel(
+            folder, Path(scratch), pip_download or _pip_download, wheel_sha256
+        ):
+            return folder
+        archive = archives[name]
+        path = Path(scratch) / f"{name}.zip"
+        _say(f"{name}: fetching {archive.url}")
+        _download(archive.url, path)
+        check_pinned(name, path, archive.md5)
+        with whole_folder(folder) as partial:
+            extract(path, partial, wanted=archive.members, needed=archive.members[:1])
+    return folder
+
+
+def check_pinned(name: str, path: Path, md5: str | None) -> None:
+    """InputError unless the file has the pinned MD5; says so where none is pinned."""
+    found = checksum(path, "md5")
+    if md5 is None:
+        _say(f"{name}: no checksum is pinned for this archive; its md5 is {found}")
+    elif found != md5:
+        raise InputError(
+            f"{path.name}: the md5 is {found}, but {md5} is pinned for {name}; the archive is "
+            "damaged or has changed. Try again, or name a folder of raw files with --raw."
+        )
+
+
+def checksum(path: Path, algorithm: str) -> str:
+    """The digest (hex) of a file."""
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def extract(path: Path, folder: Path, *, wanted: Iterable[str], needed: Iterable[str] = ()) -> None:
+    """Take the members whose file name is `wanted` out of a zip archive, flat into `folder`.
+
+    InputError for a corrupt archive, a member that points outside of it or is a link, a bomb, or
+    a `needed` member that is missing.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _checked(path, archive.infolist(), set(wanted))
+            for name in needed:
+                if name not in members:
+                    raise InputError(f"{path}: the archive holds no {name}.")
+            for name, member in members.items():
+                with archive.open(member) as source, (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target, _BLOCK)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"{path}: not a whole zip archive ({error}).") from error
+
+
+def _checked(
+    path: Path, members: list[zipfile.ZipInfo], wanted: set[str]
+) -> dict[str, zipfile.ZipInfo]:
+    if len(members) > _MOST_MEMBERS:
+        raise InputError(f"{path}: {len(members)} members; at most {_MOST_MEMBERS} are allowed.")
+    size = sum(member.file_size for member in members)
+    if size > _MOST_BYTES:
+        raise InputError(f"{path}: {size:,} bytes unpacked; at most {_MOST_BYTES:,} are allowed.")
+    found: dict[str, zipfile.ZipInfo] = {}
+    for member in members:
+        name = PurePosixPath(member.filename)
+        if name.is_absolute() or ".." in name.parts or "\\" in str(name) or ":" in str(name):
+            raise InputError(f"{path}: member {member.filename!r} points outside of the archive.")
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise InputError(f"{path}: member {member.filename!r} is a link or a device.")
+        if member.file_size > _MOST_COMPRESSION * max(member.compress_size, 1):
+            raise InputError(
+                f"{path}: member {member.filename!r} unpacks to {member.file_size:,} bytes, more "
+                f"than {_MOST_COMPRESSION} times its packed size."
+            )
+        if name.name in wanted and not member.is_dir():
+            if name.name in found:
+                raise InputError(f"{path}: two members are called {name.name}.")
+            found[name.name] = member
+    return found
+
+
+def _from_wheel(
+    folder: Path, scratch: Path, pip_download: Callable[[Path], None], sha256: str
+) -> bool:
+    """Whether pip brought the wheel; the official address remains if it did not."""
+    _say(f"ml-100k: fetching {_WHEEL} with pip")
+    try:
+        pip_download(scratch)
+    except (OSError, subprocess.SubprocessError) as error:
+        _say(f"ml-100k: pip could not fetch {_WHEEL} ({error}); trying the official address")
+        return False
+    wheels = sorted(scratch.glob("*.whl"))
+    if len(wheels) != 1:
+        _say(f"ml-100k: pip left {len(wheels)} wheels; trying the official address")
+        return False
+    found = checksum(wheels[0], "sha256")
+    if found != sha256:
+        raise InputError(
+            f"{wheels[0].name}: the sha256 is {found}, but {sha256} is pinned. Name a folder of "
+            "raw files with --raw."
+        )
+    members = ("ml-100k.inter", "ml-100k.item")
+    with whole_folder(folder) as partial:
+        extract(wheels[0], partial, wanted=members, needed=members)
+    return True
+
+
+def _pip_download(folder: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--no-binary=:none:", "--dest", str(folder), _WHEEL]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _download(url: str, path: Path) -> None:
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=_SECONDS_OF_SILENCE) as answer,
+            path.open("wb") as file,
+        ):
+            total = 0
+            while block := answer.read(_BLOCK):
+                total += len(block)
+                if total > _MOST_BYTES:
+                    raise InputError(f"{url}: more than {_MOST_BYTES:,} bytes.")
+                file.write(block)
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(
+            f"{url}: could not be fetched ({error}). Fetch it otherwise and name it with --raw."
+        ) from error
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

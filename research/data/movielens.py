@@ -1,0 +1,267 @@
+"""MovieLens in each of its layouts, and RecBole's atomic files, which are one of them.
+
+A folder or an official archive is recognised by the name of its ratings file. Genres and the
+decade in a title's "(1995)" become attributes; titles are kept.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from research.data.download import extract
+from research.data.events import (
+    Events,
+    Kind,
+    Layout,
+    Source,
+    decade,
+    need_file,
+    read_rows,
+    text_fields,
+)
+from research.data.readers import ColumnNames, first_line, named_events
+from research.errors import InputError
+
+# A ratings file and what may lie beside it.
+LAYOUTS = {
+    "u.data": ("u.item", "u.genre"),
+    "ml-100k.inter": ("ml-100k.item",),
+    "ratings.dat": ("movies.dat",),
+    "ratings.csv": ("movies.csv",),
+}
+_OF_NAME = {
+    "ml-100k": ("u.data", "ml-100k.inter"),
+    "ml-1m": ("ratings.dat",),
+    "ml-10m": ("ratings.dat",),
+    "movielens": tuple(LAYOUTS),
+}
+_RATING_COLUMNS = ("user", "item", "rating", "timestamp")
+_COLUMN_NAMES = ColumnNames(user="user", item="item", timestamp="timestamp", rating="rating")
+_KINDS: dict[str, Kind] = {
+    "user": "integer",
+    "item": "integer",
+    "rating": "number",
+    "timestamp": "time",
+}
+# u.genre of MovieLens-100K, in the order of the flags in u.item.
+_GENRES_100K = (
+    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|"
+    "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
+)
+_NO_GENRE = ("unknown", "(no genres listed)", "")
+_YEAR = re.compile(r"\(((?:18|19|20)[0-9]{2})(?:[-\u2013][0-9]{0,4})?\)")
+_ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
+
+
+def movielens_source(raw: Path, name: str) -> Source:
+    """A folder or `.zip` with the ratings file of one layout (for `name`: of one that fits)."""
+    allowed = _OF_NAME.get(name, ("ratings.csv",))
+    title = raw.stem if name == "movielens" else name
+    if raw.is_file() and raw.suffix == ".zip":
+        return Source(name=title, files=(raw,), read=partial(_read_archive, raw, allowed))
+    if not raw.exists():
+        raise InputError(f"{raw}: there is no such file or folder.")
+    files = _find(raw, allowed)
+    return Source(name=title, files=files, read=partial(_read, files))
+
+
+def _read_archive(archive: Path, allowed: Iterable[str]) -> Events:
+    beside = tuple(member for ratings in allowed for member in LAYOUTS[ratings])
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        extract(archive, folder, wanted=(*allowed, *beside))
+        return _read(_find(folder, allowed, shown=archive))
+
+
+def _find(raw: Path, allowed: Iterable[str], *, shown: Path | None = None) -> tuple[Path, ...]:
+    """The ratings file and what lies beside it, in `raw` or in one folder below."""
+    folders = [raw] if raw.is_dir() else [raw.parent]
+    folders += sorted(folder for folder in folders[0].iterdir() if folder.is_dir())
+    for folder in folders:
+        for ratings in allowed:
+            if (folder / ratings).is_file():
+                beside = [folder / member for member in LAYOUTS[ratings]]
+                found = [need_file(path) for path in beside if path.exists()]
+                return (need_file(folder / ratings), *found)
+    raise InputError(f"{shown or raw}: holds none of {', '.join(allowed)}.")
+
+
+def _read(files: tuple[Path, ...]) -> Events:
+    ratings, beside = files[0], {path.name: path for path in files[1:]}
+    if ratings.name == "ml-100k.inter":
+        events = _read_atomic(ratings, None)
+        return _with_movies(events, beside.get("ml-100k.item"), _movies_recbole)
+    header = ratings.name == "ratings.csv"
+    if header:
+        expected = ["userId", "movieId", "rating", "timestamp"]
+        found = first_line(ratings, ",", quoted=True)
+        if found != expected:
+            raise InputError(f"{ratings}, line 1: {found}; expected {expected}.")
+    delimiter = {"u.data": "\t", "ratings.dat": "::", "ratings.csv": ","}[ratings.name]
+    layout = Layout(columns=_RATING_COLUMNS, kinds=_KINDS, delimiter=delimiter, header=header)
+    events = named_events(read_rows(ratings, layout), _COLUMN_NAMES)
+    if ratings.name == "u.data":
+        return _with_movies(events, beside.get("u.item"), partial(_movies_100k, beside))
+    if header:
+        return _with_movies(events, beside.get("movies.csv"), _movies_csv)
+    return _with_movies(events, beside.get("movies.dat"), _movies_dat)
+
+
+Movies = list[tuple[str, str, list[str]]]
+
+
+def _with_movies(events: Events, path: Path | None, read: Callable[[Path], Movies]) -> Events:
+    if path is None:
+        return events
+    movies = read(path)
+    attributes = {}
+    for item, title, genres in movies:
+        years = _YEAR.findall(title)
+        named = [f"genre:{genre}" for genre in genres if genre not in _NO_GENRE]
+        attributes[item] = named + (decade(years[-1]) if years else [])
+    titles = {item: title for item, title, _ in movies}
+    return replace(events, attributes=attributes, attribute_file=path, titles=titles)
+
+
+def _movies_100k(beside: Mapping[str, Path], path: Path) -> Movies:
+    genres = _GENRES_100K.split("|")
+    if "u.genre" in beside:
+        genres = [fields[0] for fields in _rows(beside["u.genre"], "|", 2, encoding="latin-1")]
+    movies = []
+    for item, title, *more in _rows(path, "|", 5 + len(genres), encoding="latin-1"):
+        flags = zip(genres, more[3:], strict=True)
+        movies.append((item, title, [genre for genre, flag in flags if flag == "1"]))
+    return movies
+
+
+def _movies_dat(path: Path) -> Movies:
+    try:
+        path.read_bytes().decode()
+        encoding = "utf-8"
+    except UnicodeDecodeError:
+        # MovieLens-1M is latin-1, MovieLens-10M is utf-8.
+        encoding = "latin-1"
+    rows = _rows(path, "::", 3, encoding=encoding)
+    return [(item, title, genres.split("|")) for item, title, genres in rows]
+
+
+def _movies_csv(path: Path) -> Movies:
+    rows = _rows(path, ",", 3, header=True, quoted=True)
+    return [(item, title, genres.split("|")) for item, title, genres in rows]
+
+
+def _movies_recbole(path: Path) -> Movies:
+    """RecBole cut the last parentheses off every title; here they come back."""
+    movies = []
+    for row in read_item_file(path)[1]:
+        title, year = row["movie_title"], row["release_year"]
+        # Item 267, whose title is "unknown" in u.item.
+        whole = "unknown" if title == "unkonwn" else f"{title} ({year})"
+        movies.append((row["item_id"], whole, row["class"].split(" ")))
+    return movies
+
+
+def _rows(
+    path: Path,
+    delimiter: str,
+    width: int,
+    *,
+    encoding: str = "utf-8-sig",
+    header: bool = False,
+    quoted: bool = False,
+) -> Iterator[list[str]]:
+    layout = Layout(columns=(), kinds={}, delimiter=delimiter, header=header, quoted=quoted)
+    for number, fields in text_fields(path, layout, encoding):
+        if len(fields) != width:
+            raise InputError(f"{path}, line {number}: {len(fields)} fields; expected {width}.")
+        yield fields
+
+
+def atomic_source(raw: Path, items: Path | None) -> Source:
+    """A `.inter` file, or the folder of one, and the `.item` file beside it (or `items`)."""
+    if raw.is_dir():
+        found = sorted(raw.glob("*.inter"))
+        if len(found) != 1:
+            raise InputError(f"{raw}: {len(found)} .inter files; exactly one is needed.")
+        raw = found[0]
+    need_file(raw)
+    if items is None and raw.with_suffix(".item").is_file():
+        items = raw.with_suffix(".item")
+    files = (raw,) if items is None else (raw, need_file(items))
+    return Source(name=raw.stem, files=files, read=partial(_read_atomic, raw, items))
+
+
+def read_item_file(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Column types and rows (column -> text) of an atomic `.item` file."""
+    types = _atomic_header(need_file(path))
+    if "item_id" not in types:
+        raise InputError(f"{path}, line 1: no field item_id; found {', '.join(types)}.")
+    rows = _rows(path, "\t", len(types), header=True)
+    return types, [dict(zip(types, fields, strict=True)) for fields in rows]
+
+
+def _atomic_header(path: Path) -> dict[str, str]:
+    types = {}
+    for position, text in enumerate(first_line(path, "\t", quoted=False), start=1):
+        name, colon, kind = text.rpartition(":")
+        if not colon or kind not in _ATOMIC_TYPES or name in types:
+            raise InputError(
+                f"{path}, line 1, field {position}: {text!r:.60}; expected NAME:TYPE, each name "
+                f"once, with a type of {', '.join(_ATOMIC_TYPES)}."
+            )
+        types[name] = kind
+    return types
+
+
+def _read_atomic(path: Path, items: Path | None) -> Events:
+    types = _atomic_header(path)
+    for name, kind in (("user_id", "token"), ("item_id", "token")):
+        if types.get(name) != kind:
+            raise InputError(f"{path}, line 1: no field {name}:{kind}; found {', '.join(types)}.")
+    for name in ("rating", "timestamp"):
+        if types.get(name, "float") != "float":
+            raise InputError(f"{path}, line 1: {name}:{types[name]}; expected {name}:float.")
+    kinds: dict[str, Kind] = {"user_id": "text", "item_id": "text"}
+    if "rating" in types:
+        kinds["rating"] = "number"
+    if "timestamp" in types:
+        kinds["timestamp"] = "time"
+    layout = Layout(columns=tuple(types), kinds=kinds, delimiter="\t", header=True)
+    names = ColumnNames(
+        user="user_id",
+        item="item_id",
+        timestamp="timestamp" if "timestamp" in types else None,
+        rating="rating" if "rating" in types else None,
+    )
+    events = named_events(read_rows(path, layout), names)
+    return events if items is None else _describe(events, items)
+
+
+def _describe(events: Events, path: Path) -> Events:
+    types, rows = read_item_file(path)
+    sequences = [name for name, kind in types.items() if kind == "token_seq"]
+    titles = [name for name in sequences if "title" in name]
+    attributes: dict[str, list[str]] = {}
+    for row in rows:
+        named = [
+            f"{name}:{token}"
+            for name in sequences
+            if name not in titles
+            for token in row[name].split(" ")
+            if token
+        ]
+        year = decade(row["release_year"]) if types.get("release_year") == "token" else []
+        attributes.setdefault(row["item_id"], []).extend(named + year)
+    used = {"item_id", "release_year", *sequences}
+    return replace(
+        events,
+        attributes=attributes,
+        attribute_file=path,
+        titles={row["item_id"]: row[titles[0]] for row in rows} if titles else None,
+        notes={**events.notes, "item_columns_not_used": [n for n in types if n not in used]},
+    )

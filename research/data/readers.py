@@ -1,0 +1,263 @@
+"""Readers of general formats: S3-Rec text, pairs, CSV and Parquet.
+
+Each takes the paths that a user named, looks for what belongs to them, and returns a `Source`;
+nothing is parsed before `Source.read` is called.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.data.events import (
+    Events,
+    Kind,
+    Layout,
+    Rows,
+    Source,
+    need_file,
+    read_rows,
+    text_fields,
+    wrong_encoding,
+)
+from research.errors import InputError
+
+# 18 digits always fit into int64.
+_MOST_DIGITS = 18
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ColumnNames:
+    """Which columns of a CSV or Parquet file hold what."""
+
+    user: str
+    """Raw user ids."""
+    item: str
+    """Raw item ids."""
+    timestamp: str | None
+    """Times; None: the order of the file is the order."""
+    rating: str | None
+    """Ratings; None: they are not read."""
+
+
+def s3rec_source(raw: Path, attributes: Path | None) -> Source:
+    """`X.txt` and, where it exists, the `X_item2attributes.json` beside it (or `attributes`)."""
+    need_file(raw)
+    beside = raw.with_name(f"{raw.stem}_item2attributes.json")
+    if attributes is None and beside.is_file():
+        attributes = beside
+    return _with_json(raw, attributes, _read_s3rec)
+
+
+def pairs_source(raw: Path, attributes: Path | None) -> Source:
+    """`user item` lines; users may be interleaved."""
+    return _with_json(need_file(raw), attributes, _read_pairs)
+
+
+def csv_source(raw: Path, columns: ColumnNames, attributes: Path | None) -> Source:
+    """Comma separated (`.tsv`: tab separated) text with a header."""
+    return _with_json(need_file(raw), attributes, partial(_read_csv, columns))
+
+
+def parquet_source(raw: Path, columns: ColumnNames, attributes: Path | None) -> Source:
+    """One Parquet file."""
+    return _with_json(need_file(raw), attributes, partial(_read_parquet, columns))
+
+
+def named_events(rows: Rows, columns: ColumnNames) -> Events:
+    """The events of named columns, ids in order of first appearance."""
+    users, user_names = rows.codes(columns.user)
+    items, item_names = rows.codes(columns.item)
+    times, rounded = rows.times(columns.timestamp) if columns.timestamp else (None, 0)
+    return Events(
+        users=users,
+        items=items,
+        user_names=user_names,
+        item_names=item_names,
+        timestamps=times,
+        ratings=rows.numbers(columns.rating) if columns.rating else None,
+        notes={"timestamps_rounded_down": rounded} if rounded else {},
+    )
+
+
+def first_line(path: Path, delimiter: str, *, quoted: bool) -> list[str]:
+    """The fields of the first line that is not blank."""
+    layout = Layout(columns=(), kinds={}, delimiter=delimiter, header=False, quoted=quoted)
+    for _, fields in text_fields(path, layout):
+        return fields
+    raise InputError(f"{path}: holds no header.")
+
+
+def _with_json(raw: Path, attributes: Path | None, read: Callable[[Path], Events]) -> Source:
+    files = (raw,) if attributes is None else (raw, need_file(attributes))
+
+    def read_both() -> Events:
+        events = read(raw)
+        if attributes is None:
+            return events
+        described = _attributes_from_json(attributes)
+        return replace(events, attributes=described, attribute_file=attributes)
+
+    return Source(name=raw.stem, files=files, read=read_both)
+
+
+def _attributes_from_json(path: Path) -> dict[str, list[str]]:
+    try:
+        described = json.loads(path.read_bytes().decode())
+    except UnicodeDecodeError as error:
+        wrong_encoding(path, "utf-8", error)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}).") from error
+    if not isinstance(described, dict):
+        raise InputError(f"{path}: holds no object; expected {{item: [attribute, ...], ...}}.")
+    for item, attributes in described.items():
+        if not isinstance(attributes, list) or not all(type(a) in (int, str) for a in attributes):
+            raise InputError(
+                f"{path}, item {item!r}: {attributes!r:.60}; expected a list of attribute ids."
+            )
+    return {item: [str(a) for a in attributes] for item, attributes in described.items()}
+
+
+def _read_s3rec(path: Path) -> Events:
+    values, lengths, lines = _integer_lines(path)
+    short = np.flatnonzero(lengths < 2)
+    if len(short):
+        raise InputError(
+            f"{path}, line {lines[short[0]]}: 1 field; expected a user and at least one item."
+        )
+    first = np.cumsum(lengths) - lengths
+    users = values[first]
+    order = np.argsort(users, kind="stable")
+    repeated = np.flatnonzero(np.diff(users[order]) == 0)
+    if len(repeated):
+        before, after = order[repeated[0]], order[repeated[0] + 1]
+        raise InputError(
+            f"{path}, line {lines[after]}: user {users[after]} already stands in line "
+            f"{lines[before]}; expected one line a user."
+        )
+    is_item = np.ones(len(values), dtype=np.bool_)
+    is_item[first] = False
+    return _integer_events(np.repeat(users, lengths - 1), values[is_item])
+
+
+def _read_pairs(path: Path) -> Events:
+    values, lengths, lines = _integer_lines(path)
+    wrong = np.flatnonzero(lengths != 2)
+    if len(wrong):
+        hint = (
+            " For times or ratings, use the csv or atomic format." if lengths[wrong[0]] > 2 else ""
+        )
+        raise InputError(
+            f"{path}, line {lines[wrong[0]]}: {lengths[wrong[0]]} field(s); expected 2 (user item)."
+            + (hint if lengths[wrong[0]] > 2 else "")
+        )
+    return _integer_events(values[0::2], values[1::2])
+
+
+def _integer_events(users: NDArray[np.int64], items: NDArray[np.int64]) -> Events:
+    import pandas as pd
+
+    user_codes, user_ids = pd.factorize(users, sort=True)
+    item_codes, item_ids = pd.factorize(items, sort=True)
+    return Events(
+        users=user_codes.astype(np.int32),
+        items=item_codes.astype(np.int32),
+        user_names=[str(user) for user in user_ids.tolist()],
+        item_names=[str(item) for item in item_ids.tolist()],
+    )
+
+
+def _integer_lines(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """All integers of a text file, how many each line has, and the number of that line."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    raw = path.read_bytes()
+    data = np.frombuffer(raw, dtype=np.uint8)
+    digit = (data >= ord("0")) & (data <= ord("9"))
+    blank = (data == ord(" ")) | (data == ord("\t")) | (data == ord("\r")) | (data == ord("\n"))
+    newlines = np.flatnonzero(data == ord("\n"))
+    if not (digit | blank).all():
+        _no_integer(path, raw, int(np.flatnonzero(~(digit | blank))[0]))
+    edges = np.diff(digit.view(np.int8), prepend=0, append=0)
+    starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    if not len(starts):
+        raise InputError(f"{path}: holds no interactions.")
+    longest = int((stops - starts).argmax())
+    if stops[longest] - starts[longest] > _MOST_DIGITS:
+        line = int(np.searchsorted(newlines, starts[longest])) + 1
+        raise InputError(f"{path}, line {line}: an id of more than {_MOST_DIGITS} digits.")
+    ends = np.append(np.searchsorted(starts, newlines), len(starts))
+    lengths = np.diff(ends, prepend=0)
+    lines = np.flatnonzero(lengths) + 1
+    column = arrow_csv.read_csv(
+        pa.BufferReader(raw.translate(bytes.maketrans(b" \t\r", b"\n\n\n"))),
+        arrow_csv.ReadOptions(column_names=["id"]),
+        convert_options=arrow_csv.ConvertOptions(column_types={"id": pa.int64()}),
+    ).column("id")
+    return column.to_numpy(), lengths[lines - 1], lines
+
+
+def _no_integer(path: Path, raw: bytes, position: int) -> NoReturn:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        wrong_encoding(path, "utf-8", error)
+    if "\0" in text:
+        raise InputError(f"{path}: not utf-8 text (utf-8 was tried; it holds null bytes).")
+    line = raw.count(b"\n", 0, position) + 1
+    fields = text.split("\n")[line - 1].split()
+    found = [(i, text) for i, text in enumerate(fields, 1) if not re.fullmatch("[0-9]+", text)]
+    where, word = found[0]
+    raise InputError(
+        f"{path}, line {line}, field {where}: {word!r:.60} is not an integer; this format knows "
+        "ids from 0 only. For other ids, use the csv or atomic format."
+    )
+
+
+def _read_csv(columns: ColumnNames, path: Path) -> Events:
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    present = first_line(path, delimiter, quoted=True)
+    kinds = _wanted(path, columns, present)
+    layout = Layout(
+        columns=tuple(present), kinds=kinds, delimiter=delimiter, header=True, quoted=True
+    )
+    return named_events(read_rows(path, layout), columns)
+
+
+def _read_parquet(columns: ColumnNames, path: Path) -> Events:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            kinds = _wanted(path, columns, file.schema_arrow.names)
+            table = file.read(columns=list(kinds))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not readable as Parquet ({error}).") from error
+    return named_events(Rows(path, table, None), columns)
+
+
+def _wanted(path: Path, columns: ColumnNames, present: Sequence[str]) -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {columns.user: "text", columns.item: "text"}
+    if columns.timestamp is not None:
+        kinds[columns.timestamp] = "time"
+    if columns.rating is not None:
+        kinds[columns.rating] = "number"
+    for name in kinds:
+        if list(present).count(name) != 1:
+            raise InputError(
+                f"{path}: column {name!r} stands {list(present).count(name)} times; the columns "
+                f"are {', '.join(present)}. Name yours with --user-column, --item-column, "
+                "--timestamp-column (None: file order) and --rating-column."
+            )
+    return kinds
