@@ -138,7 +138,7 @@ def cloze() -> RunConfig:
 
 
 def ml_1m() -> RunConfig:
-    """Cloze on ML-1M at width 64, length 200 (Klenitskiy and Vasilev 2023 train about 200 epochs)."""
+    """Cloze on ML-1M at width 64, length 200, about 200 epochs (Klenitskiy and Vasilev 2023)."""
     config = cloze()
     encoder = replace(
         config.encoder,

@@ -71,7 +71,7 @@ def s3rec_block(loss: FullSoftmax | BinaryCrossEntropy) -> RunConfig:
 
 
 def full_softmax() -> RunConfig:
-    """The strong plain recipe: full softmax at every position (Li et al. 2023, on S3-Rec's code)."""
+    """The strong plain recipe: full softmax at every position (Li et al. 2023)."""
     return s3rec_block(FullSoftmax())
 
 

@@ -55,7 +55,9 @@ class Transitions:
         newest_S = histories.items_T[histories.last_S]
         begins_S, ends_S = self.begins[newest_S], self.begins[newest_S + 1]
         rows = torch.repeat_interleave(torch.arange(len(newest_S)), ends_S - begins_S)
-        found = Packed.of(rows, torch.cat([torch.zeros(1).long(), (ends_S - begins_S).cumsum(0)]), 0)
+        found = Packed.of(
+            rows, torch.cat([torch.zeros(1).long(), (ends_S - begins_S).cumsum(0)]), 0
+        )
         places = begins_S[rows] + found.positions_T
         scores_SV[rows, self.pairs[places] % self.num_items] += self.counts[places]
         return scores_SV

@@ -17,13 +17,14 @@ import re
 import sys
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from research.errors import InputError
 
 Config = TypeVar("Config")
 PACKAGES = ("research", "baselines")
 _CLASS = "class"
+_THAWED = types.SimpleNamespace(frozen=False)
 
 
 def to_json(value: Any) -> Any:
@@ -98,10 +99,9 @@ def _config_class(name: object, packages: Sequence[str], path: str) -> type:
     except ImportError as error:
         raise InputError(f"{path}.class is {name}, but {module_name} does not exist") from error
     kind = vars(module).get(class_name)
-    frozen = isinstance(kind, type) and dataclasses.is_dataclass(kind)
-    if not frozen or not getattr(kind, "__dataclass_params__").frozen:
+    if not isinstance(kind, type) or not vars(kind).get("__dataclass_params__", _THAWED).frozen:
         raise InputError(f"{path}.class is {name}, which is not a config of {module_name}")
-    return cast(type, kind)
+    return kind
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -139,19 +139,11 @@ def override(config: Config, arguments: Sequence[str], *, program: str = "run") 
     """
     import tyro
 
+    plain = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
     given: list[str] = []
     for argument in arguments:
         dotted = re.fullmatch(r"[A-Za-z_][\w.-]*=.*", argument, flags=re.DOTALL)
         given.append(f"--{argument}" if dotted and not argument.startswith("-") else argument)
-    markers = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes)
-    return cast(
-        Config,
-        tyro.cli(
-            type(config),
-            prog=program,
-            default=config,
-            args=given,
-            config=markers[:2],
-            use_underscores=True,
-        ),
+    return tyro.cli(
+        type(config), prog=program, default=config, args=given, config=plain, use_underscores=True
     )

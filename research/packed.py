@@ -112,8 +112,10 @@ class Packed:
     @cached_property
     def ages_T(self) -> Tensor:
         """int64 [T]: place in the sequence counted from the newest, 0-based."""
-        return self.offsets[1:][self.owner_T] - 1 - torch.arange(
-            self.num_tokens, device=self.offsets.device
+        return (
+            self.offsets[1:][self.owner_T]
+            - 1
+            - torch.arange(self.num_tokens, device=self.offsets.device)
         )
 
     @cached_property
@@ -167,9 +169,7 @@ def lay_out(packed: Packed) -> Rectangles:
     if packed.offsets.device.type != "cpu":
         starts_T = packed.owner_T * packed.longest - packed.offsets[:-1][packed.owner_T]
         slot_T = starts_T + torch.arange(packed.num_tokens, device=packed.offsets.device)
-        return Rectangles(
-            slot_T, ((packed.num_sequences, packed.longest),), (packed.lengths_S,)
-        )
+        return Rectangles(slot_T, ((packed.num_sequences, packed.longest),), (packed.lengths_S,))
     lengths_S = packed.lengths_S.numpy()
     order_S = np.argsort(lengths_S, kind="stable")
     order_S = order_S[np.searchsorted(lengths_S[order_S], 1) :]
@@ -226,7 +226,7 @@ class _Pad(torch.autograd.Function):
         return x_T.new_zeros(num_slots, *x_T.shape[1:]).index_copy_(0, slot_T, x_T)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_C: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad_C: Tensor) -> tuple[Tensor, None, None]:
         return grad_C.index_select(0, ctx.slot_T), None, None  # type: ignore[attr-defined]
 
 
@@ -240,18 +240,20 @@ class _Unpad(torch.autograd.Function):
         return x_C.index_select(0, slot_T)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_T: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad_T: Tensor) -> tuple[Tensor, None]:
         grad_C = grad_T.new_zeros(ctx.num_slots, *grad_T.shape[1:])  # type: ignore[attr-defined]
         return grad_C.index_copy_(0, ctx.slot_T, grad_T), None  # type: ignore[attr-defined]
 
 
 def pad(x_T: Tensor, rectangles: Rectangles) -> Tensor:
     """[T, ...] -> [C, ...]: every token in its slot, zeros elsewhere."""
-    padded: Tensor = _Pad.apply(x_T, rectangles.slot_T, rectangles.num_slots)
+    padded: Tensor = _Pad.apply(  # type: ignore[no-untyped-call]
+        x_T, rectangles.slot_T, rectangles.num_slots
+    )
     return padded
 
 
 def unpad(x_C: Tensor, rectangles: Rectangles) -> Tensor:
     """[C, ...] -> [T, ...]: the tokens back, what stands in empty slots is dropped."""
-    packed: Tensor = _Unpad.apply(x_C, rectangles.slot_T)
+    packed: Tensor = _Unpad.apply(x_C, rectangles.slot_T)  # type: ignore[no-untyped-call]
     return packed

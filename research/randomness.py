@@ -34,14 +34,12 @@ def fold(state: Tensor | int, counter: Tensor | int) -> Tensor:
 
     State and counter broadcast; at least one is a tensor. The result may itself be a state.
     """
-    if isinstance(state, int) and isinstance(counter, int):
-        state = torch.tensor(state)
     # (counter + 1), as splitmix64 adds its constant before the first output.
     if isinstance(counter, int):
-        counter = ((counter + 1) * GOLDEN + 2**63) % 2**64 - 2**63
-        bits = state + counter
+        counter = torch.tensor(((counter + 1) * GOLDEN + 2**63) % 2**64 - 2**63)
     else:
-        bits = (counter + 1) * GOLDEN + state
+        counter = (counter + 1) * GOLDEN
+    bits = counter + state
     bits = (bits ^ _shifted(bits, 30)).mul_(_MULTIPLIER_1)
     bits = (bits ^ _shifted(bits, 27)).mul_(_MULTIPLIER_2)
     return bits ^ _shifted(bits, 31)

@@ -7,7 +7,7 @@ corpus's fingerprint, an interrupted one continues. The test split is touched on
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -268,6 +268,18 @@ def execute(
     return summary
 
 
+def validation_of(
+    bench: Workbench, ranker: Ranker, names: Sequence[str]
+) -> Callable[[], Mapping[str, float]]:
+    """A function that ranks the validation items and gives `val/...` metrics."""
+
+    def validate() -> Mapping[str, float]:
+        table = bench.tables(ranker, "validation", [AllItems()])["full"]
+        return {f"val/{name}": value for name, value in metrics(table, names).items()}
+
+    return validate
+
+
 def _train_stages(
     bench: Workbench, folder: RunFolder, accelerator: Accelerator, options: RunOptions
 ) -> tuple[Ranker, dict[str, object], dict[str, object]]:
@@ -299,12 +311,7 @@ def _train_stages(
         names = dict.fromkeys(config.evaluation.metrics)
         if stage.validation is not None:
             names[stage.validation.metric] = None
-
-        def validate(ranker: Ranker | None = ranker) -> Mapping[str, float]:
-            assert ranker is not None
-            table = bench.tables(ranker, "validation", [AllItems()])["full"]
-            return {f"val/{name}": value for name, value in metrics(table, list(names)).items()}
-
+        validate = None if ranker is None else validation_of(bench, ranker, tuple(names))
         state = train(
             pretrainer,
             loader,

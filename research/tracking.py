@@ -94,9 +94,7 @@ class RunFolder:
         if not self.writes or not (self.path / "metrics.jsonl").is_file():
             return
         kept = [
-            line
-            for line in self.metrics()
-            if line["stage"] != stage or int(line["step"]) <= step
+            line for line in self.metrics() if line["stage"] != stage or int(line["step"]) <= step
         ]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         temporary = self.path / f".metrics.{os.getpid()}"

@@ -109,8 +109,10 @@ def sampled(
     Drawn without replacement, uniformly or by training popularity (the Gumbel or exponential-key
     trick of Efraimidis and Spirakis 2006); a pure function of (purpose, user, item).
     """
-    weights_V = counts_V.double() if distribution == "popularity" else torch.ones_like(
-        counts_V, dtype=torch.float64
+    weights_V = (
+        counts_V.double()
+        if distribution == "popularity"
+        else torch.ones_like(counts_V, dtype=torch.float64)
     )
     available = int((weights_V > 0).sum())
     longest = int((held_out.histories.stops - held_out.histories.starts).max())

@@ -40,12 +40,14 @@ def per_user(table: RankTable, name: str) -> tuple[NDArray[np.int64], NDArray[np
     over k. MRR: of the best one. NDCG, MAP: binary relevance, normalised by the best order.
     """
     kind, k = parse(name)
-    users, owner = np.unique(table.user, return_inverse=True)
+    unique, owner = np.unique(table.user, return_inverse=True)
+    users = unique.astype(np.int64)
     relevant = np.bincount(owner)
     hits = table.rank <= k
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(owner, weights=values, minlength=len(users))
+        summed: NDArray[np.float64] = np.bincount(owner, values, len(users)).astype(np.float64)
+        return summed
 
     found = total(hits.astype(np.float64))
     if kind == "hr":

@@ -129,8 +129,9 @@ def rank_tables(
     lengths = held_out.histories.stops - held_out.histories.starts
     # Neighbours of similar length make full rectangles inside attention.
     order = np.argsort(lengths, kind="stable")
-    columns = {each.name: (np.empty(len(items)), np.empty(len(items), np.int32))
-               for each in candidates}
+    columns = {
+        each.name: (np.empty(len(items)), np.empty(len(items), np.int32)) for each in candidates
+    }
     chunk = max(16, CPU_CHUNK // corpus.num_items)
     if torch.cuda.is_available():
         chunk = max(16, ACCELERATOR_CHUNK // corpus.num_items)

@@ -28,7 +28,7 @@ def attention(
     qkv_C3HK = pad(torch.stack([q_THK, k_THK, v_THK], dim=1), rectangles)
     sizes = [sequences * length for sequences, length in rectangles.shapes]
     outputs = []
-    blocks = zip(qkv_C3HK.split(sizes), rectangles.shapes, rectangles.lengths)
+    blocks = zip(torch.split(qkv_C3HK, sizes), rectangles.shapes, rectangles.lengths)
     for block_C3HK, (sequences, length), lengths_S in blocks:
         q, k, v = rearrange(block_C3HK, "(S L) three H K -> three S H L K", S=sequences).unbind()
         mask = None

@@ -78,9 +78,7 @@ class EncoderConfig:
         for name in ("embedding", "hidden", "attention", "inner"):
             probability = getattr(self, f"{name}_dropout")
             if not 0.0 <= probability < 1.0:
-                raise InputError(
-                    f"encoder.{name}_dropout is {probability}; it must be in [0, 1)"
-                )
+                raise InputError(f"encoder.{name}_dropout is {probability}; it must be in [0, 1)")
         if self.segments < 0:
             raise InputError(f"encoder.segments is {self.segments}; it must be 0 or more")
 
@@ -103,8 +101,9 @@ class Block(nn.Module):
         """[T, D] -> [T, D]."""
         if self.config.norm == "post":
             x_TD = self.attention_norm(x_TD + self._attend(x_TD, x_TD, packed, causal))
-            return self.feed_forward_norm(x_TD + self._feed_forward(x_TD))
-        normed_TD = self.attention_norm(x_TD)
+            summed_TD: Tensor = self.feed_forward_norm(x_TD + self._feed_forward(x_TD))
+            return summed_TD
+        normed_TD: Tensor = self.attention_norm(x_TD)
         if self.config.norm == "pre":
             x_TD = x_TD + self._attend(normed_TD, normed_TD, packed, causal)
             return x_TD + self._feed_forward(self.feed_forward_norm(x_TD))
@@ -115,11 +114,11 @@ class Block(nn.Module):
     def _attend(self, query_TD: Tensor, x_TD: Tensor, packed: Packed, causal: bool) -> Tensor:
         width, heads = self.config.width, self.config.heads
         if query_TD is x_TD:
-            q_TD, k_TD, v_TD = self.qkv(x_TD).split(width, dim=-1)
+            q_TD, k_TD, v_TD = torch.split(self.qkv(x_TD), width, dim=-1)
         else:
             q_TD = F.linear(query_TD, self.qkv.weight[:width], self.qkv.bias[:width])
             kv_TD = F.linear(x_TD, self.qkv.weight[width:], self.qkv.bias[width:])
-            k_TD, v_TD = kv_TD.split(width, dim=-1)
+            k_TD, v_TD = torch.split(kv_TD, width, dim=-1)
         q_THK, k_THK, v_THK = (
             rearrange(part, "T (H K) -> T H K", H=heads) for part in (q_TD, k_TD, v_TD)
         )

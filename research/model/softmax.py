@@ -19,13 +19,18 @@ SAFE_LOGIT = 60.0
 
 class _TiledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: FunctionCtx, hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None,
+    def forward(
+        ctx: FunctionCtx,
+        hidden_PD: Tensor,
+        table_VD: Tensor,
+        bias_V: Tensor | None,
         targets_P: Tensor,
     ) -> Tensor:
         wants_grad = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
-        rows = max(16, (CPU_TILE if hidden_PD.device.type == "cpu" else ACCELERATOR_TILE)
-                   // table_VD.shape[0])
+        rows = max(
+            16,
+            (CPU_TILE if hidden_PD.device.type == "cpu" else ACCELERATOR_TILE) // table_VD.shape[0],
+        )
         grad_hidden_PD = torch.zeros_like(hidden_PD)
         grad_table_VD = torch.zeros_like(table_VD) if wants_grad else table_VD
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
@@ -63,14 +68,14 @@ class _TiledCrossEntropy(torch.autograd.Function):
             if grad_bias_V is not None:
                 ones_P = torch.ones_like(targets_P, dtype=grad_bias_V.dtype)
                 grad_bias_V.index_add_(0, targets_P, ones_P, alpha=-1)
-            ctx.save_for_backward(grad_hidden_PD, grad_table_VD, grad_bias_V)
+            ctx.grads = grad_hidden_PD, grad_table_VD, grad_bias_V  # type: ignore[attr-defined]
         return total.to(hidden_PD.dtype)
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: FunctionCtx, grad_total: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        grad_hidden_PD, grad_table_VD, grad_bias_V = ctx.saved_tensors  # type: ignore[attr-defined]
+        grad_hidden_PD, grad_table_VD, grad_bias_V = ctx.grads  # type: ignore[attr-defined]
         return (
             grad_hidden_PD * grad_total,
             grad_table_VD * grad_total,
@@ -83,7 +88,7 @@ def _largest_logit(hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None) -
     """A bound on every |logit| by Cauchy and Schwarz; 0 for no rows."""
     if len(hidden_PD) == 0:
         return hidden_PD.new_zeros(())
-    bound = hidden_PD.norm(dim=1).amax() * table_VD.norm(dim=1).amax()
+    bound: Tensor = hidden_PD.norm(dim=1).amax() * table_VD.norm(dim=1).amax()
     return bound if bias_V is None else bound + bias_V.abs().amax()
 
 
@@ -94,5 +99,7 @@ def softmax_loss(
 
     Differentiable once, with respect to hidden, table and bias.
     """
-    total: Tensor = _TiledCrossEntropy.apply(hidden_PD, table_VD, bias_V, targets_P)
+    total: Tensor = _TiledCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_PD, table_VD, bias_V, targets_P
+    )
     return total

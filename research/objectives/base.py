@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -17,7 +16,8 @@ from research.model.encoder import Encoder, EncoderConfig
 from research.packed import Packed
 
 
-class LossSum(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class LossSum:
     """A loss before any division."""
 
     total: Tensor

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor, nn
 
@@ -53,7 +54,10 @@ class Head(nn.Module):
 
     def table_VD(self, encoder: Encoder) -> Tensor:
         """[V, D]: the embeddings that items are scored with."""
-        return self.item_table.weight if self.config.table == "own" else encoder.table_VD()
+        if self.config.table == "tied":
+            return encoder.table_VD()
+        own_VD: Tensor = self.item_table.weight
+        return own_VD
 
     def scores(self, hidden_PD: Tensor, encoder: Encoder) -> Tensor:
         """[P, V]: scores of every item."""
@@ -62,7 +66,6 @@ class Head(nn.Module):
 
     def candidate_scores(self, hidden_PD: Tensor, items_PN: Tensor, encoder: Encoder) -> Tensor:
         """[P, N]: scores of the given items, each row its own."""
-        table = self.item_table if self.config.table == "own" else encoder.item_table
-        hidden_PD = self.transformed(hidden_PD)
-        scores_PN = einsum(hidden_PD, table(items_PN), "P D, P N D -> P N")
+        rows_PND = F.embedding(items_PN, self.table_VD(encoder))
+        scores_PN = einsum(self.transformed(hidden_PD), rows_PND, "P D, P N D -> P N")
         return scores_PN if self.bias is None else scores_PN + self.bias[items_PN]

@@ -71,9 +71,7 @@ class GeneralisedBCE:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.calibration <= 1.0:
-            raise InputError(
-                f"loss.calibration is {self.calibration}; gBCE's t must be in [0, 1]"
-            )
+            raise InputError(f"loss.calibration is {self.calibration}; gBCE's t must be in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +134,7 @@ class ItemLoss(nn.Module):
         scores_PN1 = head.candidate_scores(hidden_PD, items_PN1, encoder)
         if isinstance(self.config, SampledSoftmax) and self.config.log_q:
             scores_PN1 = scores_PN1 - self.negatives.log_probability_V[items_PN1]
-        total = sampled_loss(
-            self.config, scores_PN1[:, 0], scores_PN1[:, 1:], encoder.num_items
-        )
+        total = sampled_loss(self.config, scores_PN1[:, 0], scores_PN1[:, 1:], encoder.num_items)
         return LossSum(total, count)
 
     def _negatives(self, view: View, batch: Batch) -> Tensor:

@@ -188,9 +188,7 @@ def train(
     return state
 
 
-def continued(
-    stage: Path, pretrainer: Pretrainer, optimiser: torch.optim.Optimizer
-) -> StageState:
+def continued(stage: Path, pretrainer: Pretrainer, optimiser: torch.optim.Optimizer) -> StageState:
     """The state of a stage's last checkpoint, tensors filled in; a fresh one without."""
     found = checkpoint.find(stage / "last")
     if found is None:
@@ -204,9 +202,7 @@ def continued(
     return StageState(**fields)  # type: ignore[arg-type]
 
 
-def judged(
-    state: StageState, values: Mapping[str, float], config: ValidationConfig
-) -> StageState:
+def judged(state: StageState, values: Mapping[str, float], config: ValidationConfig) -> StageState:
     """The state after a validation: a better value is the new best, else patience runs."""
     value = values[f"val/{config.metric}"]
     if state.best_value is None or value > state.best_value + config.min_delta:

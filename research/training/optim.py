@@ -87,7 +87,8 @@ def factor_at(schedule: ScheduleConfig, step: int, total_steps: int, epoch: int)
 
 def build_optimiser(config: OptimiserConfig, module: nn.Module) -> torch.optim.Optimizer:
     """The optimiser over all parameters; norms and biases in a group without weight decay."""
-    decayed, spared = [], []
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
     norms = {
         id(parameter)
         for part in module.modules()

@@ -38,9 +38,7 @@ class Pretrainer(nn.Module):
         }
         hidden = self._encode(list(views.values()))
         return {
-            name: part(
-                views[part.corruption], hidden[views[part.corruption]], batch, self.encoder
-            )
+            name: part(views[part.corruption], hidden[views[part.corruption]], batch, self.encoder)
             for name, part in objectives.items()
         }
 

@@ -1,0 +1,179 @@
+"""The command line: `python -m research VERB ...`, also installed as `sixfold`.
+
+Only what a verb needs is imported, so `--help` answers at once. Exit codes: 0 done, 1 failed,
+2 wrong usage or bad input, 75 stopped early and can be continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from research.errors import InputError
+
+Verb = Callable[[Sequence[str]], int]
+STOPPED = 75
+
+
+def prepare_verb(arguments: Sequence[str]) -> int:
+    """prepare NAME_OR_FORMAT [--raw FILE_OR_FOLDER] [--out CORPUS] [filters]: make a corpus"""
+    parser = argparse.ArgumentParser(
+        prog="sixfold prepare",
+        description="Read raw events, filter them as asked, and write a corpus folder. "
+        "NAME_OR_FORMAT is a data set (ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest, "
+        "ml-latest-small) or a format (movielens, s3rec, pairs, atomic, csv, parquet).",
+        epilog="All filters: prepare NAME_OR_FORMAT --help",
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="NAME_OR_FORMAT")
+    parser.add_argument("--out", metavar="CORPUS", help="folder to write (default: under the root)")
+    parser.add_argument("--data-root", default="data", help="where raw files and corpora lie")
+    known, rest = parse_first(parser, arguments)
+    from research.commands import prepare
+
+    return prepare(known.source, known.out, known.data_root, rest)
+
+
+def run_verb(arguments: Sequence[str]) -> int:
+    """run EXPERIMENT [--out RUN] [--field.name value ...]: one run, or what is left of it"""
+    parser = run_parser("run", "EXPERIMENT", "a function that returns a RunConfig")
+    parser.add_argument("--cell", help="name of the run's folder (default: from the experiment)")
+    parser.add_argument("--study", default="single", help="folder above it")
+    parser.add_argument("--out", metavar="RUN", help="the run's folder, instead of all that")
+    known, rest = parse_first(parser, arguments)
+    from research.commands import run
+
+    return run(known, rest)
+
+
+def study_verb(arguments: Sequence[str]) -> int:
+    """study STUDY [--seeds N] [--corpora C ...]: cells one after another, then one table"""
+    parser = run_parser("study", "STUDY", "a module or function that gives a Study")
+    parser.add_argument("--seeds", type=int, help="use seeds 0..N-1 instead of the study's")
+    parser.add_argument("--corpora", nargs="+", metavar="CORPUS", help="instead of the study's")
+    known, rest = parse_first(parser, arguments)
+    if rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    from research.commands import study
+
+    return study(known)
+
+
+def evaluate_verb(arguments: Sequence[str]) -> int:
+    """evaluate RUN [--candidates ...] [--metrics ...]: rank a run's held-out items anew"""
+    parser = argparse.ArgumentParser(prog="sixfold evaluate", allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--part", choices=["test", "validation"], default="test")
+    parser.add_argument("--candidates", nargs="+", help="full, uniform-N, popularity-N")
+    parser.add_argument("--negatives-file", help="user item item ... lines of raw ids")
+    parser.add_argument("--metrics", nargs="+", help="hr@K ndcg@K mrr recall@K precision@K map@K")
+    parser.add_argument("--keep-seen", action="store_true", help="items of the history compete")
+    parser.add_argument("--data-root", default="data")
+    parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
+    known = parser.parse_args(list(arguments))
+    from research.commands import evaluate
+
+    return evaluate(known)
+
+
+def recommend_verb(arguments: Sequence[str]) -> int:
+    """recommend RUN --items id,id,... [--k 10]: raw ids in, raw ids and titles out"""
+    parser = argparse.ArgumentParser(prog="sixfold recommend", allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--items", required=True, help="the history's raw ids, oldest first")
+    parser.add_argument("--k", type=int, default=10, help="how many items")
+    parser.add_argument("--keep-seen", action="store_true", help="recommend known items too")
+    parser.add_argument("--data-root", default="data")
+    parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
+    known = parser.parse_args(list(arguments))
+    from research.commands import recommend
+
+    return recommend(known)
+
+
+def show_verb(arguments: Sequence[str]) -> int:
+    """show RUN|CORPUS: what a folder holds"""
+    parser = argparse.ArgumentParser(prog="sixfold show", allow_abbrev=False)
+    parser.add_argument("folder", metavar="RUN|CORPUS")
+    known = parser.parse_args(list(arguments))
+    from research.show import show
+
+    return show(known.folder)
+
+
+VERBS: dict[str, Verb] = {
+    "prepare": prepare_verb,
+    "run": run_verb,
+    "study": study_verb,
+    "evaluate": evaluate_verb,
+    "recommend": recommend_verb,
+    "show": show_verb,
+}
+
+
+def run_parser(verb: str, metavar: str, meaning: str) -> argparse.ArgumentParser:
+    """Options that `run` and `study` share."""
+    parser = argparse.ArgumentParser(
+        prog=f"sixfold {verb}",
+        description="Dotted overrides follow as --a.b 1, --a.b=1 or a.b=1."
+        if verb == "run"
+        else "",
+        epilog=f"All fields: run {metavar} --help" if verb == "run" else "",
+        allow_abbrev=False,
+    )
+    parser.add_argument("target", metavar=metavar, help=f"dotted path or module:name of {meaning}")
+    parser.add_argument("--runs", default="runs", help="folder of all runs")
+    parser.add_argument("--data-root", default="data", help="where raw files and corpora lie")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--expect-world", type=int, help="fail unless so many processes run")
+    parser.add_argument("--quiet", action="store_true", help="print results and errors only")
+    return parser
+
+
+def parse_first(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    """Known options and the rest; a `--help` after the first word is left for the rest."""
+    given = list(arguments)
+    wants_fields = bool(given) and not given[0].startswith("-")
+    asked = [word for word in given if word in ("-h", "--help")] if wants_fields else []
+    known, rest = parser.parse_known_args([word for word in given if word not in asked])
+    return known, rest + asked
+
+
+def usage() -> str:
+    """The list of verbs."""
+    lines = "\n".join(f"  {verb.__doc__}" for verb in VERBS.values())
+    return (
+        "usage: sixfold VERB ...   (or: python -m research VERB ...)\n\n"
+        f"{lines}\n\n`VERB --help` tells more."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if given else 2
+    if given[0] not in VERBS:
+        from research.config import near
+
+        print(f"sixfold: no verb {given[0]!r}{near(given[0], set(VERBS))}", file=sys.stderr)
+        return 2
+    try:
+        return VERBS[given[0]](given[1:])
+    except InputError as error:
+        print(f"sixfold {given[0]}: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"sixfold {given[0]}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues from the last epoch", file=sys.stderr)
+        return STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""What the verbs do, once their arguments are parsed; the heavy imports of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.table import Table
+
+from research.config import hash_of, near, override
+from research.data.corpus import Corpus
+from research.data.prepare import PrepareConfig
+from research.data.prepare import prepare as prepare_corpus
+from research.errors import InputError
+from research.evaluation.metrics import metrics
+from research.packed import Packed
+from research.run import RunConfig, RunOptions, execute, load_run, make_accelerator, open_corpus
+from research.show import show
+from research.study import Study, print_tables, run_study
+
+
+def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:
+    """Prepare a corpus and show it."""
+    config = override(PrepareConfig(source=source), rest, program="sixfold prepare")
+    corpus = prepare_corpus(config, out, data_root=data_root)
+    return show(str(corpus.folder))
+
+
+def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    """One run."""
+    config = found(known.target, RunConfig)
+    given = override(config, rest, program=f"sixfold run {known.target}")
+    accelerator = started(known)
+    folder = Path(known.out) if known.out else None
+    if folder is None:
+        cell = known.cell or known.target.replace(":", ".")
+        changed = replace(given, seed=config.seed, corpus=config.corpus)
+        if known.cell is None and changed != config:
+            cell += f"-{hash_of(changed)[:6]}"
+        corpus = open_corpus(given.corpus, known.data_root)
+        folder = Path(known.runs) / known.study / corpus.name / cell / str(given.seed)
+    options = RunOptions(data_root=known.data_root, quiet=known.quiet)
+    execute(given, folder, options=options, accelerator=accelerator)
+    return show(str(folder)) if accelerator.is_main_process else 0
+
+
+def study(known: argparse.Namespace) -> int:
+    """A study and its tables."""
+    chosen = found(known.target, Study)
+    if known.seeds is not None:
+        chosen = replace(chosen, seeds=tuple(range(known.seeds)))
+    if known.corpora:
+        chosen = replace(chosen, corpora=tuple(known.corpora))
+    accelerator = started(known)
+    options = RunOptions(data_root=known.data_root, quiet=known.quiet)
+    results = run_study(chosen, Path(known.runs), options=options, accelerator=accelerator)
+    if accelerator.is_main_process:
+        print_tables(chosen, results)
+    return 0
+
+
+def evaluate(known: argparse.Namespace) -> int:
+    """Figures of a run under any candidates."""
+    bench, ranker = load_run(Path(known.run), known.data_root, known.allow)
+    asked = bench.config.evaluation
+    if known.candidates:
+        asked = replace(asked, candidates=tuple(known.candidates))
+    if known.metrics:
+        asked = replace(asked, metrics=tuple(known.metrics))
+    if known.negatives_file:
+        asked = replace(asked, negatives_file=known.negatives_file)
+    if known.keep_seen:
+        asked = replace(asked, exclude_seen=False)
+    bench = replace(bench, config=replace(bench.config, evaluation=asked))
+    seen = "excluded" if asked.exclude_seen else "kept"
+    table = Table(title=f"{known.run}: {known.part} of {bench.corpus.name}, seen items {seen}")
+    table.add_column("candidates")
+    for name in asked.metrics:
+        table.add_column(name, justify="right")
+    for name, ranks in bench.tables(ranker, known.part).items():
+        values = metrics(ranks, asked.metrics).values()
+        table.add_row(name, *(f"{value:.4f}" for value in values))
+    Console().print(table)
+    return 0
+
+
+def recommend(known: argparse.Namespace) -> int:
+    """The best items after a history."""
+    if known.k < 1:
+        raise InputError(f"--k is {known.k}; it must be at least 1")
+    bench, ranker = load_run(Path(known.run), known.data_root, known.allow)
+    corpus = bench.corpus
+    names = [name.strip() for name in known.items.split(",") if name.strip()]
+    if not names:
+        raise InputError("--items is empty; give raw item ids, oldest first, with commas between")
+    history = [corpus.item_names.index(name) for name in names]
+    scores_V = ranker.scores(Packed.from_lists([history]), torch.zeros(1).long())[0].cpu()
+    if not known.keep_seen:
+        scores_V[history] = -torch.inf
+    best = torch.topk(scores_V, min(known.k, corpus.num_items))
+    table = Table(title=f"after {', '.join(titled(corpus, item) for item in history)}")
+    for name in ("rank", "item", "title", "score"):
+        table.add_column(name)
+    for rank, (score, item) in enumerate(zip(best.values.tolist(), best.indices.tolist()), 1):
+        if score > -float("inf"):
+            title = "" if corpus.item_titles is None else corpus.item_titles[item]
+            table.add_row(str(rank), corpus.item_names[item], title, f"{score:.3f}")
+    Console().print(table)
+    return 0
+
+
+def titled(corpus: Corpus, item: int) -> str:
+    """An item's title, or its raw id."""
+    title = "" if corpus.item_titles is None else corpus.item_titles[item]
+    return title or corpus.item_names[item]
+
+
+Wanted = TypeVar("Wanted")
+
+
+def found(target: str, kind: type[Wanted]) -> Wanted:
+    """What a dotted path or `module:name` names, called if it is a function."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    module_name, colon, attribute = target.partition(":")
+    module = None
+    if not colon:
+        module = imported(target)
+        attribute = kind.__name__.lower() if module else ""
+        if module is None:
+            module_name, _, attribute = target.rpartition(".")
+    module = module or imported(module_name)
+    if module is None:
+        raise InputError(
+            f"{target}: there is no module {module_name or target!r}; write "
+            "package.module.function or module:function"
+        )
+    value = vars(module).get(attribute)
+    names = {name for name, each in vars(module).items() if makes(each, kind)}
+    if value is None:
+        raise InputError(f"{module.__name__} has no {attribute!r}{near(attribute, names)}")
+    made = value() if callable(value) and not isinstance(value, kind) else value
+    if not isinstance(made, kind):
+        raise InputError(f"{target} gives a {type(made).__name__}, not a {kind.__name__}")
+    return made
+
+
+def makes(value: object, kind: type) -> bool:
+    """Whether a module's entry is of a kind or a function annotated to return it."""
+    hints = getattr(value, "__annotations__", {})
+    return isinstance(value, kind) or hints.get("return") in (kind, kind.__name__)
+
+
+def imported(name: str) -> ModuleType | None:
+    """A module, or None when no such module exists; errors inside it are its own."""
+    try:
+        return importlib.import_module(name) if name else None
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            return None
+        raise
+
+
+def started(known: argparse.Namespace) -> Accelerator:
+    """Threads and processes as asked for, or an error before any work."""
+    if known.threads is not None:
+        if known.threads < 1:
+            raise InputError(f"--threads is {known.threads}; it must be at least 1")
+        torch.set_num_threads(known.threads)
+    accelerator = make_accelerator()
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    wanted = known.expect_world or launched
+    if accelerator.num_processes != wanted:
+        raise InputError(
+            f"{wanted} processes are wanted but this one sees {accelerator.num_processes}; launch "
+            "with `accelerate launch --multi_gpu --num_processes N -m research ...` or torchrun"
+        )
+    return accelerator

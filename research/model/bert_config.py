@@ -1,0 +1,69 @@
+"""Read a `bert_config_*.json` of the original BERT4Rec code into an `EncoderConfig`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from research.errors import InputError
+from research.model.encoder import EncoderConfig
+from research.tracking import read_json
+
+_NEEDED: dict[str, type] = {
+    "hidden_size": int,
+    "num_hidden_layers": int,
+    "num_attention_heads": int,
+    "intermediate_size": int,
+    "hidden_act": str,
+    "hidden_dropout_prob": float,
+    "attention_probs_dropout_prob": float,
+    "max_position_embeddings": int,
+    "type_vocab_size": int,
+    "initializer_range": float,
+    "vocab_size": int,
+}
+
+
+def read_bert_config(path: Path) -> tuple[EncoderConfig, int]:
+    """(encoder config, vocab_size) of a file of FeiSun/BERT4Rec.
+
+    `vocab_size` counts that code's special tokens too, so it is returned and not used. Raises
+    `InputError` naming the file and the field that is missing, of a wrong type or not supported.
+    """
+    stored = read_json(path)
+    fields: dict[str, int | float | str] = {}
+    for name, kind in _NEEDED.items():
+        if name not in stored:
+            raise InputError(f"{path} has no field {name!r}; needed: {', '.join(_NEEDED)}")
+        value = stored[name]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, (int, float, str)) or not isinstance(value, kind) or value is True:
+            raise InputError(f"{path}: {name} is {value!r}; it must be of type {kind.__name__}")
+        fields[name] = value
+    unknown = sorted(stored.keys() - _NEEDED.keys())
+    if unknown:
+        raise InputError(f"{path}: unknown field {unknown[0]!r}; allowed: {', '.join(_NEEDED)}")
+    activation = fields["hidden_act"]
+    if activation not in ("gelu", "relu"):
+        raise InputError(f"{path}: hidden_act is {activation!r}; allowed: gelu, relu")
+    config = EncoderConfig(
+        length=int(fields["max_position_embeddings"]),
+        width=int(fields["hidden_size"]),
+        layers=int(fields["num_hidden_layers"]),
+        heads=int(fields["num_attention_heads"]),
+        feed_forward=int(fields["intermediate_size"]),
+        activation="gelu" if activation == "gelu" else "relu",
+        norm="post",
+        output_projection=True,
+        embedding_norm=True,
+        embedding_scale=False,
+        final_norm=False,
+        norm_eps=1e-12,
+        positions="oldest",
+        segments=int(fields["type_vocab_size"]),
+        embedding_dropout=float(fields["hidden_dropout_prob"]),
+        hidden_dropout=float(fields["hidden_dropout_prob"]),
+        attention_dropout=float(fields["attention_probs_dropout_prob"]),
+        init_std=float(fields["initializer_range"]),
+    )
+    return config, int(fields["vocab_size"])
