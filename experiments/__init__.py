@@ -1,0 +1,1 @@
+"""Our questions, one file a study: its docstring says question, command, hardware and result."""
