@@ -1,0 +1,1 @@
+"""The tests: slow twins, invariants and hand-computed numbers; no network, no GPU."""
