@@ -121,7 +121,7 @@ class Loader:
         order = self.order(epoch)
         state = seed_of(self.seed, "row", epoch)
         for begin, end in self.plan(epoch)[first:]:
-            places = torch.arange(begin + self.rank, end, self.world)
+            places = torch.arange(begin, end)[self.rank :: self.world]
             yield self.batch(order[places], fold(state, places))
 
     def batch(self, rows_S: Tensor, states_S: Tensor) -> Batch:

@@ -53,9 +53,9 @@ class AllItems(CandidateSet):
     ) -> tuple[Tensor, Tensor]:
         """Against every item that is not excluded."""
         higher_S = count_true(scores_SV > right_S1)
-        # The answer equals itself, unless it is excluded (a miss, whose rank is not used).
-        equal_S = count_true(scores_SV == right_S1) - 1
-        return counted(higher_S, equal_S.clamp(min=0))
+        # The answer equals itself, unless it is excluded (a miss).
+        itself_S = (scores_SV.gather(1, targets_S[:, None]) == right_S1)[:, 0]
+        return counted(higher_S, count_true(scores_SV == right_S1) - itself_S.long())
 
 
 def count_true(flags_SV: Tensor) -> Tensor:
@@ -66,7 +66,8 @@ def count_true(flags_SV: Tensor) -> Tensor:
     words = flags_SV.shape[1] // 8
     if words == 0:
         return flags_SV.sum(1)
-    packed = flags_SV[:, : words * 8].contiguous().view(torch.int64)
+    # Flat, because the stride of a single row would hinder the view.
+    packed = flags_SV[:, : words * 8].reshape(-1).view(torch.int64).view(-1, words)
     counts = torch.zeros(len(flags_SV), dtype=torch.int64)
     ones = 0x00FF00FF00FF00FF
     for first in range(0, words, 255):
@@ -114,14 +115,6 @@ def sampled(
         if distribution == "popularity"
         else torch.ones_like(counts_V, dtype=torch.float64)
     )
-    available = int((weights_V > 0).sum())
-    longest = int((held_out.histories.stops - held_out.histories.starts).max())
-    if available - longest - 1 < number:
-        raise InputError(
-            f"evaluation: {distribution}-{number} asks for {number} distinct negatives, but only "
-            f"{available} items can be drawn and one history has {longest}; ask for fewer or rank "
-            "all items"
-        )
     state = seed_of("candidates", distribution, *purpose)
     targets = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
     users = torch.from_numpy(held_out.histories.users)
@@ -138,6 +131,16 @@ def sampled(
         owners = np.repeat(np.arange(len(histories)), histories.stops - histories.starts)
         seen = corpus.items[flat_indices(histories)].astype(np.int64)
         waits[torch.from_numpy(owners), torch.from_numpy(seen)] = torch.inf
+        # What is excluded, or has no weight, never arrives.
+        free = waits.isfinite().sum(1)
+        if int(free.min()) < number:
+            scarce = int(free.argmin())
+            raise InputError(
+                f"evaluation: {distribution}-{number} asks for {number} distinct negatives, but "
+                f"for user {corpus.user_names[int(histories.users[scarce])]} only "
+                f"{int(free[scarce])} items can be drawn outside the history and the answer; ask "
+                "for fewer or rank all items"
+            )
         negatives[rows] = waits.topk(number, dim=1, largest=False).indices
     return Listed(f"{distribution}-{number}", negatives)
 
@@ -150,10 +153,12 @@ def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
         raise InputError(f"negatives file {path} does not exist") from error
     except UnicodeDecodeError as error:
         raise InputError(f"negatives file {path} is not UTF-8 text ({error})") from error
+    except OSError as error:
+        raise InputError(f"negatives file {path} cannot be read ({error})") from error
     rows: dict[int, list[int]] = {}
     number = -1
     for line_number, line in enumerate(lines, 1):
-        user, *items = line.split()
+        user, *items = line.split() or [""]
         if number < 0:
             number = len(items)
         if len(items) != number or number == 0:
@@ -162,9 +167,13 @@ def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
                 f"{number}; every user needs equally many, at least 1"
             )
         try:
-            rows[corpus.user_names.index(user)] = [corpus.item_names.index(name) for name in items]
+            owner = corpus.user_names.index(user)
+            negatives = [corpus.item_names.index(name) for name in items]
         except InputError as error:
             raise InputError(f"{path}, line {line_number}: {error}") from error
+        if owner in rows:
+            raise InputError(f"{path}, line {line_number}: user {user} has a line already")
+        rows[owner] = negatives
     absent = [user for user in held_out.histories.users.tolist() if user not in rows]
     if absent:
         raise InputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +32,23 @@ from research.packed import Packed
 # Scores of one chunk: 8 MB on a CPU (stays in cache), 512 MB on an accelerator.
 CPU_CHUNK = 1 << 21
 ACCELERATOR_CHUNK = 1 << 27
+_COLUMNS = {"user": "int32", "item": "int32", "rank": "float64"}
+_COLUMNS |= {"ties": "int32", "history_length": "int32"}
+# What numpy and zipfile raise for a file that is damaged or something else.
+_UNREADABLE: tuple[type[Exception], ...] = (
+    *(ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError),
+    *(BadZipFile, zlib.error),
+)
 
 
 class Ranker(Protocol):
     """Anything that scores items for histories: a trained pair or a table of counts alike."""
 
     def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
-        """[S, V] scores of every item for whole histories (clean, any length)."""
+        """[S, V] scores of every item for whole histories (clean, any length).
+
+        A tensor of the caller's own, who may write into it.
+        """
 
     def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
         """[S, N] scores of the given items."""
@@ -93,20 +104,20 @@ class RankTable:
     def load(path: Path) -> RankTable:
         """Read what `save` wrote; `InputError` for anything else."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            return RankTable(
-                user=arrays["user"],
-                item=arrays["item"],
-                rank=arrays["rank"],
-                ties=arrays["ties"],
-                history_length=arrays["history_length"],
-                protocol=json.loads(str(arrays["protocol"])),
-            )
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                protocol = json.loads(str(stored["protocol"]))
+                columns = {name: stored[name] for name in _COLUMNS}
         except FileNotFoundError as error:
             raise InputError(f"{path} does not exist") from error
-        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+        except _UNREADABLE as error:
             raise InputError(f"{path} is not a rank table ({error})") from error
+        shapes = {column.shape for column in columns.values()}
+        types = {name: column.dtype.name for name, column in columns.items()}
+        if types != _COLUMNS or shapes != {(len(columns["rank"]),)}:
+            raise InputError(f"{path} is not a rank table (columns {types} of shapes {shapes})")
+        if not isinstance(protocol, dict):
+            raise InputError(f"{path} is not a rank table (its protocol is {protocol!r:.100})")
+        return RankTable(**columns, protocol=protocol)
 
 
 def rank_tables(
@@ -175,11 +186,11 @@ def rank_tables(
 
 def check_finite(scores_SV: Tensor, users_S: Tensor) -> None:
     """`FloatingPointError` when a score is NaN or infinite."""
-    # A row's sum is not finite when a score is not.
-    finite_S = scores_SV.sum(1).isfinite()
-    if not bool(finite_S.all()):
-        row = int((~finite_S).nonzero()[0, 0])
+    # A row's sum is not finite when a score is not; a sum of finite scores may overflow as well.
+    rows = (~scores_SV.sum(1).isfinite()).nonzero()[:, 0]
+    rows = rows[~scores_SV[rows].isfinite().all(1)]
+    if len(rows):
         raise FloatingPointError(
-            f"the ranker gave NaN or infinite scores, first for user {int(users_S[row])} (dense "
-            "id); a model has diverged: lower its learning rate or clip the gradient"
+            f"the ranker gave NaN or infinite scores, first for user {int(users_S[rows[0]])} "
+            "(dense id); a model has diverged: lower its learning rate or clip the gradient"
         )
