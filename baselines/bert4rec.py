@@ -137,6 +137,11 @@ def cloze() -> RunConfig:
     )
 
 
+def beauty() -> RunConfig:
+    """The cloze recipe for Amazon Beauty, chosen on validation (experiments/LOG.md)."""
+    return cloze()
+
+
 def ml_1m() -> RunConfig:
     """Cloze on ML-1M at width 64, length 200, about 200 epochs (Klenitskiy and Vasilev 2023)."""
     config = cloze()

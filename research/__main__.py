@@ -48,9 +48,10 @@ def run_verb(arguments: Sequence[str]) -> int:
 
 
 def study_verb(arguments: Sequence[str]) -> int:
-    """study STUDY [--seeds N] [--corpora C ...]: cells one after another, then one table"""
+    """study STUDY [--cells C ...] [--seeds N]: cells one after another, then one table"""
     parser = run_parser("study", "STUDY", "a module or function that gives a Study")
     parser.add_argument("--seeds", type=int, help="use seeds 0..N-1 instead of the study's")
+    parser.add_argument("--cells", nargs="+", metavar="CELL", help="only these cells")
     parser.add_argument("--corpora", nargs="+", metavar="CORPUS", help="instead of the study's")
     known, rest = parse_first(parser, arguments)
     if rest:

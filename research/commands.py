@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from rich.console import Console
 from rich.table import Table
 
 from research.config import hash_of, near, override
@@ -26,7 +25,7 @@ from research.evaluation.metrics import metrics
 from research.packed import Packed
 from research.run import RunConfig, RunOptions, execute, load_run, make_accelerator, open_corpus
 from research.show import show
-from research.study import Study, print_tables, run_study
+from research.study import Study, print_tables, run_study, wide_console
 
 
 def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:
@@ -59,6 +58,13 @@ def study(known: argparse.Namespace) -> int:
     chosen = found(known.target, Study)
     if known.seeds is not None:
         chosen = replace(chosen, seeds=tuple(range(known.seeds)))
+    if known.cells:
+        unknown = [name for name in known.cells if name not in chosen.cells]
+        if unknown:
+            raise InputError(f"no cell {unknown[0]!r}{near(unknown[0], set(chosen.cells))}")
+        cells = {name: chosen.cells[name] for name in known.cells}
+        base = chosen.base if chosen.base in cells else known.cells[0]
+        chosen = replace(chosen, cells=cells, base=base)
     if known.corpora:
         chosen = replace(chosen, corpora=tuple(known.corpora))
     accelerator = started(known)
@@ -90,7 +96,7 @@ def evaluate(known: argparse.Namespace) -> int:
     for name, ranks in bench.tables(ranker, known.part).items():
         values = metrics(ranks, asked.metrics).values()
         table.add_row(name, *(f"{value:.4f}" for value in values))
-    Console().print(table)
+    wide_console().print(table)
     return 0
 
 
@@ -115,7 +121,7 @@ def recommend(known: argparse.Namespace) -> int:
         if score > -float("inf"):
             title = "" if corpus.item_titles is None else corpus.item_titles[item]
             table.add_row(str(rank), corpus.item_names[item], title, f"{score:.3f}")
-    Console().print(table)
+    wide_console().print(table)
     return 0
 
 

@@ -103,16 +103,14 @@ def run_study(
 
 def print_tables(study: Study, results: Mapping[str, Sequence[Finished]]) -> None:
     """One table a corpus: means over seeds, and the paired difference to the base cell."""
-    console = Console()
+    console = wide_console()
     compared = study.metrics[min(1, len(study.metrics) - 1)]
     for corpus, runs in results.items():
         table = Table(title=f"{study.question}\n{corpus}, test, full ranking, seen items excluded")
-        table.add_column("cell")
-        for name in study.metrics:
-            table.add_column(name.upper(), justify="right")
-        table.add_column(f"{compared.upper()} - {study.base} (± 2 s.e.)", justify="right")
-        for name in ("seconds", "parameters", "seeds"):
-            table.add_column(name, justify="right")
+        table.add_column("cell", no_wrap=True)
+        versus = f"{compared.upper()} vs {study.base} (2 s.e.)"
+        for name in (*map(str.upper, study.metrics), versus, "seconds", "parameters", "seeds"):
+            table.add_column(name, justify="right", no_wrap=True)
         base = [run for run in runs if run.cell == study.base]
         for cell in study.cells:
             own = [run for run in runs if run.cell == cell]
@@ -127,6 +125,12 @@ def print_tables(study: Study, results: Mapping[str, Sequence[Finished]]) -> Non
         console.print(table)
         first = runs[0].folder.parent.parent
         console.print(f"run folders: {first}/CELL/SEED", markup=False, highlight=False)
+
+
+def wide_console() -> Console:
+    """A console that does not squeeze a table where there is no terminal to fit."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
 
 
 def difference(own: Sequence[Finished], base: Sequence[Finished], metric: str) -> str:

@@ -214,7 +214,9 @@ def judged(state: StageState, values: Mapping[str, float], config: ValidationCon
 
 def line_of(config: StageConfig, state: StageState, values: Mapping[str, float]) -> str:
     """A line for the terminal after a validation."""
-    figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+    assert config.validation is not None
+    shown = dict.fromkeys([f"val/{config.validation.metric}", *values])
+    figures = "  ".join(f"{name} {values[name]:.4f}" for name in list(shown)[:3])
     return f"{config.name}: epoch {state.epoch}  {figures}" + ("  *" if state.stale == 0 else "")
 
 

@@ -69,10 +69,12 @@ class TrainedRanker:
         self.encoder = encoder
         self.objective = objective
 
+    @torch.no_grad()
     def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
         """[S, V] scores of all items, on the encoder's device."""
         return self.objective.scores(self._states(histories), self.encoder)
 
+    @torch.no_grad()
     def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
         """[S, N] scores of the given items."""
         device = self.encoder.item_table.weight.device
@@ -84,11 +86,10 @@ class TrainedRanker:
         self.encoder.eval()
         self.objective.eval()
         try:
-            with torch.no_grad():
-                histories = histories.to(self.encoder.item_table.weight.device)
-                view = self.objective.ranking_view(histories, self.encoder)
-                hidden_TD: Tensor = self.encoder(view.packed, causal=view.causal)
-                return hidden_TD.index_select(0, view.picked_P)
+            histories = histories.to(self.encoder.item_table.weight.device)
+            view = self.objective.ranking_view(histories, self.encoder)
+            hidden_TD: Tensor = self.encoder(view.packed, causal=view.causal)
+            return hidden_TD.index_select(0, view.picked_P)
         finally:
             self.encoder.train(training)
             self.objective.train(training)

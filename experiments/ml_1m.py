@@ -1,0 +1,31 @@
+"""How good are plain SASRec and BERT4Rec on MovieLens-1M (SASRec's file, 3,416 items)?
+
+Corpus: python -m research prepare pairs --raw ../shared/data/ml-1m/ml-1m.txt
+        --out data/corpora/ml-1m-sas
+Command: python -m research study experiments.ml_1m
+Hardware: two CPU cores, no GPU. Times and results: experiments/LOG.md.
+"""
+
+from __future__ import annotations
+
+from baselines.bert4rec import ml_1m
+from baselines.popularity import popularity
+from baselines.sasrec import plus
+from baselines.transitions import transitions
+from research.study import Study
+
+
+def study() -> Study:
+    """Counting, SASRec+ (full softmax) and BERT4Rec at width 64 and length 200."""
+    return Study(
+        name="ml-1m",
+        question="Plain baselines on MovieLens-1M",
+        cells={
+            "popularity": popularity(),
+            "transitions": transitions(),
+            "sasrec": plus(),
+            "bert4rec": ml_1m(),
+        },
+        base="sasrec",
+        corpora=("data/corpora/ml-1m-sas",),
+    )
