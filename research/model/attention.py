@@ -12,9 +12,13 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
-from research.model.dropout import keep_scales
+from research.model.dropout import fill_kept
 from research.packed import Packed, pad, unpad
+
+# Attention scores of one tile of `_TiledAttention`: 1 MB in fp32, so that a tile stays in cache.
+SCORES_TILE = 1 << 18
 
 
 def attention(
@@ -49,16 +53,71 @@ def attention(
     return unpad(torch.cat(outputs), rectangles)
 
 
+class _TiledAttention(torch.autograd.Function):
+    """softmax(q k' + bias) v with dropout on the weights, a few rows at a time.
+
+    A row is a head of a sequence. Only which weights were dropped is kept for the backward pass;
+    the weights are formed again, which costs less than writing and reading them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, q_RLK: Tensor, k_RLK: Tensor, v_RLK: Tensor, bias: Tensor, dropout: float
+    ) -> Tensor:
+        rows, length, _ = q_RLK.shape
+        kept = torch.empty(rows, length, length, dtype=torch.bool)
+        output = torch.empty_like(v_RLK)
+        scale = 1.0
+        for tile in _tiles(rows, length):
+            weights = _weights(q_RLK[tile], k_RLK[tile], bias[tile])
+            scale = fill_kept(kept[tile], dropout)
+            torch.bmm(weights.mul_(kept[tile]), v_RLK[tile], out=output[tile])
+        ctx.save_for_backward(q_RLK, k_RLK, v_RLK, bias, kept)
+        ctx.scale = scale  # type: ignore[attr-defined]
+        return output.mul_(scale)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q_RLK, k_RLK, v_RLK, bias, kept = ctx.saved_tensors  # type: ignore[attr-defined]
+        grad = grad * ctx.scale  # type: ignore[attr-defined]
+        grad_q, grad_k, grad_v = (torch.empty_like(part) for part in (q_RLK, k_RLK, v_RLK))
+        for tile in _tiles(*q_RLK.shape[:2]):
+            weights = _weights(q_RLK[tile], k_RLK[tile], bias[tile])
+            grad_weights = torch.bmm(grad[tile], v_RLK[tile].mT).mul_(kept[tile])
+            grad_scores = torch.ops.aten._softmax_backward_data(
+                grad_weights, weights, -1, weights.dtype
+            )
+            torch.bmm(weights.mul_(kept[tile]).mT, grad[tile], out=grad_v[tile])
+            torch.bmm(grad_scores, k_RLK[tile], out=grad_q[tile])
+            torch.bmm(grad_scores.mT, q_RLK[tile], out=grad_k[tile])
+        return grad_q, grad_k, grad_v, None, None
+
+
+def _tiles(rows: int, length: int) -> list[slice]:
+    size = max(1, SCORES_TILE // (length * length))
+    return [slice(first, first + size) for first in range(0, rows, size)]
+
+
+def _weights(q_RLK: Tensor, k_RLK: Tensor, bias: Tensor) -> Tensor:
+    """Attention weights [R, L, L] of a tile before dropout."""
+    return torch.softmax(torch.bmm(q_RLK, k_RLK.mT).add_(bias), dim=-1)
+
+
 def _spelled_out(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float
 ) -> Tensor:
     """softmax(q k' / sqrt(K)) v with dropout on the weights; [S, H, L, K] in and out."""
-    length = q.shape[-2]
-    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+    sequences, heads, length, width = q.shape
+    bias = q.new_zeros(1, 1, 1, 1)
     if causal:
-        future = torch.full((length, length), -torch.inf, dtype=q.dtype).triu_(1)
-        scores = scores + future
+        bias = bias + q.new_full((length, length), -torch.inf).triu_(1)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    weights = torch.softmax(scores, dim=-1)
-    return torch.matmul(weights * keep_scales(weights, dropout), v)
+        bias = bias + torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+    bias = bias.expand(sequences, heads, *bias.shape[-2:]).flatten(0, 1)
+    if mask is None:
+        bias = bias[:1].expand(sequences * heads, -1, -1)
+    rows = [rearrange(part, "S H L K -> (S H) L K").contiguous() for part in (q, k, v)]
+    output_RLK: Tensor = _TiledAttention.apply(  # type: ignore[no-untyped-call]
+        rows[0] * width**-0.5, rows[1], rows[2], bias, dropout
+    )
+    return rearrange(output_RLK, "(S H) L K -> S H L K", S=sequences)

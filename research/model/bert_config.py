@@ -37,9 +37,11 @@ def read_bert_config(path: Path) -> tuple[EncoderConfig, int]:
         value = stored[name]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if not isinstance(value, (int, float, str)) or not isinstance(value, kind) or value is True:
+        # True and False are whole numbers to Python, but not here.
+        plain = value if isinstance(value, (int, float, str)) else None
+        if plain is None or isinstance(plain, bool) or not isinstance(plain, kind):
             raise InputError(f"{path}: {name} is {value!r}; it must be of type {kind.__name__}")
-        fields[name] = value
+        fields[name] = plain
     unknown = sorted(stored.keys() - _NEEDED.keys())
     if unknown:
         raise InputError(f"{path}: unknown field {unknown[0]!r}; allowed: {', '.join(_NEEDED)}")

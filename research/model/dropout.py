@@ -28,9 +28,17 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
 
 def keep_scales(x: Tensor, probability: float) -> Tensor:
     """A tensor like x that holds 0 with `probability`, else 1 / (1 - probability)."""
+    kept = torch.empty(x.shape, dtype=torch.bool)
+    scale = fill_kept(kept, probability)
+    return kept.to(x.dtype).mul_(scale)
+
+
+def fill_kept(kept: Tensor, probability: float) -> float:
+    """Fill a contiguous bool tensor with false with `probability`; returns the kept ones' scale."""
     dropped = min(max(1, round(probability * _LEVELS)), _LEVELS - 1)
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64)
+    words = torch.empty((kept.numel() + 3) // 4, dtype=torch.int64)
     words.random_(-(2**63), None)
-    draws = words.view(torch.int16)[: x.numel()].view(x.shape)
+    draws = words.view(torch.int16)[: kept.numel()].view(kept.shape)
     # Draws are uniform over -32768..32767.
-    return (draws >= dropped - _LEVELS // 2).to(x.dtype).mul_(_LEVELS / (_LEVELS - dropped))
+    torch.ge(draws, dropped - _LEVELS // 2, out=kept)
+    return _LEVELS / (_LEVELS - dropped)

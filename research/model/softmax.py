@@ -27,10 +27,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
         targets_P: Tensor,
     ) -> Tensor:
         wants_grad = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
-        rows = max(
-            16,
-            (CPU_TILE if hidden_PD.device.type == "cpu" else ACCELERATOR_TILE) // table_VD.shape[0],
-        )
+        rows = tile_rows(table_VD)
         grad_hidden_PD = torch.zeros_like(hidden_PD)
         grad_table_VD = torch.zeros_like(table_VD) if wants_grad else table_VD
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
@@ -82,6 +79,12 @@ class _TiledCrossEntropy(torch.autograd.Function):
             None if grad_bias_V is None else grad_bias_V * grad_total,
             None,
         )
+
+
+def tile_rows(table_VD: Tensor) -> int:
+    """Rows of a tile of products with the whole table."""
+    tile = CPU_TILE if table_VD.device.type == "cpu" else ACCELERATOR_TILE
+    return max(16, tile // len(table_VD))
 
 
 def _largest_logit(hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None) -> Tensor:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from einops import einsum
 from torch import Tensor, nn
 
+from research.model.candidate_scores import candidate_scores
 from research.model.encoder import Encoder, EncoderConfig, activate, initialise
 
 
@@ -66,6 +65,6 @@ class Head(nn.Module):
 
     def candidate_scores(self, hidden_PD: Tensor, items_PN: Tensor, encoder: Encoder) -> Tensor:
         """[P, N]: scores of the given items, each row its own."""
-        rows_PND = F.embedding(items_PN, self.table_VD(encoder))
-        scores_PN = einsum(self.transformed(hidden_PD), rows_PND, "P D, P N D -> P N")
+        table_VD = self.table_VD(encoder)
+        scores_PN = candidate_scores(self.transformed(hidden_PD), table_VD, items_PN)
         return scores_PN if self.bias is None else scores_PN + self.bias[items_PN]
