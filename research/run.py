@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -229,36 +230,42 @@ def execute(
     summary = folder.read("summary.json")
     if summary is not None and summary.get("status") == "finished":
         return summary
+    # What cannot work is refused here, before anything is trained or written.
+    sets = bench.candidate_sets(bench.split.test, "test")
+    started = time.monotonic()
+    ranker: Ranker | None = None
+    stages: list[StageParts] = []
+    if config.ranker is not None:
+        ranker = config.ranker.build(bench.corpus, bench.split)
+    else:
+        stages = stage_parts(bench, accelerator)
+    cost: dict[str, object] = {"parameters": 0, "seconds": time.monotonic() - started}
+    best: dict[str, object] = {}
     folder.write(
         "config.json",
         {"hash": mark, "fingerprint": bench.corpus.fingerprint, "config": to_json(config)},
     )
-    started = time.monotonic()
-    ranker: Ranker
-    cost: dict[str, object] = {"parameters": 0}
-    best: dict[str, object] = {}
-    if config.ranker is not None:
-        ranker = config.ranker.build(bench.corpus, bench.split)
-        cost["seconds"] = time.monotonic() - started
-    else:
-        ranker, best, cost = _train_stages(bench, folder, accelerator, options)
-    validation = bench.tables(ranker, "validation", [AllItems()])["full"]
-    tables = bench.tables(ranker, "test")
+    if ranker is None:
+        ranker, best, cost = _train_stages(bench, stages, folder, accelerator, options)
+    validated: dict[str, RankTable] = {}
+    if len(bench.split.validation):
+        validated = bench.tables(ranker, "validation", [AllItems()])
+    tables = bench.tables(ranker, "test", sets)
     if accelerator.is_main_process:
-        validation.save(path / "ranks" / "validation-full.npz")
-        for name, table in tables.items():
-            table.save(path / "ranks" / f"test-{name}.npz")
+        for part, each in (("validation", validated), ("test", tables)):
+            for name, table in each.items():
+                table.save(path / "ranks" / f"{part}-{name}.npz")
     summary = {
         "status": "finished",
         "hash": mark,
         "fingerprint": bench.corpus.fingerprint,
         "protocol": dict(tables[next(iter(tables))].protocol),
         "users": {
-            "evaluated": len(bench.split.test),
+            "evaluated": len(np.unique(bench.split.test.histories.users)),
             "not_evaluated": bench.split.not_evaluated,
         },
         "best": best,
-        "val": metrics(validation, config.evaluation.metrics),
+        "val": metrics(validated["full"], config.evaluation.metrics) if validated else {},
         "test": {name: metrics(each, config.evaluation.metrics) for name, each in tables.items()},
         "missed_share": missed_share(next(iter(tables.values()))),
         "cost": cost,
@@ -280,15 +287,22 @@ def validation_of(
     return validate
 
 
-def _train_stages(
-    bench: Workbench, folder: RunFolder, accelerator: Accelerator, options: RunOptions
-) -> tuple[Ranker, dict[str, object], dict[str, object]]:
-    """Train every stage; the ranker, the best validation values, and what it cost."""
+@dataclass(frozen=True, eq=False)
+class StageParts:
+    """A stage that is ready to train."""
+
+    config: StageConfig
+    pretrainer: Pretrainer
+    loader: Loader
+    ranker: TrainedRanker | None
+    """None when no objective of the stage ranks."""
+
+
+def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
+    """Every stage of a run, all on one encoder; `InputError` for one that cannot work."""
     config = bench.config
     encoder = Encoder(config.encoder, bench.corpus.num_items, config.seed)
-    ranker: Ranker | None = None
-    best: dict[str, object] = {}
-    seconds, items = 0.0, 0
+    parts: list[StageParts] = []
     for stage in config.stages:
         pretrainer = bench.pretrainer(stage, encoder)
         objective = ranking_objective(stage, pretrainer)
@@ -298,41 +312,66 @@ def _train_stages(
                 f"stage {stage.name} has validation but no objective that ranks; set "
                 "validation to None or add next or cloze"
             )
-        windows = stage.windows.windows(bench.split.training, config.encoder.length)
+        if stage.validation is not None and len(bench.split.validation) == 0:
+            raise InputError(
+                f"stage {stage.name} has validation but the split holds nothing out for it; set "
+                "validation to None or choose another split"
+            )
         loader = Loader(
             bench.corpus,
-            windows,
+            stage.windows.windows(bench.split.training, config.encoder.length),
             stage.batches,
             length=config.encoder.length,
             seed=config.seed,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
         )
-        names = dict.fromkeys(config.evaluation.metrics)
-        if stage.validation is not None:
-            names[stage.validation.metric] = None
-        validate = None if ranker is None else validation_of(bench, ranker, tuple(names))
+        parts.append(StageParts(stage, pretrainer, loader, ranker))
+    if parts[-1].ranker is None:
+        raise InputError(
+            f"the last stage, {parts[-1].config.name}, cannot rank; add next or cloze to it"
+        )
+    return parts
+
+
+def _train_stages(
+    bench: Workbench,
+    stages: Sequence[StageParts],
+    folder: RunFolder,
+    accelerator: Accelerator,
+    options: RunOptions,
+) -> tuple[Ranker, dict[str, object], dict[str, object]]:
+    """Train every stage; the ranker, the best validation values, and what it cost."""
+    best: dict[str, object] = {}
+    seconds, items = 0.0, 0
+    for stage in stages:
+        names = dict.fromkeys(bench.config.evaluation.metrics)
+        if stage.config.validation is not None:
+            names[stage.config.validation.metric] = None
+        validate = None
+        if stage.ranker is not None:
+            validate = validation_of(bench, stage.ranker, tuple(names))
         state = train(
-            pretrainer,
-            loader,
-            stage,
+            stage.pretrainer,
+            stage.loader,
+            stage.config,
             accelerator=accelerator,
             folder=folder,
-            seed=config.seed,
+            seed=bench.config.seed,
             validate=validate,
             quiet=options.quiet or not accelerator.is_main_process,
         )
         seconds, items = seconds + state.seconds, items + state.items
-        best[stage.name] = {
+        best[stage.config.name] = {
             "epoch": state.best_epoch,
             "value": state.best_value,
             "epochs": state.epoch,
             "steps": state.step,
         }
-    if ranker is None:
-        raise InputError(f"the last stage, {stage.name}, cannot rank; add next or cloze to it")
-    parameters = sum(each.numel() for each in pretrainer.parameters())
-    return ranker, best, {"parameters": parameters, "seconds": seconds, "items": items}
+    last = stages[-1]
+    assert last.ranker is not None, "stage_parts has checked it"
+    parameters = sum(each.numel() for each in last.pretrainer.parameters())
+    return last.ranker, best, {"parameters": parameters, "seconds": seconds, "items": items}
 
 
 def make_accelerator() -> Accelerator:

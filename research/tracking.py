@@ -19,11 +19,11 @@ Scalar = int | float | str
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
+    text = json.dumps(value, indent=1, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-        file.write("\n")
+        file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)

@@ -191,6 +191,6 @@ def check_finite(scores_SV: Tensor, users_S: Tensor) -> None:
     rows = rows[~scores_SV[rows].isfinite().all(1)]
     if len(rows):
         raise FloatingPointError(
-            f"the ranker gave NaN or infinite scores, first for user {int(users_S[rows[0]])} "
+            f"the ranker gave NaN or infinite scores, first for user {int(users_S[int(rows[0])])} "
             "(dense id); a model has diverged: lower its learning rate or clip the gradient"
         )

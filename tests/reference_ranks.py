@@ -1,0 +1,151 @@
+"""The slow twins of evaluation: ranks and metrics by sorting lists, counts by dictionaries.
+
+Everything here is a Python loop over lists, written from the definitions and not from the code.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+from math import inf, log2
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from research.data.corpus import Corpus, write_corpus
+from research.data.names import Names
+from research.packed import Packed
+
+
+def rank_of(scores: Mapping[int, float], answer: int) -> tuple[float, int]:
+    """(1-based rank of `answer` among `scores`, others that tie with it).
+
+    The candidates are sorted and laid out in places; a group of equal scores shares its places, and
+    the rank is the middle of the first and the last of them.
+    """
+    place = 1
+    for _, group in groupby(sorted(scores, key=lambda item: -scores[item]), scores.__getitem__):
+        tied = list(group)
+        if answer in tied:
+            return (place + (place + len(tied) - 1)) / 2, len(tied) - 1
+        place += len(tied)
+    raise AssertionError("the answer is not among the candidates")
+
+
+def question_rank(
+    scores: Sequence[float],
+    history: Sequence[int],
+    answer: int,
+    negatives: Sequence[int] | None,
+    exclude_seen: bool,
+) -> float:
+    """The rank of one held-out item; infinite when it is excluded with the history."""
+    if exclude_seen and answer in history:
+        return inf
+    candidates = list(range(len(scores))) if negatives is None else [answer, *negatives]
+    if exclude_seen:
+        candidates = [item for item in candidates if item not in history]
+    return rank_of({item: scores[item] for item in candidates}, answer)[0]
+
+
+def metric_of_user(ranks: Sequence[float], kind: str, k: float) -> float:
+    """A metric of one user from the ranks of all of the user's held-out items."""
+    found = sorted(rank for rank in ranks if rank <= k and rank < inf)
+    if kind == "hr":
+        return 1.0 if found else 0.0
+    if kind == "recall":
+        return len(found) / len(ranks)
+    if kind == "precision":
+        return len(found) / k
+    if kind == "mrr":
+        return 1.0 / found[0] if found else 0.0
+    best = list(range(1, min(len(ranks), int(k)) + 1))
+    if kind == "ndcg":
+        return sum(1 / log2(1 + rank) for rank in found) / sum(1 / log2(1 + rank) for rank in best)
+    assert kind == "map"
+    precisions = [number / rank for number, rank in enumerate(found, 1)]
+    return sum(precisions) / len(best)
+
+
+def mean_over_users(rows: Sequence[tuple[int, float]], kind: str, k: float) -> float:
+    """The mean of a metric over users, from (user, rank) rows."""
+    users = sorted({user for user, _ in rows})
+    values = [
+        metric_of_user([rank for owner, rank in rows if owner == user], kind, k) for user in users
+    ]
+    return sum(values) / len(values)
+
+
+def transition_scores(
+    training: Sequence[Sequence[int]], num_items: int, newest: int
+) -> list[tuple[int, int]]:
+    """(times it followed `newest` directly, popularity) of every item, to be compared as pairs."""
+    popularity = Counter(item for history in training for item in history)
+    follows: Counter[tuple[int, int]] = Counter()
+    for history in training:
+        follows.update(pairwise(history))
+    return [(follows[newest, item], popularity[item]) for item in range(num_items)]
+
+
+def corpus_of(
+    histories: Sequence[Sequence[int]],
+    num_items: int,
+    timestamps: Sequence[Sequence[int]] | None = None,
+    name: str = "tiny",
+) -> Corpus:
+    """A corpus in memory, without attributes; raw names are u0, u1, ... and i0, i1, ..."""
+    times = None
+    if timestamps is not None:
+        times = np.array([time for row in timestamps for time in row], dtype=np.int64)
+    return Corpus(
+        folder=Path("nowhere"),
+        items=np.array([item for history in histories for item in history], dtype=np.int32),
+        offsets=np.cumsum([0, *(len(history) for history in histories)], dtype=np.int64),
+        timestamps=times,
+        attribute_offsets=np.zeros(num_items + 1, dtype=np.int64),
+        attribute_ids=np.zeros(0, dtype=np.int32),
+        user_names=Names.from_strings([f"u{user}" for user in range(len(histories))]),
+        item_names=Names.from_strings([f"i{item}" for item in range(num_items)]),
+        attribute_names=Names.from_strings([]),
+        item_titles=None,
+        manifest={"name": name, "fingerprint": f"{name}, not hashed"},
+    )
+
+
+def written(corpus: Corpus, folder: Path) -> Corpus:
+    """The same corpus on disk, with its true fingerprint."""
+    return write_corpus(
+        folder,
+        name=corpus.name,
+        items=corpus.items,
+        offsets=corpus.offsets,
+        timestamps=corpus.timestamps,
+        attribute_offsets=corpus.attribute_offsets,
+        attribute_ids=corpus.attribute_ids,
+        user_names=corpus.user_names,
+        item_names=corpus.item_names,
+        attribute_names=corpus.attribute_names,
+        item_titles=None,
+        options={},
+        report={},
+    )
+
+
+class FixedScores:
+    """A ranker whose scores of user u are row u of a table."""
+
+    def __init__(self, table_UV: Tensor | Sequence[Sequence[float]]) -> None:
+        self.table_UV = torch.as_tensor(table_UV, dtype=torch.float64)
+        self.asked: list[list[list[int]]] = []
+
+    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
+        """[S, V]; the histories that were shown are kept in `asked`."""
+        bounds = histories.offsets.tolist()
+        items = histories.items_T.tolist()
+        self.asked.append([items[a:b] for a, b in pairwise(bounds)])
+        return self.table_UV[users_S]
+
+    def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
+        """[S, N]."""
+        return self.table_UV[users_S].gather(1, items_SN)

@@ -1,0 +1,607 @@
+"""A run from corpus to summary: recognised, continued, refused, loaded."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import research.run as run_module
+from baselines.popularity import PopularityConfig
+from baselines.transitions import TransitionsConfig
+from research.data.catalogue import Catalogue
+from research.data.corpus import Corpus
+from research.data.loader import Batch, BatchConfig
+from research.data.splits import GlobalTemporal, UserHoldout
+from research.data.windows import Sliding
+from research.errors import InputError
+from research.evaluation.compare import paired_difference
+from research.evaluation.metrics import metrics
+from research.evaluation.rank import RankTable
+from research.model.encoder import Encoder, EncoderConfig
+from research.objectives.base import LossSum, Objective, ObjectiveConfig, View
+from research.objectives.cloze import ClozeConfig
+from research.objectives.next_item import NextItemConfig, NextItemShift
+from research.run import EvaluationConfig, RunConfig, RunOptions, execute, load_run
+from research.training.loop import StageConfig, ValidationConfig
+from research.training.optim import OptimiserConfig
+from tests.reference_ranks import corpus_of, written
+
+QUIET = RunOptions(quiet=True)
+ENCODER = EncoderConfig(length=4, width=4, layers=1, heads=2, feed_forward=8)
+ADAM = OptimiserConfig(lr=1e-2)
+COLUMNS = ("user", "item", "rank", "ties", "history_length")
+
+
+def histories_of(shift: int) -> list[list[int]]:
+    """12 users with 8 of 12 items each, in a circle."""
+    return [
+        [(user + step * (1 + user % 2) + shift) % 12 for step in range(8)] for user in range(12)
+    ]
+
+
+def times_of(users: int) -> list[list[int]]:
+    return [[10 * step + user for step in range(8)] for user in range(users)]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    return written(corpus_of(histories_of(0), 12, times_of(12)), tmp_path / "corpus")
+
+
+def stage_of(name: str = "train", **changes: Any) -> StageConfig:
+    fields: dict[str, Any] = {
+        "objectives": {"next": NextItemConfig()},
+        "batches": BatchConfig(sequences_per_batch=5),
+        "epochs": 4,
+        "optimiser": ADAM,
+        "validation": ValidationConfig(metric="mrr", patience=None),
+        "log_every": 2,
+    }
+    return StageConfig(name=name, **{**fields, **changes})
+
+
+def config_of(corpus: Corpus, *stages: StageConfig, **changes: Any) -> RunConfig:
+    fields: dict[str, Any] = {
+        "corpus": str(corpus.folder),
+        "encoder": ENCODER,
+        "stages": stages,
+        "evaluation": EvaluationConfig(
+            metrics=("hr@2", "mrr"), candidates=("full", "uniform-2", "popularity-2")
+        ),
+    }
+    return RunConfig(**{**fields, **changes})
+
+
+def two_stages(corpus: Corpus) -> RunConfig:
+    """Next item first, then cloze, on the same encoder."""
+    cloze = stage_of("tune", objectives={"cloze": ClozeConfig()}, epochs=3)
+    return config_of(corpus, stage_of("pretrain"), cloze)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def without_times(summary: Mapping[str, Any]) -> dict[str, Any]:
+    cost = {name: value for name, value in summary["cost"].items() if name != "seconds"}
+    return {**summary, "cost": cost}
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in line.items() if not name.endswith("items_per_second")}
+        for line in lines
+    ]
+
+
+def assert_same_table(first: RankTable, second: RankTable) -> None:
+    for name in COLUMNS:
+        assert getattr(first, name).tolist() == getattr(second, name).tolist()
+    assert first.protocol == second.protocol
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, call: int) -> list[str]:
+    """Make the `call`-th evaluation raise; the parts evaluated so far."""
+    parts: list[str] = []
+    rank_tables = run_module.rank_tables
+
+    def counted(*arguments: Any, **named: Any) -> dict[str, RankTable]:
+        parts.append(named["protocol"]["part"])
+        if len(parts) == call:
+            raise Interrupted
+        return rank_tables(*arguments, **named)
+
+    monkeypatch.setattr(run_module, "rank_tables", counted)
+    return parts
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("the run trains")
+
+    monkeypatch.setattr(run_module, "train", train)
+
+
+def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
+    summary: Any = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
+    assert set(summary) == {
+        "status", "hash", "fingerprint", "protocol", "users", "best", "val", "test",
+        "missed_share", "cost", "versions",
+    }  # fmt: skip
+    assert summary["status"] == "finished"
+    assert summary["fingerprint"] == corpus.fingerprint
+    assert summary["users"] == {"evaluated": 12, "not_evaluated": 0}
+    # 13 x 4 items, 4 x 4 positions, 8 of a norm, and a block of 60 + 20 + 40 + 36 + 2 x 8.
+    assert summary["cost"]["parameters"] == 248
+    # 4 epochs of 12 windows of 5 of the 6 training items.
+    assert summary["cost"]["items"] == 240
+    assert summary["cost"]["seconds"] > 0
+    assert set(summary["test"]) == {"full", "uniform-2", "popularity-2"}
+    assert set(summary["val"]) == {"hr@2", "mrr"}
+    assert summary["best"]["train"]["epochs"] == 4
+    assert summary["best"]["train"]["steps"] == 12
+    assert summary["protocol"] == {
+        "corpus": "tiny",
+        "fingerprint": corpus.fingerprint,
+        "split": {"class": "research.data.splits:LeaveOneOut", "validation_in_training": False},
+        "part": "test",
+        "candidates_seed": 0,
+        "candidates": "full",
+        "seen": "excluded",
+        "ties": "mean",
+    }
+    assert summary["versions"] == {"torch": torch.__version__}
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+
+
+def test_a_summary_holds_the_metrics_of_the_saved_tables(corpus: Corpus, tmp_path: Path) -> None:
+    summary: Any = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
+    ranks = tmp_path / "run" / "ranks"
+    for name in ("full", "uniform-2", "popularity-2"):
+        table = RankTable.load(ranks / f"test-{name}.npz")
+        assert table.protocol["candidates"] == name
+        assert metrics(table, ["hr@2", "mrr"]) == summary["test"][name]
+    table = RankTable.load(ranks / "validation-full.npz")
+    assert table.protocol["part"] == "validation"
+    assert metrics(table, ["hr@2", "mrr"]) == summary["val"]
+
+
+def test_the_test_split_is_evaluated_once_and_after_training(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = interrupt_at(monkeypatch, -1)
+    execute(two_stages(corpus), tmp_path / "run", options=QUIET)
+    # Four and three epochs, then the best state's validation figures.
+    assert parts == ["validation"] * 8 + ["test"]
+
+
+def test_the_best_epoch_has_the_highest_validation_value(corpus: Corpus, tmp_path: Path) -> None:
+    summary: Any = execute(config_of(corpus, stage_of(epochs=6)), tmp_path / "run", options=QUIET)
+    values = [line["val/mrr"] for line in lines_of(tmp_path / "run") if "val/mrr" in line]
+    assert len(values) == 6
+    best = summary["best"]["train"]
+    assert best["value"] == max(values) == summary["val"]["mrr"]
+    assert values[best["epoch"] - 1] == max(values)
+
+
+def test_a_finished_run_is_recognised_and_not_repeated(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(corpus, stage_of())
+    first = execute(config, tmp_path / "run", options=QUIET)
+    before = files_of(tmp_path / "run")
+    forbid_training(monkeypatch)
+    again = execute(config, tmp_path / "run", options=QUIET)
+    assert again == first
+    assert files_of(tmp_path / "run") == before
+
+
+def test_a_run_is_recognised_by_the_corpus_and_not_by_its_path(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(corpus, stage_of())
+    first = execute(config, tmp_path / "run", options=QUIET)
+    shutil.move(corpus.folder, tmp_path / "moved")
+    forbid_training(monkeypatch)
+    moved = replace(config, corpus=str(tmp_path / "moved"))
+    assert execute(moved, tmp_path / "run", options=QUIET) == first
+
+
+@pytest.mark.parametrize("call", [1, 3, 4, 5, 7, 8, 9])
+def test_an_interrupted_run_ends_as_an_undisturbed_one(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    # Validations 1-4 are of the first stage, 5-7 of the second, 8 and 9 the final figures.
+    config = two_stages(corpus)
+    undisturbed: Any = execute(config, tmp_path / "whole", options=QUIET)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, call)
+        with pytest.raises(Interrupted):
+            execute(config, tmp_path / "parts", options=QUIET)
+    assert not (tmp_path / "parts" / "summary.json").exists()
+    continued: Any = execute(config, tmp_path / "parts", options=QUIET)
+    assert without_times(continued) == without_times(undisturbed)
+    assert lines_of(tmp_path / "parts") == lines_of(tmp_path / "whole")
+    whole, parts = files_of(tmp_path / "whole"), files_of(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        if name.endswith(".safetensors"):
+            assert whole[name] == parts[name], name
+        if name.endswith(".npz"):
+            assert_same_table(
+                RankTable.load(tmp_path / "whole" / name), RankTable.load(tmp_path / "parts" / name)
+            )
+
+
+def test_patience_is_remembered_over_an_interruption(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing improves by 1, so two validations after the first the stage stops, of ten epochs.
+    never = ValidationConfig(metric="mrr", patience=2, min_delta=1.0)
+    config = config_of(corpus, stage_of(epochs=10, validation=never))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(Interrupted):
+            execute(config, tmp_path / "run", options=QUIET)
+    summary: Any = execute(config, tmp_path / "run", options=QUIET)
+    assert summary["best"]["train"]["epoch"] == 1
+    assert summary["best"]["train"]["epochs"] == 3
+
+
+def test_a_second_stage_begins_with_the_encoder_of_the_first_stages_best_state(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    still = OptimiserConfig(lr=1e-30)  # too small to move any weight
+    second = stage_of("tune", objectives={"cloze": ClozeConfig()}, epochs=1, optimiser=still)
+    best_is_early = ValidationConfig(metric="mrr", patience=None, min_delta=1.0)
+    first = stage_of("pretrain", validation=best_is_early)
+    execute(config_of(corpus, first, second), tmp_path / "run", options=QUIET)
+    stages = tmp_path / "run" / "stages"
+    best = load_file(stages / "pretrain" / "best" / "model.safetensors")
+    last = load_file(stages / "pretrain" / "last" / "model.safetensors")
+    tuned = load_file(stages / "tune" / "last" / "model.safetensors")
+    name = "encoder.item_table.weight"
+    assert tuned[name].tolist() == best[name].tolist()
+    assert tuned[name].tolist() != last[name].tolist()
+
+
+def test_a_stage_without_validation_keeps_its_last_state(corpus: Corpus, tmp_path: Path) -> None:
+    config = config_of(corpus, stage_of(validation=None))
+    summary: Any = execute(config, tmp_path / "run", options=QUIET)
+    assert summary["best"]["train"] == {"epoch": None, "value": None, "epochs": 4, "steps": 12}
+    assert not (tmp_path / "run" / "stages" / "train" / "best").exists()
+    bench, ranker = load_run(tmp_path / "run", "data")
+    saved = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
+    assert_same_table(bench.tables(ranker, "test")["full"], saved)
+
+
+CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
+    "seed": lambda config: replace(config, seed=1),
+    "encoder": lambda config: replace(config, encoder=replace(config.encoder, norm="pre")),
+    "candidates": lambda config: replace(
+        config, evaluation=replace(config.evaluation, candidates=("full",))
+    ),
+    "epochs": lambda config: replace(config, stages=(replace(config.stages[0], epochs=5),)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_config_in_the_same_folder_is_refused(
+    corpus: Corpus, tmp_path: Path, name: str
+) -> None:
+    config = config_of(corpus, stage_of())
+    execute(config, tmp_path / "run", options=QUIET)
+    before = files_of(tmp_path / "run")
+    with pytest.raises(InputError, match=r"run holds another run .*choose another folder"):
+        execute(CHANGES[name](config), tmp_path / "run", options=QUIET)
+    assert files_of(tmp_path / "run") == before
+
+
+def test_another_corpus_in_the_same_folder_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    config = config_of(corpus, stage_of())
+    execute(config, tmp_path / "run", options=QUIET)
+    shutil.rmtree(corpus.folder)
+    written(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
+    with pytest.raises(InputError, match="holds another run"):
+        execute(config, tmp_path / "run", options=QUIET)
+
+
+def test_a_run_is_not_loaded_on_another_corpus(corpus: Corpus, tmp_path: Path) -> None:
+    execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
+    shutil.rmtree(corpus.folder)
+    other = written(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
+    assert other.fingerprint != corpus.fingerprint
+    with pytest.raises(InputError, match=f"{corpus.fingerprint}.*{other.fingerprint}"):
+        load_run(tmp_path / "run", "data")
+
+
+def tables_of_loaded(folder: Path) -> None:
+    """A loaded run gives the very tables that were saved."""
+    bench, ranker = load_run(folder, "data")
+    for part in ("validation", "test"):
+        for name, table in bench.tables(ranker, part).items():
+            if part == "test" or name == "full":
+                assert_same_table(table, RankTable.load(folder / "ranks" / f"{part}-{name}.npz"))
+
+
+def test_a_loaded_run_gives_the_very_rank_tables_that_were_saved(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    execute(two_stages(corpus), tmp_path / "run", options=QUIET)
+    tables_of_loaded(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "ranker", [PopularityConfig(), PopularityConfig(newest_share=0.3), TransitionsConfig()]
+)
+def test_a_loaded_counting_run_gives_the_very_rank_tables_that_were_saved(
+    corpus: Corpus, tmp_path: Path, ranker: PopularityConfig | TransitionsConfig
+) -> None:
+    summary: Any = execute(config_of(corpus, ranker=ranker), tmp_path / "run", options=QUIET)
+    assert summary["status"] == "finished"
+    assert summary["best"] == {}
+    assert summary["cost"]["parameters"] == 0
+    tables_of_loaded(tmp_path / "run")
+
+
+def test_two_runs_of_one_corpus_can_be_compared(corpus: Corpus, tmp_path: Path) -> None:
+    execute(config_of(corpus, ranker=PopularityConfig()), tmp_path / "a", options=QUIET)
+    execute(config_of(corpus, stage_of()), tmp_path / "b", options=QUIET)
+    first, second = (
+        RankTable.load(tmp_path / name / "ranks" / "test-uniform-2.npz") for name in "ab"
+    )
+    mean, error = paired_difference(first, second, "mrr")
+    assert isfinite(mean)
+    assert error >= 0.0
+
+
+def test_a_folder_that_is_no_run_is_not_loaded(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no config\.json: it is not a run folder"):
+        load_run(tmp_path, "data")
+
+
+def test_a_damaged_run_is_not_loaded(corpus: Corpus, tmp_path: Path) -> None:
+    execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
+    best = tmp_path / "run" / "stages" / "train" / "best"
+    weights = best / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"model.safetensors is damaged"):
+        load_run(tmp_path / "run", "data")
+    shutil.rmtree(best)
+    with pytest.raises(InputError, match="best holds no checkpoint"):
+        load_run(tmp_path / "run", "data")
+    (tmp_path / "run" / "config.json").write_text('{"hash": "0", "config": {')
+    with pytest.raises(InputError, match=r"config.json is not valid JSON"):
+        load_run(tmp_path / "run", "data")
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="load_run promises a finished run's parts but takes the best state so far of an "
+    "unfinished one without a word",
+)
+def test_an_unfinished_run_is_not_loaded_as_if_it_were_finished(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
+    with pytest.raises(InputError):
+        load_run(tmp_path / "run", "data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SilentConfig(ObjectiveConfig):
+    """An objective that cannot rank."""
+
+    weight: float = 1.0
+
+    def build(self, encoder: EncoderConfig, catalogue: Catalogue, seed: int) -> Objective:
+        return Silent()
+
+
+class Silent(Objective):
+    def __init__(self) -> None:
+        super().__init__()
+        self.corruption = NextItemShift()
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+        return LossSum(hidden_TD.square().sum(), torch.tensor(1.0, dtype=torch.float64))
+
+
+BOTH = {"next": NextItemConfig(), "cloze": ClozeConfig()}
+CANNOT_WORK: dict[str, tuple[Callable[[Corpus], RunConfig], str]] = {
+    "an unknown rank_by": (
+        lambda corpus: config_of(corpus, stage_of(rank_by="cloze")),
+        "stage train: rank_by is 'cloze'; objectives that can rank here: next",
+    ),
+    "a rank_by that cannot rank": (
+        lambda corpus: config_of(
+            corpus, stage_of(objectives={"sp": SilentConfig()}, rank_by="sp", validation=None)
+        ),
+        "rank_by is 'sp'; objectives that can rank here: none",
+    ),
+    "two that rank and no rank_by": (
+        lambda corpus: config_of(corpus, stage_of(objectives=BOTH)),
+        "stage train: next and cloze can both rank; say which with rank_by",
+    ),
+    "a last stage that cannot rank": (
+        lambda corpus: config_of(
+            corpus,
+            stage_of("first"),
+            stage_of("second", objectives={"sp": SilentConfig()}, validation=None),
+        ),
+        "the last stage, second, cannot rank; add next or cloze to it",
+    ),
+    "validation of what cannot rank": (
+        lambda corpus: config_of(
+            corpus, stage_of("first", objectives={"sp": SilentConfig()}), stage_of("second")
+        ),
+        "stage first has validation but no objective that ranks",
+    ),
+    "too many candidates": (
+        lambda corpus: config_of(
+            corpus, stage_of(), evaluation=EvaluationConfig(candidates=("uniform-100",))
+        ),
+        "uniform-100 asks for 100 distinct negatives",
+    ),
+    "no negatives file": (
+        lambda corpus: config_of(
+            corpus, stage_of(), evaluation=EvaluationConfig(negatives_file="absent.txt")
+        ),
+        "negatives file absent.txt does not exist",
+    ),
+    "a stride longer than the encoder": (
+        lambda corpus: config_of(corpus, stage_of("first"), stage_of(windows=Sliding(stride=5))),
+        "windows.stride is 5",
+    ),
+    "a share that makes no sense": (
+        lambda corpus: config_of(corpus, ranker=PopularityConfig(newest_share=2.0)),
+        "newest_share is 2.0",
+    ),
+    "a validation without users": (
+        lambda corpus: config_of(
+            corpus, stage_of(), split=UserHoldout(validation_share=0.0, test_share=0.3)
+        ),
+        "holds nothing out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CANNOT_WORK)
+def test_what_cannot_work_is_refused_before_anything_is_trained_or_written(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make, message = CANNOT_WORK[name]
+    forbid_training(monkeypatch)
+    with pytest.raises(InputError, match=message):
+        execute(make(corpus), tmp_path / "run", options=QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rank_by_chooses_among_two_that_rank(corpus: Corpus, tmp_path: Path) -> None:
+    for name in ("next", "cloze"):
+        config = config_of(corpus, stage_of(objectives=BOTH, rank_by=name, epochs=1))
+        execute(config, tmp_path / name, options=QUIET)
+        _, ranker = load_run(tmp_path / name, "data")
+        assert type(ranker.objective).__name__.lower().startswith(name)  # type: ignore[attr-defined]
+
+
+def test_a_validation_metric_that_does_not_exist_is_refused(corpus: Corpus) -> None:
+    wrong = ValidationConfig(metric="ncdg@10")
+    with pytest.raises(InputError, match=r"'ncdg@10' does not exist.*did you mean 'ndcg@10'"):
+        config_of(corpus, stage_of(validation=wrong))
+    with pytest.raises(InputError, match="metric 'hr@0' does not exist"):
+        EvaluationConfig(metrics=("hr@10", "hr@0"))
+
+
+def test_a_validation_metric_need_not_be_reported(corpus: Corpus, tmp_path: Path) -> None:
+    other = ValidationConfig(metric="ndcg@3")
+    summary: Any = execute(
+        config_of(corpus, stage_of(validation=other, epochs=1)), tmp_path / "run", options=QUIET
+    )
+    assert set(summary["val"]) == {"hr@2", "mrr"}
+    assert set(lines_of(tmp_path / "run")[-1]) >= {"val/ndcg@3", "val/hr@2", "val/mrr"}
+
+
+def test_stages_and_a_ranker_exclude_each_other(corpus: Corpus) -> None:
+    with pytest.raises(InputError, match="either stages or a counting ranker"):
+        config_of(corpus)
+    with pytest.raises(InputError, match="either stages or a counting ranker"):
+        config_of(corpus, stage_of(), ranker=PopularityConfig())
+
+
+def test_two_stages_of_one_name_are_refused(corpus: Corpus) -> None:
+    with pytest.raises(InputError, match="stages are named a, a; names must differ"):
+        config_of(corpus, stage_of("a"), stage_of("a"))
+
+
+def test_a_corpus_that_is_not_prepared_is_refused(tmp_path: Path) -> None:
+    config = RunConfig(corpus=str(tmp_path), ranker=PopularityConfig())
+    with pytest.raises(InputError, match="is not a prepared corpus folder"):
+        execute(config, tmp_path / "run", options=QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_split_without_validation_users_can_be_tested(corpus: Corpus, tmp_path: Path) -> None:
+    split = UserHoldout(validation_share=0.0, test_share=0.3)
+    config = config_of(corpus, stage_of(validation=None), split=split)
+    summary: Any = execute(config, tmp_path / "run", options=QUIET)
+    assert summary["val"] == {}
+    assert summary["users"]["evaluated"] == 4
+    assert not (tmp_path / "run" / "ranks" / "validation-full.npz").exists()
+
+
+def test_a_temporal_run_counts_users_and_not_held_out_items(corpus: Corpus, tmp_path: Path) -> None:
+    split = GlobalTemporal(validation_share=0.25, test_share=0.25)
+    config = config_of(
+        corpus,
+        ranker=PopularityConfig(),
+        split=split,
+        evaluation=EvaluationConfig(metrics=("recall@5",)),
+    )
+    summary: Any = execute(config, tmp_path / "run", options=QUIET)
+    table = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
+    assert len(table) == 24
+    assert summary["users"]["evaluated"] == 12
+
+
+def test_seeds_share_sampled_candidates(corpus: Corpus, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        config = config_of(corpus, ranker=PopularityConfig(), seed=seed)
+        execute(config, tmp_path / str(seed), options=QUIET)
+    first, second = (
+        RankTable.load(tmp_path / str(seed) / "ranks" / "test-uniform-2.npz") for seed in (0, 1)
+    )
+    assert_same_table(first, second)
+
+
+def negatives_file(path: Path, rows: list[list[int]]) -> str:
+    lines = [f"u{user} {' '.join(f'i{item}' for item in row)}" for user, row in enumerate(rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_a_negatives_file_gives_a_table_beside_the_others(corpus: Corpus, tmp_path: Path) -> None:
+    path = negatives_file(tmp_path / "negatives.txt", [[0, 5, 9]] * 12)
+    evaluation = EvaluationConfig(metrics=("mrr",), negatives_file=path)
+    config = config_of(corpus, ranker=PopularityConfig(), evaluation=evaluation)
+    summary: Any = execute(config, tmp_path / "run", options=QUIET)
+    assert set(summary["test"]) == {"full", "file-3"}
+    table = RankTable.load(tmp_path / "run" / "ranks" / "test-file-3.npz")
+    assert table.rank[np.isfinite(table.rank)].max() <= 4.0
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a negatives file stands in protocol and hash by its number of columns and its path; "
+    "traps.md asks for its checksum",
+)
+def test_tables_of_two_negatives_files_have_two_protocols(corpus: Corpus, tmp_path: Path) -> None:
+    protocols = []
+    for name, items in (("a", [0, 5, 9]), ("b", [1, 2, 3])):
+        path = negatives_file(tmp_path / f"{name}.txt", [items] * 12)
+        evaluation = EvaluationConfig(metrics=("mrr",), negatives_file=path)
+        config = config_of(corpus, ranker=PopularityConfig(), evaluation=evaluation)
+        execute(config, tmp_path / name, options=QUIET)
+        table = RankTable.load(tmp_path / name / "ranks" / "test-file-3.npz")
+        protocols.append(dict(table.protocol))
+    assert protocols[0] != protocols[1]
