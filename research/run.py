@@ -22,7 +22,7 @@ from research.data.loader import Loader
 from research.data.prepare import PrepareConfig, prepare
 from research.data.splits import HeldOut, LeaveOneOut, Split, SplitConfig
 from research.errors import InputError
-from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
+from research.evaluation.candidates import AllItems, CandidateSet, from_file, md5_of, sampled
 from research.evaluation.metrics import metrics, missed_share, parse
 from research.evaluation.rank import Ranker, RankerConfig, RankTable, rank_tables
 from research.model.encoder import Encoder, EncoderConfig
@@ -110,8 +110,12 @@ def open_corpus(name: str, data_root: str) -> Corpus:
 
 
 def identity(config: RunConfig, corpus: Corpus) -> str:
-    """The hash that recognises a run; paths take no part, the corpus by its fingerprint."""
-    return hash_of(replace(config, corpus=""), corpus.fingerprint)
+    """The hash that recognises a run; files take part by their content, not by their paths."""
+    evaluation, contents = config.evaluation, [corpus.fingerprint]
+    if evaluation.negatives_file is not None:
+        contents.append(md5_of(Path(evaluation.negatives_file)))
+        evaluation = replace(evaluation, negatives_file="")
+    return hash_of(replace(config, corpus="", evaluation=evaluation), *contents)
 
 
 def protocol_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, object]:
@@ -381,9 +385,14 @@ def make_accelerator() -> Accelerator:
 
 def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Workbench, Ranker]:
     """A finished run's parts, ready to rank; `InputError` for another corpus or a damaged run."""
-    stored = RunFolder(path, writes=False).read("config.json")
+    reader = RunFolder(path, writes=False)
+    stored, summary = reader.read("config.json"), reader.read("summary.json")
     if stored is None:
         raise InputError(f"{path} has no config.json: it is not a run folder")
+    if summary is None or summary.get("status") != "finished":
+        raise InputError(
+            f"{path} holds a run that has not finished; the command that began it continues it"
+        )
     config = from_json(stored.get("config"), RunConfig, allow=allow)
     bench = Workbench.of(config, data_root)
     if stored.get("fingerprint") != bench.corpus.fingerprint:
@@ -397,9 +406,7 @@ def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Wor
     encoder = Encoder(config.encoder, bench.corpus.num_items, config.seed)
     pretrainer = bench.pretrainer(stage, encoder)
     kept = "last" if stage.validation is None else "best"
-    checkpoint.load_weights(
-        checkpoint.existing(RunFolder(path, writes=False).stage(stage.name) / kept), pretrainer
-    )
+    checkpoint.load_weights(checkpoint.existing(reader.stage(stage.name) / kept), pretrainer)
     objective = ranking_objective(stage, pretrainer)
     assert objective is not None, "a run's last stage ranks"
     return bench, TrainedRanker(encoder, objective)

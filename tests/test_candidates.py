@@ -11,10 +11,8 @@ from research.data.corpus import Corpus
 from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, training_counts
 from research.errors import InputError
 from research.evaluation.candidates import count_true, from_file, sampled
-from research.evaluation.metrics import metrics
-from research.evaluation.rank import rank_tables
 from research.run import EvaluationConfig, RunConfig, Workbench
-from tests.reference_ranks import FixedScores, corpus_of
+from tests.reference_ranks import corpus_of
 
 
 def ones(corpus: Corpus) -> torch.Tensor:
@@ -197,30 +195,19 @@ def temporal() -> tuple[Corpus, HeldOut]:
     return corpus, GlobalTemporal(validation_share=0.1, test_share=0.3).split(corpus).test
 
 
-SEVERAL_HELD_OUT = pytest.mark.xfail(
-    strict=True,
-    reason="sampled candidates are drawn a question and not a user: with several held-out items a "
-    "user, one may be a negative of another (T49), and each is ranked in a list of its own, so "
-    "that Precision, NDCG and MAP can exceed 1",
-)
-
-
-@SEVERAL_HELD_OUT
-def test_a_users_other_held_out_items_are_no_negatives() -> None:
+def test_sampled_candidates_refuse_several_held_out_items_a_user() -> None:
     corpus, asked = temporal()
     assert asked.targets.tolist() == [2, 3, 4]
-    rows = sampled(corpus, asked, "uniform", 3, ones(corpus), 0).negatives_QN.tolist()
-    assert [sorted(row) for row in rows] == [[5, 6, 7]] * 3
+    with pytest.raises(InputError, match="uniform-3 needs one held-out item a user"):
+        sampled(corpus, asked, "uniform", 3, ones(corpus), 0)
 
 
-@SEVERAL_HELD_OUT
-def test_metrics_of_several_held_out_items_among_sampled_candidates_are_at_most_one() -> None:
+def test_a_negatives_file_refuses_several_held_out_items_a_user(tmp_path: Path) -> None:
     corpus, asked = temporal()
-    perfect = FixedScores([[0.0, 0.0, 9.0, 8.0, 7.0, 0.0, 0.0, 0.0], [0.0] * 8])
-    drawn = sampled(corpus, asked, "uniform", 3, ones(corpus), 0)
-    tables = rank_tables(perfect, corpus, asked, [drawn], exclude_seen=True, protocol={})
-    values = metrics(tables["uniform-3"], ["precision@1", "ndcg@2", "map@2"])
-    assert max(values.values()) <= 1.0
+    path = tmp_path / "negatives.txt"
+    path.write_text("u0 i5 i6\n")
+    with pytest.raises(InputError, match="a negatives file needs one held-out item a user"):
+        from_file(path, corpus, asked)
 
 
 @pytest.fixture

@@ -393,11 +393,6 @@ def test_a_damaged_run_is_not_loaded(corpus: Corpus, tmp_path: Path) -> None:
         load_run(tmp_path / "run", "data")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="load_run promises a finished run's parts but takes the best state so far of an "
-    "unfinished one without a word",
-)
 def test_an_unfinished_run_is_not_loaded_as_if_it_were_finished(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -590,11 +585,6 @@ def test_a_negatives_file_gives_a_table_beside_the_others(corpus: Corpus, tmp_pa
     assert table.rank[np.isfinite(table.rank)].max() <= 4.0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a negatives file stands in protocol and hash by its number of columns and its path; "
-    "traps.md asks for its checksum",
-)
 def test_tables_of_two_negatives_files_have_two_protocols(corpus: Corpus, tmp_path: Path) -> None:
     protocols = []
     for name, items in (("a", [0, 5, 9]), ("b", [1, 2, 3])):

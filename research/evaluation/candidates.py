@@ -7,6 +7,7 @@ name stands in every metric's protocol (T54).
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ class CandidateSet(ABC):
     """Abstract: counts who beats the held-out items."""
 
     name: str
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """What tells this set from others in a rank table's protocol."""
+        return {"candidates": self.name}
 
     @abstractmethod
     def ranks(
@@ -85,6 +91,13 @@ class Listed(CandidateSet):
     """uniform-N, popularity-N or file-N."""
     negatives_QN: Tensor
     """int64 [Q, N], in the order of the held-out table."""
+    md5: str = ""
+    """Checksum of the file that the negatives came from; empty when they were drawn."""
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """A file is known by its content, not by its name."""
+        return {"candidates": self.name} | ({"negatives_md5": self.md5} if self.md5 else {})
 
     def ranks(
         self, scores_SV: Tensor, right_S1: Tensor, targets_S: Tensor, rows: NDArray[np.int64]
@@ -115,6 +128,7 @@ def sampled(
         if distribution == "popularity"
         else torch.ones_like(counts_V, dtype=torch.float64)
     )
+    check_one_each(held_out, f"{distribution}-{number}")
     state = seed_of("candidates", distribution, *purpose)
     targets = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
     users = torch.from_numpy(held_out.histories.users)
@@ -147,6 +161,7 @@ def sampled(
 
 def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
     """Negatives of a `user item item ...` file with raw ids, one line a user, equally many each."""
+    check_one_each(held_out, "a negatives file")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
@@ -181,4 +196,27 @@ def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
             "others that are evaluated; add their negatives"
         )
     table = torch.tensor([rows[user] for user in held_out.histories.users.tolist()])
-    return Listed(f"file-{number}", table)
+    return Listed(f"file-{number}", table, md5_of(path))
+
+
+def md5_of(path: Path) -> str:
+    """Checksum of a file; `InputError` when it cannot be read."""
+    try:
+        return hashlib.md5(path.read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise InputError(f"negatives file {path} does not exist") from error
+    except OSError as error:
+        raise InputError(f"negatives file {path} cannot be read ({error})") from error
+
+
+def check_one_each(held_out: HeldOut, what: str) -> None:
+    """`InputError` when a user has several held-out items.
+
+    Each would be ranked in a list of its own, without the others, and could even be a negative of
+    another (T49): Precision, NDCG and MAP would then mean nothing.
+    """
+    if len(np.unique(held_out.histories.users)) < len(held_out):
+        raise InputError(
+            f"evaluation: {what} needs one held-out item a user, but this split holds out several; "
+            "rank all items (candidates full), or split by leave-one-out or held-out users"
+        )

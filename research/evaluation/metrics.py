@@ -43,7 +43,8 @@ def per_user(table: RankTable, name: str) -> tuple[NDArray[np.int64], NDArray[np
     unique, owner = np.unique(table.user, return_inverse=True)
     users = unique.astype(np.int64)
     relevant = np.bincount(owner)
-    hits = table.rank <= k
+    ranks = spread(table.rank, owner)
+    hits = ranks <= k
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
         summed: NDArray[np.float64] = np.bincount(owner, values, len(users)).astype(np.float64)
@@ -58,18 +59,35 @@ def per_user(table: RankTable, name: str) -> tuple[NDArray[np.int64], NDArray[np
         return users, found / k
     if kind == "mrr":
         best = np.zeros(len(users))
-        np.maximum.at(best, owner, np.where(hits, 1.0 / table.rank, 0.0))
+        np.maximum.at(best, owner, np.where(hits, 1.0 / ranks, 0.0))
         return users, best
     if kind == "ndcg":
-        gains = total(np.where(hits, 1.0 / np.log2(table.rank + 1.0), 0.0))
+        gains = total(np.where(hits, 1.0 / np.log2(ranks + 1.0), 0.0))
         ideal = np.cumsum(1.0 / np.log2(np.arange(relevant.max()) + 2.0))
         return users, gains / ideal[np.minimum(relevant, int(k)) - 1]
     # MAP: the j-th of a user's held-out items, by rank, has precision j / rank.
-    order = np.lexsort((table.rank, owner))
+    order = np.lexsort((ranks, owner))
     place = np.empty(len(order))
     place[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order]) + 1.0
-    precisions = total(np.where(hits, place / table.rank, 0.0))
+    precisions = total(np.where(hits, place / ranks, 0.0))
     return users, precisions / np.minimum(relevant, int(k))
+
+
+def spread(rank: NDArray[np.float64], owner: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Ranks with a user's own held-out items that tie with each other set one place apart.
+
+    They stand at one mean rank, but they cannot share a place: all of them within k would count
+    more hits than there are places. Around the same mean, the order among them does not matter.
+    """
+    order = np.lexsort((rank, owner))
+    ranks, owners = rank[order], owner[order]
+    starts = np.r_[True, (ranks[1:] != ranks[:-1]) | (owners[1:] != owners[:-1])]
+    group = np.cumsum(starts) - 1
+    sizes = np.bincount(group)
+    place = np.arange(len(rank)) - np.flatnonzero(starts)[group]
+    apart = np.empty(len(rank))
+    apart[order] = ranks + (place - (sizes[group] - 1) / 2)
+    return apart
 
 
 def metrics(table: RankTable, names: Sequence[str]) -> dict[str, float]:

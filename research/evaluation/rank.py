@@ -175,7 +175,7 @@ def rank_tables(
             history_length=lengths.astype(np.int32),
             protocol={
                 **protocol,
-                "candidates": each.name,
+                **each.protocol,
                 "seen": "excluded" if exclude_seen else "kept",
                 "ties": "mean",
             },
