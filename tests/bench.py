@@ -1,0 +1,106 @@
+"""A small stage on a small corpus, as a new process would set it up; for the tests of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from research.data.catalogue import Catalogue
+from research.data.corpus import Corpus
+from research.data.loader import BatchConfig, Loader
+from research.data.splits import LeaveOneOut
+from research.model.encoder import Encoder, EncoderConfig
+from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.item_losses import BinaryCrossEntropy
+from research.objectives.next_item import NextItemConfig
+from research.tracking import RunFolder
+from research.training.loop import StageConfig, StageState, ValidationConfig, train
+from research.training.optim import OptimiserConfig, ScheduleConfig
+from research.training.pretrainer import Pretrainer
+
+ENCODER = EncoderConfig(length=6, width=8, layers=1, heads=2, feed_forward=8)
+# Everything that could forget where it was: masks, negatives, dropout, warm-up, moments.
+STAGE = StageConfig(
+    objectives={
+        "next": NextItemConfig(loss=BinaryCrossEntropy(number=2)),
+        "cloze": ClozeConfig(corruption=MaskItems(random_share=0.1, mask_last_share=0.5)),
+    },
+    batches=BatchConfig(sequences_per_batch=16),
+    epochs=4,
+    rank_by="next",
+    optimiser=OptimiserConfig(
+        method="adamw", lr=0.01, weight_decay=0.01, bias_correction=False, clip_norm=1.0,
+        schedule=ScheduleConfig(shape="cosine", warmup_steps=5),
+    ),
+    validation=ValidationConfig(metric="hr@10", patience=None),
+    log_every=2,
+)  # fmt: skip
+
+
+VALUES = [0.1, 0.3, 0.2, 0.25]
+
+
+class Bench:
+    """One run folder and fresh modules over it, as a new process would have them."""
+
+    def __init__(self, corpus: Corpus, path: Path, accelerator: Accelerator) -> None:
+        self.folder = RunFolder(path)
+        self.accelerator = accelerator
+        split = LeaveOneOut().split(corpus)
+        self.catalogue = Catalogue.of(corpus, split)
+        self.corpus, self.split = corpus, split
+
+    def modules(self, stage: StageConfig, sizes: EncoderConfig = ENCODER) -> Pretrainer:
+        """An encoder and the stage's objectives at their start."""
+        encoder = Encoder(sizes, self.corpus.num_items, seed=0)
+        built = {
+            key: objective.build(sizes, self.catalogue, 0)
+            for key, objective in stage.objectives.items()
+        }
+        return Pretrainer(encoder, built, self.catalogue)
+
+    def loader(self, stage: StageConfig) -> Loader:
+        windows = stage.windows.windows(self.split.training, ENCODER.length)
+        return Loader(self.corpus, windows, stage.batches, length=ENCODER.length, seed=0)
+
+    def train(
+        self, stage: StageConfig, validate: Callable[[], Mapping[str, float]] | None = None
+    ) -> tuple[StageState, Pretrainer]:
+        pretrainer = self.modules(stage)
+        state = train(
+            pretrainer,
+            self.loader(stage),
+            stage,
+            accelerator=self.accelerator,
+            folder=self.folder,
+            seed=0,
+            validate=validate,
+            quiet=True,
+        )
+        return state, pretrainer
+
+    def bytes_of(self, kept: str, name: str) -> bytes:
+        return (self.folder.stage("train") / kept / name).read_bytes()
+
+    def lines(self) -> list[dict[str, object]]:
+        """metrics.jsonl without the speed, which no run repeats."""
+        lines = self.folder.metrics()
+        return [
+            {name: value for name, value in line.items() if "items_per_second" not in name}
+            for line in lines
+        ]
+
+
+def giving(values: list[float], interrupt_at: int | None = None) -> Callable[[], dict[str, float]]:
+    """A validation that answers with these values in turn, or kills the run at one of them."""
+    given: Iterator[tuple[int, float]] = iter(enumerate(values))
+
+    def validate() -> dict[str, float]:
+        number, value = next(given)
+        if number == interrupt_at:
+            raise KeyboardInterrupt
+        return {"val/hr@10": value}
+
+    return validate

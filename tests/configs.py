@@ -1,0 +1,49 @@
+"""Run configs for the tests of JSON and of overrides: ours, and one with a bit of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import baselines.bert4rec
+import baselines.popularity
+import baselines.sasrec
+import baselines.transitions
+from research.data.splits import GlobalTemporal
+from research.data.windows import EveryPrefix, Sliding
+from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.item_losses import SampledSoftmax
+from research.objectives.next_item import NextItemConfig
+from research.run import RunConfig
+from research.training.loop import StageConfig
+
+TWO_STAGES = RunConfig(
+    split=GlobalTemporal(test_share=0.2),
+    stages=(
+        StageConfig(name="first", objectives={"cloze": ClozeConfig()}, windows=EveryPrefix()),
+        StageConfig(
+            name="second",
+            objectives={
+                "cloze": ClozeConfig(corruption=MaskItems(count="rounded", max_picked=3)),
+                "next": NextItemConfig(loss=SampledSoftmax(log_q=True)),
+            },
+            windows=Sliding(stride=7),
+            rank_by="next",
+            validation=None,
+        ),
+    ),
+)
+CONFIGS: dict[str, Callable[[], RunConfig]] = {
+    "sasrec, original": baselines.sasrec.original,
+    "sasrec, full softmax": baselines.sasrec.full_softmax,
+    "sasrec, bce": baselines.sasrec.bce,
+    "sasrec, plus": baselines.sasrec.plus,
+    "sasrec, gsasrec": baselines.sasrec.gsasrec,
+    "bert4rec, original": baselines.bert4rec.original,
+    "bert4rec, port": baselines.bert4rec.port,
+    "bert4rec, cloze": baselines.bert4rec.cloze,
+    "bert4rec, ml-1m": baselines.bert4rec.ml_1m,
+    "popularity": baselines.popularity.popularity,
+    "recent popularity": baselines.popularity.recent,
+    "transitions": baselines.transitions.transitions,
+    "two stages": lambda: TWO_STAGES,
+}

@@ -1,0 +1,50 @@
+"""Settings of every test: one thread (setup.cfg has the others); and tiny corpora."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from research.data.corpus import Corpus
+from tests.bench import Bench
+from tests.synthetic import markov_histories, write_histories
+
+# Long runs share the machine, and one thread makes sums come out the same on every machine.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_corpus(tmp_path: Path) -> Corpus:
+    """Four users, six items; item 5 is only ever held out, user 3 is too short to evaluate."""
+    histories = [[0, 1, 2, 3, 4], [1, 2, 0, 5], [3, 4, 5], [0, 1]]
+    return write_histories(tmp_path / "tiny", histories, num_items=6)
+
+
+@pytest.fixture(scope="session")
+def markov_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """300 users, 40 items; nine of ten items follow from the one before."""
+    folder = tmp_path_factory.mktemp("corpora") / "markov"
+    histories = markov_histories(num_users=300, num_items=40, length=12, seed=7)
+    return write_histories(folder, histories, num_items=40)
+
+
+@pytest.fixture(scope="session")
+def loop_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """40 users, so that an epoch of `tests.bench.STAGE` is three steps."""
+    histories = markov_histories(num_users=40, num_items=20, length=9, seed=3)
+    return write_histories(tmp_path_factory.mktemp("loop") / "corpus", histories, num_items=20)
+
+
+@pytest.fixture(scope="session")
+def accelerator() -> Accelerator:
+    """Accelerate's view of one process on a CPU."""
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def bench(loop_corpus: Corpus, tmp_path: Path, accelerator: Accelerator) -> Bench:
+    """A stage that has not begun, in a run folder of its own."""
+    return Bench(loop_corpus, tmp_path / "run", accelerator)

@@ -1,0 +1,262 @@
+"""The slow, obvious twins: one sequence, one token, one negative at a time, from the papers.
+
+Nothing here is batched, padded or packed. Weights are read from the modules under test, so that
+gradients of both sides arrive at the same parameters; all arithmetic is written out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from research.data.catalogue import Catalogue
+from research.data.negatives import NegativesConfig
+from research.model.encoder import Block, Encoder
+from research.objectives.cloze import MaskItems
+from research.objectives.head import Head
+from research.objectives.item_losses import (
+    BayesianPersonalisedRanking,
+    BinaryCrossEntropy,
+    FullSoftmax,
+    GeneralisedBCE,
+    ItemLossConfig,
+    SampledSoftmax,
+)
+from research.randomness import seed_of
+
+WORD = 2**64
+
+
+def random_bits(state: int, counter: int) -> int:
+    """Output number `counter` of splitmix64 (Steele, Lea and Flood 2014) started at `state`."""
+    z = (state + (counter + 1) * 0x9E3779B97F4A7C15) % WORD
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % WORD
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % WORD
+    return z ^ (z >> 31)
+
+
+def random_uniform(bits: int) -> float:
+    """In [0, 1), from the upper 53 bits."""
+    return (bits >> 11) / 2**53
+
+
+def random_below(bits: int, high: int) -> int:
+    """In 0..high-1."""
+    return int(random_uniform(bits) * high)
+
+
+def layer_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
+    """Ba et al. 2016, eq. 3-4, over the last dimension."""
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    return (x - mean) / torch.sqrt(variance + norm.eps) * norm.weight + norm.bias
+
+
+def activation(x: Tensor, name: str) -> Tensor:
+    """ReLU, or GELU (Hendrycks and Gimpel 2016) in its erf or tanh form."""
+    if name == "relu":
+        return torch.where(x > 0, x, torch.zeros_like(x))
+    if name == "gelu":
+        return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def attend(block: Block, query_LD: Tensor, x_LD: Tensor, causal: bool) -> Tensor:
+    """Multi-head attention (Vaswani et al. 2017, eq. 1), a head and a query at a time."""
+    width, heads = block.config.width, block.config.heads
+    size = width // heads
+    weight, bias = block.qkv.weight, block.qkv.bias
+    q_LD = query_LD @ weight[:width].T + bias[:width]
+    k_LD = x_LD @ weight[width : 2 * width].T + bias[width : 2 * width]
+    v_LD = x_LD @ weight[2 * width :].T + bias[2 * width :]
+    rows = []
+    for place in range(len(x_LD)):
+        visible = place + 1 if causal else len(x_LD)
+        parts = []
+        for head in range(heads):
+            columns = slice(head * size, (head + 1) * size)
+            scores = k_LD[:visible, columns] @ q_LD[place, columns] / math.sqrt(size)
+            shares = torch.exp(scores - scores.max())
+            shares = shares / shares.sum()
+            parts.append(shares @ v_LD[:visible, columns])
+        rows.append(torch.cat(parts))
+    mixed_LD = torch.stack(rows)
+    if not block.config.output_projection:
+        return mixed_LD
+    return mixed_LD @ block.output.weight.T + block.output.bias
+
+
+def feed_forward(block: Block, x_LD: Tensor) -> Tensor:
+    """Dense, activation, dense."""
+    inner = activation(x_LD @ block.inner.weight.T + block.inner.bias, block.config.activation)
+    return inner @ block.outer.weight.T + block.outer.bias
+
+
+def run_block(block: Block, x: Tensor, causal: bool) -> Tensor:
+    """A transformer block in the form that `norm` names."""
+    if block.config.norm == "post":  # BERT: y = LN(x + Attn(x)); LN(y + FFN(y))
+        y = layer_norm(x + attend(block, x, x, causal), block.attention_norm)
+        return layer_norm(y + feed_forward(block, y), block.feed_forward_norm)
+    if block.config.norm == "pre":  # y = x + Attn(LN(x)); y + FFN(LN(y))
+        normed = layer_norm(x, block.attention_norm)
+        y = x + attend(block, normed, normed, causal)
+        return y + feed_forward(block, layer_norm(y, block.feed_forward_norm))
+    # SASRec's code: q = LN(x); y = LN(q + Attn(q, x, x)); y + FFN(y)
+    q = layer_norm(x, block.attention_norm)
+    y = layer_norm(q + attend(block, q, x, causal), block.feed_forward_norm)
+    return y + feed_forward(block, y)
+
+
+def encode(
+    encoder: Encoder, items: Sequence[int], causal: bool, segments: Sequence[int] | None = None
+) -> Tensor:
+    """Hidden states [L, D] of one sequence without dropout."""
+    config = encoder.config
+    states = []
+    for place, item in enumerate(items):
+        state = encoder.item_table.weight[item]
+        if config.embedding_scale:
+            state = state * math.sqrt(config.width)
+        from_end = place if config.positions == "oldest" else len(items) - 1 - place
+        state = state + encoder.position_table.weight[from_end]
+        if config.segments:
+            state = state + encoder.segment_table.weight[segments[place] if segments else 0]
+        states.append(state)
+    if not states:
+        return encoder.item_table.weight[:0]
+    x = torch.stack(states)
+    if config.embedding_norm:
+        x = layer_norm(x, encoder.embedding_norm)
+    for block in encoder.blocks:
+        assert isinstance(block, Block)
+        x = run_block(block, x, causal)
+    return layer_norm(x, encoder.final_norm) if config.final_norm else x
+
+
+def head_scores(head: Head, encoder: Encoder, hidden_D: Tensor) -> list[Tensor]:
+    """The score of every item for one state (BERT4Rec, eq. 7)."""
+    if head.config.transform:
+        hidden_D = activation(head.dense.weight @ hidden_D + head.dense.bias, head.activation)
+        hidden_D = layer_norm(hidden_D, head.norm)
+    own = head.config.table == "own"
+    table_VD = head.item_table.weight if own else encoder.item_table.weight
+    scores = []
+    for item in range(encoder.num_items):
+        score = (table_VD[item] * hidden_D).sum()
+        scores.append(score if head.bias is None else score + head.bias[item])
+    return scores
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """log(1 / (1 + exp(-x))); fine for the moderate x of the tests."""
+    return -torch.log1p(torch.exp(-x))
+
+
+def item_loss(
+    config: ItemLossConfig,
+    scores: list[Tensor],
+    target: int,
+    negatives: list[int],
+    log_q: list[float],
+) -> Tensor:
+    """The loss of one token, as each paper has it."""
+    right = scores[target]
+    if isinstance(config, FullSoftmax):
+        return -torch.log(torch.exp(right) / sum(torch.exp(score) for score in scores))
+    if isinstance(config, SampledSoftmax):
+        corrected = [scores[item] - config.log_q * log_q[item] for item in [target, *negatives]]
+        return -torch.log(torch.exp(corrected[0]) / sum(torch.exp(each) for each in corrected))
+    wrong = [scores[item] for item in negatives]
+    if isinstance(config, BinaryCrossEntropy):  # SASRec, eq. 6
+        return -log_sigmoid(right) - sum(log_sigmoid(-score) for score in wrong)
+    if isinstance(config, GeneralisedBCE):  # gSASRec, eq. 11-13
+        alpha = len(negatives) / (len(scores) - 1)
+        t = config.calibration
+        beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+        terms = [beta * log_sigmoid(right), *(log_sigmoid(-score) for score in wrong)]
+        return -sum(terms) / (len(negatives) + 1)
+    assert isinstance(config, BayesianPersonalisedRanking)
+    return -sum(log_sigmoid(right - score) for score in wrong) / len(negatives)
+
+
+def draw_negatives(
+    config: NegativesConfig, catalogue: Catalogue, state: int, user: int, number: int
+) -> list[int]:
+    """Draw items one by one; an excluded one is drawn again."""
+    counts = [1] * catalogue.num_items
+    if config.distribution == "popularity":
+        counts = catalogue.counts_V.tolist()
+    urn = [item for item, count in enumerate(counts) for _ in range(count)]
+    history = {pair % catalogue.num_items for pair in catalogue.pairs.tolist()
+               if pair // catalogue.num_items == user}  # fmt: skip
+    drawn = []
+    for column in range(number):
+        stream = random_bits(state, column)
+        item = urn[random_below(stream, len(urn))]
+        attempt = 0
+        while config.exclude == "training" and item in history:
+            stream_again = random_bits(stream, attempt)
+            item = urn[random_below(stream_again, len(urn))]
+            attempt += 1
+        drawn.append(item)
+    return drawn
+
+
+def mask_items(
+    config: MaskItems, window: Sequence[int], state: int, num_items: int, length: int
+) -> tuple[list[int], list[int]]:
+    """(what the encoder sees, places picked) of one window (BERT4Rec, section 3.6)."""
+    seen = list(window[-length:])
+    if not seen:
+        return [], []
+    newest = len(seen) - 1
+    row = random_bits(state, seed_of("mask"))
+    streams = [random_bits(row, newest - place) for place in range(len(seen))]
+    draws = [random_uniform(random_bits(stream, 0)) for stream in streams]
+    by_draw = sorted(range(len(seen)), key=lambda place: draws[place])
+    if config.count == "bernoulli":
+        picked = {place for place in by_draw if draws[place] < config.rate} or {by_draw[0]}
+    else:
+        most = config.max_picked if config.max_picked is not None else len(seen)
+        picked = set(by_draw[: min(most, max(1, round(config.rate * len(seen))))])
+    luck = random_uniform(random_bits(row, seed_of("row")))
+    if luck < config.mask_last_share:
+        picked.add(newest)
+    if luck >= 1 - config.last_only_share:
+        picked = {newest}
+    for place in picked:
+        fate = random_uniform(random_bits(streams[place], 1))
+        if fate < config.random_share:
+            seen[place] = random_below(random_bits(streams[place], 2), num_items)
+        elif fate < 1 - config.keep_share:
+            seen[place] = num_items
+    return seen, sorted(picked)
+
+
+def next_item_shift(window: Sequence[int], length: int) -> tuple[list[int], list[int]]:
+    """(inputs, targets) of one window (SASRec, section 3)."""
+    kept = list(window[-(length + 1) :])
+    return kept[:-1], kept[1:]
+
+
+def adamw_uncorrected(
+    parameter: Tensor,
+    gradients: Sequence[Tensor],
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+) -> Tensor:
+    """`AdamWeightDecayOptimizer` of Google's BERT: no bias correction, decoupled decay."""
+    mean, square = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    for gradient in gradients:
+        mean = beta1 * mean + (1 - beta1) * gradient
+        square = beta2 * square + (1 - beta2) * gradient * gradient
+        update = mean / (torch.sqrt(square) + eps) + decay * parameter
+        parameter = parameter - lr * update
+    return parameter

@@ -1,0 +1,128 @@
+"""Generated corpora and hand-made batches for the tests; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from research.data.catalogue import Catalogue
+from research.data.corpus import Corpus, write_corpus
+from research.data.loader import Batch
+from research.data.names import Names
+from research.packed import Packed
+from research.randomness import fold
+
+Histories = Sequence[Sequence[int]]
+
+
+def markov_histories(
+    *, num_users: int, num_items: int, length: int, seed: int, noise: float = 0.1
+) -> list[list[int]]:
+    """Histories in which the next item depends on the last one.
+
+    A hidden permutation with one cycle leads from item to item; with probability `noise` a step
+    goes to a random item instead. Every item is about equally popular, so that popularity knows
+    next to nothing. Lengths vary from `length // 2` to `length`.
+    """
+    draws = np.random.default_rng(seed)
+    cycle = draws.permutation(num_items)
+    following = np.empty(num_items, dtype=np.int64)
+    following[cycle] = np.roll(cycle, -1)
+    histories = []
+    for _ in range(num_users):
+        history = [int(draws.integers(num_items))]
+        while len(history) < draws.integers(length // 2, length + 1):
+            strays = draws.random() < noise
+            history.append(int(draws.integers(num_items) if strays else following[history[-1]]))
+        histories.append(history)
+    return histories
+
+
+def write_histories(
+    folder: Path,
+    histories: Histories,
+    *,
+    num_items: int,
+    timestamps: Histories | None = None,
+    attributes: Histories | None = None,
+    num_attributes: int = 3,
+) -> Corpus:
+    """A corpus of these dense ids; user u is called `u<u>`, item v `i<v>`, attribute a `a<a>`.
+
+    Without `timestamps` the n-th event of a user is at second n; without `attributes` item v has
+    the one attribute v % 3.
+    """
+    if timestamps is None:
+        timestamps = [range(len(history)) for history in histories]
+    if attributes is None:
+        attributes = [[item % num_attributes] for item in range(num_items)]
+    return write_corpus(
+        folder,
+        name=folder.name,
+        items=flat(histories).astype(np.int32),
+        offsets=ends(histories),
+        timestamps=flat(timestamps),
+        attribute_offsets=ends(attributes),
+        attribute_ids=flat(attributes).astype(np.int32),
+        user_names=Names.from_strings([f"u{user}" for user in range(len(histories))]),
+        item_names=Names.from_strings([f"i{item}" for item in range(num_items)]),
+        attribute_names=Names.from_strings([f"a{each}" for each in range(num_attributes)]),
+        item_titles=None,
+        options={},
+        report={},
+    )
+
+
+def flat(lists: Histories) -> np.ndarray:
+    """int64: all lists end to end."""
+    return np.array([value for each in lists for value in each], dtype=np.int64)
+
+
+def ends(lists: Histories) -> np.ndarray:
+    """int64 [n + 1]: 0 and where each list ends."""
+    return np.cumsum([0, *(len(each) for each in lists)])
+
+
+def batch_of(
+    histories: Histories,
+    *,
+    length: int,
+    users: Sequence[int] | None = None,
+    states: torch.Tensor | None = None,
+) -> Batch:
+    """A batch of these windows; sequence s is row s of user s, with the s-th random state."""
+    rows_S = torch.arange(len(histories))
+    users_S = rows_S if users is None else torch.tensor(users).long()
+    states_S = fold(2718, rows_S) if states is None else states
+    return Batch(Packed.from_lists(histories), rows_S, users_S, states_S, length)
+
+
+def catalogue_of(histories: Histories, num_items: int) -> Catalogue:
+    """The catalogue whose training part is `histories`; items have no attributes."""
+    counts_V = torch.zeros(num_items, dtype=torch.int64)
+    pairs = set()
+    for user, history in enumerate(histories):
+        for item in history:
+            counts_V[item] += 1
+            pairs.add(user * num_items + item)
+    return Catalogue(
+        num_users=len(histories),
+        num_items=num_items,
+        num_attributes=0,
+        attribute_offsets=torch.zeros(num_items + 1, dtype=torch.int64),
+        attribute_ids=torch.zeros(0, dtype=torch.int64),
+        counts_V=counts_V,
+        pairs=torch.tensor(sorted(pairs), dtype=torch.int64),
+    )
+
+
+def scatter_parameters(module: torch.nn.Module, seed: int = 0, std: float = 0.5) -> None:
+    """Normal values in every parameter, norms and biases too, so that none hides behind 0 or 1."""
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            values = torch.randn(parameter.shape, generator=draws, dtype=torch.float64)
+            parameter.copy_(values * std)

@@ -1,0 +1,65 @@
+"""What an accelerator must do as a CPU does; skipped without one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from research.data.negatives import Negatives, NegativesConfig
+from research.model.encoder import Encoder, EncoderConfig
+from research.model.softmax import softmax_loss
+from research.objectives.cloze import MaskItems
+from research.packed import Packed
+from research.randomness import below, fold, uniform
+from tests.synthetic import batch_of, catalogue_of, scatter_parameters
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+ROWS = [[4], [], [0, 1, 2, 3, 4, 5, 6], [9, 10], [], [8, 8, 7, 1, 2, 3, 5, 6, 0]]
+
+
+def test_draws_are_the_same_on_both_devices() -> None:
+    states = torch.arange(-500, 500) * 2**53
+    ours, theirs = fold(states.cuda(), 3), fold(states, 3)
+    assert torch.equal(ours.cpu(), theirs)
+    assert torch.equal(uniform(ours).cpu(), uniform(theirs))
+    assert torch.equal(below(ours, 77).cpu(), below(theirs, 77))
+
+
+def test_masks_are_the_same_on_both_devices() -> None:
+    config = MaskItems(rate=0.4, random_share=0.2, keep_share=0.2, mask_last_share=0.5)
+    catalogue = catalogue_of([list(range(11))], 11)
+    batch = batch_of(ROWS * 50, length=6)
+    theirs = config.view(batch, catalogue)
+    ours = config.view(batch.to(torch.device("cuda")), catalogue)
+    assert torch.equal(ours.packed.items_T.cpu(), theirs.packed.items_T)
+    assert torch.equal(ours.picked_P.cpu(), theirs.picked_P)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_negatives_are_the_same_on_both_devices(distribution: str) -> None:
+    catalogue = catalogue_of([[0, 1, 2, 1], [9, 8, 8], [0, 1, 2, 3, 4, 5, 6]], 10)
+    negatives = Negatives(NegativesConfig(distribution=distribution), catalogue)
+    states, users = fold(1, torch.arange(300)), torch.arange(300) % 3
+    theirs = negatives.draw(states, users, 4)
+    ours = negatives.cuda().draw(states.cuda(), users.cuda(), 4)
+    assert torch.equal(ours.cpu(), theirs)
+
+
+# float64 on both sides; kernels add in another order, which costs about 1e-13.
+@pytest.mark.parametrize("causal", [False, True])
+def test_one_rectangle_encodes_as_buckets_do(causal: bool) -> None:
+    encoder = Encoder(EncoderConfig(length=9, width=8, feed_forward=8), 11).double().eval()
+    scatter_parameters(encoder)
+    packed = Packed.from_lists(ROWS)
+    theirs_TD = encoder(packed, causal=causal)
+    ours_TD = encoder.cuda()(packed.to(torch.device("cuda")), causal=causal)
+    torch.testing.assert_close(ours_TD.cpu(), theirs_TD, rtol=1e-10, atol=1e-10)
+
+
+def test_the_softmax_loss_is_the_same_on_both_devices() -> None:
+    parts = [torch.randn(37, 5), torch.randn(13, 5), torch.randn(13)]
+    parts = [part.double() for part in parts]
+    targets_P = torch.arange(37) % 13
+    theirs = softmax_loss(*parts, targets_P)
+    ours = softmax_loss(*(part.cuda() for part in parts), targets_P.cuda())
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-10)

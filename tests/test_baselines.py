@@ -1,0 +1,183 @@
+"""Published recipes: every number of SASRec and BERT4Rec stands where its source has it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from baselines import bert4rec, sasrec
+from research.data.splits import LeaveOneOut
+from research.data.windows import LastItems, Sliding
+from research.model.encoder import EncoderConfig
+from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.head import HeadConfig
+from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralisedBCE
+from research.objectives.next_item import NextItemConfig
+from research.run import RunConfig
+from research.training.loop import StageConfig
+
+
+def assert_fields(config: object, **expected: object) -> None:
+    """Every named field has the value; the message names the one that has not."""
+    names = {each.name for each in fields(config)}
+    assert set(expected) <= names
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def only_stage(config: RunConfig) -> StageConfig:
+    assert len(config.stages) == 1
+    return config.stages[0]
+
+
+def next_of(config: RunConfig) -> NextItemConfig:
+    (objective,) = only_stage(config).objectives.values()
+    assert isinstance(objective, NextItemConfig)
+    return objective
+
+
+def cloze_of(config: RunConfig) -> ClozeConfig:
+    (objective,) = only_stage(config).objectives.values()
+    assert isinstance(objective, ClozeConfig)
+    return objective
+
+
+def dropouts(config: EncoderConfig) -> set[float]:
+    return {config.embedding_dropout, config.hidden_dropout, config.attention_dropout}
+
+
+def test_sasrec_original_has_the_authors_block() -> None:
+    assert_fields(
+        sasrec.original().encoder,
+        width=50, heads=1, layers=2, length=200, feed_forward=50, activation="relu", norm="query",
+        output_projection=False, embedding_norm=False, embedding_scale=True, final_norm=True,
+        norm_eps=1e-8, segments=0, inner_dropout=0.2,
+    )  # fmt: skip
+    assert dropouts(sasrec.original().encoder) == {0.2}
+
+
+def test_sasrec_original_is_trained_as_the_authors_do() -> None:
+    stage = only_stage(sasrec.original())
+    assert next_of(sasrec.original()).loss == BinaryCrossEntropy(number=1)
+    assert next_of(sasrec.original()).loss.negatives.exclude == "training"
+    assert next_of(sasrec.original()).head == HeadConfig()
+    assert_fields(stage.optimiser, method="adam", lr=1e-3, beta1=0.9, beta2=0.98, weight_decay=0.0)
+    assert_fields(stage.batches, sequences_per_batch=128, replacement=True)
+    assert stage.windows == LastItems()
+
+
+@pytest.mark.parametrize(
+    ("config", "loss"),
+    [(sasrec.full_softmax(), FullSoftmax()), (sasrec.bce(), BinaryCrossEntropy(number=1))],
+)
+def test_s3recs_block_is_that_of_its_fine_tuning(
+    config: RunConfig, loss: FullSoftmax | BinaryCrossEntropy
+) -> None:
+    assert_fields(
+        config.encoder,
+        length=50, width=64, layers=2, heads=2, feed_forward=256, activation="gelu", norm="post",
+        output_projection=True, embedding_norm=True, embedding_scale=False, final_norm=False,
+        norm_eps=1e-12, positions="newest", segments=0, inner_dropout=0.0, init_std=0.02,
+    )  # fmt: skip
+    assert dropouts(config.encoder) == {0.5}
+    stage = only_stage(config)
+    assert next_of(config).loss == loss
+    assert_fields(stage.optimiser, method="adam", lr=1e-3, beta2=0.999, weight_decay=0.0)
+    assert_fields(stage.batches, sequences_per_batch=256, replacement=False)
+    assert_fields(stage.validation, metric="ndcg@20", patience=10)
+    assert stage.epochs == 200
+
+
+def test_gsasrec_draws_256_negatives_and_calibrates_at_three_quarters() -> None:
+    loss = next_of(sasrec.gsasrec()).loss
+    assert isinstance(loss, GeneralisedBCE)
+    assert_fields(loss, number=256, calibration=0.75)
+    assert_fields(sasrec.gsasrec().encoder, width=128, length=200, layers=2, norm="query")
+
+
+def test_sasrec_plus_has_full_softmax_at_ml_1ms_sizes() -> None:
+    assert_fields(sasrec.plus().encoder, width=64, heads=1, layers=2, length=200)
+    assert sasrec.plus().encoder.hidden_dropout == 0.1
+    assert next_of(sasrec.plus()).loss == FullSoftmax()
+    assert only_stage(sasrec.plus()).batches.sequences_per_batch == 128
+
+
+def test_bert4rec_original_has_berts_encoder() -> None:
+    assert_fields(
+        bert4rec.original().encoder,
+        length=200, width=64, layers=2, heads=2, feed_forward=256, activation="gelu", norm="post",
+        output_projection=True, embedding_norm=True, embedding_scale=False, final_norm=False,
+        norm_eps=1e-12, positions="oldest", segments=2, inner_dropout=0.0, init_std=0.02,
+    )  # fmt: skip
+    assert dropouts(bert4rec.original().encoder) == {0.2}
+    assert cloze_of(bert4rec.original()).head == HeadConfig(table="tied", bias=True, transform=True)
+
+
+def test_bert4rec_original_masks_as_the_authors_do() -> None:
+    assert cloze_of(bert4rec.original()).corruption == MaskItems(
+        rate=0.2, count="rounded", max_picked=40, random_share=0.0, keep_share=0.0,
+        mask_last_share=0.0, last_only_share=1 / 11,
+    )  # fmt: skip
+    assert cloze_of(bert4rec.original()).loss == FullSoftmax()
+
+
+def test_bert4rec_original_is_trained_as_the_authors_do() -> None:
+    config = bert4rec.original()
+    stage = only_stage(config)
+    assert_fields(
+        stage.optimiser, method="adamw", lr=1e-4, beta1=0.9, beta2=0.999, eps=1e-6,
+        weight_decay=0.01, bias_correction=False, clip_norm=5.0,
+    )  # fmt: skip
+    assert_fields(stage.optimiser.schedule, shape="linear", warmup_steps=100, final_factor=0.0)
+    assert_fields(stage.batches, sequences_per_batch=256, replacement=False)
+    assert stage.windows == Sliding(stride=100)
+    assert stage.steps == 400_000
+    assert config.split == LeaveOneOut(validation_in_training=True)
+    # The validation item stands in training, so that nothing may be selected by it (T58).
+    assert stage.validation is None
+
+
+def test_the_ports_have_a_pre_norm_encoder_without_outer_norms() -> None:
+    assert_fields(
+        bert4rec.port().encoder,
+        length=100, width=256, layers=2, heads=4, feed_forward=1024, activation="gelu_tanh",
+        norm="pre", output_projection=True, embedding_norm=False, final_norm=False,
+        embedding_scale=False, positions="newest", segments=0, inner_dropout=0.1,
+    )  # fmt: skip
+    assert dropouts(bert4rec.port().encoder) == {0.1}
+
+
+def test_the_ports_train_with_80_10_10_and_an_output_layer_of_their_own() -> None:
+    stage = only_stage(bert4rec.port())
+    objective = cloze_of(bert4rec.port())
+    assert objective.corruption == MaskItems(rate=0.15, random_share=0.1, keep_share=0.1)
+    assert objective.head == HeadConfig(table="own", bias=True, transform=False)
+    assert_fields(stage.optimiser, method="adam", lr=1e-3)
+    assert stage.optimiser.schedule.shape == "constant"
+    assert stage.batches.sequences_per_batch == 128
+    assert stage.windows == LastItems()
+
+
+def test_the_ports_report_at_six_cutoffs_against_100_uniform_negatives() -> None:
+    evaluation = bert4rec.port().evaluation
+    assert "uniform-100" in evaluation.candidates
+    for k in (1, 5, 10, 20, 50, 100):
+        assert {f"hr@{k}", f"ndcg@{k}"} <= set(evaluation.metrics)
+
+
+def test_the_ports_may_have_three_segment_types() -> None:
+    assert EncoderConfig(segments=3).segments == 3
+
+
+def test_nothing_but_a_named_quirk_is_on_by_default() -> None:
+    assert_fields(LeaveOneOut(), validation_in_training=False)
+    assert_fields(
+        MaskItems(), random_share=0.0, keep_share=0.0, mask_last_share=0.0, last_only_share=0.0
+    )
+
+
+@pytest.mark.parametrize("config", [bert4rec.cloze(), bert4rec.ml_1m()], ids=["beauty", "ml-1m"])
+def test_our_cloze_recipes_select_on_validation(config: RunConfig) -> None:
+    assert config.split == LeaveOneOut()
+    assert only_stage(config).validation is not None
+    assert cloze_of(config).corruption.mask_last_share > 0

@@ -1,0 +1,86 @@
+"""`bert_config_*.json` of the original BERT4Rec becomes an encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from research.errors import InputError
+from research.model.bert_config import read_bert_config
+from research.model.encoder import EncoderConfig
+
+# The form of the files of FeiSun/BERT4Rec, with values of our own that differ from one another.
+ORIGINAL: dict[str, object] = {
+    "attention_probs_dropout_prob": 0.3,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.2,
+    "hidden_size": 64,
+    "initializer_range": 0.01,
+    "intermediate_size": 128,
+    "max_position_embeddings": 200,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "type_vocab_size": 2,
+    "vocab_size": 3420,
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    path = folder / "bert_config_ml-1m_64.json"
+    values = {**ORIGINAL, **changes}
+    path.write_text(json.dumps({name: each for name, each in values.items() if each != "absent"}))
+    return path
+
+
+def test_every_field_is_carried_over(tmp_path: Path) -> None:
+    config, vocabulary = read_bert_config(write(tmp_path))
+    assert config == EncoderConfig(
+        length=200, width=64, layers=3, heads=4, feed_forward=128, activation="gelu", norm="post",
+        output_projection=True, embedding_norm=True, embedding_scale=False, final_norm=False,
+        norm_eps=1e-12, positions="oldest", segments=2, embedding_dropout=0.2, hidden_dropout=0.2,
+        attention_dropout=0.3, inner_dropout=0.0, init_std=0.01,
+    )  # fmt: skip
+    assert vocabulary == 3420
+
+
+def test_relu_and_whole_numbers_for_probabilities_are_read(tmp_path: Path) -> None:
+    config, _ = read_bert_config(write(tmp_path, hidden_act="relu", hidden_dropout_prob=0))
+    assert (config.activation, config.hidden_dropout) == ("relu", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": "absent"}, "has no field 'hidden_size'; needed: hidden_size, num_hidden"),
+        ({"hidden_size": "64"}, "hidden_size is '64'; it must be of type int"),
+        ({"hidden_size": 64.0}, "hidden_size is 64.0; it must be of type int"),
+        ({"hidden_size": True}, "hidden_size is True; it must be of type int"),
+        ({"type_vocab_size": False}, "type_vocab_size is False; it must be of type int"),
+        ({"hidden_dropout_prob": None}, "hidden_dropout_prob is None; it must be of type float"),
+        ({"hidden_act": "swish"}, "hidden_act is 'swish'; allowed: gelu, relu"),
+        ({"hiden_size": 3}, "unknown field 'hiden_size'; allowed: hidden_size"),
+    ],
+)
+def test_a_wrong_field_is_named_with_the_file(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = write(tmp_path, **changes)
+    with pytest.raises(InputError) as caught:
+        read_bert_config(path)
+    assert str(caught.value).startswith(str(path))
+    assert message in str(caught.value)
+
+
+def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"encoder\.heads is 5, which does not divide"):
+        read_bert_config(write(tmp_path, num_attention_heads=5))
+
+
+def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.json does not exist"):
+        read_bert_config(tmp_path / "nowhere.json")
+    (tmp_path / "text.json").write_text("hidden_size: 64")
+    with pytest.raises(InputError, match=r"text\.json is not valid JSON"):
+        read_bert_config(tmp_path / "text.json")

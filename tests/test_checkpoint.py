@@ -1,0 +1,208 @@
+"""Checkpoints: written whole or not at all, no pickle, and nothing foreign is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from research.errors import InputError
+from research.training import checkpoint
+from research.training.optim import OptimiserConfig, build_optimiser
+from tests.synthetic import scatter_parameters
+
+
+def module_of(seed: int = 0, width: int = 3) -> nn.Module:
+    module = nn.Sequential(nn.Linear(2, width), nn.LayerNorm(width))
+    scatter_parameters(module, seed)
+    return module
+
+
+def stepped(module: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    optimiser = build_optimiser(config, module)
+    module(torch.ones(1, 2)).square().sum().backward()
+    optimiser.step()
+    return optimiser
+
+
+def weights_of(module: nn.Module) -> list[list[float]]:
+    return [each.flatten().tolist() for each in module.parameters()]
+
+
+def test_weights_and_state_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    written, read = module_of(1), module_of(2)
+    checkpoint.save(tmp_path / "last", written, None, {"step": 7, "best": 0.1 + 0.2})
+    checkpoint.load_weights(tmp_path / "last", read)
+    assert weights_of(read) == weights_of(written)
+    assert checkpoint.read_state(tmp_path / "last") == {
+        "format": 1, "step": 7, "best": 0.30000000000000004,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["adam", "adamw", "sgd"])
+def test_an_optimiser_continues_as_if_nothing_had_happened(tmp_path: Path, method: str) -> None:
+    config = OptimiserConfig(method=method)
+    written = module_of(1)
+    optimiser = stepped(written, config)
+    checkpoint.save(tmp_path / "last", written, optimiser, {})
+    read = module_of(2)
+    again = build_optimiser(config, read)
+    checkpoint.load_weights(tmp_path / "last", read)
+    checkpoint.load_optimiser(tmp_path / "last", again)
+    for module, each in ((written, optimiser), (read, again)):
+        module.zero_grad()
+        module(torch.ones(1, 2)).square().sum().backward()
+        each.step()
+    assert weights_of(read) == weights_of(written)
+
+
+def test_the_folder_holds_tensors_and_json_alone(tmp_path: Path) -> None:
+    module = module_of()
+    checkpoint.save(tmp_path / "last", module, stepped(module, OptimiserConfig()), {"step": 1})
+    names = {path.name for path in (tmp_path / "last").iterdir()}
+    assert names == {"model.safetensors", "optimiser.safetensors", "state.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"last"}
+
+
+def test_a_second_checkpoint_replaces_the_first(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "last", module_of(1), None, {"step": 1})
+    checkpoint.save(tmp_path / "last", module_of(2), None, {"step": 2})
+    assert checkpoint.read_state(tmp_path / "last")["step"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"last"}
+
+
+@pytest.mark.parametrize("broken", ["save_file", "_swap"])
+def test_a_failure_while_writing_leaves_the_previous_one(
+    tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path / "last", module_of(1), None, {"step": 1})
+
+    def fail(*given: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, broken, fail)
+        with pytest.raises(OSError, match="disk full"):
+            checkpoint.save(tmp_path / "last", module_of(2), None, {"step": 2})
+    read = module_of(3)
+    checkpoint.load_weights(checkpoint.existing(tmp_path / "last"), read)
+    assert weights_of(read) == weights_of(module_of(1))
+    assert {path.name for path in tmp_path.iterdir()} == {"last"}
+
+
+def test_a_kill_between_the_two_renames_still_leaves_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "last"
+    checkpoint.save(folder, module_of(1), None, {"step": 1})
+    rename = Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if target == folder:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(folder, module_of(2), None, {"step": 2})
+    found = checkpoint.find(folder)
+    assert found is not None
+    assert checkpoint.read_state(found)["step"] == 1
+    # The next one is written over it, and only the new one remains.
+    checkpoint.save(folder, module_of(2), None, {"step": 2})
+    assert checkpoint.read_state(checkpoint.existing(folder))["step"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"last"}
+
+
+def test_find_says_none_where_there_is_none(tmp_path: Path) -> None:
+    assert checkpoint.find(tmp_path / "last") is None
+    with pytest.raises(InputError, match=r"last holds no checkpoint; was the run interrupted"):
+        checkpoint.existing(tmp_path / "last")
+
+
+def test_weights_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "last", module_of(), None, {})
+    other = nn.Sequential(nn.Linear(2, 4), nn.Identity(), nn.Linear(1, 1))
+    with pytest.raises(InputError) as caught:
+        checkpoint.load_weights(tmp_path / "last", other)
+    for part in (
+        "model.safetensors does not fit this configuration",
+        "missing 2.bias", "missing 2.weight", "unknown 1.bias", "unknown 1.weight",
+        "0.weight has shape (3, 2), expected (4, 2)",
+    ):  # fmt: skip
+        assert part in str(caught.value)
+
+
+def test_a_module_is_not_half_filled_when_weights_do_not_fit(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "last", module_of(1, width=3), None, {})
+    other = module_of(2, width=4)
+    before = weights_of(other)
+    with pytest.raises(InputError):
+        checkpoint.load_weights(tmp_path / "last", other)
+    assert weights_of(other) == before
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"format": 2}', '{"step": 3}'])
+def test_a_state_of_another_format_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(InputError, match="is not a checkpoint of format 1; it was written by"):
+        checkpoint.read_state(tmp_path)
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"format": 1')
+    with pytest.raises(InputError, match=r"state\.json is damaged .*; use another checkpoint"):
+        checkpoint.read_state(tmp_path)
+
+
+def test_a_folder_without_a_state_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"state\.json is missing: .* is not a checkpoint"):
+        checkpoint.read_state(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model", "optimiser"])
+def test_damaged_or_missing_tensors_are_refused(tmp_path: Path, name: str) -> None:
+    module = module_of()
+    optimiser = stepped(module, OptimiserConfig())
+    checkpoint.save(tmp_path / "last", module, optimiser, {})
+
+    def load() -> None:
+        checkpoint.load_weights(tmp_path / "last", module)
+        checkpoint.load_optimiser(tmp_path / "last", optimiser)
+
+    path = tmp_path / "last" / f"{name}.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match=f"{name}.safetensors is damaged"):
+        load()
+    path.unlink()
+    with pytest.raises(InputError, match=f"{name}.safetensors is missing"):
+        load()
+
+
+def test_tensors_of_a_stranger_must_fit_too(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "last", module_of(), None, {})
+    path = tmp_path / "last" / "model.safetensors"
+    save_file({**load_file(path), "extra": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="unknown extra"):
+        checkpoint.load_weights(tmp_path / "last", module_of())
+
+
+def test_a_value_that_json_cannot_hold_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        checkpoint.save(tmp_path / "last", module_of(), None, {"best": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_can_be_moved(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "last", module_of(1), None, {"step": 1})
+    shutil.copytree(tmp_path / "last", tmp_path / "copy")
+    read = module_of(2)
+    checkpoint.load_weights(tmp_path / "copy", read)
+    assert weights_of(read) == weights_of(module_of(1))
+    assert json.loads((tmp_path / "copy" / "state.json").read_text())["step"] == 1

@@ -1,0 +1,237 @@
+"""The packed encoder equals a loop over sequences; what one sequence holds moves no other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import research.packed as packed_module
+from research.errors import InputError
+from research.model.encoder import Encoder, EncoderConfig
+from research.packed import Packed
+from tests import reference
+from tests.synthetic import scatter_parameters
+
+ITEMS = 11
+LENGTH = 9
+# One, none, odd, even, the maximum, and none at the end; every item and the mask (11) stand here.
+ROWS = [
+    [4],
+    [],
+    [0, 1, 2, 3, 4, 5, 6],
+    [11, 9, 10],
+    [0, 11, 8, 8, 7, 1, 2, 3, 11],
+    [5, 6],
+    [10, 9, 8, 7, 6, 5, 4, 3, 2],
+    [],
+]
+BASE = dict(length=LENGTH, width=8, layers=2, heads=2, feed_forward=12)
+VARIANTS: dict[str, dict[str, object]] = {
+    "post-norm as in BERT": dict(norm="post"),
+    "pre-norm as in the ports": dict(norm="pre", activation="gelu_tanh", embedding_norm=False),
+    "pre-norm with a final norm": dict(norm="pre", final_norm=True, norm_eps=1e-5),
+    "query-norm as in SASRec": dict(
+        norm="query",
+        activation="relu",
+        heads=1,
+        feed_forward=8,
+        output_projection=False,
+        embedding_norm=False,
+        embedding_scale=True,
+        final_norm=True,
+        norm_eps=1e-8,
+    ),
+    "query-norm with a projection": dict(norm="query", activation="relu"),
+    "post-norm without a projection": dict(output_projection=False, activation="gelu_tanh"),
+    "a scale under an embedding norm": dict(embedding_scale=True),
+    "positions from the oldest": dict(positions="oldest"),
+    "segments": dict(segments=3, positions="oldest"),
+    "eight heads of width one": dict(heads=8, layers=1),
+}
+
+
+def made(**changes: object) -> Encoder:
+    encoder = Encoder(EncoderConfig(**{**BASE, **changes}), ITEMS).double().eval()
+    scatter_parameters(encoder)
+    return encoder
+
+
+def typed(packed: Packed, segments: int) -> Packed:
+    """The batch with segment types that change from token to token."""
+    if not segments:
+        return packed
+    types_T = torch.arange(packed.num_tokens) % segments
+    return Packed(packed.items_T, packed.positions_T, packed.offsets, packed.longest, types_T)
+
+
+def loop(encoder: Encoder, packed: Packed, causal: bool) -> Tensor:
+    """The twin over every sequence, laid end to end."""
+    hidden = []
+    for begin, end in zip(packed.offsets[:-1].tolist(), packed.offsets[1:].tolist()):
+        types_T = packed.segments_T
+        segments = None if types_T is None else types_T[begin:end].tolist()
+        items = packed.items_T[begin:end].tolist()
+        hidden.append(reference.encode(encoder, items, causal, segments))
+    return torch.cat(hidden)
+
+
+def gradients(encoder: Encoder, hidden_TD: Tensor) -> dict[str, Tensor]:
+    """Of a fixed weighing of all states, with respect to every parameter."""
+    weights = torch.sin(torch.arange(hidden_TD.numel(), dtype=torch.float64)).view_as(hidden_TD)
+    encoder.zero_grad(set_to_none=True)
+    (hidden_TD * weights).sum().backward()
+    grads = {name: each.grad for name, each in encoder.named_parameters()}
+    assert all(grad is not None for grad in grads.values())
+    return {name: grad.clone() for name, grad in grads.items()}
+
+
+# Values are of order 10 and sums have under 100 terms, so float64 agrees to about 1e-13; a wrong
+# mask, scale or position is off by 1e-3 or more. 1e-10 separates the two.
+@pytest.mark.parametrize("overhead", [0, 30_000], ids=["many rectangles", "one rectangle"])
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_packed_states_and_gradients_equal_a_loop_over_sequences(
+    variant: str, causal: bool, overhead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_module, "RECTANGLE_OVERHEAD", overhead)
+    encoder = made(**VARIANTS[variant])
+    packed = typed(Packed.from_lists(ROWS), encoder.config.segments)
+    ours_TD = encoder(packed, causal=causal)
+    theirs_TD = loop(encoder, packed, causal)
+    torch.testing.assert_close(ours_TD, theirs_TD, rtol=1e-10, atol=1e-10)
+    ours, theirs = gradients(encoder, ours_TD), gradients(encoder, theirs_TD)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-10, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("rows", [[], [[]], [[], []]])
+def test_nothing_to_encode_gives_no_states_and_zero_gradients(
+    rows: list[list[int]], causal: bool
+) -> None:
+    encoder = made()
+    hidden_TD = encoder(Packed.from_lists(rows), causal=causal)
+    assert hidden_TD.shape == (0, 8)
+    for grad in gradients(encoder, hidden_TD).values():
+        assert not grad.any()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_changing_one_sequence_moves_no_other(causal: bool) -> None:
+    encoder = made()
+    before_TD = encoder(Packed.from_lists([[1, 2], [3, 4, 5], [6]]), causal=causal)
+    after_TD = encoder(Packed.from_lists([[1, 2], [7, 8, 9], [6]]), causal=causal)
+    assert torch.equal(before_TD[:2], after_TD[:2])
+    assert torch.equal(before_TD[5:], after_TD[5:])
+    assert not torch.equal(before_TD[2:5], after_TD[2:5])
+
+
+def test_changing_the_next_item_moves_no_earlier_causal_state() -> None:
+    encoder = made()
+    before_TD = encoder(Packed.from_lists([[1, 2, 3, 4]]), causal=True)
+    for place in range(1, 4):
+        items = [1, 2, 3, 4]
+        items[place] = 9
+        after_TD = encoder(Packed.from_lists([items]), causal=True)
+        assert torch.equal(before_TD[:place], after_TD[:place])
+        assert not torch.allclose(before_TD[place:], after_TD[place:])
+
+
+def test_a_newer_item_moves_every_bidirectional_state() -> None:
+    encoder = made()
+    before_TD = encoder(Packed.from_lists([[1, 2, 3]]), causal=False)
+    after_TD = encoder(Packed.from_lists([[1, 2, 9]]), causal=False)
+    assert ((before_TD - after_TD).abs().amax(1) > 1e-6).all()
+
+
+def test_positions_from_the_newest_give_the_newest_item_the_same_row() -> None:
+    encoder = made(positions="newest")
+    encoder(Packed.from_lists([[1], [2, 3, 4]]), causal=True).sum().backward()
+    touched = encoder.position_table.weight.grad.abs().sum(1) > 0
+    assert touched.tolist() == [True] * 3 + [False] * 6
+
+
+def test_a_segment_is_of_type_zero_unless_said() -> None:
+    encoder = made(segments=2)
+    plain = Packed.from_lists([[1, 2]])
+    said = Packed(
+        plain.items_T, plain.positions_T, plain.offsets, 2, torch.zeros(2, dtype=torch.int64)
+    )
+    assert torch.equal(encoder(plain, causal=False), encoder(said, causal=False))
+
+
+def test_a_view_longer_than_the_encoder_is_refused() -> None:
+    with pytest.raises(AssertionError, match=r"encoder\.length"):
+        made(length=2)(Packed.from_lists([[1, 2, 3]]), causal=True)
+
+
+def test_no_row_is_dead_at_the_start() -> None:
+    encoder = Encoder(EncoderConfig(**BASE), ITEMS)
+    for table in (encoder.item_table, encoder.position_table):
+        assert (table.weight.norm(dim=1) > 0).all()
+
+
+def test_every_item_row_and_every_position_row_gets_a_gradient() -> None:
+    encoder = made()
+    encoder(Packed.from_lists(ROWS), causal=False).square().sum().backward()
+    assert (encoder.item_table.weight.grad.abs().sum(1) > 0).all()
+    assert (encoder.position_table.weight.grad.abs().sum(1) > 0).all()
+
+
+def test_the_mask_has_a_row_but_no_score() -> None:
+    encoder = made()
+    assert encoder.mask_id == 11
+    assert encoder.item_table.weight.shape == (12, 8)
+    assert encoder.score(torch.ones(3, 8).double()).shape == (3, 11)
+
+
+def test_a_score_is_the_inner_product_with_the_item() -> None:
+    encoder = made(embedding_scale=True)
+    hidden_D = torch.arange(8).double()
+    expected = (encoder.item_table.weight[4] * hidden_D).sum().item()
+    assert encoder.score(hidden_D[None])[0, 4].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_weights_start_normal_biases_at_zero_and_norms_at_one() -> None:
+    encoder = Encoder(EncoderConfig(width=64, feed_forward=256, init_std=0.05), 500, seed=3)
+    for name, parameter in encoder.named_parameters():
+        if "norm" in name:
+            assert (parameter == (1.0 if name.endswith("weight") else 0.0)).all(), name
+        elif name.endswith("bias"):
+            assert not parameter.any(), name
+        else:
+            # The spread of n normal draws has standard error 0.05 / sqrt(2n); n is 3200 or more.
+            assert parameter.std().item() == pytest.approx(0.05, abs=0.003), name
+
+
+def test_a_parameter_starts_the_same_whatever_else_is_built() -> None:
+    small = Encoder(EncoderConfig(**BASE), ITEMS, seed=1).state_dict()
+    large = Encoder(EncoderConfig(**{**BASE, "layers": 3}, final_norm=True), ITEMS, 1).state_dict()
+    other = Encoder(EncoderConfig(**BASE), ITEMS, seed=2).state_dict()
+    assert all(torch.equal(value, large[name]) for name, value in small.items())
+    assert not torch.equal(small["item_table.weight"], other["item_table.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length": 0}, "encoder.length is 0; it must be at least 1"),
+        ({"width": -4}, "encoder.width is -4; it must be at least 1"),
+        ({"layers": 0}, "encoder.layers is 0; it must be at least 1"),
+        ({"heads": 0}, "encoder.heads is 0; it must be at least 1"),
+        ({"feed_forward": 0}, "encoder.feed_forward is 0; it must be at least 1"),
+        ({"heads": 3}, "encoder.heads is 3, which does not divide encoder.width 8; choose a"),
+        ({"embedding_dropout": 1.0}, "encoder.embedding_dropout is 1.0; it must be in [0, 1)"),
+        ({"hidden_dropout": -0.1}, "encoder.hidden_dropout is -0.1; it must be in [0, 1)"),
+        ({"attention_dropout": 2.0}, "encoder.attention_dropout is 2.0; it must be in [0, 1)"),
+        ({"inner_dropout": 1.5}, "encoder.inner_dropout is 1.5; it must be in [0, 1)"),
+        ({"segments": -1}, "encoder.segments is -1; it must be 0 or more"),
+        ({"norm_eps": -1e-8}, "encoder.norm_eps is -1e-08; it must be 0 or more"),
+        ({"init_std": -1.0}, "encoder.init_std is -1.0; it must be 0 or more"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        EncoderConfig(**{**BASE, **changes})
+    assert message in str(caught.value)

@@ -1,0 +1,158 @@
+"""Imports point one way (design, section 2), and no config field is dead; read from the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = {"packed", "randomness", "config", "tracking", "errors", "progress"}
+# A part of `research` may import itself, the core and these.
+BELOW: dict[str, set[str]] = {
+    "core": set(),
+    "data": set(),
+    "model": set(),
+    "objectives": {"data", "model"},
+    "training": {"data", "model", "objectives"},
+    "evaluation": {"data"},
+    "interop": {"data", "model", "objectives", "training"},
+}
+SOURCES = sorted(
+    path for top in ("research", "baselines", "experiments") for path in (ROOT / top).rglob("*.py")
+)
+
+
+def part_of(module: str) -> str:
+    """`core`, a folder of `research`, or `top` for what joins everything (run, study, ...)."""
+    parts = module.split(".")
+    if parts[0] != "research":
+        return parts[0]
+    name = parts[1] if len(parts) > 1 else "core"
+    if name in CORE or name == "core":
+        return "core"
+    return name if name in BELOW else "top"
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported anywhere in a file, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            yield node.module
+            # `from research import config` names a module as well.
+            if node.module in ("research", "baselines", "experiments"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def allowed(importer: str, imported: str) -> bool:
+    top = imported.split(".")[0]
+    if top == "tests":
+        return False
+    if top not in ("research", "baselines", "experiments"):
+        return True
+    if importer.startswith("experiments"):
+        return True
+    if importer.startswith("baselines"):
+        return top != "experiments"
+    if top != "research":
+        return False
+    ours, theirs = part_of(importer), part_of(imported)
+    return ours == "top" or theirs in {"core", ours} | BELOW[ours]
+
+
+def test_the_rule_itself_refuses_what_it_should() -> None:
+    assert allowed("research.objectives.cloze", "research.model.encoder")
+    assert not allowed("research.model.encoder", "research.data.corpus")
+    assert not allowed("research.evaluation.rank", "research.training.loop")
+    assert not allowed("research.packed", "research.data.corpus")
+    assert not allowed("research.run", "baselines.sasrec")
+    assert not allowed("baselines.sasrec", "experiments.quickstart")
+    assert not allowed("research.run", "tests.synthetic")
+    assert not allowed("research.training.loop", "research.run")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_point_one_way(path: Path) -> None:
+    importer = module_of(path)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    wrong = [name for name in imports_of(tree) if not allowed(importer, name)]
+    assert not wrong, f"{importer} must not import {', '.join(wrong)}"
+
+
+def test_no_drawer_for_odds_and_ends_exists() -> None:
+    names = {path.stem for path in SOURCES}
+    assert not names & {"utils", "util", "common", "helpers", "registry", "misc"}
+
+
+def is_config(node: ast.ClassDef) -> bool:
+    """A frozen dataclass with keyword-only fields: what a run can be told."""
+    for decorator in node.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "dataclass":
+            options = {each.arg: ast.unparse(each.value) for each in decorator.keywords}
+            return options.get("frozen") == "True" and options.get("kw_only") == "True"
+    return False
+
+
+def trees() -> list[ast.Module]:
+    return [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
+
+
+def config_fields() -> list[tuple[str, str]]:
+    """(class, field) of every config."""
+    return [
+        (node.name, field.target.id)
+        for tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and is_config(node)
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    ]
+
+
+def names_read() -> set[str]:
+    """Attributes read anywhere but in a `__post_init__`, which only checks them."""
+    names = set()
+    for tree in trees():
+        checks = {
+            id(part)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.name == "__post_init__"
+            for part in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                if id(node) not in checks:
+                    names.add(node.attr)
+    return names
+
+
+def test_every_field_of_every_config_is_read() -> None:
+    found = config_fields()
+    assert ("EncoderConfig", "norm_eps") in found
+    assert ("MaskItems", "last_only_share") in found
+    read = names_read()
+    assert [f"{kind}.{name}" for kind, name in found if name not in read] == []
+
+
+def test_every_field_of_every_config_is_explained() -> None:
+    silent = []
+    for tree in trees():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ClassDef) or not is_config(node):
+                continue
+            for field, following in zip(node.body, [*node.body[1:], None]):
+                told = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                if isinstance(field, ast.AnnAssign) and not told:
+                    silent.append(f"{node.name}.{ast.unparse(field.target)}")
+    assert silent == []

@@ -1,0 +1,56 @@
+"""Item losses at scores typed in, against figures from a pocket calculator."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from research.errors import InputError
+from research.objectives.item_losses import (
+    BayesianPersonalisedRanking,
+    BinaryCrossEntropy,
+    GeneralisedBCE,
+    SampledSoftmax,
+    sampled_loss,
+)
+
+# log(1 + e^x) at -1, 0 and 1 is 0.3132617, 0.6931472 and 1.3132617.
+RIGHT = torch.tensor([0.0], dtype=torch.float64)
+WRONG = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
+
+
+def test_sampled_softmax_by_hand() -> None:
+    loss = sampled_loss(SampledSoftmax(number=2), RIGHT, WRONG, 11)
+    assert loss.item() == pytest.approx(1.4076060, abs=1e-7)  # log(1 + e + 1/e)
+
+
+def test_binary_cross_entropy_by_hand() -> None:
+    loss = sampled_loss(BinaryCrossEntropy(number=2), RIGHT, WRONG, 11)
+    # log 2 + log(1 + e) + log(1 + 1/e)
+    assert loss.item() == pytest.approx(0.6931472 + 1.3132617 + 0.3132617, abs=1e-7)
+
+
+def test_gbce_by_hand() -> None:
+    loss = sampled_loss(GeneralisedBCE(number=2, calibration=0.75), RIGHT, WRONG, 11)
+    # alpha = 2/10; beta = 0.2 (0.75 (1 - 5) + 5) = 0.4; three terms are averaged.
+    expected = (0.4 * 0.6931472 + 1.3132617 + 0.3132617) / 3
+    assert loss.item() == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(("calibration", "beta"), [(0.0, 1.0), (1.0, 0.2), (0.5, 0.6)])
+def test_beta_runs_from_one_to_the_sampling_rate(calibration: float, beta: float) -> None:
+    config = GeneralisedBCE(number=2, calibration=calibration)
+    without = torch.full((1, 2), -torch.inf, dtype=torch.float64)
+    loss = sampled_loss(config, RIGHT, without, 11)
+    assert loss.item() == pytest.approx(beta * 0.6931472 / 3, abs=1e-7)
+
+
+def test_bpr_by_hand() -> None:
+    loss = sampled_loss(BayesianPersonalisedRanking(number=2), RIGHT, WRONG, 11)
+    assert loss.item() == pytest.approx((1.3132617 + 0.3132617) / 2, abs=1e-7)
+
+
+@pytest.mark.parametrize("calibration", [-0.1, 1.5])
+def test_a_calibration_out_of_range_is_refused(calibration: float) -> None:
+    with pytest.raises(InputError, match=r"loss\.calibration is .*; gBCE's t must be in \[0, 1\]"):
+        GeneralisedBCE(calibration=calibration)

@@ -1,0 +1,193 @@
+"""Epoch order, batches, rank shards: functions of (seed, epoch); nothing is lost or doubled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from research.data.catalogue import Catalogue
+from research.data.corpus import Corpus
+from research.data.loader import Batch, BatchConfig, Loader, budget_cuts
+from research.data.splits import LeaveOneOut, Ranges
+from research.data.windows import LastItems
+from research.errors import InputError
+from research.objectives.cloze import MaskItems
+from tests.synthetic import flat, write_histories
+
+ROWS = 23
+HISTORIES = [[user % 7] * (1 + user % 6) for user in range(ROWS)]
+BY_TOKENS = BatchConfig(sequences_per_batch=None, tokens_per_batch=10)
+BY_ROWS = BatchConfig(sequences_per_batch=5)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    return write_histories(tmp_path / "loader", HISTORIES, num_items=7)
+
+
+def loader_of(
+    corpus: Corpus, config: BatchConfig, *, seed: int = 0, rank: int = 0, world: int = 1
+) -> Loader:
+    stops = corpus.offsets[1:]
+    whole = Ranges(flat([range(ROWS)]), corpus.offsets[:-1], stops)
+    return Loader(corpus, whole, config, length=5, seed=seed, rank=rank, world=world)
+
+
+def rows_of(loader: Loader, epoch: int, first: int = 0) -> list[list[int]]:
+    return [batch.rows_S.tolist() for batch in loader.batches(epoch, first)]
+
+
+def test_a_batch_holds_the_windows_that_its_rows_name(corpus: Corpus) -> None:
+    batch: Batch
+    for batch in loader_of(corpus, BY_ROWS).batches(0):
+        bounds = batch.packed.offsets.tolist()
+        for place, row in enumerate(batch.rows_S.tolist()):
+            assert (
+                batch.packed.items_T[bounds[place] : bounds[place + 1]].tolist() == HISTORIES[row]
+            )
+        assert batch.users_S.tolist() == batch.rows_S.tolist()
+        assert batch.packed.longest == max(len(HISTORIES[row]) for row in batch.rows_S.tolist())
+        assert batch.length == 5
+
+
+@pytest.mark.parametrize("config", [BY_ROWS, BY_TOKENS], ids=["rows", "tokens"])
+def test_an_epoch_shows_every_row_once(corpus: Corpus, config: BatchConfig) -> None:
+    loader = loader_of(corpus, config)
+    for epoch in range(3):
+        rows = [row for batch in rows_of(loader, epoch) for row in batch]
+        assert sorted(rows) == list(range(ROWS))
+
+
+def test_the_last_smaller_batch_is_kept(corpus: Corpus) -> None:
+    sizes = [len(batch) for batch in rows_of(loader_of(corpus, BY_ROWS), 0)]
+    assert sizes == [5, 5, 5, 5, 3]
+
+
+def test_order_is_a_function_of_seed_and_epoch(corpus: Corpus) -> None:
+    same = [loader_of(corpus, BY_ROWS, seed=4).order(2).tolist() for _ in range(2)]
+    assert same[0] == same[1]
+    assert loader_of(corpus, BY_ROWS, seed=4).order(3).tolist() != same[0]
+    assert loader_of(corpus, BY_ROWS, seed=5).order(2).tolist() != same[0]
+
+
+def test_no_token_batch_is_over_its_budget_unless_one_row_is(corpus: Corpus) -> None:
+    config = BatchConfig(sequences_per_batch=None, tokens_per_batch=4)
+    for batch in loader_of(corpus, config).batches(0):
+        assert batch.packed.num_tokens <= 4 or len(batch.rows_S) == 1
+
+
+def test_budget_cuts_by_hand() -> None:
+    assert budget_cuts(flat([[3, 3, 4, 11, 1, 1, 9]]), 10) == [(0, 3), (3, 4), (4, 6), (6, 7)]
+    assert budget_cuts(flat([[10, 10]]), 10) == [(0, 1), (1, 2)]
+    assert budget_cuts(flat([[]]), 10) == []
+
+
+@pytest.mark.parametrize("config", [BY_ROWS, BY_TOKENS], ids=["rows", "tokens"])
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_ranks_share_out_every_batch(corpus: Corpus, config: BatchConfig, world: int) -> None:
+    whole = rows_of(loader_of(corpus, config), 1)
+    shares = [
+        rows_of(loader_of(corpus, config, rank=rank, world=world), 1) for rank in range(world)
+    ]
+    for number, batch in enumerate(whole):
+        dealt = [share[number] for share in shares]
+        assert sorted(row for rows in dealt for row in rows) == sorted(batch)
+        assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+def test_a_share_may_be_empty(corpus: Corpus) -> None:
+    config = BatchConfig(sequences_per_batch=22)
+    last = list(loader_of(corpus, config, rank=3, world=4).batches(0))[-1]
+    assert last.rows_S.tolist() == []
+    assert last.packed.num_tokens == 0
+
+
+@pytest.mark.parametrize("config", [BY_ROWS, BY_TOKENS], ids=["rows", "tokens"])
+def test_an_epoch_continues_from_any_batch(corpus: Corpus, config: BatchConfig) -> None:
+    loader = loader_of(corpus, config)
+    whole = list(loader.batches(0))
+    rest = list(loader.batches(0, first=2))
+    assert len(rest) == len(whole) - 2
+    for ours, theirs in zip(rest, whole[2:], strict=True):
+        assert torch.equal(ours.rows_S, theirs.rows_S)
+        assert torch.equal(ours.states_S, theirs.states_S)
+        assert torch.equal(ours.packed.items_T, theirs.packed.items_T)
+
+
+def states_by_row(loaders: list[Loader], epoch: int) -> dict[int, int]:
+    return {
+        row: state
+        for loader in loaders
+        for batch in loader.batches(epoch)
+        for row, state in zip(batch.rows_S.tolist(), batch.states_S.tolist(), strict=True)
+    }
+
+
+def test_random_states_do_not_depend_on_batches_or_ranks(corpus: Corpus) -> None:
+    alone = states_by_row([loader_of(corpus, BY_ROWS)], 1)
+    ranks = [loader_of(corpus, BY_TOKENS, rank=rank, world=3) for rank in range(3)]
+    assert states_by_row(ranks, 1) == alone
+    assert len(set(alone.values())) == ROWS
+
+
+def test_random_states_differ_between_epochs_and_seeds(corpus: Corpus) -> None:
+    first = states_by_row([loader_of(corpus, BY_ROWS)], 0)
+    assert not set(first.values()) & set(states_by_row([loader_of(corpus, BY_ROWS)], 1).values())
+    other = states_by_row([loader_of(corpus, BY_ROWS, seed=1)], 0)
+    assert not set(first.values()) & set(other.values())
+
+
+def test_with_replacement_rows_repeat_and_draw_other_masks(corpus: Corpus) -> None:
+    config = BatchConfig(sequences_per_batch=5, replacement=True)
+    batches = list(loader_of(corpus, config).batches(0))
+    rows = [row for batch in batches for row in batch.rows_S.tolist()]
+    states = [state for batch in batches for state in batch.states_S.tolist()]
+    assert len(rows) == ROWS
+    assert len(set(rows)) < ROWS
+    assert len(set(states)) == ROWS
+
+
+def test_with_replacement_every_row_is_drawn_alike(corpus: Corpus) -> None:
+    config = BatchConfig(replacement=True)
+    loader = loader_of(corpus, config)
+    drawn = torch.cat([loader.order(epoch) for epoch in range(400)])
+    counts = torch.bincount(drawn, minlength=ROWS)
+    # Chi-square with 22 degrees of freedom exceeds 56.0 with probability 1e-4.
+    assert ((counts - 400) ** 2 / 400).sum() < 56.0
+
+
+def test_masks_of_a_row_differ_between_epochs(corpus: Corpus) -> None:
+    split = LeaveOneOut().split(corpus)
+    catalogue = Catalogue.of(corpus, split)
+    loader = loader_of(corpus, BatchConfig(sequences_per_batch=100))
+    masked = []
+    for epoch in range(2):
+        (batch,) = loader.batches(epoch)
+        view = MaskItems(rate=0.5).view(batch, catalogue)
+        bounds = view.packed.offsets.tolist()
+        rows = {
+            row: view.packed.items_T[bounds[place] : bounds[place + 1]].tolist()
+            for place, row in enumerate(batch.rows_S.tolist())
+        }
+        masked.append(rows)
+    assert masked[0] != masked[1]
+
+
+def test_no_window_at_all_is_refused(corpus: Corpus) -> None:
+    nothing = Ranges(flat([]), flat([]), flat([]))
+    with pytest.raises(InputError, match="corpus loader: no window is left to train on"):
+        Loader(corpus, LastItems().windows(nothing, 5), BY_ROWS, length=5, seed=0)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(None, None), (5, 5), (0, None), (None, 0), (-1, None)]
+)  # fmt: skip
+def test_exactly_one_size_must_be_set(sizes: tuple[int | None, int | None]) -> None:
+    with pytest.raises(InputError) as caught:
+        BatchConfig(sequences_per_batch=sizes[0], tokens_per_batch=sizes[1])
+    assert f"sequences_per_batch is {sizes[0]} and tokens_per_batch is {sizes[1]}" in str(
+        caught.value
+    )
+    assert "set exactly one of them, to at least 1" in str(caught.value)

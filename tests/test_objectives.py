@@ -1,0 +1,343 @@
+"""One row a configuration: value and gradient equal a loop written from its paper.
+
+A new objective adds its line to `CASES`. A case's loop gives the loss of one window, so that the
+sum over windows is at once the proof that foreign sequences do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from research.data.catalogue import Catalogue
+from research.data.loader import Batch
+from research.data.negatives import NegativesConfig
+from research.errors import InputError
+from research.model.encoder import Encoder, EncoderConfig
+from research.objectives.base import LossSum, ObjectiveConfig
+from research.objectives.cloze import Cloze, ClozeConfig, MaskItems
+from research.objectives.head import Head, HeadConfig
+from research.objectives.item_losses import (
+    BayesianPersonalisedRanking,
+    BinaryCrossEntropy,
+    FullSoftmax,
+    GeneralisedBCE,
+    ItemLossConfig,
+    SampledSoftmax,
+)
+from research.objectives.next_item import NextItem, NextItemConfig
+from research.packed import Packed
+from research.randomness import seed_of
+from research.training.pretrainer import Pretrainer, TrainedRanker
+from tests import reference
+from tests.synthetic import batch_of, catalogue_of, scatter_parameters
+
+ITEMS = 12
+LENGTH = 6
+# Longer than the encoder, one, none, two, and a repeated item; item 0 is first, last and between.
+ROWS = [[0, 1, 2, 3, 4, 5, 6, 0], [7], [], [8, 0], [2, 2, 9]]
+POPULAR = NegativesConfig(distribution="popularity")
+FREE = NegativesConfig(exclude="nothing")
+MASKED = MaskItems(rate=0.4, random_share=0.1, keep_share=0.1, mask_last_share=0.5)
+BERT_HEAD = HeadConfig(bias=True, transform=True)
+CASES: dict[str, ObjectiveConfig] = {
+    "next, full softmax": NextItemConfig(),
+    "next, own table with bias": NextItemConfig(head=HeadConfig(table="own", bias=True)),
+    "next, sampled softmax": NextItemConfig(loss=SampledSoftmax(number=5)),
+    "next, sampled softmax, log q": NextItemConfig(
+        loss=SampledSoftmax(number=5, log_q=True, negatives=POPULAR), head=BERT_HEAD
+    ),
+    "next, sampled softmax, shared": NextItemConfig(
+        loss=SampledSoftmax(number=3, share="sequence")
+    ),
+    "next, BCE": NextItemConfig(loss=BinaryCrossEntropy()),
+    "next, BCE with three negatives": NextItemConfig(
+        loss=BinaryCrossEntropy(number=3, negatives=FREE), head=HeadConfig(table="own", bias=True)
+    ),
+    "next, BCE, shared": NextItemConfig(loss=BinaryCrossEntropy(number=2, share="sequence")),
+    "next, gBCE": NextItemConfig(loss=GeneralisedBCE(number=4, calibration=0.75)),
+    "next, gBCE, shared": NextItemConfig(loss=GeneralisedBCE(number=4, share="sequence")),
+    "next, BPR": NextItemConfig(loss=BayesianPersonalisedRanking(number=2)),
+    "next, BPR, shared": NextItemConfig(
+        loss=BayesianPersonalisedRanking(number=2, share="sequence")
+    ),
+    "cloze, full softmax": ClozeConfig(corruption=MASKED),
+    "cloze, BERT4Rec's head": ClozeConfig(corruption=MASKED, head=BERT_HEAD),
+    "cloze, own table with bias": ClozeConfig(
+        corruption=MaskItems(count="rounded", rate=0.5), head=HeadConfig(table="own", bias=True)
+    ),
+    "cloze, sampled softmax": ClozeConfig(
+        corruption=MASKED, loss=SampledSoftmax(number=4, log_q=True, negatives=POPULAR)
+    ),
+    "cloze, BCE": ClozeConfig(corruption=MASKED, loss=BinaryCrossEntropy(number=2)),
+}
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return catalogue_of([*ROWS[:4], [2, 9, 10, 11]], ITEMS)
+
+
+def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> Pretrainer:
+    """An encoder under one objective, in float64, without dropout, no parameter at its start."""
+    sizes = EncoderConfig(
+        length=LENGTH, width=8, heads=2, layers=1, feed_forward=12,
+        embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+    encoder = Encoder(sizes, ITEMS)
+    objective = config.build(sizes, catalogue, 0)
+    pretrainer = Pretrainer(encoder, {"only": objective}, catalogue).double()
+    scatter_parameters(pretrainer, std=0.3)
+    return pretrainer
+
+
+def losses_of_window(
+    config: ObjectiveConfig, module: Pretrainer, catalogue: Catalogue, window: list[int],
+    user: int, state: int,
+) -> list[Tensor]:  # fmt: skip
+    """The twin: the loss of every predicted item of one window."""
+    objective = module.objectives["only"]
+    assert isinstance(config, (NextItemConfig, ClozeConfig))
+    assert isinstance(objective, (NextItem, Cloze))
+    if isinstance(config, NextItemConfig):
+        seen, targets = reference.next_item_shift(window, LENGTH)
+        picked = list(range(len(seen)))
+        purpose = "next"
+    else:
+        seen, picked = reference.mask_items(config.corruption, window, state, ITEMS, LENGTH)
+        targets = [window[-LENGTH:][place] for place in picked]
+        purpose = "cloze"
+    hidden_LD = reference.encode(module.encoder, seen, causal=purpose == "next")
+    losses = []
+    for place, target in zip(picked, targets, strict=True):
+        scores = reference.head_scores(objective.head, module.encoder, hidden_LD[place])
+        negatives = negatives_of(config.loss, catalogue, user, state, place, purpose)
+        log_q = log_probabilities(config.loss, catalogue)
+        losses.append(reference.item_loss(config.loss, scores, target, negatives, log_q))
+    return losses
+
+
+def negatives_of(
+    loss: ItemLossConfig, catalogue: Catalogue, user: int, state: int, place: int, purpose: str
+) -> list[int]:
+    if isinstance(loss, FullSoftmax):
+        return []
+    stream = reference.random_bits(state, seed_of("negatives", purpose))
+    if loss.share == "token":
+        stream = reference.random_bits(stream, place)
+    return reference.draw_negatives(loss.negatives, catalogue, stream, user, loss.number)
+
+
+def log_probabilities(loss: ItemLossConfig, catalogue: Catalogue) -> list[float]:
+    """log q; the module keeps it in float32, which is what the comparison is made with."""
+    if isinstance(loss, FullSoftmax) or loss.negatives.distribution == "uniform":
+        return [torch.tensor(1 / ITEMS).double().log().float().item()] * ITEMS
+    counts_V = catalogue.counts_V.double()
+    return (counts_V / counts_V.sum()).log().float().tolist()
+
+
+def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]]) -> tuple[
+    tuple[LossSum, dict[str, Tensor]], tuple[Tensor, int, dict[str, Tensor]]
+]:  # fmt: skip
+    """(loss, gradients) of the module, (total, count, gradients) of the loop."""
+    module = made(config, catalogue)
+    batch = batch_of(rows, length=LENGTH)
+    ours = module(batch)["only"]
+    ours_grads = gradients(module, ours.total)
+    losses = []
+    for user, (row, state) in enumerate(zip(rows, batch.states_S.tolist(), strict=True)):
+        losses += losses_of_window(config, module, catalogue, row, user, state)
+    total = torch.stack(losses).sum()
+    return (ours, ours_grads), (total, len(losses), gradients(module, total))
+
+
+def gradients(module: Pretrainer, total: Tensor) -> dict[str, Tensor]:
+    module.zero_grad(set_to_none=True)
+    total.backward()
+    zero = torch.zeros(())
+    return {
+        name: zero.expand_as(each) if each.grad is None else each.grad
+        for name, each in module.named_parameters()
+    }
+
+
+# float64 agrees to about 1e-13; the buffer of log q is float32, taken over by the loop as it is.
+@pytest.mark.parametrize("name", CASES)
+def test_value_count_and_gradients_equal_the_loop(name: str, catalogue: Catalogue) -> None:
+    (ours, ours_grads), (total, count, grads) = both(CASES[name], catalogue, ROWS)
+    assert ours.count.item() == count
+    assert ours.count.dtype == torch.float64
+    torch.testing.assert_close(ours.total, total, rtol=1e-10, atol=1e-10)
+    for parameter, grad in grads.items():
+        torch.testing.assert_close(
+            ours_grads[parameter], grad.double(), rtol=1e-10, atol=1e-10, msg=parameter
+        )
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[], []]], ids=["no rows", "one empty", "two empty"])
+@pytest.mark.parametrize("name", CASES)
+def test_an_empty_pick_is_a_zero_that_every_parameter_hangs_on(
+    name: str, rows: list[list[int]], catalogue: Catalogue
+) -> None:
+    module = made(CASES[name], catalogue)
+    loss = module(batch_of(rows, length=LENGTH))["only"]
+    loss.total.backward()
+    assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
+    for parameter, value in module.named_parameters():
+        assert value.grad is not None, parameter
+        assert not value.grad.any(), parameter
+
+
+def test_a_window_of_one_item_has_nothing_next(catalogue: Catalogue) -> None:
+    loss = made(NextItemConfig(), catalogue)(batch_of([[3], [4]], length=LENGTH))["only"]
+    loss.total.backward()
+    assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_foreign_sequences_do_not_matter(name: str, catalogue: Catalogue) -> None:
+    module = made(CASES[name], catalogue)
+    batch = batch_of(ROWS, length=LENGTH)
+    alone = 0.0
+    for row, sequence in enumerate(ROWS):
+        one = batch_of([sequence], length=LENGTH, users=[row], states=batch.states_S[row : row + 1])
+        alone += module(one)["only"].total.item()
+    # Sums of about twenty terms of order one, in another order.
+    assert module(batch)["only"].total.item() == pytest.approx(alone, abs=1e-10)
+
+
+@pytest.mark.parametrize("config", [NextItemConfig(), ClozeConfig(corruption=MaskItems(rate=0.9))])
+def test_every_item_can_be_a_label_and_learns_from_it(
+    config: ObjectiveConfig, catalogue: Catalogue
+) -> None:
+    for item in range(ITEMS):
+        module = made(config, catalogue)
+        other = (item + 1) % ITEMS
+        loss = module(batch_of([[other, item]], length=LENGTH))["only"]
+        assert loss.count.item() >= 1
+        loss.total.backward()
+        assert module.encoder.item_table.weight.grad[item].abs().sum() > 0
+
+
+def test_the_mask_row_learns_under_cloze_alone(catalogue: Catalogue) -> None:
+    learns = []
+    for config in (ClozeConfig(), NextItemConfig()):
+        module = made(config, catalogue)
+        module(batch_of([[1, 2, 3]], length=LENGTH))["only"].total.backward()
+        learns.append(bool(module.encoder.item_table.weight.grad[ITEMS].any()))
+    assert learns == [True, False]
+
+
+def test_log_q_is_subtracted_from_target_and_negatives(catalogue: Catalogue) -> None:
+    # With all scores equal, the corrected softmax is that of 1/q over the drawn items.
+    config = SampledSoftmax(number=3, log_q=True, negatives=POPULAR)
+    module = made(NextItemConfig(loss=config), catalogue)
+    with torch.no_grad():
+        module.encoder.item_table.weight.zero_()
+    batch = batch_of([[1, 2]], length=LENGTH)
+    loss = module(batch)["only"].total.item()
+    drawn = negatives_of(config, catalogue, 0, batch.states_S[0].item(), 0, "next")
+    counts = catalogue.counts_V.double()
+    inverse = [1 / counts[item].item() for item in [2, *drawn]]
+    # q is kept in float32, which is good to 1e-7.
+    expected = -torch.tensor(inverse[0] / sum(inverse)).log().item()
+    assert loss == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("head", [HeadConfig(), BERT_HEAD, HeadConfig(table="own", bias=True)])
+def test_candidate_scores_are_columns_of_all_scores(head: HeadConfig, catalogue: Catalogue) -> None:
+    module = made(ClozeConfig(head=head), catalogue)
+    ranker = TrainedRanker(module.encoder, module.objectives["only"])
+    histories, users_S = Packed.from_lists([[1, 2], [3]]), torch.tensor([0, 1])
+    items_SN = torch.tensor([[0, 11, 5], [7, 7, 2]])
+    scores_SV = ranker.scores(histories, users_S)
+    assert scores_SV.shape == (2, ITEMS)
+    picked_SN = ranker.candidate_scores(histories, users_S, items_SN)
+    torch.testing.assert_close(picked_SN, scores_SV.gather(1, items_SN), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", [HeadConfig(), BERT_HEAD, HeadConfig(table="own", bias=True)])
+@pytest.mark.parametrize("kind", [NextItemConfig, ClozeConfig])
+def test_ranking_scores_equal_the_loop(kind: type, head: HeadConfig, catalogue: Catalogue) -> None:
+    module = made(kind(head=head), catalogue)
+    objective = module.objectives["only"]
+    ranker = TrainedRanker(module.encoder, objective)
+    rows = [[1], [2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 5]]
+    scores_SV = ranker.scores(Packed.from_lists(rows), torch.arange(3))
+    for row, sequence in enumerate(rows):
+        cloze = kind is ClozeConfig
+        seen = [*sequence[-(LENGTH - 1) :], ITEMS] if cloze else sequence[-LENGTH:]
+        hidden_D = reference.encode(module.encoder, seen, causal=not cloze)[-1]
+        assert isinstance(objective.head, Head)
+        expected_V = torch.stack(reference.head_scores(objective.head, module.encoder, hidden_D))
+        torch.testing.assert_close(scores_SV[row], expected_V, rtol=1e-10, atol=1e-10)
+
+
+def test_ranking_leaves_the_training_mode_as_it_was(catalogue: Catalogue) -> None:
+    module = made(ClozeConfig(), catalogue)
+    ranker = TrainedRanker(module.encoder, module.objectives["only"])
+    for training in (True, False):
+        module.train(training)
+        ranker.scores(Packed.from_lists([[1]]), torch.tensor([0]))
+        assert all(part.training is training for part in module.modules())
+
+
+def calls_of(
+    objectives: dict[str, ObjectiveConfig], catalogue: Catalogue
+) -> list[tuple[bool, int]]:
+    """(causal, sequences) of each call of the encoder in one step."""
+    module = made(next(iter(objectives.values())), catalogue)
+    built = {
+        name: config.build(module.encoder.config, catalogue, 0).double()
+        for name, config in objectives.items()
+    }
+    calls = []
+
+    def note(part: object, given: tuple[Packed], named: dict[str, bool]) -> None:
+        calls.append((named["causal"], given[0].num_sequences))
+
+    module.encoder.register_forward_pre_hook(note, with_kwargs=True)
+    losses = Pretrainer(module.encoder, built, catalogue)(batch_of(ROWS, length=LENGTH))
+    assert list(losses) == list(objectives)
+    return calls
+
+
+def test_equal_corruptions_share_one_encoding(catalogue: Catalogue) -> None:
+    objectives = {"a": ClozeConfig(weight=2.0), "b": ClozeConfig(head=BERT_HEAD)}
+    assert calls_of(objectives, catalogue) == [(False, 5)]
+
+
+def test_the_encoder_is_called_once_a_direction(catalogue: Catalogue) -> None:
+    objectives = {
+        "next": NextItemConfig(),
+        "cloze": ClozeConfig(),
+        "heavier": ClozeConfig(corruption=MaskItems(rate=0.5)),
+    }
+    assert calls_of(objectives, catalogue) == [(False, 10), (True, 5)]
+
+
+def test_an_objective_has_the_same_loss_alone_and_in_company(catalogue: Catalogue) -> None:
+    module = made(ClozeConfig(corruption=MASKED), catalogue)
+    objective = module.objectives["only"]
+    other = NextItemConfig().build(module.encoder.config, catalogue, 0).double()
+    batch: Batch = batch_of(ROWS, length=LENGTH)
+    alone = module(batch)["only"].total.item()
+    company = Pretrainer(module.encoder, {"next": other, "only": objective}, catalogue)(batch)
+    assert company["only"].total.item() == pytest.approx(alone, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SampledSoftmax(number=0),
+        BinaryCrossEntropy(number=0),
+        GeneralisedBCE(number=0),
+        BayesianPersonalisedRanking(number=0),
+    ],
+)
+def test_no_negatives_at_all_are_refused(loss: ItemLossConfig, catalogue: Catalogue) -> None:
+    with pytest.raises(InputError, match=r"loss\.number is 0; draw at least 1 negative"):
+        made(NextItemConfig(loss=loss), catalogue)

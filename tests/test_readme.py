@@ -1,0 +1,232 @@
+"""What README.md says can be typed, can be typed: its commands run, its paths and targets exist.
+
+The commands run in an empty folder on generated files and with tiny encoders: offline, in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import experiments.quickstart as quickstart
+import research.commands as commands
+import research.data.prepare as preparation
+from research.__main__ import VERBS
+from research.data.download import ARCHIVES
+from research.data.loader import BatchConfig
+from research.data.prepare import PrepareConfig, prepare
+from research.run import RunConfig, execute
+from tests.calling import call
+from tests.synthetic import markov_histories
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+Capture = pytest.CaptureFixture[str]
+
+pytestmark = pytest.mark.skipif(not README.is_file(), reason="README.md is not written yet")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    text = README.read_text(encoding="utf-8") if README.is_file() else ""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def lines_of(block: str) -> list[str]:
+    """Commands, without comments and with continued lines joined."""
+    joined = block.replace("\\\n", " ").splitlines()
+    return [" ".join(shlex.split(line, comments=True)) for line in joined if line.split("#")[0]]
+
+
+def shell_lines() -> list[str]:
+    return [line for block in blocks("sh") for line in lines_of(block) if line]
+
+
+def command_of(line: str) -> list[str] | None:
+    """The arguments of `python -m research ...` or `sixfold ...`; None for other programs."""
+    words = shlex.split(line)
+    if words[:3] == ["python", "-m", "research"]:
+        return words[3:]
+    return words[1:] if words[0] == "sixfold" else None
+
+
+def commands_of_the_readme() -> list[list[str]]:
+    found = [command_of(line) for line in shell_lines()]
+    return [words for words in found if words is not None]
+
+
+def test_every_line_of_a_shell_block_is_a_command_that_we_know() -> None:
+    assert shell_lines()
+    for line in shell_lines():
+        assert command_of(line) is not None or line.split()[0] in ("make", "git", "cd", "pip"), line
+
+
+def test_every_verb_of_the_command_line_is_shown() -> None:
+    assert {words[0] for words in commands_of_the_readme()} == set(VERBS)
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([\w-]+):", makefile, flags=re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z][\w-]*)", "\n".join(shell_lines())))
+    assert {"quickstart", "test"} <= named <= targets
+    quickstart_line = re.search(r"^quickstart:.*\n\t(.*)$", makefile, flags=re.MULTILINE)
+    assert quickstart_line is not None
+    assert quickstart_line[1].endswith("python -m research study experiments.quickstart")
+
+
+def paths_of_the_readme() -> list[str]:
+    """Names in code quotes that look like a path of the project."""
+    text = README.read_text(encoding="utf-8") if README.is_file() else ""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    quoted = re.findall(r"`([^`\n]+)`", prose)
+    top = r"(research|baselines|experiments|tests)/[\w./-]*|[A-Z]+\.(md|cff)|requirements\.lock"
+    return sorted({each for each in quoted if re.fullmatch(top, each)})
+
+
+@pytest.mark.parametrize("path", paths_of_the_readme())
+def test_every_path_that_is_named_exists(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_every_module_stands_in_the_map() -> None:
+    named = paths_of_the_readme()
+    modules = [path.relative_to(ROOT) for path in (ROOT / "research").rglob("*.py")]
+    left_out = [
+        str(path)
+        for path in modules
+        if path.name != "__init__.py"
+        and str(path) not in named
+        and not any(name.endswith("/") and f"{path.parent}/".startswith(name) for name in named)
+    ]
+    # What carries no decision of its own needs no line.
+    assert set(left_out) <= {"research/errors.py"}
+
+
+def test_the_data_sets_that_are_named_are_known() -> None:
+    named = set(re.findall(r"`(ml-[\w-]+)`", README.read_text(encoding="utf-8")))
+    assert named
+    assert named <= set(ARCHIVES)
+
+
+def shrunk(config: RunConfig) -> RunConfig:
+    """The config with a tiny encoder and one epoch."""
+    if not config.stages:
+        return config
+    stage = replace(config.stages[0], epochs=1, batches=BatchConfig(sequences_per_batch=32))
+    encoder = replace(config.encoder, length=6, width=8, heads=1, layers=1, feed_forward=8)
+    return replace(config, encoder=encoder, stages=(stage,))
+
+
+def histories() -> list[list[int]]:
+    """Of 200 items, so that 100 can be drawn beside each history."""
+    return markov_histories(num_users=60, num_items=200, length=12, seed=3)
+
+
+def lay_files(folder: Path) -> None:
+    """What the README's commands read: events.csv, ml-1m.zip, and a corpus called ml-100k."""
+    rows = [
+        f"{user},{1 + item % 12},{place}"
+        for user, history in enumerate(histories())
+        for place, item in enumerate(history)
+    ]
+    (folder / "events.csv").write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
+    ratings = "".join(
+        f"{user + 1}::{item + 1}::5::{place}\n"
+        for user, history in enumerate(histories())
+        for place, item in enumerate(history)
+    )
+    with zipfile.ZipFile(folder / "ml-1m.zip", "w") as archive:
+        archive.writestr("ml-1m/ratings.dat", ratings)
+        movies = "".join(f"{item}::Film {item} (1990)::Drama\n" for item in range(1, 201))
+        archive.writestr("ml-1m/movies.dat", movies)
+    lines = [f"{user} {item + 1}" for user, history in enumerate(histories()) for item in history]
+    # Every item once more, so that all of them are in the catalogue.
+    lines += [f"{100 + item // 20} {item + 1}" for item in range(200)]
+    (folder / "ml-100k.txt").write_text("\n".join(lines) + "\n")
+    prepare(PrepareConfig(source="pairs", raw=str(folder / "ml-100k.txt")), folder / "ml-100k")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with the files; runs are tiny, nothing is fetched."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    lay_files(tmp_path)
+
+    def execute_tiny(config: RunConfig, *rest: object, **named: object) -> object:
+        return execute(shrunk(config), *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(commands, "execute", execute_tiny)
+    sized = quickstart.sized
+    monkeypatch.setattr(quickstart, "sized", lambda *given: shrunk(sized(*given)))
+    # The generated archive is not the pinned one.
+    monkeypatch.setattr(preparation, "check_pinned", lambda *given: None)
+    yield tmp_path
+    for name in {"mine"} & set(sys.modules):
+        del sys.modules[name]
+
+
+def test_the_commands_run_in_the_order_in_which_they_stand(capsys: Capture, here: Path) -> None:
+    assert commands_of_the_readme()
+    for words in commands_of_the_readme():
+        answer = call(capsys, *words)
+        assert (answer.code, answer.err) == (0, ""), " ".join(words)
+    assert len(list((here / "runs").rglob("summary.json"))) >= 3
+
+
+def test_the_files_of_ones_own_run_as_their_first_line_says(capsys: Capture, here: Path) -> None:
+    found = blocks("python")
+    assert found
+    for block in found:
+        said = re.match(r"# (\w+\.py):\s+(python -m research .*)\n", block)
+        assert said is not None, block
+        (here / said[1]).write_text(block)
+        words = command_of(said[2])
+        assert words is not None
+        answer = call(capsys, *words)
+        assert (answer.code, answer.err) == (0, ""), said[2]
+
+
+def test_the_run_folder_holds_what_is_promised(capsys: Capture, here: Path) -> None:
+    text = README.read_text(encoding="utf-8")
+    given = ["run", "baselines.sasrec.full_softmax", "--corpus", "ml-100k", "--out", "r"]
+    assert call(capsys, *given).code == 0
+    for name in ("config.json", "metrics.jsonl", "summary.json"):
+        assert f"`{name}`" in text
+        assert (here / "r" / name).is_file()
+    assert "`ranks/*.npz`" in text
+    assert list((here / "r" / "ranks").glob("*.npz"))
+    assert "`stages/<name>/{last,best}/`" in text
+    for kept in ("last", "best"):
+        assert (here / "r" / "stages" / "train" / kept).is_dir()
+    assert not [path for path in (here / "r").rglob("*") if path.suffix in (".pt", ".pkl", ".bin")]
+
+
+def test_the_exit_codes_are_those_of_the_command_line() -> None:
+    import research.__main__ as command_line
+
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    said = "Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 75 stopped"
+    assert said in text
+    assert said in " ".join((command_line.__doc__ or "").split())
+    assert command_line.STOPPED == 75
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_knows_the_targets_without_running_them() -> None:
+    import subprocess
+
+    for target in ("quickstart", "test", "lint", "types", "check"):
+        done = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,108 @@
+"""When a stage stops and which state remains; and settings that a stage refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from research.errors import InputError
+from research.objectives.next_item import NextItemConfig
+from research.training.loop import StageConfig, StageState, ValidationConfig, train
+from tests.bench import STAGE, VALUES, Bench, giving
+
+
+def test_the_best_state_is_the_one_that_remains(bench: Bench) -> None:
+    snapshots = []
+
+    values = iter(VALUES)
+    pretrainer = bench.modules(STAGE)
+
+    def validate() -> dict[str, float]:
+        snapshots.append([each.detach().clone() for each in pretrainer.parameters()])
+        return {"val/hr@10": next(values)}
+
+    state = train(
+        pretrainer, bench.loader(STAGE), STAGE, accelerator=bench.accelerator,
+        folder=bench.folder, seed=0, validate=validate, quiet=True,
+    )  # fmt: skip
+    assert (state.best_epoch, state.best_value) == (2, 0.3)
+    for ours, second in zip(pretrainer.parameters(), snapshots[1], strict=True):
+        assert torch.equal(ours, second)
+
+
+def stopped(bench: Bench, values: list[float], **fields: object) -> StageState:
+    """The state after a stage of up to ten epochs with these validation values."""
+    validation = ValidationConfig(metric="hr@10", **fields)
+    stage = replace(STAGE, epochs=10, validation=validation)
+    return bench.train(stage, giving(values))[0]
+
+
+def test_patience_counts_validations_without_improvement(bench: Bench) -> None:
+    state = stopped(bench, [0.1, 0.3, 0.2, 0.2, 0.9], patience=2)
+    assert (state.epoch, state.best_epoch, state.stale) == (4, 2, 2)
+
+
+def test_improvements_are_judged_at_full_precision(bench: Bench) -> None:
+    values = [0.1 + 1e-12 * epoch for epoch in range(10)]
+    assert stopped(bench, values, patience=1).best_epoch == 10
+
+
+def test_a_tie_is_no_improvement(bench: Bench) -> None:
+    state = stopped(bench, [0.3, 0.3, 0.3], patience=2)
+    assert (state.epoch, state.best_epoch) == (3, 1)
+
+
+def test_an_improvement_must_exceed_min_delta(bench: Bench) -> None:
+    state = stopped(bench, [0.25, 0.5, 0.75, 0.75, 0.75], patience=2, min_delta=0.25)
+    assert (state.epoch, state.best_epoch, state.best_value) == (5, 3, 0.75)
+
+
+def test_without_patience_all_epochs_are_trained(bench: Bench) -> None:
+    assert stopped(bench, [0.5] + [0.1] * 9, patience=None).epoch == 10
+
+
+def test_validation_comes_every_so_many_epochs_and_at_the_end(bench: Bench) -> None:
+    stage = replace(STAGE, epochs=5, validation=ValidationConfig(metric="hr@10", every_epochs=2))
+    bench.train(stage, giving([0.1, 0.2, 0.3]))
+    logged = [line["epoch"] for line in bench.lines() if "val/hr@10" in line]
+    assert logged == [2, 4, 5]
+
+
+NEXT = {"next": NextItemConfig()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (ValidationConfig, {"every_epochs": 0}, "validation: every_epochs is 0 and patience 10"),
+        (ValidationConfig, {"patience": 0}, "patience 0; both must be at least 1"),
+        (StageConfig, {"objectives": {}}, "stage train: objectives is empty; give at least one"),
+        (
+            StageConfig,
+            {"objectives": {"next": NextItemConfig(weight=-1.0)}},
+            "stage train: objectives.next.weight is -1.0; it must be finite and 0 or more",
+        ),
+        (
+            StageConfig,
+            {"objectives": {"next": NextItemConfig(weight=float("inf"))}},
+            "objectives.next.weight is inf; it must be finite",
+        ),
+        (
+            StageConfig,
+            {"objectives": {"next": NextItemConfig(weight=float("nan"))}},
+            "objectives.next.weight is nan; it must be finite",
+        ),
+        (StageConfig, {"objectives": NEXT, "epochs": 0}, "stage train: epochs is 0, steps None"),
+        (StageConfig, {"objectives": NEXT, "steps": 0}, "steps 0 and log_every 50; each must be"),
+        (StageConfig, {"objectives": NEXT, "steps": -5}, "steps -5 and log_every 50; each must"),
+        (StageConfig, {"objectives": NEXT, "log_every": 0}, "log_every 0; each must be at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    kind: type, fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        kind(**fields)
+    assert message in str(caught.value)

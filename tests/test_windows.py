@@ -1,0 +1,117 @@
+"""Window rules: which pieces of the training histories are rows, by hand and against loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research.data.splits import Ranges
+from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.errors import InputError
+from research.objectives.cloze import MaskItems
+from research.objectives.next_item import NextItemShift
+from tests.synthetic import batch_of, catalogue_of, ends, flat
+
+Rows = list[tuple[int, int, int]]
+
+
+def training_of(lengths: list[int], gap: int = 3) -> Ranges:
+    """One range a user, with held-out items (the gap) between them."""
+    starts = ends([range(length + gap) for length in lengths])[:-1]
+    return Ranges(flat([range(len(lengths))]), starts, starts + flat([lengths]))
+
+
+def listed(rows: Ranges) -> Rows:
+    return list(zip(rows.users.tolist(), rows.starts.tolist(), rows.stops.tolist(), strict=True))
+
+
+def test_last_items_keeps_the_newest_L_plus_one() -> None:
+    rows = LastItems().windows(training_of([2, 3, 5]), 2)
+    assert listed(rows) == [(0, 0, 2), (1, 5, 8), (2, 13, 16)]
+
+
+def test_every_prefix_of_the_newest_L_is_a_row() -> None:
+    rows = EveryPrefix().windows(training_of([1, 4]), 3)
+    # User 1 trains on items 4..7; the newest three are 5, 6, 7.
+    assert listed(rows) == [(0, 0, 1), (1, 5, 6), (1, 5, 7), (1, 5, 8)]
+
+
+@given(lengths=st.lists(st.integers(1, 12), max_size=6), length=st.integers(1, 8))
+def test_there_are_as_many_prefixes_as_in_the_authors_code(lengths: list[int], length: int) -> None:
+    # datasets.py of S3-Rec: cut to max_len, then one row for each i in range(len(input_ids)).
+    rows = EveryPrefix().windows(training_of(lengths), length)
+    twins = []
+    for user, start, stop in listed(training_of(lengths)):
+        kept = list(range(start, stop))[-length:]
+        twins += [(user, kept[0], kept[place] + 1) for place in range(len(kept))]
+    assert listed(rows) == twins
+
+
+def test_sliding_windows_step_back_from_the_newest() -> None:
+    rows = Sliding(stride=2).windows(training_of([3, 8]), 3)
+    # User 1 trains on 6..13: windows of four, two apart, the oldest from the first item.
+    assert listed(rows) == [(0, 0, 3), (1, 10, 14), (1, 8, 12), (1, 6, 10)]
+
+
+def test_the_oldest_sliding_window_is_moved_to_begin_at_the_first_item() -> None:
+    assert listed(Sliding(stride=3).windows(training_of([6]), 3)) == [(0, 2, 6), (0, 0, 4)]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    length=st.integers(1, 8),
+    data=st.data(),
+)
+def test_sliding_windows_cover_every_interaction_in_full_windows(
+    lengths: list[int], length: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, length))
+    training = training_of(lengths)
+    rows = listed(Sliding(stride=stride).windows(training, length))
+    for user, start, stop in listed(training):
+        mine = [(begin, end) for owner, begin, end in rows if owner == user]
+        covered = {place for begin, end in mine for place in range(begin, end)}
+        assert covered == set(range(start, stop))
+        assert all(end - begin == min(length + 1, stop - start) for begin, end in mine)
+        assert mine[0][1] == stop
+        assert len(set(mine)) == len(mine)
+
+
+def seen_by(corruption: MaskItems | NextItemShift, size: int, length: int, stride: int) -> set[int]:
+    """Places of a history of `size` that are an input or a target in some sliding window."""
+    rows = Sliding(stride=stride).windows(training_of([size]), length)
+    windows = [list(range(start, stop)) for _, start, stop in listed(rows)]
+    catalogue = catalogue_of([range(size)], size)
+    view = corruption.view(batch_of(windows, length=length), catalogue)
+    return set(torch.cat([view.packed.items_T, view.targets_P]).tolist())
+
+
+@pytest.mark.parametrize("size", range(2, 15))
+def test_next_item_sees_every_interaction_of_sliding_windows(size: int) -> None:
+    assert seen_by(NextItemShift(), size, 4, 2) == set(range(size))
+
+
+@pytest.mark.parametrize("size", range(1, 5))
+def test_cloze_sees_every_interaction_of_a_short_history(size: int) -> None:
+    assert seen_by(MaskItems(keep_share=1.0), size, 4, 2) == set(range(size))
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="the oldest window holds L + 1 items and a bidirectional view reads its newest L, so "
+    "that the first item of every longer history is never seen; BERT4Rec's windows hold L",
+)
+@pytest.mark.parametrize("size", range(5, 15))
+def test_cloze_sees_every_interaction_of_sliding_windows(size: int) -> None:
+    assert seen_by(MaskItems(keep_share=1.0), size, 4, 2) == set(range(size))
+
+
+@pytest.mark.parametrize("stride", [0, 5, -1])
+def test_a_stride_that_would_skip_items_is_refused(stride: int) -> None:
+    with pytest.raises(InputError) as caught:
+        Sliding(stride=stride).windows(training_of([3]), 4)
+    assert f"windows.stride is {stride}; it must be from 1 to encoder.length (4)" in str(
+        caught.value
+    )
