@@ -7,6 +7,7 @@ Only what a verb needs is imported, so `--help` answers at once. Exit codes: 0 d
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -53,9 +54,7 @@ def study_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, help="use seeds 0..N-1 instead of the study's")
     parser.add_argument("--cells", nargs="+", metavar="CELL", help="only these cells")
     parser.add_argument("--corpora", nargs="+", metavar="CORPUS", help="instead of the study's")
-    known, rest = parse_first(parser, arguments)
-    if rest:
-        parser.error(f"unknown arguments: {' '.join(rest)}")
+    known = parser.parse_args(list(arguments))
     from research.commands import study
 
     return study(known)
@@ -169,6 +168,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sixfold {given[0]}: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
+        print(f"sixfold {given[0]}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has seen enough; the interpreter must not flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
         print(f"sixfold {given[0]}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

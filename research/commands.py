@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.packed import Packed
 from research.run import RunConfig, RunOptions, execute, load_run, make_accelerator, open_corpus
-from research.show import show
-from research.study import Study, print_tables, run_study, wide_console
+from research.show import plain_console, show, wide_console
+from research.study import Study, print_tables, run_folder, run_study
 
 
 def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:
@@ -47,7 +48,7 @@ def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
         if known.cell is None and changed != config:
             cell += f"-{hash_of(changed)[:6]}"
         corpus = open_corpus(given.corpus, known.data_root)
-        folder = Path(known.runs) / known.study / corpus.name / cell / str(given.seed)
+        folder = run_folder(Path(known.runs), known.study, corpus, cell, given.seed)
     options = RunOptions(data_root=known.data_root, quiet=known.quiet)
     execute(given, folder, options=options, accelerator=accelerator)
     return show(str(folder)) if accelerator.is_main_process else 0
@@ -57,6 +58,8 @@ def study(known: argparse.Namespace) -> int:
     """A study and its tables."""
     chosen = found(known.target, Study)
     if known.seeds is not None:
+        if known.seeds < 1:
+            raise InputError(f"--seeds is {known.seeds}; it must be at least 1")
         chosen = replace(chosen, seeds=tuple(range(known.seeds)))
     if known.cells:
         unknown = [name for name in known.cells if name not in chosen.cells]
@@ -89,14 +92,16 @@ def evaluate(known: argparse.Namespace) -> int:
         asked = replace(asked, exclude_seen=False)
     bench = replace(bench, config=replace(bench.config, evaluation=asked))
     seen = "excluded" if asked.exclude_seen else "kept"
-    table = Table(title=f"{known.run}: {known.part} of {bench.corpus.name}, seen items {seen}")
-    table.add_column("candidates")
-    for name in asked.metrics:
-        table.add_column(name, justify="right")
+    table = Table("metric")
+    figures = []
     for name, ranks in bench.tables(ranker, known.part).items():
-        values = metrics(ranks, asked.metrics).values()
-        table.add_row(name, *(f"{value:.4f}" for value in values))
-    wide_console().print(table)
+        table.add_column(name, justify="right")
+        figures.append(metrics(ranks, asked.metrics))
+    for name in dict.fromkeys(asked.metrics):
+        table.add_row(name, *(f"{values[name]:.4f}" for values in figures))
+    console = wide_console()
+    console.print(f"{known.run}: {known.part} of {bench.corpus.name}, seen items {seen}")
+    console.print(table)
     return 0
 
 
@@ -114,14 +119,16 @@ def recommend(known: argparse.Namespace) -> int:
     if not known.keep_seen:
         scores_V[history] = -torch.inf
     best = torch.topk(scores_V, min(known.k, corpus.num_items))
-    table = Table(title=f"after {', '.join(titled(corpus, item) for item in history)}")
+    table = Table()
     for name in ("rank", "item", "title", "score"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for rank, (score, item) in enumerate(zip(best.values.tolist(), best.indices.tolist()), 1):
         if score > -float("inf"):
             title = "" if corpus.item_titles is None else corpus.item_titles[item]
             table.add_row(str(rank), corpus.item_names[item], title, f"{score:.3f}")
-    wide_console().print(table)
+    console = plain_console()
+    console.print(f"after {', '.join(titled(corpus, item) for item in history)}")
+    console.print(table)
     return 0
 
 
@@ -152,9 +159,16 @@ def found(target: str, kind: type[Wanted]) -> Wanted:
             "package.module.function or module:function"
         )
     value = vars(module).get(attribute)
-    names = {name for name, each in vars(module).items() if makes(each, kind)}
     if value is None:
-        raise InputError(f"{module.__name__} has no {attribute!r}{near(attribute, names)}")
+        names = {name for name, each in vars(module).items() if makes(each, kind)}
+        said = f"{target} is a module" if module.__name__ == target else ""
+        said = said or f"{module.__name__} has no {attribute!r}"
+        hint = near(attribute, names) if names else f"; nothing in it gives a {kind.__name__}"
+        raise InputError(said + hint)
+    if (needed := arguments_of(value)) and not isinstance(value, kind):
+        raise InputError(
+            f"{target} needs arguments ({', '.join(needed)}); name a function that needs none"
+        )
     made = value() if callable(value) and not isinstance(value, kind) else value
     if not isinstance(made, kind):
         raise InputError(f"{target} gives a {type(made).__name__}, not a {kind.__name__}")
@@ -164,13 +178,31 @@ def found(target: str, kind: type[Wanted]) -> Wanted:
 def makes(value: object, kind: type) -> bool:
     """Whether a module's entry is of a kind or a function annotated to return it."""
     hints = getattr(value, "__annotations__", {})
-    return isinstance(value, kind) or hints.get("return") in (kind, kind.__name__)
+    returns = hints.get("return") in (kind, kind.__name__) and not arguments_of(value)
+    return isinstance(value, kind) or returns
+
+
+def arguments_of(value: object) -> list[str]:
+    """Names of the arguments without which a function cannot be called."""
+    if not callable(value):
+        return []
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except ValueError:
+        # Some built-in types tell no signature.
+        return []
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        each.name for each in parameters if each.default is each.empty and each.kind not in free
+    ]
 
 
 def imported(name: str) -> ModuleType | None:
     """A module, or None when no such module exists; errors inside it are its own."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        return None
     try:
-        return importlib.import_module(name) if name else None
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
@@ -185,7 +217,7 @@ def started(known: argparse.Namespace) -> Accelerator:
         torch.set_num_threads(known.threads)
     accelerator = make_accelerator()
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    wanted = known.expect_world or launched
+    wanted = launched if known.expect_world is None else known.expect_world
     if accelerator.num_processes != wanted:
         raise InputError(
             f"{wanted} processes are wanted but this one sees {accelerator.num_processes}; launch "

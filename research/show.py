@@ -15,6 +15,8 @@ from research.errors import InputError
 from research.tracking import RunFolder
 
 Nested = Mapping[str, object]
+# Wider than any table of ours.
+WIDE = 1000
 
 
 def show(path: str) -> int:
@@ -32,11 +34,12 @@ def show(path: str) -> int:
 
 
 def show_corpus(corpus: Corpus) -> None:
-    """Sizes, filters, ties, fingerprint."""
+    """Sizes, filters, ties, fingerprint; `InputError` when an array was changed."""
+    corpus.verify()
     lengths = np.diff(corpus.offsets)
     table = Table(title=f"corpus {corpus.name}", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
     rows: dict[str, object] = {
         "users": f"{corpus.num_users:,}",
         "items": f"{corpus.num_items:,}",
@@ -50,12 +53,21 @@ def show_corpus(corpus: Corpus) -> None:
     }
     rows |= flattened(cast(Nested, corpus.manifest["report"]))
     for name, value in rows.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+        table.add_row(name, text_of(value))
+    plain_console().print(table)
 
 
 def show_run(folder: Path) -> None:
-    """Status, figures, cost."""
+    """Status, figures, cost; `InputError` when the folder's files are not those of a run."""
+    try:
+        _show_run(folder)
+    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder}: summary.json or metrics.jsonl is damaged or of another program ({error!r})"
+        ) from error
+
+
+def _show_run(folder: Path) -> None:
     reader = RunFolder(folder, writes=False)
     summary = reader.read("summary.json")
     if summary is None:
@@ -63,23 +75,49 @@ def show_run(folder: Path) -> None:
         state = f"{lines[-1]['stage']}, step {lines[-1]['step']}" if lines else "not begun"
         print(f"{folder}: not finished ({state}); the command that began it continues it")
         return
-    table = Table(title=str(folder))
+    table = Table()
     test = cast(Mapping[str, Mapping[str, float]], summary["test"])
     val = cast(Mapping[str, float], summary["val"])
-    columns = list(next(iter(test.values())))
-    table.add_column("part")
-    table.add_column("candidates")
-    for name in columns:
-        table.add_column(name, justify="right")
-    table.add_row("validation", "full", *(f"{val[name]:.4f}" for name in columns))
-    for candidates, values in test.items():
-        table.add_row("test", candidates, *(f"{values[name]:.4f}" for name in columns))
-    console = Console()
+    # A split may hold nothing out for validation.
+    figures = {"validation, full": val} if val else {}
+    figures |= {f"test, {candidates}": values for candidates, values in test.items()}
+    table.add_column("metric")
+    for part in figures:
+        table.add_column(part, justify="right")
+    for name in next(iter(test.values())):
+        table.add_row(name, *(f"{values[name]:.4f}" for values in figures.values()))
+    console = wide_console()
+    # Not as the table's title, which would break the path into lines.
+    console.print(str(folder))
     console.print(table)
     facts = flattened({name: summary[name] for name in ("best", "cost", "users", "missed_share")})
     facts["fingerprint"] = str(summary["fingerprint"])[:16]
     for name, value in facts.items():
-        console.print(f"{name}: {value}", markup=False, highlight=False)
+        console.print(f"{name}: {value}")
+
+
+def plain_console() -> Console:
+    """A console that takes text as it stands; without a terminal to fit it is as wide as needed."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
+
+
+def wide_console() -> Console:
+    """As `plain_console`, but a narrow terminal wraps a table's lines rather than lose figures."""
+    console = plain_console()
+    console.width = WIDE
+    return console
+
+
+def text_of(value: object) -> str:
+    """A value as a person reads it: a list has a line an entry."""
+    if isinstance(value, list):
+        return "\n".join(text_of(each) for each in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {text_of(each)}" for name, each in value.items())
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def flattened(values: Nested, prefix: str = "") -> dict[str, object]:

@@ -12,14 +12,16 @@ from typing import cast
 
 import numpy as np
 from accelerate import Accelerator
-from rich.console import Console
+from rich import box
 from rich.table import Table
 
+from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.compare import paired_difference
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankTable
 from research.run import RunConfig, RunOptions, execute, open_corpus
+from research.show import wide_console
 
 Summary = Mapping[str, object]
 
@@ -47,6 +49,10 @@ class Study:
         if self.base not in self.cells:
             raise InputError(
                 f"study {self.name}: base is {self.base!r}; cells: {', '.join(self.cells)}"
+            )
+        if not (self.corpora and self.seeds and self.metrics):
+            raise InputError(
+                f"study {self.name}: corpora, seeds and metrics need at least one entry each"
             )
         for name in self.metrics:
             parse(name)
@@ -86,14 +92,17 @@ def run_study(
             # Counting rankers draw nothing, so one seed says all.
             for seed in study.seeds if config.stages else study.seeds[:1]:
                 evaluation = config.evaluation
-                missing = [each for each in study.metrics if each not in evaluation.metrics]
                 config_of_seed = replace(
                     config,
                     corpus=corpus_name,
                     seed=seed,
-                    evaluation=replace(evaluation, metrics=(*evaluation.metrics, *missing)),
+                    evaluation=replace(
+                        evaluation,
+                        metrics=tuple(dict.fromkeys((*evaluation.metrics, *study.metrics))),
+                        candidates=tuple(dict.fromkeys((*evaluation.candidates, "full"))),
+                    ),
                 )
-                folder = out / study.name / corpus.name / cell / str(seed)
+                folder = run_folder(out, study.name, corpus, cell, seed)
                 if accelerator.is_main_process and not options.quiet:
                     print(f"— {corpus.name} / {cell} / seed {seed}", flush=True)
                 summary = execute(config_of_seed, folder, options=options, accelerator=accelerator)
@@ -101,15 +110,34 @@ def run_study(
     return results
 
 
+def run_folder(out: Path, study: str, corpus: Corpus, cell: str, seed: int) -> Path:
+    """Where a run's folder lies; `InputError` for a name that would lead elsewhere.
+
+    A corpus may come from a stranger, and so may its name.
+    """
+    for what, name in (("study", study), ("corpus", corpus.name), ("cell", cell)):
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise InputError(f"{what} is named {name!r}, which cannot be the name of a folder")
+    return out / study / corpus.name / cell / str(seed)
+
+
 def print_tables(study: Study, results: Mapping[str, Sequence[Finished]]) -> None:
     """One table a corpus: means over seeds, and the paired difference to the base cell."""
     console = wide_console()
     compared = study.metrics[min(1, len(study.metrics) - 1)]
     for corpus, runs in results.items():
-        table = Table(title=f"{study.question}\n{corpus}, test, full ranking, seen items excluded")
+        seen = cast(Mapping[str, str], runs[0].summary["protocol"])["seen"]
+        # Four cells and three metrics fit into a terminal of 80 columns.
+        table = Table(
+            title=f"{study.question}\n{corpus}, test, full ranking, seen items {seen}",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+        )
         table.add_column("cell", no_wrap=True)
-        versus = f"{compared.upper()} vs {study.base} (2 s.e.)"
-        for name in (*map(str.upper, study.metrics), versus, "seconds", "parameters", "seeds"):
+        versus = f"{compared.upper()} vs\n{study.base}\n(2 s.e.)"
+        for name in (*map(str.upper, study.metrics), versus, "time\n(s)", "parameters", "seeds"):
             table.add_column(name, justify="right", no_wrap=True)
         base = [run for run in runs if run.cell == study.base]
         for cell in study.cells:
@@ -124,13 +152,7 @@ def print_tables(study: Study, results: Mapping[str, Sequence[Finished]]) -> Non
             )
         console.print(table)
         first = runs[0].folder.parent.parent
-        console.print(f"run folders: {first}/CELL/SEED", markup=False, highlight=False)
-
-
-def wide_console() -> Console:
-    """A console that does not squeeze a table where there is no terminal to fit."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+        console.print(f"run folders: {first}/CELL/SEED")
 
 
 def difference(own: Sequence[Finished], base: Sequence[Finished], metric: str) -> str:
@@ -141,4 +163,4 @@ def difference(own: Sequence[Finished], base: Sequence[Finished], metric: str) -
     ]
     mean = np.mean([pair[0] for pair in pairs])
     error = np.mean([pair[1] for pair in pairs])
-    return f"{mean:+.4f} ± {2 * error:.4f}"
+    return f"{mean:+.4f} ±{2 * error:.4f}"

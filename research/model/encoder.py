@@ -79,8 +79,9 @@ class EncoderConfig:
             probability = getattr(self, f"{name}_dropout")
             if not 0.0 <= probability < 1.0:
                 raise InputError(f"encoder.{name}_dropout is {probability}; it must be in [0, 1)")
-        if self.segments < 0:
-            raise InputError(f"encoder.segments is {self.segments}; it must be 0 or more")
+        for name in ("segments", "norm_eps", "init_std"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"encoder.{name} is {getattr(self, name)}; it must be 0 or more")
 
 
 class Block(nn.Module):

@@ -65,6 +65,12 @@ class OptimiserConfig:
     def __post_init__(self) -> None:
         if not self.lr > 0.0:
             raise InputError(f"optimiser.lr is {self.lr}; it must be above 0")
+        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if not 0.0 <= value < 1.0:
+                raise InputError(f"optimiser.{name} is {value}; it must be in [0, 1)")
+        for name, value in (("eps", self.eps), ("weight_decay", self.weight_decay)):
+            if not value >= 0.0:
+                raise InputError(f"optimiser.{name} is {value}; it must be 0 or more")
         if self.clip_norm is not None and not self.clip_norm > 0.0:
             raise InputError(
                 f"optimiser.clip_norm is {self.clip_norm}; it must be above 0, or None"
