@@ -7,13 +7,14 @@ Klenitskiy and Vasilev 2023 (SASRec+), Petrov and Macdonald 2023 (gSASRec).
 from __future__ import annotations
 
 from research.data.loader import BatchConfig
+from research.data.negatives import NegativesConfig
 from research.model.encoder import EncoderConfig
 from research.objectives.head import HeadConfig
 from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralisedBCE
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.loop import StageConfig, ValidationConfig
 from research.training.optim import OptimiserConfig
+from research.training.stage import StageConfig, ValidationConfig
 
 
 def original() -> RunConfig:
@@ -24,6 +25,7 @@ def original() -> RunConfig:
     BCE with one negative outside the training items; users drawn with replacement.
     """
     return RunConfig(
+        corpus="ml-1m",
         encoder=EncoderConfig(
             length=200,
             width=50,
@@ -115,7 +117,10 @@ def plus() -> RunConfig:
 
 
 def gsasrec() -> RunConfig:
-    """gSASRec on ML-1M: 256 negatives a token, gBCE with t = 0.75, an output table of its own."""
+    """gSASRec on ML-1M: 256 negatives a token, gBCE with t = 0.75, an output table of its own.
+
+    As in its authors' code, negatives are drawn from all items and positives are not rejected.
+    """
     return RunConfig(
         corpus="ml-1m",
         encoder=EncoderConfig(
@@ -140,7 +145,11 @@ def gsasrec() -> RunConfig:
             StageConfig(
                 objectives={
                     "next": NextItemConfig(
-                        loss=GeneralisedBCE(number=256, calibration=0.75),
+                        loss=GeneralisedBCE(
+                            number=256,
+                            calibration=0.75,
+                            negatives=NegativesConfig(exclude="nothing"),
+                        ),
                         head=HeadConfig(table="own"),
                     )
                 },

@@ -35,9 +35,10 @@ from research.evaluation.candidates import AllItems
 from research.model.encoder import Encoder
 from research.model.softmax import softmax_loss
 from research.objectives.cloze import ClozeConfig, MaskItems
-from research.run import RunConfig, Workbench, ranking_objective
+from research.run import RunConfig
 from research.training.optim import build_optimiser
 from research.training.pretrainer import TrainedRanker
+from research.workbench import Workbench, ranking_objective
 
 BEAUTY = Path("data/corpora/Beauty")
 ML_1M = Path("data/corpora/ml-1m-sas")

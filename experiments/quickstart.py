@@ -13,47 +13,47 @@ from baselines.popularity import popularity
 from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
 from research.data.loader import BatchConfig
+from research.data.windows import Sliding
+from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.study import Study
-from research.training.loop import ValidationConfig
+from research.training.stage import ValidationConfig
 
 
-def sized(config: RunConfig, epochs: int, dropout: float) -> RunConfig:
-    """A baseline at ML-100K's size: length 100, batches of 64 rows, a short schedule."""
+def sized(
+    config: RunConfig, key: str, objective: ObjectiveConfig, epochs: int, dropout: float
+) -> RunConfig:
+    """A baseline at ML-100K's size: windows of 50 items that slide by 25 over whole histories."""
     stage = replace(
         config.stages[0],
+        objectives={key: objective},
+        windows=Sliding(stride=25),
         batches=BatchConfig(sequences_per_batch=64),
         epochs=epochs,
-        validation=ValidationConfig(metric="ndcg@10", every_epochs=5, patience=6),
+        validation=ValidationConfig(metric="ndcg@10", every_epochs=epochs // 10, patience=4),
     )
     encoder = replace(
         config.encoder,
-        length=100,
         embedding_dropout=dropout,
         hidden_dropout=dropout,
-        attention_dropout=dropout,
+        attention_dropout=0.0,
     )
     return replace(config, encoder=encoder, stages=(stage,))
 
 
-def bert4rec() -> RunConfig:
-    """Cloze with the last item masked in half of the rows."""
-    config = sized(cloze(), 150, 0.2)
-    objectives = {"cloze": ClozeConfig(corruption=MaskItems(rate=0.3, mask_last_share=0.5))}
-    return replace(config, stages=(replace(config.stages[0], objectives=objectives),))
-
-
 def study() -> Study:
     """Popularity, transitions, SASRec, BERT4Rec."""
+    masks = ClozeConfig(corruption=MaskItems(rate=0.3, mask_last_share=0.5))
     return Study(
         name="quickstart",
         question="Do SASRec and BERT4Rec beat counting?",
         cells={
             "popularity": popularity(),
             "transitions": transitions(),
-            "sasrec": sized(full_softmax(), 60, 0.3),
-            "bert4rec": bert4rec(),
+            "sasrec": sized(full_softmax(), "next", NextItemConfig(), 30, 0.3),
+            "bert4rec": sized(cloze(), "cloze", masks, 60, 0.2),
         },
         base="popularity",
         corpora=("ml-100k",),

@@ -23,8 +23,9 @@ from research.data.prepare import PrepareConfig
 from research.data.prepare import prepare as prepare_corpus
 from research.errors import InputError
 from research.evaluation.metrics import metrics
+from research.execute import RunOptions, execute, load_run, make_accelerator
 from research.packed import Packed
-from research.run import RunConfig, RunOptions, execute, load_run, make_accelerator, open_corpus
+from research.run import RunConfig, open_corpus
 from research.show import plain_console, show, wide_console
 from research.study import Study, print_tables, run_folder, run_study
 

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import importlib
+import inspect
 import json
 import math
 import re
@@ -24,6 +25,8 @@ from research.errors import InputError
 Config = TypeVar("Config")
 PACKAGES = ("research", "baselines")
 _CLASS = "class"
+# Whole numbers below this are floats without rounding.
+_EXACT = 1 << 53
 _THAWED = types.SimpleNamespace(frozen=False)
 
 
@@ -74,13 +77,15 @@ def _read(value: Any, packages: Sequence[str], path: str) -> Any:
         if name not in names:
             raise InputError(f"{path}: {kind.__name__} has no field {name!r}{near(name, names)}")
         fields[name] = _read(part, packages, f"{path}.{name}")
-        if isinstance(fields[name], int) and _fits(float(0), hints[name]):
-            if not isinstance(fields[name], bool) and not _fits(fields[name], hints[name]):
-                fields[name] = float(fields[name])
-        if not _fits(fields[name], hints[name]):
+        if isinstance(fields[name], int) and fits(float(0), hints[name]):
+            if not isinstance(fields[name], bool) and not fits(fields[name], hints[name]):
+                fields[name] = float(fields[name]) if abs(fields[name]) < _EXACT else math.inf
+        if not fits(fields[name], hints[name]):
             raise InputError(f"{path}.{name} is {part!r}; allowed: {hints[name]}")
     try:
         return kind(**fields)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except TypeError as error:
         raise InputError(f"{path}: {kind.__name__} cannot be made: {error}") from error
 
@@ -104,20 +109,20 @@ def _config_class(name: object, packages: Sequence[str], path: str) -> type:
     return kind
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, each) for each in get_args(hint))
+        return any(fits(value, each) for each in get_args(hint))
     if origin is Literal:
         return value in get_args(hint)
     if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(part, get_args(hint)[0]) for part in value)
+        return isinstance(value, tuple) and all(fits(part, get_args(hint)[0]) for part in value)
     if origin in (Mapping, dict) or (isinstance(origin, type) and issubclass(origin, Mapping)):
         part_hint = get_args(hint)[1]
-        return isinstance(value, Mapping) and all(_fits(p, part_hint) for p in value.values())
+        return isinstance(value, Mapping) and all(fits(p, part_hint) for p in value.values())
     if hint is float:
-        return isinstance(value, float) and not math.isnan(value)
+        return isinstance(value, float) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
@@ -134,16 +139,88 @@ def near(name: str, names: Sequence[str] | set[str]) -> str:
 def override(config: Config, arguments: Sequence[str], *, program: str = "run") -> Config:
     """The config with fields replaced by `--a.b 1`, `--a.b=1` or `a.b=1`.
 
-    An unknown name or a value of the wrong type ends the program with status 2 and a message that
-    suggests near names; `--help` prints every field with its type, default and meaning.
+    `None` replaces a part that may be absent. An unknown name or a value of the wrong type ends the
+    program with status 2 and a message that suggests near names; `--help` prints every field with
+    its type, default and meaning.
     """
     import tyro
 
+    config, given = _without_parts(config, _spelled(arguments))
+    config, given = _with_abstract_parts(config, given, program)
     plain = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
-    given: list[str] = []
-    for argument in arguments:
-        dotted = re.fullmatch(r"[A-Za-z_][\w.-]*=.*", argument, flags=re.DOTALL)
-        given.append(f"--{argument}" if dotted and not argument.startswith("-") else argument)
     return tyro.cli(
         type(config), prog=program, default=config, args=given, config=plain, use_underscores=True
     )
+
+
+def _spelled(arguments: Sequence[str]) -> list[str]:
+    """Every `a.b=1` and `--a.b=1` as the two words `--a.b` and `1`."""
+    given: list[str] = []
+    for argument in arguments:
+        assigned = re.fullmatch(r"(?:--)?([A-Za-z_][\w.-]*)=(.*)", argument, flags=re.DOTALL)
+        given += [f"--{assigned[1]}", assigned[2]] if assigned else [argument]
+    return given
+
+
+def _without_parts(config: Config, given: list[str]) -> tuple[Config, list[str]]:
+    """Carry out `--a.b None` where a config stands now; the other words are left."""
+    left = list(given)
+    for place in range(len(given) - 1, 0, -1):
+        if given[place] != "None" or not given[place - 1].startswith("--"):
+            continue
+        path = given[place - 1][2:].replace("-", "_").split(".")
+        if dataclasses.is_dataclass(_part(config, path)) and _may_lack(config, path):
+            config = _replaced(config, path, None)
+            del left[place - 1 : place + 1]
+    return config, left
+
+
+def _part(value: Any, path: Sequence[str]) -> Any:
+    """What a dotted path leads to; None when it leads nowhere."""
+    for name in path:
+        if isinstance(value, Mapping):
+            value = value.get(name)
+        elif isinstance(value, tuple):
+            value = value[int(name)] if name.isdecimal() and int(name) < len(value) else None
+        else:
+            value = vars(value).get(name) if dataclasses.is_dataclass(value) else None
+    return value
+
+
+def _may_lack(config: Any, path: Sequence[str]) -> bool:
+    """Whether None may stand at the end of a path."""
+    owner = type(_part(config, path[:-1]))
+    return dataclasses.is_dataclass(owner) and fits(None, get_type_hints(owner)[path[-1]])
+
+
+def _replaced(value: Any, path: Sequence[str], new: Any) -> Any:
+    """A copy of nested configs in which the end of a path is replaced."""
+    if not path:
+        return new
+    inner = _replaced(_part(value, path[:1]), path[1:], new)
+    if isinstance(value, Mapping):
+        return {**value, path[0]: inner}
+    if isinstance(value, tuple):
+        place = int(path[0])
+        return (*value[:place], inner, *value[place + 1 :])
+    return dataclasses.replace(value, **{path[0]: inner})
+
+
+def _with_abstract_parts(
+    config: Config, given: list[str], program: str
+) -> tuple[Config, list[str]]:
+    """Override parts whose annotation is abstract or absent, which tyro would hold fixed."""
+    hints = get_type_hints(type(config))
+    for name, hint in hints.items():
+        part = getattr(config, name)
+        if part is None or not any(inspect.isabstract(each) for each in get_args(hint)):
+            continue
+        own = [place for place, word in enumerate(given) if word.startswith(f"--{name}.")]
+        words = [each for place in own for each in given[place : place + 2]]
+        words[::2] = [f"--{word[len(name) + 3 :]}" for word in words[::2]]
+        if words:
+            part = override(part, words, program=f"{program} {name}")
+            config = _replaced(config, [name], part)
+        kept = {place + after for place in own for after in (0, 1)}
+        given = [word for place, word in enumerate(given) if place not in kept]
+    return config, given

@@ -11,7 +11,7 @@ tokens, C slots of a padded layout.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -129,7 +129,9 @@ class Packed:
             return self
         kept_T = self.ages_T < length
         offsets = torch.cat([self.offsets[:1], self.lengths_S.clamp(max=length).cumsum(0)])
-        return Packed.of(self.items_T[kept_T], offsets, length)
+        newest = Packed.of(self.items_T[kept_T], offsets, length)
+        segments_T = None if self.segments_T is None else self.segments_T[kept_T]
+        return replace(newest, segments_T=segments_T)
 
     def to(self, device: torch.device) -> Packed:
         """The same batch on another device."""

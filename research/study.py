@@ -20,7 +20,8 @@ from research.errors import InputError
 from research.evaluation.compare import paired_difference
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankTable
-from research.run import RunConfig, RunOptions, execute, open_corpus
+from research.execute import RunOptions, execute
+from research.run import RunConfig, open_corpus
 from research.show import wide_console
 
 Summary = Mapping[str, object]

@@ -35,8 +35,8 @@ def read_json(path: Path) -> dict[str, object]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; is {path.parent} a run folder?") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error!s:.100})") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds {type(value).__name__}, not an object")
     return cast(dict[str, object], value)

@@ -16,9 +16,10 @@ from research.objectives.cloze import ClozeConfig, MaskItems
 from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.next_item import NextItemConfig
 from research.tracking import RunFolder
-from research.training.loop import StageConfig, StageState, ValidationConfig, train
+from research.training.loop import train
 from research.training.optim import OptimiserConfig, ScheduleConfig
 from research.training.pretrainer import Pretrainer
+from research.training.stage import StageConfig, StageState, ValidationConfig
 
 ENCODER = EncoderConfig(length=6, width=8, layers=1, heads=2, feed_forward=8)
 # Everything that could forget where it was: masks, negatives, dropout, warm-up, moments.

@@ -14,7 +14,7 @@ from research.objectives.cloze import ClozeConfig, MaskItems
 from research.objectives.item_losses import SampledSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.loop import StageConfig
+from research.training.stage import StageConfig
 
 TWO_STAGES = RunConfig(
     split=GlobalTemporal(test_share=0.2),

@@ -15,7 +15,7 @@ from research.objectives.head import HeadConfig
 from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralisedBCE
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.loop import StageConfig
+from research.training.stage import StageConfig
 
 
 def assert_fields(config: object, **expected: object) -> None:

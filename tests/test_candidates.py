@@ -11,8 +11,9 @@ from research.data.corpus import Corpus
 from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, training_counts
 from research.errors import InputError
 from research.evaluation.candidates import count_true, from_file, sampled
-from research.run import EvaluationConfig, RunConfig, Workbench
-from tests.reference_ranks import corpus_of
+from research.run import EvaluationConfig, RunConfig
+from research.workbench import Workbench
+from tests.reference_ranks import corpus_of, written
 
 
 def ones(corpus: Corpus) -> torch.Tensor:
@@ -82,15 +83,18 @@ def test_sampled_negatives_differ_between_users_of_one_history() -> None:
     assert len({tuple(sorted(row)) for row in rows}) == 50
 
 
-def test_sampled_negatives_differ_between_validation_and_test_of_a_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    corpus = corpus_of([[0, 1, 2, 3]] * 5, 40)
-    monkeypatch.setattr("research.run.open_corpus", lambda name, data_root: corpus)
+def bench_of(corpus: Corpus, folder: Path, candidates: str) -> Workbench:
+    """The workbench of a counting run on this corpus, written to `folder`."""
     config = RunConfig(
-        ranker=PopularityConfig(), evaluation=EvaluationConfig(candidates=("uniform-8",))
+        corpus=str(written(corpus, folder).folder),
+        ranker=PopularityConfig(),
+        evaluation=EvaluationConfig(candidates=(candidates,)),
     )
-    bench = Workbench.of(config, "data")
+    return Workbench.of(config, "data")
+
+
+def test_sampled_negatives_differ_between_validation_and_test_of_a_run(tmp_path: Path) -> None:
+    bench = bench_of(corpus_of([[0, 1, 2, 3]] * 5, 40), tmp_path / "corpus", "uniform-8")
     # The very same questions under both names.
     asked = bench.split.test
     (validation,) = bench.candidate_sets(asked, "validation")
@@ -139,16 +143,11 @@ def test_draws_follow_the_weights(kind: str) -> None:
         assert abs(drawn.count(item) - sum(chances)) < 5 * deviation
 
 
-def test_popularity_negatives_know_training_counts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_popularity_negatives_know_training_counts_only(tmp_path: Path) -> None:
     # Items 8 and 9 are the most popular of all, but stand only in held-out places.
     histories = [[user % 8, (user + 1) % 8, 8, 9] for user in range(30)]
     histories += [[user % 8, (user + 1) % 8, (user + 2) % 8, (user + 3) % 8] for user in range(8)]
-    corpus = corpus_of(histories, 10)
-    monkeypatch.setattr("research.run.open_corpus", lambda name, data_root: corpus)
-    config = RunConfig(
-        ranker=PopularityConfig(), evaluation=EvaluationConfig(candidates=("popularity-4",))
-    )
-    bench = Workbench.of(config, "data")
+    bench = bench_of(corpus_of(histories, 10), tmp_path / "corpus", "popularity-4")
     (drawn,) = bench.candidate_sets(bench.split.test, "test")
     assert not torch.isin(drawn.negatives_QN, torch.tensor([8, 9])).any()  # type: ignore[attr-defined]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,9 @@ from research.errors import InputError
 from research.training import checkpoint
 from research.training.optim import OptimiserConfig, build_optimiser
 from tests.synthetic import scatter_parameters
+
+# The corpus that the checkpoints belong to.
+MARK = {"fingerprint": "abc"}
 
 
 def module_of(seed: int = 0, width: int = 3) -> nn.Module:
@@ -36,12 +40,16 @@ def weights_of(module: nn.Module) -> list[list[float]]:
 
 def test_weights_and_state_come_back_to_the_last_bit(tmp_path: Path) -> None:
     written, read = module_of(1), module_of(2)
-    checkpoint.save(tmp_path / "last", written, None, {"step": 7, "best": 0.1 + 0.2})
+    checkpoint.save(tmp_path / "last", written, None, {**MARK, "step": 7, "best": 0.1 + 0.2})
     checkpoint.load_weights(tmp_path / "last", read)
     assert weights_of(read) == weights_of(written)
-    assert checkpoint.read_state(tmp_path / "last") == {
-        "format": 1, "step": 7, "best": 0.30000000000000004,
+    state = checkpoint.read_state(tmp_path / "last", "abc")
+    sums = state.pop("sha256")
+    assert state == {
+        "format": 1, "fingerprint": "abc", "step": 7, "best": 0.30000000000000004,
     }  # fmt: skip
+    content = (tmp_path / "last" / "model.safetensors").read_bytes()
+    assert sums == {"model.safetensors": hashlib.sha256(content).hexdigest()}
 
 
 @pytest.mark.parametrize("method", ["adam", "adamw", "sgd"])
@@ -63,16 +71,18 @@ def test_an_optimiser_continues_as_if_nothing_had_happened(tmp_path: Path, metho
 
 def test_the_folder_holds_tensors_and_json_alone(tmp_path: Path) -> None:
     module = module_of()
-    checkpoint.save(tmp_path / "last", module, stepped(module, OptimiserConfig()), {"step": 1})
+    checkpoint.save(
+        tmp_path / "last", module, stepped(module, OptimiserConfig()), {**MARK, "step": 1}
+    )
     names = {path.name for path in (tmp_path / "last").iterdir()}
     assert names == {"model.safetensors", "optimiser.safetensors", "state.json"}
     assert {path.name for path in tmp_path.iterdir()} == {"last"}
 
 
 def test_a_second_checkpoint_replaces_the_first(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "last", module_of(1), None, {"step": 1})
-    checkpoint.save(tmp_path / "last", module_of(2), None, {"step": 2})
-    assert checkpoint.read_state(tmp_path / "last")["step"] == 2
+    checkpoint.save(tmp_path / "last", module_of(1), None, {**MARK, "step": 1})
+    checkpoint.save(tmp_path / "last", module_of(2), None, {**MARK, "step": 2})
+    assert checkpoint.read_state(tmp_path / "last", "abc")["step"] == 2
     assert {path.name for path in tmp_path.iterdir()} == {"last"}
 
 
@@ -80,7 +90,7 @@ def test_a_second_checkpoint_replaces_the_first(tmp_path: Path) -> None:
 def test_a_failure_while_writing_leaves_the_previous_one(
     tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint.save(tmp_path / "last", module_of(1), None, {"step": 1})
+    checkpoint.save(tmp_path / "last", module_of(1), None, {**MARK, "step": 1})
 
     def fail(*given: object) -> None:
         raise OSError("disk full")
@@ -88,7 +98,7 @@ def test_a_failure_while_writing_leaves_the_previous_one(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, broken, fail)
         with pytest.raises(OSError, match="disk full"):
-            checkpoint.save(tmp_path / "last", module_of(2), None, {"step": 2})
+            checkpoint.save(tmp_path / "last", module_of(2), None, {**MARK, "step": 2})
     read = module_of(3)
     checkpoint.load_weights(checkpoint.existing(tmp_path / "last"), read)
     assert weights_of(read) == weights_of(module_of(1))
@@ -99,7 +109,7 @@ def test_a_kill_between_the_two_renames_still_leaves_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "last"
-    checkpoint.save(folder, module_of(1), None, {"step": 1})
+    checkpoint.save(folder, module_of(1), None, {**MARK, "step": 1})
     rename = Path.rename
 
     def killed(path: Path, target: Path) -> Path:
@@ -110,13 +120,13 @@ def test_a_kill_between_the_two_renames_still_leaves_one(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.save(folder, module_of(2), None, {"step": 2})
+            checkpoint.save(folder, module_of(2), None, {**MARK, "step": 2})
     found = checkpoint.find(folder)
     assert found is not None
-    assert checkpoint.read_state(found)["step"] == 1
+    assert checkpoint.read_state(found, "abc")["step"] == 1
     # The next one is written over it, and only the new one remains.
-    checkpoint.save(folder, module_of(2), None, {"step": 2})
-    assert checkpoint.read_state(checkpoint.existing(folder))["step"] == 2
+    checkpoint.save(folder, module_of(2), None, {**MARK, "step": 2})
+    assert checkpoint.read_state(checkpoint.existing(folder), "abc")["step"] == 2
     assert {path.name for path in tmp_path.iterdir()} == {"last"}
 
 
@@ -152,18 +162,59 @@ def test_a_module_is_not_half_filled_when_weights_do_not_fit(tmp_path: Path) -> 
 def test_a_state_of_another_format_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(InputError, match="is not a checkpoint of format 1; it was written by"):
-        checkpoint.read_state(tmp_path)
+        checkpoint.read_state(tmp_path, "abc")
 
 
-def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text('{"format": 1')
+@pytest.mark.parametrize("text", ['{"format": 1', "[" * 100_000, '{"step": 1' + "0" * 5000 + "}"])
+def test_a_damaged_state_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
     with pytest.raises(InputError, match=r"state\.json is damaged .*; use another checkpoint"):
-        checkpoint.read_state(tmp_path)
+        checkpoint.read_state(tmp_path, "abc")
+
+
+def test_a_state_of_another_corpus_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "last", module_of(), None, MARK)
+    with pytest.raises(InputError, match="a corpus with fingerprint abc, not def; its item ids"):
+        checkpoint.read_state(tmp_path / "last", "def")
+    checkpoint.save(tmp_path / "last", module_of(), None, {})
+    with pytest.raises(InputError, match="a corpus with fingerprint None, not abc"):
+        checkpoint.read_state(tmp_path / "last", "abc")
+
+
+@pytest.mark.parametrize("name", ["model", "optimiser"])
+def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path, name: str) -> None:
+    module = module_of()
+    checkpoint.save(tmp_path / "last", module, stepped(module, OptimiserConfig()), MARK)
+    path = tmp_path / "last" / f"{name}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"{name}.safetensors is damaged .its checksum differs"):
+        checkpoint.read_state(tmp_path / "last", "abc")
+
+
+@pytest.mark.parametrize("sums", ["[]", "{}"])
+def test_a_state_without_checksums_is_refused(tmp_path: Path, sums: str) -> None:
+    checkpoint.save(tmp_path / "last", module_of(), None, MARK)
+    text = f'{{"format": 1, "fingerprint": "abc", "sha256": {sums}}}'
+    (tmp_path / "last" / "state.json").write_text(text)
+    with pytest.raises(InputError, match=r"is damaged \((sha256 is \[\]|its checksum differs)\)"):
+        checkpoint.read_state(tmp_path / "last", "abc")
+
+
+def test_an_optimiser_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    module, other = module_of(width=3), module_of(width=4)
+    checkpoint.save(tmp_path / "last", module, stepped(module, OptimiserConfig()), MARK)
+    with pytest.raises(InputError, match=r"optimiser\.safetensors does not fit this configuration"):
+        checkpoint.load_optimiser(tmp_path / "last", build_optimiser(OptimiserConfig(), other))
+    momentum = build_optimiser(OptimiserConfig(method="sgd"), module)
+    with pytest.raises(InputError, match=r"does not fit this configuration: \d\.(step|exp_avg)"):
+        checkpoint.load_optimiser(tmp_path / "last", momentum)
 
 
 def test_a_folder_without_a_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"state\.json is missing: .* is not a checkpoint"):
-        checkpoint.read_state(tmp_path)
+        checkpoint.read_state(tmp_path, "abc")
 
 
 @pytest.mark.parametrize("name", ["model", "optimiser"])
@@ -200,7 +251,7 @@ def test_a_value_that_json_cannot_hold_leaves_nothing_behind(tmp_path: Path) -> 
 
 
 def test_a_checkpoint_can_be_moved(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "last", module_of(1), None, {"step": 1})
+    checkpoint.save(tmp_path / "last", module_of(1), None, {**MARK, "step": 1})
     shutil.copytree(tmp_path / "last", tmp_path / "copy")
     read = module_of(2)
     checkpoint.load_weights(tmp_path / "copy", read)

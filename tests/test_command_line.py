@@ -15,11 +15,10 @@ import pytest
 import torch
 
 import research.__main__ as command_line
-import research.run as run_module
 from research.__main__ import STOPPED, VERBS, main
 from research.data.corpus import Corpus
+from research.execute import load_run
 from research.packed import Packed
-from research.run import load_run
 from research.training import checkpoint
 from tests.calling import (
     NUM_ITEMS,
@@ -341,7 +340,7 @@ def test_a_repeated_run_does_nothing_and_shows_the_same_figures(
     def train(*arguments: object, **named: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(run_module, "train", train)
+    monkeypatch.setattr("research.execute.train", train)
     assert run_tiny(capsys, shop, "--out", tmp_path / "r") == first
     assert files_of(tmp_path / "r") == before
 

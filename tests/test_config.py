@@ -17,8 +17,8 @@ from research.model.encoder import EncoderConfig
 from research.objectives.item_losses import BayesianPersonalisedRanking
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.loop import StageConfig
 from research.training.optim import OptimiserConfig
+from research.training.stage import StageConfig
 from tests.configs import CONFIGS, TWO_STAGES
 
 
@@ -83,12 +83,15 @@ def changed(path: str, part: object) -> object:
         ("encoder.final_norm", 1, "config.encoder.final_norm is 1; allowed: <class 'bool'>"),
         ("encoder.norm_eps", True, "config.encoder.norm_eps is True; allowed: <class 'float'>"),
         ("encoder.norm_eps", float("nan"), "config.encoder.norm_eps is nan; allowed: "),
+        ("encoder.norm_eps", float("inf"), "config.encoder.norm_eps is inf; allowed: "),
+        ("encoder.norm_eps", 10**400, "config.encoder.norm_eps is 1000000"),
         ("encoder", None, "config.encoder is None; allowed: <class "),
         ("stages", {}, "config.stages is {}; allowed: tuple["),
         ("stages.0.objectives", [1], "config.stages.0.objectives is [1]; allowed: "),
         ("stages.0.objectives.cloze", 1, "config.stages.0.objectives is {'cloze': 1}; allowed: "),
         ("evaluation.metrics", "hr@10", "config.evaluation.metrics is 'hr@10'; allowed: "),
-        ("encoder.heads", 3, "encoder.heads is 3, which does not divide encoder.width 64"),
+        ("encoder.heads", 3, "config.encoder: encoder.heads is 3, which does not divide encoder."),
+        ("stages.1.name", "a/b", "config.stages.1: stage 'a/b': 'a/b' names a stage or an obj"),
     ],
 )
 def test_a_wrong_field_is_named(path: str, part: object, message: str) -> None:
@@ -104,7 +107,7 @@ def test_a_part_of_another_kind_is_refused() -> None:
 
 
 def test_a_missing_field_is_named() -> None:
-    value = changed("stages.0", {"class": "research.training.loop:StageConfig", "name": "x"})
+    value = changed("stages.0", {"class": "research.training.stage:StageConfig", "name": "x"})
     assert "config.stages.0: StageConfig cannot be made" in refusal(value)
     assert "'objectives'" in refusal(value)
 

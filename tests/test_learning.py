@@ -9,14 +9,15 @@ import pytest
 from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
+from research.execute import RunOptions, execute
 from research.model.encoder import EncoderConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig, MaskItems
 from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.next_item import NextItemConfig
-from research.run import EvaluationConfig, RunConfig, RunOptions, execute
-from research.training.loop import StageConfig
+from research.run import EvaluationConfig, RunConfig
 from research.training.optim import OptimiserConfig
+from research.training.stage import StageConfig
 
 EVALUATION = EvaluationConfig(metrics=("hr@1", "hr@10"))
 

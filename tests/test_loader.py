@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,35 @@ def test_budget_cuts_by_hand() -> None:
     assert budget_cuts(flat([[3, 3, 4, 11, 1, 1, 9]]), 10) == [(0, 3), (3, 4), (4, 6), (6, 7)]
     assert budget_cuts(flat([[10, 10]]), 10) == [(0, 1), (1, 2)]
     assert budget_cuts(flat([[]]), 10) == []
+
+
+@pytest.mark.parametrize(
+    ("epochs", "most", "expected"),
+    [(1, None, 5), (3, None, 15), (3, 14, 14), (3, 15, 15), (3, 16, 15), (3, 1, 1), (1, 100, 5)],
+)
+def test_steps_by_sequences_are_five_an_epoch(
+    corpus: Corpus, epochs: int, most: int | None, expected: int
+) -> None:
+    for world in (1, 3):
+        assert loader_of(corpus, BY_ROWS, world=world).num_steps(epochs, most) == expected
+    evenly = BatchConfig(sequences_per_batch=ROWS)
+    assert loader_of(corpus, evenly).num_steps(epochs, None) == epochs
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_steps_by_tokens_are_the_batches_that_each_epoch_has(
+    corpus: Corpus, replacement: bool
+) -> None:
+    loader = loader_of(corpus, replace(BY_TOKENS, replacement=replacement))
+    sizes = [len(rows_of(loader, epoch)) for epoch in range(6)]
+    assert len(set(sizes)) > 1
+    for epochs in range(1, 7):
+        total = sum(sizes[:epochs])
+        assert loader.num_steps(epochs, None) == total
+        for most in (1, total - 1, total):
+            assert loader.num_steps(epochs, most) == most
+        for most in (total + 1, 10_000):
+            assert loader.num_steps(epochs, most) == total
 
 
 @pytest.mark.parametrize("config", [BY_ROWS, BY_TOKENS], ids=["rows", "tokens"])

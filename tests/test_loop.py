@@ -17,7 +17,8 @@ from research.objectives.base import LossSum
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.training import checkpoint
-from research.training.loop import Meter, train
+from research.training.loop import train
+from research.training.meter import Meter
 from research.training.optim import OptimiserConfig, ScheduleConfig
 from tests.bench import ENCODER, STAGE, VALUES, Bench, giving
 
@@ -209,12 +210,44 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_objective(bench: 
     assert not (bench.folder.stage("train") / "last").exists()
 
 
-def test_a_checkpoint_that_lacks_fields_is_refused(bench: Bench) -> None:
+def refusal(bench: Bench, **changes: object) -> str:
+    """What is said of a checkpoint in whose state these fields are changed (...: taken out)."""
     bench.train(replace(STAGE, epochs=1), giving([0.1]))
     path = bench.folder.stage("train") / "last" / "state.json"
-    path.write_text('{"format": 1, "step": 3}')
-    with pytest.raises(InputError, match="lacks fields of a stage; use another checkpoint"):
+    state = {**json.loads(path.read_text()), **changes}
+    state = {name: value for name, value in state.items() if value is not ...}
+    path.write_text(json.dumps(state))
+    with pytest.raises(InputError) as caught:
         bench.train(STAGE, giving(VALUES))
+    return str(caught.value)
+
+
+def test_a_checkpoint_that_lacks_fields_is_refused(bench: Bench) -> None:
+    said = refusal(bench, stale=...)
+    assert "state.json: stale is 'missing'; allowed: <class 'int'>; use another checkp" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("step", "3", "state.json: step is '3'; allowed: <class 'int'>; use another checkpoint"),
+        ("epoch", True, "state.json: epoch is True; allowed: <class 'int'>"),
+        ("items", None, "state.json: items is None; allowed: <class 'int'>"),
+        ("finished", 0, "state.json: finished is 0; allowed: <class 'bool'>"),
+        ("seconds", float("nan"), "state.json: seconds is nan; allowed: <class 'float'>"),
+        ("best_value", [0.1], "state.json: best_value is [0.1]; allowed: float | None"),
+    ],
+)
+def test_a_checkpoint_with_fields_of_other_types_is_refused(
+    bench: Bench, name: str, value: object, message: str
+) -> None:
+    assert message in refusal(bench, **{name: value})
+
+
+def test_a_checkpoint_names_its_corpus_and_no_other_is_continued(bench: Bench) -> None:
+    said = refusal(bench, fingerprint="abc")
+    assert "state.json belongs to a corpus with fingerprint abc, not " in said
+    assert bench.corpus.fingerprint in said
 
 
 def measured(normalise: str, bench: Bench) -> float:

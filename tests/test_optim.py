@@ -163,6 +163,10 @@ def test_a_warm_up_without_bias_correction_keeps_the_decay_as_meant() -> None:
     [
         (ScheduleConfig, {"warmup_steps": -1}, "schedule: warmup_steps -1 must be 0 or more"),
         (ScheduleConfig, {"decay_every_epochs": 0}, "decay_every_epochs 0 at least 1"),
+        (ScheduleConfig, {"final_factor": -0.1}, "schedule.final_factor is -0.1; it must be 0 or"),
+        (ScheduleConfig, {"final_factor": float("inf")}, "schedule.final_factor is inf; it must"),
+        (ScheduleConfig, {"decay_factor": float("nan")}, "schedule.decay_factor is nan; it must"),
+        (OptimiserConfig, {"lr": float("inf")}, "optimiser.lr is inf; it must be above 0"),
         (OptimiserConfig, {"lr": 0.0}, "optimiser.lr is 0.0; it must be above 0"),
         (OptimiserConfig, {"lr": float("nan")}, "optimiser.lr is nan; it must be above 0"),
         (OptimiserConfig, {"beta1": 1.0}, "optimiser.beta1 is 1.0; it must be in [0, 1)"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from baselines.popularity import PopularityConfig
 from research.config import override
 from research.data.splits import GlobalTemporal
 from research.data.windows import Sliding
@@ -13,6 +14,7 @@ from research.errors import InputError
 from research.model.encoder import EncoderConfig
 from research.objectives.cloze import MaskItems
 from research.objectives.item_losses import SampledSoftmax
+from research.run import RunConfig
 from tests.configs import CONFIGS, TWO_STAGES
 
 
@@ -76,6 +78,57 @@ def test_a_tuple_of_strings_is_overridden() -> None:
     assert config.evaluation.metrics == ("hr@1", "ndcg@3")
 
 
+@pytest.mark.parametrize("given", [["--stages.0.validation", "None"], ["stages.0.validation=None"]])
+def test_a_part_that_may_be_absent_is_removed(given: list[str]) -> None:
+    config = override(TWO_STAGES, [*given, "--seed", "3"])
+    first = replace(TWO_STAGES.stages[0], validation=None)
+    assert config == replace(TWO_STAGES, stages=(first, TWO_STAGES.stages[1]), seed=3)
+
+
+@pytest.mark.parametrize(
+    "path", ["encoder", "split", "stages.0", "stages.1.objectives.next", "stages.0.optimiser"]
+)
+def test_a_part_that_must_be_there_is_not_removed(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        override(TWO_STAGES, [f"--{path}", "None"])
+    assert caught.value.code == 2
+    assert f"--{path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--ranker.newest_share", "0.5"], ["ranker.newest_share=0.5"]])
+def test_a_ranker_of_ones_own_class_is_overridden(given: list[str]) -> None:
+    config = override(CONFIGS["recent popularity"](), [*given, "seed=3"])
+    assert config == RunConfig(ranker=PopularityConfig(newest_share=0.5), seed=3)
+
+
+def test_a_ranker_that_is_not_there_has_no_fields() -> None:
+    with pytest.raises(SystemExit) as caught:
+        override(TWO_STAGES, ["--ranker.newest_share", "0.5"])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "hints"),
+    [
+        (["--ranker.newest_shar", "0.5"], ["newest_shar,", "--newest_share", "newest share of"]),
+        (["ranker.newest_shar=0.5"], ["newest_shar,", "--newest_share"]),
+        (["--ranker.newest_share", "half"], ["--newest_share", "half"]),
+        (["--ranker.newest_share"], ["--newest_share"]),
+    ],
+)
+def test_a_mistake_about_a_ranker_ends_with_status_2_too(
+    given: list[str], hints: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        override(CONFIGS["recent popularity"](), given)
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    for hint in hints:
+        assert hint in said.err + said.out
+
+
 @pytest.mark.parametrize(
     ("given", "hints"),
     [
@@ -84,6 +137,8 @@ def test_a_tuple_of_strings_is_overridden() -> None:
         (["--stages.1.objectives.nxt.weight", "1"], ["--stages.1.objectives.next.weight"]),
         (["--encoder.width", "wide"], ["--encoder.width", "wide"]),
         (["--encoder.norm", "both"], ["--encoder.norm", "both"]),
+        (["--stages.7.validation", "None"], ["--stages.7.validation", "--stages.0.validation"]),
+        (["stages.0.validatoin=None"], ["--stages.0.validatoin", "--stages.0.validation"]),
     ],
 )
 def test_a_mistake_ends_with_status_2_and_says_what_is_near(

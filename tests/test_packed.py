@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,6 +38,14 @@ def test_newest_keeps_the_end_of_each_sequence_and_counts_positions_anew() -> No
     assert kept.offsets.tolist() == [0, 2, 2, 3, 5]
     assert kept.positions_T.tolist() == [0, 1, 0, 0, 1]
     assert kept.longest == 2
+
+
+def test_newest_keeps_the_types_of_the_items_that_it_keeps() -> None:
+    packed = Packed.from_lists(ROWS)
+    typed = replace(packed, segments_T=torch.tensor([0, 1, 2, 3, 4, 5]))
+    assert packed.newest(2).segments_T is None
+    assert typed.newest(2).segments_T.tolist() == [1, 2, 3, 4, 5]
+    assert typed.newest(1).segments_T.tolist() == [2, 3, 5]
 
 
 def test_newest_zero_leaves_empty_sequences() -> None:

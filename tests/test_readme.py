@@ -23,7 +23,8 @@ from research.__main__ import VERBS
 from research.data.download import ARCHIVES
 from research.data.loader import BatchConfig
 from research.data.prepare import PrepareConfig, prepare
-from research.run import RunConfig, execute
+from research.execute import execute
+from research.run import RunConfig
 from tests.calling import call
 from tests.synthetic import markov_histories
 

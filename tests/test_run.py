@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import research.run as run_module
 from baselines.popularity import PopularityConfig
 from baselines.transitions import TransitionsConfig
 from research.data.catalogue import Catalogue
@@ -25,14 +24,15 @@ from research.data.windows import Sliding
 from research.errors import InputError
 from research.evaluation.compare import paired_difference
 from research.evaluation.metrics import metrics
-from research.evaluation.rank import RankTable
+from research.evaluation.rank import RankTable, rank_tables
+from research.execute import RunOptions, execute, load_run
 from research.model.encoder import Encoder, EncoderConfig
 from research.objectives.base import LossSum, Objective, ObjectiveConfig, View
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig, NextItemShift
-from research.run import EvaluationConfig, RunConfig, RunOptions, execute, load_run
-from research.training.loop import StageConfig, ValidationConfig
+from research.run import EvaluationConfig, RunConfig
 from research.training.optim import OptimiserConfig
+from research.training.stage import StageConfig, ValidationConfig
 from tests.reference_ranks import corpus_of, written
 
 QUIET = RunOptions(quiet=True)
@@ -121,7 +121,6 @@ class Interrupted(Exception):
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, call: int) -> list[str]:
     """Make the `call`-th evaluation raise; the parts evaluated so far."""
     parts: list[str] = []
-    rank_tables = run_module.rank_tables
 
     def counted(*arguments: Any, **named: Any) -> dict[str, RankTable]:
         parts.append(named["protocol"]["part"])
@@ -129,7 +128,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, call: int) -> list[str]:
             raise Interrupted
         return rank_tables(*arguments, **named)
 
-    monkeypatch.setattr(run_module, "rank_tables", counted)
+    monkeypatch.setattr("research.workbench.rank_tables", counted)
     return parts
 
 
@@ -137,7 +136,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*arguments: Any, **named: Any) -> None:
         raise AssertionError("the run trains")
 
-    monkeypatch.setattr(run_module, "train", train)
+    monkeypatch.setattr("research.execute.train", train)
 
 
 def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from research.errors import InputError
 from research.objectives.next_item import NextItemConfig
-from research.training.loop import StageConfig, StageState, ValidationConfig, train
+from research.training.loop import train
+from research.training.stage import StageConfig, StageState, ValidationConfig
 from tests.bench import STAGE, VALUES, Bench, giving
 
 
@@ -94,6 +95,11 @@ NEXT = {"next": NextItemConfig()}
             {"objectives": {"next": NextItemConfig(weight=float("nan"))}},
             "objectives.next.weight is nan; it must be finite",
         ),
+        (StageConfig, {"objectives": NEXT, "name": "../a"}, "'../a' names a stage or an objective"),
+        (StageConfig, {"objectives": NEXT, "name": ""}, "'' names a stage or an objective"),
+        (StageConfig, {"objectives": NEXT, "name": "a" * 65}, "letters, digits, - and _"),
+        (StageConfig, {"objectives": {"a.b": NextItemConfig()}}, "stage 'train': 'a.b' names a"),
+        (StageConfig, {"objectives": {"a\n": NextItemConfig()}}, "stage 'train': 'a\\n' names a"),
         (StageConfig, {"objectives": NEXT, "epochs": 0}, "stage train: epochs is 0, steps None"),
         (StageConfig, {"objectives": NEXT, "steps": 0}, "steps 0 and log_every 50; each must be"),
         (StageConfig, {"objectives": NEXT, "steps": -5}, "steps -5 and log_every 50; each must"),

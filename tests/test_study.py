@@ -12,17 +12,18 @@ from pathlib import Path
 import pytest
 
 import experiments.quickstart as quickstart
-import research.run as run_module
 from baselines.bert4rec import cloze
 from baselines.popularity import popularity
 from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
+from research.data.windows import Sliding
 from research.errors import InputError
 from research.evaluation.compare import paired_difference
 from research.evaluation.rank import RankTable
-from research.run import EvaluationConfig, RunConfig, RunOptions, make_accelerator
+from research.execute import RunOptions, make_accelerator
+from research.run import EvaluationConfig, RunConfig
 from research.study import Study, print_tables, run_study
 from research.training import checkpoint
 from tests.calling import call, files_of, refused, shop_corpus
@@ -59,11 +60,13 @@ def _own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def shrunk(config: RunConfig) -> RunConfig:
-    """The config with a tiny encoder and one epoch."""
+    """The config with a tiny encoder and one epoch; sliding windows slide by half a length."""
     if not config.stages:
         return config
     batches = BatchConfig(sequences_per_batch=32)
     stage = replace(config.stages[0], epochs=1, batches=batches)
+    if isinstance(stage.windows, Sliding):
+        stage = replace(stage, windows=Sliding(stride=3))
     encoder = replace(config.encoder, length=6, width=8, layers=1, feed_forward=8)
     return replace(config, encoder=encoder, stages=(stage,))
 
@@ -96,7 +99,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*arguments: object, **named: object) -> None:
         raise AssertionError("the study trains again")
 
-    monkeypatch.setattr(run_module, "train", train)
+    monkeypatch.setattr("research.execute.train", train)
 
 
 # The code of a study
@@ -301,6 +304,7 @@ from baselines.popularity import popularity
 from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
 from research.data.loader import BatchConfig
+from research.data.windows import Sliding
 from research.study import Study
 
 

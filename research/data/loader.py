@@ -113,6 +113,19 @@ class Loader:
         lengths = (self.windows.stops - self.windows.starts)[self.order(epoch).numpy()]
         return budget_cuts(lengths, self.config.tokens_per_batch)
 
+    def num_steps(self, epochs: int, most: int | None) -> int:
+        """Global batches of so many epochs, or `most` if that is fewer."""
+        size = self.config.sequences_per_batch
+        if size is not None:
+            total = epochs * -(-len(self.windows) // size)
+            return total if most is None else min(total, most)
+        total = 0
+        for epoch in range(epochs):
+            total += len(self.plan(epoch))
+            if most is not None and total >= most:
+                return most
+        return total
+
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """This rank's share of each global batch from number `first` on, on the CPU.
 

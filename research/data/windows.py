@@ -42,7 +42,8 @@ class EveryPrefix:
 class Sliding:
     """Windows of L + 1 items, a stride apart, counted back from the newest (BERT4Rec).
 
-    The oldest window begins at the first item, so that every interaction is in some window.
+    A window ends at the newest item and others end a stride apart before it; the oldest holds the
+    first L items, so that a bidirectional view, which reads the newest L of a window, misses none.
     """
 
     stride: int
@@ -55,10 +56,10 @@ class Sliding:
                 f"windows.stride is {self.stride}; it must be from 1 to encoder.length ({length})"
             )
         sizes = training.stops - training.starts
-        counts = 1 + np.maximum(0, -(-(sizes - (length + 1)) // self.stride))
+        counts = 1 + np.maximum(0, -(-(sizes - length) // self.stride))
         rows = np.repeat(np.arange(len(training)), counts)
         steps = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        first_stops = np.minimum(training.starts + length + 1, training.stops)
+        first_stops = np.minimum(training.starts + length, training.stops)
         stops: Indices = np.maximum(training.stops[rows] - steps * self.stride, first_stops[rows])
         starts = np.maximum(training.starts[rows], stops - (length + 1))
         return Ranges(training.users[rows], starts, stops)

@@ -21,6 +21,9 @@ from research.model.dropout import dropout
 from research.packed import Packed
 from research.randomness import generator
 
+# No size of a config may be larger; a stranger's config cannot ask for endless memory by one field.
+LARGEST = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
@@ -70,6 +73,9 @@ class EncoderConfig:
         for name in ("length", "width", "layers", "heads", "feed_forward"):
             if getattr(self, name) < 1:
                 raise InputError(f"encoder.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("length", "width", "layers", "heads", "feed_forward", "segments"):
+            if getattr(self, name) > LARGEST:
+                raise InputError(f"encoder.{name} is {getattr(self, name)}; at most {LARGEST}")
         if self.width % self.heads:
             raise InputError(
                 f"encoder.heads is {self.heads}, which does not divide encoder.width "

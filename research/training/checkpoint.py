@@ -6,6 +6,7 @@ needs to continue is a pure function of (seed, step).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,7 +30,10 @@ def save(
     optimiser: torch.optim.Optimizer | None,
     state: Mapping[str, object],
 ) -> None:
-    """Write a checkpoint; a crash at any moment leaves the previous one or the new one."""
+    """Write a checkpoint; a crash at any moment leaves the previous one or the new one.
+
+    `state` holds the corpus's `fingerprint`: item ids mean nothing without it.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -37,7 +41,9 @@ def save(
         save_file(weights, temporary / "model.safetensors")
         if optimiser is not None:
             save_file(_optimiser_tensors(optimiser), temporary / "optimiser.safetensors")
-        text = json.dumps({"format": FORMAT_VERSION, **state}, indent=1, allow_nan=False)
+        sums = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+        marks = {"format": FORMAT_VERSION, "sha256": sums}
+        text = json.dumps({**marks, **state}, indent=1, allow_nan=False)
         (temporary / "state.json").write_text(text + "\n", encoding="utf-8")
         for path in temporary.iterdir():
             with path.open("rb") as written:
@@ -75,20 +81,45 @@ def existing(folder: Path) -> Path:
     return found
 
 
-def read_state(folder: Path) -> dict[str, object]:
-    """The JSON part of a checkpoint; `InputError` when it is missing, damaged or foreign."""
+def sha256_of(path: Path) -> str:
+    """Checksum of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
+    """The JSON part of a checkpoint.
+
+    `InputError` when it is missing, damaged, foreign, or of another corpus, and when a file beside
+    it is not the one that was written.
+    """
     path = folder / "state.json"
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: {folder} is not a checkpoint of Sixfold") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}); use another checkpoint") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error!s:.100}); use another checkpoint") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
         raise InputError(
             f"{path} is not a checkpoint of format {FORMAT_VERSION}; it was written by another "
             "program or version"
         )
+    if state.get("fingerprint") != fingerprint:
+        raise InputError(
+            f"{path} belongs to a corpus with fingerprint {state.get('fingerprint')}, not "
+            f"{fingerprint}; its item ids would mean other items"
+        )
+    sums = state.get("sha256")
+    if not isinstance(sums, dict):
+        raise InputError(f"{path} is damaged (sha256 is {sums!r}); use another checkpoint")
+    for name in ("model.safetensors", "optimiser.safetensors"):
+        found = folder / name
+        if found.is_file() and sha256_of(found) != sums.get(name):
+            raise InputError(f"{found} is damaged (its checksum differs); use another checkpoint")
     return state
 
 
@@ -112,12 +143,25 @@ def load_weights(folder: Path, module: nn.Module) -> None:
 
 
 def load_optimiser(folder: Path, optimiser: torch.optim.Optimizer) -> None:
-    """Fill an optimiser built over the same parameters."""
-    stored = _read_tensors(folder / "optimiser.safetensors")
+    """Fill an optimiser built over the same parameters; `InputError` when they do not fit."""
+    path = folder / "optimiser.safetensors"
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
+    momentum = isinstance(optimiser, torch.optim.SGD)
+    kept = {"momentum_buffer"} if momentum else {"step", "exp_avg", "exp_avg_sq"}
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in stored.items():
-        index, field = name.split(".", 1)
+    for name, tensor in _read_tensors(path).items():
+        index, _, field = name.partition(".")
+        known = field in kept and index.isdecimal() and int(index) < len(parameters)
+        if not known or tensor.shape != (() if field == "step" else parameters[int(index)].shape):
+            raise InputError(
+                f"{path} does not fit this configuration: {name} has shape {tuple(tensor.shape)}"
+            )
         state.setdefault(int(index), {})[field] = tensor
+    lacking = [
+        f"{index}.{field}" for index in state for field in sorted(kept - state[index].keys())
+    ]
+    if lacking:
+        raise InputError(f"{path} does not fit this configuration: missing {', '.join(lacking)}")
     optimiser.load_state_dict(
         {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
     )

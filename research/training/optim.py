@@ -32,6 +32,9 @@ class ScheduleConfig:
     """With `steps`: factor of each decay."""
 
     def __post_init__(self) -> None:
+        for name in ("final_factor", "decay_factor"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be 0 or more")
         if self.warmup_steps < 0 or self.decay_every_epochs < 1:
             raise InputError(
                 f"schedule: warmup_steps {self.warmup_steps} must be 0 or more and "
@@ -63,7 +66,7 @@ class OptimiserConfig:
     """How the rate changes."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0.0:
+        if not 0.0 < self.lr < float("inf"):
             raise InputError(f"optimiser.lr is {self.lr}; it must be above 0")
         for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             if not 0.0 <= value < 1.0:

@@ -1,0 +1,107 @@
+"""A stage of training: its config, and the state that a checkpoint holds beside tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from research.data.loader import BatchConfig
+from research.data.windows import LastItems, WindowsConfig
+from research.errors import InputError
+from research.objectives.base import ObjectiveConfig
+from research.training.optim import OptimiserConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """How the best state of a stage is found."""
+
+    metric: str = "ndcg@10"
+    """The metric to maximise, under full ranking."""
+    every_epochs: int = 1
+    """Epochs between validations."""
+    patience: int | None = 10
+    """Validations without improvement before the stage stops; None: never."""
+    min_delta: float = 0.0
+    """An improvement must exceed this."""
+
+    def __post_init__(self) -> None:
+        if self.every_epochs < 1 or (self.patience is not None and self.patience < 1):
+            raise InputError(
+                f"validation: every_epochs is {self.every_epochs} and patience {self.patience}; "
+                "both must be at least 1 (patience may be None)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of training: any objectives, on one kind of rows."""
+
+    name: str = "train"
+    """Names the stage's folder and metrics."""
+    objectives: Mapping[str, ObjectiveConfig]
+    """Objectives by key (cloze, next, aap, mip, map, sp, or the name of your own)."""
+    windows: WindowsConfig = LastItems()
+    """Which pieces of the histories are rows."""
+    batches: BatchConfig = BatchConfig()
+    """How rows become batches."""
+    epochs: int = 200
+    """Most epochs to train."""
+    steps: int | None = None
+    """Most steps to train; None: as many as the epochs have."""
+    optimiser: OptimiserConfig = OptimiserConfig()
+    """Optimiser, clipping and schedule."""
+    normalise: Literal["terms", "sequences"] = "terms"
+    """Divide each objective's sum by its own count, or by the batch's number of rows (so that
+    weights are weights of sums, as S3-Rec's are)."""
+    rank_by: str | None = None
+    """The objective that ranks; None: the only one that can."""
+    validation: ValidationConfig | None = ValidationConfig()
+    """How the best state is found; None: the last state is kept."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl; an epoch's end is logged as well."""
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.objectives):
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+                raise InputError(
+                    f"stage {self.name!r}: {name!r} names a stage or an objective; allowed: "
+                    "letters, digits, - and _"
+                )
+        if not self.objectives:
+            raise InputError(f"stage {self.name}: objectives is empty; give at least one")
+        for key, objective in self.objectives.items():
+            if not 0.0 <= objective.weight < float("inf"):
+                raise InputError(
+                    f"stage {self.name}: objectives.{key}.weight is {objective.weight}; it must "
+                    "be finite and 0 or more"
+                )
+        if min(self.epochs, self.steps or 1, self.log_every) < 1 or self.steps == 0:
+            raise InputError(
+                f"stage {self.name}: epochs is {self.epochs}, steps {self.steps} and log_every "
+                f"{self.log_every}; each must be at least 1 (steps may be None)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageState:
+    """Where a stage stands: all that a checkpoint holds beside tensors."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    step: int = 0
+    """Optimiser steps completed."""
+    seconds: float = 0.0
+    """Wall time of training and validation so far, over all continuations."""
+    items: int = 0
+    """Items (tokens of clean windows) seen so far, over all processes."""
+    best_value: float | None = None
+    """Best validation value so far."""
+    best_epoch: int | None = None
+    """Epochs completed when it was reached."""
+    stale: int = 0
+    """Validations since."""
+    finished: bool = False
+    """Whether the stage has ended."""

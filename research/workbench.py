@@ -1,0 +1,167 @@
+"""A run's parts, built and checked before anything is trained: corpus, split, stages, rankers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from research.data.catalogue import Catalogue
+from research.data.corpus import Corpus
+from research.data.loader import Loader
+from research.data.splits import HeldOut, Split
+from research.errors import InputError
+from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
+from research.evaluation.metrics import metrics
+from research.evaluation.rank import Ranker, RankTable, rank_tables
+from research.model.encoder import Encoder
+from research.objectives.base import Objective, RankingObjective
+from research.run import RunConfig, open_corpus, protocol_of
+from research.training.pretrainer import Pretrainer, TrainedRanker
+from research.training.stage import StageConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench:
+    """A run's fixed parts, from its config: what training and evaluation both need."""
+
+    config: RunConfig
+    corpus: Corpus
+    split: Split
+    catalogue: Catalogue
+
+    @staticmethod
+    def of(config: RunConfig, data_root: str) -> Workbench:
+        """Open the corpus, check its bytes against its fingerprint, split it, count it."""
+        corpus = open_corpus(config.corpus, data_root)
+        corpus.verify()
+        split = config.split.split(corpus)
+        return Workbench(config, corpus, split, Catalogue.of(corpus, split))
+
+    def candidate_sets(self, held_out: HeldOut, part: str) -> list[CandidateSet]:
+        """The candidate sets of the test."""
+        config = self.config.evaluation
+        sets: list[CandidateSet] = []
+        for name in config.candidates:
+            kind, _, number = name.partition("-")
+            if kind == "full":
+                sets.append(AllItems())
+                continue
+            sets.append(
+                sampled(
+                    self.corpus,
+                    held_out,
+                    "uniform" if kind == "uniform" else "popularity",
+                    int(number),
+                    self.catalogue.counts_V,
+                    config.candidates_seed,
+                    part,
+                )
+            )
+        if config.negatives_file is not None:
+            sets.append(from_file(Path(config.negatives_file), self.corpus, held_out))
+        return sets
+
+    def tables(
+        self, ranker: Ranker, part: str, sets: Sequence[CandidateSet] | None = None
+    ) -> dict[str, RankTable]:
+        """Rank tables of the validation or the test part."""
+        held_out = self.split.test if part == "test" else self.split.validation
+        return rank_tables(
+            ranker,
+            self.corpus,
+            held_out,
+            self.candidate_sets(held_out, part) if sets is None else sets,
+            exclude_seen=self.config.evaluation.exclude_seen,
+            protocol=protocol_of(self.config, self.corpus, part),
+        )
+
+    def pretrainer(self, stage: StageConfig, encoder: Encoder) -> Pretrainer:
+        """An encoder under a stage's objectives, freshly built."""
+        objectives: dict[str, Objective] = {
+            key: objective.build(self.config.encoder, self.catalogue, self.config.seed)
+            for key, objective in stage.objectives.items()
+        }
+        return Pretrainer(encoder, objectives, self.catalogue)
+
+
+def ranking_objective(stage: StageConfig, pretrainer: Pretrainer) -> RankingObjective | None:
+    """The objective that a stage ranks by; None when it has none that can."""
+    able = {
+        key: part
+        for key, part in pretrainer.objectives.items()
+        if isinstance(part, RankingObjective)
+    }
+    if stage.rank_by is not None:
+        if stage.rank_by not in able:
+            raise InputError(
+                f"stage {stage.name}: rank_by is {stage.rank_by!r}; objectives that can rank here: "
+                f"{', '.join(able) or 'none'}"
+            )
+        return able[stage.rank_by]
+    if len(able) > 1:
+        raise InputError(
+            f"stage {stage.name}: {' and '.join(able)} can both rank; say which with rank_by"
+        )
+    return next(iter(able.values()), None)
+
+
+def validation_of(
+    bench: Workbench, ranker: Ranker, names: Sequence[str]
+) -> Callable[[], Mapping[str, float]]:
+    """A function that ranks the validation items and gives `val/...` metrics."""
+
+    def validate() -> Mapping[str, float]:
+        table = bench.tables(ranker, "validation", [AllItems()])["full"]
+        return {f"val/{name}": value for name, value in metrics(table, names).items()}
+
+    return validate
+
+
+@dataclass(frozen=True, eq=False)
+class StageParts:
+    """A stage that is ready to train."""
+
+    config: StageConfig
+    pretrainer: Pretrainer
+    loader: Loader
+    ranker: TrainedRanker | None
+    """None when no objective of the stage ranks."""
+
+
+def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
+    """Every stage of a run, all on one encoder; `InputError` for one that cannot work."""
+    config = bench.config
+    encoder = Encoder(config.encoder, bench.corpus.num_items, config.seed)
+    parts: list[StageParts] = []
+    for stage in config.stages:
+        pretrainer = bench.pretrainer(stage, encoder)
+        objective = ranking_objective(stage, pretrainer)
+        ranker = None if objective is None else TrainedRanker(encoder, objective)
+        if stage.validation is not None and ranker is None:
+            raise InputError(
+                f"stage {stage.name} has validation but no objective that ranks; set "
+                "validation to None or add next or cloze"
+            )
+        if stage.validation is not None and len(bench.split.validation) == 0:
+            raise InputError(
+                f"stage {stage.name} has validation but the split holds nothing out for it; set "
+                "validation to None or choose another split"
+            )
+        loader = Loader(
+            bench.corpus,
+            stage.windows.windows(bench.split.training, config.encoder.length),
+            stage.batches,
+            length=config.encoder.length,
+            seed=config.seed,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
+        parts.append(StageParts(stage, pretrainer, loader, ranker))
+    if parts[-1].ranker is None:
+        raise InputError(
+            f"the last stage, {parts[-1].config.name}, cannot rank; add next or cloze to it"
+        )
+    return parts
