@@ -29,7 +29,7 @@ def sized(
     stage = replace(
         config.stages[0],
         objectives={key: objective},
-        windows=Sliding(stride=25),
+        windows=Sliding(),
         batches=BatchConfig(sequences_per_batch=64),
         epochs=epochs,
         validation=ValidationConfig(metric="ndcg@10", every_epochs=epochs // 10, patience=4),

@@ -122,3 +122,12 @@ def test_a_stride_that_would_skip_items_is_refused(stride: int) -> None:
     assert f"windows.stride is {stride}; it must be from 1 to encoder.length (4)" in str(
         caught.value
     )
+
+
+def test_sliding_windows_are_half_a_length_apart_unless_said() -> None:
+    training = training_of([11])
+    half, said = Sliding().windows(training, 5), Sliding(stride=2).windows(training, 5)
+    assert (half.starts.tolist(), half.stops.tolist()) == (
+        said.starts.tolist(),
+        said.stops.tolist(),
+    )

@@ -46,21 +46,23 @@ class Sliding:
     first L items, so that a bidirectional view, which reads the newest L of a window, misses none.
     """
 
-    stride: int
-    """Items between the ends of neighbouring windows; at most L, else items would be skipped."""
+    stride: int | None = None
+    """Items between the ends of neighbouring windows, at most L, else items would be skipped; None:
+    half of L."""
 
     def windows(self, training: Ranges, length: int) -> Ranges:
         """[R] rows for an encoder of `length` items, a user's newest window first."""
-        if not 1 <= self.stride <= length:
+        stride = max(1, length // 2) if self.stride is None else self.stride
+        if not 1 <= stride <= length:
             raise InputError(
                 f"windows.stride is {self.stride}; it must be from 1 to encoder.length ({length})"
             )
         sizes = training.stops - training.starts
-        counts = 1 + np.maximum(0, -(-(sizes - length) // self.stride))
+        counts = 1 + np.maximum(0, -(-(sizes - length) // stride))
         rows = np.repeat(np.arange(len(training)), counts)
         steps = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         first_stops = np.minimum(training.starts + length, training.stops)
-        stops: Indices = np.maximum(training.stops[rows] - steps * self.stride, first_stops[rows])
+        stops: Indices = np.maximum(training.stops[rows] - steps * stride, first_stops[rows])
         starts = np.maximum(training.starts[rows], stops - (length + 1))
         return Ranges(training.users[rows], starts, stops)
 
