@@ -55,7 +55,7 @@ def original() -> RunConfig:
                         head=HeadConfig(bias=True, transform=True),
                     )
                 },
-                windows=Sliding(),
+                windows=Sliding(stride=100),
                 batches=BatchConfig(sequences_per_batch=256),
                 epochs=1_000_000,
                 steps=400_000,
