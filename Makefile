@@ -9,6 +9,8 @@ STAMP := $(VENV)/.installed
 install: $(STAMP)
 
 $(STAMP): requirements.lock setup.cfg pyproject.toml
+	@$(PYTHON) -c "import sys, venv; sys.exit(sys.version_info < (3, 11))" || (echo \
+	  "Python 3.11 or newer with its venv module is needed; name one with PYTHON=..." >&2; exit 1)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .

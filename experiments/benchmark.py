@@ -47,7 +47,7 @@ WARM_STEPS = 5
 
 
 def gflops() -> float:
-    """Best of five fp32 products of 2048 x 2048 matrices, in GFLOP/s."""
+    """Best of six fp32 products of 2048 x 2048 matrices, in GFLOP/s."""
     left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
     best = float("inf")
     for _ in range(6):
@@ -83,7 +83,7 @@ def epoch_seconds(config: RunConfig) -> float:
 
 
 def ranking_seconds(config: RunConfig) -> float:
-    """Seconds to rank all test items with a model of the config's shape; best of two."""
+    """Seconds to rank all test items with a model of the config's shape; best of three."""
     bench = Workbench.of(config, "data")
     encoder = Encoder(config.encoder, bench.corpus.num_items, config.seed)
     pretrainer = bench.pretrainer(config.stages[0], encoder)

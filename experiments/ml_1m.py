@@ -8,11 +8,21 @@ Hardware: two CPU cores, no GPU. Times and results: experiments/LOG.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from baselines.bert4rec import ml_1m
 from baselines.popularity import popularity
 from baselines.sasrec import plus
 from baselines.transitions import transitions
+from research.data.windows import Sliding
+from research.run import RunConfig
 from research.study import Study
+
+
+def sliding() -> RunConfig:
+    """SASRec+ on windows that slide over whole histories, not on the newest 201 items alone."""
+    config = plus()
+    return replace(config, stages=(replace(config.stages[0], windows=Sliding(stride=200)),))
 
 
 def study() -> Study:
@@ -24,6 +34,7 @@ def study() -> Study:
             "popularity": popularity(),
             "transitions": transitions(),
             "sasrec": plus(),
+            "sasrec-sliding": sliding(),
             "bert4rec": ml_1m(),
         },
         base="sasrec",

@@ -178,7 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sixfold {given[0]}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command continues from the last epoch", file=sys.stderr)
+        more = "; the same command continues from the last epoch"
+        print("\nstopped" + more * (given[0] in ("run", "study")), file=sys.stderr)
         return STOPPED
 
 

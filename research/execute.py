@@ -108,6 +108,8 @@ def execute(
         "versions": {"torch": torch.__version__},
     }
     folder.write("summary.json", summary)
+    # Accelerate keeps every prepared model; a study shares one accelerator between its cells.
+    accelerator.free_memory()
     return summary
 
 
@@ -153,7 +155,10 @@ def _train_stages(
 
 def make_accelerator() -> Accelerator:
     """Accelerate's view of this process; on a machine without GPUs it means the CPU."""
-    return Accelerator(cpu=not torch.cuda.is_available())
+    # Precision and accumulation belong to the config, so the launcher's environment has no say.
+    return Accelerator(
+        cpu=not torch.cuda.is_available(), mixed_precision="no", gradient_accumulation_steps=1
+    )
 
 
 def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Workbench, Ranker]:
@@ -175,9 +180,10 @@ def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Wor
         )
     if config.ranker is not None:
         return bench, config.ranker.build(bench.corpus, bench.split)
+    device = make_accelerator().device
     stage = config.stages[-1]
     encoder = Encoder(config.encoder, bench.corpus.num_items, config.seed)
-    pretrainer = bench.pretrainer(stage, encoder)
+    pretrainer = bench.pretrainer(stage, encoder).to(device)
     kept = "last" if stage.validation is None else "best"
     found = checkpoint.existing(reader.stage(stage.name) / kept)
     checkpoint.read_state(found, bench.corpus.fingerprint)

@@ -168,6 +168,8 @@ def lay_out(packed: Packed) -> Rectangles:
 
     On an accelerator nothing may wait for the lengths, so all sequences share one rectangle.
     """
+    if packed.num_tokens == 0:
+        return Rectangles(packed.items_T, (), ())
     if packed.offsets.device.type != "cpu":
         starts_T = packed.owner_T * packed.longest - packed.offsets[:-1][packed.owner_T]
         slot_T = starts_T + torch.arange(packed.num_tokens, device=packed.offsets.device)

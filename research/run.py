@@ -10,6 +10,7 @@ from pathlib import Path
 
 from research.config import hash_of, to_json
 from research.data.corpus import Corpus
+from research.data.download import ARCHIVES
 from research.data.prepare import PrepareConfig, prepare
 from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
@@ -73,14 +74,26 @@ class RunConfig:
         if len(set(names)) < len(names):
             raise InputError(f"stages are named {', '.join(names)}; names must differ")
         for stage in self.stages:
-            if stage.validation is not None:
-                parse(stage.validation.metric)
+            if stage.validation is None:
+                continue
+            parse(stage.validation.metric)
+            if isinstance(self.split, LeaveOneOut) and self.split.validation_in_training:
+                raise InputError(
+                    f"stage {stage.name} selects on validation items that split."
+                    "validation_in_training puts into the training rows; set its validation to None"
+                )
 
 
 def open_corpus(name: str, data_root: str) -> Corpus:
-    """A corpus folder, or a known data set, prepared at first use with nothing filtered."""
-    if (Path(name) / "manifest.json").is_file():
-        return Corpus.open(Path(name))
+    """A corpus folder, one under `data_root/corpora`, or a known data set.
+
+    A known data set is prepared at first use, with nothing filtered.
+    """
+    for folder in (Path(name), Path(data_root) / "corpora" / name):
+        if (folder / "manifest.json").is_file():
+            return Corpus.open(folder)
+    if name in ARCHIVES:
+        return prepare(PrepareConfig(source=name), data_root=data_root)
     if "/" in name or Path(name).exists():
         raise InputError(f"corpus {name} is not a prepared corpus folder; run `prepare` first")
     return prepare(PrepareConfig(source=name), data_root=data_root)

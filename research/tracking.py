@@ -65,7 +65,10 @@ class RunFolder:
         return read_json(self.path / name)
 
     def log(self, stage: str, step: int, epoch: int, values: Mapping[str, Scalar]) -> None:
-        """Append a line to metrics.jsonl and flush it; a value that is not finite becomes text."""
+        """Append a line to metrics.jsonl and flush it; a value that is not finite becomes text.
+
+        `epoch` is the running one (0-based) for losses, the number completed for validation.
+        """
         if not self.writes:
             return
         finite = {

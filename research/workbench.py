@@ -17,7 +17,8 @@ from research.evaluation.candidates import AllItems, CandidateSet, from_file, sa
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import Ranker, RankTable, rank_tables
 from research.model.encoder import Encoder
-from research.objectives.base import Objective, RankingObjective
+from research.objectives.base import Objective, RankingObjective, able_to_rank
+from research.randomness import seed_of
 from research.run import RunConfig, open_corpus, protocol_of
 from research.training.pretrainer import Pretrainer, TrainedRanker
 from research.training.stage import StageConfig
@@ -41,7 +42,7 @@ class Workbench:
         return Workbench(config, corpus, split, Catalogue.of(corpus, split))
 
     def candidate_sets(self, held_out: HeldOut, part: str) -> list[CandidateSet]:
-        """The candidate sets of the test."""
+        """The candidate sets of the test or the validation part."""
         config = self.config.evaluation
         sets: list[CandidateSet] = []
         for name in config.candidates:
@@ -81,7 +82,9 @@ class Workbench:
     def pretrainer(self, stage: StageConfig, encoder: Encoder) -> Pretrainer:
         """An encoder under a stage's objectives, freshly built."""
         objectives: dict[str, Objective] = {
-            key: objective.build(self.config.encoder, self.catalogue, self.config.seed)
+            key: objective.build(
+                self.config.encoder, self.catalogue, seed_of(self.config.seed, stage.name, key)
+            )
             for key, objective in stage.objectives.items()
         }
         return Pretrainer(encoder, objectives, self.catalogue)
@@ -89,11 +92,7 @@ class Workbench:
 
 def ranking_objective(stage: StageConfig, pretrainer: Pretrainer) -> RankingObjective | None:
     """The objective that a stage ranks by; None when it has none that can."""
-    able = {
-        key: part
-        for key, part in pretrainer.objectives.items()
-        if isinstance(part, RankingObjective)
-    }
+    able = able_to_rank(dict(pretrainer.objectives.items()))
     if stage.rank_by is not None:
         if stage.rank_by not in able:
             raise InputError(
@@ -155,7 +154,7 @@ def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
             stage.windows.windows(bench.split.training, config.encoder.length),
             stage.batches,
             length=config.encoder.length,
-            seed=config.seed,
+            seed=seed_of(config.seed, stage.name),
             rank=accelerator.process_index,
             world=accelerator.num_processes,
         )

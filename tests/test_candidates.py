@@ -275,3 +275,19 @@ def test_counts_for_popularity_are_those_of_the_training_part() -> None:
     corpus = corpus_of([[0, 1, 2], [1, 1, 1, 3, 0], [2, 2]], 4)
     split = LeaveOneOut().split(corpus)
     assert training_counts(corpus, split).tolist() == [1, 3, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("u0 i5 i5\nu1 i7 i0\n", "line 1: a negative stands there twice"),
+        ("u0 i5 i2\nu1 i7 i0\n", "the held-out item of user u0 and of 0 others stands among"),
+    ],
+)
+def test_negatives_that_cannot_be_are_refused(
+    asked_of_two: tuple[Corpus, HeldOut], tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "negatives.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        from_file(path, *asked_of_two)

@@ -159,7 +159,7 @@ def test_help_of_a_study_is_no_error(capsys: Capture) -> None:
     ("error", "code", "said"),
     [
         (FloatingPointError("the loss is nan"), 1, "sixfold show: the loss is nan\n"),
-        (KeyboardInterrupt(), STOPPED, "\nstopped; the same command continues from"),
+        (KeyboardInterrupt(), STOPPED, "\nstopped\n"),
     ],
 )
 def test_exit_codes_tell_failures_from_interruptions(
@@ -606,7 +606,11 @@ def test_kept_seen_items_compete(capsys: Capture, tmp_path: Path) -> None:
 def test_negatives_of_a_file_stand_beside_the_candidates(
     capsys: Capture, shop: Corpus, finished: Path, tmp_path: Path
 ) -> None:
-    lines = [f"{user} {raw_id(0)} {raw_id(1)} {raw_id(2)}" for user in shop.user_names]
+    newest = shop.items[shop.offsets[1:] - 1].tolist()
+    lines = []
+    for user, answer_item in zip(shop.user_names, newest):
+        others = [item for item in range(4) if item != answer_item][:3]
+        lines.append(f"{user} {' '.join(shop.item_names[item] for item in others)}")
     (tmp_path / "n.txt").write_text("\n".join(lines) + "\n")
     given = ["--negatives-file", tmp_path / "n.txt", "--metrics", "hr@4", "hr@1"]
     answer = call(capsys, "evaluate", finished, *given)

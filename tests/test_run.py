@@ -574,8 +574,14 @@ def negatives_file(path: Path, rows: list[list[int]]) -> str:
     return str(path)
 
 
+def without_answers(corpus: Corpus, *shift: int) -> list[list[int]]:
+    """For each user three items that are not the held-out one."""
+    answers = corpus.items[corpus.offsets[1:] - 1].tolist()
+    return [[(answer + each) % 12 for each in shift] for answer in answers]
+
+
 def test_a_negatives_file_gives_a_table_beside_the_others(corpus: Corpus, tmp_path: Path) -> None:
-    path = negatives_file(tmp_path / "negatives.txt", [[0, 5, 9]] * 12)
+    path = negatives_file(tmp_path / "negatives.txt", without_answers(corpus, 1, 5, 9))
     evaluation = EvaluationConfig(metrics=("mrr",), negatives_file=path)
     config = config_of(corpus, ranker=PopularityConfig(), evaluation=evaluation)
     summary: Any = execute(config, tmp_path / "run", options=QUIET)
@@ -586,8 +592,8 @@ def test_a_negatives_file_gives_a_table_beside_the_others(corpus: Corpus, tmp_pa
 
 def test_tables_of_two_negatives_files_have_two_protocols(corpus: Corpus, tmp_path: Path) -> None:
     protocols = []
-    for name, items in (("a", [0, 5, 9]), ("b", [1, 2, 3])):
-        path = negatives_file(tmp_path / f"{name}.txt", [items] * 12)
+    for name, shift in (("a", (1, 5, 9)), ("b", (1, 2, 3))):
+        path = negatives_file(tmp_path / f"{name}.txt", without_answers(corpus, *shift))
         evaluation = EvaluationConfig(metrics=("mrr",), negatives_file=path)
         config = config_of(corpus, ranker=PopularityConfig(), evaluation=evaluation)
         execute(config, tmp_path / name, options=QUIET)

@@ -130,9 +130,9 @@ def test_points_in_time_by_hand(tmp_path: Path) -> None:
     split = GlobalTemporal(validation_share=0.2, test_share=0.2).split(corpus)
     assert rows_of(corpus, split.training) == [(0, [0, 1]), (1, [4, 5, 6]), (2, [8])]
     assert questions(corpus, split.validation) == [(0, [0, 1], 2), (1, [4, 5, 6], 7)]
-    # User 3 has no history before the cut.
+    # Users 1 and 2 have nothing after the cut, user 3 nothing before it.
     assert questions(corpus, split.test) == [(0, [0, 1, 2], 3)]
-    assert split.not_evaluated == 1
+    assert split.not_evaluated == 3
 
 
 def test_several_items_after_a_cut_are_several_questions(tmp_path: Path) -> None:
@@ -249,3 +249,11 @@ def test_the_catalogue_holds_the_attributes_of_items(tiny_corpus: Corpus) -> Non
 def test_flat_indices_lay_rows_end_to_end() -> None:
     rows = Ranges(np.array([0, 1, 2]), np.array([4, 0, 7]), np.array([6, 0, 8]))
     assert flat_indices(rows).tolist() == [4, 5, 7]
+
+
+def test_an_item_that_returns_after_a_cut_is_one_question(tmp_path: Path) -> None:
+    corpus = write_histories(
+        tmp_path / "returns", [[0, 1, 2, 2, 2]], num_items=3, timestamps=[[1, 2, 3, 4, 5]]
+    )
+    split = GlobalTemporal(validation_share=0.2, test_share=0.4).split(corpus)
+    assert questions(corpus, split.test) == [(0, [0, 1, 2], 2)]

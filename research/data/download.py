@@ -32,6 +32,7 @@ _MOST_BYTES = 8 << 30
 _MOST_COMPRESSION = 200
 _BLOCK = 1 << 20
 _SECONDS_OF_SILENCE = 60
+_SECONDS_OF_PIP = 300
 
 
 @final
@@ -194,7 +195,11 @@ def _from_wheel(
 def _pip_download(folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--no-binary=:none:", "--dest", str(folder), _WHEEL]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=_SECONDS_OF_PIP
+    )
+    if done.returncode:
+        raise OSError((done.stderr.strip().splitlines() or ["pip said nothing"])[-1])
 
 
 def _download(url: str, path: Path) -> None:

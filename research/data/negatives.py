@@ -45,7 +45,6 @@ class Negatives(nn.Module):
         weights_V = torch.ones_like(catalogue.counts_V)
         if config.distribution == "popularity":
             weights_V = catalogue.counts_V
-        # What a user may be given: probability mass outside the training items must remain.
         self.register_buffer("pairs", catalogue.pairs, persistent=False)
         self.register_buffer("cumulative_V", weights_V.cumsum(0), persistent=False)
         log_probability_V = (weights_V.double() / weights_V.sum()).log().float()

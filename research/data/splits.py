@@ -64,7 +64,7 @@ class Split:
     validation: HeldOut
     test: HeldOut
     not_evaluated: int
-    """Users whose history is too short (or not old enough) to hold an item out."""
+    """Users who should test but cannot: too short a history, or nothing on one side of the cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +159,8 @@ class UserHoldout:
 class GlobalTemporal:
     """Two points in time cut all histories: before both trains, between validates, after tests.
 
-    Each held-out interaction is one question; its history is all of the user's interactions
-    before the cut that precedes it. Users without one are not evaluated.
+    Each held-out (user, item) is one question; its history is all of the user's interactions before
+    the cut that precedes it. Users without one, or with nothing after it, are not evaluated.
     """
 
     validation_share: float = 0.1
@@ -204,14 +204,19 @@ class GlobalTemporal:
             rows = np.repeat(users, counts)
             targets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
             targets += froms[rows]
+            # An item that returns is one question: its first place after the cut.
+            pairs = rows * corpus.num_items + corpus.items[targets]
+            first = np.sort(np.unique(pairs, return_index=True)[1])
+            rows, targets = rows[first], targets[first]
             return HeldOut(Ranges(rows, starts[rows], froms[rows]), targets)
 
         everyone = Ranges(users, starts, validation_starts)
+        test = ask(test_starts, np.asarray(corpus.offsets[1:]))
         split = Split(
             training=everyone.select(validation_starts > starts),
             validation=ask(validation_starts, test_starts),
-            test=ask(test_starts, np.asarray(corpus.offsets[1:])),
-            not_evaluated=int((test_starts == starts).sum()),
+            test=test,
+            not_evaluated=corpus.num_users - len(np.unique(test.histories.users)),
         )
         if len(split.test) == 0 or len(split.training) == 0:
             raise InputError(

@@ -188,6 +188,8 @@ def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
             raise InputError(f"{path}, line {line_number}: {error}") from error
         if owner in rows:
             raise InputError(f"{path}, line {line_number}: user {user} has a line already")
+        if len(set(negatives)) < number:
+            raise InputError(f"{path}, line {line_number}: a negative stands there twice")
         rows[owner] = negatives
     absent = [user for user in held_out.histories.users.tolist() if user not in rows]
     if absent:
@@ -196,6 +198,14 @@ def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
             "others that are evaluated; add their negatives"
         )
     table = torch.tensor([rows[user] for user in held_out.histories.users.tolist()])
+    answers = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
+    among = (table == answers[:, None]).any(1).nonzero()[:, 0].tolist()
+    if among:
+        name = corpus.user_names[int(held_out.histories.users[among[0]])]
+        raise InputError(
+            f"{path}: the held-out item of user {name} and of {len(among) - 1} others stands among "
+            "their own negatives; remove it there"
+        )
     return Listed(f"file-{number}", table, md5_of(path))
 
 

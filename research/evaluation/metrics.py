@@ -87,6 +87,7 @@ def spread(rank: NDArray[np.float64], owner: NDArray[np.int64]) -> NDArray[np.fl
     place = np.arange(len(rank)) - np.flatnonzero(starts)[group]
     apart = np.empty(len(rank))
     apart[order] = ranks + (place - (sizes[group] - 1) / 2)
+    assert np.all(apart >= 1.0), "ties of a user's own held-out items: an item asked for twice"
     return apart
 
 

@@ -32,6 +32,9 @@ from research.packed import Packed
 # Scores of one chunk: 8 MB on a CPU (stays in cache), 512 MB on an accelerator.
 CPU_CHUNK = 1 << 21
 ACCELERATOR_CHUNK = 1 << 27
+# Tokens of histories that are encoded together.
+CPU_TOKENS = 1 << 15
+ACCELERATOR_TOKENS = 1 << 21
 _COLUMNS = {"user": "int32", "item": "int32", "rank": "float64"}
 _COLUMNS |= {"ties": "int32", "history_length": "int32"}
 # What numpy and zipfile raise for a file that is damaged or something else.
@@ -143,12 +146,10 @@ def rank_tables(
     columns = {
         each.name: (np.empty(len(items)), np.empty(len(items), np.int32)) for each in candidates
     }
-    chunk = max(16, CPU_CHUNK // corpus.num_items)
-    if torch.cuda.is_available():
-        chunk = max(16, ACCELERATOR_CHUNK // corpus.num_items)
-    # Encoding prefers larger batches than counting does; both see the same rows.
-    for first in range(0, len(order), chunk):
-        rows = order[first : first + chunk]
+    ordered = lengths[order]
+    begin, end = 0, chunk_end(ordered, 0, CPU_CHUNK // corpus.num_items, CPU_TOKENS)
+    while begin < len(order):
+        rows = order[begin:end]
         histories = pack(corpus, held_out.histories.select(rows))
         users_S = torch.from_numpy(held_out.histories.users[rows])
         targets_S = torch.from_numpy(items[rows])
@@ -166,6 +167,10 @@ def rank_tables(
             ranks, ties = columns[each.name]
             ranks[rows] = torch.where(missed_S, torch.inf, rank_S).cpu().numpy()
             ties[rows] = ties_S.cpu().numpy()
+        chunk, tokens = CPU_CHUNK, CPU_TOKENS
+        if scores_SV.device.type != "cpu":
+            chunk, tokens = ACCELERATOR_CHUNK, ACCELERATOR_TOKENS
+        begin, end = end, chunk_end(ordered, end, chunk // corpus.num_items, tokens)
     return {
         each.name: RankTable(
             user=held_out.histories.users.astype(np.int32),
@@ -182,6 +187,16 @@ def rank_tables(
         )
         for each in candidates
     }
+
+
+def chunk_end(lengths: NDArray[np.int64], begin: int, most: int, tokens: int) -> int:
+    """Past the last of the questions from `begin` on that are ranked together.
+
+    At most `most` (but 16 are always allowed) and at most so many tokens of histories, so that
+    neither a small catalogue nor long histories make a chunk too large; at least one question.
+    """
+    ends = np.cumsum(lengths[begin : begin + max(16, most)])
+    return begin + max(1, int(np.searchsorted(ends, tokens, side="right")))
 
 
 def check_finite(scores_SV: Tensor, users_S: Tensor) -> None:

@@ -64,6 +64,8 @@ class EncoderConfig:
     """Dropout on the output of attention and of the feed-forward part."""
     attention_dropout: float = 0.5
     """Dropout on attention weights."""
+    attention_output_dropout: float | None = None
+    """Dropout on the output of attention (0: SASRec and its descendants); None: as hidden."""
     inner_dropout: float = 0.0
     """Dropout after the activation inside the feed-forward part (SASRec, the PyTorch ports)."""
     init_std: float = 0.02
@@ -81,9 +83,9 @@ class EncoderConfig:
                 f"encoder.heads is {self.heads}, which does not divide encoder.width "
                 f"{self.width}; choose a divisor of the width"
             )
-        for name in ("embedding", "hidden", "attention", "inner"):
+        for name in ("embedding", "hidden", "attention", "attention_output", "inner"):
             probability = getattr(self, f"{name}_dropout")
-            if not 0.0 <= probability < 1.0:
+            if not 0.0 <= (probability or 0.0) < 1.0:
                 raise InputError(f"encoder.{name}_dropout is {probability}; it must be in [0, 1)")
         for name in ("segments", "norm_eps", "init_std"):
             if not getattr(self, name) >= 0:
@@ -132,7 +134,10 @@ class Block(nn.Module):
         probability = self.config.attention_dropout if self.training else 0.0
         mixed_THK = attention(q_THK, k_THK, v_THK, packed, causal=causal, dropout=probability)
         mixed_TD = self.output(rearrange(mixed_THK, "T H K -> T (H K)"))
-        return dropout(mixed_TD, self.config.hidden_dropout, self.training)
+        after = self.config.attention_output_dropout
+        return dropout(
+            mixed_TD, self.config.hidden_dropout if after is None else after, self.training
+        )
 
     def _feed_forward(self, x_TD: Tensor) -> Tensor:
         inner_TF = activate(self.inner(x_TD), self.config.activation)

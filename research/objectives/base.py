@@ -6,6 +6,7 @@ The loop knows `Objective` and `LossSum` only. An objective is one file in this 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -77,6 +78,11 @@ class RankingObjective(Objective):
     @abstractmethod
     def candidate_scores(self, hidden_SD: Tensor, items_SN: Tensor, encoder: Encoder) -> Tensor:
         """[S, N] scores of the given items."""
+
+
+def able_to_rank(objectives: Mapping[str, nn.Module]) -> dict[str, RankingObjective]:
+    """The objectives that can rank, by key."""
+    return {key: part for key, part in objectives.items() if isinstance(part, RankingObjective)}
 
 
 class ObjectiveConfig(ABC):

@@ -90,7 +90,7 @@ class MaskItems(Corruption):
         place_T[order_T] = packed.positions_T
         if self.count == "bernoulli":
             return (draws_T < self.rate) | (place_T == 0)
-        # In float64, as float32 rounds 190 * 0.15 the other way than the original's Python does.
+        # In float64: float32 rounds 190 * 0.15 the other way.
         count_S = (packed.lengths_S.double() * self.rate).round().long()
         count_S = count_S.clamp(min=1, max=self.max_picked)
         return place_T < count_S[owner_T]

@@ -115,8 +115,11 @@ class ItemLoss(nn.Module):
         self.config = config
         self.purpose = purpose
         if not isinstance(config, FullSoftmax):
-            if config.number < 1:
-                raise InputError(f"loss.number is {config.number}; draw at least 1 negative")
+            if not 1 <= config.number < catalogue.num_items:
+                raise InputError(
+                    f"loss.number is {config.number}; draw at least 1 negative and fewer than the "
+                    f"{catalogue.num_items} items"
+                )
             self.negatives = Negatives(config.negatives, catalogue)
 
     def forward(

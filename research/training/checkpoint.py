@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,7 +35,8 @@ def save(
     `state` holds the corpus's `fingerprint`: item ids mean nothing without it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
     try:
         weights = {name: part.detach().cpu().contiguous() for name, part in _weights(module)}
         save_file(weights, temporary / "model.safetensors")
@@ -56,7 +57,7 @@ def save(
 
 def _swap(temporary: Path, folder: Path) -> None:
     # A folder cannot be renamed over a full one: the old one steps aside under a name that
-    # `read_state` knows, so that at every moment one complete checkpoint can be found.
+    # `find` knows, so that at every moment one complete checkpoint can be found.
     previous = folder.with_name(f".{folder.name}.previous")
     if folder.exists():
         shutil.rmtree(previous, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Optimisers and the learning rate as a function of the step.
 
-No scheduler object exists: `lr_at` is asked before every step, so nothing of it needs saving.
+No scheduler object exists: `factor_at` is asked before every step, so nothing of it needs saving.
 """
 
 from __future__ import annotations
