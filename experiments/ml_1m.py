@@ -17,12 +17,30 @@ from baselines.transitions import transitions
 from research.data.windows import Sliding
 from research.run import RunConfig
 from research.study import Study
+from research.training.optim import ScheduleConfig
 
 
 def sliding() -> RunConfig:
     """SASRec+ on windows that slide over whole histories, not on the newest 201 items alone."""
     config = plus()
     return replace(config, stages=(replace(config.stages[0], windows=Sliding(stride=200)),))
+
+
+def annealed(config: RunConfig, epochs: int, lr: float, anneal_epochs: int) -> RunConfig:
+    """A recipe's stage for a number of epochs, then one on sliding windows with a falling rate."""
+    stage = replace(config.stages[0], epochs=epochs)
+    schedule = ScheduleConfig(shape="linear")
+    rule = stage.validation
+    assert rule is not None, "the recipes on ML-1M select on validation"
+    anneal = replace(
+        stage,
+        name="anneal",
+        windows=Sliding(stride=200),
+        epochs=anneal_epochs,
+        optimiser=replace(stage.optimiser, lr=lr, schedule=schedule),
+        validation=replace(rule, patience=None, every_epochs=1),
+    )
+    return replace(config, stages=(stage, anneal))
 
 
 def study() -> Study:
@@ -34,9 +52,9 @@ def study() -> Study:
             "popularity": popularity(),
             "transitions": transitions(),
             "sasrec": plus(),
-            "sasrec-sliding": sliding(),
-            "bert4rec": ml_1m(),
+            "sasrec-annealed": annealed(sliding(), 30, 1e-3, 20),
+            "bert4rec-annealed": annealed(ml_1m(), 156, 5e-4, 35),
         },
-        base="sasrec",
+        base="sasrec-annealed",
         corpora=("data/corpora/ml-1m-sas",),
     )

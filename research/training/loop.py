@@ -81,7 +81,7 @@ def train(
                     break
             items += meter.log(folder, reporter, step, state.epoch, factor)
             state = replace(state, epoch=state.epoch + 1, step=step, items=items)
-            ended = step == total_steps or state.epoch == config.epochs
+            ended = step >= total_steps or state.epoch >= config.epochs
             state = replace(state, finished=ended)
             if validate is not None and is_due(config, state):
                 values = validate()
