@@ -48,6 +48,11 @@ class Reporter:
         if self.progress is not None:
             self.progress.stop()
 
+    def advance(self, step: int) -> None:
+        """A step has ended; nothing is waited for."""
+        if self.progress is not None:
+            self.progress.update(self.task, completed=step)
+
     def step(self, step: int, loss: float, items_per_second: float) -> None:
         """The state after an interval of steps."""
         state = f"loss {loss:.4f}  {items_per_second:,.0f} items/s"

@@ -75,6 +75,7 @@ def train(
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 step += 1
+                reporter.advance(step)
                 if step % config.log_every == 0 or step == total_steps:
                     items += meter.log(folder, reporter, step, state.epoch, factor)
                 if step == total_steps:
