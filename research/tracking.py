@@ -8,25 +8,33 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from research.errors import InputError
 
 Scalar = int | float | str
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically."""
-    text = json.dumps(value, indent=1, allow_nan=False)
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to fill that becomes `path` when the block ends; until then the old one stands."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
+    with temporary.open("wb") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    with replacing(path) as file:
+        file.write(f"{text}\n".encode())
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -100,6 +108,5 @@ class RunFolder:
             line for line in self.metrics() if line["stage"] != stage or int(line["step"]) <= step
         ]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        temporary = self.path / f".metrics.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.rename(self.path / "metrics.jsonl")
+        with replacing(self.path / "metrics.jsonl") as file:
+            file.write(text.encode())

@@ -8,7 +8,6 @@ slices and tests are computed from the table.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from research.data.splits import HeldOut, Split
 from research.errors import InputError
 from research.evaluation.candidates import CandidateSet
 from research.packed import Packed
+from research.tracking import replacing
 
 # Scores of one chunk: 8 MB on a CPU (stays in cache), 512 MB on an accelerator.
 CPU_CHUNK = 1 << 21
@@ -87,9 +87,7 @@ class RankTable:
 
     def save(self, path: Path) -> None:
         """Write `.npz`, to a temporary name first."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(
                 file,
                 user=self.user,
@@ -99,9 +97,6 @@ class RankTable:
                 history_length=self.history_length,
                 protocol=np.array(json.dumps(dict(self.protocol), sort_keys=True)),
             )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
 
     @staticmethod
     def load(path: Path) -> RankTable:
