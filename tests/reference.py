@@ -218,13 +218,14 @@ def mask_items(
     draws = [random_uniform(random_bits(stream, 0)) for stream in streams]
     by_draw = sorted(range(len(seen)), key=lambda place: draws[place])
     if config.count == "bernoulli":
-        picked = {place for place in by_draw if draws[place] < config.rate} or {by_draw[0]}
+        picked = {place for place in by_draw if draws[place] < config.rate}
     else:
         most = config.max_picked if config.max_picked is not None else len(seen)
         picked = set(by_draw[: min(most, max(1, round(config.rate * len(seen))))])
     luck = random_uniform(random_bits(row, seed_of("row")))
     if luck < config.mask_last_share:
         picked.add(newest)
+    picked = picked or {by_draw[0]}
     if luck >= 1 - config.last_only_share:
         picked = {newest}
     for place in picked:

@@ -29,8 +29,8 @@ class MaskItems(Corruption):
     rate: float = 0.2
     """Probability (or share, see `count`) of an item being picked."""
     count: Literal["bernoulli", "rounded"] = "bernoulli"
-    """Pick each item independently, or exactly max(1, round(rate n)) of a row's n (BERT4Rec's
-    original code)."""
+    """Pick each item independently (and one at random where none is picked), or exactly
+    max(1, round(rate n)) of a row's n (BERT4Rec's original code)."""
     max_picked: int | None = None
     """With `rounded`, never pick more than this in a row; None: no bound."""
     random_share: float = 0.0
@@ -64,11 +64,16 @@ class MaskItems(Corruption):
         packed = batch.packed.newest(batch.length)
         states_S = fold(batch.states_S, seed_of("mask"))
         tokens_T = fold(states_S[packed.owner_T], packed.ages_T)
-        picked_T = self._picked(packed, tokens_T)
+        draws_T = uniform(fold(tokens_T, 0))
         last_T = packed.ages_T == 0
         rows_S = uniform(fold(states_S, seed_of("row")))
+        picked_T = (
+            self._counted(packed, draws_T) if self.count == "rounded" else draws_T < self.rate
+        )
         if self.mask_last_share:
             picked_T |= last_T & (rows_S < self.mask_last_share)[packed.owner_T]
+        if self.count == "bernoulli":
+            picked_T |= least_of_unpicked(packed, draws_T, picked_T)
         if self.last_only_share:
             # The upper end of the same draw: the two shares overlap only where they must.
             alone_T = (rows_S >= 1.0 - self.last_only_share)[packed.owner_T]
@@ -80,16 +85,13 @@ class MaskItems(Corruption):
         masked = Packed(items_T, packed.positions_T, packed.offsets, packed.longest)
         return View(masked, False, picked_P, targets_P)
 
-    def _picked(self, packed: Packed, tokens_T: Tensor) -> Tensor:
-        draws_T = uniform(fold(tokens_T, 0))
+    def _counted(self, packed: Packed, draws_T: Tensor) -> Tensor:
+        """bool [T]: of each row the rounded count of tokens, those with the smallest draws."""
         owner_T = packed.owner_T
-        # Order each row's tokens by their draw: the k-th smallest is picked if k < count.
         order_T = torch.argsort(draws_T, stable=True)
         order_T = order_T[torch.argsort(owner_T[order_T], stable=True)]
         place_T = torch.empty_like(order_T)
         place_T[order_T] = packed.positions_T
-        if self.count == "bernoulli":
-            return (draws_T < self.rate) | (place_T == 0)
         # In float64: float32 rounds 190 * 0.15 the other way.
         count_S = (packed.lengths_S.double() * self.rate).round().long()
         count_S = count_S.clamp(min=1, max=self.max_picked)
@@ -103,6 +105,16 @@ class MaskItems(Corruption):
             replaced_P = torch.where(draws_P < self.random_share, random_P, replaced_P)
             replaced_P = torch.where(draws_P >= 1.0 - self.keep_share, targets_P, replaced_P)
         return replaced_P
+
+
+def least_of_unpicked(packed: Packed, draws_T: Tensor, picked_T: Tensor) -> Tensor:
+    """bool [T]: the token with the smallest draw of every row in which nothing is picked."""
+    owner_T = packed.owner_T
+    # A picked token counts as below every draw, so that its row's least is no draw.
+    keys_T = draws_T.masked_fill(picked_T, -1.0)
+    least_S = keys_T.new_full((packed.num_sequences,), 2.0)
+    least_S = least_S.scatter_reduce(0, owner_T, keys_T, "amin")
+    return draws_T == least_S[owner_T]
 
 
 @dataclass(frozen=True, kw_only=True)
