@@ -12,8 +12,9 @@ from research.data.loader import BatchConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import LastItems, Sliding
 from research.model.encoder import EncoderConfig
-from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
+from research.objectives.masking import MaskItems
 from research.run import EvaluationConfig, RunConfig
 from research.training.optim import OptimiserConfig, ScheduleConfig
 from research.training.stage import StageConfig, ValidationConfig

@@ -34,7 +34,8 @@ from research.data.loader import BatchConfig, Loader
 from research.evaluation.candidates import AllItems
 from research.model.encoder import Encoder
 from research.model.softmax import softmax_loss
-from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.cloze import ClozeConfig
+from research.objectives.masking import MaskItems
 from research.run import RunConfig
 from research.training.optim import build_optimiser
 from research.training.pretrainer import TrainedRanker

@@ -15,7 +15,8 @@ from baselines.transitions import transitions
 from research.data.loader import BatchConfig
 from research.data.windows import Sliding
 from research.objectives.base import ObjectiveConfig
-from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.cloze import ClozeConfig
+from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.study import Study

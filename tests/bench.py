@@ -12,8 +12,9 @@ from research.data.corpus import Corpus
 from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut
 from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy
+from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.tracking import RunFolder
 from research.training.loop import train

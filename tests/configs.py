@@ -10,8 +10,9 @@ import baselines.sasrec
 import baselines.transitions
 from research.data.splits import GlobalTemporal
 from research.data.windows import EveryPrefix, Sliding
-from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import SampledSoftmax
+from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.training.stage import StageConfig

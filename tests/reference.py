@@ -15,7 +15,6 @@ from torch import Tensor
 from research.data.catalogue import Catalogue
 from research.data.negatives import NegativesConfig
 from research.model.encoder import Block, Encoder
-from research.objectives.cloze import MaskItems
 from research.objectives.head import Head
 from research.objectives.item_losses import (
     BayesianPersonalisedRanking,
@@ -25,6 +24,7 @@ from research.objectives.item_losses import (
     ItemLossConfig,
     SampledSoftmax,
 )
+from research.objectives.masking import MaskItems
 from research.randomness import seed_of
 
 WORD = 2**64

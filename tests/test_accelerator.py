@@ -8,7 +8,7 @@ import torch
 from research.data.negatives import Negatives, NegativesConfig
 from research.model.encoder import Encoder, EncoderConfig
 from research.model.softmax import softmax_loss
-from research.objectives.cloze import MaskItems
+from research.objectives.masking import MaskItems
 from research.packed import Packed
 from research.randomness import below, fold, uniform
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters

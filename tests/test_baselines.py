@@ -10,9 +10,10 @@ from baselines import bert4rec, sasrec
 from research.data.splits import LeaveOneOut
 from research.data.windows import LastItems, Sliding
 from research.model.encoder import EncoderConfig
-from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralisedBCE
+from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.training.stage import StageConfig

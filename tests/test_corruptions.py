@@ -12,7 +12,8 @@ from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.encoder import Encoder, EncoderConfig
 from research.objectives.base import View
-from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.cloze import ClozeConfig
+from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig, NextItemShift
 from research.packed import Packed
 from research.randomness import fold

@@ -12,8 +12,9 @@ from research.data.loader import BatchConfig
 from research.execute import RunOptions, execute
 from research.model.encoder import EncoderConfig
 from research.objectives.base import ObjectiveConfig
-from research.objectives.cloze import ClozeConfig, MaskItems
+from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
+from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import EvaluationConfig, RunConfig
 from research.training.optim import OptimiserConfig

@@ -14,7 +14,7 @@ from research.data.loader import Batch, BatchConfig, Loader, budget_cuts
 from research.data.splits import LeaveOneOut, Ranges
 from research.data.windows import LastItems
 from research.errors import InputError
-from research.objectives.cloze import MaskItems
+from research.objectives.masking import MaskItems
 from tests.synthetic import flat, write_histories
 
 ROWS = 23

@@ -18,7 +18,7 @@ from research.data.negatives import NegativesConfig
 from research.errors import InputError
 from research.model.encoder import Encoder, EncoderConfig
 from research.objectives.base import LossSum, ObjectiveConfig
-from research.objectives.cloze import Cloze, ClozeConfig, MaskItems
+from research.objectives.cloze import Cloze, ClozeConfig
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import (
     BayesianPersonalisedRanking,
@@ -28,6 +28,7 @@ from research.objectives.item_losses import (
     ItemLossConfig,
     SampledSoftmax,
 )
+from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItem, NextItemConfig
 from research.packed import Packed
 from research.randomness import seed_of

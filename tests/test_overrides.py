@@ -12,8 +12,8 @@ from research.data.splits import GlobalTemporal
 from research.data.windows import Sliding
 from research.errors import InputError
 from research.model.encoder import EncoderConfig
-from research.objectives.cloze import MaskItems
 from research.objectives.item_losses import SampledSoftmax
+from research.objectives.masking import MaskItems
 from research.run import RunConfig
 from tests.configs import CONFIGS, TWO_STAGES
 

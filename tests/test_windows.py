@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from research.data.splits import Ranges
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
-from research.objectives.cloze import MaskItems
+from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemShift
 from tests.synthetic import batch_of, catalogue_of, ends, flat
 

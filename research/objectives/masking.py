@@ -1,0 +1,114 @@
+"""`MaskItems`: the corruption of cloze (BERT4Rec, section 3.6) and of S3-Rec's AAP, MIP and MAP.
+
+Objectives with an equal one share one encoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from research.data.catalogue import Catalogue
+from research.data.loader import Batch
+from research.errors import InputError
+from research.objectives.base import Corruption, View
+from research.packed import Packed
+from research.randomness import below, fold, seed_of, uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskItems(Corruption):
+    """Hide items of the newest L; every non-empty row has at least one target (T12)."""
+
+    rate: float = 0.2
+    """Probability (or share, see `count`) of an item being picked."""
+    count: Literal["bernoulli", "rounded"] = "bernoulli"
+    """Pick each item independently (and one at random where none is picked), or exactly
+    max(1, round(rate n)) of a row's n (BERT4Rec's original code)."""
+    max_picked: int | None = None
+    """With `rounded`, never pick more than this in a row; None: no bound."""
+    random_share: float = 0.0
+    """Share of picked items that become a random item instead of the mask."""
+    keep_share: float = 0.0
+    """Share of picked items that stay as they are."""
+    mask_last_share: float = 0.0
+    """Share of rows in which the newest item is picked in addition (1: S3-Rec)."""
+    last_only_share: float = 0.0
+    """Share of rows in which the newest item alone is picked (BERT4Rec's original: 1 of 11)."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rate < 1.0:
+            raise InputError(f"corruption.rate is {self.rate}; it must be between 0 and 1")
+        for name in ("random_share", "keep_share", "mask_last_share", "last_only_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"corruption.{name} is {getattr(self, name)}; allowed: 0 to 1")
+        if self.random_share + self.keep_share > 1.0:
+            raise InputError(
+                f"corruption: random_share {self.random_share} and keep_share {self.keep_share} "
+                "are shares of the picked items; together at most 1"
+            )
+        if self.max_picked is not None and (self.count != "rounded" or self.max_picked < 1):
+            raise InputError(
+                f"corruption.max_picked is {self.max_picked} with count {self.count!r}; it needs "
+                "count 'rounded' and at least 1"
+            )
+
+    def view(self, batch: Batch, catalogue: Catalogue) -> View:
+        """Picked tokens are replaced; all others stand as they are."""
+        packed = batch.packed.newest(batch.length)
+        states_S = fold(batch.states_S, seed_of("mask"))
+        tokens_T = fold(states_S[packed.owner_T], packed.ages_T)
+        draws_T = uniform(fold(tokens_T, 0))
+        last_T = packed.ages_T == 0
+        rows_S = uniform(fold(states_S, seed_of("row")))
+        picked_T = (
+            self._counted(packed, draws_T) if self.count == "rounded" else draws_T < self.rate
+        )
+        if self.mask_last_share:
+            picked_T |= last_T & (rows_S < self.mask_last_share)[packed.owner_T]
+        if self.count == "bernoulli":
+            picked_T |= least_of_unpicked(packed, draws_T, picked_T)
+        if self.last_only_share:
+            # The upper end of the same draw: the two shares overlap only where they must.
+            alone_T = (rows_S >= 1.0 - self.last_only_share)[packed.owner_T]
+            picked_T = torch.where(alone_T, last_T, picked_T)
+        picked_P = picked_T.nonzero()[:, 0]
+        targets_P = packed.items_T[picked_P]
+        items_T = packed.items_T.clone()
+        items_T[picked_P] = self._replacements(targets_P, tokens_T[picked_P], catalogue)
+        masked = Packed(items_T, packed.positions_T, packed.offsets, packed.longest)
+        return View(masked, False, picked_P, targets_P)
+
+    def _counted(self, packed: Packed, draws_T: Tensor) -> Tensor:
+        """bool [T]: of each row the rounded count of tokens, those with the smallest draws."""
+        owner_T = packed.owner_T
+        order_T = torch.argsort(draws_T, stable=True)
+        order_T = order_T[torch.argsort(owner_T[order_T], stable=True)]
+        place_T = torch.empty_like(order_T)
+        place_T[order_T] = packed.positions_T
+        # In float64: float32 rounds 190 * 0.15 the other way.
+        count_S = (packed.lengths_S.double() * self.rate).round().long()
+        count_S = count_S.clamp(min=1, max=self.max_picked)
+        return place_T < count_S[owner_T]
+
+    def _replacements(self, targets_P: Tensor, states_P: Tensor, catalogue: Catalogue) -> Tensor:
+        replaced_P = torch.full_like(targets_P, catalogue.num_items)
+        if self.random_share or self.keep_share:
+            draws_P = uniform(fold(states_P, 1))
+            random_P = below(fold(states_P, 2), catalogue.num_items)
+            replaced_P = torch.where(draws_P < self.random_share, random_P, replaced_P)
+            replaced_P = torch.where(draws_P >= 1.0 - self.keep_share, targets_P, replaced_P)
+        return replaced_P
+
+
+def least_of_unpicked(packed: Packed, draws_T: Tensor, picked_T: Tensor) -> Tensor:
+    """bool [T]: the token with the smallest draw of every row in which nothing is picked."""
+    owner_T = packed.owner_T
+    # A picked token counts as below every draw, so that its row's least is no draw.
+    keys_T = draws_T.masked_fill(picked_T, -1.0)
+    least_S = keys_T.new_full((packed.num_sequences,), 2.0)
+    least_S = least_S.scatter_reduce(0, owner_T, keys_T, "amin")
+    return draws_T == least_S[owner_T]
