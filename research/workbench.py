@@ -56,7 +56,7 @@ class Workbench:
                     held_out,
                     "uniform" if kind == "uniform" else "popularity",
                     int(number),
-                    self.catalogue.counts_V,
+                    self.catalogue.training.counts_V,
                     config.candidates_seed,
                     part,
                 )

@@ -188,9 +188,9 @@ def draw_negatives(
     """Draw items one by one; an excluded one is drawn again."""
     counts = [1] * catalogue.num_items
     if config.distribution == "popularity":
-        counts = catalogue.counts_V.tolist()
+        counts = catalogue.training.counts_V.tolist()
     urn = [item for item, count in enumerate(counts) for _ in range(count)]
-    history = {pair % catalogue.num_items for pair in catalogue.pairs.tolist()
+    history = {pair % catalogue.num_items for pair in catalogue.training.pairs.tolist()
                if pair // catalogue.num_items == user}  # fmt: skip
     drawn = []
     for column in range(number):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from research.data import catalogue as data
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus, write_corpus
 from research.data.loader import Batch
 from research.data.names import Names
+from research.data.splits import Ranges
 from research.packed import Packed
 from research.randomness import fold
 
@@ -100,22 +103,37 @@ def batch_of(
     return Batch(Packed.from_lists(histories), rows_S, users_S, states_S, length)
 
 
-def catalogue_of(histories: Histories, num_items: int) -> Catalogue:
-    """The catalogue whose training part is `histories`; items have no attributes."""
-    counts_V = torch.zeros(num_items, dtype=torch.int64)
-    pairs = set()
-    for user, history in enumerate(histories):
-        for item in history:
-            counts_V[item] += 1
-            pairs.add(user * num_items + item)
+def catalogue_of(
+    histories: Histories,
+    num_items: int,
+    *,
+    held_out: Histories | None = None,
+    attributes: Histories | None = None,
+    num_attributes: int = 0,
+) -> Catalogue:
+    """The catalogue whose training part is `histories`, followed by each user's `held_out` items.
+
+    Without `attributes`, one list an item, items have none.
+    """
+    held_out = [[] for _ in histories] if held_out is None else held_out
+    wholes = [[*known, *hidden] for known, hidden in zip(histories, held_out, strict=True)]
+    attributes = [[] for _ in range(num_items)] if attributes is None else attributes
+    bounds, known = ends(wholes), np.array([len(each) for each in histories])
+    users = np.arange(len(histories))
+    whole = data.Histories(
+        flat(wholes).astype(np.int32),
+        Ranges(users, bounds[:-1], bounds[1:]),
+        len(histories),
+        num_items,
+    )
     return Catalogue(
         num_users=len(histories),
         num_items=num_items,
-        num_attributes=0,
-        attribute_offsets=torch.zeros(num_items + 1, dtype=torch.int64),
-        attribute_ids=torch.zeros(0, dtype=torch.int64),
-        counts_V=counts_V,
-        pairs=torch.tensor(sorted(pairs), dtype=torch.int64),
+        num_attributes=num_attributes,
+        attribute_offsets=torch.from_numpy(ends(attributes)),
+        attribute_ids=torch.from_numpy(flat(attributes)),
+        training=replace(whole, ranges=Ranges(users, bounds[:-1], bounds[:-1] + known)),
+        whole=whole,
     )
 
 

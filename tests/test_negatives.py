@@ -90,7 +90,7 @@ def test_a_user_who_has_seen_all_but_one_item_gets_that_one() -> None:
 def test_a_rare_item_is_found_when_redraws_give_up() -> None:
     # Item 3 has a millionth of the popularity; 64 redraws miss it, the walk finds it.
     catalogue = catalogue_of([[0, 1, 2], [3]], 5)
-    catalogue.counts_V[:3] = 1_000_000
+    catalogue.training.counts_V[:3] = 1_000_000
     drawn = Negatives(POPULAR, catalogue).draw(fold(1, torch.arange(20)), torch.zeros(20).long(), 2)
     assert set(drawn.flatten().tolist()) == {3}
 
@@ -104,7 +104,7 @@ def test_held_out_items_may_be_drawn(tiny_corpus: Corpus) -> None:
 def test_popularity_knows_training_alone(tiny_corpus: Corpus) -> None:
     catalogue = Catalogue.of(tiny_corpus, LeaveOneOut().split(tiny_corpus))
     # Training: [0, 1, 2], [1, 2], [3], [0, 1]; items 4 and 5 are held out everywhere.
-    assert catalogue.counts_V.tolist() == [2, 3, 2, 1, 0, 0]
+    assert catalogue.training.counts_V.tolist() == [2, 3, 2, 1, 0, 0]
     assert set(drawn_for(POPULAR, catalogue, 2, 1000).tolist()) == {0, 1, 2}
 
 

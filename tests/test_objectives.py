@@ -136,7 +136,7 @@ def log_probabilities(loss: ItemLossConfig, catalogue: Catalogue) -> list[float]
     """log q; the module keeps it in float32, which is what the comparison is made with."""
     if isinstance(loss, FullSoftmax) or loss.negatives.distribution == "uniform":
         return [torch.tensor(1 / ITEMS).double().log().float().item()] * ITEMS
-    counts_V = catalogue.counts_V.double()
+    counts_V = catalogue.training.counts_V.double()
     return (counts_V / counts_V.sum()).log().float().tolist()
 
 
@@ -241,7 +241,7 @@ def test_log_q_is_subtracted_from_target_and_negatives(catalogue: Catalogue) -> 
     batch = batch_of([[1, 2]], length=LENGTH)
     loss = module(batch)["only"].total.item()
     drawn = negatives_of(config, catalogue, 0, batch.states_S[0].item(), 0, "next")
-    counts = catalogue.counts_V.double()
+    counts = catalogue.training.counts_V.double()
     inverse = [1 / counts[item].item() for item in [2, *drawn]]
     # q is kept in float32, which is good to 1e-7.
     expected = -torch.tensor(inverse[0] / sum(inverse)).log().item()

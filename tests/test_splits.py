@@ -226,8 +226,8 @@ def test_no_held_out_interaction_counts_as_popular_or_as_seen(
             pairs.add(int(user) * twenty.num_items + int(twenty.items[place]))
     catalogue = Catalogue.of(twenty, split)
     assert training_counts(twenty, split).tolist() == counts
-    assert catalogue.counts_V.tolist() == counts
-    assert catalogue.pairs.tolist() == sorted(pairs)
+    assert catalogue.training.counts_V.tolist() == counts
+    assert catalogue.training.pairs.tolist() == sorted(pairs)
 
 
 @pytest.mark.parametrize("config", SPLITS, ids=str)

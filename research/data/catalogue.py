@@ -1,19 +1,65 @@
 """`Catalogue`: the part of a corpus that models and objectives may see, as tensors.
 
-Sizes, the item -> attribute CSR, and what the training part says of items and users: counts for
-popularity, and who has interacted with what, for negatives. Nothing held out enters it.
+Sizes, the item -> attribute CSR, and the training part's histories: counts for popularity, who has
+interacted with what for negatives, pieces of histories for segments. What is held out stands in
+`whole` alone, which only the forms "as published" read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from research.data.corpus import Corpus
-from research.data.splits import Split, flat_indices, training_counts
+from research.data.splits import Ranges, Split, flat_indices
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """Pieces of users' histories; each tensor is made when it is first asked for."""
+
+    corpus_items: NDArray[np.int32]
+    """[N]: every interaction of the corpus, memory-mapped."""
+    ranges: Ranges
+    """[R]: one piece a user at most."""
+    num_users: int
+    num_items: int
+    device: torch.device = torch.device("cpu")
+
+    @cached_property
+    def items_N(self) -> Tensor:
+        """int64 [N]: the pieces' items end to end, user after user, oldest first."""
+        items = self.corpus_items[flat_indices(self.ranges)].astype(np.int64)
+        return torch.from_numpy(items).to(self.device)
+
+    @cached_property
+    def offsets_U(self) -> Tensor:
+        """int64 [U + 1]: where each user's items begin; the last entry is N."""
+        lengths = np.zeros(self.num_users + 1, dtype=np.int64)
+        lengths[self.ranges.users + 1] = self.ranges.stops - self.ranges.starts
+        return torch.from_numpy(np.cumsum(lengths)).to(self.device)
+
+    @cached_property
+    def counts_V(self) -> Tensor:
+        """int64 [V]: interactions of each item."""
+        return torch.bincount(self.items_N, minlength=self.num_items)
+
+    @cached_property
+    def pairs(self) -> Tensor:
+        """int64, sorted, unique: user * V + item of every interaction."""
+        users = np.repeat(self.ranges.users, self.ranges.stops - self.ranges.starts)
+        items = self.corpus_items[flat_indices(self.ranges)].astype(np.int64)
+        return torch.from_numpy(np.unique(users * self.num_items + items)).to(self.device)
+
+    @cached_property
+    def longest_first_U(self) -> Tensor:
+        """int64 [U]: users by falling length, the lower id first where lengths are equal."""
+        return torch.argsort(self.offsets_U.diff(), descending=True, stable=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,23 +73,35 @@ class Catalogue:
     """int64 [V + 1]: item -> attributes CSR."""
     attribute_ids: Tensor
     """int64 [M]: attribute ids, sorted within an item."""
-    counts_V: Tensor
-    """int64 [V]: training interactions of each item."""
-    pairs: Tensor
-    """int64, sorted, unique: user * V + item of every training interaction."""
+    training: Histories
+    """The training part."""
+    whole: Histories
+    """Held-out items included: for forms as published alone, which leak them (T19, T22)."""
 
     @staticmethod
     def of(corpus: Corpus, split: Split) -> Catalogue:
         """From a corpus and the training part of its split."""
-        training = split.training
-        items = corpus.items[flat_indices(training)].astype(np.int64)
-        users = np.repeat(training.users, training.stops - training.starts)
+        users = np.arange(corpus.num_users, dtype=np.int64)
+        everything = Ranges(users, np.asarray(corpus.offsets[:-1]), np.asarray(corpus.offsets[1:]))
+        training = Histories(corpus.items, split.training, corpus.num_users, corpus.num_items)
         return Catalogue(
             num_users=corpus.num_users,
             num_items=corpus.num_items,
             num_attributes=corpus.num_attributes,
             attribute_offsets=torch.from_numpy(np.array(corpus.attribute_offsets)),
             attribute_ids=torch.from_numpy(corpus.attribute_ids.astype(np.int64)),
-            counts_V=training_counts(corpus, split),
-            pairs=torch.from_numpy(np.unique(users * corpus.num_items + items)),
+            training=training,
+            whole=replace(training, ranges=everything),
+        )
+
+    def to(self, device: torch.device) -> Catalogue:
+        """The same catalogue, its tensors on another device."""
+        if self.attribute_offsets.device == device:
+            return self
+        return replace(
+            self,
+            attribute_offsets=self.attribute_offsets.to(device),
+            attribute_ids=self.attribute_ids.to(device),
+            training=replace(self.training, device=device),
+            whole=replace(self.whole, device=device),
         )

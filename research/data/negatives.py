@@ -1,9 +1,8 @@
 """Negative items for sampled losses and sampled candidate sets: uniform or by popularity.
 
-Popularity is counted in the training part only, never over ids by rank (T32, T39). Only items
-0..V-1 exist to be drawn, so the mask cannot be (T2). By default no item of the user's training
-history is drawn, and nothing else is excluded: a held-out item may be, as excluding it would tell
-the model of it (T22).
+Popularity is counted in the training part only, never over ids by rank (T32, T39). By default only
+items 0..V-1 can be drawn, never the mask (T2), no item of the user's training history is drawn, and
+nothing else is excluded: a held-out item may be, as excluding it would tell the model of it (T22).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.errors import InputError
+from research.packed import Packed
 from research.randomness import below, fold
 
 _ROUNDS = 64
@@ -27,8 +27,18 @@ class NegativesConfig:
 
     distribution: Literal["uniform", "popularity"] = "uniform"
     """Every item alike, or in proportion to training interactions."""
-    exclude: Literal["training", "nothing"] = "training"
-    """Whether the user's own training items are redrawn (the target is one of them)."""
+    exclude: Literal["training", "window", "history", "nothing"] = "training"
+    """Which items are redrawn (the target is one of them): the user's training items; the row's own
+    window alone (S3-Rec's pretraining as published); the user's whole history, held-out items
+    included (its fine-tuning as published: a leak by exclusion); none."""
+    include_mask: bool = False
+    """Whether the mask's row can be drawn like an item (S3-Rec's pretraining as published)."""
+
+    def __post_init__(self) -> None:
+        if self.include_mask and self.distribution == "popularity":
+            raise InputError(
+                "negatives.include_mask needs distribution 'uniform': the mask has no popularity"
+            )
 
 
 class Negatives(nn.Module):
@@ -42,55 +52,68 @@ class Negatives(nn.Module):
         super().__init__()
         self.config = config
         self.num_items = catalogue.num_items
-        weights_V = torch.ones_like(catalogue.counts_V)
+        weights_V = torch.ones(catalogue.num_items + config.include_mask, dtype=torch.int64)
         if config.distribution == "popularity":
-            weights_V = catalogue.counts_V
-        self.register_buffer("pairs", catalogue.pairs, persistent=False)
+            weights_V = catalogue.training.counts_V
+        histories = catalogue.whole if config.exclude == "history" else catalogue.training
+        self.register_buffer("pairs", histories.pairs, persistent=False)
         self.register_buffer("cumulative_V", weights_V.cumsum(0), persistent=False)
         log_probability_V = (weights_V.double() / weights_V.sum()).log().float()
         self.register_buffer("log_probability_V", log_probability_V, persistent=False)
         self.total = int(weights_V.sum())
-        if config.exclude == "training":
+        if config.exclude != "nothing":
             self._check_someone_has_negatives(catalogue, weights_V)
 
     def _check_someone_has_negatives(self, catalogue: Catalogue, weights_V: Tensor) -> None:
-        users = catalogue.pairs // catalogue.num_items
+        users = self.pairs // self.num_items
         mass = torch.zeros(catalogue.num_users, dtype=torch.int64).index_add_(
-            0, users, weights_V[catalogue.pairs % catalogue.num_items]
+            0, users, weights_V[self.pairs % self.num_items]
         )
         exhausted = int((mass >= self.total).sum())
         if exhausted:
             raise InputError(
-                f"negatives.exclude is 'training', but {exhausted} users (dense id "
+                f"negatives.exclude is {self.config.exclude!r}, but {exhausted} users (dense id "
                 f"{int((mass >= self.total).int().argmax())} the first) have interacted with every "
                 "item that could be drawn; filter them out or set exclude to 'nothing'"
             )
 
-    def draw(self, states: Tensor, users: Tensor, number: int) -> Tensor:
-        """int64 [..., number] items for random states [...] of users [...] (dense ids)."""
+    def draw(
+        self, states: Tensor, owners: Tensor, number: int, pairs: Tensor | None = None
+    ) -> Tensor:
+        """int64 [..., number] items for random states [...] of users [...] (dense ids).
+
+        With exclude 'window', `owners` are rows of a batch and `pairs` its `window_pairs`.
+        """
+        assert (pairs is not None) is (self.config.exclude == "window")
         columns = torch.arange(number, device=states.device)
         streams = fold(states[..., None], columns)
         drawn = self._items(streams)
         if self.config.exclude == "nothing":
             return drawn
-        owners = users[..., None].expand(drawn.shape)
+        owners = owners[..., None].expand(drawn.shape)
         for round_number in range(_ROUNDS):
-            taken = self.seen(owners, drawn)
+            taken = self.seen(owners, drawn, pairs)
             if not bool(taken.any()):
                 return drawn
             drawn[taken] = self._items(fold(streams[taken], round_number))
         # A user with almost no item left: walk on from the drawn item to the next free one.
-        taken = self.seen(owners, drawn)
+        taken = self.seen(owners, drawn, pairs)
         while bool(taken.any()):
             drawn[taken] = self._after(drawn[taken])
-            taken = self.seen(owners, drawn)
+            taken = self.seen(owners, drawn, pairs)
         return drawn
 
-    def seen(self, users: Tensor, items: Tensor) -> Tensor:
-        """bool: whether each item stands in the user's training history."""
-        wanted = users * self.num_items + items
-        found = torch.searchsorted(self.pairs, wanted).clamp_(max=len(self.pairs) - 1)
-        return self.pairs[found] == wanted
+    def window_pairs(self, windows: Packed) -> Tensor:
+        """int64, sorted: row * V + item of every item of a batch's clean windows."""
+        return (windows.owner_T * self.num_items + windows.items_T).sort().values
+
+    def seen(self, owners: Tensor, items: Tensor, pairs: Tensor | None = None) -> Tensor:
+        """bool: whether each item is excluded for its owner."""
+        pairs = self.pairs if pairs is None else pairs
+        wanted = owners * self.num_items + items
+        found = torch.searchsorted(pairs, wanted).clamp_(max=len(pairs) - 1)
+        # The mask, V, would be taken for the next owner's item 0.
+        return (pairs[found] == wanted) & (items < self.num_items)
 
     def _items(self, bits: Tensor) -> Tensor:
         places = below(bits, self.total)
@@ -99,7 +122,7 @@ class Negatives(nn.Module):
         return torch.searchsorted(self.cumulative_V, places, right=True)
 
     def _after(self, items: Tensor) -> Tensor:
-        following = (items + 1) % self.num_items
+        following = (items + 1) % len(self.cumulative_V)
         if self.config.distribution == "uniform":
             return following
         places = torch.cat([self.cumulative_V.new_zeros(1), self.cumulative_V])[following]
