@@ -53,7 +53,7 @@ def original() -> RunConfig:
                         corruption=MaskItems(
                             rate=0.2, count="rounded", max_picked=40, last_only_share=1 / 11
                         ),
-                        head=HeadConfig(bias=True, transform=True),
+                        head=HeadConfig(bias=True, transform="nonlinear"),
                     )
                 },
                 windows=Sliding(stride=100),
@@ -89,7 +89,7 @@ def original_elsewhere(
         attention_dropout=attention_dropout,
     )
     masks = MaskItems(rate=rate, count="rounded", max_picked=max_picked, last_only_share=1 / 11)
-    cloze_config = ClozeConfig(corruption=masks, head=HeadConfig(bias=True, transform=True))
+    cloze_config = ClozeConfig(corruption=masks, head=HeadConfig(bias=True, transform="nonlinear"))
     stage = replace(
         config.stages[0], objectives={"cloze": cloze_config}, windows=Sliding(stride=stride)
     )

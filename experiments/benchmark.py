@@ -32,7 +32,6 @@ from baselines.bert4rec import cloze
 from baselines.sasrec import bce, full_softmax
 from research.data.loader import BatchConfig, Loader
 from research.evaluation.candidates import AllItems
-from research.model.encoder import Encoder
 from research.model.softmax import softmax_loss
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
@@ -62,8 +61,8 @@ def epoch_seconds(config: RunConfig) -> float:
     """Seconds of one epoch of the first stage, without validation, after a few warm steps."""
     bench = Workbench.of(config, "data")
     stage = config.stages[0]
-    encoder = Encoder(config.encoder, bench.corpus.num_items, config.seed)
-    pretrainer = bench.pretrainer(stage, encoder).train()
+    shared = bench.shared()
+    pretrainer = bench.pretrainer(stage, shared).train()
     length = config.encoder.length
     windows = stage.windows.windows(bench.split.training, length)
     loader = Loader(bench.corpus, windows, stage.batches, length=length, seed=config.seed)
@@ -86,14 +85,14 @@ def epoch_seconds(config: RunConfig) -> float:
 def ranking_seconds(config: RunConfig) -> float:
     """Seconds to rank all test items with a model of the config's shape; best of three."""
     bench = Workbench.of(config, "data")
-    encoder = Encoder(config.encoder, bench.corpus.num_items, config.seed)
-    pretrainer = bench.pretrainer(config.stages[0], encoder)
+    shared = bench.shared()
+    pretrainer = bench.pretrainer(config.stages[0], shared)
     objective = ranking_objective(config.stages[0], pretrainer)
     assert objective is not None
     best = float("inf")
     for _ in range(3):
         started = time.perf_counter()
-        bench.tables(TrainedRanker(encoder, objective), "test", [AllItems()])
+        bench.tables(TrainedRanker(shared.encoder, objective), "test", [AllItems()])
         best = min(best, time.perf_counter() - started)
     return best
 

@@ -20,7 +20,6 @@ from research.errors import InputError
 from research.evaluation.candidates import AllItems
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankTable
-from research.model.encoder import Encoder
 from research.run import RunConfig, identity
 from research.tracking import RunFolder
 from research.training import checkpoint
@@ -182,12 +181,11 @@ def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Wor
         return bench, config.ranker.build(bench.corpus, bench.split)
     device = make_accelerator().device
     stage = config.stages[-1]
-    encoder = Encoder(config.encoder, bench.corpus.num_items, config.seed)
-    pretrainer = bench.pretrainer(stage, encoder).to(device)
+    pretrainer = bench.pretrainer(stage, bench.shared()).to(device)
     kept = "last" if stage.validation is None else "best"
     found = checkpoint.existing(reader.stage(stage.name) / kept)
     checkpoint.read_state(found, bench.corpus.fingerprint)
     checkpoint.load_weights(found, pretrainer)
     objective = ranking_objective(stage, pretrainer)
     assert objective is not None, "a run's last stage ranks"
-    return bench, TrainedRanker(encoder, objective)
+    return bench, TrainedRanker(pretrainer.encoder, objective)

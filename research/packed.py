@@ -38,7 +38,7 @@ class Packed:
     offsets: Tensor
     """int64 [S + 1]: where each sequence begins; the last entry is T."""
     longest: int
-    """Length of the longest sequence, on the host, so that no kernel waits for it."""
+    """Length of the longest sequence, or more, on the host, so that no kernel waits for it."""
     segments_T: Tensor | None = None
     """int64 [T]: segment types, or None when every token is of type 0."""
 
@@ -132,6 +132,18 @@ class Packed:
         newest = Packed.of(self.items_T[kept_T], offsets, length)
         segments_T = None if self.segments_T is None else self.segments_T[kept_T]
         return replace(newest, segments_T=segments_T)
+
+    def select(self, kept_S: Tensor) -> Packed:
+        """The sequences that a mask names, in their order; `longest` stays as an upper bound."""
+        kept_T = kept_S[self.owner_T]
+        offsets = torch.cat([self.offsets[:1], self.lengths_S[kept_S].cumsum(0)])
+        segments_T = None if self.segments_T is None else self.segments_T[kept_T]
+        items_T, positions_T = self.items_T[kept_T], self.positions_T[kept_T]
+        return Packed(items_T, positions_T, offsets, self.longest, segments_T)
+
+    def with_items(self, items_T: Tensor) -> Packed:
+        """The same sequences with other items in their places."""
+        return replace(self, items_T=items_T)
 
     def to(self, device: torch.device) -> Packed:
         """The same batch on another device."""

@@ -16,8 +16,7 @@ from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import Ranker, RankTable, rank_tables
-from research.model.encoder import Encoder
-from research.objectives.base import Objective, RankingObjective, able_to_rank
+from research.objectives.base import Objective, RankingObjective, Shared, able_to_rank
 from research.randomness import seed_of
 from research.run import RunConfig, open_corpus, protocol_of
 from research.training.pretrainer import Pretrainer, TrainedRanker
@@ -79,15 +78,17 @@ class Workbench:
             protocol=protocol_of(self.config, self.corpus, part),
         )
 
-    def pretrainer(self, stage: StageConfig, encoder: Encoder) -> Pretrainer:
-        """An encoder under a stage's objectives, freshly built."""
+    def shared(self) -> Shared:
+        """What all stages of a run share, at its initial weights."""
+        return Shared(self.config.encoder, self.catalogue, self.config.seed)
+
+    def pretrainer(self, stage: StageConfig, shared: Shared) -> Pretrainer:
+        """The shared encoder under a stage's objectives, those freshly built."""
         objectives: dict[str, Objective] = {
-            key: objective.build(
-                self.config.encoder, self.catalogue, seed_of(self.config.seed, stage.name, key)
-            )
+            key: objective.build(shared, seed_of(self.config.seed, stage.name, key))
             for key, objective in stage.objectives.items()
         }
-        return Pretrainer(encoder, objectives, self.catalogue)
+        return Pretrainer(shared.encoder, objectives, self.catalogue)
 
 
 def ranking_objective(stage: StageConfig, pretrainer: Pretrainer) -> RankingObjective | None:
@@ -133,12 +134,12 @@ class StageParts:
 def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
     """Every stage of a run, all on one encoder; `InputError` for one that cannot work."""
     config = bench.config
-    encoder = Encoder(config.encoder, bench.corpus.num_items, config.seed)
+    shared = bench.shared()
     parts: list[StageParts] = []
     for stage in config.stages:
-        pretrainer = bench.pretrainer(stage, encoder)
+        pretrainer = bench.pretrainer(stage, shared)
         objective = ranking_objective(stage, pretrainer)
-        ranker = None if objective is None else TrainedRanker(encoder, objective)
+        ranker = None if objective is None else TrainedRanker(shared.encoder, objective)
         if stage.validation is not None and ranker is None:
             raise InputError(
                 f"stage {stage.name} has validation but no objective that ranks; set "

@@ -12,6 +12,7 @@ from research.data.corpus import Corpus
 from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut
 from research.model.encoder import Encoder, EncoderConfig
+from research.objectives.base import Shared
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
@@ -58,7 +59,7 @@ class Bench:
         """An encoder and the stage's objectives at their start."""
         encoder = Encoder(sizes, self.corpus.num_items, seed=0)
         built = {
-            key: objective.build(sizes, self.catalogue, 0)
+            key: objective.build(Shared(sizes, self.catalogue, 0), 0)
             for key, objective in stage.objectives.items()
         }
         return Pretrainer(encoder, built, self.catalogue)

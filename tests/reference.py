@@ -138,7 +138,7 @@ def encode(
 
 def head_scores(head: Head, encoder: Encoder, hidden_D: Tensor) -> list[Tensor]:
     """The score of every item for one state (BERT4Rec, eq. 7)."""
-    if head.config.transform:
+    if head.config.transform != "none":
         hidden_D = activation(head.dense.weight @ hidden_D + head.dense.bias, head.activation)
         hidden_D = layer_norm(hidden_D, head.norm)
     own = head.config.table == "own"
@@ -146,7 +146,7 @@ def head_scores(head: Head, encoder: Encoder, hidden_D: Tensor) -> list[Tensor]:
     scores = []
     for item in range(encoder.num_items):
         score = (table_VD[item] * hidden_D).sum()
-        scores.append(score if head.bias is None else score + head.bias[item])
+        scores.append(score if head.item_bias is None else score + head.item_bias[item])
     return scores
 
 

@@ -111,7 +111,9 @@ def test_bert4rec_original_has_berts_encoder() -> None:
         norm_eps=1e-12, positions="oldest", segments=2, inner_dropout=0.0, init_std=0.02,
     )  # fmt: skip
     assert dropouts(bert4rec.original().encoder) == {0.2}
-    assert cloze_of(bert4rec.original()).head == HeadConfig(table="tied", bias=True, transform=True)
+    assert cloze_of(bert4rec.original()).head == HeadConfig(
+        table="tied", bias=True, transform="nonlinear"
+    )
 
 
 def test_bert4rec_original_masks_as_the_authors_do() -> None:
@@ -152,7 +154,7 @@ def test_the_ports_train_with_80_10_10_and_an_output_layer_of_their_own() -> Non
     stage = only_stage(bert4rec.port())
     objective = cloze_of(bert4rec.port())
     assert objective.corruption == MaskItems(rate=0.15, random_share=0.1, keep_share=0.1)
-    assert objective.head == HeadConfig(table="own", bias=True, transform=False)
+    assert objective.head == HeadConfig(table="own", bias=True, transform="none")
     assert_fields(stage.optimiser, method="adam", lr=1e-3)
     assert stage.optimiser.schedule.shape == "constant"
     assert stage.batches.sequences_per_batch == 128

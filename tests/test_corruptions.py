@@ -11,7 +11,7 @@ import torch
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import View
+from research.objectives.base import Shared, View
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig, NextItemShift
@@ -249,7 +249,7 @@ def encoder_of(length: int) -> Encoder:
 
 def test_cloze_ranks_from_a_mask_after_the_history(catalogue: Catalogue) -> None:
     encoder = encoder_of(4)
-    objective = ClozeConfig().build(encoder.config, catalogue, 0)
+    objective = ClozeConfig().build(Shared(encoder.config, catalogue, 0), 0)
     histories = Packed.from_lists([[1, 2], [], [3, 4, 5], [6, 7, 8, 9], [10, 11, 12, 13, 14]])
     view = objective.ranking_view(histories, encoder)
     # The oldest falls only when the view is full: at four items or more of history.
@@ -264,7 +264,7 @@ def test_cloze_ranks_from_a_mask_after_the_history(catalogue: Catalogue) -> None
 
 def test_next_item_ranks_from_the_newest_of_up_to_L_items(catalogue: Catalogue) -> None:
     encoder = encoder_of(3)
-    objective = NextItemConfig().build(encoder.config, catalogue, 0)
+    objective = NextItemConfig().build(Shared(encoder.config, catalogue, 0), 0)
     view = objective.ranking_view(Packed.from_lists([[1], [2, 3, 4, 5]]), encoder)
     assert rows_of(view) == [[1], [3, 4, 5]]
     assert view.picked_P.tolist() == [0, 3]

@@ -16,7 +16,7 @@ from research.errors import InputError
 from research.evaluation.candidates import AllItems
 from research.evaluation.rank import Ranker, RankerConfig, rank_tables
 from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import RankingObjective
+from research.objectives.base import RankingObjective, Shared
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
@@ -151,7 +151,7 @@ HEADS = [
     HeadConfig(),
     HeadConfig(table="own"),
     HeadConfig(bias=True),
-    HeadConfig(transform=True, bias=True),
+    HeadConfig(transform="nonlinear", bias=True),
 ]
 
 
@@ -159,7 +159,7 @@ def trained(config: NextItemConfig | ClozeConfig, corpus: Corpus) -> TrainedRank
     """A pair with random weights and biases, in float64."""
     encoder = Encoder(SMALL, corpus.num_items, seed=1).double()
     catalogue = Catalogue.of(corpus, LeaveOneOut().split(corpus))
-    objective = config.build(SMALL, catalogue, 1).double()
+    objective = config.build(Shared(SMALL, catalogue, 1), 1).double()
     with torch.no_grad():
         for part in (encoder, objective):
             for place, parameter in enumerate(part.parameters()):

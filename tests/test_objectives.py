@@ -17,7 +17,7 @@ from research.data.loader import Batch
 from research.data.negatives import NegativesConfig
 from research.errors import InputError
 from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import LossSum, ObjectiveConfig
+from research.objectives.base import LossSum, ObjectiveConfig, Shared
 from research.objectives.cloze import Cloze, ClozeConfig
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import (
@@ -43,7 +43,7 @@ ROWS = [[0, 1, 2, 3, 4, 5, 6, 0], [7], [], [8, 0], [2, 2, 9]]
 POPULAR = NegativesConfig(distribution="popularity")
 FREE = NegativesConfig(exclude="nothing")
 MASKED = MaskItems(rate=0.4, random_share=0.1, keep_share=0.1, mask_last_share=0.5)
-BERT_HEAD = HeadConfig(bias=True, transform=True)
+BERT_HEAD = HeadConfig(bias=True, transform="nonlinear")
 CASES: dict[str, ObjectiveConfig] = {
     "next, full softmax": NextItemConfig(),
     "next, own table with bias": NextItemConfig(head=HeadConfig(table="own", bias=True)),
@@ -89,7 +89,7 @@ def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> Pr
         embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
     encoder = Encoder(sizes, ITEMS)
-    objective = config.build(sizes, catalogue, 0)
+    objective = config.build(Shared(sizes, catalogue, 0), 0)
     pretrainer = Pretrainer(encoder, {"only": objective}, catalogue).double()
     scatter_parameters(pretrainer, std=0.3)
     return pretrainer
@@ -292,7 +292,7 @@ def calls_of(
     """(causal, sequences) of each call of the encoder in one step."""
     module = made(next(iter(objectives.values())), catalogue)
     built = {
-        name: config.build(module.encoder.config, catalogue, 0).double()
+        name: config.build(Shared(module.encoder.config, catalogue, 0), 0).double()
         for name, config in objectives.items()
     }
     calls = []
@@ -323,7 +323,7 @@ def test_the_encoder_is_called_once_a_direction(catalogue: Catalogue) -> None:
 def test_an_objective_has_the_same_loss_alone_and_in_company(catalogue: Catalogue) -> None:
     module = made(ClozeConfig(corruption=MASKED), catalogue)
     objective = module.objectives["only"]
-    other = NextItemConfig().build(module.encoder.config, catalogue, 0).double()
+    other = NextItemConfig().build(Shared(module.encoder.config, catalogue, 0), 0).double()
     batch: Batch = batch_of(ROWS, length=LENGTH)
     alone = module(batch)["only"].total.item()
     company = Pretrainer(module.encoder, {"next": other, "only": objective}, catalogue)(batch)

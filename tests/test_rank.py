@@ -23,6 +23,7 @@ from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampl
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankTable, rank_tables
 from research.model.encoder import Encoder, EncoderConfig
+from research.objectives.base import Shared
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
@@ -251,7 +252,7 @@ def test_seen_means_the_whole_history_and_not_the_encoders_window(
     corpus = corpus_of([history], 20)
     split = LeaveOneOut().split(corpus)
     encoder = Encoder(SMALL, 20, seed=0)
-    built = objective.build(SMALL, Catalogue.of(corpus, split), 0)
+    built = objective.build(Shared(SMALL, Catalogue.of(corpus, split), 0), 0)
     # Old items, outside the encoder's window of three, score as highly as the answer.
     with torch.no_grad():
         encoder.item_table.weight[:4] = encoder.item_table.weight[7]

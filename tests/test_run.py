@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from baselines.popularity import PopularityConfig
 from baselines.transitions import TransitionsConfig
-from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
-from research.data.loader import Batch, BatchConfig
+from research.data.loader import BatchConfig
 from research.data.splits import GlobalTemporal, UserHoldout
 from research.data.windows import Sliding
 from research.errors import InputError
@@ -26,10 +24,10 @@ from research.evaluation.compare import paired_difference
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable, rank_tables
 from research.execute import RunOptions, execute, load_run
-from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import LossSum, Objective, ObjectiveConfig, View
+from research.model.encoder import EncoderConfig
 from research.objectives.cloze import ClozeConfig
-from research.objectives.next_item import NextItemConfig, NextItemShift
+from research.objectives.next_item import NextItemConfig
+from research.objectives.sp import SPConfig
 from research.run import EvaluationConfig, RunConfig
 from research.training.optim import OptimiserConfig
 from research.training.stage import StageConfig, ValidationConfig
@@ -402,25 +400,6 @@ def test_an_unfinished_run_is_not_loaded_as_if_it_were_finished(
         load_run(tmp_path / "run", "data")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SilentConfig(ObjectiveConfig):
-    """An objective that cannot rank."""
-
-    weight: float = 1.0
-
-    def build(self, encoder: EncoderConfig, catalogue: Catalogue, seed: int) -> Objective:
-        return Silent()
-
-
-class Silent(Objective):
-    def __init__(self) -> None:
-        super().__init__()
-        self.corruption = NextItemShift()
-
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
-        return LossSum(hidden_TD.square().sum(), torch.tensor(1.0, dtype=torch.float64))
-
-
 BOTH = {"next": NextItemConfig(), "cloze": ClozeConfig()}
 CANNOT_WORK: dict[str, tuple[Callable[[Corpus], RunConfig], str]] = {
     "an unknown rank_by": (
@@ -429,7 +408,7 @@ CANNOT_WORK: dict[str, tuple[Callable[[Corpus], RunConfig], str]] = {
     ),
     "a rank_by that cannot rank": (
         lambda corpus: config_of(
-            corpus, stage_of(objectives={"sp": SilentConfig()}, rank_by="sp", validation=None)
+            corpus, stage_of(objectives={"sp": SPConfig()}, rank_by="sp", validation=None)
         ),
         "rank_by is 'sp'; objectives that can rank here: none",
     ),
@@ -441,13 +420,13 @@ CANNOT_WORK: dict[str, tuple[Callable[[Corpus], RunConfig], str]] = {
         lambda corpus: config_of(
             corpus,
             stage_of("first"),
-            stage_of("second", objectives={"sp": SilentConfig()}, validation=None),
+            stage_of("second", objectives={"sp": SPConfig()}, validation=None),
         ),
         "the last stage, second, cannot rank; add next or cloze to it",
     ),
     "validation of what cannot rank": (
         lambda corpus: config_of(
-            corpus, stage_of("first", objectives={"sp": SilentConfig()}), stage_of("second")
+            corpus, stage_of("first", objectives={"sp": SPConfig()}), stage_of("second")
         ),
         "stage first has validation but no objective that ranks",
     ),

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from research.errors import InputError
 from research.model.attention import attention
+from research.model.attributes import AttributeTable
 from research.model.dropout import dropout
+from research.model.initial import initialise
 from research.packed import Packed
-from research.randomness import generator
 
 # No size of a config may be larger; a stranger's config cannot ask for endless memory by one field.
 LARGEST = 1 << 20
@@ -56,6 +57,8 @@ class EncoderConfig:
     """Epsilon of every LayerNorm."""
     positions: Literal["newest", "oldest"] = "newest"
     """The end from which learned positions are counted."""
+    attribute_input: bool = False
+    """Add the sum of an item's attribute embeddings to its own on the input side (SASRec_F)."""
     segments: int = 0
     """Number of segment types with an embedding; 0: none. Tokens are of type 0 unless said."""
     embedding_dropout: float = 0.5
@@ -155,8 +158,16 @@ def activate(x: Tensor, activation: str) -> Tensor:
 class Encoder(nn.Module):
     """`Packed` in, hidden states out; also the item table and scores against it."""
 
-    def __init__(self, config: EncoderConfig, num_items: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: EncoderConfig,
+        num_items: int,
+        seed: int = 0,
+        attributes: AttributeTable | None = None,
+    ) -> None:
+        """`attributes` are given exactly when `config.attribute_input` is set."""
         super().__init__()
+        assert (attributes is not None) is config.attribute_input
         self.config = config
         self.num_items = num_items
         self.item_table = nn.Embedding(num_items + 1, config.width)
@@ -169,6 +180,8 @@ class Encoder(nn.Module):
         if config.final_norm:
             self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         initialise(self, config.init_std, seed, "encoder")
+        # After the initial weights: the table comes with its own.
+        self.attributes = attributes
 
     @property
     def mask_id(self) -> int:
@@ -180,6 +193,8 @@ class Encoder(nn.Module):
         config = self.config
         assert packed.longest <= config.length, "a view longer than encoder.length"
         x_TD = self.embed(packed.items_T)
+        if self.attributes is not None:
+            x_TD = x_TD + self.attributes.sums(packed.items_T)
         if config.embedding_scale:
             x_TD = x_TD * math.sqrt(config.width)
         places_T = packed.positions_T
@@ -210,27 +225,3 @@ class Encoder(nn.Module):
     def score(self, hidden_PD: Tensor) -> Tensor:
         """Inner products [P, V] with every item."""
         return hidden_PD @ self.table_VD().T
-
-
-def initialise(module: nn.Module, std: float, seed: int, purpose: str) -> None:
-    """Normal weights, zero biases, unit norms, each parameter from its own keyed generator.
-
-    A parameter's start depends on (seed, purpose, its name) alone, so that adding a head to a run
-    changes nothing else.
-    """
-    norms = {
-        f"{path}.{name}"
-        for path, part in module.named_modules()
-        if isinstance(part, nn.LayerNorm)
-        for name in ("weight", "bias")
-    }
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if name in norms:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            elif name.endswith("bias"):
-                parameter.zero_()
-            else:
-                drawn = torch.empty(parameter.shape, dtype=torch.float32)
-                drawn.normal_(0.0, std, generator=generator(seed, purpose, name))
-                parameter.copy_(drawn)

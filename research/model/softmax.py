@@ -32,7 +32,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
         grad_table_VD = torch.zeros_like(table_VD) if wants_grad else table_VD
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
         total = hidden_PD.new_zeros((), dtype=torch.float64)
-        small = bool(_largest_logit(hidden_PD, table_VD, bias_V) < SAFE_LOGIT)
+        small = bool(largest_logit(hidden_PD, table_VD, bias_V) < SAFE_LOGIT)
         buffer = hidden_PD.new_empty(min(rows, len(hidden_PD)), table_VD.shape[0])
         for first in range(0, len(hidden_PD), rows):
             hidden = hidden_PD[first : first + rows]
@@ -87,12 +87,27 @@ def tile_rows(table_VD: Tensor) -> int:
     return max(16, tile // len(table_VD))
 
 
-def _largest_logit(hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+def largest_logit(hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None) -> Tensor:
     """A bound on every |logit| by Cauchy and Schwarz; 0 for no rows."""
     if len(hidden_PD) == 0:
         return hidden_PD.new_zeros(())
     bound: Tensor = hidden_PD.norm(dim=1).amax() * table_VD.norm(dim=1).amax()
     return bound if bias_V is None else bound + bias_V.abs().amax()
+
+
+def top_one(
+    hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None, targets_P: Tensor
+) -> Tensor:
+    """int64 scalar: how many rows score their target highest, alone or tied; no graph."""
+    correct = targets_P.new_zeros(())
+    rows = tile_rows(table_VD)
+    for first in range(0, len(hidden_PD), rows):
+        logits = hidden_PD[first : first + rows] @ table_VD.T
+        if bias_V is not None:
+            logits += bias_V
+        right = logits.gather(1, targets_P[first : first + rows, None])[:, 0]
+        correct += (right >= logits.amax(1)).sum()
+    return correct
 
 
 def softmax_loss(

@@ -8,12 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
+from research.errors import InputError
+from research.model.attributes import AttributeTable
 from research.model.encoder import Encoder, EncoderConfig
+from research.model.initial import initialise
+from research.objectives.head import Head
 from research.packed import Packed
 
 
@@ -28,22 +34,83 @@ class LossSum:
 
 
 @dataclass(frozen=True, eq=False)
+class Share:
+    """How much of what was counted is right, before any division."""
+
+    correct: Tensor
+    """Scalar float64, without a graph."""
+    count: Tensor
+    """Scalar float64; may be 0."""
+
+
+@dataclass(frozen=True, eq=False)
 class View:
     """What the encoder sees of a batch, and which tokens an objective reads."""
 
     packed: Packed
-    """Corrupted sequences, as many as the batch has, in its order."""
+    """Corrupted sequences."""
     causal: bool
     """The direction of attention that this view is meant for."""
     picked_P: Tensor
-    """int64 [P]: tokens of `packed` with a target."""
+    """int64 [P]: tokens of `packed` that the corruption picked, for objectives to read."""
     targets_P: Tensor
-    """int64 [P]: the item that belongs there."""
+    """int64 [P]: the item that belongs there; empty where picks are compared with one another."""
 
     @property
     def owner_P(self) -> Tensor:
         """int64 [P]: the sequence of each picked token."""
         return self.packed.owner_T[self.picked_P]
+
+
+class Shared:
+    """What the stages and objectives of a run share; a part is made when it is first asked for.
+
+    A part's initial weights are a function of the seed and its own name alone.
+    """
+
+    def __init__(self, config: EncoderConfig, catalogue: Catalogue, seed: int) -> None:
+        self.config = config
+        self.catalogue = catalogue
+        self.seed = seed
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder; `InputError` when it reads attributes that the corpus lacks."""
+        attributes = self.attributes if self.config.attribute_input else None
+        return Encoder(self.config, self.catalogue.num_items, self.seed, attributes)
+
+    @cached_property
+    def attributes(self) -> AttributeTable:
+        """The embeddings of attributes; `InputError` when the corpus has none."""
+        catalogue = self.catalogue
+        if catalogue.num_attributes == 0 or len(catalogue.attribute_ids) == 0:
+            raise InputError(
+                "the corpus has no item attributes, which aap, map and encoder.attribute_input "
+                "need; prepare it from a source that has them (s3rec: FILE_item2attributes.json "
+                "beside FILE.txt; atomic: a .item file) or leave those objectives out"
+            )
+        return AttributeTable(
+            catalogue.num_attributes,
+            self.config.width,
+            catalogue.attribute_offsets,
+            catalogue.attribute_ids,
+            self.config.init_std,
+            self.seed,
+        )
+
+    @cached_property
+    def zero_attribute(self) -> ZeroAttribute:
+        """The class that no item has (S3-Rec as published)."""
+        return ZeroAttribute(self.config.width, self.config.init_std, self.seed)
+
+
+class ZeroAttribute(nn.Module):
+    """The embedding of attribute 0, which stands for none and yet is scored and trained."""
+
+    def __init__(self, width: int, init_std: float, seed: int) -> None:
+        super().__init__()
+        self.row = nn.Parameter(torch.empty(1, width))
+        initialise(self, init_std, seed, "zero attribute")
 
 
 class Corruption(ABC):
@@ -60,24 +127,26 @@ class Objective(nn.Module, ABC):
     corruption: Corruption
 
     @abstractmethod
+    def shared(self) -> dict[str, nn.Module]:
+        """The parts of `Shared`, by name, that the objective holds beside its own."""
+
+    @abstractmethod
     def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
         """The loss of a view whose tokens have the hidden states [T, D]."""
+
+    @abstractmethod
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+        """How much of what the objective asks is answered rightly; called without gradients."""
 
 
 class RankingObjective(Objective):
     """Abstract: an objective whose head can also rank all items for a history."""
 
+    head: Head
+
     @abstractmethod
     def ranking_view(self, histories: Packed, encoder: Encoder) -> View:
         """What the encoder reads of histories of any length; one picked token a sequence."""
-
-    @abstractmethod
-    def scores(self, hidden_SD: Tensor, encoder: Encoder) -> Tensor:
-        """[S, V] scores of every item from the picked tokens' states."""
-
-    @abstractmethod
-    def candidate_scores(self, hidden_SD: Tensor, items_SN: Tensor, encoder: Encoder) -> Tensor:
-        """[S, N] scores of the given items."""
 
 
 def able_to_rank(objectives: Mapping[str, nn.Module]) -> dict[str, RankingObjective]:
@@ -91,5 +160,5 @@ class ObjectiveConfig(ABC):
     weight: float
 
     @abstractmethod
-    def build(self, encoder: EncoderConfig, catalogue: Catalogue, seed: int) -> Objective:
+    def build(self, shared: Shared, seed: int) -> Objective:
         """The objective's module, its start a function of the seed alone."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from research.data.catalogue import Catalogue
 from research.data.loader import Batch
-from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import LossSum, ObjectiveConfig, RankingObjective, View
+from research.model.encoder import Encoder
+from research.objectives.base import LossSum, ObjectiveConfig, RankingObjective, Share, Shared, View
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import FullSoftmax, ItemLoss, ItemLossConfig
 from research.objectives.masking import MaskItems
@@ -30,26 +29,32 @@ class ClozeConfig(ObjectiveConfig):
     head: HeadConfig = HeadConfig()
     """The output head."""
 
-    def build(self, encoder: EncoderConfig, catalogue: Catalogue, seed: int) -> Cloze:
+    def build(self, shared: Shared, seed: int) -> Cloze:
         """The module."""
-        return Cloze(self, encoder, catalogue, seed)
+        return Cloze(self, shared, seed)
 
 
 class Cloze(RankingObjective):
     """The count is the number of picked items."""
 
-    def __init__(
-        self, config: ClozeConfig, encoder: EncoderConfig, catalogue: Catalogue, seed: int
-    ) -> None:
+    def __init__(self, config: ClozeConfig, shared: Shared, seed: int) -> None:
         super().__init__()
         self.corruption = config.corruption
-        self.head = Head(config.head, encoder, catalogue.num_items, seed, "cloze head")
-        self.loss = ItemLoss(config.loss, catalogue, "cloze")
+        self.head = Head(config.head, shared.config, shared.catalogue.num_items, seed, "cloze head")
+        self.loss = ItemLoss(config.loss, shared.catalogue, "cloze")
+
+    def shared(self) -> dict[str, nn.Module]:
+        """Nothing but the encoder."""
+        return {}
 
     def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
         """Sum over picked items of the loss."""
         result: LossSum = self.loss(view, hidden_TD, batch, self.head, encoder)
         return result
+
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+        """Targets that score highest of all items."""
+        return self.loss.top_one(view, hidden_TD, self.head, encoder)
 
     def ranking_view(self, histories: Packed, encoder: Encoder) -> View:
         """The newest L - 1 items and a mask after them; the oldest falls only when full (T10)."""
@@ -64,11 +69,3 @@ class Cloze(RankingObjective):
         items_T[places_T + kept.owner_T] = kept.items_T
         packed = Packed.of(items_T, offsets, kept.longest + 1)
         return View(packed, False, packed.last_S, items_T[packed.last_S])
-
-    def scores(self, hidden_SD: Tensor, encoder: Encoder) -> Tensor:
-        """[S, V]."""
-        return self.head.scores(hidden_SD, encoder)
-
-    def candidate_scores(self, hidden_SD: Tensor, items_SN: Tensor, encoder: Encoder) -> Tensor:
-        """[S, N]."""
-        return self.head.candidate_scores(hidden_SD, items_SN, encoder)

@@ -1,7 +1,7 @@
 """Losses over items at picked tokens: full and sampled softmax, BCE, gBCE, BPR.
 
-Shared by next-item and cloze. Each is a frozen config and one function of scores; h is the head's
-transformed state, s(i) = e_i . h + b_i, + the target, j = 1..N the negatives.
+Shared by next-item, cloze and MIP. Each is a frozen config and one function of scores; h is the
+head's transformed state, s(i) = e_i . h + b_i, + the target, j = 1..N the negatives.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from research.data.loader import Batch
 from research.data.negatives import Negatives, NegativesConfig
 from research.errors import InputError
 from research.model.encoder import Encoder
-from research.model.softmax import softmax_loss
-from research.objectives.base import LossSum, View
+from research.model.softmax import softmax_loss, top_one
+from research.objectives.base import LossSum, Share, View
 from research.objectives.head import Head
 from research.randomness import fold, seed_of
 
@@ -76,12 +76,15 @@ class GeneralisedBCE:
 
 @dataclass(frozen=True, kw_only=True)
 class BayesianPersonalisedRanking:
-    """-mean_j log s(s+ - s_j) (Rendle et al. 2009)."""
+    """-mean_j log s(s+ - s_j) (Rendle et al. 2009; S3-Rec's MIP, eq. 5, with one negative)."""
 
     negatives: NegativesConfig = NegativesConfig()
     """How negatives are drawn."""
     number: int = 1
     """N, negatives a target."""
+    inner_sigmoid: bool = False
+    """Squash each score by a sigmoid before the difference: s(s(s+) - s(s_j)), as S3-Rec's code has
+    it (T17); the loss of a comparison then stays between 0.31 and 1.32."""
     share: Literal["token", "sequence"] = "token"
     """Whether each token draws its own negatives or a sequence's tokens share them."""
 
@@ -104,6 +107,8 @@ def sampled_loss(
         beta = share * (config.calibration * (1 - 1 / share) + 1 / share)
         total = beta * F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
         return total / (config.number + 1)
+    if config.inner_sigmoid:
+        positive_P, negative_PN = positive_P.sigmoid(), negative_PN.sigmoid()
     return F.softplus(negative_PN - positive_P[:, None]).sum() / config.number
 
 
@@ -129,23 +134,44 @@ class ItemLoss(nn.Module):
         hidden_PD = hidden_TD.index_select(0, view.picked_P)
         count = torch.tensor(len(view.picked_P), dtype=torch.float64, device=hidden_TD.device)
         if isinstance(self.config, FullSoftmax):
-            table_VD = head.table_VD(encoder)
+            table_VD, bias_V = head.table_VD(encoder), head.item_bias
             transformed_PD = head.transformed(hidden_PD)
-            return LossSum(softmax_loss(transformed_PD, table_VD, head.bias, view.targets_P), count)
-        negatives_PN = self._negatives(view, batch)
-        items_PN1 = torch.cat([view.targets_P[:, None], negatives_PN], dim=1)
+            return LossSum(softmax_loss(transformed_PD, table_VD, bias_V, view.targets_P), count)
+        items_PN1 = torch.cat([view.targets_P[:, None], self._negatives(view, batch)], dim=1)
         scores_PN1 = head.candidate_scores(hidden_PD, items_PN1, encoder)
         if isinstance(self.config, SampledSoftmax) and self.config.log_q:
             scores_PN1 = scores_PN1 - self.negatives.log_probability_V[items_PN1]
         total = sampled_loss(self.config, scores_PN1[:, 0], scores_PN1[:, 1:], encoder.num_items)
         return LossSum(total, count)
 
+    def top_one(self, view: View, hidden_TD: Tensor, head: Head, encoder: Encoder) -> Share:
+        """At how many picked tokens the target scores highest of all items."""
+        transformed_PD = head.transformed(hidden_TD.index_select(0, view.picked_P))
+        table_VD, bias_V = head.table_VD(encoder), head.item_bias
+        correct = top_one(transformed_PD, table_VD, bias_V, view.targets_P).double()
+        return Share(correct, torch.full_like(correct, len(view.picked_P)))
+
+    def comparisons(
+        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: Encoder
+    ) -> Share:
+        """How often the target scores higher than a negative; a tie is half right."""
+        assert not isinstance(self.config, FullSoftmax)
+        items_PN1 = torch.cat([view.targets_P[:, None], self._negatives(view, batch)], dim=1)
+        hidden_PD = hidden_TD.index_select(0, view.picked_P)
+        scores_PN1 = head.candidate_scores(hidden_PD, items_PN1, encoder)
+        gaps_PN = scores_PN1[:, :1] - scores_PN1[:, 1:]
+        correct = (gaps_PN.sign().double() + 1).sum() / 2
+        return Share(correct, torch.full_like(correct, gaps_PN.numel()))
+
     def _negatives(self, view: View, batch: Batch) -> Tensor:
         """int64 [P, N], from the random states of the batch's rows alone."""
         assert not isinstance(self.config, FullSoftmax)
         states_S = fold(batch.states_S, seed_of("negatives", self.purpose))
+        number, owners_S, pairs = self.config.number, batch.users_S, None
+        if self.config.negatives.exclude == "window":
+            owners_S = torch.arange(len(states_S), device=states_S.device)
+            pairs = self.negatives.window_pairs(batch.packed)
         if self.config.share == "sequence":
-            shared_SN = self.negatives.draw(states_S, batch.users_S, self.config.number)
-            return shared_SN[view.owner_P]
+            return self.negatives.draw(states_S, owners_S, number, pairs)[view.owner_P]
         states_P = fold(states_S[view.owner_P], view.packed.positions_T[view.picked_P])
-        return self.negatives.draw(states_P, batch.users_S[view.owner_P], self.config.number)
+        return self.negatives.draw(states_P, owners_S[view.owner_P], number, pairs)

@@ -79,8 +79,7 @@ class MaskItems(Corruption):
         targets_P = packed.items_T[picked_P]
         items_T = packed.items_T.clone()
         items_T[picked_P] = self._replacements(targets_P, tokens_T[picked_P], catalogue)
-        masked = Packed(items_T, packed.positions_T, packed.offsets, packed.longest)
-        return View(masked, False, picked_P, targets_P)
+        return View(packed.with_items(items_T), False, picked_P, targets_P)
 
     def _counted(self, packed: Packed, draws_T: Tensor) -> Tensor:
         """bool [T]: of each row the rounded count of tokens, those with the smallest draws."""

@@ -8,12 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
-from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import Corruption, LossSum, ObjectiveConfig, RankingObjective, View
+from research.model.encoder import Encoder
+from research.objectives.base import (
+    Corruption,
+    LossSum,
+    ObjectiveConfig,
+    RankingObjective,
+    Share,
+    Shared,
+    View,
+)
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import FullSoftmax, ItemLoss, ItemLossConfig
 from research.packed import Packed
@@ -45,36 +53,34 @@ class NextItemConfig(ObjectiveConfig):
     head: HeadConfig = HeadConfig()
     """The output head."""
 
-    def build(self, encoder: EncoderConfig, catalogue: Catalogue, seed: int) -> NextItem:
+    def build(self, shared: Shared, seed: int) -> NextItem:
         """The module."""
-        return NextItem(self, encoder, catalogue, seed)
+        return NextItem(self, shared, seed)
 
 
 class NextItem(RankingObjective):
     """The count is the number of predicted items."""
 
-    def __init__(
-        self, config: NextItemConfig, encoder: EncoderConfig, catalogue: Catalogue, seed: int
-    ) -> None:
+    def __init__(self, config: NextItemConfig, shared: Shared, seed: int) -> None:
         super().__init__()
         self.corruption = NextItemShift()
-        self.head = Head(config.head, encoder, catalogue.num_items, seed, "next head")
-        self.loss = ItemLoss(config.loss, catalogue, "next")
+        self.head = Head(config.head, shared.config, shared.catalogue.num_items, seed, "next head")
+        self.loss = ItemLoss(config.loss, shared.catalogue, "next")
+
+    def shared(self) -> dict[str, nn.Module]:
+        """Nothing but the encoder."""
+        return {}
 
     def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
         """Sum over inputs of the loss against the following item."""
         result: LossSum = self.loss(view, hidden_TD, batch, self.head, encoder)
         return result
 
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+        """Targets that score highest of all items."""
+        return self.loss.top_one(view, hidden_TD, self.head, encoder)
+
     def ranking_view(self, histories: Packed, encoder: Encoder) -> View:
         """The newest L items; the newest state ranks."""
         packed = histories.newest(encoder.config.length)
         return View(packed, True, packed.last_S, packed.items_T[packed.last_S])
-
-    def scores(self, hidden_SD: Tensor, encoder: Encoder) -> Tensor:
-        """[S, V]."""
-        return self.head.scores(hidden_SD, encoder)
-
-    def candidate_scores(self, hidden_SD: Tensor, items_SN: Tensor, encoder: Encoder) -> Tensor:
-        """[S, N]."""
-        return self.head.candidate_scores(hidden_SD, items_SN, encoder)

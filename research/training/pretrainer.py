@@ -26,12 +26,17 @@ class Pretrainer(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        # Before the objectives, so that a part that several share has one name wherever it serves.
+        self.shared = nn.ModuleDict(
+            {name: part for each in objectives.values() for name, part in each.shared().items()}
+        )
         self.objectives = nn.ModuleDict(objectives)
         self.catalogue = catalogue
 
     def forward(self, batch: Batch) -> dict[str, LossSum]:
         """Each objective's loss on this rank's share of the batch."""
         objectives = self._objectives()
+        self.catalogue = self.catalogue.to(batch.rows_S.device)
         views = {
             corruption: corruption.view(batch, self.catalogue)
             for corruption in {part.corruption: None for part in objectives.values()}
@@ -72,14 +77,14 @@ class TrainedRanker:
     @torch.no_grad()
     def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
         """[S, V] scores of all items, on the encoder's device."""
-        return self.objective.scores(self._states(histories), self.encoder)
+        return self.objective.head.scores(self._states(histories), self.encoder)
 
     @torch.no_grad()
     def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
         """[S, N] scores of the given items."""
         device = self.encoder.item_table.weight.device
         states_SD = self._states(histories)
-        return self.objective.candidate_scores(states_SD, items_SN.to(device), self.encoder)
+        return self.objective.head.candidate_scores(states_SD, items_SN.to(device), self.encoder)
 
     def _states(self, histories: Packed) -> Tensor:
         training = self.encoder.training

@@ -1,0 +1,87 @@
+"""Binary cross-entropy of every row against its own few of A labels, without a [P, A] target.
+
+sum_a BCE(z_a, y_a) = sum_a softplus(z_a) - sum_{a in own} z_a. Loss and gradients are computed
+together, a tile of rows at a time, as in `softmax`; what is true comes as (row, label) pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from research.model.softmax import SAFE_LOGIT, largest_logit, tile_rows
+
+
+class _TiledBinaryCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, hidden_PD: Tensor, table_AD: Tensor, rows_M: Tensor, labels_M: Tensor
+    ) -> Tensor:
+        rows = tile_rows(table_AD)
+        grad_hidden_PD = torch.zeros_like(hidden_PD)
+        grad_table_AD = torch.zeros_like(table_AD)
+        total = hidden_PD.new_zeros((), dtype=torch.float64)
+        small = bool(largest_logit(hidden_PD, table_AD, None) < SAFE_LOGIT)
+        for first in range(0, len(hidden_PD), rows):
+            hidden = hidden_PD[first : first + rows]
+            logits = hidden @ table_AD.T
+            if small:
+                # softplus z = log(1 + e), sigmoid z = e / (1 + e): one exponential serves both.
+                powers = logits.exp_()
+                total += powers.log1p().sum(dtype=torch.float64)
+                shares = powers.div_(powers + 1)
+            else:
+                total += torch.nn.functional.softplus(logits).sum(dtype=torch.float64)
+                shares = logits.sigmoid_()
+            torch.mm(shares, table_AD, out=grad_hidden_PD[first : first + rows])
+            grad_table_AD.addmm_(shares.T, hidden)
+        true_MD, hidden_MD = table_AD[labels_M], hidden_PD[rows_M]
+        total -= (true_MD * hidden_MD).sum(dtype=torch.float64)
+        grad_hidden_PD.index_add_(0, rows_M, true_MD, alpha=-1)
+        grad_table_AD.index_add_(0, labels_M, hidden_MD, alpha=-1)
+        ctx.grads = grad_hidden_PD, grad_table_AD  # type: ignore[attr-defined]
+        return total.to(hidden_PD.dtype)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_total: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_hidden_PD, grad_table_AD = ctx.grads  # type: ignore[attr-defined]
+        return grad_hidden_PD * grad_total, grad_table_AD * grad_total, None, None
+
+
+def multilabel_loss(
+    hidden_PD: Tensor, table_AD: Tensor, rows_M: Tensor, labels_M: Tensor
+) -> Tensor:
+    """Sum over rows and labels of the binary cross-entropy of logits hidden @ table', a scalar.
+
+    (rows_M[m], labels_M[m]) are the pairs that are true, each at most once. 0 for P = 0.
+    Differentiable once, with respect to hidden and table.
+    """
+    total: Tensor = _TiledBinaryCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_PD, table_AD, rows_M, labels_M
+    )
+    return total
+
+
+def precision_at_own_number(
+    hidden_PD: Tensor, table_AD: Tensor, rows_M: Tensor, labels_M: Tensor
+) -> Tensor:
+    """float64 scalar: sum over rows of the share of a row's k labels among its k best; no graph.
+
+    A row without labels adds 0.
+    """
+    total = hidden_PD.new_zeros((), dtype=torch.float64)
+    own_P = torch.bincount(rows_M, minlength=len(hidden_PD))
+    rows = tile_rows(table_AD)
+    for first in range(0, len(hidden_PD), rows):
+        logits = hidden_PD[first : first + rows] @ table_AD.T
+        # The place of each label in its row's falling order; equal logits stand in id order.
+        order = logits.argsort(dim=1, descending=True, stable=True)
+        places = torch.empty_like(order)
+        places.scatter_(1, order, torch.arange(len(table_AD), device=order.device).expand_as(order))
+        inside_M = (rows_M >= first) & (rows_M < first + rows)
+        rows_I, labels_I = rows_M[inside_M], labels_M[inside_M]
+        own_I = own_P[rows_I]
+        right_I = places[rows_I - first, labels_I] < own_I
+        total += (right_I.double() / own_I).sum()
+    return total

@@ -1,0 +1,60 @@
+"""The part that AAP and MAP share: from states to the attributes of the items that belong there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from research.model.initial import initialise
+from research.model.multilabel import multilabel_loss, precision_at_own_number
+from research.objectives.base import LossSum, Share, Shared
+
+
+class AttributeHead(nn.Module):
+    """score(t, a) = e_a . (W h_t + b) and its binary cross-entropy over all A attributes."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        count_bare_items: bool,
+        zero_attribute: bool,
+        seed: int,
+        purpose: str,
+    ) -> None:
+        super().__init__()
+        self.count_bare_items = count_bare_items
+        self.dense = nn.Linear(shared.config.width, shared.config.width)
+        initialise(self.dense, shared.config.init_std, seed, purpose)
+        self.attributes = shared.attributes
+        self.zero_attribute = shared.zero_attribute if zero_attribute else None
+
+    def shared(self) -> dict[str, nn.Module]:
+        """The attribute table, and attribute 0 where it is scored."""
+        parts: dict[str, nn.Module] = {"attributes": self.attributes}
+        return parts if self.zero_attribute is None else {**parts, "zero": self.zero_attribute}
+
+    def loss(self, hidden_PD: Tensor, items_P: Tensor) -> LossSum:
+        """Sum over tokens and attributes; the count is the number of tokens."""
+        hidden_PD, items_P = self._counted(hidden_PD, items_P)
+        table_AD = self.attributes.attribute_table.weight
+        if self.zero_attribute is not None:
+            # The last row, which no pair names: false everywhere.
+            table_AD = torch.cat([table_AD, self.zero_attribute.row])
+        rows_M, labels_M = self.attributes.pairs(items_P)
+        total = multilabel_loss(self.dense(hidden_PD), table_AD, rows_M, labels_M)
+        count = torch.tensor(len(items_P), dtype=torch.float64, device=hidden_PD.device)
+        return LossSum(total, count)
+
+    def accuracy(self, hidden_PD: Tensor, items_P: Tensor) -> Share:
+        """Precision at k of an item's k attributes; items without one do not count."""
+        rows_M, labels_M = self.attributes.pairs(items_P)
+        table_AD = self.attributes.attribute_table.weight
+        correct = precision_at_own_number(self.dense(hidden_PD), table_AD, rows_M, labels_M)
+        return Share(correct, (self.attributes.number(items_P) > 0).sum().double())
+
+    def _counted(self, hidden_PD: Tensor, items_P: Tensor) -> tuple[Tensor, Tensor]:
+        if self.count_bare_items:
+            return hidden_PD, items_P
+        kept_P = (self.attributes.number(items_P) > 0).nonzero()[:, 0]
+        return hidden_PD.index_select(0, kept_P), items_P[kept_P]

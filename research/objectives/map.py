@@ -1,0 +1,62 @@
+"""MAP, masked attribute prediction (S3-Rec, Zhou et al. 2020, eq. 6): of the items that are hidden.
+
+As AAP, with a projection W_map of its own, at the tokens that are hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from research.data.loader import Batch
+from research.model.encoder import Encoder
+from research.objectives.attribute_head import AttributeHead
+from research.objectives.base import LossSum, Objective, ObjectiveConfig, Share, Shared, View
+from research.objectives.masking import MaskItems
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAPConfig(ObjectiveConfig):
+    """Masked attributes."""
+
+    weight: float = 1.0
+    """Weight among the stage's objectives."""
+    corruption: MaskItems = MaskItems()
+    """What is hidden and asked about."""
+    count_bare_items: bool = False
+    """Whether items without attributes count, all their targets being false (as published)."""
+    zero_attribute: bool = False
+    """Whether attribute 0, which no item has, is scored as a further class that is always false (as
+    published); its embedding is shared with AAP."""
+
+    def build(self, shared: Shared, seed: int) -> MAP:
+        """The module."""
+        return MAP(self, shared, seed)
+
+
+class MAP(Objective):
+    """The count is the number of hidden tokens; the total sums over attributes."""
+
+    def __init__(self, config: MAPConfig, shared: Shared, seed: int) -> None:
+        super().__init__()
+        self.corruption = config.corruption
+        self.head = AttributeHead(
+            shared,
+            count_bare_items=config.count_bare_items,
+            zero_attribute=config.zero_attribute,
+            seed=seed,
+            purpose="map head",
+        )
+
+    def shared(self) -> dict[str, nn.Module]:
+        """The attributes' embeddings."""
+        return self.head.shared()
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+        """Sum over hidden tokens."""
+        return self.head.loss(hidden_TD.index_select(0, view.picked_P), view.targets_P)
+
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+        """Precision at each item's number of attributes."""
+        return self.head.accuracy(hidden_TD.index_select(0, view.picked_P), view.targets_P)

@@ -1,0 +1,170 @@
+"""SP, segment prediction (S3-Rec, Zhou et al. 2020, eq. 7): does a segment belong to its context?
+
+A segment of m = 1..n/2 items is cut out of a row of n and replaced by masks. With the context's
+last state c, the true segment's p and a foreign segment's q, -log s(c' . p - c' . q) where
+c' = W_sp c + b; attention is bidirectional. In packed form contexts, true and foreign segments are
+just more sequences of the same call of the encoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from research.data.catalogue import Catalogue, Histories
+from research.data.loader import Batch
+from research.errors import InputError
+from research.model.encoder import Encoder
+from research.model.initial import initialise
+from research.objectives.base import (
+    Corruption,
+    LossSum,
+    Objective,
+    ObjectiveConfig,
+    Share,
+    Shared,
+    View,
+)
+from research.packed import Packed
+from research.randomness import below, fold, seed_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutSegment(Corruption):
+    """Contexts, true segments and foreign segments of the rows that have at least two items (T20).
+
+    The view holds 3R sequences, all contexts first, and picks the last token of each.
+    """
+
+    placement: Literal["among_masks", "alone"] = "among_masks"
+    """Segments stand at their place among masks, as long as the row (as published), or alone, as
+    sequences of their m items."""
+    foreign: Literal["training", "everything"] = "training"
+    """Foreign segments are pieces of one other user's training items, the user being drawn first;
+    or of all users' items laid end to end (as published, T19): those leak held-out items, cross
+    users, and may be the user's own."""
+    short_rows: bool = False
+    """Whether rows of one item take part, the row itself being context and both segments (as
+    published): they add the loss of a tie and teach nothing."""
+
+    def view(self, batch: Batch, catalogue: Catalogue) -> View:
+        """3R sequences; the picked tokens are contexts', true and foreign segments' last ones."""
+        least = 1 if self.short_rows else 2
+        windows = batch.packed.newest(batch.length)
+        kept_S = windows.lengths_S >= least
+        packed = windows.select(kept_S)
+        lengths_R, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
+        users_R = batch.users_S[kept_S]
+        states_R = fold(batch.states_S[kept_S], seed_of("segment"))
+        most_R = lengths_R // 2
+        if self.foreign == "training":
+            most_R = torch.minimum(most_R, longest_of_others(catalogue.training)[users_R])
+        # A row of one item has a segment of none and keeps its item in all three sequences.
+        sizes_R = torch.where(most_R > 0, 1 + below(fold(states_R, 0), most_R.clamp(min=1)), 0)
+        starts_R = below(fold(states_R, 1), lengths_R - sizes_R + 1)
+        places_T = places_T - starts_R[owner_T]
+        cut_T = (places_T >= 0) & (places_T < sizes_R[owner_T])
+        items_T, mask_T = packed.items_T, torch.full_like(packed.items_T, catalogue.num_items)
+        context = packed.with_items(torch.where(cut_T, mask_T, items_T))
+        pool = catalogue.training if self.foreign == "training" else catalogue.whole
+        froms_R = self._foreign_starts(pool, users_R, sizes_R, states_R)
+        picked_T = (froms_R[owner_T] + places_T).clamp(0, len(pool.items_N) - 1)
+        foreign_T = torch.where(cut_T, pool.items_N[picked_T], items_T)
+        shown_T = cut_T | (sizes_R == 0)[owner_T]
+        if self.placement == "among_masks":
+            true = packed.with_items(torch.where(shown_T, items_T, mask_T))
+            foreign = packed.with_items(torch.where(shown_T, foreign_T, mask_T))
+        else:
+            offsets = F.pad(sizes_R.clamp(min=1).cumsum(0), (1, 0))
+            longest = max(1, packed.longest // 2)
+            true = Packed.of(items_T[shown_T], offsets, longest)
+            foreign = Packed.of(foreign_T[shown_T], offsets, longest)
+        joined = Packed.cat([context, true, foreign])
+        return View(joined, False, joined.last_S, joined.items_T[:0])
+
+    def _foreign_starts(
+        self, pool: Histories, users_R: Tensor, sizes_R: Tensor, states_R: Tensor
+    ) -> Tensor:
+        """int64 [R]: where in `pool.items_N` each row's foreign segment begins."""
+        if self.foreign == "everything":
+            return below(fold(states_R, 2), len(pool.items_N) - sizes_R + 1)
+        lengths_U = pool.offsets_U.diff()
+        order_U = pool.longest_first_U
+        places_U = torch.empty_like(order_U)
+        places_U[order_U] = torch.arange(len(order_U), device=order_U.device)
+        # Users with at least m items stand first; the row's own, who has 2m, is stepped over.
+        enough_R = torch.searchsorted(-lengths_U[order_U], -sizes_R, right=True)
+        drawn_R = below(fold(states_R, 2), enough_R - 1)
+        drawn_R = drawn_R + (drawn_R >= places_U[users_R])
+        others_R = order_U[drawn_R]
+        spare_R = lengths_U[others_R] - sizes_R + 1
+        return pool.offsets_U[others_R] + below(fold(states_R, 3), spare_R)
+
+
+def longest_of_others(histories: Histories) -> Tensor:
+    """int64 [U]: for each user the length of the longest history of somebody else."""
+    lengths_U = histories.offsets_U.diff()
+    first, second = histories.longest_first_U[:2]
+    longest_U = lengths_U[first].repeat(len(lengths_U))
+    longest_U[first] = lengths_U[second]
+    return longest_U
+
+
+@dataclass(frozen=True, kw_only=True)
+class SPConfig(ObjectiveConfig):
+    """Segments."""
+
+    weight: float = 1.0
+    """Weight among the stage's objectives."""
+    corruption: CutSegment = CutSegment()
+    """How segments are cut, placed and drawn."""
+    inner_sigmoid: bool = False
+    """Squash each score by a sigmoid before the difference, as S3-Rec's code has it (T17)."""
+
+    def build(self, shared: Shared, seed: int) -> SP:
+        """The module; `InputError` when there is nobody to take foreign segments from."""
+        return SP(self, shared, seed)
+
+
+class SP(Objective):
+    """The count is the number of rows that take part."""
+
+    def __init__(self, config: SPConfig, shared: Shared, seed: int) -> None:
+        super().__init__()
+        if len(shared.catalogue.training.ranges) < 2:
+            raise InputError(
+                "sp takes foreign segments from other users' training items, but "
+                f"{len(shared.catalogue.training.ranges)} user has any; leave sp out"
+            )
+        self.corruption = config.corruption
+        self.inner_sigmoid = config.inner_sigmoid
+        self.dense = nn.Linear(shared.config.width, shared.config.width)
+        initialise(self, shared.config.init_std, seed, "sp head")
+
+    def shared(self) -> dict[str, nn.Module]:
+        """Nothing but the encoder."""
+        return {}
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+        """Sum over rows of the loss of their comparison."""
+        true_R, foreign_R = self._scores(view, hidden_TD)
+        if self.inner_sigmoid:
+            true_R, foreign_R = true_R.sigmoid(), foreign_R.sigmoid()
+        count = torch.tensor(len(true_R), dtype=torch.float64, device=hidden_TD.device)
+        return LossSum(F.softplus(foreign_R - true_R).sum(), count)
+
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+        """Rows whose true segment scores higher than the foreign one; a tie is half right."""
+        true_R, foreign_R = self._scores(view, hidden_TD)
+        correct = ((true_R - foreign_R).sign().double() + 1).sum() / 2
+        return Share(correct, torch.full_like(correct, len(true_R)))
+
+    def _scores(self, view: View, hidden_TD: Tensor) -> tuple[Tensor, Tensor]:
+        last_PD = hidden_TD.index_select(0, view.picked_P)
+        contexts_RD, true_RD, foreign_RD = last_PD.tensor_split(3)
+        contexts_RD = self.dense(contexts_RD)
+        return (contexts_RD * true_RD).sum(1), (contexts_RD * foreign_RD).sum(1)
