@@ -109,21 +109,32 @@ class Block(nn.Module):
         self.outer = nn.Linear(config.feed_forward, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_eps)
 
-    def forward(self, x_TD: Tensor, packed: Packed, causal: bool) -> Tensor:
-        """[T, D] -> [T, D]."""
+    def forward(
+        self, x_TD: Tensor, packed: Packed, causal: bool, read_P: Tensor | None = None
+    ) -> Tensor:
+        """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
         if self.config.norm == "post":
-            x_TD = self.attention_norm(x_TD + self._attend(x_TD, x_TD, packed, causal))
-            summed_TD: Tensor = self.feed_forward_norm(x_TD + self._feed_forward(x_TD))
-            return summed_TD
+            mixed_PD = self._attend(x_TD, x_TD, packed, causal, read_P)
+            x_PD = self.attention_norm(_rows(x_TD, read_P) + mixed_PD)
+            summed_PD: Tensor = self.feed_forward_norm(x_PD + self._feed_forward(x_PD))
+            return summed_PD
         normed_TD: Tensor = self.attention_norm(x_TD)
         if self.config.norm == "pre":
-            x_TD = x_TD + self._attend(normed_TD, normed_TD, packed, causal)
-            return x_TD + self._feed_forward(self.feed_forward_norm(x_TD))
-        x_TD = normed_TD + self._attend(normed_TD, x_TD, packed, causal)
-        normed_TD = self.feed_forward_norm(x_TD)
-        return normed_TD + self._feed_forward(normed_TD)
+            mixed_PD = self._attend(normed_TD, normed_TD, packed, causal, read_P)
+            x_PD = _rows(x_TD, read_P) + mixed_PD
+            return x_PD + self._feed_forward(self.feed_forward_norm(x_PD))
+        mixed_PD = self._attend(normed_TD, x_TD, packed, causal, read_P)
+        normed_PD: Tensor = self.feed_forward_norm(_rows(normed_TD, read_P) + mixed_PD)
+        return normed_PD + self._feed_forward(normed_PD)
 
-    def _attend(self, query_TD: Tensor, x_TD: Tensor, packed: Packed, causal: bool) -> Tensor:
+    def _attend(
+        self,
+        query_TD: Tensor,
+        x_TD: Tensor,
+        packed: Packed,
+        causal: bool,
+        read_P: Tensor | None,
+    ) -> Tensor:
         width, heads = self.config.width, self.config.heads
         if query_TD is x_TD:
             q_TD, k_TD, v_TD = torch.split(self.qkv(x_TD), width, dim=-1)
@@ -136,16 +147,20 @@ class Block(nn.Module):
         )
         probability = self.config.attention_dropout if self.training else 0.0
         mixed_THK = attention(q_THK, k_THK, v_THK, packed, causal=causal, dropout=probability)
-        mixed_TD = self.output(rearrange(mixed_THK, "T H K -> T (H K)"))
+        mixed_PD = self.output(_rows(rearrange(mixed_THK, "T H K -> T (H K)"), read_P))
         after = self.config.attention_output_dropout
         return dropout(
-            mixed_TD, self.config.hidden_dropout if after is None else after, self.training
+            mixed_PD, self.config.hidden_dropout if after is None else after, self.training
         )
 
     def _feed_forward(self, x_TD: Tensor) -> Tensor:
         inner_TF = activate(self.inner(x_TD), self.config.activation)
         inner_TF = dropout(inner_TF, self.config.inner_dropout, self.training)
         return dropout(self.outer(inner_TF), self.config.hidden_dropout, self.training)
+
+
+def _rows(x_TD: Tensor, read_P: Tensor | None) -> Tensor:
+    return x_TD if read_P is None else x_TD.index_select(0, read_P)
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -188,8 +203,12 @@ class Encoder(nn.Module):
         """The id that stands for a hidden item: V, the row after the last item's."""
         return self.num_items
 
-    def forward(self, packed: Packed, *, causal: bool) -> Tensor:
-        """Hidden states [T, D] of every token, each sequence by itself."""
+    def forward(self, packed: Packed, *, causal: bool, read_P: Tensor | None = None) -> Tensor:
+        """Hidden states [T, D] of every token, each sequence by itself.
+
+        With `read_P` [P, D], those of these tokens alone; the last block then spends nothing but
+        attention on the others.
+        """
         config = self.config
         assert packed.longest <= config.length, "a view longer than encoder.length"
         x_TD = self.embed(packed.items_T)
@@ -209,9 +228,10 @@ class Encoder(nn.Module):
         if config.embedding_norm:
             x_TD = self.embedding_norm(x_TD)
         x_TD = dropout(x_TD, config.embedding_dropout, self.training)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x_TD = block(x_TD, packed, causal)
-        return self.final_norm(x_TD) if config.final_norm else x_TD
+        x_PD: Tensor = self.blocks[-1](x_TD, packed, causal, read_P)
+        return self.final_norm(x_PD) if config.final_norm else x_PD
 
     def embed(self, items: Tensor) -> Tensor:
         """Embeddings [..., D] of item ids (or the mask id) of any shape."""

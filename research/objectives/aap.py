@@ -43,6 +43,7 @@ class AAP(Objective):
     def __init__(self, config: AAPConfig, shared: Shared, seed: int) -> None:
         super().__init__()
         self.corruption = config.corruption
+        self.reads = "all"
         self.head = AttributeHead(
             shared,
             count_bare_items=config.count_bare_items,

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +126,8 @@ class Objective(nn.Module, ABC):
     """Abstract. Owns its projections; never moves devices, never sees step or rank."""
 
     corruption: Corruption
+    reads: Literal["picked", "all"] = "picked"
+    """Whether the states of a view's picked tokens are read, or also those of the others."""
 
     @abstractmethod
     def shared(self) -> dict[str, nn.Module]:

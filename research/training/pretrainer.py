@@ -41,7 +41,9 @@ class Pretrainer(nn.Module):
             corruption: corruption.view(batch, self.catalogue)
             for corruption in {part.corruption: None for part in objectives.values()}
         }
-        hidden = self._encode(list(views.values()))
+        read_whole = {part.corruption for part in objectives.values() if part.reads == "all"}
+        whole = [view for corruption, view in views.items() if corruption in read_whole]
+        hidden = self._encode(list(views.values()), whole)
         return {
             name: part(views[part.corruption], hidden[views[part.corruption]], batch, self.encoder)
             for name, part in objectives.items()
@@ -54,16 +56,33 @@ class Pretrainer(nn.Module):
             parts[name] = part
         return parts
 
-    def _encode(self, views: list[View]) -> dict[View, Tensor]:
-        """Hidden states [T, D] of each view, from at most two calls of the encoder."""
+    def _encode(self, views: list[View], whole: list[View]) -> dict[View, Tensor]:
+        """Hidden states [T, D] of each view, from at most two calls of the encoder.
+
+        Of a view that is not among `whole` only the picked tokens are read; the rows of the others
+        are NaN, so that an objective that reads one cannot go unnoticed.
+        """
         hidden: dict[View, Tensor] = {}
         for causal in (False, True):
             group = [view for view in views if view.causal is causal]
-            if group:
-                packed = Packed.cat([view.packed for view in group])
+            if not group:
+                continue
+            packed = Packed.cat([view.packed for view in group])
+            sizes = [view.packed.num_tokens for view in group]
+            partly = [view not in whole and len(view.picked_P) < size
+                      for view, size in zip(group, sizes)]  # fmt: skip
+            if any(partly):
+                tokens = torch.arange(packed.num_tokens, device=packed.offsets.device).split(sizes)
+                read_P = torch.cat(
+                    [tokens_T[view.picked_P] if part else tokens_T
+                     for tokens_T, view, part in zip(tokens, group, partly)]
+                )  # fmt: skip
+                states_PD = self.encoder(packed, causal=causal, read_P=read_P)
+                nothing_TD = states_PD.new_full((packed.num_tokens, states_PD.shape[1]), torch.nan)
+                states_TD = nothing_TD.index_copy(0, read_P, states_PD)
+            else:
                 states_TD = self.encoder(packed, causal=causal)
-                parts = states_TD.split([view.packed.num_tokens for view in group])
-                hidden.update(zip(group, parts))
+            hidden.update(zip(group, states_TD.split(sizes)))
         return hidden
 
 
@@ -93,8 +112,8 @@ class TrainedRanker:
         try:
             histories = histories.to(self.encoder.item_table.weight.device)
             view = self.objective.ranking_view(histories, self.encoder)
-            hidden_TD: Tensor = self.encoder(view.packed, causal=view.causal)
-            return hidden_TD.index_select(0, view.picked_P)
+            states_SD: Tensor = self.encoder(view.packed, causal=view.causal, read_P=view.picked_P)
+            return states_SD
         finally:
             self.encoder.train(training)
             self.objective.train(training)

@@ -1,0 +1,132 @@
+"""S3-Rec (Zhou et al. 2020): pretraining on four objectives, then fine-tuning on the next item.
+
+`published` follows the authors' code (RUCAIBox/CIKM2020-S3Rec) in every choice that has a field,
+errors included; `corrected` has the same objectives without them and fine-tunes by full softmax.
+Li et al. 2023 ("full softmax" on the published pretraining) is `published_softmax`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from research.data.loader import BatchConfig
+from research.data.negatives import NegativesConfig
+from research.data.windows import EveryPrefix
+from research.model.encoder import EncoderConfig
+from research.objectives.aap import AAPConfig
+from research.objectives.base import ObjectiveConfig
+from research.objectives.head import HeadConfig
+from research.objectives.item_losses import (
+    BayesianPersonalisedRanking,
+    BinaryCrossEntropy,
+    FullSoftmax,
+)
+from research.objectives.map import MAPConfig
+from research.objectives.masking import MaskItems
+from research.objectives.mip import MIPConfig
+from research.objectives.next_item import NextItemConfig
+from research.objectives.sp import CutSegment, SPConfig
+from research.run import EvaluationConfig, RunConfig
+from research.training.optim import OptimiserConfig
+from research.training.stage import StageConfig, ValidationConfig
+
+ENCODER = EncoderConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
+# Each item with probability 0.2, and the last one always, as it is what ranking will ask for.
+MASKS = MaskItems(rate=0.2, mask_last_share=1.0)
+
+
+def published_objectives() -> dict[str, ObjectiveConfig]:
+    """The four heads as the authors' code has them."""
+    return {
+        "aap": AAPConfig(
+            weight=0.2, corruption=MASKS, count_bare_items=True, zero_attribute=True
+        ),
+        "mip": MIPConfig(
+            weight=1.0,
+            corruption=MASKS,
+            loss=BayesianPersonalisedRanking(
+                inner_sigmoid=True,
+                negatives=NegativesConfig(exclude="window", include_mask=True),
+            ),
+        ),
+        "map": MAPConfig(
+            weight=1.0, corruption=MASKS, count_bare_items=True, zero_attribute=True
+        ),
+        "sp": SPConfig(
+            weight=0.5,
+            corruption=CutSegment(foreign="everything", short_rows=True),
+            inner_sigmoid=True,
+        ),
+    }
+
+
+def corrected_objectives() -> dict[str, ObjectiveConfig]:
+    """The four heads with their published weights and masks, without what is wrong with them."""
+    return {
+        "aap": AAPConfig(weight=0.2, corruption=MASKS),
+        "mip": MIPConfig(weight=1.0, corruption=MASKS),
+        "map": MAPConfig(weight=1.0, corruption=MASKS),
+        "sp": SPConfig(weight=0.5),
+    }
+
+
+def pretraining(objectives: dict[str, ObjectiveConfig], epochs: int) -> StageConfig:
+    """Every prefix of the newest 50 training items, 100 rows a batch, weights of sums."""
+    return StageConfig(
+        name="pretrain",
+        objectives=objectives,
+        windows=EveryPrefix(),
+        batches=BatchConfig(sequences_per_batch=100),
+        epochs=epochs,
+        optimiser=OptimiserConfig(lr=1e-3),
+        normalise="sequences",
+        validation=None,
+    )
+
+
+def fine_tuning(objective: NextItemConfig) -> StageConfig:
+    """Causal, next item, whole histories, 256 rows, selected by NDCG@20."""
+    return StageConfig(
+        name="finetune",
+        objectives={"next": objective},
+        batches=BatchConfig(sequences_per_batch=256),
+        epochs=200,
+        optimiser=OptimiserConfig(lr=1e-3),
+        validation=ValidationConfig(metric="ndcg@20", patience=10),
+    )
+
+
+def published() -> RunConfig:
+    """As published: BCE with one negative, PAD and MASK among the candidates, seen items at 0."""
+    objective = NextItemConfig(
+        loss=BinaryCrossEntropy(negatives=NegativesConfig(exclude="history")),
+        head=HeadConfig(special_classes=True),
+    )
+    return RunConfig(
+        encoder=ENCODER,
+        stages=(pretraining(published_objectives(), 150), fine_tuning(objective)),
+
+    )
+
+
+def published_softmax() -> RunConfig:
+    """The published pretraining under a full-softmax fine-tuning (Li et al. 2023)."""
+    stages = (pretraining(published_objectives(), 150), fine_tuning(NextItemConfig()))
+    return RunConfig(encoder=ENCODER, stages=stages)
+
+
+def corrected() -> RunConfig:
+    """The corrected pretraining under a full-softmax fine-tuning."""
+    objective = NextItemConfig(loss=FullSoftmax())
+    stages = (pretraining(corrected_objectives(), 150), fine_tuning(objective))
+    return RunConfig(encoder=ENCODER, stages=stages)
+
+
+def joint() -> RunConfig:
+    """All six objectives on one encoder in one stage, ranked by the next item."""
+    stage = replace(
+        fine_tuning(NextItemConfig()),
+        name="joint",
+        objectives={"next": NextItemConfig(), **corrected_objectives()},
+    )
+    return RunConfig(encoder=ENCODER, stages=(stage,))
