@@ -26,7 +26,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
-from research.run import EvaluationConfig, RunConfig
+from research.run import RunConfig
 from research.training.optim import OptimiserConfig
 from research.training.stage import StageConfig, ValidationConfig
 
@@ -38,9 +38,7 @@ MASKS = MaskItems(rate=0.2, mask_last_share=1.0)
 def published_objectives() -> dict[str, ObjectiveConfig]:
     """The four heads as the authors' code has them."""
     return {
-        "aap": AAPConfig(
-            weight=0.2, corruption=MASKS, count_bare_items=True, zero_attribute=True
-        ),
+        "aap": AAPConfig(weight=0.2, corruption=MASKS, count_bare_items=True, zero_attribute=True),
         "mip": MIPConfig(
             weight=1.0,
             corruption=MASKS,
@@ -49,9 +47,7 @@ def published_objectives() -> dict[str, ObjectiveConfig]:
                 negatives=NegativesConfig(exclude="window", include_mask=True),
             ),
         ),
-        "map": MAPConfig(
-            weight=1.0, corruption=MASKS, count_bare_items=True, zero_attribute=True
-        ),
+        "map": MAPConfig(weight=1.0, corruption=MASKS, count_bare_items=True, zero_attribute=True),
         "sp": SPConfig(
             weight=0.5,
             corruption=CutSegment(foreign="everything", short_rows=True),
@@ -105,7 +101,6 @@ def published() -> RunConfig:
     return RunConfig(
         encoder=ENCODER,
         stages=(pretraining(published_objectives(), 150), fine_tuning(objective)),
-
     )
 
 

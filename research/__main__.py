@@ -68,7 +68,11 @@ def evaluate_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--candidates", nargs="+", help="full, uniform-N, popularity-N")
     parser.add_argument("--negatives-file", help="user item item ... lines of raw ids")
     parser.add_argument("--metrics", nargs="+", help="hr@K ndcg@K mrr recall@K precision@K map@K")
-    parser.add_argument("--keep-seen", action="store_true", help="items of the history compete")
+    parser.add_argument(
+        "--seen",
+        choices=["excluded", "kept", "zero"],
+        help="items of the history: out of the ranking, competing, or at score 0 (as published)",
+    )
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
     known = parser.parse_args(list(arguments))

@@ -89,10 +89,9 @@ def evaluate(known: argparse.Namespace) -> int:
         asked = replace(asked, metrics=tuple(known.metrics))
     if known.negatives_file:
         asked = replace(asked, negatives_file=known.negatives_file)
-    if known.keep_seen:
-        asked = replace(asked, exclude_seen=False)
+    if known.seen:
+        asked = replace(asked, seen=known.seen)
     bench = replace(bench, config=replace(bench.config, evaluation=asked))
-    seen = "excluded" if asked.exclude_seen else "kept"
     table = Table("metric")
     figures = []
     for name, ranks in bench.tables(ranker, known.part).items():
@@ -101,7 +100,7 @@ def evaluate(known: argparse.Namespace) -> int:
     for name in dict.fromkeys(asked.metrics):
         table.add_row(name, *(f"{values[name]:.4f}" for values in figures))
     console = wide_console()
-    console.print(f"{known.run}: {known.part} of {bench.corpus.name}, seen items {seen}")
+    console.print(f"{known.run}: {known.part} of {bench.corpus.name}, seen items {asked.seen}")
     console.print(table)
     return 0
 
@@ -117,6 +116,8 @@ def recommend(known: argparse.Namespace) -> int:
         raise InputError("--items is empty; give raw item ids, oldest first, with commas between")
     history = [corpus.item_names.index(name) for name in names]
     scores_V = ranker.scores(Packed.from_lists([history]), torch.zeros(1).long())[0].cpu()
+    # What stands after the items is no item.
+    scores_V = scores_V[: corpus.num_items]
     if not known.keep_seen:
         scores_V[history] = -torch.inf
     best = torch.topk(scores_V, min(known.k, corpus.num_items))

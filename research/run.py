@@ -16,7 +16,7 @@ from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
 from research.evaluation.candidates import md5_of
 from research.evaluation.metrics import parse
-from research.evaluation.rank import RankerConfig
+from research.evaluation.rank import RankerConfig, SeenPolicy
 from research.model.encoder import EncoderConfig
 from research.training.stage import StageConfig
 
@@ -33,8 +33,8 @@ class EvaluationConfig:
     """A `user item item ...` file of raw ids to rank against in addition."""
     candidates_seed: int = 0
     """Seed of sampled candidates, apart from the run's so that seeds share them."""
-    exclude_seen: bool = True
-    """Whether items of the history are out of the ranking."""
+    seen: SeenPolicy = "excluded"
+    """Items of the history are out of the ranking, compete, or score 0 (S3-Rec as published)."""
 
     def __post_init__(self) -> None:
         for name in self.metrics:

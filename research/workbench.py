@@ -74,7 +74,7 @@ class Workbench:
             self.corpus,
             held_out,
             self.candidate_sets(held_out, part) if sets is None else sets,
-            exclude_seen=self.config.evaluation.exclude_seen,
+            seen=self.config.evaluation.seen,
             protocol=protocol_of(self.config, self.corpus, part),
         )
 

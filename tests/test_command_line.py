@@ -321,7 +321,7 @@ def test_runs_with_other_settings_do_not_share_a_folder(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
     target = "baselines.popularity.popularity"
-    for given in ([], ["evaluation.exclude_seen=False"], ["--evaluation.metrics", "hr@1"]):
+    for given in ([], ["evaluation.seen=kept"], ["--evaluation.metrics", "hr@1"]):
         answer = call(capsys, "run", target, f"corpus={shop.folder}", "--runs", tmp_path, *given)
         assert answer.code == 0
     names = sorted(path.name for path in (tmp_path / "single" / "shop").iterdir())
@@ -595,7 +595,7 @@ def test_kept_seen_items_compete(capsys: Capture, tmp_path: Path) -> None:
     popularity = "baselines.popularity.popularity"
     call(capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", tmp_path / "r")
     given = ["evaluate", tmp_path / "r", "--metrics", "hr@1", "hr@4"]
-    hidden, kept = call(capsys, *given), call(capsys, *given, "--keep-seen")
+    hidden, kept = call(capsys, *given), call(capsys, *given, "--seen", "kept")
     assert "seen items excluded" in hidden.out
     assert "seen items kept" in kept.out
     # Two answers stand in their histories: misses, unless seen items compete.

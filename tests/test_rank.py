@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from math import inf, log2, nan
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from research.errors import InputError
 from research.evaluation import rank as rank_module
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import Ranker, RankTable, rank_tables
+from research.evaluation.rank import Ranker, RankTable, SeenPolicy, rank_tables
 from research.model.encoder import Encoder, EncoderConfig
 from research.objectives.base import Shared
 from research.objectives.cloze import ClozeConfig
@@ -42,7 +43,12 @@ def table_of(
 ) -> RankTable:
     chosen = candidates or AllItems()
     return rank_tables(
-        ranker, corpus, held_out, [chosen], exclude_seen=exclude_seen, protocol={"part": "test"}
+        ranker,
+        corpus,
+        held_out,
+        [chosen],
+        seen="excluded" if exclude_seen else "kept",
+        protocol={"part": "test"},
     )[chosen.name]
 
 
@@ -333,7 +339,7 @@ def test_one_pass_of_scores_serves_all_candidate_sets() -> None:
         Listed("file-1", torch.tensor([[6]])),
         Listed("file-2", torch.tensor([[5, 7]])),
     ]
-    tables = rank_tables(ranker, corpus, test_of(corpus), sets, exclude_seen=True, protocol={})
+    tables = rank_tables(ranker, corpus, test_of(corpus), sets, seen="excluded", protocol={})
     assert {name: table.rank.tolist() for name, table in tables.items()} == {
         "full": [2.5], "file-1": [1.5], "file-2": [2.0]
     }  # fmt: skip
@@ -461,3 +467,45 @@ def test_tables_whose_columns_do_not_fit_are_refused(
     np.savez(path, **{**columns, "protocol": np.array("{}"), **change})
     with pytest.raises(InputError, match=r"table.npz is not a rank table"):
         RankTable.load(path)
+
+
+def test_seen_items_at_score_zero_float_above_negative_scores() -> None:
+    # Item 0 is the history, 1 validates, 2 is the answer; all raw scores are negative.
+    corpus = corpus_of([[0, 1, 2]], 4)
+    scores = FixedScores([[-5.0, -6.0, -1.0, -2.0]])
+    asked = test_of(corpus)
+    ranks = {
+        seen: rank_tables(scores, corpus, asked, [AllItems()], seen=seen, protocol={})["full"].rank
+        for seen in get_args(SeenPolicy)
+    }
+    assert {seen: rank.tolist() for seen, rank in ranks.items()} == {
+        "excluded": [1.0], "kept": [1.0], "zero": [3.0],
+    }  # fmt: skip
+
+
+def test_a_seen_answer_at_score_zero_can_be_hit() -> None:
+    # The answer, 0, stands in the history: it gets score 0 as well, and item 3 alone beats it.
+    corpus = corpus_of([[0, 1, 0]], 4)
+    table = rank_tables(
+        FixedScores([[9.0, -6.0, -1.0, 2.0]]),
+        corpus,
+        test_of(corpus),
+        [AllItems()],
+        seen="zero",
+        protocol={},
+    )["full"]
+    # Item 1, seen too, ties with it at 0.
+    assert (table.rank.tolist(), table.ties.tolist()) == ([2.5], [1])
+    assert table.protocol["seen"] == "zero"
+
+
+def test_columns_after_the_items_compete_in_full_ranking_alone() -> None:
+    corpus = corpus_of([[0, 1, 2]], 4)
+    asked = test_of(corpus)
+    sets = [AllItems(), Listed("file-1", torch.tensor([[3]]))]
+    scores = FixedScores([[0.0, 0.0, 1.0, 0.5, 7.0, 8.0]])
+    tables = rank_tables(scores, corpus, asked, sets, seen="excluded", protocol={})
+    assert tables["full"].rank.tolist() == [3.0]
+    assert tables["full"].protocol["special_candidates"] == 2
+    assert tables["file-1"].rank.tolist() == [1.0]
+    assert "special_candidates" not in tables["file-1"].protocol

@@ -226,7 +226,7 @@ def test_every_cell_is_given_the_metrics_and_the_full_ranking_of_the_table(
 def test_a_table_says_when_seen_items_compete(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
-    kept = replace(popularity(), evaluation=EvaluationConfig(exclude_seen=False))
+    kept = replace(popularity(), evaluation=EvaluationConfig(seen="kept"))
     study = study_of(shop, {"popularity": kept})
     print_tables(study, run_study(study, tmp_path, options=QUIET, accelerator=make_accelerator()))
     assert "full ranking, seen items kept" in capsys.readouterr().out
@@ -235,7 +235,7 @@ def test_a_table_says_when_seen_items_compete(
 def test_cells_that_are_evaluated_differently_are_not_compared(
     shop: Corpus, tmp_path: Path
 ) -> None:
-    kept = replace(popularity(), evaluation=EvaluationConfig(exclude_seen=False))
+    kept = replace(popularity(), evaluation=EvaluationConfig(seen="kept"))
     study = study_of(shop, {"popularity": popularity(), "kept": kept})
     results = run_study(study, tmp_path, options=QUIET, accelerator=make_accelerator())
     with pytest.raises(InputError, match=r"differ in protocol: seen is 'kept' and 'excluded'"):
@@ -427,7 +427,7 @@ def test_the_quickstart_compares_four_cells_with_popularity() -> None:
     assert list(study.cells["sasrec"].stages[0].objectives) == ["next"]
     assert list(study.cells["bert4rec"].stages[0].objectives) == ["cloze"]
     for config in study.cells.values():
-        assert config.evaluation.exclude_seen
+        assert config.evaluation.seen == "excluded"
         assert "full" in config.evaluation.candidates
 
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -29,6 +29,7 @@ from research.evaluation.candidates import CandidateSet
 from research.packed import Packed
 from research.tracking import replacing
 
+SeenPolicy = Literal["excluded", "kept", "zero"]
 # Scores of one chunk: 8 MB on a CPU (stays in cache), 512 MB on an accelerator.
 CPU_CHUNK = 1 << 21
 ACCELERATOR_CHUNK = 1 << 27
@@ -50,7 +51,8 @@ class Ranker(Protocol):
     def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
         """[S, V] scores of every item for whole histories (clean, any length).
 
-        A tensor of the caller's own, who may write into it.
+        A tensor of the caller's own, who may write into it. Columns after V are no items; they
+        compete in full ranking and nowhere else.
         """
 
     def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
@@ -124,13 +126,15 @@ def rank_tables(
     held_out: HeldOut,
     candidates: Sequence[CandidateSet],
     *,
-    exclude_seen: bool,
+    seen: SeenPolicy,
     protocol: Mapping[str, object],
 ) -> dict[str, RankTable]:
     """Rank every held-out item under each candidate set, from one pass of scores.
 
-    With `exclude_seen`, items of the whole given history (T48) score minus infinity (T47); a
-    held-out item among them is a miss. A score that is not finite is an error.
+    `seen` says what becomes of items of the whole given history (T48): "excluded", they score minus
+    infinity and a held-out item among them is a miss; "kept", they compete; "zero", they score 0,
+    a held-out item among them too, as S3-Rec's code has it (T47). A score that is not finite is an
+    error.
     """
     if len(held_out) == 0:
         raise InputError(f"corpus {corpus.name}: the split holds nothing out to rank")
@@ -142,6 +146,7 @@ def rank_tables(
         each.name: (np.empty(len(items)), np.empty(len(items), np.int32)) for each in candidates
     }
     ordered = lengths[order]
+    further = 0
     begin, end = 0, chunk_end(ordered, 0, CPU_CHUNK // corpus.num_items, CPU_TOKENS)
     while begin < len(order):
         rows = order[begin:end]
@@ -150,13 +155,18 @@ def rank_tables(
         targets_S = torch.from_numpy(items[rows])
         scores_SV = ranker.scores(histories, users_S)
         targets_S = targets_S.to(scores_SV.device)
-        right_S = scores_SV.gather(1, targets_S[:, None])
         check_finite(scores_SV, users_S)
+        further = scores_SV.shape[1] - corpus.num_items
+        right_S = scores_SV.gather(1, targets_S[:, None])
         missed_S = torch.zeros_like(targets_S, dtype=torch.bool)
-        if exclude_seen:
+        if seen != "kept":
             histories = histories.to(scores_SV.device)
-            scores_SV[histories.owner_T, histories.items_T] = -torch.inf
+            given = -torch.inf if seen == "excluded" else 0.0
+            scores_SV[histories.owner_T, histories.items_T] = given
+        if seen == "excluded":
             missed_S = scores_SV.gather(1, targets_S[:, None])[:, 0] == -torch.inf
+        if seen == "zero":
+            right_S = scores_SV.gather(1, targets_S[:, None])
         for each in candidates:
             rank_S, ties_S = each.ranks(scores_SV, right_S, targets_S, rows)
             ranks, ties = columns[each.name]
@@ -176,7 +186,8 @@ def rank_tables(
             protocol={
                 **protocol,
                 **each.protocol,
-                "seen": "excluded" if exclude_seen else "kept",
+                **({"special_candidates": further} if further and each.name == "full" else {}),
+                "seen": seen,
                 "ties": "mean",
             },
         )
