@@ -7,7 +7,7 @@ corpus's fingerprint, an interrupted one continues. The test split is touched on
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from research.config import from_json, to_json
 from research.errors import InputError
 from research.evaluation.candidates import AllItems
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import Ranker, RankTable
+from research.evaluation.rank import Ranker, RankerConfig, RankTable
 from research.run import RunConfig, identity
+from research.start import find_start
 from research.tracking import RunFolder
 from research.training import checkpoint
+from research.training.carry import Carried, carry
 from research.training.loop import train
 from research.training.pretrainer import TrainedRanker
 from research.workbench import (
@@ -54,38 +56,33 @@ def execute(
     """Do the run in folder `path`, or what is left of it; returns its summary."""
     accelerator = accelerator or make_accelerator()
     bench = Workbench.of(config, options.data_root)
-    mark = identity(config, bench.corpus)
+    start = None if config.start_from is None else find_start(config.start_from)
+    mark = identity(config, bench.corpus, None if start is None else start.content)
     folder = RunFolder(path, writes=accelerator.is_main_process)
-    stored = folder.read("config.json")
-    if stored is not None and stored.get("hash") != mark:
-        raise InputError(
-            f"{path} holds another run (hash {stored.get('hash')}, this one is {mark}); choose "
-            "another folder or remove that one"
-        )
-    summary = folder.read("summary.json")
-    if summary is not None and summary.get("status") == "finished":
-        return summary
+    finished = _finished(folder, mark)
+    if finished is not None:
+        return finished
     # What cannot work is refused here, before anything is trained or written.
     sets = bench.candidate_sets(bench.split.test, "test")
-    started = time.monotonic()
-    ranker: Ranker | None = None
+    trained: Trained | None = None
     stages: list[StageParts] = []
+    carried: list[Carried] = []
     if config.ranker is not None:
-        ranker = config.ranker.build(bench.corpus, bench.split)
+        trained = _counted(config.ranker, bench)
     else:
         stages = stage_parts(bench, accelerator)
-    cost: dict[str, object] = {"parameters": 0, "seconds": time.monotonic() - started}
-    best: dict[str, object] = {}
+    if start is not None:
+        carried.append(start.into(stages[0].pretrainer, bench.corpus, options.data_root))
     folder.write(
         "config.json",
         {"hash": mark, "fingerprint": bench.corpus.fingerprint, "config": to_json(config)},
     )
-    if ranker is None:
-        ranker, best, cost = _train_stages(bench, stages, folder, accelerator, options)
+    if trained is None:
+        trained = _train_stages(bench, stages, carried, folder, accelerator, options)
     validated: dict[str, RankTable] = {}
     if len(bench.split.validation):
-        validated = bench.tables(ranker, "validation", [AllItems()])
-    tables = bench.tables(ranker, "test", sets)
+        validated = bench.tables(trained.ranker, "validation", [AllItems()])
+    tables = bench.tables(trained.ranker, "test", sets)
     if accelerator.is_main_process:
         for part, each in (("validation", validated), ("test", tables)):
             for name, table in each.items():
@@ -99,11 +96,10 @@ def execute(
             "evaluated": len(np.unique(bench.split.test.histories.users)),
             "not_evaluated": bench.split.not_evaluated,
         },
-        "best": best,
         "val": metrics(validated["full"], config.evaluation.metrics) if validated else {},
         "test": {name: metrics(each, config.evaluation.metrics) for name, each in tables.items()},
         "missed_share": missed_share(next(iter(tables.values()))),
-        "cost": cost,
+        **trained.record,
         "versions": {"torch": torch.__version__},
     }
     folder.write("summary.json", summary)
@@ -112,23 +108,62 @@ def execute(
     return summary
 
 
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A ranker, and what the summary says of how it came to be."""
+
+    ranker: Ranker
+    record: dict[str, object]
+    """best validation values and what was carried, by stage; cost; attributes."""
+
+
+def _finished(folder: RunFolder, mark: str) -> dict[str, object] | None:
+    """The summary of a run that has ended; `InputError` when the folder holds another run."""
+    stored = folder.read("config.json")
+    if stored is not None and stored.get("hash") != mark:
+        raise InputError(
+            f"{folder.path} holds another run (hash {stored.get('hash')}, this one is {mark}); "
+            "choose another folder or remove that one"
+        )
+    summary = folder.read("summary.json")
+    ended = summary is not None and summary.get("status") == "finished"
+    return summary if ended else None
+
+
+def _counted(config: RankerConfig, bench: Workbench) -> Trained:
+    started = time.monotonic()
+    ranker = config.build(bench.corpus, bench.split)
+    cost = {"parameters": 0, "seconds": time.monotonic() - started}
+    return Trained(ranker, {"best": {}, "cost": cost})
+
+
 def _train_stages(
     bench: Workbench,
     stages: Sequence[StageParts],
+    carried: list[Carried],
     folder: RunFolder,
     accelerator: Accelerator,
     options: RunOptions,
-) -> tuple[Ranker, dict[str, object], dict[str, object]]:
-    """Train every stage; the ranker, the best validation values, and what it cost."""
+) -> Trained:
+    """Train every stage, each from the weights of the one before."""
+    quiet = options.quiet or not accelerator.is_main_process
     best: dict[str, object] = {}
+    moves: dict[str, object] = {}
     seconds, items = 0.0, 0
-    for stage in stages:
-        names = dict.fromkeys(bench.config.evaluation.metrics)
-        if stage.config.validation is not None:
-            names[stage.config.validation.metric] = None
-        validate = None
-        if stage.ranker is not None:
-            validate = validation_of(bench, stage.ranker, tuple(names))
+    record: dict[str, object] = {}
+    if any(stage.pretrainer.uses_attributes for stage in stages):
+        record["attributes"] = bench.catalogue.coverage
+        say(coverage_line(bench.catalogue.coverage), quiet)
+    for place, stage in enumerate(stages):
+        name = stage.config.name
+        if place > 0:
+            before = stages[place - 1]
+            weights = dict(before.pretrainer.named_parameters())
+            moved = carry(weights, stage.pretrainer, source=f"stage {before.config.name}")
+            carried = [moved]
+        for each in carried:
+            moves[name] = each.record
+            say(f"{name}: {each.line}", quiet)
         state = train(
             stage.pretrainer,
             stage.loader,
@@ -136,11 +171,11 @@ def _train_stages(
             accelerator=accelerator,
             folder=folder,
             seed=bench.config.seed,
-            validate=validate,
-            quiet=options.quiet or not accelerator.is_main_process,
+            validate=validation_of(bench, stage),
+            quiet=quiet,
         )
         seconds, items = seconds + state.seconds, items + state.items
-        best[stage.config.name] = {
+        best[name] = {
             "epoch": state.best_epoch,
             "value": state.best_value,
             "epochs": state.epoch,
@@ -149,7 +184,23 @@ def _train_stages(
     last = stages[-1]
     assert last.ranker is not None, "stage_parts has checked it"
     parameters = sum(each.numel() for each in last.pretrainer.parameters())
-    return last.ranker, best, {"parameters": parameters, "seconds": seconds, "items": items}
+    cost = {"parameters": parameters, "seconds": seconds, "items": items}
+    return Trained(last.ranker, {"best": best, "carried": moves, "cost": cost, **record})
+
+
+def coverage_line(coverage: Mapping[str, int]) -> str:
+    """What a corpus's attributes cover, for the terminal."""
+    items, without = coverage["items"], coverage["items_without"]
+    return (
+        f"attributes: {coverage['attributes']:,}, of which {coverage['never_seen']:,} stand on no "
+        f"training item; {without:,} of {items:,} items ({without / items:.1%}) have none"
+    )
+
+
+def say(text: str, quiet: bool) -> None:
+    """A line for a person."""
+    if not quiet:
+        print(text, flush=True)
 
 
 def make_accelerator() -> Accelerator:

@@ -60,6 +60,10 @@ class RunConfig:
     """The shared encoder."""
     stages: tuple[StageConfig, ...] = ()
     """Stages of training, the encoder carried from one to the next; none for a counting ranker."""
+    start_from: str | None = None
+    """An earlier run's folder, or RUN/stages/NAME for another stage than its last: the first stage
+    starts from its weights; items of another vocabulary are matched by raw id. None: from scratch.
+    """
     ranker: RankerConfig | None = None
     """A ranker that only counts; None: the last stage ranks."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -70,6 +74,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if bool(self.stages) == (self.ranker is not None):
             raise InputError("a run has either stages or a counting ranker, and not both")
+        if self.start_from is not None and not self.stages:
+            raise InputError("start_from is set, but the run has no stage to start")
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise InputError(f"stages are named {', '.join(names)}; names must differ")
@@ -99,9 +105,15 @@ def open_corpus(name: str, data_root: str) -> Corpus:
     return prepare(PrepareConfig(source=name), data_root=data_root)
 
 
-def identity(config: RunConfig, corpus: Corpus) -> str:
-    """The hash that recognises a run; files take part by their content, not by their paths."""
+def identity(config: RunConfig, corpus: Corpus, start: str | None) -> str:
+    """The hash that recognises a run; files take part by their content, not by their paths.
+
+    `start` is the checksum of the weights that `start_from` names.
+    """
     evaluation, contents = config.evaluation, [corpus.fingerprint]
+    if start is not None:
+        contents.append(start)
+        config = replace(config, start_from="")
     if evaluation.negatives_file is not None:
         contents.append(md5_of(Path(evaluation.negatives_file)))
         evaluation = replace(evaluation, negatives_file="")

@@ -108,18 +108,6 @@ def ranking_objective(stage: StageConfig, pretrainer: Pretrainer) -> RankingObje
     return next(iter(able.values()), None)
 
 
-def validation_of(
-    bench: Workbench, ranker: Ranker, names: Sequence[str]
-) -> Callable[[], Mapping[str, float]]:
-    """A function that ranks the validation items and gives `val/...` metrics."""
-
-    def validate() -> Mapping[str, float]:
-        table = bench.tables(ranker, "validation", [AllItems()])["full"]
-        return {f"val/{name}": value for name, value in metrics(table, names).items()}
-
-    return validate
-
-
 @dataclass(frozen=True, eq=False)
 class StageParts:
     """A stage that is ready to train."""
@@ -129,6 +117,22 @@ class StageParts:
     loader: Loader
     ranker: TrainedRanker | None
     """None when no objective of the stage ranks."""
+
+
+def validation_of(bench: Workbench, stage: StageParts) -> Callable[[], Mapping[str, float]] | None:
+    """A function that ranks the validation items and gives `val/...` metrics; None: cannot rank."""
+    if stage.ranker is None:
+        return None
+    ranker = stage.ranker
+    names = dict.fromkeys(bench.config.evaluation.metrics)
+    if stage.config.validation is not None:
+        names[stage.config.validation.metric] = None
+
+    def validate() -> Mapping[str, float]:
+        table = bench.tables(ranker, "validation", [AllItems()])["full"]
+        return {f"val/{name}": value for name, value in metrics(table, tuple(names)).items()}
+
+    return validate
 
 
 def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:

@@ -141,7 +141,7 @@ def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
     summary: Any = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
     assert set(summary) == {
         "status", "hash", "fingerprint", "protocol", "users", "best", "val", "test",
-        "missed_share", "cost", "versions",
+        "missed_share", "cost", "carried", "versions",
     }  # fmt: skip
     assert summary["status"] == "finished"
     assert summary["fingerprint"] == corpus.fingerprint

@@ -94,6 +94,20 @@ class Catalogue:
             whole=replace(training, ranges=everything),
         )
 
+    @cached_property
+    def coverage(self) -> dict[str, int]:
+        """Counts: items, items without attributes, attributes, attributes on no training item."""
+        numbers_V = self.attribute_offsets.diff()
+        seen_V = self.training.counts_V > 0
+        kept_M = torch.repeat_interleave(seen_V.cpu(), numbers_V.cpu())
+        seen = len(self.attribute_ids.cpu()[kept_M].unique())
+        return {
+            "items": self.num_items,
+            "items_without": int((numbers_V == 0).sum()),
+            "attributes": self.num_attributes,
+            "never_seen": self.num_attributes - seen,
+        }
+
     def to(self, device: torch.device) -> Catalogue:
         """The same catalogue, its tensors on another device."""
         if self.attribute_offsets.device == device:

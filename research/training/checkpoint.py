@@ -143,6 +143,11 @@ def load_weights(folder: Path, module: nn.Module) -> None:
             parameter.copy_(stored[name])
 
 
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint's module, by name."""
+    return _read_tensors(folder / "model.safetensors")
+
+
 def load_optimiser(folder: Path, optimiser: torch.optim.Optimizer) -> None:
     """Fill an optimiser built over the same parameters; `InputError` when they do not fit."""
     path = folder / "optimiser.safetensors"

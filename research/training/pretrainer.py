@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
+from research.model.attributes import AttributeTable
 from research.model.encoder import Encoder
 from research.objectives.base import LossSum, Objective, RankingObjective, View
 from research.packed import Packed
@@ -32,6 +33,11 @@ class Pretrainer(nn.Module):
         )
         self.objectives = nn.ModuleDict(objectives)
         self.catalogue = catalogue
+
+    @property
+    def uses_attributes(self) -> bool:
+        """Whether the encoder or an objective reads the catalogue's attributes."""
+        return any(isinstance(part, AttributeTable) for part in self.modules())
 
     def forward(self, batch: Batch) -> dict[str, LossSum]:
         """Each objective's loss on this rank's share of the batch."""

@@ -1,0 +1,38 @@
+"""Does S3-Rec's pretraining lift a strong plain SASRec on Amazon Beauty (S3-Rec's file)?
+
+Corpus: python -m research prepare s3rec --raw ../shared/data/s3rec/Beauty.txt
+        --out data/corpora/Beauty
+Command: python -m research study experiments.beauty_s3rec --cells none published
+Hardware: two CPU cores, no GPU. Times and results: experiments/LOG.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from baselines import s3rec
+from research.run import RunConfig
+from research.study import Study
+
+
+def pretrained(config: RunConfig) -> RunConfig:
+    """A two-stage recipe with 100 epochs of pretraining."""
+    pretrain, finetune = config.stages
+    return replace(config, stages=(replace(pretrain, epochs=100), finetune))
+
+
+def study() -> Study:
+    """The same full-softmax fine-tuning from scratch and after each form of the pretraining."""
+    published = s3rec.published_softmax()
+    return Study(
+        name="beauty-s3rec",
+        question="S3-Rec's pretraining under a full-softmax fine-tuning on Amazon Beauty",
+        cells={
+            "none": replace(published, stages=published.stages[-1:]),
+            "published": pretrained(published),
+            "corrected": pretrained(s3rec.corrected()),
+        },
+        base="none",
+        corpora=("data/corpora/Beauty",),
+        metrics=("hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr"),
+    )
