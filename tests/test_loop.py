@@ -185,8 +185,9 @@ def test_every_line_says_stage_step_epoch_and_each_loss(bench: Bench) -> None:
     ]  # fmt: skip
     assert set(lines[0]) == {
         "stage", "step", "epoch", "train/loss", "train/loss/next", "train/loss/cloze",
-        "train/lr", "train/items_per_second",
+        "train/lr", "train/items_per_second", "train/accuracy/next", "train/accuracy/cloze",
     }  # fmt: skip
+    assert all(0.0 <= lines[0][f"train/accuracy/{key}"] <= 1.0 for key in ("next", "cloze"))
     assert lines[2]["val/hr@10"] == 0.1
     # Steps 1 and 2 (0-based 0 and 1) of five of warm-up: the line gives the rate of the last.
     assert lines[0]["train/lr"] == pytest.approx(0.01 * 2 / 5)
@@ -259,7 +260,8 @@ def measured(normalise: str, bench: Bench) -> float:
         "next": LossSum(torch.tensor(6.0), torch.tensor(3.0, dtype=torch.float64)),
         "cloze": LossSum(torch.tensor(10.0), torch.tensor(4.0, dtype=torch.float64)),
     }
-    return meter.objective(losses, {"next": 2.0, "cloze": 0.5}, batch).item()
+    terms = meter.terms(losses, {"next": 2.0, "cloze": 0.5}, batch)
+    return sum(term.item() for term in terms.values())
 
 
 FIVE = BatchConfig(sequences_per_batch=5)
@@ -277,4 +279,4 @@ def test_nothing_counted_is_no_division_by_zero(bench: Bench) -> None:
     meter = Meter(bench.accelerator, STAGE)
     empty = LossSum(torch.tensor(0.0), torch.tensor(0.0, dtype=torch.float64))
     (batch,) = list(bench.loader(replace(STAGE, batches=FIVE)).batches(0, first=7))
-    assert meter.objective({"next": empty}, {"next": 1.0}, batch).item() == 0.0
+    assert meter.terms({"next": empty}, {"next": 1.0}, batch)["next"].item() == 0.0

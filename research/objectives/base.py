@@ -25,16 +25,6 @@ from research.packed import Packed
 
 
 @dataclass(frozen=True, eq=False)
-class LossSum:
-    """A loss before any division."""
-
-    total: Tensor
-    """Scalar, attached to the graph: the sum over what is counted."""
-    count: Tensor
-    """Scalar float64: how many things were summed; may be 0."""
-
-
-@dataclass(frozen=True, eq=False)
 class Share:
     """How much of what was counted is right, before any division."""
 
@@ -42,6 +32,18 @@ class Share:
     """Scalar float64, without a graph."""
     count: Tensor
     """Scalar float64; may be 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class LossSum:
+    """A loss before any division."""
+
+    total: Tensor
+    """Scalar, attached to the graph: the sum over what is counted."""
+    count: Tensor
+    """Scalar float64: how many things were summed; may be 0."""
+    accuracy: Share | None = None
+    """How much of it is right, in a step that measures."""
 
 
 @dataclass(frozen=True, eq=False)

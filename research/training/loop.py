@@ -24,6 +24,7 @@ from research.progress import Reporter
 from research.randomness import seed_of
 from research.tracking import RunFolder
 from research.training import checkpoint
+from research.training.gradients import gradient_figures
 from research.training.meter import Meter
 from research.training.optim import build_optimiser, factor_at, set_rate
 from research.training.pretrainer import Pretrainer
@@ -54,6 +55,7 @@ def train(
     fingerprint = loader.corpus.fingerprint
     state = continued(stage, pretrainer, optimiser, fingerprint)
     folder.rewind(config.name, state.step)
+    encoder = [each for each in pretrainer.encoder.parameters() if each.requires_grad]
     model, optimiser = accelerator.prepare(pretrainer, optimiser)
     total_steps = loader.num_steps(config.epochs, config.steps)
     meter = Meter(accelerator, config)
@@ -67,16 +69,20 @@ def train(
                 factor = factor_at(config.optimiser.schedule, step, total_steps, state.epoch)
                 set_rate(optimiser, config.optimiser, config.optimiser.lr * factor, step)
                 batch = batch.to(accelerator.device)
-                losses: dict[str, LossSum] = model(batch)
-                loss = meter.objective(losses, weights, batch)
-                accelerator.backward(loss)
+                logs = (step + 1) % config.log_every == 0 or step + 1 == total_steps
+                losses: dict[str, LossSum] = model(batch, measured=logs)
+                terms = meter.terms(losses, weights, batch)
+                if config.gradients_every and (step + 1) % config.gradients_every == 0:
+                    figures = gradient_figures(terms, encoder, accelerator)
+                    folder.log(config.name, step + 1, state.epoch, named(config, figures))
+                accelerator.backward(torch.stack(list(terms.values())).sum())
                 if config.optimiser.clip_norm is not None:
                     accelerator.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 step += 1
                 reporter.advance(step)
-                if step % config.log_every == 0 or step == total_steps:
+                if logs:
                     items += meter.log(folder, reporter, step, state.epoch, factor)
                 if step == total_steps:
                     break
@@ -121,6 +127,11 @@ def continued(
     checkpoint.load_weights(found, pretrainer)
     checkpoint.load_optimiser(found, optimiser)
     return StageState(**fields)  # type: ignore[arg-type]
+
+
+def named(config: StageConfig, figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures under the stage's name, as metrics.jsonl has them."""
+    return {f"{config.name}/{name}": value for name, value in figures.items()}
 
 
 def is_due(config: StageConfig, state: StageState) -> bool:

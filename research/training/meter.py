@@ -28,14 +28,16 @@ class Meter:
     def _clear(self) -> None:
         self.totals: dict[str, Tensor] = {}
         self.counts: dict[str, Tensor] = {}
+        self.correct: dict[str, Tensor] = {}
+        self.asked: dict[str, Tensor] = {}
         self.rows = 0
         self.items = 0
         self.started = time.monotonic()
 
-    def objective(
+    def terms(
         self, losses: Mapping[str, LossSum], weights: Mapping[str, float], batch: Batch
-    ) -> Tensor:
-        """The scalar to differentiate: sum of weight * total * world / global count.
+    ) -> dict[str, Tensor]:
+        """By objective weight * total * world / global count: what is summed and differentiated.
 
         Gradients are averaged over processes afterwards, hence the factor `world`.
         """
@@ -47,16 +49,19 @@ class Meter:
         )
         counts: Tensor = local if world == 1 else self.accelerator.reduce(local, "sum")
         divisors = counts.clamp(min=1.0)
-        parts = []
+        terms: dict[str, Tensor] = {}
         for place, key in enumerate(weights):
             divisor = divisors[-1] if self.config.normalise == "sequences" else divisors[place]
-            parts.append(losses[key].total * (weights[key] * world / divisor).to(losses[key].total))
-            total = losses[key].total.detach().double()
-            self.totals[key] = self.totals.get(key, torch.zeros_like(total)) + total
-            self.counts[key] = self.counts.get(key, torch.zeros_like(total)) + losses[key].count
+            loss = losses[key]
+            terms[key] = loss.total * (weights[key] * world / divisor).to(loss.total)
+            _add(self.totals, key, loss.total.detach().double())
+            _add(self.counts, key, loss.count)
+            if loss.accuracy is not None:
+                _add(self.correct, key, loss.accuracy.correct)
+                _add(self.asked, key, loss.accuracy.count)
         self.rows += rows
         self.items += batch.packed.num_tokens
-        return torch.stack(parts).sum()
+        return terms
 
     def log(
         self, folder: RunFolder, reporter: Reporter, step: int, epoch: int, factor: float
@@ -67,24 +72,31 @@ class Meter:
         """
         if not self.totals:
             return 0
-        local = torch.stack([*self.totals.values(), *self.counts.values()])
+        columns = (self.totals, self.counts, self.correct, self.asked)
+        local = torch.stack([value for column in columns for value in column.values()])
         local = torch.cat([local, local.new_tensor([self.rows, self.items])])
         summed: Tensor = self.accelerator.reduce(local, "sum")
-        *sums, rows, items = summed.tolist()
+        figures = iter(summed.tolist())
+        totals, counts, correct, asked = (
+            {key: next(figures) for key in column} for column in columns
+        )
+        rows, items = figures
         name = self.config.name
         values = {}
         combined = 0.0
-        for place, key in enumerate(self.totals):
-            total, count = sums[place], sums[place + len(self.totals)]
+        for key, total in totals.items():
             if not math.isfinite(total):
                 raise FloatingPointError(
                     f"stage {name}, step {step}, epoch {epoch}: the loss of {key} is {total}; "
                     "lower the learning rate or clip the gradient"
                 )
-            mean = total / max(count, 1.0)
+            mean = total / max(counts[key], 1.0)
             values[f"{name}/loss/{key}"] = mean
             divided = total / max(rows, 1.0) if self.config.normalise == "sequences" else mean
             combined += self.config.objectives[key].weight * divided
+        for key in correct:
+            if asked[key] > 0:
+                values[f"{name}/accuracy/{key}"] = correct[key] / asked[key]
         rate = items / max(time.monotonic() - self.started, 1e-9)
         values[f"{name}/loss"] = combined
         values[f"{name}/lr"] = self.config.optimiser.lr * factor
@@ -93,3 +105,7 @@ class Meter:
         reporter.step(step, combined, rate)
         self._clear()
         return int(items)
+
+
+def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
+    sums[key] = sums[key] + value if key in sums else value

@@ -95,7 +95,7 @@ def factor_at(schedule: ScheduleConfig, step: int, total_steps: int, epoch: int)
 
 
 def build_optimiser(config: OptimiserConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all parameters; norms and biases in a group without weight decay."""
+    """The optimiser over all that learns; norms and biases in a group without weight decay."""
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     norms = {
@@ -105,6 +105,8 @@ def build_optimiser(config: OptimiserConfig, module: nn.Module) -> torch.optim.O
         for parameter in part.parameters()
     }
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         is_spared = id(parameter) in norms or name.endswith("bias")
         (spared if is_spared else decayed).append(parameter)
     groups = [

@@ -7,6 +7,7 @@ happens inside its one call.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,8 @@ class Pretrainer(nn.Module):
         """Whether the encoder or an objective reads the catalogue's attributes."""
         return any(isinstance(part, AttributeTable) for part in self.modules())
 
-    def forward(self, batch: Batch) -> dict[str, LossSum]:
-        """Each objective's loss on this rank's share of the batch."""
+    def forward(self, batch: Batch, *, measured: bool = False) -> dict[str, LossSum]:
+        """Each objective's loss on this rank's share of the batch; measured, its accuracy too."""
         objectives = self._objectives()
         self.catalogue = self.catalogue.to(batch.rows_S.device)
         views = {
@@ -50,10 +51,14 @@ class Pretrainer(nn.Module):
         read_whole = {part.corruption for part in objectives.values() if part.reads == "all"}
         whole = [view for corruption, view in views.items() if corruption in read_whole]
         hidden = self._encode(list(views.values()), whole)
-        return {
-            name: part(views[part.corruption], hidden[views[part.corruption]], batch, self.encoder)
-            for name, part in objectives.items()
-        }
+        losses: dict[str, LossSum] = {}
+        for name, part in objectives.items():
+            given = views[part.corruption], hidden[views[part.corruption]], batch, self.encoder
+            losses[name] = part(*given)
+            if measured:
+                with torch.no_grad():
+                    losses[name] = replace(losses[name], accuracy=part.accuracy(*given))
+        return losses
 
     def _objectives(self) -> dict[str, Objective]:
         parts: dict[str, Objective] = {}

@@ -61,7 +61,11 @@ class StageConfig:
     validation: ValidationConfig | None = ValidationConfig()
     """How the best state is found; None: the last state is kept."""
     log_every: int = 50
-    """Steps between lines of metrics.jsonl; an epoch's end is logged as well."""
+    """Steps between lines of metrics.jsonl; an epoch's end is logged as well. A line's losses are
+    means since the line before, its accuracies those of its last step."""
+    gradients_every: int | None = None
+    """Steps between measurements of each objective's gradient on the shared encoder (norms and
+    cosines); each costs a backward pass an objective. None: never."""
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.objectives):
@@ -78,10 +82,12 @@ class StageConfig:
                     f"stage {self.name}: objectives.{key}.weight is {objective.weight}; it must "
                     "be finite and 0 or more"
                 )
-        if min(self.epochs, self.steps or 1, self.log_every) < 1 or self.steps == 0:
+        counts = (self.epochs, self.steps, self.log_every, self.gradients_every)
+        if any(count is not None and count < 1 for count in counts):
             raise InputError(
-                f"stage {self.name}: epochs is {self.epochs}, steps {self.steps} and log_every "
-                f"{self.log_every}; each must be at least 1 (steps may be None)"
+                f"stage {self.name}: epochs is {self.epochs}, steps {self.steps}, log_every "
+                f"{self.log_every} and gradients_every {self.gradients_every}; each must be at "
+                "least 1 (steps and gradients_every may be None)"
             )
 
 
