@@ -8,6 +8,8 @@ stands for: give `--corpus` a folder prepared from it, as experiments/ml_1m.py d
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.model.encoder import EncoderConfig
@@ -84,6 +86,15 @@ def full_softmax() -> RunConfig:
 def bce() -> RunConfig:
     """S3-Rec's fine-tuning without pretraining: BCE with one negative."""
     return s3rec_block(BinaryCrossEntropy())
+
+
+def with_attributes() -> RunConfig:
+    """SASRec_F, S3-Rec's feature-aware baseline: item and attribute embeddings are summed.
+
+    The input is an item's embedding plus the sum of its attributes'; otherwise as `full_softmax`.
+    """
+    config = full_softmax()
+    return replace(config, encoder=replace(config.encoder, attribute_input=True))
 
 
 def plus() -> RunConfig:

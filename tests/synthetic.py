@@ -52,8 +52,10 @@ def write_histories(
     timestamps: Histories | None = None,
     attributes: Histories | None = None,
     num_attributes: int = 3,
+    item_names: Sequence[str] | None = None,
 ) -> Corpus:
-    """A corpus of these dense ids; user u is called `u<u>`, item v `i<v>`, attribute a `a<a>`.
+    """A corpus of these dense ids; user u is called `u<u>`, item v `i<v>` unless `item_names` has
+    another name, attribute a `a<a>`.
 
     Without `timestamps` the n-th event of a user is at second n; without `attributes` item v has
     the one attribute v % 3.
@@ -71,7 +73,7 @@ def write_histories(
         attribute_offsets=ends(attributes),
         attribute_ids=flat(attributes).astype(np.int32),
         user_names=Names.from_strings([f"u{user}" for user in range(len(histories))]),
-        item_names=Names.from_strings([f"i{item}" for item in range(num_items)]),
+        item_names=Names.from_strings(item_names or [f"i{item}" for item in range(num_items)]),
         attribute_names=Names.from_strings([f"a{each}" for each in range(num_attributes)]),
         item_titles=None,
         options={},

@@ -9,9 +9,10 @@ from torch import Tensor
 import research.packed as packed_module
 from research.errors import InputError
 from research.model.encoder import Encoder, EncoderConfig
+from research.objectives.base import Shared
 from research.packed import Packed
 from tests import reference
-from tests.synthetic import scatter_parameters
+from tests.synthetic import catalogue_of, scatter_parameters
 
 ITEMS = 11
 LENGTH = 9
@@ -48,11 +49,17 @@ VARIANTS: dict[str, dict[str, object]] = {
     "positions from the oldest": dict(positions="oldest"),
     "segments": dict(segments=3, positions="oldest"),
     "eight heads of width one": dict(heads=8, layers=1),
+    "attributes on the input side": dict(attribute_input=True),
+    "attributes under a scale": dict(attribute_input=True, embedding_scale=True),
 }
+# Item 3 has none, item 7 three; attribute 4 stands on no item.
+ATTRIBUTES = [[0], [1, 2], [0], [], [3], [1], [2, 3], [0, 1, 2], [5], [0], [3]]
 
 
 def made(**changes: object) -> Encoder:
-    encoder = Encoder(EncoderConfig(**{**BASE, **changes}), ITEMS).double().eval()
+    config = EncoderConfig(**{**BASE, **changes})
+    catalogue = catalogue_of([], ITEMS, attributes=ATTRIBUTES, num_attributes=6)
+    encoder = Shared(config, catalogue, 0).encoder.double().eval()
     scatter_parameters(encoder)
     return encoder
 
@@ -72,7 +79,8 @@ def loop(encoder: Encoder, packed: Packed, causal: bool) -> Tensor:
         types_T = packed.segments_T
         segments = None if types_T is None else types_T[begin:end].tolist()
         items = packed.items_T[begin:end].tolist()
-        hidden.append(reference.encode(encoder, items, causal, segments))
+        attributes = ATTRIBUTES if encoder.config.attribute_input else ()
+        hidden.append(reference.encode(encoder, items, causal, segments, attributes))
     return torch.cat(hidden)
 
 
@@ -103,6 +111,35 @@ def test_packed_states_and_gradients_equal_a_loop_over_sequences(
     ours, theirs = gradients(encoder, ours_TD), gradients(encoder, theirs_TD)
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-10, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_reading_some_tokens_gives_their_rows_and_the_same_gradients(
+    variant: str, causal: bool
+) -> None:
+    encoder = made(**VARIANTS[variant])
+    packed = typed(Packed.from_lists(ROWS), encoder.config.segments)
+    read_P = torch.tensor([0, 1, 3, 7, 10, 11, packed.num_tokens - 1])
+    ours_PD = encoder(packed, causal=causal, read_P=read_P)
+    theirs_PD = encoder(packed, causal=causal)[read_P]
+    # The same products in another order of rows: a few units of the last place.
+    torch.testing.assert_close(ours_PD, theirs_PD, rtol=1e-12, atol=1e-12)
+    ours, theirs = gradients(encoder, ours_PD), gradients(encoder, theirs_PD)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-10, atol=1e-10, msg=name)
+
+
+def test_a_mask_has_no_attributes_and_an_item_has_its_own() -> None:
+    encoder = made(attribute_input=True, layers=1)
+    assert encoder.attributes is not None
+    with torch.no_grad():
+        encoder.attributes.attribute_table.weight.fill_(0.0)
+        without_TD = encoder(Packed.from_lists([[ITEMS], [3], [5]]), causal=True)
+        encoder.attributes.attribute_table.weight[1] = 2.0
+        with_TD = encoder(Packed.from_lists([[ITEMS], [3], [5]]), causal=True)
+    changed = (with_TD != without_TD).any(1)
+    assert changed.tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("causal", [False, True])
