@@ -1,8 +1,9 @@
 """S3-Rec (Zhou et al. 2020): pretraining on four objectives, then fine-tuning on the next item.
 
 `published` follows the authors' code (RUCAIBox/CIKM2020-S3Rec) in every choice that has a field,
-errors included; `corrected` has the same objectives without them and fine-tunes by full softmax.
-Li et al. 2023 ("full softmax" on the published pretraining) is `published_softmax`.
+errors included; `published_softmax` puts a full-softmax fine-tuning on that pretraining (Li et al.
+2023); `corrected` has the same objectives without the errors. Departures: losses are sums divided
+by the rows of a batch (Adam does not see the factor), and ties of sort order do not exist here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from research.data.windows import EveryPrefix
 from research.model.encoder import EncoderConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
+from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.item_losses import (
     BayesianPersonalisedRanking,
@@ -26,7 +28,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
-from research.run import RunConfig
+from research.run import EvaluationConfig, RunConfig
 from research.training.optim import OptimiserConfig
 from research.training.stage import StageConfig, ValidationConfig
 
@@ -101,6 +103,7 @@ def published() -> RunConfig:
     return RunConfig(
         encoder=ENCODER,
         stages=(pretraining(published_objectives(), 150), fine_tuning(objective)),
+        evaluation=EvaluationConfig(seen="zero"),
     )
 
 
@@ -122,6 +125,11 @@ def joint() -> RunConfig:
     stage = replace(
         fine_tuning(NextItemConfig()),
         name="joint",
-        objectives={"next": NextItemConfig(), **corrected_objectives()},
+        objectives={
+            "next": NextItemConfig(),
+            "cloze": ClozeConfig(corruption=MASKS),
+            **corrected_objectives(),
+        },
+        rank_by="next",
     )
     return RunConfig(encoder=ENCODER, stages=(stage,))

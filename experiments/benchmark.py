@@ -8,6 +8,7 @@ matrix products (two cores with AVX-512), by this machine's own measured rate. E
 a process of its own. Results: experiments/LOG.md.
 
 W1 SASRec, full softmax at every position, Beauty, length 50, 256 rows: one epoch of training.
+W2 S3-Rec pretraining, AAP + MIP + MAP + SP, Beauty, every prefix, 100 rows: one epoch.
 W3 BERT4Rec cloze, mask 0.2, Beauty, 256 rows: one epoch.
 W4 SASRec, full softmax, ML-1M, length 200, 128 rows: one epoch.
 W5 SASRec, BCE with one negative, Beauty: one epoch.
@@ -29,12 +30,15 @@ from pathlib import Path
 import torch
 
 from baselines.bert4rec import cloze
+from baselines.s3rec import ENCODER, fine_tuning, pretraining, published_objectives
 from baselines.sasrec import bce, full_softmax
 from research.data.loader import BatchConfig, Loader
 from research.evaluation.candidates import AllItems
 from research.model.softmax import softmax_loss
+from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
+from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.training.optim import build_optimiser
 from research.training.pretrainer import TrainedRanker
@@ -140,8 +144,15 @@ def long_sasrec() -> RunConfig:
     )
 
 
+def s3rec_pretraining(objectives: dict[str, ObjectiveConfig]) -> RunConfig:
+    """W2's model on Beauty."""
+    stages = (pretraining(objectives, 1), fine_tuning(NextItemConfig()))
+    return RunConfig(corpus=str(BEAUTY), encoder=ENCODER, stages=stages)
+
+
 WORKLOADS: dict[str, tuple[Path | None, Callable[[], float]]] = {
     "W1": (BEAUTY, lambda: epoch_seconds(sasrec())),
+    "W2": (BEAUTY, lambda: epoch_seconds(s3rec_pretraining(published_objectives()))),
     "W3": (BEAUTY, lambda: epoch_seconds(bert4rec())),
     "W4": (ML_1M, lambda: epoch_seconds(long_sasrec())),
     "W5": (BEAUTY, lambda: epoch_seconds(replace(bce(), corpus=str(BEAUTY)))),

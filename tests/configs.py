@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import baselines.bert4rec
 import baselines.popularity
+import baselines.s3rec
 import baselines.sasrec
 import baselines.transitions
 from research.data.splits import GlobalTemporal
@@ -39,6 +40,11 @@ CONFIGS: dict[str, Callable[[], RunConfig]] = {
     "sasrec, bce": baselines.sasrec.bce,
     "sasrec, plus": baselines.sasrec.plus,
     "sasrec, gsasrec": baselines.sasrec.gsasrec,
+    "sasrec, with attributes": baselines.sasrec.with_attributes,
+    "s3rec, published": baselines.s3rec.published,
+    "s3rec, published, full softmax": baselines.s3rec.published_softmax,
+    "s3rec, corrected": baselines.s3rec.corrected,
+    "s3rec, joint": baselines.s3rec.joint,
     "bert4rec, original": baselines.bert4rec.original,
     "bert4rec, port": baselines.bert4rec.port,
     "bert4rec, cloze": baselines.bert4rec.cloze,

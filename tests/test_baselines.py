@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
-from baselines import bert4rec, sasrec
+from baselines import bert4rec, s3rec, sasrec
+from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
-from research.data.windows import LastItems, Sliding
+from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.model.encoder import EncoderConfig
+from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
-from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralisedBCE
+from research.objectives.item_losses import (
+    BayesianPersonalisedRanking,
+    BinaryCrossEntropy,
+    FullSoftmax,
+    GeneralisedBCE,
+)
+from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
+from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
+from research.objectives.sp import CutSegment, SPConfig
 from research.run import RunConfig
 from research.training.stage import StageConfig
 
@@ -184,3 +194,91 @@ def test_our_cloze_recipes_select_on_validation(config: RunConfig) -> None:
     assert config.split == LeaveOneOut()
     assert only_stage(config).validation is not None
     assert cloze_of(config).corruption.mask_last_share > 0
+
+
+def test_s3rec_pretrains_as_its_authors_do() -> None:
+    config = s3rec.published()
+    stage = config.stages[0]
+    assert_fields(
+        stage, name="pretrain", epochs=150, normalise="sequences", validation=None,
+        windows=EveryPrefix(),
+    )  # fmt: skip
+    assert stage.batches.sequences_per_batch == 100
+    assert (stage.optimiser.method, stage.optimiser.lr, stage.optimiser.weight_decay) == (
+        "adam", 1e-3, 0.0,
+    )  # fmt: skip
+    weights = {key: objective.weight for key, objective in stage.objectives.items()}
+    assert weights == {"aap": 0.2, "mip": 1.0, "map": 1.0, "sp": 0.5}
+    assert_fields(
+        config.encoder,
+        width=64, heads=2, layers=2, length=50, feed_forward=256, activation="gelu", norm="post",
+        norm_eps=1e-12, positions="newest", embedding_norm=True, init_std=0.02,
+    )  # fmt: skip
+    assert dropouts(config.encoder) == {0.5}
+
+
+def test_every_published_quirk_of_s3rec_is_on() -> None:
+    config = s3rec.published()
+    heads = config.stages[0].objectives
+    masks = MaskItems(rate=0.2, mask_last_share=1.0)
+    assert heads == {
+        "aap": AAPConfig(weight=0.2, corruption=masks, count_bare_items=True, zero_attribute=True),
+        "mip": MIPConfig(
+            weight=1.0,
+            corruption=masks,
+            loss=BayesianPersonalisedRanking(
+                inner_sigmoid=True,
+                negatives=NegativesConfig(exclude="window", include_mask=True),
+            ),
+        ),
+        "map": MAPConfig(weight=1.0, corruption=masks, count_bare_items=True, zero_attribute=True),
+        "sp": SPConfig(
+            weight=0.5,
+            corruption=CutSegment(placement="among_masks", foreign="everything", short_rows=True),
+            inner_sigmoid=True,
+        ),
+    }
+    tune = config.stages[1].objectives
+    assert tune == {
+        "next": NextItemConfig(
+            loss=BinaryCrossEntropy(number=1, negatives=NegativesConfig(exclude="history")),
+            head=HeadConfig(special_classes=True),
+        )
+    }
+    assert config.evaluation.seen == "zero"
+
+
+def test_the_corrected_s3rec_has_no_quirk_but_its_masks_and_weights() -> None:
+    heads = s3rec.corrected().stages[0].objectives
+    masks = MaskItems(rate=0.2, mask_last_share=1.0)
+    assert heads == {
+        "aap": AAPConfig(weight=0.2, corruption=masks),
+        "mip": MIPConfig(corruption=masks),
+        "map": MAPConfig(corruption=masks),
+        "sp": SPConfig(weight=0.5),
+    }
+    assert s3rec.corrected().evaluation.seen == "excluded"
+    assert s3rec.corrected().stages[1].objectives == {"next": NextItemConfig()}
+
+
+@pytest.mark.parametrize(
+    "config", [s3rec.published(), s3rec.published_softmax(), s3rec.corrected()]
+)
+def test_s3rec_fine_tunes_whole_histories_and_selects_by_ndcg_at_20(config: RunConfig) -> None:
+    stage = config.stages[1]
+    assert_fields(stage, name="finetune", epochs=200, windows=LastItems(), normalise="terms")
+    assert stage.batches.sequences_per_batch == 256
+    assert stage.validation is not None
+    assert (stage.validation.metric, stage.validation.patience) == ("ndcg@20", 10)
+
+
+def test_the_joint_stage_holds_all_six_and_ranks_by_the_next_item() -> None:
+    stage = only_stage(s3rec.joint())
+    assert list(stage.objectives) == ["next", "cloze", "aap", "mip", "map", "sp"]
+    assert stage.rank_by == "next"
+
+
+def test_sasrec_f_differs_from_sasrec_by_its_input_alone() -> None:
+    ours, plain = sasrec.with_attributes(), sasrec.full_softmax()
+    assert ours.encoder == replace(plain.encoder, attribute_input=True)
+    assert ours.stages == plain.stages
