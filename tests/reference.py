@@ -7,12 +7,12 @@ gradients of both sides arrive at the same parameters; all arithmetic is written
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
-from research.data.catalogue import Catalogue
+from research.data.catalogue import Catalogue, Histories
 from research.data.negatives import NegativesConfig
 from research.model.encoder import Block, Encoder
 from research.objectives.head import Head
@@ -25,6 +25,7 @@ from research.objectives.item_losses import (
     SampledSoftmax,
 )
 from research.objectives.masking import MaskItems
+from research.objectives.sp import CutSegment
 from research.randomness import seed_of
 
 WORD = 2**64
@@ -46,6 +47,11 @@ def random_uniform(bits: int) -> float:
 def random_below(bits: int, high: int) -> int:
     """In 0..high-1."""
     return int(random_uniform(bits) * high)
+
+
+def dense(x: Tensor, layer: torch.nn.Linear) -> Tensor:
+    """W x + b."""
+    return x @ layer.weight.T + layer.bias
 
 
 def layer_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
@@ -86,13 +92,12 @@ def attend(block: Block, query_LD: Tensor, x_LD: Tensor, causal: bool) -> Tensor
     mixed_LD = torch.stack(rows)
     if not block.config.output_projection:
         return mixed_LD
-    return mixed_LD @ block.output.weight.T + block.output.bias
+    return dense(mixed_LD, block.output)
 
 
 def feed_forward(block: Block, x_LD: Tensor) -> Tensor:
     """Dense, activation, dense."""
-    inner = activation(x_LD @ block.inner.weight.T + block.inner.bias, block.config.activation)
-    return inner @ block.outer.weight.T + block.outer.bias
+    return dense(activation(dense(x_LD, block.inner), block.config.activation), block.outer)
 
 
 def run_block(block: Block, x: Tensor, causal: bool) -> Tensor:
@@ -111,13 +116,20 @@ def run_block(block: Block, x: Tensor, causal: bool) -> Tensor:
 
 
 def encode(
-    encoder: Encoder, items: Sequence[int], causal: bool, segments: Sequence[int] | None = None
-) -> Tensor:
-    """Hidden states [L, D] of one sequence without dropout."""
+    encoder: Encoder, items: Sequence[int], causal: bool, segments: Sequence[int] | None = None,
+    attributes: Sequence[Sequence[int]] = (),
+) -> Tensor:  # fmt: skip
+    """Hidden states [L, D] of one sequence without dropout.
+
+    `attributes` are each item's, where the encoder reads them; the mask has none (SASRec_F).
+    """
     config = encoder.config
     states = []
     for place, item in enumerate(items):
         state = encoder.item_table.weight[item]
+        for attribute in attributes[item] if item < len(attributes) else ():
+            assert encoder.attributes is not None
+            state = state + encoder.attributes.attribute_table.weight[attribute]
         if config.embedding_scale:
             state = state * math.sqrt(config.width)
         from_end = place if config.positions == "oldest" else len(items) - 1 - place
@@ -136,23 +148,36 @@ def encode(
     return layer_norm(x, encoder.final_norm) if config.final_norm else x
 
 
-def head_scores(head: Head, encoder: Encoder, hidden_D: Tensor) -> list[Tensor]:
-    """The score of every item for one state (BERT4Rec, eq. 7)."""
+def head_scores(head: Head, encoder: Encoder, hidden_D: Tensor, mask: bool = False) -> list[Tensor]:
+    """The score of every item for one state (BERT4Rec, eq. 7), and with `mask` that of row V.
+
+    With special classes those of the mask and of the padding row follow the items' (S3-Rec's code).
+    """
     if head.config.transform != "none":
-        hidden_D = activation(head.dense.weight @ hidden_D + head.dense.bias, head.activation)
-        hidden_D = layer_norm(hidden_D, head.norm)
+        hidden_D = dense(hidden_D, head.dense)
+    if head.config.transform == "nonlinear":
+        hidden_D = layer_norm(activation(hidden_D, head.activation), head.norm)
     own = head.config.table == "own"
     table_VD = head.item_table.weight if own else encoder.item_table.weight
-    scores = []
-    for item in range(encoder.num_items):
-        score = (table_VD[item] * hidden_D).sum()
-        scores.append(score if head.item_bias is None else score + head.item_bias[item])
-    return scores
+    rows = [table_VD[item] for item in range(encoder.num_items)]
+    if mask or head.config.special_classes:
+        rows.append(encoder.item_table.weight[encoder.num_items])
+    if head.config.special_classes:
+        rows.append(head.padding_row[0])
+    scores = [(row * hidden_D).sum() for row in rows]
+    if head.item_bias is None:
+        return scores
+    return [score + bias for score, bias in zip(scores, head.item_bias, strict=True)]
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
     """log(1 / (1 + exp(-x))); fine for the moderate x of the tests."""
     return -torch.log1p(torch.exp(-x))
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return 1 / (1 + torch.exp(-x))
 
 
 def item_loss(
@@ -179,30 +204,52 @@ def item_loss(
         terms = [beta * log_sigmoid(right), *(log_sigmoid(-score) for score in wrong)]
         return -sum(terms) / (len(negatives) + 1)
     assert isinstance(config, BayesianPersonalisedRanking)
+    if config.inner_sigmoid:  # S3-Rec's code
+        right, wrong = sigmoid(right), [sigmoid(score) for score in wrong]
     return -sum(log_sigmoid(right - score) for score in wrong) / len(negatives)
 
 
 def draw_negatives(
-    config: NegativesConfig, catalogue: Catalogue, state: int, user: int, number: int
+    config: NegativesConfig,
+    catalogue: Catalogue,
+    state: int,
+    user: int,
+    number: int,
+    window: Collection[int] = (),
 ) -> list[int]:
-    """Draw items one by one; an excluded one is drawn again."""
-    counts = [1] * catalogue.num_items
+    """Draw items one by one for a row of `user` and `window`; an excluded one is drawn again."""
+    counts = [1] * (catalogue.num_items + config.include_mask)
     if config.distribution == "popularity":
         counts = catalogue.training.counts_V.tolist()
     urn = [item for item, count in enumerate(counts) for _ in range(count)]
-    history = {pair % catalogue.num_items for pair in catalogue.training.pairs.tolist()
-               if pair // catalogue.num_items == user}  # fmt: skip
+    excluded: Collection[int] = {
+        "training": history_of(catalogue.training, user),
+        "window": window,
+        "history": history_of(catalogue.whole, user),
+        "nothing": (),
+    }[config.exclude]
     drawn = []
     for column in range(number):
         stream = random_bits(state, column)
         item = urn[random_below(stream, len(urn))]
         attempt = 0
-        while config.exclude == "training" and item in history:
+        while item in excluded:
             stream_again = random_bits(stream, attempt)
             item = urn[random_below(stream_again, len(urn))]
             attempt += 1
         drawn.append(item)
     return drawn
+
+
+def history_of(histories: Histories, user: int) -> list[int]:
+    """The items of one user, oldest first."""
+    items: list[int] = []
+    for owner, start, stop in zip(
+        histories.ranges.users, histories.ranges.starts, histories.ranges.stops, strict=True
+    ):
+        if owner == user:
+            items += histories.corpus_items[start:stop].tolist()
+    return items
 
 
 def mask_items(
@@ -241,6 +288,72 @@ def next_item_shift(window: Sequence[int], length: int) -> tuple[list[int], list
     """(inputs, targets) of one window (SASRec, section 3)."""
     kept = list(window[-(length + 1) :])
     return kept[:-1], kept[1:]
+
+
+def attributes_of(catalogue: Catalogue, item: int) -> list[int]:
+    """The attributes of one item."""
+    bounds = catalogue.attribute_offsets.tolist()
+    return catalogue.attribute_ids[bounds[item] : bounds[item + 1]].tolist()
+
+
+def attribute_loss(projected_D: Tensor, rows: Sequence[Tensor], own: Collection[int]) -> Tensor:
+    """One token's binary cross-entropies, an attribute at a time (S3-Rec, eq. 4 and 6).
+
+    `rows` are the embeddings of the attributes, in the order of their ids.
+    """
+    terms = []
+    for attribute, row_D in enumerate(rows):
+        score = (row_D * projected_D).sum()
+        terms.append(-log_sigmoid(score if attribute in own else -score))
+    return torch.stack(terms).sum()
+
+
+def cut_segment(
+    config: CutSegment, catalogue: Catalogue, window: Sequence[int], user: int, state: int,
+    length: int,
+) -> tuple[list[int], list[int], list[int]] | None:  # fmt: skip
+    """(context, true segment, foreign segment) of one window as the encoder sees them, or None.
+
+    S3-Rec, section 4.2.4. A row that cannot be cut takes no part, or as itself three times.
+    """
+    row, mask = list(window[-length:]), catalogue.num_items
+    if len(row) < 2:
+        return (row, row, row) if config.short_rows and row else None
+    stream = random_bits(state, seed_of("segment"))
+    training = [history_of(catalogue.training, each) for each in range(catalogue.num_users)]
+    others = [each for each in range(catalogue.num_users) if each != user]
+    # The longest first, the lower id first among equals.
+    others.sort(key=lambda each: (-len(training[each]), each))
+    most = len(row) // 2
+    if config.foreign == "training":
+        most = min(most, len(training[others[0]]))
+    size = 1 + random_below(random_bits(stream, 0), most)
+    start = random_below(random_bits(stream, 1), len(row) - size + 1)
+    if config.foreign == "training":
+        enough = [each for each in others if len(training[each]) >= size]
+        pool = training[enough[random_below(random_bits(stream, 2), len(enough))]]
+        first = random_below(random_bits(stream, 3), len(pool) - size + 1)
+    else:
+        users = range(catalogue.num_users)
+        pool = [item for each in users for item in history_of(catalogue.whole, each)]
+        first = random_below(random_bits(stream, 2), len(pool) - size + 1)
+    true, foreign = row[start : start + size], pool[first : first + size]
+    before, after = [mask] * start, [mask] * (len(row) - start - size)
+    context = row[:start] + [mask] * size + row[start + size :]
+    if config.placement == "alone":
+        return context, true, foreign
+    return context, before + true + after, before + foreign + after
+
+
+def segment_loss(
+    context_D: Tensor, true_D: Tensor, foreign_D: Tensor, layer: torch.nn.Linear, squashed: bool
+) -> Tensor:
+    """One row's comparison from three last states (S3-Rec, eq. 7); `squashed` as in its code."""
+    context_D = dense(context_D, layer)
+    right, wrong = (context_D * true_D).sum(), (context_D * foreign_D).sum()
+    if squashed:
+        right, wrong = sigmoid(right), sigmoid(wrong)
+    return -log_sigmoid(right - wrong)
 
 
 def adamw_uncorrected(

@@ -50,6 +50,21 @@ def test_bpr_by_hand() -> None:
     assert loss.item() == pytest.approx((1.3132617 + 0.3132617) / 2, abs=1e-7)
 
 
+def test_bpr_of_squashed_scores_by_hand() -> None:
+    # Sigmoids of -1, 0 and 1 are 0.2689414, 0.5 and 0.7310586, so that the gaps are 0.2310586:
+    # log(1 + e^0.2310586) and log(1 + e^-0.2310586).
+    config = BayesianPersonalisedRanking(number=2, inner_sigmoid=True)
+    loss = sampled_loss(config, RIGHT, WRONG, 11)
+    assert loss.item() == pytest.approx((0.8153352 + 0.5842766) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize(("right", "expected"), [(1e3, 0.3132617), (-1e3, 1.3132617)])
+def test_squashed_scores_bound_the_loss(right: float, expected: float) -> None:
+    config = BayesianPersonalisedRanking(inner_sigmoid=True)
+    loss = sampled_loss(config, torch.tensor([right]), torch.tensor([[-right]]), 11)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("calibration", [-0.1, 1.5])
 def test_a_calibration_out_of_range_is_refused(calibration: float) -> None:
     with pytest.raises(InputError, match=r"loss\.calibration is .*; gBCE's t must be in \[0, 1\]"):

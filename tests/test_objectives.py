@@ -1,7 +1,7 @@
 """One row a configuration: value and gradient equal a loop written from its paper.
 
-A new objective adds its line to `CASES`. A case's loop gives the loss of one window, so that the
-sum over windows is at once the proof that foreign sequences do not matter.
+A new objective adds its line to `CASES` and its loop to `tests/twins.py`. A loop gives the loss of
+one window, so that the sum over windows is at once the proof that foreign sequences do not matter.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from research.data.loader import Batch
 from research.data.negatives import NegativesConfig
 from research.errors import InputError
 from research.model.encoder import Encoder, EncoderConfig
+from research.objectives.aap import AAPConfig
 from research.objectives.base import LossSum, ObjectiveConfig, Shared
-from research.objectives.cloze import Cloze, ClozeConfig
+from research.objectives.cloze import ClozeConfig
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import (
     BayesianPersonalisedRanking,
@@ -28,22 +29,30 @@ from research.objectives.item_losses import (
     ItemLossConfig,
     SampledSoftmax,
 )
+from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
-from research.objectives.next_item import NextItem, NextItemConfig
+from research.objectives.mip import MIPConfig
+from research.objectives.next_item import NextItemConfig
+from research.objectives.sp import CutSegment, SPConfig
 from research.packed import Packed
-from research.randomness import seed_of
 from research.training.pretrainer import Pretrainer, TrainedRanker
-from tests import reference
+from tests import reference, twins
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
 
 ITEMS = 12
 LENGTH = 6
 # Longer than the encoder, one, none, two, and a repeated item; item 0 is first, last and between.
 ROWS = [[0, 1, 2, 3, 4, 5, 6, 0], [7], [], [8, 0], [2, 2, 9]]
+# Items 3, 7 and 10 have none, item 2 has all that anybody has; nobody has attribute 1.
+ATTRIBUTES = [[0], [2, 3], [0, 2, 3, 4], [], [4], [0, 4], [2], [], [3], [0, 3], [], [2, 4]]
+NUM_ATTRIBUTES = 5
 POPULAR = NegativesConfig(distribution="popularity")
 FREE = NegativesConfig(exclude="nothing")
 MASKED = MaskItems(rate=0.4, random_share=0.1, keep_share=0.1, mask_last_share=0.5)
 BERT_HEAD = HeadConfig(bias=True, transform="nonlinear")
+# What S3-Rec's code does otherwise than its paper.
+PUBLISHED_MASKS = MaskItems(rate=0.2, mask_last_share=1.0)
+OUTSIDE_WINDOW = NegativesConfig(exclude="window", include_mask=True)
 CASES: dict[str, ObjectiveConfig] = {
     "next, full softmax": NextItemConfig(),
     "next, own table with bias": NextItemConfig(head=HeadConfig(table="own", bias=True)),
@@ -74,12 +83,61 @@ CASES: dict[str, ObjectiveConfig] = {
         corruption=MASKED, loss=SampledSoftmax(number=4, log_q=True, negatives=POPULAR)
     ),
     "cloze, BCE": ClozeConfig(corruption=MASKED, loss=BinaryCrossEntropy(number=2)),
+    "next, special classes": NextItemConfig(head=HeadConfig(special_classes=True)),
+    "cloze, special classes": ClozeConfig(
+        corruption=MASKED, head=HeadConfig(transform="nonlinear", special_classes=True)
+    ),
+    "AAP": AAPConfig(corruption=MASKED),
+    "AAP, bare items": AAPConfig(corruption=MASKED, count_bare_items=True),
+    "AAP, attribute 0": AAPConfig(corruption=MASKED, zero_attribute=True),
+    "AAP as published": AAPConfig(
+        corruption=PUBLISHED_MASKS, count_bare_items=True, zero_attribute=True
+    ),
+    "MAP": MAPConfig(corruption=MASKED),
+    "MAP, bare items": MAPConfig(corruption=MASKED, count_bare_items=True),
+    "MAP, attribute 0": MAPConfig(corruption=MASKED, zero_attribute=True),
+    "MAP as published": MAPConfig(
+        corruption=PUBLISHED_MASKS, count_bare_items=True, zero_attribute=True
+    ),
+    "MIP": MIPConfig(corruption=MASKED),
+    "MIP as published": MIPConfig(
+        corruption=PUBLISHED_MASKS,
+        loss=BayesianPersonalisedRanking(inner_sigmoid=True, negatives=OUTSIDE_WINDOW),
+    ),
+    "MIP, nothing of the user's": MIPConfig(
+        corruption=MASKED,
+        loss=BayesianPersonalisedRanking(number=4, negatives=NegativesConfig(exclude="history")),
+    ),
+    "MIP, anything": MIPConfig(
+        corruption=MASKED, loss=BayesianPersonalisedRanking(number=4, negatives=FREE)
+    ),
+    "MIP, full softmax": MIPConfig(corruption=MASKED, loss=FullSoftmax()),
+    "MIP, sampled softmax with the mask, log q": MIPConfig(
+        corruption=MASKED, loss=SampledSoftmax(number=4, log_q=True, negatives=OUTSIDE_WINDOW)
+    ),
+    "SP": SPConfig(),
+    "SP, squashed": SPConfig(inner_sigmoid=True),
+    "SP, alone": SPConfig(corruption=CutSegment(placement="alone")),
+    "SP, from everything": SPConfig(corruption=CutSegment(foreign="everything")),
+    "SP, alone with short rows": SPConfig(
+        corruption=CutSegment(placement="alone", short_rows=True)
+    ),
+    "SP as published": SPConfig(
+        corruption=CutSegment(foreign="everything", short_rows=True), inner_sigmoid=True
+    ),
 }
 
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return catalogue_of([*ROWS[:4], [2, 9, 10, 11]], ITEMS)
+    """User 4 has trained on other items than stand in row 4; three users have held-out items."""
+    return catalogue_of(
+        [*ROWS[:4], [2, 9, 10, 11]],
+        ITEMS,
+        held_out=[[11, 7], [3], [], [], [5, 6]],
+        attributes=ATTRIBUTES,
+        num_attributes=NUM_ATTRIBUTES,
+    )
 
 
 def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> Pretrainer:
@@ -95,51 +153,6 @@ def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> Pr
     return pretrainer
 
 
-def losses_of_window(
-    config: ObjectiveConfig, module: Pretrainer, catalogue: Catalogue, window: list[int],
-    user: int, state: int,
-) -> list[Tensor]:  # fmt: skip
-    """The twin: the loss of every predicted item of one window."""
-    objective = module.objectives["only"]
-    assert isinstance(config, (NextItemConfig, ClozeConfig))
-    assert isinstance(objective, (NextItem, Cloze))
-    if isinstance(config, NextItemConfig):
-        seen, targets = reference.next_item_shift(window, LENGTH)
-        picked = list(range(len(seen)))
-        purpose = "next"
-    else:
-        seen, picked = reference.mask_items(config.corruption, window, state, ITEMS, LENGTH)
-        targets = [window[-LENGTH:][place] for place in picked]
-        purpose = "cloze"
-    hidden_LD = reference.encode(module.encoder, seen, causal=purpose == "next")
-    losses = []
-    for place, target in zip(picked, targets, strict=True):
-        scores = reference.head_scores(objective.head, module.encoder, hidden_LD[place])
-        negatives = negatives_of(config.loss, catalogue, user, state, place, purpose)
-        log_q = log_probabilities(config.loss, catalogue)
-        losses.append(reference.item_loss(config.loss, scores, target, negatives, log_q))
-    return losses
-
-
-def negatives_of(
-    loss: ItemLossConfig, catalogue: Catalogue, user: int, state: int, place: int, purpose: str
-) -> list[int]:
-    if isinstance(loss, FullSoftmax):
-        return []
-    stream = reference.random_bits(state, seed_of("negatives", purpose))
-    if loss.share == "token":
-        stream = reference.random_bits(stream, place)
-    return reference.draw_negatives(loss.negatives, catalogue, stream, user, loss.number)
-
-
-def log_probabilities(loss: ItemLossConfig, catalogue: Catalogue) -> list[float]:
-    """log q; the module keeps it in float32, which is what the comparison is made with."""
-    if isinstance(loss, FullSoftmax) or loss.negatives.distribution == "uniform":
-        return [torch.tensor(1 / ITEMS).double().log().float().item()] * ITEMS
-    counts_V = catalogue.training.counts_V.double()
-    return (counts_V / counts_V.sum()).log().float().tolist()
-
-
 def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]]) -> tuple[
     tuple[LossSum, dict[str, Tensor]], tuple[Tensor, int, dict[str, Tensor]]
 ]:  # fmt: skip
@@ -150,7 +163,7 @@ def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]
     ours_grads = gradients(module, ours.total)
     losses = []
     for user, (row, state) in enumerate(zip(rows, batch.states_S.tolist(), strict=True)):
-        losses += losses_of_window(config, module, catalogue, row, user, state)
+        losses += twins.losses_of_window(config, module, catalogue, row, user, state)
     total = torch.stack(losses).sum()
     return (ours, ours_grads), (total, len(losses), gradients(module, total))
 
@@ -158,9 +171,8 @@ def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]
 def gradients(module: Pretrainer, total: Tensor) -> dict[str, Tensor]:
     module.zero_grad(set_to_none=True)
     total.backward()
-    zero = torch.zeros(())
     return {
-        name: zero.expand_as(each) if each.grad is None else each.grad
+        name: torch.zeros_like(each) if each.grad is None else each.grad
         for name, each in module.named_parameters()
     }
 
@@ -174,8 +186,15 @@ def test_value_count_and_gradients_equal_the_loop(name: str, catalogue: Catalogu
     torch.testing.assert_close(ours.total, total, rtol=1e-10, atol=1e-10)
     for parameter, grad in grads.items():
         torch.testing.assert_close(
-            ours_grads[parameter], grad.double(), rtol=1e-10, atol=1e-10, msg=parameter
+            ours_grads[parameter], grad, rtol=1e-10, atol=1e-10, msg=parameter
         )
+
+
+def test_a_row_may_share_negatives_from_outside_its_window(catalogue: Catalogue) -> None:
+    loss = BayesianPersonalisedRanking(number=3, share="sequence", negatives=OUTSIDE_WINDOW)
+    (ours, _), (total, count, _) = both(MIPConfig(loss=loss), catalogue, ROWS)
+    assert ours.count.item() == count
+    torch.testing.assert_close(ours.total, total, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[], []]], ids=["no rows", "one empty", "two empty"])
@@ -188,6 +207,8 @@ def test_an_empty_pick_is_a_zero_that_every_parameter_hangs_on(
     loss.total.backward()
     assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
     for parameter, value in module.named_parameters():
+        if not value.requires_grad:
+            continue
         assert value.grad is not None, parameter
         assert not value.grad.any(), parameter
 
@@ -232,6 +253,27 @@ def test_the_mask_row_learns_under_cloze_alone(catalogue: Catalogue) -> None:
     assert learns == [True, False]
 
 
+@pytest.mark.parametrize("kind", [AAPConfig, MAPConfig])
+def test_every_attribute_learns_even_one_that_no_item_has(kind: type, catalogue: Catalogue) -> None:
+    # The first attribute is one like any other (T6); attribute 1 learns that it is false.
+    module = made(kind(corruption=MaskItems(rate=0.5), zero_attribute=True), catalogue)
+    module(batch_of([[0, 1, 2, 4]], length=LENGTH))["only"].total.backward()
+    table = module.get_parameter("shared.attributes.attribute_table.weight")
+    assert (table.grad.abs().sum(1) > 0).tolist() == [True] * NUM_ATTRIBUTES
+    assert module.get_parameter("shared.zero.row").grad.any()
+
+
+def test_aap_and_map_share_attributes_and_not_their_projections(catalogue: Catalogue) -> None:
+    shared = Shared(made(AAPConfig(), catalogue).encoder.config, catalogue, 0)
+    parts = [config.build(shared, 0) for config in (AAPConfig(), MAPConfig())]
+    tables, layers = (
+        [part.get_parameter(name) for part in parts]
+        for name in ("head.attributes.attribute_table.weight", "head.dense.weight")
+    )
+    assert tables[0] is tables[1]
+    assert not torch.equal(layers[0], layers[1])
+
+
 def test_log_q_is_subtracted_from_target_and_negatives(catalogue: Catalogue) -> None:
     # With all scores equal, the corrected softmax is that of 1/q over the drawn items.
     config = SampledSoftmax(number=3, log_q=True, negatives=POPULAR)
@@ -240,7 +282,7 @@ def test_log_q_is_subtracted_from_target_and_negatives(catalogue: Catalogue) -> 
         module.encoder.item_table.weight.zero_()
     batch = batch_of([[1, 2]], length=LENGTH)
     loss = module(batch)["only"].total.item()
-    drawn = negatives_of(config, catalogue, 0, batch.states_S[0].item(), 0, "next")
+    drawn = twins.negatives_of(config, catalogue, [1, 2], 0, batch.states_S[0].item(), 0, "next")
     counts = catalogue.training.counts_V.double()
     inverse = [1 / counts[item].item() for item in [2, *drawn]]
     # q is kept in float32, which is good to 1e-7.

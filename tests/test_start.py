@@ -247,8 +247,8 @@ def test_the_other_corpus_must_be_at_hand(corpus: Corpus, earlier: Path, tmp_pat
     (copy / "config.json").write_text(json.dumps(stored))
     other = corpus_in(tmp_path / "second", seed=1)
     said = refusal(config_of(other, FINETUNE, start_from=str(copy)), tmp_path)
-    assert "was trained on another corpus" in said
-    assert "whose item names are needed to match items, but: " in said
+    assert f"was trained on corpus '{tmp_path / 'gone'}'" in said
+    assert "whose item names are needed, but: " in said
 
 
 def test_a_start_without_a_stage_is_refused(corpus: Corpus) -> None:

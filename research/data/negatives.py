@@ -111,6 +111,8 @@ class Negatives(nn.Module):
         """bool: whether each item is excluded for its owner."""
         pairs = self.pairs if pairs is None else pairs
         wanted = owners * self.num_items + items
+        if len(pairs) == 0:
+            return torch.zeros_like(wanted, dtype=torch.bool)
         found = torch.searchsorted(pairs, wanted).clamp_(max=len(pairs) - 1)
         # The mask, V, would be taken for the next owner's item 0.
         return (pairs[found] == wanted) & (items < self.num_items)

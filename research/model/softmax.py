@@ -98,15 +98,15 @@ def largest_logit(hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None) ->
 def top_one(
     hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None, targets_P: Tensor
 ) -> Tensor:
-    """int64 scalar: how many rows score their target highest, alone or tied; no graph."""
+    """int64 scalar: how many rows score their target above all else; a tie is none; no graph."""
     correct = targets_P.new_zeros(())
     rows = tile_rows(table_VD)
     for first in range(0, len(hidden_PD), rows):
         logits = hidden_PD[first : first + rows] @ table_VD.T
         if bias_V is not None:
             logits += bias_V
-        right = logits.gather(1, targets_P[first : first + rows, None])[:, 0]
-        correct += (right >= logits.amax(1)).sum()
+        right = logits.gather(1, targets_P[first : first + rows, None])
+        correct += ((logits >= right).sum(1) == 1).sum()
     return correct
 
 

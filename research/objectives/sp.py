@@ -96,9 +96,10 @@ class CutSegment(Corruption):
         order_U = pool.longest_first_U
         places_U = torch.empty_like(order_U)
         places_U[order_U] = torch.arange(len(order_U), device=order_U.device)
-        # Users with at least m items stand first; the row's own, who has 2m, is stepped over.
+        # Users with at least m items stand first; the row's own, if among them, is stepped over.
         enough_R = torch.searchsorted(-lengths_U[order_U], -sizes_R, right=True)
-        drawn_R = below(fold(states_R, 2), enough_R - 1)
+        among_R = (places_U[users_R] < enough_R).long()
+        drawn_R = below(fold(states_R, 2), enough_R - among_R)
         drawn_R = drawn_R + (drawn_R >= places_U[users_R])
         others_R = order_U[drawn_R]
         spare_R = lengths_U[others_R] - sizes_R + 1
