@@ -75,6 +75,7 @@ def evaluate_verb(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
     known = parser.parse_args(list(arguments))
     from research.commands import evaluate
 
@@ -90,10 +91,60 @@ def recommend_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--keep-seen", action="store_true", help="recommend known items too")
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
     known = parser.parse_args(list(arguments))
     from research.commands import recommend
 
     return recommend(known)
+
+
+def import_verb(arguments: Sequence[str]) -> int:
+    """import FILE --format s3rec --corpus CORPUS --out RUN --heads H: foreign weights as a run"""
+    parser = argparse.ArgumentParser(
+        prog="sixfold import",
+        description="Read a plain state dict of S3-Rec's code into a run folder; evaluate, "
+        "recommend, show and `run ... start_from=RUN` work on it as on any. The corpus is that of "
+        "S3-Rec's text file and its item2attributes.json, whose ids are rows of the tables.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="what torch.save(model.state_dict()) wrote")
+    parser.add_argument("--format", choices=["s3rec"], required=True)
+    parser.add_argument("--corpus", required=True, help="a corpus folder, or a known data set")
+    parser.add_argument("--out", metavar="RUN", required=True, help="the run folder to make")
+    parser.add_argument(
+        "--heads", type=int, required=True, help="attention heads, which the file does not say"
+    )
+    parser.add_argument(
+        "--keep-zero-rows",
+        action="store_true",
+        help="keep rows 0 of the item and attribute tables, which nothing here reads, for export",
+    )
+    parser.add_argument("--data-root", default="data")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    known = parser.parse_args(list(arguments))
+    from research.commands import import_file
+
+    return import_file(known)
+
+
+def export_verb(arguments: Sequence[str]) -> int:
+    """export RUN --format s3rec --out FILE: a run's weights as a foreign file"""
+    parser = argparse.ArgumentParser(
+        prog="sixfold export",
+        description="Write a stage of a run as a plain state dict of S3-Rec's code. What the stage "
+        "lacks comes from the nearest earlier one that has it, else it is zeros, and the report "
+        "says so.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder, or RUN/stages/NAME")
+    parser.add_argument("--format", choices=["s3rec"], required=True)
+    parser.add_argument("--out", metavar="FILE", required=True, help="the file; not overwritten")
+    parser.add_argument("--data-root", default="data")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    known = parser.parse_args(list(arguments))
+    from research.commands import export
+
+    return export(known)
 
 
 def show_verb(arguments: Sequence[str]) -> int:
@@ -112,6 +163,8 @@ VERBS: dict[str, Verb] = {
     "study": study_verb,
     "evaluate": evaluate_verb,
     "recommend": recommend_verb,
+    "import": import_verb,
+    "export": export_verb,
     "show": show_verb,
 }
 

@@ -23,6 +23,7 @@ from research.data.prepare import PrepareConfig
 from research.data.prepare import prepare as prepare_corpus
 from research.errors import InputError
 from research.evaluation.metrics import metrics
+from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, make_accelerator
 from research.packed import Packed
 from research.run import RunConfig, open_corpus
@@ -81,6 +82,7 @@ def study(known: argparse.Namespace) -> int:
 
 def evaluate(known: argparse.Namespace) -> int:
     """Figures of a run under any candidates."""
+    use_threads(known)
     bench, ranker = load_run(Path(known.run), known.data_root, known.allow)
     asked = bench.config.evaluation
     if known.candidates:
@@ -107,6 +109,7 @@ def evaluate(known: argparse.Namespace) -> int:
 
 def recommend(known: argparse.Namespace) -> int:
     """The best items after a history."""
+    use_threads(known)
     if known.k < 1:
         raise InputError(f"--k is {known.k}; it must be at least 1")
     bench, ranker = load_run(Path(known.run), known.data_root, known.allow)
@@ -132,6 +135,41 @@ def recommend(known: argparse.Namespace) -> int:
     console.print(f"after {', '.join(titled(corpus, item) for item in history)}")
     console.print(table)
     return 0
+
+
+def import_file(known: argparse.Namespace) -> int:
+    """A foreign file as a run folder, what became of each key, and the run's figures."""
+    use_threads(known)
+    account = import_run(
+        Path(known.file),
+        Path(known.out),
+        corpus=known.corpus,
+        heads=known.heads,
+        keep_zero_rows=known.keep_zero_rows,
+        data_root=known.data_root,
+    )
+    print_account(account, f"{known.file} -> {known.out}", "went to")
+    return show(known.out)
+
+
+def export(known: argparse.Namespace) -> int:
+    """A run's stage as a foreign file, and where each key came from."""
+    use_threads(known)
+    account = export_stage(known.run, Path(known.out), data_root=known.data_root)
+    print_account(account, f"{known.run} -> {known.out}", "came from")
+    return 0
+
+
+def print_account(account: Account, heading: str, column: str) -> None:
+    """A table of keys, and the remarks below it."""
+    table = Table("key", "shape", column)
+    for key, shape, said in account.rows:
+        table.add_row(key, str(shape), said)
+    console = plain_console()
+    console.print(heading)
+    console.print(table)
+    for remark in account.remarks:
+        console.print(remark)
 
 
 def titled(corpus: Corpus, item: int) -> str:
@@ -211,12 +249,18 @@ def imported(name: str) -> ModuleType | None:
         raise
 
 
+def use_threads(known: argparse.Namespace) -> None:
+    """CPU threads as asked for."""
+    if known.threads is None:
+        return
+    if known.threads < 1:
+        raise InputError(f"--threads is {known.threads}; it must be at least 1")
+    torch.set_num_threads(known.threads)
+
+
 def started(known: argparse.Namespace) -> Accelerator:
     """Threads and processes as asked for, or an error before any work."""
-    if known.threads is not None:
-        if known.threads < 1:
-            raise InputError(f"--threads is {known.threads}; it must be at least 1")
-        torch.set_num_threads(known.threads)
+    use_threads(known)
     accelerator = make_accelerator()
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     wanted = launched if known.expect_world is None else known.expect_world

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from research.config import from_json, to_json
 from research.errors import InputError
-from research.evaluation.candidates import AllItems
+from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankerConfig, RankTable
 from research.run import RunConfig, identity
@@ -73,36 +73,10 @@ def execute(
         stages = stage_parts(bench, accelerator)
     if start is not None:
         carried.append(start.into(stages[0].pretrainer, bench.corpus, options.data_root))
-    folder.write(
-        "config.json",
-        {"hash": mark, "fingerprint": bench.corpus.fingerprint, "config": to_json(config)},
-    )
+    begin(bench, mark, folder)
     if trained is None:
         trained = _train_stages(bench, stages, carried, folder, accelerator, options)
-    validated: dict[str, RankTable] = {}
-    if len(bench.split.validation):
-        validated = bench.tables(trained.ranker, "validation", [AllItems()])
-    tables = bench.tables(trained.ranker, "test", sets)
-    if accelerator.is_main_process:
-        for part, each in (("validation", validated), ("test", tables)):
-            for name, table in each.items():
-                table.save(path / "ranks" / f"{part}-{name}.npz")
-    summary = {
-        "status": "finished",
-        "hash": mark,
-        "fingerprint": bench.corpus.fingerprint,
-        "protocol": dict(tables[next(iter(tables))].protocol),
-        "users": {
-            "evaluated": len(np.unique(bench.split.test.histories.users)),
-            "not_evaluated": bench.split.not_evaluated,
-        },
-        "val": metrics(validated["full"], config.evaluation.metrics) if validated else {},
-        "test": {name: metrics(each, config.evaluation.metrics) for name, each in tables.items()},
-        "missed_share": missed_share(next(iter(tables.values()))),
-        **trained.record,
-        "versions": {"torch": torch.__version__},
-    }
-    folder.write("summary.json", summary)
+    summary = conclude(bench, trained, sets, mark, folder)
     # Accelerate keeps every prepared model; a study shares one accelerator between its cells.
     accelerator.free_memory()
     return summary
@@ -115,6 +89,48 @@ class Trained:
     ranker: Ranker
     record: dict[str, object]
     """best validation values and what was carried, by stage; cost; attributes."""
+
+
+def begin(bench: Workbench, mark: str, folder: RunFolder) -> None:
+    """Write config.json, by which a run folder is recognised."""
+    fingerprint, config = bench.corpus.fingerprint, to_json(bench.config)
+    folder.write("config.json", {"hash": mark, "fingerprint": fingerprint, "config": config})
+
+
+def conclude(
+    bench: Workbench,
+    trained: Trained,
+    sets: Sequence[CandidateSet],
+    mark: str,
+    folder: RunFolder,
+) -> dict[str, object]:
+    """Rank the validation part and, under `sets`, the test part; write rank tables and summary."""
+    validated: dict[str, RankTable] = {}
+    if len(bench.split.validation):
+        validated = bench.tables(trained.ranker, "validation", [AllItems()])
+    tables = bench.tables(trained.ranker, "test", sets)
+    if folder.writes:
+        for part, each in (("validation", validated), ("test", tables)):
+            for name, table in each.items():
+                table.save(folder.path / "ranks" / f"{part}-{name}.npz")
+    names = bench.config.evaluation.metrics
+    summary = {
+        "status": "finished",
+        "hash": mark,
+        "fingerprint": bench.corpus.fingerprint,
+        "protocol": dict(tables[next(iter(tables))].protocol),
+        "users": {
+            "evaluated": len(np.unique(bench.split.test.histories.users)),
+            "not_evaluated": bench.split.not_evaluated,
+        },
+        "val": metrics(validated["full"], names) if validated else {},
+        "test": {name: metrics(each, names) for name, each in tables.items()},
+        "missed_share": missed_share(next(iter(tables.values()))),
+        **trained.record,
+        "versions": {"torch": torch.__version__},
+    }
+    folder.write("summary.json", summary)
+    return summary
 
 
 def _finished(folder: RunFolder, mark: str) -> dict[str, object] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from research.config import from_json
 from research.data.corpus import Corpus
 from research.errors import InputError
+from research.model.encoder import EncoderConfig
 from research.run import RunConfig, open_corpus
 from research.tracking import RunFolder
 from research.training import checkpoint
@@ -22,23 +23,32 @@ from research.training.stage import StageConfig
 class Start:
     """An earlier run's stage: its weights, and what its items are called."""
 
-    source: str
-    """The folder, for people."""
+    asked: str
+    """The field or argument that named it, for errors."""
+    folder: Path
+    """The run's folder."""
+    stage: StageConfig
+    config: RunConfig
+    """The run's."""
     weights: Path
-    """Its checkpoint."""
+    """The stage's checkpoint."""
     fingerprint: str
     """Of the corpus that its item ids belong to."""
-    corpus_name: str
-    """How its run named that corpus."""
     content: str
     """Checksum of the weights: what of a start decides a run's result."""
 
+    @property
+    def source(self) -> str:
+        """Folder and stage, for people."""
+        return f"{self.folder} (stage {self.stage.name})"
+
     def into(self, pretrainer: Pretrainer, corpus: Corpus, data_root: str) -> Carried:
         """Fill a first stage; `InputError` where something does not fit."""
+        self._check_encoder(pretrainer.encoder.config)
         given: dict[str, Tensor] = checkpoint.read_weights(self.weights)
         if self.fingerprint == corpus.fingerprint:
             return carry(given, pretrainer, source=self.source)
-        theirs = self._corpus(data_root)
+        theirs = self.corpus(data_root)
         return carry(
             given,
             pretrainer,
@@ -47,27 +57,47 @@ class Start:
             attributes=RowMatch.of(list(theirs.attribute_names), list(corpus.attribute_names)),
         )
 
-    def _corpus(self, data_root: str) -> Corpus:
+    def _check_encoder(self, ours: EncoderConfig) -> None:
+        """Weights mean the same in an encoder that computes the same; dropout may differ."""
+        theirs = self.config.encoder
+        differing = [
+            f"encoder.{each.name} is {getattr(theirs, each.name)!r} there and "
+            f"{getattr(ours, each.name)!r} here"
+            for each in fields(EncoderConfig)
+            if not each.name.endswith("dropout")
+            and each.name != "init_std"
+            and getattr(theirs, each.name) != getattr(ours, each.name)
+        ]
+        if differing:
+            raise InputError(
+                f"{self.asked} {self.source} does not fit this run: {'; '.join(differing)}; give "
+                "this run the other's encoder, or start from another run"
+            )
+
+    def corpus(self, data_root: str) -> Corpus:
+        """The corpus that it was trained on; `InputError` when it is not there or has changed."""
+        name = self.config.corpus
         try:
-            corpus = open_corpus(self.corpus_name, data_root)
+            corpus = open_corpus(name, data_root)
         except InputError as error:
             raise InputError(
-                f"start_from {self.source} was trained on another corpus, {self.corpus_name!r}, "
-                f"whose item names are needed to match items, but: {error}"
+                f"{self.asked} {self.source} was trained on corpus {name!r}, whose item names are "
+                f"needed, but: {error}"
             ) from error
         if corpus.fingerprint != self.fingerprint:
             raise InputError(
-                f"start_from {self.source} was trained on a corpus with fingerprint "
+                f"{self.asked} {self.source} was trained on a corpus with fingerprint "
                 f"{self.fingerprint}, but {corpus.folder} has {corpus.fingerprint}; prepare the "
                 "corpus that it was trained on"
             )
         return corpus
 
 
-def find_start(path: str) -> Start:
+def find_start(path: str, asked: str = "start_from") -> Start:
     """The stage that `path` names: RUN/stages/NAME, or RUN, which means its last stage.
 
-    `InputError` for a folder that is no run or no trained stage, or a stage that has not ended.
+    `asked` says in errors what gave the path. `InputError` for a folder that is no run or no
+    trained stage, or a stage that has not ended.
     """
     folder = Path(path)
     name = None
@@ -77,30 +107,33 @@ def find_start(path: str) -> Start:
     stored = reader.read("config.json")
     if stored is None:
         raise InputError(
-            f"start_from {path} holds no config.json; give an earlier run's folder or one of its "
+            f"{asked} {path} holds no config.json; give an earlier run's folder or one of its "
             "stages, RUN/stages/NAME"
         )
-    stages, corpus_name = _stages_of(stored.get("config"), path)
+    config = from_json(stored.get("config"), RunConfig)
+    stages = {stage.name: stage for stage in config.stages}
     if name is None and stages:
         name = list(stages)[-1]
     if name not in stages:
         known = f"its stages: {', '.join(stages)}" if stages else "it has no stages"
-        raise InputError(f"start_from {path}: there is no such stage; {known}")
+        raise InputError(f"{asked} {path}: there is no such stage; {known}")
     fingerprint = str(stored.get("fingerprint"))
     last = checkpoint.existing(reader.stage(name) / "last")
     if checkpoint.read_state(last, fingerprint).get("finished") is not True:
         raise InputError(
-            f"start_from {path}: stage {name} has not ended; let its own command continue it first"
+            f"{asked} {path}: stage {name} has not ended; let its own command continue it first"
         )
     kept = last if stages[name].validation is None else reader.stage(name) / "best"
     found = checkpoint.existing(kept)
     state = checkpoint.read_state(found, fingerprint)
     content = state["sha256"]
     assert isinstance(content, dict), "read_state has checked it"
-    source = f"{folder} (stage {name})"
-    return Start(source, found, fingerprint, corpus_name, str(content.get("model.safetensors")))
-
-
-def _stages_of(stored: object, path: str) -> tuple[dict[str, StageConfig], str]:
-    config = from_json(stored, RunConfig)
-    return {stage.name: stage for stage in config.stages}, config.corpus
+    return Start(
+        asked=asked,
+        folder=folder,
+        stage=stages[name],
+        config=config,
+        weights=found,
+        fingerprint=fingerprint,
+        content=str(content.get("model.safetensors")),
+    )

@@ -87,7 +87,7 @@ def test_every_shape_that_differs_is_listed() -> None:
     with pytest.raises(InputError) as caught:
         carry(numbered(Model(width=3)), Model(), source="runs/a")
     assert str(caught.value).startswith(
-        "runs/a does not fit this run: encoder.item_table.weight has shape (5, 3), expected "
+        "runs/a does not fit this stage: encoder.item_table.weight has shape (5, 3), expected "
         "(5, 2); encoder.position_table.weight has shape (2, 3), expected (2, 2); give"
     )
 

@@ -427,7 +427,8 @@ def test_a_value_of_the_wrong_type_is_refused(capsys: Capture, tmp_path: Path) -
         ("baselines.sasrec:ful_softmax", "has no 'ful_softmax'; did you mean full_softmax?"),
         (
             "baselines.sasrec",
-            "baselines.sasrec is a module; allowed: bce, full_softmax, gsasrec, original, plus\n",
+            "baselines.sasrec is a module; allowed: bce, full_softmax, gsasrec, original, "
+            "plus, with_attributes\n",
         ),
         ("baselines.sasrecc.bce", "there is no module 'baselines.sasrecc'; write package.module"),
         ("baselines.sasrecc:bce", "there is no module 'baselines.sasrecc'; write package.module"),

@@ -5,6 +5,7 @@ The commands run in an empty folder on generated files and with tiny encoders: o
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import experiments.quickstart as quickstart
 import research.commands as commands
@@ -26,6 +28,7 @@ from research.data.prepare import PrepareConfig, prepare
 from research.execute import execute
 from research.run import RunConfig
 from tests.calling import call
+from tests.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state
 from tests.synthetic import markov_histories
 
 ROOT = Path(__file__).parent.parent
@@ -133,7 +136,7 @@ def histories() -> list[list[int]]:
 
 
 def lay_files(folder: Path) -> None:
-    """What the README's commands read: events.csv, ml-1m.zip, and a corpus called ml-100k."""
+    """What the README's commands read: events.csv, ml-1m.zip, LastFM's, a corpus called ml-100k."""
     rows = [
         f"{user},{1 + item % 12},{place}"
         for user, history in enumerate(histories())
@@ -149,11 +152,20 @@ def lay_files(folder: Path) -> None:
         archive.writestr("ml-1m/ratings.dat", ratings)
         movies = "".join(f"{item}::Film {item} (1990)::Drama\n" for item in range(1, 201))
         archive.writestr("ml-1m/movies.dat", movies)
-    lines = [f"{user} {item + 1}" for user, history in enumerate(histories()) for item in history]
     # Every item once more, so that all of them are in the catalogue.
-    lines += [f"{100 + item // 20} {item + 1}" for item in range(200)]
+    everyone = [*histories(), *(list(range(first, first + 20)) for first in range(0, 200, 20))]
+    lines = [
+        f"{user} {' '.join(str(item + 1) for item in items)}" for user, items in enumerate(everyone)
+    ]
     (folder / "ml-100k.txt").write_text("\n".join(lines) + "\n")
-    prepare(PrepareConfig(source="pairs", raw=str(folder / "ml-100k.txt")), folder / "ml-100k")
+    genres = {str(item): [1 + item % 5] for item in range(1, 201)}
+    (folder / "ml-100k_item2attributes.json").write_text(json.dumps(genres))
+    prepare(PrepareConfig(source="s3rec", raw=str(folder / "ml-100k.txt")), folder / "ml-100k")
+    torch.save(published_state(), folder / "LastFM.pt")
+    numbers = [f"{user} {' '.join(str(item) for item in ITEMS)}" for user in range(1, 4)]
+    (folder / "LastFM.txt").write_text("\n".join(numbers) + "\n")
+    described = {str(item): [1 + item % NUM_ATTRIBUTES] for item in ITEMS}
+    (folder / "LastFM_item2attributes.json").write_text(json.dumps(described))
 
 
 @pytest.fixture

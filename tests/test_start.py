@@ -230,13 +230,26 @@ def test_a_stage_that_has_not_ended_is_refused(
     assert said.endswith("stage pretrain has not ended; let its own command continue it first")
 
 
-def test_another_width_is_refused_by_name(corpus: Corpus, earlier: Path, tmp_path: Path) -> None:
-    config = replace(
-        config_of(corpus, FINETUNE, start_from=str(earlier)), encoder=replace(ENCODER, width=8)
+def test_another_encoder_is_refused_field_by_field(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    # Heads and activation show in no shape: the weights would be taken and mean something else.
+    other = replace(ENCODER, heads=1, activation="relu", width=8)
+    config = replace(config_of(corpus, FINETUNE, start_from=str(earlier)), encoder=other)
+    assert refusal(config, tmp_path) == (
+        f"start_from {earlier} (stage finetune) does not fit this run: encoder.width is 4 there "
+        "and 8 here; encoder.heads is 2 there and 1 here; encoder.activation is 'gelu' there and "
+        "'relu' here; give this run the other's encoder, or start from another run"
     )
-    said = refusal(config, tmp_path)
-    assert "encoder.item_table.weight has shape (11, 4), expected (11, 8)" in said
-    assert said.endswith("give this run the other's encoder, or start from another")
+
+
+def test_dropout_may_differ_from_the_earlier_run(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    config = config_of(corpus, still(FINETUNE), start_from=str(earlier))
+    gentle = replace(config, encoder=replace(ENCODER, hidden_dropout=0.1, init_std=0.1))
+    summary: Any = execute(gentle, tmp_path, options=QUIET)
+    assert summary["status"] == "finished"
 
 
 def test_the_other_corpus_must_be_at_hand(corpus: Corpus, earlier: Path, tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def carry(
                 parameter[-further:] = given[-further:].to(parameter)
     if problems:
         raise InputError(
-            f"{source} does not fit this run: {'; '.join(problems)}; give this run the other's "
-            "encoder, or start from another"
+            f"{source} does not fit this stage: {'; '.join(problems)}; give both the same sizes "
+            "and heads, or start from another"
         )
     rows = {"items": items, "attributes": attributes}
     return Carried(

@@ -1,0 +1,227 @@
+"""`import` and `export`: a foreign checkpoint becomes a run folder, a run's stage a foreign file.
+
+`research/interop` knows the formats; here they meet runs. An imported run has one stage that was
+never trained here, is evaluated as any run is, and can be started from. Both directions give an
+account of every key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from research.data.corpus import Corpus
+from research.data.names import whole_folder
+from research.errors import InputError
+from research.execute import Trained, begin, conclude, make_accelerator
+from research.interop.s3rec import (
+    ZERO_ROWS,
+    Entry,
+    Sizes,
+    entries,
+    into_ours,
+    into_theirs,
+    objectives,
+)
+from research.interop.s3rec_checks import (
+    check_counts,
+    check_expressible,
+    check_heads,
+    numbers_of,
+    read_sizes,
+)
+from research.interop.state_dict import checked_float, read_state_dict, write_state_dict
+from research.run import RunConfig, identity
+from research.start import Start, find_start
+from research.tracking import RunFolder, replacing
+from research.training import checkpoint
+from research.training.carry import carry
+from research.training.pretrainer import TrainedRanker
+from research.training.stage import StageConfig, StageState
+from research.workbench import Workbench, ranking_objective
+
+STAGE = StageConfig(name="imported", objectives=objectives(), rank_by="next", validation=None)
+ZERO_ROWS_FILE = "zero_rows.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """What became of every key of a file, or where it came from."""
+
+    rows: tuple[tuple[str, tuple[int, ...], str], ...]
+    """(key, shape, where), in the file's order."""
+    remarks: tuple[str, ...]
+    """What else a person should know."""
+
+    @property
+    def record(self) -> dict[str, object]:
+        """As JSON values."""
+        keys = [{"key": key, "shape": list(shape), "place": said} for key, shape, said in self.rows]
+        return {"keys": keys, "remarks": list(self.remarks)}
+
+
+def import_run(
+    file: Path, out: Path, *, corpus: str, heads: int, keep_zero_rows: bool, data_root: str
+) -> Account:
+    """Make the run folder `out` from an S3-Rec state dict; it appears whole or not at all.
+
+    `InputError` for a file, a corpus or a folder that does not fit, before anything is written.
+    """
+    _check_free(out)
+    given = read_state_dict(file)
+    sizes = read_sizes(given, file)
+    check_heads(sizes, heads, file)
+    state = {key: checked_float(key, tensor, file) for key, tensor in given.items()}
+    config = RunConfig(corpus=corpus, encoder=sizes.encoder(heads), stages=(STAGE,))
+    bench = Workbench.of(config, data_root)
+    items, attributes = bench.corpus.num_items, bench.corpus.num_attributes
+    check_counts(sizes, items, attributes, file, bench.corpus.name)
+    table = _entries(sizes, bench.corpus)
+    pretrainer = bench.pretrainer(STAGE, bench.shared())
+    carried = carry(into_ours(state, table), pretrainer, source=str(file))
+    assert not carried.new + carried.left, "the format has every parameter of the stage"
+    record = {
+        "best": {STAGE.name: {"epoch": None, "value": None, "epochs": 0, "steps": 0}},
+        "carried": {},
+        "cost": {
+            "parameters": sum(each.numel() for each in pretrainer.parameters()),
+            "seconds": 0.0,
+            "items": 0,
+        },
+        "attributes": bench.catalogue.coverage,
+    }
+    content = checkpoint.sha256_of(file)
+    mark = identity(config, bench.corpus, content)
+    account = _account(given, table, keep_zero_rows)
+    record["imported"] = {"file": file.name, "sha256": content, **account.record}
+    pretrainer = pretrainer.to(make_accelerator().device)
+    objective = ranking_objective(STAGE, pretrainer)
+    assert objective is not None, "the stage ranks by next"
+    trained = Trained(TrainedRanker(pretrainer.encoder, objective), record)
+    with whole_folder(out) as partial:
+        folder = RunFolder(partial)
+        begin(bench, mark, folder)
+        stored = {"fingerprint": bench.corpus.fingerprint, **asdict(StageState(finished=True))}
+        checkpoint.save(folder.stage(STAGE.name) / "last", pretrainer, None, stored)
+        if keep_zero_rows:
+            kept = {key: state[key][0].contiguous() for key in ZERO_ROWS}
+            with replacing(partial / ZERO_ROWS_FILE) as opened:
+                opened.write(safetensors.torch.save(kept))
+        sets = bench.candidate_sets(bench.split.test, "test")
+        conclude(bench, trained, sets, mark, folder)
+    made = RunFolder(out, writes=False).read("config.json")
+    if made is None or made.get("hash") != mark:
+        raise InputError(f"{out} was made by somebody else meanwhile; choose another folder")
+    return account
+
+
+def _account(given: Mapping[str, Tensor], table: list[Entry], keep_zero_rows: bool) -> Account:
+    said = {each.key: each.said for each in table}
+    fate = f"kept aside in {ZERO_ROWS_FILE}" if keep_zero_rows else "dropped"
+    said |= {key: f"{said[key]}; row 0 {fate}" for key in ZERO_ROWS}
+    rows = tuple((key, tuple(tensor.shape), said[key]) for key, tensor in given.items())
+    wide = [key for key, tensor in given.items() if tensor.dtype == torch.float64]
+    remarks = [f"rounded from float64 to float32: {', '.join(wide)}"] if wide else []
+    return Account(rows, tuple(remarks))
+
+
+def _check_free(out: Path) -> None:
+    if out.exists():
+        raise InputError(
+            f"{out} exists; an imported run has a folder of its own: remove it or choose another"
+        )
+
+
+def _entries(sizes: Sizes, corpus: Corpus) -> list[Entry]:
+    items_V = numbers_of(list(corpus.item_names), "item", corpus.name)
+    attributes_A = numbers_of(list(corpus.attribute_names), "attribute", corpus.name)
+    return entries(sizes, items_V, attributes_A)
+
+
+def export_stage(run: str, out: Path, *, data_root: str) -> Account:
+    """Write the stage that `run` names (RUN, or RUN/stages/NAME) as an S3-Rec state dict.
+
+    What the stage lacks comes from the nearest earlier stage that has it, else it is zeros.
+    `InputError` where the format cannot say what the run is; `out` is never overwritten.
+    """
+    start = find_start(run, "RUN")
+    check_expressible(start.config.encoder, start.stage.objectives, start.source)
+    corpus = start.corpus(data_root)
+    corpus.verify()
+    encoder = start.config.encoder
+    sizes = Sizes(
+        num_items=corpus.num_items,
+        num_attributes=corpus.num_attributes,
+        width=encoder.width,
+        layers=encoder.layers,
+        length=encoder.length,
+        inner=encoder.feed_forward,
+    )
+    table = _entries(sizes, corpus)
+    needed = {each.parameter for each in table}
+    weights, stages = _gathered(start, needed)
+    zero_rows, said_of_zeros = _zero_rows(start, weights, stages, encoder.width)
+    write_state_dict(out, into_theirs(weights, zero_rows, table))
+    rows = []
+    for each in table:
+        stage = stages.get(each.parameter)
+        said = f"zeros: no stage of {start.folder} has {each.parameter}"
+        if stage is not None:
+            said = f"{each.said}, of stage {stage}"
+        rows.append((each.key, each.shape, said + said_of_zeros.get(each.key, "")))
+    left = [
+        name
+        for name, stage in stages.items()
+        if stage == start.stage.name and name not in needed and name not in ZERO_ROWS.values()
+    ]
+    remarks = [f"heads: {encoder.heads}, which the file does not say; import asks for it"]
+    remarks += [f"left behind, having no place in the format: {', '.join(left)}"] if left else []
+    return Account(tuple(rows), tuple(remarks))
+
+
+def _gathered(start: Start, needed: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Parameters of a stage, those it lacks of the nearest earlier one; and each one's stage."""
+    names = [stage.name for stage in start.config.stages]
+    place = names.index(start.stage.name)
+    weights = checkpoint.read_weights(start.weights)
+    stages = dict.fromkeys(weights, start.stage.name)
+    for name in reversed(names[:place]):
+        if needed <= weights.keys():
+            break
+        earlier = find_start(str(start.folder / "stages" / name), start.asked)
+        for parameter, tensor in checkpoint.read_weights(earlier.weights).items():
+            if parameter not in weights:
+                weights[parameter], stages[parameter] = tensor, name
+    return weights, stages
+
+
+def _zero_rows(
+    start: Start, weights: Mapping[str, Tensor], stages: Mapping[str, str], width: int
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Rows 0 [D] by key, where there are any, and what to say of them."""
+    rows: dict[str, Tensor] = {}
+    said = dict.fromkeys(ZERO_ROWS, "; row 0 zeros")
+    for key, parameter in ZERO_ROWS.items():
+        if parameter in weights:
+            rows[key] = weights[parameter][0]
+            said[key] = f"; row 0 {parameter}, of stage {stages[parameter]}"
+    path = start.folder / ZERO_ROWS_FILE
+    if path.is_file():
+        try:
+            rows = safetensors.torch.load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path} is damaged ({error}); import the file again") from error
+        said = dict.fromkeys(rows, f"; row 0 {ZERO_ROWS_FILE}")
+    shapes = {key: tuple(row.shape) for key, row in rows.items()}
+    if not shapes.keys() <= ZERO_ROWS.keys() or set(shapes.values()) - {(width,)}:
+        raise InputError(
+            f"{start.folder}: rows 0 are {shapes}; allowed: ({width},) for each of "
+            f"{', '.join(ZERO_ROWS)}; import the file again"
+        )
+    return rows, said

@@ -1,0 +1,147 @@
+"""What cannot be read or written in S3-Rec's format, each with an error that says why.
+
+`read_sizes` goes over a file before anything is made of it, `check_expressible` over a run before
+it is written, `numbers_of` over the corpus of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from research.errors import InputError
+from research.interop.s3rec import ATTRIBUTES, BLOCK, INNER, ITEMS, POSITIONS, Sizes, shapes_of
+from research.model.encoder import EncoderConfig
+from research.objectives.base import ObjectiveConfig
+from research.objectives.next_item import NextItemConfig
+
+# The fields of an encoder that the format has no word for, and the value that it means.
+_ALLOWED: dict[str, object] = {
+    "norm": "post",
+    "activation": "gelu",
+    "output_projection": True,
+    "embedding_norm": True,
+    "embedding_scale": False,
+    "final_norm": False,
+    "norm_eps": 1e-12,
+    "positions": "newest",
+    "attribute_input": False,
+    "segments": 0,
+}
+_HEAD: dict[str, object] = {"table": "tied", "bias": False, "transform": "none"}
+_NAMED_AT_ONCE = 3
+
+
+def read_sizes(state: Mapping[str, Tensor], path: Path) -> Sizes:
+    """The sizes of a state dict; `InputError` for keys or shapes that are not the format's."""
+    found = [BLOCK.fullmatch(key) for key in state]
+    layers = max(1, len({match[1] for match in found if match is not None}))
+    _check_keys(state, layers, path)
+    for key in (ITEMS, ATTRIBUTES, POSITIONS, INNER):
+        least = 3 if key == ITEMS else 1
+        shape = tuple(state[key].shape)
+        if len(shape) != 2 or min(shape) < 1 or shape[0] < least:
+            raise InputError(
+                f"{path}: {key} has shape {shape}; allowed: two dimensions, at least ({least}, 1); "
+                "use another checkpoint"
+            )
+    sizes = Sizes(
+        num_items=state[ITEMS].shape[0] - 2,
+        num_attributes=state[ATTRIBUTES].shape[0] - 1,
+        width=state[ITEMS].shape[1],
+        layers=layers,
+        length=state[POSITIONS].shape[0],
+        inner=state[INNER].shape[0],
+    )
+    for key, shape in shapes_of(sizes).items():
+        if tuple(state[key].shape) != shape:
+            raise InputError(
+                f"{path}: {key} has shape {tuple(state[key].shape)}; allowed beside {ITEMS} "
+                f"{tuple(state[ITEMS].shape)} and {INNER} {tuple(state[INNER].shape)}: {shape}; "
+                "use another checkpoint"
+            )
+    return sizes
+
+
+def _check_keys(state: Mapping[str, Tensor], layers: int, path: Path) -> None:
+    known = list(shapes_of(Sizes(1, 1, 1, layers, 1, 1)))
+    missing = [key for key in known if key not in state]
+    unknown = [key for key in state if key not in known]
+    problems = []
+    if missing:
+        problems.append(f"no key {_some(missing)}")
+    if unknown:
+        problems.append(f"unknown key {_some(unknown)}")
+    if problems:
+        raise InputError(
+            f"{path} is no S3-Rec state dict of {layers} layer(s): {'; '.join(problems)}; it must "
+            f"have these {len(known)} keys and no other, from {known[0]} to {known[-1]}"
+        )
+
+
+def _some(keys: Sequence[str]) -> str:
+    shown = ", ".join(f"{key:.100}" for key in keys[:_NAMED_AT_ONCE])
+    further = len(keys) - _NAMED_AT_ONCE
+    return f"{shown} and {further} more" if further > 0 else shown
+
+
+def check_heads(sizes: Sizes, heads: int, path: Path) -> None:
+    """`InputError` unless the width is a multiple of `heads`."""
+    if heads < 1 or sizes.width % heads:
+        raise InputError(
+            f"--heads is {heads}; allowed: divisors of the width {sizes.width} of {path}; the file "
+            "does not say, and all released ones have 2"
+        )
+
+
+def check_counts(
+    sizes: Sizes, num_items: int, num_attributes: int, path: Path, corpus: str
+) -> None:
+    """`InputError` unless the file has the corpus's items and attributes."""
+    for kind, key, more, theirs, ours in (
+        ("items", ITEMS, 2, sizes.num_items, num_items),
+        ("attributes", ATTRIBUTES, 1, sizes.num_attributes, num_attributes),
+    ):
+        if theirs != ours:
+            raise InputError(
+                f"{path}: {key} has {theirs + more} rows for {theirs:,} {kind}, but corpus "
+                f"{corpus} has {ours:,}; allowed: {ours + more} rows; import it on the corpus that "
+                "it was trained on, prepared from S3-Rec's text file and its item2attributes.json"
+            )
+
+
+def numbers_of(names: Sequence[str], kind: str, corpus: str) -> Tensor:
+    """int64 [N]: the number that each name is; `InputError` unless they are 1..N in some order."""
+    allowed = {str(number): number for number in range(1, len(names) + 1)}
+    for name in names:
+        if name not in allowed:
+            raise InputError(
+                f"corpus {corpus}: {kind} {name!r:.100} is not a number from 1 to {len(names)}, "
+                f"which is how the s3rec format names its {kind}s; use a corpus whose raw ids are "
+                "these numbers, as S3-Rec's own files have"
+            )
+    assert len(set(names)) == len(names), "Corpus.verify has checked it"
+    return torch.tensor([allowed[name] for name in names], dtype=torch.int64)
+
+
+def check_expressible(
+    encoder: EncoderConfig, objectives: Mapping[str, ObjectiveConfig], source: str
+) -> None:
+    """`InputError` for an encoder or a next-item head that the format has no words for."""
+    fields = [(f"encoder.{name}", getattr(encoder, name), _ALLOWED[name]) for name in _ALLOWED]
+    for key, objective in objectives.items():
+        if isinstance(objective, NextItemConfig):
+            head = objective.head
+            fields += [
+                (f"objectives.{key}.head.{name}", getattr(head, name), _HEAD[name])
+                for name in _HEAD
+            ]
+    for field, given, wanted in fields:
+        if given != wanted:
+            raise InputError(
+                f"{source}: {field} is {given!r}; the s3rec format allows {wanted!r} alone; export "
+                "a run with the encoder and heads of baselines/s3rec.py"
+            )

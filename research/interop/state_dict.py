@@ -1,0 +1,101 @@
+"""State dicts of other programs: a file of torch's, read as a stranger's, and written whole.
+
+Only tensors are ever unpickled. What the tensors mean is the format's business (`s3rec.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor
+
+from research.errors import InputError
+from research.tracking import replacing
+
+PLAIN = "write a plain state dict: torch.save(model.state_dict(), FILE)"
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a file that `torch.save` wrote (zip or older format), by key, on the CPU.
+
+    `InputError` for a file that is missing, holds more than tensors, is no checkpoint at all, or
+    holds something else than a dict of name -> tensor.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    value = _loaded(path)
+    if not isinstance(value, dict) or not value:
+        raise InputError(
+            f"{path} holds {'an empty ' * (value == {})}{type(value).__name__}, not a dict of name "
+            f"-> tensor; {PLAIN}"
+        )
+    state: dict[str, Tensor] = {}
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise InputError(
+                f"{path}: {name!r:.100} is of type {type(tensor).__name__}; each key of a state "
+                f"dict is a name and its value a tensor; {PLAIN}"
+            )
+        state[name] = tensor.detach()
+    return state
+
+
+def _loaded(path: Path) -> object:
+    try:
+        with warnings.catch_warnings():
+            # Of pickle protocols and TorchScript: what cannot be read is refused below.
+            warnings.simplefilter("ignore")
+            value: object = torch.load(path, map_location="cpu", weights_only=True)
+            return value
+    except OSError:
+        raise
+    # Bytes of a stranger can make the reader raise anything.
+    except Exception as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if isinstance(error, UnpicklingError) and asked is not None:
+            raise InputError(
+                f"{path} holds more than tensors (it asks for {asked[1]}), which could run code "
+                f"and is not read; {PLAIN}"
+            ) from error
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"{path} is no checkpoint that torch reads as tensors alone "
+            f"({type(error).__name__}: {reason}); {PLAIN}"
+        ) from error
+
+
+def checked_float(name: str, tensor: Tensor, path: Path) -> Tensor:
+    """The tensor as float32; `InputError` unless it is dense, of a floating type and finite."""
+    if not tensor.is_floating_point():
+        raise InputError(
+            f"{path}: {name} is of type {str(tensor.dtype).removeprefix('torch.')}; allowed: "
+            "floating types; it is no weight, write it as one or leave it away"
+        )
+    dense = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    # A view of one number can claim any shape.
+    if not dense or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise InputError(
+            f"{path}: {name}, {tuple(tensor.shape)}, is not a dense tensor with a value for each "
+            "place; write it with .contiguous()"
+        )
+    plain = tensor.float()
+    wrong = plain.numel() - int(plain.isfinite().sum())
+    if wrong:
+        raise InputError(
+            f"{path}: {name} has {wrong} of {plain.numel()} values that are not finite in "
+            "float32; use another checkpoint"
+        )
+    return plain
+
+
+def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write with `torch.save`, to a temporary name first; `InputError` when `path` exists."""
+    if path.exists():
+        raise InputError(f"{path} exists and is not overwritten; remove it or choose another name")
+    with replacing(path) as file:
+        torch.save(dict(state), file)
