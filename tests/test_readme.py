@@ -125,9 +125,10 @@ def shrunk(config: RunConfig) -> RunConfig:
     """The config with a tiny encoder and one epoch."""
     if not config.stages:
         return config
-    stage = replace(config.stages[0], epochs=1, batches=BatchConfig(sequences_per_batch=32))
+    small = BatchConfig(sequences_per_batch=32)
+    stages = tuple(replace(stage, epochs=1, batches=small) for stage in config.stages)
     encoder = replace(config.encoder, length=6, width=8, heads=1, layers=1, feed_forward=8)
-    return replace(config, encoder=encoder, stages=(stage,))
+    return replace(config, encoder=encoder, stages=stages)
 
 
 def histories() -> list[list[int]]:

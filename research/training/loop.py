@@ -24,6 +24,7 @@ from research.progress import Reporter
 from research.randomness import seed_of
 from research.tracking import RunFolder
 from research.training import checkpoint
+from research.training.allocator import trim
 from research.training.gradients import gradient_figures
 from research.training.meter import Meter
 from research.training.optim import build_optimiser, factor_at, set_rate
@@ -102,6 +103,7 @@ def train(
             if accelerator.is_main_process:
                 last = {"fingerprint": fingerprint, **asdict(state)}
                 checkpoint.save(stage / "last", pretrainer, optimiser, last)
+            trim()
     accelerator.wait_for_everyone()
     if state.best_epoch is not None:
         checkpoint.load_weights(checkpoint.existing(stage / "best"), pretrainer)
