@@ -121,7 +121,10 @@ def corrected() -> RunConfig:
 
 
 def joint() -> RunConfig:
-    """All six objectives on one encoder in one stage, ranked by the next item."""
+    """All six objectives on one encoder in one stage, ranked by the next item.
+
+    The next item is asked of whole histories, the others of every prefix.
+    """
     stage = replace(
         fine_tuning(NextItemConfig()),
         name="joint",
@@ -130,6 +133,7 @@ def joint() -> RunConfig:
             "cloze": ClozeConfig(corruption=MASKS),
             **corrected_objectives(),
         },
+        own_windows={key: EveryPrefix() for key in ("cloze", "aap", "mip", "map", "sp")},
         rank_by="next",
     )
     return RunConfig(encoder=ENCODER, stages=(stage,))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from research.config import hash_of
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import Loader
 from research.data.splits import HeldOut, Split
+from research.data.windows import WindowsConfig
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
 from research.evaluation.metrics import metrics
@@ -88,7 +90,28 @@ class Workbench:
             key: objective.build(shared, seed_of(self.config.seed, stage.name, key))
             for key, objective in stage.objectives.items()
         }
-        return Pretrainer(shared.encoder, objectives, self.catalogue)
+        return Pretrainer(shared.encoder, objectives, self.catalogue, stage.own_windows)
+
+    def loader(self, stage: StageConfig, rank: int, world: int) -> Loader:
+        """A stage's rows, and those of the rules that its objectives have of their own."""
+        length, seed = self.config.encoder.length, seed_of(self.config.seed, stage.name)
+
+        def over(rule: WindowsConfig, seed: int, others: Mapping[WindowsConfig, Loader]) -> Loader:
+            windows = rule.windows(self.split.training, length)
+            return Loader(
+                self.corpus,
+                windows,
+                stage.batches,
+                length=length,
+                seed=seed,
+                rank=rank,
+                world=world,
+                others=others,
+            )
+
+        own = dict.fromkeys(stage.own_windows.values())
+        others = {rule: over(rule, seed_of(seed, hash_of(rule)), {}) for rule in own}
+        return over(stage.windows, seed, others)
 
 
 def ranking_objective(stage: StageConfig, pretrainer: Pretrainer) -> RankingObjective | None:
@@ -154,15 +177,7 @@ def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
                 f"stage {stage.name} has validation but the split holds nothing out for it; set "
                 "validation to None or choose another split"
             )
-        loader = Loader(
-            bench.corpus,
-            stage.windows.windows(bench.split.training, config.encoder.length),
-            stage.batches,
-            length=config.encoder.length,
-            seed=seed_of(config.seed, stage.name),
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-        )
+        loader = bench.loader(stage, accelerator.process_index, accelerator.num_processes)
         parts.append(StageParts(stage, pretrainer, loader, ranker))
     if parts[-1].ranker is None:
         raise InputError(

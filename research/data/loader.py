@@ -7,8 +7,9 @@ global batches, each its own rows of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.data.splits import Ranges, flat_indices
+from research.data.windows import WindowsConfig
 from research.errors import InputError
 from research.packed import Packed
 from research.randomness import below, fold, permutation, seed_of
@@ -35,6 +37,17 @@ class Batch:
     """int64 [S]: a random state a sequence, from (seed, epoch, place in the epoch)."""
     length: int
     """L: the longest sequence that the encoder reads."""
+    others: Mapping[WindowsConfig, Batch] = field(default_factory=dict)
+    """The step's rows under other window rules, for objectives that have a rule of their own."""
+
+    def under(self, rule: WindowsConfig | None) -> Batch:
+        """The step's rows under a rule; None: these."""
+        return self if rule is None else self.others[rule]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rules together."""
+        return self.packed.num_tokens + sum(each.num_tokens for each in self.others.values())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -46,6 +59,7 @@ class Batch:
             self.users_S.to(device, non_blocking=True),
             self.states_S.to(device, non_blocking=True),
             self.length,
+            {rule: each.to(device) for rule, each in self.others.items()},
         )
 
 
@@ -73,7 +87,10 @@ class BatchConfig:
 
 
 class Loader:
-    """Batches of one stage's windows."""
+    """Batches of one stage's windows, and beside each one of every other window rule.
+
+    Epochs and steps are those of the stage's own windows; the others go round at their own pace.
+    """
 
     def __init__(
         self,
@@ -85,6 +102,7 @@ class Loader:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        others: Mapping[WindowsConfig, Loader] = MappingProxyType({}),
     ) -> None:
         if len(windows) == 0:
             raise InputError(f"corpus {corpus.name}: no window is left to train on")
@@ -95,6 +113,7 @@ class Loader:
         self.seed = seed
         self.rank = rank
         self.world = world
+        self.others = others
 
     def order(self, epoch: int) -> Tensor:
         """int64 [rows]: the windows of an epoch in the order of training."""
@@ -133,9 +152,22 @@ class Loader:
         """
         order = self.order(epoch)
         state = seed_of(self.seed, "row", epoch)
+        step = self.num_steps(epoch, None) + first if self.others else 0
+        beside = {rule: other.stream(step) for rule, other in self.others.items()}
         for begin, end in self.plan(epoch)[first:]:
             places = torch.arange(begin, end)[self.rank :: self.world]
-            yield self.batch(order[places], fold(state, places))
+            batch = self.batch(order[places], fold(state, places))
+            yield replace(batch, others={rule: next(each) for rule, each in beside.items()})
+
+    def stream(self, step: int) -> Iterator[Batch]:
+        """Batches without end, epoch after epoch, from the one with number `step` over all."""
+        epoch = 0
+        while step >= (size := len(self.plan(epoch))):
+            step -= size
+            epoch += 1
+        while True:
+            yield from self.batches(epoch, step)
+            epoch, step = epoch + 1, 0
 
     def batch(self, rows_S: Tensor, states_S: Tensor) -> Batch:
         """The windows that `rows_S` names, with the random states given."""

@@ -30,7 +30,7 @@ class Meter:
         self.counts: dict[str, Tensor] = {}
         self.correct: dict[str, Tensor] = {}
         self.asked: dict[str, Tensor] = {}
-        self.rows = 0
+        self.rows: dict[str, Tensor] = {}
         self.items = 0
         self.started = time.monotonic()
 
@@ -42,16 +42,20 @@ class Meter:
         Gradients are averaged over processes afterwards, hence the factor `world`.
         """
         world = self.accelerator.num_processes
-        rows = len(batch.rows_S)
-        local = torch.stack(
-            [losses[key].count for key in weights]
-            + [losses[next(iter(weights))].count.new_tensor(float(rows))]
-        )
+        rows = {
+            key: losses[key].count.new_tensor(
+                float(len(batch.under(self.config.own_windows.get(key)).rows_S))
+            )
+            for key in weights
+        }
+        divided_by = rows
+        if self.config.normalise == "terms":
+            divided_by = {key: losses[key].count for key in weights}
+        local = torch.stack(list(divided_by.values()))
         counts: Tensor = local if world == 1 else self.accelerator.reduce(local, "sum")
         divisors = counts.clamp(min=1.0)
         terms: dict[str, Tensor] = {}
-        for place, key in enumerate(weights):
-            divisor = divisors[-1] if self.config.normalise == "sequences" else divisors[place]
+        for key, divisor in zip(weights, divisors):
             loss = losses[key]
             terms[key] = loss.total * (weights[key] * world / divisor).to(loss.total)
             _add(self.totals, key, loss.total.detach().double())
@@ -59,8 +63,8 @@ class Meter:
             if loss.accuracy is not None:
                 _add(self.correct, key, loss.accuracy.correct)
                 _add(self.asked, key, loss.accuracy.count)
-        self.rows += rows
-        self.items += batch.packed.num_tokens
+            _add(self.rows, key, rows[key])
+        self.items += batch.num_tokens
         return terms
 
     def log(
@@ -72,15 +76,15 @@ class Meter:
         """
         if not self.totals:
             return 0
-        columns = (self.totals, self.counts, self.correct, self.asked)
+        columns = (self.totals, self.counts, self.rows, self.correct, self.asked)
         local = torch.stack([value for column in columns for value in column.values()])
-        local = torch.cat([local, local.new_tensor([self.rows, self.items])])
+        local = torch.cat([local, local.new_tensor([self.items])])
         summed: Tensor = self.accelerator.reduce(local, "sum")
         figures = iter(summed.tolist())
-        totals, counts, correct, asked = (
+        totals, counts, rows, correct, asked = (
             {key: next(figures) for key in column} for column in columns
         )
-        rows, items = figures
+        (items,) = figures
         name = self.config.name
         values = {}
         combined = 0.0
@@ -92,7 +96,7 @@ class Meter:
                 )
             mean = total / max(counts[key], 1.0)
             values[f"{name}/loss/{key}"] = mean
-            divided = total / max(rows, 1.0) if self.config.normalise == "sequences" else mean
+            divided = total / max(rows[key], 1.0) if self.config.normalise == "sequences" else mean
             combined += self.config.objectives[key].weight * divided
         for key in correct:
             if asked[key] > 0:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
+from research.data.windows import WindowsConfig
 from research.model.attributes import AttributeTable
 from research.model.encoder import Encoder
 from research.objectives.base import LossSum, Objective, RankingObjective, View
@@ -24,8 +26,13 @@ class Pretrainer(nn.Module):
     """An encoder and the objectives of a stage."""
 
     def __init__(
-        self, encoder: Encoder, objectives: Mapping[str, Objective], catalogue: Catalogue
+        self,
+        encoder: Encoder,
+        objectives: Mapping[str, Objective],
+        catalogue: Catalogue,
+        own_windows: Mapping[str, WindowsConfig] = MappingProxyType({}),
     ) -> None:
+        """`own_windows` are the rules of objectives that do not see the stage's rows, by key."""
         super().__init__()
         self.encoder = encoder
         # Before the objectives, so that a part that several share has one name wherever it serves.
@@ -34,6 +41,7 @@ class Pretrainer(nn.Module):
         )
         self.objectives = nn.ModuleDict(objectives)
         self.catalogue = catalogue
+        self.own_windows = own_windows
 
     @property
     def uses_attributes(self) -> bool:
@@ -44,16 +52,19 @@ class Pretrainer(nn.Module):
         """Each objective's loss on this rank's share of the batch; measured, its accuracy too."""
         objectives = self._objectives()
         self.catalogue = self.catalogue.to(batch.rows_S.device)
+        rows = {name: batch.under(self.own_windows.get(name)) for name in objectives}
+        # Equal corruptions of the same rows share a view.
+        seen = {name: (part.corruption, rows[name]) for name, part in objectives.items()}
         views = {
-            corruption: corruption.view(batch, self.catalogue)
-            for corruption in {part.corruption: None for part in objectives.values()}
+            (corruption, own): corruption.view(own, self.catalogue)
+            for corruption, own in dict.fromkeys(seen.values())
         }
-        read_whole = {part.corruption for part in objectives.values() if part.reads == "all"}
-        whole = [view for corruption, view in views.items() if corruption in read_whole]
+        whole = [views[seen[name]] for name, part in objectives.items() if part.reads == "all"]
         hidden = self._encode(list(views.values()), whole)
         losses: dict[str, LossSum] = {}
         for name, part in objectives.items():
-            given = views[part.corruption], hidden[views[part.corruption]], batch, self.encoder
+            view = views[seen[name]]
+            given = view, hidden[view], rows[name], self.encoder
             losses[name] = part(*given)
             if measured:
                 with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from research.data.loader import BatchConfig
@@ -44,7 +44,10 @@ class StageConfig:
     objectives: Mapping[str, ObjectiveConfig]
     """Objectives by key (cloze, next, aap, mip, map, sp, or the name of your own)."""
     windows: WindowsConfig = LastItems()
-    """Which pieces of the histories are rows."""
+    """Which pieces of the histories are rows; epochs are counted over them."""
+    own_windows: Mapping[str, WindowsConfig] = field(default_factory=dict)
+    """Other rules for some objectives, by key (S3-Rec's heads on every prefix beside the next item
+    on whole histories): batches of the same size, which go round in an order of their own."""
     batches: BatchConfig = BatchConfig()
     """How rows become batches."""
     epochs: int = 200
@@ -76,6 +79,12 @@ class StageConfig:
                 )
         if not self.objectives:
             raise InputError(f"stage {self.name}: objectives is empty; give at least one")
+        unknown = [key for key in self.own_windows if key not in self.objectives]
+        if unknown:
+            raise InputError(
+                f"stage {self.name}: own_windows names {unknown[0]!r}; objectives: "
+                f"{', '.join(self.objectives)}"
+            )
         for key, objective in self.objectives.items():
             if not 0.0 <= objective.weight < float("inf"):
                 raise InputError(
