@@ -2,8 +2,8 @@
 
 `published` follows the authors' code (RUCAIBox/CIKM2020-S3Rec) in every choice that has a field,
 errors included; `published_softmax` puts a full-softmax fine-tuning on that pretraining (Li et al.
-2023); `corrected` has the same objectives without the errors. Departures: losses are sums divided
-by the rows of a batch (Adam does not see the factor), and ties of sort order do not exist here.
+2023); `corrected` has the same objectives without the errors. A departure: losses are sums divided
+by the rows of a batch, a factor that Adam does not see while batches are equally large.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def fine_tuning(objective: NextItemConfig) -> StageConfig:
 def published() -> RunConfig:
     """As published: BCE with one negative, PAD and MASK among the candidates, seen items at 0."""
     objective = NextItemConfig(
-        loss=BinaryCrossEntropy(negatives=NegativesConfig(exclude="history")),
+        loss=BinaryCrossEntropy(negatives=NegativesConfig(exclude="history", include_mask=True)),
         head=HeadConfig(special_classes=True),
     )
     return RunConfig(
@@ -123,7 +123,8 @@ def corrected() -> RunConfig:
 def joint() -> RunConfig:
     """All six objectives on one encoder in one stage, ranked by the next item.
 
-    The next item is asked of whole histories, the others of every prefix.
+    The next item is asked of whole histories, the others of every prefix. Each loss is a mean here,
+    so the weights say something else than in the published sums.
     """
     stage = replace(
         fine_tuning(NextItemConfig()),

@@ -106,7 +106,7 @@ def import_run(
     trained = Trained(TrainedRanker(pretrainer.encoder, objective), record)
     with whole_folder(out) as partial:
         folder = RunFolder(partial)
-        begin(bench, mark, folder)
+        begin(bench, mark, folder, {})
         stored = {"fingerprint": bench.corpus.fingerprint, **asdict(StageState(finished=True))}
         checkpoint.save(folder.stage(STAGE.name) / "last", pretrainer, None, stored)
         if keep_zero_rows:
@@ -176,11 +176,14 @@ def export_stage(run: str, out: Path, *, data_root: str) -> Account:
             said = f"{each.said}, of stage {stage}"
         rows.append((each.key, each.shape, said + said_of_zeros.get(each.key, "")))
     left = [
-        name
+        f"{name} (stage {stage})"
         for name, stage in stages.items()
-        if stage == start.stage.name and name not in needed and name not in ZERO_ROWS.values()
+        if name not in needed and name not in ZERO_ROWS.values()
     ]
     remarks = [f"heads: {encoder.heads}, which the file does not say; import asks for it"]
+    kinds = {type(each).__name__ for each in start.stage.objectives.values()}
+    if "NextItemConfig" not in kinds:
+        remarks.append("the stage has no next item, by which the format's models rank, causally")
     remarks += [f"left behind, having no place in the format: {', '.join(left)}"] if left else []
     return Account(tuple(rows), tuple(remarks))
 

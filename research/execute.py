@@ -56,26 +56,28 @@ def execute(
     """Do the run in folder `path`, or what is left of it; returns its summary."""
     accelerator = accelerator or make_accelerator()
     bench = Workbench.of(config, options.data_root)
-    start = None if config.start_from is None else find_start(config.start_from)
-    mark = identity(config, bench.corpus, None if start is None else start.content)
     folder = RunFolder(path, writes=accelerator.is_main_process)
-    finished = _finished(folder, mark)
+    start = _start(config, folder)
+    mark = identity(config, bench.corpus, start.get("sha256"))
+    finished = _finished(folder, mark, start)
     if finished is not None:
         return finished
     # What cannot work is refused here, before anything is trained or written.
     sets = bench.candidate_sets(bench.split.test, "test")
     trained: Trained | None = None
     stages: list[StageParts] = []
-    carried: list[Carried] = []
+    begun: list[Carried] = []
     if config.ranker is not None:
         trained = _counted(config.ranker, bench)
     else:
         stages = stage_parts(bench, accelerator)
-    if start is not None:
-        carried.append(start.into(stages[0].pretrainer, bench.corpus, options.data_root))
-    begin(bench, mark, folder)
+    if config.start_from is not None:
+        source = find_start(config.start_from)
+        source.check_split(config, bench.corpus.fingerprint)
+        begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
+    begin(bench, mark, folder, start)
     if trained is None:
-        trained = _train_stages(bench, stages, carried, folder, accelerator, options)
+        trained = _train_stages(bench, stages, begun, folder, accelerator, options)
     summary = conclude(bench, trained, sets, mark, folder)
     # Accelerate keeps every prepared model; a study shares one accelerator between its cells.
     accelerator.free_memory()
@@ -91,10 +93,11 @@ class Trained:
     """best validation values and what was carried, by stage; cost; attributes."""
 
 
-def begin(bench: Workbench, mark: str, folder: RunFolder) -> None:
+def begin(bench: Workbench, mark: str, folder: RunFolder, start: Mapping[str, str]) -> None:
     """Write config.json, by which a run folder is recognised."""
     fingerprint, config = bench.corpus.fingerprint, to_json(bench.config)
-    folder.write("config.json", {"hash": mark, "fingerprint": fingerprint, "config": config})
+    stored = {"hash": mark, "fingerprint": fingerprint, "start": dict(start), "config": config}
+    folder.write("config.json", stored)
 
 
 def conclude(
@@ -133,13 +136,32 @@ def conclude(
     return summary
 
 
-def _finished(folder: RunFolder, mark: str) -> dict[str, object] | None:
+def _start(config: RunConfig, folder: RunFolder) -> dict[str, str]:
+    """What a run starts from, as config.json has it; empty: from scratch.
+
+    A run that has ended is known without its start, whose folder may be gone by then.
+    """
+    if config.start_from is None:
+        return {}
+    try:
+        return find_start(config.start_from).record
+    except InputError:
+        stored = folder.read("config.json") or {}
+        known = stored.get("start")
+        if not isinstance(known, dict) or folder.read("summary.json") is None:
+            raise
+        return {str(name): str(value) for name, value in known.items()}
+
+
+def _finished(folder: RunFolder, mark: str, start: Mapping[str, str]) -> dict[str, object] | None:
     """The summary of a run that has ended; `InputError` when the folder holds another run."""
     stored = folder.read("config.json")
     if stored is not None and stored.get("hash") != mark:
+        why = f"hash {stored.get('hash')}, this one is {mark}"
+        if stored.get("start", {}) != start:
+            why += f"; it started from {stored.get('start') or 'scratch'}, this one {dict(start)}"
         raise InputError(
-            f"{folder.path} holds another run (hash {stored.get('hash')}, this one is {mark}); "
-            "choose another folder or remove that one"
+            f"{folder.path} holds another run ({why}); choose another folder or remove that one"
         )
     summary = folder.read("summary.json")
     ended = summary is not None and summary.get("status") == "finished"
@@ -156,12 +178,12 @@ def _counted(config: RankerConfig, bench: Workbench) -> Trained:
 def _train_stages(
     bench: Workbench,
     stages: Sequence[StageParts],
-    carried: list[Carried],
+    begun: Sequence[Carried],
     folder: RunFolder,
     accelerator: Accelerator,
     options: RunOptions,
 ) -> Trained:
-    """Train every stage, each from the weights of the one before."""
+    """Train every stage, each from the weights of those before; `begun`: what all started from."""
     quiet = options.quiet or not accelerator.is_main_process
     best: dict[str, object] = {}
     moves: dict[str, object] = {}
@@ -172,14 +194,10 @@ def _train_stages(
         say(coverage_line(bench.catalogue.coverage), quiet)
     for place, stage in enumerate(stages):
         name = stage.config.name
-        if place > 0:
-            before = stages[place - 1]
-            weights = dict(before.pretrainer.named_parameters())
-            moved = carry(weights, stage.pretrainer, source=f"stage {before.config.name}")
-            carried = [moved]
-        for each in carried:
-            moves[name] = each.record
-            say(f"{name}: {each.line}", quiet)
+        carried = hand_over(stages[:place], stage, begun[place] if begun else None)
+        if carried is not None:
+            moves[name] = carried.record
+            say(f"{name}: {carried.line}", quiet)
         state = train(
             stage.pretrainer,
             stage.loader,
@@ -202,6 +220,18 @@ def _train_stages(
     parameters = sum(each.numel() for each in last.pretrainer.parameters())
     cost = {"parameters": parameters, "seconds": seconds, "items": items}
     return Trained(last.ranker, {"best": best, "carried": moves, "cost": cost, **record})
+
+
+def hand_over(
+    before: Sequence[StageParts], stage: StageParts, begun: Carried | None
+) -> Carried | None:
+    """Fill a stage from the stages before it, the nearest last; None: there is nothing to carry."""
+    account = begun
+    for each in before:
+        weights = dict(each.pretrainer.named_parameters())
+        moved = carry(weights, stage.pretrainer, source=f"stage {each.config.name}")
+        account = moved if account is None else moved.over(account)
+    return account
 
 
 def coverage_line(coverage: Mapping[str, int]) -> str:

@@ -38,12 +38,17 @@ class Start:
     """Checksum of the weights: what of a start decides a run's result."""
 
     @property
+    def record(self) -> dict[str, str]:
+        """As config.json has it."""
+        return {"folder": str(self.folder), "stage": self.stage.name, "sha256": self.content}
+
+    @property
     def source(self) -> str:
         """Folder and stage, for people."""
         return f"{self.folder} (stage {self.stage.name})"
 
     def into(self, pretrainer: Pretrainer, corpus: Corpus, data_root: str) -> Carried:
-        """Fill a first stage; `InputError` where something does not fit."""
+        """Fill a stage; `InputError` where something does not fit."""
         self._check_encoder(pretrainer.encoder.config)
         given: dict[str, Tensor] = checkpoint.read_weights(self.weights)
         if self.fingerprint == corpus.fingerprint:
@@ -56,6 +61,15 @@ class Start:
             items=RowMatch.of(list(theirs.item_names), list(corpus.item_names)),
             attributes=RowMatch.of(list(theirs.attribute_names), list(corpus.attribute_names)),
         )
+
+    def check_split(self, config: RunConfig, fingerprint: str) -> None:
+        """`InputError` when the same corpus was split otherwise: what is held out would leak."""
+        if self.fingerprint == fingerprint and self.config.split != config.split:
+            raise InputError(
+                f"{self.asked} {self.source} was trained on {self.config.split}, this run holds "
+                f"out by {config.split}: the weights know items that would test them; split both "
+                "alike"
+            )
 
     def _check_encoder(self, ours: EncoderConfig) -> None:
         """Weights mean the same in an encoder that computes the same; dropout may differ."""

@@ -165,7 +165,9 @@ def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
     parts: list[StageParts] = []
     for stage in config.stages:
         pretrainer = bench.pretrainer(stage, shared)
-        objective = ranking_objective(stage, pretrainer)
+        # Only who selects or tests must say by what to rank.
+        ranks = stage.validation is not None or stage is config.stages[-1]
+        objective = ranking_objective(stage, pretrainer) if ranks else None
         ranker = None if objective is None else TrainedRanker(shared.encoder, objective)
         if stage.validation is not None and ranker is None:
             raise InputError(

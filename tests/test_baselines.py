@@ -241,7 +241,9 @@ def test_every_published_quirk_of_s3rec_is_on() -> None:
     tune = config.stages[1].objectives
     assert tune == {
         "next": NextItemConfig(
-            loss=BinaryCrossEntropy(number=1, negatives=NegativesConfig(exclude="history")),
+            loss=BinaryCrossEntropy(
+                number=1, negatives=NegativesConfig(exclude="history", include_mask=True)
+            ),
             head=HeadConfig(special_classes=True),
         )
     }

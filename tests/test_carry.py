@@ -45,11 +45,10 @@ def test_parameters_move_to_those_of_the_same_name() -> None:
     model = Model()
     carried = carry(numbered(Model()), model, source="before")
     assert model.encoder.item_table.weight[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert carried.moved == (
-        "item_bias", "encoder.item_table.weight", "encoder.position_table.weight",
-    )  # fmt: skip
+    names = ("item_bias", "encoder.item_table.weight", "encoder.position_table.weight")
+    assert dict(carried.moved) == {"before": names}
     assert (carried.new, carried.left, dict(carried.rows)) == ((), (), {})
-    assert carried.line == "3 parameters moved from before; none newly made"
+    assert carried.line == "parameters moved: 3 from before; none newly made"
 
 
 def test_what_is_new_and_what_stays_behind_is_named() -> None:
@@ -101,3 +100,16 @@ def test_a_wider_table_is_refused_also_where_vocabularies_differ() -> None:
 def test_a_source_without_an_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="before has none of the encoder's parameters"):
         carry({"item_bias": torch.zeros(4)}, Model(), source="before")
+
+
+def test_of_two_sources_the_later_one_counts_and_both_are_told() -> None:
+    model = Model()
+    first = carry(numbered(Model()) | {"old": torch.zeros(1)}, model, source="first")
+    second = carry(numbered(Model(head=False)), model, source="second")
+    account = second.over(first)
+    assert dict(account.moved) == {
+        "first": ("item_bias",),
+        "second": ("encoder.item_table.weight", "encoder.position_table.weight"),
+    }
+    assert (account.new, account.left) == ((), ("old",))
+    assert account.line.startswith("parameters moved: 1 from first, 2 from second; none newly")

@@ -224,7 +224,7 @@ def test_a_run_starts_from_an_imported_one(
     )  # fmt: skip
     assert (answer.code, answer.err) == (0, "")
     carried = summary_of(tmp_path / "next")["carried"]["pretrain"]
-    assert carried["source"] == f"{imported} (stage imported)"
+    assert list(carried["moved"]) == [f"{imported} (stage imported)"]
     # As published, attribute 0 is scored: the imported run has no such class.
     assert carried["new"] == ["shared.zero.row"]
     assert carried["left"] == []

@@ -194,3 +194,8 @@ def test_equal_corruptions_on_other_rows_are_other_views(corpus: Corpus) -> None
         "mip": Pretrainer(shared.encoder, {"mip": built["mip"]}, catalogue)(batch.under(PREFIXES)),
     }
     assert all(losses[key].count.item() == alone[key][key].count.item() for key in built)
+
+
+def test_the_stages_own_rule_is_no_rule_of_an_objectives_own() -> None:
+    with pytest.raises(InputError, match=r"own_windows\.mip is the stage's own rule; leave it out"):
+        replace(STAGE, own_windows={"mip": LastItems()})

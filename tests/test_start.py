@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
-from research.data.windows import EveryPrefix
+from research.data.splits import UserHoldout
+from research.data.windows import EveryPrefix, LastItems
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.model.encoder import EncoderConfig
 from research.objectives.aap import AAPConfig
+from research.objectives.cloze import ClozeConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
@@ -86,8 +88,8 @@ def test_the_encoder_moves_and_heads_are_accounted_for(corpus: Corpus, tmp_path:
     after = weights_of(tmp_path / "stages" / "finetune" / "last")
     assert all(torch.equal(after[name], before[name]) for name in after)
     carried = summary["carried"]["finetune"]
-    assert carried["moved"] == sorted(carried["moved"], key=list(carried["moved"]).index)
-    assert set(carried["moved"]) == set(after)
+    assert set(carried["moved"]) == {"stage pretrain"}
+    assert set(carried["moved"]["stage pretrain"]) == set(after)
     assert carried["new"] == []
     assert set(carried["left"]) == {
         "shared.attributes.attribute_table.weight",
@@ -115,7 +117,7 @@ def test_what_moves_is_printed(
     execute(config_of(corpus, PRETRAIN, FINETUNE), tmp_path)
     out = capsys.readouterr().out
     assert "attributes: 3, of which 0 stand on no training item; 0 of 10 items (0.0%)" in out
-    assert "finetune: 16 parameters moved from stage pretrain; none newly made; left behind" in out
+    assert "finetune: parameters moved: 16 from stage pretrain; none newly made; left beh" in out
 
 
 def test_a_run_starts_from_the_stage_that_is_named(
@@ -127,7 +129,7 @@ def test_a_run_starts_from_the_stage_that_is_named(
     given = weights_of(earlier / "stages" / "pretrain" / "last")
     after = weights_of(tmp_path / "stages" / "finetune" / "last")
     assert torch.equal(after[TABLE], given[TABLE])
-    assert summary["carried"]["finetune"]["source"] == f"{earlier} (stage pretrain)"
+    assert list(summary["carried"]["finetune"]["moved"]) == [f"{earlier} (stage pretrain)"]
 
 
 def test_a_run_starts_from_the_best_state_of_the_last_stage(
@@ -182,6 +184,67 @@ def test_a_run_is_recognised_by_the_weights_it_starts_from_not_by_their_folder(
     assert again["hash"] == first["hash"]
     other = replace(config, start_from=str(earlier / "stages" / "pretrain"))
     with pytest.raises(InputError, match="holds another run"):
+        execute(other, tmp_path / "run", options=QUIET)
+
+
+def third(**changes: Any) -> StageConfig:
+    """A last stage that moves nothing and has two of the pretraining's heads again."""
+    objectives = {"next": NextItemConfig(), "mip": MIPConfig(), "map": MAPConfig()}
+    return replace(still(FINETUNE), name="third", objectives=objectives, **changes)
+
+
+def test_heads_come_from_the_nearest_stage_that_has_them(corpus: Corpus, tmp_path: Path) -> None:
+    stages = (PRETRAIN, FINETUNE, third())
+    summary: Any = execute(config_of(corpus, *stages), tmp_path, options=QUIET)
+    pretrained = weights_of(tmp_path / "stages" / "pretrain" / "last")
+    finetuned = weights_of(tmp_path / "stages" / "finetune" / "best")
+    after = weights_of(tmp_path / "stages" / "third" / "last")
+    heads = {name for name in after if name not in finetuned}
+    assert "shared.attributes.attribute_table.weight" in heads
+    for name, tensor in after.items():
+        assert torch.equal(tensor, (pretrained if name in heads else finetuned)[name]), name
+    carried = summary["carried"]["third"]
+    assert {source: set(names) for source, names in carried["moved"].items()} == {
+        "stage pretrain": heads,
+        "stage finetune": set(finetuned),
+    }
+    assert carried["new"] == []
+
+
+def test_a_later_stage_gets_the_heads_of_the_run_that_was_started_from(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    start = str(earlier / "stages" / "pretrain")
+    config = config_of(corpus, FINETUNE, third(), start_from=start)
+    summary: Any = execute(config, tmp_path, options=QUIET)
+    given = weights_of(earlier / "stages" / "pretrain" / "last")
+    tuned = weights_of(tmp_path / "stages" / "finetune" / "best")
+    after = weights_of(tmp_path / "stages" / "third" / "last")
+    for name, tensor in after.items():
+        assert torch.equal(tensor, (tuned if name in tuned else given)[name]), name
+    assert list(summary["carried"]["third"]["moved"]) == [
+        f"{earlier} (stage pretrain)", "stage finetune",
+    ]  # fmt: skip
+
+
+def test_a_finished_run_is_known_when_its_start_is_gone(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(earlier, copy)
+    config = config_of(corpus, FINETUNE, start_from=str(copy))
+    first: Any = execute(config, tmp_path / "run", options=QUIET)
+    shutil.rmtree(copy)
+    assert execute(config, tmp_path / "run", options=QUIET) == first
+
+
+def test_a_start_whose_weights_have_changed_is_told_apart(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    start = str(earlier / "stages" / "pretrain")
+    execute(config_of(corpus, FINETUNE, start_from=start), tmp_path / "run", options=QUIET)
+    other = config_of(corpus, FINETUNE, start_from=str(earlier))
+    with pytest.raises(InputError, match=r"it started from \{'folder': .*'stage': 'pretrain'"):
         execute(other, tmp_path / "run", options=QUIET)
 
 
@@ -302,3 +365,27 @@ def test_items_without_attributes_are_counted_in_the_summary(tmp_path: Path) -> 
     assert summary["attributes"] == {
         "items": 10, "items_without": 1, "attributes": 4, "never_seen": 2,
     }  # fmt: skip
+
+
+def test_another_split_of_the_same_corpus_would_leak_and_is_refused(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    config = config_of(corpus, FINETUNE, start_from=str(earlier), split=UserHoldout())
+    said = refusal(config, tmp_path)
+    assert "was trained on LeaveOneOut(validation_in_training=False), this run holds out by" in said
+    assert said.endswith("the weights know items that would test them; split both alike")
+
+
+def test_aap_of_attributes_that_the_encoder_is_shown_is_refused(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    config = config_of(corpus, PRETRAIN, FINETUNE)
+    shown = replace(config, encoder=replace(ENCODER, attribute_input=True))
+    assert "and encoder.attribute_input shows them; take one" in refusal(shown, tmp_path)
+
+
+def test_a_stage_that_never_ranks_need_not_say_by_what(corpus: Corpus, tmp_path: Path) -> None:
+    both = {"next": NextItemConfig(), "cloze": ClozeConfig()}
+    first = replace(PRETRAIN, objectives=both, windows=LastItems())
+    summary: Any = execute(config_of(corpus, first, FINETUNE), tmp_path, options=QUIET)
+    assert summary["status"] == "finished"

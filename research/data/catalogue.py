@@ -57,9 +57,29 @@ class Histories:
         return torch.from_numpy(np.unique(users * self.num_items + items)).to(self.device)
 
     @cached_property
+    def lengths_U(self) -> Tensor:
+        """int64 [U]: items of each user."""
+        return self.offsets_U.diff()
+
+    @cached_property
     def longest_first_U(self) -> Tensor:
         """int64 [U]: users by falling length, the lower id first where lengths are equal."""
-        return torch.argsort(self.offsets_U.diff(), descending=True, stable=True)
+        return torch.argsort(self.lengths_U, descending=True, stable=True)
+
+    @cached_property
+    def places_U(self) -> Tensor:
+        """int64 [U]: each user's place in that order."""
+        places_U = torch.empty_like(self.longest_first_U)
+        places_U[self.longest_first_U] = torch.arange(self.num_users, device=self.device)
+        return places_U
+
+    @cached_property
+    def longest_of_others_U(self) -> Tensor:
+        """int64 [U]: for each user the length of the longest piece of somebody else; two users."""
+        first, second = self.longest_first_U[:2]
+        longest_U = self.lengths_U[first].repeat(self.num_users)
+        longest_U[first] = self.lengths_U[second]
+        return longest_U
 
 
 @dataclass(frozen=True, eq=False)

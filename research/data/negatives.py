@@ -32,7 +32,7 @@ class NegativesConfig:
     window alone (S3-Rec's pretraining as published); the user's whole history, held-out items
     included (its fine-tuning as published: a leak by exclusion); none."""
     include_mask: bool = False
-    """Whether the mask's row can be drawn like an item (S3-Rec's pretraining as published)."""
+    """Whether the mask's row can be drawn like an item (S3-Rec as published, in both stages)."""
 
     def __post_init__(self) -> None:
         if self.include_mask and self.distribution == "popularity":

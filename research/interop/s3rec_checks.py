@@ -83,7 +83,10 @@ def _check_keys(state: Mapping[str, Tensor], layers: int, path: Path) -> None:
 
 
 def _some(keys: Sequence[str]) -> str:
-    shown = ", ".join(f"{key:.100}" for key in keys[:_NAMED_AT_ONCE])
+    shown = ", ".join(
+        key if key.isprintable() and len(key) < 100 else f"{key!r:.100}"
+        for key in keys[:_NAMED_AT_ONCE]
+    )
     further = len(keys) - _NAMED_AT_ONCE
     return f"{shown} and {further} more" if further > 0 else shown
 

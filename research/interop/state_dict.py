@@ -56,7 +56,7 @@ def _loaded(path: Path) -> object:
         raise
     # Bytes of a stranger can make the reader raise anything.
     except Exception as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
+        asked = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
         if isinstance(error, UnpicklingError) and asked is not None:
             raise InputError(
                 f"{path} holds more than tensors (it asks for {asked[1]}), which could run code "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from research.data.loader import Batch
+from research.errors import InputError
 from research.model.encoder import Encoder
 from research.objectives.attribute_head import AttributeHead
 from research.objectives.base import LossSum, Objective, ObjectiveConfig, Share, Shared, View
@@ -42,6 +43,11 @@ class AAP(Objective):
 
     def __init__(self, config: AAPConfig, shared: Shared, seed: int) -> None:
         super().__init__()
+        if shared.config.attribute_input:
+            raise InputError(
+                "aap asks for the attributes of items in sight, and encoder.attribute_input shows "
+                "them; take one of the two out (map asks for those of hidden items)"
+            )
         self.corruption = config.corruption
         self.reads = "all"
         self.head = AttributeHead(

@@ -29,8 +29,8 @@ class HeadConfig:
     """What comes before scoring: nothing, a dense layer (S3-Rec's W), or a dense layer, activation
     and LayerNorm (BERT4Rec, eq. 7)."""
     special_classes: bool = False
-    """Two further classes that are no items compete in the full softmax and in full ranking: the
-    mask, and a padding row that stays at its random start (S3-Rec as published, T3)."""
+    """Two further classes that are no items compete in full ranking, and in a full softmax: the
+    mask, and a padding row that stays at its random start (S3-Rec as published, under BCE; T3)."""
 
     def __post_init__(self) -> None:
         if self.special_classes and (self.table == "own" or self.bias):

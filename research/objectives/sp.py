@@ -44,12 +44,13 @@ class CutSegment(Corruption):
     """Segments stand at their place among masks, as long as the row (as published), or alone, as
     sequences of their m items."""
     foreign: Literal["training", "everything"] = "training"
-    """Foreign segments are pieces of one other user's training items, the user being drawn first;
+    """Foreign segments are pieces of one other user's training items, the user being drawn first
+    among those with enough of them (m is at most the longest such history);
     or of all users' items laid end to end (as published, T19): those leak held-out items, cross
     users, and may be the user's own."""
     short_rows: bool = False
     """Whether rows of one item take part, the row itself being context and both segments (as
-    published): they add the loss of a tie and teach nothing."""
+    published): but for dropout the comparison is a tie and teaches nothing."""
 
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
         """3R sequences; the picked tokens are contexts', true and foreign segments' last ones."""
@@ -62,7 +63,7 @@ class CutSegment(Corruption):
         states_R = fold(batch.states_S[kept_S], seed_of("segment"))
         most_R = lengths_R // 2
         if self.foreign == "training":
-            most_R = torch.minimum(most_R, longest_of_others(catalogue.training)[users_R])
+            most_R = torch.minimum(most_R, catalogue.training.longest_of_others_U[users_R])
         # A row of one item has a segment of none and keeps its item in all three sequences.
         sizes_R = torch.where(most_R > 0, 1 + below(fold(states_R, 0), most_R.clamp(min=1)), 0)
         starts_R = below(fold(states_R, 1), lengths_R - sizes_R + 1)
@@ -92,27 +93,15 @@ class CutSegment(Corruption):
         """int64 [R]: where in `pool.items_N` each row's foreign segment begins."""
         if self.foreign == "everything":
             return below(fold(states_R, 2), len(pool.items_N) - sizes_R + 1)
-        lengths_U = pool.offsets_U.diff()
-        order_U = pool.longest_first_U
-        places_U = torch.empty_like(order_U)
-        places_U[order_U] = torch.arange(len(order_U), device=order_U.device)
+        order_U, places_U = pool.longest_first_U, pool.places_U
         # Users with at least m items stand first; the row's own, if among them, is stepped over.
-        enough_R = torch.searchsorted(-lengths_U[order_U], -sizes_R, right=True)
+        enough_R = torch.searchsorted(-pool.lengths_U[order_U], -sizes_R, right=True)
         among_R = (places_U[users_R] < enough_R).long()
         drawn_R = below(fold(states_R, 2), enough_R - among_R)
         drawn_R = drawn_R + (drawn_R >= places_U[users_R])
         others_R = order_U[drawn_R]
-        spare_R = lengths_U[others_R] - sizes_R + 1
+        spare_R = pool.lengths_U[others_R] - sizes_R + 1
         return pool.offsets_U[others_R] + below(fold(states_R, 3), spare_R)
-
-
-def longest_of_others(histories: Histories) -> Tensor:
-    """int64 [U]: for each user the length of the longest history of somebody else."""
-    lengths_U = histories.offsets_U.diff()
-    first, second = histories.longest_first_U[:2]
-    longest_U = lengths_U[first].repeat(len(lengths_U))
-    longest_U[first] = lengths_U[second]
-    return longest_U
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +125,11 @@ class SP(Objective):
 
     def __init__(self, config: SPConfig, shared: Shared, seed: int) -> None:
         super().__init__()
-        if len(shared.catalogue.training.ranges) < 2:
+        others = len(shared.catalogue.training.ranges) - 1
+        if others < 1 and config.corruption.foreign == "training":
             raise InputError(
-                "sp takes foreign segments from other users' training items, but "
-                f"{len(shared.catalogue.training.ranges)} user has any; leave sp out"
+                "sp takes foreign segments from other users' training items, but only one user has "
+                "any; leave sp out"
             )
         self.corruption = config.corruption
         self.inner_sigmoid = config.inner_sigmoid

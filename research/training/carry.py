@@ -53,24 +53,38 @@ class RowMatch:
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """What became of every parameter."""
+    """What became of every parameter of a stage."""
 
-    source: str
-    """Where the weights came from."""
-    moved: tuple[str, ...]
+    moved: Mapping[str, tuple[str, ...]]
+    """By source, the parameters that came from it."""
     new: tuple[str, ...]
-    """Parameters that the source lacks: they keep their initial values."""
+    """Parameters that no source has: they keep their initial values."""
     left: tuple[str, ...]
-    """Parameters of the source that have no place here."""
+    """Parameters of a source that have no place here."""
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Where vocabularies differ: counts of items and of attributes."""
+
+    def over(self, earlier: Carried) -> Carried:
+        """The account of both, when this was carried after `earlier`."""
+        ours = {name for names in self.moved.values() for name in names}
+        theirs = {
+            source: tuple(name for name in names if name not in ours)
+            for source, names in earlier.moved.items()
+        }
+        moved = {source: names for source, names in theirs.items() if names} | dict(self.moved)
+        known = ours | {name for names in theirs.values() for name in names}
+        return Carried(
+            moved=moved,
+            new=tuple(name for name in self.new if name not in known),
+            left=tuple(dict.fromkeys((*earlier.left, *self.left))),
+            rows={**earlier.rows, **self.rows},
+        )
 
     @property
     def record(self) -> dict[str, object]:
         """As JSON values."""
         return {
-            "source": self.source,
-            "moved": list(self.moved),
+            "moved": {source: list(names) for source, names in self.moved.items()},
             "new": list(self.new),
             "left": list(self.left),
             "rows": {kind: dict(counts) for kind, counts in self.rows.items()},
@@ -79,7 +93,8 @@ class Carried:
     @property
     def line(self) -> str:
         """For the terminal."""
-        parts = [f"{len(self.moved)} parameters moved from {self.source}"]
+        from_each = [f"{len(names)} from {source}" for source, names in self.moved.items()]
+        parts = [f"parameters moved: {', '.join(from_each)}"]
         parts += [f"newly made: {', '.join(self.new)}"] if self.new else ["none newly made"]
         parts += [f"left behind: {', '.join(self.left)}"] if self.left else []
         parts += [
@@ -134,8 +149,7 @@ def carry(
         )
     rows = {"items": items, "attributes": attributes}
     return Carried(
-        source=source,
-        moved=moved,
+        moved={source: moved},
         new=tuple(name for name in wanted if name not in weights),
         left=tuple(name for name in weights if name not in wanted),
         rows={kind: match.counts for kind, match in rows.items() if match is not None},

@@ -65,12 +65,13 @@ def train(
             started = time.monotonic()
             step, items = state.step, state.items
             model.train()
+            last_step = min(step + len(loader.plan(state.epoch)), total_steps)
             for batch in loader.batches(state.epoch):
                 torch.manual_seed(seed_of(seed, config.name, "dropout", step, loader.rank))
                 factor = factor_at(config.optimiser.schedule, step, total_steps, state.epoch)
                 set_rate(optimiser, config.optimiser, config.optimiser.lr * factor, step)
                 batch = batch.to(accelerator.device)
-                logs = (step + 1) % config.log_every == 0 or step + 1 == total_steps
+                logs = (step + 1) % config.log_every == 0 or step + 1 == last_step
                 losses: dict[str, LossSum] = model(batch, measured=logs)
                 terms = meter.terms(losses, weights, batch)
                 if config.gradients_every and (step + 1) % config.gradients_every == 0:
@@ -87,7 +88,6 @@ def train(
                     items += meter.log(folder, reporter, step, state.epoch, factor)
                 if step == total_steps:
                     break
-            items += meter.log(folder, reporter, step, state.epoch, factor)
             state = replace(state, epoch=state.epoch + 1, step=step, items=items)
             ended = step >= total_steps or state.epoch >= config.epochs
             state = replace(state, finished=ended)

@@ -74,8 +74,6 @@ class Meter:
 
         Raises `FloatingPointError` naming the objective whose loss is not finite.
         """
-        if not self.totals:
-            return 0
         columns = (self.totals, self.counts, self.rows, self.correct, self.asked)
         local = torch.stack([value for column in columns for value in column.values()])
         local = torch.cat([local, local.new_tensor([self.items])])
@@ -92,7 +90,8 @@ class Meter:
             if not math.isfinite(total):
                 raise FloatingPointError(
                     f"stage {name}, step {step}, epoch {epoch}: the loss of {key} is {total}; "
-                    "lower the learning rate or clip the gradient"
+                    "lower the learning rate or clip the gradient (an objective of your own that "
+                    'reads tokens which its corruption did not pick needs `reads = "all"`)'
                 )
             mean = total / max(counts[key], 1.0)
             values[f"{name}/loss/{key}"] = mean

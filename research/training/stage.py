@@ -57,8 +57,8 @@ class StageConfig:
     optimiser: OptimiserConfig = OptimiserConfig()
     """Optimiser, clipping and schedule."""
     normalise: Literal["terms", "sequences"] = "terms"
-    """Divide each objective's sum by its own count, or by the batch's number of rows (so that
-    weights are weights of sums, as S3-Rec's are)."""
+    """Divide each objective's sum by its own count, or by the number of rows that it was shown (so
+    that weights are weights of sums, as S3-Rec's are)."""
     rank_by: str | None = None
     """The objective that ranks; None: the only one that can."""
     validation: ValidationConfig | None = ValidationConfig()
@@ -85,6 +85,12 @@ class StageConfig:
                 f"stage {self.name}: own_windows names {unknown[0]!r}; objectives: "
                 f"{', '.join(self.objectives)}"
             )
+        for key, rule in self.own_windows.items():
+            if rule == self.windows:
+                raise InputError(
+                    f"stage {self.name}: own_windows.{key} is the stage's own rule; leave it out, "
+                    "so that the objective sees the stage's rows"
+                )
         for key, objective in self.objectives.items():
             if not 0.0 <= objective.weight < float("inf"):
                 raise InputError(
@@ -111,7 +117,7 @@ class StageState:
     seconds: float = 0.0
     """Wall time of training and validation so far, over all continuations."""
     items: int = 0
-    """Items (tokens of clean windows) seen so far, over all processes."""
+    """Items (tokens of clean windows, of every window rule) seen so far, over all processes."""
     best_value: float | None = None
     """Best validation value so far."""
     best_epoch: int | None = None
