@@ -157,18 +157,9 @@ def rank_tables(
         targets_S = targets_S.to(scores_SV.device)
         check_finite(scores_SV, users_S)
         further = scores_SV.shape[1] - corpus.num_items
-        right_S = scores_SV.gather(1, targets_S[:, None])
-        missed_S = torch.zeros_like(targets_S, dtype=torch.bool)
-        if seen != "kept":
-            histories = histories.to(scores_SV.device)
-            given = -torch.inf if seen == "excluded" else 0.0
-            scores_SV[histories.owner_T, histories.items_T] = given
-        if seen == "excluded":
-            missed_S = scores_SV.gather(1, targets_S[:, None])[:, 0] == -torch.inf
-        if seen == "zero":
-            right_S = scores_SV.gather(1, targets_S[:, None])
+        right_S1, missed_S = set_seen(scores_SV, histories, targets_S, seen)
         for each in candidates:
-            rank_S, ties_S = each.ranks(scores_SV, right_S, targets_S, rows)
+            rank_S, ties_S = each.ranks(scores_SV, right_S1, targets_S, rows)
             ranks, ties = columns[each.name]
             ranks[rows] = torch.where(missed_S, torch.inf, rank_S).cpu().numpy()
             ties[rows] = ties_S.cpu().numpy()
@@ -193,6 +184,26 @@ def rank_tables(
         )
         for each in candidates
     }
+
+
+def set_seen(
+    scores_SV: Tensor, histories: Packed, targets_S: Tensor, seen: SeenPolicy
+) -> tuple[Tensor, Tensor]:
+    """Write what `seen` says over the scores of items of the histories.
+
+    Gives (the answers' scores [S, 1], which answers are misses [S]).
+    """
+    right_S1 = scores_SV.gather(1, targets_S[:, None])
+    missed_S = torch.zeros_like(targets_S, dtype=torch.bool)
+    if seen == "kept":
+        return right_S1, missed_S
+    histories = histories.to(scores_SV.device)
+    given = -torch.inf if seen == "excluded" else 0.0
+    scores_SV[histories.owner_T, histories.items_T] = given
+    after_S1 = scores_SV.gather(1, targets_S[:, None])
+    if seen == "zero":
+        return after_S1, missed_S
+    return right_S1, after_S1[:, 0] == -torch.inf
 
 
 def chunk_end(lengths: NDArray[np.int64], begin: int, most: int, tokens: int) -> int:
