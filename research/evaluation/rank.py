@@ -167,6 +167,8 @@ def rank_tables(
         if scores_SV.device.type != "cpu":
             chunk, tokens = ACCELERATOR_CHUNK, ACCELERATOR_TOKENS
         begin, end = end, chunk_end(ordered, end, chunk // corpus.num_items, tokens)
+    shared = {**protocol, "seen": seen, "ties": "mean"}
+    special = {"special_candidates": further} if further else {}
     return {
         each.name: RankTable(
             user=held_out.histories.users.astype(np.int32),
@@ -174,13 +176,7 @@ def rank_tables(
             rank=columns[each.name][0],
             ties=columns[each.name][1],
             history_length=lengths.astype(np.int32),
-            protocol={
-                **protocol,
-                **each.protocol,
-                **({"special_candidates": further} if further and each.name == "full" else {}),
-                "seen": seen,
-                "ties": "mean",
-            },
+            protocol={**shared, **each.protocol, **(special if each.name == "full" else {})},
         )
         for each in candidates
     }
