@@ -101,9 +101,21 @@ NEXT = {"next": NextItemConfig()}
         (StageConfig, {"objectives": {"a.b": NextItemConfig()}}, "stage 'train': 'a.b' names a"),
         (StageConfig, {"objectives": {"a\n": NextItemConfig()}}, "stage 'train': 'a\\n' names a"),
         (StageConfig, {"objectives": NEXT, "epochs": 0}, "stage train: epochs is 0, steps None"),
-        (StageConfig, {"objectives": NEXT, "steps": 0}, "steps 0 and log_every 50; each must be"),
-        (StageConfig, {"objectives": NEXT, "steps": -5}, "steps -5 and log_every 50; each must"),
-        (StageConfig, {"objectives": NEXT, "log_every": 0}, "log_every 0; each must be at least 1"),
+        (
+            StageConfig,
+            {"objectives": NEXT, "steps": 0},
+            "steps 0, log_every 50 and gradients_every",
+        ),
+        (
+            StageConfig,
+            {"objectives": NEXT, "steps": -5},
+            "steps -5, log_every 50 and gradients_every",
+        ),
+        (
+            StageConfig,
+            {"objectives": NEXT, "log_every": 0},
+            "log_every 0 and gradients_every None; ea",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(

@@ -18,7 +18,7 @@ from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
-from research.data.windows import Sliding
+from research.data.windows import LastItems, Sliding
 from research.errors import InputError
 from research.evaluation.compare import paired_difference
 from research.evaluation.rank import RankTable
@@ -27,6 +27,7 @@ from research.run import EvaluationConfig, RunConfig
 from research.study import Study, print_tables, run_study
 from research.training import checkpoint
 from tests.calling import call, files_of, refused, shop_corpus
+from tests.synthetic import markov_histories, write_histories
 
 Capture = pytest.CaptureFixture[str]
 QUIET = RunOptions(quiet=True)
@@ -35,6 +36,13 @@ QUIET = RunOptions(quiet=True)
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return shop_corpus(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A corpus whose items have attributes, as films have genres."""
+    histories = markov_histories(num_users=40, num_items=30, length=9, seed=5)
+    return write_histories(tmp_path_factory.mktemp("films") / "films", histories, num_items=30)
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +72,17 @@ def shrunk(config: RunConfig) -> RunConfig:
     if not config.stages:
         return config
     batches = BatchConfig(sequences_per_batch=32)
-    stage = replace(config.stages[0], epochs=1, batches=batches)
-    if isinstance(stage.windows, Sliding):
-        stage = replace(stage, windows=Sliding(stride=3))
+    stages = tuple(
+        replace(
+            stage,
+            epochs=1,
+            batches=batches,
+            windows=Sliding(stride=3) if isinstance(stage.windows, Sliding) else stage.windows,
+        )
+        for stage in config.stages
+    )
     encoder = replace(config.encoder, length=6, width=8, layers=1, feed_forward=8)
-    return replace(config, encoder=encoder, stages=(stage,))
+    return replace(config, encoder=encoder, stages=stages)
 
 
 def study_of(corpus: Corpus, cells: Mapping[str, RunConfig], **changes: object) -> Study:
@@ -418,52 +432,57 @@ def test_a_mistake_about_a_study_is_refused(
 # The quickstart
 
 
-def test_the_quickstart_compares_four_cells_with_popularity() -> None:
+def test_the_quickstart_compares_its_cells_with_popularity() -> None:
     study = quickstart.study()
-    assert list(study.cells) == ["popularity", "transitions", "sasrec", "bert4rec"]
+    assert list(study.cells) == ["popularity", "transitions", "sasrec", "bert4rec", "s3rec"]
     assert study.base == "popularity"
     assert study.metrics == ("hr@10", "ndcg@10", "mrr")
     assert study.corpora == ("ml-100k",)
     assert list(study.cells["sasrec"].stages[0].objectives) == ["next"]
     assert list(study.cells["bert4rec"].stages[0].objectives) == ["cloze"]
+    pretrain, finetune = study.cells["s3rec"].stages
+    assert list(pretrain.objectives) == ["aap", "mip", "map", "sp"]
+    assert isinstance(pretrain.windows, LastItems)
+    assert finetune == replace(study.cells["sasrec"].stages[0], name="finetune")
     for config in study.cells.values():
         assert config.evaluation.seen == "excluded"
         assert "full" in config.evaluation.candidates
 
 
 def test_the_quickstart_runs_from_end_to_end(
-    capsys: Capture, shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: Capture, films: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def small() -> Study:
         study = whole()
         cells = {name: shrunk(config) for name, config in study.cells.items()}
-        return replace(study, cells=cells, corpora=(str(shop.folder),))
+        return replace(study, cells=cells, corpora=(str(films.folder),))
 
     whole = quickstart.study
     monkeypatch.setattr(quickstart, "study", small)
     answer = call(capsys, "study", "experiments.quickstart", "--runs", tmp_path)
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.count("train: epoch 1  val/ndcg@10 ") == 2
+    assert answer.out.count("finetune: epoch 1  val/ndcg@10 ") == 1
     rows = table_of(answer.out)
-    assert list(rows) == ["popularity", "transitions", "sasrec", "bert4rec"]
+    assert list(rows) == ["popularity", "transitions", "sasrec", "bert4rec", "s3rec"]
     for cell, entries in rows.items():
         figures = [float(each) for each in entries[:3]]
         assert all(0.0 <= each <= 1.0 for each in figures)
-        folder = tmp_path / "quickstart" / "shop" / cell / "0"
+        folder = tmp_path / "quickstart" / "films" / cell / "0"
         assert (folder / "config.json").is_file()
         assert (folder / "ranks" / "test-full.npz").is_file()
         assert (folder / "stages" / "train" / "best").is_dir() == (cell in ("sasrec", "bert4rec"))
-    assert f"run folders: {tmp_path}/quickstart/shop/CELL/SEED" in answer.out
+    assert f"run folders: {tmp_path}/quickstart/films/CELL/SEED" in answer.out
 
 
 def test_the_quickstarts_table_fits_into_eighty_columns(
-    capsys: Capture, shop: Corpus, tmp_path: Path
+    capsys: Capture, films: Corpus, tmp_path: Path
 ) -> None:
     study = quickstart.study()
     cells = {name: shrunk(config) for name, config in study.cells.items()}
-    study = replace(study, cells=cells, corpora=(str(shop.folder),))
+    study = replace(study, cells=cells, corpora=(str(films.folder),))
     results = run_study(study, tmp_path, options=QUIET, accelerator=make_accelerator())
-    for run in results["shop"]:
+    for run in results["films"]:
         cost = run.summary["cost"]
         assert isinstance(cost, dict)
         # As much as the real quickstart costs at most.
