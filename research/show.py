@@ -91,9 +91,23 @@ def _show_run(folder: Path) -> None:
     console.print(str(folder))
     console.print(table)
     facts = flattened({name: summary[name] for name in ("best", "cost", "users", "missed_share")})
+    facts |= flattened({"attributes": summary["attributes"]}) if "attributes" in summary else {}
+    for stage, account in cast(Nested, summary.get("carried", {})).items():
+        facts[f"carried into {stage}"] = carried_line(cast(Nested, account))
     facts["fingerprint"] = str(summary["fingerprint"])[:16]
     for name, value in facts.items():
         console.print(f"{name}: {value}")
+
+
+def carried_line(account: Nested) -> str:
+    """How many parameters a stage got from where; their names stand in summary.json."""
+    moved = cast(Mapping[str, list[str]], account["moved"])
+    parts = [f"{len(names)} from {source}" for source, names in moved.items()]
+    new, left = cast(list[str], account["new"]), cast(list[str], account["left"])
+    parts += [f"{len(new)} newly made", f"{len(left)} left behind"]
+    for kind, counts in cast(Mapping[str, Mapping[str, int]], account["rows"]).items():
+        parts.append(f"{kind}: {text_of(counts)}")
+    return ", ".join(parts)
 
 
 def plain_console() -> Console:

@@ -16,6 +16,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
+from research.show import show
 from tests.stages import (
     ENCODER,
     FINETUNE,
@@ -139,3 +140,13 @@ def test_items_without_attributes_are_counted_in_the_summary(tmp_path: Path) -> 
     assert summary["attributes"] == {
         "items": 10, "items_without": 1, "attributes": 4, "never_seen": 2,
     }  # fmt: skip
+
+
+def test_show_tells_what_moved(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(config_of(corpus, PRETRAIN, FINETUNE), tmp_path / "run", options=QUIET)
+    show(str(tmp_path / "run"))
+    out = capsys.readouterr().out
+    assert "carried into finetune: 16 from stage pretrain, 0 newly made, 9 left behind" in out
+    assert "attributes items without: 0" in out
