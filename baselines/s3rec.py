@@ -18,11 +18,7 @@ from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
-from research.objectives.item_losses import (
-    BayesianPersonalisedRanking,
-    BinaryCrossEntropy,
-    FullSoftmax,
-)
+from research.objectives.item_losses import BayesianPersonalisedRanking, BinaryCrossEntropy
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
@@ -115,8 +111,7 @@ def published_softmax() -> RunConfig:
 
 def corrected() -> RunConfig:
     """The corrected pretraining under a full-softmax fine-tuning."""
-    objective = NextItemConfig(loss=FullSoftmax())
-    stages = (pretraining(corrected_objectives(), 150), fine_tuning(objective))
+    stages = (pretraining(corrected_objectives(), 150), fine_tuning(NextItemConfig()))
     return RunConfig(encoder=ENCODER, stages=stages)
 
 

@@ -21,7 +21,7 @@ from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankerConfig, RankTable
 from research.run import RunConfig, identity
-from research.start import find_start
+from research.start import Start, find_start
 from research.tracking import RunFolder
 from research.training import checkpoint
 from research.training.carry import Carried, carry
@@ -57,7 +57,7 @@ def execute(
     accelerator = accelerator or make_accelerator()
     bench = Workbench.of(config, options.data_root)
     folder = RunFolder(path, writes=accelerator.is_main_process)
-    start = _start(config, folder)
+    source, start = _start(config, folder)
     mark = identity(config, bench.corpus, start.get("sha256"))
     finished = _finished(folder, mark, start)
     if finished is not None:
@@ -71,8 +71,7 @@ def execute(
         trained = _counted(config.ranker, bench)
     else:
         stages = stage_parts(bench, accelerator)
-    if config.start_from is not None:
-        source = find_start(config.start_from)
+    if source is not None:
         source.check_split(config, bench.corpus.fingerprint)
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
     begin(bench, mark, folder, start)
@@ -136,21 +135,22 @@ def conclude(
     return summary
 
 
-def _start(config: RunConfig, folder: RunFolder) -> dict[str, str]:
-    """What a run starts from, as config.json has it; empty: from scratch.
+def _start(config: RunConfig, folder: RunFolder) -> tuple[Start | None, dict[str, str]]:
+    """What a run starts from, and that as config.json has it; (None, {}): from scratch.
 
     A run that has ended is known without its start, whose folder may be gone by then.
     """
     if config.start_from is None:
-        return {}
+        return None, {}
     try:
-        return find_start(config.start_from).record
+        found = find_start(config.start_from)
     except InputError:
-        stored = folder.read("config.json") or {}
-        known = stored.get("start")
-        if not isinstance(known, dict) or folder.read("summary.json") is None:
+        known = (folder.read("config.json") or {}).get("start")
+        ended = (folder.read("summary.json") or {}).get("status") == "finished"
+        if not ended or not isinstance(known, dict):
             raise
-        return {str(name): str(value) for name, value in known.items()}
+        return None, {str(name): str(value) for name, value in known.items()}
+    return found, found.record
 
 
 def _finished(folder: RunFolder, mark: str, start: Mapping[str, str]) -> dict[str, object] | None:

@@ -132,14 +132,15 @@ def find_start(path: str, asked: str = "start_from") -> Start:
         known = f"its stages: {', '.join(stages)}" if stages else "it has no stages"
         raise InputError(f"{asked} {path}: there is no such stage; {known}")
     fingerprint = str(stored.get("fingerprint"))
-    last = checkpoint.existing(reader.stage(name) / "last")
-    if checkpoint.read_state(last, fingerprint).get("finished") is not True:
+    found = checkpoint.existing(reader.stage(name) / "last")
+    state = checkpoint.read_state(found, fingerprint)
+    if state.get("finished") is not True:
         raise InputError(
             f"{asked} {path}: stage {name} has not ended; let its own command continue it first"
         )
-    kept = last if stages[name].validation is None else reader.stage(name) / "best"
-    found = checkpoint.existing(kept)
-    state = checkpoint.read_state(found, fingerprint)
+    if stages[name].validation is not None:
+        found = checkpoint.existing(reader.stage(name) / "best")
+        state = checkpoint.read_state(found, fingerprint)
     content = state["sha256"]
     assert isinstance(content, dict), "read_state has checked it"
     return Start(
