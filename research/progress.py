@@ -16,7 +16,7 @@ PLAIN_INTERVAL = 15.0
 class Reporter:
     """A context around one stage; says nothing when `quiet`."""
 
-    def __init__(self, label: str, total_steps: int, *, quiet: bool = False) -> None:
+    def __init__(self, label: str, total_steps: int | None, *, quiet: bool = False) -> None:
         self.label = label
         self.total_steps = total_steps
         self.quiet = quiet
@@ -60,7 +60,8 @@ class Reporter:
             self.progress.update(self.task, completed=step, state=state)
         elif not self.quiet and time.monotonic() - self._said > PLAIN_INTERVAL:
             self._said = time.monotonic()
-            print(f"{self.label}: step {step}/{self.total_steps}  {state}", flush=True)
+            total = "" if self.total_steps is None else f"/{self.total_steps}"
+            print(f"{self.label}: step {step}{total}  {state}", flush=True)
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""

@@ -100,21 +100,21 @@ NEXT = {"next": NextItemConfig()}
         (StageConfig, {"objectives": NEXT, "name": "a" * 65}, "letters, digits, - and _"),
         (StageConfig, {"objectives": {"a.b": NextItemConfig()}}, "stage 'train': 'a.b' names a"),
         (StageConfig, {"objectives": {"a\n": NextItemConfig()}}, "stage 'train': 'a\\n' names a"),
-        (StageConfig, {"objectives": NEXT, "epochs": 0}, "stage train: epochs is 0, steps None"),
+        (StageConfig, {"objectives": NEXT, "epochs": 0}, "stage train: epochs is 0; each must be above 0"),
         (
             StageConfig,
             {"objectives": NEXT, "steps": 0},
-            "steps 0, log_every 50 and gradients_every",
+            "stage train: steps is 0; each must be above 0",
         ),
         (
             StageConfig,
             {"objectives": NEXT, "steps": -5},
-            "steps -5, log_every 50 and gradients_every",
+            "stage train: steps is -5; each must be above 0",
         ),
         (
             StageConfig,
             {"objectives": NEXT, "log_every": 0},
-            "log_every 0 and gradients_every None; ea",
+            "stage train: log_every is 0; each must be above 0",
         ),
     ],
 )

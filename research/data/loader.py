@@ -7,6 +7,7 @@ global batches, each its own rows of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -132,18 +133,44 @@ class Loader:
         lengths = (self.windows.stops - self.windows.starts)[self.order(epoch).numpy()]
         return budget_cuts(lengths, self.config.tokens_per_batch)
 
-    def num_steps(self, epochs: int, most: int | None) -> int:
+    def num_steps(
+        self, epochs: int | None, most: int | None = None, tokens: int | None = None
+    ) -> int | None:
+        """Global batches until the first of the limits is reached; None: no limit is given.
+
+        The limit of `tokens` is reached by the batch after which so many have been seen.
+        """
+        limits = [] if most is None else [most]
+        if tokens is not None:
+            seen = itertools.accumulate(self.sizes())
+            # No more steps are counted than the other limit allows.
+            reached = itertools.takewhile(lambda total: total < tokens, seen)
+            limits.append(1 + sum(1 for _ in itertools.islice(reached, most)))
+        if epochs is not None:
+            limits.append(self._steps_of(epochs, min(limits, default=None)))
+        return min(limits, default=None)
+
+    def _steps_of(self, epochs: int, most: int | None) -> int:
         """Global batches of so many epochs, or `most` if that is fewer."""
         size = self.config.sequences_per_batch
         if size is not None:
-            total = epochs * -(-len(self.windows) // size)
-            return total if most is None else min(total, most)
+            return epochs * -(-len(self.windows) // size)
         total = 0
         for epoch in range(epochs):
             total += len(self.plan(epoch))
             if most is not None and total >= most:
                 return most
         return total
+
+    def sizes(self) -> Iterator[int]:
+        """Tokens of each global batch, epoch after epoch without end, those beside it included."""
+        beside = [other.sizes() for other in self.others.values()]
+        lengths = self.windows.stops - self.windows.starts
+        for epoch in itertools.count():
+            ends = np.cumsum(lengths[self.order(epoch).numpy()])
+            for begin, end in self.plan(epoch):
+                own = int(ends[end - 1] - (ends[begin - 1] if begin else 0))
+                yield own + sum(next(each) for each in beside)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """This rank's share of each global batch from number `first` on, on the CPU.
@@ -152,7 +179,7 @@ class Loader:
         """
         order = self.order(epoch)
         state = seed_of(self.seed, "row", epoch)
-        step = self.num_steps(epoch, None) + first if self.others else 0
+        step = self._steps_of(epoch, None) + first if self.others else 0
         beside = {rule: other.stream(step) for rule, other in self.others.items()}
         for begin, end in self.plan(epoch)[first:]:
             places = torch.arange(begin, end)[self.rank :: self.world]

@@ -58,14 +58,16 @@ def train(
     folder.rewind(config.name, state.step)
     encoder = [each for each in pretrainer.encoder.parameters() if each.requires_grad]
     model, optimiser = accelerator.prepare(pretrainer, optimiser)
-    total_steps = loader.num_steps(config.epochs, config.steps)
+    total_steps = loader.num_steps(config.epochs, config.steps, config.tokens)
     meter = Meter(accelerator, config)
     with Reporter(config.name, total_steps, quiet=quiet) as reporter:
         while not state.finished:
             started = time.monotonic()
             step, items = state.step, state.items
             model.train()
-            last_step = min(step + len(loader.plan(state.epoch)), total_steps)
+            last_step = step + len(loader.plan(state.epoch))
+            last_step = last_step if total_steps is None else min(last_step, total_steps)
+            out_of_time = False
             for batch in loader.batches(state.epoch):
                 torch.manual_seed(seed_of(seed, config.name, "dropout", step, loader.rank))
                 factor = factor_at(config.optimiser.schedule, step, total_steps, state.epoch)
@@ -86,11 +88,13 @@ def train(
                 reporter.advance(step)
                 if logs:
                     items += meter.log(folder, reporter, step, state.epoch, factor)
-                if step == total_steps:
+                    seconds = state.seconds + time.monotonic() - started
+                    out_of_time = is_spent(config, seconds, accelerator)
+                if step == total_steps or out_of_time:
                     break
             state = replace(state, epoch=state.epoch + 1, step=step, items=items)
-            ended = step >= total_steps or state.epoch >= config.epochs
-            state = replace(state, finished=ended)
+            ended = total_steps is not None and step >= total_steps
+            state = replace(state, finished=ended or out_of_time)
             if validate is not None and is_due(config, state):
                 values = validate()
                 state = judged(state, values, config)
@@ -134,6 +138,14 @@ def continued(
 def named(config: StageConfig, figures: Mapping[str, float]) -> dict[str, float]:
     """Figures under the stage's name, as metrics.jsonl has them."""
     return {f"{config.name}/{name}": value for name, value in figures.items()}
+
+
+def is_spent(config: StageConfig, seconds: float, accelerator: Accelerator) -> bool:
+    """Whether a stage's wall time is over; the slowest process decides for all."""
+    if config.seconds is None:
+        return False
+    own = torch.tensor(seconds, dtype=torch.float64, device=accelerator.device)
+    return bool(accelerator.gather(own).max() >= config.seconds)
 
 
 def is_due(config: StageConfig, state: StageState) -> bool:

@@ -80,14 +80,18 @@ class OptimiserConfig:
             )
 
 
-def factor_at(schedule: ScheduleConfig, step: int, total_steps: int, epoch: int) -> float:
-    """The factor of the learning rate for the step with number `step` (0-based)."""
+def factor_at(schedule: ScheduleConfig, step: int, total_steps: int | None, epoch: int) -> float:
+    """The factor of the learning rate for the step with number `step` (0-based).
+
+    Without a total, which only a limit of seconds leaves open, `linear` and `cosine` do not exist.
+    """
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
     if schedule.shape == "steps":
         return schedule.decay_factor ** (epoch // schedule.decay_every_epochs)
     if schedule.shape == "constant":
         return 1.0
+    assert total_steps is not None, "a stage's config has checked it"
     after = max(1, total_steps - schedule.warmup_steps)
     done = min(1.0, (step - schedule.warmup_steps) / after)
     shape = 1.0 - done if schedule.shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))

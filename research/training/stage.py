@@ -50,10 +50,15 @@ class StageConfig:
     on whole histories): batches of the same size, which go round in an order of their own."""
     batches: BatchConfig = BatchConfig()
     """How rows become batches."""
-    epochs: int = 200
-    """Most epochs to train."""
+    epochs: int | None = 200
+    """Most epochs to train; None: another limit ends the stage."""
     steps: int | None = None
-    """Most steps to train; None: as many as the epochs have."""
+    """Most steps to train; None: no limit."""
+    tokens: int | None = None
+    """Tokens of clean windows after which the stage ends, over all processes; None: no limit."""
+    seconds: float | None = None
+    """Wall time of training and validation after which the stage ends, looked at whenever a line is
+    logged; None: no limit."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """Optimiser, clipping and schedule."""
     normalise: Literal["terms", "sequences"] = "terms"
@@ -97,12 +102,32 @@ class StageConfig:
                     f"stage {self.name}: objectives.{key}.weight is {objective.weight}; it must "
                     "be finite and 0 or more"
                 )
-        counts = (self.epochs, self.steps, self.log_every, self.gradients_every)
-        if any(count is not None and count < 1 for count in counts):
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        limits = {name: getattr(self, name) for name in ("epochs", "steps", "tokens", "seconds")}
+        counts = {**limits, "log_every": self.log_every, "gradients_every": self.gradients_every}
+        wrong = [
+            f"{name} is {count}"
+            for name, count in counts.items()
+            if count is not None and (count <= 0 or count == float("inf"))
+        ]
+        if wrong:
             raise InputError(
-                f"stage {self.name}: epochs is {self.epochs}, steps {self.steps}, log_every "
-                f"{self.log_every} and gradients_every {self.gradients_every}; each must be at "
-                "least 1 (steps and gradients_every may be None)"
+                f"stage {self.name}: {', '.join(wrong)}; each must be above 0, or None where it "
+                "may be absent"
+            )
+        if all(limit is None for limit in limits.values()):
+            raise InputError(
+                f"stage {self.name}: epochs, steps, tokens and seconds are all None; set at least "
+                "one, or the stage never ends"
+            )
+        counted = (self.epochs, self.steps, self.tokens)
+        shape = self.optimiser.schedule.shape
+        if shape in ("linear", "cosine") and all(limit is None for limit in counted):
+            raise InputError(
+                f"stage {self.name}: a {shape} schedule needs to know where the stage ends, and "
+                "seconds do not tell; set epochs, steps or tokens, or a constant schedule"
             )
 
 

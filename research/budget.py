@@ -1,0 +1,87 @@
+"""Equal budgets: what every cell of a study may spend, in steps, tokens or wall time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from research.errors import InputError
+from research.run import RunConfig
+from research.training.stage import StageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What every run of a study spends, over all its stages; it takes the place of their limits.
+
+    Patience ends no stage early under a budget: the best state by validation is kept as ever.
+    """
+
+    of: Literal["steps", "tokens", "seconds"]
+    """Optimiser steps, tokens of clean windows, or wall time of training and validation. Steps and
+    tokens give the same run wherever it is done, seconds do not."""
+    amount: float
+    """How much of it a run has."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """By stage name, its part relative to the run's other stages; 1 for a stage not named here."""
+
+    def __post_init__(self) -> None:
+        if self.of not in ("steps", "tokens", "seconds"):
+            raise InputError(f"budget.of is {self.of!r}; allowed: steps, tokens, seconds")
+        if not 0 < self.amount < float("inf"):
+            raise InputError(f"budget.amount is {self.amount}; it must be finite and above 0")
+        for name, share in self.shares.items():
+            if not 0 < share < float("inf"):
+                raise InputError(f"budget.shares.{name} is {share}; it must be above 0")
+
+    def __str__(self) -> str:
+        unit = {"steps": "optimiser steps", "tokens": "tokens", "seconds": "seconds"}[self.of]
+        shares = ", ".join(f"{name} {share:g}" for name, share in self.shares.items())
+        shared = f", shared between stages as {shares}" if shares else ""
+        return f"equal {self.of}: {self.amount:,.10g} {unit} a run, all stages together{shared}"
+
+    def applied(self, config: RunConfig) -> RunConfig:
+        """The run under this budget; a ranker that only counts spends nothing."""
+        shares = [self.shares.get(stage.name, 1.0) for stage in config.stages]
+        stages = []
+        spent = 0
+        for place, (stage, share) in enumerate(zip(config.stages, shares)):
+            part = self.amount * share / sum(shares)
+            if self.of != "seconds":
+                # The last stage has what rounding left.
+                part = int(part) if place < len(shares) - 1 else int(self.amount) - spent
+                spent += int(part)
+                if part < 1:
+                    raise InputError(
+                        f"a budget of {self.amount:g} {self.of} leaves stage {stage.name} none; "
+                        "raise budget.amount or the stage's share"
+                    )
+            stages.append(self._limited(stage, part))
+        return replace(config, stages=tuple(stages))
+
+    def _limited(self, stage: StageConfig, part: float) -> StageConfig:
+        rule = stage.validation
+        return replace(
+            stage,
+            epochs=None,
+            steps=int(part) if self.of == "steps" else None,
+            tokens=int(part) if self.of == "tokens" else None,
+            seconds=part if self.of == "seconds" else None,
+            validation=None if rule is None else replace(rule, patience=None),
+        )
+
+
+def budget_of(text: str) -> Budget:
+    """The budget that `tokens=2000000` names; `InputError` for anything else."""
+    of, _, amount = text.partition("=")
+    try:
+        number = float(amount)
+    except ValueError:
+        number = float("nan")
+    if of not in ("steps", "tokens", "seconds") or not number > 0:
+        raise InputError(
+            f"--budget is {text!r}; write steps=N, tokens=N or seconds=N, N above 0, for example "
+            "tokens=2000000"
+        )
+    return Budget(of=of, amount=number)  # type: ignore[arg-type]
