@@ -16,10 +16,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from research.chain import Trained
 from research.data.corpus import Corpus
 from research.data.names import whole_folder
 from research.errors import InputError
-from research.execute import Trained, begin, conclude, make_accelerator
+from research.execute import begin, conclude, make_accelerator
 from research.interop.s3rec import (
     ZERO_ROWS,
     Entry,

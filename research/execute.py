@@ -15,24 +15,23 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from research.chain import Trained, train_stages
 from research.config import from_json, to_json
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankerConfig, RankTable
-from research.run import RunConfig, identity
+from research.run import RunConfig, dataset_of, identity, stage_marks
 from research.start import Start, find_start
-from research.tracking import RunFolder
+from research.tracking import Mirror, RunFolder, Tracking
 from research.training import checkpoint
-from research.training.carry import Carried, carry
-from research.training.loop import train
+from research.training.carry import Carried
 from research.training.pretrainer import TrainedRanker
 from research.workbench import (
     StageParts,
     Workbench,
     ranking_objective,
     stage_parts,
-    validation_of,
 )
 
 
@@ -44,6 +43,10 @@ class RunOptions:
     """Where raw files and prepared corpora lie."""
     quiet: bool = False
     """Print nothing but errors."""
+    donors: tuple[Path, ...] = ()
+    """Run folders whose finished stages may be taken over instead of training the same anew."""
+    tracking: Tracking | None = None
+    """How the run is mirrored to W&B; None: not at all."""
 
 
 def execute(
@@ -56,8 +59,9 @@ def execute(
     """Do the run in folder `path`, or what is left of it; returns its summary."""
     accelerator = accelerator or make_accelerator()
     bench = Workbench.of(config, options.data_root)
-    folder = RunFolder(path, writes=accelerator.is_main_process)
-    source, start = _start(config, folder)
+    main = accelerator.is_main_process
+    folder = RunFolder(path, writes=main, mirror=mirror_of(path, options) if main else None)
+    source, start = started_from(config, folder)
     mark = identity(config, bench.corpus, start.get("sha256"))
     finished = _finished(folder, mark, start)
     if finished is not None:
@@ -74,28 +78,45 @@ def execute(
     if source is not None:
         source.check_split(config, bench.corpus.fingerprint)
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
-    begin(bench, mark, folder, start)
-    if trained is None:
-        trained = _train_stages(bench, stages, begun, folder, accelerator, options)
-    summary = conclude(bench, trained, sets, mark, folder)
+    with folder:
+        begin(bench, mark, folder, start)
+        if trained is None:
+            trained = train_stages(
+                bench,
+                stages,
+                begun,
+                stage_marks(config, bench.corpus, start.get("sha256")),
+                folder=folder,
+                accelerator=accelerator,
+                donors=options.donors,
+                quiet=options.quiet or not main,
+            )
+        summary = conclude(bench, trained, sets, mark, folder)
     # Accelerate keeps every prepared model; a study shares one accelerator between its cells.
     accelerator.free_memory()
     return summary
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A ranker, and what the summary says of how it came to be."""
+def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
+    """The run's mirror, if it is to have one."""
+    if options.tracking is None:
+        return None
+    # The W&B client takes half a second to import.
+    from research.wandb_mirror import WandbMirror
 
-    ranker: Ranker
-    record: dict[str, object]
-    """best validation values and what was carried, by stage; cost; attributes."""
+    return WandbMirror(path, options.tracking, quiet=options.quiet)
 
 
 def begin(bench: Workbench, mark: str, folder: RunFolder, start: Mapping[str, str]) -> None:
     """Write config.json, by which a run folder is recognised."""
-    fingerprint, config = bench.corpus.fingerprint, to_json(bench.config)
-    stored = {"hash": mark, "fingerprint": fingerprint, "start": dict(start), "config": config}
+    stored = {
+        "hash": mark,
+        "fingerprint": bench.corpus.fingerprint,
+        "dataset": dataset_of(bench.corpus),
+        "start": dict(start),
+        "stages": stage_marks(bench.config, bench.corpus, start.get("sha256")),
+        "config": to_json(bench.config),
+    }
     folder.write("config.json", stored)
 
 
@@ -135,7 +156,7 @@ def conclude(
     return summary
 
 
-def _start(config: RunConfig, folder: RunFolder) -> tuple[Start | None, dict[str, str]]:
+def started_from(config: RunConfig, folder: RunFolder) -> tuple[Start | None, dict[str, str]]:
     """What a run starts from, and that as config.json has it; (None, {}): from scratch.
 
     A run that has ended is known without its start, whose folder may be gone by then.
@@ -173,80 +194,6 @@ def _counted(config: RankerConfig, bench: Workbench) -> Trained:
     ranker = config.build(bench.corpus, bench.split)
     cost = {"parameters": 0, "seconds": time.monotonic() - started}
     return Trained(ranker, {"best": {}, "cost": cost})
-
-
-def _train_stages(
-    bench: Workbench,
-    stages: Sequence[StageParts],
-    begun: Sequence[Carried],
-    folder: RunFolder,
-    accelerator: Accelerator,
-    options: RunOptions,
-) -> Trained:
-    """Train every stage, each from the weights of those before; `begun`: what all started from."""
-    quiet = options.quiet or not accelerator.is_main_process
-    best: dict[str, object] = {}
-    moves: dict[str, object] = {}
-    seconds, items = 0.0, 0
-    record: dict[str, object] = {}
-    if any(stage.pretrainer.uses_attributes for stage in stages):
-        record["attributes"] = bench.catalogue.coverage
-        say(coverage_line(bench.catalogue.coverage), quiet)
-    for place, stage in enumerate(stages):
-        name = stage.config.name
-        carried = hand_over(stages[:place], stage, begun[place] if begun else None)
-        if carried is not None:
-            moves[name] = carried.record
-            say(f"{name}: {carried.line}", quiet)
-        state = train(
-            stage.pretrainer,
-            stage.loader,
-            stage.config,
-            accelerator=accelerator,
-            folder=folder,
-            seed=bench.config.seed,
-            validate=validation_of(bench, stage),
-            quiet=quiet,
-        )
-        seconds, items = seconds + state.seconds, items + state.items
-        best[name] = {
-            "epoch": state.best_epoch,
-            "value": state.best_value,
-            "epochs": state.epoch,
-            "steps": state.step,
-        }
-    last = stages[-1]
-    assert last.ranker is not None, "stage_parts has checked it"
-    parameters = sum(each.numel() for each in last.pretrainer.parameters())
-    cost = {"parameters": parameters, "seconds": seconds, "items": items}
-    return Trained(last.ranker, {"best": best, "carried": moves, "cost": cost, **record})
-
-
-def hand_over(
-    before: Sequence[StageParts], stage: StageParts, begun: Carried | None
-) -> Carried | None:
-    """Fill a stage from the stages before it, the nearest last; None: there is nothing to carry."""
-    account = begun
-    for each in before:
-        weights = dict(each.pretrainer.named_parameters())
-        moved = carry(weights, stage.pretrainer, source=f"stage {each.config.name}")
-        account = moved if account is None else moved.over(account)
-    return account
-
-
-def coverage_line(coverage: Mapping[str, int]) -> str:
-    """What a corpus's attributes cover, for the terminal."""
-    items, without = coverage["items"], coverage["items_without"]
-    return (
-        f"attributes: {coverage['attributes']:,}, of which {coverage['never_seen']:,} stand on no "
-        f"training item; {without:,} of {items:,} items ({without / items:.1%}) have none"
-    )
-
-
-def say(text: str, quiet: bool) -> None:
-    """A line for a person."""
-    if not quiet:
-        print(text, flush=True)
 
 
 def make_accelerator() -> Accelerator:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from research.config import hash_of, to_json
 from research.data.corpus import Corpus
@@ -19,6 +21,9 @@ from research.evaluation.metrics import parse
 from research.evaluation.rank import RankerConfig, SeenPolicy
 from research.model.encoder import EncoderConfig
 from research.training.stage import StageConfig
+
+# Of a preparation's options: what decides which events there are.
+FILTERS = ("min_rating", "user_core", "item_core", "duplicates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +125,43 @@ def identity(config: RunConfig, corpus: Corpus, start: str | None) -> str:
     return hash_of(replace(config, corpus="", evaluation=evaluation), *contents)
 
 
+def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[str, str]:
+    """By stage, the hash of all that decides its weights; stages with equal marks are the same.
+
+    Which figures are reported decides nothing, but how seen items rank does: stages select by it.
+    """
+    plain = EvaluationConfig(seen=config.evaluation.seen)
+    begun = replace(config, corpus="", start_from=None if start is None else "", evaluation=plain)
+    contents = [corpus.fingerprint, *([] if start is None else [start])]
+    return {
+        stage.name: hash_of(replace(begun, stages=config.stages[: place + 1]), *contents)
+        for place, stage in enumerate(config.stages)
+    }
+
+
+def dataset_of(corpus: Corpus) -> dict[str, object]:
+    """What config.json says of a corpus beside its fingerprint."""
+    options = cast(Mapping[str, object], corpus.manifest["options"])
+    return {
+        "name": corpus.name,
+        "users": corpus.num_users,
+        "items": corpus.num_items,
+        "interactions": corpus.num_interactions,
+        "attributes": corpus.num_attributes,
+        "filters": {name: value for name, value in options.items() if name in FILTERS},
+    }
+
+
 def protocol_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, object]:
-    """What two results must share to stand in one table, beside the candidate set."""
+    """What two results must share to stand in one table, beside the candidate set.
+
+    Rankers are given whole histories; how much of them an encoder reads is its cell's own choice.
+    """
     return {
         "corpus": corpus.name,
         "fingerprint": corpus.fingerprint,
+        "filters": dataset_of(corpus)["filters"],
+        "history": "whole",
         "split": to_json(config.split),
         "part": split,
         "candidates_seed": config.evaluation.candidates_seed,

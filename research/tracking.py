@@ -1,6 +1,7 @@
 """The run folder, which is the record of a run: config.json, metrics.jsonl, summary.json.
 
-Everything is written to a temporary name and renamed, or appended a flushed line at a time.
+Everything is written to a temporary name and renamed, or appended a flushed line at a time. A
+mirror, such as W&B, is told of it afterwards and decides nothing.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from types import TracebackType
+from typing import BinaryIO, Literal, cast
 
 from research.errors import InputError
 
@@ -54,21 +58,85 @@ def read_json(path: Path) -> dict[str, object]:
     return cast(dict[str, object], value)
 
 
-class RunFolder:
-    """One run's folder; only the main process makes one that writes."""
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """How runs are mirrored to W&B; nothing of this changes a run or its folder."""
 
-    def __init__(self, path: Path, *, writes: bool = True) -> None:
+    mode: Literal["auto", "online", "offline"] = "auto"
+    """auto: online if a key is configured, else offline."""
+    project: str | None = None
+    """W&B project; None: WANDB_PROJECT, else sixfold, which holds all studies as groups."""
+    entity: str | None = None
+    """W&B user or team; None: WANDB_ENTITY, else the key's default."""
+    init_seconds: float = 10.0
+    """How long a run's beginning may wait for the server before it goes on offline."""
+    finish_seconds: float = 15.0
+    """How long a run's end may wait for the server to confirm what it was sent."""
+
+
+class Mirror(ABC):
+    """Something that shows a run elsewhere; it raises nothing and keeps no one waiting for long.
+
+    `begin`, any number of `line`, `end` if the run ends, `close` in any case. Lines are numbered
+    as in metrics.jsonl, from 0. Lines may be missing, which then stand in metrics.jsonl already,
+    and after a rewind they come again.
+    """
+
+    @abstractmethod
+    def begin(self, stored: Mapping[str, object]) -> None:
+        """config.json has been written."""
+
+    @abstractmethod
+    def line(self, number: int, line: Mapping[str, Scalar]) -> None:
+        """A line has been appended to metrics.jsonl."""
+
+    @abstractmethod
+    def end(self, summary: Mapping[str, object]) -> None:
+        """summary.json has been written."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The run is left; one that has not ended is continued another time, or never."""
+
+
+class RunFolder:
+    """One run's folder; only the main process makes one that writes, or that has a mirror.
+
+    As a context it closes its mirror, however the run is left.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True, mirror: Mirror | None = None) -> None:
         self.path = path
         self.writes = writes
+        self.mirror = mirror
+        # Lines of metrics.jsonl, which are counted for a mirror; None: not counted yet.
+        self._lines: int | None = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.mirror is not None:
+            self.mirror.close()
 
     def stage(self, name: str) -> Path:
         """Where a stage's checkpoints lie."""
         return self.path / "stages" / name
 
-    def write(self, name: str, value: object) -> None:
+    def write(self, name: str, value: Mapping[str, object]) -> None:
         """Write config.json or summary.json."""
-        if self.writes:
-            write_json(self.path / name, value)
+        if not self.writes:
+            return
+        write_json(self.path / name, value)
+        if self.mirror is not None and name == "config.json":
+            self.mirror.begin(value)
+        if self.mirror is not None and name == "summary.json":
+            self.mirror.end(value)
 
     def read(self, name: str) -> dict[str, object] | None:
         """Read config.json or summary.json; None when it is not there."""
@@ -91,6 +159,17 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+        if self.mirror is not None:
+            self._lines = len(self.metrics()) if self._lines is None else self._lines + 1
+            self.mirror.line(self._lines - 1, line)
+
+    def append(self, lines: Sequence[Mapping[str, Scalar]]) -> None:
+        """Append lines as another run's metrics.jsonl has them, of a stage that is taken over."""
+        if not self.writes or not lines:
+            return
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+        self._lines = None
 
     def metrics(self) -> list[dict[str, Scalar]]:
         """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
@@ -114,3 +193,4 @@ class RunFolder:
         text = "".join(json.dumps(line) + "\n" for line in kept)
         with replacing(self.path / "metrics.jsonl") as file:
             file.write(text.encode())
+        self._lines = None

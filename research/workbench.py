@@ -78,6 +78,7 @@ class Workbench:
             self.candidate_sets(held_out, part) if sets is None else sets,
             seen=self.config.evaluation.seen,
             protocol=protocol_of(self.config, self.corpus, part),
+            counts_V=self.catalogue.training.counts_V,
         )
 
     def shared(self) -> Shared:

@@ -340,7 +340,7 @@ def test_a_repeated_run_does_nothing_and_shows_the_same_figures(
     def train(*arguments: object, **named: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("research.execute.train", train)
+    monkeypatch.setattr("research.chain.train", train)
     assert run_tiny(capsys, shop, "--out", tmp_path / "r") == first
     assert files_of(tmp_path / "r") == before
 

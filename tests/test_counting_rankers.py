@@ -140,7 +140,15 @@ def test_ranking_does_not_spoil_a_rankers_counts(config: RankerConfig) -> None:
     split = GlobalTemporal().split(corpus)
     ranker = config.build(corpus, split)
     first, again = (
-        rank_tables(ranker, corpus, split.test, [AllItems()], seen="excluded", protocol={})
+        rank_tables(
+            ranker,
+            corpus,
+            split.test,
+            [AllItems()],
+            seen="excluded",
+            protocol={},
+            counts_V=torch.zeros(corpus.num_items),
+        )
         for _ in range(2)
     )
     assert first["full"].rank.tolist() == again["full"].rank.tolist()

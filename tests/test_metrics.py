@@ -24,6 +24,7 @@ def table_of(rows: list[tuple[int, float]], ties: int = 0) -> RankTable:
         rank=np.array([rank for _, rank in rows], np.float64),
         ties=np.full(count, ties, np.int32),
         history_length=np.ones(count, np.int32),
+        item_count=np.ones(count, np.int32),
         protocol={},
     )
 

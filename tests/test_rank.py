@@ -31,6 +31,8 @@ from research.packed import Packed
 from research.training.pretrainer import TrainedRanker
 from tests.reference_ranks import FixedScores, corpus_of, question_rank
 
+# Item v has been trained on v times.
+COUNTS_V = torch.arange(100)
 SMALL = EncoderConfig(length=3, width=4, layers=1, heads=2, feed_forward=8)
 
 
@@ -49,6 +51,7 @@ def table_of(
         [chosen],
         seen="excluded" if exclude_seen else "kept",
         protocol={"part": "test"},
+        counts_V=COUNTS_V,
     )[chosen.name]
 
 
@@ -95,8 +98,9 @@ def test_a_table_holds_users_items_and_history_lengths_in_the_order_of_the_quest
     assert table.user.tolist() == [0, 1, 2]
     assert table.item.tolist() == [4, 7, 4]
     assert table.history_length.tolist() == [4, 2, 3]
-    kinds = [each.dtype for each in (table.user, table.item, table.history_length, table.rank)]
-    assert kinds == [np.int32, np.int32, np.int32, np.float64]
+    assert table.item_count.tolist() == [4, 7, 4]
+    whole = (table.user, table.item, table.history_length, table.item_count)
+    assert [each.dtype for each in (*whole, table.rank)] == [*[np.int32] * 4, np.float64]
 
 
 def test_the_protocol_says_what_was_asked() -> None:
@@ -339,7 +343,9 @@ def test_one_pass_of_scores_serves_all_candidate_sets() -> None:
         Listed("file-1", torch.tensor([[6]])),
         Listed("file-2", torch.tensor([[5, 7]])),
     ]
-    tables = rank_tables(ranker, corpus, test_of(corpus), sets, seen="excluded", protocol={})
+    tables = rank_tables(
+        ranker, corpus, test_of(corpus), sets, seen="excluded", protocol={}, counts_V=COUNTS_V
+    )
     assert {name: table.rank.tolist() for name, table in tables.items()} == {
         "full": [2.5], "file-1": [1.5], "file-2": [2.0]
     }  # fmt: skip
@@ -378,6 +384,9 @@ def test_a_split_that_holds_nothing_out_cannot_be_ranked() -> None:
         table_of(FixedScores(torch.zeros(10, 3)), corpus, nothing)
 
 
+COLUMNS = ("user", "item", "rank", "ties", "history_length", "item_count")
+
+
 def small_table() -> RankTable:
     return RankTable(
         user=np.array([0, 1, 1], np.int32),
@@ -385,6 +394,7 @@ def small_table() -> RankTable:
         rank=np.array([1.0, 2.5, inf]),
         ties=np.array([0, 1, 0], np.int32),
         history_length=np.array([4, 2, 2], np.int32),
+        item_count=np.array([7, 0, 1], np.int32),
         protocol={"part": "test", "candidates_seed": 0, "split": {"class": "research:Split"}},
     )
 
@@ -393,12 +403,21 @@ def test_a_saved_table_is_loaded_as_it_was(tmp_path: Path) -> None:
     table = small_table()
     table.save(tmp_path / "ranks" / "test-full.npz")
     loaded = RankTable.load(tmp_path / "ranks" / "test-full.npz")
-    for name in ("user", "item", "rank", "ties", "history_length"):
+    for name in COLUMNS:
         before, after = getattr(table, name), getattr(loaded, name)
         assert before.tolist() == after.tolist()
         assert before.dtype == after.dtype
     assert loaded.protocol == table.protocol
     assert [path.name for path in (tmp_path / "ranks").iterdir()] == ["test-full.npz"]
+
+
+def test_a_table_of_an_earlier_version_says_that_the_run_must_be_done_again(tmp_path: Path) -> None:
+    table = small_table()
+    columns = {name: getattr(table, name) for name in COLUMNS if name != "item_count"}
+    path = tmp_path / "table.npz"
+    np.savez(path, **{**columns, "protocol": np.array("{}")})
+    with pytest.raises(InputError, match=r"table\.npz was written by an earlier version.*again"):
+        RankTable.load(path)
 
 
 def test_a_table_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -460,9 +479,7 @@ def test_tables_whose_columns_do_not_fit_are_refused(
     tmp_path: Path, change: dict[str, np.ndarray]
 ) -> None:
     table = small_table()
-    columns = {
-        name: getattr(table, name) for name in ("user", "item", "rank", "ties", "history_length")
-    }
+    columns = {name: getattr(table, name) for name in COLUMNS}
     path = tmp_path / "table.npz"
     np.savez(path, **{**columns, "protocol": np.array("{}"), **change})
     with pytest.raises(InputError, match=r"table.npz is not a rank table"):
@@ -475,7 +492,9 @@ def test_seen_items_at_score_zero_float_above_negative_scores() -> None:
     scores = FixedScores([[-5.0, -6.0, -1.0, -2.0]])
     asked = test_of(corpus)
     ranks = {
-        seen: rank_tables(scores, corpus, asked, [AllItems()], seen=seen, protocol={})["full"].rank
+        seen: rank_tables(
+            scores, corpus, asked, [AllItems()], seen=seen, protocol={}, counts_V=COUNTS_V
+        )["full"].rank
         for seen in get_args(SeenPolicy)
     }
     assert {seen: rank.tolist() for seen, rank in ranks.items()} == {
@@ -493,6 +512,7 @@ def test_a_seen_answer_at_score_zero_can_be_hit() -> None:
         [AllItems()],
         seen="zero",
         protocol={},
+        counts_V=COUNTS_V,
     )["full"]
     # Item 1, seen too, ties with it at 0.
     assert (table.rank.tolist(), table.ties.tolist()) == ([2.5], [1])
@@ -504,7 +524,9 @@ def test_columns_after_the_items_compete_in_full_ranking_alone() -> None:
     asked = test_of(corpus)
     sets = [AllItems(), Listed("file-1", torch.tensor([[3]]))]
     scores = FixedScores([[0.0, 0.0, 1.0, 0.5, 7.0, 8.0]])
-    tables = rank_tables(scores, corpus, asked, sets, seen="excluded", protocol={})
+    tables = rank_tables(
+        scores, corpus, asked, sets, seen="excluded", protocol={}, counts_V=COUNTS_V
+    )
     assert tables["full"].rank.tolist() == [3.0]
     assert tables["full"].protocol["special_candidates"] == 2
     assert tables["file-1"].rank.tolist() == [1.0]

@@ -20,9 +20,9 @@ from research.data.loader import BatchConfig
 from research.data.splits import GlobalTemporal, UserHoldout
 from research.data.windows import Sliding
 from research.errors import InputError
-from research.evaluation.compare import paired_difference
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable, rank_tables
+from research.evaluation.statistics import compare
 from research.execute import RunOptions, execute, load_run
 from research.model.encoder import EncoderConfig
 from research.objectives.cloze import ClozeConfig
@@ -36,7 +36,7 @@ from tests.reference_ranks import corpus_of, written
 QUIET = RunOptions(quiet=True)
 ENCODER = EncoderConfig(length=4, width=4, layers=1, heads=2, feed_forward=8)
 ADAM = OptimiserConfig(lr=1e-2)
-COLUMNS = ("user", "item", "rank", "ties", "history_length")
+COLUMNS = ("user", "item", "rank", "ties", "history_length", "item_count")
 
 
 def histories_of(shift: int) -> list[list[int]]:
@@ -134,14 +134,14 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*arguments: Any, **named: Any) -> None:
         raise AssertionError("the run trains")
 
-    monkeypatch.setattr("research.execute.train", train)
+    monkeypatch.setattr("research.chain.train", train)
 
 
 def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
     summary: Any = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
     assert set(summary) == {
         "status", "hash", "fingerprint", "protocol", "users", "best", "val", "test",
-        "missed_share", "cost", "carried", "versions",
+        "missed_share", "cost", "carried", "shared", "versions",
     }  # fmt: skip
     assert summary["status"] == "finished"
     assert summary["fingerprint"] == corpus.fingerprint
@@ -158,6 +158,8 @@ def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
     assert summary["protocol"] == {
         "corpus": "tiny",
         "fingerprint": corpus.fingerprint,
+        "filters": {},
+        "history": "whole",
         "split": {"class": "research.data.splits:LeaveOneOut", "validation_in_training": False},
         "part": "test",
         "candidates_seed": 0,
@@ -179,6 +181,22 @@ def test_a_summary_holds_the_metrics_of_the_saved_tables(corpus: Corpus, tmp_pat
     table = RankTable.load(ranks / "validation-full.npz")
     assert table.protocol["part"] == "validation"
     assert metrics(table, ["hr@2", "mrr"]) == summary["val"]
+
+
+def test_a_runs_tables_count_the_training_interactions_of_their_items(
+    tiny_corpus: Corpus, tmp_path: Path
+) -> None:
+    # Trained on: 0 1 2, 1 2, 3 and, too short to hold anything out, 0 1.
+    counting = RunConfig(corpus=str(tiny_corpus.folder), ranker=PopularityConfig())
+    execute(counting, tmp_path / "run", options=QUIET)
+    tables = {
+        part: RankTable.load(tmp_path / "run" / "ranks" / f"{part}-full.npz")
+        for part in ("validation", "test")
+    }
+    assert tables["validation"].item.tolist() == [3, 0, 4]
+    assert tables["validation"].item_count.tolist() == [1, 2, 0]
+    assert tables["test"].item.tolist() == [4, 5, 5]
+    assert tables["test"].item_count.tolist() == [0, 0, 0]
 
 
 def test_the_test_split_is_evaluated_once_and_after_training(
@@ -365,9 +383,9 @@ def test_two_runs_of_one_corpus_can_be_compared(corpus: Corpus, tmp_path: Path) 
     first, second = (
         RankTable.load(tmp_path / name / "ranks" / "test-uniform-2.npz") for name in "ab"
     )
-    mean, error = paired_difference(first, second, "mrr")
-    assert isfinite(mean)
-    assert error >= 0.0
+    comparison = compare([first], [second], "mrr")
+    assert isfinite(comparison.difference)
+    assert comparison.low <= comparison.difference <= comparison.high
 
 
 def test_a_folder_that_is_no_run_is_not_loaded(tmp_path: Path) -> None:

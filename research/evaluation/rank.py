@@ -37,7 +37,7 @@ ACCELERATOR_CHUNK = 1 << 27
 CPU_TOKENS = 1 << 15
 ACCELERATOR_TOKENS = 1 << 21
 _COLUMNS = {"user": "int32", "item": "int32", "rank": "float64"}
-_COLUMNS |= {"ties": "int32", "history_length": "int32"}
+_COLUMNS |= {"ties": "int32", "history_length": "int32", "item_count": "int32"}
 # What numpy and zipfile raise for a file that is damaged or something else.
 _UNREADABLE: tuple[type[Exception], ...] = (
     *(ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError),
@@ -81,6 +81,8 @@ class RankTable:
     """[Q] other candidates with the very score of the held-out item."""
     history_length: NDArray[np.int32]
     """[Q] items in the history that was given."""
+    item_count: NDArray[np.int32]
+    """[Q] training interactions of the held-out item; 0: a cold item."""
     protocol: Mapping[str, object]
     """What was asked: fingerprint, split, candidates, seen policy, tie policy."""
 
@@ -97,6 +99,7 @@ class RankTable:
                 rank=self.rank,
                 ties=self.ties,
                 history_length=self.history_length,
+                item_count=self.item_count,
                 protocol=np.array(json.dumps(dict(self.protocol), sort_keys=True)),
             )
 
@@ -106,6 +109,12 @@ class RankTable:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 protocol = json.loads(str(stored["protocol"]))
+                if set(_COLUMNS) - set(stored.files) == {"item_count"}:
+                    raise InputError(
+                        f"{path} was written by an earlier version and does not say how often its "
+                        "items were trained on (item_count); `evaluate` cannot add it: remove the "
+                        "run's folder and do the run again"
+                    )
                 columns = {name: stored[name] for name in _COLUMNS}
         except FileNotFoundError as error:
             raise InputError(f"{path} does not exist") from error
@@ -128,13 +137,14 @@ def rank_tables(
     *,
     seen: SeenPolicy,
     protocol: Mapping[str, object],
+    counts_V: Tensor,
 ) -> dict[str, RankTable]:
     """Rank every held-out item under each candidate set, from one pass of scores.
 
     `seen` says what becomes of items of the whole given history (T48): "excluded", they score minus
     infinity and a held-out item among them is a miss; "kept", they compete; "zero", they score 0,
-    a held-out item among them too, as S3-Rec's code has it (T47). A score that is not finite is an
-    error.
+    a held-out item among them too, as S3-Rec's code has it (T47). `counts_V` are the training
+    interactions of every item. A score that is not finite is an error.
     """
     if len(held_out) == 0:
         raise InputError(f"corpus {corpus.name}: the split holds nothing out to rank")
@@ -167,6 +177,7 @@ def rank_tables(
         if scores_SV.device.type != "cpu":
             chunk, tokens = ACCELERATOR_CHUNK, ACCELERATOR_TOKENS
         begin, end = end, chunk_end(ordered, end, chunk // corpus.num_items, tokens)
+    item_count = counts_V.cpu().numpy()[items].astype(np.int32)
     shared = {**protocol, "seen": seen, "ties": "mean"}
     special = {"special_candidates": further} if further else {}
     return {
@@ -176,6 +187,7 @@ def rank_tables(
             rank=columns[each.name][0],
             ties=columns[each.name][1],
             history_length=lengths.astype(np.int32),
+            item_count=item_count,
             protocol={**shared, **each.protocol, **(special if each.name == "full" else {})},
         )
         for each in candidates

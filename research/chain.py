@@ -1,0 +1,120 @@
+"""A run's stages one after another: hand over, take over or train, and keep account of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from research.evaluation.rank import Ranker
+from research.sharing import take_stage, taken_from
+from research.tracking import RunFolder
+from research.training.carry import Carried, carry
+from research.training.loop import train
+from research.workbench import StageParts, Workbench, validation_of
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A ranker, and what the summary says of how it came to be."""
+
+    ranker: Ranker
+    record: dict[str, object]
+    """best validation values, what was carried and what was shared, by stage; cost; attributes."""
+
+
+def train_stages(
+    bench: Workbench,
+    stages: Sequence[StageParts],
+    begun: Sequence[Carried],
+    marks: Mapping[str, str],
+    *,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    donors: Sequence[Path],
+    quiet: bool,
+) -> Trained:
+    """Train every stage, each from the weights of those before.
+
+    `begun` is what each stage has of the run that this one starts from, if it does; a stage whose
+    mark a run of `donors` has finished is taken over from there.
+    """
+    best: dict[str, object] = {}
+    moves: dict[str, object] = {}
+    shared: dict[str, str] = {}
+    seconds, shared_seconds, items = 0.0, 0.0, 0
+    record: dict[str, object] = {}
+    if any(stage.pretrainer.uses_attributes for stage in stages):
+        record["attributes"] = bench.catalogue.coverage
+        say(coverage_line(bench.catalogue.coverage), quiet)
+    for place, stage in enumerate(stages):
+        name = stage.config.name
+        carried = hand_over(stages[:place], stage, begun[place] if begun else None)
+        if carried is not None:
+            moves[name] = carried.record
+            say(f"{name}: {carried.line}", quiet)
+        if accelerator.is_main_process:
+            take_stage(folder, name, marks[name], donors)
+        accelerator.wait_for_everyone()
+        state = train(
+            stage.pretrainer,
+            stage.loader,
+            stage.config,
+            accelerator=accelerator,
+            folder=folder,
+            seed=bench.config.seed,
+            validate=validation_of(bench, stage),
+            quiet=quiet,
+        )
+        seconds, items = seconds + state.seconds, items + state.items
+        origin = taken_from(folder, name)
+        if origin is not None:
+            shared[name] = origin
+            shared_seconds += state.seconds
+            say(f"{name}: taken from {origin}", quiet)
+        best[name] = {
+            "epoch": state.best_epoch,
+            "value": state.best_value,
+            "epochs": state.epoch,
+            "steps": state.step,
+        }
+    last = stages[-1]
+    assert last.ranker is not None, "stage_parts has checked it"
+    parameters = sum(each.numel() for each in last.pretrainer.parameters())
+    cost = {
+        "parameters": parameters,
+        "seconds": seconds,
+        "shared_seconds": shared_seconds,
+        "items": items,
+    }
+    record |= {"best": best, "carried": moves, "shared": shared, "cost": cost}
+    return Trained(last.ranker, record)
+
+
+def hand_over(
+    before: Sequence[StageParts], stage: StageParts, begun: Carried | None
+) -> Carried | None:
+    """Fill a stage from the stages before it, the nearest last; None: there is nothing to carry."""
+    account = begun
+    for each in before:
+        weights = dict(each.pretrainer.named_parameters())
+        moved = carry(weights, stage.pretrainer, source=f"stage {each.config.name}")
+        account = moved if account is None else moved.over(account)
+    return account
+
+
+def coverage_line(coverage: Mapping[str, int]) -> str:
+    """What a corpus's attributes cover, for the terminal."""
+    items, without = coverage["items"], coverage["items_without"]
+    return (
+        f"attributes: {coverage['attributes']:,}, of which {coverage['never_seen']:,} stand on no "
+        f"training item; {without:,} of {items:,} items ({without / items:.1%}) have none"
+    )
+
+
+def say(text: str, quiet: bool) -> None:
+    """A line for a person."""
+    if not quiet:
+        print(text, flush=True)

@@ -1,0 +1,75 @@
+"""The protocol guard: which figures may stand in one table.
+
+A rank table carries its protocol: corpus and fingerprint, filters, split and part, candidates, the
+policies for seen items and ties, and how much of the history rankers are given. Figures of two
+protocols are figures of two questions (T50-T54): reports and `statistics.py` refuse to mix them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.errors import InputError
+from research.evaluation.rank import RankTable
+
+
+def differing(protocols: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, list[str]]]:
+    """{field: {value as text: [names]}} of the fields that are not equal over all protocols.
+
+    `protocols` maps names, of cells or runs, to what they were asked. Fields come in alphabetic
+    order, values and names as given; a field that is not there counts as None.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for field in sorted({field for protocol in protocols.values() for field in protocol}):
+        values: dict[str, list[str]] = {}
+        for name, protocol in protocols.items():
+            values.setdefault(_text(protocol.get(field)), []).append(name)
+        if len(values) > 1:
+            found[field] = values
+    return found
+
+
+def check_comparable(table_a: RankTable, table_b: RankTable) -> None:
+    """`InputError` unless the protocols, the users and their held-out items are the same.
+
+    The order of the rows does not matter; a question that a table asks twice is refused as well.
+    """
+    fields = differing({"first": table_a.protocol, "second": table_b.protocol})
+    if fields:
+        told = "; ".join(f"{field} is {' and '.join(values)}" for field, values in fields.items())
+        raise InputError(
+            f"the rank tables differ in protocol: {told}; compare runs that were evaluated alike"
+        )
+    questions_a, questions_b = _questions(table_a), _questions(table_b)
+    if np.array_equal(questions_a, questions_b):
+        return
+    only_a = np.setdiff1d(table_a.user, table_b.user)
+    only_b = np.setdiff1d(table_b.user, table_a.user)
+    if len(only_a) or len(only_b):
+        raise InputError(
+            f"the rank tables differ in users: {len(only_a)} stand only in the first and "
+            f"{len(only_b)} only in the second (dense id {np.r_[only_a, only_b][0]}, for example)"
+        )
+    raise InputError("the rank tables differ in the held-out items of some users")
+
+
+def _text(value: object) -> str:
+    """The same for equal values, whether they come from memory or from a file."""
+    return repr(json.loads(json.dumps(value, sort_keys=True)))
+
+
+def _questions(table: RankTable) -> NDArray[np.int64]:
+    """[Q] user * 2^32 + item, ascending; `InputError` when one stands there twice."""
+    asked = np.sort((table.user.astype(np.int64) << 32) + table.item)
+    repeated = asked[1:][asked[1:] == asked[:-1]]
+    if len(repeated):
+        user, item = divmod(int(repeated[0]), 1 << 32)
+        raise InputError(
+            f"a rank table asks {len(repeated)} questions more than once (dense ids: item {item} "
+            f"of user {user}, for example), and a user counts once; evaluate the run again"
+        )
+    return asked

@@ -1,0 +1,69 @@
+"""A stage that several runs of a study have in common is trained once and taken over by the others.
+
+What decides a stage's weights (corpus, split, encoder, seed, the stage and those before it) is its
+mark. A run that takes a stage over has a copy of its checkpoints and log lines, so that every run
+folder is complete, and says in shared.json whose they are.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from research.tracking import RunFolder, read_json, write_json
+from research.training import checkpoint
+
+SHARED = "shared.json"
+
+
+def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) -> None:
+    """Fill a stage that is not begun from the first of `donors` that has finished the same one."""
+    stage = folder.stage(name)
+    if not folder.writes or checkpoint.find(stage / "last") is not None:
+        return
+    for donor in donors:
+        if donor == folder.path or not _has_finished(donor, name, mark):
+            continue
+        origin = donor
+        if (donor / "stages" / name / SHARED).is_file():
+            origin = donor / str(read_json(donor / "stages" / name / SHARED)["run"])
+        # The lines come first: a stage without its folder is begun anew, which drops them.
+        folder.rewind(name, -1)
+        folder.append(
+            [line for line in RunFolder(donor, writes=False).metrics() if line["stage"] == name]
+        )
+        temporary = stage.with_name(f".{name}-{secrets.token_hex(4)}")
+        hidden = shutil.ignore_patterns(".*", SHARED)
+        shutil.copytree(
+            donor / "stages" / name, temporary, ignore=hidden, copy_function=_link_or_copy
+        )
+        write_json(temporary / SHARED, {"run": os.path.relpath(origin, folder.path)})
+        shutil.rmtree(stage, ignore_errors=True)
+        temporary.rename(stage)
+        return
+
+
+def taken_from(folder: RunFolder, name: str) -> str | None:
+    """The run, relative to this one's folder, whose stage this is; None: this run's own."""
+    path = folder.stage(name) / SHARED
+    return str(read_json(path)["run"]) if path.is_file() else None
+
+
+def _has_finished(run: Path, name: str, mark: str) -> bool:
+    stored = RunFolder(run, writes=False).read("config.json")
+    if stored is None or cast(dict[str, str], stored.get("stages", {})).get(name) != mark:
+        return False
+    found = checkpoint.find(run / "stages" / name / "last")
+    return found is not None and read_json(found / "state.json").get("finished") is True
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Checkpoints are replaced and never changed, so two names for one file are safe."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
