@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from research.errors import InputError
+from research.wandb_options import add_wandb_options, spelled
 
 Verb = Callable[[Sequence[str]], int]
 STOPPED = 75
@@ -42,19 +46,31 @@ def run_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--cell", help="name of the run's folder (default: from the experiment)")
     parser.add_argument("--study", default="single", help="folder above it")
     parser.add_argument("--out", metavar="RUN", help="the run's folder, instead of all that")
-    known, rest = parse_first(parser, arguments)
+    known, rest = parse_first(parser, spelled(arguments))
     from research.commands import run
 
     return run(known, rest)
 
 
 def study_verb(arguments: Sequence[str]) -> int:
-    """study STUDY [--cells C ...] [--seeds N]: cells one after another, then one table"""
+    """study STUDY [--cells C ...] [--seeds N] [--workers N]: what is missing, and the tables"""
     parser = run_parser("study", "STUDY", "a module or function that gives a Study")
     parser.add_argument("--seeds", type=int, help="use seeds 0..N-1 instead of the study's")
     parser.add_argument("--cells", nargs="+", metavar="CELL", help="only these cells")
-    parser.add_argument("--corpora", nargs="+", metavar="CORPUS", help="instead of the study's")
-    known = parser.parse_args(list(arguments))
+    parser.add_argument(
+        "--corpora", "--datasets", nargs="+", metavar="CORPUS", help="instead of the study's"
+    )
+    parser.add_argument(
+        "--budget", metavar="OF=AMOUNT", help="steps=N, tokens=N or seconds=N for every run"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes at a time, one a GPU where there are some"
+    )
+    parser.add_argument("--retry", action="store_true", help="do failed runs again")
+    parser.add_argument("--plan", action="store_true", help="say what would be done, and cost")
+    parser.add_argument("--no-probe", action="store_true", help="do not try what runs will take")
+    known = parser.parse_args(spelled(arguments))
+    known.command = shlex.join(["python", "-m", "research", "study", *arguments])
     from research.commands import study
 
     return study(known)
@@ -157,6 +173,37 @@ def show_verb(arguments: Sequence[str]) -> int:
     return show(known.folder)
 
 
+def report_verb(arguments: Sequence[str]) -> int:
+    """report STUDY [--out FOLDER] [--wandb]: what a study found; a page, CSV and LaTeX of it"""
+    parser = argparse.ArgumentParser(prog="sixfold report", allow_abbrev=False)
+    parser.add_argument("study", metavar="STUDY", help="a study's folder, or its name")
+    parser.add_argument("--runs", default="runs", help="folder of all runs")
+    parser.add_argument("--out", metavar="FOLDER", help="where to write (default: the study's)")
+    add_wandb_options(parser)
+    known = parser.parse_args(spelled(arguments))
+    from research.reporting import report
+
+    return report(known)
+
+
+def sync_verb(arguments: Sequence[str]) -> int:
+    """sync RUN_OR_FOLDER ...: upload to W&B what it lacks of runs, unfinished ones too"""
+    parser = argparse.ArgumentParser(
+        prog="sixfold sync",
+        description="Upload run folders, whether they were mirrored before or not. W&B is asked "
+        "how far it is, so nothing is uploaded twice. Needs a key (`wandb login`).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", metavar="RUN_OR_FOLDER", nargs="+", help="runs, or above runs")
+    parser.add_argument("--wandb-project", metavar="NAME", help="instead of the one of the mirror")
+    parser.add_argument("--wandb-entity", metavar="NAME", help="instead of the one of the mirror")
+    known = parser.parse_args(list(arguments))
+    from research.sync import SYNCING, sync
+
+    tracking = replace(SYNCING, project=known.wandb_project, entity=known.wandb_entity)
+    return sync([Path(folder) for folder in known.folders], tracking)
+
+
 VERBS: dict[str, Verb] = {
     "prepare": prepare_verb,
     "run": run_verb,
@@ -166,6 +213,8 @@ VERBS: dict[str, Verb] = {
     "import": import_verb,
     "export": export_verb,
     "show": show_verb,
+    "report": report_verb,
+    "sync": sync_verb,
 }
 
 
@@ -185,6 +234,7 @@ def run_parser(verb: str, metavar: str, meaning: str) -> argparse.ArgumentParser
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument("--expect-world", type=int, help="fail unless so many processes run")
     parser.add_argument("--quiet", action="store_true", help="print results and errors only")
+    add_wandb_options(parser)
     return parser
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from rich.table import Table
 
+from research.budget import budget_of
 from research.config import hash_of, near, override
 from research.data.corpus import Corpus
 from research.data.prepare import PrepareConfig
@@ -25,10 +22,14 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, make_accelerator
+from research.job import FAILED
 from research.packed import Packed
+from research.reporting import print_report
 from research.run import RunConfig, open_corpus
 from research.show import plain_console, show, wide_console
-from research.study import Study, print_tables, run_folder, run_study
+from research.study import Study, StudyOptions, run_folder, run_study
+from research.target import found
+from research.wandb_options import mirror_finished, tracking_of
 
 
 def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:
@@ -51,33 +52,57 @@ def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
             cell += f"-{hash_of(changed)[:6]}"
         corpus = open_corpus(given.corpus, known.data_root)
         folder = run_folder(Path(known.runs), known.study, corpus, cell, given.seed)
-    options = RunOptions(data_root=known.data_root, quiet=known.quiet)
+    tracking = tracking_of(known, main=accelerator.is_main_process)
+    options = RunOptions(data_root=known.data_root, quiet=known.quiet, tracking=tracking)
     execute(given, folder, options=options, accelerator=accelerator)
+    if tracking is not None:
+        mirror_finished(folder, tracking, quiet=known.quiet)
     return show(str(folder)) if accelerator.is_main_process else 0
 
 
 def study(known: argparse.Namespace) -> int:
-    """A study and its tables."""
+    """A study and its tables; 1 when a run of it failed."""
     chosen = found(known.target, Study)
     if known.seeds is not None:
         if known.seeds < 1:
             raise InputError(f"--seeds is {known.seeds}; it must be at least 1")
         chosen = replace(chosen, seeds=tuple(range(known.seeds)))
-    if known.cells:
-        unknown = [name for name in known.cells if name not in chosen.cells]
-        if unknown:
-            raise InputError(f"no cell {unknown[0]!r}{near(unknown[0], set(chosen.cells))}")
-        cells = {name: chosen.cells[name] for name in known.cells}
-        base = chosen.base if chosen.base in cells else known.cells[0]
-        chosen = replace(chosen, cells=cells, base=base)
+    unknown = [name for name in known.cells or () if name not in chosen.cells]
+    if unknown:
+        raise InputError(f"no cell {unknown[0]!r}{near(unknown[0], set(chosen.cells))}")
     if known.corpora:
         chosen = replace(chosen, corpora=tuple(known.corpora))
+    if known.budget is not None:
+        shares = {} if chosen.budget is None else chosen.budget.shares
+        chosen = replace(chosen, budget=replace(budget_of(known.budget), shares=shares))
     accelerator = started(known)
-    options = RunOptions(data_root=known.data_root, quiet=known.quiet)
-    results = run_study(chosen, Path(known.runs), options=options, accelerator=accelerator)
-    if accelerator.is_main_process:
-        print_tables(chosen, results)
-    return 0
+    jobs = run_study(
+        chosen,
+        Path(known.runs),
+        options=RunOptions(
+            data_root=known.data_root,
+            quiet=known.quiet,
+            tracking=tracking_of(known, main=accelerator.is_main_process),
+        ),
+        accelerator=accelerator,
+        cells=known.cells,
+        how=StudyOptions(
+            workers=known.workers,
+            threads=known.threads,
+            retry=known.retry,
+            probe=not known.no_probe,
+            plan_only=known.plan,
+            command=known.command,
+        ),
+    )
+    if known.plan or not accelerator.is_main_process:
+        return 0
+    failed = [job for job in jobs if job.state() == "failed"]
+    if len(failed) < len(jobs):
+        print_report(Path(known.runs) / chosen.name)
+    for job in failed:
+        print(f"failed: {job.name}: {job.failure()} ({job.folder}/{FAILED})", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def evaluate(known: argparse.Namespace) -> int:
@@ -176,77 +201,6 @@ def titled(corpus: Corpus, item: int) -> str:
     """An item's title, or its raw id."""
     title = "" if corpus.item_titles is None else corpus.item_titles[item]
     return title or corpus.item_names[item]
-
-
-Wanted = TypeVar("Wanted")
-
-
-def found(target: str, kind: type[Wanted]) -> Wanted:
-    """What a dotted path or `module:name` names, called if it is a function."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    module_name, colon, attribute = target.partition(":")
-    module = None
-    if not colon:
-        module = imported(target)
-        attribute = kind.__name__.lower() if module else ""
-        if module is None:
-            module_name, _, attribute = target.rpartition(".")
-    module = module or imported(module_name)
-    if module is None:
-        raise InputError(
-            f"{target}: there is no module {module_name or target!r}; write "
-            "package.module.function or module:function"
-        )
-    value = vars(module).get(attribute)
-    if value is None:
-        names = {name for name, each in vars(module).items() if makes(each, kind)}
-        said = f"{target} is a module" if module.__name__ == target else ""
-        said = said or f"{module.__name__} has no {attribute!r}"
-        hint = near(attribute, names) if names else f"; nothing in it gives a {kind.__name__}"
-        raise InputError(said + hint)
-    if (needed := arguments_of(value)) and not isinstance(value, kind):
-        raise InputError(
-            f"{target} needs arguments ({', '.join(needed)}); name a function that needs none"
-        )
-    made = value() if callable(value) and not isinstance(value, kind) else value
-    if not isinstance(made, kind):
-        raise InputError(f"{target} gives a {type(made).__name__}, not a {kind.__name__}")
-    return made
-
-
-def makes(value: object, kind: type) -> bool:
-    """Whether a module's entry is of a kind or a function annotated to return it."""
-    hints = getattr(value, "__annotations__", {})
-    returns = hints.get("return") in (kind, kind.__name__) and not arguments_of(value)
-    return isinstance(value, kind) or returns
-
-
-def arguments_of(value: object) -> list[str]:
-    """Names of the arguments without which a function cannot be called."""
-    if not callable(value):
-        return []
-    try:
-        parameters = inspect.signature(value).parameters.values()
-    except ValueError:
-        # Some built-in types tell no signature.
-        return []
-    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [
-        each.name for each in parameters if each.default is each.empty and each.kind not in free
-    ]
-
-
-def imported(name: str) -> ModuleType | None:
-    """A module, or None when no such module exists; errors inside it are its own."""
-    if not all(part.isidentifier() for part in name.split(".")):
-        return None
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            return None
-        raise
 
 
 def use_threads(known: argparse.Namespace) -> None:

@@ -77,11 +77,7 @@ def _read(value: Any, packages: Sequence[str], path: str) -> Any:
         if name not in names:
             raise InputError(f"{path}: {kind.__name__} has no field {name!r}{near(name, names)}")
         fields[name] = _read(part, packages, f"{path}.{name}")
-        if isinstance(fields[name], int) and fits(float(0), hints[name]):
-            if not isinstance(fields[name], bool) and not fits(fields[name], hints[name]):
-                fields[name] = float(fields[name]) if abs(fields[name]) < _EXACT else math.inf
-        if not fits(fields[name], hints[name]):
-            raise InputError(f"{path}.{name} is {part!r}; allowed: {hints[name]}")
+        fields[name] = _fitting(fields[name], hints[name], f"{path}.{name}", part)
     try:
         return kind(**fields)
     except InputError as error:
@@ -134,6 +130,65 @@ def near(name: str, names: Sequence[str] | set[str]) -> str:
     if found:
         return f"; did you mean {' or '.join(found)}?"
     return f"; allowed: {', '.join(sorted(names))}" if len(names) <= 30 else ""
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The config with fields replaced by dotted name: `{"encoder.layers": 3, "stages.0.steps": 9}`.
+
+    All are replaced at once, so values that fit only together need no order. A value may be a whole
+    config, None where that may stand, or that of a new key of a mapping. `InputError` for a name
+    that does not exist, a value of the wrong type, and what the configs themselves refuse.
+    """
+    for name in changes:
+        inside = [each for each in changes if each.startswith(f"{name}.")]
+        if inside:
+            raise InputError(f"{name} and {inside[0]}, a part of it, are both changed; give one")
+    paths = {tuple(name.split(".")): value for name, value in changes.items()}
+    changed_config: Config = _changed(config, paths, type(config), "")
+    return changed_config
+
+
+def _changed(value: Any, changes: Mapping[tuple[str, ...], Any], hint: Any, path: str) -> Any:
+    """`changes` by what is left of their paths, inside the value at `path`, annotated `hint`."""
+    if () in changes:
+        return _fitting(changes[()], hint, path, changes[()])
+    hints = _hints_of_parts(value, hint)
+    parts: dict[str, dict[tuple[str, ...], Any]] = {}
+    for (name, *rest), new in changes.items():
+        parts.setdefault(name, {})[tuple(rest)] = new
+    made = {}
+    for name, inner in parts.items():
+        added = isinstance(value, Mapping) and () in inner and name
+        if name not in hints and not added:
+            owner = f"{path} ({type(value).__name__})" if path else type(value).__name__
+            some = near(name, set(hints)) if hints else f"; it is {value!r} and has no parts"
+            raise InputError(f"{owner} has no {name!r}{some}")
+        part_hint = hints[name] if name in hints else get_args(hint)[1]
+        where = f"{path}.{name}" if path else name
+        made[name] = _changed(_part(value, [name]), inner, part_hint, where)
+    return _with_parts(value, made) if made else value
+
+
+def _hints_of_parts(value: Any, hint: Any) -> dict[str, Any]:
+    """The annotations of a config's fields, of a mapping's entries or a tuple's; {}: no parts."""
+    if dataclasses.is_dataclass(value):
+        return get_type_hints(type(value))
+    if isinstance(value, Mapping):
+        return dict.fromkeys(value, get_args(hint)[1])
+    if isinstance(value, tuple):
+        return dict.fromkeys(map(str, range(len(value))), get_args(hint)[0])
+    return {}
+
+
+def _fitting(value: Any, hint: Any, path: str, given: Any) -> Any:
+    """A value, a whole number made a float where one is wanted; `InputError` for a wrong type."""
+    fitting = value
+    if isinstance(value, int) and not isinstance(value, bool) and not fits(value, hint):
+        if fits(float(0), hint):
+            fitting = float(value) if abs(value) < _EXACT else math.inf
+    if not fits(fitting, hint):
+        raise InputError(f"{path} is {given!r}; allowed: {hint}")
+    return fitting
 
 
 def override(config: Config, arguments: Sequence[str], *, program: str = "run") -> Config:
@@ -198,12 +253,17 @@ def _replaced(value: Any, path: Sequence[str], new: Any) -> Any:
     if not path:
         return new
     inner = _replaced(_part(value, path[:1]), path[1:], new)
+    return _with_parts(value, {path[0]: inner})
+
+
+def _with_parts(value: Any, parts: Mapping[str, Any]) -> Any:
+    """A copy of a config, mapping or tuple with some of its parts replaced, all at once."""
     if isinstance(value, Mapping):
-        return {**value, path[0]: inner}
+        return {**value, **parts}
     if isinstance(value, tuple):
-        place = int(path[0])
-        return (*value[:place], inner, *value[place + 1 :])
-    return dataclasses.replace(value, **{path[0]: inner})
+        placed = {int(name): part for name, part in parts.items()}
+        return tuple(placed.get(place, part) for place, part in enumerate(value))
+    return dataclasses.replace(value, **parts)
 
 
 def _with_abstract_parts(

@@ -1,30 +1,31 @@
-"""A study: named cells of runs, seeds and data sets, run one after another, then one table.
+"""A study: named cells of runs, seeds and data sets, and what to compare.
 
-Finished runs are recognised and not repeated; an interrupted one continues.
+`run_study` does what is missing: finished runs are recognised and not repeated, an interrupted one
+continues, a failed one is recorded and does not stop the rest. The answer is read from the run
+folders by `research/report/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
-import numpy as np
 from accelerate import Accelerator
-from rich import box
-from rich.table import Table
 
+from research.budget import Budget
+from research.cells import difference_of
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.evaluation.compare import paired_difference
 from research.evaluation.metrics import parse
-from research.evaluation.rank import RankTable
-from research.execute import RunOptions, execute
-from research.run import RunConfig, open_corpus
-from research.show import wide_console
+from research.execute import RunOptions, started_from
+from research.job import Job, State
+from research.plan import say_plan, seconds_of
+from research.run import RunConfig, identity, open_corpus, stage_marks
+from research.tracking import RunFolder, read_json, write_json
+from research.workers import Progress, in_processes, in_turn
 
-Summary = Mapping[str, object]
+RECORD = "study.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Study:
     name: str
     """Names the study's folder."""
     question: str
-    """What the table answers."""
+    """What the tables answer."""
     cells: Mapping[str, RunConfig]
     """Named runs; their seed and corpus are set by the study."""
     base: str
@@ -44,7 +45,11 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     """Seeds of every cell that trains."""
     metrics: tuple[str, ...] = ("hr@10", "ndcg@10", "mrr")
-    """Columns of the table; the second is compared."""
+    """Columns of the table."""
+    compared: str | None = None
+    """The metric that decides; None: the second of `metrics`, or the only one."""
+    budget: Budget | None = None
+    """What every run spends; None: as much as its config says."""
 
     def __post_init__(self) -> None:
         if self.base not in self.cells:
@@ -55,60 +60,142 @@ class Study:
             raise InputError(
                 f"study {self.name}: corpora, seeds and metrics need at least one entry each"
             )
-        for name in self.metrics:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"study {self.name}: seeds are {self.seeds}; each may stand once")
+        for name in (*self.metrics, self.decides):
             parse(name)
+        if self.decides not in self.metrics:
+            raise InputError(
+                f"study {self.name}: compared is {self.compared!r}; metrics: "
+                f"{', '.join(self.metrics)}"
+            )
+
+    @property
+    def decides(self) -> str:
+        """The metric by which cells are compared."""
+        return self.compared or self.metrics[min(1, len(self.metrics) - 1)]
+
+    def run(self, cell: str, corpus: str, seed: int) -> RunConfig:
+        """A cell's run on a corpus with a seed, under the study's budget, metrics and ranking."""
+        config = self.cells[cell]
+        evaluation = config.evaluation
+        config = replace(
+            config,
+            corpus=corpus,
+            seed=seed,
+            evaluation=replace(
+                evaluation,
+                metrics=tuple(dict.fromkeys((*evaluation.metrics, *self.metrics))),
+                candidates=tuple(dict.fromkeys((*evaluation.candidates, "full"))),
+            ),
+        )
+        return config if self.budget is None else self.budget.applied(config)
 
 
-@dataclass(frozen=True, eq=False)
-class Finished:
-    """A run of a study that has ended."""
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What does not change a study's answer."""
 
-    cell: str
-    seed: int
-    folder: Path
-    summary: Summary
-
-    def test(self, metric: str) -> float:
-        """A test metric under full ranking."""
-        test = cast(Mapping[str, Mapping[str, float]], self.summary["test"])
-        return test["full"][metric]
-
-    def cost(self, name: str) -> float:
-        """Seconds, items or parameters."""
-        return float(cast(Mapping[str, float], self.summary["cost"]).get(name, 0.0))
-
-    def ranks(self) -> RankTable:
-        """The test's rank table."""
-        return RankTable.load(self.folder / "ranks" / "test-full.npz")
+    workers: int = 1
+    """Processes that work at a time; 1: this one, which may be one of a launcher's."""
+    threads: int | None = None
+    """CPU threads of each process; None: as many as it gets."""
+    retry: bool = False
+    """Do failed runs again."""
+    probe: bool = True
+    """Try what runs will take before they begin."""
+    plan_only: bool = False
+    """Say what would be done, and do nothing."""
+    command: str = ""
+    """The command line, for the record."""
 
 
 def run_study(
-    study: Study, out: Path, *, options: RunOptions, accelerator: Accelerator
-) -> dict[str, list[Finished]]:
-    """Run what is missing; per corpus, the finished runs in the order of cells and seeds."""
-    results: dict[str, list[Finished]] = {}
+    study: Study,
+    out: Path,
+    *,
+    options: RunOptions,
+    accelerator: Accelerator,
+    cells: Collection[str] | None = None,
+    how: StudyOptions = StudyOptions(),
+) -> list[Job]:
+    """Do what is missing of `cells` (None: of all); every job of the plan, whatever came of it."""
+    if how.workers < 1:
+        raise InputError(f"--workers is {how.workers}; it must be at least 1")
+    jobs = plan(study, out, options.data_root, study.cells if cells is None else cells)
+    states = {job: job.state() for job in jobs}
+    missing = [job for job in jobs if is_missing(states[job], how.retry)]
+    main = accelerator.is_main_process
+    if main and not how.plan_only:
+        write_record(study, out, jobs, how.command)
+    accelerator.wait_for_everyone()
+    if not missing and not how.plan_only:
+        return jobs
+    quiet = options.quiet or not main
+    seconds: Sequence[float] | None = None
+    if how.probe:
+        seconds = seconds_of(missing, jobs, states, options.data_root, accelerator, quiet)
+    if not quiet or how.plan_only:
+        say_plan(study.question, study.budget, jobs, states, missing, seconds, how.workers)
+    if how.plan_only:
+        return jobs
+    progress = Progress(missing, seconds or [0.0] * len(missing), how.workers, quiet)
+    if how.workers > 1:
+        in_processes(missing, progress, options, how.workers, how.threads)
+    else:
+        in_turn(missing, progress, options, accelerator)
+    return jobs
+
+
+def is_missing(state: State, retry: bool) -> bool:
+    """Whether a run is to be done."""
+    return state in ("new", "begun") or (retry and state == "failed")
+
+
+def plan(study: Study, out: Path, data_root: str, cells: Collection[str]) -> list[Job]:
+    """Every run of a study: per corpus, seeds of cells in order; `InputError` for a wrong one."""
+    jobs = []
     for corpus_name in study.corpora:
-        corpus = open_corpus(corpus_name, options.data_root)
-        for cell, config in study.cells.items():
+        corpus = open_corpus(corpus_name, data_root)
+        for cell in (name for name in study.cells if name in cells):
             # Counting rankers draw nothing, so one seed says all.
-            for seed in study.seeds if config.stages else study.seeds[:1]:
-                evaluation = config.evaluation
-                config_of_seed = replace(
-                    config,
-                    corpus=corpus_name,
-                    seed=seed,
-                    evaluation=replace(
-                        evaluation,
-                        metrics=tuple(dict.fromkeys((*evaluation.metrics, *study.metrics))),
-                        candidates=tuple(dict.fromkeys((*evaluation.candidates, "full"))),
-                    ),
-                )
+            for seed in study.seeds if study.cells[cell].stages else study.seeds[:1]:
                 folder = run_folder(out, study.name, corpus, cell, seed)
-                if accelerator.is_main_process and not options.quiet:
-                    print(f"— {corpus.name} / {cell} / seed {seed}", flush=True)
-                summary = execute(config_of_seed, folder, options=options, accelerator=accelerator)
-                results.setdefault(corpus.name, []).append(Finished(cell, seed, folder, summary))
-    return results
+                jobs.append(job_of(study.run(cell, corpus_name, seed), corpus, cell, folder))
+    by_first: dict[str, list[Job]] = {}
+    for job in jobs:
+        for mark in job.stage_marks[:1]:
+            by_first.setdefault(mark, []).append(job)
+    return [
+        replace(
+            job,
+            donors=tuple(
+                each.folder
+                for mark in job.stage_marks[:1]
+                for each in by_first[mark]
+                if each is not job
+            ),
+        )
+        for job in jobs
+    ]
+
+
+def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path) -> Job:
+    """A run of a cell, with what recognises it."""
+    try:
+        _, start = started_from(config, RunFolder(folder, writes=False))
+    except InputError as error:
+        raise InputError(f"cell {cell}: {error}") from error
+    content = start.get("sha256")
+    return Job(
+        corpus=corpus.name,
+        cell=cell,
+        seed=config.seed,
+        config=config,
+        folder=folder,
+        mark=identity(config, corpus, content),
+        stage_marks=tuple(stage_marks(config, corpus, content).values()),
+    )
 
 
 def run_folder(out: Path, study: str, corpus: Corpus, cell: str, seed: int) -> Path:
@@ -122,46 +209,31 @@ def run_folder(out: Path, study: str, corpus: Corpus, cell: str, seed: int) -> P
     return out / study / corpus.name / cell / str(seed)
 
 
-def print_tables(study: Study, results: Mapping[str, Sequence[Finished]]) -> None:
-    """One table a corpus: means over seeds, and the paired difference to the base cell."""
-    console = wide_console()
-    compared = study.metrics[min(1, len(study.metrics) - 1)]
-    for corpus, runs in results.items():
-        seen = cast(Mapping[str, str], runs[0].summary["protocol"])["seen"]
-        # Four cells and three metrics fit into a terminal of 80 columns.
-        table = Table(
-            title=f"{study.question}\n{corpus}, test, full ranking, seen items {seen}",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
-            show_edge=False,
-        )
-        table.add_column("cell", no_wrap=True)
-        versus = f"{compared.upper()} vs\n{study.base}\n(2 s.e.)"
-        for name in (*map(str.upper, study.metrics), versus, "time\n(s)", "parameters", "seeds"):
-            table.add_column(name, justify="right", no_wrap=True)
-        base = [run for run in runs if run.cell == study.base]
-        for cell in study.cells:
-            own = [run for run in runs if run.cell == cell]
-            table.add_row(
-                cell,
-                *(f"{np.mean([run.test(name) for run in own]):.4f}" for name in study.metrics),
-                "" if cell == study.base else difference(own, base, compared),
-                f"{np.mean([run.cost('seconds') for run in own]):.1f}",
-                f"{int(own[0].cost('parameters')):,}",
-                str(len(own)),
-            )
-        console.print(table)
-        first = runs[0].folder.parent.parent
-        console.print(f"run folders: {first}/CELL/SEED")
+def write_record(study: Study, out: Path, jobs: Sequence[Job], command: str) -> None:
+    """Write study.json, from which a report knows the question; earlier corpora and seeds stay."""
+    path = out / study.name / RECORD
+    before = read_json(path) if path.is_file() else {}
 
+    def joined(name: str, ours: Sequence[str | int]) -> list[object]:
+        earlier = before.get(name, [])
+        return list(dict.fromkeys([*(earlier if isinstance(earlier, list) else []), *ours]))
 
-def difference(own: Sequence[Finished], base: Sequence[Finished], metric: str) -> str:
-    """The mean over seeds of paired differences over users, with two standard errors of one."""
-    pairs = [
-        paired_difference(run.ranks(), base[min(place, len(base) - 1)].ranks(), metric)
-        for place, run in enumerate(own)
-    ]
-    mean = np.mean([pair[0] for pair in pairs])
-    error = np.mean([pair[1] for pair in pairs])
-    return f"{mean:+.4f} ±{2 * error:.4f}"
+    base = study.run(study.base, study.corpora[0], study.seeds[0])
+    record = {
+        "name": study.name,
+        "question": study.question,
+        "base": study.base,
+        "metrics": list(study.metrics),
+        "compared": study.decides,
+        "budget": None if study.budget is None else str(study.budget),
+        "cells": list(study.cells),
+        "changes": {
+            cell: difference_of(base, study.run(cell, study.corpora[0], study.seeds[0]))
+            for cell in study.cells
+        },
+        "seeds": joined("seeds", study.seeds),
+        "corpora": joined("corpora", list(dict.fromkeys(job.corpus for job in jobs))),
+        "command": command or before.get("command", ""),
+    }
+    if record != before:
+        write_json(path, record)

@@ -1,0 +1,99 @@
+"""A job: one run of a study, what is there of it, and doing it so that a failure is recorded."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from accelerate import Accelerator
+
+from research.errors import InputError
+from research.execute import RunOptions, execute
+from research.run import RunConfig
+from research.tracking import RunFolder
+
+State = Literal["finished", "failed", "begun", "new"]
+FAILED = "failed.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One cell on one corpus with one seed."""
+
+    corpus: str
+    """The corpus's name, as its folder has it."""
+    cell: str
+    seed: int
+    config: RunConfig
+    folder: Path
+    """The run's folder."""
+    mark: str
+    """The hash that recognises the run."""
+    stage_marks: tuple[str, ...]
+    """By stage, the hash of all that decides its weights: jobs with equal ones can share it."""
+    donors: tuple[Path, ...] = ()
+    """Folders of the study's other runs with the same first stage."""
+
+    @property
+    def name(self) -> str:
+        """As a person reads it."""
+        return f"{self.corpus} / {self.cell} / seed {self.seed}"
+
+    def state(self) -> State:
+        """What is there of the run; `InputError` when its folder holds another run."""
+        folder = RunFolder(self.folder, writes=False)
+        stored = folder.read("config.json")
+        if stored is not None and stored.get("hash") != self.mark:
+            raise InputError(
+                f"{self.folder} holds another run (hash {stored.get('hash')}, this one is "
+                f"{self.mark}): the cell has changed since; remove that folder, or give the study "
+                "another name or --runs"
+            )
+        if stored is not None:
+            summary = folder.read("summary.json")
+            if summary is not None and summary.get("status") == "finished":
+                return "finished"
+        failed = folder.read(FAILED)
+        if failed is not None and failed.get("hash") == self.mark:
+            return "failed"
+        return "new" if stored is None else "begun"
+
+    def summary(self) -> Mapping[str, object]:
+        """A finished run's summary."""
+        found = RunFolder(self.folder, writes=False).read("summary.json")
+        assert found is not None, "asked of finished runs alone"
+        return found
+
+    def failure(self) -> str:
+        """The first line of a failed run's error."""
+        found = RunFolder(self.folder, writes=False).read(FAILED) or {}
+        return str(found.get("error", "")).partition("\n")[0]
+
+
+def do(job: Job, options: RunOptions, accelerator: Accelerator | None = None) -> bool:
+    """Do a job, or what is left of it; False: it failed, and failed.json says how."""
+    folder = RunFolder(job.folder, writes=accelerator is None or accelerator.is_main_process)
+    options = replace(options, donors=job.donors)
+    try:
+        execute(job.config, job.folder, options=options, accelerator=accelerator)
+    except Exception as error:
+        record_failure(job, folder, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return False
+    if folder.writes:
+        (job.folder / FAILED).unlink(missing_ok=True)
+    return True
+
+
+def record_failure(job: Job, folder: RunFolder, error: str, trace: str) -> None:
+    """Write failed.json; paths below the home folder are written without it."""
+    home = os.path.expanduser("~")
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    record = {"hash": job.mark, "error": error, "traceback": trace, "when": when}
+    if home not in ("", "/"):
+        record |= {name: text.replace(home, "~") for name, text in record.items()}
+    folder.write(FAILED, record)

@@ -1,0 +1,99 @@
+"""What a study is about to do, and what that will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from accelerate import Accelerator
+from rich import box
+from rich.table import Table
+
+from research.budget import Budget
+from research.job import Job, State
+from research.probe import Expected, expected
+from research.show import plain_console
+from research.workers import duration
+
+
+def seconds_of(
+    missing: Sequence[Job],
+    jobs: Sequence[Job],
+    states: Mapping[Job, State],
+    data_root: str,
+    accelerator: Accelerator,
+    quiet: bool,
+) -> list[float]:
+    """Seconds that each missing job will take at most.
+
+    A cell that has finished with another seed took what it took; others are tried for a moment. A
+    stage that an earlier job trains as well costs nothing. A cell that cannot be tried counts as 0:
+    doing it will tell why.
+    """
+    tried: dict[tuple[str, str], Expected] = {}
+    known: dict[tuple[str, str], float] = {}
+    trained: set[str] = set()
+    for job in jobs:
+        if states[job] == "finished":
+            cost = cast(Mapping[str, float], job.summary()["cost"])
+            known[job.corpus, job.cell] = cost["seconds"] - cost.get("shared_seconds", 0.0)
+            trained.update(job.stage_marks)
+    result = []
+    for job in missing:
+        key = (job.corpus, job.cell)
+        if key in known:
+            result.append(known[key])
+            continue
+        if key not in tried:
+            if not tried and not quiet:
+                print("trying each cell for a moment to see what it costs ...", flush=True)
+            try:
+                tried[key] = expected(job.config, data_root, accelerator)
+            except Exception:
+                tried[key] = Expected({}, 0.0)
+        stages = zip(job.stage_marks, tried[key].stages.values())
+        own = sum(seconds for mark, seconds in stages if mark not in trained)
+        trained.update(job.stage_marks)
+        result.append(own + tried[key].evaluation)
+    return result
+
+
+def say_plan(
+    question: str,
+    budget: Budget | None,
+    jobs: Sequence[Job],
+    states: Mapping[Job, State],
+    missing: Sequence[Job],
+    seconds: Sequence[float] | None,
+    workers: int,
+) -> None:
+    """Print a line a corpus and cell: what is there, what is to be done, what it will take."""
+    console = plain_console()
+    console.print(question)
+    console.print(str(budget) if budget else "no common budget: every cell as its config says")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in ("corpus", "cell"):
+        table.add_column(name, no_wrap=True)
+    for name in ("runs", "finished", "failed", "to do", "at most"):
+        table.add_column(name, justify="right", no_wrap=True)
+    cost = dict(zip(missing, seconds or []))
+    for corpus, cell in dict.fromkeys((job.corpus, job.cell) for job in jobs):
+        own = [job for job in jobs if (job.corpus, job.cell) == (corpus, cell)]
+        due = [job for job in own if job in missing]
+        table.add_row(
+            corpus,
+            cell,
+            str(len(own)),
+            str(sum(states[job] == "finished" for job in own)),
+            str(sum(states[job] == "failed" for job in own)),
+            str(len(due)),
+            duration(sum(cost[job] for job in due)) if cost and due else "",
+        )
+    console.print(table)
+    skipped = sum(states[job] == "failed" and job not in missing for job in jobs)
+    if skipped:
+        console.print(f"{skipped} failed before and are left alone; --retry does them again")
+    if seconds is not None and missing:
+        total = duration(sum(seconds) / workers)
+        by = f"{workers} processes" if workers > 1 else "one process"
+        console.print(f"{len(missing)} runs, about {total} at most with {by}")

@@ -1,0 +1,82 @@
+"""What a run will cost, from a second of each of its stages; nothing of it is kept."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from research.evaluation.candidates import AllItems
+from research.run import RunConfig
+from research.tracking import RunFolder
+from research.training.loop import train
+from research.workbench import StageParts, Workbench, stage_parts, validation_of
+
+# Long enough to pass the first steps, which are slow.
+SECONDS_A_STAGE = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """Seconds that a run takes at most: patience may end a stage earlier."""
+
+    stages: Mapping[str, float]
+    """By stage, training and validation."""
+    evaluation: float
+    """Ranking validation and test once."""
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run."""
+        return sum(self.stages.values()) + self.evaluation
+
+
+def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Expected:
+    """Train each stage for a moment in a folder that is thrown away, and rank once."""
+    bench = Workbench.of(config, data_root)
+    part = "validation" if len(bench.split.validation) else "test"
+    started = time.monotonic()
+    if config.ranker is not None:
+        bench.tables(config.ranker.build(bench.corpus, bench.split), part, [AllItems()])
+        return Expected({}, 2 * (time.monotonic() - started))
+    stages = stage_parts(bench, accelerator)
+    last = stages[-1]
+    assert last.ranker is not None, "stage_parts has checked it"
+    started = time.monotonic()
+    bench.tables(last.ranker, part, [AllItems()])
+    once = time.monotonic() - started
+    by_stage = {each.config.name: _stage(bench, each, once, accelerator) for each in stages}
+    accelerator.free_memory()
+    return Expected(by_stage, 2 * once)
+
+
+def _stage(bench: Workbench, stage: StageParts, once: float, accelerator: Accelerator) -> float:
+    config = stage.config
+    short = replace(config, seconds=SECONDS_A_STAGE, log_every=2, validation=None)
+    schedule = replace(config.optimiser.schedule, shape="constant")
+    short = replace(short, optimiser=replace(config.optimiser, schedule=schedule))
+    with tempfile.TemporaryDirectory() as scratch:
+        state = train(
+            stage.pretrainer,
+            stage.loader,
+            short,
+            accelerator=accelerator,
+            folder=RunFolder(Path(scratch)),
+            seed=bench.config.seed,
+            validate=None,
+            quiet=True,
+        )
+    steps = stage.loader.num_steps(config.epochs, config.steps, config.tokens)
+    if steps is None:
+        assert config.seconds is not None, "a stage has a limit"
+        return config.seconds
+    validations = 0
+    if validation_of(bench, stage) is not None and config.validation is not None:
+        epochs = steps / len(stage.loader.plan(0))
+        validations = max(1, round(epochs / config.validation.every_epochs))
+    seconds = steps * state.seconds / state.step + validations * once
+    return seconds if config.seconds is None else min(seconds, config.seconds)

@@ -1,0 +1,180 @@
+"""Doing a study's jobs: one after another in this process, or in several processes at a time.
+
+A process works on one job and ends; what came of it stands in the run's folder. A job that shares a
+stage with one that is running waits for it, so that the stage is trained once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+
+import torch
+from accelerate import Accelerator
+
+from research.errors import InputError
+from research.execute import RunOptions, make_accelerator
+from research.job import Job, do, record_failure
+from research.tracking import RunFolder
+
+# Seconds that a worker has to end when it is told to.
+PATIENCE = 10.0
+# Seconds of work whose cost was foreseen well enough to go by.
+SHORT = 10.0
+
+
+class Progress:
+    """Says which job begins and ends, and how long the rest will take."""
+
+    def __init__(self, jobs: Sequence[Job], seconds: Sequence[float], workers: int, quiet: bool):
+        self.total = len(jobs)
+        self.left = dict(zip(jobs, seconds))
+        self.workers = workers
+        self.quiet = quiet
+        self.begun = 0
+        self.ended = 0
+        self.spent = 0.0
+        self.foreseen = 0.0
+
+    def begins(self, job: Job) -> None:
+        """A job begins."""
+        self.begun += 1
+        self._say(f"— {job.name}  ({self.begun} of {self.total}{self._rest()})")
+
+    def ends(self, job: Job, seconds: float, done: bool) -> None:
+        """A job has ended after so many seconds."""
+        self.ended += 1
+        self.spent += seconds
+        self.foreseen += self.left.pop(job)
+        how = f"done in {seconds:.0f} s" if done else f"failed: {job.failure()}"
+        if self.workers > 1 or not done:
+            self._say(f"  {job.name}: {how}  ({self.ended} of {self.total}{self._rest()})")
+
+    def _rest(self) -> str:
+        seconds = sum(self.left.values()) / self.workers
+        # What was foreseen is corrected by what the jobs so far took, short ones with little say.
+        seconds *= (self.spent + SHORT) / (self.foreseen + SHORT)
+        return f", about {duration(seconds)} left" if seconds >= 1 else ""
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def in_turn(
+    jobs: Sequence[Job], progress: Progress, options: RunOptions, accelerator: Accelerator
+) -> None:
+    """Do the jobs one after another in this process."""
+    for job in jobs:
+        progress.begins(job)
+        started = time.monotonic()
+        done = do(job, options, accelerator)
+        accelerator.wait_for_everyone()
+        progress.ends(job, time.monotonic() - started, done)
+
+
+@dataclass(frozen=True, eq=False)
+class Working:
+    """A process at its job."""
+
+    process: BaseProcess
+    job: Job
+    slot: int
+    started: float
+
+
+def in_processes(
+    jobs: Sequence[Job], progress: Progress, options: RunOptions, workers: int, threads: int | None
+) -> None:
+    """Do the jobs in `workers` processes, each with its share of threads or a GPU of its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--workers cannot be used with a launcher; leave one of them out")
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")
+    devices = torch.cuda.device_count()
+    waiting, working = list(jobs), list[Working]()
+    quiet = replace(options, quiet=True)
+    try:
+        while waiting or working:
+            free = sorted(set(range(workers)) - {each.slot for each in working})
+            job = next((each for each in waiting if not _must_wait(each, working)), None)
+            if free and job is not None:
+                waiting.remove(job)
+                device = None if devices == 0 else free[0] % devices
+                given = (job, quiet, threads, device)
+                process = context.Process(target=work, args=given)
+                process.start()
+                working.append(Working(process, job, free[0], time.monotonic()))
+                progress.begins(job)
+                continue
+            wait([each.process.sentinel for each in working])
+            for each in [each for each in working if not each.process.is_alive()]:
+                working.remove(each)
+                progress.ends(each.job, time.monotonic() - each.started, _ended(each))
+    finally:
+        stop(working)
+
+
+def _must_wait(job: Job, working: Sequence[Working]) -> bool:
+    """Whether a running job trains a stage that this one could take over."""
+    return bool(job.stage_marks) and any(
+        job.stage_marks[0] in each.job.stage_marks[:1] for each in working
+    )
+
+
+def _ended(ended: Working) -> bool:
+    """Whether a process has done its job; a death that left no word is recorded as a failure."""
+    code = ended.process.exitcode
+    if code == 0:
+        return True
+    job = ended.job
+    if job.state() != "failed":
+        how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else code
+        record_failure(job, RunFolder(job.folder), f"the process ended by {how}", "")
+    return False
+
+
+def stop(working: Sequence[Working]) -> None:
+    """End processes; what they have written by then is whole."""
+    for each in working:
+        each.process.terminate()
+    for each in working:
+        each.process.join(PATIENCE)
+        if each.process.is_alive():
+            each.process.kill()
+            each.process.join()
+
+
+def work(job: Job, options: RunOptions, threads: int, device: int | None) -> None:
+    """What a worker's process does; it does not outlive the process that began it."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    # A terminal's Ctrl-C goes to all; the process that began this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+    sys.exit(0 if do(job, options, make_accelerator()) else 1)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a child"
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,390 @@
+"""Jobs of a study: a failure does not stop the rest, processes share work, kills lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from baselines.popularity import popularity
+from research.data.corpus import Corpus
+from research.errors import InputError
+from research.evaluation.rank import RankTable
+from research.execute import RunOptions, make_accelerator
+from research.job import FAILED, Job
+from research.run import EvaluationConfig, RunConfig
+from research.study import Study, StudyOptions, run_study
+from research.training import checkpoint
+from research.workers import Progress, duration
+from tests.calling import files_of
+from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
+
+Capture = pytest.CaptureFixture[str]
+QUIET = RunOptions(quiet=True)
+# Half a minute on an idle machine with 20: SIXFOLD_KILLS=20 python -m pytest tests/test_workers.py
+KILLS = int(os.environ.get("SIXFOLD_KILLS", "2"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return corpus_in(tmp_path_factory.mktemp("workers") / "films")
+
+
+def study_of(corpus: Corpus, cells: Mapping[str, RunConfig], **changes: object) -> Study:
+    fields: dict[str, object] = {
+        "name": "mine", "question": "Which is best?", "cells": cells, "base": next(iter(cells)),
+        "corpora": (str(corpus.folder),), "metrics": ("hr@3", "mrr"),
+    }  # fmt: skip
+    return Study(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def done(study: Study, out: Path, options: RunOptions = QUIET, **how: object) -> list[Job]:
+    chosen = StudyOptions(probe=False, **how)  # type: ignore[arg-type]
+    return run_study(study, out, options=options, accelerator=make_accelerator(), how=chosen)
+
+
+def diverging(corpus: Corpus) -> RunConfig:
+    """A run that fails while it trains."""
+    wild = replace(FINETUNE.optimiser, lr=1e30)
+    return config_of(corpus, replace(FINETUNE, optimiser=wild))
+
+
+def impossible(corpus: Corpus) -> RunConfig:
+    """A run that is refused before it trains."""
+    return config_of(corpus, replace(FINETUNE, rank_by="cloze"))
+
+
+def small(corpus: Corpus) -> RunConfig:
+    return config_of(corpus, replace(FINETUNE, epochs=1))
+
+
+# Failures
+
+
+def test_a_failing_cell_does_not_stop_the_rest(
+    corpus: Corpus, tmp_path: Path, capsys: Capture
+) -> None:
+    cells = {
+        "wrong": impossible(corpus),
+        "small": small(corpus),
+        "wild": diverging(corpus),
+        "popularity": popularity(),
+    }
+    jobs = done(study_of(corpus, cells, base="small"), tmp_path, RunOptions())
+    states = {job.cell: job.state() for job in jobs}
+    assert states == {
+        "wrong": "failed", "small": "finished", "wild": "failed", "popularity": "finished"
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert "films / wrong / seed 0: failed: InputError: stage finetune: rank_by is 'cloze'" in said
+    assert "films / wild / seed 0: failed: FloatingPointError: " in said
+
+
+def test_a_failure_is_recorded_with_its_traceback(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path(__file__).parent.parent))
+    (job,) = done(study_of(corpus, {"wild": diverging(corpus)}), tmp_path)
+    record = json.loads((job.folder / FAILED).read_text())
+    assert record["hash"] == job.mark
+    assert record["error"].startswith("FloatingPointError: ")
+    assert record["error"].startswith(job.failure())
+    assert "Traceback (most recent call last):" in record["traceback"]
+    assert "train" in record["traceback"]
+    # A folder that is shared does not tell where its owner lives.
+    assert '"~/research/' in record["traceback"]
+    assert str(Path(__file__).parent.parent) not in record["traceback"]
+
+
+def test_a_failed_run_is_done_again_on_request_alone(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(corpus, {"small": small(corpus)})
+
+    def save(*given: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", save)
+        (job,) = done(study, tmp_path)
+    assert (job.state(), job.failure()) == ("failed", "OSError: the disk is full")
+    before = files_of(tmp_path)
+    done(study, tmp_path)
+    assert files_of(tmp_path) == before
+    done(study, tmp_path, retry=True)
+    assert job.state() == "finished"
+    assert not (job.folder / FAILED).exists()
+
+
+def test_a_cell_that_was_changed_after_its_failure_is_done(corpus: Corpus, tmp_path: Path) -> None:
+    done(study_of(corpus, {"cell": impossible(corpus)}), tmp_path)
+    (job,) = done(study_of(corpus, {"cell": small(corpus)}), tmp_path)
+    assert job.state() == "finished"
+    assert not (job.folder / FAILED).exists()
+
+
+def test_a_folder_that_holds_another_run_is_refused_before_anything_runs(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    done(study_of(corpus, {"b": small(corpus)}), tmp_path)
+    before = files_of(tmp_path)
+    changed = replace(small(corpus), evaluation=EvaluationConfig(seen="kept"))
+    with pytest.raises(InputError, match=r"mine/films/b/0 holds another run .* the cell has"):
+        done(study_of(corpus, {"a": small(corpus), "b": changed}), tmp_path)
+    assert files_of(tmp_path) == before
+
+
+def test_a_start_that_does_not_exist_is_refused_with_the_cells_name(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    lost = replace(small(corpus), start_from=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="cell lost: start_from"):
+        done(study_of(corpus, {"lost": lost}), tmp_path)
+
+
+# Shared stages
+
+
+def pretrained(corpus: Corpus, epochs: int) -> RunConfig:
+    return config_of(corpus, PRETRAIN, replace(FINETUNE, epochs=epochs))
+
+
+def test_one_pretraining_serves_the_cells_that_have_it_in_common(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    cells = {"one": pretrained(corpus, 1), "two": pretrained(corpus, 2), "none": small(corpus)}
+    jobs = done(study_of(corpus, cells, base="none"), tmp_path)
+    shared = {job.cell: job.summary()["shared"] for job in jobs}
+    assert shared == {"one": {}, "two": {"pretrain": "../../one/0"}, "none": {}}
+    (alone,) = done(study_of(corpus, {"two": cells["two"]}), tmp_path / "alone")
+    ours = next(job for job in jobs if job.cell == "two").summary()
+    for part in ("val", "test"):
+        assert ours[part] == alone.summary()[part]
+
+
+def test_seeds_share_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    jobs = done(study_of(corpus, {"one": pretrained(corpus, 1)}, seeds=(0, 1)), tmp_path)
+    assert [job.summary()["shared"] for job in jobs] == [{}, {}]
+
+
+# Processes
+
+
+def test_processes_do_what_one_process_does(corpus: Corpus, tmp_path: Path, capfd: Capture) -> None:
+    cells = {
+        "one": pretrained(corpus, 1), "two": pretrained(corpus, 2),
+        "wild": diverging(corpus), "popularity": popularity(),
+    }  # fmt: skip
+    study = study_of(corpus, cells, base="one")
+    alone = done(study, tmp_path / "one")
+    together = done(study, tmp_path / "two", RunOptions(), workers=2, threads=1)
+    for a, b in zip(alone, together, strict=True):
+        assert (a.name, a.state()) == (b.name, b.state())
+        if a.state() == "failed":
+            assert (a.cell, a.failure()) == ("wild", b.failure())
+            continue
+        for part in ("test", "val", "shared"):
+            assert a.summary().get(part) == b.summary().get(part)
+    said = capfd.readouterr().out
+    assert "films / wild / seed 0: failed: FloatingPointError: " in said
+    assert "films / two / seed 0: done in " in said
+    assert "(4 of 4)" in said
+
+
+def test_processes_under_a_launcher_are_refused(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="--workers cannot be used with a launcher"):
+        done(study_of(corpus, {"small": small(corpus)}), tmp_path, workers=2)
+
+
+SLOW = '''
+from dataclasses import replace
+from research.study import Study
+from tests.stages import FINETUNE, PRETRAIN, config_of
+from research.data.corpus import Corpus
+from pathlib import Path
+
+corpus = Corpus.open(Path("CORPUS"))
+
+
+def study() -> Study:
+    """Two cells that share a pretraining, and one of its own; about a second each."""
+    long = replace(PRETRAIN, epochs=6)
+    cells = {
+        "a": config_of(corpus, long, replace(FINETUNE, epochs=12)),
+        "b": config_of(corpus, long, replace(FINETUNE, epochs=14)),
+        "c": config_of(corpus, replace(FINETUNE, epochs=30)),
+    }
+    return Study(name="slow", question="?", cells=cells, base="a", corpora=("CORPUS",))
+'''
+
+
+def started(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """The study in a process group of its own."""
+    root = str(Path(__file__).parent.parent)
+    return subprocess.Popen(
+        [sys.executable, "-m", "research", "study", "slow_study", "--no-probe", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def outcome(out: Path) -> dict[str, object]:
+    """All that a study's tables are made from."""
+    found: dict[str, object] = {}
+    for path in sorted((out / "slow" / "films").glob("*/*/summary.json")):
+        summary = json.loads(path.read_text())
+        table = RankTable.load(path.parent / "ranks" / "test-full.npz")
+        cell = path.parent.parent.name
+        found[cell] = (summary["val"], summary["test"], summary["best"], table.rank.tolist())
+        lines = [json.loads(line) for line in (path.parent / "metrics.jsonl").open()]
+        found[f"{cell} lines"] = [(line["stage"], line["step"], line["epoch"]) for line in lines]
+    return found
+
+
+def test_a_study_that_is_killed_again_and_again_ends_as_if_undisturbed(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    (tmp_path / "slow_study.py").write_text(SLOW.replace("CORPUS", str(corpus.folder)))
+    undisturbed = started(tmp_path, "--runs", "whole", "--threads", "1")
+    begun = time.monotonic()
+    said, _ = undisturbed.communicate(timeout=120)
+    whole = time.monotonic() - begun
+    assert undisturbed.returncode == 0, said
+    draws = random.Random(KILLS)
+    for kill in range(KILLS):
+        # Both ways of working are killed at any moment of what an undisturbed study takes.
+        process = started(tmp_path, "--threads", "1", "--workers", str(1 + kill % 2))
+        time.sleep(draws.uniform(0.3, 1.0) * whole)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+    last = started(tmp_path, "--threads", "1")
+    said, _ = last.communicate(timeout=120)
+    assert last.returncode == 0, said
+    expected = outcome(tmp_path / "whole")
+    assert set(expected) == {"a", "b", "c", "a lines", "b lines", "c lines"}
+    assert outcome(tmp_path / "runs") == expected
+
+
+def test_a_worker_does_not_outlive_the_process_that_began_it(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    text = SLOW.replace("CORPUS", str(corpus.folder)).replace("epochs=30", "epochs=100_000")
+    (tmp_path / "slow_study.py").write_text(text)
+    process = started(tmp_path, "--cells", "c", "--workers", "2", "--threads", "1")
+    folder = tmp_path / "runs" / "slow" / "films" / "c" / "0"
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate(timeout=60)
+    # A line that is being written may still come; then there are no more.
+    time.sleep(1.0)
+    size = (folder / "metrics.jsonl").stat().st_size
+    time.sleep(1.0)
+    assert (folder / "metrics.jsonl").stat().st_size == size
+
+
+def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
+    text = SLOW.replace("CORPUS", str(corpus.folder)).replace("epochs=30", "epochs=100_000")
+    (tmp_path / "slow_study.py").write_text(text)
+    process = started(tmp_path, "--cells", "c", "--workers", "2", "--threads", "1")
+    folder = tmp_path / "runs" / "slow" / "films" / "c" / "0"
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "stopped; the same command continues" in said
+    assert "Traceback" not in said
+    assert not (folder / FAILED).exists()
+
+
+# What is said
+
+
+def job_named(cell: str) -> Job:
+    return Job("c", cell, 0, popularity(), Path("nowhere"), "mark", ())
+
+
+def test_the_time_that_is_left_is_corrected_by_the_time_that_was_taken(capsys: Capture) -> None:
+    jobs = [job_named(cell) for cell in "abc"]
+    progress = Progress(jobs, [100.0, 100.0, 100.0], 1, False)
+    progress.begins(jobs[0])
+    assert capsys.readouterr().out == "— c / a / seed 0  (1 of 3, about 5 min left)\n"
+    progress.ends(jobs[0], 210.0, True)
+    progress.begins(jobs[1])
+    # Twice as slow as foreseen: 200 s become 400 s.
+    assert capsys.readouterr().out == "— c / b / seed 0  (2 of 3, about 7 min left)\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "0 s"), (89.4, "89 s"), (91, "2 min"), (5399, "90 min"), (5401, "1.5 h")],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_a_plan_runs_nothing(capsys: Capture, corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "slow_study.py").write_text(SLOW.replace("CORPUS", str(corpus.folder)))
+    study = study_of(corpus, {"one": pretrained(corpus, 1), "two": pretrained(corpus, 2)})
+    how = StudyOptions(plan_only=True)
+    jobs = run_study(study, tmp_path, options=QUIET, accelerator=make_accelerator(), how=how)
+    assert [job.state() for job in jobs] == ["new", "new"]
+    assert not (tmp_path / "mine").exists()
+    said = capsys.readouterr().out
+    assert "no common budget: every cell as its config says" in said
+    assert "2 runs, about " in said
+
+
+def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None:
+    from research.plan import seconds_of
+
+    long = replace(PRETRAIN, epochs=4000)
+    cells = {
+        "one": config_of(corpus, long, replace(FINETUNE, epochs=1)),
+        "two": config_of(corpus, long, replace(FINETUNE, epochs=2)),
+    }
+    jobs = run_study(
+        study_of(corpus, cells), tmp_path, options=QUIET, accelerator=make_accelerator(),
+        how=StudyOptions(plan_only=True, probe=False),
+    )  # fmt: skip
+    states = {job: job.state() for job in jobs}
+    first, second = seconds_of(jobs, jobs, states, "data", make_accelerator(), True)
+    assert first > 5.0
+    assert second < 2.0
+
+
+def test_numbers_of_another_seed_are_what_a_run_takes(corpus: Corpus, tmp_path: Path) -> None:
+    from research.plan import seconds_of
+
+    done(study_of(corpus, {"small": small(corpus)}), tmp_path)
+    both = study_of(corpus, {"small": small(corpus)}, seeds=(0, 1))
+    jobs = run_study(
+        both, tmp_path, options=QUIET, accelerator=make_accelerator(),
+        how=StudyOptions(plan_only=True, probe=False),
+    )  # fmt: skip
+    states = {job: job.state() for job in jobs}
+    (seconds,) = seconds_of(jobs[1:], jobs, states, "data", make_accelerator(), True)
+    cost = jobs[0].summary()["cost"]
+    assert isinstance(cost, dict)
+    assert seconds == pytest.approx(cost["seconds"])
+    assert np.isfinite(seconds)
