@@ -1,7 +1,9 @@
-"""Settings of every test: one thread (setup.cfg has the others); and tiny corpora."""
+"""Settings of every test: one thread, no W&B account (setup.cfg has the others); tiny corpora."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,11 @@ from tests.synthetic import markov_histories, write_histories
 
 # Long runs share the machine, and one thread makes sums come out the same on every machine.
 torch.set_num_threads(1)
+
+# Nor do tests know a developer's W&B key, server or sweep; processes that they start neither.
+for name in [each for each in os.environ if each.startswith("WANDB_")]:
+    del os.environ[name]
+os.environ |= {"NETRC": os.devnull, "WANDB_CONFIG_DIR": os.devnull}
 
 
 @pytest.fixture
@@ -48,3 +55,16 @@ def accelerator() -> Accelerator:
 def bench(loop_corpus: Corpus, tmp_path: Path, accelerator: Accelerator) -> Bench:
     """A stage that has not begun, in a run folder of its own."""
     return Bench(loop_corpus, tmp_path / "run", accelerator)
+
+
+@pytest.fixture
+def wandb_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A W&B client that knows of nothing before and leaves nothing, by its environment."""
+    from research import wandb_mirror, wandb_run
+
+    monkeypatch.setattr(wandb_mirror, "PROCESS", wandb_mirror.Process())
+    monkeypatch.setattr(wandb_run, "_claimed", {})
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield monkeypatch
+    wandb_mirror.stop_client()

@@ -1,0 +1,65 @@
+"""The options of `run` and `study` that ask for a mirror on W&B."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+from research.errors import InputError
+from research.tracking import Tracking, read_json
+
+MODES: tuple[str, ...] = get_args(get_type_hints(Tracking)["mode"])
+
+
+def add_wandb_options(parser: argparse.ArgumentParser) -> None:
+    """`--wandb [auto|online|offline]`, and under which project and entity."""
+    parser.add_argument(
+        "--wandb",
+        choices=MODES,
+        nargs="?",
+        const="auto",
+        help="mirror to W&B; auto, which may be left out: online if a key is configured",
+    )
+    parser.add_argument("--wandb-project", metavar="NAME", help="instead of sixfold")
+    parser.add_argument("--wandb-entity", metavar="NAME", help="a user or team, not the key's own")
+
+
+def spelled(arguments: Sequence[str]) -> list[str]:
+    """A `--wandb` before something that is no mode, such as an override, as `--wandb=auto`."""
+    following = [*arguments[1:], ""]
+    return [
+        "--wandb=auto" if word == "--wandb" and after not in MODES else word
+        for word, after in zip(arguments, following)
+    ]
+
+
+def tracking_of(known: argparse.Namespace, *, main: bool) -> Tracking | None:
+    """What was asked for, `auto` decided; None: no mirror, and none but the `main` process has one.
+
+    `InputError` for online without a key.
+    """
+    if known.wandb is None and (known.wandb_project or known.wandb_entity):
+        raise InputError("--wandb-project and --wandb-entity say where to; add --wandb")
+    if known.wandb is None or not main:
+        return None
+    # The W&B client takes half a second to import.
+    from research.wandb_mirror import settled
+
+    asked = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
+    return settled(asked, known.quiet)
+
+
+def mirror_finished(path: Path, tracking: Tracking, *, quiet: bool = False) -> None:
+    """Mirror a run that had ended before it was asked for under WANDB_RUN_ID, as sweeps do."""
+    given = os.environ.get("WANDB_RUN_ID")
+    known = read_json(path / "wandb.json") if (path / "wandb.json").is_file() else {}
+    if given is None or known.get("id") == given:
+        return
+    from research.wandb_mirror import WandbMirror
+
+    mirror = WandbMirror(path, tracking, quiet=quiet)
+    mirror.begin(read_json(path / "config.json"))
+    mirror.end(read_json(path / "summary.json"))
