@@ -19,6 +19,7 @@ BELOW: dict[str, set[str]] = {
     "training": {"data", "model", "objectives"},
     "evaluation": {"data"},
     "interop": {"data", "model", "objectives", "training"},
+    "report": {"data", "evaluation"},
 }
 SOURCES = sorted(
     path for top in ("research", "baselines", "experiments") for path in (ROOT / top).rglob("*.py")

@@ -1,0 +1,278 @@
+"""Statistics of rank tables: a cell's mean and interval, and its comparison to the base cell.
+
+The unit is a user's value of a metric (`metrics.per_user`). The tables of a cell are one a seed and
+answer the same questions, so everything is paired: user by user and seed by seed (T61). A value has
+two sources of chance, the users and the seeds, and a mean over S seeds and U users the variance
+
+    var(users' means) / U  +  what the seeds add.
+
+Users are many, and are resampled. Seeds are few: the S means vary by `between` = var / S and of
+that `within` only because users react to each seed in their own way, which users' means hold
+already. S values resampled would have (S - 1) / S of their variance and none of the doubt about it,
+and Satterthwaite's degrees of freedom for the sum still err in up to 8 % (S = 3) or 13 % (S = 2) of
+comparisons without a difference at the level of 5 %. So the seeds' part is drawn from what the S
+means leave possible (their fiducial distribution, Hannig 2009, Statistica Sinica 19, for one random
+effect; with `within` 0 it is the Behrens-Fisher distribution, Fisher 1935): normal with variance
+max(0, between (S - 1) / chi^2_(S-1) - within). Two seeds leave nearly everything possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr
+from scipy.stats import chi2, norm
+
+from research.errors import InputError
+from research.evaluation.metrics import per_user
+from research.evaluation.protocol import check_comparable
+from research.evaluation.rank import RankTable
+from research.evaluation.resampling import ROUNDING, Values, resampled_means, sign_flip_p
+
+POWER = 0.8
+# Resamples of an interval: its ends are certain to about 2 % of its width.
+BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A cell's figure."""
+
+    mean: float
+    """Over seeds and users."""
+    deviation: float | None
+    """Standard deviation of the per-seed means (S - 1 in the denominator); None with one seed."""
+    low: float
+    """Lower end of the bootstrap interval over users and seeds (over users with one seed)."""
+    high: float
+    """Upper end."""
+    seeds: int
+    """S."""
+    users: int
+    """U."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A cell minus the base cell, paired by user and seed."""
+
+    difference: float
+    """Mean over seeds and users; positive: the cell is above the base."""
+    low: float
+    """Lower end of the bootstrap interval over users and seeds (over users with one seed)."""
+    high: float
+    """Upper end."""
+    p: float
+    """Two-sided, not yet corrected. With one seed: of the sign-flip test over users, whose null is
+    that for these very trained runs a user's two values could as well be exchanged. With several:
+    the larger of that and of the test whose null is that training anew, for new users, gives a mean
+    difference of 0; runs that differ by their seeds are then no finding."""
+    effect: float
+    """Paired Cohen's d_z: mean over standard deviation of the users' differences, each a mean over
+    seeds; 0 when all are 0, infinite when all are equal and not 0."""
+    smallest: float
+    """Smallest true difference that such a comparison finds in four of five studies."""
+    seeds: int
+    """S."""
+    users: int
+    """U."""
+
+    def significant(self, p_corrected: float, alpha: float = 0.05) -> bool:
+        """Whether the corrected p lies below `alpha` and the interval excludes 0."""
+        return p_corrected < alpha and (self.low > 0.0 or self.high < 0.0)
+
+
+def estimate(
+    tables: Sequence[RankTable],
+    metric: str,
+    *,
+    level: float = 0.95,
+    resamples: int = BOOTSTRAP,
+    seed: int = 0,
+) -> Estimate:
+    """The mean of a cell's tables, one a seed, with its percentile bootstrap interval.
+
+    `level` is the interval's coverage, `seed` that of its resamples. `InputError` when the tables
+    answer different questions, when there is none, or when it has fewer than two users.
+    """
+    _check(tables, metric)
+    values = _values(tables, metric)
+    deviation = float(values.mean(1).std(ddof=1)) if len(values) > 1 else None
+    low, high = _interval(values, level, resamples, np.random.default_rng(seed))
+    return Estimate(float(values.mean()), deviation, low, high, *values.shape)
+
+
+def compare(
+    own: Sequence[RankTable],
+    base: Sequence[RankTable],
+    metric: str,
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+    alpha: float = 0.05,
+) -> Comparison:
+    """The paired comparison of a cell to the base; correct its p among the others with `holm`.
+
+    Tables are one a seed, paired by place; a side of one table (a ranker that only counts) serves
+    all seeds of the other. `resamples` is the number of sign flips; the interval of coverage
+    `level` takes at most 2,000 resamples. `smallest` is for a test at level `alpha`; give alpha / m
+    for what Holm's first step over m comparisons could have seen.
+    `InputError` as for `estimate`, and when seeds cannot be paired.
+    """
+    if len(own) != len(base) and 1 not in (len(own), len(base)):
+        raise InputError(
+            f"{len(own)} rank tables cannot be paired with {len(base)}: give one a seed for the "
+            "same seeds on both sides, or one that serves all seeds"
+        )
+    _check([*own, *base], metric)
+    differences = _values(own, metric) - _values(base, metric)
+    by_user = differences.mean(0)
+    spread = _spread(differences)
+    generator = np.random.default_rng(seed)
+    p = sign_flip_p(by_user, resamples, generator)
+    if spread.seeds > 1:
+        p = max(p, spread.p(by_user.mean()))
+    low, high = _interval(differences, level, min(resamples, BOOTSTRAP), generator)
+    return Comparison(
+        difference=float(by_user.mean()),
+        low=low,
+        high=high,
+        p=p,
+        effect=_effect(by_user),
+        smallest=spread.smallest(alpha),
+        seeds=len(differences),
+        users=len(by_user),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p corrected for all of them, in the given order (Holm 1979): the smallest of m times m,
+    the next times m - 1, and so on, never below the one before and at most 1.
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, (len(p_values) - place) * p_values[index])
+        corrected[index] = min(1.0, largest)
+    return corrected
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """From what the mean of values [S, U] varies: see the module's docstring."""
+
+    users: float
+    """Variance of the users' means over U."""
+    between: float
+    """Variance of the seeds' means over S; 0 with one seed."""
+    within: float
+    """The part of `between` that is users' own reactions to a seed."""
+    seeds: int
+    """S."""
+
+    def p(self, difference: float, possible: int = 4096) -> float:
+        """Two-sided p of a mean this far from 0.
+
+        So many equally likely values of the seeds' variance stand for an integral.
+        """
+        deviations = np.sqrt(self.users + self.seeds_variance(_chances(self.seeds - 1, possible)))
+        # Without any variance only a difference of 0 is no finding.
+        return float(2 * ndtr(-abs(difference) / np.maximum(deviations, 1e-150)).mean())
+
+    def seeds_variance(self, draws: Values) -> Values:
+        """What seeds may add, where `draws` are of chi^2_(S-1) / (S - 1)."""
+        return np.maximum(self.between / draws - self.within, 0.0)
+
+    def critical(self, alpha: float) -> float:
+        """The difference whose p is `alpha`."""
+        most = self.users + self.seeds_variance(_chances(self.seeds - 1, 256)[:1])[0]
+        above = norm.isf(alpha / 2) * np.sqrt(most)
+        return float(above * brentq(lambda share: self.p(share * above, 256) - alpha, 0.0, 1.001))
+
+    def smallest(self, alpha: float) -> float:
+        """The true difference that is found at level `alpha` in four of five studies, were these
+        the true variances; with one seed (z_(1 - alpha / 2) + z_.8) standard errors.
+
+        A study may find its seeds closer or wider apart, and then calls less or more a finding.
+        """
+        error = float(np.sqrt(self.users + max(0.0, self.between - self.within)))
+        if error == 0.0:
+            return 0.0
+        truth = max(self.between, self.within)
+        needed = np.array(
+            [
+                replace(self, between=truth * float(draw)).critical(alpha) / error
+                for draw in _chances(self.seeds - 1, 8)
+            ]
+        )
+
+        def missing(errors: float) -> float:
+            return POWER - float(ndtr(errors - needed).mean())
+
+        beyond = norm.ppf(POWER) + np.array([-0.001, 0.001])
+        return float(error * brentq(missing, needed.min() + beyond[0], needed.max() + beyond[1]))
+
+
+@lru_cache
+def _chances(free: int, number: int) -> Values:
+    """So many equally likely values of chi^2 over its degrees of freedom; 1 for none of them."""
+    if free == 0:
+        return np.ones(1)
+    values: Values = chi2.ppf((np.arange(number) + 0.5) / number, free) / free
+    return values
+
+
+def _spread(values: Values) -> _Spread:
+    """Of values [S, U]: the analysis of variance of two crossed factors, one value a cell."""
+    seeds, users = values.shape
+    by_user, by_seed = values.mean(0), values.mean(1)
+    of_users = float(by_user.var(ddof=1)) / users
+    if seeds == 1:
+        return _Spread(of_users, 0.0, 0.0, seeds)
+    left = values - by_user - by_seed[:, None] + values.mean()
+    within = float(np.square(left).sum()) / ((seeds - 1) * (users - 1)) / (seeds * users)
+    return _Spread(of_users, float(by_seed.var(ddof=1)) / seeds, within, seeds)
+
+
+def _interval(
+    values: Values, level: float, resamples: int, generator: np.random.Generator
+) -> tuple[float, float]:
+    """(low, high) of the mean of values [S, U]: percentiles of means of resampled users to which
+    the seeds' part is added.
+    """
+    means = resampled_means(values.mean(0), resamples, generator)
+    if len(values) > 1:
+        free = len(values) - 1
+        variance = _spread(values).seeds_variance(generator.chisquare(free, resamples) / free)
+        means += np.sqrt(variance) * generator.standard_normal(resamples)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _effect(by_user: Values) -> float:
+    mean = float(by_user.mean())
+    if np.all(np.abs(by_user) <= ROUNDING):
+        return 0.0
+    if np.ptp(by_user) <= ROUNDING:
+        return float(np.copysign(np.inf, mean))
+    return mean / float(by_user.std(ddof=1))
+
+
+def _check(tables: Sequence[RankTable], metric: str) -> None:
+    if not tables:
+        raise InputError(f"{metric}: there is no rank table; give one for each seed")
+    for table in tables:
+        check_comparable(tables[0], table)
+    users = len(np.unique(tables[0].user))
+    if users < 2:
+        raise InputError(f"{metric}: {users} user cannot give an interval; at least 2 are needed")
+
+
+def _values(tables: Sequence[RankTable], metric: str) -> Values:
+    """[S, U] the metric by table and user, users ascending."""
+    return np.stack([per_user(table, metric)[1] for table in tables])

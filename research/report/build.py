@@ -1,0 +1,227 @@
+"""Makes the report of a study's folder: reads it, groups by protocol, computes statistics once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from research.errors import InputError
+from research.evaluation.metrics import metrics
+from research.evaluation.rank import RankTable
+from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
+from research.report.curves import cosines, panels, read_lines
+from research.report.model import (
+    LEVEL,
+    CorpusPart,
+    Cost,
+    Figure,
+    ProtocolTable,
+    Report,
+    Row,
+    RunLine,
+    Status,
+)
+from research.report.notes import Group, on_protocols, on_runs, on_study, on_table, title_of
+from research.report.reading import RunRecord, StudyRecord, plain, read_run, read_study
+from research.report.slices import slicings
+
+# Sign flips of a test: of the metric that decides, and of the others.
+DECIDING, DESCRIBING = 10_000, 2_000
+
+
+def report_of(folder: Path, *, figures: bool = True) -> Report:
+    """The report of a study's folder; `InputError` when it is none or has no finished run.
+
+    Without `figures` it lacks what a terminal does not show: slices, curves and cosines.
+    """
+    study = read_study(folder)
+    runs = {corpus: read_runs(folder, study, corpus) for corpus in study.corpora}
+    everything = [run for each in runs.values() for run in each]
+    if not any(run.status == "finished" for run in everything):
+        failures = [run.error for run in everything if run.error]
+        raise InputError(
+            f"{folder} has no finished run among {len(everything)}"
+            + (f" ({len(failures)} failed, the first with: {failures[0]})" if failures else "")
+            + f"; the study's command continues it: {study.command or 'study STUDY'}"
+        )
+    return Report(
+        name=plain(study.name),
+        question=plain(study.question),
+        base=plain(study.base),
+        cells=tuple(map(plain, study.cells)),
+        changes={plain(cell): changes for cell, changes in study.changes.items()},
+        seeds=study.seeds,
+        metrics=study.metrics,
+        compared=study.compared,
+        budget=None if study.budget is None else plain(study.budget),
+        command=plain(study.command),
+        folder=plain(str(folder)),
+        corpora=tuple(corpus_part(study, corpus, own, figures) for corpus, own in runs.items()),
+        notes=tuple(on_study(study)),
+    )
+
+
+def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[RunRecord]:
+    """Every run that the study wants; of a ranker that only counts, one seed says all."""
+    runs = []
+    for cell in study.cells:
+        for seed in study.seeds:
+            runs.append(read_run(folder, corpus, cell, seed))
+            if runs[-1].counts_only:
+                break
+    return runs
+
+
+def corpus_part(
+    study: StudyRecord, corpus: str, runs: Sequence[RunRecord], figures: bool
+) -> CorpusPart:
+    """All that concerns one corpus."""
+    done = [run for run in runs if run.status == "finished"]
+    counting = {run.cell for run in runs if run.counts_only}
+    groups = grouped(done, study.base)
+    lines = read_lines(done if figures else [])
+    shown = {(plain(cell), seed): own for (cell, seed), own in lines.items()}
+    by_cell = {cell: [run for run in runs if run.cell == cell] for cell in study.cells}
+    return CorpusPart(
+        name=plain(corpus),
+        tables=tuple(protocol_table(study, group, counting, corpus, figures) for group in groups),
+        panels=panels(shown, study.compared),
+        cosines=cosines(shown),
+        costs=tuple(cost_of(cell, own) for cell, own in by_cell.items()),
+        runs=tuple(run_line(study, corpus, run) for run in runs),
+        notes=(*on_protocols(done), *on_runs(runs)),
+    )
+
+
+def grouped(runs: Sequence[RunRecord], base: str) -> list[Group]:
+    """Rank tables that share a protocol; full ranking first, the base's before others."""
+    groups: dict[tuple[bool, str], dict[str, dict[int, RankTable]]] = {}
+    for run in runs:
+        for name, table in run.tables.items():
+            key = (name != "full", json.dumps(dict(table.protocol), sort_keys=True))
+            groups.setdefault(key, {}).setdefault(run.cell, {})[run.seed] = table
+    ordered = sorted(groups, key=lambda key: (key[0], base not in groups[key]))
+    return [groups[key] for key in ordered]
+
+
+def protocol_table(
+    study: StudyRecord, group: Group, counting: set[str], corpus: str, figures: bool
+) -> ProtocolTable:
+    """Means, comparisons and slices of the rows that share a protocol."""
+    cells = [cell for cell in study.cells if cell in group]
+    protocol = _any(group).protocol
+    columns = {name: column(study, group, counting, name, corpus) for name in study.metrics}
+    full = protocol.get("candidates") == "full"
+    tables = {plain(cell): list(group[cell].values()) for cell in cells}
+    return ProtocolTable(
+        candidates=str(protocol.get("candidates")),
+        title=title_of(protocol),
+        protocol=protocol,
+        users=columns[study.compared][cells[0]].estimate.users,
+        rows=tuple(
+            Row(
+                cell=plain(cell),
+                seeds=tuple(group[cell]),
+                figures={name: columns[name][cell] for name in study.metrics},
+            )
+            for cell in cells
+        ),
+        has_base=study.base in group,
+        slicings=slicings(tables, study.compared) if full and figures else (),
+        notes=tuple(on_table(study, group, counting)),
+    )
+
+
+def column(
+    study: StudyRecord, group: Group, counting: set[str], metric: str, corpus: str
+) -> dict[str, Figure]:
+    """A metric of every cell of a group, with comparisons to the base corrected over the cells."""
+    base = group.get(study.base, {})
+    cells = [cell for cell in study.cells if cell in group]
+    pairs = {
+        cell: paired(group[cell], base, counts=bool({cell, study.base} & counting))
+        for cell in cells
+        if cell != study.base
+    }
+    pairs = {cell: pair for cell, pair in pairs.items() if all(pair)}
+    found: dict[str, Comparison] = {}
+    estimates: dict[str, Estimate] = {}
+    for cell in cells:
+        try:
+            estimates[cell] = estimate(list(group[cell].values()), metric)
+            if cell in pairs:
+                # What Holm's first step over so many comparisons could have seen.
+                level = LEVEL / len(pairs)
+                draws = DECIDING if metric == study.compared else DESCRIBING
+                found[cell] = compare(*pairs[cell], metric, resamples=draws, alpha=level)
+        except InputError as error:
+            raise InputError(f"{corpus}, {cell} and its base {study.base}: {error}") from error
+    corrected = dict(zip(found, holm([each.p for each in found.values()])))
+    means = [each.mean for each in estimates.values()]
+    return {
+        cell: Figure(
+            own,
+            found.get(cell),
+            corrected.get(cell),
+            place=1 + sum(mean > own.mean for mean in means),
+        )
+        for cell, own in estimates.items()
+    }
+
+
+def paired(
+    own: Mapping[int, RankTable], base: Mapping[int, RankTable], *, counts: bool
+) -> tuple[list[RankTable], list[RankTable]]:
+    """Tables of the seeds that both have; empty: there is nothing to compare.
+
+    `counts`: one of them only counts, so that its one table serves all seeds of the other.
+    """
+    if counts:
+        return list(own.values()), list(base.values())
+    seeds = [seed for seed in own if seed in base]
+    return [own[seed] for seed in seeds], [base[seed] for seed in seeds]
+
+
+def cost_of(cell: str, runs: Sequence[RunRecord]) -> Cost:
+    """Means over a cell's finished runs."""
+    done = [run for run in runs if run.status == "finished"]
+
+    def seeds(status: Status) -> tuple[int, ...]:
+        return tuple(run.seed for run in runs if run.status == status)
+
+    def mean(name: str) -> float | None:
+        return sum(run.cost(name) for run in done) / len(done) if done else None
+
+    origins = [f"{stage} from {other}" for run in done for stage, other in run.shared().items()]
+    parameters = mean("parameters")
+    return Cost(
+        cell=plain(cell),
+        done=seeds("finished"),
+        failed=seeds("failed"),
+        unfinished=seeds("unfinished"),
+        missing=seeds("missing"),
+        seconds=mean("seconds"),
+        shared_seconds=mean("shared_seconds") or 0.0,
+        items=mean("items"),
+        parameters=None if parameters is None else int(parameters),
+        shared=tuple(map(plain, dict.fromkeys(origins))),
+    )
+
+
+def run_line(study: StudyRecord, corpus: str, run: RunRecord) -> RunLine:
+    """A run for the list of all runs."""
+    table = run.tables.get("full")
+    return RunLine(
+        cell=plain(run.cell),
+        seed=run.seed,
+        status=run.status,
+        folder=plain("/".join((study.name, corpus, run.cell, str(run.seed)))),
+        hash=plain(run.hash),
+        value=None if table is None else metrics(table, [study.compared])[study.compared],
+        error=run.error,
+    )
+
+
+def _any(group: Group) -> RankTable:
+    return next(iter(next(iter(group.values())).values()))

@@ -1,0 +1,124 @@
+"""What the runs logged: learning curves and cosines of gradients, brought together over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from research.errors import InputError
+from research.report.model import Cosines, Curve, Panel
+from research.report.reading import RunRecord, plain
+from research.tracking import RunFolder, Scalar
+
+Lines = Sequence[Mapping[str, Scalar]]
+# Points of a curve at most: more cannot be seen, and a page holds many curves.
+POINTS = 150
+
+
+def read_lines(runs: Sequence[RunRecord]) -> dict[tuple[str, int], Lines]:
+    """By cell and seed the lines of metrics.jsonl; `InputError` names a damaged file."""
+    lines: dict[tuple[str, int], Lines] = {}
+    for run in runs:
+        lines[run.cell, run.seed] = RunFolder(run.path, writes=False).metrics()
+        for line in lines[run.cell, run.seed]:
+            if not isinstance(line, dict) or not {"stage", "step"} <= line.keys():
+                raise InputError(
+                    f"{run.path / 'metrics.jsonl'} has a line without stage and step: {line!r:.100}"
+                )
+    return lines
+
+
+def panels(lines: Mapping[tuple[str, int], Lines], compared: str) -> tuple[Panel, ...]:
+    """The compared metric on the validation part, then losses by stage and objective."""
+    series: dict[tuple[str, str], dict[str, list[dict[float, float]]]] = {}
+    for (cell, _), own in lines.items():
+        for (stage, quantity), points in _series(own, compared).items():
+            # Cells whose last stages have different names are selected alike, so they meet here.
+            last = quantity.startswith("val/") and stage == own[-1]["stage"]
+            key = ("" if last else stage, quantity)
+            series.setdefault(key, {}).setdefault(cell, []).append(points)
+    ordered = sorted(series, key=lambda key: not key[1].startswith("val/"))
+    found = []
+    for stage, quantity in ordered:
+        curves = [curve(cell, seeds) for cell, seeds in series[stage, quantity].items()]
+        kept = tuple(each for each in curves if each is not None)
+        if kept:
+            found.append(Panel(plain(stage), plain(quantity), kept))
+    return tuple(found)
+
+
+def curve(cell: str, seeds: Sequence[Mapping[float, float]]) -> Curve | None:
+    """Mean, lowest and highest over seeds of {step: value}, on steps that all seeds have reached.
+
+    Values between two logged steps are interpolated. None: the seeds have no step in common.
+    """
+    first = max(min(points) for points in seeds)
+    last = min(max(points) for points in seeds)
+    steps = np.unique([step for points in seeds for step in points if first <= step <= last])
+    if len(steps) == 0:
+        return None
+    if len(steps) > POINTS:
+        steps = steps[np.unique(np.linspace(0, len(steps) - 1, POINTS).round().astype(np.int64))]
+    values = np.stack(
+        [
+            np.interp(steps, sorted(points), [points[step] for step in sorted(points)])
+            for points in seeds
+        ]
+    )
+    return Curve(
+        cell=cell,
+        steps=tuple(steps.tolist()),
+        mean=tuple(values.mean(0).tolist()),
+        low=tuple(values.min(0).tolist()),
+        high=tuple(values.max(0).tolist()),
+        seeds=len(seeds),
+    )
+
+
+def cosines(lines: Mapping[tuple[str, int], Lines]) -> tuple[Cosines, ...]:
+    """By cell and stage the mean over steps and seeds of the cosine of every pair of objectives."""
+    measured: dict[tuple[str, str], list[Mapping[str, Scalar]]] = {}
+    for (cell, _), own in lines.items():
+        for line in own:
+            if any(name.startswith(f"{line['stage']}/gradient_norm/") for name in line):
+                measured.setdefault((cell, str(line["stage"])), []).append(line)
+    return tuple(_cosines(cell, stage, own) for (cell, stage), own in measured.items())
+
+
+def _cosines(cell: str, stage: str, lines: Lines) -> Cosines:
+    prefix = f"{stage}/gradient_norm/"
+    names = list(
+        dict.fromkeys(
+            name.removeprefix(prefix) for line in lines for name in line if name.startswith(prefix)
+        )
+    )
+    matrix: list[list[float | None]] = [
+        [1.0 if row == column else None for column in names] for row in names
+    ]
+    for first, second in combinations(range(len(names)), 2):
+        key = f"{stage}/gradient_cosine/{names[first]}+{names[second]}"
+        values = [value for line in lines if isinstance(value := line.get(key), (int, float))]
+        if values:
+            matrix[first][second] = matrix[second][first] = sum(values) / len(values)
+    return Cosines(
+        cell=cell,
+        stage=plain(stage),
+        objectives=tuple(map(plain, names)),
+        matrix=tuple(map(tuple, matrix)),
+        measurements=len(lines),
+    )
+
+
+def _series(lines: Lines, compared: str) -> dict[tuple[str, str], dict[float, float]]:
+    """By stage and quantity {step: value}; what is not finite was logged as text and is a gap."""
+    found: dict[tuple[str, str], dict[float, float]] = {}
+    for line in lines:
+        stage, step = str(line["stage"]), float(line["step"])
+        for name, value in line.items():
+            quantity = name.removeprefix(f"{stage}/")
+            wanted = quantity.startswith("loss/") or name == f"val/{compared}"
+            if wanted and isinstance(value, (int, float)):
+                found.setdefault((stage, quantity), {})[step] = float(value)
+    return found

@@ -1,0 +1,95 @@
+"""report.csv: every figure of a report, a row for each corpus, protocol, cell and metric."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from research.report.model import CorpusPart, Figure, ProtocolTable, Report, Row
+
+
+def frame_of(report: Report) -> pd.DataFrame:
+    """The report's figures at full precision; what does not exist is missing.
+
+    `candidates`, `seen` and `split` name the protocol; rows of two values of any are not
+    comparable. Differences are to `base`; `p_corrected` is Holm's over the cells of a table and
+    metric. Costs are means over the finished runs of a cell.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "study": report.name,
+                "corpus": corpus.name,
+                **protocol_columns(table),
+                "cell": row.cell,
+                "base": report.base,
+                "metric": metric,
+                "compared": metric == report.compared,
+                **figure_columns(row.figures[metric]),
+                **cost_columns(corpus, row),
+            }
+            for corpus in report.corpora
+            for table in corpus.tables
+            for row in table.rows
+            for metric in report.metrics
+        ]
+    )
+
+
+def protocol_columns(table: ProtocolTable) -> dict[str, object]:
+    """What tells one protocol from another, as text."""
+    split = table.protocol.get("split")
+    kind = str(split.get("class")) if isinstance(split, dict) else str(split)
+    return {
+        "fingerprint": str(table.protocol.get("fingerprint")),
+        "split": kind.rpartition(":")[2],
+        "part": str(table.protocol.get("part")),
+        "candidates": table.candidates,
+        "seen": str(table.protocol.get("seen")),
+    }
+
+
+def figure_columns(figure: Figure) -> dict[str, object]:
+    """Mean, interval, comparison."""
+    own, other = figure.estimate, figure.comparison
+    columns: dict[str, object] = {
+        "mean": own.mean,
+        "sd": own.deviation,
+        "low": own.low,
+        "high": own.high,
+        "seeds": own.seeds,
+        "users": own.users,
+        "place": figure.place,
+        "difference": None,
+        "difference_low": None,
+        "difference_high": None,
+        "p": None,
+        "p_corrected": figure.corrected,
+        "significant": figure.significant,
+        "effect": None,
+        "smallest": None,
+        "compared_seeds": None,
+    }
+    if other is not None:
+        columns |= {
+            "difference": other.difference,
+            "difference_low": other.low,
+            "difference_high": other.high,
+            "p": other.p,
+            "effect": other.effect,
+            "smallest": other.smallest,
+            "compared_seeds": other.seeds,
+        }
+    return columns
+
+
+def cost_columns(corpus: CorpusPart, row: Row) -> dict[str, object]:
+    """What the cell took."""
+    cost = next(each for each in corpus.costs if each.cell == row.cell)
+    return {
+        "seconds": cost.seconds,
+        "shared_seconds": cost.shared_seconds,
+        "tokens": cost.items,
+        "parameters": cost.parameters,
+        "failed": len(cost.failed),
+        "missing": len(cost.missing) + len(cost.unfinished),
+    }

@@ -1,0 +1,127 @@
+r"""report.tex: a booktabs table for each corpus and protocol, to be included with `\input`.
+
+Needs \usepackage{booktabs} and nothing else, under pdflatex too: a letter that plain LaTeX does not
+know stands as its code point.
+"""
+
+from __future__ import annotations
+
+import re
+
+from research.report.model import CorpusPart, Figure, ProtocolTable, Report, Row
+from research.report.words import bare, cut, interval_words, p_of
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    "<": "$<$", ">": "$>$", "|": r"\textbar{}", '"': "''",
+    # After the end of a row these two would be read as its arguments; quotes would join.
+    "[": "{[}", "*": "{*}", "'": "{'}", "`": "{`}",
+    "–": "--", "—": "---", "…": r"\ldots{}", "†": r"$^{\dagger}$", "×": r"$\times$",
+    "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
+}  # fmt: skip
+# Letters with accents that every LaTeX since 2018 has.
+PLAIN = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
+
+
+def latex_of(report: Report) -> str:
+    """All tables, one after another."""
+    tables = [
+        table_of(report, corpus, table, place)
+        for corpus in report.corpora
+        for place, table in enumerate(corpus.tables, 1)
+    ]
+    head = r"% Needs \usepackage{booktabs}."
+    if report.command:
+        head += f" Made from the runs of: {report.command}"
+    return "\n\n".join([head, *tables]) + "\n"
+
+
+def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, place: int) -> str:
+    """One table: means with half intervals, and the compared metric's difference to the base."""
+    compares = table.has_base and len(table.rows) > 1
+    head = ["", *(escaped(name.upper()) for name in report.metrics)]
+    if compares:
+        head += [rf"$\Delta$ {escaped(report.compared.upper())}", "$p$"]
+    rows = [row_of(report, row, compares) for row in table.rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{caption_of(report, corpus, table, compares)}}}",
+            rf"\label{{tab:{slug(report.name)}-{slug(corpus.name)}-{place}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            r"\toprule",
+            f"{' & '.join(head)} \\\\",
+            r"\midrule",
+            *(f"{' & '.join(row)} \\\\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def row_of(report: Report, row: Row, compares: bool) -> list[str]:
+    """A row's entries."""
+    entries = [
+        escaped(cut(row.cell, 40)),
+        *(entry_of(row.figures[name]) for name in report.metrics),
+    ]
+    if not compares:
+        return entries
+    figure = row.figures[report.compared]
+    if figure.comparison is None:
+        return [*entries, "--", "--"]
+    found = figure.comparison
+    half = bare((found.high - found.low) / 2)
+    difference = rf"${found.difference:+.4f}$ {{\scriptsize$\pm${half}}}"
+    return [*entries, difference, f"${p_of(figure.corrected)}$"]
+
+
+def entry_of(figure: Figure) -> str:
+    """A mean: the best bold, the second underlined, a dagger for a marked difference."""
+    own = figure.estimate
+    text = f"{own.mean:.4f}"
+    if figure.place == 1:
+        text = rf"\textbf{{{text}}}"
+    elif figure.place == 2:
+        text = rf"\underline{{{text}}}"
+    mark = r"$^{\dagger}$" if figure.significant else ""
+    return rf"{text}{mark} {{\scriptsize$\pm${bare((own.high - own.low) / 2)}}}"
+
+
+def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compares: bool) -> str:
+    """What the table shows, and what its signs mean."""
+    seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
+    parts = [
+        f"{report.question} {corpus.name}: {table.title}; {table.users} users, {seeds}.",
+        f"±: half of the {interval_words(report)}.",
+    ]
+    if compares:
+        parts.append(
+            f"†: differs from {report.base}, p below 0.05 (paired by user, two-sided, "
+            f"corrected after Holm over the cells). {report.compared.upper()} decides."
+        )
+    return escaped(" ".join(parts))
+
+
+def escaped(text: str) -> str:
+    """Text that LaTeX sets as it stands."""
+    spelled = [SPECIAL.get(each) or letter(each) for each in text]
+    # Two hyphens in a row would be set as a dash.
+    return "".join(
+        "{-}" if each == "-" and after == "-" else each
+        for each, after in zip(spelled, [*spelled[1:], ""])
+    )
+
+
+def letter(character: str) -> str:
+    """A letter without a meaning of its own; `[U+4E2D]` for one that plain LaTeX lacks."""
+    known = (character.isascii() and character.isprintable()) or character in PLAIN
+    return character if known else f"{{[}}U+{ord(character):04X}{{]}}"
+
+
+def slug(name: str) -> str:
+    """A name for a label."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x"

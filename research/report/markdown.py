@@ -1,0 +1,105 @@
+"""The report's tables in markdown, in which no name is read as markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from research.report.model import CorpusPart, ProtocolTable, Report, Row
+from research.report.words import (
+    difference_of,
+    interval_of,
+    p_of,
+    range_of,
+    seconds_of,
+    seeds_of,
+)
+
+
+def figures_table(report: Report, table: ProtocolTable) -> str:
+    """Markdown: every metric with its interval; of the compared one the difference and p."""
+    head = ["cell", "seeds", *(name.upper() for name in report.metrics)]
+    compares = table.has_base and len(table.rows) > 1
+    if compares:
+        versus = f"{report.compared.upper()} vs {code(report.base)}"
+        head += [versus, "95 % interval", "effect", "p"]
+    rows = [
+        [
+            code(row.cell),
+            str(len(row.seeds)),
+            *(interval_of(row.figures[name].estimate) for name in report.metrics),
+            *(compared_entries(row, report.compared) if compares else ()),
+        ]
+        for row in table.rows
+    ]
+    return markdown_table(head, rows, text_columns=1)
+
+
+def compared_entries(row: Row, metric: str) -> tuple[str, ...]:
+    """A row's difference to the base, its interval, the effect and the corrected p."""
+    figure = row.figures[metric]
+    found = figure.comparison
+    if found is None:
+        return "", "", "", ""
+    ends = range_of(found.low, found.high, signed=True)
+    p = f"{p_of(figure.corrected)} {figure.mark}".strip().replace("<", "&lt;")
+    return difference_of(found), ends, f"{found.effect:+.2f}", p
+
+
+def changes_table(report: Report) -> str:
+    """Markdown: what every cell changes."""
+    rows = [
+        [code(cell), code(change.field), code(change.before), code(change.after)]
+        for cell in report.cells
+        for change in report.changes.get(cell, ())
+    ]
+    rows += [[code(report.base), "the base", "", ""]]
+    return markdown_table(["cell", "field", "base", "here"], rows, text_columns=4)
+
+
+def cost_table(corpus: CorpusPart) -> str:
+    """Markdown: seeds, time, tokens and parameters of every cell."""
+    rows = [
+        [
+            code(cost.cell),
+            seeds_of(cost),
+            seconds_of(cost),
+            "" if cost.items is None else f"{cost.items:,.0f}",
+            "" if cost.parameters is None else f"{cost.parameters:,}",
+            ", ".join(map(code, cost.shared)),
+        ]
+        for cost in corpus.costs
+    ]
+    head = ["cell", "seeds", "time (s)", "tokens", "parameters", "taken over"]
+    return markdown_table(head, rows, text_columns=1)
+
+
+def runs_table(report: Report, corpus: CorpusPart) -> str:
+    """Markdown: every run's state, folder and figure."""
+    rows = [
+        [
+            code(run.folder),
+            run.status,
+            code(run.hash),
+            code(run.error or ""),
+            "" if run.value is None else f"{run.value:.4f}",
+        ]
+        for run in corpus.runs
+    ]
+    head = ["run folder", "status", "hash", "error", f"test {report.compared.upper()}"]
+    return markdown_table(head, rows, text_columns=4)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
+    """A table in markdown of cells that are markdown; later columns are set to the right."""
+    marks = [":--" if place < text_columns else "--:" for place in range(len(head))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
+
+
+def code(text: str) -> str:
+    """A name as a code span of a table's cell: within one, nothing is markup but `|` and `` ` ``.
+
+    Those two are replaced by look-alikes, since renderers differ in how they are escaped there.
+    """
+    shown = re.sub(r"\s+", " ", text).strip().replace("|", "¦").replace("`", "ˋ")
+    return f"`{shown}`" if shown else ""

@@ -1,0 +1,94 @@
+"""What a report says in words: what was ranked, what cannot be compared, what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from research.evaluation.protocol import differing
+from research.evaluation.rank import RankTable
+from research.report.model import Status
+from research.report.reading import RunRecord, StudyRecord, plain, short
+
+# By cell and seed, the rank tables of one protocol.
+Group = Mapping[str, Mapping[int, RankTable]]
+
+# Runs that a sentence names.
+NAMED = 6
+
+
+def on_study(study: StudyRecord) -> list[str]:
+    """What the study as a whole cannot say."""
+    notes = []
+    if len(study.cells) == 1:
+        notes.append("The study has one cell: there is nothing to compare it with.")
+    if len(study.seeds) == 1:
+        notes.append(
+            "The study has one seed: intervals and tests are over users alone and say nothing of "
+            "how another seed would come out."
+        )
+    return notes
+
+
+def title_of(protocol: Mapping[str, object]) -> str:
+    """What was ranked, for a reader."""
+    candidates, seen = str(protocol.get("candidates")), str(protocol.get("seen"))
+    ranking = "full ranking" if candidates == "full" else f"ranked among {candidates}"
+    scored = "at score 0" if seen == "zero" else seen
+    return plain(f"{protocol.get('part')}, {ranking}, seen items {scored}")
+
+
+def on_table(study: StudyRecord, group: Group, counting: set[str]) -> list[str]:
+    """What a table cannot say."""
+    base, notes = group.get(study.base), []
+    if base is None:
+        return [f"The base, {plain(study.base)}, is not in this table: nothing is compared."]
+    if len(group) == 1 and len(study.cells) > 1:
+        notes.append(f"Only {plain(study.base)} is in this table: nothing is compared.")
+    for cell, own in group.items():
+        if cell == study.base or counting & {cell, study.base}:
+            continue
+        common = [seed for seed in own if seed in base]
+        if len(common) < max(len(own), len(base)):
+            seeds = ", ".join(map(str, common)) or "none, so there is no comparison"
+            notes.append(f"{plain(cell)} is compared on the seeds that both have: {seeds}.")
+    return notes
+
+
+def on_protocols(runs: Sequence[RunRecord]) -> list[str]:
+    """Which fields of the protocol differ, with which values for which cells."""
+    notes = []
+    for name in dict.fromkeys(name for run in runs for name in run.tables):
+        protocols = {
+            f"{plain(run.cell)}/{run.seed}": run.tables[name].protocol
+            for run in runs
+            if name in run.tables
+        }
+        for field, values in differing(protocols).items():
+            said = "; ".join(f"{short(text)} for {_cells(runs)}" for text, runs in values.items())
+            notes.append(
+                f"Rows that were evaluated differently stand in different tables and are not "
+                f"compared (candidates {plain(name)}): {plain(field)} is {said}."
+            )
+    return notes
+
+
+def _cells(runs: Sequence[str]) -> str:
+    """`cell/seed` names as cells."""
+    return ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in runs))
+
+
+def on_runs(runs: Sequence[RunRecord]) -> list[str]:
+    """Which runs have not finished."""
+    notes = []
+    said: dict[Status, str] = {
+        "failed": "failed",
+        "unfinished": "have not finished",
+        "missing": "have not begun",
+    }
+    for status, words in said.items():
+        own = [run for run in runs if run.status == status]
+        if own:
+            names = [f"{plain(run.cell)}/{run.seed}" for run in own]
+            names[NAMED:] = [f"and {len(own) - NAMED} more"] if len(own) > NAMED else []
+            notes.append(f"{len(own)} of {len(runs)} runs {words}: {', '.join(names)}.")
+    return notes

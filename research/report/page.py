@@ -1,0 +1,176 @@
+"""report.html: one page without any outside reference, for a desktop, a phone and paper.
+
+The template escapes whatever is put into it; figures are SVG of our own making, in which
+matplotlib has escaped the text. The page has no script, and its policy forbids every request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from research.report import plots, words
+from research.report.model import CorpusPart, Cosines, Panel, ProtocolTable, Report, Slicing
+from research.report.plots import Dot, Style
+from research.report.reading import short
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page."""
+
+    title: str
+    svg: Markup
+    """With a label that tells what it shows, for those who do not see it."""
+
+
+def page_of(report: Report) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["thousands"] = thousands
+    environment.filters["spelled"] = short
+    environment.filters["minus"] = minus
+    styles = plots.styles_of(report.cells)
+    figures = Figures(report, styles)
+    # Made in the page's order, so that the ids in it are the same every time.
+    pictures = {corpus.name: figures.of_corpus(corpus) for corpus in report.corpora}
+    return environment.get_template("page.html").render(
+        report=report,
+        styles=styles,
+        marker_paths=MARKER_PATHS,
+        pictures=pictures,
+        words=words,
+    )
+
+
+# Markers of the legend, in a box from -4 to 4.
+MARKER_PATHS = {
+    "o": "M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0z",
+    "s": "M-3,-3h6v6h-6z",
+    "^": "M0,-3.5L3.5,3h-7z",
+    "D": "M0,-4L4,0L0,4L-4,0z",
+    "v": "M0,3.5L3.5,-3h-7z",
+    "P": "M-1.3,-4h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7v-2.6h2.7z",
+    "X": "M-4,-2L-2,-4L0,-2L2,-4L4,-2L2,0L4,2L2,4L0,2L-2,4L-4,2L-2,0z",
+}
+
+
+@dataclass(frozen=True)
+class CorpusPictures:
+    """The figures of one corpus."""
+
+    tables: tuple[tuple[Picture, ...], ...]
+    """Of each table: means, and differences where something is compared."""
+    slices: tuple[tuple[Picture, ...], ...]
+    """Of each table, by slicing."""
+    curves: tuple[Picture, ...]
+    cosines: tuple[Picture, ...]
+
+
+class Figures:
+    """Draws a report's figures, each with ids of its own."""
+
+    def __init__(self, report: Report, styles: Mapping[str, Style]) -> None:
+        self.report = report
+        self.styles = styles
+        self.drawn = 0
+
+    def of_corpus(self, corpus: CorpusPart) -> CorpusPictures:
+        """All figures of a corpus, top to bottom."""
+        return CorpusPictures(
+            tables=tuple(self.of_table(table) for table in corpus.tables),
+            slices=tuple(
+                tuple(self.of_slicing(each) for each in table.slicings if each.buckets)
+                for table in corpus.tables
+            ),
+            curves=tuple(self.of_panel(panel) for panel in corpus.panels),
+            cosines=tuple(self.of_cosines(each) for each in corpus.cosines),
+        )
+
+    def of_table(self, table: ProtocolTable) -> tuple[Picture, ...]:
+        """The compared metric by cell, and its difference to the base."""
+        metric = self.report.compared.upper()
+        figures = table.figures(self.report.compared)
+        means, differences = [], []
+        for cell, figure in figures.items():
+            own, style = figure.estimate, self.styles[cell]
+            means.append(Dot(cell, own.mean, own.low, own.high, style))
+            if (other := figure.comparison) is not None:
+                dot = Dot(cell + figure.mark, other.difference, other.low, other.high, style)
+                differences.append(dot)
+        pictures = [
+            self.picture(
+                f"{metric} by cell, with 95 % intervals", plots.dots_svg(means, metric), told(means)
+            )
+        ]
+        if differences:
+            title = f"Difference to {self.report.base} (95 % intervals, before correction)"
+            svg = plots.dots_svg(differences, f"{metric} minus the base's", zero=True)
+            pictures.append(self.picture(title, svg, told(differences)))
+        return tuple(pictures)
+
+    def of_slicing(self, slicing: Slicing) -> Picture:
+        """The compared metric by bucket and cell."""
+        metric = self.report.compared.upper()
+        best = "; ".join(
+            f"{bucket.label}: {', '.join(f'{c} {e.mean:.4f}' for c, e in bucket.estimates.items())}"
+            for bucket in slicing.buckets
+        )
+        return self.picture(
+            f"{metric} by {slicing.by}", plots.slices_svg(slicing, metric, self.styles), best
+        )
+
+    def of_panel(self, panel: Panel) -> Picture:
+        """Curves of one quantity."""
+        where = f"stage {panel.stage}" if panel.stage else "last stage"
+        last = ", ".join(
+            f"{curve.cell} ends at {curve.mean[-1]:.4g} after {curve.steps[-1]:.0f} steps"
+            for curve in panel.curves
+        )
+        return self.picture(f"{panel.quantity}, {where}", plots.panel_svg(panel, self.styles), last)
+
+    def of_cosines(self, cosines: Cosines) -> Picture:
+        """The heat map of one cell's stage."""
+        names = cosines.objectives
+        pairs = [
+            f"{names[row]} and {names[column]} {value:+.2f}"
+            for row, entries in enumerate(cosines.matrix)
+            for column, value in enumerate(entries)
+            if column > row and value is not None
+        ]
+        title = f"{cosines.cell}, stage {cosines.stage} ({cosines.measurements} measured steps)"
+        return self.picture(title, plots.heat_svg(cosines), ", ".join(pairs))
+
+    def picture(self, title: str, svg: str, told: str) -> Picture:
+        """A figure with ids of its own, and its text for who does not see it."""
+        self.drawn += 1
+        opening = Markup('<svg role="img" aria-label="{}"').format(f"{title}. {told}")
+        body = plots.apart(svg, f"f{self.drawn}").removeprefix("<svg")
+        return Picture(title, opening + Markup(body))
+
+
+def told(dots: list[Dot]) -> str:
+    """Values and intervals as text."""
+    return "; ".join(
+        f"{dot.label} {dot.value:.4f} ({dot.low:.4f} to {dot.high:.4f})" for dot in dots
+    )
+
+
+def thousands(number: float | None) -> str:
+    """A count with commas; nothing for None."""
+    return "" if number is None else f"{number:,.0f}"
+
+
+def minus(text: str) -> str:
+    """Signed figures with the sign that is as wide as a plus."""
+    return text.replace("-", "−")

@@ -1,0 +1,199 @@
+"""The report's figures as SVG text: the same model gives the same bytes.
+
+Text stays text, in the reader's own sans-serif font. A cell has one colour, dash and marker in all
+figures; the three together tell cells apart in grey print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.style import context
+
+from research.report.model import Cosines, Panel, Slicing
+from research.report.words import cut
+
+COLOURS = ("#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#b0447e", "#56a0d3", "#b8860b", "#6a4c93")
+DASHES = ((), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5), (3, 1.2, 1, 1.2, 1, 1.2))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Wide enough to be read on a desktop, narrow enough that a phone shrinks it little; inches.
+WIDTH = 4.2
+SETTINGS: dict[str, object] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sixfold",
+    "text.parse_math": False,
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": "#666666",
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#444444",
+    "ytick.color": "#1a1a1a",
+    "ytick.major.size": 0.0,
+    "figure.constrained_layout.use": True,
+    "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a cell looks in every figure."""
+
+    colour: str
+    dash: tuple[float, ...]
+    """Lengths of strokes and gaps in points; empty: a whole line."""
+    marker: str
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A value and its interval."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    style: Style
+
+
+def styles_of(cells: Sequence[str]) -> dict[str, Style]:
+    """A style for each cell; no two of 280 are alike."""
+    return {
+        cell: Style(
+            COLOURS[place % len(COLOURS)],
+            DASHES[place % len(DASHES)],
+            MARKERS[place % len(MARKERS)],
+        )
+        for place, cell in enumerate(cells)
+    }
+
+
+def dots_svg(dots: Sequence[Dot], label: str, *, zero: bool = False) -> str:
+    """Dots with intervals, one below the other; `zero` draws a line at no difference."""
+    with context(SETTINGS):
+        figure = Canvas(figsize=(WIDTH, 0.75 + 0.26 * len(dots)))
+        axes = figure.add_subplot()
+        if zero:
+            axes.axvline(0.0, color="#888888", linewidth=1.0, zorder=1)
+        for place, dot in enumerate(dots):
+            _draw(axes, dot, place, size=5.5)
+        axes.set_yticks(range(len(dots)), [cut(dot.label) for dot in dots])
+        axes.set_ylim(len(dots) - 0.4, -0.6)
+        axes.set_xlabel(label)
+        axes.grid(visible=True, axis="x")
+        axes.locator_params(axis="x", nbins=5)
+        return svg_of(figure)
+
+
+def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str:
+    """A group of dots with intervals for each bucket, cells in their order."""
+    with context(SETTINGS):
+        cells = list(slicing.buckets[0].estimates)
+        step = len(cells) + 1.4
+        figure = Canvas(figsize=(WIDTH, 0.75 + 0.135 * step * len(slicing.buckets)))
+        axes = figure.add_subplot()
+        for group, bucket in enumerate(slicing.buckets):
+            if group:
+                axes.axhline(group * step - 1.2, color="#cccccc", linewidth=0.6)
+            for place, (cell, estimate) in enumerate(bucket.estimates.items()):
+                dot = Dot(cell, estimate.mean, estimate.low, estimate.high, styles[cell])
+                _draw(axes, dot, group * step + place, size=4.0)
+        centres = [group * step + (len(cells) - 1) / 2 for group in range(len(slicing.buckets))]
+        names = [f"{bucket.label}\nn = {bucket.questions:,}" for bucket in slicing.buckets]
+        axes.set_yticks(centres, names)
+        axes.set_ylim(step * len(slicing.buckets) - 1.2, -1.2)
+        axes.set_xlabel(label)
+        axes.grid(visible=True, axis="x")
+        axes.locator_params(axis="x", nbins=5)
+        return svg_of(figure)
+
+
+def panel_svg(panel: Panel, styles: Mapping[str, Style]) -> str:
+    """Curves over steps: the mean over seeds, and from the lowest to the highest seed."""
+    with context(SETTINGS):
+        figure = Canvas(figsize=(3.6, 2.3))
+        axes = figure.add_subplot()
+        for curve in panel.curves:
+            style = styles[curve.cell]
+            if curve.seeds > 1:
+                axes.fill_between(
+                    curve.steps, curve.low, curve.high, color=style.colour, alpha=0.15, linewidth=0
+                )
+            axes.plot(
+                curve.steps,
+                curve.mean,
+                color=style.colour,
+                dashes=style.dash or (None, None),
+                linewidth=1.5,
+                marker=style.marker if len(curve.steps) == 1 else "",
+                markersize=4,
+            )
+        axes.set_xlabel("optimiser steps")
+        axes.set_ylabel(cut(panel.quantity, 18))
+        axes.grid(visible=True)
+        axes.locator_params(nbins=5)
+        axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+        return svg_of(figure)
+
+
+def heat_svg(cosines: Cosines) -> str:
+    """A square for each pair of objectives with the cosine in it."""
+    with context(SETTINGS):
+        size = len(cosines.objectives)
+        figure = Canvas(figsize=(min(WIDTH, 1.6 + 0.55 * size), 1.0 + 0.45 * size))
+        axes = figure.add_subplot()
+        values = [
+            [float("nan") if each is None else each for each in row] for row in cosines.matrix
+        ]
+        axes.pcolormesh(values, cmap="RdBu", vmin=-1.0, vmax=1.0, edgecolor="white", linewidth=1.0)
+        for row, entries in enumerate(cosines.matrix):
+            for column, value in enumerate(entries):
+                if value is not None:
+                    pale = "white" if abs(value) > 0.6 else "#1a1a1a"
+                    text = f"{value:+.2f}" if row != column else "1"
+                    axes.text(column + 0.5, row + 0.5, text, color=pale, ha="center", va="center")
+        places = [place + 0.5 for place in range(size)]
+        names = [cut(name, 12) for name in cosines.objectives]
+        longest = max(map(len, names))
+        axes.set_xticks(places, names, rotation=0 if longest <= 6 else 35)
+        axes.set_yticks(places, names)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.invert_yaxis()
+        return svg_of(figure)
+
+
+def svg_of(figure: Canvas) -> str:
+    """A figure as an `<svg>` element for a page: no prologue, no metadata, no address."""
+    file = io.StringIO()
+    with warnings.catch_warnings():
+        # Letters that matplotlib's font lacks are drawn by the reader's browser.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+
+
+def apart(svg: str, prefix: str) -> str:
+    """The element with every id of its own, as a page holds many figures; text stays as it is."""
+
+    def renamed(tag: re.Match[str]) -> str:
+        return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", tag[0])
+
+    return re.sub(r"<[^>]*>", renamed, svg)
+
+
+def _draw(axes: Axes, dot: Dot, place: float, *, size: float) -> None:
+    style = dot.style
+    axes.plot([dot.low, dot.high], [place, place], color=style.colour, linewidth=1.4, zorder=2)
+    axes.plot([dot.value], [place], style.marker, color=style.colour, markersize=size, zorder=3)

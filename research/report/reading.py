@@ -1,0 +1,240 @@
+"""Reads a study's folder: study.json, and of every run what is there.
+
+Nothing is guessed: cells, seeds and corpora are those of study.json; a run is finished, failed
+(`failed.json`), unfinished (begun) or missing. A damaged file is an `InputError` that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+from research.errors import InputError
+from research.evaluation.metrics import parse
+from research.evaluation.rank import RankTable
+from research.report.model import Change, Status
+from research.tracking import RunFolder, read_json
+
+Nested = Mapping[str, object]
+Made = TypeVar("Made")
+# Written by `study`.
+RECORD = "study.json"
+# Characters of a value that are shown.
+SHOWN = 160
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """study.json; names as on disk."""
+
+    name: str
+    question: str
+    base: str
+    metrics: tuple[str, ...]
+    compared: str
+    budget: str | None
+    cells: tuple[str, ...]
+    changes: Mapping[str, tuple[Change, ...]]
+    seeds: tuple[int, ...]
+    corpora: tuple[str, ...]
+    command: str
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """One run of a study as its folder tells it."""
+
+    cell: str
+    seed: int
+    path: Path
+    status: Status
+    hash: str
+    counts_only: bool
+    """It has no stages: nothing is drawn, and one seed says all."""
+    summary: Nested
+    """Empty unless finished."""
+    tables: Mapping[str, RankTable]
+    """Of the test part by candidate set, `full` first; empty unless finished."""
+    error: str | None
+
+    def cost(self, name: str) -> float:
+        """Seconds, items or parameters; 0 for what a run does not have."""
+
+        def made() -> float:
+            return float(cast(float, _mapping(self.summary["cost"]).get(name, 0.0)))
+
+        return read(self.path, made)
+
+    def shared(self) -> dict[str, str]:
+        """By stage, the cell of the run whose stage was taken over."""
+
+        def made() -> dict[str, str]:
+            origins = _mapping(self.summary.get("shared", {})).items()
+            # Folders stand relative to the run's own: ../../CELL/SEED.
+            return {
+                stage: Path(os.path.normpath(self.path / _text(folder))).parent.name
+                for stage, folder in origins
+            }
+
+        return read(self.path, made)
+
+
+def read_study(folder: Path) -> StudyRecord:
+    """What study.json says; `InputError` for a folder without one, or another's."""
+    path = folder / RECORD
+    if not path.is_file():
+        raise InputError(
+            f"{folder} has no {RECORD}: it is not a study's folder; `study` writes one, and "
+            "finished runs are not repeated when it is called again"
+        )
+    stored = read_json(path)
+    try:
+        record = _study_of(stored)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged or of another program ({error!r:.200})") from error
+    for name in (record.name, *record.corpora, *record.cells):
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise InputError(f"{path} names {name!r:.80}, which cannot be the name of a folder")
+    if record.base not in record.cells or record.compared not in record.metrics:
+        raise InputError(
+            f"{path} is damaged: its base is {record.base!r:.80} and it compares "
+            f"{record.compared!r:.80}, which are not among its cells and metrics"
+        )
+    if not (record.corpora and record.seeds):
+        raise InputError(f"{path} is damaged: it needs a corpus and a seed at least")
+    for name in record.metrics:
+        parse(name)
+    return record
+
+
+def read_run(folder: Path, corpus: str, cell: str, seed: int) -> RunRecord:
+    """A run's state; rank tables are read for finished runs alone."""
+    path = folder / corpus / cell / str(seed)
+    reader = RunFolder(path, writes=False)
+    config, summary = reader.read("config.json"), reader.read("summary.json")
+    failed = reader.read("failed.json")
+    finished = summary is not None and summary.get("status") == "finished"
+    stored = config or {}
+    if failed is not None and failed.get("hash") != stored.get("hash", failed.get("hash")):
+        # What failed there had another configuration.
+        failed = None
+    status: Status = "missing" if config is None else "unfinished"
+    status = "failed" if failed is not None else status
+    return RunRecord(
+        cell=cell,
+        seed=seed,
+        path=path,
+        status="finished" if finished else status,
+        hash=str(stored.get("hash", "")),
+        counts_only=config is not None and not _mapping(stored.get("config", {})).get("stages"),
+        summary=summary if finished and summary is not None else {},
+        tables=read_tables(path / "ranks") if finished else {},
+        error=None if finished or failed is None else first_line(str(failed.get("error", ""))),
+    )
+
+
+def read_tables(folder: Path) -> dict[str, RankTable]:
+    """The test's rank tables by candidate set; full ranking must be there and comes first."""
+    names = sorted(path.stem.removeprefix("test-") for path in folder.glob("test-*.npz"))
+    ordered = dict.fromkeys(["full", *names])
+    return {name: RankTable.load(folder / f"test-{name}.npz") for name in ordered}
+
+
+def read(path: Path, make: Callable[[], Made]) -> Made:
+    """What `make` takes out of a run's summary; `InputError` when it is not there."""
+    try:
+        return make()
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path / 'summary.json'} is damaged or of another program ({error!r:.200})"
+        ) from error
+
+
+def plain(text: str) -> str:
+    """A name that is safe to show anywhere but not yet escaped for anything.
+
+    Control characters, halves of surrogate pairs and marks that turn the direction of writing
+    become U+FFFD: a terminal would obey them, and no file can hold some of them.
+    """
+    return "".join("\ufffd" if _hidden(each) else each for each in text)
+
+
+def first_line(text: str) -> str:
+    """The first line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return plain(lines[0])[:300] if lines else "no message"
+
+
+def short(value: object) -> str:
+    """A value of a config as a person reads it: classes by their last name, cut when long."""
+    text = plain(_spelled(value))
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, Mapping):
+        kind = str(value.get("class", "")).rpartition(":")[2]
+        rest = ", ".join(
+            f"{name}={_spelled(each)}" for name, each in value.items() if name != "class"
+        )
+        return f"{kind}({rest})" if kind else f"{{{rest}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_spelled(each) for each in value)}]"
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _hidden(character: str) -> bool:
+    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return turns or unicodedata.category(character) in ("Cc", "Cs") or character in "\u2028\u2029"
+
+
+def _study_of(stored: Nested) -> StudyRecord:
+    budget = stored["budget"]
+    return StudyRecord(
+        name=_text(stored["name"]),
+        question=_text(stored["question"]),
+        base=_text(stored["base"]),
+        metrics=_texts(stored["metrics"]),
+        compared=_text(stored["compared"]),
+        budget=None if budget is None else _text(budget),
+        cells=_texts(stored["cells"]),
+        changes={
+            cell: tuple(
+                Change(plain(field), short(_list(pair)[0]), short(_list(pair)[1]))
+                for field, pair in _mapping(fields).items()
+            )
+            for cell, fields in _mapping(stored["changes"]).items()
+        },
+        seeds=tuple(int(cast(int, seed)) for seed in _list(stored["seeds"])),
+        corpora=_texts(stored["corpora"]),
+        command=_text(stored["command"]),
+    )
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r:.80} is not an object")
+    return cast(dict[str, object], value)
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.80} is not a list")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is not text")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(_text(each) for each in _list(value))

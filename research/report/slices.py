@@ -1,0 +1,90 @@
+"""The compared metric on parts of a table's held-out items: by popularity, by history length.
+
+The limits are fixed, so that slices of two studies can be laid side by side. A user with several
+held-out items counts in a slice with those that belong to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.evaluation.rank import RankTable
+from research.evaluation.statistics import estimate
+from research.report.model import Bucket, Slicing
+
+# First values of the buckets; the last has no end.
+COUNTS = (0, 1, 5, 20, 100, 500)
+LENGTHS = (0, 5, 10, 20, 50, 100, 200)
+RESAMPLES = 1000
+
+
+def slicings(tables: Mapping[str, Sequence[RankTable]], metric: str) -> tuple[Slicing, ...]:
+    """Of cells with the same questions, by training interactions and by history length."""
+    return (
+        _slicing("training interactions of the item", tables, metric, COUNTS, _counts),
+        _slicing("items in the history", tables, metric, LENGTHS, _lengths),
+    )
+
+
+def part_of(table: RankTable, kept: NDArray[np.bool_]) -> RankTable:
+    """The questions that are kept."""
+    return replace(
+        table,
+        user=table.user[kept],
+        item=table.item[kept],
+        rank=table.rank[kept],
+        ties=table.ties[kept],
+        history_length=table.history_length[kept],
+        item_count=table.item_count[kept],
+    )
+
+
+def label_of(starts: Sequence[int], place: int) -> str:
+    """A bucket's limits as text; `cold` for items without training interactions."""
+    start, after = starts[place], starts[place + 1] if place + 1 < len(starts) else None
+    if start == 0 and after == 1:
+        return "0 (cold)"
+    return f"{start}+" if after is None else f"{start}–{after - 1}"
+
+
+def _slicing(
+    by: str,
+    tables: Mapping[str, Sequence[RankTable]],
+    metric: str,
+    starts: Sequence[int],
+    column: Callable[[RankTable], NDArray[np.int32]],
+) -> Slicing:
+    buckets, left_out = [], 0
+    first = next(iter(tables.values()))[0]
+    place_of_first = np.searchsorted(starts, column(first), side="right") - 1
+    for place in np.unique(place_of_first[place_of_first >= 0]).tolist():
+        kept = place_of_first == place
+        users = len(np.unique(first.user[kept]))
+        if users < 2:
+            left_out += int(kept.sum())
+            continue
+        estimates = {
+            cell: estimate(
+                [
+                    part_of(each, np.searchsorted(starts, column(each), side="right") - 1 == place)
+                    for each in own
+                ],
+                metric,
+                resamples=RESAMPLES,
+            )
+            for cell, own in tables.items()
+        }
+        buckets.append(Bucket(label_of(starts, place), int(kept.sum()), users, estimates))
+    return Slicing(by, tuple(buckets), left_out)
+
+
+def _counts(table: RankTable) -> NDArray[np.int32]:
+    return table.item_count
+
+
+def _lengths(table: RankTable) -> NDArray[np.int32]:
+    return table.history_length

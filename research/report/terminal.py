@@ -1,0 +1,115 @@
+"""The report in a terminal: a table of figures and one of costs for each corpus and protocol."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from research.report.model import DAGGER, CorpusPart, ProtocolTable, Report, Row
+from research.report.words import (
+    cut,
+    difference_of,
+    interval_of,
+    legend_of,
+    p_of,
+    seconds_of,
+    seeds_of,
+    smallest_of,
+)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print it; the console must take text as it stands (`show.wide_console`).
+
+    Four cells and three metrics fit into 80 columns.
+    """
+    console.print(report.question)
+    if report.budget is not None:
+        console.print(f"equal budget: {report.budget}")
+    for corpus in report.corpora:
+        for table in corpus.tables:
+            console.print()
+            console.print(f"{corpus.name}, {table.title}, {table.users:,} users")
+            console.print(figures_table(report, table))
+            print_all(console, table.notes)
+            if smallest := smallest_of(table, report.compared):
+                console.print(smallest)
+        console.print()
+        if corpus.tables:
+            console.print(f"{corpus.name}, cost of a run (mean over finished seeds)")
+            console.print(cost_table(corpus))
+        print_all(console, corpus.notes)
+        for run in corpus.runs:
+            if run.error is not None:
+                console.print(f"{run.cell}/{run.seed} failed: {run.error}")
+        console.print(f"run folders: {report.folder}/{corpus.name}/CELL/SEED")
+    console.print()
+    print_all(console, (*legend_of(report), *report.notes))
+
+
+def print_all(console: Console, lines: tuple[str, ...]) -> None:
+    """A line each."""
+    for line in lines:
+        console.print(line)
+
+
+def figures_table(report: Report, table: ProtocolTable) -> Table:
+    """Every metric with its interval, and of the compared one the difference to the base."""
+    made = plain_table()
+    made.add_column("cell", no_wrap=True)
+    for name in report.metrics:
+        made.add_column(name.upper(), justify="right", no_wrap=True)
+    compares = table.has_base and len(table.rows) > 1
+    if compares:
+        versus = f"{report.compared.upper()} vs\n{cut(report.base)}"
+        made.add_column(versus, justify="right", no_wrap=True)
+        made.add_column("p", justify="right", no_wrap=True)
+    for row in table.rows:
+        figures = [interval_of(row.figures[name].estimate) for name in report.metrics]
+        made.add_row(
+            cut(row.cell), *figures, *compared_of(row, report.compared)[: len(made.columns)]
+        )
+    return made
+
+
+def compared_of(row: Row, metric: str) -> tuple[str, str]:
+    """A row's difference to the base, and its corrected p with a dagger when it is marked."""
+    figure = row.figures[metric]
+    if figure.comparison is None:
+        return "", ""
+    mark = DAGGER if figure.significant else " "
+    return difference_of(figure.comparison), f"{p_of(figure.corrected)}{mark}"
+
+
+def cost_table(corpus: CorpusPart) -> Table:
+    """Seeds, time, tokens and parameters of every cell."""
+    made = plain_table()
+    made.add_column("cell", no_wrap=True)
+    for name in ("seeds", "time (s)", "tokens", "parameters"):
+        made.add_column(name, justify="right", no_wrap=True)
+    shares = any(cost.shared for cost in corpus.costs)
+    if shares:
+        made.add_column("of it by another run", no_wrap=True)
+    for cost in corpus.costs:
+        entries = [
+            seeds_of(cost),
+            seconds_of(cost),
+            "" if cost.items is None else f"{cost.items:,.0f}",
+            "" if cost.parameters is None else f"{cost.parameters:,}",
+        ]
+        if shares:
+            taken = f"{cost.shared_seconds:,.1f} s: {', '.join(cost.shared)}"
+            entries.append(taken if cost.shared else "")
+        made.add_row(cut(cost.cell), *entries)
+    return made
+
+
+def plain_table() -> Table:
+    """A table as our others are: one line under the head, nothing around it."""
+    return Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )

@@ -1,0 +1,204 @@
+"""The report as a W&B Report: its specification, which is what the W&B client would send.
+
+Prose becomes plain text blocks and names in tables code spans, so that no name is read as markup.
+Panels are queries: what they show is what was mirrored or synced to the report's project, found by
+group (the study) and tag (the corpus), and drawn as one line or bar a cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from research.report.markdown import changes_table, cost_table, figures_table, runs_table
+from research.report.model import CorpusPart, ProtocolTable, Report
+from research.report.wandb_client import reports_module
+from research.report.words import legend_of, smallest_of
+
+LONGEST_TITLE = 128
+# As runs are mirrored (`wandb_fields`): W&B takes no longer groups and tags.
+LONGEST_NAME, LONGEST_TAG = 128, 64
+# Of the 24 columns of a panel grid: two panels a row.
+WIDTH, HEIGHT = 12, 8
+Block = object
+Panel = object
+
+
+def specification(report: Report) -> dict[str, object]:
+    """Title, description and `spec` of the W&B report; equal reports give equal ones.
+
+    It names neither entity nor project: whoever saves it does. `InputError`: the modules of the
+    extra `report` are missing.
+    """
+    wr = reports_module()
+    written = wr.Report(
+        project="unset", entity="unset", title=title_of(report), blocks=blocks_of(report),
+        description=f"Study {report.name}, written by sixfold.", width="fluid",
+    )  # fmt: skip
+    # Private, but exactly what `save` sends.
+    model = written._to_model()
+    spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
+    with_filters(spec, [filters_of(report, corpus) for corpus in report.corpora])
+    return {
+        "title": written.title,
+        "description": written.description,
+        "spec": with_stable_names(spec, report.name),
+    }
+
+
+def title_of(report: Report) -> str:
+    """`name: question`, cut where W&B would refuse it."""
+    title = f"{report.name}: {report.question}"
+    return title if len(title) <= LONGEST_TITLE else f"{title[: LONGEST_TITLE - 1]}…"
+
+
+def blocks_of(report: Report) -> list[Block]:
+    """The whole report, from the question to the commands."""
+    wr = reports_module()
+    seeds = ", ".join(map(str, report.seeds))
+    budget = report.budget or "none; each cell ran as configured"
+    head = [
+        f"Base cell: {report.base}. Seeds: {seeds}. Compared by {report.compared.upper()}.",
+        f"Equal budget: {budget}.",
+    ]
+    blocks: list[Block] = [wr.H1("Question"), wr.P(report.question), *map(wr.P, head)]
+    blocks += [wr.P(note) for note in report.notes]
+    blocks += [wr.TableOfContents(), wr.H1("Cells"), wr.MarkdownBlock(changes_table(report))]
+    for corpus in report.corpora:
+        blocks += corpus_blocks(report, corpus)
+    return [
+        *blocks,
+        wr.H1("Commands and folders"),
+        wr.P("This runs the study, or what is left of it; then this report again:"),
+        wr.CodeBlock(code=report.command),
+        wr.CodeBlock(code=f"python -m research report {report.folder} --wandb"),
+        *(wr.MarkdownBlock(runs_table(report, corpus)) for corpus in report.corpora),
+    ]
+
+
+def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
+    """Tables, what they mean, and the panels of one corpus."""
+    wr = reports_module()
+    blocks: list[Block] = [wr.H1(f"Results on {corpus.name}"), *map(wr.P, corpus.notes)]
+    for table in corpus.tables:
+        blocks += [
+            wr.H2(f"{table.title}, {table.users:,} users"),
+            wr.MarkdownBlock(figures_table(report, table)),
+            *(wr.P(note) for note in (smallest_of(table, report.compared), *table.notes) if note),
+        ]
+    return [
+        *blocks,
+        *map(wr.P, legend_of(report)),
+        wr.H2("Protocol"),
+        *(wr.P(protocol_text(table)) for table in corpus.tables),
+        wr.H2("Cost of a run"),
+        wr.MarkdownBlock(cost_table(corpus)),
+        wr.H2("Runs on W&B"),
+        wr.P(
+            "Lines are means over seeds, bands and whiskers one standard deviation: the intervals "
+            "above are what to judge by. A stage that runs share is drawn for the run that did it."
+        ),
+        panel_grid(report, corpus),
+    ]
+
+
+def panel_grid(report: Report, corpus: CorpusPart) -> Block:
+    """Learning curves and test metrics by cell, and the runs side by side."""
+    wr = reports_module()
+    cell = wr.Config("ablation.cell")
+    made: list[Callable[[object], Panel]] = []
+
+    def line(title: str, metric: str, axis: str) -> Callable[[object], Panel]:
+        return lambda layout: wr.LinePlot(
+            title=title, x=axis, y=[metric], groupby=cell, groupby_aggfunc="mean",
+            groupby_rangefunc="stddev", smoothing_factor=0, layout=layout,
+        )  # fmt: skip
+
+    def bar(title: str, metric: str) -> Callable[[object], Panel]:
+        return lambda layout: wr.BarPlot(
+            title=title, metrics=[metric], groupby=cell, layout=layout,
+            groupby_aggfunc="mean", groupby_rangefunc="stddev",
+        )  # fmt: skip
+
+    for panel in corpus.panels:
+        if panel.quantity.startswith("val/"):
+            made.append(line(f"{panel.quantity} (validation)", panel.quantity, "epoch"))
+            continue
+        name = f"{panel.stage}/{panel.quantity}"
+        made.append(line(name, name, f"{panel.stage}/step"))
+    for candidates in dict.fromkeys(table.candidates for table in corpus.tables):
+        within = "" if candidates == "full" else f"{candidates}/"
+        names = [f"test/{within}{metric}" for metric in report.metrics]
+        made += [bar(f"{name} (test)", name) for name in names]
+    # Curves of two validated stages are one metric on W&B, over epochs.
+    panels = {
+        place: build(wr.Layout(x=place % 2 * WIDTH, y=place // 2 * HEIGHT, w=WIDTH, h=HEIGHT))
+        for place, build in enumerate(made)
+    }
+    below = wr.Layout(x=0, y=(len(made) + 1) // 2 * HEIGHT, w=2 * WIDTH, h=2 * HEIGHT)
+    columns = ["run:displayName", "config:ablation.value.cell", "config:seed.value"]
+    columns += [f"summary:test/{report.compared}", f"summary:best/val/{report.compared}"]
+    runs = wr.Runset(
+        name=corpus.name, groupby=["config.ablation.cell"], pinned_columns=columns,
+        order=[wr.OrderBy(wr.SummaryMetric(f"test/{report.compared}"), ascending=False)],
+    )  # fmt: skip
+    return wr.PanelGrid(
+        runsets=[runs],
+        panels=[*panels.values(), wr.RunComparer(diff_only="split", layout=below)],
+    )
+
+
+def filters_of(report: Report, corpus: CorpusPart) -> dict[str, object]:
+    """Which of the project's runs a corpus's panels show."""
+
+    def equal(name: str, op: str, value: object) -> dict[str, object]:
+        key = {"section": "run", "name": name}
+        return {"key": key, "op": op, "value": value, "disabled": False}
+
+    group = equal("group", "=", report.name[:LONGEST_NAME])
+    tag = equal("tags", "IN", [f"dataset:{corpus.name}"[:LONGEST_TAG]])
+    return {"filterFormat": "filterV2", "filters": [group, {**tag, "connector": "AND"}]}
+
+
+def with_filters(spec: Mapping[str, object], filters: Sequence[Mapping[str, object]]) -> None:
+    """Set the filters of the panel grids' run sets, in their order.
+
+    The client's own way is an expression in a string, into which a name could write.
+    """
+    blocks = cast(Sequence[Mapping[str, object]], spec["blocks"])
+    grids = [block for block in blocks if block["type"] == "panel-grid"]
+    for grid, own in zip(grids, filters, strict=True):
+        metadata = cast(Mapping[str, list[dict[str, object]]], grid["metadata"])
+        for runs in metadata["runSets"]:
+            runs["filters"] = own
+
+
+def with_stable_names(spec: object, name: str) -> object:
+    """The client's random ids of panels and run sets, replaced by ones of the study's name."""
+    known: dict[str, str] = {}
+
+    def renamed(value: object) -> object:
+        if isinstance(value, list):
+            return [renamed(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: stable(each) if is_id(key, each) else renamed(each) for key, each in value.items()
+        }
+
+    def is_id(key: str, value: object) -> bool:
+        return key in ("id", "__id__") and isinstance(value, str) and value != ""
+
+    def stable(value: str) -> str:
+        number = f"{name} {len(known)}".encode()
+        return known.setdefault(value, hashlib.sha256(number).hexdigest()[:11])
+
+    return renamed(spec)
+
+
+def protocol_text(table: ProtocolTable) -> str:
+    """What two figures must share to stand in one table."""
+    fields = (f"{key}: {json.dumps(value)}" for key, value in table.protocol.items())
+    return f"{table.title}: {'; '.join(fields)}."

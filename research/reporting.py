@@ -1,0 +1,81 @@
+"""The report of a study's folder: printed, and written as a page, as CSV and as LaTeX."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from research.errors import InputError
+from research.report.build import report_of
+from research.report.frame import frame_of
+from research.report.latex import latex_of
+from research.report.model import Report
+from research.report.reading import RECORD
+from research.report.terminal import print_report as print_tables
+from research.show import wide_console
+from research.tracking import Tracking, replacing
+
+
+def report(known: argparse.Namespace) -> int:
+    """What a study found; 1 when it was to be saved to W&B and could not be."""
+    folder = study_folder(known.study, known.runs)
+    found = report_of(folder)
+    print_tables(found, wide_console())
+    for path in write(found, Path(known.out) if known.out else folder):
+        print(path)
+    if known.wandb is None:
+        return 0
+    from research.wandb_publish import publish
+
+    tracking = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
+    published = publish(found, folder, tracking)
+    print(published.file)
+    if published.link is None and published.problem is None:
+        print("W&B is offline or has no key: that file is what this command saves when it has one")
+    if published.link is not None:
+        print(f"anyone with this link can read it: {published.link}")
+    if published.problem is not None:
+        print(f"not saved to W&B: {published.problem}; call this again later", file=sys.stderr)
+    return 0 if published.problem is None else 1
+
+
+def print_report(folder: Path) -> None:
+    """The tables of a study's folder in the terminal."""
+    print_tables(report_of(folder, figures=False), wide_console())
+
+
+def study_folder(study: str, runs: str) -> Path:
+    """A study's folder, or the one of that name among the runs; `InputError` for neither."""
+    for folder in (Path(study), Path(runs) / study):
+        if (folder / RECORD).is_file():
+            return folder
+    known = sorted(path.parent.name for path in Path(runs).glob(f"*/{RECORD}"))
+    raise InputError(
+        f"{study} is not a study: neither {study} nor {Path(runs) / study} has a {RECORD}, which "
+        f"`study` writes; studies in {runs}: {', '.join(known) or 'none'}"
+    )
+
+
+def write(found: Report, out: Path) -> list[Path]:
+    """Write report.html, report.csv and report.tex into a folder; each replaces an older one."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out is {out}, which is a file; name a folder")
+    try:
+        from research.report.page import page_of
+    except ModuleNotFoundError as error:
+        if error.name not in ("jinja2", "markupsafe", "matplotlib"):
+            raise
+        raise InputError(
+            f"a report needs {error.name}, which is not installed; install the extra: "
+            "pip install 'sixfold[report]'"
+        ) from error
+    texts = {
+        "report.html": page_of(found),
+        "report.csv": frame_of(found).to_csv(index=False, lineterminator="\n"),
+        "report.tex": latex_of(found),
+    }
+    for name, text in texts.items():
+        with replacing(out / name) as file:
+            file.write(text.encode())
+    return [out / name for name in texts]
