@@ -38,8 +38,8 @@ class Budget:
     def __str__(self) -> str:
         unit = {"steps": "optimiser steps", "tokens": "tokens", "seconds": "seconds"}[self.of]
         shares = ", ".join(f"{name} {share:g}" for name, share in self.shares.items())
-        shared = f", shared between stages as {shares}" if shares else ""
-        return f"equal {self.of}: {self.amount:,.10g} {unit} a run, all stages together{shared}"
+        shared = f", divided as {shares}" if shares else ""
+        return f"{self.amount:,.10g} {unit} a run, all stages together{shared}"
 
     def applied(self, config: RunConfig) -> RunConfig:
         """The run under this budget; a ranker that only counts spends nothing."""

@@ -70,7 +70,7 @@ def say_plan(
     """Print a line a corpus and cell: what is there, what is to be done, what it will take."""
     console = plain_console()
     console.print(question)
-    console.print(str(budget) if budget else "no common budget: every cell as its config says")
+    console.print(f"equal budget: {budget}" if budget else "no common budget: as each cell says")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in ("corpus", "cell"):
         table.add_column(name, no_wrap=True)

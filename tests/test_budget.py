@@ -209,10 +209,10 @@ def test_a_budget_that_leaves_a_stage_nothing_is_refused() -> None:
 
 def test_a_budget_says_what_is_equal() -> None:
     assert str(Budget(of="tokens", amount=2_000_000)) == (
-        "equal tokens: 2,000,000 tokens a run, all stages together"
+        "2,000,000 tokens a run, all stages together"
     )
     assert str(Budget(of="seconds", amount=45.5, shares={"pretrain": 3})).endswith(
-        "45.5 seconds a run, all stages together, shared between stages as pretrain 3"
+        "45.5 seconds a run, all stages together, divided as pretrain 3"
     )
 
 

@@ -20,8 +20,8 @@ import torch
 
 import experiments.quickstart as quickstart
 import research.commands as commands
-import research.plan as plan
 import research.data.prepare as preparation
+import research.plan as plan
 from research.__main__ import VERBS
 from research.data.download import ARCHIVES
 from research.data.loader import BatchConfig

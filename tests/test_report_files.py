@@ -88,8 +88,8 @@ def test_a_table_says_means_intervals_differences_and_marks(study: Path) -> None
     assert rows["next"][1].startswith("0.2917 ±.")
     assert rows["better"][1].startswith("0.5625 ±.")
     assert len(rows["next"]) == 2
-    assert rows["better"][2].startswith("+0.2708 ±.")
-    assert rows["better"][3] == "<0.001†"
+    assert rows["better"][2].startswith("+.2708 ±.")
+    assert rows["better"][3] == "<.001†"
     assert rows["same"][3] == "1.000"
     assert "films, test, full ranking, seen items excluded, 60 users" in out
     assert f"run folders: {study}/films/CELL/SEED" in out

@@ -100,7 +100,11 @@ NEXT = {"next": NextItemConfig()}
         (StageConfig, {"objectives": NEXT, "name": "a" * 65}, "letters, digits, - and _"),
         (StageConfig, {"objectives": {"a.b": NextItemConfig()}}, "stage 'train': 'a.b' names a"),
         (StageConfig, {"objectives": {"a\n": NextItemConfig()}}, "stage 'train': 'a\\n' names a"),
-        (StageConfig, {"objectives": NEXT, "epochs": 0}, "stage train: epochs is 0; each must be above 0"),
+        (
+            StageConfig,
+            {"objectives": NEXT, "epochs": 0},
+            "stage train: epochs is 0; each must be above 0",
+        ),
         (
             StageConfig,
             {"objectives": NEXT, "steps": 0},

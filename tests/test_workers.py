@@ -351,7 +351,7 @@ def test_a_plan_runs_nothing(capsys: Capture, corpus: Corpus, tmp_path: Path) ->
     assert [job.state() for job in jobs] == ["new", "new"]
     assert not (tmp_path / "mine").exists()
     said = capsys.readouterr().out
-    assert "no common budget: every cell as its config says" in said
+    assert "no common budget: as each cell says" in said
     assert "2 runs, about " in said
 
 

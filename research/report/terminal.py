@@ -79,7 +79,9 @@ def compared_of(row: Row, metric: str) -> tuple[str, str]:
     if figure.comparison is None:
         return "", ""
     mark = DAGGER if figure.significant else " "
-    return difference_of(figure.comparison), f"{p_of(figure.corrected)}{mark}"
+    # Without the zeros before the point, which would take the table past 80 columns.
+    difference = difference_of(figure.comparison).replace("0.", ".", 1)
+    return difference, f"{p_of(figure.corrected).replace('0.', '.', 1)}{mark}"
 
 
 def cost_table(corpus: CorpusPart) -> Table:
