@@ -36,7 +36,11 @@ class Budget:
                 raise InputError(f"budget.shares.{name} is {share}; it must be above 0")
 
     def __str__(self) -> str:
-        unit = {"steps": "optimiser steps", "tokens": "tokens", "seconds": "seconds"}[self.of]
+        unit = {
+            "steps": "optimiser steps",
+            "tokens": "tokens",
+            "seconds": "seconds (and a last validation)",
+        }[self.of]
         shares = ", ".join(f"{name} {share:g}" for name, share in self.shares.items())
         shared = f", divided as {shares}" if shares else ""
         return f"{self.amount:,.10g} {unit} a run, all stages together{shared}"

@@ -80,8 +80,8 @@ def execute(
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
     with folder:
         begin(bench, mark, folder, start)
-        if trained is None:
-            trained = train_stages(
+        try:
+            trained = trained or train_stages(
                 bench,
                 stages,
                 begun,
@@ -91,10 +91,10 @@ def execute(
                 donors=options.donors,
                 quiet=options.quiet or not main,
             )
-        summary = conclude(bench, trained, sets, mark, folder)
-    # Accelerate keeps every prepared model; a study shares one accelerator between its cells.
-    accelerator.free_memory()
-    return summary
+            return conclude(bench, trained, sets, mark, folder)
+        finally:
+            # Accelerate keeps every prepared model; a study shares one accelerator between runs.
+            accelerator.free_memory()
 
 
 def mirror_of(path: Path, options: RunOptions) -> Mirror | None:

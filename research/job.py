@@ -19,6 +19,8 @@ from research.tracking import RunFolder
 
 State = Literal["finished", "failed", "begun", "new"]
 FAILED = "failed.json"
+# What every process of a run meets alike.
+EVERYWHERE = (InputError, FloatingPointError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,25 +77,31 @@ class Job:
         return str(found.get("error", "")).partition("\n")[0]
 
 
-def do(job: Job, options: RunOptions, accelerator: Accelerator | None = None) -> bool:
-    """Do a job, or what is left of it; False: it failed, and failed.json says how."""
-    folder = RunFolder(job.folder, writes=accelerator is None or accelerator.is_main_process)
+def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
+    """Do a job, or what is left of it; False: it failed, and failed.json says how.
+
+    With several processes an error that only one of them may have met is raised again: the others
+    wait for it in vain, and a launcher ends them all.
+    """
+    folder = RunFolder(job.folder, writes=accelerator.is_main_process)
+    if folder.writes:
+        (job.folder / FAILED).unlink(missing_ok=True)
     options = replace(options, donors=job.donors)
     try:
         execute(job.config, job.folder, options=options, accelerator=accelerator)
     except Exception as error:
         record_failure(job, folder, f"{type(error).__name__}: {error}", traceback.format_exc())
+        if accelerator.num_processes > 1 and not isinstance(error, EVERYWHERE):
+            raise
         return False
-    if folder.writes:
-        (job.folder / FAILED).unlink(missing_ok=True)
     return True
 
 
 def record_failure(job: Job, folder: RunFolder, error: str, trace: str) -> None:
     """Write failed.json; paths below the home folder are written without it."""
-    home = os.path.expanduser("~")
+    home = os.path.join(os.path.expanduser("~"), "")
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     record = {"hash": job.mark, "error": error, "traceback": trace, "when": when}
-    if home not in ("", "/"):
-        record |= {name: text.replace(home, "~") for name, text in record.items()}
+    if home not in ("/", "~/"):
+        record |= {name: text.replace(home, "~/") for name, text in record.items()}
     folder.write(FAILED, record)

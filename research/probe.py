@@ -49,8 +49,10 @@ def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Exp
     started = time.monotonic()
     bench.tables(last.ranker, part, [AllItems()])
     once = time.monotonic() - started
-    by_stage = {each.config.name: _stage(bench, each, once, accelerator) for each in stages}
-    accelerator.free_memory()
+    try:
+        by_stage = {each.config.name: _stage(bench, each, once, accelerator) for each in stages}
+    finally:
+        accelerator.free_memory()
     return Expected(by_stage, 2 * once)
 
 

@@ -128,15 +128,18 @@ def identity(config: RunConfig, corpus: Corpus, start: str | None) -> str:
 def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[str, str]:
     """By stage, the hash of all that decides its weights; stages with equal marks are the same.
 
-    Which figures are reported decides nothing, but how seen items rank does: stages select by it.
+    Which figures are reported decides nothing, but how seen items rank does where a stage selects.
     """
-    plain = EvaluationConfig(seen=config.evaluation.seen)
-    begun = replace(config, corpus="", start_from=None if start is None else "", evaluation=plain)
+    begun = replace(config, corpus="", start_from=None if start is None else "")
     contents = [corpus.fingerprint, *([] if start is None else [start])]
-    return {
-        stage.name: hash_of(replace(begun, stages=config.stages[: place + 1]), *contents)
-        for place, stage in enumerate(config.stages)
-    }
+    plain = EvaluationConfig()
+    marks = {}
+    for place, stage in enumerate(config.stages):
+        if stage.validation is not None:
+            plain = EvaluationConfig(seen=config.evaluation.seen)
+        chain = replace(begun, stages=config.stages[: place + 1], evaluation=plain)
+        marks[stage.name] = hash_of(chain, *contents)
+    return marks
 
 
 def dataset_of(corpus: Corpus) -> dict[str, object]:

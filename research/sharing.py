@@ -26,7 +26,7 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
     if not folder.writes or checkpoint.find(stage / "last") is not None:
         return
     for donor in donors:
-        if donor == folder.path or not _has_finished(donor, name, mark):
+        if donor == folder.path or not has_finished(donor, name, mark):
             continue
         origin = donor
         if (donor / "stages" / name / SHARED).is_file():
@@ -36,6 +36,8 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
         folder.append(
             [line for line in RunFolder(donor, writes=False).metrics() if line["stage"] == name]
         )
+        for stale in stage.parent.glob(f".{name}-*"):
+            shutil.rmtree(stale)
         temporary = stage.with_name(f".{name}-{secrets.token_hex(4)}")
         hidden = shutil.ignore_patterns(".*", SHARED)
         shutil.copytree(
@@ -53,7 +55,8 @@ def taken_from(folder: RunFolder, name: str) -> str | None:
     return str(read_json(path)["run"]) if path.is_file() else None
 
 
-def _has_finished(run: Path, name: str, mark: str) -> bool:
+def has_finished(run: Path, name: str, mark: str) -> bool:
+    """Whether a run's stage of that name and mark has ended."""
     stored = RunFolder(run, writes=False).read("config.json")
     if stored is None or cast(dict[str, str], stored.get("stages", {})).get(name) != mark:
         return False

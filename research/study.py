@@ -7,14 +7,17 @@ folders by `research/report/`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from accelerate import Accelerator
 
 from research.budget import Budget
 from research.cells import difference_of
+from research.config import hash_of, near
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import parse
@@ -26,6 +29,8 @@ from research.tracking import RunFolder, read_json, write_json
 from research.workers import Progress, in_processes, in_turn
 
 RECORD = "study.json"
+# By corpus, cell and seed, the hash of a run.
+Runs = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,12 @@ class Study:
             raise InputError(f"study {self.name}: seeds are {self.seeds}; each may stand once")
         for name in (*self.metrics, self.decides):
             parse(name)
+        stages = {stage.name for config in self.cells.values() for stage in config.stages}
+        for name in () if self.budget is None else self.budget.shares:
+            if name not in stages:
+                raise InputError(
+                    f"study {self.name}: budget.shares names {name!r}{near(name, stages)}"
+                )
         if self.decides not in self.metrics:
             raise InputError(
                 f"study {self.name}: compared is {self.compared!r}; metrics: "
@@ -122,6 +133,8 @@ def run_study(
     """Do what is missing of `cells` (None: of all); every job of the plan, whatever came of it."""
     if how.workers < 1:
         raise InputError(f"--workers is {how.workers}; it must be at least 1")
+    if how.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--workers cannot be used with a launcher; leave one of them out")
     jobs = plan(study, out, options.data_root, study.cells if cells is None else cells)
     states = {job: job.state() for job in jobs}
     missing = [job for job in jobs if is_missing(states[job], how.retry)]
@@ -135,7 +148,7 @@ def run_study(
     seconds: Sequence[float] | None = None
     if how.probe:
         seconds = seconds_of(missing, jobs, states, options.data_root, accelerator, quiet)
-    if not quiet or how.plan_only:
+    if main and (how.plan_only or not quiet):
         say_plan(study.question, study.budget, jobs, states, missing, seconds, how.workers)
     if how.plan_only:
         return jobs
@@ -161,7 +174,16 @@ def plan(study: Study, out: Path, data_root: str, cells: Collection[str]) -> lis
             # Counting rankers draw nothing, so one seed says all.
             for seed in study.seeds if study.cells[cell].stages else study.seeds[:1]:
                 folder = run_folder(out, study.name, corpus, cell, seed)
-                jobs.append(job_of(study.run(cell, corpus_name, seed), corpus, cell, folder))
+                if any(job.folder == folder for job in jobs):
+                    raise InputError(
+                        f"study {study.name}: two corpora are called {corpus.name}, and their runs "
+                        "would share folders; give one of them another name, or leave it out"
+                    )
+                try:
+                    config = study.run(cell, corpus_name, seed)
+                    jobs.append(job_of(config, corpus, cell, folder))
+                except InputError as error:
+                    raise InputError(f"cell {cell}: {error}") from error
     by_first: dict[str, list[Job]] = {}
     for job in jobs:
         for mark in job.stage_marks[:1]:
@@ -182,10 +204,7 @@ def plan(study: Study, out: Path, data_root: str, cells: Collection[str]) -> lis
 
 def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path) -> Job:
     """A run of a cell, with what recognises it."""
-    try:
-        _, start = started_from(config, RunFolder(folder, writes=False))
-    except InputError as error:
-        raise InputError(f"cell {cell}: {error}") from error
+    _, start = started_from(config, RunFolder(folder, writes=False))
     content = start.get("sha256")
     return Job(
         corpus=corpus.name,
@@ -210,15 +229,23 @@ def run_folder(out: Path, study: str, corpus: Corpus, cell: str, seed: int) -> P
 
 
 def write_record(study: Study, out: Path, jobs: Sequence[Job], command: str) -> None:
-    """Write study.json, from which a report knows the question; earlier corpora and seeds stay."""
+    """Write study.json, from which a report knows the question and which runs answer it.
+
+    Runs of earlier calls (other seeds, corpora, cells) stay while their cell is what it was; those
+    of a cell that has changed since, under another budget say, are no longer among them.
+    """
     path = out / study.name / RECORD
     before = read_json(path) if path.is_file() else {}
-
-    def joined(name: str, ours: Sequence[str | int]) -> list[object]:
-        earlier = before.get(name, [])
-        return list(dict.fromkeys([*(earlier if isinstance(earlier, list) else []), *ours]))
-
-    base = study.run(study.base, study.corpora[0], study.seeds[0])
+    marks = {cell: hash_of(study.run(cell, "", 0)) for cell in study.cells}
+    earlier = cast(Mapping[str, str], before.get("marks", {}))
+    runs: dict[str, dict[str, dict[str, str]]] = {}
+    for corpus, cells in cast(Runs, before.get("runs", {})).items():
+        kept = {cell: dict(own) for cell, own in cells.items() if marks.get(cell) == earlier[cell]}
+        runs |= {corpus: kept} if kept else {}
+    for job in jobs:
+        runs.setdefault(job.corpus, {}).setdefault(job.cell, {})[str(job.seed)] = job.mark
+    seeds = {int(seed) for cells in runs.values() for own in cells.values() for seed in own}
+    base = study.run(study.base, "", 0)
     record = {
         "name": study.name,
         "question": study.question,
@@ -227,12 +254,11 @@ def write_record(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
         "compared": study.decides,
         "budget": None if study.budget is None else str(study.budget),
         "cells": list(study.cells),
-        "changes": {
-            cell: difference_of(base, study.run(cell, study.corpora[0], study.seeds[0]))
-            for cell in study.cells
-        },
-        "seeds": joined("seeds", study.seeds),
-        "corpora": joined("corpora", list(dict.fromkeys(job.corpus for job in jobs))),
+        "changes": {cell: difference_of(base, study.run(cell, "", 0)) for cell in study.cells},
+        "seeds": sorted(seeds),
+        "corpora": list(runs),
+        "marks": marks,
+        "runs": runs,
         "command": command or before.get("command", ""),
     }
     if record != before:

@@ -6,9 +6,11 @@ mirror, such as W&B, is told of it afterwards and decides nothing.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,6 +60,30 @@ def read_json(path: Path) -> dict[str, object]:
     return cast(dict[str, object], value)
 
 
+def held(folder: Path, patience: float = 5.0) -> int | None:
+    """A descriptor that holds a folder until it is closed, or the process ends in any way.
+
+    `InputError` when another process goes on holding it. None: a file system that cannot hold.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError as error:
+            # A process that was killed may need a moment to go.
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise InputError(
+                    f"another process is doing the run in {folder}; wait for it or end it"
+                ) from error
+            time.sleep(0.1)
+        except OSError:
+            os.close(descriptor)
+            return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
     """How runs are mirrored to W&B; nothing of this changes a run or its folder."""
@@ -102,7 +128,8 @@ class Mirror(ABC):
 class RunFolder:
     """One run's folder; only the main process makes one that writes, or that has a mirror.
 
-    As a context it closes its mirror, however the run is left.
+    As a context it holds the folder against other processes that would write there, and closes its
+    mirror, however the run is left.
     """
 
     def __init__(self, path: Path, *, writes: bool = True, mirror: Mirror | None = None) -> None:
@@ -111,8 +138,12 @@ class RunFolder:
         self.mirror = mirror
         # Lines of metrics.jsonl, which are counted for a mirror; None: not counted yet.
         self._lines: int | None = None
+        self._held: int | None = None
 
     def __enter__(self) -> RunFolder:
+        if self.writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._held = held(self.path)
         return self
 
     def __exit__(
@@ -121,6 +152,8 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._held is not None:
+            os.close(self._held)
         if self.mirror is not None:
             self.mirror.close()
 

@@ -6,6 +6,7 @@ stage with one that is running waits for it, so that the stage is trained once.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -20,15 +21,17 @@ from multiprocessing.process import BaseProcess
 import torch
 from accelerate import Accelerator
 
-from research.errors import InputError
 from research.execute import RunOptions, make_accelerator
 from research.job import Job, do, record_failure
+from research.sharing import has_finished
 from research.tracking import RunFolder
 
 # Seconds that a worker has to end when it is told to.
 PATIENCE = 10.0
 # Seconds of work whose cost was foreseen well enough to go by.
 SHORT = 10.0
+# Seconds between looks at what running jobs have finished.
+LOOK_AGAIN = 2.0
 
 
 class Progress:
@@ -104,11 +107,9 @@ def in_processes(
     jobs: Sequence[Job], progress: Progress, options: RunOptions, workers: int, threads: int | None
 ) -> None:
     """Do the jobs in `workers` processes, each with its share of threads or a GPU of its own."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("--workers cannot be used with a launcher; leave one of them out")
-    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    threads = threads or max(1, usable_cores() // workers)
     context = multiprocessing.get_context("spawn")
-    devices = torch.cuda.device_count()
+    devices = visible_devices()
     waiting, working = list(jobs), list[Working]()
     quiet = replace(options, quiet=True)
     try:
@@ -117,14 +118,15 @@ def in_processes(
             job = next((each for each in waiting if not _must_wait(each, working)), None)
             if free and job is not None:
                 waiting.remove(job)
-                device = None if devices == 0 else free[0] % devices
+                device = devices[free[0] % len(devices)] if devices else None
                 given = (job, quiet, threads, device)
-                process = context.Process(target=work, args=given)
+                process = context.Process(target=work, args=given, daemon=True)
                 process.start()
                 working.append(Working(process, job, free[0], time.monotonic()))
                 progress.begins(job)
                 continue
-            wait([each.process.sentinel for each in working])
+            # A running job may have finished a stage that another one waits for.
+            wait([each.process.sentinel for each in working], LOOK_AGAIN)
             for each in [each for each in working if not each.process.is_alive()]:
                 working.remove(each)
                 progress.ends(each.job, time.monotonic() - each.started, _ended(each))
@@ -133,10 +135,15 @@ def in_processes(
 
 
 def _must_wait(job: Job, working: Sequence[Working]) -> bool:
-    """Whether a running job trains a stage that this one could take over."""
-    return bool(job.stage_marks) and any(
-        job.stage_marks[0] in each.job.stage_marks[:1] for each in working
-    )
+    """Whether a running job trains a stage that this one could take over, and has not ended it."""
+    for each in working:
+        pairs = zip(job.stage_marks, each.job.stage_marks)
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if common:
+            name, mark = job.config.stages[common - 1].name, job.stage_marks[common - 1]
+            if not any(has_finished(donor, name, mark) for donor in job.donors):
+                return True
+    return False
 
 
 def _ended(ended: Working) -> bool:
@@ -146,8 +153,10 @@ def _ended(ended: Working) -> bool:
         return True
     job = ended.job
     if job.state() != "failed":
-        how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else code
-        record_failure(job, RunFolder(job.folder), f"the process ended by {how}", "")
+        how = f"exit code {code}"
+        if code is not None and code < 0:
+            how = signal.Signals(-code).name
+        record_failure(job, RunFolder(job.folder), f"the process ended with {how}", "")
     return False
 
 
@@ -162,14 +171,28 @@ def stop(working: Sequence[Working]) -> None:
             each.process.join()
 
 
-def work(job: Job, options: RunOptions, threads: int, device: int | None) -> None:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def visible_devices() -> list[str]:
+    """GPUs of this process, as CUDA_VISIBLE_DEVICES calls them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    number = torch.cuda.device_count()
+    return given.split(",")[:number] if given else [str(each) for each in range(number)]
+
+
+def work(job: Job, options: RunOptions, threads: int, device: str | None) -> None:
     """What a worker's process does; it does not outlive the process that began it."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     # A terminal's Ctrl-C goes to all; the process that began this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
     sys.exit(0 if do(job, options, make_accelerator()) else 1)
 
 

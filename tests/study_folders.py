@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -79,12 +79,19 @@ def fail_run(study: Path, cell: str, seed: int, error: str, *, corpus: str = "fi
 
 def write_study(study: Path, cells: Sequence[str], /, **changes: object) -> Path:
     """study.json; the first cell is the base."""
-    record = {
+    record: dict[str, object] = {
         "name": study.name, "question": "Which head helps?", "base": cells[0],
         "metrics": ["hr@1", "mrr"], "compared": "mrr", "budget": None, "cells": list(cells),
         "changes": {}, "seeds": [0, 1], "corpora": ["films"],
         "command": "python -m research study mine:heads",
     }  # fmt: skip
+    record |= changes
+    runs = {
+        corpus: {
+            cell: {str(seed): "abcd" for seed in cast(list[int], record["seeds"])} for cell in cells
+        }
+        for corpus in cast(list[str], record["corpora"])
+    }
     study.mkdir(parents=True, exist_ok=True)
-    (study / "study.json").write_text(json.dumps({**record, **changes}))
+    (study / "study.json").write_text(json.dumps({"runs": runs, **record}))
     return study

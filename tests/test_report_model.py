@@ -18,7 +18,7 @@ from research.report.build import report_of
 from research.report.curves import cosines, curve
 from research.report.model import ProtocolTable, Report
 from research.report.reading import plain, short
-from research.tracking import write_json
+from research.tracking import read_json, write_json
 from tests.calling import shop_corpus
 from tests.study_folders import begin_run, fail_run, table_of, write_run, write_study
 
@@ -432,6 +432,14 @@ def test_runs_as_they_are_executed_can_be_reported(tmp_path: Path) -> None:
         test = summary["test"]
         assert isinstance(test, dict)
         values[name] = test["full"]["ndcg@10"]
+    runs = {
+        name: {"0": read_json(folder / "shop" / name / "0" / "config.json")["hash"]}
+        for name in values
+    }
+    write_study(
+        folder, list(values), corpora=["shop"], metrics=["ndcg@10"], compared="ndcg@10",
+        runs={"shop": runs},
+    )  # fmt: skip
     table = only_table(report_of(folder))
     figures = table.figures("ndcg@10")
     assert {cell: figure.estimate.mean for cell, figure in figures.items()} == pytest.approx(values)

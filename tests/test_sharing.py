@@ -200,7 +200,6 @@ def test_all_that_a_stage_learns_from_decides_it(config: RunConfig, corpus: Corp
     changes = [
         replace(config, seed=1),
         replace(config, encoder=replace(config.encoder, width=8)),
-        replace(config, evaluation=EvaluationConfig(seen="kept")),
         changed_stage(config, 0, epochs=2),
         changed_stage(config, 0, objectives={"mip": MIPConfig()}),
     ]
@@ -211,3 +210,12 @@ def test_all_that_a_stage_learns_from_decides_it(config: RunConfig, corpus: Corp
     assert marks(replace(config, start_from="there"), corpus, "a") == marks(
         replace(config, start_from="here"), corpus, "a"
     )
+
+
+def test_how_seen_items_rank_decides_the_stages_that_select_by_it(
+    config: RunConfig, corpus: Corpus
+) -> None:
+    kept = replace(config, evaluation=EvaluationConfig(seen="kept"))
+    # The pretraining has no validation, the fine-tuning has.
+    assert marks(kept, corpus)[0] == marks(config, corpus)[0]
+    assert marks(kept, corpus)[1] != marks(config, corpus)[1]

@@ -193,7 +193,13 @@ def test_the_record_says_what_was_asked(shop: Corpus, tmp_path: Path) -> None:
     cells = {"sasrec": CELLS["sasrec"], "wide": wide}
     study = study_of(shop, cells, budget=Budget(of="steps", amount=2), compared="mrr")
     done(study, tmp_path, command="python -m research study mine")
-    assert json.loads((tmp_path / "mine" / RECORD).read_text()) == {
+    record = json.loads((tmp_path / "mine" / RECORD).read_text())
+    assert set(record.pop("marks")) == {"sasrec", "wide"}
+    assert {cell: list(own) for cell, own in record.pop("runs")["shop"].items()} == {
+        "sasrec": ["0"],
+        "wide": ["0"],
+    }
+    assert record == {
         "name": "mine",
         "question": "Which is best?",
         "base": "sasrec",
@@ -530,3 +536,57 @@ def test_the_quickstarts_table_fits_into_eighty_columns(
     assert len(tables) == 14
     assert max(map(len, tables)) <= 80
     assert not any("…" in line for line in tables)
+
+
+# What belongs to a study
+
+
+def test_runs_of_a_cell_that_has_changed_since_are_no_longer_of_the_study(
+    capsys: Capture, shop: Corpus, tmp_path: Path
+) -> None:
+    cells = {"sasrec": CELLS["sasrec"], "popularity": popularity()}
+    study = study_of(shop, cells, seeds=(0, 1))
+    done(study, tmp_path)
+    slower = replace(
+        CELLS["sasrec"].stages[0], optimiser=replace(CELLS["sasrec"].stages[0].optimiser, lr=1e-30)
+    )
+    changed = {**cells, "sasrec": replace(CELLS["sasrec"], stages=(slower,))}
+    done(study_of(shop, changed, seeds=(2, 3)), tmp_path)
+    print_report(tmp_path / "mine")
+    out = capsys.readouterr().out
+    assert table_of(out, "cost of a run")["sasrec"][0] == "2"
+    record = json.loads((tmp_path / "mine" / RECORD).read_text())
+    assert sorted(record["runs"]["shop"]["sasrec"]) == ["2", "3"]
+    assert sorted(record["runs"]["shop"]["popularity"]) == ["0", "2"]
+
+
+def test_runs_under_another_budget_are_not_compared(
+    capsys: Capture, shop: Corpus, tmp_path: Path
+) -> None:
+    cells = {"a": CELLS["sasrec"], "b": shrunk(cloze())}
+
+    def under(steps: int, cell: str) -> None:
+        study = study_of(shop, cells, budget=Budget(of="steps", amount=steps))
+        run_study(
+            study, tmp_path, options=QUIET, accelerator=make_accelerator(), cells=[cell],
+            how=StudyOptions(probe=False),
+        )  # fmt: skip
+
+    under(3, "a")
+    under(2, "b")
+    print_report(tmp_path / "mine")
+    out = capsys.readouterr().out
+    assert "equal budget: 2 optimiser steps a run" in out
+    assert list(table_of(out)) == ["b"]
+
+
+def test_two_corpora_in_one_folder_are_refused(shop: Corpus, tmp_path: Path) -> None:
+    twice = (str(shop.folder), f"{shop.folder}/.")
+    with pytest.raises(InputError, match="two corpora are called shop"):
+        done(study_of(shop, {"popularity": popularity()}, corpora=twice), tmp_path)
+
+
+def test_a_share_of_a_stage_that_no_cell_has_is_refused(shop: Corpus) -> None:
+    budget = Budget(of="steps", amount=9, shares={"trian": 1.0})
+    with pytest.raises(InputError, match=r"budget.shares names 'trian'; did you mean train\?"):
+        study_of(shop, {"sasrec": CELLS["sasrec"]}, budget=budget)

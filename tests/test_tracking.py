@@ -8,7 +8,7 @@ import pytest
 
 from research.errors import InputError
 from research.evaluation import rank as rank_module
-from research.tracking import RunFolder, read_json, write_json
+from research.tracking import RunFolder, held, read_json, write_json
 from tests.test_rank import small_table
 
 
@@ -178,3 +178,19 @@ def test_a_damaged_json_file_is_an_error_that_names_it(
 def test_a_missing_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config.json does not exist; is .* a run folder\?"):
         read_json(tmp_path / "config.json")
+
+
+def test_a_folder_is_held_against_others_while_a_run_is_done_in_it(tmp_path: Path) -> None:
+    refused = pytest.raises(InputError, match="another process is doing the run in")
+    with RunFolder(tmp_path / "run"), refused:
+        held(tmp_path / "run", patience=0.0)
+    released = held(tmp_path / "run", patience=0.0)
+    assert released is not None
+    os.close(released)
+
+
+def test_who_only_reads_holds_nothing(tmp_path: Path) -> None:
+    with RunFolder(tmp_path), RunFolder(tmp_path / "run", writes=False):
+        assert not (tmp_path / "run").exists()
+    with RunFolder(tmp_path), RunFolder(tmp_path, writes=False):
+        pass

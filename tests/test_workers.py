@@ -24,6 +24,7 @@ from research.execute import RunOptions, make_accelerator
 from research.job import FAILED, Job
 from research.run import EvaluationConfig, RunConfig
 from research.study import Study, StudyOptions, run_study
+from research.tracking import RunFolder
 from research.training import checkpoint
 from research.workers import Progress, duration
 from tests.calling import files_of
@@ -253,7 +254,7 @@ def outcome(out: Path) -> dict[str, object]:
         table = RankTable.load(path.parent / "ranks" / "test-full.npz")
         cell = path.parent.parent.name
         found[cell] = (summary["val"], summary["test"], summary["best"], table.rank.tolist())
-        lines = [json.loads(line) for line in (path.parent / "metrics.jsonl").open()]
+        lines = RunFolder(path.parent, writes=False).metrics()
         found[f"{cell} lines"] = [(line["stage"], line["step"], line["epoch"]) for line in lines]
     return found
 

@@ -64,10 +64,11 @@ def report_of(folder: Path, *, figures: bool = True) -> Report:
 
 def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[RunRecord]:
     """Every run that the study wants; of a ranker that only counts, one seed says all."""
+    wanted = study.runs.get(corpus, {})
     runs = []
     for cell in study.cells:
-        for seed in study.seeds:
-            runs.append(read_run(folder, corpus, cell, seed))
+        for seed, mark in sorted(wanted.get(cell, {}).items()):
+            runs.append(read_run(folder, corpus, cell, seed, mark))
             if runs[-1].counts_only:
                 break
     return runs

@@ -1,7 +1,8 @@
 """Reads a study's folder: study.json, and of every run what is there.
 
-Nothing is guessed: cells, seeds and corpora are those of study.json; a run is finished, failed
-(`failed.json`), unfinished (begun) or missing. A damaged file is an `InputError` that names it.
+Nothing is guessed: the runs are those of study.json, each known by its hash. A run is finished,
+failed (`failed.json`), unfinished (begun) or missing, as it also is when its folder holds one of
+another configuration. A damaged file is an `InputError` that names it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class StudyRecord:
     changes: Mapping[str, tuple[Change, ...]]
     seeds: tuple[int, ...]
     corpora: tuple[str, ...]
+    runs: Mapping[str, Mapping[str, Mapping[int, str]]]
+    """By corpus, cell and seed, the hash of the run that is wanted."""
     command: str
 
 
@@ -112,17 +115,17 @@ def read_study(folder: Path) -> StudyRecord:
     return record
 
 
-def read_run(folder: Path, corpus: str, cell: str, seed: int) -> RunRecord:
-    """A run's state; rank tables are read for finished runs alone."""
+def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> RunRecord:
+    """The state of the run with that hash; rank tables are read for finished runs alone."""
     path = folder / corpus / cell / str(seed)
     reader = RunFolder(path, writes=False)
-    config, summary = reader.read("config.json"), reader.read("summary.json")
-    failed = reader.read("failed.json")
+    config, failed = reader.read("config.json"), reader.read("failed.json")
+    # What has another hash is of another configuration, and no run of this study.
+    config = config if config is not None and config.get("hash") == mark else None
+    failed = failed if failed is not None and failed.get("hash") == mark else None
+    summary = None if config is None else reader.read("summary.json")
     finished = summary is not None and summary.get("status") == "finished"
     stored = config or {}
-    if failed is not None and failed.get("hash") != stored.get("hash", failed.get("hash")):
-        # What failed there had another configuration.
-        failed = None
     status: Status = "missing" if config is None else "unfinished"
     status = "failed" if failed is not None else status
     return RunRecord(
@@ -130,7 +133,7 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int) -> RunRecord:
         seed=seed,
         path=path,
         status="finished" if finished else status,
-        hash=str(stored.get("hash", "")),
+        hash=mark if config is not None else "",
         counts_only=config is not None and not _mapping(stored.get("config", {})).get("stages"),
         summary=summary if finished and summary is not None else {},
         tables=read_tables(path / "ranks") if finished else {},
@@ -214,6 +217,13 @@ def _study_of(stored: Nested) -> StudyRecord:
         },
         seeds=tuple(int(cast(int, seed)) for seed in _list(stored["seeds"])),
         corpora=_texts(stored["corpora"]),
+        runs={
+            corpus: {
+                cell: {int(seed): _text(mark) for seed, mark in _mapping(seeds).items()}
+                for cell, seeds in _mapping(cells).items()
+            }
+            for corpus, cells in _mapping(stored["runs"]).items()
+        },
         command=_text(stored["command"]),
     )
 

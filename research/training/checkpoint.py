@@ -35,6 +35,9 @@ def save(
     `state` holds the corpus's `fingerprint`: item ids mean nothing without it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for stale in folder.parent.glob(f".{folder.name}-*"):
+        # A process was killed while it wrote this one.
+        shutil.rmtree(stale)
     temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     temporary.mkdir()
     try:

@@ -32,6 +32,8 @@ from research.training.pretrainer import Pretrainer
 from research.training.stage import StageConfig, StageState
 
 Validate = Callable[[], Mapping[str, float]]
+# Steps between questions of several processes whether their time is over.
+ASK_EVERY = 20
 
 
 def train(
@@ -73,7 +75,9 @@ def train(
                 factor = factor_at(config.optimiser.schedule, step, total_steps, state.epoch)
                 set_rate(optimiser, config.optimiser, config.optimiser.lr * factor, step)
                 batch = batch.to(accelerator.device)
-                logs = (step + 1) % config.log_every == 0 or step + 1 == last_step
+                seconds = state.seconds + time.monotonic() - started
+                out_of_time = is_spent(config, seconds, step, accelerator)
+                logs = (step + 1) % config.log_every == 0 or step + 1 == last_step or out_of_time
                 losses: dict[str, LossSum] = model(batch, measured=logs)
                 terms = meter.terms(losses, weights, batch)
                 if config.gradients_every and (step + 1) % config.gradients_every == 0:
@@ -88,8 +92,6 @@ def train(
                 reporter.advance(step)
                 if logs:
                     items += meter.log(folder, reporter, step, state.epoch, factor)
-                    seconds = state.seconds + time.monotonic() - started
-                    out_of_time = is_spent(config, seconds, accelerator)
                 if step == total_steps or out_of_time:
                     break
             state = replace(state, epoch=state.epoch + 1, step=step, items=items)
@@ -140,9 +142,16 @@ def named(config: StageConfig, figures: Mapping[str, float]) -> dict[str, float]
     return {f"{config.name}/{name}": value for name, value in figures.items()}
 
 
-def is_spent(config: StageConfig, seconds: float, accelerator: Accelerator) -> bool:
-    """Whether a stage's wall time is over; the slowest process decides for all."""
+def is_spent(config: StageConfig, seconds: float, step: int, accelerator: Accelerator) -> bool:
+    """Whether the step with number `step` is the last that a stage has time for.
+
+    Several processes ask each other now and then; the slowest decides for all.
+    """
     if config.seconds is None:
+        return False
+    if accelerator.num_processes == 1:
+        return seconds >= config.seconds
+    if step % ASK_EVERY:
         return False
     own = torch.tensor(seconds, dtype=torch.float64, device=accelerator.device)
     return bool(accelerator.gather(own).max() >= config.seconds)

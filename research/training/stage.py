@@ -57,8 +57,8 @@ class StageConfig:
     tokens: int | None = None
     """Tokens of clean windows after which the stage ends, over all processes; None: no limit."""
     seconds: float | None = None
-    """Wall time of training and validation after which the stage ends, looked at whenever a line is
-    logged; None: no limit."""
+    """Wall time of training and validation after which the stage has one more step, and its last
+    validation; None: no limit."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """Optimiser, clipping and schedule."""
     normalise: Literal["terms", "sequences"] = "terms"
