@@ -1,0 +1,64 @@
+"""Which loss trains the next item best at an equal number of tokens?
+
+Base `softmax`: the softmax over all items. Against it stand
+  bce-1 ... bce-64     binary cross-entropy with so many uniform negatives (SASRec has one);
+  gbce-64              gBCE with calibration 0.75 (gSASRec), and gbce-64-t1 fully calibrated;
+  sampled-16, -64      softmax over the target and so many negatives;
+  sampled-256-shared   over 256 which the tokens of a row share (cheap: as much time as softmax);
+  sampled-256-logq     the same, drawn by popularity and corrected for it;
+  bpr-1, bpr-16        Bayesian personalised ranking.
+Negatives are drawn for every token anew unless said, outside the user's training items, and
+uniformly unless said. Nothing else differs:
+the rows, their order and the starting weights are the same.
+
+Equal budgets: 1 million tokens a run in one stage, hence equal steps; a sampled loss does less
+work a token on a large catalogue. Every catalogue must have more than 256 items.
+
+Command: python -m research study experiments.losses
+         python -m research study experiments.losses --corpora data/corpora/Beauty
+Hardware: one CPU thread, no GPU; 11 to 40 s a run on ML-100K, 13 cells with 3 seeds.
+Results: experiments/LOG.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from experiments.recipes import SEEDS, next_item
+from research.budget import Budget
+from research.cells import named
+from research.data.negatives import NegativesConfig
+from research.objectives.item_losses import (
+    BayesianPersonalisedRanking,
+    BinaryCrossEntropy,
+    GeneralisedBCE,
+    ItemLossConfig,
+    SampledSoftmax,
+)
+from research.study import Study
+
+SHARED = SampledSoftmax(number=256, share="sequence")
+LOSSES: dict[str, ItemLossConfig] = {
+    **{f"bce-{number}": BinaryCrossEntropy(number=number) for number in (1, 4, 16, 64)},
+    "gbce-64": GeneralisedBCE(number=64),
+    "gbce-64-t1": GeneralisedBCE(number=64, calibration=1.0),
+    **{f"sampled-{number}": SampledSoftmax(number=number) for number in (16, 64)},
+    "sampled-256-shared": SHARED,
+    "sampled-256-logq": replace(
+        SHARED, log_q=True, negatives=NegativesConfig(distribution="popularity")
+    ),
+    **{f"bpr-{number}": BayesianPersonalisedRanking(number=number) for number in (1, 16)},
+}
+
+
+def study() -> Study:
+    """Every loss against the full softmax."""
+    changes = {cell: {"stages.0.objectives.next.loss": loss} for cell, loss in LOSSES.items()}
+    return Study(
+        name="losses",
+        question="Which loss trains the next item best at an equal number of tokens?",
+        cells=named(next_item(), changes, name="softmax"),
+        base="softmax",
+        seeds=SEEDS,
+        budget=Budget(of="tokens", amount=1_000_000),
+    )

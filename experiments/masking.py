@@ -1,0 +1,50 @@
+"""How should cloze hide items: how many, the last one how often, and behind what?
+
+Base `base`: each item hidden with probability 0.3, the last one also in half of the rows, always
+behind the mask. One factor at a time:
+  rate=...       the probability of being hidden (BERT4Rec's paper: best at 0.2 on ML-1M, 0.6 on
+                 its Beauty, falling above 0.6);
+  last=...       the share of rows whose last item is hidden in addition: 0, as in most ports, asks
+                 the model in ranking for something that training seldom showed; 1 is S3-Rec's;
+  last-only=...  the share of rows in which the last item alone is hidden (BERT4Rec's code: 1/11);
+  behind=...     what a hidden item becomes: 80-10-10 is BERT's mask, random item, itself;
+                 random and kept take a fifth of one of the two.
+
+Equal budgets: 1.5 million tokens a run, hence equal steps; a higher rate has more targets a token.
+
+Command: python -m research study experiments.masking
+         python -m research study experiments.masking --corpora data/corpora/Beauty
+Hardware: one CPU thread, no GPU; 30 to 45 s a run on ML-100K, 13 cells with 3 seeds.
+Results: experiments/LOG.md.
+"""
+
+from __future__ import annotations
+
+from experiments.recipes import SEEDS, cloze
+from research.budget import Budget
+from research.cells import Levels, levels, one_factor
+from research.study import Study
+
+MASKS = "stages.0.objectives.cloze.corruption"
+FACTORS: dict[str, Levels] = {
+    "rate": levels(f"{MASKS}.rate", (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)),
+    "last": levels(f"{MASKS}.mask_last_share", (0.0, 0.25, 1.0)),
+    "last-only": levels(f"{MASKS}.last_only_share", (0.1,)),
+    "behind": {
+        "80-10-10": {f"{MASKS}.random_share": 0.1, f"{MASKS}.keep_share": 0.1},
+        "random": {f"{MASKS}.random_share": 0.2},
+        "kept": {f"{MASKS}.keep_share": 0.2},
+    },
+}
+
+
+def study() -> Study:
+    """One factor of the masking at a time."""
+    return Study(
+        name="masking",
+        question="How should cloze hide items?",
+        cells=one_factor(cloze(), FACTORS),
+        base="base",
+        seeds=SEEDS,
+        budget=Budget(of="tokens", amount=1_500_000),
+    )

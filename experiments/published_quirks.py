@@ -1,0 +1,117 @@
+"""Which of the published code's peculiarities matter, taken one at a time?
+
+Base `corrected`: S3-Rec's four heads without what is wrong with them, then the next item under a
+full softmax; losses are means and the last item is hidden no more often than others (here
+`baselines.s3rec.corrected` keeps the published choice, which is no error). Every other cell adds
+one choice of the authors' code (RUCAIBox/CIKM2020-S3Rec), and `all` those of the pretraining:
+  mip-sigmoid, sp-sigmoid  scores squashed before their difference (T17);
+  mip-mask                 the mask can be drawn as MIP's negative (T2);
+  mip-window               MIP's negatives avoid the row alone, not all training items (T22);
+  sp-everything            foreign segments from all histories, held-out items included (T19);
+  sp-short-rows            rows of one item take part in SP (T20);
+  zero-attribute           a class that no item has is scored in AAP and MAP;
+  bare-items               items without attributes count in AAP and MAP (one film of ML-100K has none,
+                           so there this cell nearly repeats the base);
+  last-masked              AAP, MIP and MAP always hide the last item (T12);
+  sums                     losses are sums over a batch's rows, and weights those of sums (T18);
+  special-classes          PAD and MASK compete in the fine-tuning's softmax and in ranking (T3);
+  seen-zero                seen items score 0, not minus infinity, in selection and test (T47).
+The last two change the protocol: their rows stand in tables of their own, compared with nothing.
+
+`bce` asks the same of the fine-tuning as published, BCE with one negative: against its corrected
+form stand bce-mask (T2), bce-history (negatives avoid held-out items too, T22), bce-special-classes
+(in ranking alone; a table of its own), and softmax.
+
+Rows of the pretraining are every prefix, as published, since some choices concern short rows.
+Equal budgets: 1 million tokens a run, a third for pretraining, as in `experiments.objectives`.
+
+Command: python -m research study experiments.published_quirks
+         python -m research study experiments.published_quirks:bce
+         python -m research study experiments.published_quirks --corpora data/corpora/Beauty
+Hardware: one CPU thread, no GPU; about 20 s a run on ML-100K, 14 and 5 cells with 3 seeds.
+Results: experiments/LOG.md.
+"""
+
+from __future__ import annotations
+
+from baselines.s3rec import corrected_objectives, published_objectives
+from experiments.recipes import SEEDS, SHARES, pretrained
+from research.budget import Budget
+from research.cells import Changes, named
+from research.config import changed
+from research.data.loader import BatchConfig
+from research.data.windows import EveryPrefix
+from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax
+from research.run import RunConfig
+from research.study import Study
+
+PRETRAIN, FINETUNE = "stages.0.objectives", "stages.1.objectives.next"
+LAST_MASKED = [f"{PRETRAIN}.{key}.corruption.mask_last_share" for key in ("aap", "mip", "map")]
+BUDGET = Budget(of="tokens", amount=1_000_000, shares=SHARES)
+OF_PRETRAINING: dict[str, Changes] = {
+    "mip-sigmoid": {f"{PRETRAIN}.mip.loss.inner_sigmoid": True},
+    "sp-sigmoid": {f"{PRETRAIN}.sp.inner_sigmoid": True},
+    "mip-mask": {f"{PRETRAIN}.mip.loss.negatives.include_mask": True},
+    "mip-window": {f"{PRETRAIN}.mip.loss.negatives.exclude": "window"},
+    "sp-everything": {f"{PRETRAIN}.sp.corruption.foreign": "everything"},
+    "sp-short-rows": {f"{PRETRAIN}.sp.corruption.short_rows": True},
+    "zero-attribute": dict.fromkeys(
+        (f"{PRETRAIN}.aap.zero_attribute", f"{PRETRAIN}.map.zero_attribute"), True
+    ),
+    "bare-items": dict.fromkeys(
+        (f"{PRETRAIN}.aap.count_bare_items", f"{PRETRAIN}.map.count_bare_items"), True
+    ),
+    "last-masked": dict.fromkeys(LAST_MASKED, 1.0),
+    "sums": {"stages.0.normalise": "sequences"},
+}
+OF_PROTOCOL: dict[str, Changes] = {
+    "special-classes": {f"{FINETUNE}.head.special_classes": True},
+    "seen-zero": {"evaluation.seen": "zero"},
+}
+
+
+def corrected() -> RunConfig:
+    """The corrected recipe: means, every prefix, the last item hidden as any other."""
+    config = changed(pretrained(corrected_objectives()), dict.fromkeys(LAST_MASKED, 0.0))
+    return changed(
+        config,
+        {
+            "stages.0.windows": EveryPrefix(),
+            "stages.0.batches": BatchConfig(sequences_per_batch=128),
+            "stages.0.normalise": "terms",
+        },
+    )
+
+
+def study() -> Study:
+    """Each published choice of the pretraining and of the ranking against the corrected recipe."""
+    every: dict[str, Changes] = {
+        "all": {PRETRAIN: published_objectives(), "stages.0.normalise": "sequences"}
+    }
+    return Study(
+        name="published-quirks",
+        question="Which of the published code's peculiarities matter, one at a time?",
+        cells=named(corrected(), {**OF_PRETRAINING, **every, **OF_PROTOCOL}, name="corrected"),
+        base="corrected",
+        seeds=SEEDS,
+        budget=BUDGET,
+    )
+
+
+def bce() -> Study:
+    """Each published choice of a fine-tuning by BCE against its corrected form."""
+    base = changed(corrected(), {f"{FINETUNE}.loss": BinaryCrossEntropy()})
+    changes: dict[str, Changes] = {
+        "bce-mask": {f"{FINETUNE}.loss.negatives.include_mask": True},
+        "bce-history": {f"{FINETUNE}.loss.negatives.exclude": "history"},
+        "bce-special-classes": {f"{FINETUNE}.head.special_classes": True},
+        "softmax": {f"{FINETUNE}.loss": FullSoftmax()},
+    }
+    return Study(
+        name="published-quirks-bce",
+        question="Which peculiarities of the published fine-tuning matter, one at a time?",
+        cells=named(base, changes, name="bce"),
+        base="bce",
+        seeds=SEEDS,
+        budget=BUDGET,
+    )

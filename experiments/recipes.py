@@ -1,0 +1,90 @@
+"""The recipes that the studies vary: one or two stages on one backbone, the same rows in all.
+
+Sized for MovieLens-100K on one CPU thread, to be ended by a study's budget: windows of 50 items
+that slide by 25 over whole histories, 64 of them a batch, Adam at 0.003, the best state of the last
+stage by NDCG@10 on validation, after every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from baselines.s3rec import ENCODER, MASKS, fine_tuning, pretraining
+from research.data.loader import BatchConfig
+from research.data.windows import Sliding
+from research.objectives.base import ObjectiveConfig
+from research.objectives.cloze import ClozeConfig
+from research.objectives.masking import MaskItems
+from research.objectives.next_item import NextItemConfig
+from research.run import RunConfig
+from research.training.optim import OptimiserConfig
+from research.training.stage import StageConfig, ValidationConfig
+
+SEEDS = (0, 1, 2)
+# Parts of a budget: a third is pretraining, where there is one.
+SHARES = {"pretrain": 1, "finetune": 2}
+# Cloze beside S3-Rec's heads hides what they hide, so that one encoding serves them all.
+CLOZE = ClozeConfig(corruption=MASKS)
+
+
+def ranked(name: str, objectives: Mapping[str, ObjectiveConfig]) -> StageConfig:
+    """A stage that ranks and selects by validation; every loss is a mean."""
+    return replace(
+        fine_tuning(NextItemConfig()),
+        name=name,
+        objectives=objectives,
+        windows=Sliding(),
+        batches=BatchConfig(sequences_per_batch=64),
+        optimiser=OptimiserConfig(lr=3e-3),
+        validation=ValidationConfig(metric="ndcg@10", patience=None),
+        rank_by="next" if "next" in objectives else None,
+    )
+
+
+def next_item() -> RunConfig:
+    """SASRec with full softmax, at width 32: the fine-tuning without anything before it."""
+    encoder = replace(
+        ENCODER,
+        width=32,
+        feed_forward=128,
+        embedding_dropout=0.3,
+        hidden_dropout=0.3,
+        attention_dropout=0.0,
+    )
+    return RunConfig(encoder=encoder, stages=(ranked("finetune", {"next": NextItemConfig()}),))
+
+
+def pretrained(objectives: Mapping[str, ObjectiveConfig]) -> RunConfig:
+    """`next_item` after pretraining on these objectives; their weights are weights of sums."""
+    config = next_item()
+    pretrain = replace(
+        pretraining(dict(objectives), 150),
+        windows=Sliding(),
+        batches=BatchConfig(sequences_per_batch=64),
+        optimiser=OptimiserConfig(lr=3e-3),
+    )
+    return replace(config, stages=(pretrain, *config.stages))
+
+
+def cloze() -> RunConfig:
+    """BERT4Rec in one stage, but pre-norm: a short budget ends before post-norm has learnt much.
+
+    A batch has as many tokens whatever the encoder's length is, so that equal tokens are equal
+    steps.
+    """
+    encoder = replace(
+        ENCODER,
+        norm="pre",
+        embedding_norm=False,
+        final_norm=True,
+        embedding_dropout=0.2,
+        hidden_dropout=0.2,
+        attention_dropout=0.0,
+    )
+    masks = MaskItems(rate=0.3, mask_last_share=0.5)
+    stage = replace(
+        ranked("train", {"cloze": ClozeConfig(corruption=masks)}),
+        batches=BatchConfig(sequences_per_batch=None, tokens_per_batch=1600),
+    )
+    return RunConfig(encoder=encoder, stages=(stage,))

@@ -1,0 +1,62 @@
+"""Do the weights of the pretraining's losses matter, over two orders of magnitude?
+
+Base `published`: AAP 0.2, MIP 1, MAP 1 and SP 0.5, weights of sums over a batch's rows, then the
+next item. One factor at a time:
+  aap=x0.1 ... sp=x10  one head's weight divided or multiplied by ten;
+  cloze=0.1, 1, 10     cloze beside the four at that weight;
+  all=equal            all four at 1, of sums; all=equal-means: at 1, of means (`normalise`), each
+                       loss divided by its own number of terms.
+Adam does not see a factor common to all, so only proportions are varied.
+
+Equal budgets: 1 million tokens a run, a third for pretraining, as in `experiments.objectives`.
+
+Command: python -m research study experiments.weights
+         python -m research study experiments.weights --corpora data/corpora/Beauty
+Hardware: one CPU thread, no GPU; about 20 s a run on ML-100K, 14 cells with 3 seeds.
+Results: experiments/LOG.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from baselines.s3rec import corrected_objectives
+from experiments.recipes import CLOZE, SEEDS, SHARES, pretrained
+from research.budget import Budget
+from research.cells import Levels, one_factor
+from research.study import Study
+
+OBJECTIVES = "stages.0.objectives"
+
+
+def factors() -> dict[str, Levels]:
+    """A factor for each head, one for cloze, one for all together."""
+    heads = corrected_objectives()
+    equal = {f"{OBJECTIVES}.{key}.weight": 1.0 for key in heads}
+    return {
+        **{
+            key: {
+                "x0.1": {f"{OBJECTIVES}.{key}.weight": head.weight / 10},
+                "x10": {f"{OBJECTIVES}.{key}.weight": head.weight * 10},
+            }
+            for key, head in heads.items()
+        },
+        "cloze": {
+            "0.1": {f"{OBJECTIVES}.cloze": replace(CLOZE, weight=0.1)},
+            "1": {f"{OBJECTIVES}.cloze": CLOZE},
+            "10": {f"{OBJECTIVES}.cloze": replace(CLOZE, weight=10.0)},
+        },
+        "all": {"equal": equal, "equal-means": {**equal, "stages.0.normalise": "terms"}},
+    }
+
+
+def study() -> Study:
+    """One weight at a time against the published ones."""
+    return Study(
+        name="weights",
+        question="Do the weights of the pretraining's losses matter?",
+        cells=one_factor(pretrained(corrected_objectives()), factors(), name="published"),
+        base="published",
+        seeds=SEEDS,
+        budget=Budget(of="tokens", amount=1_000_000, shares=SHARES),
+    )
