@@ -26,8 +26,8 @@ Results: experiments/LOG.md.
 from __future__ import annotations
 
 from experiments.recipes import SEEDS, cloze
-from research.budget import Budget
-from research.cells import Levels, levels, one_factor
+from research.ablation.budget import Budget
+from research.ablation.cells import Levels, levels, one_factor
 from research.study import Study
 
 FACTORS: dict[str, Levels] = {

@@ -11,7 +11,7 @@ Negatives are drawn for every token anew unless said, outside the user's trainin
 uniformly unless said. Nothing else differs:
 the rows, their order and the starting weights are the same.
 
-Equal budgets: 1 million tokens a run in one stage, hence equal steps; a sampled loss does less
+Equal budgets: 1.2 million tokens a run in one stage, hence equal steps; a sampled loss does less
 work a token on a large catalogue. Every catalogue must have more than 256 items.
 
 Command: python -m research study experiments.losses
@@ -25,8 +25,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from experiments.recipes import SEEDS, next_item
-from research.budget import Budget
-from research.cells import named
+from research.ablation.budget import Budget
+from research.ablation.cells import named
 from research.data.negatives import NegativesConfig
 from research.objectives.item_losses import (
     BayesianPersonalisedRanking,
@@ -60,5 +60,5 @@ def study() -> Study:
         cells=named(next_item(), changes, name="softmax"),
         base="softmax",
         seeds=SEEDS,
-        budget=Budget(of="tokens", amount=1_000_000),
+        budget=Budget(of="tokens", amount=1_200_000),
     )

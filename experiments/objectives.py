@@ -9,7 +9,7 @@ Base `s3`: AAP, MIP, MAP and SP together, then the next item. Against it stand
 `against_none` asks of the same runs what each pretraining adds to nothing; it trains nothing anew
 after `study`, but read its table as a second family of tests.
 
-Equal budgets: every cell sees 1 million tokens of clean windows, all stages together, and none
+Equal budgets: every cell sees 1.2 million tokens of clean windows, all stages together, and none
 stops earlier. A third is pretraining; `none` and `joint` have all of it in their one stage, so
 pretraining has to earn the tokens that it takes from the fine-tuning. Everything else about the
 fine-tuning is the same. Equal tokens are not equal time: a token of the four heads costs twice one
@@ -30,8 +30,8 @@ from dataclasses import replace
 
 from baselines.s3rec import corrected_objectives
 from experiments.recipes import CLOZE, SEEDS, SHARES, next_item, pretrained, ranked
-from research.budget import Budget
-from research.cells import Cells, leave_one_out, one_only
+from research.ablation.budget import Budget
+from research.ablation.cells import Cells, leave_one_out, one_only
 from research.objectives.next_item import NextItemConfig
 from research.study import Study
 
@@ -60,7 +60,7 @@ def study() -> Study:
         cells=cells(),
         base="s3",
         seeds=SEEDS,
-        budget=Budget(of="tokens", amount=1_000_000, shares=SHARES),
+        budget=Budget(of="tokens", amount=1_200_000, shares=SHARES),
     )
 
 

@@ -10,8 +10,8 @@ one choice of the authors' code (RUCAIBox/CIKM2020-S3Rec), and `all` those of th
   sp-everything            foreign segments from all histories, held-out items included (T19);
   sp-short-rows            rows of one item take part in SP (T20);
   zero-attribute           a class that no item has is scored in AAP and MAP;
-  bare-items               items without attributes count in AAP and MAP (one film of ML-100K has none,
-                           so there this cell nearly repeats the base);
+  bare-items               items without attributes count in AAP and MAP (in ML-100K one film has
+                           none, so there this cell nearly repeats the base);
   last-masked              AAP, MIP and MAP always hide the last item (T12);
   sums                     losses are sums over a batch's rows, and weights those of sums (T18);
   special-classes          PAD and MASK compete in the fine-tuning's softmax and in ranking (T3);
@@ -23,7 +23,7 @@ form stand bce-mask (T2), bce-history (negatives avoid held-out items too, T22),
 (in ranking alone; a table of its own), and softmax.
 
 Rows of the pretraining are every prefix, as published, since some choices concern short rows.
-Equal budgets: 1 million tokens a run, a third for pretraining, as in `experiments.objectives`.
+Equal budgets: 1.2 million tokens a run, a third for pretraining, as in `experiments.objectives`.
 
 Command: python -m research study experiments.published_quirks
          python -m research study experiments.published_quirks:bce
@@ -36,8 +36,8 @@ from __future__ import annotations
 
 from baselines.s3rec import corrected_objectives, published_objectives
 from experiments.recipes import SEEDS, SHARES, pretrained
-from research.budget import Budget
-from research.cells import Changes, named
+from research.ablation.budget import Budget
+from research.ablation.cells import Changes, named
 from research.config import changed
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
@@ -47,7 +47,7 @@ from research.study import Study
 
 PRETRAIN, FINETUNE = "stages.0.objectives", "stages.1.objectives.next"
 LAST_MASKED = [f"{PRETRAIN}.{key}.corruption.mask_last_share" for key in ("aap", "mip", "map")]
-BUDGET = Budget(of="tokens", amount=1_000_000, shares=SHARES)
+BUDGET = Budget(of="tokens", amount=1_200_000, shares=SHARES)
 OF_PRETRAINING: dict[str, Changes] = {
     "mip-sigmoid": {f"{PRETRAIN}.mip.loss.inner_sigmoid": True},
     "sp-sigmoid": {f"{PRETRAIN}.sp.inner_sigmoid": True},

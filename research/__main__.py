@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from research.errors import InputError
-from research.wandb_options import add_wandb_options, spelled
+from research.wandb_mirror.options import add_wandb_options, spelled
 
 Verb = Callable[[Sequence[str]], int]
 STOPPED = 75
@@ -198,7 +198,7 @@ def sync_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--wandb-project", metavar="NAME", help="instead of the one of the mirror")
     parser.add_argument("--wandb-entity", metavar="NAME", help="instead of the one of the mirror")
     known = parser.parse_args(list(arguments))
-    from research.sync import SYNCING, sync
+    from research.wandb_mirror.sync import SYNCING, sync
 
     tracking = replace(SYNCING, project=known.wandb_project, entity=known.wandb_entity)
     return sync([Path(folder) for folder in known.folders], tracking)

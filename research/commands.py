@@ -13,7 +13,8 @@ import torch
 from accelerate import Accelerator
 from rich.table import Table
 
-from research.budget import budget_of
+from research.ablation.budget import budget_of
+from research.ablation.job import FAILED
 from research.config import hash_of, near, override
 from research.data.corpus import Corpus
 from research.data.prepare import PrepareConfig
@@ -22,14 +23,13 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, make_accelerator
-from research.job import FAILED
 from research.packed import Packed
 from research.reporting import print_report
 from research.run import RunConfig, open_corpus
 from research.show import plain_console, show, wide_console
 from research.study import Study, StudyOptions, run_folder, run_study
 from research.target import found
-from research.wandb_options import mirror_finished, tracking_of
+from research.wandb_mirror.options import mirror_finished, tracking_of
 
 
 def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:

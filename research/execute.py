@@ -102,7 +102,7 @@ def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
     if options.tracking is None:
         return None
     # The W&B client takes half a second to import.
-    from research.wandb_mirror import WandbMirror
+    from research.wandb_mirror.mirror import WandbMirror
 
     return WandbMirror(path, options.tracking, quiet=options.quiet)
 

@@ -26,7 +26,7 @@ def report(known: argparse.Namespace) -> int:
         print(path)
     if known.wandb is None:
         return 0
-    from research.wandb_publish import publish
+    from research.wandb_mirror.publish import publish
 
     tracking = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
     published = publish(found, folder, tracking)

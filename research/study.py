@@ -15,18 +15,18 @@ from typing import cast
 
 from accelerate import Accelerator
 
-from research.budget import Budget
-from research.cells import difference_of
+from research.ablation.budget import Budget
+from research.ablation.cells import difference_of
+from research.ablation.job import Job, State
+from research.ablation.plan import say_plan, seconds_of
+from research.ablation.workers import Progress, in_processes, in_turn
 from research.config import hash_of, near
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import parse
 from research.execute import RunOptions, started_from
-from research.job import Job, State
-from research.plan import say_plan, seconds_of
 from research.run import RunConfig, identity, open_corpus, stage_marks
 from research.tracking import RunFolder, read_json, write_json
-from research.workers import Progress, in_processes, in_turn
 
 RECORD = "study.json"
 # By corpus, cell and seed, the hash of a run.

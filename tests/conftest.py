@@ -60,11 +60,11 @@ def bench(loop_corpus: Corpus, tmp_path: Path, accelerator: Accelerator) -> Benc
 @pytest.fixture
 def wandb_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """A W&B client that knows of nothing before and leaves nothing, by its environment."""
-    from research import wandb_mirror, wandb_run
+    from research.wandb_mirror import mirror, run
 
-    monkeypatch.setattr(wandb_mirror, "PROCESS", wandb_mirror.Process())
-    monkeypatch.setattr(wandb_run, "_claimed", {})
+    monkeypatch.setattr(mirror, "PROCESS", mirror.Process())
+    monkeypatch.setattr(run, "_claimed", {})
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield monkeypatch
-    wandb_mirror.stop_client()
+    mirror.stop_client()

@@ -10,7 +10,7 @@ import pytest
 from baselines.popularity import popularity
 from baselines.s3rec import published_softmax
 from baselines.sasrec import full_softmax
-from research.budget import Budget, budget_of
+from research.ablation.budget import Budget, budget_of
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix

@@ -10,7 +10,7 @@ import pytest
 
 from baselines.popularity import PopularityConfig, popularity
 from baselines.s3rec import corrected_objectives
-from research.cells import (
+from research.ablation.cells import (
     difference_of,
     grid,
     leave_one_out,

@@ -19,15 +19,15 @@ import pytest
 import torch
 
 import experiments.quickstart as quickstart
+import research.ablation.plan as plan
 import research.commands as commands
 import research.data.prepare as preparation
-import research.plan as plan
 from research.__main__ import VERBS
+from research.ablation.probe import Expected
 from research.data.download import ARCHIVES
 from research.data.loader import BatchConfig
 from research.data.prepare import PrepareConfig, prepare
 from research.execute import execute
-from research.probe import Expected
 from research.run import RunConfig
 from research.study import Study
 from tests.calling import call

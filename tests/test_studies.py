@@ -19,8 +19,8 @@ import experiments.masking
 import experiments.objectives
 import experiments.published_quirks
 import experiments.weights
-from research.budget import Budget
-from research.cells import Cells, difference_of
+from research.ablation.budget import Budget
+from research.ablation.cells import Cells, difference_of
 from research.config import hash_of
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig

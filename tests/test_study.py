@@ -16,7 +16,8 @@ from baselines.bert4rec import cloze
 from baselines.popularity import popularity
 from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
-from research.budget import Budget
+from research.ablation.budget import Budget
+from research.ablation.job import Job
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import LastItems, Sliding
@@ -24,7 +25,6 @@ from research.errors import InputError
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import compare, estimate
 from research.execute import RunOptions, make_accelerator
-from research.job import Job
 from research.reporting import print_report
 from research.run import EvaluationConfig, RunConfig
 from research.study import RECORD, Study, StudyOptions, run_study

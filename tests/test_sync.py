@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from research.errors import InputError
-from research.sync import SYNCING, sync
 from research.tracking import RunFolder, Tracking, write_json
-from research.wandb_fields import run_id
-from research.wandb_mirror import WandbMirror
+from research.wandb_mirror.fields import run_id
+from research.wandb_mirror.mirror import WandbMirror
+from research.wandb_mirror.sync import SYNCING, sync
 from tests.calling import call, refused
 from tests.mirrored import KEY, LINES, SHORT, SUMMARY, silent_server, stored_of, write_run
 from tests.wandb_server import WandbServer

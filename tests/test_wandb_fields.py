@@ -14,7 +14,7 @@ import baselines.s3rec
 import baselines.sasrec
 from research.run import RunConfig
 from research.tracking import write_json
-from research.wandb_fields import (
+from research.wandb_mirror.fields import (
     Named,
     Place,
     Rows,

@@ -16,8 +16,8 @@ import pytest
 from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
 from research.tracking import Mirror, RunFolder, Scalar, Tracking, read_json
-from research.wandb_mirror import WandbMirror, bounded, settled
-from research.wandb_options import mirror_finished, spelled
+from research.wandb_mirror.mirror import WandbMirror, bounded, settled
+from research.wandb_mirror.options import mirror_finished, spelled
 from tests.calling import TINY, call, refused, shop_corpus
 from tests.mirrored import KEY, LINES, SHORT, SUMMARY, silent_server, stored_of, write_run
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from research import wandb_fields, wandb_publish
 from research.errors import InputError
 from research.evaluation.statistics import Comparison, Estimate
 from research.report import wandb_report
@@ -33,7 +32,9 @@ from research.report.model import (
 )
 from research.report.wandb_report import specification
 from research.tracking import Tracking, write_json
-from research.wandb_publish import publish
+from research.wandb_mirror import fields as wandb_fields
+from research.wandb_mirror import publish as wandb_publish
+from research.wandb_mirror.publish import publish
 from tests.wandb_server import KEY, WandbServer
 
 ESTIMATE = Estimate(mean=0.125, deviation=0.01, low=0.1, high=0.15, seeds=2, users=943)

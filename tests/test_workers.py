@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 
 from baselines.popularity import popularity
+from research.ablation.job import FAILED, Job
+from research.ablation.workers import Progress, duration
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.rank import RankTable
 from research.execute import RunOptions, make_accelerator
-from research.job import FAILED, Job
 from research.run import EvaluationConfig, RunConfig
 from research.study import Study, StudyOptions, run_study
 from research.tracking import RunFolder
 from research.training import checkpoint
-from research.workers import Progress, duration
 from tests.calling import files_of
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
 
@@ -357,7 +357,7 @@ def test_a_plan_runs_nothing(capsys: Capture, corpus: Corpus, tmp_path: Path) ->
 
 
 def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None:
-    from research.plan import seconds_of
+    from research.ablation.plan import seconds_of
 
     long = replace(PRETRAIN, epochs=4000)
     cells = {
@@ -375,7 +375,7 @@ def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None
 
 
 def test_numbers_of_another_seed_are_what_a_run_takes(corpus: Corpus, tmp_path: Path) -> None:
-    from research.plan import seconds_of
+    from research.ablation.plan import seconds_of
 
     done(study_of(corpus, {"small": small(corpus)}), tmp_path)
     both = study_of(corpus, {"small": small(corpus)}, seeds=(0, 1))

@@ -23,8 +23,8 @@ from research.errors import InputError
 from research.report.model import Report
 from research.report.wandb_report import specification
 from research.tracking import Tracking, read_json, write_json
-from research.wandb_fields import RECORD
-from research.wandb_run import PROJECT, has_key
+from research.wandb_mirror.fields import RECORD
+from research.wandb_mirror.run import PROJECT, has_key
 
 SPECIFICATION = "report.wandb.json"
 # Save and share take 2 s on a near server; the client alone would try a dead one for minutes.

@@ -21,8 +21,8 @@ from multiprocessing.process import BaseProcess
 import torch
 from accelerate import Accelerator
 
+from research.ablation.job import Job, do, record_failure
 from research.execute import RunOptions, make_accelerator
-from research.job import Job, do, record_failure
 from research.sharing import has_finished
 from research.tracking import RunFolder
 

@@ -46,7 +46,7 @@ def tracking_of(known: argparse.Namespace, *, main: bool) -> Tracking | None:
     if known.wandb is None or not main:
         return None
     # The W&B client takes half a second to import.
-    from research.wandb_mirror import settled
+    from research.wandb_mirror.mirror import settled
 
     asked = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
     return settled(asked, known.quiet)
@@ -58,7 +58,7 @@ def mirror_finished(path: Path, tracking: Tracking, *, quiet: bool = False) -> N
     known = read_json(path / "wandb.json") if (path / "wandb.json").is_file() else {}
     if given is None or known.get("id") == given:
         return
-    from research.wandb_mirror import WandbMirror
+    from research.wandb_mirror.mirror import WandbMirror
 
     mirror = WandbMirror(path, tracking, quiet=quiet)
     mirror.begin(read_json(path / "config.json"))

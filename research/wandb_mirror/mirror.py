@@ -20,7 +20,7 @@ import wandb
 
 from research.errors import InputError
 from research.tracking import Mirror, Scalar, Tracking
-from research.wandb_run import WandbRun, has_key
+from research.wandb_mirror.run import WandbRun, has_key
 
 Result = TypeVar("Result")
 # The client keeps its bounds by itself; where it does not, it is abandoned so many seconds later.

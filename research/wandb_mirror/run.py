@@ -1,7 +1,7 @@
 """One W&B run by the client's own API: opened, told what it lacks of a run folder, finished.
 
 Everything here may raise whatever the client raises and wait as long as the client waits;
-`research/wandb_mirror.py` and `research/sync.py` set the bounds.
+`research/wandb_mirror/mirror.py` and `research/wandb_mirror/sync.py` set the bounds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 import wandb
 
 from research.tracking import RunFolder, Scalar, Tracking, read_json, write_json
-from research.wandb_fields import (
+from research.wandb_mirror.fields import (
     RECORD,
     Named,
     Nested,

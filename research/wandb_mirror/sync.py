@@ -12,9 +12,9 @@ from pathlib import Path
 
 from research.errors import InputError
 from research.tracking import RunFolder, Tracking, read_json
-from research.wandb_fields import Nested, Rows, config_of, summary_of
-from research.wandb_mirror import GRACE, bounded, stop_client
-from research.wandb_run import WandbRun, has_key
+from research.wandb_mirror.fields import Nested, Rows, config_of, summary_of
+from research.wandb_mirror.mirror import GRACE, bounded, stop_client
+from research.wandb_mirror.run import WandbRun, has_key
 
 # Uploading may take as long as it takes; waiting for a server that says nothing may not.
 SYNCING = Tracking(mode="online", finish_seconds=120.0)

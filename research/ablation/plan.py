@@ -9,11 +9,11 @@ from accelerate import Accelerator
 from rich import box
 from rich.table import Table
 
-from research.budget import Budget
-from research.job import Job, State
-from research.probe import Expected, expected
+from research.ablation.budget import Budget
+from research.ablation.job import Job, State
+from research.ablation.probe import Expected, expected
+from research.ablation.workers import duration
 from research.show import plain_console
-from research.workers import duration
 
 
 def seconds_of(
