@@ -167,7 +167,7 @@ def is_missing(state: State, retry: bool) -> bool:
 
 def plan(study: Study, out: Path, data_root: str, cells: Collection[str]) -> list[Job]:
     """Every run of a study: per corpus, seeds of cells in order; `InputError` for a wrong one."""
-    jobs = []
+    jobs: list[Job] = []
     for corpus_name in study.corpora:
         corpus = open_corpus(corpus_name, data_root)
         for cell in (name for name in study.cells if name in cells):

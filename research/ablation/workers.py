@@ -173,9 +173,9 @@ def stop(working: Sequence[Working]) -> None:
 
 def usable_cores() -> int:
     """Cores that this process may run on."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    # Not every system can say which.
+    known = "sched_getaffinity" in vars(os)
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def visible_devices() -> list[str]:
