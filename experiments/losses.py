@@ -11,12 +11,12 @@ Negatives are drawn for every token anew unless said, outside the user's trainin
 uniformly unless said. Nothing else differs:
 the rows, their order and the starting weights are the same.
 
-Equal budgets: 1.2 million tokens a run in one stage, hence equal steps; a sampled loss does less
+Equal budgets: 1 million tokens a run in one stage, hence equal steps; a sampled loss does less
 work a token on a large catalogue. Every catalogue must have more than 256 items.
 
 Command: python -m research study experiments.losses
          python -m research study experiments.losses --corpora data/corpora/Beauty
-Hardware: one CPU thread, no GPU; 11 to 40 s a run on ML-100K, 13 cells with 3 seeds.
+Hardware: one CPU thread, no GPU; 10 to 50 s a run on ML-100K, 13 cells with 3 seeds.
 Results: experiments/LOG.md.
 """
 
@@ -60,5 +60,5 @@ def study() -> Study:
         cells=named(next_item(), changes, name="softmax"),
         base="softmax",
         seeds=SEEDS,
-        budget=Budget(of="tokens", amount=1_200_000),
+        budget=Budget(of="tokens", amount=1_000_000),
     )

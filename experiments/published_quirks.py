@@ -23,7 +23,7 @@ form stand bce-mask (T2), bce-history (negatives avoid held-out items too, T22),
 (in ranking alone; a table of its own), and softmax.
 
 Rows of the pretraining are every prefix, as published, since some choices concern short rows.
-Equal budgets: 1.2 million tokens a run, a third for pretraining, as in `experiments.objectives`.
+Equal budgets: 1 million tokens a run, a third for pretraining, as in `experiments.objectives`.
 
 Command: python -m research study experiments.published_quirks
          python -m research study experiments.published_quirks:bce
@@ -47,7 +47,7 @@ from research.study import Study
 
 PRETRAIN, FINETUNE = "stages.0.objectives", "stages.1.objectives.next"
 LAST_MASKED = [f"{PRETRAIN}.{key}.corruption.mask_last_share" for key in ("aap", "mip", "map")]
-BUDGET = Budget(of="tokens", amount=1_200_000, shares=SHARES)
+BUDGET = Budget(of="tokens", amount=1_000_000, shares=SHARES)
 OF_PRETRAINING: dict[str, Changes] = {
     "mip-sigmoid": {f"{PRETRAIN}.mip.loss.inner_sigmoid": True},
     "sp-sigmoid": {f"{PRETRAIN}.sp.inner_sigmoid": True},

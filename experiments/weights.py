@@ -8,7 +8,7 @@ next item. One factor at a time:
                        loss divided by its own number of terms.
 Adam does not see a factor common to all, so only proportions are varied.
 
-Equal budgets: 1.2 million tokens a run, a third for pretraining, as in `experiments.objectives`.
+Equal budgets: 1 million tokens a run, a third for pretraining, as in `experiments.objectives`.
 
 Command: python -m research study experiments.weights
          python -m research study experiments.weights --corpora data/corpora/Beauty
@@ -58,5 +58,5 @@ def study() -> Study:
         cells=one_factor(pretrained(corrected_objectives()), factors(), name="published"),
         base="published",
         seeds=SEEDS,
-        budget=Budget(of="tokens", amount=1_200_000, shares=SHARES),
+        budget=Budget(of="tokens", amount=1_000_000, shares=SHARES),
     )
