@@ -21,6 +21,8 @@ torch.set_num_threads(1)
 for name in [each for each in os.environ if each.startswith("WANDB_")]:
     del os.environ[name]
 os.environ |= {"NETRC": os.devnull, "WANDB_CONFIG_DIR": os.devnull}
+# Whoever forgets to name a server of the tests asks a closed port of this machine.
+os.environ["WANDB_BASE_URL"] = "http://127.0.0.1:9"
 
 
 @pytest.fixture
@@ -62,6 +64,8 @@ def wandb_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch
     """A W&B client that knows of nothing before and leaves nothing, by its environment."""
     from research.wandb_mirror import mirror, run
 
+    # One that a test without this fixture began would go on with the server that it knew.
+    mirror.stop_client()
     monkeypatch.setattr(mirror, "PROCESS", mirror.Process())
     monkeypatch.setattr(run, "_claimed", {})
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")

@@ -79,5 +79,5 @@ def test_a_stage_logs_them_at_its_interval_and_trains_as_without(
 
 
 def test_an_interval_below_one_is_refused() -> None:
-    with pytest.raises(InputError, match="gradients_every 0; each must be at least 1"):
+    with pytest.raises(InputError, match="gradients_every is 0; each must be above 0"):
         replace(STAGE, gradients_every=0)

@@ -173,7 +173,9 @@ def lay_files(folder: Path) -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb_client: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """The current folder, with the files; runs are tiny, nothing is fetched."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

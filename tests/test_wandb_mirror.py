@@ -143,6 +143,8 @@ def test_auto_is_online_with_a_key(
 
 def test_a_key_in_a_netrc_file_counts(wandb_client: Environment, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    # The key is looked up and no server is asked.
+    wandb_client.delenv("WANDB_BASE_URL")
     wandb_client.setenv("NETRC", str(tmp_path / "netrc"))
     found = settled(Tracking())
     assert found is not None
