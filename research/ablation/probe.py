@@ -16,7 +16,8 @@ from research.tracking import RunFolder
 from research.training.loop import train
 from research.workbench import StageParts, Workbench, stage_parts, validation_of
 
-# Long enough to pass the first steps, which are slow.
+# The first steps are slow, and are not counted.
+FIRST_STEPS = 3
 SECONDS_A_STAGE = 0.7
 
 
@@ -58,9 +59,39 @@ def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Exp
 
 def _stage(bench: Workbench, stage: StageParts, once: float, accelerator: Accelerator) -> float:
     config = stage.config
-    short = replace(config, seconds=SECONDS_A_STAGE, log_every=2, validation=None)
-    schedule = replace(config.optimiser.schedule, shape="constant")
-    short = replace(short, optimiser=replace(config.optimiser, schedule=schedule))
+    steps = stage.loader.num_steps(config.epochs, config.steps, config.tokens)
+    if steps is None:
+        assert config.seconds is not None, "a stage has a limit"
+        return config.seconds
+    _moment(bench, stage, accelerator, steps=FIRST_STEPS)
+    a_step = _moment(bench, stage, accelerator, seconds=SECONDS_A_STAGE)
+    validations = 0
+    if validation_of(bench, stage) is not None and config.validation is not None:
+        epochs = steps / len(stage.loader.plan(0))
+        validations = max(1, round(epochs / config.validation.every_epochs))
+    seconds = steps * a_step + validations * once
+    return seconds if config.seconds is None else min(seconds, config.seconds)
+
+
+def _moment(
+    bench: Workbench,
+    stage: StageParts,
+    accelerator: Accelerator,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+) -> float:
+    """Train for so long, and give the seconds of a step."""
+    schedule = replace(stage.config.optimiser.schedule, shape="constant")
+    short = replace(
+        stage.config,
+        epochs=None,
+        steps=steps,
+        tokens=None,
+        seconds=seconds,
+        validation=None,
+        optimiser=replace(stage.config.optimiser, schedule=schedule),
+    )
     with tempfile.TemporaryDirectory() as scratch:
         state = train(
             stage.pretrainer,
@@ -72,13 +103,4 @@ def _stage(bench: Workbench, stage: StageParts, once: float, accelerator: Accele
             validate=None,
             quiet=True,
         )
-    steps = stage.loader.num_steps(config.epochs, config.steps, config.tokens)
-    if steps is None:
-        assert config.seconds is not None, "a stage has a limit"
-        return config.seconds
-    validations = 0
-    if validation_of(bench, stage) is not None and config.validation is not None:
-        epochs = steps / len(stage.loader.plan(0))
-        validations = max(1, round(epochs / config.validation.every_epochs))
-    seconds = steps * state.seconds / state.step + validations * once
-    return seconds if config.seconds is None else min(seconds, config.seconds)
+    return state.seconds / state.step
