@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -17,8 +18,8 @@ import numpy as np
 import pytest
 
 from baselines.popularity import popularity
-from research.ablation.job import FAILED, Job
-from research.ablation.workers import Progress, duration
+from research.ablation.job import FAILED, Job, do
+from research.ablation.workers import Progress, Working, duration, must_wait, visible_devices
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.rank import RankTable
@@ -316,6 +317,65 @@ def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
     assert "stopped; the same command continues" in said
     assert "Traceback" not in said
     assert not (folder / FAILED).exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "number", "names"),
+    [(None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("MIG-a", 1, ["MIG-a"]), ("", 0, [])],
+)
+def test_workers_take_the_gpus_that_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, number: int, names: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: number)
+    assert visible_devices() == names
+
+
+def test_a_job_waits_only_for_a_stage_that_is_still_being_trained(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    cells = {"one": pretrained(corpus, 1), "two": pretrained(corpus, 2), "none": small(corpus)}
+    study = study_of(corpus, cells, base="none")
+    one, two, none = run_study(
+        study, tmp_path, options=QUIET, accelerator=make_accelerator(),
+        how=StudyOptions(plan_only=True, probe=False),
+    )  # fmt: skip
+    running = [Working(multiprocessing.Process(), one, 0, 0.0)]
+    assert must_wait(two, running)
+    assert not must_wait(none, running)
+    assert not must_wait(two, [])
+    # The first job's pretraining has ended, and it goes on with its fine-tuning.
+    do(one, QUIET, make_accelerator())
+    assert not must_wait(two, running)
+
+
+def test_an_error_that_one_of_several_processes_meets_ends_them_all(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = run_study(
+        study_of(corpus, {"small": small(corpus)}), tmp_path,
+        options=QUIET, accelerator=make_accelerator(),
+        how=StudyOptions(plan_only=True, probe=False),
+    )  # fmt: skip
+    accelerator = make_accelerator()
+    monkeypatch.setattr(type(accelerator), "num_processes", 2)
+    # What all of them meet alike is recorded, and the study goes on.
+    failing = [InputError("wrong"), FloatingPointError("nan"), OSError("the disk is full")]
+    raised = []
+    for error in failing:
+
+        def fail(*given: object, error: Exception = error, **named: object) -> None:
+            raise error
+
+        monkeypatch.setattr("research.ablation.job.execute", fail)
+        try:
+            assert not do(jobs[0], QUIET, accelerator)
+        except OSError as met:
+            raised.append(met)
+        assert jobs[0].state() == "failed"
+    assert raised == failing[2:]
 
 
 # What is said

@@ -115,7 +115,7 @@ def in_processes(
     try:
         while waiting or working:
             free = sorted(set(range(workers)) - {each.slot for each in working})
-            job = next((each for each in waiting if not _must_wait(each, working)), None)
+            job = next((each for each in waiting if not must_wait(each, working)), None)
             if free and job is not None:
                 waiting.remove(job)
                 device = devices[free[0] % len(devices)] if devices else None
@@ -134,7 +134,7 @@ def in_processes(
         stop(working)
 
 
-def _must_wait(job: Job, working: Sequence[Working]) -> bool:
+def must_wait(job: Job, working: Sequence[Working]) -> bool:
     """Whether a running job trains a stage that this one could take over, and has not ended it."""
     for each in working:
         pairs = zip(job.stage_marks, each.job.stage_marks)
