@@ -55,8 +55,7 @@ def train_stages(
         if carried is not None:
             moves[name] = carried.record
             say(f"{name}: {carried.line}", quiet)
-        if accelerator.is_main_process:
-            take_stage(folder, name, marks[name], donors)
+        take_stage(folder, name, marks[name], donors)
         accelerator.wait_for_everyone()
         state = train(
             stage.pretrainer,

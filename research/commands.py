@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from rich.table import Table
 
 from research.ablation.budget import budget_of
-from research.ablation.job import FAILED
 from research.config import hash_of, near, override
 from research.data.corpus import Corpus
 from research.data.prepare import PrepareConfig
@@ -29,6 +28,7 @@ from research.run import RunConfig, open_corpus
 from research.show import plain_console, show, wide_console
 from research.study import Study, StudyOptions, run_folder, run_study
 from research.target import found
+from research.tracking import FAILED
 from research.wandb_mirror.options import mirror_finished, tracking_of
 
 

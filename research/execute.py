@@ -167,8 +167,7 @@ def started_from(config: RunConfig, folder: RunFolder) -> tuple[Start | None, di
         found = find_start(config.start_from)
     except InputError:
         known = (folder.read("config.json") or {}).get("start")
-        ended = (folder.read("summary.json") or {}).get("status") == "finished"
-        if not ended or not isinstance(known, dict):
+        if folder.summary() is None or not isinstance(known, dict):
             raise
         return None, {str(name): str(value) for name, value in known.items()}
     return found, found.record
@@ -184,9 +183,7 @@ def _finished(folder: RunFolder, mark: str, start: Mapping[str, str]) -> dict[st
         raise InputError(
             f"{folder.path} holds another run ({why}); choose another folder or remove that one"
         )
-    summary = folder.read("summary.json")
-    ended = summary is not None and summary.get("status") == "finished"
-    return summary if ended else None
+    return folder.summary()
 
 
 def _counted(config: RankerConfig, bench: Workbench) -> Trained:
@@ -207,10 +204,10 @@ def make_accelerator() -> Accelerator:
 def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Workbench, Ranker]:
     """A finished run's parts, ready to rank; `InputError` for another corpus or a damaged run."""
     reader = RunFolder(path, writes=False)
-    stored, summary = reader.read("config.json"), reader.read("summary.json")
+    stored = reader.read("config.json")
     if stored is None:
         raise InputError(f"{path} has no config.json: it is not a run folder")
-    if summary is None or summary.get("status") != "finished":
+    if reader.summary() is None:
         raise InputError(
             f"{path} holds a run that has not finished; the command that began it continues it"
         )

@@ -11,10 +11,9 @@ from research.report.build import report_of
 from research.report.frame import frame_of
 from research.report.latex import latex_of
 from research.report.model import Report
-from research.report.reading import RECORD
 from research.report.terminal import print_report as print_tables
 from research.show import wide_console
-from research.tracking import Tracking, replacing
+from research.tracking import STUDY, Tracking, replacing
 
 
 def report(known: argparse.Namespace) -> int:
@@ -48,11 +47,11 @@ def print_report(folder: Path) -> None:
 def study_folder(study: str, runs: str) -> Path:
     """A study's folder, or the one of that name among the runs; `InputError` for neither."""
     for folder in (Path(study), Path(runs) / study):
-        if (folder / RECORD).is_file():
+        if (folder / STUDY).is_file():
             return folder
-    known = sorted(path.parent.name for path in Path(runs).glob(f"*/{RECORD}"))
+    known = sorted(path.parent.name for path in Path(runs).glob(f"*/{STUDY}"))
     raise InputError(
-        f"{study} is not a study: neither {study} nor {Path(runs) / study} has a {RECORD}, which "
+        f"{study} is not a study: neither {study} nor {Path(runs) / study} has a {STUDY}, which "
         f"`study` writes; studies in {runs}: {', '.join(known) or 'none'}"
     )
 

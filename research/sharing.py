@@ -28,14 +28,11 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
     for donor in donors:
         if donor == folder.path or not has_finished(donor, name, mark):
             continue
-        origin = donor
-        if (donor / "stages" / name / SHARED).is_file():
-            origin = donor / str(read_json(donor / "stages" / name / SHARED)["run"])
+        given = RunFolder(donor, writes=False)
+        origin = donor / (taken_from(given, name) or "")
         # The lines come first: a stage without its folder is begun anew, which drops them.
         folder.rewind(name, -1)
-        folder.append(
-            [line for line in RunFolder(donor, writes=False).metrics() if line["stage"] == name]
-        )
+        folder.append([line for line in given.metrics() if line["stage"] == name])
         for stale in stage.parent.glob(f".{name}-*"):
             shutil.rmtree(stale)
         temporary = stage.with_name(f".{name}-{secrets.token_hex(4)}")

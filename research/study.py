@@ -26,9 +26,8 @@ from research.errors import InputError
 from research.evaluation.metrics import parse
 from research.execute import RunOptions, started_from
 from research.run import RunConfig, identity, open_corpus, stage_marks
-from research.tracking import RunFolder, read_json, write_json
+from research.tracking import STUDY, RunFolder, read_json, write_json
 
-RECORD = "study.json"
 # By corpus, cell and seed, the hash of a run.
 Runs = Mapping[str, Mapping[str, Mapping[str, str]]]
 
@@ -234,9 +233,10 @@ def write_record(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
     Runs of earlier calls (other seeds, corpora, cells) stay while their cell is what it was; those
     of a cell that has changed since, under another budget say, are no longer among them.
     """
-    path = out / study.name / RECORD
+    path = out / study.name / STUDY
     before = read_json(path) if path.is_file() else {}
-    marks = {cell: hash_of(study.run(cell, "", 0)) for cell in study.cells}
+    configs = {cell: study.run(cell, "", 0) for cell in study.cells}
+    marks = {cell: hash_of(config) for cell, config in configs.items()}
     earlier = cast(Mapping[str, str], before.get("marks", {}))
     runs: dict[str, dict[str, dict[str, str]]] = {}
     for corpus, cells in cast(Runs, before.get("runs", {})).items():
@@ -245,7 +245,7 @@ def write_record(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
     for job in jobs:
         runs.setdefault(job.corpus, {}).setdefault(job.cell, {})[str(job.seed)] = job.mark
     seeds = {int(seed) for cells in runs.values() for own in cells.values() for seed in own}
-    base = study.run(study.base, "", 0)
+    base = configs[study.base]
     record = {
         "name": study.name,
         "question": study.question,
@@ -254,7 +254,7 @@ def write_record(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
         "compared": study.decides,
         "budget": None if study.budget is None else str(study.budget),
         "cells": list(study.cells),
-        "changes": {cell: difference_of(base, study.run(cell, "", 0)) for cell in study.cells},
+        "changes": {cell: difference_of(base, config) for cell, config in configs.items()},
         "seeds": sorted(seeds),
         "corpora": list(runs),
         "marks": marks,

@@ -22,6 +22,8 @@ from typing import BinaryIO, Literal, cast
 from research.errors import InputError
 
 Scalar = int | float | str
+# What a study asks and which runs answer it; how a run of it failed.
+STUDY, FAILED = "study.json", "failed.json"
 
 
 @contextmanager
@@ -176,6 +178,11 @@ class RunFolder:
         if not (self.path / name).is_file():
             return None
         return read_json(self.path / name)
+
+    def summary(self) -> dict[str, object] | None:
+        """summary.json of a run that has ended; None: it has not."""
+        found = self.read("summary.json")
+        return found if found is not None and found.get("status") == "finished" else None
 
     def log(self, stage: str, step: int, epoch: int, values: Mapping[str, Scalar]) -> None:
         """Append a line to metrics.jsonl and flush it; a value that is not finite becomes text.

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from baselines.popularity import popularity
-from research.ablation.job import FAILED, Job, do
+from research.ablation.job import Job, do
 from research.ablation.workers import Progress, Working, duration, must_wait, visible_devices
 from research.data.corpus import Corpus
 from research.errors import InputError
@@ -26,7 +26,7 @@ from research.evaluation.rank import RankTable
 from research.execute import RunOptions, make_accelerator
 from research.run import EvaluationConfig, RunConfig
 from research.study import Study, StudyOptions, run_study
-from research.tracking import RunFolder
+from research.tracking import FAILED, RunFolder
 from research.training import checkpoint
 from tests.calling import files_of
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
@@ -247,6 +247,18 @@ def started(folder: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
+def at_work(corpus: Corpus, folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A study whose one worker trains, for longer than any test takes; and its run's folder."""
+    text = SLOW.replace("CORPUS", str(corpus.folder)).replace("epochs=30", "epochs=100_000")
+    (folder / "slow_study.py").write_text(text)
+    process = started(folder, "--cells", "c", "--workers", "2", "--threads", "1")
+    run = folder / "runs" / "slow" / "films" / "c" / "0"
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process, run
+
+
 def outcome(out: Path) -> dict[str, object]:
     """All that a study's tables are made from."""
     found: dict[str, object] = {}
@@ -287,13 +299,7 @@ def test_a_study_that_is_killed_again_and_again_ends_as_if_undisturbed(
 def test_a_worker_does_not_outlive_the_process_that_began_it(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    text = SLOW.replace("CORPUS", str(corpus.folder)).replace("epochs=30", "epochs=100_000")
-    (tmp_path / "slow_study.py").write_text(text)
-    process = started(tmp_path, "--cells", "c", "--workers", "2", "--threads", "1")
-    folder = tmp_path / "runs" / "slow" / "films" / "c" / "0"
-    deadline = time.monotonic() + 60
-    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process, folder = at_work(corpus, tmp_path)
     process.kill()
     process.communicate(timeout=60)
     # A line that is being written may still come; then there are no more.
@@ -304,13 +310,7 @@ def test_a_worker_does_not_outlive_the_process_that_began_it(
 
 
 def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
-    text = SLOW.replace("CORPUS", str(corpus.folder)).replace("epochs=30", "epochs=100_000")
-    (tmp_path / "slow_study.py").write_text(text)
-    process = started(tmp_path, "--cells", "c", "--workers", "2", "--threads", "1")
-    folder = tmp_path / "runs" / "slow" / "films" / "c" / "0"
-    deadline = time.monotonic() + 60
-    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process, folder = at_work(corpus, tmp_path)
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75, said

@@ -15,10 +15,9 @@ from accelerate import Accelerator
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.run import RunConfig
-from research.tracking import RunFolder
+from research.tracking import FAILED, RunFolder
 
 State = Literal["finished", "failed", "begun", "new"]
-FAILED = "failed.json"
 # What every process of a run meets alike.
 EVERYWHERE = (InputError, FloatingPointError)
 
@@ -56,10 +55,8 @@ class Job:
                 f"{self.mark}): the cell has changed since; remove that folder, or give the study "
                 "another name or --runs"
             )
-        if stored is not None:
-            summary = folder.read("summary.json")
-            if summary is not None and summary.get("status") == "finished":
-                return "finished"
+        if stored is not None and folder.summary() is not None:
+            return "finished"
         failed = folder.read(FAILED)
         if failed is not None and failed.get("hash") == self.mark:
             return "failed"
@@ -67,7 +64,7 @@ class Job:
 
     def summary(self) -> Mapping[str, object]:
         """A finished run's summary."""
-        found = RunFolder(self.folder, writes=False).read("summary.json")
+        found = RunFolder(self.folder, writes=False).summary()
         assert found is not None, "asked of finished runs alone"
         return found
 

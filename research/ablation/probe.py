@@ -14,7 +14,7 @@ from research.evaluation.candidates import AllItems
 from research.run import RunConfig
 from research.tracking import RunFolder
 from research.training.loop import train
-from research.workbench import StageParts, Workbench, stage_parts, validation_of
+from research.workbench import StageParts, Workbench, stage_parts
 
 # The first steps are slow, and are not counted.
 FIRST_STEPS = 3
@@ -29,11 +29,6 @@ class Expected:
     """By stage, training and validation."""
     evaluation: float
     """Ranking validation and test once."""
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole run."""
-        return sum(self.stages.values()) + self.evaluation
 
 
 def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Expected:
@@ -66,7 +61,7 @@ def _stage(bench: Workbench, stage: StageParts, once: float, accelerator: Accele
     _moment(bench, stage, accelerator, steps=FIRST_STEPS)
     a_step = _moment(bench, stage, accelerator, seconds=SECONDS_A_STAGE)
     validations = 0
-    if validation_of(bench, stage) is not None and config.validation is not None:
+    if config.validation is not None:
         epochs = steps / len(stage.loader.plan(0))
         validations = max(1, round(epochs / config.validation.every_epochs))
     seconds = steps * a_step + validations * once

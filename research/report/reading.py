@@ -19,12 +19,10 @@ from research.errors import InputError
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankTable
 from research.report.model import Change, Status
-from research.tracking import RunFolder, read_json
+from research.tracking import FAILED, STUDY, RunFolder, read_json
 
 Nested = Mapping[str, object]
 Made = TypeVar("Made")
-# Written by `study`.
-RECORD = "study.json"
 # Characters of a value that are shown.
 SHOWN = 160
 
@@ -89,10 +87,10 @@ class RunRecord:
 
 def read_study(folder: Path) -> StudyRecord:
     """What study.json says; `InputError` for a folder without one, or another's."""
-    path = folder / RECORD
+    path = folder / STUDY
     if not path.is_file():
         raise InputError(
-            f"{folder} has no {RECORD}: it is not a study's folder; `study` writes one, and "
+            f"{folder} has no {STUDY}: it is not a study's folder; `study` writes one, and "
             "finished runs are not repeated when it is called again"
         )
     stored = read_json(path)
@@ -119,12 +117,12 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> RunR
     """The state of the run with that hash; rank tables are read for finished runs alone."""
     path = folder / corpus / cell / str(seed)
     reader = RunFolder(path, writes=False)
-    config, failed = reader.read("config.json"), reader.read("failed.json")
+    config, failed = reader.read("config.json"), reader.read(FAILED)
     # What has another hash is of another configuration, and no run of this study.
     config = config if config is not None and config.get("hash") == mark else None
     failed = failed if failed is not None and failed.get("hash") == mark else None
-    summary = None if config is None else reader.read("summary.json")
-    finished = summary is not None and summary.get("status") == "finished"
+    summary = None if config is None else reader.summary()
+    finished = summary is not None
     stored = config or {}
     status: Status = "missing" if config is None else "unfinished"
     status = "failed" if failed is not None else status
@@ -135,7 +133,7 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> RunR
         status="finished" if finished else status,
         hash=mark if config is not None else "",
         counts_only=config is not None and not _mapping(stored.get("config", {})).get("stages"),
-        summary=summary if finished and summary is not None else {},
+        summary=summary or {},
         tables=read_tables(path / "ranks") if finished else {},
         error=None if finished or failed is None else first_line(str(failed.get("error", ""))),
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from research.sharing import taken_from
-from research.tracking import RunFolder, Scalar, read_json
+from research.tracking import STUDY, RunFolder, Scalar, read_json
 
 Nested = Mapping[str, object]
 OBJECTIVES = ("cloze", "next", "aap", "mip", "map", "sp")
@@ -154,7 +154,7 @@ def weights_of(stage: Nested) -> dict[str, float]:
 def ablation_of(path: Path, place: Place) -> dict[str, object]:
     """Which cell of which study this is, and what it changes if there is a study.json."""
     told: dict[str, object] = {"id": place.study, "cell": place.cell}
-    study = path.absolute().parent.parent.parent / "study.json"
+    study = path.absolute().parent.parent.parent / STUDY
     if place.study != study.parent.name or not study.is_file():
         return told
     known = read_json(study)
