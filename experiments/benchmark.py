@@ -76,7 +76,7 @@ def epoch_seconds(config: RunConfig) -> float:
         for number, batch in enumerate(loader.batches(epoch)):
             if epoch == 0 and number == WARM_STEPS:
                 break
-            losses = pretrainer(batch)
+            losses = pretrainer.losses(batch)
             total = torch.stack([part.total / part.count.clamp(min=1) for part in losses.values()])
             total.sum().backward()
             optimiser.step()

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from research.errors import InputError
+from research.errors import InputError, said_of
+from research.stopping import listening
 from research.wandb_mirror.options import add_wandb_options, spelled
 
 Verb = Callable[[Sequence[str]], int]
@@ -233,6 +234,26 @@ def run_parser(verb: str, metavar: str, meaning: str) -> argparse.ArgumentParser
     parser.add_argument("--data-root", default="data", help="where raw files and corpora lie")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument("--expect-world", type=int, help="fail unless so many processes run")
+    parser.add_argument(
+        "--stall-seconds",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="with several processes: end the job when none gets on for so long",
+    )
+    parser.add_argument(
+        "--checkpoint-steps", type=int, metavar="N", help="save a stage every N steps as well"
+    )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="save a stage when so much time has passed since the last time",
+    )
+    parser.add_argument(
+        "--keep-checkpoints", type=int, default=2, metavar="K", help="beside the best: the newest K"
+    )
     parser.add_argument("--quiet", action="store_true", help="print results and errors only")
     add_wandb_options(parser)
     return parser
@@ -270,23 +291,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sixfold: no verb {given[0]!r}{near(given[0], set(VERBS))}", file=sys.stderr)
         return 2
     try:
-        return VERBS[given[0]](given[1:])
+        with listening():
+            return VERBS[given[0]](given[1:])
     except InputError as error:
         print(f"sixfold {given[0]}: {error}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:
-        print(f"sixfold {given[0]}: {error}", file=sys.stderr)
+    except (FloatingPointError, MemoryError) as error:
+        print(f"sixfold {given[0]}: {error or 'out of memory'}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has seen enough; the interpreter must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"sixfold {given[0]}: {error}", file=sys.stderr)
+        print(f"sixfold {given[0]}: {said_of(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        more = "; the same command continues from the last epoch"
-        print("\nstopped" + more * (given[0] in ("run", "study")), file=sys.stderr)
+    except KeyboardInterrupt as error:
+        by = f" by {error}" if str(error) else ""
+        more = "; the same command continues from the last checkpoint"
+        print(f"\nstopped{by}" + more * (given[0] in ("run", "study")), file=sys.stderr)
         return STOPPED
 
 

@@ -13,6 +13,7 @@ from research.sharing import take_stage, taken_from
 from research.tracking import RunFolder
 from research.training.carry import Carried, carry
 from research.training.loop import train
+from research.training.saves import CheckpointPlan
 from research.workbench import StageParts, Workbench, validation_of
 
 
@@ -34,6 +35,7 @@ def train_stages(
     folder: RunFolder,
     accelerator: Accelerator,
     donors: Sequence[Path],
+    plan: CheckpointPlan,
     quiet: bool,
 ) -> Trained:
     """Train every stage, each from the weights of those before.
@@ -65,6 +67,7 @@ def train_stages(
             folder=folder,
             seed=bench.config.seed,
             validate=validation_of(bench, stage),
+            plan=plan,
             quiet=quiet,
         )
         seconds, items = seconds + state.seconds, items + state.items
@@ -78,6 +81,7 @@ def train_stages(
             "value": state.best_value,
             "epochs": state.epoch,
             "steps": state.step,
+            "skipped": state.skipped,
         }
     last = stages[-1]
     assert last.ranker is not None, "stage_parts has checked it"

@@ -28,7 +28,8 @@ from research.run import RunConfig, open_corpus
 from research.show import plain_console, show, wide_console
 from research.study import Study, StudyOptions, run_folder, run_study
 from research.target import found
-from research.tracking import FAILED
+from research.tracking import FAILED, Tracking
+from research.training.saves import CheckpointPlan
 from research.wandb_mirror.options import mirror_finished, tracking_of
 
 
@@ -53,7 +54,7 @@ def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
         corpus = open_corpus(given.corpus, known.data_root)
         folder = run_folder(Path(known.runs), known.study, corpus, cell, given.seed)
     tracking = tracking_of(known, main=accelerator.is_main_process)
-    options = RunOptions(data_root=known.data_root, quiet=known.quiet, tracking=tracking)
+    options = options_of(known, tracking)
     execute(given, folder, options=options, accelerator=accelerator)
     if tracking is not None:
         mirror_finished(folder, tracking, quiet=known.quiet)
@@ -79,11 +80,7 @@ def study(known: argparse.Namespace) -> int:
     jobs = run_study(
         chosen,
         Path(known.runs),
-        options=RunOptions(
-            data_root=known.data_root,
-            quiet=known.quiet,
-            tracking=tracking_of(known, main=accelerator.is_main_process),
-        ),
+        options=options_of(known, tracking_of(known, main=accelerator.is_main_process)),
         accelerator=accelerator,
         cells=known.cells,
         how=StudyOptions(
@@ -201,6 +198,20 @@ def titled(corpus: Corpus, item: int) -> str:
     """An item's title, or its raw id."""
     title = "" if corpus.item_titles is None else corpus.item_titles[item]
     return title or corpus.item_names[item]
+
+
+def options_of(known: argparse.Namespace, tracking: Tracking | None) -> RunOptions:
+    """What `run` and `study` are told that changes no result."""
+    return RunOptions(
+        data_root=known.data_root,
+        quiet=known.quiet,
+        tracking=tracking,
+        checkpoints=CheckpointPlan(
+            steps=known.checkpoint_steps,
+            seconds=known.checkpoint_seconds,
+            keep=known.keep_checkpoints,
+        ),
+    )
 
 
 def use_threads(known: argparse.Namespace) -> None:

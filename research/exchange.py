@@ -88,7 +88,7 @@ def import_run(
     carried = carry(into_ours(state, table), pretrainer, source=str(file))
     assert not carried.new + carried.left, "the format has every parameter of the stage"
     record = {
-        "best": {STAGE.name: {"epoch": None, "value": None, "epochs": 0, "steps": 0}},
+        "best": {STAGE.name: {"epoch": None, "value": None, "epochs": 0, "steps": 0, "skipped": 0}},
         "carried": {},
         "cost": {
             "parameters": sum(each.numel() for each in pretrainer.parameters()),
@@ -109,7 +109,8 @@ def import_run(
         folder = RunFolder(partial)
         begin(bench, mark, folder, {})
         stored = {"fingerprint": bench.corpus.fingerprint, **asdict(StageState(finished=True))}
-        checkpoint.save(folder.stage(STAGE.name) / "last", pretrainer, None, stored)
+        target = checkpoint.folder_of(folder.stage(STAGE.name), checkpoint.STEP, 0)
+        checkpoint.save(target, pretrainer, None, stored)
         if keep_zero_rows:
             kept = {key: state[key][0].contiguous() for key in ZERO_ROWS}
             with replacing(partial / ZERO_ROWS_FILE) as opened:
@@ -215,17 +216,26 @@ def _zero_rows(
         if parameter in weights:
             rows[key] = weights[parameter][0]
             said[key] = f"; row 0 {parameter}, of stage {stages[parameter]}"
-    path = start.folder / ZERO_ROWS_FILE
-    if path.is_file():
-        try:
-            rows = safetensors.torch.load_file(path)
-        except SafetensorError as error:
-            raise InputError(f"{path} is damaged ({error}); import the file again") from error
+    kept = stored_zero_rows(start.folder, width)
+    if kept:
+        rows = kept
         said = dict.fromkeys(rows, f"; row 0 {ZERO_ROWS_FILE}")
+    return rows, said
+
+
+def stored_zero_rows(folder: Path, width: int) -> dict[str, Tensor]:
+    """Rows 0 [D] that an import has kept aside, by key; none: there is no such file."""
+    path = folder / ZERO_ROWS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        rows = safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}); import the file again") from error
     shapes = {key: tuple(row.shape) for key, row in rows.items()}
     if not shapes.keys() <= ZERO_ROWS.keys() or set(shapes.values()) - {(width,)}:
         raise InputError(
-            f"{start.folder}: rows 0 are {shapes}; allowed: ({width},) for each of "
+            f"{path}: rows 0 are {shapes}; allowed: ({width},) for each of "
             f"{', '.join(ZERO_ROWS)}; import the file again"
         )
-    return rows, said
+    return rows

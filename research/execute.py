@@ -6,33 +6,44 @@ corpus's fingerprint, an interrupted one continues. The test split is touched on
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 from research.chain import Trained, train_stages
 from research.config import from_json, to_json
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import Ranker, RankerConfig, RankTable
-from research.run import RunConfig, dataset_of, identity, stage_marks
+from research.evaluation.rank import Ranker, RankerConfig, RankTable, Shard
+from research.processes import Processes
+from research.run import RunConfig, dataset_of, identity, open_corpus, stage_marks
 from research.start import Start, find_start
 from research.tracking import Mirror, RunFolder, Tracking
 from research.training import checkpoint
 from research.training.carry import Carried
 from research.training.pretrainer import TrainedRanker
+from research.training.saves import CheckpointPlan
 from research.workbench import (
     StageParts,
     Workbench,
     ranking_objective,
     stage_parts,
 )
+
+
+# How Accelerate may spread a run over processes.
+SPREAD = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +54,8 @@ class RunOptions:
     """Where raw files and prepared corpora lie."""
     quiet: bool = False
     """Print nothing but errors."""
+    checkpoints: CheckpointPlan = CheckpointPlan()
+    """When checkpoints are written, and how many are kept."""
     donors: tuple[Path, ...] = ()
     """Run folders whose finished stages may be taken over instead of training the same anew."""
     tracking: Tracking | None = None
@@ -57,15 +70,18 @@ def execute(
     accelerator: Accelerator | None = None,
 ) -> dict[str, object]:
     """Do the run in folder `path`, or what is left of it; returns its summary."""
-    accelerator = accelerator or make_accelerator()
-    bench = Workbench.of(config, options.data_root)
-    main = accelerator.is_main_process
+    accelerator = fitted(accelerator, config.compute.precision)
+    processes = Processes(accelerator)
+    main = processes.main
+    bench = opened(config, options.data_root, processes)
     folder = RunFolder(path, writes=main, mirror=mirror_of(path, options) if main else None)
     source, start = started_from(config, folder)
     mark = identity(config, bench.corpus, start.get("sha256"))
-    finished = _finished(folder, mark, start)
+    check_alike(mark, processes)
+    # The main process alone looks into the folder, which the others need not see.
+    finished = processes.from_main(lambda: _finished(folder, mark, start))
     if finished is not None:
-        return finished
+        return cast(dict[str, object], finished)
     # What cannot work is refused here, before anything is trained or written.
     sets = bench.candidate_sets(bench.split.test, "test")
     trained: Trained | None = None
@@ -78,7 +94,8 @@ def execute(
     if source is not None:
         source.check_split(config, bench.corpus.fingerprint)
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
-    with folder:
+    with ExitStack() as held:
+        processes.from_main(lambda: held.enter_context(folder) and None)
         begin(bench, mark, folder, start)
         try:
             trained = trained or train_stages(
@@ -89,12 +106,39 @@ def execute(
                 folder=folder,
                 accelerator=accelerator,
                 donors=options.donors,
+                plan=options.checkpoints,
                 quiet=options.quiet or not main,
             )
             return conclude(bench, trained, sets, mark, folder)
         finally:
             # Accelerate keeps every prepared model; a study shares one accelerator between runs.
             accelerator.free_memory()
+
+
+def opened(config: RunConfig, data_root: str, processes: Processes) -> Workbench:
+    """A run's parts; a data set that has to be prepared is prepared by one process a machine."""
+    if processes.world > 1:
+        processes.from_main(lambda: open_corpus(config.corpus, data_root).fingerprint)
+        # Machines that do not share their disks prepare each their own.
+        with PartialState().local_main_process_first():
+            open_corpus(config.corpus, data_root)
+    shard = Shard(processes.rank, processes.world, processes.summed)
+    return replace(Workbench.of(config, data_root), shard=shard)
+
+
+def check_alike(mark: str, processes: Processes) -> None:
+    """`InputError` when processes would do different runs: other corpora, code or arguments."""
+    own = {"run": mark, "torch": torch.__version__, "host": socket.gethostname()}
+    known = [each for each in processes.gathered(own) if isinstance(each, dict)]
+    first = known[0]
+    for rank, each in enumerate(known):
+        for name in ("run", "torch"):
+            if each[name] != first[name]:
+                raise InputError(
+                    f"{name} of rank {rank} on {each['host']} is {each[name]}, of rank 0 on "
+                    f"{first['host']} {first[name]}; give every machine the same corpus, code, "
+                    "arguments and versions"
+                )
 
 
 def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
@@ -193,12 +237,42 @@ def _counted(config: RankerConfig, bench: Workbench) -> Trained:
     return Trained(ranker, {"best": {}, "cost": cost})
 
 
-def make_accelerator() -> Accelerator:
-    """Accelerate's view of this process; on a machine without GPUs it means the CPU."""
-    # Precision and accumulation belong to the config, so the launcher's environment has no say.
-    return Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision="no", gradient_accumulation_steps=1
+def fitted(accelerator: Accelerator | None, precision: str) -> Accelerator:
+    """An accelerator of this process that computes in `precision`: the one given if it does."""
+    name = {"fp32": "no"}.get(precision, precision)
+    if accelerator is not None and accelerator.mixed_precision == name:
+        return accelerator
+    return make_accelerator(precision)
+
+
+def make_accelerator(precision: str = "fp32") -> Accelerator:
+    """Accelerate's view of this process; on a machine without GPUs it means the CPU.
+
+    `InputError` for fp16 without a GPU, and for a way to spread a model that is not tried.
+    """
+    cpu = not torch.cuda.is_available()
+    if precision == "fp16" and cpu:
+        raise InputError("compute.precision is fp16, which needs a GPU; use bf16 or fp32 here")
+    name = {"fp32": "no"}.get(precision, precision)
+    if is_initialized() and AcceleratorState().mixed_precision != name:
+        # One precision a process is Accelerate's rule; a study's runs may have several. The group
+        # of processes stays as it is.
+        AcceleratorState._reset_state()
+    # Precision, accumulation and compilation belong to the config: a launcher's environment has no
+    # say. There are no buffers that training changes.
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision=name,
+        gradient_accumulation_steps=1,
+        dynamo_backend="no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if accelerator.distributed_type not in SPREAD:
+        raise InputError(
+            f"the launcher asks for {accelerator.distributed_type}; models are spread by copies "
+            "(DDP) alone: leave --use_fsdp, --use_deepspeed and the like out"
+        )
+    return accelerator
 
 
 def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Workbench, Ranker]:
@@ -223,9 +297,7 @@ def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Wor
     device = make_accelerator().device
     stage = config.stages[-1]
     pretrainer = bench.pretrainer(stage, bench.shared()).to(device)
-    kept = "last" if stage.validation is None else "best"
-    found = checkpoint.existing(reader.stage(stage.name) / kept)
-    checkpoint.read_state(found, bench.corpus.fingerprint)
+    found = checkpoint.result(reader.stage(stage.name), bench.corpus.fingerprint)
     checkpoint.load_weights(found, pretrainer)
     objective = ranking_objective(stage, pretrainer)
     assert objective is not None, "a run's last stage ranks"

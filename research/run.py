@@ -19,6 +19,7 @@ from research.errors import InputError
 from research.evaluation.candidates import md5_of
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankerConfig, SeenPolicy
+from research.model.compute import ComputeConfig
 from research.model.encoder import EncoderConfig
 from research.training.stage import StageConfig
 
@@ -73,6 +74,8 @@ class RunConfig:
     """A ranker that only counts; None: the last stage ranks."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is reported."""
+    compute: ComputeConfig = ComputeConfig()
+    """How training is computed: precision, compilation, what is kept for the backward pass."""
     seed: int = 0
     """Seed of initial weights, order, masks, negatives and dropout."""
 

@@ -23,7 +23,7 @@ SHARED = "shared.json"
 def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) -> None:
     """Fill a stage that is not begun from the first of `donors` that has finished the same one."""
     stage = folder.stage(name)
-    if not folder.writes or checkpoint.find(stage / "last") is not None:
+    if not folder.writes or checkpoint.numbered(stage):
         return
     for donor in donors:
         if donor == folder.path or not has_finished(donor, name, mark):
@@ -31,7 +31,7 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
         given = RunFolder(donor, writes=False)
         origin = donor / (taken_from(given, name) or "")
         # The lines come first: a stage without its folder is begun anew, which drops them.
-        folder.rewind(name, -1)
+        folder.rewind(name, 0)
         folder.append([line for line in given.metrics() if line["stage"] == name])
         for stale in stage.parent.glob(f".{name}-*"):
             shutil.rmtree(stale)
@@ -57,8 +57,7 @@ def has_finished(run: Path, name: str, mark: str) -> bool:
     stored = RunFolder(run, writes=False).read("config.json")
     if stored is None or cast(dict[str, str], stored.get("stages", {})).get(name) != mark:
         return False
-    found = checkpoint.find(run / "stages" / name / "last")
-    return found is not None and read_json(found / "state.json").get("finished") is True
+    return checkpoint.has_finished(run / "stages" / name)
 
 
 def _link_or_copy(source: str, target: str) -> None:

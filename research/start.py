@@ -132,16 +132,15 @@ def find_start(path: str, asked: str = "start_from") -> Start:
         known = f"its stages: {', '.join(stages)}" if stages else "it has no stages"
         raise InputError(f"{asked} {path}: there is no such stage; {known}")
     fingerprint = str(stored.get("fingerprint"))
-    found = checkpoint.existing(reader.stage(name) / "last")
-    state = checkpoint.read_state(found, fingerprint)
+    state = checkpoint.read_state(
+        checkpoint.newest(reader.stage(name), fingerprint), fingerprint
+    )
     if state.get("finished") is not True:
         raise InputError(
             f"{asked} {path}: stage {name} has not ended; let its own command continue it first"
         )
-    if stages[name].validation is not None:
-        found = checkpoint.existing(reader.stage(name) / "best")
-        state = checkpoint.read_state(found, fingerprint)
-    content = state["sha256"]
+    found = checkpoint.result(reader.stage(name), fingerprint)
+    content = checkpoint.read_state(found, fingerprint)["sha256"]
     assert isinstance(content, dict), "read_state has checked it"
     return Start(
         asked=asked,

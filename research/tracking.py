@@ -10,6 +10,7 @@ import fcntl
 import json
 import math
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, cast
 
-from research.errors import InputError
+from research.errors import InputError, naming
+from research.foreign import own_file, parsed, read_bytes
 
 Scalar = int | float | str
 # What a study asks and which runs answer it; how a run of it failed.
@@ -32,11 +34,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        with naming(path):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -52,10 +55,8 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> dict[str, object]:
     """Read a JSON object; `InputError` names the file and what is wrong."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; is {path.parent} a run folder?") from error
-    except (ValueError, RecursionError) as error:
+        value = parsed(read_bytes(path).decode())
+    except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error!s:.100})") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds {type(value).__name__}, not an object")
@@ -141,6 +142,8 @@ class RunFolder:
         # Lines of metrics.jsonl, which are counted for a mirror; None: not counted yet.
         self._lines: int | None = None
         self._held: int | None = None
+        # Lines of each stage, since it was rewound.
+        self._logged: dict[str, int] = {}
 
     def __enter__(self) -> RunFolder:
         if self.writes:
@@ -177,7 +180,7 @@ class RunFolder:
         """Read config.json or summary.json; None when it is not there."""
         if not (self.path / name).is_file():
             return None
-        return read_json(self.path / name)
+        return read_json(own_file(self.path, name))
 
     def summary(self) -> dict[str, object] | None:
         """summary.json of a run that has ended; None: it has not."""
@@ -197,8 +200,8 @@ class RunFolder:
         }
         line = {"stage": stage, "step": step, "epoch": epoch, **finite}
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._append(json.dumps(line, allow_nan=False) + "\n")
+        self._logged[stage] = self.logged(stage) + 1
         if self.mirror is not None:
             self._lines = len(self.metrics()) if self._lines is None else self._lines + 1
             self.mirror.line(self._lines - 1, line)
@@ -207,30 +210,60 @@ class RunFolder:
         """Append lines as another run's metrics.jsonl has them, of a stage that is taken over."""
         if not self.writes or not lines:
             return
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+        self._append("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
         self._lines = None
+
+    def _append(self, text: str) -> None:
+        path = self.path / "metrics.jsonl"
+        with naming(path), path.open("a", encoding="utf-8") as file:
+            file.write(text)
 
     def metrics(self) -> list[dict[str, Scalar]]:
         """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
-        path = self.path / "metrics.jsonl"
+        path = own_file(self.path, "metrics.jsonl")
         if not path.is_file():
             return []
-        text = path.read_text(encoding="utf-8")
-        lines = text[: text.rfind("\n") + 1].splitlines()
+        content = path.read_bytes()
+        lines = []
         try:
-            return [json.loads(line) for line in lines]
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} has a damaged line ({error})") from error
+            for text in content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]:
+                line = parsed(text)
+                if not isinstance(line, dict) or not {"stage", "step"} <= line.keys():
+                    raise ValueError(f"{line!r:.100} has no stage and step")
+                if not isinstance(line["stage"], str) or type(line["step"]) is not int:
+                    raise ValueError(f"its stage and step are {line['stage']!r}, {line['step']!r}")
+                lines.append(line)
+        except ValueError as error:
+            raise InputError(f"{path} has a damaged line ({error!s:.200})") from error
+        return lines
 
-    def rewind(self, stage: str, step: int) -> None:
-        """Drop what a stage logged after `step`, before it continues from there."""
-        if not self.writes or not (self.path / "metrics.jsonl").is_file():
-            return
-        kept = [
-            line for line in self.metrics() if line["stage"] != stage or int(line["step"]) <= step
-        ]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        with replacing(self.path / "metrics.jsonl") as file:
-            file.write(text.encode())
+    def rewind(self, stage: str, kept: int) -> list[dict[str, Scalar]]:
+        """Leave a stage's first `kept` lines, before it continues from there; gives those.
+
+        Where there are fewer, a word says so: the file was not as the run left it.
+        """
+        self._logged[stage] = 0
+        if not self.writes:
+            return []
+        lines = self.metrics()
+        numbers = [number for number, line in enumerate(lines) if line["stage"] == stage]
+        dropped = set(numbers[kept:])
+        if (self.path / "metrics.jsonl").is_file():
+            left = [line for number, line in enumerate(lines) if number not in dropped]
+            text = "".join(json.dumps(line) + "\n" for line in left)
+            with replacing(self.path / "metrics.jsonl") as file:
+                file.write(text.encode())
+        if len(numbers) < kept:
+            print(
+                f"{self.path / 'metrics.jsonl'} has lost {kept - len(numbers)} of {kept} lines of "
+                f"stage {stage}; the run goes on, its curves have a gap",
+                file=sys.stderr,
+                flush=True,
+            )
         self._lines = None
+        self._logged[stage] = min(kept, len(numbers))
+        return [lines[number] for number in numbers[:kept]]
+
+    def logged(self, stage: str) -> int:
+        """Lines that a stage has in metrics.jsonl, since it was rewound."""
+        return self._logged.get(stage, 0)

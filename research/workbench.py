@@ -17,7 +17,7 @@ from research.data.windows import WindowsConfig
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
 from research.evaluation.metrics import metrics
-from research.evaluation.rank import Ranker, RankTable, rank_tables
+from research.evaluation.rank import Ranker, RankTable, Shard, rank_tables
 from research.objectives.base import Objective, RankingObjective, Shared, able_to_rank
 from research.randomness import seed_of
 from research.run import RunConfig, open_corpus, protocol_of
@@ -33,6 +33,8 @@ class Workbench:
     corpus: Corpus
     split: Split
     catalogue: Catalogue
+    shard: Shard = Shard()
+    """Which part of the questions this process ranks."""
 
     @staticmethod
     def of(config: RunConfig, data_root: str) -> Workbench:
@@ -79,6 +81,7 @@ class Workbench:
             seen=self.config.evaluation.seen,
             protocol=protocol_of(self.config, self.corpus, part),
             counts_V=self.catalogue.training.counts_V,
+            shard=self.shard,
         )
 
     def shared(self) -> Shared:
@@ -182,6 +185,8 @@ def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
             )
         loader = bench.loader(stage, accelerator.process_index, accelerator.num_processes)
         parts.append(StageParts(stage, pretrainer, loader, ranker))
+    if config.compute.compile or config.compute.recompute:
+        shared.encoder.use(config.compute)
     if parts[-1].ranker is None:
         raise InputError(
             f"the last stage, {parts[-1].config.name}, cannot rank; add next or cloze to it"

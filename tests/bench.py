@@ -18,9 +18,11 @@ from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.tracking import RunFolder
+from research.training.checkpoint import numbered
 from research.training.loop import train
 from research.training.optim import OptimiserConfig, ScheduleConfig
 from research.training.pretrainer import Pretrainer
+from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, StageState, ValidationConfig
 
 ENCODER = EncoderConfig(length=6, width=8, layers=1, heads=2, feed_forward=8)
@@ -42,6 +44,8 @@ STAGE = StageConfig(
 )  # fmt: skip
 
 
+# An epoch of the stage is three steps.
+EVERY_EPOCH = CheckpointPlan(steps=3)
 VALUES = [0.1, 0.3, 0.2, 0.25]
 
 
@@ -69,7 +73,10 @@ class Bench:
         return Loader(self.corpus, windows, stage.batches, length=ENCODER.length, seed=0)
 
     def train(
-        self, stage: StageConfig, validate: Callable[[], Mapping[str, float]] | None = None
+        self,
+        stage: StageConfig,
+        validate: Callable[[], Mapping[str, float]] | None = None,
+        plan: CheckpointPlan = EVERY_EPOCH,
     ) -> tuple[StageState, Pretrainer]:
         pretrainer = self.modules(stage)
         state = train(
@@ -80,12 +87,15 @@ class Bench:
             folder=self.folder,
             seed=0,
             validate=validate,
+            plan=plan,
             quiet=True,
         )
         return state, pretrainer
 
-    def bytes_of(self, kept: str, name: str) -> bytes:
-        return (self.folder.stage("train") / kept / name).read_bytes()
+    def bytes_of(self, kind: str, name: str) -> bytes:
+        """A file of the stage's newest checkpoint of a kind (step or best)."""
+        newest = next(iter(numbered(self.folder.stage("train"), kind).values()))
+        return (newest / name).read_bytes()
 
     def lines(self) -> list[dict[str, object]]:
         """metrics.jsonl without the speed, which no run repeats."""

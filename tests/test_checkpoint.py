@@ -38,6 +38,11 @@ def weights_of(module: nn.Module) -> list[list[float]]:
     return [each.flatten().tolist() for each in module.parameters()]
 
 
+def load_optimiser(folder: Path, optimiser: torch.optim.Optimizer) -> None:
+    source = str(folder / "optimiser.safetensors")
+    checkpoint.fill_optimiser(checkpoint.read_optimiser(folder), optimiser, source)
+
+
 def test_weights_and_state_come_back_to_the_last_bit(tmp_path: Path) -> None:
     written, read = module_of(1), module_of(2)
     checkpoint.save(tmp_path / "last", written, None, {**MARK, "step": 7, "best": 0.1 + 0.2})
@@ -45,8 +50,9 @@ def test_weights_and_state_come_back_to_the_last_bit(tmp_path: Path) -> None:
     assert weights_of(read) == weights_of(written)
     state = checkpoint.read_state(tmp_path / "last", "abc")
     sums = state.pop("sha256")
+    assert len(str(state.pop("checksum"))) == 64
     assert state == {
-        "format": 1, "fingerprint": "abc", "step": 7, "best": 0.30000000000000004,
+        "format": 2, "fingerprint": "abc", "step": 7, "best": 0.30000000000000004,
     }  # fmt: skip
     content = (tmp_path / "last" / "model.safetensors").read_bytes()
     assert sums == {"model.safetensors": hashlib.sha256(content).hexdigest()}
@@ -61,7 +67,7 @@ def test_an_optimiser_continues_as_if_nothing_had_happened(tmp_path: Path, metho
     read = module_of(2)
     again = build_optimiser(config, read)
     checkpoint.load_weights(tmp_path / "last", read)
-    checkpoint.load_optimiser(tmp_path / "last", again)
+    load_optimiser(tmp_path / "last", again)
     for module, each in ((written, optimiser), (read, again)):
         module.zero_grad()
         module(torch.ones(1, 2)).square().sum().backward()
@@ -86,7 +92,7 @@ def test_a_second_checkpoint_replaces_the_first(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"last"}
 
 
-@pytest.mark.parametrize("broken", ["save_file", "_swap"])
+@pytest.mark.parametrize("broken", ["_write_tensors", "_swap"])
 def test_a_failure_while_writing_leaves_the_previous_one(
     tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +106,7 @@ def test_a_failure_while_writing_leaves_the_previous_one(
         with pytest.raises(OSError, match="disk full"):
             checkpoint.save(tmp_path / "last", module_of(2), None, {**MARK, "step": 2})
     read = module_of(3)
-    checkpoint.load_weights(checkpoint.existing(tmp_path / "last"), read)
+    checkpoint.load_weights(tmp_path / "last", read)
     assert weights_of(read) == weights_of(module_of(1))
     assert {path.name for path in tmp_path.iterdir()} == {"last"}
 
@@ -108,7 +114,7 @@ def test_a_failure_while_writing_leaves_the_previous_one(
 def test_a_kill_between_the_two_renames_still_leaves_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "last"
+    folder = checkpoint.folder_of(tmp_path, "step", 1)
     checkpoint.save(folder, module_of(1), None, {**MARK, "step": 1})
     rename = Path.rename
 
@@ -121,19 +127,97 @@ def test_a_kill_between_the_two_renames_still_leaves_one(
         patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(folder, module_of(2), None, {**MARK, "step": 2})
-    found = checkpoint.find(folder)
-    assert found is not None
+    found = checkpoint.newest(tmp_path, "abc")
     assert checkpoint.read_state(found, "abc")["step"] == 1
     # The next one is written over it, and only the new one remains.
     checkpoint.save(folder, module_of(2), None, {**MARK, "step": 2})
-    assert checkpoint.read_state(checkpoint.existing(folder), "abc")["step"] == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"last"}
+    checkpoint.prune(tmp_path, 1, keep=1)
+    assert checkpoint.read_state(checkpoint.newest(tmp_path, "abc"), "abc")["step"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
 
 
-def test_find_says_none_where_there_is_none(tmp_path: Path) -> None:
-    assert checkpoint.find(tmp_path / "last") is None
-    with pytest.raises(InputError, match=r"last holds no checkpoint; was the run interrupted"):
-        checkpoint.existing(tmp_path / "last")
+def test_a_stage_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert checkpoint.numbered(tmp_path / "train") == {}
+    with pytest.raises(InputError, match=r"train holds no checkpoint; was the run interrupted"):
+        checkpoint.newest(tmp_path / "train", "abc")
+
+
+def saved(stage: Path, step: int, best: int | None = None) -> Path:
+    """A checkpoint after `step` steps whose weights are those of seed `step`."""
+    folder = checkpoint.folder_of(stage, "step", step)
+    module = module_of(step)
+    state = {**MARK, "step": step, "best_step": best}
+    checkpoint.save(folder, module, stepped(module, OptimiserConfig()), state)
+    return folder
+
+
+def names_in(stage: Path) -> list[str]:
+    return sorted(path.name for path in stage.iterdir())
+
+
+def test_the_newest_are_kept_and_the_best_that_they_name(tmp_path: Path) -> None:
+    for best in (10, 20):
+        checkpoint.save(checkpoint.folder_of(tmp_path, "best", best), module_of(), None, MARK)
+    for step, best in ((10, 10), (20, 20), (30, 20), (40, 20)):
+        saved(tmp_path, step, best)
+    (tmp_path / ".step_00000050-1a2b3c4d").mkdir()
+    (tmp_path / "notes").mkdir()
+    checkpoint.prune(tmp_path, 40, keep=2)
+    kept = ["best_00000020", "notes", "step_00000030", "step_00000040"]
+    assert names_in(tmp_path) == kept
+
+
+def test_what_came_after_the_step_a_stage_went_on_from_is_gone(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        saved(tmp_path, step)
+    checkpoint.prune(tmp_path, 20, keep=2)
+    assert names_in(tmp_path) == ["step_00000010", "step_00000020"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_is_passed_for_the_one_before(
+    tmp_path: Path, file: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, path = saved(tmp_path, 10), saved(tmp_path, 20) / file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes({"cut": data[: len(data) // 2], "flipped": data, "gone": b""}[damage])
+    if damage == "gone":
+        path.unlink()
+    assert checkpoint.newest(tmp_path, "abc") == whole
+    said = capsys.readouterr().err
+    assert f"step_00000020/{file} is " in said
+    assert "step_00000010 before it is whole and serves" in said
+
+
+def test_a_damaged_best_makes_the_checkpoints_that_name_it_useless(tmp_path: Path) -> None:
+    for best in (10, 20):
+        checkpoint.save(checkpoint.folder_of(tmp_path, "best", best), module_of(), None, MARK)
+    first, _ = saved(tmp_path, 10, best=10), saved(tmp_path, 20, best=20)
+    (tmp_path / "best_00000020" / "model.safetensors").write_bytes(b"")
+    assert checkpoint.newest(tmp_path, "abc") == first
+    assert checkpoint.result(tmp_path, "abc") == tmp_path / "best_00000010"
+
+
+def test_where_all_are_damaged_the_stage_must_be_begun_anew(tmp_path: Path) -> None:
+    for step in (10, 20):
+        (saved(tmp_path, step) / "state.json").write_text("{")
+    with pytest.raises(InputError, match=r"no checkpoint is whole .*; remove the folder .* anew"):
+        checkpoint.newest(tmp_path, "abc")
+
+
+def test_a_digit_of_the_state_cannot_change_unseen(tmp_path: Path) -> None:
+    path = saved(tmp_path, 10) / "state.json"
+    path.write_text(path.read_text().replace('"step": 10', '"step": 11'))
+    with pytest.raises(InputError, match=r"state\.json is damaged .its checksum differs."):
+        checkpoint.read_state(path.parent, "abc")
+
+
+def test_a_stage_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "last").mkdir()
+    with pytest.raises(InputError, match="written by an earlier version; remove the run's folder"):
+        checkpoint.newest(tmp_path, "abc")
 
 
 def test_weights_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
@@ -158,17 +242,17 @@ def test_a_module_is_not_half_filled_when_weights_do_not_fit(tmp_path: Path) -> 
     assert weights_of(other) == before
 
 
-@pytest.mark.parametrize("text", ["[1]", '{"format": 2}', '{"step": 3}'])
+@pytest.mark.parametrize("text", ['{"format": 1}', '{"step": 3}'])
 def test_a_state_of_another_format_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(InputError, match="is not a checkpoint of format 1; it was written by"):
+    with pytest.raises(InputError, match="is not a checkpoint of format 2; it was written by"):
         checkpoint.read_state(tmp_path, "abc")
 
 
-@pytest.mark.parametrize("text", ['{"format": 1', "[" * 100_000, '{"step": 1' + "0" * 5000 + "}"])
+@pytest.mark.parametrize("text", ['{"format": 1', "[1]", "[" * 100_000, '{"step": 1' + "0" * 5000 + "}"])
 def test_a_damaged_state_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(InputError, match=r"state\.json is damaged .*; use another checkpoint"):
+    with pytest.raises(InputError, match=r"state\.json is damaged \("):
         checkpoint.read_state(tmp_path, "abc")
 
 
@@ -196,9 +280,9 @@ def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize("sums", ["[]", "{}"])
 def test_a_state_without_checksums_is_refused(tmp_path: Path, sums: str) -> None:
     checkpoint.save(tmp_path / "last", module_of(), None, MARK)
-    text = f'{{"format": 1, "fingerprint": "abc", "sha256": {sums}}}'
+    text = checkpoint.sealed({"format": 2, "fingerprint": "abc", "sha256": json.loads(sums)})
     (tmp_path / "last" / "state.json").write_text(text)
-    with pytest.raises(InputError, match=r"is damaged \((sha256 is \[\]|its checksum differs)\)"):
+    with pytest.raises(InputError, match=r"is damaged \(sha256 is (\[\]|{})\)"):
         checkpoint.read_state(tmp_path / "last", "abc")
 
 
@@ -206,14 +290,14 @@ def test_an_optimiser_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     module, other = module_of(width=3), module_of(width=4)
     checkpoint.save(tmp_path / "last", module, stepped(module, OptimiserConfig()), MARK)
     with pytest.raises(InputError, match=r"optimiser\.safetensors does not fit this configuration"):
-        checkpoint.load_optimiser(tmp_path / "last", build_optimiser(OptimiserConfig(), other))
+        load_optimiser(tmp_path / "last", build_optimiser(OptimiserConfig(), other))
     momentum = build_optimiser(OptimiserConfig(method="sgd"), module)
     with pytest.raises(InputError, match=r"does not fit this configuration: \d\.(step|exp_avg)"):
-        checkpoint.load_optimiser(tmp_path / "last", momentum)
+        load_optimiser(tmp_path / "last", momentum)
 
 
 def test_a_folder_without_a_state_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"state\.json is missing: .* is not a checkpoint"):
+    with pytest.raises(InputError, match=r"state\.json is missing: .* is not a whole checkpoint"):
         checkpoint.read_state(tmp_path, "abc")
 
 
@@ -225,7 +309,7 @@ def test_damaged_or_missing_tensors_are_refused(tmp_path: Path, name: str) -> No
 
     def load() -> None:
         checkpoint.load_weights(tmp_path / "last", module)
-        checkpoint.load_optimiser(tmp_path / "last", optimiser)
+        load_optimiser(tmp_path / "last", optimiser)
 
     path = tmp_path / "last" / f"{name}.safetensors"
     path.write_bytes(path.read_bytes()[:-10])

@@ -52,7 +52,7 @@ def test_a_uniform_guess_costs_the_logarithm_of_the_items_and_two(catalogue: Cat
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.zero_()
-        loss = module(batch_of([[0, 1]], length=4))["only"]
+        loss = module.losses(batch_of([[0, 1]], length=4))["only"]
         assert loss.total.item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -92,7 +92,7 @@ def test_the_mask_learns_that_it_is_never_next_and_the_padding_row_nothing(
 ) -> None:
     module = made(catalogue)
     scatter_parameters(module)
-    module(batch_of([[0, 1, 2]], length=4))["only"].total.backward()
+    module.losses(batch_of([[0, 1, 2]], length=4))["only"].total.backward()
     assert module.encoder.item_table.weight.grad[ITEMS].any()
     padding_row = module.get_parameter("objectives.only.head.padding_row")
     assert padding_row.grad is None

@@ -124,7 +124,7 @@ def accuracy_on_new_users(config: ObjectiveConfig, *, planted: bool, steps: int 
     optimiser = torch.optim.Adam(pretrainer.parameters(), lr=0.01)
     for step in range(steps):
         states = fold(step, torch.arange(len(rows)))
-        loss = pretrainer(batch_of(rows, length=LENGTH, states=states))["only"]
+        loss = pretrainer.losses(batch_of(rows, length=LENGTH, states=states))["only"]
         optimiser.zero_grad()
         (loss.total / loss.count).backward()
         optimiser.step()

@@ -20,6 +20,7 @@ from research.training import checkpoint
 from research.training.loop import train
 from research.training.meter import Meter
 from research.training.optim import OptimiserConfig, ScheduleConfig
+from research.training.pretrainer import Seen
 from tests.bench import ENCODER, STAGE, VALUES, Bench, giving
 
 
@@ -33,16 +34,20 @@ def whole(
     return bench
 
 
+def newest(bench: Bench, kind: str) -> Path:
+    return next(iter(checkpoint.numbered(bench.folder.stage("train"), kind).values()))
+
+
 def assert_same_run(ours: Bench, theirs: Bench) -> None:
     for kept, name in (
-        ("last", "model.safetensors"),
-        ("last", "optimiser.safetensors"),
+        ("step", "model.safetensors"),
+        ("step", "optimiser.safetensors"),
         ("best", "model.safetensors"),
     ):
         assert ours.bytes_of(kept, name) == theirs.bytes_of(kept, name), (kept, name)
-    states = [json.loads(each.bytes_of("last", "state.json")) for each in (ours, theirs)]
+    states = [json.loads(each.bytes_of("step", "state.json")) for each in (ours, theirs)]
     for state in states:
-        del state["seconds"]
+        del state["seconds"], state["checksum"]
     assert states[0] == states[1]
     assert ours.lines() == theirs.lines()
 
@@ -58,7 +63,7 @@ def test_killed_before_a_save_it_repeats_the_epoch_and_ends_the_same(
     assert_same_run(bench, whole)
 
 
-@pytest.mark.parametrize("kept", ["last", "best"])
+@pytest.mark.parametrize("kept", ["step", "best"])
 def test_killed_after_a_save_it_goes_on_and_ends_the_same(
     bench: Bench, whole: Bench, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +72,7 @@ def test_killed_after_a_save_it_goes_on_and_ends_the_same(
 
     def killing(folder: Path, *rest: object) -> None:
         save(folder, *rest)
-        saved.append(folder.name)
+        saved.append(folder.name.partition("_")[0])
         if saved.count(kept) == 2:
             raise KeyboardInterrupt
 
@@ -75,27 +80,26 @@ def test_killed_after_a_save_it_goes_on_and_ends_the_same(
         patch.setattr(checkpoint, "save", killing)
         with pytest.raises(KeyboardInterrupt):
             bench.train(STAGE, giving(VALUES))
-    # After `best` of the second epoch is written, `last` is still the first's.
-    bench.train(STAGE, giving(VALUES[2:] if kept == "last" else VALUES[1:]))
+    # After the best of the second epoch is written, the newest state is still the first's.
+    bench.train(STAGE, giving(VALUES[2:] if kept == "step" else VALUES[1:]))
     assert_same_run(bench, whole)
 
 
 def test_killed_in_the_middle_of_an_epoch_nothing_is_logged_twice(
     bench: Bench, whole: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Meter.log
+    line = Meter.line
     calls = []
 
-    def killing(meter: Meter, *rest: object) -> int:
-        items = log(meter, *rest)
-        calls.append(items)
+    def killing(meter: Meter, factor: float) -> tuple[dict[str, float], int]:
+        calls.append(line(meter, factor))
         # After step 4, the first of the second epoch.
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return items
+        return calls[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Meter, "log", killing)
+        patch.setattr(Meter, "line", killing)
         with pytest.raises(KeyboardInterrupt):
             bench.train(STAGE, giving(VALUES))
     # The line was cut off while it was written.
@@ -123,7 +127,7 @@ def test_a_stage_equals_the_plain_loop(bench: Bench) -> None:
     batches = [batch for epoch in range(2) for batch in bench.loader(stage).batches(epoch)]
     # Two steps of warm-up, then four of linear decay.
     for batch, factor in zip(batches, [0.5, 1.0, 1.0, 0.75, 0.5, 0.25], strict=True):
-        losses = theirs(batch)
+        losses = theirs.losses(batch)
         loss = 0.3 * losses["next"].total / losses["next"].count
         loss = loss + 2.0 * losses["cloze"].total / losses["cloze"].count
         parameters = list(theirs.parameters())
@@ -141,12 +145,12 @@ def test_a_stage_equals_the_plain_loop(bench: Bench) -> None:
 
 def test_a_finished_stage_is_not_trained_again(bench: Bench) -> None:
     bench.train(STAGE, giving(VALUES))
-    before = bench.bytes_of("last", "state.json")
+    before = bench.bytes_of("step", "state.json")
     state, pretrainer = bench.train(STAGE, giving([]))
     assert state.finished
-    assert bench.bytes_of("last", "state.json") == before
+    assert bench.bytes_of("step", "state.json") == before
     again = bench.modules(STAGE)
-    checkpoint.load_weights(bench.folder.stage("train") / "best", again)
+    checkpoint.load_weights(newest(bench, "best"), again)
     for ours, best in zip(pretrainer.parameters(), again.parameters(), strict=True):
         assert torch.equal(ours, best)
 
@@ -159,8 +163,8 @@ def test_another_seed_trains_another_model(bench: Bench, whole: Bench) -> None:
         folder=bench.folder, seed=1, validate=None, quiet=True,
     )  # fmt: skip
     # Only dropout hangs on the seed given here; order and weights are those of seed 0.
-    ours = bench.bytes_of("last", "model.safetensors")
-    assert ours != whole.bytes_of("last", "model.safetensors")
+    ours = bench.bytes_of("step", "model.safetensors")
+    assert ours != whole.bytes_of("step", "model.safetensors")
 
 
 def test_a_number_of_steps_ends_the_stage_in_the_middle_of_an_epoch(bench: Bench) -> None:
@@ -172,10 +176,10 @@ def test_without_validation_the_last_state_stays(bench: Bench) -> None:
     state, pretrainer = bench.train(replace(STAGE, validation=None))
     assert (state.best_epoch, state.finished) == (None, True)
     again = bench.modules(STAGE)
-    checkpoint.load_weights(bench.folder.stage("train") / "last", again)
+    checkpoint.load_weights(newest(bench, "step"), again)
     for ours, last in zip(pretrainer.parameters(), again.parameters(), strict=True):
         assert torch.equal(ours, last)
-    assert not (bench.folder.stage("train") / "best").exists()
+    assert not checkpoint.numbered(bench.folder.stage("train"), "best")
 
 
 def test_every_line_says_stage_step_epoch_and_each_loss(bench: Bench) -> None:
@@ -207,18 +211,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_objective(bench: 
     stage = replace(stage, optimiser=OptimiserConfig(method="sgd", lr=1e30))
     with pytest.raises(FloatingPointError) as caught:
         bench.train(stage, giving(VALUES))
-    assert "the loss of next is nan; lower the learning rate or clip" in str(caught.value)
-    assert str(caught.value).startswith("stage train, step ")
-    assert not (bench.folder.stage("train") / "last").exists()
+    said = str(caught.value)
+    assert said.startswith("stage train, step 2, epoch 0: the loss of next is not finite, for rows ")
+    assert "lower the learning rate or clip the gradient" in said
+    stored = bench.folder.read("nonfinite.json") or {}
+    assert (stored["step"], len(stored["shares"][0]["rows"])) == (2, 16)
+    assert not checkpoint.numbered(bench.folder.stage("train"))
 
 
 def refusal(bench: Bench, **changes: object) -> str:
     """What is said of a checkpoint in whose state these fields are changed (...: taken out)."""
     bench.train(replace(STAGE, epochs=1), giving([0.1]))
-    path = bench.folder.stage("train") / "last" / "state.json"
+    path = newest(bench, "step") / "state.json"
     state = {**json.loads(path.read_text()), **changes}
-    state = {name: value for name, value in state.items() if value is not ...}
-    path.write_text(json.dumps(state))
+    del state["checksum"]
+    path.write_text(
+        checkpoint.sealed({name: value for name, value in state.items() if value is not ...})
+    )
     with pytest.raises(InputError) as caught:
         bench.train(STAGE, giving(VALUES))
     return str(caught.value)
@@ -236,7 +245,7 @@ def test_a_checkpoint_that_lacks_fields_is_refused(bench: Bench) -> None:
         ("epoch", True, "state.json: epoch is True; allowed: <class 'int'>"),
         ("items", None, "state.json: items is None; allowed: <class 'int'>"),
         ("finished", 0, "state.json: finished is 0; allowed: <class 'bool'>"),
-        ("seconds", float("nan"), "state.json: seconds is nan; allowed: <class 'float'>"),
+        ("seconds", "nan", "state.json: seconds is 'nan'; allowed: <class 'float'>"),
         ("best_value", [0.1], "state.json: best_value is [0.1]; allowed: float | None"),
     ],
 )
@@ -254,15 +263,20 @@ def test_a_checkpoint_names_its_corpus_and_no_other_is_continued(bench: Bench) -
 
 def measured(normalise: str, bench: Bench) -> float:
     """The scalar of a step with sums 6 over 3 and 10 over 4, weights 2 and 0.5, on five rows."""
-    stage = replace(STAGE, normalise=normalise)
+    objectives = {"next": NextItemConfig(weight=2.0), "cloze": ClozeConfig(weight=0.5)}
+    stage = replace(STAGE, normalise=normalise, objectives=objectives, batches=FIVE)
     meter = Meter(bench.accelerator, stage)
-    (batch,) = list(bench.loader(replace(stage, batches=FIVE)).batches(0, first=7))  # fmt: skip
-    losses = {
-        "next": LossSum(torch.tensor(6.0), torch.tensor(3.0, dtype=torch.float64)),
-        "cloze": LossSum(torch.tensor(10.0), torch.tensor(4.0, dtype=torch.float64)),
-    }
-    terms = meter.terms(losses, {"next": 2.0, "cloze": 0.5}, batch)
+    (batch,) = list(bench.loader(stage).batches(0, first=7))
+    rows = {"next": batch, "cloze": batch}
+    counts = {"next": double(3.0), "cloze": double(4.0)}
+    totals = {"next": torch.tensor(6.0), "cloze": torch.tensor(10.0)}
+    losses = {key: LossSum(totals[key], counts[key]) for key in rows}
+    terms = meter.terms(losses, meter.divisors([Seen(rows, {}, counts)]))
     return sum(term.item() for term in terms.values())
+
+
+def double(value: float) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 FIVE = BatchConfig(sequences_per_batch=5)
@@ -277,7 +291,8 @@ def test_sequences_divide_every_sum_by_the_rows(bench: Bench) -> None:
 
 
 def test_nothing_counted_is_no_division_by_zero(bench: Bench) -> None:
-    meter = Meter(bench.accelerator, STAGE)
-    empty = LossSum(torch.tensor(0.0), torch.tensor(0.0, dtype=torch.float64))
-    (batch,) = list(bench.loader(replace(STAGE, batches=FIVE)).batches(0, first=7))
-    assert meter.terms({"next": empty}, {"next": 1.0}, batch)["next"].item() == 0.0
+    stage = replace(STAGE, objectives={"next": NextItemConfig()}, batches=FIVE, rank_by=None)
+    meter = Meter(bench.accelerator, stage)
+    divisors = meter.divisors([Seen({}, {}, {"next": double(0.0)})])
+    losses = {"next": LossSum(torch.tensor(0.0), double(0.0))}
+    assert meter.terms(losses, divisors)["next"].item() == 0.0

@@ -81,7 +81,7 @@ def test_in_company_an_objective_has_its_own_loss_and_gradients_add_up(
         with torch.no_grad():
             for name, parameter in alone.named_parameters():
                 parameter.copy_(state[name])
-        loss = alone(batch)[key]
+        loss = alone.losses(batch)[key]
         # The same numbers, added in another order: a few units of the last place of float64.
         assert losses[key].total.item() == pytest.approx(loss.total.item(), abs=1e-10)
         assert losses[key].count.item() == loss.count.item()
@@ -100,7 +100,7 @@ def test_two_encoder_calls_are_enough(keys: tuple[str, ...], catalogue: Catalogu
         directions.append(named["causal"])
 
     module.encoder.register_forward_pre_hook(note, with_kwargs=True)
-    module(batch_of(ROWS, length=LENGTH))
+    module.losses(batch_of(ROWS, length=LENGTH))
     expected = [False] * any(key != "next" for key in keys) + [True] * ("next" in keys)
     assert directions == expected
 
@@ -110,7 +110,7 @@ def test_a_batch_without_a_row_is_a_zero_for_every_objective(
     keys: tuple[str, ...], catalogue: Catalogue
 ) -> None:
     module = mixture(keys, catalogue)
-    losses = module(batch_of([], length=LENGTH), measured=True)
+    losses = module.losses(batch_of([], length=LENGTH), measured=True)
     grads = gradients(module, torch.stack([each.total for each in losses.values()]).sum())
     assert set(grads) == {name for name, _ in module.named_parameters()}
     assert not any(grad.any() for grad in grads.values())
@@ -133,7 +133,7 @@ def test_states_that_nobody_asked_for_are_no_numbers(catalogue: Catalogue) -> No
     seen: list[Tensor] = []
     objective.register_forward_pre_hook(lambda part, given: seen.append(given[1]))
     view = OBJECTIVES["cloze"].corruption.view(batch_of(ROWS, length=LENGTH), catalogue)  # type: ignore[attr-defined]
-    module(batch_of(ROWS, length=LENGTH))
+    module.losses(batch_of(ROWS, length=LENGTH))
     read_T = torch.zeros(view.packed.num_tokens, dtype=torch.bool)
     read_T[view.picked_P] = True
     assert not seen[0][read_T].isnan().any()

@@ -159,7 +159,7 @@ def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]
     """(loss, gradients) of the module, (total, count, gradients) of the loop."""
     module = made(config, catalogue)
     batch = batch_of(rows, length=LENGTH)
-    ours = module(batch)["only"]
+    ours = module.losses(batch)["only"]
     ours_grads = gradients(module, ours.total)
     losses = []
     for user, (row, state) in enumerate(zip(rows, batch.states_S.tolist(), strict=True)):
@@ -203,7 +203,7 @@ def test_an_empty_pick_is_a_zero_that_every_parameter_hangs_on(
     name: str, rows: list[list[int]], catalogue: Catalogue
 ) -> None:
     module = made(CASES[name], catalogue)
-    loss = module(batch_of(rows, length=LENGTH))["only"]
+    loss = module.losses(batch_of(rows, length=LENGTH))["only"]
     loss.total.backward()
     assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
     for parameter, value in module.named_parameters():
@@ -226,9 +226,9 @@ def test_foreign_sequences_do_not_matter(name: str, catalogue: Catalogue) -> Non
     alone = 0.0
     for row, sequence in enumerate(ROWS):
         one = batch_of([sequence], length=LENGTH, users=[row], states=batch.states_S[row : row + 1])
-        alone += module(one)["only"].total.item()
+        alone += module.losses(one)["only"].total.item()
     # Sums of about twenty terms of order one, in another order.
-    assert module(batch)["only"].total.item() == pytest.approx(alone, abs=1e-10)
+    assert module.losses(batch)["only"].total.item() == pytest.approx(alone, abs=1e-10)
 
 
 @pytest.mark.parametrize("config", [NextItemConfig(), ClozeConfig(corruption=MaskItems(rate=0.9))])
@@ -238,7 +238,7 @@ def test_every_item_can_be_a_label_and_learns_from_it(
     for item in range(ITEMS):
         module = made(config, catalogue)
         other = (item + 1) % ITEMS
-        loss = module(batch_of([[other, item]], length=LENGTH))["only"]
+        loss = module.losses(batch_of([[other, item]], length=LENGTH))["only"]
         assert loss.count.item() >= 1
         loss.total.backward()
         assert module.encoder.item_table.weight.grad[item].abs().sum() > 0
@@ -248,7 +248,7 @@ def test_the_mask_row_learns_under_cloze_alone(catalogue: Catalogue) -> None:
     learns = []
     for config in (ClozeConfig(), NextItemConfig()):
         module = made(config, catalogue)
-        module(batch_of([[1, 2, 3]], length=LENGTH))["only"].total.backward()
+        module.losses(batch_of([[1, 2, 3]], length=LENGTH))["only"].total.backward()
         learns.append(bool(module.encoder.item_table.weight.grad[ITEMS].any()))
     assert learns == [True, False]
 
@@ -257,7 +257,7 @@ def test_the_mask_row_learns_under_cloze_alone(catalogue: Catalogue) -> None:
 def test_every_attribute_learns_even_one_that_no_item_has(kind: type, catalogue: Catalogue) -> None:
     # The first attribute is one like any other (T6); attribute 1 learns that it is false.
     module = made(kind(corruption=MaskItems(rate=0.5), zero_attribute=True), catalogue)
-    module(batch_of([[0, 1, 2, 4]], length=LENGTH))["only"].total.backward()
+    module.losses(batch_of([[0, 1, 2, 4]], length=LENGTH))["only"].total.backward()
     table = module.get_parameter("shared.attributes.attribute_table.weight")
     assert (table.grad.abs().sum(1) > 0).tolist() == [True] * NUM_ATTRIBUTES
     assert module.get_parameter("shared.zero.row").grad.any()
@@ -281,7 +281,7 @@ def test_log_q_is_subtracted_from_target_and_negatives(catalogue: Catalogue) -> 
     with torch.no_grad():
         module.encoder.item_table.weight.zero_()
     batch = batch_of([[1, 2]], length=LENGTH)
-    loss = module(batch)["only"].total.item()
+    loss = module.losses(batch)["only"].total.item()
     drawn = twins.negatives_of(config, catalogue, [1, 2], 0, batch.states_S[0].item(), 0, "next")
     counts = catalogue.training.counts_V.double()
     inverse = [1 / counts[item].item() for item in [2, *drawn]]
@@ -343,7 +343,7 @@ def calls_of(
         calls.append((named["causal"], given[0].num_sequences))
 
     module.encoder.register_forward_pre_hook(note, with_kwargs=True)
-    losses = Pretrainer(module.encoder, built, catalogue)(batch_of(ROWS, length=LENGTH))
+    losses = Pretrainer(module.encoder, built, catalogue).losses(batch_of(ROWS, length=LENGTH))
     assert list(losses) == list(objectives)
     return calls
 
@@ -367,8 +367,8 @@ def test_an_objective_has_the_same_loss_alone_and_in_company(catalogue: Catalogu
     objective = module.objectives["only"]
     other = NextItemConfig().build(Shared(module.encoder.config, catalogue, 0), 0).double()
     batch: Batch = batch_of(ROWS, length=LENGTH)
-    alone = module(batch)["only"].total.item()
-    company = Pretrainer(module.encoder, {"next": other, "only": objective}, catalogue)(batch)
+    alone = module.losses(batch)["only"].total.item()
+    company = Pretrainer(module.encoder, {"next": other, "only": objective}, catalogue).losses(batch)
     assert company["only"].total.item() == pytest.approx(alone, abs=1e-10)
 
 

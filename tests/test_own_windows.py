@@ -29,6 +29,7 @@ from research.training.meter import Meter
 from research.training.pretrainer import Pretrainer
 from research.training.stage import StageConfig
 from research.workbench import Workbench
+from tests.saved import newest_of
 from tests.synthetic import markov_histories, scatter_parameters, write_histories
 
 SIZES = EncoderConfig(
@@ -121,7 +122,7 @@ def test_rules_have_orders_of_their_own(corpus: Corpus) -> None:
 def test_each_objective_has_the_loss_of_its_own_rows(corpus: Corpus) -> None:
     batch = next(loader_of(corpus).batches(0))
     module = module_of(corpus, tuple(STAGE.objectives))
-    losses = module(batch)
+    losses = module.losses(batch)
     for key in STAGE.objectives:
         alone = module_of(corpus, (key,))
         with torch.no_grad():
@@ -129,7 +130,7 @@ def test_each_objective_has_the_loss_of_its_own_rows(corpus: Corpus) -> None:
             for name, parameter in alone.named_parameters():
                 parameter.copy_(weights[name])
         own = batch.under(STAGE.own_windows.get(key))
-        expected = Pretrainer(alone.encoder, dict(alone.objectives.items()), alone.catalogue)(own)  # type: ignore[arg-type]
+        expected = Pretrainer(alone.encoder, dict(alone.objectives.items()), alone.catalogue).losses(own)  # type: ignore[arg-type]
         assert losses[key].total.item() == pytest.approx(expected[key].total.item(), abs=1e-10)
         assert losses[key].count.item() == expected[key].count.item()
 
@@ -139,7 +140,7 @@ def test_sums_are_divided_by_the_rows_that_the_objective_saw(corpus: Corpus) -> 
     # The stage's last batch is two users; the prefixes' is six rows as ever.
     assert (len(batch.rows_S), len(batch.under(PREFIXES).rows_S)) == (2, 6)
     module = module_of(corpus, ("next", "mip"))
-    losses = module(batch)
+    losses = module.losses(batch)
     terms = Meter(Accelerator(cpu=True), STAGE).terms(losses, {"next": 1.0, "mip": 1.0}, batch)
     assert terms["next"].item() == pytest.approx(losses["next"].total.item() / 2)
     assert terms["mip"].item() == pytest.approx(losses["mip"].total.item() / 6)
@@ -165,11 +166,11 @@ def test_an_interrupted_run_with_own_windows_continues_as_if_nothing_had_happene
     # Two epochs' checkpoint under three epochs' command.
     (tmp_path / "cut" / "summary.json").unlink()
     for file in ("model.safetensors", "optimiser.safetensors", "state.json"):
-        data = (tmp_path / "short" / "stages" / "train" / "last" / file).read_bytes()
-        (kept / "last" / file).write_bytes(data.replace(b'"finished": true', b'"finished": false'))
+        data = (newest_of(tmp_path / "short" / "stages" / "train") / file).read_bytes()
+        (newest_of(kept) / file).write_bytes(data.replace(b'"finished": true', b'"finished": false'))
     execute(config, tmp_path / "cut", options=quiet)
-    ours = (kept / "last" / "model.safetensors").read_bytes()
-    theirs = (tmp_path / "whole" / "stages" / "train" / "last" / "model.safetensors").read_bytes()
+    ours = (newest_of(kept) / "model.safetensors").read_bytes()
+    theirs = (newest_of(tmp_path / "whole" / "stages" / "train") / "model.safetensors").read_bytes()
     assert ours == theirs
 
 
@@ -188,10 +189,10 @@ def test_equal_corruptions_on_other_rows_are_other_views(corpus: Corpus) -> None
     }
     module = Pretrainer(shared.encoder, built, catalogue, {"mip": PREFIXES})
     batch = next(loader_of(corpus).batches(0))
-    losses = module(batch)
+    losses = module.losses(batch)
     alone = {
-        "cloze": Pretrainer(shared.encoder, {"cloze": built["cloze"]}, catalogue)(batch),
-        "mip": Pretrainer(shared.encoder, {"mip": built["mip"]}, catalogue)(batch.under(PREFIXES)),
+        "cloze": Pretrainer(shared.encoder, {"cloze": built["cloze"]}, catalogue).losses(batch),
+        "mip": Pretrainer(shared.encoder, {"mip": built["mip"]}, catalogue).losses(batch.under(PREFIXES)),
     }
     assert all(losses[key].count.item() == alone[key][key].count.item() for key in built)
 

@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from research.ablation.job import Job, do, record_failure
 from research.execute import RunOptions, make_accelerator
 from research.sharing import has_finished
+from research.stopping import Stopped, listening
 from research.tracking import RunFolder
 
 # Seconds that a worker has to end when it is told to.
@@ -193,7 +194,12 @@ def work(job: Job, options: RunOptions, threads: int, device: str | None) -> Non
     torch.set_num_threads(threads)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    sys.exit(0 if do(job, options, make_accelerator()) else 1)
+    try:
+        with listening():
+            done = do(job, options, make_accelerator())
+    except Stopped:
+        sys.exit(75)
+    sys.exit(0 if done else 1)
 
 
 def _leave_with_parent() -> None:

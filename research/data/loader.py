@@ -45,6 +45,21 @@ class Batch:
         """The step's rows under a rule; None: these."""
         return self if rule is None else self.others[rule]
 
+    def pieces(self, number: int) -> list[Batch]:
+        """The batch cut into so many: piece j has rows j, j + number, ...; some may be empty."""
+        if number == 1:
+            return [self]
+        numbers_S = torch.arange(len(self.rows_S), device=self.rows_S.device)
+        beside = {rule: each.pieces(number) for rule, each in self.others.items()}
+        cut = []
+        for piece in range(number):
+            kept_S = numbers_S % number == piece
+            packed, rows_S = self.packed.select(kept_S), self.rows_S[kept_S]
+            users_S, states_S = self.users_S[kept_S], self.states_S[kept_S]
+            others = {rule: pieces[piece] for rule, pieces in beside.items()}
+            cut.append(Batch(packed, rows_S, users_S, states_S, self.length, others))
+        return cut
+
     @property
     def num_tokens(self) -> int:
         """Tokens of all rules together."""
@@ -73,6 +88,9 @@ class BatchConfig:
     tokens_per_batch: int | None = None
     """Tokens a step over all processes, at most (a longer single row goes alone); None: by
     sequences."""
+    micro_batches: int = 1
+    """Pieces into which a process cuts its share of a step, one after another: the same gradient
+    (but for dropout's draws) in less memory."""
     replacement: bool = False
     """Draw rows with replacement, as the original SASRec draws users; an epoch then has as many
     rows as there are windows, but not each once."""
@@ -84,6 +102,10 @@ class BatchConfig:
             raise InputError(
                 f"batches: sequences_per_batch is {sizes[0]} and tokens_per_batch is {sizes[1]}; "
                 "set exactly one of them, to at least 1"
+            )
+        if self.micro_batches < 1:
+            raise InputError(
+                f"batches.micro_batches is {self.micro_batches}; it must be at least 1"
             )
 
 

@@ -15,7 +15,7 @@ from research.data.loader import Batch
 from research.errors import InputError
 from research.model.encoder import Encoder
 from research.objectives.attribute_head import AttributeHead
-from research.objectives.base import LossSum, Objective, ObjectiveConfig, Share, Shared, View
+from research.objectives.base import Objective, ObjectiveConfig, Share, Shared, View
 from research.objectives.masking import MaskItems
 
 
@@ -62,7 +62,11 @@ class AAP(Objective):
         """The attributes' embeddings."""
         return self.head.shared()
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+    def count(self, view: View, batch: Batch) -> Tensor:
+        """Of so many tokens the attributes are asked."""
+        return self.head.count(view.packed.items_T[in_sight(view)])
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
         """Sum over tokens in sight."""
         kept_P = in_sight(view)
         return self.head.loss(hidden_TD.index_select(0, kept_P), view.packed.items_T[kept_P])

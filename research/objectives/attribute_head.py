@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from research.model.initial import initialise
 from research.model.multilabel import multilabel_loss, precision_at_own_number
-from research.objectives.base import LossSum, Share, Shared
+from research.objectives.base import Share, Shared
 
 
 class AttributeHead(nn.Module):
@@ -34,17 +34,21 @@ class AttributeHead(nn.Module):
         parts: dict[str, nn.Module] = {"attributes": self.attributes}
         return parts if self.zero_attribute is None else {**parts, "zero": self.zero_attribute}
 
-    def loss(self, hidden_PD: Tensor, items_P: Tensor) -> LossSum:
-        """Sum over tokens and attributes; the count is the number of tokens."""
-        hidden_PD, items_P = self._counted(hidden_PD, items_P)
+    def count(self, items_P: Tensor) -> Tensor:
+        """Scalar float64: of so many items the attributes are asked."""
+        counted_P = self._counted(items_P)
+        return torch.tensor(len(counted_P), dtype=torch.float64, device=items_P.device)
+
+    def loss(self, hidden_PD: Tensor, items_P: Tensor) -> Tensor:
+        """Scalar: sum over tokens that count and attributes."""
+        counted_P = self._counted(items_P)
+        hidden_PD, items_P = hidden_PD.index_select(0, counted_P), items_P[counted_P]
         table_AD = self.attributes.attribute_table.weight
         if self.zero_attribute is not None:
             # The last row, which no pair names: false everywhere.
             table_AD = torch.cat([table_AD, self.zero_attribute.row])
         rows_M, labels_M = self.attributes.pairs(items_P)
-        total = multilabel_loss(self.dense(hidden_PD), table_AD, rows_M, labels_M)
-        count = torch.tensor(len(items_P), dtype=torch.float64, device=hidden_PD.device)
-        return LossSum(total, count)
+        return multilabel_loss(self.dense(hidden_PD), table_AD, rows_M, labels_M)
 
     def accuracy(self, hidden_PD: Tensor, items_P: Tensor) -> Share:
         """Precision at k of an item's k attributes; items without one do not count."""
@@ -53,8 +57,8 @@ class AttributeHead(nn.Module):
         correct = precision_at_own_number(self.dense(hidden_PD), table_AD, rows_M, labels_M)
         return Share(correct, (self.attributes.number(items_P) > 0).sum().double())
 
-    def _counted(self, hidden_PD: Tensor, items_P: Tensor) -> tuple[Tensor, Tensor]:
+    def _counted(self, items_P: Tensor) -> Tensor:
+        """int64: places of the items that count."""
         if self.count_bare_items:
-            return hidden_PD, items_P
-        kept_P = (self.attributes.number(items_P) > 0).nonzero()[:, 0]
-        return hidden_PD.index_select(0, kept_P), items_P[kept_P]
+            return torch.arange(len(items_P), device=items_P.device)
+        return (self.attributes.number(items_P) > 0).nonzero()[:, 0]

@@ -64,6 +64,11 @@ class View:
         """int64 [P]: the sequence of each picked token."""
         return self.packed.owner_T[self.picked_P]
 
+    @property
+    def num_picked(self) -> Tensor:
+        """Scalar float64: P."""
+        return torch.tensor(len(self.picked_P), dtype=torch.float64, device=self.picked_P.device)
+
 
 class Shared:
     """What the stages and objectives of a run share; a part is made when it is first asked for.
@@ -136,8 +141,12 @@ class Objective(nn.Module, ABC):
         """The parts of `Shared`, by name, that the objective holds beside its own."""
 
     @abstractmethod
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
-        """The loss of a view whose tokens have the hidden states [T, D]."""
+    def count(self, view: View, batch: Batch) -> Tensor:
+        """Scalar float64: how many things the loss of a view sums; known before any encoding."""
+
+    @abstractmethod
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
+        """Scalar: the sum of the losses of a view whose tokens have the hidden states [T, D]."""
 
     @abstractmethod
     def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from research.data.loader import Batch
 from research.model.encoder import Encoder
-from research.objectives.base import LossSum, ObjectiveConfig, RankingObjective, Share, Shared, View
+from research.objectives.base import ObjectiveConfig, RankingObjective, Share, Shared, View
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import FullSoftmax, ItemLoss, ItemLossConfig
 from research.objectives.masking import MaskItems
@@ -47,10 +47,14 @@ class Cloze(RankingObjective):
         """Nothing but the encoder."""
         return {}
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+    def count(self, view: View, batch: Batch) -> Tensor:
+        """P."""
+        return view.num_picked
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
         """Sum over picked items of the loss."""
-        result: LossSum = self.loss(view, hidden_TD, batch, self.head, encoder)
-        return result
+        total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
+        return total
 
     def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
         """Targets that score highest of all items."""

@@ -19,7 +19,7 @@ from research.data.negatives import Negatives, NegativesConfig
 from research.errors import InputError
 from research.model.encoder import Encoder
 from research.model.softmax import softmax_loss, top_one
-from research.objectives.base import LossSum, Share, View
+from research.objectives.base import Share, View
 from research.objectives.head import Head
 from research.randomness import fold, seed_of
 
@@ -113,7 +113,7 @@ def sampled_loss(
 
 
 class ItemLoss(nn.Module):
-    """Sum and count of an item loss at a view's picked tokens."""
+    """The sum of an item loss at a view's picked tokens."""
 
     def __init__(self, config: ItemLossConfig, catalogue: Catalogue, purpose: str) -> None:
         super().__init__()
@@ -129,20 +129,18 @@ class ItemLoss(nn.Module):
 
     def forward(
         self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: Encoder
-    ) -> LossSum:
-        """The loss of a view; the count is P."""
+    ) -> Tensor:
+        """Scalar: the sum of the loss over a view's picked tokens."""
         hidden_PD = hidden_TD.index_select(0, view.picked_P)
-        count = torch.tensor(len(view.picked_P), dtype=torch.float64, device=hidden_TD.device)
         if isinstance(self.config, FullSoftmax):
             table_VD, bias_V = head.table_VD(encoder), head.item_bias
             transformed_PD = head.transformed(hidden_PD)
-            return LossSum(softmax_loss(transformed_PD, table_VD, bias_V, view.targets_P), count)
+            return softmax_loss(transformed_PD, table_VD, bias_V, view.targets_P)
         items_PN1 = torch.cat([view.targets_P[:, None], self._negatives(view, batch)], dim=1)
         scores_PN1 = head.candidate_scores(hidden_PD, items_PN1, encoder)
         if isinstance(self.config, SampledSoftmax) and self.config.log_q:
             scores_PN1 = scores_PN1 - self.negatives.log_probability_V[items_PN1]
-        total = sampled_loss(self.config, scores_PN1[:, 0], scores_PN1[:, 1:], encoder.num_items)
-        return LossSum(total, count)
+        return sampled_loss(self.config, scores_PN1[:, 0], scores_PN1[:, 1:], encoder.num_items)
 
     def top_one(self, view: View, hidden_TD: Tensor, head: Head, encoder: Encoder) -> Share:
         """At how many picked tokens the target scores highest of all items."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from research.data.loader import Batch
 from research.model.encoder import Encoder
 from research.objectives.attribute_head import AttributeHead
-from research.objectives.base import LossSum, Objective, ObjectiveConfig, Share, Shared, View
+from research.objectives.base import Objective, ObjectiveConfig, Share, Shared, View
 from research.objectives.masking import MaskItems
 
 
@@ -53,7 +53,11 @@ class MAP(Objective):
         """The attributes' embeddings."""
         return self.head.shared()
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+    def count(self, view: View, batch: Batch) -> Tensor:
+        """Of so many tokens the attributes are asked."""
+        return self.head.count(view.targets_P)
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
         """Sum over hidden tokens."""
         return self.head.loss(hidden_TD.index_select(0, view.picked_P), view.targets_P)
 

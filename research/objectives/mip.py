@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from research.data.loader import Batch
 from research.model.encoder import Encoder
-from research.objectives.base import LossSum, Objective, ObjectiveConfig, Share, Shared, View
+from research.objectives.base import Objective, ObjectiveConfig, Share, Shared, View
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import (
     BayesianPersonalisedRanking,
@@ -55,10 +55,14 @@ class MIP(Objective):
         """Nothing but the encoder."""
         return {}
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+    def count(self, view: View, batch: Batch) -> Tensor:
+        """P."""
+        return view.num_picked
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
         """Sum over hidden items of the loss."""
-        result: LossSum = self.loss(view, hidden_TD, batch, self.head, encoder)
-        return result
+        total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
+        return total
 
     def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
         """Right comparisons with the negatives; under a full softmax, targets that come first."""

@@ -15,7 +15,6 @@ from research.data.loader import Batch
 from research.model.encoder import Encoder
 from research.objectives.base import (
     Corruption,
-    LossSum,
     ObjectiveConfig,
     RankingObjective,
     Share,
@@ -71,10 +70,14 @@ class NextItem(RankingObjective):
         """Nothing but the encoder."""
         return {}
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+    def count(self, view: View, batch: Batch) -> Tensor:
+        """P."""
+        return view.num_picked
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
         """Sum over inputs of the loss against the following item."""
-        result: LossSum = self.loss(view, hidden_TD, batch, self.head, encoder)
-        return result
+        total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
+        return total
 
     def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
         """Targets that score highest of all items."""

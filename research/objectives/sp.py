@@ -22,7 +22,6 @@ from research.model.encoder import Encoder
 from research.model.initial import initialise
 from research.objectives.base import (
     Corruption,
-    LossSum,
     Objective,
     ObjectiveConfig,
     Share,
@@ -140,13 +139,16 @@ class SP(Objective):
         """Nothing but the encoder."""
         return {}
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> LossSum:
+    def count(self, view: View, batch: Batch) -> Tensor:
+        """R, a third of the picked tokens."""
+        return view.num_picked / 3
+
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
         """Sum over rows of the loss of their comparison."""
         true_R, foreign_R = self._scores(view, hidden_TD)
         if self.inner_sigmoid:
             true_R, foreign_R = true_R.sigmoid(), foreign_R.sigmoid()
-        count = torch.tensor(len(true_R), dtype=torch.float64, device=hidden_TD.device)
-        return LossSum(F.softplus(foreign_R - true_R).sum(), count)
+        return F.softplus(foreign_R - true_R).sum()
 
     def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
         """Rows whose true segment scores higher than the foreign one; a tie is half right."""

@@ -1,16 +1,20 @@
 """Checkpoints: safetensors and JSON, written to a temporary name and renamed. No pickle.
 
-A checkpoint is a folder {model.safetensors, optimiser.safetensors, state.json}. All else that a run
-needs to continue is a pure function of (seed, step).
+A stage's folder holds `step_N/{model.safetensors, optimiser.safetensors, state.json}`, from which it
+continues, and `best_N/{model.safetensors, state.json}`, the weights of the best validation so far,
+which the former name. All else that a run needs to continue is a pure function of (seed, step).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,9 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from research.errors import InputError
+from research.errors import InputError, naming
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+STEP, BEST = "step", "best"
+
+
+class Damaged(InputError):
+    """A checkpoint that is not as it was written; an earlier one may be whole."""
 
 
 def save(
@@ -35,32 +44,58 @@ def save(
     `state` holds the corpus's `fingerprint`: item ids mean nothing without it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for stale in folder.parent.glob(f".{folder.name}-*"):
-        # A process was killed while it wrote this one.
-        shutil.rmtree(stale)
     temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     temporary.mkdir()
     try:
         weights = {name: part.detach().cpu().contiguous() for name, part in _weights(module)}
-        save_file(weights, temporary / "model.safetensors")
+        _write_tensors(weights, temporary / "model.safetensors")
         if optimiser is not None:
-            save_file(_optimiser_tensors(optimiser), temporary / "optimiser.safetensors")
+            _write_tensors(_optimiser_tensors(optimiser), temporary / "optimiser.safetensors")
         sums = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
-        marks = {"format": FORMAT_VERSION, "sha256": sums}
-        text = json.dumps({**marks, **state}, indent=1, allow_nan=False)
-        (temporary / "state.json").write_text(text + "\n", encoding="utf-8")
-        for path in temporary.iterdir():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
+        text = sealed({"format": FORMAT_VERSION, "sha256": sums, **state})
+        with naming(temporary / "state.json"):
+            (temporary / "state.json").write_text(text + "\n", encoding="utf-8")
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
         _swap(temporary, folder)
+        _flush(folder.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
+def sealed(state: Mapping[str, object]) -> str:
+    """The text of a state.json, with a checksum of itself."""
+    return json.dumps({**state, "checksum": _sum_of(state)}, indent=1, allow_nan=False)
+
+
+def _sum_of(state: Mapping[str, object]) -> str:
+    """Checksum of all else in a state.json."""
+    rest = {name: value for name, value in state.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        # What the disk says comes as text.
+        full = "No space left" in str(error) or "os error 28" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with naming(path):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _swap(temporary: Path, folder: Path) -> None:
     # A folder cannot be renamed over a full one: the old one steps aside under a name that
-    # `find` knows, so that at every moment one complete checkpoint can be found.
+    # `numbered` knows, so that at every moment one complete checkpoint can be found.
     previous = folder.with_name(f".{folder.name}.previous")
     if folder.exists():
         shutil.rmtree(previous, ignore_errors=True)
@@ -69,19 +104,101 @@ def _swap(temporary: Path, folder: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def find(folder: Path) -> Path | None:
-    """The complete checkpoint at `folder`, or the one it was about to replace; None: neither."""
-    for candidate in (folder, folder.with_name(f".{folder.name}.previous")):
-        if (candidate / "state.json").is_file():
-            return candidate
-    return None
+def folder_of(stage: Path, kind: str, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies."""
+    return stage / f"{kind}_{step:08d}"
 
 
-def existing(folder: Path) -> Path:
-    """As `find`, but a missing checkpoint is an `InputError`."""
-    found = find(folder)
+def numbered(stage: Path, kind: str = STEP) -> dict[int, Path]:
+    """A stage's checkpoints of a kind by step, newest first; whether they are whole is not asked.
+
+    One that was about to be replaced counts where the new one is not there.
+    """
+    found: dict[int, Path] = {}
+    if not stage.is_dir():
+        return found
+    for path in sorted(stage.iterdir()):
+        match = re.fullmatch(rf"\.?{kind}_([0-9]{{8,18}})(\.previous)?", path.name)
+        if match and path.name.startswith(".") is (match[2] is not None):
+            found[int(match[1])] = path
+    return dict(sorted(found.items(), reverse=True))
+
+
+def prune(stage: Path, step: int, keep: int) -> None:
+    """Leave the `keep` newest checkpoints up to `step`, and the best ones that these name.
+
+    Those after `step` are of a past that this run has left behind.
+    """
+    kept = [path for number, path in numbered(stage).items() if number <= step][:keep]
+    for number, best in numbered(stage, BEST).items():
+        if number in {_best_step(path) for path in kept}:
+            kept.append(best)
+    for path in stage.iterdir():
+        ours = re.fullmatch(rf"\.?({STEP}|{BEST})_[0-9]{{8,18}}([.-].*)?", path.name)
+        if ours and path not in kept:
+            shutil.rmtree(path)
+
+
+def has_finished(stage: Path) -> bool:
+    """Whether a stage's newest checkpoint says that the stage has ended; nothing is checked."""
+    for path in numbered(stage).values():
+        try:
+            return _state_of(path).get("finished") is True
+        except Damaged:
+            continue
+    return False
+
+
+def _best_step(folder: Path) -> object:
+    try:
+        return _state_of(folder).get("best_step")
+    except Damaged:
+        return None
+
+
+def newest(stage: Path, fingerprint: str) -> Path:
+    """The newest checkpoint that is whole, and whose best is; damaged ones are passed with a word.
+
+    `InputError` when there is none, and for one of another corpus or version.
+    """
+    passed: list[str] = []
+    for path in numbered(stage).values():
+        try:
+            state = read_state(path, fingerprint)
+            if state.get("best_step") is not None:
+                read_state(_best_of(stage, state), fingerprint)
+        except Damaged as error:
+            passed.append(str(error))
+            continue
+        for each in passed:
+            print(f"{each}; {path.name} before it is whole and serves", file=sys.stderr, flush=True)
+        return path
+    if passed:
+        raise InputError(
+            f"{stage}: no checkpoint is whole ({passed[0]}); remove the folder {stage} to train "
+            "the stage anew"
+        )
+    if (stage / "last").is_dir():
+        raise InputError(
+            f"{stage} was written by an earlier version; remove the run's folder and do it again"
+        )
+    raise InputError(f"{stage} holds no checkpoint; was the run interrupted before its first?")
+
+
+def result(stage: Path, fingerprint: str) -> Path:
+    """The weights that a stage has so far: the best ones if it validates, else the newest."""
+    path = newest(stage, fingerprint)
+    state = read_state(path, fingerprint)
+    return path if state.get("best_step") is None else _best_of(stage, state)
+
+
+def _best_of(stage: Path, state: Mapping[str, object]) -> Path:
+    step = state["best_step"]
+    if not isinstance(step, int) or not 0 <= step < 10**18:
+        raise Damaged(f"{stage}: best_step is {step!r:.100}; a number of steps is wanted")
+    found = numbered(stage, BEST).get(step)
     if found is None:
-        raise InputError(f"{folder} holds no checkpoint; was the run interrupted before its first?")
+        raise Damaged(f"{folder_of(stage, BEST, step)} is missing")
     return found
 
 
@@ -101,36 +218,61 @@ def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
     it is not the one that was written.
     """
     path = folder / "state.json"
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing: {folder} is not a checkpoint of Sixfold") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error!s:.100}); use another checkpoint") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
+    state = _state_of(folder)
+    if state.get("format") != FORMAT_VERSION:
         raise InputError(
             f"{path} is not a checkpoint of format {FORMAT_VERSION}; it was written by another "
             "program or version"
         )
     if state.get("fingerprint") != fingerprint:
         raise InputError(
-            f"{path} belongs to a corpus with fingerprint {state.get('fingerprint')}, not "
+            f"{path} belongs to a corpus with fingerprint {state.get('fingerprint')!s:.100}, not "
             f"{fingerprint}; its item ids would mean other items"
         )
     sums = state.get("sha256")
-    if not isinstance(sums, dict):
-        raise InputError(f"{path} is damaged (sha256 is {sums!r}); use another checkpoint")
+    if not isinstance(sums, dict) or "model.safetensors" not in sums:
+        raise Damaged(f"{path} is damaged (sha256 is {sums!r:.100})")
     for name in ("model.safetensors", "optimiser.safetensors"):
         found = folder / name
-        if found.is_file() and sha256_of(found) != sums.get(name):
-            raise InputError(f"{found} is damaged (its checksum differs); use another checkpoint")
+        if found.is_file() is not (name in sums):
+            raise Damaged(f"{found} is {'missing' if name in sums else 'not of this checkpoint'}")
+        if name in sums and sha256_of(found) != sums[name]:
+            raise Damaged(f"{found} is damaged (its checksum differs)")
     return state
 
 
+def _state_of(folder: Path) -> dict[str, object]:
+    path = folder / "state.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Damaged(f"{path} is missing: {folder} is not a whole checkpoint") from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is damaged ({error!s:.100})") from error
+    if not isinstance(state, dict):
+        raise Damaged(f"{path} is damaged (no object)")
+    if state.get("format") == FORMAT_VERSION and state.get("checksum") != _sum_of(state):
+        raise Damaged(f"{path} is damaged (its checksum differs)")
+    return state
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint's module, by name."""
+    return _read_tensors(folder / "model.safetensors")
+
+
+def read_optimiser(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint's optimiser, as `NUMBER.FIELD` by place of the parameter."""
+    return _read_tensors(folder / "optimiser.safetensors")
+
+
 def load_weights(folder: Path, module: nn.Module) -> None:
+    """Fill the module from a checkpoint; `InputError` lists what does not fit."""
+    fill_weights(read_weights(folder), module, str(folder / "model.safetensors"))
+
+
+def fill_weights(stored: Mapping[str, Tensor], module: nn.Module, source: str) -> None:
     """Fill the module; every name and shape must match, else `InputError` lists what does not."""
-    path = folder / "model.safetensors"
-    stored = _read_tensors(path)
     wanted = dict(_weights(module))
     problems = [f"missing {name}" for name in sorted(wanted.keys() - stored.keys())]
     problems += [f"unknown {name}" for name in sorted(stored.keys() - wanted.keys())]
@@ -140,37 +282,33 @@ def load_weights(folder: Path, module: nn.Module) -> None:
         if stored[name].shape != wanted[name].shape
     ]
     if problems:
-        raise InputError(f"{path} does not fit this configuration: {'; '.join(problems)}")
+        raise InputError(f"{source} does not fit this configuration: {'; '.join(problems)}")
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(stored[name])
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint's module, by name."""
-    return _read_tensors(folder / "model.safetensors")
-
-
-def load_optimiser(folder: Path, optimiser: torch.optim.Optimizer) -> None:
+def fill_optimiser(
+    stored: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, source: str
+) -> None:
     """Fill an optimiser built over the same parameters; `InputError` when they do not fit."""
-    path = folder / "optimiser.safetensors"
     parameters = [each for group in optimiser.param_groups for each in group["params"]]
     momentum = isinstance(optimiser, torch.optim.SGD)
     kept = {"momentum_buffer"} if momentum else {"step", "exp_avg", "exp_avg_sq"}
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _read_tensors(path).items():
+    for name, tensor in stored.items():
         index, _, field = name.partition(".")
         known = field in kept and index.isdecimal() and int(index) < len(parameters)
         if not known or tensor.shape != (() if field == "step" else parameters[int(index)].shape):
             raise InputError(
-                f"{path} does not fit this configuration: {name} has shape {tuple(tensor.shape)}"
+                f"{source} does not fit this configuration: {name} has shape {tuple(tensor.shape)}"
             )
         state.setdefault(int(index), {})[field] = tensor
     lacking = [
         f"{index}.{field}" for index in state for field in sorted(kept - state[index].keys())
     ]
     if lacking:
-        raise InputError(f"{path} does not fit this configuration: missing {', '.join(lacking)}")
+        raise InputError(f"{source} does not fit this configuration: missing {', '.join(lacking)}")
     optimiser.load_state_dict(
         {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
     )
@@ -193,6 +331,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; the checkpoint is not complete") from error
+        raise Damaged(f"{path} is missing; the checkpoint is not complete") from error
     except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}); use another checkpoint") from error
+        raise Damaged(f"{path} is damaged ({error})") from error

@@ -13,26 +13,38 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 
-def gradient_figures(
-    terms: Mapping[str, Tensor], parameters: Sequence[nn.Parameter], accelerator: Accelerator
-) -> dict[str, float]:
-    """`gradient_norm/KEY` of every term and `gradient_cosine/KEY+KEY` of every pair of terms.
+class Pulls:
+    """The gradient of every term on the shared parameters, summed over micro-batches.
 
     A term is an objective's part of the loss, weight and division included, so the norms add up to
-    the update as vectors do. The graph stays for the step's own backward pass. A pair has no cosine
-    when a gradient is zero.
+    the update as vectors do.
     """
-    flat = {key: _flat(term, parameters) for key, term in terms.items()}
-    # Every process holds world times its share, so the mean is the gradient of the whole batch.
-    vectors = {key: accelerator.reduce(vector, "mean") for key, vector in flat.items()}
-    norms = {key: vector.norm().item() for key, vector in vectors.items()}
-    figures = {f"gradient_norm/{key}": norm for key, norm in norms.items()}
-    for first, second in combinations(terms, 2):
-        scale = norms[first] * norms[second]
-        if scale > 0.0:
-            product = torch.dot(vectors[first], vectors[second]).item()
-            figures[f"gradient_cosine/{first}+{second}"] = product / scale
-    return figures
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Add a micro-batch's terms; the graph stays for the step's own backward pass."""
+        for key, term in terms.items():
+            flat = _flat(term, self.parameters)
+            self._sums[key] = self._sums[key] + flat if key in self._sums else flat
+
+    def figures(self, accelerator: Accelerator) -> dict[str, float]:
+        """`gradient_norm/KEY` of every term and `gradient_cosine/KEY+KEY` of every pair of terms.
+
+        A pair has no cosine when a gradient is zero.
+        """
+        # Every process holds world times its share: the mean is the gradient of the whole batch.
+        vectors = {key: accelerator.reduce(each, "mean") for key, each in self._sums.items()}
+        norms = {key: vector.norm().item() for key, vector in vectors.items()}
+        figures = {f"gradient_norm/{key}": norm for key, norm in norms.items()}
+        for first, second in combinations(vectors, 2):
+            scale = norms[first] * norms[second]
+            if scale > 0.0:
+                product = torch.dot(vectors[first], vectors[second]).item()
+                figures[f"gradient_cosine/{first}+{second}"] = product / scale
+        return figures
 
 
 def _flat(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -1,7 +1,7 @@
 """The training loop: one function, ordered as the work happens.
 
-It knows batches, named (sum, count) pairs and steps; it does not know the losses. Validation comes
-in as a function. A stage continues from its last checkpoint, since batches, masks and learning
+It knows batches, steps and named figures; it does not know the losses. Validation comes in as a
+function. A stage continues from its last checkpoint at any step, since batches, masks and learning
 rates are functions of (seed, epoch, step).
 """
 
@@ -9,31 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import get_type_hints
+from dataclasses import replace
 
-import torch
 from accelerate import Accelerator
 
-from research.config import fits
+from research import stopping
 from research.data.loader import Loader
-from research.errors import InputError
-from research.objectives.base import LossSum
+from research.processes import Agreement, Processes
 from research.progress import Reporter
-from research.randomness import seed_of
 from research.tracking import RunFolder
-from research.training import checkpoint
 from research.training.allocator import trim
-from research.training.gradients import gradient_figures
-from research.training.meter import Meter
-from research.training.optim import build_optimiser, factor_at, set_rate
+from research.training.health import Health, Spikes
+from research.training.optim import build_optimiser
 from research.training.pretrainer import Pretrainer
+from research.training.saves import CheckpointPlan, Saves
 from research.training.stage import StageConfig, StageState
+from research.training.step import Stepper
 
 Validate = Callable[[], Mapping[str, float]]
-# Steps between questions of several processes whether their time is over.
-ASK_EVERY = 20
 
 
 def train(
@@ -45,116 +38,173 @@ def train(
     folder: RunFolder,
     seed: int,
     validate: Validate | None,
+    plan: CheckpointPlan = CheckpointPlan(),
     quiet: bool = False,
 ) -> StageState:
     """Train a stage to its end, from its last checkpoint if it has one.
 
     Afterwards `pretrainer` holds the best state (without validation: the last one). Raises
-    `FloatingPointError` when a loss is not finite.
+    `FloatingPointError` when a loss or a gradient is not finite, `research.stopping.Stopped` after
+    a signal; a checkpoint then says where the stage stands.
     """
-    stage = folder.stage(config.name)
-    weights = {key: objective.weight for key, objective in config.objectives.items()}
+    processes = Processes(accelerator)
+    saves = Saves(folder.stage(config.name), loader.corpus.fingerprint, plan, processes)
     optimiser = build_optimiser(config.optimiser, pretrainer)
-    fingerprint = loader.corpus.fingerprint
-    state = continued(stage, pretrainer, optimiser, fingerprint)
-    folder.rewind(config.name, state.step)
-    encoder = [each for each in pretrainer.encoder.parameters() if each.requires_grad]
-    model, optimiser = accelerator.prepare(pretrainer, optimiser)
+    state = saves.load(pretrainer, optimiser)
     total_steps = loader.num_steps(config.epochs, config.steps, config.tokens)
-    meter = Meter(accelerator, config)
-    with Reporter(config.name, total_steps, quiet=quiet) as reporter:
-        while not state.finished:
-            started = time.monotonic()
-            step, items = state.step, state.items
-            model.train()
-            last_step = step + len(loader.plan(state.epoch))
-            last_step = last_step if total_steps is None else min(last_step, total_steps)
-            out_of_time = False
-            for batch in loader.batches(state.epoch):
-                torch.manual_seed(seed_of(seed, config.name, "dropout", step, loader.rank))
-                factor = factor_at(config.optimiser.schedule, step, total_steps, state.epoch)
-                set_rate(optimiser, config.optimiser, config.optimiser.lr * factor, step)
-                batch = batch.to(accelerator.device)
-                seconds = state.seconds + time.monotonic() - started
-                out_of_time = is_spent(config, seconds, step, accelerator)
-                logs = (step + 1) % config.log_every == 0 or step + 1 == last_step or out_of_time
-                losses: dict[str, LossSum] = model(batch, measured=logs)
-                terms = meter.terms(losses, weights, batch)
-                if config.gradients_every and (step + 1) % config.gradients_every == 0:
-                    figures = gradient_figures(terms, encoder, accelerator)
-                    folder.log(config.name, step + 1, state.epoch, named(config, figures))
-                accelerator.backward(torch.stack(list(terms.values())).sum())
-                if config.optimiser.clip_norm is not None:
-                    accelerator.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                step += 1
-                reporter.advance(step)
-                if logs:
-                    items += meter.log(folder, reporter, step, state.epoch, factor)
-                if step == total_steps or out_of_time:
-                    break
-            state = replace(state, epoch=state.epoch + 1, step=step, items=items)
-            ended = total_steps is not None and step >= total_steps
-            state = replace(state, finished=ended or out_of_time)
-            if validate is not None and is_due(config, state):
-                values = validate()
-                state = judged(state, values, config)
-                folder.log(config.name, step, state.epoch, values)
-                reporter.say(line_of(config, state, values))
-                if state.stale == 0 and accelerator.is_main_process:
-                    best = {"fingerprint": fingerprint, **asdict(state)}
-                    checkpoint.save(stage / "best", pretrainer, None, best)
-            state = replace(state, seconds=state.seconds + time.monotonic() - started)
-            if accelerator.is_main_process:
-                last = {"fingerprint": fingerprint, **asdict(state)}
-                checkpoint.save(stage / "last", pretrainer, optimiser, last)
+    with Reporter(config.name, total_steps, quiet=quiet) as reporter, stopping.deferred():
+        stepper = Stepper(
+            pretrainer, optimiser, config, seed, accelerator=accelerator, total_steps=total_steps
+        )
+        stage = Running(stepper, saves, state, folder, reporter)
+        while not stage.state.finished:
+            stage.train_epoch(loader)
+            stage.end_epoch(validate)
             trim()
+        stage.stop_if_asked()
     accelerator.wait_for_everyone()
-    if state.best_epoch is not None:
-        checkpoint.load_weights(checkpoint.existing(stage / "best"), pretrainer)
-    return state
+    if stage.state.best_step is not None:
+        saves.load_result(pretrainer)
+    return stage.state
 
 
-def continued(
-    stage: Path, pretrainer: Pretrainer, optimiser: torch.optim.Optimizer, fingerprint: str
-) -> StageState:
-    """The state of a stage's last checkpoint, tensors filled in; a fresh one without."""
-    found = checkpoint.find(stage / "last")
-    if found is None:
-        return StageState()
-    stored = checkpoint.read_state(found, fingerprint)
-    fields = {}
-    for name, hint in get_type_hints(StageState).items():
-        if not fits(stored.get(name, ...), hint):
-            raise InputError(
-                f"{found / 'state.json'}: {name} is {stored.get(name, 'missing')!r}; allowed: "
-                f"{hint}; use another checkpoint"
+class Running:
+    """A stage on its way: where it stands, and everything that hears of it."""
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        saves: Saves,
+        state: StageState,
+        folder: RunFolder,
+        reporter: Reporter,
+    ) -> None:
+        self.stepper = stepper
+        self.config = stepper.config
+        self.meter = stepper.meter
+        self.saves = saves
+        self.folder = folder
+        self.reporter = reporter
+        self.agreement = Agreement(stepper.processes)
+        self.state = state
+        self.seconds_before = state.seconds
+        self.started = time.monotonic()
+        before = folder.rewind(self.config.name, state.logged)
+        name = f"{self.config.name}/loss"
+        self.spikes = Spikes([float(line[name]) for line in before if name in line])
+        self.health = Health(
+            self.config, stepper.processes, state.skipped, reporter.say, self._record
+        )
+        stepper.resume(state)
+        self.out_of_time = False
+
+    def train_epoch(self, loader: Loader) -> None:
+        """What is left of the running epoch, up to the stage's last step or moment."""
+        last = self.state.step - self.state.batch + len(loader.plan(self.state.epoch))
+        total = self.stepper.total_steps
+        last = last if total is None else min(last, total)
+        if self.state.step >= last:
+            return
+        for batch in loader.batches(self.state.epoch, self.state.batch):
+            self._heed()
+            step, epoch = self.state.step, self.state.epoch
+            logs = (step + 1) % self.config.log_every == 0 or step + 1 == last or self.out_of_time
+            taken, pulls = self.stepper.take(batch, step, epoch, measured=logs)
+            self.health.judge(taken)
+            self.stepper.clear()
+            figures = pulls.figures(self.stepper.accelerator)
+            if figures:
+                self._log(step + 1, epoch, named(self.config, figures))
+            self.state = replace(self.state, step=step + 1, batch=self.state.batch + 1)
+            self.reporter.advance(step + 1)
+            if logs:
+                self._log_losses()
+            if step + 1 == last or self.out_of_time:
+                return
+            if self.saves.is_due(step + 1):
+                self.save()
+
+    def end_epoch(self, validate: Validate | None) -> None:
+        """Count the epoch, validate if it is time to, and save what must not be lost."""
+        ended = self.out_of_time
+        self._heed(wait=True)
+        total = self.stepper.total_steps
+        ended = ended or (total is not None and self.state.step >= total)
+        self.state = replace(self.state, epoch=self.state.epoch + 1, batch=0, finished=ended)
+        best = False
+        if validate is not None and is_due(self.config, self.state):
+            values = validate()
+            self.state = judged(self.state, values, self.config)
+            self._log(self.state.step, self.state.epoch, values)
+            self.reporter.say(line_of(self.config, self.state, values))
+            if self.state.stale == 0:
+                best = True
+                self.saves.save_best(self.stepper.pretrainer, self._now())
+        if best or self.state.finished or self.saves.is_due(self.state.step):
+            self.save()
+
+    def stop_if_asked(self) -> None:
+        """After the stage's end, when all is saved."""
+        if self.agreement.ask([stopping.is_asked()], wait=True)[0]:
+            raise stopping.Stopped(stopping.asked_by())
+
+    def _heed(self, *, wait: bool = False) -> None:
+        """Save or stop if it is time to, or note that the next step is the last there is time for.
+        """
+        limit = self.config.seconds
+        spent = limit is not None and self._seconds() >= limit
+        wishes = (stopping.is_asked(), self.saves.wishes(), spent)
+        stop, save, spent = self.agreement.ask(wishes, wait=wait)
+        if stop or save:
+            self.save()
+        if stop:
+            raise stopping.Stopped(stopping.asked_by())
+        self.out_of_time = self.out_of_time or spent
+
+    def save(self) -> None:
+        """Write a checkpoint of where the stage stands."""
+        self.saves.save(self.stepper.pretrainer, self.stepper.optimiser, self._now())
+
+    def _now(self) -> StageState:
+        self.health.settle()
+        self.state = replace(
+            self.stepper.with_scale(self.state),
+            seconds=self._seconds(),
+            skipped=self.health.skipped,
+            logged=self.folder.logged(self.config.name),
+            pending=self.meter.pending(),
+        )
+        return self.state
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _log_losses(self) -> None:
+        state = self.state
+        self.health.settle()
+        values, items = self.meter.line(self.stepper.factor(state.step - 1, state.epoch))
+        loss = values[f"{self.config.name}/loss"]
+        rise = self.spikes.judge(loss)
+        if rise is not None:
+            values[f"{self.config.name}/loss_rise"] = rise
+            self.reporter.say(
+                f"{self.config.name}: step {state.step}: the loss is {loss:.4g}, {rise:.1f} times "
+                "the median of the lines before it"
             )
-        fields[name] = stored[name]
-    checkpoint.load_weights(found, pretrainer)
-    checkpoint.load_optimiser(found, optimiser)
-    return StageState(**fields)  # type: ignore[arg-type]
+        self.state = replace(state, items=state.items + items)
+        self._log(state.step, state.epoch, values)
+        self.reporter.step(state.step, loss, values[f"{self.config.name}/items_per_second"])
+
+    def _log(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        self.folder.log(self.config.name, step, epoch, values)
+
+    def _record(self, found: dict[str, object]) -> None:
+        self.folder.write("nonfinite.json", found)
 
 
 def named(config: StageConfig, figures: Mapping[str, float]) -> dict[str, float]:
     """Figures under the stage's name, as metrics.jsonl has them."""
     return {f"{config.name}/{name}": value for name, value in figures.items()}
-
-
-def is_spent(config: StageConfig, seconds: float, step: int, accelerator: Accelerator) -> bool:
-    """Whether the step with number `step` is the last that a stage has time for.
-
-    Several processes ask each other now and then; the slowest decides for all.
-    """
-    if config.seconds is None:
-        return False
-    if accelerator.num_processes == 1:
-        return seconds >= config.seconds
-    if step % ASK_EVERY:
-        return False
-    own = torch.tensor(seconds, dtype=torch.float64, device=accelerator.device)
-    return bool(accelerator.gather(own).max() >= config.seconds)
 
 
 def is_due(config: StageConfig, state: StageState) -> bool:
@@ -170,7 +220,9 @@ def judged(state: StageState, values: Mapping[str, float], config: StageConfig) 
     assert rule is not None, "only a stage with validation is judged"
     value = values[f"val/{rule.metric}"]
     if state.best_value is None or value > state.best_value + rule.min_delta:
-        return replace(state, best_value=value, best_epoch=state.epoch, stale=0)
+        return replace(
+            state, best_value=value, best_epoch=state.epoch, best_step=state.step, stale=0
+        )
     stale = state.stale + 1
     exhausted = rule.patience is not None and stale >= rule.patience
     return replace(state, stale=stale, finished=state.finished or exhausted)

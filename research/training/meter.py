@@ -2,113 +2,116 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from research.data.loader import Batch
 from research.objectives.base import LossSum
-from research.progress import Reporter
-from research.tracking import RunFolder
+from research.training.pretrainer import Seen
 from research.training.stage import StageConfig
 
 
 class Meter:
-    """Divides the step's sums by global counts, and averages losses between log lines."""
+    """What is summed of a step, over objectives, processes and the steps since the last line."""
 
     def __init__(self, accelerator: Accelerator, config: StageConfig) -> None:
         self.accelerator = accelerator
         self.config = config
+        self.weights = {key: each.weight for key, each in config.objectives.items()}
         self._clear()
 
     def _clear(self) -> None:
-        self.totals: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor] = {}
-        self.correct: dict[str, Tensor] = {}
-        self.asked: dict[str, Tensor] = {}
-        self.rows: dict[str, Tensor] = {}
-        self.items = 0
+        # By "total/KEY", "count/KEY", "rows/KEY", "correct/KEY", "asked/KEY" and "items".
+        self.sums: dict[str, Tensor] = {}
         self.started = time.monotonic()
 
+    def divisors(self, seen: Sequence[Seen]) -> dict[str, Tensor]:
+        """By objective, what a step's sum is divided by: a count over all pieces and processes."""
+        local = torch.stack(
+            [torch.stack([self._divisor(key, each) for each in seen]).sum() for key in self.weights]
+        )
+        if self.accelerator.num_processes > 1:
+            local = self.accelerator.reduce(local, "sum")
+        return dict(zip(self.weights, local.clamp(min=1.0)))
+
+    def _divisor(self, key: str, seen: Seen) -> Tensor:
+        count = seen.counts[key]
+        if self.config.normalise == "terms":
+            return count
+        return count.new_tensor(float(len(seen.rows[key].rows_S)))
+
     def terms(
-        self, losses: Mapping[str, LossSum], weights: Mapping[str, float], batch: Batch
+        self, losses: Mapping[str, LossSum], divisors: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """By objective weight * total * world / global count: what is summed and differentiated.
+        """By objective weight * total * world / divisor: what is summed and differentiated.
 
         Gradients are averaged over processes afterwards, hence the factor `world`.
         """
         world = self.accelerator.num_processes
-        rows = {
-            key: losses[key].count.new_tensor(
-                float(len(batch.under(self.config.own_windows.get(key)).rows_S))
-            )
-            for key in weights
+        return {
+            key: losses[key].total * (weight * world / divisors[key]).to(losses[key].total)
+            for key, weight in self.weights.items()
         }
-        divided_by = rows
-        if self.config.normalise == "terms":
-            divided_by = {key: losses[key].count for key in weights}
-        local = torch.stack(list(divided_by.values()))
-        counts: Tensor = local if world == 1 else self.accelerator.reduce(local, "sum")
-        divisors = counts.clamp(min=1.0)
-        terms: dict[str, Tensor] = {}
-        for key, divisor in zip(weights, divisors):
+
+    def add(self, losses: Mapping[str, LossSum], seen: Seen, kept: Tensor) -> None:
+        """Count a piece of a step in the next line, if the step was `kept` (bool scalar)."""
+        for key in self.weights:
             loss = losses[key]
-            terms[key] = loss.total * (weights[key] * world / divisor).to(loss.total)
-            _add(self.totals, key, loss.total.detach().double())
-            _add(self.counts, key, loss.count)
+            self._add(f"total/{key}", loss.total.detach().double(), kept)
+            self._add(f"count/{key}", loss.count, kept)
+            rows = float(len(seen.rows[key].rows_S))
+            self._add(f"rows/{key}", loss.count.new_tensor(rows), kept)
             if loss.accuracy is not None:
-                _add(self.correct, key, loss.accuracy.correct)
-                _add(self.asked, key, loss.accuracy.count)
-            _add(self.rows, key, rows[key])
-        self.items += batch.num_tokens
-        return terms
+                self._add(f"correct/{key}", loss.accuracy.correct, kept)
+                self._add(f"asked/{key}", loss.accuracy.count, kept)
 
-    def log(
-        self, folder: RunFolder, reporter: Reporter, step: int, epoch: int, factor: float
-    ) -> int:
-        """Write the means since the last line; returns the items seen since, over all processes.
+    def see(self, items: int) -> None:
+        """Count the tokens of a step's clean windows."""
+        device = self.accelerator.device
+        self._add("items", torch.tensor(float(items), dtype=torch.float64, device=device))
 
-        Raises `FloatingPointError` naming the objective whose loss is not finite.
-        """
-        columns = (self.totals, self.counts, self.rows, self.correct, self.asked)
-        local = torch.stack([value for column in columns for value in column.values()])
-        local = torch.cat([local, local.new_tensor([self.items])])
-        summed: Tensor = self.accelerator.reduce(local, "sum")
-        figures = iter(summed.tolist())
-        totals, counts, rows, correct, asked = (
-            {key: next(figures) for key in column} for column in columns
-        )
-        (items,) = figures
+    def _add(self, name: str, value: Tensor, kept: Tensor | None = None) -> None:
+        if kept is not None:
+            # Not a product: what is left out may be no number.
+            value = torch.where(kept, value, torch.zeros_like(value))
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def pending(self) -> dict[str, float]:
+        """The sums since the last line, over all processes, which must all ask."""
+        if not self.sums:
+            return {}
+        summed: Tensor = self.accelerator.reduce(torch.stack(list(self.sums.values())), "sum")
+        return dict(zip(self.sums, summed.tolist()))
+
+    def resume(self, pending: Mapping[str, float]) -> None:
+        """Go on from the sums of a checkpoint; the main process takes them all."""
+        share = 1.0 if self.accelerator.is_main_process else 0.0
+        for name, value in pending.items():
+            own = torch.tensor(value * share, dtype=torch.float64, device=self.accelerator.device)
+            self.sums[name] = own
+
+    def line(self, factor: float) -> tuple[dict[str, float], int]:
+        """The means since the last line, by name, and the items seen since, over all processes."""
+        sums = self.pending()
         name = self.config.name
-        values = {}
+        values: dict[str, float] = {}
         combined = 0.0
-        for key, total in totals.items():
-            if not math.isfinite(total):
-                raise FloatingPointError(
-                    f"stage {name}, step {step}, epoch {epoch}: the loss of {key} is {total}; "
-                    "lower the learning rate or clip the gradient (an objective of your own that "
-                    'reads tokens which its corruption did not pick needs `reads = "all"`)'
-                )
-            mean = total / max(counts[key], 1.0)
+        for key, weight in self.weights.items():
+            total, count = sums[f"total/{key}"], sums[f"count/{key}"]
+            mean = total / max(count, 1.0)
             values[f"{name}/loss/{key}"] = mean
-            divided = total / max(rows[key], 1.0) if self.config.normalise == "sequences" else mean
-            combined += self.config.objectives[key].weight * divided
-        for key in correct:
-            if asked[key] > 0:
-                values[f"{name}/accuracy/{key}"] = correct[key] / asked[key]
-        rate = items / max(time.monotonic() - self.started, 1e-9)
+            if self.config.normalise == "sequences":
+                mean = total / max(sums[f"rows/{key}"], 1.0)
+            combined += weight * mean
+        for key in self.weights:
+            if sums.get(f"asked/{key}", 0.0) > 0:
+                values[f"{name}/accuracy/{key}"] = sums[f"correct/{key}"] / sums[f"asked/{key}"]
+        items = sums["items"]
         values[f"{name}/loss"] = combined
         values[f"{name}/lr"] = self.config.optimiser.lr * factor
-        values[f"{name}/items_per_second"] = rate
-        folder.log(name, step, epoch, values)
-        reporter.step(step, combined, rate)
+        values[f"{name}/items_per_second"] = items / max(time.monotonic() - self.started, 1e-9)
         self._clear()
-        return int(items)
-
-
-def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
-    sums[key] = sums[key] + value if key in sums else value
+        return values, int(items)

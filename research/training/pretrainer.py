@@ -7,7 +7,7 @@ happens inside its one call.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -20,6 +20,18 @@ from research.model.attributes import AttributeTable
 from research.model.encoder import Encoder
 from research.objectives.base import LossSum, Objective, RankingObjective, View
 from research.packed import Packed
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the objectives of a stage see of a batch, by objective."""
+
+    rows: Mapping[str, Batch]
+    """Its clean rows."""
+    views: Mapping[str, View]
+    """Its corruption of them; equal corruptions of the same rows are one view."""
+    counts: Mapping[str, Tensor]
+    """Scalar float64: how many things its loss sums."""
 
 
 class Pretrainer(nn.Module):
@@ -48,28 +60,39 @@ class Pretrainer(nn.Module):
         """Whether the encoder or an objective reads the catalogue's attributes."""
         return any(isinstance(part, AttributeTable) for part in self.modules())
 
-    def forward(self, batch: Batch, *, measured: bool = False) -> dict[str, LossSum]:
-        """Each objective's loss on this rank's share of the batch; measured, its accuracy too."""
+    @torch.no_grad()
+    def see(self, batch: Batch) -> Seen:
+        """What each objective sees of a batch: no parameter is read, nothing is encoded."""
         objectives = self._objectives()
         self.catalogue = self.catalogue.to(batch.rows_S.device)
         rows = {name: batch.under(self.own_windows.get(name)) for name in objectives}
-        # Equal corruptions of the same rows share a view.
-        seen = {name: (part.corruption, rows[name]) for name, part in objectives.items()}
-        views = {
+        asked = {name: (part.corruption, rows[name]) for name, part in objectives.items()}
+        made = {
             (corruption, own): corruption.view(own, self.catalogue)
-            for corruption, own in dict.fromkeys(seen.values())
+            for corruption, own in dict.fromkeys(asked.values())
         }
-        whole = [views[seen[name]] for name, part in objectives.items() if part.reads == "all"]
-        hidden = self._encode(list(views.values()), whole)
+        views = {name: made[asked[name]] for name in objectives}
+        counts = {name: part.count(views[name], rows[name]) for name, part in objectives.items()}
+        return Seen(rows, views, counts)
+
+    def forward(self, seen: Seen, *, measured: bool = False) -> dict[str, LossSum]:
+        """Each objective's loss of what it sees; measured, its accuracy too."""
+        objectives = self._objectives()
+        whole = [seen.views[name] for name, part in objectives.items() if part.reads == "all"]
+        hidden = self._encode(list(dict.fromkeys(seen.views.values())), whole)
         losses: dict[str, LossSum] = {}
         for name, part in objectives.items():
-            view = views[seen[name]]
-            given = view, hidden[view], rows[name], self.encoder
-            losses[name] = part(*given)
+            view = seen.views[name]
+            given = view, hidden[view], seen.rows[name], self.encoder
+            losses[name] = LossSum(part(*given), seen.counts[name])
             if measured:
                 with torch.no_grad():
                     losses[name] = replace(losses[name], accuracy=part.accuracy(*given))
         return losses
+
+    def losses(self, batch: Batch, *, measured: bool = False) -> dict[str, LossSum]:
+        """Each objective's loss on a batch, seen and encoded at once."""
+        return self.forward(self.see(batch), measured=measured)
 
     def _objectives(self) -> dict[str, Objective]:
         parts: dict[str, Objective] = {}

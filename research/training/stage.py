@@ -71,6 +71,9 @@ class StageConfig:
     log_every: int = 50
     """Steps between lines of metrics.jsonl; an epoch's end is logged as well. A line's losses are
     means since the line before, its accuracies those of its last step."""
+    max_skipped: int = 0
+    """Most steps that are left out, and counted, since a loss or a gradient is not finite; one more
+    stops the run."""
     gradients_every: int | None = None
     """Steps between measurements of each objective's gradient on the shared encoder (norms and
     cosines); each costs a backward pass an objective. None: never."""
@@ -102,6 +105,10 @@ class StageConfig:
                     f"stage {self.name}: objectives.{key}.weight is {objective.weight}; it must "
                     "be finite and 0 or more"
                 )
+        if self.max_skipped < 0:
+            raise InputError(
+                f"stage {self.name}: max_skipped is {self.max_skipped}; it must be 0 or more"
+            )
         self._check_limits()
 
     def _check_limits(self) -> None:
@@ -137,6 +144,8 @@ class StageState:
 
     epoch: int = 0
     """Epochs completed."""
+    batch: int = 0
+    """Batches done of the running epoch."""
     step: int = 0
     """Optimiser steps completed."""
     seconds: float = 0.0
@@ -147,7 +156,19 @@ class StageState:
     """Best validation value so far."""
     best_epoch: int | None = None
     """Epochs completed when it was reached."""
+    best_step: int | None = None
+    """Steps completed when it was reached; its weights lie under this number."""
     stale: int = 0
     """Validations since."""
     finished: bool = False
     """Whether the stage has ended."""
+    skipped: int = 0
+    """Steps left out since a loss or a gradient was not finite; they count as steps."""
+    scale: float | None = None
+    """fp16: what the loss is multiplied by."""
+    scale_steps: int = 0
+    """fp16: steps since that last changed."""
+    logged: int = 0
+    """Lines that the stage has written to metrics.jsonl."""
+    pending: Mapping[str, float] = field(default_factory=dict)
+    """What the next line's means are made of so far, summed over all processes."""

@@ -1,0 +1,129 @@
+"""The processes of a job as one: what the main one knows, all know; what one wishes, all do.
+
+Tensors on the accelerator are summed by Accelerate; what is on the host goes through a group of its
+own (gloo), so that nothing here waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor
+
+from research.errors import InputError
+
+
+class Processes:
+    """Who this process is, and how it and the others agree; with one process nothing is sent."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.rank = accelerator.process_index
+        self.world = accelerator.num_processes
+        self.main = accelerator.is_main_process
+
+    def from_main(self, make: Callable[[], object]) -> object:
+        """What `make` gives in the main process, JSON values; its `InputError` is raised by all."""
+        if self.world == 1:
+            return make()
+        answer: dict[str, object] = {}
+        if self.main:
+            try:
+                answer = {"value": make()}
+            except InputError as error:
+                answer = {"error": str(error)}
+        answer = cast(dict[str, object], self._text_of_main(answer))
+        if "error" in answer:
+            raise InputError(str(answer["error"]))
+        return answer["value"]
+
+    def _text_of_main(self, value: object) -> object:
+        text = json.dumps(value).encode() if self.main else b""
+        length = torch.tensor(len(text))
+        dist.broadcast(length, 0, group=host_group())
+        content = torch.frombuffer(bytearray(text or bytes(int(length))), dtype=torch.uint8)
+        dist.broadcast(content, 0, group=host_group())
+        return json.loads(content.numpy().tobytes())
+
+    def gathered(self, value: object) -> list[object]:
+        """Every process's value (JSON values), in the order of ranks."""
+        if self.world == 1:
+            return [value]
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = torch.zeros(self.world, dtype=torch.int64)
+        lengths[self.rank] = len(text)
+        dist.all_reduce(lengths, group=host_group())
+        padded = torch.zeros(int(lengths.max()), dtype=torch.uint8)
+        padded[: len(text)] = text
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(parts, padded, group=host_group())
+        return [
+            json.loads(part[:length].numpy().tobytes())
+            for part, length in zip(parts, lengths.tolist())
+        ]
+
+    def tensors_of_main(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The main process's tensors on the host, by name; what the others give is ignored."""
+        if self.world == 1:
+            return dict(given)
+        shapes = {name: [str(each.dtype)[6:], *each.shape] for name, each in given.items()}
+        asked = cast(dict[str, list[int]], self._text_of_main(shapes))
+        received = {}
+        for name, (kind, *shape) in asked.items():
+            tensor = torch.empty(shape, dtype=getattr(torch, str(kind)))
+            if self.main:
+                tensor = given[name].contiguous()
+            dist.broadcast(tensor, 0, group=host_group())
+            received[name] = tensor
+        return received
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """A host tensor's sum over all processes."""
+        if self.world > 1:
+            dist.all_reduce(tensor, group=host_group())
+        return tensor
+
+
+class Agreement:
+    """Wishes of any process, granted in all of them before the same step.
+
+    With several processes nobody waits: a wish is granted a step later than it was asked.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self._sent: tuple[Tensor, dist.Work] | None = None
+
+    def ask(self, wishes: Sequence[bool], *, wait: bool = False) -> list[bool]:
+        """Which wishes are granted; with `wait` also those that were asked just now."""
+        if self.processes.world == 1:
+            return list(wishes)
+        granted = self._answer() or [False] * len(wishes)
+        asked = torch.tensor(list(wishes), dtype=torch.int32)
+        work = dist.all_reduce(asked, dist.ReduceOp.MAX, group=host_group(), async_op=True)
+        assert work is not None, "asynchronous, and this process is one of the group"
+        self._sent = asked, work
+        if wait:
+            granted = [one or other for one, other in zip(granted, self._answer() or granted)]
+        return granted
+
+    def _answer(self) -> list[bool] | None:
+        if self._sent is None:
+            return None
+        asked, work = self._sent
+        self._sent = None
+        work.wait()
+        return [bool(each) for each in asked.tolist()]
+
+
+@functools.cache
+def host_group() -> dist.ProcessGroup:
+    """A group of all processes for tensors on the host; made at the first use, by all at once."""
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup), "every process is one of it"
+    return group

@@ -1,0 +1,142 @@
+"""What a stage watches itself for: losses and gradients that are not finite, and sudden rises.
+
+An update that is not finite is never taken (`research/training/step.py`), so the weights and the
+last checkpoint stay good. On an accelerator its flag is read a step later, so that nothing waits.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from research.data.loader import Batch
+from research.processes import Processes
+from research.training.stage import StageConfig
+
+# A line is a sudden rise when its loss is above this many times the median of the lines before it,
+SPIKE_FACTOR = 1.5
+# and above it by this many times their median distance from it.
+SPIKE_DISTANCES = 8.0
+# Lines that are remembered, and how many there must be.
+REMEMBERED, NEEDED = 20, 5
+# Rows that an error names; nonfinite.json has all.
+SHOWN = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """A step that was tried."""
+
+    step: int
+    """Its number, counted from 1."""
+    epoch: int
+    batch: Batch
+    """This process's share, on the host."""
+    good: Tensor
+    """bool scalar, the same in every process: whether all was finite."""
+    losses: dict[str, Tensor]
+    """By objective its sum over this process's share."""
+    bad_parameters: Callable[[], list[str]]
+    """Names of the parameters whose gradients are not finite, while these are there."""
+
+
+class Health:
+    """Judges steps in their order; `FloatingPointError` for one too many that is not finite."""
+
+    def __init__(
+        self,
+        config: StageConfig,
+        processes: Processes,
+        skipped: int,
+        say: Callable[[str], None],
+        record: Callable[[dict[str, object]], None],
+    ) -> None:
+        """`say` prints a line, `record` keeps the rows of a step that stops the run."""
+        self.config = config
+        self.processes = processes
+        self.skipped = skipped
+        self.say = say
+        self.record = record
+        self._waiting: tuple[Taken, Tensor, torch.cuda.Event] | None = None
+
+    def judge(self, taken: Taken) -> None:
+        """Judge a step, at once on a CPU and else the one before it."""
+        if taken.good.device.type != "cuda":
+            self._judge(taken, bool(taken.good))
+            return
+        self.settle()
+        flag = torch.empty((), dtype=torch.bool, pin_memory=True)
+        flag.copy_(taken.good, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._waiting = taken, flag, event
+
+    def settle(self) -> None:
+        """Judge what has not been judged yet."""
+        if self._waiting is None:
+            return
+        taken, flag, event = self._waiting
+        self._waiting = None
+        event.synchronize()
+        self._judge(taken, bool(flag))
+
+    def _judge(self, taken: Taken, good: bool) -> None:
+        if good:
+            return
+        place = f"stage {self.config.name}, step {taken.step}, epoch {taken.epoch}"
+        bad = [f"the loss of {key}" for key, loss in taken.losses.items() if not loss.isfinite()]
+        rows = taken.batch.rows_S.tolist()
+        users = taken.batch.users_S.tolist()
+        own = {"rank": self.processes.rank, "not_finite": bad, "rows": rows, "users": users}
+        shares = [each for each in self.processes.gathered(own) if isinstance(each, dict)]
+        losses = dict.fromkeys(name for each in shares for name in each["not_finite"])
+        what = ", ".join(losses)
+        if not losses:
+            names = taken.bad_parameters()
+            what = f"the gradient of {', '.join(names[:3]) or 'the loss'}"
+            what += f" and {len(names) - 3} more" if len(names) > 3 else ""
+            shares[0]["gradients"] = names
+        # Rows of the processes that met it; of all where the gradient alone tells.
+        met = [each for each in shares if each["not_finite"]] or shares
+        shown = [str(row) for each in met for row in each["rows"]]
+        named = ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" * (len(shown) > SHOWN))
+        message = f"{place}: {what} is not finite, for rows {named} of its windows"
+        if self.skipped < self.config.max_skipped:
+            self.skipped += 1
+            self.say(f"{message}; left out ({self.skipped} of at most {self.config.max_skipped})")
+            return
+        self.record(
+            {"stage": self.config.name, "step": taken.step, "epoch": taken.epoch, "shares": shares}
+        )
+        raise FloatingPointError(
+            f"{message} (all are in nonfinite.json); lower the learning rate or clip the gradient, "
+            "or let some such steps be left out by max_skipped; the last checkpoint is good (an "
+            "objective of your own that reads tokens which its corruption did not pick needs "
+            '`reads = "all"`)'
+        )
+
+
+class Spikes:
+    """Tells a line whose loss has suddenly risen, by the lines before it."""
+
+    def __init__(self, before: Sequence[float]) -> None:
+        """`before` are the losses of the stage's lines so far."""
+        self._last = deque(before, maxlen=REMEMBERED)
+
+    def judge(self, loss: float) -> float | None:
+        """The loss over the median of those before it, if that is a sudden rise."""
+        known = sorted(self._last)
+        self._last.append(loss)
+        if len(known) < NEEDED or not math.isfinite(loss):
+            return None
+        middle = statistics.median(known)
+        distance = statistics.median(abs(each - middle) for each in known)
+        if loss <= SPIKE_FACTOR * middle or loss <= middle + SPIKE_DISTANCES * distance:
+            return None
+        return loss / middle if middle > 0.0 else None

@@ -1,0 +1,136 @@
+"""When a stage is saved, and where it goes on: its checkpoints as the loop sees them.
+
+The main process alone reads and writes them; the others are sent what they hold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast, get_type_hints
+
+import torch
+
+from research.config import fits
+from research.errors import InputError
+from research.processes import Processes
+from research.training import checkpoint
+from research.training.pretrainer import Pretrainer
+from research.training.stage import StageState
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointPlan:
+    """When checkpoints are written beside those of new bests and of a stage's end, and kept."""
+
+    steps: int | None = None
+    """Steps between two; None: steps do not decide."""
+    seconds: float = 300.0
+    """Wall time between two."""
+    keep: int = 2
+    """How many are kept, the newest; the best one is kept beside them."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"checkpoint steps are {self.steps}; they must be at least 1")
+        if not self.seconds > 0.0:
+            raise InputError(f"checkpoint seconds are {self.seconds}; they must be above 0")
+        if self.keep < 1:
+            raise InputError(f"{self.keep} checkpoints are to be kept; it must be at least 1")
+
+
+class Saves:
+    """The checkpoints of one stage."""
+
+    def __init__(
+        self, stage: Path, fingerprint: str, plan: CheckpointPlan, processes: Processes
+    ) -> None:
+        self.stage = stage
+        self.fingerprint = fingerprint
+        self.plan = plan
+        self.processes = processes
+        self._saved = time.monotonic()
+        self._wished = False
+
+    def wishes(self) -> bool:
+        """Whether so much time has passed that one should be written; said once until it is."""
+        late = time.monotonic() - self._saved >= self.plan.seconds
+        if not late or self._wished or not self.processes.main:
+            return False
+        # With one process a wish is granted at once.
+        self._wished = self.processes.world > 1
+        return True
+
+    def is_due(self, step: int) -> bool:
+        """Whether steps ask for one."""
+        return self.plan.steps is not None and step % self.plan.steps == 0
+
+    def save(
+        self, pretrainer: Pretrainer, optimiser: torch.optim.Optimizer, state: StageState
+    ) -> None:
+        """Write where the stage stands, and remove what is no longer kept."""
+        self._saved, self._wished = time.monotonic(), False
+        if not self.processes.main:
+            return
+        target = checkpoint.folder_of(self.stage, checkpoint.STEP, state.step)
+        checkpoint.save(target, pretrainer, optimiser, self._record(state))
+        checkpoint.prune(self.stage, state.step, self.plan.keep)
+
+    def save_best(self, pretrainer: Pretrainer, state: StageState) -> None:
+        """Write the weights of a new best, which `state` names; the state itself comes after."""
+        if self.processes.main:
+            assert state.best_step == state.step
+            target = checkpoint.folder_of(self.stage, checkpoint.BEST, state.step)
+            checkpoint.save(target, pretrainer, None, self._record(state))
+
+    def _record(self, state: StageState) -> dict[str, object]:
+        return {"fingerprint": self.fingerprint, **asdict(state)}
+
+    def load(self, pretrainer: Pretrainer, optimiser: torch.optim.Optimizer) -> StageState:
+        """The state of the newest checkpoint that is whole, tensors filled in; fresh without."""
+        found: list[Path] = []
+
+        def read() -> object:
+            if not checkpoint.numbered(self.stage) and not (self.stage / "last").exists():
+                return None
+            found.append(checkpoint.newest(self.stage, self.fingerprint))
+            return [str(found[0]), checkpoint.read_state(found[0], self.fingerprint)]
+
+        answer = self.processes.from_main(read)
+        if answer is None:
+            return StageState()
+        path, stored = cast(tuple[str, Mapping[str, object]], answer)
+        state = state_of(stored, path)
+        weights = checkpoint.read_weights(found[0]) if found else {}
+        moments = checkpoint.read_optimiser(found[0]) if found else {}
+        given = self.processes.tensors_of_main(weights)
+        checkpoint.fill_weights(given, pretrainer, f"{path}/model.safetensors")
+        given = self.processes.tensors_of_main(moments)
+        checkpoint.fill_optimiser(given, optimiser, f"{path}/optimiser.safetensors")
+        if self.processes.main:
+            checkpoint.prune(self.stage, state.step, self.plan.keep)
+        return state
+
+    def load_result(self, pretrainer: Pretrainer) -> None:
+        """Fill in the best weights, if the stage has validated."""
+        weights = {}
+        if self.processes.main:
+            path = checkpoint.result(self.stage, self.fingerprint)
+            weights = checkpoint.read_weights(path)
+        given = self.processes.tensors_of_main(weights)
+        checkpoint.fill_weights(given, pretrainer, str(self.stage))
+
+
+def state_of(stored: Mapping[str, object], path: str) -> StageState:
+    """A stage's state from a checkpoint's JSON; `InputError` names the field that is wrong."""
+    fields = {}
+    for name, hint in get_type_hints(StageState).items():
+        if not fits(stored.get(name, ...), hint):
+            raise InputError(
+                f"{Path(path) / 'state.json'}: {name} is {stored.get(name, 'missing')!r:.100}; "
+                f"allowed: {hint}; use another checkpoint"
+            )
+        fields[name] = stored[name]
+    return StageState(**fields)  # type: ignore[arg-type]

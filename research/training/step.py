@@ -1,0 +1,160 @@
+"""One optimiser step: see, count, encode and differentiate each piece, clip, update.
+
+Every sum is divided by its count over all pieces and processes, so the gradient is that of the
+whole batch however it is cut. An update that is not finite is not taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from research.data.loader import Batch
+from research.processes import Processes
+from research.randomness import seed_of
+from research.training.gradients import Pulls
+from research.training.health import Taken
+from research.training.meter import Meter
+from research.training.optim import factor_at, set_rate
+from research.training.pretrainer import Pretrainer
+from research.training.stage import StageConfig, StageState
+
+# A loss scale of fp16 below this means that gradients overflow whatever it is.
+LEAST_SCALE = 2.0**-14
+# Where torch begins.
+FIRST_SCALE = 2.0**16
+
+
+class Stepper:
+    """A stage's model and optimiser, as they are stepped."""
+
+    def __init__(
+        self,
+        pretrainer: Pretrainer,
+        optimiser: torch.optim.Optimizer,
+        config: StageConfig,
+        seed: int,
+        *,
+        accelerator: Accelerator,
+        total_steps: int | None,
+    ) -> None:
+        self.pretrainer = pretrainer
+        self.optimiser = optimiser
+        self.config = config
+        self.seed = seed
+        self.accelerator = accelerator
+        self.processes = Processes(accelerator)
+        self.total_steps = total_steps
+        self.meter = Meter(accelerator, config)
+        self.model: nn.Module
+        self.model, self.wrapped = accelerator.prepare(pretrainer, optimiser)
+        self.encoder = [each for each in pretrainer.encoder.parameters() if each.requires_grad]
+        self.learning = [each for each in pretrainer.parameters() if each.requires_grad]
+
+    def factor(self, step: int, epoch: int) -> float:
+        """The factor of the learning rate of the step with number `step` (0-based)."""
+        return factor_at(self.config.optimiser.schedule, step, self.total_steps, epoch)
+
+    def take(self, batch: Batch, step: int, epoch: int, *, measured: bool) -> tuple[Taken, Pulls]:
+        """The step with number `step` (0-based) on this process's share of a batch."""
+        rates = self.config.optimiser
+        set_rate(self.optimiser, rates, rates.lr * self.factor(step, epoch), step)
+        self.model.train()
+        pieces = batch.to(self.accelerator.device).pieces(self.config.batches.micro_batches)
+        seen = [self.pretrainer.see(piece) for piece in pieces]
+        divisors = self.meter.divisors(seen)
+        every = self.config.gradients_every
+        pulls = Pulls(self.encoder)
+        found = []
+        for number, each in enumerate(seen):
+            torch.manual_seed(self._dropout_seed(step, number))
+            # Gradients are summed over processes once, with the last piece.
+            last = number == len(seen) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                losses = self.model(each, measured=measured)
+                terms = self.meter.terms(losses, divisors)
+                if every and (step + 1) % every == 0:
+                    pulls.add(terms)
+                self.accelerator.backward(torch.stack(list(terms.values())).sum())
+            found.append(losses)
+        sums = {
+            key: torch.stack([losses[key].total.detach().double() for losses in found]).sum()
+            for key in self.config.objectives
+        }
+        good = self._update(sums)
+        for losses, each in zip(found, seen):
+            self.meter.add(losses, each, good)
+        self.meter.see(batch.num_tokens)
+        taken = Taken(step + 1, epoch, batch, good, sums, self._bad_parameters(step))
+        return taken, pulls
+
+    def clear(self) -> None:
+        """Let go of a step's gradients."""
+        self.wrapped.zero_grad(set_to_none=True)
+
+    def _dropout_seed(self, step: int, number: int) -> int:
+        pieces = [number] if number else []
+        return seed_of(self.seed, self.config.name, "dropout", step, self.processes.rank, *pieces)
+
+    def _update(self, sums: Mapping[str, Tensor]) -> Tensor:
+        """Take the update if all is finite in every process; whether it was (bool scalar)."""
+        clip_norm = self.config.optimiser.clip_norm
+        if clip_norm is None:
+            self.accelerator.unscale_gradients()
+            given = [each.grad for each in self.learning if each.grad is not None]
+            norm = torch.nn.utils.get_total_norm(given)
+        else:
+            norm = self.accelerator.clip_grad_norm_(self.learning, clip_norm)
+        good = torch.stack(list(sums.values())).isfinite().all()
+        # Under fp16 gradients overflow now and then, and the scaler leaves those steps out.
+        if self.accelerator.scaler is None:
+            good = good & norm.isfinite()
+        if self.processes.world > 1:
+            good = self.accelerator.reduce((~good).float(), "sum") == 0.0
+        if self.accelerator.scaler is None:
+            # Fused optimisers ask this before they change anything, without a wait for it.
+            self.optimiser.found_inf = (~good).float()  # type: ignore[attr-defined]
+        self.wrapped.step()
+        return good
+
+    def _bad_parameters(self, step: int) -> Callable[[], list[str]]:
+        self._tried = step
+
+        def names() -> list[str]:
+            if self._tried != step:
+                return []
+            return [
+                name
+                for name, each in self.pretrainer.named_parameters()
+                if each.grad is not None and not each.grad.isfinite().all()
+            ]
+
+        return names
+
+    def with_scale(self, state: StageState) -> StageState:
+        """The state with where fp16's loss scaling stands."""
+        scaler = self.accelerator.scaler
+        if scaler is None:
+            return state
+        stored = scaler.state_dict()
+        if stored["scale"] < LEAST_SCALE:
+            raise FloatingPointError(
+                f"stage {self.config.name}, step {state.step}: gradients overflow fp16 at any loss "
+                f"scale (now {stored['scale']}); lower the learning rate, clip the gradient, or "
+                "set compute.precision to bf16"
+            )
+        return replace(state, scale=stored["scale"], scale_steps=stored["_growth_tracker"])
+
+    def resume(self, state: StageState) -> None:
+        """Go on with sums and loss scale of a checkpoint."""
+        self.meter.resume(state.pending)
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            # Another stage of this process may have left its own there.
+            given = {"scale": state.scale or FIRST_SCALE, "_growth_tracker": state.scale_steps}
+            scaler.load_state_dict({**scaler.state_dict(), **given})

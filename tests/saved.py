@@ -1,0 +1,12 @@
+"""Where a stage's checkpoints lie, for the tests that look into run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from research.training.checkpoint import numbered
+
+
+def newest_of(stage: Path, kind: str = "step") -> Path:
+    """A stage's newest checkpoint of a kind: `step`, from which it goes on, or `best`."""
+    return next(iter(numbered(stage, kind).values()))
