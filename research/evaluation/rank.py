@@ -2,19 +2,24 @@
 
 rank = 1 + number of candidates that score strictly higher + half of those that tie (T51). Ranks
 are counted, never read from a sorted list, so the place of the answer cannot matter. All metrics,
-slices and tests are computed from the table.
+slices and tests are computed from the table. Several processes rank a share of the questions each,
+and each of them ends with the whole table.
 """
 
 from __future__ import annotations
 
 import json
+import struct
+import sys
+import warnings
+import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Literal, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -26,7 +31,10 @@ from research.data.loader import pack
 from research.data.splits import HeldOut, Split
 from research.errors import InputError
 from research.evaluation.candidates import CandidateSet
+from research.foreign import parsed
+from research.memory import is_out_of_memory
 from research.packed import Packed
+from research.pulse import PULSE
 from research.tracking import replacing
 
 SeenPolicy = Literal["excluded", "kept", "zero"]
@@ -36,12 +44,16 @@ ACCELERATOR_CHUNK = 1 << 27
 # Tokens of histories that are encoded together.
 CPU_TOKENS = 1 << 15
 ACCELERATOR_TOKENS = 1 << 21
+# Bytes that any table may have unpacked, and by how much a larger one may have been packed.
+_ALWAYS_ALLOWED = 1 << 26
+_MOST_COMPRESSION = 100
 _COLUMNS = {"user": "int32", "item": "int32", "rank": "float64"}
 _COLUMNS |= {"ties": "int32", "history_length": "int32", "item_count": "int32"}
 # What numpy and zipfile raise for a file that is damaged or something else.
 _UNREADABLE: tuple[type[Exception], ...] = (
     *(ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError),
-    *(BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error, MemoryError, OverflowError, RecursionError),
+    *(SyntaxError, TokenError, Warning),
 )
 
 
@@ -107,26 +119,80 @@ class RankTable:
     def load(path: Path) -> RankTable:
         """Read what `save` wrote; `InputError` for anything else."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                protocol = json.loads(str(stored["protocol"]))
+            _check_sizes(path)
+            with (
+                path.open("rb") as file,
+                warnings.catch_warnings(),
+                np.load(file, allow_pickle=False) as stored,
+            ):
+                warnings.simplefilter("error")
+                protocol = parsed(str(stored["protocol"]))
                 if set(_COLUMNS) - set(stored.files) == {"item_count"}:
                     raise InputError(
                         f"{path} was written by an earlier version and does not say how often its "
                         "items were trained on (item_count); `evaluate` cannot add it: remove the "
                         "run's folder and do the run again"
                     )
-                columns = {name: stored[name] for name in _COLUMNS}
+                columns = {name: np.asarray(stored[name]) for name in _COLUMNS}
         except FileNotFoundError as error:
             raise InputError(f"{path} does not exist") from error
         except _UNREADABLE as error:
-            raise InputError(f"{path} is not a rank table ({error})") from error
+            raise InputError(f"{path} is not a rank table ({error!s:.300})") from error
         shapes = {column.shape for column in columns.values()}
         types = {name: column.dtype.name for name, column in columns.items()}
         if types != _COLUMNS or shapes != {(len(columns["rank"]),)}:
             raise InputError(f"{path} is not a rank table (columns {types} of shapes {shapes})")
         if not isinstance(protocol, dict):
             raise InputError(f"{path} is not a rank table (its protocol is {protocol!r:.100})")
-        return RankTable(**columns, protocol=protocol)
+        table = RankTable(**columns, protocol=protocol)
+        if not _can_be(table):
+            raise InputError(f"{path} is not a rank table (no ranking gives such ranks or counts)")
+        return table
+
+
+def _check_sizes(path: Path) -> None:
+    """`InputError` for what is no file, and for one that unpacks to far more than it is."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a rank table (it is no file)")
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        packings = {member.compress_type for member in archive.infolist()}
+    if size > max(_ALWAYS_ALLOWED, _MOST_COMPRESSION * path.stat().st_size):
+        raise InputError(f"{path} is not a rank table (it unpacks to {size:,} bytes)")
+    if not packings <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise InputError(f"{path} is not a rank table (it is packed by another method)")
+
+
+def _can_be(table: RankTable) -> bool:
+    """Whether some ranking gives these numbers; metrics rely on it."""
+    if len(table) == 0 or not (table.rank >= 1.0).all():
+        return False
+    if min(column.min() for column in (table.user, table.item, table.ties)) < 0:
+        return False
+    if min(table.history_length.min(), table.item_count.min()) < 0:
+        return False
+    # Of one user's items that share a rank, the first stands half their number above it.
+    order = np.lexsort((table.rank, table.user))
+    ranks, users = table.rank[order], table.user[order]
+    starts = np.flatnonzero(np.r_[True, (np.diff(users) != 0) | (ranks[1:] != ranks[:-1])])
+    sizes = np.diff(np.r_[starts, len(ranks)])
+    return bool((ranks[starts] - (sizes - 1) / 2 >= 1.0).all())
+
+
+def _itself(found: Tensor) -> Tensor:
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Which of the processes that rank together this one is."""
+
+    rank: int = 0
+    """0 to world - 1; rank 0 always has a question."""
+    world: int = 1
+    """Processes that share the questions; 1: nothing is communicated."""
+    add: Callable[[Tensor], Tensor] = _itself
+    """The sum over all processes of a float64 tensor on the CPU; every process calls it once."""
 
 
 def rank_tables(
@@ -138,6 +204,7 @@ def rank_tables(
     seen: SeenPolicy,
     protocol: Mapping[str, object],
     counts_V: Tensor,
+    shard: Shard = Shard(),
 ) -> dict[str, RankTable]:
     """Rank every held-out item under each candidate set, from one pass of scores.
 
@@ -145,38 +212,49 @@ def rank_tables(
     infinity and a held-out item among them is a miss; "kept", they compete; "zero", they score 0,
     a held-out item among them too, as S3-Rec's code has it (T47). `counts_V` are the training
     interactions of every item. A score that is not finite is an error.
+
+    Each process of `shard` ranks its own questions and gets the table of all. Where memory runs
+    out, fewer questions are ranked at a time; `MemoryError` when one alone does not fit.
     """
     if len(held_out) == 0:
         raise InputError(f"corpus {corpus.name}: the split holds nothing out to rank")
     items = corpus.items[held_out.targets].astype(np.int64)
     lengths = held_out.histories.stops - held_out.histories.starts
-    # Neighbours of similar length make full rectangles inside attention.
-    order = np.argsort(lengths, kind="stable")
-    columns = {
-        each.name: (np.empty(len(items)), np.empty(len(items), np.int32)) for each in candidates
-    }
+    # Neighbours of similar length make full rectangles inside attention, and equal work for all.
+    order = np.argsort(lengths, kind="stable")[shard.rank :: shard.world]
     ordered = lengths[order]
-    further = 0
+    # Ranks and ties by candidate set, and columns after the items; 0 where another process answers.
+    found_CQ = np.zeros((2 * len(candidates) + 1, len(items)))
+    most, refused = len(order), 0
     begin, end = 0, chunk_end(ordered, 0, CPU_CHUNK // corpus.num_items, CPU_TOKENS)
     while begin < len(order):
         rows = order[begin:end]
-        histories = pack(corpus, held_out.histories.select(rows))
-        users_S = torch.from_numpy(held_out.histories.users[rows])
-        targets_S = torch.from_numpy(items[rows])
-        scores_SV = ranker.scores(histories, users_S)
-        targets_S = targets_S.to(scores_SV.device)
-        check_finite(scores_SV, users_S)
-        further = scores_SV.shape[1] - corpus.num_items
-        right_S1, missed_S = set_seen(scores_SV, histories, targets_S, seen)
-        for each in candidates:
-            rank_S, ties_S = each.ranks(scores_SV, right_S1, targets_S, rows)
-            ranks, ties = columns[each.name]
-            ranks[rows] = torch.where(missed_S, torch.inf, rank_S).cpu().numpy()
-            ties[rows] = ties_S.cpu().numpy()
+        ranked: Ranked | None = None
+        try:
+            ranked = rank_chunk(ranker, corpus, held_out, rows, items[rows], candidates, seen)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise MemoryError(nothing_fits(corpus, held_out, rows, error)) from error
+        if ranked is None:
+            # Here the error is gone, and with it the tensors that its traceback held.
+            most, refused = len(rows) // 2, refused or len(rows)
+            end = begin + most
+            continue
+        if refused:
+            print(lowered(refused, len(rows)), file=sys.stderr, flush=True)
+            refused = 0
+        found_CQ[:, rows] = ranked.found_CS
+        PULSE.progress()
         chunk, tokens = CPU_CHUNK, CPU_TOKENS
-        if scores_SV.device.type != "cpu":
+        if ranked.on_accelerator:
             chunk, tokens = ACCELERATOR_CHUNK, ACCELERATOR_TOKENS
         begin, end = end, chunk_end(ordered, end, chunk // corpus.num_items, tokens)
+        end = min(end, begin + most)
+    if shard.world > 1:
+        found_CQ = shard.add(torch.from_numpy(found_CQ)).numpy()
+    further = int(found_CQ[-1, 0])
     item_count = counts_V.cpu().numpy()[items].astype(np.int32)
     shared = {**protocol, "seen": seen, "ties": "mean"}
     special = {"special_candidates": further} if further else {}
@@ -184,14 +262,71 @@ def rank_tables(
         each.name: RankTable(
             user=held_out.histories.users.astype(np.int32),
             item=items.astype(np.int32),
-            rank=columns[each.name][0],
-            ties=columns[each.name][1],
+            rank=found_CQ[place].copy(),
+            ties=found_CQ[len(candidates) + place].astype(np.int32),
             history_length=lengths.astype(np.int32),
             item_count=item_count,
             protocol={**shared, **each.protocol, **(special if each.name == "full" else {})},
         )
-        for each in candidates
+        for place, each in enumerate(candidates)
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """What came of the questions that were ranked together."""
+
+    found_CS: NDArray[np.float64]
+    """[2 x candidate sets + 1, S]: ranks, then ties, by candidate set; columns after the items."""
+    on_accelerator: bool
+    """Whether the scores stood on another device than the CPU."""
+
+
+def rank_chunk(
+    ranker: Ranker,
+    corpus: Corpus,
+    held_out: HeldOut,
+    rows: NDArray[np.int64],
+    items: NDArray[np.int64],
+    candidates: Sequence[CandidateSet],
+    seen: SeenPolicy,
+) -> Ranked:
+    """Rank the questions `rows`, whose answers are `items`, from one call of the ranker."""
+    histories = pack(corpus, held_out.histories.select(rows))
+    users_S = torch.from_numpy(held_out.histories.users[rows])
+    scores_SV = ranker.scores(histories, users_S)
+    targets_S = torch.from_numpy(items).to(scores_SV.device)
+    check_finite(scores_SV, users_S)
+    right_S1, missed_S = set_seen(scores_SV, histories, targets_S, seen)
+    ranks, ties = [], []
+    for each in candidates:
+        rank_S, ties_S = each.ranks(scores_SV, right_S1, targets_S, rows)
+        ranks.append(torch.where(missed_S, torch.inf, rank_S))
+        ties.append(ties_S.double())
+    further_S = torch.full_like(missed_S, scores_SV.shape[1] - corpus.num_items, dtype=torch.double)
+    found_CS = torch.stack([*ranks, *ties, further_S]).cpu().numpy()
+    return Ranked(found_CS, scores_SV.device.type != "cpu")
+
+
+def lowered(refused: int, ranked: int) -> str:
+    """What is said when fewer questions are ranked at a time than were meant to be."""
+    return (
+        f"ranking {refused:,} questions at a time did not fit into memory; from here on at most "
+        f"{ranked:,} are, with the same results"
+    )
+
+
+def nothing_fits(
+    corpus: Corpus, held_out: HeldOut, rows: NDArray[np.int64], error: BaseException
+) -> str:
+    """What is said when a question does not fit into memory by itself."""
+    asked = held_out.histories.select(rows)
+    return (
+        f"one question alone does not fit into memory: user {int(asked.users[0])} (dense id), a "
+        f"history of {int(asked.stops[0] - asked.starts[0]):,} items, {corpus.num_items:,} items "
+        f"to score ({error}); stop what else uses the memory, take a larger machine, or train an "
+        "encoder of a smaller encoder.length or encoder.width"
+    )
 
 
 def set_seen(

@@ -1,0 +1,183 @@
+"""Memory that ran out: how it is recognised, and what of a training step to make smaller.
+
+Ranking lowers its own chunks (`research/evaluation/rank.py`); a training step must not change by
+itself, so the loop stops with this advice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+import torch
+
+# What torch says of memory in a plain RuntimeError: its CPU allocator (Linux, Windows), C++, MPS
+# and CUDA's libraries.
+_SAID = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "std::bad_alloc",
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+# The share of the memory that a step is fitted into; the rest is left to fragmentation.
+FILLED = 0.8
+FLOAT = 4
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a device or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in _SAID)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSize:
+    """What one process computes at once: its share of a step, or of a micro-batch."""
+
+    rows: int
+    """Sequences."""
+    tokens: int
+    """Tokens of clean windows, of all window rules."""
+    longest: int
+    """Tokens of the longest sequence."""
+    layers: int
+    """Transformer blocks."""
+    width: int
+    """Width D."""
+    feed_forward: int
+    """Inner width of the feed-forward part."""
+    heads: int
+    """Attention heads."""
+    items: int
+    """V."""
+    negatives: int = 0
+    """Most negatives a token of any objective; 0: none draws any."""
+    micro_batches: int = 1
+    """Pieces that a process's share of a step is cut into; `rows` and `tokens` are of one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """What is known of the memory."""
+
+    available: int
+    """Bytes that the process may use in all."""
+    used: int | None = None
+    """Peak of bytes in use during the largest step that worked; None: none has."""
+    tokens: int | None = None
+    """Tokens of that step or micro-batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A group of tensors of a step."""
+
+    name: str
+    """For people."""
+    bytes: int
+    """An estimate."""
+    remedies: Sequence[str] = field(default_factory=tuple)
+    """What makes it smaller at a price, in words."""
+
+
+def largest_parts(size: StepSize) -> list[Part]:
+    """Estimates of what a step holds until its backward pass, in fp32, largest first.
+
+    Hidden states: T (8 D + 2 F) and S L 3 D a block, the second for queries, keys and values laid
+    out in a rectangle (within 10 % of what torch saves, measured on a CPU). Dropped attention
+    weights: S H L^2 bytes a block on a CPU; on an accelerator they are drawn again. Candidates: D
+    floats each where they are few (at most one item in 512), else 3. Weights: V D and a block's
+    4 D^2 + 2 D F, four times (value, gradient, two moments).
+    """
+    tokens, width, drawn = size.tokens, size.width, size.negatives + 1
+    parts = [
+        Part(
+            name="hidden states",
+            bytes=FLOAT
+            * size.layers
+            * (tokens * (8 * width + 2 * size.feed_forward) + size.rows * size.longest * 3 * width),
+            remedies=(
+                f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}",
+                f"encoder.width {max(1, width // 2)} instead of {width}",
+            ),
+        ),
+        Part(
+            name="dropped attention weights",
+            bytes=size.rows * size.heads * size.layers * size.longest**2,
+            remedies=(f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}",),
+        ),
+        Part(
+            name="weights and their optimiser",
+            bytes=4
+            * FLOAT
+            * (size.items * width + size.layers * width * (4 * width + 2 * size.feed_forward)),
+            remedies=(f"encoder.width {max(1, width // 2)} instead of {width}",),
+        ),
+    ]
+    if size.negatives:
+        gathered = size.items > 512 * drawn
+        parts.append(
+            Part(
+                name="scores of candidates",
+                bytes=FLOAT * tokens * drawn * (width if gathered else 3),
+                remedies=(
+                    f"loss.number {max(1, size.negatives // 4)} instead of {size.negatives}",
+                ),
+            )
+        )
+    return sorted(parts, key=lambda part: -part.bytes)
+
+
+def pieces(size: StepSize, peak: Peak | None) -> int | None:
+    """micro_batches that would do, a power of two times the present; None: no cut is left.
+
+    Where a smaller step worked, memory is taken to grow with the tokens; else the half is tried.
+    """
+    if size.rows < 2:
+        return None
+    factor = 2
+    if peak is not None and peak.used and peak.tokens:
+        needed = peak.used * size.tokens / peak.tokens / (FILLED * peak.available)
+        while factor < min(needed, size.rows):
+            factor *= 2
+    return size.micro_batches * min(factor, size.rows)
+
+
+def advice(size: StepSize, error: BaseException, peak: Peak | None = None) -> str:
+    """What a training step that ran out of memory was, where its memory goes, and what to lower."""
+    said = str(error).strip().split("\n")[0]
+    rows = "1 row" if size.rows == 1 else f"{size.rows:,} rows"
+    lines = [
+        f"a step of {rows}, {size.tokens:,} tokens (the longest row {size.longest:,}) did not fit "
+        f"into memory: {said.rstrip('.') or type(error).__name__}"
+    ]
+    if peak is not None:
+        known = f"{gigabytes(peak.available)} are there"
+        if peak.used is not None and peak.tokens is not None:
+            known += f"; {peak.tokens:,} tokens worked, with {gigabytes(peak.used)}"
+        lines.append(known)
+    parts = [part for part in largest_parts(size) if part.bytes]
+    shown = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in parts[:3])
+    lines.append(f"the largest tensors, by estimate: {shown}")
+    cut = pieces(size, peak)
+    if cut is not None:
+        lines.append(
+            f"batches.micro_batches {cut} instead of {size.micro_batches} keeps the results the "
+            "same (as does a further process)"
+        )
+    remedies = list(dict.fromkeys(each for part in parts[:3] for each in part.remedies))
+    if size.rows > 1:
+        remedies.insert(0, "a smaller batches.sequences_per_batch or tokens_per_batch")
+    lines.append(f"what changes the results: {', '.join(remedies)}")
+    return "; ".join(lines)
+
+
+def gigabytes(number: int) -> str:
+    """Bytes for people: 1.5 GB, 12 MB."""
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} GB"
+    return f"{ceil(number / 1e6)} MB"
