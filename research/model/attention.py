@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from research.model.dropout import fill_kept
+from research.model.precision import without_autocast
 from research.packed import Packed, pad, unpad
 
 # Attention scores of one tile of `_TiledAttention`: 1 MB in fp32, so that a tile stays in cache.
@@ -42,7 +43,11 @@ def attention(
             # An empty sequence keeps one (zero) slot, so that no softmax is over nothing.
             mask = rearrange(slots_L < lengths_S.clamp(min=1)[:, None], "S L -> S 1 1 L")
         if dropout > 0.0 and q.device.type == "cpu":
-            output = _spelled_out(q, k, v, mask, causal, dropout)
+            # In fp32 at least: torch's kernels round neither scores nor their softmax.
+            wide = torch.promote_types(q.dtype, torch.float32)
+            with without_autocast(q):
+                output = _spelled_out(q.to(wide), k.to(wide), v.to(wide), mask, causal, dropout)
+            output = output.to(q.dtype)
         else:
             output = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal

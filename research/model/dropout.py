@@ -2,7 +2,7 @@
 
 torch's own dropout costs about 11 ns an element on a CPU; cutting 64 random bits into four 16-bit
 draws costs under 2. The probability is rounded to 1/65536 and the scale uses the rounded value, so
-the expectation is exact. On other devices torch's fused kernel serves.
+the expectation is exact. On other devices, and in compiled code, torch's own serves.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
     """
     if not training or probability == 0.0:
         return x
-    if x.device.type != "cpu" or probability >= 1.0:
+    if x.device.type != "cpu" or probability >= 1.0 or torch.compiler.is_compiling():
         return F.dropout(x, probability, training=True)
     return x * keep_scales(x, probability)
 
 
 def keep_scales(x: Tensor, probability: float) -> Tensor:
-    """A tensor like x that holds 0 with `probability`, else 1 / (1 - probability)."""
+    """A tensor like x that holds 0 with `probability`, else 1 / (1 - probability).
+
+    fp32 where x is in low precision, which would round the scale and so shift the expectation.
+    """
     kept = torch.empty(x.shape, dtype=torch.bool)
     scale = fill_kept(kept, probability)
-    return kept.to(x.dtype).mul_(scale)
+    return kept.to(torch.promote_types(x.dtype, torch.float32)).mul_(scale)
 
 
 def fill_kept(kept: Tensor, probability: float) -> float:

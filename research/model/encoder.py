@@ -7,23 +7,28 @@ call. The encoder owns the item table (row V is the mask) and nothing of any obj
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from research.errors import InputError
 from research.model.attention import attention
 from research.model.attributes import AttributeTable
+from research.model.compute import ComputeConfig, begin_compiling, compiled
 from research.model.dropout import dropout
 from research.model.initial import initialise
 from research.packed import Packed
 
 # No size of a config may be larger; a stranger's config cannot ask for endless memory by one field.
 LARGEST = 1 << 20
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,50 +113,54 @@ class Block(nn.Module):
         self.inner = nn.Linear(width, config.feed_forward)
         self.outer = nn.Linear(config.feed_forward, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.compile_parts = False
 
     def forward(
         self, x_TD: Tensor, packed: Packed, causal: bool, read_P: Tensor | None = None
     ) -> Tensor:
         """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
-        if self.config.norm == "post":
-            mixed_PD = self._attend(x_TD, x_TD, packed, causal, read_P)
-            x_PD = self.attention_norm(_rows(x_TD, read_P) + mixed_PD)
-            summed_PD: Tensor = self.feed_forward_norm(x_PD + self._feed_forward(x_PD))
-            return summed_PD
-        normed_TD: Tensor = self.attention_norm(x_TD)
-        if self.config.norm == "pre":
-            mixed_PD = self._attend(normed_TD, normed_TD, packed, causal, read_P)
-            x_PD = _rows(x_TD, read_P) + mixed_PD
-            return x_PD + self._feed_forward(self.feed_forward_norm(x_PD))
-        mixed_PD = self._attend(normed_TD, x_TD, packed, causal, read_P)
-        normed_PD: Tensor = self.feed_forward_norm(_rows(normed_TD, read_P) + mixed_PD)
-        return normed_PD + self._feed_forward(normed_PD)
-
-    def _attend(
-        self,
-        query_TD: Tensor,
-        x_TD: Tensor,
-        packed: Packed,
-        causal: bool,
-        read_P: Tensor | None,
-    ) -> Tensor:
         width, heads = self.config.width, self.config.heads
-        if query_TD is x_TD:
-            q_TD, k_TD, v_TD = torch.split(self.qkv(x_TD), width, dim=-1)
-        else:
-            q_TD = F.linear(query_TD, self.qkv.weight[:width], self.qkv.bias[:width])
-            kv_TD = F.linear(x_TD, self.qkv.weight[width:], self.qkv.bias[width:])
-            k_TD, v_TD = torch.split(kv_TD, width, dim=-1)
+        carried_TD, projected = self._built(Block._before, len(x_TD))(self, x_TD)
         q_THK, k_THK, v_THK = (
-            rearrange(part, "T (H K) -> T H K", H=heads) for part in (q_TD, k_TD, v_TD)
+            rearrange(part_TD, "T (H K) -> T H K", H=heads)
+            for part in projected
+            for part_TD in torch.split(part, width, dim=-1)
         )
         probability = self.config.attention_dropout if self.training else 0.0
         mixed_THK = attention(q_THK, k_THK, v_THK, packed, causal=causal, dropout=probability)
-        mixed_PD = self.output(_rows(rearrange(mixed_THK, "T H K -> T (H K)"), read_P))
+        carried_PD, mixed_PHK = _rows(carried_TD, read_P), _rows(mixed_THK, read_P)
+        return self._built(Block._after, len(carried_PD))(self, carried_PD, mixed_PHK)
+
+    def _before(self, x_TD: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What the residual sum starts from [T, D], and query, key and value [T, 3 D], in parts."""
+        if self.config.norm == "post":
+            return x_TD, (self.qkv(x_TD),)
+        normed_TD: Tensor = self.attention_norm(x_TD)
+        if self.config.norm == "pre":
+            return x_TD, (self.qkv(normed_TD),)
+        width = self.config.width
+        q_TD = F.linear(normed_TD, self.qkv.weight[:width], self.qkv.bias[:width])
+        kv_TE = F.linear(x_TD, self.qkv.weight[width:], self.qkv.bias[width:])
+        return normed_TD, (q_TD, kv_TE)
+
+    def _after(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
+        """All that follows attention, token by token: [P, D] and [P, H, K] -> [P, D]."""
+        mixed_PD = rearrange(mixed_PHK, "P H K -> P (H K)")
         after = self.config.attention_output_dropout
-        return dropout(
-            mixed_PD, self.config.hidden_dropout if after is None else after, self.training
-        )
+        after = self.config.hidden_dropout if after is None else after
+        summed_PD = carried_PD + dropout(self.output(mixed_PD), after, self.training)
+        if self.config.norm == "pre":
+            return summed_PD + self._feed_forward(self.feed_forward_norm(summed_PD))
+        if self.config.norm == "query":
+            normed_PD: Tensor = self.feed_forward_norm(summed_PD)
+            return normed_PD + self._feed_forward(normed_PD)
+        x_PD = self.attention_norm(summed_PD)
+        out_PD: Tensor = self.feed_forward_norm(x_PD + self._feed_forward(x_PD))
+        return out_PD
+
+    def _built(self, part: Callable[..., Part], rows: int) -> Callable[..., Part]:
+        """A part as it stands, or compiled: but 0 rows and 1 would be compiled for themselves."""
+        return compiled(part) if self.compile_parts and self.training and rows > 1 else part
 
     def _feed_forward(self, x_TD: Tensor) -> Tensor:
         inner_TF = activate(self.inner(x_TD), self.config.activation)
@@ -197,11 +206,21 @@ class Encoder(nn.Module):
         initialise(self, config.init_std, seed, "encoder")
         # After the initial weights: the table comes with its own.
         self.attributes = attributes
+        self.recompute = False
 
     @property
     def mask_id(self) -> int:
         """The id that stands for a hidden item: V, the row after the last item's."""
         return self.num_items
+
+    def use(self, compute: ComputeConfig) -> None:
+        """Train as `compute` says from now on; parameters and their names stay as they are."""
+        self.recompute = compute.recompute
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.compile_parts = compute.compile
+        if compute.compile:
+            begin_compiling()
 
     def forward(self, packed: Packed, *, causal: bool, read_P: Tensor | None = None) -> Tensor:
         """Hidden states [T, D] of every token, each sequence by itself.
@@ -229,9 +248,21 @@ class Encoder(nn.Module):
             x_TD = self.embedding_norm(x_TD)
         x_TD = dropout(x_TD, config.embedding_dropout, self.training)
         for block in self.blocks[:-1]:
-            x_TD = block(x_TD, packed, causal)
-        x_PD: Tensor = self.blocks[-1](x_TD, packed, causal, read_P)
+            x_TD = self._through(block, x_TD, packed, causal, None)
+        x_PD = self._through(self.blocks[-1], x_TD, packed, causal, read_P)
         return self.final_norm(x_PD) if config.final_norm else x_PD
+
+    def _through(
+        self, block: nn.Module, x_TD: Tensor, packed: Packed, causal: bool, read_P: Tensor | None
+    ) -> Tensor:
+        """The block's states, of which the backward pass keeps the input alone if it recomputes."""
+        states_PD: Tensor
+        if self.recompute and self.training and torch.is_grad_enabled():
+            # Dropout draws the same again: torch keeps the generator's state beside the input.
+            states_PD = checkpoint(block, x_TD, packed, causal, read_P, use_reentrant=False)
+        else:
+            states_PD = block(x_TD, packed, causal, read_P)
+        return states_PD
 
     def embed(self, items: Tensor) -> Tensor:
         """Embeddings [..., D] of item ids (or the mask id) of any shape."""

@@ -1,7 +1,8 @@
 """Binary cross-entropy of every row against its own few of A labels, without a [P, A] target.
 
 sum_a BCE(z_a, y_a) = sum_a softplus(z_a) - sum_{a in own} z_a. Loss and gradients are computed
-together, a tile of rows at a time, as in `softmax`; what is true comes as (row, label) pairs.
+together, a tile of rows at a time, as in `softmax`, with the same products in low precision under
+autocast; what is true comes as (row, label) pairs.
 """
 
 from __future__ import annotations
@@ -10,22 +11,32 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from research.model.precision import SHARES, low_precision, product, without_autocast
 from research.model.softmax import SAFE_LOGIT, largest_logit, tile_rows
 
 
 class _TiledBinaryCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, hidden_PD: Tensor, table_AD: Tensor, rows_M: Tensor, labels_M: Tensor
+        ctx: FunctionCtx,
+        hidden_PD: Tensor,
+        table_AD: Tensor,
+        rows_M: Tensor,
+        labels_M: Tensor,
+        low: torch.dtype | None,
     ) -> Tensor:
         rows = tile_rows(table_AD)
         grad_hidden_PD = torch.zeros_like(hidden_PD)
         grad_table_AD = torch.zeros_like(table_AD)
         total = hidden_PD.new_zeros((), dtype=torch.float64)
         small = bool(largest_logit(hidden_PD, table_AD, None) < SAFE_LOGIT)
+        wide = hidden_PD.dtype
+        if low is not None:
+            # What is differentiated below is the loss of the rounded factors.
+            hidden_PD, table_AD = hidden_PD.to(low), table_AD.to(low)
         for first in range(0, len(hidden_PD), rows):
             hidden = hidden_PD[first : first + rows]
-            logits = hidden @ table_AD.T
+            logits = product(hidden, table_AD.T)
             if small:
                 # softplus z = log(1 + e), sigmoid z = e / (1 + e): one exponential serves both.
                 powers = logits.exp_()
@@ -34,19 +45,25 @@ class _TiledBinaryCrossEntropy(torch.autograd.Function):
             else:
                 total += torch.nn.functional.softplus(logits).sum(dtype=torch.float64)
                 shares = logits.sigmoid_()
-            torch.mm(shares, table_AD, out=grad_hidden_PD[first : first + rows])
-            grad_table_AD.addmm_(shares.T, hidden)
-        true_MD, hidden_MD = table_AD[labels_M], hidden_PD[rows_M]
+            grad_hidden = grad_hidden_PD[first : first + rows]
+            if low is not None:
+                shares = shares.mul_(SHARES).to(low)
+                torch.div(product(shares, table_AD), SHARES, out=grad_hidden)
+                grad_table_AD.add_(product(shares.T, hidden), alpha=1 / SHARES)
+            else:
+                torch.mm(shares, table_AD, out=grad_hidden)
+                grad_table_AD.addmm_(shares.T, hidden)
+        true_MD, hidden_MD = table_AD[labels_M].to(wide), hidden_PD[rows_M].to(wide)
         total -= (true_MD * hidden_MD).sum(dtype=torch.float64)
         grad_hidden_PD.index_add_(0, rows_M, true_MD, alpha=-1)
         grad_table_AD.index_add_(0, labels_M, hidden_MD, alpha=-1)
         ctx.grads = grad_hidden_PD, grad_table_AD  # type: ignore[attr-defined]
-        return total.to(hidden_PD.dtype)
+        return total.to(wide)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_total: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: FunctionCtx, grad_total: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden_PD, grad_table_AD = ctx.grads  # type: ignore[attr-defined]
-        return grad_hidden_PD * grad_total, grad_table_AD * grad_total, None, None
+        return grad_hidden_PD * grad_total, grad_table_AD * grad_total, None, None, None
 
 
 def multilabel_loss(
@@ -57,9 +74,11 @@ def multilabel_loss(
     (rows_M[m], labels_M[m]) are the pairs that are true, each at most once. 0 for P = 0.
     Differentiable once, with respect to hidden and table.
     """
-    total: Tensor = _TiledBinaryCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_PD, table_AD, rows_M, labels_M
-    )
+    low = low_precision(table_AD)
+    with without_autocast(hidden_PD):
+        total: Tensor = _TiledBinaryCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden_PD.to(table_AD.dtype), table_AD, rows_M, labels_M, low
+        )
     return total
 
 
@@ -68,8 +87,15 @@ def precision_at_own_number(
 ) -> Tensor:
     """float64 scalar: sum over rows of the share of a row's k labels among its k best; no graph.
 
-    A row without labels adds 0.
+    A row without labels adds 0. Outside autocast, which would round logits until they tie.
     """
+    with without_autocast(hidden_PD):
+        return _precision_at_own_number(hidden_PD.to(table_AD.dtype), table_AD, rows_M, labels_M)
+
+
+def _precision_at_own_number(
+    hidden_PD: Tensor, table_AD: Tensor, rows_M: Tensor, labels_M: Tensor
+) -> Tensor:
     total = hidden_PD.new_zeros((), dtype=torch.float64)
     own_P = torch.bincount(rows_M, minlength=len(hidden_PD))
     rows = tile_rows(table_AD)

@@ -1,7 +1,8 @@
 """Full-softmax cross-entropy that never holds [P, V].
 
 Loss and gradients are computed together, a tile of rows at a time, so the memory is one tile and
-the logits are formed once, not again in the backward pass. On a CPU a tile stays in cache.
+the logits are formed once, not again in the backward pass. On a CPU a tile stays in cache. Under
+autocast the three products have factors in low precision; all else, gradients too, is fp32.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+
+from research.model.precision import SHARES, low_precision, product, without_autocast
 
 # Elements of one tile of logits: 8 MB in fp32 on a CPU; 256 MB on an accelerator.
 CPU_TILE = 1 << 21
@@ -25,6 +28,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
         table_VD: Tensor,
         bias_V: Tensor | None,
         targets_P: Tensor,
+        low: torch.dtype | None,
     ) -> Tensor:
         wants_grad = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
         rows = tile_rows(table_VD)
@@ -33,15 +37,22 @@ class _TiledCrossEntropy(torch.autograd.Function):
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
         total = hidden_PD.new_zeros((), dtype=torch.float64)
         small = bool(largest_logit(hidden_PD, table_VD, bias_V) < SAFE_LOGIT)
+        wide = hidden_PD.dtype
+        if low is not None:
+            # What is differentiated below is the loss of the rounded factors.
+            hidden_PD, table_VD = hidden_PD.to(low), table_VD.to(low)
         buffer = hidden_PD.new_empty(min(rows, len(hidden_PD)), table_VD.shape[0])
         for first in range(0, len(hidden_PD), rows):
             hidden = hidden_PD[first : first + rows]
             targets = targets_P[first : first + rows]
-            logits = buffer[: len(hidden)]
-            if bias_V is None:
-                torch.mm(hidden, table_VD.T, out=logits)
+            tile = buffer[: len(hidden)]
+            if low is not None:
+                logits = product(hidden, table_VD.T)
+                logits = logits if bias_V is None else logits.add_(bias_V)
+            elif bias_V is None:
+                logits = torch.mm(hidden, table_VD.T, out=tile)
             else:
-                torch.addmm(bias_V, hidden, table_VD.T, out=logits)
+                logits = torch.addmm(bias_V, hidden, table_VD.T, out=tile)
             right = logits.gather(1, targets[:, None])[:, 0]
             if small:
                 sums = logits.exp_().sum(1)
@@ -52,31 +63,38 @@ class _TiledCrossEntropy(torch.autograd.Function):
                 total += (sums.log() + largest - right).sum(dtype=torch.float64)
             if not wants_grad:
                 continue
-            # softmax = logits / sums; dividing the narrow factors spares a pass over the tile.
+            # softmax = logits / sums
             grad_hidden = grad_hidden_PD[first : first + rows]
-            torch.mm(logits, table_VD, out=grad_hidden)
-            grad_hidden /= sums[:, None]
+            if low is not None:
+                shares = torch.mul(logits, (SHARES / sums)[:, None], out=tile)
+                torch.div(product(shares, table_VD), SHARES, out=grad_hidden)
+                grad_table_VD.add_(product(shares.T, hidden), alpha=1 / SHARES)
+            else:
+                # Dividing the narrow factors spares a pass over the tile.
+                torch.mm(logits, table_VD, out=grad_hidden)
+                grad_hidden /= sums[:, None]
+                grad_table_VD.addmm_(logits.T, hidden / sums[:, None])
             grad_hidden -= table_VD[targets]
-            grad_table_VD.addmm_(logits.T, hidden / sums[:, None])
             if grad_bias_V is not None:
                 grad_bias_V.addmv_(logits.T, 1 / sums)
         if wants_grad:
-            grad_table_VD.index_add_(0, targets_P, hidden_PD, alpha=-1)
+            grad_table_VD.index_add_(0, targets_P, hidden_PD.to(wide), alpha=-1)
             if grad_bias_V is not None:
                 ones_P = torch.ones_like(targets_P, dtype=grad_bias_V.dtype)
                 grad_bias_V.index_add_(0, targets_P, ones_P, alpha=-1)
             ctx.grads = grad_hidden_PD, grad_table_VD, grad_bias_V  # type: ignore[attr-defined]
-        return total.to(hidden_PD.dtype)
+        return total.to(wide)
 
     @staticmethod
     def backward(
         ctx: FunctionCtx, grad_total: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
         grad_hidden_PD, grad_table_VD, grad_bias_V = ctx.grads  # type: ignore[attr-defined]
         return (
             grad_hidden_PD * grad_total,
             grad_table_VD * grad_total,
             None if grad_bias_V is None else grad_bias_V * grad_total,
+            None,
             None,
         )
 
@@ -98,15 +116,19 @@ def largest_logit(hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None) ->
 def top_one(
     hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None, targets_P: Tensor
 ) -> Tensor:
-    """int64 scalar: how many rows score their target above all else; a tie is none; no graph."""
+    """int64 scalar: how many rows score their target above all else; a tie is none; no graph.
+
+    Outside autocast, which would round scores until they tie.
+    """
     correct = targets_P.new_zeros(())
     rows = tile_rows(table_VD)
-    for first in range(0, len(hidden_PD), rows):
-        logits = hidden_PD[first : first + rows] @ table_VD.T
-        if bias_V is not None:
-            logits += bias_V
-        right = logits.gather(1, targets_P[first : first + rows, None])
-        correct += ((logits >= right).sum(1) == 1).sum()
+    with without_autocast(hidden_PD):
+        for hidden, targets in zip(hidden_PD.split(rows), targets_P.split(rows)):
+            logits = hidden.to(table_VD.dtype) @ table_VD.T
+            if bias_V is not None:
+                logits += bias_V
+            right = logits.gather(1, targets[:, None])
+            correct += ((logits >= right).sum(1) == 1).sum()
     return correct
 
 
@@ -117,7 +139,9 @@ def softmax_loss(
 
     Differentiable once, with respect to hidden, table and bias.
     """
-    total: Tensor = _TiledCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_PD, table_VD, bias_V, targets_P
-    )
+    low = low_precision(table_VD)
+    with without_autocast(hidden_PD):
+        total: Tensor = _TiledCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden_PD.to(table_VD.dtype), table_VD, bias_V, targets_P, low
+        )
     return total

@@ -153,7 +153,9 @@ class SP(Objective):
     def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
         """Rows whose true segment scores higher than the foreign one; a tie is half right."""
         true_R, foreign_R = self._scores(view, hidden_TD)
-        correct = ((true_R - foreign_R).sign().double() + 1).sum() / 2
+        # Equal segments tie, whichever way rounding breaks it.
+        gaps_R = (true_R - foreign_R).masked_fill(true_R.isclose(foreign_R), 0.0)
+        correct = (gaps_R.sign().double() + 1).sum() / 2
         return Share(correct, torch.full_like(correct, len(true_R)))
 
     def _scores(self, view: View, hidden_TD: Tensor) -> tuple[Tensor, Tensor]:

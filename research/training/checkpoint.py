@@ -1,8 +1,8 @@
 """Checkpoints: safetensors and JSON, written to a temporary name and renamed. No pickle.
 
-A stage's folder holds `step_N/{model.safetensors, optimiser.safetensors, state.json}`, from which it
-continues, and `best_N/{model.safetensors, state.json}`, the weights of the best validation so far,
-which the former name. All else that a run needs to continue is a pure function of (seed, step).
+A stage's folder holds `step_N/{model.safetensors, optimiser.safetensors, state.json}`, from which
+it continues, and `best_N/{model.safetensors, state.json}`, the weights of the best validation so
+far, which the former name. All else that a run needs is a pure function of (seed, step).
 """
 
 from __future__ import annotations

@@ -105,7 +105,9 @@ class Health:
         # Rows of the processes that met it; of all where the gradient alone tells.
         met = [each for each in shares if each["not_finite"]] or shares
         shown = [str(row) for each in met for row in each["rows"]]
-        named = ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" * (len(shown) > SHOWN))
+        named = ", ".join(shown[:SHOWN]) + (
+            f" and {len(shown) - SHOWN} more" * (len(shown) > SHOWN)
+        )
         message = f"{place}: {what} is not finite, for rows {named} of its windows"
         if self.skipped < self.config.max_skipped:
             self.skipped += 1

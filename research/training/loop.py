@@ -17,6 +17,7 @@ from research import stopping
 from research.data.loader import Loader
 from research.processes import Agreement, Processes
 from research.progress import Reporter
+from research.pulse import PULSE
 from research.tracking import RunFolder
 from research.training.allocator import trim
 from research.training.health import Health, Spikes
@@ -57,6 +58,7 @@ def train(
             pretrainer, optimiser, config, seed, accelerator=accelerator, total_steps=total_steps
         )
         stage = Running(stepper, saves, state, folder, reporter)
+        PULSE.begin(f"training {config.name}")
         while not stage.state.finished:
             stage.train_epoch(loader)
             stage.end_epoch(validate)
@@ -117,6 +119,7 @@ class Running:
                 self._log(step + 1, epoch, named(self.config, figures))
             self.state = replace(self.state, step=step + 1, batch=self.state.batch + 1)
             self.reporter.advance(step + 1)
+            PULSE.progress(step + 1)
             if logs:
                 self._log_losses()
             if step + 1 == last or self.out_of_time:
@@ -133,7 +136,9 @@ class Running:
         self.state = replace(self.state, epoch=self.state.epoch + 1, batch=0, finished=ended)
         best = False
         if validate is not None and is_due(self.config, self.state):
+            PULSE.begin(f"validating {self.config.name}")
             values = validate()
+            PULSE.begin(f"training {self.config.name}")
             self.state = judged(self.state, values, self.config)
             self._log(self.state.step, self.state.epoch, values)
             self.reporter.say(line_of(self.config, self.state, values))
@@ -149,8 +154,7 @@ class Running:
             raise stopping.Stopped(stopping.asked_by())
 
     def _heed(self, *, wait: bool = False) -> None:
-        """Save or stop if it is time to, or note that the next step is the last there is time for.
-        """
+        """Save or stop if it is time to, or note that the next step is the last in time."""
         limit = self.config.seconds
         spent = limit is not None and self._seconds() >= limit
         wishes = (stopping.is_asked(), self.saves.wishes(), spent)
@@ -164,6 +168,7 @@ class Running:
     def save(self) -> None:
         """Write a checkpoint of where the stage stands."""
         self.saves.save(self.stepper.pretrainer, self.stepper.optimiser, self._now())
+        PULSE.progress()
 
     def _now(self) -> StageState:
         self.health.settle()

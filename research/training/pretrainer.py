@@ -19,6 +19,7 @@ from research.data.windows import WindowsConfig
 from research.model.attributes import AttributeTable
 from research.model.encoder import Encoder
 from research.objectives.base import LossSum, Objective, RankingObjective, View
+from research.objectives.item_losses import FullSoftmax, ItemLoss
 from research.packed import Packed
 
 
@@ -59,6 +60,14 @@ class Pretrainer(nn.Module):
     def uses_attributes(self) -> bool:
         """Whether the encoder or an objective reads the catalogue's attributes."""
         return any(isinstance(part, AttributeTable) for part in self.modules())
+
+    @property
+    def most_negatives(self) -> int:
+        """Most negatives that an objective draws for a token; 0: none draws any."""
+        drawn = [each.config for each in self.modules() if isinstance(each, ItemLoss)]
+        return max(
+            (0 if isinstance(each, FullSoftmax) else each.number for each in drawn), default=0
+        )
 
     @torch.no_grad()
     def see(self, batch: Batch) -> Seen:

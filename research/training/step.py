@@ -6,6 +6,7 @@ whole batch however it is cut. An update that is not finite is not taken.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from research.data.loader import Batch
+from research.memory import Peak, StepSize, advice, is_out_of_memory
 from research.processes import Processes
 from research.randomness import seed_of
 from research.training.gradients import Pulls
@@ -52,8 +54,13 @@ class Stepper:
         self.total_steps = total_steps
         self.meter = Meter(accelerator, config)
         self.model: nn.Module
-        self.model, self.wrapped = accelerator.prepare(pretrainer, optimiser)
+        with warnings.catch_warnings():
+            # torch 2.13 has another name for it, which Accelerate does not know.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.model, self.wrapped = accelerator.prepare(pretrainer, optimiser)
         self.encoder = [each for each in pretrainer.encoder.parameters() if each.requires_grad]
+        # Tokens of the largest piece that fitted into memory.
+        self.worked = 0
         self.learning = [each for each in pretrainer.parameters() if each.requires_grad]
 
     def factor(self, step: int, epoch: int) -> float:
@@ -65,6 +72,16 @@ class Stepper:
         rates = self.config.optimiser
         set_rate(self.optimiser, rates, rates.lr * self.factor(step, epoch), step)
         self.model.train()
+        try:
+            return self._take(batch, step, epoch, measured)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            place = f"stage {self.config.name}, step {step + 1}, epoch {epoch}"
+            size = self._size(batch)
+            raise MemoryError(f"{place}: {advice(size, error, self._peak(size))}") from error
+
+    def _take(self, batch: Batch, step: int, epoch: int, measured: bool) -> tuple[Taken, Pulls]:
         pieces = batch.to(self.accelerator.device).pieces(self.config.batches.micro_batches)
         seen = [self.pretrainer.see(piece) for piece in pieces]
         divisors = self.meter.divisors(seen)
@@ -90,6 +107,7 @@ class Stepper:
         for losses, each in zip(found, seen):
             self.meter.add(losses, each, good)
         self.meter.see(batch.num_tokens)
+        self.worked = max(self.worked, -(-batch.num_tokens // len(pieces)))
         taken = Taken(step + 1, epoch, batch, good, sums, self._bad_parameters(step))
         return taken, pulls
 
@@ -135,6 +153,34 @@ class Stepper:
             ]
 
         return names
+
+    def _size(self, batch: Batch) -> StepSize:
+        """What one piece of a batch amounts to."""
+        number = self.config.batches.micro_batches
+        shape = self.pretrainer.encoder.config
+        return StepSize(
+            rows=-(-len(batch.rows_S) // number),
+            tokens=-(-batch.num_tokens // number),
+            longest=min(batch.packed.longest, shape.length),
+            layers=shape.layers,
+            width=shape.width,
+            feed_forward=shape.feed_forward,
+            heads=shape.heads,
+            items=self.pretrainer.encoder.num_items,
+            negatives=self.pretrainer.most_negatives,
+            micro_batches=number,
+        )
+
+    def _peak(self, size: StepSize) -> Peak | None:
+        """What is known of an accelerator's memory; of the host's nothing is."""
+        device = self.accelerator.device
+        if device.type != "cuda":
+            return None
+        available = torch.cuda.get_device_properties(device).total_memory
+        if not self.worked:
+            return Peak(available=available)
+        used = torch.cuda.max_memory_allocated(device)
+        return Peak(available=available, used=used, tokens=self.worked)
 
     def with_scale(self, state: StageState) -> StageState:
         """The state with where fp16's loss scaling stands."""
