@@ -16,6 +16,7 @@ from pathlib import Path
 
 from research.errors import InputError, said_of
 from research.stopping import listening
+from research.watch import Watch
 from research.wandb_mirror.options import add_wandb_options, spelled
 
 Verb = Callable[[Sequence[str]], int]
@@ -48,9 +49,10 @@ def run_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--study", default="single", help="folder above it")
     parser.add_argument("--out", metavar="RUN", help="the run's folder, instead of all that")
     known, rest = parse_first(parser, spelled(arguments))
-    from research.commands import run
+    with Watch("sixfold run", known.stall_seconds):
+        from research.commands import run
 
-    return run(known, rest)
+        return run(known, rest)
 
 
 def study_verb(arguments: Sequence[str]) -> int:
@@ -72,9 +74,10 @@ def study_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--no-probe", action="store_true", help="do not try what runs will take")
     known = parser.parse_args(spelled(arguments))
     known.command = shlex.join(["python", "-m", "research", "study", *arguments])
-    from research.commands import study
+    with Watch("sixfold study", known.stall_seconds):
+        from research.commands import study
 
-    return study(known)
+        return study(known)
 
 
 def evaluate_verb(arguments: Sequence[str]) -> int:
@@ -296,8 +299,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"sixfold {given[0]}: {error}", file=sys.stderr)
         return 2
-    except (FloatingPointError, MemoryError) as error:
-        print(f"sixfold {given[0]}: {error or 'out of memory'}", file=sys.stderr)
+    except FloatingPointError as error:
+        print(f"sixfold {given[0]}: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        from research.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        said = f"{error or 'out of memory'}"
+        print(f"sixfold {given[0]}: out of memory: {said}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has seen enough; the interpreter must not flush again.

@@ -23,7 +23,6 @@ from research.evaluation.metrics import metrics
 from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, make_accelerator
 from research.packed import Packed
-from research.reporting import print_report
 from research.run import RunConfig, open_corpus
 from research.show import plain_console, show, wide_console
 from research.study import Study, StudyOptions, run_folder, run_study
@@ -96,6 +95,9 @@ def study(known: argparse.Namespace) -> int:
         return 0
     failed = [job for job in jobs if job.state() == "failed"]
     if len(failed) < len(jobs):
+        # Half a second to import, which a run can do without.
+        from research.reporting import print_report
+
         print_report(Path(known.runs) / chosen.name)
     for job in failed:
         print(f"failed: {job.name}: {job.failure()} ({job.folder}/{FAILED})", file=sys.stderr)

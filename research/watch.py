@@ -1,0 +1,379 @@
+"""Ends a job of several processes as a whole, and first of all says why.
+
+Each rank tells the others every second, through the store by which the launcher joins them, how far
+it is. One that dies, hangs, is cut off or fails with an error ends all others within a bound; the
+first output is what went wrong, and with which rank. For one process `Watch` does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from datetime import timedelta
+from types import TracebackType
+from typing import NoReturn
+
+from research.errors import InputError, said_of
+from research.peers import (
+    CONTINUES,
+    FAILED,
+    SOON,
+    STOPPED,
+    Beat,
+    Bounds,
+    Peers,
+    Verdict,
+    is_consequence,
+    place_of,
+)
+from research.pulse import PULSE
+
+# Seconds between beats, and the longest silence that a bound allows for.
+INTERVAL, LONGEST_SILENCE = 1.0, 60.0
+SHORTEST_STALL = 3.0
+# A rank gives the first one this long to report the same error.
+SAME = 2.0
+# A process ends so long after it began to say why, whatever its output does.
+LAST_WORDS = 10.0
+# Errors that are told in a line; all others are bugs and come with a traceback.
+KNOWN = (InputError, FloatingPointError, MemoryError, OSError)
+
+
+class Watch:
+    """A context around all that a rank does, from before the processes are joined to their end.
+
+    An exception that leaves it is told, once for all ranks that raise the same, and ends the
+    process with 2 (`InputError`) or 1; `KeyboardInterrupt` and `SystemExit` go through. Otherwise
+    the ranks wait for each other at its end, so that a launcher sees them leave together.
+    """
+
+    def __init__(self, program: str, stall_seconds: float) -> None:
+        if not stall_seconds >= SHORTEST_STALL:
+            raise InputError(
+                f"--stall-seconds is {stall_seconds:g}; it must be at least {SHORTEST_STALL:g}"
+            )
+        self.program = program
+        self.world, self.rank, self.port, self.address = 1, 0, 0, ""
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            self.world, self.rank = number_of("WORLD_SIZE"), number_of("RANK")
+            self.address, self.port = of_environment("MASTER_ADDR"), number_of("MASTER_PORT")
+        bounds = Bounds(stall_seconds, min(stall_seconds, LONGEST_SILENCE))
+        self.peers = Peers(self.rank, self.world, bounds, program)
+        self._main = threading.get_ident()
+        self._clock = 0.0
+        self._beats = 0
+        self._ended: int | None = None
+        self._failure: str | None = None
+        # When the store first and last answered, and how it was lost.
+        self._answered: float | None = None
+        self._lost: Exception | None = None
+        self._verdict: Verdict | None = None
+        self._proposed: Verdict | None = None
+        self._broken = False
+        self._ending = threading.Lock()
+        self._wake, self._over = threading.Event(), threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def progress(self, step: int | None = None) -> None:
+        """Something got done, at `step` if given; called often, by the main thread."""
+        PULSE.progress(step)
+
+    def phase(self, text: str) -> None:
+        """What the rank does from here on, for people; counts as progress."""
+        PULSE.begin(text)
+
+    def __enter__(self) -> Watch:
+        if self.world > 1:
+            # Else a store that vanishes fills the screen before anything of ours can be read.
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+            for target in (self._talk, self._judge):
+                self._threads.append(threading.Thread(target=target, daemon=True))
+                self._threads[-1].start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.world == 1:
+            return
+        if error is None:
+            self._leave(0)
+        elif isinstance(error, KeyboardInterrupt):
+            self._leave(STOPPED)
+        elif isinstance(error, SystemExit):
+            self._leave(error.code if isinstance(error.code, int) else int(error.code is not None))
+        else:
+            self._fail(error)
+
+    def _leave(self, code: int) -> None:
+        """Wait until the work of all is over, so that nobody misses this rank or its store."""
+        self._ended = code
+        self._wake.set()
+        while self._lost is None and not self._all_leave():
+            time.sleep(0.05)
+        self._over.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(timeout=INTERVAL)
+        import torch.distributed
+
+        if torch.distributed.is_initialized() and self._verdict is None:
+            torch.distributed.destroy_process_group()
+
+    def _all_leave(self) -> bool:
+        """Whether the work of all is over, or all stop because this rank was asked to."""
+        stopped = self._verdict is not None and self._verdict.code == STOPPED
+        return self.peers.all_ended() or (stopped and self._ended == STOPPED)
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Tell an error of this rank, unless another one's explains it, and end the process."""
+        # The launcher asks ranks to stop when the first has ended; what follows is short.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        if is_consequence(error):
+            self._broken = True
+            # Another rank's verdict, or our own on another rank, ends the process meanwhile.
+            time.sleep(SOON + 2 * INTERVAL)
+        self._ending.acquire()
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        code = 2 if isinstance(error, InputError) else FAILED
+        self._failure = line
+        self._wake.set()
+        if self.rank > 0 and self._same_elsewhere(line):
+            self._end(code)
+        name = self.peers.name(self.rank)
+        where = f"{PULSE.phase}, step {PULSE.step}" if PULSE.step else PULSE.phase
+        text = f"{self.program}: {name} failed ({where}):"
+        if self._broken:
+            text = f"{self.program}: {name} lost touch with another, and none says why ({where}):"
+        if isinstance(error, KNOWN):
+            said = said_of(error) if isinstance(error, OSError) else str(error)
+            said = said or "out of memory"
+            text = f"{self.program}: {said}" if self.rank == 0 else f"{text} {said}"
+        else:
+            trace = traceback.format_exception(type(error), error, error.__traceback__)
+            text = f"{text}\n{''.join(trace)}{CONTINUES}"
+        self._say(text)
+        self._agree(Verdict(text, f"{name} failed ({line})"))
+        self._linger()
+        self._end(code)
+
+    def _same_elsewhere(self, line: str) -> bool:
+        """Whether the first rank tells the same error; waits for it a moment."""
+        deadline = time.monotonic() + SAME
+        while time.monotonic() < deadline:
+            first = self.peers.known.get(0)
+            if first is not None and first.beat.failure is not None:
+                return first.beat.failure == line
+            if not self._talks():
+                return False
+            self._wake.set()
+            time.sleep(0.05)
+        return False
+
+    def _talk(self) -> None:
+        """Thread: tell and hear. It may block for ever in a store that does not answer."""
+        import torch.distributed as distributed
+
+        try:
+            store = distributed.TCPStore(  # type: ignore[attr-defined]
+                self.address,
+                self.port,
+                is_master=False,
+                timeout=timedelta(seconds=2 * self.peers.bounds.stall),
+                wait_for_workers=False,
+            )
+            # A launcher that begins the ranks anew keeps its store.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = distributed.PrefixStore(f"sixfold/{attempt}", store)  # type: ignore[attr-defined]
+            silent = set(range(self.world))
+            while not self._over.is_set():
+                self._wake.clear()
+                store.set(f"beat/{self.rank}", self._beat().packed())
+                silent = {rank for rank in silent if not store.check([f"beat/{rank}"])}
+                heard = [rank for rank in range(self.world) if rank not in silent]
+                texts = store.multi_get([f"beat/{rank}" for rank in heard])
+                beats = {rank: Beat.of(text.decode()) for rank, text in zip(heard, texts)}
+                if self._verdict is None and store.check(["verdict"]):
+                    self._verdict = Verdict.of(store.get("verdict").decode())
+                if self._verdict is None and self._proposed is not None:
+                    kept = store.compare_set("verdict", "", self._proposed.packed())
+                    self._verdict = Verdict.of(kept.decode())
+                self._answered = self._clock
+                self.peers.hear(beats, self._clock)
+                # At the beginning and at the end news is worth more.
+                hasty = silent or self._ended is not None
+                self._wake.wait(INTERVAL / 5 if hasty else INTERVAL)
+        except RuntimeError as error:
+            self._lost = error
+
+    def _beat(self) -> Beat:
+        self._beats += 1
+        where, waits = place_of(sys._current_frames().get(self._main))
+        return Beat(
+            number=self._beats,
+            moves=PULSE.moves,
+            step=PULSE.step,
+            phase=PULSE.phase,
+            where=where,
+            waits=waits,
+            host=socket.gethostname(),
+            machine=self.peers.machine,
+            pid=os.getpid(),
+            ended=self._ended,
+            failure=self._failure,
+            informed=self._verdict is not None,
+        )
+
+    def _judge(self) -> None:
+        """Thread: decide; it never talks, so that nothing keeps it from ending the process."""
+        earlier, lost_at = time.monotonic(), None
+        while not self._over.wait(INTERVAL / 4):
+            # While this process is stopped nobody can be heard, so that time does not count.
+            now = time.monotonic()
+            self._clock += min(now - earlier, 2 * INTERVAL)
+            earlier = now
+            if self._lost is not None and lost_at is None:
+                lost_at = self._clock
+            given = self._verdict
+            if given is not None:
+                if given.code == STOPPED and self._ended == STOPPED:
+                    continue
+                if not given.stacks:
+                    # Who is about to raise the same error shall have the time to.
+                    time.sleep(INTERVAL)
+                self._follow(given)
+                continue
+            found = self._found(lost_at)
+            if found is not None and self._ending.acquire(blocking=False):
+                self._pronounce(found)
+
+    def _found(self, lost_at: float | None) -> Verdict | None:
+        """What is wrong by now, if anything."""
+        if self._answered is not None:
+            found = self.peers.verdict(self._answered, hurry=self._broken)
+            if found is not None:
+                return found
+        bounds = self.peers.bounds
+        hosted = "rank 0"
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            hosted = "the launcher of rank 0's machine"
+        address = f"{self.address}:{self.port}"
+        if lost_at is not None:
+            # Who ends its work last may find the others gone already.
+            if self._ended is not None or self._clock - lost_at < 2 * INTERVAL:
+                return None
+            line = f"{hosted} at {address} is gone"
+            why = f"it was killed or has ended ({str(self._lost).splitlines()[0]})"
+        elif self._answered is None:
+            if self._clock < bounds.stall:
+                return None
+            line = f"{hosted} could not be reached at {address} within {self._clock:.0f} s"
+            why = "it never began, or the address, the port or a firewall is in the way"
+        else:
+            silence = self._clock - self._answered
+            if silence < (min(bounds.silent, SOON) if self._broken else bounds.silent):
+                return None
+            line = f"{hosted} at {address} has not answered for {silence:.0f} s"
+            why = "it was stopped, its machine is down or the link to it is cut"
+        name = self.peers.name(self.rank)
+        text = f"{self.program}: {line}: {why}. {name} and all that are cut off with it end."
+        return Verdict(f"{text} {CONTINUES}", line)
+
+    def _pronounce(self, found: Verdict) -> NoReturn:
+        """End because of what this rank found, or of what another one said before."""
+        given = self._agree(found)
+        if given.rank == self.rank:
+            self._say(given.text, stacks=given.stacks)
+            self._linger()
+        else:
+            self._say(self._told(given), stacks=given.stacks)
+        self._end(given.code)
+
+    def _follow(self, given: Verdict) -> None:
+        """End because of what another rank said, unless this one is saying something itself."""
+        if not self._ending.acquire(blocking=False):
+            return
+        self._say(self._told(given), stacks=given.stacks)
+        self._end(given.code)
+
+    def _told(self, given: Verdict) -> str:
+        return f"{self.program}: {self.peers.name(self.rank)} ends: {given.line}"
+
+    def _agree(self, found: Verdict) -> Verdict:
+        """The first verdict of all ranks: this one, unless another one came before."""
+        mine = Verdict(found.text, found.line, found.code, found.stacks, self.rank)
+        self._proposed = mine
+        self._wake.set()
+        deadline = time.monotonic() + 2 * INTERVAL
+        while self._verdict is None and self._talks() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self._verdict or mine
+
+    def _talks(self) -> bool:
+        """Whether the store answers."""
+        answered = self._answered is not None and self._clock - self._answered < 2 * INTERVAL
+        return answered and self._lost is None
+
+    def _linger(self) -> None:
+        """Wait until the others know: with this process the store may go."""
+        deadline = time.monotonic() + 3 * INTERVAL
+        while self._talks() and time.monotonic() < deadline:
+            answered = self._answered
+            if self._verdict is not None and answered is not None:
+                if self.peers.all_informed(answered):
+                    return
+            self._wake.set()
+            time.sleep(0.05)
+
+    def _say(self, text: str, *, stacks: bool = False) -> None:
+        """Write at once to standard error, so that lines of several ranks do not mix."""
+        ending_anyway()
+        if stacks:
+            frame = sys._current_frames().get(self._main)
+            text += f"\n{self.peers.name(self.rank)} executes:\n"
+            text += "".join(traceback.format_stack(frame)).rstrip()
+        os.write(2, f"{text}\n".encode())
+
+    def _end(self, code: int) -> NoReturn:
+        """End the process now: no thread, no destructor and no other rank is waited for."""
+        ending_anyway()
+        try:
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+
+
+def of_environment(name: str) -> str:
+    """What a launcher has told; `InputError` without."""
+    value = os.environ.get(name)
+    if value is None:
+        raise InputError(
+            f"WORLD_SIZE is {os.environ.get('WORLD_SIZE')}, but {name} is not set; begin several "
+            "processes with `accelerate launch` or torchrun, or set RANK, LOCAL_RANK, WORLD_SIZE, "
+            "MASTER_ADDR and MASTER_PORT for each"
+        )
+    return value
+
+
+def number_of(name: str) -> int:
+    """As `of_environment`, a whole number."""
+    value = of_environment(name)
+    if not value.isdecimal():
+        raise InputError(f"{name} is {value!r}; it must be a whole number")
+    return int(value)
+
+
+def ending_anyway() -> None:
+    """End the process in a while, even when its output cannot be written."""
+    last = threading.Timer(LAST_WORDS, os._exit, [FAILED])
+    last.daemon = True
+    last.start()
