@@ -48,7 +48,10 @@ def to_json(value: Any) -> Any:
 
 def from_json(value: Any, expected: type[Config], *, allow: Sequence[str] = ()) -> Config:
     """The config that `to_json` wrote; `InputError` names the field that is wrong."""
-    made = _read(value, (*PACKAGES, *allow), "config")
+    try:
+        made = _read(value, (*PACKAGES, *allow), "config")
+    except RecursionError as error:
+        raise InputError("config: it is nested too deeply") from error
     if not isinstance(made, expected):
         raise InputError(f"config: a {expected.__name__} is wanted, not {type(made).__name__}")
     return made
@@ -82,8 +85,8 @@ def _read(value: Any, packages: Sequence[str], path: str) -> Any:
         return kind(**fields)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except TypeError as error:
-        raise InputError(f"{path}: {kind.__name__} cannot be made: {error}") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{path}: {kind.__name__} cannot be made: {error!s:.300}") from error
 
 
 def _config_class(name: object, packages: Sequence[str], path: str) -> type:

@@ -26,8 +26,7 @@ class InputError(Exception):
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the disk within, which names no file when it comes from writing, names this one.
-    """
+    """An error of the disk within names this file if it names none, as those of writing do not."""
     try:
         yield
     except OSError as error:

@@ -27,6 +27,7 @@ from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankerConfig, RankTable, Shard
 from research.processes import Processes
+from research.pulse import PULSE
 from research.run import RunConfig, dataset_of, identity, open_corpus, stage_marks
 from research.start import Start, find_start
 from research.tracking import Mirror, RunFolder, Tracking
@@ -40,7 +41,6 @@ from research.workbench import (
     ranking_objective,
     stage_parts,
 )
-
 
 # How Accelerate may spread a run over processes.
 SPREAD = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -73,6 +73,7 @@ def execute(
     accelerator = fitted(accelerator, config.compute.precision)
     processes = Processes(accelerator)
     main = processes.main
+    PULSE.begin("opening the corpus")
     bench = opened(config, options.data_root, processes)
     folder = RunFolder(path, writes=main, mirror=mirror_of(path, options) if main else None)
     source, start = started_from(config, folder)
@@ -172,6 +173,7 @@ def conclude(
     folder: RunFolder,
 ) -> dict[str, object]:
     """Rank the validation part and, under `sets`, the test part; write rank tables and summary."""
+    PULSE.begin("ranking")
     validated: dict[str, RankTable] = {}
     if len(bench.split.validation):
         validated = bench.tables(trained.ranker, "validation", [AllItems()])

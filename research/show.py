@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import cast, final
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, HighlighterType, JustifyMethod, OverflowMethod
+from rich.style import Style
 from rich.table import Table
+from rich.text import Text
 
 from research.data.corpus import Corpus
 from research.errors import InputError
+from research.foreign import plain
 from research.tracking import RunFolder
 
 Nested = Mapping[str, object]
@@ -72,7 +75,8 @@ def _show_run(folder: Path) -> None:
     summary = reader.read("summary.json")
     if summary is None:
         lines = reader.metrics()
-        state = f"{lines[-1]['stage']}, step {lines[-1]['step']}" if lines else "not begun"
+        last = plain(f"{lines[-1]['stage']}, step {lines[-1]['step']}") if lines else ""
+        state = last or "not begun"
         print(f"{folder}: not finished ({state}); the command that began it continues it")
         return
     table = Table()
@@ -110,9 +114,38 @@ def carried_line(account: Nested) -> str:
     return ", ".join(parts)
 
 
+@final
+class PlainConsole(Console):
+    """A console that takes text as it stands, and obeys nothing in it.
+
+    Names of items, cells and corpora come from strangers, who may write to a terminal what it would
+    carry out. Every text on its way to the screen, a table's too, passes `render_str`.
+    """
+
+    def render_str(
+        self,
+        text: str,
+        *,
+        style: str | Style = "",
+        justify: JustifyMethod | None = None,
+        overflow: OverflowMethod | None = None,
+        emoji: bool | None = None,
+        markup: bool | None = None,
+        highlight: bool | None = None,
+        highlighter: HighlighterType | None = None,
+    ) -> Text:
+        """As rich has it, of plain lines, without markup or highlights."""
+        return Text(
+            "\n".join(map(plain, text.split("\n"))),
+            style=style,
+            justify=justify,
+            overflow=overflow,
+        )
+
+
 def plain_console() -> Console:
-    """A console that takes text as it stands; without a terminal to fit it is as wide as needed."""
-    console = Console(markup=False, emoji=False, highlight=False)
+    """A console for text; without a terminal to fit it is as wide as needed."""
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = WIDE
     return console
@@ -131,14 +164,14 @@ def text_of(value: object) -> str:
         return "\n".join(text_of(each) for each in value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {text_of(each)}" for name, each in value.items())
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else plain(str(value))
 
 
 def flattened(values: Nested, prefix: str = "") -> dict[str, object]:
     """Nested mappings as one, names joined by a space."""
     flat: dict[str, object] = {}
     for name, value in values.items():
-        label = f"{prefix}{name.replace('_', ' ')}"
+        label = plain(f"{prefix}{name.replace('_', ' ')}")
         if isinstance(value, Mapping):
             flat |= flattened(cast(Nested, value), f"{label} ")
         else:

@@ -25,6 +25,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import parse
 from research.execute import RunOptions, started_from
+from research.processes import Processes
 from research.run import RunConfig, identity, open_corpus, stage_marks
 from research.tracking import STUDY, RunFolder, read_json, write_json
 
@@ -135,7 +136,9 @@ def run_study(
     if how.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--workers cannot be used with a launcher; leave one of them out")
     jobs = plan(study, out, options.data_root, study.cells if cells is None else cells)
-    states = {job: job.state() for job in jobs}
+    # The main process alone looks into run folders, which the others need not see.
+    found = Processes(accelerator).from_main(lambda: [job.state() for job in jobs])
+    states = dict(zip(jobs, cast(list[State], found)))
     missing = [job for job in jobs if is_missing(states[job], how.retry)]
     main = accelerator.is_main_process
     if main and not how.plan_only:

@@ -180,7 +180,12 @@ class RunFolder:
         """Read config.json or summary.json; None when it is not there."""
         if not (self.path / name).is_file():
             return None
-        return read_json(own_file(self.path, name))
+        try:
+            return read_json(own_file(self.path, name))
+        except InputError as error:
+            raise InputError(
+                f"{error}; remove it, and the command that began the run writes it anew"
+            ) from error
 
     def summary(self) -> dict[str, object] | None:
         """summary.json of a run that has ended; None: it has not."""
@@ -223,18 +228,20 @@ class RunFolder:
         path = own_file(self.path, "metrics.jsonl")
         if not path.is_file():
             return []
-        content = path.read_bytes()
         lines = []
-        try:
-            for text in content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]:
-                line = parsed(text)
+        for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+            try:
+                line = parsed(text.decode())
                 if not isinstance(line, dict) or not {"stage", "step"} <= line.keys():
                     raise ValueError(f"{line!r:.100} has no stage and step")
                 if not isinstance(line["stage"], str) or type(line["step"]) is not int:
                     raise ValueError(f"its stage and step are {line['stage']!r}, {line['step']!r}")
-                lines.append(line)
-        except ValueError as error:
-            raise InputError(f"{path} has a damaged line ({error!s:.200})") from error
+            except ValueError as error:
+                raise InputError(
+                    f"{path}: line {number} has been damaged ({error!s:.200}); remove that line to "
+                    "go on with a gap in the curves"
+                ) from error
+            lines.append(line)
         return lines
 
     def rewind(self, stage: str, kept: int) -> list[dict[str, Scalar]]:

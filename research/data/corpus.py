@@ -31,6 +31,7 @@ from research.data.names import (
     write_files,
 )
 from research.errors import InputError
+from research.foreign import own_file
 
 FORMAT_VERSION = 1
 
@@ -222,7 +223,7 @@ def _counts(arrays: Arrays) -> dict[str, int]:
 
 
 def _read_manifest(folder: Path) -> dict[str, object]:
-    path = folder / "manifest.json"
+    path = own_file(folder, "manifest.json")
     if not path.is_file():
         raise InputError(f"{folder} is not a corpus: there is no {path}. `prepare` makes one.")
     manifest = read_object(path, _MANIFEST_TYPES)
@@ -245,7 +246,9 @@ def _layout(manifest: Mapping[str, object]) -> dict[str, str]:
 
 def _map_arrays(folder: Path, manifest: Mapping[str, object]) -> Arrays:
     layout = _layout(manifest)
-    return {name: map_array(folder / f"{name}.npy", dtype) for name, dtype in layout.items()}
+    return {
+        name: map_array(own_file(folder, f"{name}.npy"), dtype) for name, dtype in layout.items()
+    }
 
 
 def _assemble(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) -> Corpus:

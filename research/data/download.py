@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -30,6 +31,8 @@ _WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a40
 _MOST_MEMBERS = 2_000
 _MOST_BYTES = 8 << 30
 _MOST_COMPRESSION = 200
+# Others can ask for gigabytes of memory to unpack a few bytes.
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BLOCK = 1 << 20
 _SECONDS_OF_SILENCE = 60
 _SECONDS_OF_PIP = 300
@@ -125,16 +128,36 @@ def extract(path: Path, folder: Path, *, wanted: Iterable[str], needed: Iterable
     InputError for a corrupt archive, a member that points outside of it or is a link, a bomb, or
     a `needed` member that is missing.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file.")
+    with path.open("rb") as file:
+        with _reading(path):
+            archive = zipfile.ZipFile(file)
+        members = _checked(path, archive.infolist(), set(wanted))
+        for name in needed:
+            if name not in members:
+                raise InputError(f"{path}: the archive holds no {name}.")
+        for name, member in members.items():
+            with _reading(path):
+                source = archive.open(member)
+            with source, (folder / name).open("wb") as target:
+                while True:
+                    with _reading(path):
+                        block = source.read(_BLOCK)
+                    if not block:
+                        break
+                    target.write(block)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """InputError for whatever `zipfile` makes of bytes that are no whole archive."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = _checked(path, archive.infolist(), set(wanted))
-            for name in needed:
-                if name not in members:
-                    raise InputError(f"{path}: the archive holds no {name}.")
-            for name, member in members.items():
-                with archive.open(member) as source, (folder / name).open("wb") as target:
-                    shutil.copyfileobj(source, target, _BLOCK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        yield
+    except (
+        *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError),
+        *(RuntimeError, NotImplementedError, OverflowError, LookupError),
+    ) as error:
         raise InputError(f"{path}: not a whole zip archive ({error}).") from error
 
 
@@ -154,6 +177,11 @@ def _checked(
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise InputError(f"{path}: member {member.filename!r} is a link or a device.")
+        if member.compress_type not in _PACKINGS:
+            raise InputError(
+                f"{path}: member {member.filename!r} is packed by method {member.compress_type}; "
+                "only deflated and plain ones are read."
+            )
         if member.file_size > _MOST_COMPRESSION * max(member.compress_size, 1):
             raise InputError(
                 f"{path}: member {member.filename!r} unpacks to {member.file_size:,} bytes, more "

@@ -8,6 +8,7 @@ order of the corpus ids.
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,10 +122,12 @@ class Rows:
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """Finite numbers."""
-        values = _to_numpy(self._filled(column))
-        if values.dtype.kind not in "iuf":
-            raise InputError(f"{self._path}: column {column!r} holds no numbers.")
-        numbers = values.astype(np.float64)
+        import pyarrow as pa
+
+        values = self._filled(column)
+        if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+            raise InputError(f"{self._path}: column {column!r} holds {values.type}, no numbers.")
+        numbers = _to_numpy(values).astype(np.float64)
         self._fail(column, ~np.isfinite(numbers), "is not finite")
         return numbers
 
@@ -166,9 +169,10 @@ class Rows:
 
 def need_file(path: Path) -> Path:
     """The path, if a file with something in it lies there."""
-    if path.is_dir():
+    # Unlike a Path's own, these questions have an answer for a name that no disk takes.
+    if os.path.isdir(path):
         raise InputError(f"{path}: a folder; a file is needed here.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: there is no such file.")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty.")
@@ -281,10 +285,11 @@ def _to_numpy(values: pa.ChunkedArray) -> NDArray[np.generic]:
 def _fault(text: str, kind: Kind) -> str | None:
     if kind == "text":
         return None if text else "is empty"
-    if kind == "integer" or (kind == "time" and _INTEGER.fullmatch(text.strip())):
-        if not _INTEGER.fullmatch(text.strip()):
+    digits = text.strip(" \t")
+    if kind == "integer" or (kind == "time" and _INTEGER.fullmatch(digits)):
+        if not _INTEGER.fullmatch(digits):
             return "is not an integer"
-        fits = len(text) < 30 and _INT64.min <= int(text) <= _INT64.max
+        fits = len(digits) < 30 and _INT64.min <= int(digits) <= _INT64.max
         return None if fits else "does not fit into int64"
     try:
         number = float(text)

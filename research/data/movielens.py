@@ -6,6 +6,7 @@ decade in a title's "(1995)" become attributes; titles are kept.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,9 +63,9 @@ def movielens_source(raw: Path, name: str) -> Source:
     """A folder or `.zip` with the ratings file of one layout (for `name`: of one that fits)."""
     allowed = _OF_NAME.get(name, ("ratings.csv",))
     title = raw.stem if name == "movielens" else name
-    if raw.is_file() and raw.suffix == ".zip":
+    if os.path.isfile(raw) and raw.suffix == ".zip":
         return Source(name=title, files=(raw,), read=partial(_read_archive, raw, allowed))
-    if not raw.exists():
+    if not os.path.exists(raw):
         raise InputError(f"{raw}: there is no such file or folder.")
     files = _find(raw, allowed)
     return Source(name=title, files=files, read=partial(_read, files))
@@ -158,7 +159,11 @@ def _movies_csv(path: Path) -> Movies:
 def _movies_recbole(path: Path) -> Movies:
     """RecBole cut the last parentheses off every title; here they come back."""
     movies = []
-    for row in read_item_file(path)[1]:
+    types, rows = read_item_file(path)
+    for name in ("movie_title", "release_year", "class"):
+        if name not in types:
+            raise InputError(f"{path}, line 1: no field {name}; found {', '.join(types)}.")
+    for row in rows:
         title, year = row["movie_title"], row["release_year"]
         # Item 267, whose title is "unknown" in u.item.
         whole = "unknown" if title == "unkonwn" else f"{title} ({year})"
@@ -184,7 +189,7 @@ def _rows(
 
 def atomic_source(raw: Path, items: Path | None) -> Source:
     """A `.inter` file, or the folder of one, and the `.item` file beside it (or `items`)."""
-    if raw.is_dir():
+    if os.path.isdir(raw):
         found = sorted(raw.glob("*.inter"))
         if len(found) != 1:
             raise InputError(f"{raw}: {len(found)} .inter files; exactly one is needed.")

@@ -13,21 +13,30 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
+from tokenize import TokenError
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from research.errors import InputError
+from research.errors import InputError, naming
+from research.foreign import parsed, read_bytes
 
 # difflib compares about 100,000 names a second; more candidates would stall an error message.
 _CANDIDATES_FOR_NEAR_NAMES = 20_000
-_JSON_BYTES = 1 << 24
+_LONGEST_NEAR_NAME = 60
 _HASHED_AT_ONCE = 1 << 24
+
+# What numpy raises for a header that is damaged or hostile: it reads headers as Python literals.
+_NO_ARRAY: tuple[type[Exception], ...] = (
+    *(ValueError, TypeError, OSError, EOFError, OverflowError, MemoryError, RecursionError),
+    *(SyntaxError, TokenError, Warning),
+)
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -84,7 +93,9 @@ class Names:
         return self._positions
 
     def _near(self, name: str) -> str:
-        alike = (known for known in self._table() if abs(len(known) - len(name)) <= 2)
+        # Long names take too long to compare, and the time grows with the square.
+        length = len(name) if len(name) <= _LONGEST_NEAR_NAME else -3
+        alike = (known for known in self._table() if abs(len(known) - length) <= 2)
         candidates = list(islice(alike, _CANDIDATES_FOR_NEAR_NAMES))
         near = difflib.get_close_matches(name, candidates)
         label = "Near names" if near else "Names there are, for example"
@@ -110,9 +121,8 @@ def digest_of(text: str, arrays: Sequence[NDArray[np.generic]]) -> str:
 def read_object(path: Path, fields: Mapping[str, type[object]]) -> dict[str, object]:
     """A JSON object whose `fields` have exactly these types; InputError otherwise."""
     try:
-        with path.open("rb") as file:
-            value = json.loads(file.read(_JSON_BYTES))
-    except (ValueError, RecursionError) as error:
+        value = parsed(read_bytes(path).decode())
+    except ValueError as error:
         raise InputError(f"{path}: not readable as JSON ({error}). Prepare it again.") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a {type(value).__name__}, not an object.")
@@ -127,11 +137,13 @@ def read_object(path: Path, fields: Mapping[str, type[object]]) -> dict[str, obj
 def write_files(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) -> None:
     """One .npy file an array and manifest.json, all of it on the disk when this returns."""
     for name, array in arrays.items():
-        with (folder / f"{name}.npy").open("wb") as file:
+        path = folder / f"{name}.npy"
+        with naming(path), path.open("wb") as file:
             np.save(file, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-    with (folder / "manifest.json").open("w", encoding="utf-8") as text:
+    path = folder / "manifest.json"
+    with naming(path), path.open("w", encoding="utf-8") as text:
         json.dump(manifest, text, indent=2, allow_nan=False)
         text.flush()
         os.fsync(text.fileno())
@@ -173,8 +185,10 @@ def map_array(path: Path, dtype: str) -> NDArray[np.generic]:
         raise InputError(f"{path}: missing. The corpus is incomplete; prepare it again.")
     try:
         # Unlike np.load this reads nothing but .npy: no archive, no pickle.
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            array = np.lib.format.open_memmap(path, mode="r")
+    except _NO_ARRAY as error:
         raise InputError(f"{path}: not a whole .npy file ({error}). Prepare it again.") from error
     if array.ndim != 1 or array.dtype.str != dtype:
         raise InputError(

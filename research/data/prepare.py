@@ -76,7 +76,7 @@ def prepare(
     is already there is returned at once.
     """
     _check(config)
-    source = _source(config, Path(data_root))
+    source = source_of(config, Path(data_root))
     files = [
         {"name": path.name, "bytes": path.stat().st_size, "md5": checksum(path, "md5")}
         for path in source.files
@@ -113,7 +113,8 @@ def _check(config: PrepareConfig) -> None:
         raise InputError(f"min_rating {config.min_rating}: must be finite.")
 
 
-def _source(config: PrepareConfig, data_root: Path) -> Source:
+def source_of(config: PrepareConfig, data_root: Path) -> Source:
+    """The raw files of a config, found or fetched; nothing is parsed yet."""
     attributes = Path(config.attributes) if config.attributes is not None else None
     if config.source in ARCHIVES or config.source == "movielens":
         if attributes is not None:
@@ -289,7 +290,8 @@ def _attributes(
         report["attribute_file_unknown_items"] = unknown
     held = [set(events.attributes.get(item, ())) for item in item_names]
     found = set[str]().union(*held)
-    integers = all(name.isdecimal() for name in found)
+    # More digits than that are a name: reading them as a number takes quadratic time.
+    integers = all(name.isdecimal() and len(name) <= 18 for name in found)
     names = sorted(found, key=(lambda name: (int(name), name)) if integers else None)
     position = {name: number for number, name in enumerate(names)}
     offsets = np.zeros(len(held) + 1, dtype=np.int64)

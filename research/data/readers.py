@@ -6,11 +6,11 @@ nothing is parsed before `Source.read` is called.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn, final
 
@@ -29,6 +29,7 @@ from research.data.events import (
     wrong_encoding,
 )
 from research.errors import InputError
+from research.foreign import parsed
 
 # 18 digits always fit into int64.
 _MOST_DIGITS = 18
@@ -112,10 +113,10 @@ def _with_json(raw: Path, attributes: Path | None, read: Callable[[Path], Events
 
 def _attributes_from_json(path: Path) -> dict[str, list[str]]:
     try:
-        described = json.loads(path.read_bytes().decode())
+        described = parsed(path.read_bytes().decode())
     except UnicodeDecodeError as error:
         wrong_encoding(path, "utf-8", error)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: not readable as JSON ({error}).") from error
     if not isinstance(described, dict):
         raise InputError(f"{path}: holds no object; expected {{item: [attribute, ...], ...}}.")
@@ -124,7 +125,11 @@ def _attributes_from_json(path: Path) -> dict[str, list[str]]:
             raise InputError(
                 f"{path}, item {item!r}: {attributes!r:.60}; expected a list of attribute ids."
             )
-    return {item: [str(a) for a in attributes] for item, attributes in described.items()}
+    named = {item: [str(a) for a in attributes] for item, attributes in described.items()}
+    for name in {*named, *chain.from_iterable(named.values())}:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise InputError(f"{path}: {name!r:.60} is half of a character; names must be Unicode.")
+    return named
 
 
 def _read_s3rec(path: Path) -> Events:
@@ -215,7 +220,8 @@ def _no_integer(path: Path, raw: bytes, position: int) -> NoReturn:
     if "\0" in text:
         raise InputError(f"{path}: not utf-8 text (utf-8 was tried; it holds null bytes).")
     line = raw.count(b"\n", 0, position) + 1
-    fields = text.split("\n")[line - 1].split()
+    # Other spaces than these separate nothing here: they are what is wrong.
+    fields = re.findall(r"[^ \t\r]+", text.split("\n")[line - 1])
     found = [(i, text) for i, text in enumerate(fields, 1) if not re.fullmatch("[0-9]+", text)]
     where, word = found[0]
     raise InputError(
@@ -242,8 +248,13 @@ def _read_parquet(columns: ColumnNames, path: Path) -> Events:
         with parquet.ParquetFile(path) as file:
             kinds = _wanted(path, columns, file.schema_arrow.names)
             table = file.read(columns=list(kinds))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not readable as Parquet ({error}).") from error
+        for place, column in enumerate(table.columns):
+            # The dictionary of a file may hold a name twice, or none, or numbers.
+            if pa.types.is_dictionary(column.type):
+                plain = column.cast(column.type.value_type)
+                table = table.set_column(place, table.field(place).name, plain)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise InputError(f"{path}: not readable as Parquet ({error!s:.300}).") from error
     return named_events(Rows(path, table, None), columns)
 
 

@@ -129,6 +129,11 @@ def sampled(
         else torch.ones_like(counts_V, dtype=torch.float64)
     )
     check_one_each(held_out, f"{distribution}-{number}")
+    if number >= corpus.num_items:
+        raise InputError(
+            f"evaluation: {distribution}-{number} asks for {number} distinct negatives, but corpus "
+            f"{corpus.name} has {corpus.num_items} items; ask for fewer or rank all items"
+        )
     state = seed_of("candidates", distribution, *purpose)
     targets = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
     users = torch.from_numpy(held_out.histories.users)
@@ -162,6 +167,8 @@ def sampled(
 def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
     """Negatives of a `user item item ...` file with raw ids, one line a user, equally many each."""
     check_one_each(held_out, "a negatives file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"negatives file {path} cannot be read (it is no file)")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
@@ -211,6 +218,8 @@ def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
 
 def md5_of(path: Path) -> str:
     """Checksum of a file; `InputError` when it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"negatives file {path} cannot be read (it is no file)")
     try:
         return hashlib.md5(path.read_bytes()).hexdigest()
     except FileNotFoundError as error:

@@ -5,17 +5,29 @@ Only tensors are ever unpickled. What the tensors mean is the format's business 
 
 from __future__ import annotations
 
+import io
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import IO, cast
 
 import torch
 from torch import Tensor
 
 from research.errors import InputError
 from research.tracking import replacing
+
+# What pickles of tensors name: how they are rebuilt, their storages and types.
+_NEEDED = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_\w+|torch \w+Storage|torch Size"
+    r"|torch [a-z0-9_]+|torch\.storage (Typed|Untyped)Storage"
+    r"|torch\.serialization _get_layout|torch\.nn\.parameter Parameter"
+)
 
 PLAIN = "write a plain state dict: torch.save(model.state_dict(), FILE)"
 
@@ -47,26 +59,63 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _loaded(path: Path) -> object:
     try:
+        _check_pickles(path)
         with warnings.catch_warnings():
             # Of pickle protocols and TorchScript: what cannot be read is refused below.
             warnings.simplefilter("ignore")
             value: object = torch.load(path, map_location="cpu", weights_only=True)
             return value
-    except OSError:
+    except InputError:
         raise
     # Bytes of a stranger can make the reader raise anything.
     except Exception as error:
         asked = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
         if isinstance(error, UnpicklingError) and asked is not None:
-            raise InputError(
-                f"{path} holds more than tensors (it asks for {asked[1]}), which could run code "
-                f"and is not read; {PLAIN}"
-            ) from error
+            raise _more_than_tensors(path, asked[1]) from error
         reason = " ".join(str(error).split())[:100]
         raise InputError(
             f"{path} is no checkpoint that torch reads as tensors alone "
             f"({type(error).__name__}: {reason}); {PLAIN}"
         ) from error
+
+
+def _check_pickles(path: Path) -> None:
+    """`InputError` where a pickle asks for what no tensor needs, or a member is compressed.
+
+    `weights_only` runs no code, but lets a few bytes ask for any amount of memory: as a bytearray
+    of a given length, or unpacked from a member that torch itself never packs.
+    """
+    with path.open("rb") as opened:
+        # As torch tells the two formats apart.
+        zipped = opened.read(4) == b"PK\x03\x04"
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise InputError(
+                        f"{path}: member {member.filename!r:.100} is compressed, which torch.save "
+                        f"never does; {PLAIN}"
+                    )
+                if member.filename.endswith("data.pkl"):
+                    _check_names(path, io.BytesIO(archive.read(member)))
+        return
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        # The older format: a magic number, a version, the machine, the value and the keys.
+        for _ in range(5):
+            _check_names(path, cast(IO[bytes], content))
+
+
+def _check_names(path: Path, content: IO[bytes]) -> None:
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in ("GLOBAL", "INST") and not _NEEDED.fullmatch(str(argument)):
+            raise _more_than_tensors(path, str(argument).replace(" ", "."))
+
+
+def _more_than_tensors(path: Path, asked: str) -> InputError:
+    return InputError(
+        f"{path} holds more than tensors (it asks for {asked:.100}), which could run code and is "
+        f"not read; {PLAIN}"
+    )
 
 
 def checked_float(name: str, tensor: Tensor, path: Path) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import TypeVar, cast
 from research.errors import InputError
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankTable
+from research.foreign import own_file
+from research.foreign import plain as plain
 from research.report.model import Change, Status
 from research.tracking import FAILED, STUDY, RunFolder, read_json
 
@@ -25,6 +26,8 @@ Nested = Mapping[str, object]
 Made = TypeVar("Made")
 # Characters of a value that are shown.
 SHOWN = 160
+# Bytes of the name of a folder.
+LONGEST = 255
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class RunRecord:
 
 def read_study(folder: Path) -> StudyRecord:
     """What study.json says; `InputError` for a folder without one, or another's."""
-    path = folder / STUDY
+    path = own_file(folder, STUDY)
     if not path.is_file():
         raise InputError(
             f"{folder} has no {STUDY}: it is not a study's folder; `study` writes one, and "
@@ -96,16 +99,20 @@ def read_study(folder: Path) -> StudyRecord:
     stored = read_json(path)
     try:
         record = _study_of(stored)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{path} is damaged or of another program ({error!r:.200})") from error
     for name in (record.name, *record.corpora, *record.cells):
-        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+        long = len(name.encode(errors="replace")) > LONGEST
+        if name in ("", ".", "..") or set(name) & set("/\\\0") or long:
             raise InputError(f"{path} names {name!r:.80}, which cannot be the name of a folder")
     if record.base not in record.cells or record.compared not in record.metrics:
         raise InputError(
             f"{path} is damaged: its base is {record.base!r:.80} and it compares "
             f"{record.compared!r:.80}, which are not among its cells and metrics"
         )
+    wanted = [seed for cells in record.runs.values() for own in cells.values() for seed in own]
+    if any(not 0 <= seed < 1 << 64 for seed in (*record.seeds, *wanted)):
+        raise InputError(f"{path} is damaged: a seed is a whole number from 0 on, of 64 bits")
     if not (record.corpora and record.seeds):
         raise InputError(f"{path} is damaged: it needs a corpus and a seed at least")
     for name in record.metrics:
@@ -115,7 +122,7 @@ def read_study(folder: Path) -> StudyRecord:
 
 def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> RunRecord:
     """The state of the run with that hash; rank tables are read for finished runs alone."""
-    path = folder / corpus / cell / str(seed)
+    path = own_file(folder, f"{corpus}/{cell}/{seed}")
     reader = RunFolder(path, writes=False)
     config, failed = reader.read("config.json"), reader.read(FAILED)
     # What has another hash is of another configuration, and no run of this study.
@@ -123,7 +130,6 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> RunR
     failed = failed if failed is not None and failed.get("hash") == mark else None
     summary = None if config is None else reader.summary()
     finished = summary is not None
-    stored = config or {}
     status: Status = "missing" if config is None else "unfinished"
     status = "failed" if failed is not None else status
     return RunRecord(
@@ -132,18 +138,26 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> RunR
         path=path,
         status="finished" if finished else status,
         hash=mark if config is not None else "",
-        counts_only=config is not None and not _mapping(stored.get("config", {})).get("stages"),
+        counts_only=config is not None and not stages_of(path, config),
         summary=summary or {},
-        tables=read_tables(path / "ranks") if finished else {},
+        tables=read_tables(path) if finished else {},
         error=None if finished or failed is None else first_line(str(failed.get("error", ""))),
     )
 
 
-def read_tables(folder: Path) -> dict[str, RankTable]:
+def stages_of(path: Path, stored: Nested) -> list[object]:
+    """The stages of a run's config.json; none: it only counts."""
+    try:
+        return _list(_mapping(stored.get("config", {})).get("stages", []))
+    except TypeError as error:
+        raise InputError(f"{path / 'config.json'} is no run's config ({error!s:.200})") from error
+
+
+def read_tables(run: Path) -> dict[str, RankTable]:
     """The test's rank tables by candidate set; full ranking must be there and comes first."""
-    names = sorted(path.stem.removeprefix("test-") for path in folder.glob("test-*.npz"))
+    names = sorted(path.stem.removeprefix("test-") for path in run.glob("ranks/test-*.npz"))
     ordered = dict.fromkeys(["full", *names])
-    return {name: RankTable.load(folder / f"test-{name}.npz") for name in ordered}
+    return {name: RankTable.load(own_file(run, f"ranks/test-{name}.npz")) for name in ordered}
 
 
 def read(path: Path, make: Callable[[], Made]) -> Made:
@@ -154,15 +168,6 @@ def read(path: Path, make: Callable[[], Made]) -> Made:
         raise InputError(
             f"{path / 'summary.json'} is damaged or of another program ({error!r:.200})"
         ) from error
-
-
-def plain(text: str) -> str:
-    """A name that is safe to show anywhere but not yet escaped for anything.
-
-    Control characters, halves of surrogate pairs and marks that turn the direction of writing
-    become U+FFFD: a terminal would obey them, and no file can hold some of them.
-    """
-    return "".join("\ufffd" if _hidden(each) else each for each in text)
 
 
 def first_line(text: str) -> str:
@@ -189,11 +194,6 @@ def _spelled(value: object) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _hidden(character: str) -> bool:
-    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
-    return turns or unicodedata.category(character) in ("Cc", "Cs") or character in "\u2028\u2029"
 
 
 def _study_of(stored: Nested) -> StudyRecord:

@@ -1,0 +1,106 @@
+"""What strangers wrote: JSON within limits, files that lie where they seem to, text to be shown.
+
+Run, study and corpus folders travel, so that whatever is read of them passes here first. A link
+within a folder may point to another file of it and nowhere else; the folder itself may be a link.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import unicodedata
+from pathlib import Path
+
+from research.errors import InputError
+
+# Our own files have a few levels, numbers of 64 bits, and are far smaller.
+DEEPEST = 100
+MOST_DIGITS = 20
+MOST_BYTES = 1 << 24
+
+
+def parsed(text: str) -> object:
+    """The value that JSON says; `ValueError` for anything else.
+
+    It is not deeply nested, its numbers are finite and of 64 bits about, and there is no NaN, so
+    that whoever walks through it meets no surprise.
+    """
+    try:
+        value: object = json.loads(
+            text, parse_int=_whole, parse_float=_finite, parse_constant=_no_number
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if text.count("[") + text.count("{") > DEEPEST and _depth_exceeds(value, DEEPEST):
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    return value
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a small file; `InputError` for what is no file, or too large for one of ours."""
+    if not path.is_file():
+        what = "is no file" if path.exists() or path.is_symlink() else "does not exist"
+        raise InputError(f"{path} {what}; is {path.parent} a folder of Sixfold's?")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{path} has more than {MOST_BYTES:,} bytes, which none of our files has")
+    return content
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """`folder/name`; `InputError` when a link there leads out of the folder."""
+    path = folder / name
+    real = os.path.realpath(folder)
+    if os.path.commonpath([real, os.path.realpath(path)]) != real:
+        raise InputError(
+            f"{path} is a link that leads out of {folder}; copy the file to its place, or remove it"
+        )
+    return path
+
+
+def plain(text: str) -> str:
+    """Text that is safe to show anywhere but not yet escaped for anything.
+
+    Control characters, halves of surrogate pairs and marks that turn the direction of writing
+    become U+FFFD: a terminal would obey them, and no file can hold some of them.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join("\ufffd" if _hidden(each) else each for each in text)
+
+
+def _hidden(character: str) -> bool:
+    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return turns or unicodedata.category(character) in ("Cc", "Cs") or character in "\u2028\u2029"
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a whole number has {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is too large for a number")
+    return number
+
+
+def _no_number(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _depth_exceeds(value: object, most: int) -> bool:
+    level = [value]
+    for _ in range(most + 1):
+        inner: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner.extend(each.values())
+            elif isinstance(each, list):
+                inner.extend(each)
+        level = inner
+    return bool(level)
