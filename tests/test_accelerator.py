@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from research.data.negatives import Negatives, NegativesConfig
+from research.model.compute import ComputeConfig, graphs_compiled
 from research.model.encoder import Encoder, EncoderConfig
+from research.model.precision import product
 from research.model.softmax import softmax_loss
 from research.objectives.masking import MaskItems
 from research.packed import Packed
 from research.randomness import below, fold, uniform
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
+from tests.test_compute import BOTH, LOW, STILL, assert_near, made, step
+from tests.test_objectives import CASES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 ROWS = [[4], [], [0, 1, 2, 3, 4, 5, 6], [9, 10], [], [8, 8, 7, 1, 2, 3, 5, 6, 0]]
@@ -63,3 +67,49 @@ def test_the_softmax_loss_is_the_same_on_both_devices() -> None:
     theirs = softmax_loss(*parts, targets_P)
     ours = softmax_loss(*(part.cuda() for part in parts), targets_P.cuda())
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_a_product_in_low_precision_ends_in_fp32(low: str) -> None:
+    left, right = (torch.randn(60, 40, device="cuda").to(LOW[low]) for _ in range(2))
+    exact = left.double() @ right.double().T
+    ours = product(left, right.T)
+    assert ours.dtype == torch.float32
+    # Sums of 40 exact products, kept in fp32.
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("name", CASES)
+def test_an_objective_in_low_precision_is_near_its_fp32_twin(name: str, low: str) -> None:
+    pretrainer = made({"only": CASES[name]}, **STILL).cuda()
+    assert_near(step(pretrainer, LOW[low]), step(pretrainer), low)
+
+
+@pytest.mark.parametrize("low", [None, "bf16", "fp16"])
+def test_compiled_training_is_near_plain_training(low: str | None) -> None:
+    pretrainer = made(BOTH, **STILL).cuda()
+    plain = step(pretrainer, LOW.get(low or ""))
+    before = graphs_compiled()
+    pretrainer.encoder.use(ComputeConfig(compile=True))
+    for rows in (ROWS, [], [[3]], ROWS * 2):
+        step(pretrainer, LOW.get(low or ""), rows)
+    ours = step(pretrainer, LOW.get(low or ""))
+    assert graphs_compiled() - before == 2
+    # Compiled code rounds less often than plain code, to fp32 in either case for one.
+    tolerance = 1e-4 if low is None else 8 * torch.finfo(LOW[low]).eps
+    torch.testing.assert_close(ours[0], plain[0], rtol=tolerance, atol=0.0)
+    for name, grad in plain[1].items():
+        close = tolerance * grad.abs().max().item()
+        torch.testing.assert_close(ours[1][name], grad, rtol=tolerance, atol=close, msg=name)
+
+
+# Rows of a table's gradient are added in any order there: a few units of the last place.
+@pytest.mark.parametrize("built", [False, True])
+def test_recomputing_draws_the_same_dropout(built: bool) -> None:
+    pretrainer = made(BOTH).cuda()
+    results = []
+    for recompute in (False, True):
+        pretrainer.encoder.use(ComputeConfig(compile=built, recompute=recompute))
+        results.append(step(pretrainer))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)

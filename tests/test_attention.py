@@ -141,3 +141,17 @@ def test_nothing_to_attend_to_gives_nothing(rows: list[list[int]], dropout: floa
     parts = qkv(0)
     output = attention(*parts, Packed.from_lists(rows), causal=True, dropout=dropout)
     assert output.shape == (0, HEADS, WIDTH)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_more_sequences_than_a_gpu_takes_at_once_change_nothing(
+    causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = Packed.from_lists([[1], [2, 3], [4, 5, 6], [7, 8], [9]])
+    parts = qkv(packed.num_tokens)
+    results = []
+    for most in (2, 1 << 16):
+        monkeypatch.setattr(attention_module, "MOST_SEQUENCES", most)
+        output = attention(*parts, packed, causal=causal, dropout=0.0)
+        results.append(with_gradients(output, parts))
+    assert_twins(*results)

@@ -20,6 +20,8 @@ from research.packed import Packed, pad, unpad
 
 # Attention scores of one tile of `_TiledAttention`: 1 MB in fp32, so that a tile stays in cache.
 SCORES_TILE = 1 << 18
+# Sequences of one call of torch's kernels: the grid of a GPU has no more room (pytorch#142228).
+MOST_SEQUENCES = (1 << 16) - 1
 
 
 def attention(
@@ -49,13 +51,29 @@ def attention(
                 output = _spelled_out(q.to(wide), k.to(wide), v.to(wide), mask, causal, dropout)
             output = output.to(q.dtype)
         else:
-            output = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal
-            )
+            output = _fused(q, k, v, mask, causal, dropout)
         outputs.append(rearrange(output, "S H L K -> (S L) H K"))
     if not outputs:
         return v_THK
     return unpad(torch.cat(outputs), rectangles)
+
+
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float
+) -> Tensor:
+    """torch's own attention; [S, H, L, K] in and out."""
+    outputs = [
+        F.scaled_dot_product_attention(
+            q[first : first + MOST_SEQUENCES],
+            k[first : first + MOST_SEQUENCES],
+            v[first : first + MOST_SEQUENCES],
+            attn_mask=None if mask is None else mask[first : first + MOST_SEQUENCES],
+            dropout_p=dropout,
+            is_causal=causal,
+        )
+        for first in range(0, len(q), MOST_SEQUENCES)
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 class _TiledAttention(torch.autograd.Function):

@@ -206,7 +206,7 @@ class Encoder(nn.Module):
         initialise(self, config.init_std, seed, "encoder")
         # After the initial weights: the table comes with its own.
         self.attributes = attributes
-        self.recompute = False
+        self.recompute = self.compiles = False
 
     @property
     def mask_id(self) -> int:
@@ -215,7 +215,7 @@ class Encoder(nn.Module):
 
     def use(self, compute: ComputeConfig) -> None:
         """Train as `compute` says from now on; parameters and their names stay as they are."""
-        self.recompute = compute.recompute
+        self.recompute, self.compiles = compute.recompute, compute.compile
         for block in self.blocks:
             assert isinstance(block, Block)
             block.compile_parts = compute.compile

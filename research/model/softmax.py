@@ -41,7 +41,10 @@ class _TiledCrossEntropy(torch.autograd.Function):
         if low is not None:
             # What is differentiated below is the loss of the rounded factors.
             hidden_PD, table_VD = hidden_PD.to(low), table_VD.to(low)
-        buffer = hidden_PD.new_empty(min(rows, len(hidden_PD)), table_VD.shape[0])
+        items = len(table_VD)
+        # Tensor cores want rows of low precision that begin at multiples of 16 bytes.
+        columns = items if low is None else -(-items // 8) * 8
+        buffer = hidden_PD.new_empty(min(rows, len(hidden_PD)), columns)[:, :items]
         for first in range(0, len(hidden_PD), rows):
             hidden = hidden_PD[first : first + rows]
             targets = targets_P[first : first + rows]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from research.data.loader import Batch
+from research.model.compute import graphs_compiled
 from research.processes import Processes
 from research.training.stage import StageConfig
 
@@ -25,6 +26,8 @@ SPIKE_FACTOR = 1.5
 SPIKE_DISTANCES = 8.0
 # Lines that are remembered, and how many there must be.
 REMEMBERED, NEEDED = 20, 5
+# Steps after which all that a stage needs should be compiled; the count is looked at so often.
+WARM_STEPS = 50
 # Rows that an error names; nonfinite.json has all.
 SHOWN = 8
 
@@ -122,6 +125,22 @@ class Health:
             "objective of your own that reads tokens which its corruption did not pick needs "
             '`reads = "all"`)'
         )
+
+
+class Recompilations:
+    """Tells when torch.compile goes on building code after a stage's first steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._graphs: int | None = None
+
+    def judge(self) -> bool:
+        """Called once a step: whether more was built since the first steps; true once."""
+        self.steps += 1
+        if self.steps < WARM_STEPS or self.steps % WARM_STEPS:
+            return False
+        before, self._graphs = self._graphs, graphs_compiled()
+        return before is not None and self._graphs > before
 
 
 class Spikes:

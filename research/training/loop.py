@@ -20,7 +20,7 @@ from research.progress import Reporter
 from research.pulse import PULSE
 from research.tracking import RunFolder
 from research.training.allocator import trim
-from research.training.health import Health, Spikes
+from research.training.health import Health, Recompilations, Spikes
 from research.training.optim import build_optimiser
 from research.training.pretrainer import Pretrainer
 from research.training.saves import CheckpointPlan, Saves
@@ -98,6 +98,7 @@ class Running:
             self.config, stepper.processes, state.skipped, reporter.say, self._record
         )
         stepper.resume(state)
+        self.recompilations = Recompilations()
         self.out_of_time = False
 
     def train_epoch(self, loader: Loader) -> None:
@@ -120,6 +121,11 @@ class Running:
             self.state = replace(self.state, step=step + 1, batch=self.state.batch + 1)
             self.reporter.advance(step + 1)
             PULSE.progress(step + 1)
+            if self.stepper.compiles and self.recompilations.judge():
+                self.reporter.say(
+                    f"{self.config.name}: step {step + 1}: torch.compile goes on building code, "
+                    "which costs seconds each time; TORCH_LOGS=recompiles tells why"
+                )
             if logs:
                 self._log_losses()
             if step + 1 == last or self.out_of_time:

@@ -59,6 +59,7 @@ class Stepper:
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.model, self.wrapped = accelerator.prepare(pretrainer, optimiser)
         self.encoder = [each for each in pretrainer.encoder.parameters() if each.requires_grad]
+        self.compiles = pretrainer.encoder.compiles
         # Tokens of the largest piece that fitted into memory.
         self.worked = 0
         self.learning = [each for each in pretrainer.parameters() if each.requires_grad]
