@@ -1,0 +1,107 @@
+"""Memory that ran out: what counts as that, and what is advised."""
+
+import pytest
+import torch
+
+from research.memory import Peak, StepSize, advice, is_out_of_memory, largest_parts
+from research.model.encoder import Encoder, EncoderConfig
+from research.packed import Packed
+
+STEP = StepSize(
+    rows=256, tokens=12_800, longest=50, layers=2, width=64, feed_forward=256, heads=2,
+    items=3_416, negatives=256,
+)  # fmt: skip
+ONE_LONG_ROW = StepSize(
+    rows=1, tokens=4_000, longest=4_000, layers=2, width=64, feed_forward=256, heads=2, items=3_416
+)
+
+
+def test_what_torch_numpy_and_python_say_of_memory_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 50)
+    for error in (
+        refused.value,
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ):
+        assert is_out_of_memory(error), error
+
+
+def test_other_errors_are_no_lack_of_memory() -> None:
+    for error in (
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)"),
+        RuntimeError("shared memory is not supported"),
+        OSError("out of memory"),
+        KeyboardInterrupt(),
+    ):
+        assert not is_out_of_memory(error), error
+
+
+def test_the_largest_tensors_come_first() -> None:
+    # 4 x 2 x (12800 x (8 x 64 + 2 x 256) + 256 x 50 x 3 x 64), 4 x 12800 x 257 x 3,
+    # 16 x (3416 x 64 + 2 x 64 x (4 x 64 + 2 x 256)) and 256 x 2 x 2 x 50^2.
+    assert [(part.name, part.bytes) for part in largest_parts(STEP)] == [
+        ("hidden states", 124_518_400),
+        ("scores of candidates", 39_475_200),
+        ("weights and their optimiser", 5_070_848),
+        ("dropped attention weights", 2_560_000),
+    ]
+
+
+def test_hidden_states_are_within_a_fifth_of_what_torch_keeps() -> None:
+    sizes = EncoderConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
+    encoder = Encoder(sizes, 10).train()
+    parameters = {each.untyped_storage().data_ptr() for each in encoder.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        encoder(Packed.from_lists([[1] * 50] * 8), causal=True)
+    size = StepSize(
+        rows=8, tokens=400, longest=50, layers=2, width=64, feed_forward=256, heads=2, items=10
+    )
+    estimate = sum(
+        part.bytes
+        for part in largest_parts(size)
+        if part.name in ("hidden states", "dropped attention weights")
+    )
+    held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert 0.8 < estimate / held < 1.2
+
+
+def test_advice_without_figures_halves_the_step() -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has")
+    assert advice(STEP, error) == (
+        "a step of 256 rows, 12,800 tokens (the longest row 50) did not fit into memory: CUDA out "
+        "of memory. Tried to allocate 2.00 GiB; the largest tensors, by estimate: hidden states "
+        "125 MB, scores of candidates 40 MB, weights and their optimiser 6 MB; "
+        "batches.micro_batches 2 instead of 1 keeps the results the same (as does a further "
+        "process); what changes the results: a smaller batches.sequences_per_batch or "
+        "tokens_per_batch, encoder.length 25 instead of 50, encoder.width 32 instead of 64, "
+        "loss.number 64 instead of 256"
+    )
+
+
+def test_advice_with_the_peak_of_a_smaller_step_says_how_many_pieces_fit() -> None:
+    # 6 GB x 12800 / 3200 = 24 GB, 3.75 times four fifths of 8 GB.
+    known = Peak(available=8_000_000_000, used=6_000_000_000, tokens=3_200)
+    said = advice(STEP, MemoryError(), known)
+    assert (
+        "fit into memory: MemoryError; 8.0 GB are there; 3,200 tokens worked, with 6.0 GB" in said
+    )
+    assert "batches.micro_batches 4 instead of 1 keeps the results the same" in said
+
+
+def test_a_single_row_is_not_cut_further() -> None:
+    assert advice(ONE_LONG_ROW, MemoryError("no")) == (
+        "a step of 1 row, 4,000 tokens (the longest row 4,000) did not fit into memory: no; the "
+        "largest tensors, by estimate: dropped attention weights 64 MB, hidden states 39 MB, "
+        "weights and their optimiser 6 MB; what changes the results: encoder.length 2000 instead "
+        "of 4000, encoder.width 32 instead of 64"
+    )
