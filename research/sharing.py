@@ -31,7 +31,7 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
         given = RunFolder(donor, writes=False)
         origin = donor / (taken_from(given, name) or "")
         # The lines come first: a stage without its folder is begun anew, which drops them.
-        folder.rewind(name, 0)
+        folder.rewind(name, 0, 0)
         folder.append([line for line in given.metrics() if line["stage"] == name])
         for stale in stage.parent.glob(f".{name}-*"):
             shutil.rmtree(stale)

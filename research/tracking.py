@@ -244,17 +244,18 @@ class RunFolder:
             lines.append(line)
         return lines
 
-    def rewind(self, stage: str, kept: int) -> list[dict[str, Scalar]]:
-        """Leave a stage's first `kept` lines, before it continues from there; gives those.
+    def rewind(self, stage: str, kept: int, step: int) -> list[dict[str, Scalar]]:
+        """Leave a stage's first `kept` lines, before it continues after `step`; gives those.
 
-        Where there are fewer, a word says so: the file was not as the run left it.
+        Where there are fewer of up to that step, a word says so: the file is not as the run left it.
         """
         self._logged[stage] = 0
         if not self.writes:
             return []
         lines = self.metrics()
-        numbers = [number for number, line in enumerate(lines) if line["stage"] == stage]
-        dropped = set(numbers[kept:])
+        ours = [number for number, line in enumerate(lines) if line["stage"] == stage]
+        numbers = [number for number in ours if int(lines[number]["step"]) <= step][:kept]
+        dropped = set(ours) - set(numbers)
         if (self.path / "metrics.jsonl").is_file():
             left = [line for number, line in enumerate(lines) if number not in dropped]
             text = "".join(json.dumps(line) + "\n" for line in left)
@@ -268,8 +269,8 @@ class RunFolder:
                 flush=True,
             )
         self._lines = None
-        self._logged[stage] = min(kept, len(numbers))
-        return [lines[number] for number in numbers[:kept]]
+        self._logged[stage] = len(numbers)
+        return [lines[number] for number in numbers]
 
     def logged(self, stage: str) -> int:
         """Lines that a stage has in metrics.jsonl, since it was rewound."""

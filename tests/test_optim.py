@@ -182,3 +182,31 @@ def test_rates_out_of_range_are_refused(
     with pytest.raises(InputError) as caught:
         kind(**fields)
     assert message in str(caught.value)
+
+
+def test_without_bias_correction_a_step_that_was_left_out_changes_no_rate() -> None:
+    config = OptimiserConfig(method="adamw", lr=0.1, weight_decay=0.0, bias_correction=False)
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimiser = build_optimiser(config, module)
+    for step, gradient in enumerate([math.nan, 2.0]):
+        set_rate(optimiser, config, config.lr, step)
+        module.weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimiser.found_inf = torch.tensor(float(math.isnan(gradient)))  # type: ignore[attr-defined]
+        optimiser.step()
+    # Moments 0.1 * 2 and 0.001 * 4: 1 - 0.1 * 0.2 / (0.004 ** 0.5 + 1e-8).
+    assert module.weight.item() == pytest.approx(0.6837722839831, abs=1e-9)
+
+
+def test_momentum_begins_with_the_first_step_that_is_taken() -> None:
+    config = OptimiserConfig(method="sgd", lr=0.1, weight_decay=0.0, beta1=0.9)
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimiser = build_optimiser(config, module)
+    for step, gradient in enumerate([math.nan, 2.0, 1.0]):
+        set_rate(optimiser, config, config.lr, step)
+        module.weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimiser.found_inf = torch.tensor(float(math.isnan(gradient)))  # type: ignore[attr-defined]
+        optimiser.step()
+    # Buffers 2 and 0.9 * 2 + 1.
+    assert module.weight.item() == pytest.approx(1.0 - 0.1 * 2.0 - 0.1 * 2.8, abs=1e-12)

@@ -66,14 +66,16 @@ def test_logging_goes_on_after_a_cut_off_line(tmp_path: Path) -> None:
     folder.log("a", 1, 1, {})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "a", "step": 2, "ep')
-    folder.rewind("a", 1)
+    folder.rewind("a", 1, 1)
     folder.log("a", 2, 1, {})
     assert logged(folder) == [("a", 1), ("a", 2)]
 
 
 def test_a_damaged_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"stage": "a", "st\n{"stage": "a", "step": 2}\n')
-    with pytest.raises(InputError, match=r"metrics.jsonl has a damaged line"):
+    with pytest.raises(
+        InputError, match=r"metrics.jsonl: line 1 has been damaged .*; remove that line"
+    ):
         RunFolder(tmp_path).metrics()
 
 
@@ -81,9 +83,9 @@ def test_rewinding_drops_later_lines_of_the_stage_only(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for stage, step in [("a", 1), ("a", 9), ("b", 1), ("b", 2), ("b", 3), ("b", 3)]:
         folder.log(stage, step, 1, {"loss": 0.1})
-    folder.rewind("b", 2)
+    folder.rewind("b", 2, 2)
     assert logged(folder) == [("a", 1), ("a", 9), ("b", 1), ("b", 2)]
-    folder.rewind("b", 0)
+    folder.rewind("b", 0, 0)
     assert logged(folder) == [("a", 1), ("a", 9)]
 
 
@@ -91,13 +93,13 @@ def test_rewinding_keeps_the_lines_it_keeps_as_they_were(tmp_path: Path) -> None
     folder = RunFolder(tmp_path)
     folder.log("a", 1, 1, {"loss": 0.1 + 0.2, "text": "ü\u2028"})
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    folder.rewind("a", 1)
+    folder.rewind("a", 1, 1)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
 def test_rewinding_a_folder_without_lines_makes_none(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run").rewind("a", 0)
+    RunFolder(tmp_path / "run").rewind("a", 0, 0)
     assert not (tmp_path / "run").exists()
 
 
@@ -105,7 +107,7 @@ def test_a_folder_that_does_not_write_leaves_no_trace(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", writes=False)
     folder.log("a", 1, 1, {"loss": 1.0})
     folder.write("summary.json", {"a": 1})
-    folder.rewind("a", 0)
+    folder.rewind("a", 0, 0)
     assert not (tmp_path / "run").exists()
 
 
@@ -176,7 +178,9 @@ def test_a_damaged_json_file_is_an_error_that_names_it(
 
 
 def test_a_missing_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"config.json does not exist; is .* a run folder\?"):
+    with pytest.raises(
+        InputError, match=r"config.json does not exist; is .* a folder of Sixfold's\?"
+    ):
         read_json(tmp_path / "config.json")
 
 

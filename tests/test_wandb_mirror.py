@@ -77,7 +77,7 @@ def test_lines_after_a_rewind_have_their_numbers_again(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, mirror=mirror)
     for step in (1, 2, 3):
         folder.log("a", step, 0, {})
-    folder.rewind("a", 1)
+    folder.rewind("a", 1, 1)
     folder.log("a", 2, 0, {})
     assert mirror.told == [(0, "a", 1), (1, "a", 2), (2, "a", 3), (1, "a", 2)]
 
@@ -334,7 +334,7 @@ def test_a_run_that_is_left_and_continued_is_one_run_with_each_line_once(
     second = WandbMirror(tmp_path, Tracking())
     with RunFolder(tmp_path, mirror=second) as folder:
         folder.write("config.json", stored_of())
-        folder.rewind("first", 2)
+        folder.rewind("first", 2, 9)
         folder.log("first", 3, 0, {"first/loss": 1.5})
         folder.log("second", 1, 0, {"second/loss": 9.0})
         folder.write("summary.json", SUMMARY)

@@ -45,8 +45,8 @@ def save(
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         weights = {name: part.detach().cpu().contiguous() for name, part in _weights(module)}
         _write_tensors(weights, temporary / "model.safetensors")
         if optimiser is not None:

@@ -152,9 +152,11 @@ class Spikes:
 
     def judge(self, loss: float) -> float | None:
         """The loss over the median of those before it, if that is a sudden rise."""
+        if not math.isfinite(loss):
+            return None
         known = sorted(self._last)
         self._last.append(loss)
-        if len(known) < NEEDED or not math.isfinite(loss):
+        if len(known) < NEEDED:
             return None
         middle = statistics.median(known)
         distance = statistics.median(abs(each - middle) for each in known)

@@ -91,7 +91,7 @@ class Running:
         self.state = state
         self.seconds_before = state.seconds
         self.started = time.monotonic()
-        before = folder.rewind(self.config.name, state.logged)
+        before = folder.rewind(self.config.name, state.logged, state.step)
         name = f"{self.config.name}/loss"
         self.spikes = Spikes([float(line[name]) for line in before if name in line])
         self.health = Health(
@@ -194,17 +194,19 @@ class Running:
         state = self.state
         self.health.settle()
         values, items = self.meter.line(self.stepper.factor(state.step - 1, state.epoch))
-        loss = values[f"{self.config.name}/loss"]
-        rise = self.spikes.judge(loss)
+        speed = values[f"{self.config.name}/items_per_second"]
+        self.state = replace(state, items=state.items + items)
+        loss = values.get(f"{self.config.name}/loss")
+        rise = None if loss is None else self.spikes.judge(loss)
         if rise is not None:
             values[f"{self.config.name}/loss_rise"] = rise
             self.reporter.say(
                 f"{self.config.name}: step {state.step}: the loss is {loss:.4g}, {rise:.1f} times "
                 "the median of the lines before it"
             )
-        self.state = replace(state, items=state.items + items)
         self._log(state.step, state.epoch, values)
-        self.reporter.step(state.step, loss, values[f"{self.config.name}/items_per_second"])
+        if loss is not None:
+            self.reporter.step(state.step, loss, speed)
 
     def _log(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         self.folder.log(self.config.name, step, epoch, values)

@@ -94,12 +94,17 @@ class Meter:
             self.sums[name] = own
 
     def line(self, factor: float) -> tuple[dict[str, float], int]:
-        """The means since the last line, by name, and the items seen since, over all processes."""
+        """The means since the last line, by name, and the items seen since, over all processes.
+
+        A loss of which no step was kept is left out.
+        """
         sums = self.pending()
         name = self.config.name
         values: dict[str, float] = {}
         combined = 0.0
-        for key, weight in self.weights.items():
+        # Every objective takes part in each step: all have kept rows, or none.
+        kept = any(sums[f"rows/{key}"] > 0.0 for key in self.weights)
+        for key, weight in self.weights.items() if kept else ():
             total, count = sums[f"total/{key}"], sums[f"count/{key}"]
             mean = total / max(count, 1.0)
             values[f"{name}/loss/{key}"] = mean
@@ -110,7 +115,8 @@ class Meter:
             if sums.get(f"asked/{key}", 0.0) > 0:
                 values[f"{name}/accuracy/{key}"] = sums[f"correct/{key}"] / sums[f"asked/{key}"]
         items = sums["items"]
-        values[f"{name}/loss"] = combined
+        if kept:
+            values[f"{name}/loss"] = combined
         values[f"{name}/lr"] = self.config.optimiser.lr * factor
         values[f"{name}/items_per_second"] = items / max(time.monotonic() - self.started, 1e-9)
         self._clear()

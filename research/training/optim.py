@@ -118,7 +118,12 @@ def build_optimiser(config: OptimiserConfig, module: nn.Module) -> torch.optim.O
         {"params": spared, "weight_decay": 0.0},
     ]
     if config.method == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.beta1, fused=True)
+        optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=config.beta1, fused=True)
+        if config.beta1:
+            # torch's own begin unset, and stay so when the first step is left out.
+            for each in (*decayed, *spared):
+                optimiser.state[each]["momentum_buffer"] = torch.zeros_like(each)
+        return optimiser
     method = torch.optim.Adam if config.method == "adam" else torch.optim.AdamW
     betas = (config.beta1, config.beta2)
     return method(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
@@ -137,6 +142,9 @@ def set_rate(
     if config.method != "sgd" and not config.bias_correction:
         root = math.sqrt(1.0 - config.beta2 ** (step + 1))
         factor = (1.0 - config.beta1 ** (step + 1)) / root
+        # torch does not count a step that was left out, but what it corrects by is undone here.
+        for known in optimiser.state.values():
+            known["step"].fill_(step)
     decays: Sequence[float] = (config.weight_decay, 0.0)
     for group, decay in zip(optimiser.param_groups, decays):
         group["lr"] = lr * factor
