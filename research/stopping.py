@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run so that the same command continues it.
+"""SIGTERM, SIGINT and SIGHUP end a run so that the same command continues it.
 
 In training a signal is noted, and the loop leaves with a checkpoint after the step; at any other
 time the work is left at once, since nothing of it is lost.
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The last is what a terminal leaves behind when it closes.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A launcher repeats what a terminal has sent already; later ones are meant.
 REPEATED_SECONDS = 2.0
 

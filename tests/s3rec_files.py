@@ -16,6 +16,7 @@ from research.execute import load_run
 from research.packed import Packed
 from research.training import checkpoint
 from tests.calling import Answer, call, refused
+from tests.saved import newest_of
 from tests.synthetic import ends, flat
 
 Capture = pytest.CaptureFixture[str]
@@ -137,8 +138,8 @@ def our_states(run: Path, rows: list[list[int]], *, causal: bool) -> list[Tensor
     bench, _ = load_run(run, "data")
     stage = bench.config.stages[-1]
     pretrainer = bench.pretrainer(stage, bench.shared()).eval()
-    kept = "last" if stage.validation is None else "best"
-    checkpoint.load_weights(run / "stages" / stage.name / kept, pretrainer)
+    kept = "step" if stage.validation is None else "best"
+    checkpoint.load_weights(newest_of(run / "stages" / stage.name, kept), pretrainer)
     packed = Packed.from_lists(rows).newest(LENGTH)
     with torch.no_grad():
         hidden_TD = pretrainer.encoder(packed, causal=causal)

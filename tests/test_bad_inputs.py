@@ -22,12 +22,12 @@ from research.__main__ import main
 from research.data.corpus import Corpus
 from research.training import checkpoint
 from tests.calling import TINY, call, files_of, raw_id, refused, shop_corpus
+from tests.saved import newest_of
 from tests.synthetic import write_histories
 
 SASREC = "baselines.sasrec.full_softmax"
 POPULARITY = "baselines.popularity.popularity"
-BEST = Path("stages") / "train" / "best"
-LAST = Path("stages") / "train" / "last"
+STAGE = Path("stages") / "train"
 Capture = pytest.CaptureFixture[str]
 Json = dict[str, Any]
 
@@ -39,31 +39,57 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.fixture(scope="module")
 def finished(shop: Corpus) -> Path:
-    """The folder of a finished run."""
+    """The folder of a finished run, with the checkpoints of both its epochs."""
     folder = shop.folder.parent / "sasrec"
-    code = main(["run", SASREC, f"corpus={shop.folder}", "--out", str(folder), "--quiet", *TINY])
-    assert code == 0
+    given = ["--out", str(folder), "--quiet", "--checkpoint-steps", "3", *TINY]
+    assert main(["run", SASREC, f"corpus={shop.folder}", *given]) == 0
+    assert list(checkpoint.numbered(folder / STAGE)) == [6, 3]
     return folder
 
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of a finished run, to be damaged."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+    """A copy of a finished run, to be damaged: no other checkpoint can serve for its last one."""
+    return copy_until(finished, 6, tmp_path / "run")
 
 
 @pytest.fixture
-def stopped(run: Path) -> Path:
+def stopped(finished: Path, tmp_path: Path) -> Path:
     """A copy of a run that has one of its two epochs behind it."""
-    (run / "summary.json").unlink()
-    edit(run / LAST / "state.json", lambda state: state.update(epoch=1, step=3, finished=False))
-    return run
+    folder = copy_until(finished, 3, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    return folder
+
+
+def copy_until(run: Path, step: int, folder: Path) -> Path:
+    """A copy of a run whose only checkpoint is that of `step`."""
+    shutil.copytree(run, folder)
+    for number, path in checkpoint.numbered(folder / STAGE).items():
+        if number != step:
+            shutil.rmtree(path)
+    checkpoint.prune(folder / STAGE, step, keep=1)
+    assert len(checkpoint.numbered(folder / STAGE, "best")) == 1
+    return folder
+
+
+def best(run: Path) -> Path:
+    """The best weights of a run."""
+    return newest_of(run / STAGE, "best")
+
+
+def last(run: Path) -> Path:
+    """The checkpoint from which a run goes on."""
+    return newest_of(run / STAGE)
 
 
 def edit(path: Path, change: Callable[[Json], object]) -> None:
+    """Change a JSON file; a checkpoint's state has a checksum, which a stranger can make too."""
     value = json.loads(path.read_text())
     change(value)
-    path.write_text(json.dumps(value))
+    if path.name == "state.json":
+        path.write_text(checkpoint.sealed(value))
+    else:
+        path.write_text(json.dumps(value))
 
 
 def flip(path: Path, place: int) -> None:
@@ -287,7 +313,7 @@ def test_a_loss_that_is_not_finite_fails_in_one_line(
     wild = ["stages.0.optimiser.lr=1e30", "stages.0.optimiser.clip_norm=None"]
     answer = call(capsys, *continue_(shop, tmp_path / "r"), *wild)
     assert answer.code == 1
-    assert answer.err.startswith("sixfold run: stage train, step 3, epoch 0: the loss of next is ")
+    assert answer.err.startswith("sixfold run: stage train, step 2, epoch 0: the loss of next is ")
     assert answer.err.count("\n") == 1
 
 
@@ -400,45 +426,48 @@ def test_a_corpus_that_is_gone_is_named(
 
 
 def foreign_weights(run: Path) -> None:
-    tensors = load_file(run / BEST / "model.safetensors")
+    tensors = load_file(best(run) / "model.safetensors")
     tensors["head.extra"] = torch.zeros(1)
     del tensors["encoder.item_table.weight"]
-    plant(run / BEST / "model.safetensors", tensors)
+    plant(best(run) / "model.safetensors", tensors)
 
 
 def state(**fields: object) -> Callable[[Path], None]:
     """Change both checkpoints' state."""
 
     def change(run: Path) -> None:
-        for place in (BEST, LAST):
-            edit(run / place / "state.json", lambda stored: stored.update(fields))
+        for place in (best(run), last(run)):
+            edit(place / "state.json", lambda stored: stored.update(fields))
 
     return change
 
 
 CHECKPOINT: dict[str, tuple[Callable[[Path], object], str]] = {
     "a flipped byte of the header": (
-        lambda run: flip(run / BEST / "model.safetensors", 8), "model.safetensors is damaged ("
+        lambda run: flip(best(run) / "model.safetensors", 8), "model.safetensors is damaged ("
     ),
     "a flipped byte of the header's length": (
-        lambda run: flip(run / BEST / "model.safetensors", 1), "model.safetensors is damaged ("
+        lambda run: flip(best(run) / "model.safetensors", 1), "model.safetensors is damaged ("
     ),
     "a cut file": (
-        lambda run: (run / BEST / "model.safetensors").write_bytes(
-            (run / BEST / "model.safetensors").read_bytes()[:-4]
+        lambda run: (best(run) / "model.safetensors").write_bytes(
+            (best(run) / "model.safetensors").read_bytes()[:-4]
         ),
         "model.safetensors is damaged (",
     ),
     "an empty file": (
-        lambda run: (run / BEST / "model.safetensors").write_bytes(b""),
+        lambda run: (best(run) / "model.safetensors").write_bytes(b""),
         "model.safetensors is damaged (",
     ),
     "a missing file": (
-        lambda run: (run / BEST / "model.safetensors").unlink(),
-        "model.safetensors is missing; the checkpoint is not complete",
+        lambda run: (best(run) / "model.safetensors").unlink(),
+        "model.safetensors is missing); remove the folder",
+    ),
+    "no best weights": (
+        lambda run: shutil.rmtree(best(run)), "is missing); remove the folder",
     ),
     "no checkpoint": (
-        lambda run: shutil.rmtree(run / BEST), "best holds no checkpoint; was the run interrupted"
+        lambda run: shutil.rmtree(last(run)), "train holds no checkpoint; was the run interrupted"
     ),
     "weights of another model": (
         foreign_weights,
@@ -460,7 +489,7 @@ def test_a_damaged_or_foreign_checkpoint_is_named(capsys: Capture, run: Path, na
 def test_weights_of_another_width_are_named_one_by_one(capsys: Capture, run: Path) -> None:
     edit(run / "config.json", lambda stored: stored["config"]["encoder"].update(width=16))
     message = refused(capsys, "evaluate", run)
-    tensors = load_file(run / BEST / "model.safetensors")
+    tensors = load_file(best(run) / "model.safetensors")
     # The feed-forward part is 8 wide on its inside, whatever the width.
     changed = {name for name in tensors if not name.endswith("inner.bias")}
     assert changed
@@ -469,21 +498,24 @@ def test_weights_of_another_width_are_named_one_by_one(capsys: Capture, run: Pat
     assert "encoder.item_table.weight has shape (41, 8), expected (41, 16)" in message
 
 
-@pytest.mark.parametrize("text", ['{"format": 2}', '{"step": 3}', "[]"])
+@pytest.mark.parametrize("text", ['{"format": 1}', '{"step": 3}'])
 def test_a_state_of_another_format_is_not_continued(
     capsys: Capture, shop: Corpus, stopped: Path, text: str
 ) -> None:
-    (stopped / LAST / "state.json").write_text(text)
+    (last(stopped) / "state.json").write_text(text)
     before = files_of(stopped)
     message = refused(capsys, *continue_(shop, stopped))
     assert (
-        "state.json is not a checkpoint of format 1; it was written by another program" in message
+        "state.json is not a checkpoint of format 2; it was written by another program" in message
     )
     assert files_of(stopped) == before
 
 
-def test_a_damaged_state_is_not_continued(capsys: Capture, shop: Corpus, stopped: Path) -> None:
-    (stopped / LAST / "state.json").write_text('{"format": 1, "step"')
+@pytest.mark.parametrize("text", ['{"format": 2, "step"', "[]", '{"format": 2, "step": 3}'])
+def test_a_damaged_state_is_not_continued(
+    capsys: Capture, shop: Corpus, stopped: Path, text: str
+) -> None:
+    (last(stopped) / "state.json").write_text(text)
     before = files_of(stopped)
     assert "state.json is damaged (" in refused(capsys, *continue_(shop, stopped))
     assert files_of(stopped) == before
@@ -492,7 +524,7 @@ def test_a_damaged_state_is_not_continued(capsys: Capture, shop: Corpus, stopped
 def test_a_state_that_lacks_fields_is_not_continued(
     capsys: Capture, shop: Corpus, stopped: Path
 ) -> None:
-    edit(stopped / LAST / "state.json", lambda stored: stored.pop("stale"))
+    edit(last(stopped) / "state.json", lambda stored: stored.pop("stale"))
     message = refused(capsys, *continue_(shop, stopped))
     assert "state.json: stale is 'missing'; allowed: <class 'int'>; use another" in message
 
@@ -510,12 +542,12 @@ def test_an_undamaged_run_is_continued(capsys: Capture, shop: Corpus, stopped: P
 
 
 def test_a_checkpoint_of_another_format_is_not_evaluated(capsys: Capture, run: Path) -> None:
-    state(format=2)(run)
-    assert "is not a checkpoint of format 1" in refused(capsys, "evaluate", run)
+    state(format=3)(run)
+    assert "is not a checkpoint of format 2" in refused(capsys, "evaluate", run)
 
 
 def test_a_flipped_bit_among_the_weights_is_found(capsys: Capture, run: Path) -> None:
-    flip(run / BEST / "model.safetensors", -1)
+    flip(best(run) / "model.safetensors", -1)
     assert "model.safetensors is damaged" in refused(capsys, "evaluate", run)
 
 
@@ -524,48 +556,49 @@ def test_a_checkpoint_of_another_corpus_is_named(
 ) -> None:
     other = shop_corpus(tmp_path / "other", seed=6)
     assert call(capsys, *continue_(other, tmp_path / "r")).code == 0
-    shutil.rmtree(run / BEST)
-    shutil.copytree(tmp_path / "r" / BEST, run / BEST)
+    place = best(run)
+    shutil.rmtree(place)
+    shutil.copytree(best(tmp_path / "r"), place)
     assert "fingerprint" in refused(capsys, "evaluate", run)
 
 
 STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "types": (
-        lambda last: edit(last / "state.json", lambda stored: stored.update(step="3")),
+        lambda folder: edit(folder / "state.json", lambda stored: stored.update(step="3")),
         "state.json: step is '3'; allowed: <class 'int'>; use another checkpoint",
     ),
     "unsigned": (
-        lambda last: save_file({"x": torch.zeros(1)}, last / "optimiser.safetensors"),
-        "optimiser.safetensors is damaged (its checksum differs); use another checkpoint",
+        lambda folder: save_file({"x": torch.zeros(1)}, folder / "optimiser.safetensors"),
+        "optimiser.safetensors is damaged (its checksum differs)",
     ),
     "no checksums": (
-        lambda last: edit(last / "state.json", lambda stored: stored.pop("sha256")),
-        "state.json is damaged (sha256 is None); use another checkpoint",
+        lambda folder: edit(folder / "state.json", lambda stored: stored.pop("sha256")),
+        "state.json is damaged (sha256 is None)",
     ),
     "names": (
-        lambda last: plant(last / "optimiser.safetensors", {"x": torch.zeros(1)}),
+        lambda folder: plant(folder / "optimiser.safetensors", {"x": torch.zeros(1)}),
         "optimiser.safetensors does not fit this configuration: x has shape (1,)",
     ),
     "shapes": (
-        lambda last: plant(last / "optimiser.safetensors", {"0.exp_avg": torch.zeros(1)}),
+        lambda folder: plant(folder / "optimiser.safetensors", {"0.exp_avg": torch.zeros(1)}),
         "optimiser.safetensors does not fit this configuration: 0.exp_avg has shape (1,)",
     ),
     "a scalar for a moment": (
-        lambda last: plant(last / "optimiser.safetensors", {"0.exp_avg": torch.zeros(())}),
+        lambda folder: plant(folder / "optimiser.safetensors", {"0.exp_avg": torch.zeros(())}),
         "optimiser.safetensors does not fit this configuration: 0.exp_avg has shape ()",
     ),
     "fields": (
-        lambda last: plant(last / "optimiser.safetensors", {"0.exp_avg": torch.zeros(41, 8)}),
+        lambda folder: plant(folder / "optimiser.safetensors", {"0.exp_avg": torch.zeros(41, 8)}),
         "does not fit this configuration: missing 0.exp_avg_sq, 0.step",
     ),
     "fields of another method": (
-        lambda last: plant(
-            last / "optimiser.safetensors", {"0.momentum_buffer": torch.zeros(41, 8)}
+        lambda folder: plant(
+            folder / "optimiser.safetensors", {"0.momentum_buffer": torch.zeros(41, 8)}
         ),
         "does not fit this configuration: 0.momentum_buffer has shape (41, 8)",
     ),
     "a parameter too many": (
-        lambda last: plant(last / "optimiser.safetensors", {"999.step": torch.zeros(())}),
+        lambda folder: plant(folder / "optimiser.safetensors", {"999.step": torch.zeros(())}),
         "does not fit this configuration: 999.step has shape ()",
     ),
 }  # fmt: skip
@@ -576,7 +609,7 @@ def test_a_strangers_checkpoint_is_not_continued(
     capsys: Capture, shop: Corpus, stopped: Path, what: str
 ) -> None:
     change, message = STRANGE[what]
-    change(stopped / LAST)
+    change(last(stopped))
     before = files_of(stopped)
     assert message in refused(capsys, *continue_(shop, stopped))
     assert files_of(stopped) == before

@@ -249,7 +249,9 @@ def test_a_state_of_another_format_is_refused(tmp_path: Path, text: str) -> None
         checkpoint.read_state(tmp_path, "abc")
 
 
-@pytest.mark.parametrize("text", ['{"format": 1', "[1]", "[" * 100_000, '{"step": 1' + "0" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "text", ['{"format": 1', "[1]", "[" * 100_000, '{"step": 1' + "0" * 5000 + "}"]
+)
 def test_a_damaged_state_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(InputError, match=r"state\.json is damaged \("):

@@ -360,7 +360,7 @@ def test_a_stopped_run_says_so_is_shown_as_unfinished_and_continues(
     def save_once(folder: Path, *rest: object) -> None:
         save(folder, *rest)  # type: ignore[arg-type]
         saved.append(folder)
-        if folder.name == "last":
+        if folder.name.startswith("step_"):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -630,7 +630,11 @@ def test_negatives_of_a_file_stand_beside_the_candidates(
         (["--metrics", "hr10"], "metric 'hr10' does not exist; allowed: hr@K"),
         (["--candidates", "random-5"], "has 'random-5'; allowed: full, uniform-N, popularity-N"),
         (["--candidates", "uniform-0"], "has 'uniform-0'; allowed: full, uniform-N, popularity-N"),
-        (["--candidates", "uniform-90"], "uniform-90 asks for 90 distinct negatives, but for user"),
+        (["--candidates", "uniform-35"], "uniform-35 asks for 35 distinct negatives, but for user"),
+        (
+            ["--candidates", "uniform-90"],
+            "uniform-90 asks for 90 distinct negatives, but corpus shop has 40 items; ask",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(

@@ -32,6 +32,7 @@ from tests.s3rec_files import (
     our_states,
     published_state,
 )
+from tests.saved import newest_of
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +114,8 @@ def test_what_a_fine_tuned_stage_lacks_comes_from_the_stage_before(
     capsys: Capture, two_stages: Path, tmp_path: Path
 ) -> None:
     state = export_file(capsys, two_stages, tmp_path / "last.pt")
-    first = checkpoint.read_weights(two_stages / "stages" / "pretrain" / "last")
-    last = checkpoint.read_weights(two_stages / "stages" / "finetune" / "best")
+    first = checkpoint.read_weights(newest_of(two_stages / "stages" / "pretrain"))
+    last = checkpoint.read_weights(newest_of(two_stages / "stages" / "finetune", "best"))
     assert "objectives.sp.dense.weight" not in last
     assert torch.equal(state["sp_norm.weight"], first["objectives.sp.dense.weight"])
     attributes = first["shared.attributes.attribute_table.weight"]
@@ -131,7 +132,7 @@ def test_an_earlier_stage_is_exported_as_it_was(
     capsys: Capture, two_stages: Path, tmp_path: Path
 ) -> None:
     state = export_file(capsys, two_stages / "stages" / "pretrain", tmp_path / "first.pt")
-    first = checkpoint.read_weights(two_stages / "stages" / "pretrain" / "last")
+    first = checkpoint.read_weights(newest_of(two_stages / "stages" / "pretrain"))
     positions = first["encoder.position_table.weight"]
     assert torch.equal(state["position_embeddings.weight"], positions.flip(0))
     key = first["encoder.blocks.0.qkv.bias"][8:16]

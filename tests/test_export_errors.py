@@ -25,6 +25,7 @@ from research.tracking import replacing
 from research.training.stage import StageConfig
 from tests.calling import files_of, refused
 from tests.s3rec_files import ATTRIBUTES, ITEMS, numbered_corpus
+from tests.saved import newest_of
 from tests.test_bad_inputs import plant
 
 Capture = pytest.CaptureFixture[str]
@@ -147,7 +148,7 @@ def test_what_is_no_ended_stage_is_not_exported(
     message = refused_export(capsys, plain / "stages" / "pretrain", out)
     assert message.endswith("there is no such stage; its stages: only")
     gone = shutil.copytree(plain, tmp_path / "copy")
-    shutil.rmtree(gone / "stages" / "only" / "last")
+    shutil.rmtree(newest_of(gone / "stages" / "only"))
     assert "holds no checkpoint" in refused_export(capsys, gone, out)
 
 
@@ -155,7 +156,7 @@ def test_weights_of_another_size_than_the_config_are_not_exported(
     capsys: Capture, plain: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(plain, tmp_path / "copy")
-    path = run / "stages" / "only" / "last" / "model.safetensors"
+    path = newest_of(run / "stages" / "only") / "model.safetensors"
     weights = safetensors.torch.load_file(path)
     plant(path, {**weights, "encoder.item_table.weight": torch.ones(5, 8)})
     message = refused_export(capsys, run, tmp_path / "f.pt")

@@ -36,6 +36,7 @@ from tests.s3rec_files import (
     published_state,
     raw,
 )
+from tests.saved import newest_of
 
 # Float32 sums of a few dozen terms in another order.
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
@@ -123,7 +124,7 @@ def test_imported_ranks_are_those_of_the_padded_model(
 def test_heads_and_attributes_go_where_their_objectives_read_them(
     state: dict[str, Tensor], imported: Path
 ) -> None:
-    weights = checkpoint.read_weights(imported / "stages" / "imported" / "last")
+    weights = checkpoint.read_weights(newest_of(imported / "stages" / "imported"))
     for name in ("aap", "mip", "map"):
         dense = weights[f"objectives.{name}.head.dense.weight"]
         assert torch.equal(dense, state[f"{name}_norm.weight"])
@@ -141,7 +142,7 @@ def test_half_precision_is_read_exactly_and_float64_is_rounded_and_said(
     torch.save(state, tmp_path / "mixed.pt")
     out = import_file(capsys, tmp_path / "mixed.pt", corpus, tmp_path / "run").out
     assert "\nrounded from float64 to float32: sp_norm.weight\n" in out
-    weights = checkpoint.read_weights(tmp_path / "run" / "stages" / "imported" / "last")
+    weights = checkpoint.read_weights(newest_of(tmp_path / "run" / "stages" / "imported"))
     half = weights["objectives.aap.head.dense.weight"]
     assert torch.equal(half, state["aap_norm.weight"].float())
 

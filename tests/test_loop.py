@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from research import stopping
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.errors import InputError
@@ -21,7 +23,11 @@ from research.training.loop import train
 from research.training.meter import Meter
 from research.training.optim import OptimiserConfig, ScheduleConfig
 from research.training.pretrainer import Seen
+from research.training.saves import CheckpointPlan
 from tests.bench import ENCODER, STAGE, VALUES, Bench, giving
+
+EVERY_STEP = CheckpointPlan(steps=1)
+SELDOM = CheckpointPlan()
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +113,80 @@ def test_killed_in_the_middle_of_an_epoch_nothing_is_logged_twice(
         file.write('{"stage": "train", "st')
     bench.train(STAGE, giving(VALUES[1:]))
     assert_same_run(bench, whole)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", range(1, 13))
+def test_killed_at_any_step_with_a_checkpoint_each_it_ends_the_same(
+    bench: Bench, whole: Bench, step: int, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = checkpoint.save
+
+    def killing(folder: Path, *rest: object) -> None:
+        last = folder.name == f"step_{step:08d}"
+        if last and moment == "before":
+            raise KeyboardInterrupt
+        save(folder, *rest)
+        if last:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", killing)
+        with pytest.raises(KeyboardInterrupt):
+            bench.train(STAGE, giving(VALUES), EVERY_STEP)
+    kept = step if moment == "after" else step - 1
+    assert max(checkpoint.numbered(bench.folder.stage("train")), default=0) == kept
+    # An epoch is three steps; whether it has been validated stands in the checkpoint at its end.
+    bench.train(STAGE, giving(VALUES[kept // 3 :]), EVERY_STEP)
+    assert_same_run(bench, whole)
+
+
+def asked_from(patch: pytest.MonkeyPatch, time: int) -> None:
+    """A signal that has come when the loop asks for the time with this number, from 1."""
+    asked = itertools.count(1)
+    patch.setattr(stopping, "is_asked", lambda: next(asked) >= time)
+
+
+# It asks before each of an epoch's three steps and after the last, then at the stage's end.
+@pytest.mark.parametrize("time", range(1, 18))
+def test_asked_to_stop_it_saves_and_continuing_ends_the_same(
+    bench: Bench, whole: Bench, time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs, steps = divmod(time - 1, 4)
+    with monkeypatch.context() as patch:
+        asked_from(patch, time)
+        # No epoch whose end it stops at is validated before.
+        with pytest.raises(stopping.Stopped):
+            bench.train(STAGE, giving(VALUES[:epochs]), SELDOM)
+    state = json.loads(bench.bytes_of("step", "state.json"))
+    assert state["step"] == 3 * epochs + steps
+    assert (state["epoch"], state["batch"]) == (epochs, steps)
+    bench.train(STAGE, giving(VALUES[epochs:]), SELDOM)
+    assert_same_run(bench, whole)
+
+
+def test_without_a_wish_there_are_checkpoints_of_bests_and_of_the_end_alone(bench: Bench) -> None:
+    bench.train(STAGE, giving(VALUES), CheckpointPlan(keep=100))
+    assert list(checkpoint.numbered(bench.folder.stage("train"))) == [12, 6, 3]
+    assert list(checkpoint.numbered(bench.folder.stage("train"), "best")) == [6, 3]
+
+
+def test_lines_that_were_lost_are_told_and_the_run_goes_on(
+    bench: Bench, whole: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(STAGE, giving(VALUES, interrupt_at=2))
+    path = bench.folder.path / "metrics.jsonl"
+    # An epoch's lines are losses in its middle and at its end, and its validation's figures.
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], *lines[3:6]]))
+    state, _ = bench.train(STAGE, giving(VALUES[2:]))
+    assert capsys.readouterr().err == (
+        f"{path} has lost 2 of 6 lines of stage train; the run goes on, its curves have a gap\n"
+    )
+    assert (state.step, state.finished) == (12, True)
+    for file in ("model.safetensors", "optimiser.safetensors"):
+        assert bench.bytes_of("step", file) == whole.bytes_of("step", file)
 
 
 def test_a_stage_equals_the_plain_loop(bench: Bench) -> None:
@@ -212,7 +292,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_objective(bench: 
     with pytest.raises(FloatingPointError) as caught:
         bench.train(stage, giving(VALUES))
     said = str(caught.value)
-    assert said.startswith("stage train, step 2, epoch 0: the loss of next is not finite, for rows ")
+    assert said.startswith(
+        "stage train, step 2, epoch 0: the loss of next is not finite, for rows "
+    )
     assert "lower the learning rate or clip the gradient" in said
     stored = bench.folder.read("nonfinite.json") or {}
     assert (stored["step"], len(stored["shares"][0]["rows"])) == (2, 16)

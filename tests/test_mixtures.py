@@ -70,7 +70,7 @@ def test_in_company_an_objective_has_its_own_loss_and_gradients_add_up(
     together = mixture(keys, catalogue)
     state = {name: each.detach().clone() for name, each in together.named_parameters()}
     batch = batch_of(ROWS, length=LENGTH)
-    losses = together(batch)
+    losses = together.losses(batch)
     assert list(losses) == list(keys)
     grads = gradients(together, torch.stack([each.total for each in losses.values()]).sum())
     # Every parameter takes part, so that several processes can add gradients up.

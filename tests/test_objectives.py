@@ -214,7 +214,7 @@ def test_an_empty_pick_is_a_zero_that_every_parameter_hangs_on(
 
 
 def test_a_window_of_one_item_has_nothing_next(catalogue: Catalogue) -> None:
-    loss = made(NextItemConfig(), catalogue)(batch_of([[3], [4]], length=LENGTH))["only"]
+    loss = made(NextItemConfig(), catalogue).losses(batch_of([[3], [4]], length=LENGTH))["only"]
     loss.total.backward()
     assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
 
@@ -368,7 +368,9 @@ def test_an_objective_has_the_same_loss_alone_and_in_company(catalogue: Catalogu
     other = NextItemConfig().build(Shared(module.encoder.config, catalogue, 0), 0).double()
     batch: Batch = batch_of(ROWS, length=LENGTH)
     alone = module.losses(batch)["only"].total.item()
-    company = Pretrainer(module.encoder, {"next": other, "only": objective}, catalogue).losses(batch)
+    company = Pretrainer(module.encoder, {"next": other, "only": objective}, catalogue).losses(
+        batch
+    )
     assert company["only"].total.item() == pytest.approx(alone, abs=1e-10)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -25,8 +26,13 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import RunConfig
+from research.tracking import RunFolder
+from research.training.checkpoint import numbered
+from research.training.loop import train
 from research.training.meter import Meter
+from research.training.optim import OptimiserConfig
 from research.training.pretrainer import Pretrainer
+from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
 from research.workbench import Workbench
 from tests.saved import newest_of
@@ -130,7 +136,9 @@ def test_each_objective_has_the_loss_of_its_own_rows(corpus: Corpus) -> None:
             for name, parameter in alone.named_parameters():
                 parameter.copy_(weights[name])
         own = batch.under(STAGE.own_windows.get(key))
-        expected = Pretrainer(alone.encoder, dict(alone.objectives.items()), alone.catalogue).losses(own)  # type: ignore[arg-type]
+        expected = Pretrainer(
+            alone.encoder, dict(alone.objectives.items()), alone.catalogue
+        ).losses(own)  # type: ignore[arg-type]
         assert losses[key].total.item() == pytest.approx(expected[key].total.item(), abs=1e-10)
         assert losses[key].count.item() == expected[key].count.item()
 
@@ -140,8 +148,12 @@ def test_sums_are_divided_by_the_rows_that_the_objective_saw(corpus: Corpus) -> 
     # The stage's last batch is two users; the prefixes' is six rows as ever.
     assert (len(batch.rows_S), len(batch.under(PREFIXES).rows_S)) == (2, 6)
     module = module_of(corpus, ("next", "mip"))
-    losses = module.losses(batch)
-    terms = Meter(Accelerator(cpu=True), STAGE).terms(losses, {"next": 1.0, "mip": 1.0}, batch)
+    seen = module.see(batch)
+    losses = module(seen)
+    both = {key: STAGE.objectives[key] for key in ("next", "mip")}
+    stage = replace(STAGE, objectives=both, own_windows={"mip": PREFIXES})
+    meter = Meter(Accelerator(cpu=True), stage)
+    terms = meter.terms(losses, meter.divisors([seen]))
     assert terms["next"].item() == pytest.approx(losses["next"].total.item() / 2)
     assert terms["mip"].item() == pytest.approx(losses["mip"].total.item() / 6)
 
@@ -154,24 +166,58 @@ def test_items_of_all_rules_are_counted(corpus: Corpus) -> None:
 
 
 def test_an_interrupted_run_with_own_windows_continues_as_if_nothing_had_happened(
-    corpus: Corpus, tmp_path: Path
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = RunConfig(corpus=str(corpus.folder), encoder=SIZES, stages=(STAGE,))
-    quiet = RunOptions(quiet=True)
-    execute(config, tmp_path / "whole", options=quiet)
-    execute(config, tmp_path / "cut", options=quiet)
-    kept = tmp_path / "cut" / "stages" / "train"
-    short = replace(config, stages=(replace(STAGE, epochs=2),))
-    execute(short, tmp_path / "short", options=quiet)
-    # Two epochs' checkpoint under three epochs' command.
-    (tmp_path / "cut" / "summary.json").unlink()
-    for file in ("model.safetensors", "optimiser.safetensors", "state.json"):
-        data = (newest_of(tmp_path / "short" / "stages" / "train") / file).read_bytes()
-        (newest_of(kept) / file).write_bytes(data.replace(b'"finished": true', b'"finished": false'))
-    execute(config, tmp_path / "cut", options=quiet)
-    ours = (newest_of(kept) / "model.safetensors").read_bytes()
-    theirs = (newest_of(tmp_path / "whole" / "stages" / "train") / "model.safetensors").read_bytes()
-    assert ours == theirs
+    options = RunOptions(quiet=True, checkpoints=CheckpointPlan(steps=1, keep=12))
+    execute(config, tmp_path / "whole", options=options)
+    whole = tmp_path / "whole" / "stages" / "train"
+    assert list(numbered(whole)) == list(range(12, 0, -1))
+    # An epoch is four steps: in the middle of one, before its last step, and between two.
+    for step in (6, 7, 8):
+        cut = tmp_path / f"cut-{step}"
+        shutil.copytree(tmp_path / "whole", cut)
+        (cut / "summary.json").unlink()
+        for number, path in numbered(cut / "stages" / "train").items():
+            if number > step:
+                shutil.rmtree(path)
+        execute(config, cut, options=options)
+        for file in ("model.safetensors", "optimiser.safetensors"):
+            ours = (newest_of(cut / "stages" / "train") / file).read_bytes()
+            assert ours == (newest_of(whole) / file).read_bytes(), (step, file)
+    # Each went on from the very checkpoint: none was passed for an earlier one.
+    assert capsys.readouterr().err == ""
+
+
+def test_cut_into_pieces_a_step_has_the_same_gradient_and_trains_the_same(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    found = {}
+    for number in (1, 4):
+        rates = OptimiserConfig(method="sgd", lr=0.1, beta1=0.9, clip_norm=0.5)
+        batches = replace(STAGE.batches, micro_batches=number)
+        stage = replace(
+            STAGE, batches=batches, optimiser=rates, validation=None, gradients_every=1, log_every=1
+        )
+        module, folder = (
+            module_of(corpus, tuple(STAGE.objectives)),
+            RunFolder(tmp_path / f"{number}"),
+        )
+        config = RunConfig(corpus=str(corpus.folder), encoder=SIZES, stages=(stage,))
+        train(
+            module, Workbench.of(config, "data").loader(stage, 0, 1), stage,
+            accelerator=Accelerator(cpu=True), folder=folder, seed=0, validate=None, quiet=True,
+        )  # fmt: skip
+        found[number] = module, folder.metrics()
+    (whole, lines), (cut, others) = found[1], found[4]
+    # Twelve steps in float64, whose sums are added up in another order.
+    for ours, theirs in zip(cut.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert len(others) == 24
+    for line, expected in zip(others, lines, strict=True):
+        assert line.keys() == expected.keys()
+        for name in line.keys() - {"stage", "train/items_per_second"}:
+            assert line[name] == pytest.approx(expected[name], rel=1e-10, abs=1e-12), name
 
 
 def test_a_rule_for_an_objective_that_is_not_there_is_refused() -> None:
@@ -192,7 +238,9 @@ def test_equal_corruptions_on_other_rows_are_other_views(corpus: Corpus) -> None
     losses = module.losses(batch)
     alone = {
         "cloze": Pretrainer(shared.encoder, {"cloze": built["cloze"]}, catalogue).losses(batch),
-        "mip": Pretrainer(shared.encoder, {"mip": built["mip"]}, catalogue).losses(batch.under(PREFIXES)),
+        "mip": Pretrainer(shared.encoder, {"mip": built["mip"]}, catalogue).losses(
+            batch.under(PREFIXES)
+        ),
     }
     assert all(losses[key].count.item() == alone[key][key].count.item() for key in built)
 

@@ -95,7 +95,9 @@ def paths_of_the_readme() -> list[str]:
     text = README.read_text(encoding="utf-8") if README.is_file() else ""
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     quoted = re.findall(r"`([^`\n]+)`", prose)
-    top = r"(research|baselines|experiments|tests)/[\w./-]*|[A-Z]+\.(md|cff)|requirements\.lock"
+    top = (
+        r"(research|baselines|experiments|tests|docs)/[\w./-]*|[A-Z]+\.(md|cff)|requirements\.lock"
+    )
     return sorted({each for each in quoted if re.fullmatch(top, each)})
 
 
@@ -232,9 +234,9 @@ def test_the_run_folder_holds_what_is_promised(capsys: Capture, here: Path) -> N
         assert (here / "r" / name).is_file()
     assert "`ranks/*.npz`" in text
     assert list((here / "r" / "ranks").glob("*.npz"))
-    assert "`stages/<name>/{last,best}/`" in text
-    for kept in ("last", "best"):
-        assert (here / "r" / "stages" / "train" / kept).is_dir()
+    assert "`stages/<name>/step_*/` and `best_*/`" in " ".join(text.split())
+    for kept in ("step_*", "best_*"):
+        assert [path for path in (here / "r" / "stages" / "train").glob(kept) if path.is_dir()]
     assert not [path for path in (here / "r").rglob("*") if path.suffix in (".pt", ".pkl", ".bin")]
 
 

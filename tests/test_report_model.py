@@ -405,9 +405,10 @@ def test_a_damaged_rank_table_is_named(study: Path) -> None:
 def test_damaged_lines_are_named(study: Path) -> None:
     path = study / "films" / "better" / "1" / "metrics.jsonl"
     path.write_text('{"stage": "train"}\n')
-    assert f"{path} has a line without stage and step" in refusal(study)
+    said = refusal(study)
+    assert f"{path}: line 1 has been damaged ({{'stage': 'train'}} has no stage and step)" in said
     path.write_text("7\n")
-    assert f"{path} has a line without stage and step" in refusal(study)
+    assert f"{path}: line 1 has been damaged (7 has no stage and step)" in refusal(study)
 
 
 def test_tables_that_ask_other_questions_under_one_protocol_are_refused(study: Path) -> None:

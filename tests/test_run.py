@@ -29,9 +29,12 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import EvaluationConfig, RunConfig
+from research.training.checkpoint import numbered
 from research.training.optim import OptimiserConfig
+from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, ValidationConfig
 from tests.reference_ranks import corpus_of, written
+from tests.saved import newest_of
 
 QUIET = RunOptions(quiet=True)
 ENCODER = EncoderConfig(length=4, width=4, layers=1, heads=2, feed_forward=8)
@@ -290,9 +293,9 @@ def test_a_second_stage_begins_with_the_encoder_of_the_first_stages_best_state(
     first = stage_of("pretrain", validation=best_is_early)
     execute(config_of(corpus, first, second), tmp_path / "run", options=QUIET)
     stages = tmp_path / "run" / "stages"
-    best = load_file(stages / "pretrain" / "best" / "model.safetensors")
-    last = load_file(stages / "pretrain" / "last" / "model.safetensors")
-    tuned = load_file(stages / "tune" / "last" / "model.safetensors")
+    best = load_file(newest_of(stages / "pretrain", "best") / "model.safetensors")
+    last = load_file(newest_of(stages / "pretrain") / "model.safetensors")
+    tuned = load_file(newest_of(stages / "tune") / "model.safetensors")
     name = "encoder.item_table.weight"
     assert tuned[name].tolist() == best[name].tolist()
     assert tuned[name].tolist() != last[name].tolist()
@@ -301,8 +304,14 @@ def test_a_second_stage_begins_with_the_encoder_of_the_first_stages_best_state(
 def test_a_stage_without_validation_keeps_its_last_state(corpus: Corpus, tmp_path: Path) -> None:
     config = config_of(corpus, stage_of(validation=None))
     summary: Any = execute(config, tmp_path / "run", options=QUIET)
-    assert summary["best"]["train"] == {"epoch": None, "value": None, "epochs": 4, "steps": 12}
-    assert not (tmp_path / "run" / "stages" / "train" / "best").exists()
+    assert summary["best"]["train"] == {
+        "epoch": None,
+        "value": None,
+        "epochs": 4,
+        "steps": 12,
+        "skipped": 0,
+    }
+    assert not numbered(tmp_path / "run" / "stages" / "train", "best")
     bench, ranker = load_run(tmp_path / "run", "data")
     saved = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
     assert_same_table(bench.tables(ranker, "test")["full"], saved)
@@ -394,14 +403,16 @@ def test_a_folder_that_is_no_run_is_not_loaded(tmp_path: Path) -> None:
 
 
 def test_a_damaged_run_is_not_loaded(corpus: Corpus, tmp_path: Path) -> None:
-    execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
-    best = tmp_path / "run" / "stages" / "train" / "best"
+    # No other checkpoint can serve for the last one.
+    alone = replace(QUIET, checkpoints=CheckpointPlan(keep=1))
+    execute(config_of(corpus, stage_of()), tmp_path / "run", options=alone)
+    best = newest_of(tmp_path / "run" / "stages" / "train", "best")
     weights = best / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"model.safetensors is damaged"):
         load_run(tmp_path / "run", "data")
     shutil.rmtree(best)
-    with pytest.raises(InputError, match="best holds no checkpoint"):
+    with pytest.raises(InputError, match=r"no checkpoint is whole \(.*/best_[0-9]{8} is missing\)"):
         load_run(tmp_path / "run", "data")
     (tmp_path / "run" / "config.json").write_text('{"hash": "0", "config": {')
     with pytest.raises(InputError, match=r"config.json is not valid JSON"):

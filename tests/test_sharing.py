@@ -14,6 +14,8 @@ from research.objectives.mip import MIPConfig
 from research.run import EvaluationConfig, RunConfig, stage_marks
 from research.tracking import RunFolder
 from research.training import checkpoint
+from research.training.saves import CheckpointPlan
+from tests.saved import newest_of
 from tests.stages import FINETUNE, PRETRAIN, QUIET, TABLE, config_of, corpus_in, weights_of
 
 
@@ -70,8 +72,11 @@ def test_a_shared_stage_is_trained_once_and_gives_the_same_run(
     assert alone["shared"] == {}
     for stage in ("pretrain", "finetune"):
         assert lines_of(tmp_path / "second", stage) == lines_of(tmp_path / "alone", stage)
-        state = tmp_path / "second" / "stages" / stage / "last"
-        ours, theirs = weights_of(state), weights_of(tmp_path / "alone" / "stages" / stage / "last")
+        state = newest_of(tmp_path / "second" / "stages" / stage)
+        ours, theirs = (
+            weights_of(state),
+            weights_of(newest_of(tmp_path / "alone" / "stages" / stage)),
+        )
         assert ours.keys() == theirs.keys()
         assert ours[TABLE].equal(theirs[TABLE])
 
@@ -83,7 +88,7 @@ def test_the_cost_says_what_was_shared(config: RunConfig, tmp_path: Path) -> Non
     )
     assert first["cost"]["shared_seconds"] == 0.0
     pretrained = checkpoint.read_state(
-        tmp_path / "first" / "stages" / "pretrain" / "last", first["fingerprint"]
+        newest_of(tmp_path / "first" / "stages" / "pretrain"), first["fingerprint"]
     )
     assert second["cost"]["shared_seconds"] == pretrained["seconds"]
     assert second["cost"]["seconds"] > second["cost"]["shared_seconds"]
@@ -105,6 +110,7 @@ def test_a_stage_that_has_not_ended_is_not_taken(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = replace(config, stages=(replace(PRETRAIN, epochs=3), FINETUNE))
+    often = replace(QUIET, checkpoints=CheckpointPlan(steps=1))
     saves = []
 
     def save(folder: Path, *rest: Any) -> None:
@@ -117,7 +123,8 @@ def test_a_stage_that_has_not_ended_is_not_taken(
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", save)
         with pytest.raises(KeyboardInterrupt):
-            execute(begun, tmp_path / "first", options=QUIET)
+            execute(begun, tmp_path / "first", options=often)
+    assert checkpoint.numbered(tmp_path / "first" / "stages" / "pretrain")
     second = execute(begun, tmp_path / "second", options=taking(tmp_path / "first"))
     assert second["shared"] == {}
 

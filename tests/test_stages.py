@@ -17,6 +17,7 @@ from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.show import show
+from tests.saved import newest_of
 from tests.stages import (
     ENCODER,
     FINETUNE,
@@ -40,8 +41,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def test_the_encoder_moves_and_heads_are_accounted_for(corpus: Corpus, tmp_path: Path) -> None:
     summary: Any = execute(config_of(corpus, PRETRAIN, still(FINETUNE)), tmp_path, options=QUIET)
-    before = weights_of(tmp_path / "stages" / "pretrain" / "last")
-    after = weights_of(tmp_path / "stages" / "finetune" / "last")
+    before = weights_of(newest_of(tmp_path / "stages" / "pretrain"))
+    after = weights_of(newest_of(tmp_path / "stages" / "finetune"))
     assert all(torch.equal(after[name], before[name]) for name in after)
     carried = summary["carried"]["finetune"]
     assert set(carried["moved"]) == {"stage pretrain"}
@@ -61,8 +62,8 @@ def test_a_head_that_both_stages_have_moves_as_well(corpus: Corpus, tmp_path: Pa
         objectives={"next": NextItemConfig(), "mip": MIPConfig(), "map": MAPConfig()},
     )
     execute(config_of(corpus, PRETRAIN, both), tmp_path, options=QUIET)
-    before = weights_of(tmp_path / "stages" / "pretrain" / "last")
-    after = weights_of(tmp_path / "stages" / "finetune" / "last")
+    before = weights_of(newest_of(tmp_path / "stages" / "pretrain"))
+    after = weights_of(newest_of(tmp_path / "stages" / "finetune"))
     for name in ("objectives.mip.head.dense.weight", "shared.attributes.attribute_table.weight"):
         assert torch.equal(after[name], before[name])
 
@@ -79,9 +80,9 @@ def test_what_moves_is_printed(
 def test_heads_come_from_the_nearest_stage_that_has_them(corpus: Corpus, tmp_path: Path) -> None:
     stages = (PRETRAIN, FINETUNE, third())
     summary: Any = execute(config_of(corpus, *stages), tmp_path, options=QUIET)
-    pretrained = weights_of(tmp_path / "stages" / "pretrain" / "last")
-    finetuned = weights_of(tmp_path / "stages" / "finetune" / "best")
-    after = weights_of(tmp_path / "stages" / "third" / "last")
+    pretrained = weights_of(newest_of(tmp_path / "stages" / "pretrain"))
+    finetuned = weights_of(newest_of(tmp_path / "stages" / "finetune", "best"))
+    after = weights_of(newest_of(tmp_path / "stages" / "third"))
     heads = {name for name in after if name not in finetuned}
     assert "shared.attributes.attribute_table.weight" in heads
     for name, tensor in after.items():

@@ -15,6 +15,8 @@ from research.data.corpus import Corpus
 from research.data.splits import UserHoldout
 from research.errors import InputError
 from research.execute import execute
+from research.training import checkpoint
+from tests.saved import newest_of
 from tests.stages import (
     ENCODER,
     FINETUNE,
@@ -49,8 +51,8 @@ def test_a_run_starts_from_the_stage_that_is_named(
     start = str(earlier / "stages" / "pretrain")
     config = config_of(corpus, still(FINETUNE), start_from=start)
     summary: Any = execute(config, tmp_path, options=QUIET)
-    given = weights_of(earlier / "stages" / "pretrain" / "last")
-    after = weights_of(tmp_path / "stages" / "finetune" / "last")
+    given = weights_of(newest_of(earlier / "stages" / "pretrain"))
+    after = weights_of(newest_of(tmp_path / "stages" / "finetune"))
     assert torch.equal(after[TABLE], given[TABLE])
     assert list(summary["carried"]["finetune"]["moved"]) == [f"{earlier} (stage pretrain)"]
 
@@ -60,8 +62,8 @@ def test_a_run_starts_from_the_best_state_of_the_last_stage(
 ) -> None:
     config = config_of(corpus, still(FINETUNE), start_from=str(earlier))
     execute(config, tmp_path, options=QUIET)
-    given = weights_of(earlier / "stages" / "finetune" / "best")
-    assert torch.equal(weights_of(tmp_path / "stages" / "finetune" / "last")[TABLE], given[TABLE])
+    given = weights_of(newest_of(earlier / "stages" / "finetune", "best"))
+    assert torch.equal(weights_of(newest_of(tmp_path / "stages" / "finetune"))[TABLE], given[TABLE])
 
 
 def test_fine_tuning_from_a_folder_is_fine_tuning_in_the_run(
@@ -82,13 +84,13 @@ def test_items_of_another_vocabulary_are_matched_by_raw_id(
     other = corpus_in(tmp_path / "second", names=names, seed=1)
     config = config_of(other, still(FINETUNE), start_from=str(earlier / "stages" / "pretrain"))
     summary: Any = execute(config, tmp_path / "run", options=QUIET)
-    given = weights_of(earlier / "stages" / "pretrain" / "last")[TABLE]
-    after = weights_of(tmp_path / "run" / "stages" / "finetune" / "last")[TABLE]
+    given = weights_of(newest_of(earlier / "stages" / "pretrain"))[TABLE]
+    after = weights_of(newest_of(tmp_path / "run" / "stages" / "finetune"))[TABLE]
     for item in range(8):
         assert torch.equal(after[item], given[9 - item])
     assert torch.equal(after[10], given[10])  # the mask
     scratch: Any = execute(config_of(other, still(FINETUNE)), tmp_path / "scratch", options=QUIET)
-    fresh = weights_of(tmp_path / "scratch" / "stages" / "finetune" / "last")[TABLE]
+    fresh = weights_of(newest_of(tmp_path / "scratch" / "stages" / "finetune"))[TABLE]
     assert torch.equal(after[8:10], fresh[8:10])
     assert scratch["carried"] == {}
     rows = summary["carried"]["finetune"]["rows"]
@@ -116,9 +118,9 @@ def test_a_later_stage_gets_the_heads_of_the_run_that_was_started_from(
     start = str(earlier / "stages" / "pretrain")
     config = config_of(corpus, FINETUNE, third(), start_from=start)
     summary: Any = execute(config, tmp_path, options=QUIET)
-    given = weights_of(earlier / "stages" / "pretrain" / "last")
-    tuned = weights_of(tmp_path / "stages" / "finetune" / "best")
-    after = weights_of(tmp_path / "stages" / "third" / "last")
+    given = weights_of(newest_of(earlier / "stages" / "pretrain"))
+    tuned = weights_of(newest_of(tmp_path / "stages" / "finetune", "best"))
+    after = weights_of(newest_of(tmp_path / "stages" / "third"))
     for name, tensor in after.items():
         assert torch.equal(tensor, (tuned if name in tuned else given)[name]), name
     assert list(summary["carried"]["third"]["moved"]) == [
@@ -166,10 +168,10 @@ def test_a_stage_without_a_checkpoint_is_refused(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(earlier, copy)
-    shutil.rmtree(copy / "stages" / "pretrain" / "last")
+    shutil.rmtree(newest_of(copy / "stages" / "pretrain"))
     start = str(copy / "stages" / "pretrain")
     said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
-    assert "stages/pretrain/last holds no checkpoint" in said
+    assert "stages/pretrain holds no checkpoint" in said
 
 
 def test_a_stage_that_has_not_ended_is_refused(
@@ -177,8 +179,8 @@ def test_a_stage_that_has_not_ended_is_refused(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(earlier, copy)
-    path = copy / "stages" / "pretrain" / "last" / "state.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+    path = newest_of(copy / "stages" / "pretrain") / "state.json"
+    path.write_text(checkpoint.sealed({**json.loads(path.read_text()), "finished": False}))
     start = str(copy / "stages" / "pretrain")
     said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
     assert said.endswith("stage pretrain has not ended; let its own command continue it first")

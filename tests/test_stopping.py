@@ -120,6 +120,11 @@ NEXT = {"next": NextItemConfig()}
             {"objectives": NEXT, "log_every": 0},
             "stage train: log_every is 0; each must be above 0",
         ),
+        (
+            StageConfig,
+            {"objectives": NEXT, "max_skipped": -1},
+            "stage train: max_skipped is -1; it must be 0 or more",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(

@@ -314,7 +314,7 @@ def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75, said
-    assert "stopped; the same command continues" in said
+    assert "stopped by SIGINT; the same command continues" in said
     assert "Traceback" not in said
     assert not (folder / FAILED).exists()
 
