@@ -97,6 +97,8 @@ class Bounds:
     """Without progress of any rank."""
     silent: float
     """Without a word from a rank."""
+    start: float
+    """Until the first word of a rank: programs are read from slow disks, and queues differ."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Peers:
 
     def all_informed(self, now: float) -> bool:
         """Whether every rank that could know the verdict does."""
-        return all(
+        return len(self.known) == self.world and all(
             each.beat.informed or self._is_gone(each) or now - each.heard > SOON
             for rank, each in self.known.items()
             if rank != self.rank
@@ -165,7 +167,7 @@ class Peers:
             if now - each.heard > silent:
                 why = "it was killed or stopped, its machine is down or the link to it is cut"
                 return self._lost(rank, each, now, "has fallen silent", why)
-        if len(self.known) < self.world and now > self.bounds.stall:
+        if len(self.known) < self.world and now > self.bounds.start:
             missing = [str(rank) for rank in range(self.world) if rank not in self.known]
             name = f"{'rank' if len(missing) == 1 else 'ranks'} {', '.join(missing)}"
             line = f"{name} of {self.world} never began"

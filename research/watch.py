@@ -33,15 +33,17 @@ from research.peers import (
 )
 from research.pulse import PULSE
 
-# Seconds between beats, and the longest silence that a bound allows for.
-INTERVAL, LONGEST_SILENCE = 1.0, 60.0
-SHORTEST_STALL = 3.0
+# Seconds between beats.
+INTERVAL = 1.0
+SHORTEST_STALL, LONGEST_SILENCE, SHORTEST_START = 3.0, 60.0, 120.0
+UNJOINED = (
+    "The ranks cannot reach each other: set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the card "
+    "of the network that their machines share (docs/many-machines.md)."
+)
 # A rank gives the first one this long to report the same error.
 SAME = 2.0
 # A process ends so long after it began to say why, whatever its output does.
 LAST_WORDS = 10.0
-# Errors that are told in a line; all others are bugs and come with a traceback.
-KNOWN = (InputError, FloatingPointError, MemoryError, OSError)
 
 
 class Watch:
@@ -62,7 +64,11 @@ class Watch:
         if os.environ.get("WORLD_SIZE", "1") != "1":
             self.world, self.rank = number_of("WORLD_SIZE"), number_of("RANK")
             self.address, self.port = of_environment("MASTER_ADDR"), number_of("MASTER_PORT")
-        bounds = Bounds(stall_seconds, min(stall_seconds, LONGEST_SILENCE))
+        bounds = Bounds(
+            stall_seconds,
+            min(stall_seconds, LONGEST_SILENCE),
+            max(stall_seconds, SHORTEST_START),
+        )
         self.peers = Peers(self.rank, self.world, bounds, program)
         self._main = threading.get_ident()
         self._clock = 0.0
@@ -115,17 +121,20 @@ class Watch:
 
     def _leave(self, code: int) -> None:
         """Wait until the work of all is over, so that nobody misses this rank or its store."""
+        import torch.distributed
+
+        joined = torch.distributed.is_initialized()
         self._ended = code
         self._wake.set()
-        while self._lost is None and not self._all_leave():
+        # Before the ranks are joined there may be no store, and nobody waits for this one.
+        waits = joined or self._answered is not None
+        while waits and self._lost is None and not self._all_leave():
             time.sleep(0.05)
         self._over.set()
         self._wake.set()
         for thread in self._threads:
             thread.join(timeout=INTERVAL)
-        import torch.distributed
-
-        if torch.distributed.is_initialized() and self._verdict is None:
+        if joined and self._verdict is None:
             torch.distributed.destroy_process_group()
 
     def _all_leave(self) -> bool:
@@ -138,6 +147,14 @@ class Watch:
         # The launcher asks ranks to stop when the first has ended; what follows is short.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
+        import torch.distributed
+
+        # Who fails right after the ranks were joined may not have been heard of yet.
+        deadline = time.monotonic() + SOON
+        while torch.distributed.is_initialized() and self._answered is None and self._talks():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
         if is_consequence(error):
             self._broken = True
             # Another rank's verdict, or our own on another rank, ends the process meanwhile.
@@ -154,13 +171,13 @@ class Watch:
         text = f"{self.program}: {name} failed ({where}):"
         if self._broken:
             text = f"{self.program}: {name} lost touch with another, and none says why ({where}):"
-        if isinstance(error, KNOWN):
-            said = said_of(error) if isinstance(error, OSError) else str(error)
-            said = said or "out of memory"
+        said = in_a_line(error)
+        if said is not None:
             text = f"{self.program}: {said}" if self.rank == 0 else f"{text} {said}"
         else:
             trace = traceback.format_exception(type(error), error, error.__traceback__)
-            text = f"{text}\n{''.join(trace)}{CONTINUES}"
+            remedy = UNJOINED if "connectFullMesh" in str(error) else CONTINUES
+            text = f"{text}\n{''.join(trace)}{remedy}"
         self._say(text)
         self._agree(Verdict(text, f"{name} failed ({line})"))
         self._linger()
@@ -183,17 +200,18 @@ class Watch:
         """Thread: tell and hear. It may block for ever in a store that does not answer."""
         import torch.distributed as distributed
 
+        self._reach()
         try:
-            store = distributed.TCPStore(  # type: ignore[attr-defined]
+            plain = distributed.TCPStore(  # type: ignore[attr-defined]
                 self.address,
                 self.port,
                 is_master=False,
-                timeout=timedelta(seconds=2 * self.peers.bounds.stall),
+                timeout=timedelta(seconds=2 * self.peers.bounds.start),
                 wait_for_workers=False,
             )
             # A launcher that begins the ranks anew keeps its store.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = distributed.PrefixStore(f"sixfold/{attempt}", store)  # type: ignore[attr-defined]
+            store = distributed.PrefixStore(f"sixfold/{attempt}", plain)  # type: ignore[attr-defined]
             silent = set(range(self.world))
             while not self._over.is_set():
                 self._wake.clear()
@@ -214,6 +232,15 @@ class Watch:
                 self._wake.wait(INTERVAL / 5 if hasty else INTERVAL)
         except RuntimeError as error:
             self._lost = error
+
+    def _reach(self) -> None:
+        """Wait until somebody listens for the store; its own trials would grow rare."""
+        while not self._over.is_set():
+            try:
+                socket.create_connection((self.address, self.port), INTERVAL).close()
+                return
+            except OSError:
+                time.sleep(INTERVAL / 10)
 
     def _beat(self) -> Beat:
         self._beats += 1
@@ -274,7 +301,7 @@ class Watch:
             line = f"{hosted} at {address} is gone"
             why = f"it was killed or has ended ({str(self._lost).splitlines()[0]})"
         elif self._answered is None:
-            if self._clock < bounds.stall:
+            if self._clock < bounds.start:
                 return None
             line = f"{hosted} could not be reached at {address} within {self._clock:.0f} s"
             why = "it never began, or the address, the port or a firewall is in the way"
@@ -319,9 +346,10 @@ class Watch:
         return self._verdict or mine
 
     def _talks(self) -> bool:
-        """Whether the store answers."""
-        answered = self._answered is not None and self._clock - self._answered < 2 * INTERVAL
-        return answered and self._lost is None
+        """Whether the store answers, or may still do so for the first time."""
+        answered = self._answered
+        recent = answered is None or self._clock - answered < 2 * INTERVAL
+        return recent and self._lost is None
 
     def _linger(self) -> None:
         """Wait until the others know: with this process the store may go."""
@@ -336,7 +364,7 @@ class Watch:
 
     def _say(self, text: str, *, stacks: bool = False) -> None:
         """Write at once to standard error, so that lines of several ranks do not mix."""
-        ending_anyway()
+        ending_anyway(FAILED)
         if stacks:
             frame = sys._current_frames().get(self._main)
             text += f"\n{self.peers.name(self.rank)} executes:\n"
@@ -345,11 +373,22 @@ class Watch:
 
     def _end(self, code: int) -> NoReturn:
         """End the process now: no thread, no destructor and no other rank is waited for."""
-        ending_anyway()
+        ending_anyway(code)
         try:
             sys.stdout.flush()
         finally:
             os._exit(code)
+
+
+def in_a_line(error: BaseException) -> str | None:
+    """What is said of an error that a user can mend; None: a bug, which needs its traceback."""
+    from research.memory import is_out_of_memory
+
+    if isinstance(error, OSError):
+        return said_of(error)
+    if is_out_of_memory(error):
+        return f"out of memory: {error}"
+    return str(error) if isinstance(error, (InputError, FloatingPointError)) else None
 
 
 def of_environment(name: str) -> str:
@@ -372,8 +411,8 @@ def number_of(name: str) -> int:
     return int(value)
 
 
-def ending_anyway() -> None:
+def ending_anyway(code: int) -> None:
     """End the process in a while, even when its output cannot be written."""
-    last = threading.Timer(LAST_WORDS, os._exit, [FAILED])
+    last = threading.Timer(LAST_WORDS, os._exit, [code])
     last.daemon = True
     last.start()

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from research.errors import InputError
 from research.execute import RunOptions, execute
+from research.peers import is_consequence
 from research.run import RunConfig
 from research.tracking import FAILED, RunFolder
 
@@ -87,6 +88,9 @@ def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
     try:
         execute(job.config, job.folder, options=options, accelerator=accelerator)
     except Exception as error:
+        if accelerator.num_processes > 1 and is_consequence(error):
+            # Another process was lost; the run itself has not failed and continues.
+            raise
         record_failure(job, folder, f"{type(error).__name__}: {error}", traceback.format_exc())
         if accelerator.num_processes > 1 and not isinstance(error, EVERYWHERE):
             raise
