@@ -16,8 +16,8 @@ from pathlib import Path
 
 from research.errors import InputError, said_of
 from research.stopping import listening
-from research.watch import Watch
 from research.wandb_mirror.options import add_wandb_options, spelled
+from research.watch import Watch
 
 Verb = Callable[[Sequence[str]], int]
 STOPPED = 75

@@ -247,7 +247,7 @@ class RunFolder:
     def rewind(self, stage: str, kept: int, step: int) -> list[dict[str, Scalar]]:
         """Leave a stage's first `kept` lines, before it continues after `step`; gives those.
 
-        Where there are fewer of up to that step, a word says so: the file is not as the run left it.
+        Where there are fewer, a word says so: the file is not as the run left it.
         """
         self._logged[stage] = 0
         if not self.writes:
