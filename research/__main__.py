@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from research.errors import InputError, said_of
+from research.foreign import plain
 from research.stopping import listening
 from research.wandb_mirror.options import add_wandb_options, spelled
 from research.watch import Watch
@@ -297,10 +298,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with listening():
             return VERBS[given[0]](given[1:])
     except InputError as error:
-        print(f"sixfold {given[0]}: {error}", file=sys.stderr)
+        print(f"sixfold {given[0]}: {plain(str(error))}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"sixfold {given[0]}: {error}", file=sys.stderr)
+        print(f"sixfold {given[0]}: {plain(str(error))}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
         from research.memory import is_out_of_memory

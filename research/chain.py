@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from research.evaluation.rank import Ranker
+from research.foreign import plain
 from research.sharing import take_stage, taken_from
 from research.tracking import RunFolder
 from research.training.carry import Carried, carry
@@ -120,4 +121,4 @@ def coverage_line(coverage: Mapping[str, int]) -> str:
 def say(text: str, quiet: bool) -> None:
     """A line for a person."""
     if not quiet:
-        print(text, flush=True)
+        print(plain(text), flush=True)

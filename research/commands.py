@@ -22,6 +22,7 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, make_accelerator
+from research.foreign import plain
 from research.packed import Packed
 from research.run import RunConfig, open_corpus
 from research.show import plain_console, show, wide_console
@@ -100,7 +101,8 @@ def study(known: argparse.Namespace) -> int:
 
         print_report(Path(known.runs) / chosen.name)
     for job in failed:
-        print(f"failed: {job.name}: {job.failure()} ({job.folder}/{FAILED})", file=sys.stderr)
+        said = f"failed: {job.name}: {job.failure()} ({job.folder}/{FAILED})"
+        print(plain(said), file=sys.stderr)
     return 1 if failed else 0
 
 

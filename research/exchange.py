@@ -21,6 +21,7 @@ from research.data.corpus import Corpus
 from research.data.names import whole_folder
 from research.errors import InputError
 from research.execute import begin, conclude, make_accelerator
+from research.foreign import own_file
 from research.interop.s3rec import (
     ZERO_ROWS,
     Entry,
@@ -165,6 +166,12 @@ def export_stage(run: str, out: Path, *, data_root: str) -> Account:
         length=encoder.length,
         inner=encoder.feed_forward,
     )
+    numbers = sum(each.numel() for each in checkpoint.read_weights(start.weights).values())
+    if max(sizes.width, sizes.layers, sizes.length, sizes.inner) > numbers:
+        raise InputError(
+            f"{start.source}: its checkpoint has {numbers:,} numbers, fewer than {sizes} needs; "
+            "the config or the checkpoint is of another run"
+        )
     table = _entries(sizes, corpus)
     needed = {each.parameter for each in table}
     weights, stages = _gathered(start, needed)
@@ -225,7 +232,7 @@ def _zero_rows(
 
 def stored_zero_rows(folder: Path, width: int) -> dict[str, Tensor]:
     """Rows 0 [D] that an import has kept aside, by key; none: there is no such file."""
-    path = folder / ZERO_ROWS_FILE
+    path = own_file(folder, ZERO_ROWS_FILE)
     if not path.is_file():
         return {}
     try:

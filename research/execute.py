@@ -26,6 +26,7 @@ from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankerConfig, RankTable, Shard
+from research.model.encoder import EncoderConfig
 from research.processes import Processes
 from research.pulse import PULSE
 from research.run import RunConfig, dataset_of, identity, open_corpus, stage_marks
@@ -84,6 +85,7 @@ def execute(
     if finished is not None:
         return cast(dict[str, object], finished)
     # What cannot work is refused here, before anything is trained or written.
+    check_sharding(config)
     sets = bench.candidate_sets(bench.split.test, "test")
     trained: Trained | None = None
     stages: list[StageParts] = []
@@ -125,6 +127,23 @@ def opened(config: RunConfig, data_root: str, processes: Processes) -> Workbench
             open_corpus(config.corpus, data_root)
     shard = Shard(processes.rank, processes.world, processes.summed)
     return replace(Workbench.of(config, data_root), shard=shard)
+
+
+def check_sharding(config: RunConfig) -> None:
+    """`InputError` for what torch does not do with split weights."""
+    if not config.compute.shard_weights:
+        return
+    for stage in config.stages:
+        if stage.gradients_every is not None:
+            raise InputError(
+                f"stage {stage.name}: gradients_every is {stage.gradients_every}, but with "
+                "compute.shard_weights no process has an objective's whole gradient; leave one out"
+            )
+        if stage.optimiser.method == "sgd":
+            raise InputError(
+                f"stage {stage.name}: optimiser.method is sgd, which torch cannot do with "
+                "compute.shard_weights; use adam or adamw"
+            )
 
 
 def check_alike(mark: str, processes: Processes) -> None:
@@ -271,8 +290,9 @@ def make_accelerator(precision: str = "fp32") -> Accelerator:
     )
     if accelerator.distributed_type not in SPREAD:
         raise InputError(
-            f"the launcher asks for {accelerator.distributed_type}; models are spread by copies "
-            "(DDP) alone: leave --use_fsdp, --use_deepspeed and the like out"
+            f"the launcher asks for {accelerator.distributed_type}; leave --use_fsdp, "
+            "--use_deepspeed and the like out: models are spread by copies (DDP) or, with "
+            "compute.shard_weights=true in the run's config, split by torch's FSDP2"
         )
     return accelerator
 
@@ -298,9 +318,23 @@ def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Wor
         return bench, config.ranker.build(bench.corpus, bench.split)
     device = make_accelerator().device
     stage = config.stages[-1]
-    pretrainer = bench.pretrainer(stage, bench.shared()).to(device)
     found = checkpoint.result(reader.stage(stage.name), bench.corpus.fingerprint)
+    check_size(config.encoder, bench.corpus.num_items, found / "model.safetensors")
+    pretrainer = bench.pretrainer(stage, bench.shared()).to(device)
     checkpoint.load_weights(found, pretrainer)
     objective = ranking_objective(stage, pretrainer)
     assert objective is not None, "a run's last stage ranks"
     return bench, TrainedRanker(pretrainer.encoder, objective)
+
+
+def check_size(encoder: EncoderConfig, num_items: int, weights: Path) -> None:
+    """`InputError` for a model that its weights cannot be of, before memory is asked for it."""
+    width = encoder.width
+    blocks = encoder.layers * width * (3 * width + 2 * encoder.feed_forward)
+    least = width * (num_items + encoder.length) + blocks
+    # No number takes less than two bytes.
+    if 2 * least > weights.stat().st_size:
+        raise InputError(
+            f"{weights} is too small for a model of {least:,} numbers, as the run's config has it; "
+            "the config or the checkpoint is of another run"
+        )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
 from research.errors import InputError
@@ -69,6 +71,28 @@ def plain(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join("\ufffd" if _hidden(each) else each for each in text)
+
+
+def without_home(value: object) -> object:
+    """A JSON value in which every path below the home folder begins with `~`.
+
+    What is written travels, and the name of a person's folder is nobody's business;
+    `os.path.expanduser` leads back.
+    """
+    home = os.path.expanduser("~").rstrip("/")
+    if not home.startswith("/"):
+        return value
+    places = "|".join(map(re.escape, dict.fromkeys((home, os.path.realpath(home)))))
+    pattern = re.compile(rf"(?<![\w./~-])(?:{places})(?=/|[^\w.-]|\Z)")
+
+    def written(part: object) -> object:
+        if isinstance(part, str):
+            return pattern.sub("~", part)
+        if isinstance(part, Mapping):
+            return {written(name): written(each) for name, each in part.items()}
+        return [written(each) for each in part] if isinstance(part, (list, tuple)) else part
+
+    return written(value)
 
 
 def _hidden(character: str) -> bool:

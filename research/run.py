@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,9 +48,7 @@ class EvaluationConfig:
         for name in self.metrics:
             parse(name)
         for name in self.candidates:
-            kind, _, number = name.partition("-")
-            sampled_set = kind in ("uniform", "popularity") and number.isdecimal() and int(number)
-            if name != "full" and not sampled_set:
+            if not re.fullmatch(r"full|(uniform|popularity)-[1-9][0-9]{0,8}", name):
                 raise InputError(
                     f"evaluation.candidates has {name!r}; allowed: full, uniform-N, popularity-N"
                 )
@@ -103,6 +103,7 @@ def open_corpus(name: str, data_root: str) -> Corpus:
 
     A known data set is prepared at first use, with nothing filtered.
     """
+    name = os.path.expanduser(name)
     for folder in (Path(name), Path(data_root) / "corpora" / name):
         if (folder / "manifest.json").is_file():
             return Corpus.open(folder)
@@ -123,7 +124,7 @@ def identity(config: RunConfig, corpus: Corpus, start: str | None) -> str:
         contents.append(start)
         config = replace(config, start_from="")
     if evaluation.negatives_file is not None:
-        contents.append(md5_of(Path(evaluation.negatives_file)))
+        contents.append(md5_of(Path(os.path.expanduser(evaluation.negatives_file))))
         evaluation = replace(evaluation, negatives_file="")
     return hash_of(replace(config, corpus="", evaluation=evaluation), *contents)
 

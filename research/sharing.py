@@ -11,9 +11,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
+from research.errors import InputError
+from research.foreign import own_file
 from research.tracking import RunFolder, read_json, write_json
 from research.training import checkpoint
 
@@ -48,8 +51,20 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
 
 def taken_from(folder: RunFolder, name: str) -> str | None:
     """The run, relative to this one's folder, whose stage this is; None: this run's own."""
-    path = folder.stage(name) / SHARED
-    return str(read_json(path)["run"]) if path.is_file() else None
+    path = own_file(folder.path, f"stages/{name}/{SHARED}")
+    if not os.path.isfile(path):
+        return None
+    stored = read_json(path).get("run")
+    run = stored if isinstance(stored, str) else ""
+    parts = run.split("/")
+    ups = len(list(takewhile(lambda part: part == "..", parts)))
+    rest = parts[ups:]
+    odd = [part for part in rest if part in ("", ".", "..") or len(part.encode()) > 255]
+    if not (1 <= ups <= 3 and 1 <= len(rest) <= ups) or odd:
+        raise InputError(
+            f"{path} names {stored!r:.100}; allowed: another run of the study, as ../../CELL/SEED"
+        )
+    return run
 
 
 def has_finished(run: Path, name: str, mark: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def find_start(path: str, asked: str = "start_from") -> Start:
     `asked` says in errors what gave the path. `InputError` for a folder that is no run or no
     trained stage, or a stage that has not ended.
     """
-    folder = Path(path)
+    folder = Path(os.path.expanduser(path))
     name = None
     if folder.parent.name == "stages" and (folder.parent.parent / "config.json").is_file():
         folder, name = folder.parent.parent, folder.name
@@ -132,9 +133,7 @@ def find_start(path: str, asked: str = "start_from") -> Start:
         known = f"its stages: {', '.join(stages)}" if stages else "it has no stages"
         raise InputError(f"{asked} {path}: there is no such stage; {known}")
     fingerprint = str(stored.get("fingerprint"))
-    state = checkpoint.read_state(
-        checkpoint.newest(reader.stage(name), fingerprint), fingerprint
-    )
+    state = checkpoint.read_state(checkpoint.newest(reader.stage(name), fingerprint), fingerprint)
     if state.get("finished") is not True:
         raise InputError(
             f"{asked} {path}: stage {name} has not ended; let its own command continue it first"

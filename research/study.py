@@ -25,6 +25,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import parse
 from research.execute import RunOptions, started_from
+from research.foreign import own_file
 from research.processes import Processes
 from research.run import RunConfig, identity, open_corpus, stage_marks
 from research.tracking import STUDY, RunFolder, read_json, write_json
@@ -237,17 +238,25 @@ def write_record(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
     of a cell that has changed since, under another budget say, are no longer among them.
     """
     path = out / study.name / STUDY
-    before = read_json(path) if path.is_file() else {}
+    before = read_json(own_file(path.parent, STUDY)) if os.path.lexists(path) else {}
     configs = {cell: study.run(cell, "", 0) for cell in study.cells}
     marks = {cell: hash_of(config) for cell, config in configs.items()}
     earlier = cast(Mapping[str, str], before.get("marks", {}))
     runs: dict[str, dict[str, dict[str, str]]] = {}
-    for corpus, cells in cast(Runs, before.get("runs", {})).items():
-        kept = {cell: dict(own) for cell, own in cells.items() if marks.get(cell) == earlier[cell]}
-        runs |= {corpus: kept} if kept else {}
-    for job in jobs:
-        runs.setdefault(job.corpus, {}).setdefault(job.cell, {})[str(job.seed)] = job.mark
-    seeds = {int(seed) for cells in runs.values() for own in cells.values() for seed in own}
+    try:
+        for corpus, cells in cast(Runs, before.get("runs", {})).items():
+            kept = {
+                cell: dict(own) for cell, own in cells.items() if marks.get(cell) == earlier[cell]
+            }
+            runs |= {corpus: kept} if kept else {}
+        for job in jobs:
+            runs.setdefault(job.corpus, {}).setdefault(job.cell, {})[str(job.seed)] = job.mark
+        seeds = {int(seed) for cells in runs.values() for own in cells.values() for seed in own}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged or of another program ({error!r:.200}); remove it, and the study's "
+            "command writes it anew: finished runs are not repeated"
+        ) from error
     base = configs[study.base]
     record = {
         "name": study.name,

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import BinaryIO, Literal, cast
 
 from research.errors import InputError, naming
-from research.foreign import own_file, parsed, read_bytes
+from research.foreign import own_file, parsed, read_bytes, without_home
 
 Scalar = int | float | str
 # What a study asks and which runs answer it; how a run of it failed.
@@ -46,8 +46,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically."""
-    text = json.dumps(value, indent=1, allow_nan=False)
+    """Write JSON atomically; paths below the home folder begin with `~` there."""
+    text = json.dumps(without_home(value), indent=1, allow_nan=False)
     with replacing(path) as file:
         file.write(f"{text}\n".encode())
 
@@ -163,8 +163,8 @@ class RunFolder:
             self.mirror.close()
 
     def stage(self, name: str) -> Path:
-        """Where a stage's checkpoints lie."""
-        return self.path / "stages" / name
+        """Where a stage's checkpoints lie; `InputError` for a name or link that leads elsewhere."""
+        return own_file(self.path, f"stages/{name}")
 
     def write(self, name: str, value: Mapping[str, object]) -> None:
         """Write config.json or summary.json."""

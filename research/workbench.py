@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ class Workbench:
                 )
             )
         if config.negatives_file is not None:
-            sets.append(from_file(Path(config.negatives_file), self.corpus, held_out))
+            path = Path(os.path.expanduser(config.negatives_file))
+            sets.append(from_file(path, self.corpus, held_out))
         return sets
 
     def tables(

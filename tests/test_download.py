@@ -196,6 +196,13 @@ def test_too_many_members_and_too_many_bytes_are_refused(
     refuse(tmp_path, path, "1,001 bytes unpacked; at most 1,000 are allowed")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_of_another_packing_is_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("ml-100k/u.data", b"1")
+    refuse(tmp_path, tmp_path / "a.zip", rf"u\.data' is packed by method {method}; only deflated")
+
+
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.zip", {"a/u.data": b"1", "b/u.data": b"2"})
     refuse(tmp_path, path, r"two members are called u\.data")

@@ -1,5 +1,6 @@
 """S3-Rec text, pairs, CSV and Parquet: what is read, and what is refused."""
 
+import datetime
 import json
 import os
 from collections.abc import Iterator
@@ -96,6 +97,9 @@ def test_s3rec_attributes_are_found_beside_the_text(tmp_path: Path) -> None:
         ('{"1": [1.5]}', r"item '1': \[1\.5\]; expected a list of attribute ids"),
         ("", r"X_item2attributes\.json: the file is empty"),
         (b"\xff\xfe", r"X_item2attributes\.json: not utf-8 text \(utf-8 was tried"),
+        (r'{"1": ["\ud800"]}', r"X_item2attributes\.json: '\\ud800' is half of a character"),
+        ("[" * 5000, r"X_item2attributes\.json: not readable as JSON \(it is nested too deeply"),
+        ('{"1": [' + "9" * 5000 + "]}", r"not readable as JSON \(a whole number has 5000 digits"),
     ],
 )
 def test_a_bad_attribute_file_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -114,6 +118,7 @@ def test_a_bad_attribute_file_is_refused(tmp_path: Path, text: str | bytes, mess
         ("1 2\n2 3 -4\n", r"X\.txt, line 2, field 3: '-4' is not an integer"),
         ("1 2\n2 3 4.0\n", r"X\.txt, line 2, field 3: '4\.0' is not an integer"),
         ("1 2\n2 3\n1 4\n", r"X\.txt, line 3: user 1 already stands in line 1"),
+        ("1 2\n3 4\x0b5\n", r"X\.txt, line 2, field 2: '4\\x0b5' is not an integer"),
         ("1 2\n2 1234567890123456789\n", r"X\.txt, line 2: an id of more than 18 digits"),
         (b"1 2\n\xe9 3\n", r"X\.txt: not utf-8 text \(utf-8 was tried"),
         ("1 2\n".encode("utf-16-le"), r"X\.txt: not utf-8 text \(utf-8 was tried; it holds null"),
@@ -258,6 +263,36 @@ def test_parquet_holds_integers_or_text_and_dates(tmp_path: Path) -> None:
     assert corpus.timestamps.max() - corpus.timestamps.min() in (86_400, 86_400_000)
 
 
+def test_parquet_ids_may_be_categories_of_numbers(tmp_path: Path) -> None:
+    columns = {"user": pd.Categorical([12, 12]), "item": pd.Categorical(["b", "a"])}
+    corpus = parquet(tmp_path, columns, timestamp_column=None)
+    assert histories(corpus) == {"12": ["b", "a"]}
+
+
+def test_parquet_text_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    table = pd.DataFrame({"user": ["abcdefgh"], "item": ["x"], "timestamp": [1]})
+    table.to_parquet(tmp_path / "p.parquet", compression=None, write_statistics=False)
+    raw = (tmp_path / "p.parquet").read_bytes().replace(b"abcdefgh", b"\xff" * 8)
+    (tmp_path / "p.parquet").write_bytes(raw)
+    config = PrepareConfig(source="parquet", raw=str(tmp_path / "p.parquet"))
+    with pytest.raises(InputError, match="column 'user' holds no utf-8"):
+        prepare(config, data_root=tmp_path / "data")
+
+
+def test_a_time_of_day_is_no_rating(tmp_path: Path) -> None:
+    columns = {"user": ["a"], "item": ["x"], "rating": [datetime.time(1, 2)]}
+    with pytest.raises(InputError, match=r"column 'rating' holds time64\[us\], no numbers"):
+        parquet(tmp_path, columns, timestamp_column=None, min_rating=1.0)
+
+
+def test_attributes_of_very_many_digits_are_names(tmp_path: Path) -> None:
+    (tmp_path / "X_item2attributes.json").write_text('{"1": ["' + "9" * 5000 + '", "10", "9"]}')
+    (tmp_path / "X.txt").write_text("1 1 2 3\n")
+    config = PrepareConfig(source="s3rec", raw=str(tmp_path / "X.txt"))
+    corpus = prepare(config, data_root=tmp_path / "data")
+    assert list(corpus.attribute_names) == ["10", "9", "9" * 5000]
+
+
 def test_a_bad_parquet_is_refused(tmp_path: Path) -> None:
     good = {"user": ["a", "b"], "item": ["x", "y"], "timestamp": [1.0, 2.0]}
     for column, values, message in (
@@ -266,6 +301,7 @@ def test_a_bad_parquet_is_refused(tmp_path: Path) -> None:
         ("user", [1.5, 2.0], r"column 'user' holds double; ids must be integers or text"),
         ("timestamp", [1.0, float("inf")], r"p\.parquet, row 2, column 'timestamp': inf is not f"),
         ("timestamp", [1e30, 1.0], r"row 1, column 'timestamp': 1e\+30 does not fit into int64"),
+        ("user", pd.Categorical([1.5, 2.0]), r"column 'user' holds double; ids must be integers"),
         ("timestamp", ["now", "then"], r"column 'timestamp' holds (large_)?string, not times"),
     ):
         with pytest.raises(InputError, match=message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,37 @@ def test_a_file_that_holds_more_than_tensors_is_refused_and_not_run(
     torch.save(torch.nn.Linear(2, 2), file, _use_new_zipfile_serialization=zipped)
     said = refused_import(capsys, file, corpus)
     assert "holds more than tensors (it asks for torch.nn.modules.linear.Linear)" in said
+
+
+class Greedy:
+    """A pickle of a few bytes that asks for a terabyte."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (bytearray, (1 << 40,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_few_bytes_cannot_ask_for_a_terabyte(
+    capsys: Capture, corpus: Corpus, tmp_path: Path, zipped: bool
+) -> None:
+    file = tmp_path / "f.pt"
+    torch.save({"a": Greedy()}, file, _use_new_zipfile_serialization=zipped)
+    assert "(it asks for builtins.bytearray)" in refused_import(capsys, file, corpus).replace(
+        "__builtin__", "builtins"
+    )
+
+
+def test_a_compressed_member_is_refused(capsys: Capture, corpus: Corpus, tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "f.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert (tmp_path / "f.pt").stat().st_size < 10_000
+    said = refused_import(capsys, tmp_path / "f.pt", corpus)
+    assert "is compressed, which torch.save never does" in said
 
 
 def saved(value: object, *, zipped: bool = True) -> Callable[[Path], object]:

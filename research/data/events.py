@@ -114,7 +114,12 @@ class Rows:
                 )
             values = values.dictionary_encode()
         whole = values.unify_dictionaries().combine_chunks()
-        names: list[str] = whole.dictionary.to_pylist()
+        try:
+            names: list[str] = whole.dictionary.to_pylist()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self._path}: column {column!r} holds no utf-8 ({error})."
+            ) from error
         positions = whole.indices.to_numpy(zero_copy_only=False).astype(np.int32)
         if "" in names:
             self._fail(column, positions == names.index(""), "is empty")

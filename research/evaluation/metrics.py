@@ -22,7 +22,7 @@ KINDS = ("hr", "ndcg", "mrr", "recall", "precision", "map")
 
 def parse(name: str) -> tuple[str, float]:
     """(kind, k) of a metric's name; k is infinite for a plain `mrr`. `InputError` if unknown."""
-    found = re.fullmatch(r"([a-z]+)(?:@([1-9][0-9]*))?", name)
+    found = re.fullmatch(r"([a-z]+)(?:@([1-9][0-9]{0,8}))?", name)
     if found and found[1] in KINDS and (found[2] or found[1] == "mrr"):
         return found[1], float(found[2] or np.inf)
     near = difflib.get_close_matches(name, [f"{kind}@10" for kind in KINDS] + ["mrr"], 1, 0.3)

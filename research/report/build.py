@@ -10,6 +10,7 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
+from research.foreign import without_home
 from research.report.curves import cosines, panels, read_lines
 from research.report.model import (
     LEVEL,
@@ -56,7 +57,7 @@ def report_of(folder: Path, *, figures: bool = True) -> Report:
         compared=study.compared,
         budget=None if study.budget is None else plain(study.budget),
         command=plain(study.command),
-        folder=plain(str(folder)),
+        folder=plain(str(without_home(str(folder)))),
         corpora=tuple(corpus_part(study, corpus, own, figures) for corpus, own in runs.items()),
         notes=tuple(on_study(study)),
     )

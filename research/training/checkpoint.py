@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -24,9 +24,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from research.errors import InputError, naming
+from research.foreign import own_file, parsed, read_bytes
 
 FORMAT_VERSION = 2
 STEP, BEST = "step", "best"
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """A tensor as it is written."""
+    return tensor.detach().cpu().contiguous()
+
+
+def like(stored: Tensor, target: Tensor) -> Tensor:
+    """A tensor as it was read, for `target`, which has its shape."""
+    return stored
 
 
 class Damaged(InputError):
@@ -38,19 +49,22 @@ def save(
     module: nn.Module,
     optimiser: torch.optim.Optimizer | None,
     state: Mapping[str, object],
+    *,
+    on_host: Callable[[Tensor], Tensor] = on_host,
 ) -> None:
     """Write a checkpoint; a crash at any moment leaves the previous one or the new one.
 
-    `state` holds the corpus's `fingerprint`: item ids mean nothing without it.
+    `state` holds the corpus's `fingerprint`: item ids mean nothing without it. `on_host` gathers
+    tensors that are split.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     try:
         temporary.mkdir()
-        weights = {name: part.detach().cpu().contiguous() for name, part in _weights(module)}
-        _write_tensors(weights, temporary / "model.safetensors")
+        _write_tensors(weights_of(module, on_host), temporary / "model.safetensors")
         if optimiser is not None:
-            _write_tensors(_optimiser_tensors(optimiser), temporary / "optimiser.safetensors")
+            moments = moments_of(optimiser, on_host)
+            _write_tensors(moments, temporary / "optimiser.safetensors")
         sums = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
         text = sealed({"format": FORMAT_VERSION, "sha256": sums, **state})
         with naming(temporary / "state.json"):
@@ -242,12 +256,12 @@ def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
 
 
 def _state_of(folder: Path) -> dict[str, object]:
-    path = folder / "state.json"
+    path = own_file(folder.parent, f"{folder.name}/state.json")
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+        state = parsed(read_bytes(path).decode())
+    except InputError as error:
         raise Damaged(f"{path} is missing: {folder} is not a whole checkpoint") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise Damaged(f"{path} is damaged ({error!s:.100})") from error
     if not isinstance(state, dict):
         raise Damaged(f"{path} is damaged (no object)")
@@ -271,9 +285,18 @@ def load_weights(folder: Path, module: nn.Module) -> None:
     fill_weights(read_weights(folder), module, str(folder / "model.safetensors"))
 
 
-def fill_weights(stored: Mapping[str, Tensor], module: nn.Module, source: str) -> None:
-    """Fill the module; every name and shape must match, else `InputError` lists what does not."""
-    wanted = dict(_weights(module))
+def fill_weights(
+    stored: Mapping[str, Tensor],
+    module: nn.Module,
+    source: str,
+    *,
+    like: Callable[[Tensor, Tensor], Tensor] = like,
+) -> None:
+    """Fill the module; every name and shape must match, else `InputError` lists what does not.
+
+    `like` gives a process its part of a tensor that is split.
+    """
+    wanted = dict(module.named_parameters())
     problems = [f"missing {name}" for name in sorted(wanted.keys() - stored.keys())]
     problems += [f"unknown {name}" for name in sorted(stored.keys() - wanted.keys())]
     problems += [
@@ -285,11 +308,15 @@ def fill_weights(stored: Mapping[str, Tensor], module: nn.Module, source: str) -
         raise InputError(f"{source} does not fit this configuration: {'; '.join(problems)}")
     with torch.no_grad():
         for name, parameter in wanted.items():
-            parameter.copy_(stored[name])
+            parameter.copy_(like(stored[name], parameter))
 
 
 def fill_optimiser(
-    stored: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, source: str
+    stored: Mapping[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    source: str,
+    *,
+    like: Callable[[Tensor, Tensor], Tensor] = like,
 ) -> None:
     """Fill an optimiser built over the same parameters; `InputError` when they do not fit."""
     parameters = [each for group in optimiser.param_groups for each in group["params"]]
@@ -303,7 +330,8 @@ def fill_optimiser(
             raise InputError(
                 f"{source} does not fit this configuration: {name} has shape {tuple(tensor.shape)}"
             )
-        state.setdefault(int(index), {})[field] = tensor
+        part = tensor if field == "step" else like(tensor, parameters[int(index)])
+        state.setdefault(int(index), {})[field] = part
     lacking = [
         f"{index}.{field}" for index in state for field in sorted(kept - state[index].keys())
     ]
@@ -314,13 +342,19 @@ def fill_optimiser(
     )
 
 
-def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return list(module.named_parameters())
+def weights_of(
+    module: nn.Module, on_host: Callable[[Tensor], Tensor] = on_host
+) -> dict[str, Tensor]:
+    """What model.safetensors holds."""
+    return {name: on_host(each) for name, each in module.named_parameters()}
 
 
-def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def moments_of(
+    optimiser: torch.optim.Optimizer, on_host: Callable[[Tensor], Tensor] = on_host
+) -> dict[str, Tensor]:
+    """What optimiser.safetensors holds."""
     return {
-        f"{index}.{field}": value.detach().cpu().contiguous()
+        f"{index}.{field}": on_host(value)
         for index, fields in optimiser.state_dict()["state"].items()
         for field, value in fields.items()
         if isinstance(value, Tensor)
@@ -328,9 +362,10 @@ def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    path = own_file(path.parent.parent, f"{path.parent.name}/{path.name}")
+    if not path.is_file():
+        raise Damaged(f"{path} is missing; the checkpoint is not complete")
     try:
         return load_file(path)
-    except FileNotFoundError as error:
-        raise Damaged(f"{path} is missing; the checkpoint is not complete") from error
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise Damaged(f"{path} is damaged ({error})") from error
