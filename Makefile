@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test lint types check clean
+.PHONY: install quickstart test faults fuzz lint types check clean
 
 install: $(STAMP)
 
@@ -21,6 +21,13 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
+
+# For nights: 200 kills of real runs, and a million inputs to everything that reads.
+faults: $(STAMP)
+	SIXFOLD_KILLS=200 $(BIN)/python -m pytest tests/faults -k killed_again
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --cases 1000000
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
