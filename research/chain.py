@@ -70,6 +70,7 @@ def train_stages(
             validate=validation_of(bench, stage),
             plan=plan,
             quiet=quiet,
+            shard_weights=bench.config.compute.shard_weights,
         )
         seconds, items = seconds + state.seconds, items + state.items
         origin = taken_from(folder, name)

@@ -262,7 +262,10 @@ def fitted(accelerator: Accelerator | None, precision: str) -> Accelerator:
     """An accelerator of this process that computes in `precision`: the one given if it does."""
     name = {"fp32": "no"}.get(precision, precision)
     if accelerator is not None and accelerator.mixed_precision == name:
-        return accelerator
+        # All accelerators of a process name the precision of the newest; these tell their own.
+        own = accelerator.native_amp, accelerator.scaler is not None
+        if own == (name != "no", name == "fp16"):
+            return accelerator
     return make_accelerator(precision)
 
 
@@ -292,7 +295,7 @@ def make_accelerator(precision: str = "fp32") -> Accelerator:
         raise InputError(
             f"the launcher asks for {accelerator.distributed_type}; leave --use_fsdp, "
             "--use_deepspeed and the like out: models are spread by copies (DDP) or, with "
-            "compute.shard_weights=true in the run's config, split by torch's FSDP2"
+            "compute.shard_weights=True in the run's config, split by torch's FSDP2"
         )
     return accelerator
 

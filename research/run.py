@@ -126,7 +126,13 @@ def identity(config: RunConfig, corpus: Corpus, start: str | None) -> str:
     if evaluation.negatives_file is not None:
         contents.append(md5_of(Path(os.path.expanduser(evaluation.negatives_file))))
         evaluation = replace(evaluation, negatives_file="")
-    return hash_of(replace(config, corpus="", evaluation=evaluation), *contents)
+    plain = replace(unsharded(config), corpus="", evaluation=evaluation)
+    return hash_of(plain, *contents)
+
+
+def unsharded(config: RunConfig) -> RunConfig:
+    """The run without `compute.shard_weights`, which changes nothing that is learned or kept."""
+    return replace(config, compute=replace(config.compute, shard_weights=False))
 
 
 def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[str, str]:
@@ -134,7 +140,7 @@ def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[st
 
     Which figures are reported decides nothing, but how seen items rank does where a stage selects.
     """
-    begun = replace(config, corpus="", start_from=None if start is None else "")
+    begun = replace(unsharded(config), corpus="", start_from=None if start is None else "")
     contents = [corpus.fingerprint, *([] if start is None else [start])]
     plain = EvaluationConfig()
     marks = {}

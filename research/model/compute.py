@@ -15,6 +15,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from research.errors import InputError
+
 Result = TypeVar("Result")
 
 
@@ -29,6 +31,16 @@ class ComputeConfig:
     while at the start, and on a CPU its dropout costs more than it saves."""
     recompute: bool = False
     """Whether each block is computed again in the backward pass, to keep less for it."""
+    shard_weights: bool = False
+    """Split weights, gradients and moments over the processes (FSDP2) instead of copying them, for
+    item tables that are too large; with one process there is nothing to split."""
+
+    def __post_init__(self) -> None:
+        if self.shard_weights and self.precision == "fp16":
+            raise InputError(
+                "compute.shard_weights does not go with precision fp16, whose loss scaling knows "
+                "no split gradients; use bf16 or fp32"
+            )
 
 
 @cache

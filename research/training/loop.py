@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from accelerate import Accelerator
 
@@ -41,21 +42,39 @@ def train(
     validate: Validate | None,
     plan: CheckpointPlan = CheckpointPlan(),
     quiet: bool = False,
+    shard_weights: bool = False,
 ) -> StageState:
     """Train a stage to its end, from its last checkpoint if it has one.
 
     Afterwards `pretrainer` holds the best state (without validation: the last one). Raises
     `FloatingPointError` when a loss or a gradient is not finite, `research.stopping.Stopped` after
-    a signal; a checkpoint then says where the stage stands.
+    a signal; a checkpoint then says where the stage stands. With `shard_weights` several processes
+    split the weights while the stage trains.
     """
     processes = Processes(accelerator)
-    saves = Saves(folder.stage(config.name), loader.corpus.fingerprint, plan, processes)
-    optimiser = build_optimiser(config.optimiser, pretrainer)
-    state = saves.load(pretrainer, optimiser)
+    shards = None
+    if shard_weights and processes.world > 1:
+        # It brings in torch's FSDP, which other runs do without.
+        from research.training.sharded import Shards
+
+        shards = Shards(pretrainer, accelerator)
+        if validate is not None:
+            validate = partial(shards.ranking, validate)
+    trained = pretrainer if shards is None else shards.split
+    fingerprint = loader.corpus.fingerprint
+    saves = Saves(folder.stage(config.name), fingerprint, plan, processes, shards)
+    optimiser = build_optimiser(config.optimiser, trained)
+    state = saves.load(trained, optimiser)
     total_steps = loader.num_steps(config.epochs, config.steps, config.tokens)
     with Reporter(config.name, total_steps, quiet=quiet) as reporter, stopping.deferred():
         stepper = Stepper(
-            pretrainer, optimiser, config, seed, accelerator=accelerator, total_steps=total_steps
+            trained,
+            optimiser,
+            config,
+            seed,
+            accelerator=accelerator,
+            total_steps=total_steps,
+            shards=shards,
         )
         stage = Running(stepper, saves, state, folder, reporter)
         PULSE.begin(f"training {config.name}")
@@ -65,6 +84,8 @@ def train(
             trim()
         stage.stop_if_asked()
     accelerator.wait_for_everyone()
+    if shards is not None:
+        shards.join()
     if stage.state.best_step is not None:
         saves.load_result(pretrainer)
     return stage.state

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast, get_type_hints
+from typing import TYPE_CHECKING, cast, get_type_hints
 
 import torch
 
@@ -19,6 +19,9 @@ from research.processes import Processes
 from research.training import checkpoint
 from research.training.pretrainer import Pretrainer
 from research.training.stage import StageState
+
+if TYPE_CHECKING:
+    from research.training.sharded import Shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +48,20 @@ class Saves:
     """The checkpoints of one stage."""
 
     def __init__(
-        self, stage: Path, fingerprint: str, plan: CheckpointPlan, processes: Processes
+        self,
+        stage: Path,
+        fingerprint: str,
+        plan: CheckpointPlan,
+        processes: Processes,
+        shards: Shards | None = None,
     ) -> None:
+        """`shards` are given where what is saved and filled is split."""
         self.stage = stage
         self.fingerprint = fingerprint
         self.plan = plan
         self.processes = processes
+        self.shards = shards
+        self._like = checkpoint.like if shards is None else shards.like
         self._saved = time.monotonic()
         self._wished = False
 
@@ -72,18 +83,35 @@ class Saves:
     ) -> None:
         """Write where the stage stands, and remove what is no longer kept."""
         self._saved, self._wished = time.monotonic(), False
-        if not self.processes.main:
-            return
-        target = checkpoint.folder_of(self.stage, checkpoint.STEP, state.step)
-        checkpoint.save(target, pretrainer, optimiser, self._record(state))
-        checkpoint.prune(self.stage, state.step, self.plan.keep)
+        self._write(checkpoint.STEP, pretrainer, optimiser, state)
+        if self.processes.main:
+            checkpoint.prune(self.stage, state.step, self.plan.keep)
 
     def save_best(self, pretrainer: Pretrainer, state: StageState) -> None:
         """Write the weights of a new best, which `state` names; the state itself comes after."""
+        assert state.best_step == state.step
+        self._write(checkpoint.BEST, pretrainer, None, state)
+
+    def _write(
+        self,
+        kind: str,
+        pretrainer: Pretrainer,
+        optimiser: torch.optim.Optimizer | None,
+        state: StageState,
+    ) -> None:
+        target = checkpoint.folder_of(self.stage, kind, state.step)
+        record = self._record(state)
+        if self.shards is None:
+            if self.processes.main:
+                checkpoint.save(target, pretrainer, optimiser, record)
+            return
         if self.processes.main:
-            assert state.best_step == state.step
-            target = checkpoint.folder_of(self.stage, checkpoint.BEST, state.step)
-            checkpoint.save(target, pretrainer, None, self._record(state))
+            checkpoint.save(target, pretrainer, optimiser, record, on_host=self.shards.on_host)
+            return
+        # Here every process's part goes to the main one, in the order in which that one asks.
+        checkpoint.weights_of(pretrainer, self.shards.on_host)
+        if optimiser is not None:
+            checkpoint.moments_of(optimiser, self.shards.on_host)
 
     def _record(self, state: StageState) -> dict[str, object]:
         return {"fingerprint": self.fingerprint, **asdict(state)}
@@ -106,9 +134,11 @@ class Saves:
         weights = checkpoint.read_weights(found[0]) if found else {}
         moments = checkpoint.read_optimiser(found[0]) if found else {}
         given = self.processes.tensors_of_main(weights)
-        checkpoint.fill_weights(given, pretrainer, f"{path}/model.safetensors")
+        checkpoint.fill_weights(given, pretrainer, f"{path}/model.safetensors", like=self._like)
         given = self.processes.tensors_of_main(moments)
-        checkpoint.fill_optimiser(given, optimiser, f"{path}/optimiser.safetensors")
+        checkpoint.fill_optimiser(
+            given, optimiser, f"{path}/optimiser.safetensors", like=self._like
+        )
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
         return state

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -25,6 +26,9 @@ from research.training.meter import Meter
 from research.training.optim import factor_at, set_rate
 from research.training.pretrainer import Pretrainer
 from research.training.stage import StageConfig, StageState
+
+if TYPE_CHECKING:
+    from research.training.sharded import Shards
 
 # A loss scale of fp16 below this means that gradients overflow whatever it is.
 LEAST_SCALE = 2.0**-14
@@ -44,7 +48,9 @@ class Stepper:
         *,
         accelerator: Accelerator,
         total_steps: int | None,
+        shards: Shards | None = None,
     ) -> None:
+        """`shards` are given where `pretrainer` is split, and the optimiser with it."""
         self.pretrainer = pretrainer
         self.optimiser = optimiser
         self.config = config
@@ -53,11 +59,16 @@ class Stepper:
         self.processes = Processes(accelerator)
         self.total_steps = total_steps
         self.meter = Meter(accelerator, config)
+        self.shards = shards
         self.model: nn.Module
-        with warnings.catch_warnings():
-            # torch 2.13 has another name for it, which Accelerate does not know.
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            self.model, self.wrapped = accelerator.prepare(pretrainer, optimiser)
+        if shards is not None:
+            self.model, self.wrapped = shards.model, optimiser
+        else:
+            with warnings.catch_warnings():
+                # torch 2.13 has another name for it, which Accelerate does not know.
+                known = "`broadcast_buffers` is deprecated"
+                warnings.filterwarnings("ignore", known, FutureWarning)
+                self.model, self.wrapped = accelerator.prepare(pretrainer, optimiser)
         self.encoder = [each for each in pretrainer.encoder.parameters() if each.requires_grad]
         self.compiles = pretrainer.encoder.compiles
         # Tokens of the largest piece that fitted into memory.
@@ -129,6 +140,7 @@ class Stepper:
             norm = torch.nn.utils.get_total_norm(given)
         else:
             norm = self.accelerator.clip_grad_norm_(self.learning, clip_norm)
+        norm = self._whole(norm)
         good = torch.stack(list(sums.values())).isfinite().all()
         # Under fp16 gradients overflow now and then, and the scaler leaves those steps out.
         if self.accelerator.scaler is None:
@@ -141,6 +153,9 @@ class Stepper:
         self.wrapped.step()
         return good
 
+    def _whole(self, tensor: Tensor) -> Tensor:
+        return tensor if self.shards is None else self.shards.whole(tensor)
+
     def _bad_parameters(self, step: int) -> Callable[[], list[str]]:
         self._tried = step
 
@@ -150,7 +165,7 @@ class Stepper:
             return [
                 name
                 for name, each in self.pretrainer.named_parameters()
-                if each.grad is not None and not each.grad.isfinite().all()
+                if each.grad is not None and not self._whole(each.grad.isfinite().all())
             ]
 
         return names
