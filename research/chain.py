@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from accelerate import Accelerator
 
 from research.evaluation.rank import Ranker
 from research.foreign import plain
+from research.processes import Processes
 from research.sharing import take_stage, taken_from
 from research.tracking import RunFolder
 from research.training.carry import Carried, carry
@@ -52,14 +55,15 @@ def train_stages(
     if any(stage.pretrainer.uses_attributes for stage in stages):
         record["attributes"] = bench.catalogue.coverage
         say(coverage_line(bench.catalogue.coverage), quiet)
+    processes = Processes(accelerator)
     for place, stage in enumerate(stages):
         name = stage.config.name
         carried = hand_over(stages[:place], stage, begun[place] if begun else None)
         if carried is not None:
             moves[name] = carried.record
             say(f"{name}: {carried.line}", quiet)
-        take_stage(folder, name, marks[name], donors)
-        accelerator.wait_for_everyone()
+        mark = marks[name]
+        processes.from_main(partial(take_stage, folder, name, mark, donors))
         state = train(
             stage.pretrainer,
             stage.loader,
@@ -73,7 +77,7 @@ def train_stages(
             shard_weights=bench.config.compute.shard_weights,
         )
         seconds, items = seconds + state.seconds, items + state.items
-        origin = taken_from(folder, name)
+        origin = cast(str | None, processes.from_main(partial(taken_from, folder, name)))
         if origin is not None:
             shared[name] = origin
             shared_seconds += state.seconds

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +23,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 from research.chain import Trained, train_stages
 from research.config import from_json, to_json
+from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
@@ -30,7 +32,7 @@ from research.model.encoder import EncoderConfig
 from research.processes import Processes
 from research.pulse import PULSE
 from research.run import RunConfig, dataset_of, identity, open_corpus, stage_marks
-from research.start import Start, find_start
+from research.start import Start, ended, find_start
 from research.tracking import Mirror, RunFolder, Tracking
 from research.training import checkpoint
 from research.training.carry import Carried
@@ -98,7 +100,7 @@ def execute(
         source.check_split(config, bench.corpus.fingerprint)
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
     with ExitStack() as held:
-        processes.from_main(lambda: held.enter_context(folder) and None)
+        processes.from_main(partial(hold, folder, held))
         begin(bench, mark, folder, start)
         try:
             trained = trained or train_stages(
@@ -118,13 +120,24 @@ def execute(
             accelerator.free_memory()
 
 
-def opened(config: RunConfig, data_root: str, processes: Processes) -> Workbench:
-    """A run's parts; a data set that has to be prepared is prepared by one process a machine."""
+def opened_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
+    """A corpus; a data set that has to be prepared is prepared by one process a machine."""
     if processes.world > 1:
-        processes.from_main(lambda: open_corpus(config.corpus, data_root).fingerprint)
+        processes.from_main(lambda: open_corpus(name, data_root).fingerprint)
         # Machines that do not share their disks prepare each their own.
         with PartialState().local_main_process_first():
-            open_corpus(config.corpus, data_root)
+            open_corpus(name, data_root)
+    return open_corpus(name, data_root)
+
+
+def hold(folder: RunFolder, held: ExitStack) -> None:
+    """Hold a run's folder until the end of `held`; `InputError` when another process does."""
+    held.enter_context(folder)
+
+
+def opened(config: RunConfig, data_root: str, processes: Processes) -> Workbench:
+    """A run's parts, with this process's share of the questions."""
+    opened_corpus(config.corpus, data_root, processes)
     shard = Shard(processes.rank, processes.world, processes.summed)
     return replace(Workbench.of(config, data_root), shard=shard)
 
@@ -321,7 +334,7 @@ def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Wor
         return bench, config.ranker.build(bench.corpus, bench.split)
     device = make_accelerator().device
     stage = config.stages[-1]
-    found = checkpoint.result(reader.stage(stage.name), bench.corpus.fingerprint)
+    found = ended(reader, stage.name, bench.corpus.fingerprint, str(path))
     check_size(config.encoder, bench.corpus.num_items, found / "model.safetensors")
     pretrainer = bench.pretrainer(stage, bench.shared()).to(device)
     checkpoint.load_weights(found, pretrainer)

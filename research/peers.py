@@ -19,7 +19,7 @@ FAILED, STOPPED = 1, 75
 # A rank whose connections broke, or whose work is over, waits no longer than this for news.
 SOON = 4.0
 # Where a main thread waits for other ranks: collectives, and the backward pass, which holds DDP's.
-WAITING = ("torch.distributed", "torch.autograd")
+WAITING = ("torch.distributed", "torch.autograd", "research.processes")
 CONTINUES = "The same command continues from the last checkpoint."
 LOST = (
     "Connection closed by peer", "Connection reset", "Connection refused", "Broken pipe",

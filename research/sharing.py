@@ -29,7 +29,7 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
     if not folder.writes or checkpoint.numbered(stage):
         return
     for donor in donors:
-        if donor == folder.path or not has_finished(donor, name, mark):
+        if donor == folder.path or not has_finished(donor, name, mark) or is_damaged(donor, name):
             continue
         given = RunFolder(donor, writes=False)
         origin = donor / (taken_from(given, name) or "")
@@ -73,6 +73,17 @@ def has_finished(run: Path, name: str, mark: str) -> bool:
     if stored is None or cast(dict[str, str], stored.get("stages", {})).get(name) != mark:
         return False
     return checkpoint.has_finished(run / "stages" / name)
+
+
+def is_damaged(run: Path, name: str) -> bool:
+    """Whether what a run's stage ended with is no longer as it was written."""
+    reader = RunFolder(run, writes=False)
+    fingerprint = str((reader.read("config.json") or {}).get("fingerprint"))
+    try:
+        newest = checkpoint.newest(reader.stage(name), fingerprint)
+        return checkpoint.read_state(newest, fingerprint).get("finished") is not True
+    except InputError:
+        return True
 
 
 def _link_or_copy(source: str, target: str) -> None:

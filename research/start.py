@@ -133,12 +133,7 @@ def find_start(path: str, asked: str = "start_from") -> Start:
         known = f"its stages: {', '.join(stages)}" if stages else "it has no stages"
         raise InputError(f"{asked} {path}: there is no such stage; {known}")
     fingerprint = str(stored.get("fingerprint"))
-    state = checkpoint.read_state(checkpoint.newest(reader.stage(name), fingerprint), fingerprint)
-    if state.get("finished") is not True:
-        raise InputError(
-            f"{asked} {path}: stage {name} has not ended; let its own command continue it first"
-        )
-    found = checkpoint.result(reader.stage(name), fingerprint)
+    found = ended(reader, name, fingerprint, f"{asked} {path}")
     content = checkpoint.read_state(found, fingerprint)["sha256"]
     assert isinstance(content, dict), "read_state has checked it"
     return Start(
@@ -149,4 +144,20 @@ def find_start(path: str, asked: str = "start_from") -> Start:
         weights=found,
         fingerprint=fingerprint,
         content=str(content.get("model.safetensors")),
+    )
+
+
+def ended(reader: RunFolder, stage: str, fingerprint: str, asked: str) -> Path:
+    """The weights with which a run's stage ended; `InputError` when they are not there any more."""
+    folder = reader.stage(stage)
+    newest = checkpoint.read_state(checkpoint.newest(folder, fingerprint), fingerprint)
+    if newest.get("finished") is True:
+        return checkpoint.result(folder, fingerprint)
+    if reader.summary() is None:
+        raise InputError(
+            f"{asked}: stage {stage} has not ended; let its own command continue it first"
+        )
+    raise InputError(
+        f"{asked}: what stage {stage} ended with is damaged; remove "
+        f"{reader.path / 'summary.json'}, and the command that made the run does the rest again"
     )

@@ -53,13 +53,15 @@ def listening() -> Iterator[None]:
     _noted.name = None
     for number in SIGNALS:
         # Who began this process may have asked it to ignore one (a study's worker, nohup).
-        if before[number] != signal.SIG_IGN:
+        if before[number] not in (signal.SIG_IGN, None):
             signal.signal(number, _noted.receive)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None: one that was not set from Python.
+            if handler is not None:
+                signal.signal(number, handler)
         _noted.name = None
 
 

@@ -214,6 +214,22 @@ def test_a_digit_of_the_state_cannot_change_unseen(tmp_path: Path) -> None:
         checkpoint.read_state(path.parent, "abc")
 
 
+def test_a_file_that_cannot_be_read_is_passed_as_a_damaged_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, broken = saved(tmp_path, 10), saved(tmp_path, 20) / "model.safetensors"
+    opened = Path.open
+
+    def failing(path: Path, *given: object) -> object:
+        if path == broken:
+            raise OSError(5, "Input/output error")
+        return opened(path, *given)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", failing)
+    assert checkpoint.newest(tmp_path, "abc") == whole
+    assert "step_00000020/model.safetensors cannot be read" in capsys.readouterr().err
+
+
 def test_a_stage_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "last").mkdir()
     with pytest.raises(InputError, match="written by an earlier version; remove the run's folder"):

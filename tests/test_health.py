@@ -169,6 +169,21 @@ def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
     assert "encoder.position_table.weight" in share["gradients"]
 
 
+def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: Patch) -> None:
+    forward = NextItem.forward
+
+    def endless(self: NextItem, *given: object) -> Tensor:
+        total: Tensor = forward(self, *given)  # type: ignore[arg-type]
+        bias = given[3].position_table.weight.sum()  # type: ignore[attr-defined]
+        return total + (bias * 0.0).sqrt()
+
+    monkeypatch.setattr(NextItem, "forward", endless)
+    assert STAGE.optimiser.clip_norm is not None
+    with pytest.raises(FloatingPointError) as caught:
+        bench.train(STAGE, giving(VALUES))
+    assert "the gradient of encoder.position_table.weight is not finite" in str(caught.value)
+
+
 def judged(before: list[float], *losses: float) -> list[float | None]:
     spikes = Spikes(before)
     return [spikes.judge(loss) for loss in losses]

@@ -419,6 +419,23 @@ def test_a_damaged_run_is_not_loaded(corpus: Corpus, tmp_path: Path) -> None:
         load_run(tmp_path / "run", "data")
 
 
+def test_no_earlier_state_of_a_damaged_run_stands_for_its_result(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    often = replace(QUIET, checkpoints=CheckpointPlan(steps=1))
+    summary = execute(config_of(corpus, stage_of()), tmp_path / "run", options=often)
+    weights = newest_of(tmp_path / "run" / "stages" / "train") / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1])
+    with pytest.raises(InputError, match=r"what stage train ended with is damaged; remove .*json"):
+        load_run(tmp_path / "run", "data")
+    # What the message says helps: the rest is done again, to the same bytes.
+    (tmp_path / "run" / "summary.json").unlink()
+    again = execute(config_of(corpus, stage_of()), tmp_path / "run", options=often)
+    assert again["test"] == summary["test"]
+    assert weights.read_bytes() == before
+
+
 def test_an_unfinished_run_is_not_loaded_as_if_it_were_finished(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,28 @@ def values_of(tables: Mapping[str, RankTable]) -> dict[str, object]:
     }
 
 
+def test_a_score_that_is_not_finite_is_told_by_every_process_alike() -> None:
+    corpus, held_out, scores = world_of()
+    scores = scores.double()
+    scores[4] = torch.nan
+    given: list[Tensor] = []
+
+    def note(found: Tensor) -> Tensor:
+        given.append(found)
+        return torch.stack(given).sum(0)
+
+    # Whoever has the user meets it; who comes last knows it from the sum.
+    said = []
+    for rank in range(3):
+        try:
+            ranked(FixedScores(scores), corpus, held_out, Shard(rank, 3, note))
+        except FloatingPointError as error:
+            said.append(str(error))
+    assert len(given) == 3
+    assert "first for user 4 (dense id)" in said[-1]
+    assert len(set(said)) == 1
+
+
 @pytest.mark.parametrize("processes", [2, 3, 11, 14])
 def test_every_process_has_the_table_of_one_and_no_question_is_asked_twice(processes: int) -> None:
     corpus, held_out, scores = world_of()

@@ -106,6 +106,15 @@ def test_a_run_without_a_donor_that_fits_trains_for_itself(
     assert second["best"]["pretrain"]["epochs"] == 2  # type: ignore[index]
 
 
+def test_a_damaged_stage_is_not_taken(config: RunConfig, tmp_path: Path) -> None:
+    alone = replace(QUIET, checkpoints=CheckpointPlan(keep=1))
+    execute(config, tmp_path / "first", options=alone)
+    weights = newest_of(tmp_path / "first" / "stages" / "pretrain") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    second = execute(other_end(config), tmp_path / "second", options=taking(tmp_path / "first"))
+    assert second["shared"] == {}
+
+
 def test_a_stage_that_has_not_ended_is_not_taken(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,6 +183,13 @@ def test_a_stage_that_has_not_ended_is_refused(
     path.write_text(checkpoint.sealed({**json.loads(path.read_text()), "finished": False}))
     start = str(copy / "stages" / "pretrain")
     said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    # The run has ended: its command would see that, and continue nothing.
+    assert said.endswith(
+        f"what stage pretrain ended with is damaged; remove {copy / 'summary.json'}, and the "
+        "command that made the run does the rest again"
+    )
+    (copy / "summary.json").unlink()
+    said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
     assert said.endswith("stage pretrain has not ended; let its own command continue it first")
 
 

@@ -246,6 +246,10 @@ def rank_tables(
             print(lowered(refused, len(rows)), file=sys.stderr, flush=True)
             refused = 0
         found_CQ[:, rows] = ranked.found_CS
+        if ranked.bad is not None:
+            # Told after the sum, which the other processes wait for, and to all of them alike.
+            found_CQ[-1, rows[ranked.bad]] = np.nan
+            break
         PULSE.progress()
         chunk, tokens = CPU_CHUNK, CPU_TOKENS
         if ranked.on_accelerator:
@@ -254,6 +258,13 @@ def rank_tables(
         end = min(end, begin + most)
     if shard.world > 1:
         found_CQ = shard.add(torch.from_numpy(found_CQ)).numpy()
+    bad_Q = np.flatnonzero(np.isnan(found_CQ[-1]))
+    if len(bad_Q):
+        raise FloatingPointError(
+            "the ranker gave NaN or infinite scores, first for user "
+            f"{int(held_out.histories.users[bad_Q[0]])} (dense id); a model has diverged: lower "
+            "its learning rate or clip the gradient"
+        )
     further = int(found_CQ[-1, 0])
     item_count = counts_V.cpu().numpy()[items].astype(np.int32)
     shared = {**protocol, "seen": seen, "ties": "mean"}
@@ -280,6 +291,8 @@ class Ranked:
     """[2 x candidate sets + 1, S]: ranks, then ties, by candidate set; columns after the items."""
     on_accelerator: bool
     """Whether the scores stood on another device than the CPU."""
+    bad: int | None
+    """The first question with a score that is not finite, whose ranks mean nothing; None: none."""
 
 
 def rank_chunk(
@@ -296,7 +309,7 @@ def rank_chunk(
     users_S = torch.from_numpy(held_out.histories.users[rows])
     scores_SV = ranker.scores(histories, users_S)
     targets_S = torch.from_numpy(items).to(scores_SV.device)
-    check_finite(scores_SV, users_S)
+    bad = first_not_finite(scores_SV)
     right_S1, missed_S = set_seen(scores_SV, histories, targets_S, seen)
     ranks, ties = [], []
     for each in candidates:
@@ -305,7 +318,7 @@ def rank_chunk(
         ties.append(ties_S.double())
     further_S = torch.full_like(missed_S, scores_SV.shape[1] - corpus.num_items, dtype=torch.double)
     found_CS = torch.stack([*ranks, *ties, further_S]).cpu().numpy()
-    return Ranked(found_CS, scores_SV.device.type != "cpu")
+    return Ranked(found_CS, scores_SV.device.type != "cpu", bad)
 
 
 def lowered(refused: int, ranked: int) -> str:
@@ -359,13 +372,9 @@ def chunk_end(lengths: NDArray[np.int64], begin: int, most: int, tokens: int) ->
     return begin + max(1, int(np.searchsorted(ends, tokens, side="right")))
 
 
-def check_finite(scores_SV: Tensor, users_S: Tensor) -> None:
-    """`FloatingPointError` when a score is NaN or infinite."""
+def first_not_finite(scores_SV: Tensor) -> int | None:
+    """The first row with a NaN or an infinite score; None: there is none."""
     # A row's sum is not finite when a score is not; a sum of finite scores may overflow as well.
     rows = (~scores_SV.sum(1).isfinite()).nonzero()[:, 0]
     rows = rows[~scores_SV[rows].isfinite().all(1)]
-    if len(rows):
-        raise FloatingPointError(
-            f"the ranker gave NaN or infinite scores, first for user {int(users_S[int(rows[0])])} "
-            "(dense id); a model has diverged: lower its learning rate or clip the gradient"
-        )
+    return int(rows[0]) if len(rows) else None

@@ -189,8 +189,8 @@ def newest(stage: Path, fingerprint: str) -> Path:
         return path
     if passed:
         raise InputError(
-            f"{stage}: no checkpoint is whole ({passed[0]}); remove the folder {stage} to train "
-            "the stage anew"
+            f"{stage}: no checkpoint is whole ({passed[0]}); remove the folder {stage}, and the "
+            "run's summary.json if it has one, and its command trains the stage anew"
         )
     if (stage / "last").is_dir():
         raise InputError(
@@ -219,9 +219,12 @@ def _best_of(stage: Path, state: Mapping[str, object]) -> Path:
 def sha256_of(path: Path) -> str:
     """Checksum of a file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read ({error})") from error
     return digest.hexdigest()
 
 

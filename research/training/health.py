@@ -46,7 +46,8 @@ class Taken:
     losses: dict[str, Tensor]
     """By objective its sum over this process's share."""
     bad_parameters: Callable[[], list[str]]
-    """Names of the parameters whose gradients are not finite, while these are there."""
+    """Names of the parameters whose gradients are not finite; none once these are gone, as they
+    are on an accelerator."""
 
 
 class Health:
@@ -121,7 +122,7 @@ class Health:
         )
         raise FloatingPointError(
             f"{message} (all are in nonfinite.json); lower the learning rate or clip the gradient, "
-            "or let some such steps be left out by max_skipped; the last checkpoint is good (an "
+            "or let some such steps be left out by max_skipped; what is saved is good (an "
             "objective of your own that reads tokens which its corruption did not pick needs "
             '`reads = "all"`)'
         )

@@ -112,9 +112,15 @@ class Running:
         self.state = state
         self.seconds_before = state.seconds
         self.started = time.monotonic()
-        before = folder.rewind(self.config.name, state.logged, state.step)
-        name = f"{self.config.name}/loss"
-        self.spikes = Spikes([float(line[name]) for line in before if name in line])
+        losses: list[float] = []
+
+        def rewind() -> None:
+            for line in folder.rewind(self.config.name, state.logged, state.step):
+                loss = line.get(f"{self.config.name}/loss")
+                losses.extend([float(loss)] if isinstance(loss, (int, float)) else [])
+
+        stepper.processes.from_main(rewind)
+        self.spikes = Spikes(losses)
         self.health = Health(
             self.config, stepper.processes, state.skipped, reporter.say, self._record
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_type_hints
 
 import torch
+from torch import Tensor
 
 from research.config import fits
 from research.errors import InputError
@@ -37,11 +38,15 @@ class CheckpointPlan:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
-            raise InputError(f"checkpoint steps are {self.steps}; they must be at least 1")
+            raise InputError(
+                f"--checkpoint-steps is {self.steps}; it must be at least 1 (or left out)"
+            )
         if not self.seconds > 0.0:
-            raise InputError(f"checkpoint seconds are {self.seconds}; they must be above 0")
+            raise InputError(
+                f"--checkpoint-seconds is {self.seconds}; it must be above 0 (left out: 300)"
+            )
         if self.keep < 1:
-            raise InputError(f"{self.keep} checkpoints are to be kept; it must be at least 1")
+            raise InputError(f"--keep-checkpoints is {self.keep}; it must be at least 1")
 
 
 class Saves:
@@ -118,21 +123,21 @@ class Saves:
 
     def load(self, pretrainer: Pretrainer, optimiser: torch.optim.Optimizer) -> StageState:
         """The state of the newest checkpoint that is whole, tensors filled in; fresh without."""
-        found: list[Path] = []
+        weights, moments = dict[str, Tensor](), dict[str, Tensor]()
 
         def read() -> object:
             if not checkpoint.numbered(self.stage) and not (self.stage / "last").exists():
                 return None
-            found.append(checkpoint.newest(self.stage, self.fingerprint))
-            return [str(found[0]), checkpoint.read_state(found[0], self.fingerprint)]
+            found = checkpoint.newest(self.stage, self.fingerprint)
+            weights.update(checkpoint.read_weights(found))
+            moments.update(checkpoint.read_optimiser(found))
+            return [str(found), checkpoint.read_state(found, self.fingerprint)]
 
         answer = self.processes.from_main(read)
         if answer is None:
             return StageState()
         path, stored = cast(tuple[str, Mapping[str, object]], answer)
         state = state_of(stored, path)
-        weights = checkpoint.read_weights(found[0]) if found else {}
-        moments = checkpoint.read_optimiser(found[0]) if found else {}
         given = self.processes.tensors_of_main(weights)
         checkpoint.fill_weights(given, pretrainer, f"{path}/model.safetensors", like=self._like)
         given = self.processes.tensors_of_main(moments)
@@ -145,10 +150,12 @@ class Saves:
 
     def load_result(self, pretrainer: Pretrainer) -> None:
         """Fill in the best weights, if the stage has validated."""
-        weights = {}
-        if self.processes.main:
-            path = checkpoint.result(self.stage, self.fingerprint)
-            weights = checkpoint.read_weights(path)
+        weights: dict[str, Tensor] = {}
+
+        def read() -> None:
+            weights.update(checkpoint.read_weights(checkpoint.result(self.stage, self.fingerprint)))
+
+        self.processes.from_main(read)
         given = self.processes.tensors_of_main(weights)
         checkpoint.fill_weights(given, pretrainer, str(self.stage))
 

@@ -133,13 +133,15 @@ class Stepper:
 
     def _update(self, sums: Mapping[str, Tensor]) -> Tensor:
         """Take the update if all is finite in every process; whether it was (bool scalar)."""
+        # Of this stage's optimiser alone: those of stages before it hold the same encoder.
+        self.accelerator.unscale_gradients(self.wrapped)
+        given = [each.grad for each in self.learning if each.grad is not None]
+        norm = torch.nn.utils.get_total_norm(given)
         clip_norm = self.config.optimiser.clip_norm
-        if clip_norm is None:
-            self.accelerator.unscale_gradients()
-            given = [each.grad for each in self.learning if each.grad is not None]
-            norm = torch.nn.utils.get_total_norm(given)
-        else:
-            norm = self.accelerator.clip_grad_norm_(self.learning, clip_norm)
+        if clip_norm is not None:
+            # By a norm that is no number all gradients would be none, and whose it was be lost.
+            known = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
+            torch.nn.utils.clip_grads_with_norm_(self.learning, clip_norm, known)
         norm = self._whole(norm)
         good = torch.stack(list(sums.values())).isfinite().all()
         # Under fp16 gradients overflow now and then, and the scaler leaves those steps out.

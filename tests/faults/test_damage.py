@@ -107,7 +107,7 @@ def test_without_a_whole_checkpoint_the_run_says_which_folder_to_remove(
     for each in checkpoints(halfway, "finetune"):
         flipped(each / "optimiser.safetensors")
     stage = halfway / "stages" / "finetune"
-    assert f"remove the folder {stage} to train the stage anew" in refused(
+    assert f"remove the folder {stage}, and the run's summary.json if it has one" in refused(
         capsys, *words(halfway, data)
     )
     shutil.rmtree(stage)
