@@ -59,12 +59,20 @@ def taken_from(folder: RunFolder, name: str) -> str | None:
     parts = run.split("/")
     ups = len(list(takewhile(lambda part: part == "..", parts)))
     rest = parts[ups:]
-    odd = [part for part in rest if part in ("", ".", "..") or len(part.encode()) > 255]
+    odd = [part for part in rest if part in ("", ".", "..") or not is_name(part)]
     if not (1 <= ups <= 3 and 1 <= len(rest) <= ups) or odd:
         raise InputError(
             f"{path} names {stored!r:.100}; allowed: another run of the study, as ../../CELL/SEED"
         )
     return run
+
+
+def is_name(part: str) -> bool:
+    """Whether a folder can be called that."""
+    try:
+        return len(part.encode()) <= 255 and "\0" not in part
+    except UnicodeEncodeError:
+        return False
 
 
 def has_finished(run: Path, name: str, mark: str) -> bool:

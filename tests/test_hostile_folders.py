@@ -110,7 +110,7 @@ def test_a_study_cannot_name_a_seed_that_is_none(study: Path, seed: str) -> None
 
 
 @pytest.mark.parametrize(
-    "origin", ["/etc", "../../../../x/y", "..", "../..", "x", 7, "../../a/../b"]
+    "origin", ["/etc", "../../../../x/y", "..", "../..", "x", 7, "../../a/../b", "../\ud800"]
 )
 def test_a_stage_cannot_be_taken_from_anywhere(tmp_path: Path, origin: object) -> None:
     write_json(tmp_path / "run" / "stages" / "train" / "shared.json", {"run": origin})
