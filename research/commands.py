@@ -21,10 +21,12 @@ from research.data.prepare import prepare as prepare_corpus
 from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.exchange import Account, export_stage, import_run
-from research.execute import RunOptions, execute, load_run, make_accelerator
+from research.execute import RunOptions, execute, load_run, make_accelerator, opened_corpus
 from research.foreign import plain
 from research.packed import Packed
-from research.run import RunConfig, open_corpus
+from research.peers import STOPPED
+from research.processes import Processes
+from research.run import RunConfig
 from research.show import plain_console, show, wide_console
 from research.study import Study, StudyOptions, run_folder, run_study
 from research.target import found
@@ -51,7 +53,7 @@ def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
         changed = replace(given, seed=config.seed, corpus=config.corpus)
         if known.cell is None and changed != config:
             cell += f"-{hash_of(changed)[:6]}"
-        corpus = open_corpus(given.corpus, known.data_root)
+        corpus = opened_corpus(given.corpus, known.data_root, Processes(accelerator))
         folder = run_folder(Path(known.runs), known.study, corpus, cell, given.seed)
     tracking = tracking_of(known, main=accelerator.is_main_process)
     options = options_of(known, tracking)
@@ -62,7 +64,7 @@ def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def study(known: argparse.Namespace) -> int:
-    """A study and its tables; 1 when a run of it failed."""
+    """A study and its tables; 1 when a run of it failed, 75 when one was stopped."""
     chosen = found(known.target, Study)
     if known.seeds is not None:
         if known.seeds < 1:
@@ -95,7 +97,8 @@ def study(known: argparse.Namespace) -> int:
     if known.plan or not accelerator.is_main_process:
         return 0
     failed = [job for job in jobs if job.state() == "failed"]
-    if len(failed) < len(jobs):
+    left = [job for job in jobs if job.left is not None]
+    if len(failed) + len(left) < len(jobs):
         # Half a second to import, which a run can do without.
         from research.reporting import print_report
 
@@ -103,6 +106,10 @@ def study(known: argparse.Namespace) -> int:
     for job in failed:
         said = f"failed: {job.name}: {job.failure()} ({job.folder}/{FAILED})"
         print(plain(said), file=sys.stderr)
+    for job in left:
+        print(plain(f"stopped: {job.name}; the same command continues it"), file=sys.stderr)
+    if left:
+        return STOPPED if all(job.left == STOPPED for job in left) else 1
     return 1 if failed else 0
 
 

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from research.errors import InputError
+from research.tracking import Held
 
 
 class Processes:
@@ -36,10 +37,10 @@ class Processes:
             try:
                 answer = {"value": make()}
             except InputError as error:
-                answer = {"error": str(error)}
+                answer = {"error": str(error), "held": isinstance(error, Held)}
         answer = cast(dict[str, object], self._text_of_main(answer))
         if "error" in answer:
-            raise InputError(str(answer["error"]))
+            raise (Held if answer["held"] else InputError)(str(answer["error"]))
         return answer["value"]
 
     def _text_of_main(self, value: object) -> object:

@@ -1,7 +1,8 @@
 """A study: named cells of runs, seeds and data sets, and what to compare.
 
 `run_study` does what is missing: finished runs are recognised and not repeated, an interrupted one
-continues, a failed one is recorded and does not stop the rest. The answer is read from the run
+continues, a failed one is recorded and does not stop the rest. Trouble that passes, such as a full
+disk, ends the study, and the same command continues. The answer is read from the run
 folders by `research/report/`.
 """
 
@@ -24,10 +25,10 @@ from research.config import hash_of, near
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import parse
-from research.execute import RunOptions, started_from
+from research.execute import RunOptions, opened_corpus, started_from
 from research.foreign import own_file
 from research.processes import Processes
-from research.run import RunConfig, identity, open_corpus, stage_marks
+from research.run import RunConfig, identity, stage_marks
 from research.tracking import STUDY, RunFolder, read_json, write_json
 
 # By corpus, cell and seed, the hash of a run.
@@ -136,30 +137,34 @@ def run_study(
         raise InputError(f"--workers is {how.workers}; it must be at least 1")
     if how.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--workers cannot be used with a launcher; leave one of them out")
-    jobs = plan(study, out, options.data_root, study.cells if cells is None else cells)
+    processes = Processes(accelerator)
+    chosen = study.cells if cells is None else cells
+    jobs = plan(study, out, options.data_root, chosen, processes)
     # The main process alone looks into run folders, which the others need not see.
-    found = Processes(accelerator).from_main(lambda: [job.state() for job in jobs])
+    found = processes.from_main(lambda: [job.state() for job in jobs])
     states = dict(zip(jobs, cast(list[State], found)))
     missing = [job for job in jobs if is_missing(states[job], how.retry)]
     main = accelerator.is_main_process
-    if main and not how.plan_only:
-        write_record(study, out, jobs, how.command)
-    accelerator.wait_for_everyone()
+    if not how.plan_only:
+        processes.from_main(lambda: write_record(study, out, jobs, how.command))
     if not missing and not how.plan_only:
         return jobs
     quiet = options.quiet or not main
     seconds: Sequence[float] | None = None
     if how.probe:
-        seconds = seconds_of(missing, jobs, states, options.data_root, accelerator, quiet)
+        finished = [job for job in jobs if states[job] == "finished"]
+        known = processes.from_main(lambda: [job.seconds() for job in finished])
+        took = dict(zip(finished, cast(list[float], known)))
+        seconds = seconds_of(missing, took, options.data_root, accelerator, quiet)
     if main and (how.plan_only or not quiet):
         say_plan(study.question, study.budget, jobs, states, missing, seconds, how.workers)
     if how.plan_only:
         return jobs
     progress = Progress(missing, seconds or [0.0] * len(missing), how.workers, quiet)
     if how.workers > 1:
-        in_processes(missing, progress, options, how.workers, how.threads)
-    else:
-        in_turn(missing, progress, options, accelerator)
+        left = in_processes(missing, progress, options, how.workers, how.threads)
+        return [replace(job, left=left.get(job)) for job in jobs]
+    in_turn(missing, progress, options, accelerator)
     return jobs
 
 
@@ -168,11 +173,13 @@ def is_missing(state: State, retry: bool) -> bool:
     return state in ("new", "begun") or (retry and state == "failed")
 
 
-def plan(study: Study, out: Path, data_root: str, cells: Collection[str]) -> list[Job]:
+def plan(
+    study: Study, out: Path, data_root: str, cells: Collection[str], processes: Processes
+) -> list[Job]:
     """Every run of a study: per corpus, seeds of cells in order; `InputError` for a wrong one."""
     jobs: list[Job] = []
     for corpus_name in study.corpora:
-        corpus = open_corpus(corpus_name, data_root)
+        corpus = opened_corpus(corpus_name, data_root, processes)
         for cell in (name for name in study.cells if name in cells):
             # Counting rankers draw nothing, so one seed says all.
             for seed in study.seeds if study.cells[cell].stages else study.seeds[:1]:

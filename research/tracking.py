@@ -63,10 +63,14 @@ def read_json(path: Path) -> dict[str, object]:
     return cast(dict[str, object], value)
 
 
+class Held(InputError):
+    """Another process is at work in a run's folder; the run itself has not failed."""
+
+
 def held(folder: Path, patience: float = 5.0) -> int | None:
     """A descriptor that holds a folder until it is closed, or the process ends in any way.
 
-    `InputError` when another process goes on holding it. None: a file system that cannot hold.
+    `Held` when another process goes on holding it. None: a file system that cannot hold.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     deadline = time.monotonic() + patience
@@ -78,7 +82,7 @@ def held(folder: Path, patience: float = 5.0) -> int | None:
             # A process that was killed may need a moment to go.
             if time.monotonic() > deadline:
                 os.close(descriptor)
-                raise InputError(
+                raise Held(
                     f"another process is doing the run in {folder}; wait for it or end it"
                 ) from error
             time.sleep(0.1)
@@ -167,7 +171,7 @@ class RunFolder:
         return own_file(self.path, f"stages/{name}")
 
     def write(self, name: str, value: Mapping[str, object]) -> None:
-        """Write config.json or summary.json."""
+        """Write config.json, summary.json, failed.json or nonfinite.json."""
         if not self.writes:
             return
         write_json(self.path / name, value)

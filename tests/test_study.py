@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -25,6 +26,7 @@ from research.errors import InputError
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import compare, estimate
 from research.execute import RunOptions, make_accelerator
+from research.processes import Processes
 from research.reporting import print_report
 from research.run import EvaluationConfig, RunConfig
 from research.study import Study, StudyOptions, run_study
@@ -431,6 +433,53 @@ def test_a_study_with_a_failed_run_ends_with_1_and_the_tables_of_the_rest(
     assert "— shop" not in again.out
     retried = call(capsys, "study", "own_wild", "--no-probe", "--retry")
     assert retried.out.count("— shop") == 1
+
+
+def test_a_disk_error_of_a_worker_fails_no_run_and_the_same_command_continues(
+    capfd: Capture, here: Path
+) -> None:
+    folder = here / "runs" / "own" / "shop" / "small" / "0"
+    folder.mkdir(parents=True)
+    # No checkpoint can be written below a file.
+    (folder / "stages").write_text("")
+    command = ["study", "own_study", "--no-probe", "--workers", "2", "--threads", "1"]
+    answer = call(capfd, *command, "--cells", "small", "popularity")
+    assert answer.code == 1
+    assert list(table_of(answer.out)) == ["popularity"]
+    assert "  shop / small / seed 0: stopped  (" in answer.out
+    assert f"shop / small / seed 0: [Errno {errno.ENOTDIR}] Not a directory: " in answer.err
+    assert "stopped: shop / small / seed 0; the same command continues it\n" in answer.err
+    assert "Traceback" not in answer.err
+    (folder / "stages").unlink()
+    again = call(capfd, *command, "--cells", "small", "popularity")
+    assert (again.code, again.err) == (0, "")
+    assert list(table_of(again.out)) == ["popularity", "small"]
+
+
+def test_a_full_disk_ends_a_study_with_1_and_says_what_to_do(
+    capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/model.safetensors")
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    answer = call(capsys, "study", "own_study", "--no-probe")
+    said = "[Errno 28] No space left on device: 'runs/model.safetensors'; make room, and do the"
+    assert (answer.code, answer.err) == (1, f"sixfold study: {said} same command again\n")
+
+
+def test_a_corpus_is_opened_by_all_processes_in_agreement(
+    shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def opened_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
+        asked.append((name, data_root, processes.world))
+        return shop
+
+    monkeypatch.setattr("research.study.opened_corpus", opened_corpus)
+    done(study_of(shop, {"popularity": popularity()}), tmp_path, plan_only=True)
+    assert asked == [(str(shop.folder), "data", 1)]
 
 
 def test_chosen_cells_are_done_and_the_table_has_all_that_is_there(

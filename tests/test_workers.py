@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
 import multiprocessing
 import os
@@ -16,19 +18,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from baselines.popularity import popularity
 from research.ablation.job import Job, do
-from research.ablation.workers import Progress, Working, duration, must_wait, visible_devices
+from research.ablation.plan import seconds_of
+from research.ablation.workers import (
+    DISK,
+    Progress,
+    Working,
+    duration,
+    ended,
+    must_wait,
+    visible_devices,
+)
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.rank import RankTable
 from research.execute import RunOptions, make_accelerator
 from research.run import EvaluationConfig, RunConfig
 from research.study import Study, StudyOptions, run_study
-from research.tracking import FAILED, RunFolder
+from research.tracking import FAILED, Held, RunFolder, held
 from research.training import checkpoint
 from tests.calling import files_of
+from tests.launching import ROOT, free_port, launched
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
 
 Capture = pytest.CaptureFixture[str]
@@ -114,18 +127,63 @@ def test_a_failed_run_is_done_again_on_request_alone(
     study = study_of(corpus, {"small": small(corpus)})
 
     def save(*given: object) -> None:
-        raise OSError("the disk is full")
+        raise ValueError("a bug")
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", save)
         (job,) = done(study, tmp_path)
-    assert (job.state(), job.failure()) == ("failed", "OSError: the disk is full")
+    assert (job.state(), job.failure()) == ("failed", "ValueError: a bug")
     before = files_of(tmp_path)
     done(study, tmp_path)
     assert files_of(tmp_path) == before
     done(study, tmp_path, retry=True)
     assert job.state() == "finished"
     assert not (job.folder / FAILED).exists()
+
+
+def test_a_full_disk_fails_no_run_and_the_same_command_continues(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(corpus, {"small": small(corpus), "popularity": popularity()})
+
+    def save(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", save)
+        with pytest.raises(OSError, match="No space left on device"):
+            done(study, tmp_path)
+    assert not list(tmp_path.rglob(FAILED))
+    assert [job.state() for job in done(study, tmp_path)] == ["finished", "finished"]
+
+
+def test_a_run_that_another_study_is_doing_is_left_alone(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(corpus, {"small": small(corpus)})
+    folder = tmp_path / "mine" / "films" / "small" / "0"
+    folder.mkdir(parents=True)
+    other = held(folder)
+    assert other is not None
+    with monkeypatch.context() as patched:
+        patched.setattr("research.tracking.held", functools.partial(held, patience=0.0))
+        with pytest.raises(Held, match="another process is doing the run in"):
+            done(study, tmp_path)
+    assert files_of(folder) == {}
+    os.close(other)
+    (job,) = done(study, tmp_path)
+    assert job.state() == "finished"
+
+
+def test_memory_that_ran_out_is_a_failure_of_a_run_in_one_process(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object, **named: object) -> None:
+        raise MemoryError("too much")
+
+    monkeypatch.setattr("research.ablation.job.execute", fail)
+    (job,) = done(study_of(corpus, {"small": small(corpus)}), tmp_path)
+    assert (job.state(), job.failure()) == ("failed", "MemoryError: too much")
 
 
 def test_a_cell_that_was_changed_after_its_failure_is_done(corpus: Corpus, tmp_path: Path) -> None:
@@ -319,6 +377,44 @@ def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
     assert not (folder / FAILED).exists()
 
 
+def test_a_worker_that_is_stopped_leaves_its_run_to_be_continued(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    process, folder = at_work(corpus, tmp_path)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (worker,) = [
+        int(each)
+        for each in children
+        if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()
+    ]
+    os.kill(worker, signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "  films / c / seed 0: stopped  (1 of 1)\n" in said
+    assert "stopped: films / c / seed 0; the same command continues it\n" in said
+    assert "Traceback" not in said
+    assert not (folder / FAILED).exists()
+    assert checkpoint.numbered(folder / "stages" / "finetune", "step")
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "failure"),
+    [
+        (0, "done", ""),
+        (75, "stopped", ""),
+        (DISK, "stopped", ""),
+        (-signal.SIGTERM, "stopped", ""),
+        (-signal.SIGKILL, "failed", "the process ended with SIGKILL"),
+        (1, "failed", "the process ended with exit code 1"),
+    ],
+)
+def test_how_a_worker_ended_says_what_came_of_its_job(
+    tmp_path: Path, code: int, outcome: str, failure: str
+) -> None:
+    job = replace(job_named("a"), folder=tmp_path)
+    assert (ended(job, code), job.failure()) == (outcome, failure)
+
+
 @pytest.mark.parametrize(
     ("given", "number", "names"),
     [(None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("MIG-a", 1, ["MIG-a"]), ("", 0, [])],
@@ -362,9 +458,14 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
     accelerator = make_accelerator()
     monkeypatch.setattr(type(accelerator), "num_processes", 2)
     # What all of them meet alike is recorded, and the study goes on.
-    failing = [InputError("wrong"), FloatingPointError("nan"), OSError("the disk is full")]
-    raised = []
-    for error in failing:
+    alike = [InputError("wrong"), FloatingPointError("nan")]
+    passing = [
+        OSError(errno.ENOSPC, "No space left on device"), Held("held"), MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Connection reset by peer"),
+    ]  # fmt: skip
+    bugs = [ValueError("a bug")]
+    raised, recorded = [], []
+    for error in (*alike, *passing, *bugs):
 
         def fail(*given: object, error: Exception = error, **named: object) -> None:
             raise error
@@ -372,10 +473,12 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
         monkeypatch.setattr("research.ablation.job.execute", fail)
         try:
             assert not do(jobs[0], QUIET, accelerator)
-        except OSError as met:
+        except type(error) as met:
             raised.append(met)
-        assert jobs[0].state() == "failed"
-    assert raised == failing[2:]
+        if jobs[0].state() == "failed":
+            recorded.append(error)
+    assert raised == [*passing, *bugs]
+    assert recorded == [*alike, *bugs]
 
 
 # What is said
@@ -390,10 +493,14 @@ def test_the_time_that_is_left_is_corrected_by_the_time_that_was_taken(capsys: C
     progress = Progress(jobs, [100.0, 100.0, 100.0], 1, False)
     progress.begins(jobs[0])
     assert capsys.readouterr().out == "— c / a / seed 0  (1 of 3, about 5 min left)\n"
-    progress.ends(jobs[0], 210.0, True)
+    progress.ends(jobs[0], 210.0, "done")
     progress.begins(jobs[1])
     # Twice as slow as foreseen: 200 s become 400 s.
     assert capsys.readouterr().out == "— c / b / seed 0  (2 of 3, about 7 min left)\n"
+    # What was stopped tells nothing of how long runs take.
+    progress.ends(jobs[1], 1.0, "stopped")
+    said = "  c / b / seed 0: stopped  (2 of 3, about 3 min left)\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(
@@ -417,8 +524,6 @@ def test_a_plan_runs_nothing(capsys: Capture, corpus: Corpus, tmp_path: Path) ->
 
 
 def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None:
-    from research.ablation.plan import seconds_of
-
     long = replace(PRETRAIN, epochs=4000)
     cells = {
         "one": config_of(corpus, long, replace(FINETUNE, epochs=1)),
@@ -428,24 +533,77 @@ def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None
         study_of(corpus, cells), tmp_path, options=QUIET, accelerator=make_accelerator(),
         how=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
-    states = {job: job.state() for job in jobs}
-    first, second = seconds_of(jobs, jobs, states, "data", make_accelerator(), True)
+    first, second = seconds_of(jobs, {}, "data", make_accelerator(), True)
     assert first > 5.0
     assert second < 2.0
 
 
 def test_numbers_of_another_seed_are_what_a_run_takes(corpus: Corpus, tmp_path: Path) -> None:
-    from research.ablation.plan import seconds_of
-
     done(study_of(corpus, {"small": small(corpus)}), tmp_path)
     both = study_of(corpus, {"small": small(corpus)}, seeds=(0, 1))
     jobs = run_study(
         both, tmp_path, options=QUIET, accelerator=make_accelerator(),
         how=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
-    states = {job: job.state() for job in jobs}
-    (seconds,) = seconds_of(jobs[1:], jobs, states, "data", make_accelerator(), True)
+    took = {jobs[0]: jobs[0].seconds()}
+    (seconds,) = seconds_of(jobs[1:], took, "data", make_accelerator(), True)
     cost = jobs[0].summary()["cost"]
     assert isinstance(cost, dict)
     assert seconds == pytest.approx(cost["seconds"])
     assert np.isfinite(seconds)
+
+
+def test_what_finished_runs_took_is_not_read_by_a_process_that_may_not_see_them() -> None:
+    jobs = [job_named("a"), replace(job_named("a"), seed=1)]
+    assert seconds_of(jobs[1:], {jobs[0]: 12.5}, "data", make_accelerator(), True) == [12.5]
+
+
+@pytest.mark.parametrize(
+    ("processes", "error", "swallowed"),
+    [
+        (1, MemoryError(), True),
+        (2, MemoryError(), False),
+        (2, InputError("wrong for all"), True),
+        (2, FloatingPointError("nan"), True),
+    ],
+)
+def test_a_trial_that_fails_in_one_of_several_processes_is_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, processes: int, error: Exception, swallowed: bool
+) -> None:
+    def expected(*given: object) -> None:
+        raise error
+
+    accelerator = make_accelerator()
+    monkeypatch.setattr("research.ablation.plan.expected", expected)
+    monkeypatch.setattr(type(accelerator), "num_processes", processes)
+    if swallowed:
+        assert seconds_of([job_named("a")], {}, "data", accelerator, True) == [0.0]
+        return
+    with pytest.raises(type(error)):
+        seconds_of([job_named("a")], {}, "data", accelerator, True)
+
+
+def test_a_study_goes_on_where_one_process_alone_sees_the_runs(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    text = SLOW.replace("CORPUS", str(corpus.folder)).replace("epochs=30", "epochs=1")
+    (tmp_path / "slow_study.py").write_text(text)
+    command = ["-m", "research", "study", "slow_study", "--cells", "c", "--quiet", "--runs"]
+    cells = {"c": config_of(corpus, replace(FINETUNE, epochs=1))}
+    done(study_of(corpus, cells, name="slow", metrics=("hr@10", "ndcg@10", "mrr")), tmp_path / "0")
+    port = str(free_port())
+    environments = [
+        {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        }
+        for rank in range(2)
+    ]  # fmt: skip
+    commands = [
+        [sys.executable, *command, str(tmp_path / str(rank)), "--seeds", "2"] for rank in range(2)
+    ]
+    with launched(commands, environments, tmp_path / "said") as ranks:
+        assert ranks.ends()[0] == [0, 0], ranks.text
+    assert sorted(each.name for each in (tmp_path / "0/slow/films/c").iterdir()) == ["0", "1"]
+    assert not (tmp_path / "1").exists()

@@ -1,4 +1,8 @@
-"""A job: one run of a study, what is there of it, and doing it so that a failure is recorded."""
+"""A job: one run of a study, what is there of it, and doing it so that a failure is recorded.
+
+Trouble that passes (a full disk, a folder that another process holds) is no failure of the run: it
+ends the study, and the same command continues.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,16 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from accelerate import Accelerator
 
 from research.errors import InputError
 from research.execute import RunOptions, execute
+from research.memory import is_out_of_memory
 from research.peers import is_consequence
 from research.run import RunConfig
-from research.tracking import FAILED, RunFolder
+from research.tracking import FAILED, Held, RunFolder
 
 State = Literal["finished", "failed", "begun", "new"]
 # What every process of a run meets alike.
@@ -40,6 +45,8 @@ class Job:
     """By stage, the hash of all that decides its weights: jobs with equal ones can share it."""
     donors: tuple[Path, ...] = ()
     """Folders of the study's other runs with the same first stage."""
+    left: int | None = None
+    """The exit code of a study that left the run for the same command to continue."""
 
     @property
     def name(self) -> str:
@@ -69,6 +76,11 @@ class Job:
         assert found is not None, "asked of finished runs alone"
         return found
 
+    def seconds(self) -> float:
+        """What a finished run took, without the stages that it took over."""
+        cost = cast(Mapping[str, float], self.summary()["cost"])
+        return cost["seconds"] - cost.get("shared_seconds", 0.0)
+
     def failure(self) -> str:
         """The first line of a failed run's error."""
         found = RunFolder(self.folder, writes=False).read(FAILED) or {}
@@ -78,8 +90,9 @@ class Job:
 def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
     """Do a job, or what is left of it; False: it failed, and failed.json says how.
 
-    With several processes an error that only one of them may have met is raised again: the others
-    wait for it in vain, and a launcher ends them all.
+    Trouble that passes is raised again and not recorded. With several processes so is an error that
+    only one of them may have met, recorded or not: the others wait for it in vain, and a launcher
+    ends them all.
     """
     folder = RunFolder(job.folder, writes=accelerator.is_main_process)
     if folder.writes:
@@ -88,14 +101,24 @@ def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
     try:
         execute(job.config, job.folder, options=options, accelerator=accelerator)
     except Exception as error:
-        if accelerator.num_processes > 1 and is_consequence(error):
-            # Another process was lost; the run itself has not failed and continues.
+        if passes(error, accelerator.num_processes):
             raise
         record_failure(job, folder, f"{type(error).__name__}: {error}", traceback.format_exc())
         if accelerator.num_processes > 1 and not isinstance(error, EVERYWHERE):
             raise
         return False
     return True
+
+
+def passes(error: Exception, processes: int) -> bool:
+    """Whether an error tells nothing of the run, which the same command continues.
+
+    One process that ran out of memory would do so again; of several another one may be lost, or
+    have taken the memory.
+    """
+    if isinstance(error, (OSError, Held)):
+        return True
+    return processes > 1 and (is_out_of_memory(error) or is_consequence(error))
 
 
 def record_failure(job: Job, folder: RunFolder, error: str, trace: str) -> None:

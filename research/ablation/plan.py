@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 from accelerate import Accelerator
 from rich import box
 from rich.table import Table
 
 from research.ablation.budget import Budget
-from research.ablation.job import Job, State
+from research.ablation.job import EVERYWHERE, Job, State
 from research.ablation.probe import Expected, expected
 from research.ablation.workers import duration
 from research.show import plain_console
@@ -18,26 +17,20 @@ from research.show import plain_console
 
 def seconds_of(
     missing: Sequence[Job],
-    jobs: Sequence[Job],
-    states: Mapping[Job, State],
+    took: Mapping[Job, float],
     data_root: str,
     accelerator: Accelerator,
     quiet: bool,
 ) -> list[float]:
-    """Seconds that each missing job will take at most.
+    """Seconds that each missing job will take at most, where finished ones `took` so many.
 
-    A cell that has finished with another seed took what it took; others are tried for a moment. A
+    A cell that has finished with another seed takes what it took; others are tried for a moment. A
     stage that an earlier job trains as well costs nothing. A cell that cannot be tried counts as 0:
-    doing it will tell why.
+    doing it will tell why. Of several processes all must have met the error.
     """
     tried: dict[tuple[str, str], Expected] = {}
-    known: dict[tuple[str, str], float] = {}
-    trained: set[str] = set()
-    for job in jobs:
-        if states[job] == "finished":
-            cost = cast(Mapping[str, float], job.summary()["cost"])
-            known[job.corpus, job.cell] = cost["seconds"] - cost.get("shared_seconds", 0.0)
-            trained.update(job.stage_marks)
+    known = {(job.corpus, job.cell): seconds for job, seconds in took.items()}
+    trained = {mark for job in took for mark in job.stage_marks}
     result = []
     for job in missing:
         key = (job.corpus, job.cell)
@@ -49,7 +42,9 @@ def seconds_of(
                 print("trying each cell for a moment to see what it costs ...", flush=True)
             try:
                 tried[key] = expected(job.config, data_root, accelerator)
-            except Exception:
+            except Exception as error:
+                if accelerator.num_processes > 1 and not isinstance(error, EVERYWHERE):
+                    raise
                 tried[key] = Expected({}, 0.0)
         stages = zip(job.stage_marks, tried[key].stages.values())
         own = sum(seconds for mark, seconds in stages if mark not in trained)

@@ -1,7 +1,8 @@
 """Doing a study's jobs: one after another in this process, or in several processes at a time.
 
 A process works on one job and ends; what came of it stands in the run's folder. A job that shares a
-stage with one that is running waits for it, so that the stage is trained once.
+stage with one that is running waits for it, so that the stage is trained once. One that was stopped
+or met trouble that passes is left for the same command to continue, and the rest is done.
 """
 
 from __future__ import annotations
@@ -13,20 +14,27 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
 
 from research.ablation.job import Job, do, record_failure
+from research.errors import said_of
 from research.execute import RunOptions, make_accelerator
+from research.foreign import plain
+from research.peers import FAILED, STOPPED
 from research.sharing import has_finished
-from research.stopping import Stopped, listening
-from research.tracking import RunFolder
+from research.stopping import SIGNALS, Stopped, listening
+from research.tracking import Held, RunFolder
 
+Outcome = Literal["done", "failed", "stopped"]
+# Exit code of a worker that met an error of the disk, as sysexits.h has it.
+DISK = 74
 # Seconds that a worker has to end when it is told to.
 PATIENCE = 10.0
 # Seconds of work whose cost was foreseen well enough to go by.
@@ -53,13 +61,16 @@ class Progress:
         self.begun += 1
         self._say(f"— {job.name}  ({self.begun} of {self.total}{self._rest()})")
 
-    def ends(self, job: Job, seconds: float, done: bool) -> None:
+    def ends(self, job: Job, seconds: float, outcome: Outcome) -> None:
         """A job has ended after so many seconds."""
         self.ended += 1
-        self.spent += seconds
-        self.foreseen += self.left.pop(job)
-        how = f"done in {seconds:.0f} s" if done else f"failed: {job.failure()}"
-        if self.workers > 1 or not done:
+        foreseen = self.left.pop(job)
+        how = "stopped"
+        if outcome != "stopped":
+            self.spent += seconds
+            self.foreseen += foreseen
+            how = f"done in {seconds:.0f} s" if outcome == "done" else f"failed: {job.failure()}"
+        if self.workers > 1 or outcome != "done":
             self._say(f"  {job.name}: {how}  ({self.ended} of {self.total}{self._rest()})")
 
     def _rest(self) -> str:
@@ -91,7 +102,7 @@ def in_turn(
         started = time.monotonic()
         done = do(job, options, accelerator)
         accelerator.wait_for_everyone()
-        progress.ends(job, time.monotonic() - started, done)
+        progress.ends(job, time.monotonic() - started, "done" if done else "failed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +117,17 @@ class Working:
 
 def in_processes(
     jobs: Sequence[Job], progress: Progress, options: RunOptions, workers: int, threads: int | None
-) -> None:
-    """Do the jobs in `workers` processes, each with its share of threads or a GPU of its own."""
+) -> Mapping[Job, int]:
+    """Do the jobs in `workers` processes, each with its share of threads or a GPU of its own.
+
+    Gives the jobs that were left for the same command to continue, and with which exit code.
+    """
     threads = threads or max(1, usable_cores() // workers)
     context = multiprocessing.get_context("spawn")
     devices = visible_devices()
     waiting, working = list(jobs), list[Working]()
     quiet = replace(options, quiet=True)
+    left: dict[Job, int] = {}
     try:
         while waiting or working:
             free = sorted(set(range(workers)) - {each.slot for each in working})
@@ -130,9 +145,13 @@ def in_processes(
             wait([each.process.sentinel for each in working], LOOK_AGAIN)
             for each in [each for each in working if not each.process.is_alive()]:
                 working.remove(each)
-                progress.ends(each.job, time.monotonic() - each.started, _ended(each))
+                outcome = ended(each.job, each.process.exitcode or 0)
+                if outcome == "stopped":
+                    left[each.job] = FAILED if each.process.exitcode == DISK else STOPPED
+                progress.ends(each.job, time.monotonic() - each.started, outcome)
     finally:
         stop(working)
+    return left
 
 
 def must_wait(job: Job, working: Sequence[Working]) -> bool:
@@ -147,18 +166,17 @@ def must_wait(job: Job, working: Sequence[Working]) -> bool:
     return False
 
 
-def _ended(ended: Working) -> bool:
-    """Whether a process has done its job; a death that left no word is recorded as a failure."""
-    code = ended.process.exitcode
+def ended(job: Job, code: int) -> Outcome:
+    """What came of a job, by its process's exit code; an unexplained death is recorded."""
     if code == 0:
-        return True
-    job = ended.job
+        return "done"
+    # A signal may come before the process listens to it.
+    if code in (STOPPED, DISK) or -code in SIGNALS:
+        return "stopped"
     if job.state() != "failed":
-        how = f"exit code {code}"
-        if code is not None and code < 0:
-            how = signal.Signals(-code).name
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         record_failure(job, RunFolder(job.folder), f"the process ended with {how}", "")
-    return False
+    return "failed"
 
 
 def stop(working: Sequence[Working]) -> None:
@@ -198,7 +216,13 @@ def work(job: Job, options: RunOptions, threads: int, device: str | None) -> Non
         with listening():
             done = do(job, options, make_accelerator())
     except Stopped:
-        sys.exit(75)
+        sys.exit(STOPPED)
+    except Held as error:
+        print(f"{job.name}: {plain(str(error))}", file=sys.stderr)
+        sys.exit(STOPPED)
+    except OSError as error:
+        print(f"{job.name}: {plain(said_of(error))}", file=sys.stderr)
+        sys.exit(DISK)
     sys.exit(0 if done else 1)
 
 
