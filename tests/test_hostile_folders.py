@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -236,6 +237,17 @@ def test_a_rank_table_of_objects_or_2_to_the_60_rows_is_refused(tmp_path: Path) 
                 archive.writestr(name, content)
         with pytest.raises(InputError, match=r"t\.npz is not a rank table"):
             RankTable.load(path)
+
+
+def test_a_protocol_of_numbers_that_are_no_characters_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.npz"
+    table_of([1, 2, 3]).save(path)
+    with np.load(path) as stored:
+        columns = dict(stored)
+    columns["protocol"] = np.array([0x110000, 0x7B], np.uint32).view("<U2")[0:1].reshape(())
+    np.savez(path, **columns)
+    with pytest.raises(InputError, match=r"t\.npz is not a rank table .*code point not in range"):
+        RankTable.load(path)
 
 
 def test_a_bomb_of_ranks_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:

@@ -126,7 +126,9 @@ class RankTable:
                 np.load(file, allow_pickle=False) as stored,
             ):
                 warnings.simplefilter("error")
-                protocol = parsed(str(stored["protocol"]))
+                # numpy would make a str of any numbers, also of those that are no characters.
+                text = np.asarray(stored["protocol"]).astype("<U", casting="equiv", copy=False)
+                protocol = parsed(text.tobytes().decode("utf-32-le").rstrip("\0"))
                 if set(_COLUMNS) - set(stored.files) == {"item_count"}:
                     raise InputError(
                         f"{path} was written by an earlier version and does not say how often its "
