@@ -85,14 +85,6 @@ class Watch:
         self._wake, self._over = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def progress(self, step: int | None = None) -> None:
-        """Something got done, at `step` if given; called often, by the main thread."""
-        PULSE.progress(step)
-
-    def phase(self, text: str) -> None:
-        """What the rank does from here on, for people; counts as progress."""
-        PULSE.begin(text)
-
     def __enter__(self) -> Watch:
         if self.world > 1:
             # Else a store that vanishes fills the screen before anything of ours can be read.

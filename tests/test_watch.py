@@ -29,6 +29,7 @@ from tests.launching import Ranks, joined_ranks, launched
 WORKER = """
 import os, signal, sys, time
 from research.errors import InputError
+from research.pulse import PULSE
 from research.watch import Watch
 
 case, stall, rank = sys.argv[1], float(sys.argv[2]), int(os.environ["RANK"])
@@ -60,7 +61,7 @@ def work(watch):
     import torch
     from torch import distributed
     distributed.init_process_group("gloo")
-    watch.phase("training toys")
+    PULSE.begin("training toys")
     for step in range(1, 10_000):
         step_of(step)
         if case == "late" and step == 5:
@@ -68,7 +69,7 @@ def work(watch):
             return
         distributed.all_reduce(torch.ones(1))
         time.sleep(0.02)
-        watch.progress(step)
+        PULSE.progress(step)
         if step % 5 == 0:
             say(f"rank {rank} pid {os.getpid()} step {step}.")
 
@@ -239,8 +240,6 @@ def test_one_process_is_not_watched() -> None:
     watch = Watch("toys", 4)
     with pytest.raises(ValueError, match="as it is"), watch:
         raise ValueError("as it is")
-    watch.phase("alone")
-    watch.progress(3)
     assert threading.active_count() == before
 
 
