@@ -24,7 +24,7 @@ test: $(STAMP)
 
 # For nights: 200 kills of real runs, and a million inputs to everything that reads.
 faults: $(STAMP)
-	SIXFOLD_KILLS=200 $(BIN)/python -m pytest tests/faults -k killed_again
+	SIXFOLD_KILLS=200 $(BIN)/python -m pytest -s tests/faults -k killed_again
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --cases 1000000
