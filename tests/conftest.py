@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from tests.synthetic import markov_histories, write_histories
 
 # Long runs share the machine, and one thread makes sums come out the same on every machine.
 torch.set_num_threads(1)
+
+# Who begins the tests in the background has them ignore Ctrl-C, and all that they begin.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Nor do tests know a developer's W&B key, server or sweep; processes that they start neither.
 for name in [each for each in os.environ if each.startswith("WANDB_")]:
