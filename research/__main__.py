@@ -16,12 +16,12 @@ from pathlib import Path
 
 from research.errors import InputError, said_of
 from research.foreign import plain
+from research.peers import STOPPED
 from research.stopping import listening
 from research.wandb_mirror.options import add_wandb_options, spelled
 from research.watch import Watch
 
 Verb = Callable[[Sequence[str]], int]
-STOPPED = 75
 
 
 def prepare_verb(arguments: Sequence[str]) -> int:

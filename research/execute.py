@@ -121,13 +121,18 @@ def execute(
 
 
 def opened_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
-    """A corpus; a data set that has to be prepared is prepared by one process a machine."""
+    """A corpus, prepared if it has to be."""
+    prepare_once(name, data_root, processes)
+    return open_corpus(name, data_root)
+
+
+def prepare_once(name: str, data_root: str, processes: Processes) -> None:
+    """Of several processes, let one a machine prepare a data set that has to be."""
     if processes.world > 1:
         processes.from_main(lambda: open_corpus(name, data_root).fingerprint)
         # Machines that do not share their disks prepare each their own.
         with PartialState().local_main_process_first():
             open_corpus(name, data_root)
-    return open_corpus(name, data_root)
 
 
 def hold(folder: RunFolder, held: ExitStack) -> None:
@@ -137,7 +142,7 @@ def hold(folder: RunFolder, held: ExitStack) -> None:
 
 def opened(config: RunConfig, data_root: str, processes: Processes) -> Workbench:
     """A run's parts, with this process's share of the questions."""
-    opened_corpus(config.corpus, data_root, processes)
+    prepare_once(config.corpus, data_root, processes)
     shard = Shard(processes.rank, processes.world, processes.summed)
     return replace(Workbench.of(config, data_root), shard=shard)
 
@@ -273,13 +278,18 @@ def _counted(config: RankerConfig, bench: Workbench) -> Trained:
 
 def fitted(accelerator: Accelerator | None, precision: str) -> Accelerator:
     """An accelerator of this process that computes in `precision`: the one given if it does."""
-    name = {"fp32": "no"}.get(precision, precision)
+    name = name_of(precision)
     if accelerator is not None and accelerator.mixed_precision == name:
         # All accelerators of a process name the precision of the newest; these tell their own.
         own = accelerator.native_amp, accelerator.scaler is not None
         if own == (name != "no", name == "fp16"):
             return accelerator
     return make_accelerator(precision)
+
+
+def name_of(precision: str) -> str:
+    """What Accelerate calls a precision."""
+    return "no" if precision == "fp32" else precision
 
 
 def make_accelerator(precision: str = "fp32") -> Accelerator:
@@ -290,7 +300,7 @@ def make_accelerator(precision: str = "fp32") -> Accelerator:
     cpu = not torch.cuda.is_available()
     if precision == "fp16" and cpu:
         raise InputError("compute.precision is fp16, which needs a GPU; use bf16 or fp32 here")
-    name = {"fp32": "no"}.get(precision, precision)
+    name = name_of(precision)
     if is_initialized() and AcceleratorState().mixed_precision != name:
         # One precision a process is Accelerate's rule; a study's runs may have several. The group
         # of processes stays as it is.

@@ -88,8 +88,8 @@ def is_damaged(run: Path, name: str) -> bool:
     reader = RunFolder(run, writes=False)
     fingerprint = str((reader.read("config.json") or {}).get("fingerprint"))
     try:
-        newest = checkpoint.newest(reader.stage(name), fingerprint)
-        return checkpoint.read_state(newest, fingerprint).get("finished") is not True
+        _, state = checkpoint.newest_state(reader.stage(name), fingerprint)
+        return state.get("finished") is not True
     except InputError:
         return True
 

@@ -150,9 +150,9 @@ def find_start(path: str, asked: str = "start_from") -> Start:
 def ended(reader: RunFolder, stage: str, fingerprint: str, asked: str) -> Path:
     """The weights with which a run's stage ended; `InputError` when they are not there any more."""
     folder = reader.stage(stage)
-    newest = checkpoint.read_state(checkpoint.newest(folder, fingerprint), fingerprint)
-    if newest.get("finished") is True:
-        return checkpoint.result(folder, fingerprint)
+    path, state = checkpoint.newest_state(folder, fingerprint)
+    if state.get("finished") is True:
+        return checkpoint.result_of(folder, path, state)
     if reader.summary() is None:
         raise InputError(
             f"{asked}: stage {stage} has not ended; let its own command continue it first"

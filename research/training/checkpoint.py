@@ -171,6 +171,11 @@ def _best_step(folder: Path) -> object:
 
 
 def newest(stage: Path, fingerprint: str) -> Path:
+    """The newest checkpoint that is whole, as `newest_state` finds it."""
+    return newest_state(stage, fingerprint)[0]
+
+
+def newest_state(stage: Path, fingerprint: str) -> tuple[Path, dict[str, object]]:
     """The newest checkpoint that is whole, and whose best is; damaged ones are passed with a word.
 
     `InputError` when there is none, and for one of another corpus or version.
@@ -186,7 +191,7 @@ def newest(stage: Path, fingerprint: str) -> Path:
             continue
         for each in passed:
             print(f"{each}; {path.name} before it is whole and serves", file=sys.stderr, flush=True)
-        return path
+        return path, state
     if passed:
         raise InputError(
             f"{stage}: no checkpoint is whole ({passed[0]}); remove the folder {stage}, and the "
@@ -201,8 +206,11 @@ def newest(stage: Path, fingerprint: str) -> Path:
 
 def result(stage: Path, fingerprint: str) -> Path:
     """The weights that a stage has so far: the best ones if it validates, else the newest."""
-    path = newest(stage, fingerprint)
-    state = read_state(path, fingerprint)
+    return result_of(stage, *newest_state(stage, fingerprint))
+
+
+def result_of(stage: Path, path: Path, state: Mapping[str, object]) -> Path:
+    """The weights that go with a stage's checkpoint at `path`, whose state is known."""
     return path if state.get("best_step") is None else _best_of(stage, state)
 
 

@@ -128,10 +128,10 @@ class Saves:
         def read() -> object:
             if not checkpoint.numbered(self.stage) and not (self.stage / "last").exists():
                 return None
-            found = checkpoint.newest(self.stage, self.fingerprint)
+            found, stored = checkpoint.newest_state(self.stage, self.fingerprint)
             weights.update(checkpoint.read_weights(found))
             moments.update(checkpoint.read_optimiser(found))
-            return [str(found), checkpoint.read_state(found, self.fingerprint)]
+            return [str(found), stored]
 
         answer = self.processes.from_main(read)
         if answer is None:
