@@ -11,12 +11,12 @@ from dataclasses import replace
 from research.data.loader import BatchConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import LastItems, Sliding
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.masking import MaskItems
 from research.run import EvaluationConfig, RunConfig
-from research.training.optim import OptimiserConfig, ScheduleConfig
+from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.stage import StageConfig, ValidationConfig
 
 
@@ -31,7 +31,7 @@ def original() -> RunConfig:
     return RunConfig(
         corpus="ml-1m",
         split=LeaveOneOut(validation_in_training=True),
-        encoder=EncoderConfig(
+        encoder=TransformerConfig(
             length=200,
             width=64,
             layers=2,
@@ -60,7 +60,7 @@ def original() -> RunConfig:
                 batches=BatchConfig(sequences_per_batch=256),
                 epochs=1_000_000,
                 steps=400_000,
-                optimiser=OptimiserConfig(
+                optimizer=OptimizerConfig(
                     method="adamw",
                     lr=1e-4,
                     eps=1e-6,
@@ -110,7 +110,7 @@ def port() -> RunConfig:
     """The common PyTorch ports: pre-norm, width 256, an output layer of its own, Adam 1e-3."""
     return RunConfig(
         corpus="ml-1m",
-        encoder=EncoderConfig(
+        encoder=TransformerConfig(
             length=100,
             width=256,
             layers=2,
@@ -138,7 +138,7 @@ def port() -> RunConfig:
                 windows=LastItems(),
                 batches=BatchConfig(sequences_per_batch=128),
                 epochs=200,
-                optimiser=OptimiserConfig(
+                optimizer=OptimizerConfig(
                     lr=1e-3, schedule=ScheduleConfig(shape="constant", decay_every_epochs=25)
                 ),
                 validation=ValidationConfig(metric="ndcg@10", patience=20),
@@ -157,13 +157,13 @@ def cloze() -> RunConfig:
     """Cloze on S3-Rec's post-norm backbone: mask 0.2, the last item masked in half of the rows."""
     corruption = MaskItems(rate=0.2, mask_last_share=0.5)
     return RunConfig(
-        encoder=EncoderConfig(length=50, width=64, layers=2, heads=2, feed_forward=256),
+        encoder=TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256),
         stages=(
             StageConfig(
                 objectives={"cloze": ClozeConfig(corruption=corruption)},
                 batches=BatchConfig(sequences_per_batch=256),
                 epochs=200,
-                optimiser=OptimiserConfig(lr=1e-3),
+                optimizer=OptimizerConfig(lr=1e-3),
                 validation=ValidationConfig(metric="ndcg@20", patience=10),
             ),
         ),

@@ -13,22 +13,22 @@ from dataclasses import replace
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
-from research.objectives.item_losses import BayesianPersonalisedRanking, BinaryCrossEntropy
+from research.objectives.item_losses import BayesianPersonalizedRanking, BinaryCrossEntropy
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
 from research.run import EvaluationConfig, RunConfig
-from research.training.optim import OptimiserConfig
+from research.training.optim import OptimizerConfig
 from research.training.stage import StageConfig, ValidationConfig
 
-ENCODER = EncoderConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
+ENCODER = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
 # Each item with probability 0.2, and the last one always, as it is what ranking will ask for.
 MASKS = MaskItems(rate=0.2, mask_last_share=1.0)
 
@@ -40,7 +40,7 @@ def published_objectives() -> dict[str, ObjectiveConfig]:
         "mip": MIPConfig(
             weight=1.0,
             corruption=MASKS,
-            loss=BayesianPersonalisedRanking(
+            loss=BayesianPersonalizedRanking(
                 inner_sigmoid=True,
                 negatives=NegativesConfig(exclude="window", include_mask=True),
             ),
@@ -72,8 +72,8 @@ def pretraining(objectives: dict[str, ObjectiveConfig], epochs: int) -> StageCon
         windows=EveryPrefix(),
         batches=BatchConfig(sequences_per_batch=100),
         epochs=epochs,
-        optimiser=OptimiserConfig(lr=1e-3),
-        normalise="sequences",
+        optimizer=OptimizerConfig(lr=1e-3),
+        normalize="sequences",
         validation=None,
     )
 
@@ -85,7 +85,7 @@ def fine_tuning(objective: NextItemConfig) -> StageConfig:
         objectives={"next": objective},
         batches=BatchConfig(sequences_per_batch=256),
         epochs=200,
-        optimiser=OptimiserConfig(lr=1e-3),
+        optimizer=OptimizerConfig(lr=1e-3),
         validation=ValidationConfig(metric="ndcg@20", patience=10),
     )
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.head import HeadConfig
-from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralisedBCE
+from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralizedBCE
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.optim import OptimiserConfig
+from research.training.optim import OptimizerConfig
 from research.training.stage import StageConfig, ValidationConfig
 
 
@@ -31,7 +31,7 @@ def original() -> RunConfig:
     """
     return RunConfig(
         corpus="ml-1m",
-        encoder=EncoderConfig(
+        encoder=TransformerConfig(
             length=200,
             width=50,
             layers=2,
@@ -55,7 +55,7 @@ def original() -> RunConfig:
                 objectives={"next": NextItemConfig(loss=BinaryCrossEntropy())},
                 batches=BatchConfig(sequences_per_batch=128, replacement=True),
                 epochs=200,
-                optimiser=OptimiserConfig(lr=1e-3, beta2=0.98),
+                optimizer=OptimizerConfig(lr=1e-3, beta2=0.98),
                 validation=ValidationConfig(metric="ndcg@10", every_epochs=1, patience=20),
             ),
         ),
@@ -65,13 +65,13 @@ def original() -> RunConfig:
 def s3rec_block(loss: FullSoftmax | BinaryCrossEntropy) -> RunConfig:
     """S3-Rec's post-norm backbone under the next-item objective, on whole histories."""
     return RunConfig(
-        encoder=EncoderConfig(length=50, width=64, layers=2, heads=2, feed_forward=256),
+        encoder=TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256),
         stages=(
             StageConfig(
                 objectives={"next": NextItemConfig(loss=loss)},
                 batches=BatchConfig(sequences_per_batch=256),
                 epochs=200,
-                optimiser=OptimiserConfig(lr=1e-3),
+                optimizer=OptimizerConfig(lr=1e-3),
                 validation=ValidationConfig(metric="ndcg@20", patience=10),
             ),
         ),
@@ -101,7 +101,7 @@ def plus() -> RunConfig:
     """SASRec+ on ML-1M: width 64, one head, length 200, dropout 0.1, full softmax, 128 rows."""
     return RunConfig(
         corpus="ml-1m",
-        encoder=EncoderConfig(
+        encoder=TransformerConfig(
             length=200,
             width=64,
             layers=2,
@@ -125,7 +125,7 @@ def plus() -> RunConfig:
                 objectives={"next": NextItemConfig(loss=FullSoftmax())},
                 batches=BatchConfig(sequences_per_batch=128),
                 epochs=100,
-                optimiser=OptimiserConfig(lr=1e-3),
+                optimizer=OptimizerConfig(lr=1e-3),
                 validation=ValidationConfig(metric="ndcg@10", patience=10),
             ),
         ),
@@ -140,7 +140,7 @@ def gsasrec() -> RunConfig:
     """
     return RunConfig(
         corpus="ml-1m",
-        encoder=EncoderConfig(
+        encoder=TransformerConfig(
             length=200,
             width=128,
             layers=2,
@@ -163,7 +163,7 @@ def gsasrec() -> RunConfig:
             StageConfig(
                 objectives={
                     "next": NextItemConfig(
-                        loss=GeneralisedBCE(
+                        loss=GeneralizedBCE(
                             number=256,
                             calibration=0.75,
                             negatives=NegativesConfig(exclude="nothing"),
@@ -173,7 +173,7 @@ def gsasrec() -> RunConfig:
                 },
                 batches=BatchConfig(sequences_per_batch=128),
                 epochs=200,
-                optimiser=OptimiserConfig(lr=1e-3),
+                optimizer=OptimizerConfig(lr=1e-3),
                 validation=ValidationConfig(metric="ndcg@10", patience=20),
             ),
         ),

@@ -40,7 +40,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.optim import build_optimiser
+from research.training.optim import build_optimizer
 from research.training.pretrainer import TrainedRanker
 from research.workbench import Workbench, ranking_objective
 
@@ -70,7 +70,7 @@ def epoch_seconds(config: RunConfig) -> float:
     length = config.encoder.length
     windows = stage.windows.windows(bench.split.training, length)
     loader = Loader(bench.corpus, windows, stage.batches, length=length, seed=config.seed)
-    optimiser = build_optimiser(stage.optimiser, pretrainer)
+    optimizer = build_optimizer(stage.optimizer, pretrainer)
     started = 0.0
     for epoch in (0, 1):
         for number, batch in enumerate(loader.batches(epoch)):
@@ -79,8 +79,8 @@ def epoch_seconds(config: RunConfig) -> float:
             losses = pretrainer.losses(batch)
             total = torch.stack([part.total / part.count.clamp(min=1) for part in losses.values()])
             total.sum().backward()
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if epoch == 0:
             started = time.perf_counter()
     return time.perf_counter() - started

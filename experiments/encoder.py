@@ -8,7 +8,7 @@ item, dropout 0.2 on embeddings and outputs. One factor at a time:
   norm=query (SASRec's), norm=embedding-on (on the sum of embeddings too), norm=final-off;
   dropout (on embeddings and outputs), attention-dropout.
 The paper's table 5 also takes away positions, the feed-forward part, every LayerNorm and the
-residual sums; `EncoderConfig` has no fields for these, so they are not here. Its dropout row is
+residual sums; `TransformerConfig` has no fields for these, so they are not here. Its dropout row is
 `dropout=0`, its L and h rows are `layers` and `heads`, its figure on width is `width`, and its
 table on the longest sequence is `length`.
 

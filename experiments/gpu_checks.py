@@ -41,7 +41,7 @@ from research.objectives.next_item import NextItemShift
 from research.objectives.sp import CutSegment
 from research.randomness import fold
 from research.run import RunConfig
-from research.training.pretrainer import Pretrainer, TrainedRanker
+from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
 from research.workbench import Workbench, ranking_objective
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -111,7 +111,7 @@ class Setting:
         fixed = {"stages.0.validation": None, "stages.0.epochs": 3, "stages.0.log_every": 10}
         return self.run(name, {**STILL, **fixed, **changes})
 
-    def pretrainer(self, changes: Mapping[str, object]) -> tuple[Workbench, Pretrainer]:
+    def pretrainer(self, changes: Mapping[str, object]) -> tuple[Workbench, MultiObjectiveModel]:
         """All six objectives on one encoder, in training, on the CPU."""
         bench = Workbench.of(self.config(joint(), {**STILL, **changes}), self.data_root)
         return bench, bench.pretrainer(bench.config.stages[0], bench.shared()).train()
@@ -195,13 +195,16 @@ def draws(setting: Setting) -> Outcome:
 
 
 def gradient(
-    pretrainer: Pretrainer, bench: Workbench, device: torch.device, low: torch.dtype | None = None
+    pretrainer: MultiObjectiveModel,
+    bench: Workbench,
+    device: torch.device,
+    low: torch.dtype | None = None,
 ) -> Tensor:
     """The loss of a batch and its gradient with respect to everything, end to end, on the CPU."""
     pretrainer = pretrainer.to(device)
     pretrainer.zero_grad(set_to_none=True)
     batch = next(bench.loader(bench.config.stages[0], 0, 1).batches(0)).to(device)
-    seen = pretrainer.see(batch)
+    seen = pretrainer.prepare(batch)
     with torch.autocast(device.type, low or torch.bfloat16, enabled=low is not None):
         losses = pretrainer(seen)
     means = [each.total / each.count.clamp(min=1).to(each.total) for each in losses.values()]

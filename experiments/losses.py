@@ -6,7 +6,7 @@ Base `softmax`: the softmax over all items. Against it stand
   sampled-16, -64      softmax over the target and so many negatives;
   sampled-256-shared   over 256 which the tokens of a row share (cheap: as much time as softmax);
   sampled-256-logq     the same, drawn by popularity and corrected for it;
-  bpr-1, bpr-16        Bayesian personalised ranking.
+  bpr-1, bpr-16        Bayesian personalized ranking.
 Negatives are drawn for every token anew unless said, outside the user's training items, and
 uniformly unless said. Nothing else differs:
 the rows, their order and the starting weights are the same.
@@ -29,9 +29,9 @@ from research.ablation.budget import Budget
 from research.ablation.cells import named
 from research.data.negatives import NegativesConfig
 from research.objectives.item_losses import (
-    BayesianPersonalisedRanking,
+    BayesianPersonalizedRanking,
     BinaryCrossEntropy,
-    GeneralisedBCE,
+    GeneralizedBCE,
     ItemLossConfig,
     SampledSoftmax,
 )
@@ -40,14 +40,14 @@ from research.study import Study
 SHARED = SampledSoftmax(number=256, share="sequence")
 LOSSES: dict[str, ItemLossConfig] = {
     **{f"bce-{number}": BinaryCrossEntropy(number=number) for number in (1, 4, 16, 64)},
-    "gbce-64": GeneralisedBCE(number=64),
-    "gbce-64-t1": GeneralisedBCE(number=64, calibration=1.0),
+    "gbce-64": GeneralizedBCE(number=64),
+    "gbce-64-t1": GeneralizedBCE(number=64, calibration=1.0),
     **{f"sampled-{number}": SampledSoftmax(number=number) for number in (16, 64)},
     "sampled-256-shared": SHARED,
     "sampled-256-logq": replace(
         SHARED, log_q=True, negatives=NegativesConfig(distribution="popularity")
     ),
-    **{f"bpr-{number}": BayesianPersonalisedRanking(number=number) for number in (1, 16)},
+    **{f"bpr-{number}": BayesianPersonalizedRanking(number=number) for number in (1, 16)},
 }
 
 

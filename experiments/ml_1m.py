@@ -37,7 +37,7 @@ def annealed(config: RunConfig, epochs: int, lr: float, anneal_epochs: int) -> R
         name="anneal",
         windows=Sliding(stride=200),
         epochs=anneal_epochs,
-        optimiser=replace(stage.optimiser, lr=lr, schedule=schedule),
+        optimizer=replace(stage.optimizer, lr=lr, schedule=schedule),
         validation=replace(rule, patience=None, every_epochs=1),
     )
     return replace(config, stages=(stage, anneal))

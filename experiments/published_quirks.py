@@ -62,7 +62,7 @@ OF_PRETRAINING: dict[str, Changes] = {
         (f"{PRETRAIN}.aap.count_bare_items", f"{PRETRAIN}.map.count_bare_items"), True
     ),
     "last-masked": dict.fromkeys(LAST_MASKED, 1.0),
-    "sums": {"stages.0.normalise": "sequences"},
+    "sums": {"stages.0.normalize": "sequences"},
 }
 OF_PROTOCOL: dict[str, Changes] = {
     "special-classes": {f"{FINETUNE}.head.special_classes": True},
@@ -78,7 +78,7 @@ def corrected() -> RunConfig:
         {
             "stages.0.windows": EveryPrefix(),
             "stages.0.batches": BatchConfig(sequences_per_batch=128),
-            "stages.0.normalise": "terms",
+            "stages.0.normalize": "terms",
         },
     )
 
@@ -86,7 +86,7 @@ def corrected() -> RunConfig:
 def study() -> Study:
     """Each published choice of the pretraining and of the ranking against the corrected recipe."""
     every: dict[str, Changes] = {
-        "all": {PRETRAIN: published_objectives(), "stages.0.normalise": "sequences"}
+        "all": {PRETRAIN: published_objectives(), "stages.0.normalize": "sequences"}
     }
     return Study(
         name="published-quirks",

@@ -18,7 +18,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.optim import OptimiserConfig
+from research.training.optim import OptimizerConfig
 from research.training.stage import StageConfig, ValidationConfig
 
 SEEDS = (0, 1, 2)
@@ -36,7 +36,7 @@ def ranked(name: str, objectives: Mapping[str, ObjectiveConfig]) -> StageConfig:
         objectives=objectives,
         windows=Sliding(),
         batches=BatchConfig(sequences_per_batch=64),
-        optimiser=OptimiserConfig(lr=3e-3),
+        optimizer=OptimizerConfig(lr=3e-3),
         validation=ValidationConfig(metric="ndcg@10", patience=None),
         rank_by="next" if "next" in objectives else None,
     )
@@ -62,7 +62,7 @@ def pretrained(objectives: Mapping[str, ObjectiveConfig]) -> RunConfig:
         pretraining(dict(objectives), 150),
         windows=Sliding(),
         batches=BatchConfig(sequences_per_batch=64),
-        optimiser=OptimiserConfig(lr=3e-3),
+        optimizer=OptimizerConfig(lr=3e-3),
     )
     return replace(config, stages=(pretrain, *config.stages))
 

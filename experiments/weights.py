@@ -4,7 +4,7 @@ Base `published`: AAP 0.2, MIP 1, MAP 1 and SP 0.5, weights of sums over a batch
 next item. One factor at a time:
   aap=x0.1 ... sp=x10  one head's weight divided or multiplied by ten;
   cloze=0.1, 1, 10     cloze beside the four at that weight;
-  all=equal            all four at 1, of sums; all=equal-means: at 1, of means (`normalise`), each
+  all=equal            all four at 1, of sums; all=equal-means: at 1, of means (`normalize`), each
                        loss divided by its own number of terms.
 Adam does not see a factor common to all, so only proportions are varied.
 
@@ -46,7 +46,7 @@ def factors() -> dict[str, Levels]:
             "1": {f"{OBJECTIVES}.cloze": CLOZE},
             "10": {f"{OBJECTIVES}.cloze": replace(CLOZE, weight=10.0)},
         },
-        "all": {"equal": equal, "equal-means": {**equal, "stages.0.normalise": "terms"}},
+        "all": {"equal": equal, "equal-means": {**equal, "stages.0.normalize": "terms"}},
     }
 
 

@@ -28,7 +28,7 @@ from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankerConfig, RankTable, Shard
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.processes import Processes
 from research.pulse import PULSE
 from research.run import RunConfig, dataset_of, identity, open_corpus, stage_marks
@@ -157,9 +157,9 @@ def check_sharding(config: RunConfig) -> None:
                 f"stage {stage.name}: gradients_every is {stage.gradients_every}, but with "
                 "compute.shard_weights no process has an objective's whole gradient; leave one out"
             )
-        if stage.optimiser.method == "sgd":
+        if stage.optimizer.method == "sgd":
             raise InputError(
-                f"stage {stage.name}: optimiser.method is sgd, which torch cannot do with "
+                f"stage {stage.name}: optimizer.method is sgd, which torch cannot do with "
                 "compute.shard_weights; use adam or adamw"
             )
 
@@ -353,7 +353,7 @@ def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Wor
     return bench, TrainedRanker(pretrainer.encoder, objective)
 
 
-def check_size(encoder: EncoderConfig, num_items: int, weights: Path) -> None:
+def check_size(encoder: TransformerConfig, num_items: int, weights: Path) -> None:
     """`InputError` for a model that its weights cannot be of, before memory is asked for it."""
     width = encoder.width
     blocks = encoder.layers * width * (3 * width + 2 * encoder.feed_forward)

@@ -111,7 +111,7 @@ def largest_parts(size: StepSize) -> list[Part]:
             remedies=(f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}",),
         ),
         Part(
-            name="weights and their optimiser",
+            name="weights and their optimizer",
             bytes=4
             * FLOAT
             * (size.items * width + size.layers * width * (4 * width + 2 * size.feed_forward)),

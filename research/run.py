@@ -22,7 +22,7 @@ from research.evaluation.candidates import md5_of
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankerConfig, SeenPolicy
 from research.model.compute import ComputeConfig
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.training.stage import StageConfig
 
 # Of a preparation's options: what decides which events there are.
@@ -62,7 +62,7 @@ class RunConfig:
     """A corpus folder, or the name of a data set that `prepare` knows."""
     split: SplitConfig = LeaveOneOut()
     """What is held out."""
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: TransformerConfig = TransformerConfig()
     """The shared encoder."""
     stages: tuple[StageConfig, ...] = ()
     """Stages of training, the encoder carried from one to the next; none for a counting ranker."""

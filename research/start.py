@@ -11,12 +11,12 @@ from torch import Tensor
 from research.config import from_json
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.run import RunConfig, open_corpus
 from research.tracking import RunFolder
 from research.training import checkpoint
 from research.training.carry import Carried, RowMatch, carry
-from research.training.pretrainer import Pretrainer
+from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageConfig
 
 
@@ -48,7 +48,7 @@ class Start:
         """Folder and stage, for people."""
         return f"{self.folder} (stage {self.stage.name})"
 
-    def into(self, pretrainer: Pretrainer, corpus: Corpus, data_root: str) -> Carried:
+    def into(self, pretrainer: MultiObjectiveModel, corpus: Corpus, data_root: str) -> Carried:
         """Fill a stage; `InputError` where something does not fit."""
         self._check_encoder(pretrainer.encoder.config)
         given: dict[str, Tensor] = checkpoint.read_weights(self.weights)
@@ -72,13 +72,13 @@ class Start:
                 "alike"
             )
 
-    def _check_encoder(self, ours: EncoderConfig) -> None:
+    def _check_encoder(self, ours: TransformerConfig) -> None:
         """Weights mean the same in an encoder that computes the same; dropout may differ."""
         theirs = self.config.encoder
         differing = [
             f"encoder.{each.name} is {getattr(theirs, each.name)!r} there and "
             f"{getattr(ours, each.name)!r} here"
-            for each in fields(EncoderConfig)
+            for each in fields(TransformerConfig)
             if not each.name.endswith("dropout")
             and each.name != "init_std"
             and getattr(theirs, each.name) != getattr(ours, each.name)

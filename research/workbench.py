@@ -19,10 +19,10 @@ from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import Ranker, RankTable, Shard, rank_tables
-from research.objectives.base import Objective, RankingObjective, Shared, able_to_rank
+from research.objectives.base import ModelComponents, Objective, RankingObjective, able_to_rank
 from research.randomness import seed_of
 from research.run import RunConfig, open_corpus, protocol_of
-from research.training.pretrainer import Pretrainer, TrainedRanker
+from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
 from research.training.stage import StageConfig
 
 
@@ -86,17 +86,17 @@ class Workbench:
             shard=self.shard,
         )
 
-    def shared(self) -> Shared:
+    def shared(self) -> ModelComponents:
         """What all stages of a run share, at its initial weights."""
-        return Shared(self.config.encoder, self.catalogue, self.config.seed)
+        return ModelComponents(self.config.encoder, self.catalogue, self.config.seed)
 
-    def pretrainer(self, stage: StageConfig, shared: Shared) -> Pretrainer:
+    def pretrainer(self, stage: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
         """The shared encoder under a stage's objectives, those freshly built."""
         objectives: dict[str, Objective] = {
             key: objective.build(shared, seed_of(self.config.seed, stage.name, key))
             for key, objective in stage.objectives.items()
         }
-        return Pretrainer(shared.encoder, objectives, self.catalogue, stage.own_windows)
+        return MultiObjectiveModel(shared.encoder, objectives, self.catalogue, stage.own_windows)
 
     def loader(self, stage: StageConfig, rank: int, world: int) -> Loader:
         """A stage's rows, and those of the rules that its objectives have of their own."""
@@ -120,7 +120,9 @@ class Workbench:
         return over(stage.windows, seed, others)
 
 
-def ranking_objective(stage: StageConfig, pretrainer: Pretrainer) -> RankingObjective | None:
+def ranking_objective(
+    stage: StageConfig, pretrainer: MultiObjectiveModel
+) -> RankingObjective | None:
     """The objective that a stage ranks by; None when it has none that can."""
     able = able_to_rank(dict(pretrainer.objectives.items()))
     if stage.rank_by is not None:
@@ -142,7 +144,7 @@ class StageParts:
     """A stage that is ready to train."""
 
     config: StageConfig
-    pretrainer: Pretrainer
+    pretrainer: MultiObjectiveModel
     loader: Loader
     ranker: TrainedRanker | None
     """None when no objective of the stage ranks."""

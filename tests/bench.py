@@ -11,8 +11,8 @@ from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut
-from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import Shared
+from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
@@ -20,12 +20,12 @@ from research.objectives.next_item import NextItemConfig
 from research.tracking import RunFolder
 from research.training.checkpoint import numbered
 from research.training.loop import train
-from research.training.optim import OptimiserConfig, ScheduleConfig
-from research.training.pretrainer import Pretrainer
+from research.training.optim import OptimizerConfig, ScheduleConfig
+from research.training.pretrainer import MultiObjectiveModel
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, StageState, ValidationConfig
 
-ENCODER = EncoderConfig(length=6, width=8, layers=1, heads=2, feed_forward=8)
+ENCODER = TransformerConfig(length=6, width=8, layers=1, heads=2, feed_forward=8)
 # Everything that could forget where it was: masks, negatives, dropout, warm-up, moments.
 STAGE = StageConfig(
     objectives={
@@ -35,7 +35,7 @@ STAGE = StageConfig(
     batches=BatchConfig(sequences_per_batch=16),
     epochs=4,
     rank_by="next",
-    optimiser=OptimiserConfig(
+    optimizer=OptimizerConfig(
         method="adamw", lr=0.01, weight_decay=0.01, bias_correction=False, clip_norm=1.0,
         schedule=ScheduleConfig(shape="cosine", warmup_steps=5),
     ),
@@ -59,14 +59,16 @@ class Bench:
         self.catalogue = Catalogue.of(corpus, split)
         self.corpus, self.split = corpus, split
 
-    def modules(self, stage: StageConfig, sizes: EncoderConfig = ENCODER) -> Pretrainer:
+    def modules(
+        self, stage: StageConfig, sizes: TransformerConfig = ENCODER
+    ) -> MultiObjectiveModel:
         """An encoder and the stage's objectives at their start."""
-        encoder = Encoder(sizes, self.corpus.num_items, seed=0)
+        encoder = TransformerEncoder(sizes, self.corpus.num_items, seed=0)
         built = {
-            key: objective.build(Shared(sizes, self.catalogue, 0), 0)
+            key: objective.build(ModelComponents(sizes, self.catalogue, 0), 0)
             for key, objective in stage.objectives.items()
         }
-        return Pretrainer(encoder, built, self.catalogue)
+        return MultiObjectiveModel(encoder, built, self.catalogue)
 
     def loader(self, stage: StageConfig) -> Loader:
         windows = stage.windows.windows(self.split.training, ENCODER.length)
@@ -77,7 +79,7 @@ class Bench:
         stage: StageConfig,
         validate: Callable[[], Mapping[str, float]] | None = None,
         plan: CheckpointPlan = EVERY_EPOCH,
-    ) -> tuple[StageState, Pretrainer]:
+    ) -> tuple[StageState, MultiObjectiveModel]:
         pretrainer = self.modules(stage)
         state = train(
             pretrainer,

@@ -16,7 +16,7 @@ from tests.synthetic import markov_histories
 # Overrides that make any of our runs take a fraction of a second.
 TINY = (
     "encoder.length=6", "encoder.width=8", "encoder.layers=1", "encoder.feed_forward=8",
-    "stages.0.epochs=2", "stages.0.batches.sequences_per_batch=32", "stages.0.optimiser.lr=0.01",
+    "stages.0.epochs=2", "stages.0.batches.sequences_per_batch=32", "stages.0.optimizer.lr=0.01",
 )  # fmt: skip
 NUM_ITEMS = 40
 

@@ -8,7 +8,7 @@ a part of the run FOLDER/resumed ends: before a stage's step, counted from where
 began it, or with the run ("never").
 
 A case's run folder is FOLDER/<world>/<case>, where `gradients.safetensors` is added (what the
-optimiser was given in the first step of each stage) and `asked.json` (how many questions each
+optimizer was given in the first step of each stage) and `asked.json` (how many questions each
 process ranked). FOLDER/<world>/refusals.json has what processes that were started unlike each other
 say.
 """
@@ -38,15 +38,15 @@ from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix, Sliding
 from research.errors import InputError
 from research.execute import RunOptions, execute, make_accelerator
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import ObjectiveConfig, Shared
+from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import (
-    BayesianPersonalisedRanking,
+    BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     FullSoftmax,
-    GeneralisedBCE,
+    GeneralizedBCE,
     SampledSoftmax,
 )
 from research.objectives.map import MAPConfig
@@ -57,14 +57,14 @@ from research.objectives.sp import SPConfig
 from research.packed import Packed
 from research.run import EvaluationConfig, RunConfig
 from research.tracking import write_json
-from research.training.optim import OptimiserConfig, ScheduleConfig
-from research.training.pretrainer import Pretrainer, TrainedRanker
+from research.training.optim import OptimizerConfig, ScheduleConfig
+from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, ValidationConfig
 from research.workbench import Workbench
 from tests.launching import free_port
 
-SIZES = EncoderConfig(
+SIZES = TransformerConfig(
     length=6, width=8, layers=2, heads=2, feed_forward=12, init_std=0.3,
     embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
@@ -86,7 +86,7 @@ def stage(name: str, objectives: dict[str, ObjectiveConfig], **changes: Any) -> 
         "batches": BatchConfig(sequences_per_batch=5),
         "epochs": None,
         "steps": 20,
-        "optimiser": OptimiserConfig(lr=0.01),
+        "optimizer": OptimizerConfig(lr=0.01),
         "rank_by": "next" if "next" in objectives else None,
         "validation": None,
         "log_every": 1,
@@ -100,13 +100,13 @@ PREFIXES = EveryPrefix()
 ALL_SIX = stage("train", SIX, epochs=4, steps=None, validation=VALIDATED)
 TWO_STAGES = (
     stage(
-        "pretrain", FOUR, windows=PREFIXES, normalise="sequences", epochs=1, steps=None,
+        "pretrain", FOUR, windows=PREFIXES, normalize="sequences", epochs=1, steps=None,
         batches=BatchConfig(sequences_per_batch=8), log_every=4,
-        optimiser=OptimiserConfig(lr=0.01, clip_norm=0.5),
+        optimizer=OptimizerConfig(lr=0.01, clip_norm=0.5),
     ),
     stage(
         "finetune", {"next": NextItemConfig()}, epochs=4, steps=None, validation=VALIDATED,
-        optimiser=OptimiserConfig(
+        optimizer=OptimizerConfig(
             method="adamw", lr=0.01, weight_decay=0.01, bias_correction=False,
             schedule=ScheduleConfig(shape="cosine", warmup_steps=5),
         ),
@@ -139,9 +139,9 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
         stage(
             "train",
             {
-                "next": NextItemConfig(loss=GeneralisedBCE(number=3)),
+                "next": NextItemConfig(loss=GeneralizedBCE(number=3)),
                 "cloze": ClozeConfig(
-                    loss=BayesianPersonalisedRanking(
+                    loss=BayesianPersonalizedRanking(
                         number=2, negatives=NegativesConfig(exclude="window")
                     )
                 ),
@@ -150,7 +150,7 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
     ),
     "own windows": (
         stage(
-            "train", SIX, normalise="sequences",
+            "train", SIX, normalize="sequences",
             own_windows={"aap": PREFIXES, "mip": PREFIXES, "sp": Sliding(stride=2)},
         ),
     ),
@@ -204,15 +204,15 @@ class Notes:
     """The gradients of each stage's first step, questions ranked, and the step to stop before."""
 
     def __init__(self) -> None:
-        self.built: list[tuple[str, Pretrainer]] = []
+        self.built: list[tuple[str, MultiObjectiveModel]] = []
         self.gradients: dict[str, torch.Tensor] = {}
         self.steps: dict[str, int] = {}
         self.asked = 0
         self.stop_at = "never"
 
-    def step(self, optimiser: torch.optim.Optimizer, *rest: object) -> None:
-        """Called before each step of any optimiser: every parameter must have a gradient."""
-        given = {id(each) for group in optimiser.param_groups for each in group["params"]}
+    def step(self, optimizer: torch.optim.Optimizer, *rest: object) -> None:
+        """Called before each step of any optimizer: every parameter must have a gradient."""
+        given = {id(each) for group in optimizer.param_groups for each in group["params"]}
         (found,) = (
             (name, module)
             for name, module in self.built
@@ -235,7 +235,9 @@ def noting() -> Iterator[Notes]:
     notes = Notes()
     build, scores = Workbench.pretrainer, TrainedRanker.scores
 
-    def pretrainer(bench: Workbench, config: StageConfig, shared: Shared) -> Pretrainer:
+    def pretrainer(
+        bench: Workbench, config: StageConfig, shared: ModelComponents
+    ) -> MultiObjectiveModel:
         made = build(bench, config, shared)
         notes.built.append((config.name, made))
         return made
@@ -255,7 +257,7 @@ def noting() -> Iterator[Notes]:
         TrainedRanker.scores = scores  # type: ignore[method-assign]
 
 
-def same_everywhere(summary: dict[str, object], module: Pretrainer) -> None:
+def same_everywhere(summary: dict[str, object], module: MultiObjectiveModel) -> None:
     """Every process must hold the very weights and figures of the others."""
     sums = [parameter.double().sum().item() for parameter in module.parameters()]
     figures = {name: summary[name] for name in ("best", "val", "test")}
@@ -333,7 +335,7 @@ def forked(environment: dict[str, str], folder: Path, stop_at: str) -> int:
 
 def main(folder: Path, parts: list[str]) -> None:
     """One world after another; the first process that fails ends all."""
-    # An optimiser imports a good part of torch.
+    # An optimizer imports a good part of torch.
     torch.optim.Adam([torch.zeros(1)])
     gc.freeze()
     for part in parts:

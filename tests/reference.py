@@ -14,13 +14,13 @@ from torch import Tensor
 
 from research.data.catalogue import Catalogue, Histories
 from research.data.negatives import NegativesConfig
-from research.model.encoder import Block, Encoder
+from research.model.encoder import Block, TransformerEncoder
 from research.objectives.head import Head
 from research.objectives.item_losses import (
-    BayesianPersonalisedRanking,
+    BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     FullSoftmax,
-    GeneralisedBCE,
+    GeneralizedBCE,
     ItemLossConfig,
     SampledSoftmax,
 )
@@ -116,8 +116,8 @@ def run_block(block: Block, x: Tensor, causal: bool) -> Tensor:
 
 
 def encode(
-    encoder: Encoder, items: Sequence[int], causal: bool, segments: Sequence[int] | None = None,
-    attributes: Sequence[Sequence[int]] = (),
+    encoder: TransformerEncoder, items: Sequence[int], causal: bool,
+    segments: Sequence[int] | None = None, attributes: Sequence[Sequence[int]] = (),
 ) -> Tensor:  # fmt: skip
     """Hidden states [L, D] of one sequence without dropout.
 
@@ -148,7 +148,9 @@ def encode(
     return layer_norm(x, encoder.final_norm) if config.final_norm else x
 
 
-def head_scores(head: Head, encoder: Encoder, hidden_D: Tensor, mask: bool = False) -> list[Tensor]:
+def head_scores(
+    head: Head, encoder: TransformerEncoder, hidden_D: Tensor, mask: bool = False
+) -> list[Tensor]:
     """The score of every item for one state (BERT4Rec, eq. 7), and with `mask` that of row V.
 
     With special classes those of the mask and of the padding row follow the items' (S3-Rec's code).
@@ -197,13 +199,13 @@ def item_loss(
     wrong = [scores[item] for item in negatives]
     if isinstance(config, BinaryCrossEntropy):  # SASRec, eq. 6
         return -log_sigmoid(right) - sum(log_sigmoid(-score) for score in wrong)
-    if isinstance(config, GeneralisedBCE):  # gSASRec, eq. 11-13
+    if isinstance(config, GeneralizedBCE):  # gSASRec, eq. 11-13
         alpha = len(negatives) / (len(scores) - 1)
         t = config.calibration
         beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
         terms = [beta * log_sigmoid(right), *(log_sigmoid(-score) for score in wrong)]
         return -sum(terms) / (len(negatives) + 1)
-    assert isinstance(config, BayesianPersonalisedRanking)
+    assert isinstance(config, BayesianPersonalizedRanking)
     if config.inner_sigmoid:  # S3-Rec's code
         right, wrong = sigmoid(right), [sigmoid(score) for score in wrong]
     return -sum(log_sigmoid(right - score) for score in wrong) / len(negatives)

@@ -15,19 +15,19 @@ from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.errors import InputError
 from research.execute import RunOptions, execute
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import RunConfig
-from research.training.optim import OptimiserConfig
+from research.training.optim import OptimizerConfig
 from research.training.stage import StageConfig, ValidationConfig
 from tests.synthetic import Histories, markov_histories, write_histories
 
 QUIET = RunOptions(quiet=True)
-ENCODER = EncoderConfig(length=5, width=4, layers=1, heads=2, feed_forward=8)
+ENCODER = TransformerConfig(length=5, width=4, layers=1, heads=2, feed_forward=8)
 FOUR = {"aap": AAPConfig(), "mip": MIPConfig(), "map": MAPConfig(), "sp": SPConfig()}
 PRETRAIN = StageConfig(
     name="pretrain",
@@ -35,7 +35,7 @@ PRETRAIN = StageConfig(
     windows=EveryPrefix(),
     batches=BatchConfig(sequences_per_batch=20),
     epochs=1,
-    normalise="sequences",
+    normalize="sequences",
     validation=None,
 )
 FINETUNE = StageConfig(
@@ -62,7 +62,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def still(stage: StageConfig) -> StageConfig:
     """A stage that moves nothing, so that what it began with can be read afterwards."""
-    return replace(stage, epochs=1, validation=None, optimiser=OptimiserConfig(lr=1e-30))
+    return replace(stage, epochs=1, validation=None, optimizer=OptimizerConfig(lr=1e-30))
 
 
 def third(**changes: Any) -> StageConfig:

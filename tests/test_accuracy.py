@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
-from research.model.encoder import Encoder, EncoderConfig
+from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.model.softmax import top_one
 from research.objectives.aap import AAP, AAPConfig
-from research.objectives.base import Objective, ObjectiveConfig, Share, Shared, View
+from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
-from research.objectives.item_losses import BayesianPersonalisedRanking, FullSoftmax
+from research.objectives.item_losses import BayesianPersonalizedRanking, FullSoftmax
 from research.objectives.map import MAP, MAPConfig
 from research.objectives.mip import MIP, MIPConfig
 from research.objectives.next_item import NextItemConfig
@@ -24,7 +24,7 @@ from research.packed import Packed
 from tests.synthetic import batch_of, catalogue_of
 
 ITEMS = 4
-SIZES = EncoderConfig(length=4, width=2, layers=1, heads=1, feed_forward=2)
+SIZES = TransformerConfig(length=4, width=2, layers=1, heads=1, feed_forward=2)
 # To the right, up, left, down; the mask is up and right of all.
 ITEM_TABLE = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [5.0, 5.0]]
 # Right, up, down and left.
@@ -41,9 +41,9 @@ def catalogue() -> Catalogue:
     return catalogue_of([[0, 1, 2], [3]], ITEMS, attributes=ATTRIBUTES, num_attributes=3)
 
 
-def made(config: ObjectiveConfig, catalogue: Catalogue) -> tuple[Objective, Encoder]:
+def made(config: ObjectiveConfig, catalogue: Catalogue) -> tuple[Objective, TransformerEncoder]:
     """An objective and an encoder with the tables above."""
-    shared = Shared(SIZES, catalogue, 0)
+    shared = ModelComponents(SIZES, catalogue, 0)
     objective = config.build(shared, 0)
     with torch.no_grad():
         shared.encoder.item_table.weight.copy_(torch.tensor(ITEM_TABLE))
@@ -60,11 +60,11 @@ def turn_signs(layer: nn.Linear) -> None:
 
 @torch.no_grad()
 def share(
-    objective: Objective, encoder: Encoder, view: View, states: Sequence[Sequence[float]]
+    objective: Objective, encoder: TransformerEncoder, view: View, states: Sequence[Sequence[float]]
 ) -> tuple[float, float]:
     """(correct, count) of a view of one row of user 0 whose tokens have these states."""
     hidden_TD = torch.tensor(states).reshape(-1, 2)
-    result: Share = objective.accuracy(view, hidden_TD, batch_of([[0, 1, 2]], length=4), encoder)
+    result: Accuracy = objective.accuracy(view, hidden_TD, batch_of([[0, 1, 2]], length=4), encoder)
     assert result.correct.dtype == result.count.dtype == torch.float64
     return result.correct.item(), result.count.item()
 
@@ -114,7 +114,7 @@ def test_special_classes_may_score_highest(catalogue: Catalogue) -> None:
 def test_mip_counts_right_comparisons_and_half_of_the_ties(
     inner_sigmoid: bool, catalogue: Catalogue
 ) -> None:
-    loss = BayesianPersonalisedRanking(number=2, inner_sigmoid=inner_sigmoid)
+    loss = BayesianPersonalizedRanking(number=2, inner_sigmoid=inner_sigmoid)
     objective, encoder = made(MIPConfig(loss=loss), catalogue)
     assert isinstance(objective, MIP)
     turn_signs(objective.head.dense)

@@ -11,8 +11,8 @@ from torch import Tensor
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.attributes import AttributeTable
-from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import Shared
+from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.objectives.base import ModelComponents
 from research.packed import Packed
 from tests import reference
 from tests.synthetic import catalogue_of, scatter_parameters
@@ -41,7 +41,7 @@ def catalogue() -> Catalogue:
 
 @pytest.fixture
 def table(catalogue: Catalogue) -> AttributeTable:
-    return Shared(EncoderConfig(width=WIDTH), catalogue, 0).attributes.double()
+    return ModelComponents(TransformerConfig(width=WIDTH), catalogue, 0).attributes.double()
 
 
 def own(item: int) -> list[int]:
@@ -92,11 +92,11 @@ def test_every_attribute_that_an_item_has_can_learn(table: AttributeTable) -> No
 
 @pytest.mark.parametrize("norm", ["post", "pre", "query"])
 def test_an_encoder_that_reads_attributes_equals_the_loop(norm: str, catalogue: Catalogue) -> None:
-    config = EncoderConfig(
+    config = TransformerConfig(
         length=7, width=WIDTH, layers=1, heads=2, feed_forward=6, norm=norm, attribute_input=True,
         embedding_scale=norm == "query",
     )  # fmt: skip
-    encoder = Shared(config, catalogue, 0).encoder.double().eval()
+    encoder = ModelComponents(config, catalogue, 0).encoder.double().eval()
     scatter_parameters(encoder)
     packed = Packed.from_lists(LISTS)
     hidden_TD = encoder(packed, causal=False)
@@ -113,9 +113,12 @@ def test_an_encoder_that_reads_attributes_equals_the_loop(norm: str, catalogue: 
 def test_the_start_of_the_encoder_is_the_same_with_and_without_attributes(
     catalogue: Catalogue,
 ) -> None:
-    plain = EncoderConfig(width=WIDTH, heads=1, layers=1)
-    reading = EncoderConfig(width=WIDTH, heads=1, layers=1, attribute_input=True)
-    without, encoder = Encoder(plain, ITEMS, 0), Shared(reading, catalogue, 0).encoder
+    plain = TransformerConfig(width=WIDTH, heads=1, layers=1)
+    reading = TransformerConfig(width=WIDTH, heads=1, layers=1, attribute_input=True)
+    without, encoder = (
+        TransformerEncoder(plain, ITEMS, 0),
+        ModelComponents(reading, catalogue, 0).encoder,
+    )
     for name, parameter in without.named_parameters():
         assert torch.equal(parameter, encoder.get_parameter(name))
 
@@ -123,6 +126,6 @@ def test_the_start_of_the_encoder_is_the_same_with_and_without_attributes(
 def test_a_corpus_without_attributes_is_named_with_the_remedy() -> None:
     bare = catalogue_of([[0]], ITEMS)
     with pytest.raises(InputError) as caught:
-        _ = Shared(EncoderConfig(width=WIDTH), bare, 0).attributes
+        _ = ModelComponents(TransformerConfig(width=WIDTH), bare, 0).attributes
     assert "the corpus has no item attributes" in str(caught.value)
     assert "or leave those objectives out" in str(caught.value)

@@ -273,7 +273,7 @@ RUN: dict[str, tuple[list[str], str]] = {
         "stage train: rank_by is 'cloze'; objectives that can rank here: next",
     ),
     "no epochs": (["stages.0.epochs=0"], "stage train: epochs is 0"),
-    "a rate of nothing": (["stages.0.optimiser.lr=0"], "optimiser.lr is 0.0; it must be above 0"),
+    "a rate of nothing": (["stages.0.optimizer.lr=0"], "optimizer.lr is 0.0; it must be above 0"),
     "a batch of nothing": (
         ["stages.0.batches.sequences_per_batch=0"], "batches: sequences_per_batch is 0"
     ),
@@ -310,7 +310,7 @@ def test_a_corpus_without_a_user_long_enough_is_named(capsys: Capture, tmp_path:
 def test_a_loss_that_is_not_finite_fails_in_one_line(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
-    wild = ["stages.0.optimiser.lr=1e30", "stages.0.optimiser.clip_norm=None"]
+    wild = ["stages.0.optimizer.lr=1e30", "stages.0.optimizer.clip_norm=None"]
     answer = call(capsys, *continue_(shop, tmp_path / "r"), *wild)
     assert answer.code == 1
     assert answer.err.startswith("sixfold run: stage train, step 2, epoch 0: the loss of next is ")
@@ -568,37 +568,37 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "state.json: step is '3'; allowed: <class 'int'>; use another checkpoint",
     ),
     "unsigned": (
-        lambda folder: save_file({"x": torch.zeros(1)}, folder / "optimiser.safetensors"),
-        "optimiser.safetensors is damaged (its checksum differs)",
+        lambda folder: save_file({"x": torch.zeros(1)}, folder / "optimizer.safetensors"),
+        "optimizer.safetensors is damaged (its checksum differs)",
     ),
     "no checksums": (
         lambda folder: edit(folder / "state.json", lambda stored: stored.pop("sha256")),
         "state.json is damaged (sha256 is None)",
     ),
     "names": (
-        lambda folder: plant(folder / "optimiser.safetensors", {"x": torch.zeros(1)}),
-        "optimiser.safetensors does not fit this configuration: x has shape (1,)",
+        lambda folder: plant(folder / "optimizer.safetensors", {"x": torch.zeros(1)}),
+        "optimizer.safetensors does not fit this configuration: x has shape (1,)",
     ),
     "shapes": (
-        lambda folder: plant(folder / "optimiser.safetensors", {"0.exp_avg": torch.zeros(1)}),
-        "optimiser.safetensors does not fit this configuration: 0.exp_avg has shape (1,)",
+        lambda folder: plant(folder / "optimizer.safetensors", {"0.exp_avg": torch.zeros(1)}),
+        "optimizer.safetensors does not fit this configuration: 0.exp_avg has shape (1,)",
     ),
     "a scalar for a moment": (
-        lambda folder: plant(folder / "optimiser.safetensors", {"0.exp_avg": torch.zeros(())}),
-        "optimiser.safetensors does not fit this configuration: 0.exp_avg has shape ()",
+        lambda folder: plant(folder / "optimizer.safetensors", {"0.exp_avg": torch.zeros(())}),
+        "optimizer.safetensors does not fit this configuration: 0.exp_avg has shape ()",
     ),
     "fields": (
-        lambda folder: plant(folder / "optimiser.safetensors", {"0.exp_avg": torch.zeros(41, 8)}),
+        lambda folder: plant(folder / "optimizer.safetensors", {"0.exp_avg": torch.zeros(41, 8)}),
         "does not fit this configuration: missing 0.exp_avg_sq, 0.step",
     ),
     "fields of another method": (
         lambda folder: plant(
-            folder / "optimiser.safetensors", {"0.momentum_buffer": torch.zeros(41, 8)}
+            folder / "optimizer.safetensors", {"0.momentum_buffer": torch.zeros(41, 8)}
         ),
         "does not fit this configuration: 0.momentum_buffer has shape (41, 8)",
     ),
     "a parameter too many": (
-        lambda folder: plant(folder / "optimiser.safetensors", {"999.step": torch.zeros(())}),
+        lambda folder: plant(folder / "optimizer.safetensors", {"999.step": torch.zeros(())}),
         "does not fit this configuration: 999.step has shape ()",
     ),
 }  # fmt: skip
@@ -639,7 +639,7 @@ HOSTILE: dict[str, tuple[Callable[[Json], object], str]] = {
     ),
     "an unknown field": (
         lambda config: config["encoder"].update(widht=8),
-        "config.encoder: EncoderConfig has no field 'widht'; did you mean width?",
+        "config.encoder: TransformerConfig has no field 'widht'; did you mean width?",
     ),
     "a metric that does not exist": (
         lambda config: config["evaluation"].update(metrics=["__class__"]),

@@ -10,15 +10,15 @@ from baselines import bert4rec, s3rec, sasrec
 from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.item_losses import (
-    BayesianPersonalisedRanking,
+    BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     FullSoftmax,
-    GeneralisedBCE,
+    GeneralizedBCE,
 )
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
@@ -53,7 +53,7 @@ def cloze_of(config: RunConfig) -> ClozeConfig:
     return objective
 
 
-def dropouts(config: EncoderConfig) -> set[float]:
+def dropouts(config: TransformerConfig) -> set[float]:
     return {config.embedding_dropout, config.hidden_dropout, config.attention_dropout}
 
 
@@ -72,7 +72,7 @@ def test_sasrec_original_is_trained_as_the_authors_do() -> None:
     assert next_of(sasrec.original()).loss == BinaryCrossEntropy(number=1)
     assert next_of(sasrec.original()).loss.negatives.exclude == "training"
     assert next_of(sasrec.original()).head == HeadConfig()
-    assert_fields(stage.optimiser, method="adam", lr=1e-3, beta1=0.9, beta2=0.98, weight_decay=0.0)
+    assert_fields(stage.optimizer, method="adam", lr=1e-3, beta1=0.9, beta2=0.98, weight_decay=0.0)
     assert_fields(stage.batches, sequences_per_batch=128, replacement=True)
     assert stage.windows == LastItems()
 
@@ -93,7 +93,7 @@ def test_s3recs_block_is_that_of_its_fine_tuning(
     assert dropouts(config.encoder) == {0.5}
     stage = only_stage(config)
     assert next_of(config).loss == loss
-    assert_fields(stage.optimiser, method="adam", lr=1e-3, beta2=0.999, weight_decay=0.0)
+    assert_fields(stage.optimizer, method="adam", lr=1e-3, beta2=0.999, weight_decay=0.0)
     assert_fields(stage.batches, sequences_per_batch=256, replacement=False)
     assert_fields(stage.validation, metric="ndcg@20", patience=10)
     assert stage.epochs == 200
@@ -101,7 +101,7 @@ def test_s3recs_block_is_that_of_its_fine_tuning(
 
 def test_gsasrec_draws_256_negatives_and_calibrates_at_three_quarters() -> None:
     loss = next_of(sasrec.gsasrec()).loss
-    assert isinstance(loss, GeneralisedBCE)
+    assert isinstance(loss, GeneralizedBCE)
     assert_fields(loss, number=256, calibration=0.75)
     assert_fields(sasrec.gsasrec().encoder, width=128, length=200, layers=2, norm="query")
 
@@ -138,10 +138,10 @@ def test_bert4rec_original_is_trained_as_the_authors_do() -> None:
     config = bert4rec.original()
     stage = only_stage(config)
     assert_fields(
-        stage.optimiser, method="adamw", lr=1e-4, beta1=0.9, beta2=0.999, eps=1e-6,
+        stage.optimizer, method="adamw", lr=1e-4, beta1=0.9, beta2=0.999, eps=1e-6,
         weight_decay=0.01, bias_correction=False, clip_norm=5.0,
     )  # fmt: skip
-    assert_fields(stage.optimiser.schedule, shape="linear", warmup_steps=100, final_factor=0.0)
+    assert_fields(stage.optimizer.schedule, shape="linear", warmup_steps=100, final_factor=0.0)
     assert_fields(stage.batches, sequences_per_batch=256, replacement=False)
     assert stage.windows == Sliding(stride=100)
     assert stage.steps == 400_000
@@ -165,8 +165,8 @@ def test_the_ports_train_with_80_10_10_and_an_output_layer_of_their_own() -> Non
     objective = cloze_of(bert4rec.port())
     assert objective.corruption == MaskItems(rate=0.15, random_share=0.1, keep_share=0.1)
     assert objective.head == HeadConfig(table="own", bias=True, transform="none")
-    assert_fields(stage.optimiser, method="adam", lr=1e-3)
-    assert stage.optimiser.schedule.shape == "constant"
+    assert_fields(stage.optimizer, method="adam", lr=1e-3)
+    assert stage.optimizer.schedule.shape == "constant"
     assert stage.batches.sequences_per_batch == 128
     assert stage.windows == LastItems()
 
@@ -179,7 +179,7 @@ def test_the_ports_report_at_six_cutoffs_against_100_uniform_negatives() -> None
 
 
 def test_the_ports_may_have_three_segment_types() -> None:
-    assert EncoderConfig(segments=3).segments == 3
+    assert TransformerConfig(segments=3).segments == 3
 
 
 def test_nothing_but_a_named_quirk_is_on_by_default() -> None:
@@ -200,11 +200,11 @@ def test_s3rec_pretrains_as_its_authors_do() -> None:
     config = s3rec.published()
     stage = config.stages[0]
     assert_fields(
-        stage, name="pretrain", epochs=150, normalise="sequences", validation=None,
+        stage, name="pretrain", epochs=150, normalize="sequences", validation=None,
         windows=EveryPrefix(),
     )  # fmt: skip
     assert stage.batches.sequences_per_batch == 100
-    assert (stage.optimiser.method, stage.optimiser.lr, stage.optimiser.weight_decay) == (
+    assert (stage.optimizer.method, stage.optimizer.lr, stage.optimizer.weight_decay) == (
         "adam", 1e-3, 0.0,
     )  # fmt: skip
     weights = {key: objective.weight for key, objective in stage.objectives.items()}
@@ -226,7 +226,7 @@ def test_every_published_quirk_of_s3rec_is_on() -> None:
         "mip": MIPConfig(
             weight=1.0,
             corruption=masks,
-            loss=BayesianPersonalisedRanking(
+            loss=BayesianPersonalizedRanking(
                 inner_sigmoid=True,
                 negatives=NegativesConfig(exclude="window", include_mask=True),
             ),
@@ -268,7 +268,7 @@ def test_the_corrected_s3rec_has_no_quirk_but_its_masks_and_weights() -> None:
 )
 def test_s3rec_fine_tunes_whole_histories_and_selects_by_ndcg_at_20(config: RunConfig) -> None:
     stage = config.stages[1]
-    assert_fields(stage, name="finetune", epochs=200, windows=LastItems(), normalise="terms")
+    assert_fields(stage, name="finetune", epochs=200, windows=LastItems(), normalize="terms")
     assert stage.batches.sequences_per_batch == 256
     assert stage.validation is not None
     assert (stage.validation.metric, stage.validation.patience) == ("ndcg@20", 10)

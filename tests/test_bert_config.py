@@ -9,7 +9,7 @@ import pytest
 
 from research.errors import InputError
 from research.model.bert_config import read_bert_config
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 
 # The form of the files of FeiSun/BERT4Rec, with values of our own that differ from one another.
 ORIGINAL: dict[str, object] = {
@@ -36,7 +36,7 @@ def write(folder: Path, **changes: object) -> Path:
 
 def test_every_field_is_carried_over(tmp_path: Path) -> None:
     config, vocabulary = read_bert_config(write(tmp_path))
-    assert config == EncoderConfig(
+    assert config == TransformerConfig(
         length=200, width=64, layers=3, heads=4, feed_forward=128, activation="gelu", norm="post",
         output_projection=True, embedding_norm=True, embedding_scale=False, final_norm=False,
         norm_eps=1e-12, positions="oldest", segments=2, embedding_dropout=0.2, hidden_dropout=0.2,

@@ -17,12 +17,12 @@ from research.data.windows import EveryPrefix
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.objectives.mip import MIPConfig
-from research.training.optim import OptimiserConfig, ScheduleConfig
+from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.stage import StageConfig
 from tests.bench import STAGE, Bench
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
 
-PLAIN = replace(STAGE, validation=None, optimiser=OptimiserConfig())
+PLAIN = replace(STAGE, validation=None, optimizer=OptimizerConfig())
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_a_stage_that_runs_out_of_time_has_the_lines_of_all_its_steps(bench: Ben
             {
                 "epochs": None,
                 "seconds": 1.0,
-                "optimiser": OptimiserConfig(schedule=ScheduleConfig(shape="linear")),
+                "optimizer": OptimizerConfig(schedule=ScheduleConfig(shape="linear")),
             },
             "a linear schedule needs to know where the stage ends",
         ),

@@ -12,7 +12,7 @@ from research.errors import InputError
 from research.training.carry import RowMatch, carry
 
 
-class Encoder(nn.Module):
+class TransformerEncoder(nn.Module):
     """Four items and a mask, two positions."""
 
     def __init__(self, items: int = 4, width: int = 2) -> None:
@@ -26,7 +26,7 @@ class Model(nn.Module):
 
     def __init__(self, items: int = 4, width: int = 2, head: bool = True) -> None:
         super().__init__()
-        self.encoder = Encoder(items, width)
+        self.encoder = TransformerEncoder(items, width)
         if head:
             self.item_bias = nn.Parameter(torch.zeros(items))
         for parameter in self.parameters():

@@ -24,7 +24,7 @@ from research.config import changed
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix
 from research.errors import InputError
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.masking import MaskItems
@@ -67,8 +67,8 @@ def test_one_factor_at_a_time_gives_the_base_and_a_cell_a_level() -> None:
     )
     assert list(cells) == ["base", "layers=1", "layers=3", "norm=pre"]
     assert cells["base"] is BASE
-    assert cells["layers=3"] == replace(BASE, encoder=EncoderConfig(layers=3))
-    assert cells["norm=pre"].encoder == EncoderConfig(norm="pre", final_norm=True)
+    assert cells["layers=3"] == replace(BASE, encoder=TransformerConfig(layers=3))
+    assert cells["norm=pre"].encoder == TransformerConfig(norm="pre", final_norm=True)
 
 
 def test_the_base_has_the_name_that_it_is_given() -> None:
@@ -86,7 +86,7 @@ def test_the_base_has_the_name_that_it_is_given() -> None:
 def test_a_level_may_set_several_fields() -> None:
     dropouts = ("encoder.embedding_dropout", "encoder.hidden_dropout")
     cells = one_factor(BASE, {"dropout": levels(dropouts, (0.1,))})
-    expected = EncoderConfig(embedding_dropout=0.1, hidden_dropout=0.1)
+    expected = TransformerConfig(embedding_dropout=0.1, hidden_dropout=0.1)
     assert cells["dropout=0.1"].encoder == expected
 
 
@@ -149,7 +149,10 @@ def test_an_objective_goes_with_its_windows() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"wide": {"encoder.widht": 9}}, "cell wide: encoder (EncoderConfig) has no 'widht'; did"),
+        (
+            {"wide": {"encoder.widht": 9}},
+            "cell wide: encoder (TransformerConfig) has no 'widht'; did",
+        ),
         ({"wide": {"encoder.heads": 3}}, "cell wide: encoder.heads is 3, which does not divide"),
         ({"same": {"encoder.layers": 2}}, "cell same is the same run as base; leave one of them"),
         (

@@ -9,7 +9,7 @@ import pytest
 from baselines.s3rec import corrected_objectives
 from research.config import changed
 from research.errors import InputError
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
@@ -32,7 +32,7 @@ def refused(config: RunConfig, changes: dict[str, object]) -> str:
 
 def test_fields_are_replaced_by_their_dotted_names() -> None:
     config = changed(BASE, {"encoder.layers": 3, "stages.1.epochs": 7, RATE: 0.4})
-    assert config.encoder == EncoderConfig(layers=3)
+    assert config.encoder == TransformerConfig(layers=3)
     assert config.stages[1] == replace(FINETUNE, epochs=7)
     masks = MaskItems(rate=0.4, mask_last_share=1.0)
     assert config.stages[0].objectives["mip"] == MIPConfig(corruption=masks)
@@ -46,7 +46,7 @@ def test_nothing_changed_is_the_same_config() -> None:
 def test_values_that_fit_only_together_need_no_order() -> None:
     together = {"encoder.width": 30, "encoder.heads": 3}
     for changes in (together, dict(reversed(together.items()))):
-        assert changed(BASE, changes).encoder == EncoderConfig(width=30, heads=3)
+        assert changed(BASE, changes).encoder == TransformerConfig(width=30, heads=3)
 
 
 def test_a_value_may_be_a_whole_config_or_nothing() -> None:
@@ -72,7 +72,7 @@ def test_a_whole_number_may_stand_for_a_float() -> None:
     ("name", "value", "message"),
     [
         ("encodr.layers", 3, "RunConfig has no 'encodr'; did you mean encoder or corpus?"),
-        ("encoder.layer", 3, "encoder (EncoderConfig) has no 'layer'; did you mean layers?"),
+        ("encoder.layer", 3, "encoder (TransformerConfig) has no 'layer'; did you mean layers?"),
         ("stages.2.epochs", 3, "stages (tuple) has no '2'; allowed: 0, 1"),
         ("stages.0.objectives.spp.weight", 1.0, "has no 'spp'; did you mean sp?"),
         ("encoder.layers.more", 1, "encoder.layers (int) has no 'more'; it is 2"),
@@ -93,5 +93,5 @@ def test_a_change_that_cannot_be_made_says_why(name: str, value: object, message
 
 
 def test_a_config_and_a_part_of_it_are_not_changed_together() -> None:
-    message = refused(BASE, {"encoder.layers": 3, "encoder": EncoderConfig()})
+    message = refused(BASE, {"encoder.layers": 3, "encoder": TransformerConfig()})
     assert message == "encoder and encoder.layers, a part of it, are both changed; give one"

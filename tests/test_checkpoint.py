@@ -14,7 +14,7 @@ from torch import nn
 
 from research.errors import InputError
 from research.training import checkpoint
-from research.training.optim import OptimiserConfig, build_optimiser
+from research.training.optim import OptimizerConfig, build_optimizer
 from tests.synthetic import scatter_parameters
 
 # The corpus that the checkpoints belong to.
@@ -27,20 +27,20 @@ def module_of(seed: int = 0, width: int = 3) -> nn.Module:
     return module
 
 
-def stepped(module: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    optimiser = build_optimiser(config, module)
+def stepped(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    optimizer = build_optimizer(config, module)
     module(torch.ones(1, 2)).square().sum().backward()
-    optimiser.step()
-    return optimiser
+    optimizer.step()
+    return optimizer
 
 
 def weights_of(module: nn.Module) -> list[list[float]]:
     return [each.flatten().tolist() for each in module.parameters()]
 
 
-def load_optimiser(folder: Path, optimiser: torch.optim.Optimizer) -> None:
-    source = str(folder / "optimiser.safetensors")
-    checkpoint.fill_optimiser(checkpoint.read_optimiser(folder), optimiser, source)
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    source = str(folder / "optimizer.safetensors")
+    checkpoint.fill_optimizer(checkpoint.read_optimizer(folder), optimizer, source)
 
 
 def test_weights_and_state_come_back_to_the_last_bit(tmp_path: Path) -> None:
@@ -59,16 +59,16 @@ def test_weights_and_state_come_back_to_the_last_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["adam", "adamw", "sgd"])
-def test_an_optimiser_continues_as_if_nothing_had_happened(tmp_path: Path, method: str) -> None:
-    config = OptimiserConfig(method=method)
+def test_an_optimizer_continues_as_if_nothing_had_happened(tmp_path: Path, method: str) -> None:
+    config = OptimizerConfig(method=method)
     written = module_of(1)
-    optimiser = stepped(written, config)
-    checkpoint.save(tmp_path / "last", written, optimiser, {})
+    optimizer = stepped(written, config)
+    checkpoint.save(tmp_path / "last", written, optimizer, {})
     read = module_of(2)
-    again = build_optimiser(config, read)
+    again = build_optimizer(config, read)
     checkpoint.load_weights(tmp_path / "last", read)
-    load_optimiser(tmp_path / "last", again)
-    for module, each in ((written, optimiser), (read, again)):
+    load_optimizer(tmp_path / "last", again)
+    for module, each in ((written, optimizer), (read, again)):
         module.zero_grad()
         module(torch.ones(1, 2)).square().sum().backward()
         each.step()
@@ -78,10 +78,10 @@ def test_an_optimiser_continues_as_if_nothing_had_happened(tmp_path: Path, metho
 def test_the_folder_holds_tensors_and_json_alone(tmp_path: Path) -> None:
     module = module_of()
     checkpoint.save(
-        tmp_path / "last", module, stepped(module, OptimiserConfig()), {**MARK, "step": 1}
+        tmp_path / "last", module, stepped(module, OptimizerConfig()), {**MARK, "step": 1}
     )
     names = {path.name for path in (tmp_path / "last").iterdir()}
-    assert names == {"model.safetensors", "optimiser.safetensors", "state.json"}
+    assert names == {"model.safetensors", "optimizer.safetensors", "state.json"}
     assert {path.name for path in tmp_path.iterdir()} == {"last"}
 
 
@@ -147,7 +147,7 @@ def saved(stage: Path, step: int, best: int | None = None) -> Path:
     folder = checkpoint.folder_of(stage, "step", step)
     module = module_of(step)
     state = {**MARK, "step": step, "best_step": best}
-    checkpoint.save(folder, module, stepped(module, OptimiserConfig()), state)
+    checkpoint.save(folder, module, stepped(module, OptimizerConfig()), state)
     return folder
 
 
@@ -174,7 +174,7 @@ def test_what_came_after_the_step_a_stage_went_on_from_is_gone(tmp_path: Path) -
     assert names_in(tmp_path) == ["step_00000010", "step_00000020"]
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "state.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_checkpoint_is_passed_for_the_one_before(
     tmp_path: Path, file: str, damage: str, capsys: pytest.CaptureFixture[str]
@@ -283,10 +283,10 @@ def test_a_state_of_another_corpus_is_refused(tmp_path: Path) -> None:
         checkpoint.read_state(tmp_path / "last", "abc")
 
 
-@pytest.mark.parametrize("name", ["model", "optimiser"])
+@pytest.mark.parametrize("name", ["model", "optimizer"])
 def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path, name: str) -> None:
     module = module_of()
-    checkpoint.save(tmp_path / "last", module, stepped(module, OptimiserConfig()), MARK)
+    checkpoint.save(tmp_path / "last", module, stepped(module, OptimizerConfig()), MARK)
     path = tmp_path / "last" / f"{name}.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -304,14 +304,14 @@ def test_a_state_without_checksums_is_refused(tmp_path: Path, sums: str) -> None
         checkpoint.read_state(tmp_path / "last", "abc")
 
 
-def test_an_optimiser_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_an_optimizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     module, other = module_of(width=3), module_of(width=4)
-    checkpoint.save(tmp_path / "last", module, stepped(module, OptimiserConfig()), MARK)
-    with pytest.raises(InputError, match=r"optimiser\.safetensors does not fit this configuration"):
-        load_optimiser(tmp_path / "last", build_optimiser(OptimiserConfig(), other))
-    momentum = build_optimiser(OptimiserConfig(method="sgd"), module)
+    checkpoint.save(tmp_path / "last", module, stepped(module, OptimizerConfig()), MARK)
+    with pytest.raises(InputError, match=r"optimizer\.safetensors does not fit this configuration"):
+        load_optimizer(tmp_path / "last", build_optimizer(OptimizerConfig(), other))
+    momentum = build_optimizer(OptimizerConfig(method="sgd"), module)
     with pytest.raises(InputError, match=r"does not fit this configuration: \d\.(step|exp_avg)"):
-        load_optimiser(tmp_path / "last", momentum)
+        load_optimizer(tmp_path / "last", momentum)
 
 
 def test_a_folder_without_a_state_is_refused(tmp_path: Path) -> None:
@@ -319,15 +319,15 @@ def test_a_folder_without_a_state_is_refused(tmp_path: Path) -> None:
         checkpoint.read_state(tmp_path, "abc")
 
 
-@pytest.mark.parametrize("name", ["model", "optimiser"])
+@pytest.mark.parametrize("name", ["model", "optimizer"])
 def test_damaged_or_missing_tensors_are_refused(tmp_path: Path, name: str) -> None:
     module = module_of()
-    optimiser = stepped(module, OptimiserConfig())
-    checkpoint.save(tmp_path / "last", module, optimiser, {})
+    optimizer = stepped(module, OptimizerConfig())
+    checkpoint.save(tmp_path / "last", module, optimizer, {})
 
     def load() -> None:
         checkpoint.load_weights(tmp_path / "last", module)
-        load_optimiser(tmp_path / "last", optimiser)
+        load_optimizer(tmp_path / "last", optimizer)
 
     path = tmp_path / "last" / f"{name}.safetensors"
     path.write_bytes(path.read_bytes()[:-10])

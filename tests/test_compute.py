@@ -12,14 +12,14 @@ from torch import Tensor
 from research.model import candidate_scores, multilabel, softmax
 from research.model.compute import ComputeConfig, graphs_compiled
 from research.model.dropout import keep_scales
-from research.model.encoder import Encoder, EncoderConfig
+from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.model.precision import product
 from research.model.softmax import softmax_loss, top_one
-from research.objectives.base import ObjectiveConfig, Shared
+from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
-from research.training.pretrainer import Pretrainer
+from research.training.pretrainer import MultiObjectiveModel
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
 from tests.test_objectives import ATTRIBUTES, CASES, ITEMS, LENGTH, NUM_ATTRIBUTES, ROWS
 
@@ -31,9 +31,9 @@ STILL: Mapping[str, object] = MappingProxyType(
 )
 
 
-def made(objectives: Mapping[str, ObjectiveConfig], **changes: object) -> Pretrainer:
+def made(objectives: Mapping[str, ObjectiveConfig], **changes: object) -> MultiObjectiveModel:
     """Two layers under some objectives, in training, no parameter at its start."""
-    sizes = EncoderConfig(
+    sizes = TransformerConfig(
         **{**dict(length=LENGTH, width=8, heads=2, layers=2, feed_forward=12), **changes}
     )
     catalogue = catalogue_of(
@@ -43,21 +43,21 @@ def made(objectives: Mapping[str, ObjectiveConfig], **changes: object) -> Pretra
         attributes=ATTRIBUTES,
         num_attributes=NUM_ATTRIBUTES,
     )
-    shared = Shared(sizes, catalogue, 0)
+    shared = ModelComponents(sizes, catalogue, 0)
     parts = {name: each.build(shared, 0) for name, each in objectives.items()}
-    pretrainer = Pretrainer(shared.encoder, parts, catalogue)
+    pretrainer = MultiObjectiveModel(shared.encoder, parts, catalogue)
     scatter_parameters(pretrainer, std=0.3)
     return pretrainer.train()
 
 
 def step(
-    pretrainer: Pretrainer, low: torch.dtype | None = None, rows: list[list[int]] = ROWS
+    pretrainer: MultiObjectiveModel, low: torch.dtype | None = None, rows: list[list[int]] = ROWS
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of the objectives' means, and every parameter's gradient, under autocast to `low`."""
     torch.manual_seed(3)
     pretrainer.zero_grad(set_to_none=True)
     device = pretrainer.encoder.item_table.weight.device
-    seen = pretrainer.see(batch_of(rows, length=LENGTH).to(device))
+    seen = pretrainer.prepare(batch_of(rows, length=LENGTH).to(device))
     with torch.autocast(device.type, low or torch.bfloat16, enabled=low is not None):
         losses = pretrainer(seen, measured=True)
     terms = [each.total / each.count.clamp(min=1).to(each.total) for each in losses.values()]
@@ -180,7 +180,7 @@ def test_full_products_of_every_loss_have_low_factors(monkeypatch: pytest.Monkey
 
 def test_multiplying_the_loss_as_loss_scaling_does_multiplies_the_gradient_alone() -> None:
     pretrainer = made({"next": NextItemConfig()}, **STILL)
-    seen = pretrainer.see(batch_of(ROWS, length=LENGTH))
+    seen = pretrainer.prepare(batch_of(ROWS, length=LENGTH))
     grads = []
     for scale in (1.0, 2.0**16):
         pretrainer.zero_grad(set_to_none=True)
@@ -246,7 +246,7 @@ def test_recomputing_serves_several_gradients_of_one_graph() -> None:
             assert one is None or torch.equal(one, other)
 
 
-def bytes_kept(encoder: Encoder, packed: Packed) -> int:
+def bytes_kept(encoder: TransformerEncoder, packed: Packed) -> int:
     """Bytes of the distinct tensors, weights aside, that a forward pass keeps."""
     weights = {each.data_ptr() for each in encoder.parameters()}
     kept: dict[int, int] = {}
@@ -263,7 +263,9 @@ def bytes_kept(encoder: Encoder, packed: Packed) -> int:
 
 
 def test_recomputing_keeps_little_more_than_a_block_input() -> None:
-    encoder = Encoder(EncoderConfig(length=64, width=16, layers=4, feed_forward=64), 20).train()
+    encoder = TransformerEncoder(
+        TransformerConfig(length=64, width=16, layers=4, feed_forward=64), 20
+    ).train()
     packed = Packed.from_lists([[1] * 64] * 4)
     plain = bytes_kept(encoder, packed)
     encoder.use(ComputeConfig(recompute=True))

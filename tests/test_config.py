@@ -13,11 +13,11 @@ from baselines.popularity import PopularityConfig
 from research.config import from_json, hash_of, near, to_json
 from research.data.splits import LeaveOneOut, UserHoldout
 from research.errors import InputError
-from research.model.encoder import EncoderConfig
-from research.objectives.item_losses import BayesianPersonalisedRanking
+from research.model.encoder import TransformerConfig
+from research.objectives.item_losses import BayesianPersonalizedRanking
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.optim import OptimiserConfig
+from research.training.optim import OptimizerConfig
 from research.training.stage import StageConfig
 from tests.configs import CONFIGS, TWO_STAGES
 
@@ -39,16 +39,16 @@ def test_json_names_the_class_of_every_part() -> None:
 
 
 def test_a_whole_number_may_stand_for_a_float() -> None:
-    value = stored(OptimiserConfig())
+    value = stored(OptimizerConfig())
     assert isinstance(value, dict)
     value["lr"] = 1
-    read = from_json(value, OptimiserConfig)
+    read = from_json(value, OptimizerConfig)
     assert (read.lr, type(read.lr)) == (1.0, float)
 
 
 def test_a_field_that_is_not_said_has_its_default() -> None:
-    value = {"class": "research.model.encoder:EncoderConfig", "width": 32}
-    assert from_json(value, EncoderConfig) == EncoderConfig(width=32)
+    value = {"class": "research.model.encoder:TransformerConfig", "width": 32}
+    assert from_json(value, TransformerConfig) == TransformerConfig(width=32)
 
 
 def refusal(value: object, expected: type = RunConfig, **options: object) -> str:
@@ -72,7 +72,11 @@ def changed(path: str, part: object) -> object:
     ("path", "part", "message"),
     [
         ("sed", 1, "config: RunConfig has no field 'sed'; did you mean seed?"),
-        ("encoder.widht", 8, "config.encoder: EncoderConfig has no field 'widht'; did you mean w"),
+        (
+            "encoder.widht",
+            8,
+            "config.encoder: TransformerConfig has no field 'widht'; did you mean w",
+        ),
         ("stages.1.epoch", 8, "config.stages.1: StageConfig has no field 'epoch'; did you mean ep"),
         ("seed", "1", "config.seed is '1'; allowed: <class 'int'>"),
         ("seed", 1.5, "config.seed is 1.5; allowed: <class 'int'>"),
@@ -99,8 +103,8 @@ def test_a_wrong_field_is_named(path: str, part: object, message: str) -> None:
 
 
 def test_a_part_of_another_kind_is_refused() -> None:
-    value = changed("split", stored(EncoderConfig()))
-    assert refusal(value).startswith("config.split is {'class': 'research.model.encoder:Encod")
+    value = changed("split", stored(TransformerConfig()))
+    assert refusal(value).startswith("config.split is {'class': 'research.model.encoder:Trans")
     assert refusal(stored(LeaveOneOut())) == "config: a RunConfig is wanted, not LeaveOneOut"
     assert refusal([1]) == "config: a RunConfig is wanted, not tuple"
     assert refusal(None) == "config: a RunConfig is wanted, not NoneType"
@@ -197,6 +201,6 @@ def test_a_run_has_stages_or_a_ranker() -> None:
 
 
 def test_stages_have_names_of_their_own() -> None:
-    stage = StageConfig(objectives={"next": NextItemConfig(loss=BayesianPersonalisedRanking())})
+    stage = StageConfig(objectives={"next": NextItemConfig(loss=BayesianPersonalizedRanking())})
     with pytest.raises(InputError, match="stages are named train, train; names must differ"):
         RunConfig(stages=(stage, stage))

@@ -10,8 +10,8 @@ import torch
 
 from research.data.catalogue import Catalogue
 from research.errors import InputError
-from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import Shared, View
+from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.objectives.base import ModelComponents, View
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig, NextItemShift
@@ -243,13 +243,15 @@ def test_the_shift_equals_the_loop(length: int, catalogue: Catalogue) -> None:
     assert view.packed.longest == max(len(inputs) for inputs, _ in twins)
 
 
-def encoder_of(length: int) -> Encoder:
-    return Encoder(EncoderConfig(length=length, width=4, heads=1, feed_forward=4), ITEMS)
+def encoder_of(length: int) -> TransformerEncoder:
+    return TransformerEncoder(
+        TransformerConfig(length=length, width=4, heads=1, feed_forward=4), ITEMS
+    )
 
 
 def test_cloze_ranks_from_a_mask_after_the_history(catalogue: Catalogue) -> None:
     encoder = encoder_of(4)
-    objective = ClozeConfig().build(Shared(encoder.config, catalogue, 0), 0)
+    objective = ClozeConfig().build(ModelComponents(encoder.config, catalogue, 0), 0)
     histories = Packed.from_lists([[1, 2], [], [3, 4, 5], [6, 7, 8, 9], [10, 11, 12, 13, 14]])
     view = objective.ranking_view(histories, encoder)
     # The oldest falls only when the view is full: at four items or more of history.
@@ -264,7 +266,7 @@ def test_cloze_ranks_from_a_mask_after_the_history(catalogue: Catalogue) -> None
 
 def test_next_item_ranks_from_the_newest_of_up_to_L_items(catalogue: Catalogue) -> None:
     encoder = encoder_of(3)
-    objective = NextItemConfig().build(Shared(encoder.config, catalogue, 0), 0)
+    objective = NextItemConfig().build(ModelComponents(encoder.config, catalogue, 0), 0)
     view = objective.ranking_view(Packed.from_lists([[1], [2, 3, 4, 5]]), encoder)
     assert rows_of(view) == [[1], [3, 4, 5]]
     assert view.picked_P.tolist() == [0, 3]

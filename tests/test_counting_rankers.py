@@ -15,8 +15,8 @@ from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.errors import InputError
 from research.evaluation.candidates import AllItems
 from research.evaluation.rank import Ranker, RankerConfig, rank_tables
-from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import RankingObjective, Shared
+from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.objectives.base import ModelComponents, RankingObjective
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
@@ -154,7 +154,7 @@ def test_ranking_does_not_spoil_a_rankers_counts(config: RankerConfig) -> None:
     assert first["full"].rank.tolist() == again["full"].rank.tolist()
 
 
-SMALL = EncoderConfig(length=4, width=6, layers=1, heads=2, feed_forward=8)
+SMALL = TransformerConfig(length=4, width=6, layers=1, heads=2, feed_forward=8)
 HEADS = [
     HeadConfig(),
     HeadConfig(table="own"),
@@ -165,9 +165,9 @@ HEADS = [
 
 def trained(config: NextItemConfig | ClozeConfig, corpus: Corpus) -> TrainedRanker:
     """A pair with random weights and biases, in float64."""
-    encoder = Encoder(SMALL, corpus.num_items, seed=1).double()
+    encoder = TransformerEncoder(SMALL, corpus.num_items, seed=1).double()
     catalogue = Catalogue.of(corpus, LeaveOneOut().split(corpus))
-    objective = config.build(Shared(SMALL, catalogue, 1), 1).double()
+    objective = config.build(ModelComponents(SMALL, catalogue, 1), 1).double()
     with torch.no_grad():
         for part in (encoder, objective):
             for place, parameter in enumerate(part.parameters()):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from research.model.dropout import dropout, keep_scales
-from research.model.encoder import Encoder, EncoderConfig
+from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.packed import Packed
 
 
@@ -59,8 +59,8 @@ def test_the_gradient_passes_where_the_value_did() -> None:
 @pytest.mark.parametrize("kind", ["embedding", "hidden", "attention", "inner"])
 def test_each_dropout_acts_in_training_alone(kind: str) -> None:
     others = {f"{each}_dropout": 0.0 for each in ("embedding", "hidden", "attention", "inner")}
-    config = EncoderConfig(width=8, feed_forward=8, **{**others, f"{kind}_dropout": 0.5})
-    encoder = Encoder(config, 20)
+    config = TransformerConfig(width=8, feed_forward=8, **{**others, f"{kind}_dropout": 0.5})
+    encoder = TransformerEncoder(config, 20)
     packed = Packed.from_lists([[1, 2, 3, 4, 5, 6]])
     assert not torch.equal(encoder(packed, causal=True), encoder(packed, causal=True))
     encoder.eval()

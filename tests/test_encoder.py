@@ -8,8 +8,8 @@ from torch import Tensor
 
 import research.packed as packed_module
 from research.errors import InputError
-from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import Shared
+from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.objectives.base import ModelComponents
 from research.packed import Packed
 from tests import reference
 from tests.synthetic import catalogue_of, scatter_parameters
@@ -56,10 +56,10 @@ VARIANTS: dict[str, dict[str, object]] = {
 ATTRIBUTES = [[0], [1, 2], [0], [], [3], [1], [2, 3], [0, 1, 2], [5], [0], [3]]
 
 
-def made(**changes: object) -> Encoder:
-    config = EncoderConfig(**{**BASE, **changes})
+def made(**changes: object) -> TransformerEncoder:
+    config = TransformerConfig(**{**BASE, **changes})
     catalogue = catalogue_of([], ITEMS, attributes=ATTRIBUTES, num_attributes=6)
-    encoder = Shared(config, catalogue, 0).encoder.double().eval()
+    encoder = ModelComponents(config, catalogue, 0).encoder.double().eval()
     scatter_parameters(encoder)
     return encoder
 
@@ -72,7 +72,7 @@ def typed(packed: Packed, segments: int) -> Packed:
     return Packed(packed.items_T, packed.positions_T, packed.offsets, packed.longest, types_T)
 
 
-def loop(encoder: Encoder, packed: Packed, causal: bool) -> Tensor:
+def loop(encoder: TransformerEncoder, packed: Packed, causal: bool) -> Tensor:
     """The twin over every sequence, laid end to end."""
     hidden = []
     for begin, end in zip(packed.offsets[:-1].tolist(), packed.offsets[1:].tolist()):
@@ -84,7 +84,7 @@ def loop(encoder: Encoder, packed: Packed, causal: bool) -> Tensor:
     return torch.cat(hidden)
 
 
-def gradients(encoder: Encoder, hidden_TD: Tensor) -> dict[str, Tensor]:
+def gradients(encoder: TransformerEncoder, hidden_TD: Tensor) -> dict[str, Tensor]:
     """Of a fixed weighing of all states, with respect to every parameter."""
     weights = torch.sin(torch.arange(hidden_TD.numel(), dtype=torch.float64)).view_as(hidden_TD)
     encoder.zero_grad(set_to_none=True)
@@ -204,7 +204,7 @@ def test_a_view_longer_than_the_encoder_is_refused() -> None:
 
 
 def test_no_row_is_dead_at_the_start() -> None:
-    encoder = Encoder(EncoderConfig(**BASE), ITEMS)
+    encoder = TransformerEncoder(TransformerConfig(**BASE), ITEMS)
     for table in (encoder.item_table, encoder.position_table):
         assert (table.weight.norm(dim=1) > 0).all()
 
@@ -231,7 +231,9 @@ def test_a_score_is_the_inner_product_with_the_item() -> None:
 
 
 def test_weights_start_normal_biases_at_zero_and_norms_at_one() -> None:
-    encoder = Encoder(EncoderConfig(width=64, feed_forward=256, init_std=0.05), 500, seed=3)
+    encoder = TransformerEncoder(
+        TransformerConfig(width=64, feed_forward=256, init_std=0.05), 500, seed=3
+    )
     for name, parameter in encoder.named_parameters():
         if "norm" in name:
             assert (parameter == (1.0 if name.endswith("weight") else 0.0)).all(), name
@@ -243,9 +245,11 @@ def test_weights_start_normal_biases_at_zero_and_norms_at_one() -> None:
 
 
 def test_a_parameter_starts_the_same_whatever_else_is_built() -> None:
-    small = Encoder(EncoderConfig(**BASE), ITEMS, seed=1).state_dict()
-    large = Encoder(EncoderConfig(**{**BASE, "layers": 3}, final_norm=True), ITEMS, 1).state_dict()
-    other = Encoder(EncoderConfig(**BASE), ITEMS, seed=2).state_dict()
+    small = TransformerEncoder(TransformerConfig(**BASE), ITEMS, seed=1).state_dict()
+    large = TransformerEncoder(
+        TransformerConfig(**{**BASE, "layers": 3}, final_norm=True), ITEMS, 1
+    ).state_dict()
+    other = TransformerEncoder(TransformerConfig(**BASE), ITEMS, seed=2).state_dict()
     assert all(torch.equal(value, large[name]) for name, value in small.items())
     assert not torch.equal(small["item_table.weight"], other["item_table.weight"])
 
@@ -273,5 +277,5 @@ def test_a_parameter_starts_the_same_whatever_else_is_built() -> None:
 )
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        EncoderConfig(**{**BASE, **changes})
+        TransformerConfig(**{**BASE, **changes})
     assert message in str(caught.value)

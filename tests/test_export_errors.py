@@ -17,7 +17,7 @@ from baselines.popularity import popularity
 from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
 from research.interop.s3rec_checks import check_expressible
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
@@ -45,7 +45,7 @@ def run_of(config: RunConfig, corpus: Corpus, folder: Path, accelerator: Acceler
     return folder
 
 
-ENCODER = EncoderConfig(length=50, width=8, layers=2, heads=2, feed_forward=16)
+ENCODER = TransformerConfig(length=50, width=8, layers=2, heads=2, feed_forward=16)
 STAGE = StageConfig(name="only", objectives={"next": NextItemConfig()})
 PLAIN = RunConfig(encoder=ENCODER, stages=(STAGE,))
 
@@ -65,7 +65,7 @@ def refused_export(capsys: Capture, run: Path, out: Path) -> str:
     return said.removeprefix("sixfold export: ").rstrip("\n")
 
 
-FIELDS: dict[str, tuple[EncoderConfig, str]] = {
+FIELDS: dict[str, tuple[TransformerConfig, str]] = {
     "norm": (replace(ENCODER, norm="pre"), "'pre'; the s3rec format allows 'post'"),
     "activation": (replace(ENCODER, activation="relu"), "'relu'; the s3rec format allows 'gelu'"),
     "output_projection": (replace(ENCODER, output_projection=False), "False; the s3rec format al"),
@@ -91,7 +91,7 @@ def test_an_encoder_that_the_format_cannot_express_is_refused(
     tmp_path: Path,
     accelerator: Accelerator,
     field: str,
-    encoder: EncoderConfig,
+    encoder: TransformerConfig,
     said: str,
 ) -> None:
     config = replace(PLAIN, encoder=encoder)

@@ -9,18 +9,18 @@ import torch
 
 from research.data.catalogue import Catalogue
 from research.errors import InputError
-from research.model.encoder import EncoderConfig
-from research.objectives.base import RankingObjective, Shared
+from research.model.encoder import TransformerConfig
+from research.objectives.base import ModelComponents, RankingObjective
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
-from research.training.optim import OptimiserConfig
-from research.training.pretrainer import Pretrainer, TrainedRanker
+from research.training.optim import OptimizerConfig
+from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
 from tests.bench import STAGE, Bench, giving
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
 
 ITEMS = 5
-SIZES = EncoderConfig(
+SIZES = TransformerConfig(
     length=4, width=4, layers=1, heads=1, feed_forward=4,
     embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
@@ -28,7 +28,7 @@ SPECIAL = NextItemConfig(head=HeadConfig(special_classes=True))
 SPECIAL_STAGE = replace(
     STAGE,
     objectives={"next": SPECIAL},
-    optimiser=OptimiserConfig(method="adamw", lr=0.01, weight_decay=0.1),
+    optimizer=OptimizerConfig(method="adamw", lr=0.01, weight_decay=0.1),
     epochs=2,
 )
 
@@ -38,9 +38,9 @@ def catalogue() -> Catalogue:
     return catalogue_of([[0, 1, 2], [3, 4]], ITEMS)
 
 
-def made(catalogue: Catalogue, config: NextItemConfig = SPECIAL) -> Pretrainer:
-    shared = Shared(SIZES, catalogue, 0)
-    return Pretrainer(shared.encoder, {"only": config.build(shared, 0)}, catalogue)
+def made(catalogue: Catalogue, config: NextItemConfig = SPECIAL) -> MultiObjectiveModel:
+    shared = ModelComponents(SIZES, catalogue, 0)
+    return MultiObjectiveModel(shared.encoder, {"only": config.build(shared, 0)}, catalogue)
 
 
 def test_a_uniform_guess_costs_the_logarithm_of_the_items_and_two(catalogue: Catalogue) -> None:
@@ -101,7 +101,9 @@ def test_the_mask_learns_that_it_is_never_next_and_the_padding_row_nothing(
 
 def test_the_padding_row_begins_at_random_and_hangs_on_the_seed(catalogue: Catalogue) -> None:
     rows = [
-        SPECIAL.build(Shared(SIZES, catalogue, seed), seed).get_parameter("head.padding_row")
+        SPECIAL.build(ModelComponents(SIZES, catalogue, seed), seed).get_parameter(
+            "head.padding_row"
+        )
         for seed in (0, 0, 1)
     ]
     assert rows[0].any()

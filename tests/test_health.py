@@ -14,7 +14,7 @@ from research.objectives.next_item import NextItem
 from research.training import checkpoint
 from research.training.health import Spikes
 from research.training.loop import train
-from research.training.optim import OptimiserConfig
+from research.training.optim import OptimizerConfig
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
 from tests.bench import STAGE, VALUES, Bench, giving
@@ -39,7 +39,7 @@ def spoil(patch: Patch, *steps: int) -> None:
 
 
 def forget(patch: Patch, *steps: int) -> None:
-    """Have the optimiser left alone at these steps (0-based, from now on)."""
+    """Have the optimizer left alone at these steps (0-based, from now on)."""
     step = AcceleratedOptimizer.step
     done: list[None] = []
 
@@ -55,8 +55,8 @@ def forget(patch: Patch, *steps: int) -> None:
 def test_a_step_that_is_not_finite_changes_nothing_and_the_run_goes_on(
     loop_corpus: Corpus, bench: Bench, monkeypatch: Patch, method: str
 ) -> None:
-    rates = replace(STAGE.optimiser, method=method, bias_correction=True)
-    stage = replace(WITHOUT_VALIDATION, optimiser=rates)
+    rates = replace(STAGE.optimizer, method=method, bias_correction=True)
+    stage = replace(WITHOUT_VALIDATION, optimizer=rates)
     with monkeypatch.context() as patch:
         spoil(patch, 0, 4)
         state, trained = bench.train(stage)
@@ -69,7 +69,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_run_goes_on(
     for ours, theirs in zip(trained.parameters(), expected.parameters(), strict=True):
         assert ours.isfinite().all()
         assert torch.equal(ours, theirs)
-    for name in ("model.safetensors", "optimiser.safetensors"):
+    for name in ("model.safetensors", "optimizer.safetensors"):
         assert bench.bytes_of("step", name) == other.bytes_of("step", name)
 
 
@@ -77,7 +77,7 @@ def test_lines_are_means_of_the_steps_that_were_taken(
     loop_corpus: Corpus, bench: Bench, monkeypatch: Patch
 ) -> None:
     # Nothing moves, so that a step's loss does not hang on those before it.
-    stage = replace(WITHOUT_VALIDATION, optimiser=OptimiserConfig(lr=1e-30), log_every=1)
+    stage = replace(WITHOUT_VALIDATION, optimizer=OptimizerConfig(lr=1e-30), log_every=1)
     bench.train(stage)
     single = [line["train/loss/next"] for line in bench.lines()]
     other = Bench(loop_corpus, bench.folder.path.with_name("other"), bench.accelerator)
@@ -178,7 +178,7 @@ def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: 
         return total + (bias * 0.0).sqrt()
 
     monkeypatch.setattr(NextItem, "forward", endless)
-    assert STAGE.optimiser.clip_norm is not None
+    assert STAGE.optimizer.clip_norm is not None
     with pytest.raises(FloatingPointError) as caught:
         bench.train(STAGE, giving(VALUES))
     assert "the gradient of encoder.position_table.weight is not finite" in str(caught.value)

@@ -143,7 +143,7 @@ def names_read() -> set[str]:
 
 def test_every_field_of_every_config_is_read() -> None:
     found = config_fields()
-    assert ("EncoderConfig", "norm_eps") in found
+    assert ("TransformerConfig", "norm_eps") in found
     assert ("MaskItems", "last_only_share") in found
     read = names_read()
     assert [f"{kind}.{name}" for kind, name in found if name not in read] == []

@@ -17,9 +17,9 @@ from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.execute import RunOptions, execute
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import ObjectiveConfig, Shared
+from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.map import MAPConfig
@@ -29,8 +29,8 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold
 from research.run import EvaluationConfig, RunConfig
-from research.training.optim import OptimiserConfig
-from research.training.pretrainer import Pretrainer
+from research.training.optim import OptimizerConfig
+from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageConfig
 from tests.synthetic import batch_of, catalogue_of
 
@@ -49,7 +49,7 @@ def hit_rate(corpus: Corpus, path: Path, config: RunConfig) -> float:
 def trained(corpus: Corpus, objective: ObjectiveConfig, epochs: int) -> RunConfig:
     return RunConfig(
         corpus=str(corpus.folder),
-        encoder=EncoderConfig(
+        encoder=TransformerConfig(
             length=12, width=32, layers=1, heads=1, feed_forward=32,
             embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
         ),
@@ -58,7 +58,7 @@ def trained(corpus: Corpus, objective: ObjectiveConfig, epochs: int) -> RunConfi
                 objectives={"only": objective},
                 batches=BatchConfig(sequences_per_batch=32),
                 epochs=epochs,
-                optimiser=OptimiserConfig(lr=0.01),
+                optimizer=OptimizerConfig(lr=0.01),
                 validation=None,
             ),
         ),
@@ -114,20 +114,20 @@ def accuracy_on_new_users(config: ObjectiveConfig, *, planted: bool, steps: int 
     """The objective's accuracy on 400 users whom it has not seen, trained on 100 others."""
     rows = users_with_taste(100, 1, planted=planted)
     catalogue = catalogue_with_taste(rows)
-    sizes = EncoderConfig(
+    sizes = TransformerConfig(
         length=LENGTH, width=16, layers=1, heads=1, feed_forward=32,
         embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
-    shared = Shared(sizes, catalogue, 0)
+    shared = ModelComponents(sizes, catalogue, 0)
     objective = config.build(shared, 0)
-    pretrainer = Pretrainer(shared.encoder, {"only": objective}, catalogue)
-    optimiser = torch.optim.Adam(pretrainer.parameters(), lr=0.01)
+    pretrainer = MultiObjectiveModel(shared.encoder, {"only": objective}, catalogue)
+    optimizer = torch.optim.Adam(pretrainer.parameters(), lr=0.01)
     for step in range(steps):
         states = fold(step, torch.arange(len(rows)))
         loss = pretrainer.losses(batch_of(rows, length=LENGTH, states=states))["only"]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (loss.total / loss.count).backward()
-        optimiser.step()
+        optimizer.step()
     # Foreign segments, too, are then of users who were not trained on.
     fresh = users_with_taste(400, 2, planted=planted)
     batch = batch_of(fresh, length=LENGTH)

@@ -21,8 +21,8 @@ from research.objectives.next_item import NextItemConfig
 from research.training import checkpoint
 from research.training.loop import train
 from research.training.meter import Meter
-from research.training.optim import OptimiserConfig, ScheduleConfig
-from research.training.pretrainer import Seen
+from research.training.optim import OptimizerConfig, ScheduleConfig
+from research.training.pretrainer import StepInputs
 from research.training.saves import CheckpointPlan
 from tests.bench import ENCODER, STAGE, VALUES, Bench, giving
 
@@ -47,7 +47,7 @@ def newest(bench: Bench, kind: str) -> Path:
 def assert_same_run(ours: Bench, theirs: Bench) -> None:
     for kept, name in (
         ("step", "model.safetensors"),
-        ("step", "optimiser.safetensors"),
+        ("step", "optimizer.safetensors"),
         ("best", "model.safetensors"),
     ):
         assert ours.bytes_of(kept, name) == theirs.bytes_of(kept, name), (kept, name)
@@ -185,7 +185,7 @@ def test_lines_that_were_lost_are_told_and_the_run_goes_on(
         f"{path} has lost 2 of 6 lines of stage train; the run goes on, its curves have a gap\n"
     )
     assert (state.step, state.finished) == (12, True)
-    for file in ("model.safetensors", "optimiser.safetensors"):
+    for file in ("model.safetensors", "optimizer.safetensors"):
         assert bench.bytes_of("step", file) == whole.bytes_of("step", file)
 
 
@@ -197,7 +197,7 @@ def test_a_stage_equals_the_plain_loop(bench: Bench) -> None:
         epochs=2,
         validation=None,
         objectives={"next": NextItemConfig(weight=0.3), "cloze": ClozeConfig(weight=2.0)},
-        optimiser=OptimiserConfig(method="sgd", lr=0.5, beta1=0.0, clip_norm=0.2, schedule=rates),
+        optimizer=OptimizerConfig(method="sgd", lr=0.5, beta1=0.0, clip_norm=0.2, schedule=rates),
     )
     ours, theirs = (bench.modules(stage, encoder).double() for _ in range(2))
     train(
@@ -288,7 +288,7 @@ def test_items_are_those_of_the_clean_windows(bench: Bench, loop_corpus: Corpus)
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_objective(bench: Bench) -> None:
     stage = replace(STAGE, objectives={"next": NextItemConfig()}, rank_by=None)
-    stage = replace(stage, optimiser=OptimiserConfig(method="sgd", lr=1e30))
+    stage = replace(stage, optimizer=OptimizerConfig(method="sgd", lr=1e30))
     with pytest.raises(FloatingPointError) as caught:
         bench.train(stage, giving(VALUES))
     said = str(caught.value)
@@ -343,17 +343,17 @@ def test_a_checkpoint_names_its_corpus_and_no_other_is_continued(bench: Bench) -
     assert bench.corpus.fingerprint in said
 
 
-def measured(normalise: str, bench: Bench) -> float:
+def measured(normalize: str, bench: Bench) -> float:
     """The scalar of a step with sums 6 over 3 and 10 over 4, weights 2 and 0.5, on five rows."""
     objectives = {"next": NextItemConfig(weight=2.0), "cloze": ClozeConfig(weight=0.5)}
-    stage = replace(STAGE, normalise=normalise, objectives=objectives, batches=FIVE)
+    stage = replace(STAGE, normalize=normalize, objectives=objectives, batches=FIVE)
     meter = Meter(bench.accelerator, stage)
     (batch,) = list(bench.loader(stage).batches(0, first=7))
     rows = {"next": batch, "cloze": batch}
     counts = {"next": double(3.0), "cloze": double(4.0)}
     totals = {"next": torch.tensor(6.0), "cloze": torch.tensor(10.0)}
     losses = {key: LossSum(totals[key], counts[key]) for key in rows}
-    terms = meter.terms(losses, meter.divisors([Seen(rows, {}, counts)]))
+    terms = meter.terms(losses, meter.divisors([StepInputs(rows, {}, counts)]))
     return sum(term.item() for term in terms.values())
 
 
@@ -375,6 +375,6 @@ def test_sequences_divide_every_sum_by_the_rows(bench: Bench) -> None:
 def test_nothing_counted_is_no_division_by_zero(bench: Bench) -> None:
     stage = replace(STAGE, objectives={"next": NextItemConfig()}, batches=FIVE, rank_by=None)
     meter = Meter(bench.accelerator, stage)
-    divisors = meter.divisors([Seen({}, {}, {"next": double(0.0)})])
+    divisors = meter.divisors([StepInputs({}, {}, {"next": double(0.0)})])
     losses = {"next": LossSum(torch.tensor(0.0), double(0.0))}
     assert meter.terms(losses, divisors)["next"].item() == 0.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from research.memory import Peak, StepSize, advice, is_out_of_memory, largest_parts
-from research.model.encoder import Encoder, EncoderConfig
+from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.packed import Packed
 
 STEP = StepSize(
@@ -45,14 +45,14 @@ def test_the_largest_tensors_come_first() -> None:
     assert [(part.name, part.bytes) for part in largest_parts(STEP)] == [
         ("hidden states", 124_518_400),
         ("scores of candidates", 39_475_200),
-        ("weights and their optimiser", 5_070_848),
+        ("weights and their optimizer", 5_070_848),
         ("dropped attention weights", 2_560_000),
     ]
 
 
 def test_hidden_states_are_within_a_fifth_of_what_torch_keeps() -> None:
-    sizes = EncoderConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
-    encoder = Encoder(sizes, 10).train()
+    sizes = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
+    encoder = TransformerEncoder(sizes, 10).train()
     parameters = {each.untyped_storage().data_ptr() for each in encoder.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -80,7 +80,7 @@ def test_advice_without_figures_halves_the_step() -> None:
     assert advice(STEP, error) == (
         "a step of 256 rows, 12,800 tokens (the longest row 50) did not fit into memory: CUDA out "
         "of memory. Tried to allocate 2.00 GiB; the largest tensors, by estimate: hidden states "
-        "125 MB, scores of candidates 40 MB, weights and their optimiser 6 MB; "
+        "125 MB, scores of candidates 40 MB, weights and their optimizer 6 MB; "
         "batches.micro_batches 2 instead of 1 keeps the results the same (as does a further "
         "process); what changes the results: a smaller batches.sequences_per_batch or "
         "tokens_per_batch, encoder.length 25 instead of 50, encoder.width 32 instead of 64, "
@@ -102,6 +102,6 @@ def test_a_single_row_is_not_cut_further() -> None:
     assert advice(ONE_LONG_ROW, MemoryError("no")) == (
         "a step of 1 row, 4,000 tokens (the longest row 4,000) did not fit into memory: no; the "
         "largest tensors, by estimate: dropped attention weights 64 MB, hidden states 39 MB, "
-        "weights and their optimiser 6 MB; what changes the results: encoder.length 2000 instead "
+        "weights and their optimizer 6 MB; what changes the results: encoder.length 2000 instead "
         "of 4000, encoder.width 32 instead of 64"
     )

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from research.data.catalogue import Catalogue
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import ObjectiveConfig, Shared
+from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
@@ -19,13 +19,13 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.packed import Packed
-from research.training.pretrainer import Pretrainer
+from research.training.pretrainer import MultiObjectiveModel
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
 
 ITEMS = 9
 LENGTH = 5
 ROWS = [[0, 1, 2, 3, 4, 5], [6], [], [7, 0], [2, 8, 3]]
-SIZES = EncoderConfig(
+SIZES = TransformerConfig(
     length=LENGTH, width=4, heads=2, layers=2, feed_forward=6,
     embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
@@ -46,16 +46,16 @@ def catalogue() -> Catalogue:
     return catalogue_of(ROWS, ITEMS, attributes=attributes, num_attributes=4)
 
 
-def mixture(keys: tuple[str, ...], catalogue: Catalogue) -> Pretrainer:
+def mixture(keys: tuple[str, ...], catalogue: Catalogue) -> MultiObjectiveModel:
     """A pretrainer in float64; an objective's weights depend on its key alone."""
-    shared = Shared(SIZES, catalogue, 0)
+    shared = ModelComponents(SIZES, catalogue, 0)
     built = {key: OBJECTIVES[key].build(shared, 0) for key in keys}
-    made = Pretrainer(shared.encoder, built, catalogue).double()
+    made = MultiObjectiveModel(shared.encoder, built, catalogue).double()
     scatter_parameters(made, std=0.3)
     return made
 
 
-def gradients(module: Pretrainer, total: Tensor) -> dict[str, Tensor]:
+def gradients(module: MultiObjectiveModel, total: Tensor) -> dict[str, Tensor]:
     module.zero_grad(set_to_none=True)
     total.backward()
     return {

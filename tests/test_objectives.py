@@ -16,16 +16,16 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.negatives import NegativesConfig
 from research.errors import InputError
-from research.model.encoder import Encoder, EncoderConfig
+from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.objectives.aap import AAPConfig
-from research.objectives.base import LossSum, ObjectiveConfig, Shared
+from research.objectives.base import LossSum, ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import (
-    BayesianPersonalisedRanking,
+    BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     FullSoftmax,
-    GeneralisedBCE,
+    GeneralizedBCE,
     ItemLossConfig,
     SampledSoftmax,
 )
@@ -35,7 +35,7 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
 from research.packed import Packed
-from research.training.pretrainer import Pretrainer, TrainedRanker
+from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
 from tests import reference, twins
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
 
@@ -68,11 +68,11 @@ CASES: dict[str, ObjectiveConfig] = {
         loss=BinaryCrossEntropy(number=3, negatives=FREE), head=HeadConfig(table="own", bias=True)
     ),
     "next, BCE, shared": NextItemConfig(loss=BinaryCrossEntropy(number=2, share="sequence")),
-    "next, gBCE": NextItemConfig(loss=GeneralisedBCE(number=4, calibration=0.75)),
-    "next, gBCE, shared": NextItemConfig(loss=GeneralisedBCE(number=4, share="sequence")),
-    "next, BPR": NextItemConfig(loss=BayesianPersonalisedRanking(number=2)),
+    "next, gBCE": NextItemConfig(loss=GeneralizedBCE(number=4, calibration=0.75)),
+    "next, gBCE, shared": NextItemConfig(loss=GeneralizedBCE(number=4, share="sequence")),
+    "next, BPR": NextItemConfig(loss=BayesianPersonalizedRanking(number=2)),
     "next, BPR, shared": NextItemConfig(
-        loss=BayesianPersonalisedRanking(number=2, share="sequence")
+        loss=BayesianPersonalizedRanking(number=2, share="sequence")
     ),
     "cloze, full softmax": ClozeConfig(corruption=MASKED),
     "cloze, BERT4Rec's head": ClozeConfig(corruption=MASKED, head=BERT_HEAD),
@@ -102,14 +102,14 @@ CASES: dict[str, ObjectiveConfig] = {
     "MIP": MIPConfig(corruption=MASKED),
     "MIP as published": MIPConfig(
         corruption=PUBLISHED_MASKS,
-        loss=BayesianPersonalisedRanking(inner_sigmoid=True, negatives=OUTSIDE_WINDOW),
+        loss=BayesianPersonalizedRanking(inner_sigmoid=True, negatives=OUTSIDE_WINDOW),
     ),
     "MIP, nothing of the user's": MIPConfig(
         corruption=MASKED,
-        loss=BayesianPersonalisedRanking(number=4, negatives=NegativesConfig(exclude="history")),
+        loss=BayesianPersonalizedRanking(number=4, negatives=NegativesConfig(exclude="history")),
     ),
     "MIP, anything": MIPConfig(
-        corruption=MASKED, loss=BayesianPersonalisedRanking(number=4, negatives=FREE)
+        corruption=MASKED, loss=BayesianPersonalizedRanking(number=4, negatives=FREE)
     ),
     "MIP, full softmax": MIPConfig(corruption=MASKED, loss=FullSoftmax()),
     "MIP, sampled softmax with the mask, log q": MIPConfig(
@@ -140,15 +140,15 @@ def catalogue() -> Catalogue:
     )
 
 
-def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> Pretrainer:
+def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> MultiObjectiveModel:
     """An encoder under one objective, in float64, without dropout, no parameter at its start."""
-    sizes = EncoderConfig(
+    sizes = TransformerConfig(
         length=LENGTH, width=8, heads=2, layers=1, feed_forward=12,
         embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
-    encoder = Encoder(sizes, ITEMS)
-    objective = config.build(Shared(sizes, catalogue, 0), 0)
-    pretrainer = Pretrainer(encoder, {"only": objective}, catalogue).double()
+    encoder = TransformerEncoder(sizes, ITEMS)
+    objective = config.build(ModelComponents(sizes, catalogue, 0), 0)
+    pretrainer = MultiObjectiveModel(encoder, {"only": objective}, catalogue).double()
     scatter_parameters(pretrainer, std=0.3)
     return pretrainer
 
@@ -168,7 +168,7 @@ def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]
     return (ours, ours_grads), (total, len(losses), gradients(module, total))
 
 
-def gradients(module: Pretrainer, total: Tensor) -> dict[str, Tensor]:
+def gradients(module: MultiObjectiveModel, total: Tensor) -> dict[str, Tensor]:
     module.zero_grad(set_to_none=True)
     total.backward()
     return {
@@ -191,7 +191,7 @@ def test_value_count_and_gradients_equal_the_loop(name: str, catalogue: Catalogu
 
 
 def test_a_row_may_share_negatives_from_outside_its_window(catalogue: Catalogue) -> None:
-    loss = BayesianPersonalisedRanking(number=3, share="sequence", negatives=OUTSIDE_WINDOW)
+    loss = BayesianPersonalizedRanking(number=3, share="sequence", negatives=OUTSIDE_WINDOW)
     (ours, _), (total, count, _) = both(MIPConfig(loss=loss), catalogue, ROWS)
     assert ours.count.item() == count
     torch.testing.assert_close(ours.total, total, rtol=1e-10, atol=1e-10)
@@ -264,7 +264,7 @@ def test_every_attribute_learns_even_one_that_no_item_has(kind: type, catalogue:
 
 
 def test_aap_and_map_share_attributes_and_not_their_projections(catalogue: Catalogue) -> None:
-    shared = Shared(made(AAPConfig(), catalogue).encoder.config, catalogue, 0)
+    shared = ModelComponents(made(AAPConfig(), catalogue).encoder.config, catalogue, 0)
     parts = [config.build(shared, 0) for config in (AAPConfig(), MAPConfig())]
     tables, layers = (
         [part.get_parameter(name) for part in parts]
@@ -334,7 +334,7 @@ def calls_of(
     """(causal, sequences) of each call of the encoder in one step."""
     module = made(next(iter(objectives.values())), catalogue)
     built = {
-        name: config.build(Shared(module.encoder.config, catalogue, 0), 0).double()
+        name: config.build(ModelComponents(module.encoder.config, catalogue, 0), 0).double()
         for name, config in objectives.items()
     }
     calls = []
@@ -343,7 +343,9 @@ def calls_of(
         calls.append((named["causal"], given[0].num_sequences))
 
     module.encoder.register_forward_pre_hook(note, with_kwargs=True)
-    losses = Pretrainer(module.encoder, built, catalogue).losses(batch_of(ROWS, length=LENGTH))
+    losses = MultiObjectiveModel(module.encoder, built, catalogue).losses(
+        batch_of(ROWS, length=LENGTH)
+    )
     assert list(losses) == list(objectives)
     return calls
 
@@ -365,12 +367,12 @@ def test_the_encoder_is_called_once_a_direction(catalogue: Catalogue) -> None:
 def test_an_objective_has_the_same_loss_alone_and_in_company(catalogue: Catalogue) -> None:
     module = made(ClozeConfig(corruption=MASKED), catalogue)
     objective = module.objectives["only"]
-    other = NextItemConfig().build(Shared(module.encoder.config, catalogue, 0), 0).double()
+    other = NextItemConfig().build(ModelComponents(module.encoder.config, catalogue, 0), 0).double()
     batch: Batch = batch_of(ROWS, length=LENGTH)
     alone = module.losses(batch)["only"].total.item()
-    company = Pretrainer(module.encoder, {"next": other, "only": objective}, catalogue).losses(
-        batch
-    )
+    company = MultiObjectiveModel(
+        module.encoder, {"next": other, "only": objective}, catalogue
+    ).losses(batch)
     assert company["only"].total.item() == pytest.approx(alone, abs=1e-10)
 
 
@@ -379,8 +381,8 @@ def test_an_objective_has_the_same_loss_alone_and_in_company(catalogue: Catalogu
     [
         SampledSoftmax(number=0),
         BinaryCrossEntropy(number=0),
-        GeneralisedBCE(number=0),
-        BayesianPersonalisedRanking(number=0),
+        GeneralizedBCE(number=0),
+        BayesianPersonalizedRanking(number=0),
     ],
 )
 def test_no_negatives_at_all_are_refused(loss: ItemLossConfig, catalogue: Catalogue) -> None:

@@ -1,4 +1,4 @@
-"""The learning rate at hand-computed steps, and optimisers against plain loops."""
+"""The learning rate at hand-computed steps, and optimizers against plain loops."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from research.errors import InputError
 from research.training.optim import (
-    OptimiserConfig,
+    OptimizerConfig,
     ScheduleConfig,
-    build_optimiser,
+    build_optimizer,
     factor_at,
     set_rate,
 )
@@ -71,23 +71,23 @@ class Small(nn.Module):
 
 
 def step_through(
-    config: OptimiserConfig, steps: int = 10
+    config: OptimizerConfig, steps: int = 10
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, list[Tensor]]]:
     """(parameters before, after, gradients of each step) under changing rates."""
     module = Small()
     before = {name: each.detach().clone() for name, each in module.named_parameters()}
-    optimiser = build_optimiser(config, module)
+    optimizer = build_optimizer(config, module)
     draws = torch.Generator().manual_seed(2)
     gradients: dict[str, list[Tensor]] = {name: [] for name in before}
     for step in range(steps):
-        set_rate(optimiser, config, config.lr, step)
+        set_rate(optimizer, config, config.lr, step)
         for name, parameter in module.named_parameters():
             # Gradients of very different size, so that epsilon and the moments matter.
             scale = 10.0 ** (-step / 2)
             shape = parameter.shape
             parameter.grad = torch.randn(shape, generator=draws, dtype=torch.float64) * scale
             gradients[name].append(parameter.grad.clone())
-        optimiser.step()
+        optimizer.step()
     return before, dict(module.named_parameters()), gradients
 
 
@@ -97,7 +97,7 @@ SPARED = {"dense.bias", "norm.weight", "norm.bias"}
 # Ten steps of a dozen float64 operations agree to about 1e-14.
 @pytest.mark.parametrize("eps", [1e-6, 1e-2])
 def test_adamw_without_bias_correction_equals_the_plain_loop(eps: float) -> None:
-    config = OptimiserConfig(
+    config = OptimizerConfig(
         method="adamw", lr=0.1, eps=eps, weight_decay=0.01, bias_correction=False
     )
     before, after, gradients = step_through(config)
@@ -111,21 +111,21 @@ def test_adamw_without_bias_correction_equals_the_plain_loop(eps: float) -> None
 
 @pytest.mark.parametrize("method", ["adam", "adamw"])
 def test_with_bias_correction_the_method_is_torchs(method: str) -> None:
-    config = OptimiserConfig(method=method, lr=0.1, beta1=0.8, beta2=0.98, weight_decay=0.1)
+    config = OptimizerConfig(method=method, lr=0.1, beta1=0.8, beta2=0.98, weight_decay=0.1)
     before, after, gradients = step_through(config)
     kind = torch.optim.Adam if method == "adam" else torch.optim.AdamW
     for name, start in before.items():
         twin = nn.Parameter(start.clone())
         decay = 0.0 if name in SPARED else 0.1
-        optimiser = kind([twin], lr=0.1, betas=(0.8, 0.98), eps=1e-8, weight_decay=decay)
+        optimizer = kind([twin], lr=0.1, betas=(0.8, 0.98), eps=1e-8, weight_decay=decay)
         for gradient in gradients[name]:
             twin.grad = gradient
-            optimiser.step()
+            optimizer.step()
         torch.testing.assert_close(after[name], twin, rtol=1e-10, atol=1e-10)
 
 
 def test_sgd_with_momentum_equals_the_plain_loop() -> None:
-    config = OptimiserConfig(method="sgd", lr=0.1, beta1=0.9, weight_decay=0.1)
+    config = OptimizerConfig(method="sgd", lr=0.1, beta1=0.9, weight_decay=0.1)
     before, after, gradients = step_through(config)
     for name, value in before.items():
         speed = torch.zeros_like(value)
@@ -138,7 +138,7 @@ def test_sgd_with_momentum_equals_the_plain_loop() -> None:
 
 def test_norms_and_biases_are_spared_weight_decay() -> None:
     module = Small()
-    groups = build_optimiser(OptimiserConfig(weight_decay=0.5), module).param_groups
+    groups = build_optimizer(OptimizerConfig(weight_decay=0.5), module).param_groups
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     spared = {names[id(each)] for each in groups[1]["params"]}
     assert spared == SPARED
@@ -147,14 +147,14 @@ def test_norms_and_biases_are_spared_weight_decay() -> None:
 
 
 def test_a_warm_up_without_bias_correction_keeps_the_decay_as_meant() -> None:
-    config = OptimiserConfig(
+    config = OptimizerConfig(
         method="adamw", lr=0.1, weight_decay=0.01, bias_correction=False, clip_norm=5.0
     )
     module = Small()
-    optimiser = build_optimiser(config, module)
+    optimizer = build_optimizer(config, module)
     for step, rate in enumerate((0.001, 0.002, 0.1)):
-        set_rate(optimiser, config, rate, step)
-        group = optimiser.param_groups[0]
+        set_rate(optimizer, config, rate, step)
+        group = optimizer.param_groups[0]
         assert math.isclose(group["lr"] * group["weight_decay"], rate * 0.01, rel_tol=1e-12)
 
 
@@ -166,14 +166,14 @@ def test_a_warm_up_without_bias_correction_keeps_the_decay_as_meant() -> None:
         (ScheduleConfig, {"final_factor": -0.1}, "schedule.final_factor is -0.1; it must be 0 or"),
         (ScheduleConfig, {"final_factor": float("inf")}, "schedule.final_factor is inf; it must"),
         (ScheduleConfig, {"decay_factor": float("nan")}, "schedule.decay_factor is nan; it must"),
-        (OptimiserConfig, {"lr": float("inf")}, "optimiser.lr is inf; it must be above 0"),
-        (OptimiserConfig, {"lr": 0.0}, "optimiser.lr is 0.0; it must be above 0"),
-        (OptimiserConfig, {"lr": float("nan")}, "optimiser.lr is nan; it must be above 0"),
-        (OptimiserConfig, {"beta1": 1.0}, "optimiser.beta1 is 1.0; it must be in [0, 1)"),
-        (OptimiserConfig, {"beta2": -0.1}, "optimiser.beta2 is -0.1; it must be in [0, 1)"),
-        (OptimiserConfig, {"eps": -1e-8}, "optimiser.eps is -1e-08; it must be 0 or more"),
-        (OptimiserConfig, {"weight_decay": -0.1}, "optimiser.weight_decay is -0.1; it must be 0"),
-        (OptimiserConfig, {"clip_norm": 0.0}, "optimiser.clip_norm is 0.0; it must be above 0, or"),
+        (OptimizerConfig, {"lr": float("inf")}, "optimizer.lr is inf; it must be above 0"),
+        (OptimizerConfig, {"lr": 0.0}, "optimizer.lr is 0.0; it must be above 0"),
+        (OptimizerConfig, {"lr": float("nan")}, "optimizer.lr is nan; it must be above 0"),
+        (OptimizerConfig, {"beta1": 1.0}, "optimizer.beta1 is 1.0; it must be in [0, 1)"),
+        (OptimizerConfig, {"beta2": -0.1}, "optimizer.beta2 is -0.1; it must be in [0, 1)"),
+        (OptimizerConfig, {"eps": -1e-8}, "optimizer.eps is -1e-08; it must be 0 or more"),
+        (OptimizerConfig, {"weight_decay": -0.1}, "optimizer.weight_decay is -0.1; it must be 0"),
+        (OptimizerConfig, {"clip_norm": 0.0}, "optimizer.clip_norm is 0.0; it must be above 0, or"),
     ],
 )
 def test_rates_out_of_range_are_refused(
@@ -185,28 +185,28 @@ def test_rates_out_of_range_are_refused(
 
 
 def test_without_bias_correction_a_step_that_was_left_out_changes_no_rate() -> None:
-    config = OptimiserConfig(method="adamw", lr=0.1, weight_decay=0.0, bias_correction=False)
+    config = OptimizerConfig(method="adamw", lr=0.1, weight_decay=0.0, bias_correction=False)
     module = nn.Module()
     module.weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    optimiser = build_optimiser(config, module)
+    optimizer = build_optimizer(config, module)
     for step, gradient in enumerate([math.nan, 2.0]):
-        set_rate(optimiser, config, config.lr, step)
+        set_rate(optimizer, config, config.lr, step)
         module.weight.grad = torch.tensor([gradient], dtype=torch.float64)
-        optimiser.found_inf = torch.tensor(float(math.isnan(gradient)))  # type: ignore[attr-defined]
-        optimiser.step()
+        optimizer.found_inf = torch.tensor(float(math.isnan(gradient)))  # type: ignore[attr-defined]
+        optimizer.step()
     # Moments 0.1 * 2 and 0.001 * 4: 1 - 0.1 * 0.2 / (0.004 ** 0.5 + 1e-8).
     assert module.weight.item() == pytest.approx(0.6837722839831, abs=1e-9)
 
 
 def test_momentum_begins_with_the_first_step_that_is_taken() -> None:
-    config = OptimiserConfig(method="sgd", lr=0.1, weight_decay=0.0, beta1=0.9)
+    config = OptimizerConfig(method="sgd", lr=0.1, weight_decay=0.0, beta1=0.9)
     module = nn.Module()
     module.weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    optimiser = build_optimiser(config, module)
+    optimizer = build_optimizer(config, module)
     for step, gradient in enumerate([math.nan, 2.0, 1.0]):
-        set_rate(optimiser, config, config.lr, step)
+        set_rate(optimizer, config, config.lr, step)
         module.weight.grad = torch.tensor([gradient], dtype=torch.float64)
-        optimiser.found_inf = torch.tensor(float(math.isnan(gradient)))  # type: ignore[attr-defined]
-        optimiser.step()
+        optimizer.found_inf = torch.tensor(float(math.isnan(gradient)))  # type: ignore[attr-defined]
+        optimizer.step()
     # Buffers 2 and 0.9 * 2 + 1.
     assert module.weight.item() == pytest.approx(1.0 - 0.1 * 2.0 - 0.1 * 2.8, abs=1e-12)

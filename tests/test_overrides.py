@@ -11,7 +11,7 @@ from research.config import override
 from research.data.splits import GlobalTemporal
 from research.data.windows import Sliding
 from research.errors import InputError
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.item_losses import SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.run import RunConfig
@@ -23,7 +23,7 @@ from tests.configs import CONFIGS, TWO_STAGES
 )
 def test_a_field_is_overridden_in_three_ways(given: list[str]) -> None:
     config = override(TWO_STAGES, given)
-    assert config == replace(TWO_STAGES, encoder=EncoderConfig(width=32))
+    assert config == replace(TWO_STAGES, encoder=TransformerConfig(width=32))
 
 
 def test_nothing_given_changes_nothing() -> None:
@@ -86,7 +86,7 @@ def test_a_part_that_may_be_absent_is_removed(given: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["encoder", "split", "stages.0", "stages.1.objectives.next", "stages.0.optimiser"]
+    "path", ["encoder", "split", "stages.0", "stages.1.objectives.next", "stages.0.optimizer"]
 )
 def test_a_part_that_must_be_there_is_not_removed(
     path: str, capsys: pytest.CaptureFixture[str]

@@ -18,9 +18,9 @@ from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
 from research.execute import RunOptions, execute
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import Shared
+from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
@@ -30,15 +30,15 @@ from research.tracking import RunFolder
 from research.training.checkpoint import numbered
 from research.training.loop import train
 from research.training.meter import Meter
-from research.training.optim import OptimiserConfig
-from research.training.pretrainer import Pretrainer
+from research.training.optim import OptimizerConfig
+from research.training.pretrainer import MultiObjectiveModel
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
 from research.workbench import Workbench
 from tests.saved import newest_of
 from tests.synthetic import markov_histories, scatter_parameters, write_histories
 
-SIZES = EncoderConfig(
+SIZES = TransformerConfig(
     length=4, width=4, heads=2, layers=1, feed_forward=6,
     embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
@@ -53,7 +53,7 @@ STAGE = StageConfig(
     own_windows={"aap": PREFIXES, "mip": PREFIXES, "sp": Sliding(stride=2)},
     batches=BatchConfig(sequences_per_batch=6),
     epochs=3,
-    normalise="sequences",
+    normalize="sequences",
     log_every=2,
 )
 
@@ -69,11 +69,11 @@ def loader_of(corpus: Corpus, rank: int = 0, world: int = 1) -> Loader:
     return Workbench.of(config, "data").loader(STAGE, rank, world)
 
 
-def module_of(corpus: Corpus, keys: tuple[str, ...]) -> Pretrainer:
+def module_of(corpus: Corpus, keys: tuple[str, ...]) -> MultiObjectiveModel:
     catalogue = Catalogue.of(corpus, LeaveOneOut().split(corpus))
-    shared = Shared(SIZES, catalogue, 0)
+    shared = ModelComponents(SIZES, catalogue, 0)
     built = {key: STAGE.objectives[key].build(shared, 0) for key in keys}
-    module = Pretrainer(shared.encoder, built, catalogue, STAGE.own_windows).double()
+    module = MultiObjectiveModel(shared.encoder, built, catalogue, STAGE.own_windows).double()
     scatter_parameters(module, std=0.3)
     return module
 
@@ -136,7 +136,7 @@ def test_each_objective_has_the_loss_of_its_own_rows(corpus: Corpus) -> None:
             for name, parameter in alone.named_parameters():
                 parameter.copy_(weights[name])
         own = batch.under(STAGE.own_windows.get(key))
-        expected = Pretrainer(
+        expected = MultiObjectiveModel(
             alone.encoder, dict(alone.objectives.items()), alone.catalogue
         ).losses(own)  # type: ignore[arg-type]
         assert losses[key].total.item() == pytest.approx(expected[key].total.item(), abs=1e-10)
@@ -148,7 +148,7 @@ def test_sums_are_divided_by_the_rows_that_the_objective_saw(corpus: Corpus) -> 
     # The stage's last batch is two users; the prefixes' is six rows as ever.
     assert (len(batch.rows_S), len(batch.under(PREFIXES).rows_S)) == (2, 6)
     module = module_of(corpus, ("next", "mip"))
-    seen = module.see(batch)
+    seen = module.prepare(batch)
     losses = module(seen)
     both = {key: STAGE.objectives[key] for key in ("next", "mip")}
     stage = replace(STAGE, objectives=both, own_windows={"mip": PREFIXES})
@@ -182,7 +182,7 @@ def test_an_interrupted_run_with_own_windows_continues_as_if_nothing_had_happene
             if number > step:
                 shutil.rmtree(path)
         execute(config, cut, options=options)
-        for file in ("model.safetensors", "optimiser.safetensors"):
+        for file in ("model.safetensors", "optimizer.safetensors"):
             ours = (newest_of(cut / "stages" / "train") / file).read_bytes()
             assert ours == (newest_of(whole) / file).read_bytes(), (step, file)
     # Each went on from the very checkpoint: none was passed for an earlier one.
@@ -194,10 +194,10 @@ def test_cut_into_pieces_a_step_has_the_same_gradient_and_trains_the_same(
 ) -> None:
     found = {}
     for number in (1, 4):
-        rates = OptimiserConfig(method="sgd", lr=0.1, beta1=0.9, clip_norm=0.5)
+        rates = OptimizerConfig(method="sgd", lr=0.1, beta1=0.9, clip_norm=0.5)
         batches = replace(STAGE.batches, micro_batches=number)
         stage = replace(
-            STAGE, batches=batches, optimiser=rates, validation=None, gradients_every=1, log_every=1
+            STAGE, batches=batches, optimizer=rates, validation=None, gradients_every=1, log_every=1
         )
         module, folder = (
             module_of(corpus, tuple(STAGE.objectives)),
@@ -228,17 +228,19 @@ def test_a_rule_for_an_objective_that_is_not_there_is_refused() -> None:
 def test_equal_corruptions_on_other_rows_are_other_views(corpus: Corpus) -> None:
     # Cloze on whole windows and MIP on prefixes hide by the same rule, but not the same items.
     catalogue = Catalogue.of(corpus, LeaveOneOut().split(corpus))
-    shared = Shared(SIZES, catalogue, 0)
+    shared = ModelComponents(SIZES, catalogue, 0)
     built = {
         "cloze": ClozeConfig().build(shared, 0),
         "mip": STAGE.objectives["mip"].build(shared, 0),
     }
-    module = Pretrainer(shared.encoder, built, catalogue, {"mip": PREFIXES})
+    module = MultiObjectiveModel(shared.encoder, built, catalogue, {"mip": PREFIXES})
     batch = next(loader_of(corpus).batches(0))
     losses = module.losses(batch)
     alone = {
-        "cloze": Pretrainer(shared.encoder, {"cloze": built["cloze"]}, catalogue).losses(batch),
-        "mip": Pretrainer(shared.encoder, {"mip": built["mip"]}, catalogue).losses(
+        "cloze": MultiObjectiveModel(shared.encoder, {"cloze": built["cloze"]}, catalogue).losses(
+            batch
+        ),
+        "mip": MultiObjectiveModel(shared.encoder, {"mip": built["mip"]}, catalogue).losses(
             batch.under(PREFIXES)
         ),
     }

@@ -29,7 +29,7 @@ def test_runs_of_a_process_alternate_between_precisions() -> None:
 def test_each_stage_takes_the_loss_scale_out_of_its_gradients_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second stage's optimiser holds the encoder that the first one's holds still."""
+    """The second stage's optimizer holds the encoder that the first one's holds still."""
     norms: list[float] = []
     update = Stepper._update
 

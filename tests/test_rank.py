@@ -23,8 +23,8 @@ from research.evaluation import rank as rank_module
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankTable, SeenPolicy, rank_tables
-from research.model.encoder import Encoder, EncoderConfig
-from research.objectives.base import Shared
+from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
@@ -33,7 +33,7 @@ from tests.reference_ranks import FixedScores, corpus_of, question_rank
 
 # Item v has been trained on v times.
 COUNTS_V = torch.arange(100)
-SMALL = EncoderConfig(length=3, width=4, layers=1, heads=2, feed_forward=8)
+SMALL = TransformerConfig(length=3, width=4, layers=1, heads=2, feed_forward=8)
 
 
 def table_of(
@@ -261,8 +261,8 @@ def test_seen_means_the_whole_history_and_not_the_encoders_window(
     history = [0, 1, 2, 3, 4, 5, 6, 7]
     corpus = corpus_of([history], 20)
     split = LeaveOneOut().split(corpus)
-    encoder = Encoder(SMALL, 20, seed=0)
-    built = objective.build(Shared(SMALL, Catalogue.of(corpus, split), 0), 0)
+    encoder = TransformerEncoder(SMALL, 20, seed=0)
+    built = objective.build(ModelComponents(SMALL, Catalogue.of(corpus, split), 0), 0)
     # Old items, outside the encoder's window of three, score as highly as the answer.
     with torch.no_grad():
         encoder.item_table.weight[:4] = encoder.item_table.weight[7]

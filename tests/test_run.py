@@ -24,21 +24,21 @@ from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable, rank_tables
 from research.evaluation.statistics import compare
 from research.execute import RunOptions, execute, load_run
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import EvaluationConfig, RunConfig
 from research.training.checkpoint import numbered
-from research.training.optim import OptimiserConfig
+from research.training.optim import OptimizerConfig
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, ValidationConfig
 from tests.reference_ranks import corpus_of, written
 from tests.saved import newest_of
 
 QUIET = RunOptions(quiet=True)
-ENCODER = EncoderConfig(length=4, width=4, layers=1, heads=2, feed_forward=8)
-ADAM = OptimiserConfig(lr=1e-2)
+ENCODER = TransformerConfig(length=4, width=4, layers=1, heads=2, feed_forward=8)
+ADAM = OptimizerConfig(lr=1e-2)
 COLUMNS = ("user", "item", "rank", "ties", "history_length", "item_count")
 
 
@@ -63,7 +63,7 @@ def stage_of(name: str = "train", **changes: Any) -> StageConfig:
         "objectives": {"next": NextItemConfig()},
         "batches": BatchConfig(sequences_per_batch=5),
         "epochs": 4,
-        "optimiser": ADAM,
+        "optimizer": ADAM,
         "validation": ValidationConfig(metric="mrr", patience=None),
         "log_every": 2,
     }
@@ -287,8 +287,8 @@ def test_patience_is_remembered_over_an_interruption(
 def test_a_second_stage_begins_with_the_encoder_of_the_first_stages_best_state(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    still = OptimiserConfig(lr=1e-30)  # too small to move any weight
-    second = stage_of("tune", objectives={"cloze": ClozeConfig()}, epochs=1, optimiser=still)
+    still = OptimizerConfig(lr=1e-30)  # too small to move any weight
+    second = stage_of("tune", objectives={"cloze": ClozeConfig()}, epochs=1, optimizer=still)
     best_is_early = ValidationConfig(metric="mrr", patience=None, min_delta=1.0)
     first = stage_of("pretrain", validation=best_is_early)
     execute(config_of(corpus, first, second), tmp_path / "run", options=QUIET)

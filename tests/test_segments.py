@@ -12,8 +12,8 @@ import torch
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.errors import InputError
-from research.model.encoder import EncoderConfig
-from research.objectives.base import Shared
+from research.model.encoder import TransformerConfig
+from research.objectives.base import ModelComponents
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold
 from tests import reference
@@ -304,7 +304,7 @@ def test_held_out_items_do_not_lengthen_the_bound() -> None:
 def test_one_user_alone_is_refused() -> None:
     single = catalogue_of([[0, 1, 2]], 3)
     with pytest.raises(InputError, match="but only one user has any; leave sp out"):
-        SPConfig().build(Shared(EncoderConfig(width=4), single, 0), 0)
+        SPConfig().build(ModelComponents(TransformerConfig(width=4), single, 0), 0)
 
 
 def test_the_clean_batch_is_left_as_it_was(catalogue: Catalogue) -> None:

@@ -42,8 +42,8 @@ from research.processes import Processes
 from research.run import EvaluationConfig, RunConfig
 from research.tracking import RunFolder
 from research.training.loop import train
-from research.training.optim import OptimiserConfig
-from research.training.pretrainer import Pretrainer, Seen
+from research.training.optim import OptimizerConfig
+from research.training.pretrainer import MultiObjectiveModel, StepInputs
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
 from research.workbench import stage_parts, validation_of
@@ -94,7 +94,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stopping_before(step: int) -> Iterator[None]:
-    """`Stopped` before the optimiser's step with this number, counted from 0 in this process."""
+    """`Stopped` before the optimizer's step with this number, counted from 0 in this process."""
     taken = 0
 
     def count(*rest: object) -> None:
@@ -113,9 +113,11 @@ def stopping_before(step: int) -> Iterator[None]:
 @contextmanager
 def bad_step(number: int, last: bool) -> Iterator[None]:
     """In the last process the losses of one step are as they are, but their gradients infinite."""
-    forward, seen_steps = Pretrainer.forward, 0
+    forward, seen_steps = MultiObjectiveModel.forward, 0
 
-    def spoiled(self: Pretrainer, seen: Seen, *, measured: bool = False) -> dict[str, LossSum]:
+    def spoiled(
+        self: MultiObjectiveModel, seen: StepInputs, *, measured: bool = False
+    ) -> dict[str, LossSum]:
         nonlocal seen_steps
         losses = forward(self, seen, measured=measured)
         seen_steps += 1
@@ -126,11 +128,11 @@ def bad_step(number: int, last: bool) -> Iterator[None]:
             for key, loss in losses.items()
         }
 
-    Pretrainer.forward = spoiled  # type: ignore[method-assign]
+    MultiObjectiveModel.forward = spoiled  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Pretrainer.forward = forward  # type: ignore[method-assign]
+        MultiObjectiveModel.forward = forward  # type: ignore[method-assign]
 
 
 def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
@@ -207,7 +209,7 @@ def forked(environment: dict[str, str], folder: Path) -> int:
 
 def main(folder: Path) -> None:
     """One world after another; the first process that fails ends all."""
-    # An optimiser imports a good part of torch.
+    # An optimizer imports a good part of torch.
     torch.optim.Adam([torch.zeros(1)])
     gc.freeze()
     for world in (1, 3, 2):
@@ -262,7 +264,7 @@ def launch(folder: Path) -> None:
 def assert_same_files(ours: Path, theirs: Path, tolerance: float) -> None:
     """Each stage's last checkpoint holds tensors of the same names, shapes and types, whole."""
     for last in (max(each.glob("step_*")) for each in sorted((theirs / "stages").iterdir())):
-        for name in ("model.safetensors", "optimiser.safetensors"):
+        for name in ("model.safetensors", "optimizer.safetensors"):
             first = load_file(ours / last.relative_to(theirs) / name)
             second = load_file(last / name)
             assert first.keys() == second.keys()
@@ -310,8 +312,8 @@ def test_what_does_not_go_with_split_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="stage finetune: gradients_every is 5, but with compute"):
         check_sharding(measured)
     check_sharding(replace(measured, compute=ComputeConfig()))
-    momentum = stage("plain", {"next": NextItemConfig()}, optimiser=OptimiserConfig(method="sgd"))
-    with pytest.raises(InputError, match=r"stage plain: optimiser\.method is sgd, which torch"):
+    momentum = stage("plain", {"next": NextItemConfig()}, optimizer=OptimizerConfig(method="sgd"))
+    with pytest.raises(InputError, match=r"stage plain: optimizer\.method is sgd, which torch"):
         check_sharding(replace(given, stages=(momentum,)))
     with pytest.raises(InputError, match="shard_weights does not go with precision fp16"):
         ComputeConfig(precision="fp16", shard_weights=True)

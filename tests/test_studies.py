@@ -81,7 +81,7 @@ QUIRKS: dict[str, Changes] = {
     "zero-attribute": set_in(("aap", "map"), "zero_attribute", [False, True]),
     "bare-items": set_in(("aap", "map"), "count_bare_items", [False, True]),
     "last-masked": set_in(("aap", "mip", "map"), "corruption.mask_last_share", [0.0, 1.0]),
-    "sums": {"stages.0.normalise": ["terms", "sequences"]},
+    "sums": {"stages.0.normalize": ["terms", "sequences"]},
 }
 # By study and cell: all that the cell changes of the base, apart from what its stages may spend.
 EXPECTED: dict[str, dict[str, Changes]] = {
@@ -107,8 +107,8 @@ EXPECTED: dict[str, dict[str, Changes]] = {
         "bce-4": loss("BinaryCrossEntropy", number=4),
         "bce-16": loss("BinaryCrossEntropy", number=16),
         "bce-64": loss("BinaryCrossEntropy", number=64),
-        "gbce-64": loss("GeneralisedBCE", number=64),
-        "gbce-64-t1": loss("GeneralisedBCE", number=64, calibration=1.0),
+        "gbce-64": loss("GeneralizedBCE", number=64),
+        "gbce-64-t1": loss("GeneralizedBCE", number=64, calibration=1.0),
         "sampled-16": loss("SampledSoftmax", number=16),
         "sampled-64": loss("SampledSoftmax", number=64),
         "sampled-256-shared": loss("SampledSoftmax", share="sequence"),
@@ -116,8 +116,8 @@ EXPECTED: dict[str, dict[str, Changes]] = {
             **loss("SampledSoftmax", share="sequence", log_q=True),
             f"{LOSS}.negatives.distribution": [None, "popularity"],
         },
-        "bpr-1": loss("BayesianPersonalisedRanking"),
-        "bpr-16": loss("BayesianPersonalisedRanking", number=16),
+        "bpr-1": loss("BayesianPersonalizedRanking"),
+        "bpr-16": loss("BayesianPersonalizedRanking", number=16),
     },
     "masking": {
         **{f"rate={rate}": {f"{MASKS}.rate": [0.3, rate]} for rate in (0.1, 0.2, 0.4, 0.6, 0.8)},
@@ -184,7 +184,7 @@ EXPECTED: dict[str, dict[str, Changes]] = {
         "all=equal": {f"{PRETRAIN}.aap.weight": [0.2, 1.0], f"{PRETRAIN}.sp.weight": [0.5, 1.0]},
         "all=equal-means": {
             f"{PRETRAIN}.aap.weight": [0.2, 1.0], f"{PRETRAIN}.sp.weight": [0.5, 1.0],
-            "stages.0.normalise": ["sequences", "terms"],
+            "stages.0.normalize": ["sequences", "terms"],
         },
     },
 }  # fmt: skip
@@ -241,7 +241,7 @@ def test_every_run_of_a_study_may_see_as_many_tokens(make: Callable[[], Study]) 
 def test_a_stage_that_ranks_is_selected_alike_in_every_cell(make: Callable[[], Study]) -> None:
     study = make()
     last = [study.run(cell, "ml-100k", 0).stages[-1] for cell in study.cells]
-    assert len({(stage.windows, stage.validation, stage.optimiser) for stage in last}) == 1
+    assert len({(stage.windows, stage.validation, stage.optimizer) for stage in last}) == 1
 
 
 def test_both_questions_about_objectives_are_asked_of_the_same_runs() -> None:

@@ -208,7 +208,7 @@ def test_the_record_says_what_was_asked(shop: Corpus, tmp_path: Path) -> None:
         "base": "sasrec",
         "metrics": ["hr@10", "ndcg@10", "mrr"],
         "compared": "mrr",
-        "budget": "2 optimiser steps a run, all stages together",
+        "budget": "2 optimizer steps a run, all stages together",
         "cells": ["sasrec", "wide"],
         "changes": {"sasrec": {}, "wide": {"encoder.width": [8, 16]}},
         "seeds": [0],
@@ -412,7 +412,7 @@ def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here:
     assert rows == {"shop": ["small", "2", "0", "0"]}
     done = call(capsys, "study", "own_study", "--cells", "small", "--budget", "steps=1")
     assert done.code == 0
-    assert "equal budget: 1 optimiser steps a run, all stages together" in done.out
+    assert "equal budget: 1 optimizer steps a run, all stages together" in done.out
     summary = json.loads((here / "runs/own/shop/small/0/summary.json").read_text())
     assert summary["best"]["train"]["steps"] == 1
 
@@ -421,8 +421,8 @@ def test_a_study_with_a_failed_run_ends_with_1_and_the_tables_of_the_rest(
     capsys: Capture, here: Path
 ) -> None:
     text = (here / "own_study.py").read_text()
-    wild = "replace(config.stages[0].optimiser, lr=1e30)"
-    (here / "own_wild.py").write_text(text.replace("epochs=1", f"epochs=1, optimiser={wild}"))
+    wild = "replace(config.stages[0].optimizer, lr=1e30)"
+    (here / "own_wild.py").write_text(text.replace("epochs=1", f"epochs=1, optimizer={wild}"))
     answer = call(capsys, "study", "own_wild", "--no-probe")
     assert answer.code == 1
     assert list(table_of(answer.out)) == ["popularity", "transitions"]
@@ -600,7 +600,7 @@ def test_runs_of_a_cell_that_has_changed_since_are_no_longer_of_the_study(
     study = study_of(shop, cells, seeds=(0, 1))
     done(study, tmp_path)
     slower = replace(
-        CELLS["sasrec"].stages[0], optimiser=replace(CELLS["sasrec"].stages[0].optimiser, lr=1e-30)
+        CELLS["sasrec"].stages[0], optimizer=replace(CELLS["sasrec"].stages[0].optimizer, lr=1e-30)
     )
     changed = {**cells, "sasrec": replace(CELLS["sasrec"], stages=(slower,))}
     done(study_of(shop, changed, seeds=(2, 3)), tmp_path)
@@ -628,7 +628,7 @@ def test_runs_under_another_budget_are_not_compared(
     under(2, "b")
     print_report(tmp_path / "mine")
     out = capsys.readouterr().out
-    assert "equal budget: 2 optimiser steps a run" in out
+    assert "equal budget: 2 optimizer steps a run" in out
     assert list(table_of(out)) == ["b"]
 
 

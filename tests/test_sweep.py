@@ -32,7 +32,7 @@ from wandb.wandb_agent import Agent
 Agent.POLL_INTERVAL = 0.2
 cli()
 """
-SWEPT = {"stages.0.optimiser.lr": [0.01], "encoder.embedding_norm": [True, False], "seed": [3]}
+SWEPT = {"stages.0.optimizer.lr": [0.01], "encoder.embedding_norm": [True, False], "seed": [3]}
 
 
 def other_command() -> list[str]:
@@ -99,7 +99,7 @@ def test_an_agents_run_ends_in_a_run_folder_with_the_swept_values(
     assert config["seed"] == 3
     assert config["encoder"]["embedding_norm"] is True
     assert config["encoder"]["width"] == 8
-    assert config["stages"][0]["optimiser"]["lr"] == 0.01
+    assert config["stages"][0]["optimizer"]["lr"] == 0.01
 
 
 def test_an_agents_run_is_on_the_server_under_the_sweep_with_its_metric(
@@ -127,7 +127,7 @@ print(" ".join(sum(words, [])))
 
 
 def test_both_commands_say_the_same_to_the_run_that_they_start() -> None:
-    values = {"encoder.embedding_norm": {"value": True}, "stages.0.optimiser.lr": {"value": 0.01}}
+    values = {"encoder.embedding_norm": {"value": True}, "stages.0.optimizer.lr": {"value": 0.01}}
     told = []
     for command in (yaml.safe_load(SHIPPED.read_text())["command"], other_command()):
         done = subprocess.run(
@@ -136,7 +136,7 @@ def test_both_commands_say_the_same_to_the_run_that_they_start() -> None:
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
         told.append(done.stdout.strip())
-    rest = "--wandb encoder.embedding_norm=True stages.0.optimiser.lr=0.01"
+    rest = "--wandb encoder.embedding_norm=True stages.0.optimizer.lr=0.01"
     assert told == [
         f"env python -m research run P --study=sweep-abc {rest}",
         "env python -m accelerate.commands.launch --num_processes=1 --module research run P "
@@ -153,6 +153,6 @@ def test_the_shipped_sweep_names_fields_of_its_program() -> None:
     first = FakeSweep("sweep001", "pets", yaml.safe_dump(sweep)).grid()[0]
     given = override(sasrec.full_softmax(), [f"{name}={value}" for name, value in first.items()])
     assert given.corpus == "ml-100k"
-    assert given.stages[0].optimiser.lr == 0.0003
+    assert given.stages[0].optimizer.lr == 0.0003
     assert given.encoder.hidden_dropout == 0.1
     assert given.encoder.embedding_norm is True

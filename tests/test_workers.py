@@ -70,8 +70,8 @@ def done(study: Study, out: Path, options: RunOptions = QUIET, **how: object) ->
 
 def diverging(corpus: Corpus) -> RunConfig:
     """A run that fails while it trains."""
-    wild = replace(FINETUNE.optimiser, lr=1e30)
-    return config_of(corpus, replace(FINETUNE, optimiser=wild))
+    wild = replace(FINETUNE.optimizer, lr=1e30)
+    return config_of(corpus, replace(FINETUNE, optimizer=wild))
 
 
 def impossible(corpus: Corpus) -> RunConfig:

@@ -18,14 +18,14 @@ from research.objectives.mip import MIP, MIPConfig
 from research.objectives.next_item import NextItem, NextItemConfig
 from research.objectives.sp import SP, SPConfig
 from research.randomness import seed_of
-from research.training.pretrainer import Pretrainer
+from research.training.pretrainer import MultiObjectiveModel
 from tests import reference
 
 ItemsConfig = NextItemConfig | ClozeConfig | MIPConfig
 
 
 def losses_of_window(
-    config: ObjectiveConfig, module: Pretrainer, catalogue: Catalogue, window: list[int],
+    config: ObjectiveConfig, module: MultiObjectiveModel, catalogue: Catalogue, window: list[int],
     user: int, state: int,
 ) -> list[Tensor]:  # fmt: skip
     """The losses of one window, one for each thing that is counted."""
@@ -38,7 +38,7 @@ def losses_of_window(
 
 
 def losses_of_items(
-    config: ItemsConfig, module: Pretrainer, catalogue: Catalogue, window: list[int],
+    config: ItemsConfig, module: MultiObjectiveModel, catalogue: Catalogue, window: list[int],
     user: int, state: int,
 ) -> list[Tensor]:  # fmt: skip
     """One loss a predicted item."""
@@ -67,8 +67,8 @@ def losses_of_items(
 
 
 def losses_of_attributes(
-    config: AAPConfig | MAPConfig, module: Pretrainer, catalogue: Catalogue, window: list[int],
-    state: int,
+    config: AAPConfig | MAPConfig, module: MultiObjectiveModel, catalogue: Catalogue,
+    window: list[int], state: int,
 ) -> list[Tensor]:  # fmt: skip
     """One loss a token that is asked about."""
     objective, encoder = module.objectives["only"], module.encoder
@@ -93,8 +93,8 @@ def losses_of_attributes(
 
 
 def losses_of_segment(
-    config: SPConfig, module: Pretrainer, catalogue: Catalogue, window: list[int], user: int,
-    state: int,
+    config: SPConfig, module: MultiObjectiveModel, catalogue: Catalogue, window: list[int],
+    user: int, state: int,
 ) -> list[Tensor]:  # fmt: skip
     """The loss of the window's one comparison, or none."""
     objective, encoder = module.objectives["only"], module.encoder

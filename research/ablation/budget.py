@@ -19,7 +19,7 @@ class Budget:
     """
 
     of: Literal["steps", "tokens", "seconds"]
-    """Optimiser steps, tokens of clean windows, or wall time of training and validation. Steps and
+    """Optimizer steps, tokens of clean windows, or wall time of training and validation. Steps and
     tokens give the same run wherever it is done, seconds do not."""
     amount: float
     """How much of it a run has."""
@@ -37,7 +37,7 @@ class Budget:
 
     def __str__(self) -> str:
         unit = {
-            "steps": "optimiser steps",
+            "steps": "optimizer steps",
             "tokens": "tokens",
             "seconds": "seconds (and a last validation)",
         }[self.of]

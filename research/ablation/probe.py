@@ -77,7 +77,7 @@ def _moment(
     seconds: float | None = None,
 ) -> float:
     """Train for so long, and give the seconds of a step."""
-    schedule = replace(stage.config.optimiser.schedule, shape="constant")
+    schedule = replace(stage.config.optimizer.schedule, shape="constant")
     short = replace(
         stage.config,
         epochs=None,
@@ -85,7 +85,7 @@ def _moment(
         tokens=None,
         seconds=seconds,
         validation=None,
-        optimiser=replace(stage.config.optimiser, schedule=schedule),
+        optimizer=replace(stage.config.optimizer, schedule=schedule),
     )
     with tempfile.TemporaryDirectory() as scratch:
         state = train(

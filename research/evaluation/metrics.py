@@ -37,7 +37,7 @@ def per_user(table: RankTable, name: str) -> tuple[NDArray[np.int64], NDArray[np
     """(users [U], value of each [U]), users ascending; the input of paired tests.
 
     HR: any held-out item within k. Recall: their share within k. Precision: their number within k
-    over k. MRR: of the best one. NDCG, MAP: binary relevance, normalised by the best order.
+    over k. MRR: of the best one. NDCG, MAP: binary relevance, normalized by the best order.
     """
     kind, k = parse(name)
     unique, owner = np.unique(table.user, return_inverse=True)

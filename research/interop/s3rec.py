@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from research.errors import InputError
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.map import MAPConfig
@@ -70,9 +70,9 @@ class Sizes:
     inner: int
     """Inner width of the feed-forward part."""
 
-    def encoder(self, heads: int) -> EncoderConfig:
+    def encoder(self, heads: int) -> TransformerConfig:
         """The published encoder of these sizes."""
-        return EncoderConfig(
+        return TransformerConfig(
             length=self.length,
             width=self.width,
             layers=self.layers,

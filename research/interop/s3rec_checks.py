@@ -14,7 +14,7 @@ from torch import Tensor
 
 from research.errors import InputError
 from research.interop.s3rec import ATTRIBUTES, BLOCK, INNER, ITEMS, POSITIONS, Sizes, shapes_of
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.next_item import NextItemConfig
 
@@ -131,7 +131,7 @@ def numbers_of(names: Sequence[str], kind: str, corpus: str) -> Tensor:
 
 
 def check_expressible(
-    encoder: EncoderConfig, objectives: Mapping[str, ObjectiveConfig], source: str
+    encoder: TransformerConfig, objectives: Mapping[str, ObjectiveConfig], source: str
 ) -> None:
     """`InputError` for an encoder or a next-item head that the format has no words for."""
     fields = [(f"encoder.{name}", getattr(encoder, name), _ALLOWED[name]) for name in _ALLOWED]

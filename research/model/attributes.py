@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from research.model.initial import initialise
+from research.model.initial import initialize
 
 
 class AttributeTable(nn.Module):
@@ -32,7 +32,7 @@ class AttributeTable(nn.Module):
         # The mask, row V, has no attributes.
         self.register_buffer("offsets", torch.cat([offsets, offsets[-1:]]), persistent=False)
         self.register_buffer("ids", ids, persistent=False)
-        initialise(self, init_std, seed, "attributes")
+        initialize(self, init_std, seed, "attributes")
 
     def number(self, items_P: Tensor) -> Tensor:
         """int64 [P]: how many attributes each item has."""

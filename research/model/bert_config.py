@@ -1,11 +1,11 @@
-"""Read a `bert_config_*.json` of the original BERT4Rec code into an `EncoderConfig`."""
+"""Read a `bert_config_*.json` of the original BERT4Rec code into an `TransformerConfig`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from research.errors import InputError
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.tracking import read_json
 
 _NEEDED: dict[str, type] = {
@@ -23,7 +23,7 @@ _NEEDED: dict[str, type] = {
 }
 
 
-def read_bert_config(path: Path) -> tuple[EncoderConfig, int]:
+def read_bert_config(path: Path) -> tuple[TransformerConfig, int]:
     """(encoder config, vocab_size) of a file of FeiSun/BERT4Rec.
 
     `vocab_size` counts that code's special tokens too, so it is returned and not used. Raises
@@ -48,7 +48,7 @@ def read_bert_config(path: Path) -> tuple[EncoderConfig, int]:
     activation = fields["hidden_act"]
     if activation not in ("gelu", "relu"):
         raise InputError(f"{path}: hidden_act is {activation!r}; allowed: gelu, relu")
-    config = EncoderConfig(
+    config = TransformerConfig(
         length=int(fields["max_position_embeddings"]),
         width=int(fields["hidden_size"]),
         layers=int(fields["num_hidden_layers"]),

@@ -25,7 +25,7 @@ class ComputeConfig:
     """How training computes; evaluation is always in fp32 and never compiled."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Matrix products of training; weights, sums and optimiser stay in fp32."""
+    """Matrix products of training; weights, sums and optimizer stay in fp32."""
     compile: bool = False
     """Whether torch.compile builds the position-wise parts of each block, for GPUs: it takes a
     while at the start, and on a CPU its dropout costs more than it saves."""

@@ -1,7 +1,7 @@
 """The shared encoder: one stack of transformer blocks under every objective.
 
-What papers differ in is a field of `EncoderConfig`. Bidirectional or causal is an argument of the
-call. The encoder owns the item table (row V is the mask) and nothing of any objective.
+What papers differ in is a field of `TransformerConfig`. Bidirectional or causal is an argument of
+the call. The encoder owns the item table (row V is the mask) and nothing of any objective.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from research.model.attention import attention
 from research.model.attributes import AttributeTable
 from research.model.compute import ComputeConfig, begin_compiling, compiled
 from research.model.dropout import dropout
-from research.model.initial import initialise
+from research.model.initial import initialize
 from research.packed import Packed
 
 # No size of a config may be larger; a stranger's config cannot ask for endless memory by one field.
@@ -32,7 +32,7 @@ Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
+class TransformerConfig:
     """Sizes and the choices in which published backbones differ."""
 
     length: int = 50
@@ -49,7 +49,7 @@ class EncoderConfig:
     """Activation of the feed-forward part; gelu is the erf form."""
     norm: Literal["post", "pre", "query"] = "post"
     """LayerNorm after each residual sum (BERT, S3-Rec), before each part (most ports), or SASRec's
-    own: only the query is normalised, and the residual starts from the normalised value."""
+    own: only the query is normalized, and the residual starts from the normalized value."""
     output_projection: bool = True
     """Whether attention ends in a dense layer (SASRec has none)."""
     embedding_norm: bool = True
@@ -103,7 +103,7 @@ class EncoderConfig:
 class Block(nn.Module):
     """Self-attention and feed-forward with their residual sums and norms."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         width = config.width
@@ -179,12 +179,12 @@ def activate(x: Tensor, activation: str) -> Tensor:
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
-class Encoder(nn.Module):
+class TransformerEncoder(nn.Module):
     """`Packed` in, hidden states out; also the item table and scores against it."""
 
     def __init__(
         self,
-        config: EncoderConfig,
+        config: TransformerConfig,
         num_items: int,
         seed: int = 0,
         attributes: AttributeTable | None = None,
@@ -203,7 +203,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         if config.final_norm:
             self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        initialise(self, config.init_std, seed, "encoder")
+        initialize(self, config.init_std, seed, "encoder")
         # After the initial weights: the table comes with its own.
         self.attributes = attributes
         self.recompute = self.compiles = False

@@ -8,7 +8,7 @@ from torch import nn
 from research.randomness import generator
 
 
-def initialise(module: nn.Module, std: float, seed: int, purpose: str) -> None:
+def initialize(module: nn.Module, std: float, seed: int, purpose: str) -> None:
     """Normal weights, zero biases, unit norms, each parameter from its own keyed generator.
 
     A parameter's start depends on (seed, purpose, its name) alone, so that adding a head to a run

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from research.data.loader import Batch
 from research.errors import InputError
-from research.model.encoder import Encoder
+from research.model.encoder import TransformerEncoder
 from research.objectives.attribute_head import AttributeHead
-from research.objectives.base import Objective, ObjectiveConfig, Share, Shared, View
+from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.masking import MaskItems
 
 
@@ -33,7 +33,7 @@ class AAPConfig(ObjectiveConfig):
     """Whether attribute 0, which no item has, is scored as a further class that is always false (as
     published); its embedding is shared with MAP."""
 
-    def build(self, shared: Shared, seed: int) -> AAP:
+    def build(self, shared: ModelComponents, seed: int) -> AAP:
         """The module."""
         return AAP(self, shared, seed)
 
@@ -41,7 +41,7 @@ class AAPConfig(ObjectiveConfig):
 class AAP(Objective):
     """The count is the number of tokens in sight; the total sums over attributes."""
 
-    def __init__(self, config: AAPConfig, shared: Shared, seed: int) -> None:
+    def __init__(self, config: AAPConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
         if shared.config.attribute_input:
             raise InputError(
@@ -66,12 +66,16 @@ class AAP(Objective):
         """Of so many tokens the attributes are asked."""
         return self.head.count(view.packed.items_T[in_sight(view)])
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
+    def forward(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Tensor:
         """Sum over tokens in sight."""
         kept_P = in_sight(view)
         return self.head.loss(hidden_TD.index_select(0, kept_P), view.packed.items_T[kept_P])
 
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+    def accuracy(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Accuracy:
         """Precision at each item's number of attributes."""
         kept_P = in_sight(view)
         return self.head.accuracy(hidden_TD.index_select(0, kept_P), view.packed.items_T[kept_P])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from research.model.initial import initialise
+from research.model.initial import initialize
 from research.model.multilabel import multilabel_loss, precision_at_own_number
-from research.objectives.base import Share, Shared
+from research.objectives.base import Accuracy, ModelComponents
 
 
 class AttributeHead(nn.Module):
@@ -15,7 +15,7 @@ class AttributeHead(nn.Module):
 
     def __init__(
         self,
-        shared: Shared,
+        shared: ModelComponents,
         *,
         count_bare_items: bool,
         zero_attribute: bool,
@@ -25,7 +25,7 @@ class AttributeHead(nn.Module):
         super().__init__()
         self.count_bare_items = count_bare_items
         self.dense = nn.Linear(shared.config.width, shared.config.width)
-        initialise(self.dense, shared.config.init_std, seed, purpose)
+        initialize(self.dense, shared.config.init_std, seed, purpose)
         self.attributes = shared.attributes
         self.zero_attribute = shared.zero_attribute if zero_attribute else None
 
@@ -50,12 +50,12 @@ class AttributeHead(nn.Module):
         rows_M, labels_M = self.attributes.pairs(items_P)
         return multilabel_loss(self.dense(hidden_PD), table_AD, rows_M, labels_M)
 
-    def accuracy(self, hidden_PD: Tensor, items_P: Tensor) -> Share:
+    def accuracy(self, hidden_PD: Tensor, items_P: Tensor) -> Accuracy:
         """Precision at k of an item's k attributes; items without one do not count."""
         rows_M, labels_M = self.attributes.pairs(items_P)
         table_AD = self.attributes.attribute_table.weight
         correct = precision_at_own_number(self.dense(hidden_PD), table_AD, rows_M, labels_M)
-        return Share(correct, (self.attributes.number(items_P) > 0).sum().double())
+        return Accuracy(correct, (self.attributes.number(items_P) > 0).sum().double())
 
     def _counted(self, items_P: Tensor) -> Tensor:
         """int64: places of the items that count."""

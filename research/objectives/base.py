@@ -18,14 +18,14 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.errors import InputError
 from research.model.attributes import AttributeTable
-from research.model.encoder import Encoder, EncoderConfig
-from research.model.initial import initialise
+from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.initial import initialize
 from research.objectives.head import Head
 from research.packed import Packed
 
 
 @dataclass(frozen=True, eq=False)
-class Share:
+class Accuracy:
     """How much of what was counted is right, before any division."""
 
     correct: Tensor
@@ -42,7 +42,7 @@ class LossSum:
     """Scalar, attached to the graph: the sum over what is counted."""
     count: Tensor
     """Scalar float64: how many things were summed; may be 0."""
-    accuracy: Share | None = None
+    accuracy: Accuracy | None = None
     """How much of it is right, in a step that measures."""
 
 
@@ -70,22 +70,22 @@ class View:
         return torch.tensor(len(self.picked_P), dtype=torch.float64, device=self.picked_P.device)
 
 
-class Shared:
+class ModelComponents:
     """What the stages and objectives of a run share; a part is made when it is first asked for.
 
     A part's initial weights are a function of the seed and its own name alone.
     """
 
-    def __init__(self, config: EncoderConfig, catalogue: Catalogue, seed: int) -> None:
+    def __init__(self, config: TransformerConfig, catalogue: Catalogue, seed: int) -> None:
         self.config = config
         self.catalogue = catalogue
         self.seed = seed
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> TransformerEncoder:
         """The encoder; `InputError` when it reads attributes that the corpus lacks."""
         attributes = self.attributes if self.config.attribute_input else None
-        return Encoder(self.config, self.catalogue.num_items, self.seed, attributes)
+        return TransformerEncoder(self.config, self.catalogue.num_items, self.seed, attributes)
 
     @cached_property
     def attributes(self) -> AttributeTable:
@@ -107,18 +107,18 @@ class Shared:
         )
 
     @cached_property
-    def zero_attribute(self) -> ZeroAttribute:
+    def zero_attribute(self) -> NullAttribute:
         """The class that no item has (S3-Rec as published)."""
-        return ZeroAttribute(self.config.width, self.config.init_std, self.seed)
+        return NullAttribute(self.config.width, self.config.init_std, self.seed)
 
 
-class ZeroAttribute(nn.Module):
+class NullAttribute(nn.Module):
     """The embedding of attribute 0, which stands for none and yet is scored and trained."""
 
     def __init__(self, width: int, init_std: float, seed: int) -> None:
         super().__init__()
         self.row = nn.Parameter(torch.empty(1, width))
-        initialise(self, init_std, seed, "zero attribute")
+        initialize(self, init_std, seed, "zero attribute")
 
 
 class Corruption(ABC):
@@ -138,18 +138,22 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def shared(self) -> dict[str, nn.Module]:
-        """The parts of `Shared`, by name, that the objective holds beside its own."""
+        """The parts of `ModelComponents`, by name, that the objective holds beside its own."""
 
     @abstractmethod
     def count(self, view: View, batch: Batch) -> Tensor:
         """Scalar float64: how many things the loss of a view sums; known before any encoding."""
 
     @abstractmethod
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
+    def forward(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Tensor:
         """Scalar: the sum of the losses of a view whose tokens have the hidden states [T, D]."""
 
     @abstractmethod
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+    def accuracy(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Accuracy:
         """How much of what the objective asks is answered rightly; called without gradients."""
 
 
@@ -159,7 +163,7 @@ class RankingObjective(Objective):
     head: Head
 
     @abstractmethod
-    def ranking_view(self, histories: Packed, encoder: Encoder) -> View:
+    def ranking_view(self, histories: Packed, encoder: TransformerEncoder) -> View:
         """What the encoder reads of histories of any length; one picked token a sequence."""
 
 
@@ -174,5 +178,5 @@ class ObjectiveConfig(ABC):
     weight: float
 
     @abstractmethod
-    def build(self, shared: Shared, seed: int) -> Objective:
+    def build(self, shared: ModelComponents, seed: int) -> Objective:
         """The objective's module, its start a function of the seed alone."""

@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from research.data.loader import Batch
-from research.model.encoder import Encoder
-from research.objectives.base import ObjectiveConfig, RankingObjective, Share, Shared, View
+from research.model.encoder import TransformerEncoder
+from research.objectives.base import (
+    Accuracy,
+    ModelComponents,
+    ObjectiveConfig,
+    RankingObjective,
+    View,
+)
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import FullSoftmax, ItemLoss, ItemLossConfig
 from research.objectives.masking import MaskItems
@@ -29,7 +35,7 @@ class ClozeConfig(ObjectiveConfig):
     head: HeadConfig = HeadConfig()
     """The output head."""
 
-    def build(self, shared: Shared, seed: int) -> Cloze:
+    def build(self, shared: ModelComponents, seed: int) -> Cloze:
         """The module."""
         return Cloze(self, shared, seed)
 
@@ -37,7 +43,7 @@ class ClozeConfig(ObjectiveConfig):
 class Cloze(RankingObjective):
     """The count is the number of picked items."""
 
-    def __init__(self, config: ClozeConfig, shared: Shared, seed: int) -> None:
+    def __init__(self, config: ClozeConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = config.corruption
         self.head = Head(config.head, shared.config, shared.catalogue.num_items, seed, "cloze head")
@@ -51,16 +57,20 @@ class Cloze(RankingObjective):
         """P."""
         return view.num_picked
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
+    def forward(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Tensor:
         """Sum over picked items of the loss."""
         total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
         return total
 
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+    def accuracy(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Accuracy:
         """Targets that score highest of all items."""
         return self.loss.top_one(view, hidden_TD, self.head, encoder)
 
-    def ranking_view(self, histories: Packed, encoder: Encoder) -> View:
+    def ranking_view(self, histories: Packed, encoder: TransformerEncoder) -> View:
         """The newest L - 1 items and a mask after them; the oldest falls only when full (T10)."""
         kept = histories.newest(encoder.config.length - 1)
         sequences_S = torch.arange(kept.num_sequences, device=kept.offsets.device)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from research.errors import InputError
 from research.model.candidate_scores import candidate_scores
-from research.model.encoder import Encoder, EncoderConfig, activate
-from research.model.initial import initialise
+from research.model.encoder import TransformerConfig, TransformerEncoder, activate
+from research.model.initial import initialize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,12 @@ class Head(nn.Module):
     """Scores of all items, of given items, or the table itself."""
 
     def __init__(
-        self, config: HeadConfig, encoder: EncoderConfig, num_items: int, seed: int, purpose: str
+        self,
+        config: HeadConfig,
+        encoder: TransformerConfig,
+        num_items: int,
+        seed: int,
+        purpose: str,
     ) -> None:
         super().__init__()
         self.config = config
@@ -58,7 +63,7 @@ class Head(nn.Module):
         self.item_bias = nn.Parameter(torch.zeros(num_items)) if config.bias else None
         if config.special_classes:
             self.padding_row = nn.Parameter(torch.empty(1, encoder.width), requires_grad=False)
-        initialise(self, encoder.init_std, seed, purpose)
+        initialize(self, encoder.init_std, seed, purpose)
 
     def transformed(self, hidden_PD: Tensor) -> Tensor:
         """[P, D] -> [P, D]: what is multiplied with the table."""
@@ -70,7 +75,7 @@ class Head(nn.Module):
         normed_PD: Tensor = self.norm(activate(dense_PD, self.activation))
         return normed_PD
 
-    def table_VD(self, encoder: Encoder) -> Tensor:
+    def table_VD(self, encoder: TransformerEncoder) -> Tensor:
         """[V, D]: what competes in a full softmax; with special classes [V + 2, D], items first."""
         if self.config.table == "own":
             own_VD: Tensor = self.item_table.weight
@@ -79,12 +84,14 @@ class Head(nn.Module):
             return torch.cat([encoder.item_table.weight, self.padding_row])
         return encoder.table_VD()
 
-    def scores(self, hidden_PD: Tensor, encoder: Encoder) -> Tensor:
+    def scores(self, hidden_PD: Tensor, encoder: TransformerEncoder) -> Tensor:
         """[P, V]: scores of every item; with special classes [P, V + 2], items first."""
         scores_PV = self.transformed(hidden_PD) @ self.table_VD(encoder).T
         return scores_PV if self.item_bias is None else scores_PV + self.item_bias
 
-    def candidate_scores(self, hidden_PD: Tensor, items_PN: Tensor, encoder: Encoder) -> Tensor:
+    def candidate_scores(
+        self, hidden_PD: Tensor, items_PN: Tensor, encoder: TransformerEncoder
+    ) -> Tensor:
         """[P, N]: scores of each row's own items; with a tied table V, the mask, is one as well."""
         own = self.config.table == "own"
         table_VD = self.item_table.weight if own else encoder.item_table.weight

@@ -17,9 +17,9 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.negatives import Negatives, NegativesConfig
 from research.errors import InputError
-from research.model.encoder import Encoder
+from research.model.encoder import TransformerEncoder
 from research.model.softmax import softmax_loss, top_one
-from research.objectives.base import Share, View
+from research.objectives.base import Accuracy, View
 from research.objectives.head import Head
 from research.randomness import fold, seed_of
 
@@ -56,7 +56,7 @@ class BinaryCrossEntropy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneralisedBCE:
+class GeneralizedBCE:
     """gBCE of gSASRec (Petrov and Macdonald 2023, eq. 11-13): the positive's sigmoid to the power
     beta = a (t (1 - 1/a) + 1/a) with a = N / (V - 1), and the mean over the N + 1 terms."""
 
@@ -75,7 +75,7 @@ class GeneralisedBCE:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BayesianPersonalisedRanking:
+class BayesianPersonalizedRanking:
     """-mean_j log s(s+ - s_j) (Rendle et al. 2009; S3-Rec's MIP, eq. 5, with one negative)."""
 
     negatives: NegativesConfig = NegativesConfig()
@@ -89,7 +89,7 @@ class BayesianPersonalisedRanking:
     """Whether each token draws its own negatives or a sequence's tokens share them."""
 
 
-SampledLoss = SampledSoftmax | BinaryCrossEntropy | GeneralisedBCE | BayesianPersonalisedRanking
+SampledLoss = SampledSoftmax | BinaryCrossEntropy | GeneralizedBCE | BayesianPersonalizedRanking
 ItemLossConfig = FullSoftmax | SampledLoss
 
 
@@ -102,7 +102,7 @@ def sampled_loss(
         return (scores_PN1.logsumexp(1) - positive_P).sum()
     if isinstance(config, BinaryCrossEntropy):
         return F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
-    if isinstance(config, GeneralisedBCE):
+    if isinstance(config, GeneralizedBCE):
         share = config.number / (num_items - 1)
         beta = share * (config.calibration * (1 - 1 / share) + 1 / share)
         total = beta * F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
@@ -128,7 +128,7 @@ class ItemLoss(nn.Module):
             self.negatives = Negatives(config.negatives, catalogue)
 
     def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: Encoder
+        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: TransformerEncoder
     ) -> Tensor:
         """Scalar: the sum of the loss over a view's picked tokens."""
         hidden_PD = hidden_TD.index_select(0, view.picked_P)
@@ -142,16 +142,18 @@ class ItemLoss(nn.Module):
             scores_PN1 = scores_PN1 - self.negatives.log_probability_V[items_PN1]
         return sampled_loss(self.config, scores_PN1[:, 0], scores_PN1[:, 1:], encoder.num_items)
 
-    def top_one(self, view: View, hidden_TD: Tensor, head: Head, encoder: Encoder) -> Share:
+    def top_one(
+        self, view: View, hidden_TD: Tensor, head: Head, encoder: TransformerEncoder
+    ) -> Accuracy:
         """At how many picked tokens the target scores highest of all items."""
         transformed_PD = head.transformed(hidden_TD.index_select(0, view.picked_P))
         table_VD, bias_V = head.table_VD(encoder), head.item_bias
         correct = top_one(transformed_PD, table_VD, bias_V, view.targets_P).double()
-        return Share(correct, torch.full_like(correct, len(view.picked_P)))
+        return Accuracy(correct, torch.full_like(correct, len(view.picked_P)))
 
     def comparisons(
-        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: Encoder
-    ) -> Share:
+        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: TransformerEncoder
+    ) -> Accuracy:
         """How often the target scores higher than a negative; a tie is half right."""
         assert not isinstance(self.config, FullSoftmax)
         items_PN1 = torch.cat([view.targets_P[:, None], self._negatives(view, batch)], dim=1)
@@ -159,7 +161,7 @@ class ItemLoss(nn.Module):
         scores_PN1 = head.candidate_scores(hidden_PD, items_PN1, encoder)
         gaps_PN = scores_PN1[:, :1] - scores_PN1[:, 1:]
         correct = (gaps_PN.sign().double() + 1).sum() / 2
-        return Share(correct, torch.full_like(correct, gaps_PN.numel()))
+        return Accuracy(correct, torch.full_like(correct, gaps_PN.numel()))
 
     def _negatives(self, view: View, batch: Batch) -> Tensor:
         """int64 [P, N], from the random states of the batch's rows alone."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from research.data.loader import Batch
-from research.model.encoder import Encoder
+from research.model.encoder import TransformerEncoder
 from research.objectives.attribute_head import AttributeHead
-from research.objectives.base import Objective, ObjectiveConfig, Share, Shared, View
+from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.masking import MaskItems
 
 
@@ -30,7 +30,7 @@ class MAPConfig(ObjectiveConfig):
     """Whether attribute 0, which no item has, is scored as a further class that is always false (as
     published); its embedding is shared with AAP."""
 
-    def build(self, shared: Shared, seed: int) -> MAP:
+    def build(self, shared: ModelComponents, seed: int) -> MAP:
         """The module."""
         return MAP(self, shared, seed)
 
@@ -38,7 +38,7 @@ class MAPConfig(ObjectiveConfig):
 class MAP(Objective):
     """The count is the number of hidden tokens; the total sums over attributes."""
 
-    def __init__(self, config: MAPConfig, shared: Shared, seed: int) -> None:
+    def __init__(self, config: MAPConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = config.corruption
         self.head = AttributeHead(
@@ -57,10 +57,14 @@ class MAP(Objective):
         """Of so many tokens the attributes are asked."""
         return self.head.count(view.targets_P)
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
+    def forward(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Tensor:
         """Sum over hidden tokens."""
         return self.head.loss(hidden_TD.index_select(0, view.picked_P), view.targets_P)
 
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+    def accuracy(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Accuracy:
         """Precision at each item's number of attributes."""
         return self.head.accuracy(hidden_TD.index_select(0, view.picked_P), view.targets_P)

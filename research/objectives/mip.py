@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from research.data.loader import Batch
-from research.model.encoder import Encoder
-from research.objectives.base import Objective, ObjectiveConfig, Share, Shared, View
+from research.model.encoder import TransformerEncoder
+from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import (
-    BayesianPersonalisedRanking,
+    BayesianPersonalizedRanking,
     FullSoftmax,
     ItemLoss,
     ItemLossConfig,
@@ -33,10 +33,10 @@ class MIPConfig(ObjectiveConfig):
     """Weight among the stage's objectives."""
     corruption: MaskItems = MaskItems()
     """What is hidden and asked about."""
-    loss: ItemLossConfig = BayesianPersonalisedRanking()
+    loss: ItemLossConfig = BayesianPersonalizedRanking()
     """How the hidden item is told from others."""
 
-    def build(self, shared: Shared, seed: int) -> MIP:
+    def build(self, shared: ModelComponents, seed: int) -> MIP:
         """The module."""
         return MIP(self, shared, seed)
 
@@ -44,7 +44,7 @@ class MIPConfig(ObjectiveConfig):
 class MIP(Objective):
     """The count is the number of hidden items."""
 
-    def __init__(self, config: MIPConfig, shared: Shared, seed: int) -> None:
+    def __init__(self, config: MIPConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = config.corruption
         num_items = shared.catalogue.num_items
@@ -59,12 +59,16 @@ class MIP(Objective):
         """P."""
         return view.num_picked
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
+    def forward(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Tensor:
         """Sum over hidden items of the loss."""
         total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
         return total
 
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+    def accuracy(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Accuracy:
         """Right comparisons with the negatives; under a full softmax, targets that come first."""
         if isinstance(self.loss.config, FullSoftmax):
             return self.loss.top_one(view, hidden_TD, self.head, encoder)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
-from research.model.encoder import Encoder
+from research.model.encoder import TransformerEncoder
 from research.objectives.base import (
+    Accuracy,
     Corruption,
+    ModelComponents,
     ObjectiveConfig,
     RankingObjective,
-    Share,
-    Shared,
     View,
 )
 from research.objectives.head import Head, HeadConfig
@@ -52,7 +52,7 @@ class NextItemConfig(ObjectiveConfig):
     head: HeadConfig = HeadConfig()
     """The output head."""
 
-    def build(self, shared: Shared, seed: int) -> NextItem:
+    def build(self, shared: ModelComponents, seed: int) -> NextItem:
         """The module."""
         return NextItem(self, shared, seed)
 
@@ -60,7 +60,7 @@ class NextItemConfig(ObjectiveConfig):
 class NextItem(RankingObjective):
     """The count is the number of predicted items."""
 
-    def __init__(self, config: NextItemConfig, shared: Shared, seed: int) -> None:
+    def __init__(self, config: NextItemConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = NextItemShift()
         self.head = Head(config.head, shared.config, shared.catalogue.num_items, seed, "next head")
@@ -74,16 +74,20 @@ class NextItem(RankingObjective):
         """P."""
         return view.num_picked
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
+    def forward(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Tensor:
         """Sum over inputs of the loss against the following item."""
         total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
         return total
 
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+    def accuracy(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Accuracy:
         """Targets that score highest of all items."""
         return self.loss.top_one(view, hidden_TD, self.head, encoder)
 
-    def ranking_view(self, histories: Packed, encoder: Encoder) -> View:
+    def ranking_view(self, histories: Packed, encoder: TransformerEncoder) -> View:
         """The newest L items; the newest state ranks."""
         packed = histories.newest(encoder.config.length)
         return View(packed, True, packed.last_S, packed.items_T[packed.last_S])

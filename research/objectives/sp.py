@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from research.data.catalogue import Catalogue, Histories
 from research.data.loader import Batch
 from research.errors import InputError
-from research.model.encoder import Encoder
-from research.model.initial import initialise
+from research.model.encoder import TransformerEncoder
+from research.model.initial import initialize
 from research.objectives.base import (
+    Accuracy,
     Corruption,
+    ModelComponents,
     Objective,
     ObjectiveConfig,
-    Share,
-    Shared,
     View,
 )
 from research.packed import Packed
@@ -114,7 +114,7 @@ class SPConfig(ObjectiveConfig):
     inner_sigmoid: bool = False
     """Squash each score by a sigmoid before the difference, as S3-Rec's code has it (T17)."""
 
-    def build(self, shared: Shared, seed: int) -> SP:
+    def build(self, shared: ModelComponents, seed: int) -> SP:
         """The module; `InputError` when there is nobody to take foreign segments from."""
         return SP(self, shared, seed)
 
@@ -122,7 +122,7 @@ class SPConfig(ObjectiveConfig):
 class SP(Objective):
     """The count is the number of rows that take part."""
 
-    def __init__(self, config: SPConfig, shared: Shared, seed: int) -> None:
+    def __init__(self, config: SPConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
         others = len(shared.catalogue.training.ranges) - 1
         if others < 1 and config.corruption.foreign == "training":
@@ -133,7 +133,7 @@ class SP(Objective):
         self.corruption = config.corruption
         self.inner_sigmoid = config.inner_sigmoid
         self.dense = nn.Linear(shared.config.width, shared.config.width)
-        initialise(self, shared.config.init_std, seed, "sp head")
+        initialize(self, shared.config.init_std, seed, "sp head")
 
     def shared(self) -> dict[str, nn.Module]:
         """Nothing but the encoder."""
@@ -143,20 +143,24 @@ class SP(Objective):
         """R, a third of the picked tokens."""
         return view.num_picked / 3
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
+    def forward(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Tensor:
         """Sum over rows of the loss of their comparison."""
         true_R, foreign_R = self._scores(view, hidden_TD)
         if self.inner_sigmoid:
             true_R, foreign_R = true_R.sigmoid(), foreign_R.sigmoid()
         return F.softplus(foreign_R - true_R).sum()
 
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Encoder) -> Share:
+    def accuracy(
+        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
+    ) -> Accuracy:
         """Rows whose true segment scores higher than the foreign one; a tie is half right."""
         true_R, foreign_R = self._scores(view, hidden_TD)
         # Equal segments tie, whichever way rounding breaks it.
         gaps_R = (true_R - foreign_R).masked_fill(true_R.isclose(foreign_R), 0.0)
         correct = (gaps_R.sign().double() + 1).sum() / 2
-        return Share(correct, torch.full_like(correct, len(true_R)))
+        return Accuracy(correct, torch.full_like(correct, len(true_R)))
 
     def _scores(self, view: View, hidden_TD: Tensor) -> tuple[Tensor, Tensor]:
         last_PD = hidden_TD.index_select(0, view.picked_P)

@@ -119,7 +119,7 @@ class ProtocolTable:
 
 @dataclass(frozen=True)
 class Curve:
-    """A logged quantity of one cell over optimiser steps: mean and band over seeds."""
+    """A logged quantity of one cell over optimizer steps: mean and band over seeds."""
 
     cell: str
     steps: tuple[float, ...]

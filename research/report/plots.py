@@ -137,7 +137,7 @@ def panel_svg(panel: Panel, styles: Mapping[str, Style]) -> str:
                 marker=style.marker if len(curve.steps) == 1 else "",
                 markersize=4,
             )
-        axes.set_xlabel("optimiser steps")
+        axes.set_xlabel("optimizer steps")
         axes.set_ylabel(cut(panel.quantity, 18))
         axes.grid(visible=True)
         axes.locator_params(nbins=5)

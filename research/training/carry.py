@@ -42,7 +42,7 @@ class RowMatch:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many were matched, freshly initialised, and left behind."""
+        """How many were matched, freshly initialized, and left behind."""
         matched = len(self.old)
         return {
             "matched": matched,

@@ -1,6 +1,6 @@
 """Checkpoints: safetensors and JSON, written to a temporary name and renamed. No pickle.
 
-A stage's folder holds `step_N/{model.safetensors, optimiser.safetensors, state.json}`, from which
+A stage's folder holds `step_N/{model.safetensors, optimizer.safetensors, state.json}`, from which
 it continues, and `best_N/{model.safetensors, state.json}`, the weights of the best validation so
 far, which the former name. All else that a run needs is a pure function of (seed, step).
 """
@@ -47,7 +47,7 @@ class Damaged(InputError):
 def save(
     folder: Path,
     module: nn.Module,
-    optimiser: torch.optim.Optimizer | None,
+    optimizer: torch.optim.Optimizer | None,
     state: Mapping[str, object],
     *,
     on_host: Callable[[Tensor], Tensor] = on_host,
@@ -62,9 +62,9 @@ def save(
     try:
         temporary.mkdir()
         _write_tensors(weights_of(module, on_host), temporary / "model.safetensors")
-        if optimiser is not None:
-            moments = moments_of(optimiser, on_host)
-            _write_tensors(moments, temporary / "optimiser.safetensors")
+        if optimizer is not None:
+            moments = moments_of(optimizer, on_host)
+            _write_tensors(moments, temporary / "optimizer.safetensors")
         sums = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
         text = sealed({"format": FORMAT_VERSION, "sha256": sums, **state})
         with naming(temporary / "state.json"):
@@ -257,7 +257,7 @@ def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
     sums = state.get("sha256")
     if not isinstance(sums, dict) or "model.safetensors" not in sums:
         raise Damaged(f"{path} is damaged (sha256 is {sums!r:.100})")
-    for name in ("model.safetensors", "optimiser.safetensors"):
+    for name in ("model.safetensors", "optimizer.safetensors"):
         found = folder / name
         if found.is_file() is not (name in sums):
             raise Damaged(f"{found} is {'missing' if name in sums else 'not of this checkpoint'}")
@@ -286,9 +286,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return _read_tensors(folder / "model.safetensors")
 
 
-def read_optimiser(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint's optimiser, as `NUMBER.FIELD` by place of the parameter."""
-    return _read_tensors(folder / "optimiser.safetensors")
+def read_optimizer(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint's optimizer, as `NUMBER.FIELD` by place of the parameter."""
+    return _read_tensors(folder / "optimizer.safetensors")
 
 
 def load_weights(folder: Path, module: nn.Module) -> None:
@@ -322,16 +322,16 @@ def fill_weights(
             parameter.copy_(like(stored[name], parameter))
 
 
-def fill_optimiser(
+def fill_optimizer(
     stored: Mapping[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     source: str,
     *,
     like: Callable[[Tensor, Tensor], Tensor] = like,
 ) -> None:
-    """Fill an optimiser built over the same parameters; `InputError` when they do not fit."""
-    parameters = [each for group in optimiser.param_groups for each in group["params"]]
-    momentum = isinstance(optimiser, torch.optim.SGD)
+    """Fill an optimizer built over the same parameters; `InputError` when they do not fit."""
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    momentum = isinstance(optimizer, torch.optim.SGD)
     kept = {"momentum_buffer"} if momentum else {"step", "exp_avg", "exp_avg_sq"}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in stored.items():
@@ -348,8 +348,8 @@ def fill_optimiser(
     ]
     if lacking:
         raise InputError(f"{source} does not fit this configuration: missing {', '.join(lacking)}")
-    optimiser.load_state_dict(
-        {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
 
 
@@ -361,12 +361,12 @@ def weights_of(
 
 
 def moments_of(
-    optimiser: torch.optim.Optimizer, on_host: Callable[[Tensor], Tensor] = on_host
+    optimizer: torch.optim.Optimizer, on_host: Callable[[Tensor], Tensor] = on_host
 ) -> dict[str, Tensor]:
-    """What optimiser.safetensors holds."""
+    """What optimizer.safetensors holds."""
     return {
         f"{index}.{field}": on_host(value)
-        for index, fields in optimiser.state_dict()["state"].items()
+        for index, fields in optimizer.state_dict()["state"].items()
         for field, value in fields.items()
         if isinstance(value, Tensor)
     }

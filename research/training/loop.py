@@ -22,8 +22,8 @@ from research.pulse import PULSE
 from research.tracking import RunFolder
 from research.training.allocator import trim
 from research.training.health import Health, Recompilations, Spikes
-from research.training.optim import build_optimiser
-from research.training.pretrainer import Pretrainer
+from research.training.optim import build_optimizer
+from research.training.pretrainer import MultiObjectiveModel
 from research.training.saves import CheckpointPlan, Saves
 from research.training.stage import StageConfig, StageState
 from research.training.step import Stepper
@@ -32,7 +32,7 @@ Validate = Callable[[], Mapping[str, float]]
 
 
 def train(
-    pretrainer: Pretrainer,
+    pretrainer: MultiObjectiveModel,
     loader: Loader,
     config: StageConfig,
     *,
@@ -63,13 +63,13 @@ def train(
     trained = pretrainer if shards is None else shards.split
     fingerprint = loader.corpus.fingerprint
     saves = Saves(folder.stage(config.name), fingerprint, plan, processes, shards)
-    optimiser = build_optimiser(config.optimiser, trained)
-    state = saves.load(trained, optimiser)
+    optimizer = build_optimizer(config.optimizer, trained)
+    state = saves.load(trained, optimizer)
     total_steps = loader.num_steps(config.epochs, config.steps, config.tokens)
     with Reporter(config.name, total_steps, quiet=quiet) as reporter, stopping.deferred():
         stepper = Stepper(
             trained,
-            optimiser,
+            optimizer,
             config,
             seed,
             accelerator=accelerator,
@@ -200,7 +200,7 @@ class Running:
 
     def save(self) -> None:
         """Write a checkpoint of where the stage stands."""
-        self.saves.save(self.stepper.pretrainer, self.stepper.optimiser, self._now())
+        self.saves.save(self.stepper.pretrainer, self.stepper.optimizer, self._now())
         PULSE.progress()
 
     def _now(self) -> StageState:

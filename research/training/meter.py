@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from research.objectives.base import LossSum
-from research.training.pretrainer import Seen
+from research.training.pretrainer import StepInputs
 from research.training.stage import StageConfig
 
 
@@ -28,7 +28,7 @@ class Meter:
         self.sums: dict[str, Tensor] = {}
         self.started = time.monotonic()
 
-    def divisors(self, seen: Sequence[Seen]) -> dict[str, Tensor]:
+    def divisors(self, seen: Sequence[StepInputs]) -> dict[str, Tensor]:
         """By objective, what a step's sum is divided by: a count over all pieces and processes."""
         local = torch.stack(
             [torch.stack([self._divisor(key, each) for each in seen]).sum() for key in self.weights]
@@ -37,9 +37,9 @@ class Meter:
             local = self.accelerator.reduce(local, "sum")
         return dict(zip(self.weights, local.clamp(min=1.0)))
 
-    def _divisor(self, key: str, seen: Seen) -> Tensor:
+    def _divisor(self, key: str, seen: StepInputs) -> Tensor:
         count = seen.counts[key]
-        if self.config.normalise == "terms":
+        if self.config.normalize == "terms":
             return count
         return count.new_tensor(float(len(seen.rows[key].rows_S)))
 
@@ -56,7 +56,7 @@ class Meter:
             for key, weight in self.weights.items()
         }
 
-    def add(self, losses: Mapping[str, LossSum], seen: Seen, kept: Tensor) -> None:
+    def add(self, losses: Mapping[str, LossSum], seen: StepInputs, kept: Tensor) -> None:
         """Count a piece of a step in the next line, if the step was `kept` (bool scalar)."""
         for key in self.weights:
             loss = losses[key]
@@ -68,7 +68,7 @@ class Meter:
                 self._add(f"correct/{key}", loss.accuracy.correct, kept)
                 self._add(f"asked/{key}", loss.accuracy.count, kept)
 
-    def see(self, items: int) -> None:
+    def count_tokens(self, items: int) -> None:
         """Count the tokens of a step's clean windows."""
         device = self.accelerator.device
         self._add("items", torch.tensor(float(items), dtype=torch.float64, device=device))
@@ -108,7 +108,7 @@ class Meter:
             total, count = sums[f"total/{key}"], sums[f"count/{key}"]
             mean = total / max(count, 1.0)
             values[f"{name}/loss/{key}"] = mean
-            if self.config.normalise == "sequences":
+            if self.config.normalize == "sequences":
                 mean = total / max(sums[f"rows/{key}"], 1.0)
             combined += weight * mean
         for key in self.weights:
@@ -117,7 +117,7 @@ class Meter:
         items = sums["items"]
         if kept:
             values[f"{name}/loss"] = combined
-        values[f"{name}/lr"] = self.config.optimiser.lr * factor
+        values[f"{name}/lr"] = self.config.optimizer.lr * factor
         values[f"{name}/items_per_second"] = items / max(time.monotonic() - self.started, 1e-9)
         self._clear()
         return values, int(items)

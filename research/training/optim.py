@@ -1,4 +1,4 @@
-"""Optimisers and the learning rate as a function of the step.
+"""Optimizers and the learning rate as a function of the step.
 
 No scheduler object exists: `factor_at` is asked before every step, so nothing of it needs saving.
 """
@@ -18,7 +18,7 @@ from research.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The learning rate over a stage, as a factor of the optimiser's rate."""
+    """The learning rate over a stage, as a factor of the optimizer's rate."""
 
     shape: Literal["constant", "linear", "cosine", "steps"] = "constant"
     """After the warm-up: constant, linear to `final_factor`, half a cosine to it, or stepwise."""
@@ -43,7 +43,7 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
+class OptimizerConfig:
     """Adam, AdamW or SGD with momentum."""
 
     method: Literal["adam", "adamw", "sgd"] = "adam"
@@ -67,16 +67,16 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.lr < float("inf"):
-            raise InputError(f"optimiser.lr is {self.lr}; it must be above 0")
+            raise InputError(f"optimizer.lr is {self.lr}; it must be above 0")
         for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             if not 0.0 <= value < 1.0:
-                raise InputError(f"optimiser.{name} is {value}; it must be in [0, 1)")
+                raise InputError(f"optimizer.{name} is {value}; it must be in [0, 1)")
         for name, value in (("eps", self.eps), ("weight_decay", self.weight_decay)):
             if not value >= 0.0:
-                raise InputError(f"optimiser.{name} is {value}; it must be 0 or more")
+                raise InputError(f"optimizer.{name} is {value}; it must be 0 or more")
         if self.clip_norm is not None and not self.clip_norm > 0.0:
             raise InputError(
-                f"optimiser.clip_norm is {self.clip_norm}; it must be above 0, or None"
+                f"optimizer.clip_norm is {self.clip_norm}; it must be above 0, or None"
             )
 
 
@@ -98,8 +98,8 @@ def factor_at(schedule: ScheduleConfig, step: int, total_steps: int | None, epoc
     return schedule.final_factor + (1.0 - schedule.final_factor) * shape
 
 
-def build_optimiser(config: OptimiserConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all that learns; norms and biases in a group without weight decay."""
+def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over all that learns; norms and biases in a group without weight decay."""
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     norms = {
@@ -118,19 +118,19 @@ def build_optimiser(config: OptimiserConfig, module: nn.Module) -> torch.optim.O
         {"params": spared, "weight_decay": 0.0},
     ]
     if config.method == "sgd":
-        optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=config.beta1, fused=True)
+        optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.beta1, fused=True)
         if config.beta1:
             # torch's own begin unset, and stay so when the first step is left out.
             for each in (*decayed, *spared):
-                optimiser.state[each]["momentum_buffer"] = torch.zeros_like(each)
-        return optimiser
+                optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
+        return optimizer
     method = torch.optim.Adam if config.method == "adam" else torch.optim.AdamW
     betas = (config.beta1, config.beta2)
     return method(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
 
 
 def set_rate(
-    optimiser: torch.optim.Optimizer, config: OptimiserConfig, lr: float, step: int
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, lr: float, step: int
 ) -> None:
     """Prepare the groups for the step with number `step` (0-based) at learning rate `lr`.
 
@@ -143,10 +143,10 @@ def set_rate(
         root = math.sqrt(1.0 - config.beta2 ** (step + 1))
         factor = (1.0 - config.beta1 ** (step + 1)) / root
         # torch does not count a step that was left out, but what it corrects by is undone here.
-        for known in optimiser.state.values():
+        for known in optimizer.state.values():
             known["step"].fill_(step)
     decays: Sequence[float] = (config.weight_decay, 0.0)
-    for group, decay in zip(optimiser.param_groups, decays):
+    for group, decay in zip(optimizer.param_groups, decays):
         group["lr"] = lr * factor
         if config.method != "sgd":
             group["eps"] = config.eps / root

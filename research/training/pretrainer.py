@@ -1,7 +1,7 @@
 """One step's forward pass: corrupt once a distinct corruption, encode once a direction, dispatch.
 
-`Pretrainer` is the module that is wrapped for several processes, so everything differentiable
-happens inside its one call.
+`MultiObjectiveModel` is the module that is wrapped for several processes, so everything
+differentiable happens inside its one call.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.windows import WindowsConfig
 from research.model.attributes import AttributeTable
-from research.model.encoder import Encoder
+from research.model.encoder import TransformerEncoder
 from research.objectives.base import LossSum, Objective, RankingObjective, View
 from research.objectives.item_losses import FullSoftmax, ItemLoss
 from research.packed import Packed
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class StepInputs:
     """What the objectives of a stage see of a batch, by objective."""
 
     rows: Mapping[str, Batch]
@@ -35,12 +35,12 @@ class Seen:
     """Scalar float64: how many things its loss sums."""
 
 
-class Pretrainer(nn.Module):
+class MultiObjectiveModel(nn.Module):
     """An encoder and the objectives of a stage."""
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TransformerEncoder,
         objectives: Mapping[str, Objective],
         catalogue: Catalogue,
         own_windows: Mapping[str, WindowsConfig] = MappingProxyType({}),
@@ -70,7 +70,7 @@ class Pretrainer(nn.Module):
         )
 
     @torch.no_grad()
-    def see(self, batch: Batch) -> Seen:
+    def prepare(self, batch: Batch) -> StepInputs:
         """What each objective sees of a batch: no parameter is read, nothing is encoded."""
         objectives = self._objectives()
         self.catalogue = self.catalogue.to(batch.rows_S.device)
@@ -82,9 +82,9 @@ class Pretrainer(nn.Module):
         }
         views = {name: made[asked[name]] for name in objectives}
         counts = {name: part.count(views[name], rows[name]) for name, part in objectives.items()}
-        return Seen(rows, views, counts)
+        return StepInputs(rows, views, counts)
 
-    def forward(self, seen: Seen, *, measured: bool = False) -> dict[str, LossSum]:
+    def forward(self, seen: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
         """Each objective's loss of what it sees; measured, its accuracy too."""
         objectives = self._objectives()
         whole = [seen.views[name] for name, part in objectives.items() if part.reads == "all"]
@@ -101,7 +101,7 @@ class Pretrainer(nn.Module):
 
     def losses(self, batch: Batch, *, measured: bool = False) -> dict[str, LossSum]:
         """Each objective's loss on a batch, seen and encoded at once."""
-        return self.forward(self.see(batch), measured=measured)
+        return self.forward(self.prepare(batch), measured=measured)
 
     def _objectives(self) -> dict[str, Objective]:
         parts: dict[str, Objective] = {}
@@ -143,7 +143,7 @@ class Pretrainer(nn.Module):
 class TrainedRanker:
     """An encoder and one ranking objective, answering as any `Ranker` does."""
 
-    def __init__(self, encoder: Encoder, objective: RankingObjective) -> None:
+    def __init__(self, encoder: TransformerEncoder, objective: RankingObjective) -> None:
         self.encoder = encoder
         self.objective = objective
 

@@ -18,7 +18,7 @@ from research.config import fits
 from research.errors import InputError
 from research.processes import Processes
 from research.training import checkpoint
-from research.training.pretrainer import Pretrainer
+from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageState
 
 if TYPE_CHECKING:
@@ -84,15 +84,15 @@ class Saves:
         return self.plan.steps is not None and step % self.plan.steps == 0
 
     def save(
-        self, pretrainer: Pretrainer, optimiser: torch.optim.Optimizer, state: StageState
+        self, pretrainer: MultiObjectiveModel, optimizer: torch.optim.Optimizer, state: StageState
     ) -> None:
         """Write where the stage stands, and remove what is no longer kept."""
         self._saved, self._wished = time.monotonic(), False
-        self._write(checkpoint.STEP, pretrainer, optimiser, state)
+        self._write(checkpoint.STEP, pretrainer, optimizer, state)
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
 
-    def save_best(self, pretrainer: Pretrainer, state: StageState) -> None:
+    def save_best(self, pretrainer: MultiObjectiveModel, state: StageState) -> None:
         """Write the weights of a new best, which `state` names; the state itself comes after."""
         assert state.best_step == state.step
         self._write(checkpoint.BEST, pretrainer, None, state)
@@ -100,28 +100,28 @@ class Saves:
     def _write(
         self,
         kind: str,
-        pretrainer: Pretrainer,
-        optimiser: torch.optim.Optimizer | None,
+        pretrainer: MultiObjectiveModel,
+        optimizer: torch.optim.Optimizer | None,
         state: StageState,
     ) -> None:
         target = checkpoint.folder_of(self.stage, kind, state.step)
         record = self._record(state)
         if self.shards is None:
             if self.processes.main:
-                checkpoint.save(target, pretrainer, optimiser, record)
+                checkpoint.save(target, pretrainer, optimizer, record)
             return
         if self.processes.main:
-            checkpoint.save(target, pretrainer, optimiser, record, on_host=self.shards.on_host)
+            checkpoint.save(target, pretrainer, optimizer, record, on_host=self.shards.on_host)
             return
         # Here every process's part goes to the main one, in the order in which that one asks.
         checkpoint.weights_of(pretrainer, self.shards.on_host)
-        if optimiser is not None:
-            checkpoint.moments_of(optimiser, self.shards.on_host)
+        if optimizer is not None:
+            checkpoint.moments_of(optimizer, self.shards.on_host)
 
     def _record(self, state: StageState) -> dict[str, object]:
         return {"fingerprint": self.fingerprint, **asdict(state)}
 
-    def load(self, pretrainer: Pretrainer, optimiser: torch.optim.Optimizer) -> StageState:
+    def load(self, pretrainer: MultiObjectiveModel, optimizer: torch.optim.Optimizer) -> StageState:
         """The state of the newest checkpoint that is whole, tensors filled in; fresh without."""
         weights, moments = dict[str, Tensor](), dict[str, Tensor]()
 
@@ -130,7 +130,7 @@ class Saves:
                 return None
             found, stored = checkpoint.newest_state(self.stage, self.fingerprint)
             weights.update(checkpoint.read_weights(found))
-            moments.update(checkpoint.read_optimiser(found))
+            moments.update(checkpoint.read_optimizer(found))
             return [str(found), stored]
 
         answer = self.processes.from_main(read)
@@ -141,14 +141,14 @@ class Saves:
         given = self.processes.tensors_of_main(weights)
         checkpoint.fill_weights(given, pretrainer, f"{path}/model.safetensors", like=self._like)
         given = self.processes.tensors_of_main(moments)
-        checkpoint.fill_optimiser(
-            given, optimiser, f"{path}/optimiser.safetensors", like=self._like
+        checkpoint.fill_optimizer(
+            given, optimizer, f"{path}/optimizer.safetensors", like=self._like
         )
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
         return state
 
-    def load_result(self, pretrainer: Pretrainer) -> None:
+    def load_result(self, pretrainer: MultiObjectiveModel) -> None:
         """Fill in the best weights, if the stage has validated."""
         weights: dict[str, Tensor] = {}
 

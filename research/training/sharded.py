@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from research.objectives.base import LossSum
 from research.processes import host_group
-from research.training.pretrainer import Pretrainer, Seen
+from research.training.pretrainer import MultiObjectiveModel, StepInputs
 
 
 class Shards:
@@ -30,7 +30,7 @@ class Shards:
     Rows are split as `torch.chunk` does; the last processes may have none of a small tensor.
     """
 
-    def __init__(self, pretrainer: Pretrainer, accelerator: Accelerator) -> None:
+    def __init__(self, pretrainer: MultiObjectiveModel, accelerator: Accelerator) -> None:
         """Split the parameters; until `join` the pretrainer has none but inside `ranking`."""
         self.pretrainer = pretrainer
         self.device = accelerator.device
@@ -113,13 +113,13 @@ class Shards:
 class Stepped(nn.Module):
     """The twin as a step calls it: in the run's precision, as Accelerate's wrapper would."""
 
-    def __init__(self, split: Pretrainer, accelerator: Accelerator) -> None:
+    def __init__(self, split: MultiObjectiveModel, accelerator: Accelerator) -> None:
         super().__init__()
         self.split = split
         self.accelerator = accelerator
 
-    def forward(self, seen: Seen, *, measured: bool = False) -> dict[str, LossSum]:
-        """Each objective's loss, as `Pretrainer.forward`."""
+    def forward(self, seen: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
+        """Each objective's loss, as `MultiObjectiveModel.forward`."""
         with self.accelerator.autocast():
             losses: dict[str, LossSum] = self.split(seen, measured=measured)
         return losses

@@ -11,7 +11,7 @@ from research.data.loader import BatchConfig
 from research.data.windows import LastItems, WindowsConfig
 from research.errors import InputError
 from research.objectives.base import ObjectiveConfig
-from research.training.optim import OptimiserConfig
+from research.training.optim import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,9 @@ class StageConfig:
     seconds: float | None = None
     """Wall time of training and validation after which the stage has one more step, and its last
     validation; None: no limit."""
-    optimiser: OptimiserConfig = OptimiserConfig()
-    """Optimiser, clipping and schedule."""
-    normalise: Literal["terms", "sequences"] = "terms"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer, clipping and schedule."""
+    normalize: Literal["terms", "sequences"] = "terms"
     """Divide each objective's sum by its own count, or by the number of rows that it was shown (so
     that weights are weights of sums, as S3-Rec's are)."""
     rank_by: str | None = None
@@ -130,7 +130,7 @@ class StageConfig:
                 "one, or the stage never ends"
             )
         counted = (self.epochs, self.steps, self.tokens)
-        shape = self.optimiser.schedule.shape
+        shape = self.optimizer.schedule.shape
         if shape in ("linear", "cosine") and all(limit is None for limit in counted):
             raise InputError(
                 f"stage {self.name}: a {shape} schedule needs to know where the stage ends, and "
@@ -147,7 +147,7 @@ class StageState:
     batch: int = 0
     """Batches done of the running epoch."""
     step: int = 0
-    """Optimiser steps completed."""
+    """Optimizer steps completed."""
     seconds: float = 0.0
     """Wall time of training and validation so far, over all continuations."""
     items: int = 0

@@ -1,4 +1,4 @@
-"""One optimiser step: see, count, encode and differentiate each piece, clip, update.
+"""One optimizer step: see, count, encode and differentiate each piece, clip, update.
 
 Every sum is divided by its count over all pieces and processes, so the gradient is that of the
 whole batch however it is cut. An update that is not finite is not taken.
@@ -24,7 +24,7 @@ from research.training.gradients import Pulls
 from research.training.health import Taken
 from research.training.meter import Meter
 from research.training.optim import factor_at, set_rate
-from research.training.pretrainer import Pretrainer
+from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageConfig, StageState
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ FIRST_SCALE = 2.0**16
 
 
 class Stepper:
-    """A stage's model and optimiser, as they are stepped."""
+    """A stage's model and optimizer, as they are stepped."""
 
     def __init__(
         self,
-        pretrainer: Pretrainer,
-        optimiser: torch.optim.Optimizer,
+        pretrainer: MultiObjectiveModel,
+        optimizer: torch.optim.Optimizer,
         config: StageConfig,
         seed: int,
         *,
@@ -50,9 +50,9 @@ class Stepper:
         total_steps: int | None,
         shards: Shards | None = None,
     ) -> None:
-        """`shards` are given where `pretrainer` is split, and the optimiser with it."""
+        """`shards` are given where `pretrainer` is split, and the optimizer with it."""
         self.pretrainer = pretrainer
-        self.optimiser = optimiser
+        self.optimizer = optimizer
         self.config = config
         self.seed = seed
         self.accelerator = accelerator
@@ -62,13 +62,13 @@ class Stepper:
         self.shards = shards
         self.model: nn.Module
         if shards is not None:
-            self.model, self.wrapped = shards.model, optimiser
+            self.model, self.wrapped = shards.model, optimizer
         else:
             with warnings.catch_warnings():
                 # torch 2.13 has another name for it, which Accelerate does not know.
                 known = "`broadcast_buffers` is deprecated"
                 warnings.filterwarnings("ignore", known, FutureWarning)
-                self.model, self.wrapped = accelerator.prepare(pretrainer, optimiser)
+                self.model, self.wrapped = accelerator.prepare(pretrainer, optimizer)
         self.encoder = [each for each in pretrainer.encoder.parameters() if each.requires_grad]
         self.compiles = pretrainer.encoder.compiles
         # Tokens of the largest piece that fitted into memory.
@@ -77,12 +77,12 @@ class Stepper:
 
     def factor(self, step: int, epoch: int) -> float:
         """The factor of the learning rate of the step with number `step` (0-based)."""
-        return factor_at(self.config.optimiser.schedule, step, self.total_steps, epoch)
+        return factor_at(self.config.optimizer.schedule, step, self.total_steps, epoch)
 
     def take(self, batch: Batch, step: int, epoch: int, *, measured: bool) -> tuple[Taken, Pulls]:
         """The step with number `step` (0-based) on this process's share of a batch."""
-        rates = self.config.optimiser
-        set_rate(self.optimiser, rates, rates.lr * self.factor(step, epoch), step)
+        rates = self.config.optimizer
+        set_rate(self.optimizer, rates, rates.lr * self.factor(step, epoch), step)
         self.model.train()
         try:
             return self._take(batch, step, epoch, measured)
@@ -95,7 +95,7 @@ class Stepper:
 
     def _take(self, batch: Batch, step: int, epoch: int, measured: bool) -> tuple[Taken, Pulls]:
         pieces = batch.to(self.accelerator.device).pieces(self.config.batches.micro_batches)
-        seen = [self.pretrainer.see(piece) for piece in pieces]
+        seen = [self.pretrainer.prepare(piece) for piece in pieces]
         divisors = self.meter.divisors(seen)
         every = self.config.gradients_every
         pulls = Pulls(self.encoder)
@@ -118,7 +118,7 @@ class Stepper:
         good = self._update(sums)
         for losses, each in zip(found, seen):
             self.meter.add(losses, each, good)
-        self.meter.see(batch.num_tokens)
+        self.meter.count_tokens(batch.num_tokens)
         self.worked = max(self.worked, -(-batch.num_tokens // len(pieces)))
         taken = Taken(step + 1, epoch, batch, good, sums, self._bad_parameters(step))
         return taken, pulls
@@ -133,11 +133,11 @@ class Stepper:
 
     def _update(self, sums: Mapping[str, Tensor]) -> Tensor:
         """Take the update if all is finite in every process; whether it was (bool scalar)."""
-        # Of this stage's optimiser alone: those of stages before it hold the same encoder.
+        # Of this stage's optimizer alone: those of stages before it hold the same encoder.
         self.accelerator.unscale_gradients(self.wrapped)
         given = [each.grad for each in self.learning if each.grad is not None]
         norm = torch.nn.utils.get_total_norm(given)
-        clip_norm = self.config.optimiser.clip_norm
+        clip_norm = self.config.optimizer.clip_norm
         if clip_norm is not None:
             # By a norm that is no number all gradients would be none, and whose it was be lost.
             known = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
@@ -150,8 +150,8 @@ class Stepper:
         if self.processes.world > 1:
             good = self.accelerator.reduce((~good).float(), "sum") == 0.0
         if self.accelerator.scaler is None:
-            # Fused optimisers ask this before they change anything, without a wait for it.
-            self.optimiser.found_inf = (~good).float()  # type: ignore[attr-defined]
+            # Fused optimizers ask this before they change anything, without a wait for it.
+            self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
         self.wrapped.step()
         return good
 

@@ -191,7 +191,7 @@ class Rows:
         self._before, self._last = 0, 0
 
     def row(self, line: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """The next line as W&B is told it; `global_step` counts optimiser steps over all stages."""
+        """The next line as W&B is told it; `global_step` counts optimizer steps over all stages."""
         stage, step = line["stage"], int(line["step"])
         if stage != self._stage:
             self._stage, self._before, self._last = stage, self._before + self._last, 0

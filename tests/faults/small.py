@@ -8,14 +8,14 @@ from pathlib import Path
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
-from research.model.encoder import EncoderConfig
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import EvaluationConfig, RunConfig
-from research.training.optim import OptimiserConfig
+from research.training.optim import OptimizerConfig
 from research.training.stage import StageConfig, ValidationConfig
 from tests.synthetic import markov_histories, write_histories
 
@@ -29,7 +29,7 @@ STAGES = (
         windows=EveryPrefix(),
         batches=BatchConfig(sequences_per_batch=64),
         epochs=3,
-        normalise="sequences",
+        normalize="sequences",
         validation=None,
         log_every=3,
     ),
@@ -41,7 +41,7 @@ STAGES = (
         validation=ValidationConfig(metric="mrr", patience=None),
         log_every=4,
         # The best epoch is then not the last one.
-        optimiser=OptimiserConfig(lr=0.01),
+        optimizer=OptimizerConfig(lr=0.01),
     ),
 )
 
@@ -50,7 +50,7 @@ def two_stages() -> RunConfig:
     """With dropout, validation after every epoch, and two candidate sets at the end."""
     return RunConfig(
         corpus=CORPUS,
-        encoder=EncoderConfig(length=8, width=16, layers=1, heads=2, feed_forward=32),
+        encoder=TransformerConfig(length=8, width=16, layers=1, heads=2, feed_forward=32),
         stages=STAGES,
         evaluation=EvaluationConfig(candidates=("full", "uniform-10")),
     )
@@ -67,5 +67,5 @@ def large() -> RunConfig:
     few = BatchConfig(sequences_per_batch=8)
     first = replace(STAGES[0], epochs=None, steps=1, batches=few)
     second = replace(STAGES[1], epochs=None, steps=2, batches=BatchConfig(sequences_per_batch=160))
-    encoder = EncoderConfig(length=8, width=16, layers=1, heads=2, feed_forward=50_000)
+    encoder = TransformerConfig(length=8, width=16, layers=1, heads=2, feed_forward=50_000)
     return replace(two_stages(), encoder=encoder, stages=(first, second))

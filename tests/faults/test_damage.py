@@ -69,7 +69,7 @@ def same(run: Path, undisturbed: Undisturbed) -> None:
     [
         ("model.safetensors", truncated),
         ("model.safetensors", Path.unlink),
-        ("optimiser.safetensors", flipped),
+        ("optimizer.safetensors", flipped),
         ("state.json", emptied),
         ("state.json", misread),
         ("state.json", foreign),
@@ -105,7 +105,7 @@ def test_without_a_whole_checkpoint_the_run_says_which_folder_to_remove(
     halfway: Path, data: Path, undisturbed: Undisturbed, capsys: Capture
 ) -> None:
     for each in checkpoints(halfway, "finetune"):
-        flipped(each / "optimiser.safetensors")
+        flipped(each / "optimizer.safetensors")
     stage = halfway / "stages" / "finetune"
     assert f"remove the folder {stage}, and the run's summary.json if it has one" in refused(
         capsys, *words(halfway, data)

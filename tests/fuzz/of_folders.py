@@ -210,14 +210,14 @@ def start(folder: Path) -> Case:
 def checkpoints(folder: Path) -> Case:
     """A stage's checkpoints; mostly with right checksums, so that what lies behind them is read."""
     module = torch.nn.Linear(3, 2)
-    optimiser = torch.optim.AdamW(module.parameters())
+    optimizer = torch.optim.AdamW(module.parameters())
     module(torch.ones(1, 3)).sum().backward()
-    optimiser.step()
+    optimizer.step()
     state = {"fingerprint": FINGERPRINT, **asdict(StageState(step=3, best_step=2))}
     best = checkpoint.folder_of(folder, checkpoint.BEST, 2)
     last = checkpoint.folder_of(folder, checkpoint.STEP, 3)
     checkpoint.save(best, module, None, state)
-    checkpoint.save(last, module, optimiser, state)
+    checkpoint.save(last, module, optimizer, state)
     valid = {path: (path / "state.json").read_bytes() for path in (best, last)}
 
     def read(random: Random) -> None:
@@ -230,8 +230,8 @@ def checkpoints(folder: Path) -> Case:
         # What is filled is thrown away.
         fresh = torch.nn.Linear(3, 2)
         checkpoint.load_weights(checkpoint.result(folder, FINGERPRINT), fresh)
-        stored = checkpoint.read_optimiser(newest)
-        checkpoint.fill_optimiser(stored, torch.optim.AdamW(fresh.parameters()), str(newest))
+        stored = checkpoint.read_optimizer(newest)
+        checkpoint.fill_optimizer(stored, torch.optim.AdamW(fresh.parameters()), str(newest))
 
     case = altering(folder, read)
 
@@ -251,7 +251,7 @@ def seal(path: Path) -> None:
         return
     try:
         state = json.loads((path / "state.json").read_bytes())
-        names = ("model.safetensors", "optimiser.safetensors")
+        names = ("model.safetensors", "optimizer.safetensors")
         state["sha256"] = {
             name: checkpoint.sha256_of(path / name) for name in names if (path / name).is_file()
         }
