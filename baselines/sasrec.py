@@ -13,6 +13,7 @@ from dataclasses import replace
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.model.encoder import TransformerConfig
+from research.model.item_table import ItemTableConfig
 from research.objectives.head import HeadConfig
 from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralizedBCE
 from research.objectives.next_item import NextItemConfig
@@ -94,7 +95,7 @@ def with_attributes() -> RunConfig:
     The input is an item's embedding plus the sum of its attributes'; otherwise as `full_softmax`.
     """
     config = full_softmax()
-    return replace(config, encoder=replace(config.encoder, attribute_input=True))
+    return replace(config, items=ItemTableConfig(attributes=True))
 
 
 def plus() -> RunConfig:

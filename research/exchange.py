@@ -154,7 +154,8 @@ def export_stage(run: str, out: Path, *, data_root: str) -> Account:
     `InputError` where the format cannot say what the run is; `out` is never overwritten.
     """
     start = find_start(run, "RUN")
-    check_expressible(start.config.encoder, start.stage.objectives, start.source)
+    config = start.config
+    check_expressible(config.encoder, config.items, start.stage.objectives, start.source)
     corpus = start.corpus(data_root)
     corpus.verify()
     encoder = start.config.encoder

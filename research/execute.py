@@ -97,7 +97,7 @@ def execute(
     else:
         stages = stage_parts(bench, accelerator)
     if source is not None:
-        source.check_split(config, bench.corpus.fingerprint)
+        source.check(config, bench.corpus.fingerprint)
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
     with ExitStack() as held:
         processes.from_main(partial(hold, folder, held))

@@ -23,6 +23,7 @@ from research.evaluation.metrics import parse
 from research.evaluation.rank import RankerConfig, SeenPolicy
 from research.model.compute import ComputeConfig
 from research.model.encoder import TransformerConfig
+from research.model.item_table import ItemTableConfig
 from research.training.stage import StageConfig
 
 # Of a preparation's options: what decides which events there are.
@@ -64,6 +65,8 @@ class RunConfig:
     """What is held out."""
     encoder: TransformerConfig = TransformerConfig()
     """The shared encoder."""
+    items: ItemTableConfig = ItemTableConfig()
+    """What an item is to the encoder, beside its own embedding."""
     stages: tuple[StageConfig, ...] = ()
     """Stages of training, the encoder carried from one to the next; none for a counting ranker."""
     start_from: str | None = None

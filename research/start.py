@@ -50,7 +50,6 @@ class Start:
 
     def into(self, pretrainer: MultiObjectiveModel, corpus: Corpus, data_root: str) -> Carried:
         """Fill a stage; `InputError` where something does not fit."""
-        self._check_encoder(pretrainer.encoder.config)
         given: dict[str, Tensor] = checkpoint.read_weights(self.weights)
         if self.fingerprint == corpus.fingerprint:
             return carry(given, pretrainer, source=self.source)
@@ -63,8 +62,10 @@ class Start:
             attributes=RowMatch.of(list(theirs.attribute_names), list(corpus.attribute_names)),
         )
 
-    def check_split(self, config: RunConfig, fingerprint: str) -> None:
-        """`InputError` when the same corpus was split otherwise: what is held out would leak."""
+    def check(self, config: RunConfig, fingerprint: str) -> None:
+        """`InputError` for a run whose encoder means something else by the same weights, or which
+        splits the same corpus otherwise: what is held out would leak."""
+        self._check_encoder(config)
         if self.fingerprint == fingerprint and self.config.split != config.split:
             raise InputError(
                 f"{self.asked} {self.source} was trained on {self.config.split}, this run holds "
@@ -72,9 +73,9 @@ class Start:
                 "alike"
             )
 
-    def _check_encoder(self, ours: TransformerConfig) -> None:
+    def _check_encoder(self, config: RunConfig) -> None:
         """Weights mean the same in an encoder that computes the same; dropout may differ."""
-        theirs = self.config.encoder
+        ours, theirs = config.encoder, self.config.encoder
         differing = [
             f"encoder.{each.name} is {getattr(theirs, each.name)!r} there and "
             f"{getattr(ours, each.name)!r} here"
@@ -83,6 +84,8 @@ class Start:
             and each.name != "init_std"
             and getattr(theirs, each.name) != getattr(ours, each.name)
         ]
+        if self.config.items != config.items:
+            differing.append(f"items is {self.config.items} there and {config.items} here")
         if differing:
             raise InputError(
                 f"{self.asked} {self.source} does not fit this run: {'; '.join(differing)}; give "

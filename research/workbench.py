@@ -88,7 +88,8 @@ class Workbench:
 
     def shared(self) -> ModelComponents:
         """What all stages of a run share, at its initial weights."""
-        return ModelComponents(self.config.encoder, self.catalogue, self.config.seed)
+        config = self.config
+        return ModelComponents(config.encoder, self.catalogue, config.seed, config.items)
 
     def pretrainer(self, stage: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
         """The shared encoder under a stage's objectives, those freshly built."""

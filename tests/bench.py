@@ -11,7 +11,7 @@ from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut
-from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.encoder import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy
@@ -24,6 +24,7 @@ from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, StageState, ValidationConfig
+from tests.synthetic import encoder_of
 
 ENCODER = TransformerConfig(length=6, width=8, layers=1, heads=2, feed_forward=8)
 # Everything that could forget where it was: masks, negatives, dropout, warm-up, moments.
@@ -63,7 +64,7 @@ class Bench:
         self, stage: StageConfig, sizes: TransformerConfig = ENCODER
     ) -> MultiObjectiveModel:
         """An encoder and the stage's objectives at their start."""
-        encoder = TransformerEncoder(sizes, self.corpus.num_items, seed=0)
+        encoder = encoder_of(sizes, self.corpus.num_items, seed=0)
         built = {
             key: objective.build(ModelComponents(sizes, self.catalogue, 0), 0)
             for key, objective in stage.objectives.items()

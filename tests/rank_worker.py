@@ -39,6 +39,7 @@ from research.data.windows import EveryPrefix, Sliding
 from research.errors import InputError
 from research.execute import RunOptions, execute, make_accelerator
 from research.model.encoder import TransformerConfig
+from research.model.item_table import ItemTableConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
@@ -182,7 +183,7 @@ def configs(corpus: Path) -> dict[str, RunConfig]:
     made = {
         name: RunConfig(
             corpus=str(corpus),
-            encoder=replace(SIZES, attribute_input=name == "attributes read"),
+            items=ItemTableConfig(attributes=name == "attributes read"),
             stages=stages,
             evaluation=EvaluationConfig(candidates=("full", "uniform-3", "popularity-3")),
         )

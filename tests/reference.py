@@ -128,8 +128,8 @@ def encode(
     for place, item in enumerate(items):
         state = encoder.item_table.weight[item]
         for attribute in attributes[item] if item < len(attributes) else ():
-            assert encoder.attributes is not None
-            state = state + encoder.attributes.attribute_table.weight[attribute]
+            assert encoder.item_table.attributes is not None
+            state = state + encoder.item_table.attributes.attribute_table.weight[attribute]
         if config.embedding_scale:
             state = state * math.sqrt(config.width)
         from_end = place if config.positions == "oldest" else len(items) - 1 - place

@@ -15,6 +15,8 @@ from research.data.corpus import Corpus, write_corpus
 from research.data.loader import Batch
 from research.data.names import Names
 from research.data.splits import Ranges
+from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.item_table import ItemTable
 from research.packed import Packed
 from research.randomness import fold
 
@@ -137,6 +139,12 @@ def catalogue_of(
         training=replace(whole, ranges=Ranges(users, bounds[:-1], bounds[:-1] + known)),
         whole=whole,
     )
+
+
+def encoder_of(config: TransformerConfig, num_items: int, seed: int = 0) -> TransformerEncoder:
+    """An encoder with a table of its own, at its initial weights."""
+    table = ItemTable(num_items, config.width, init_std=config.init_std, seed=seed)
+    return TransformerEncoder(config, table, seed)
 
 
 def scatter_parameters(module: torch.nn.Module, seed: int = 0, std: float = 0.5) -> None:

@@ -7,13 +7,13 @@ import torch
 
 from research.data.negatives import Negatives, NegativesConfig
 from research.model.compute import ComputeConfig, graphs_compiled
-from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.encoder import TransformerConfig
 from research.model.precision import product
 from research.model.softmax import softmax_loss
 from research.objectives.masking import MaskItems
 from research.packed import Packed
 from research.randomness import below, fold, uniform
-from tests.synthetic import batch_of, catalogue_of, scatter_parameters
+from tests.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
 from tests.test_compute import BOTH, LOW, STILL, assert_near, made, step
 from tests.test_objectives import CASES
 
@@ -52,9 +52,7 @@ def test_negatives_are_the_same_on_both_devices(distribution: str) -> None:
 # float64 on both sides; kernels add in another order, which costs about 1e-13.
 @pytest.mark.parametrize("causal", [False, True])
 def test_one_rectangle_encodes_as_buckets_do(causal: bool) -> None:
-    encoder = (
-        TransformerEncoder(TransformerConfig(length=9, width=8, feed_forward=8), 11).double().eval()
-    )
+    encoder = encoder_of(TransformerConfig(length=9, width=8, feed_forward=8), 11).double().eval()
     scatter_parameters(encoder)
     packed = Packed.from_lists(ROWS)
     theirs_TD = encoder(packed, causal=causal)

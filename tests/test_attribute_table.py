@@ -11,7 +11,8 @@ from torch import Tensor
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.attributes import AttributeTable
-from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.encoder import TransformerConfig
+from research.model.item_table import ItemTableConfig
 from research.objectives.base import ModelComponents
 from research.packed import Packed
 from tests import reference
@@ -21,6 +22,7 @@ from tests.synthetic import catalogue_of, scatter_parameters
 ATTRIBUTES = [[0, 2], [], [4], [0, 1, 2, 4], [1], []]
 MASK = ITEMS = 6
 WIDTH = 4
+READING = ItemTableConfig(attributes=True)
 # Attributes first and last, none between, the mask, an item twice, and none at all.
 LISTS = [
     [0, 1, 2, 3, 4, 5, 6],
@@ -93,10 +95,10 @@ def test_every_attribute_that_an_item_has_can_learn(table: AttributeTable) -> No
 @pytest.mark.parametrize("norm", ["post", "pre", "query"])
 def test_an_encoder_that_reads_attributes_equals_the_loop(norm: str, catalogue: Catalogue) -> None:
     config = TransformerConfig(
-        length=7, width=WIDTH, layers=1, heads=2, feed_forward=6, norm=norm, attribute_input=True,
+        length=7, width=WIDTH, layers=1, heads=2, feed_forward=6, norm=norm,
         embedding_scale=norm == "query",
     )  # fmt: skip
-    encoder = ModelComponents(config, catalogue, 0).encoder.double().eval()
+    encoder = ModelComponents(config, catalogue, 0, READING).encoder.double().eval()
     scatter_parameters(encoder)
     packed = Packed.from_lists(LISTS)
     hidden_TD = encoder(packed, causal=False)
@@ -113,11 +115,10 @@ def test_an_encoder_that_reads_attributes_equals_the_loop(norm: str, catalogue: 
 def test_the_start_of_the_encoder_is_the_same_with_and_without_attributes(
     catalogue: Catalogue,
 ) -> None:
-    plain = TransformerConfig(width=WIDTH, heads=1, layers=1)
-    reading = TransformerConfig(width=WIDTH, heads=1, layers=1, attribute_input=True)
+    config = TransformerConfig(width=WIDTH, heads=1, layers=1)
     without, encoder = (
-        TransformerEncoder(plain, ITEMS, 0),
-        ModelComponents(reading, catalogue, 0).encoder,
+        ModelComponents(config, catalogue, 0, items).encoder
+        for items in (ItemTableConfig(), READING)
     )
     for name, parameter in without.named_parameters():
         assert torch.equal(parameter, encoder.get_parameter(name))

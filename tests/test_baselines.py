@@ -11,6 +11,7 @@ from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.model.encoder import TransformerConfig
+from research.model.item_table import ItemTableConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
@@ -282,5 +283,5 @@ def test_the_joint_stage_holds_all_six_and_ranks_by_the_next_item() -> None:
 
 def test_sasrec_f_differs_from_sasrec_by_its_input_alone() -> None:
     ours, plain = sasrec.with_attributes(), sasrec.full_softmax()
-    assert ours.encoder == replace(plain.encoder, attribute_input=True)
+    assert ours == replace(plain, items=ItemTableConfig(attributes=True))
     assert ours.stages == plain.stages

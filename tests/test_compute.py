@@ -20,7 +20,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
 from research.training.pretrainer import MultiObjectiveModel
-from tests.synthetic import batch_of, catalogue_of, scatter_parameters
+from tests.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
 from tests.test_objectives import ATTRIBUTES, CASES, ITEMS, LENGTH, NUM_ATTRIBUTES, ROWS
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -263,7 +263,7 @@ def bytes_kept(encoder: TransformerEncoder, packed: Packed) -> int:
 
 
 def test_recomputing_keeps_little_more_than_a_block_input() -> None:
-    encoder = TransformerEncoder(
+    encoder = encoder_of(
         TransformerConfig(length=64, width=16, layers=4, feed_forward=64), 20
     ).train()
     packed = Packed.from_lists([[1] * 64] * 4)

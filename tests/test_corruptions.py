@@ -18,7 +18,7 @@ from research.objectives.next_item import NextItemConfig, NextItemShift
 from research.packed import Packed
 from research.randomness import fold
 from tests import reference
-from tests.synthetic import batch_of, catalogue_of
+from tests.synthetic import batch_of, catalogue_of, encoder_of
 
 ITEMS = 30
 MASK = 30
@@ -243,14 +243,12 @@ def test_the_shift_equals_the_loop(length: int, catalogue: Catalogue) -> None:
     assert view.packed.longest == max(len(inputs) for inputs, _ in twins)
 
 
-def encoder_of(length: int) -> TransformerEncoder:
-    return TransformerEncoder(
-        TransformerConfig(length=length, width=4, heads=1, feed_forward=4), ITEMS
-    )
+def of_length(length: int) -> TransformerEncoder:
+    return encoder_of(TransformerConfig(length=length, width=4, heads=1, feed_forward=4), ITEMS)
 
 
 def test_cloze_ranks_from_a_mask_after_the_history(catalogue: Catalogue) -> None:
-    encoder = encoder_of(4)
+    encoder = of_length(4)
     objective = ClozeConfig().build(ModelComponents(encoder.config, catalogue, 0), 0)
     histories = Packed.from_lists([[1, 2], [], [3, 4, 5], [6, 7, 8, 9], [10, 11, 12, 13, 14]])
     view = objective.ranking_view(histories, encoder)
@@ -265,7 +263,7 @@ def test_cloze_ranks_from_a_mask_after_the_history(catalogue: Catalogue) -> None
 
 
 def test_next_item_ranks_from_the_newest_of_up_to_L_items(catalogue: Catalogue) -> None:
-    encoder = encoder_of(3)
+    encoder = of_length(3)
     objective = NextItemConfig().build(ModelComponents(encoder.config, catalogue, 0), 0)
     view = objective.ranking_view(Packed.from_lists([[1], [2, 3, 4, 5]]), encoder)
     assert rows_of(view) == [[1], [3, 4, 5]]

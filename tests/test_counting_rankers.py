@@ -15,7 +15,7 @@ from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.errors import InputError
 from research.evaluation.candidates import AllItems
 from research.evaluation.rank import Ranker, RankerConfig, rank_tables
-from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.encoder import TransformerConfig
 from research.objectives.base import ModelComponents, RankingObjective
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
@@ -23,6 +23,7 @@ from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
 from research.training.pretrainer import TrainedRanker
 from tests.reference_ranks import corpus_of, transition_scores
+from tests.synthetic import encoder_of
 
 USERS = torch.tensor([0, 1])
 # Training parts under leave-one-out: [0, 1, 0], [1, 0, 1, 2], [3, 3] and, too short to be asked,
@@ -165,7 +166,7 @@ HEADS = [
 
 def trained(config: NextItemConfig | ClozeConfig, corpus: Corpus) -> TrainedRanker:
     """A pair with random weights and biases, in float64."""
-    encoder = TransformerEncoder(SMALL, corpus.num_items, seed=1).double()
+    encoder = encoder_of(SMALL, corpus.num_items, seed=1).double()
     catalogue = Catalogue.of(corpus, LeaveOneOut().split(corpus))
     objective = config.build(ModelComponents(SMALL, catalogue, 1), 1).double()
     with torch.no_grad():

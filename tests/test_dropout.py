@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from research.model.dropout import dropout, keep_scales
-from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.encoder import TransformerConfig
 from research.packed import Packed
+from tests.synthetic import encoder_of
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.2, 0.5, 0.9])
@@ -60,7 +61,7 @@ def test_the_gradient_passes_where_the_value_did() -> None:
 def test_each_dropout_acts_in_training_alone(kind: str) -> None:
     others = {f"{each}_dropout": 0.0 for each in ("embedding", "hidden", "attention", "inner")}
     config = TransformerConfig(width=8, feed_forward=8, **{**others, f"{kind}_dropout": 0.5})
-    encoder = TransformerEncoder(config, 20)
+    encoder = encoder_of(config, 20)
     packed = Packed.from_lists([[1, 2, 3, 4, 5, 6]])
     assert not torch.equal(encoder(packed, causal=True), encoder(packed, causal=True))
     encoder.eval()

@@ -9,10 +9,11 @@ from torch import Tensor
 import research.packed as packed_module
 from research.errors import InputError
 from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.item_table import ItemTableConfig
 from research.objectives.base import ModelComponents
 from research.packed import Packed
 from tests import reference
-from tests.synthetic import catalogue_of, scatter_parameters
+from tests.synthetic import catalogue_of, encoder_of, scatter_parameters
 
 ITEMS = 11
 LENGTH = 9
@@ -49,17 +50,18 @@ VARIANTS: dict[str, dict[str, object]] = {
     "positions from the oldest": dict(positions="oldest"),
     "segments": dict(segments=3, positions="oldest"),
     "eight heads of width one": dict(heads=8, layers=1),
-    "attributes on the input side": dict(attribute_input=True),
-    "attributes under a scale": dict(attribute_input=True, embedding_scale=True),
+    "attributes on the input side": dict(attributes=True),
+    "attributes under a scale": dict(attributes=True, embedding_scale=True),
 }
 # Item 3 has none, item 7 three; attribute 4 stands on no item.
 ATTRIBUTES = [[0], [1, 2], [0], [], [3], [1], [2, 3], [0, 1, 2], [5], [0], [3]]
 
 
-def made(**changes: object) -> TransformerEncoder:
+def made(*, attributes: bool = False, **changes: object) -> TransformerEncoder:
     config = TransformerConfig(**{**BASE, **changes})
     catalogue = catalogue_of([], ITEMS, attributes=ATTRIBUTES, num_attributes=6)
-    encoder = ModelComponents(config, catalogue, 0).encoder.double().eval()
+    items = ItemTableConfig(attributes=attributes)
+    encoder = ModelComponents(config, catalogue, 0, items).encoder.double().eval()
     scatter_parameters(encoder)
     return encoder
 
@@ -79,7 +81,7 @@ def loop(encoder: TransformerEncoder, packed: Packed, causal: bool) -> Tensor:
         types_T = packed.segments_T
         segments = None if types_T is None else types_T[begin:end].tolist()
         items = packed.items_T[begin:end].tolist()
-        attributes = ATTRIBUTES if encoder.config.attribute_input else ()
+        attributes = () if encoder.item_table.attributes is None else ATTRIBUTES
         hidden.append(reference.encode(encoder, items, causal, segments, attributes))
     return torch.cat(hidden)
 
@@ -131,12 +133,12 @@ def test_reading_some_tokens_gives_their_rows_and_the_same_gradients(
 
 
 def test_a_mask_has_no_attributes_and_an_item_has_its_own() -> None:
-    encoder = made(attribute_input=True, layers=1)
-    assert encoder.attributes is not None
+    encoder = made(attributes=True, layers=1)
+    assert encoder.item_table.attributes is not None
     with torch.no_grad():
-        encoder.attributes.attribute_table.weight.fill_(0.0)
+        encoder.item_table.attributes.attribute_table.weight.fill_(0.0)
         without_TD = encoder(Packed.from_lists([[ITEMS], [3], [5]]), causal=True)
-        encoder.attributes.attribute_table.weight[1] = 2.0
+        encoder.item_table.attributes.attribute_table.weight[1] = 2.0
         with_TD = encoder(Packed.from_lists([[ITEMS], [3], [5]]), causal=True)
     changed = (with_TD != without_TD).any(1)
     assert changed.tolist() == [False, False, True]
@@ -204,7 +206,7 @@ def test_a_view_longer_than_the_encoder_is_refused() -> None:
 
 
 def test_no_row_is_dead_at_the_start() -> None:
-    encoder = TransformerEncoder(TransformerConfig(**BASE), ITEMS)
+    encoder = encoder_of(TransformerConfig(**BASE), ITEMS)
     for table in (encoder.item_table, encoder.position_table):
         assert (table.weight.norm(dim=1) > 0).all()
 
@@ -216,24 +218,8 @@ def test_every_item_row_and_every_position_row_gets_a_gradient() -> None:
     assert (encoder.position_table.weight.grad.abs().sum(1) > 0).all()
 
 
-def test_the_mask_has_a_row_but_no_score() -> None:
-    encoder = made()
-    assert encoder.mask_id == 11
-    assert encoder.item_table.weight.shape == (12, 8)
-    assert encoder.score(torch.ones(3, 8).double()).shape == (3, 11)
-
-
-def test_a_score_is_the_inner_product_with_the_item() -> None:
-    encoder = made(embedding_scale=True)
-    hidden_D = torch.arange(8).double()
-    expected = (encoder.item_table.weight[4] * hidden_D).sum().item()
-    assert encoder.score(hidden_D[None])[0, 4].item() == pytest.approx(expected, abs=1e-12)
-
-
 def test_weights_start_normal_biases_at_zero_and_norms_at_one() -> None:
-    encoder = TransformerEncoder(
-        TransformerConfig(width=64, feed_forward=256, init_std=0.05), 500, seed=3
-    )
+    encoder = encoder_of(TransformerConfig(width=64, feed_forward=256, init_std=0.05), 500, seed=3)
     for name, parameter in encoder.named_parameters():
         if "norm" in name:
             assert (parameter == (1.0 if name.endswith("weight") else 0.0)).all(), name
@@ -245,11 +231,11 @@ def test_weights_start_normal_biases_at_zero_and_norms_at_one() -> None:
 
 
 def test_a_parameter_starts_the_same_whatever_else_is_built() -> None:
-    small = TransformerEncoder(TransformerConfig(**BASE), ITEMS, seed=1).state_dict()
-    large = TransformerEncoder(
+    small = encoder_of(TransformerConfig(**BASE), ITEMS, seed=1).state_dict()
+    large = encoder_of(
         TransformerConfig(**{**BASE, "layers": 3}, final_norm=True), ITEMS, 1
     ).state_dict()
-    other = TransformerEncoder(TransformerConfig(**BASE), ITEMS, seed=2).state_dict()
+    other = encoder_of(TransformerConfig(**BASE), ITEMS, seed=2).state_dict()
     assert all(torch.equal(value, large[name]) for name, value in small.items())
     assert not torch.equal(small["item_table.weight"], other["item_table.weight"])
 

@@ -74,7 +74,6 @@ FIELDS: dict[str, tuple[TransformerConfig, str]] = {
     "final_norm": (replace(ENCODER, final_norm=True), "True; the s3rec format allows False"),
     "norm_eps": (replace(ENCODER, norm_eps=1e-5), "1e-05; the s3rec format allows 1e-12 alone"),
     "positions": (replace(ENCODER, positions="oldest"), "'oldest'; the s3rec format allows 'newe"),
-    "attribute_input": (replace(ENCODER, attribute_input=True), "True; the s3rec format allows F"),
     "segments": (replace(ENCODER, segments=2), "2; the s3rec format allows 0 alone"),
 }
 HEADS_OF_NEXT: dict[str, tuple[HeadConfig, str]] = {
@@ -218,4 +217,4 @@ def test_a_file_that_is_written_halfway_is_not_there(tmp_path: Path) -> None:
 def test_the_published_recipe_can_be_expressed() -> None:
     for config in (s3rec.published(), s3rec.published_softmax(), s3rec.corrected()):
         for stage in config.stages:
-            check_expressible(config.encoder, stage.objectives, "published")
+            check_expressible(config.encoder, config.items, stage.objectives, "published")

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from research.memory import Peak, StepSize, advice, is_out_of_memory, largest_parts
-from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.encoder import TransformerConfig
 from research.packed import Packed
+from tests.synthetic import encoder_of
 
 STEP = StepSize(
     rows=256, tokens=12_800, longest=50, layers=2, width=64, feed_forward=256, heads=2,
@@ -52,7 +53,7 @@ def test_the_largest_tensors_come_first() -> None:
 
 def test_hidden_states_are_within_a_fifth_of_what_torch_keeps() -> None:
     sizes = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
-    encoder = TransformerEncoder(sizes, 10).train()
+    encoder = encoder_of(sizes, 10).train()
     parameters = {each.untyped_storage().data_ptr() for each in encoder.parameters()}
     kept: dict[int, torch.Tensor] = {}
 

@@ -16,7 +16,7 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.negatives import NegativesConfig
 from research.errors import InputError
-from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.encoder import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import LossSum, ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
@@ -37,7 +37,7 @@ from research.objectives.sp import CutSegment, SPConfig
 from research.packed import Packed
 from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
 from tests import reference, twins
-from tests.synthetic import batch_of, catalogue_of, scatter_parameters
+from tests.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
 
 ITEMS = 12
 LENGTH = 6
@@ -146,7 +146,7 @@ def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> Mu
         length=LENGTH, width=8, heads=2, layers=1, feed_forward=12,
         embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
-    encoder = TransformerEncoder(sizes, ITEMS)
+    encoder = encoder_of(sizes, ITEMS)
     objective = config.build(ModelComponents(sizes, catalogue, 0), 0)
     pretrainer = MultiObjectiveModel(encoder, {"only": objective}, catalogue).double()
     scatter_parameters(pretrainer, std=0.3)

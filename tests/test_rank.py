@@ -23,13 +23,14 @@ from research.evaluation import rank as rank_module
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankTable, SeenPolicy, rank_tables
-from research.model.encoder import TransformerConfig, TransformerEncoder
+from research.model.encoder import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
 from research.training.pretrainer import TrainedRanker
 from tests.reference_ranks import FixedScores, corpus_of, question_rank
+from tests.synthetic import encoder_of
 
 # Item v has been trained on v times.
 COUNTS_V = torch.arange(100)
@@ -261,7 +262,7 @@ def test_seen_means_the_whole_history_and_not_the_encoders_window(
     history = [0, 1, 2, 3, 4, 5, 6, 7]
     corpus = corpus_of([history], 20)
     split = LeaveOneOut().split(corpus)
-    encoder = TransformerEncoder(SMALL, 20, seed=0)
+    encoder = encoder_of(SMALL, 20, seed=0)
     built = objective.build(ModelComponents(SMALL, Catalogue.of(corpus, split), 0), 0)
     # Old items, outside the encoder's window of three, score as highly as the answer.
     with torch.no_grad():

@@ -33,6 +33,7 @@ from research.data.loader import BatchConfig
 from research.errors import InputError
 from research.execute import RunOptions, check_sharding, conclude, execute, fitted, opened
 from research.model.compute import ComputeConfig
+from research.model.item_table import ItemTableConfig
 from research.objectives.base import LossSum
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
@@ -48,7 +49,7 @@ from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
 from research.workbench import stage_parts, validation_of
 from tests.launching import free_port, launched
-from tests.rank_worker import ALL_SIX, SIX, SIZES, TWO_STAGES, stage
+from tests.rank_worker import ALL_SIX, SIX, TWO_STAGES, stage
 from tests.synthetic import markov_histories, write_histories
 from tests.test_processes import assert_same_losses, assert_same_tables, lines_of
 
@@ -81,7 +82,7 @@ def run_of(corpus: Path, case: str, *, split: bool) -> RunConfig:
     )
     return RunConfig(
         corpus=str(corpus),
-        encoder=replace(SIZES, attribute_input=case == "heads"),
+        items=ItemTableConfig(attributes=case == "heads"),
         stages=STAGES[case],
         evaluation=EvaluationConfig(candidates=("full", "uniform-3", "popularity-3")),
         compute=compute,

@@ -12,6 +12,7 @@ import torch
 from research.data.corpus import Corpus
 from research.data.windows import LastItems
 from research.execute import execute
+from research.model.item_table import ItemTableConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
@@ -19,7 +20,6 @@ from research.objectives.next_item import NextItemConfig
 from research.show import show
 from tests.saved import newest_of
 from tests.stages import (
-    ENCODER,
     FINETUNE,
     FOUR,
     PRETRAIN,
@@ -110,7 +110,7 @@ def test_attributes_that_the_corpus_lacks_are_named(key: str, tmp_path: Path) ->
     )
     stage = replace(PRETRAIN, objectives={key: FOUR[key]})
     said = refusal(config_of(bare, stage, FINETUNE), tmp_path)
-    assert said.startswith("the corpus has no item attributes, which aap, map and encoder.attrib")
+    assert said.startswith("the corpus has no item attributes, which aap, map and items.attributes")
 
 
 def test_an_encoder_that_reads_attributes_needs_them(tmp_path: Path) -> None:
@@ -118,16 +118,16 @@ def test_an_encoder_that_reads_attributes_needs_them(tmp_path: Path) -> None:
     bare = write_histories(
         tmp_path / "bare", histories, num_items=10, attributes=[[]] * 10, num_attributes=0
     )
-    config = replace(config_of(bare, FINETUNE), encoder=replace(ENCODER, attribute_input=True))
-    assert "encoder.attribute_input need" in refusal(config, tmp_path)
+    config = replace(config_of(bare, FINETUNE), items=ItemTableConfig(attributes=True))
+    assert "items.attributes need" in refusal(config, tmp_path)
 
 
 def test_aap_of_attributes_that_the_encoder_is_shown_is_refused(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     config = config_of(corpus, PRETRAIN, FINETUNE)
-    shown = replace(config, encoder=replace(ENCODER, attribute_input=True))
-    assert "and encoder.attribute_input shows them; take one" in refusal(shown, tmp_path)
+    shown = replace(config, items=ItemTableConfig(attributes=True))
+    assert "and items.attributes shows them; take one" in refusal(shown, tmp_path)
 
 
 def test_items_without_attributes_are_counted_in_the_summary(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from research.errors import InputError
 from research.interop.s3rec import ATTRIBUTES, BLOCK, INNER, ITEMS, POSITIONS, Sizes, shapes_of
 from research.model.encoder import TransformerConfig
+from research.model.item_table import ItemTableConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.next_item import NextItemConfig
 
@@ -28,7 +29,6 @@ _ALLOWED: dict[str, object] = {
     "final_norm": False,
     "norm_eps": 1e-12,
     "positions": "newest",
-    "attribute_input": False,
     "segments": 0,
 }
 _HEAD: dict[str, object] = {"table": "tied", "bias": False, "transform": "none"}
@@ -131,10 +131,14 @@ def numbers_of(names: Sequence[str], kind: str, corpus: str) -> Tensor:
 
 
 def check_expressible(
-    encoder: TransformerConfig, objectives: Mapping[str, ObjectiveConfig], source: str
+    encoder: TransformerConfig,
+    items: ItemTableConfig,
+    objectives: Mapping[str, ObjectiveConfig],
+    source: str,
 ) -> None:
     """`InputError` for an encoder or a next-item head that the format has no words for."""
     fields = [(f"encoder.{name}", getattr(encoder, name), _ALLOWED[name]) for name in _ALLOWED]
+    fields.append(("items.attributes", items.attributes, False))
     for key, objective in objectives.items():
         if isinstance(objective, NextItemConfig):
             head = objective.head

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from research.model.precision import low_precision, product, without_autocast
-from research.model.softmax import tile_rows
+from research.model.softmax import aligned_tile, tile_rows
 
 # A gathered row costs as much as products with this many rows of the table (measured on a CPU).
 ROWS_PER_GATHER = 512
@@ -25,42 +25,50 @@ class _PickedProducts(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: FunctionCtx,
-        hidden_PD: Tensor,
+        states_PD: Tensor,
         table_VD: Tensor,
         items_PN: Tensor,
         low: torch.dtype | None,
     ) -> Tensor:
-        scores_PN = hidden_PD.new_empty(items_PN.shape)
+        scores_PN = states_PD.new_empty(items_PN.shape)
         if low is not None:
-            hidden_PD, table_VD = hidden_PD.to(low), table_VD.to(low)
-        ctx.save_for_backward(hidden_PD, table_VD, items_PN)
-        for tile in _tiles(items_PN, table_VD):
-            products = product(hidden_PD[tile], table_VD.T)
-            torch.gather(products, 1, items_PN[tile], out=scores_PN[tile])
+            states_PD, table_VD = states_PD.to(low), table_VD.to(low)
+        ctx.save_for_backward(states_PD, table_VD, items_PN)
+        tiles, buffer = _tiles(items_PN, table_VD)
+        for part in tiles:
+            states, products = states_PD[part], buffer[: len(items_PN[part])]
+            if low is None:
+                torch.mm(states, table_VD.T, out=products)
+            else:
+                products = product(states, table_VD.T)
+            torch.gather(products, 1, items_PN[part], out=scores_PN[part])
         return scores_PN
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_PN: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        hidden_PD, table_VD, items_PN = ctx.saved_tensors  # type: ignore[attr-defined]
-        grad_hidden_PD = grad_PN.new_empty(hidden_PD.shape)
+        states_PD, table_VD, items_PN = ctx.saved_tensors  # type: ignore[attr-defined]
+        grad_states_PD = grad_PN.new_empty(states_PD.shape)
         grad_table_VD = grad_PN.new_zeros(table_VD.shape)
-        for tile in _tiles(items_PN, table_VD):
-            items, hidden = items_PN[tile], hidden_PD[tile]
+        tiles, buffer = _tiles(items_PN, grad_table_VD)
+        for part in tiles:
+            items, states = items_PN[part], states_PD[part]
             # An item may stand in a row more than once, so the sum is formed before it is rounded.
-            spread = grad_PN.new_zeros(len(items), len(table_VD))
-            spread = spread.scatter_add_(1, items, grad_PN[tile]).to(hidden.dtype)
-            if hidden.dtype == grad_PN.dtype:
-                torch.mm(spread, table_VD, out=grad_hidden_PD[tile])
-                grad_table_VD.addmm_(spread.T, hidden)
+            spread = buffer[: len(items)].zero_().scatter_add_(1, items, grad_PN[part])
+            if states.dtype == grad_PN.dtype:
+                torch.mm(spread, table_VD, out=grad_states_PD[part])
+                grad_table_VD.addmm_(spread.T, states)
             else:
-                grad_hidden_PD[tile] = product(spread, table_VD)
-                grad_table_VD += product(spread.T, hidden)
-        return grad_hidden_PD, grad_table_VD, None, None
+                spread = spread.to(states.dtype)
+                grad_states_PD[part] = product(spread, table_VD)
+                grad_table_VD += product(spread.T, states)
+        return grad_states_PD, grad_table_VD, None, None
 
 
-def _tiles(items_PN: Tensor, table_VD: Tensor) -> list[slice]:
-    rows = tile_rows(table_VD)
-    return [slice(first, first + rows) for first in range(0, len(items_PN), rows)]
+def _tiles(items_PN: Tensor, table_VD: Tensor) -> tuple[list[slice], Tensor]:
+    """The rows of each tile, and room for products of one with the whole table."""
+    height = tile_rows(len(table_VD), items_PN.device)
+    tiles = [slice(first, first + height) for first in range(0, len(items_PN), height)]
+    return tiles, aligned_tile(table_VD, min(height, len(items_PN)), len(table_VD))
 
 
 def candidate_scores(hidden_PD: Tensor, table_VD: Tensor, items_PN: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from research.errors import InputError
 from research.model.attention import attention
-from research.model.attributes import AttributeTable
 from research.model.compute import ComputeConfig, begin_compiling, compiled
 from research.model.dropout import dropout
 from research.model.initial import initialize
+from research.model.item_table import ItemTable
 from research.packed import Packed
 
 # No size of a config may be larger; a stranger's config cannot ask for endless memory by one field.
@@ -62,8 +62,6 @@ class TransformerConfig:
     """Epsilon of every LayerNorm."""
     positions: Literal["newest", "oldest"] = "newest"
     """The end from which learned positions are counted."""
-    attribute_input: bool = False
-    """Add the sum of an item's attribute embeddings to its own on the input side (SASRec_F)."""
     segments: int = 0
     """Number of segment types with an embedding; 0: none. Tokens are of type 0 unless said."""
     embedding_dropout: float = 0.5
@@ -180,21 +178,12 @@ def activate(x: Tensor, activation: str) -> Tensor:
 
 
 class TransformerEncoder(nn.Module):
-    """`Packed` in, hidden states out; also the item table and scores against it."""
+    """`Packed` in, hidden states out; also the item table."""
 
-    def __init__(
-        self,
-        config: TransformerConfig,
-        num_items: int,
-        seed: int = 0,
-        attributes: AttributeTable | None = None,
-    ) -> None:
-        """`attributes` are given exactly when `config.attribute_input` is set."""
+    def __init__(self, config: TransformerConfig, item_table: ItemTable, seed: int = 0) -> None:
         super().__init__()
-        assert (attributes is not None) is config.attribute_input
         self.config = config
-        self.num_items = num_items
-        self.item_table = nn.Embedding(num_items + 1, config.width)
+        self.item_table = item_table
         self.position_table = nn.Embedding(config.length, config.width)
         if config.segments:
             self.segment_table = nn.Embedding(config.segments, config.width)
@@ -203,15 +192,18 @@ class TransformerEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         if config.final_norm:
             self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        initialize(self, config.init_std, seed, "encoder")
-        # After the initial weights: the table comes with its own.
-        self.attributes = attributes
+        initialize(self, config.init_std, seed, "encoder", skip=[item_table])
         self.recompute = self.compiles = False
+
+    @property
+    def num_items(self) -> int:
+        """V."""
+        return self.item_table.num_items
 
     @property
     def mask_id(self) -> int:
         """The id that stands for a hidden item: V, the row after the last item's."""
-        return self.num_items
+        return self.item_table.mask_id
 
     def use(self, compute: ComputeConfig) -> None:
         """Train as `compute` says from now on; parameters and their names stay as they are."""
@@ -230,9 +222,7 @@ class TransformerEncoder(nn.Module):
         """
         config = self.config
         assert packed.longest <= config.length, "a view longer than encoder.length"
-        x_TD = self.embed(packed.items_T)
-        if self.attributes is not None:
-            x_TD = x_TD + self.attributes.sums(packed.items_T)
+        x_TD = self.item_table.lookup(packed.items_T)
         if config.embedding_scale:
             x_TD = x_TD * math.sqrt(config.width)
         places_T = packed.positions_T
@@ -263,16 +253,3 @@ class TransformerEncoder(nn.Module):
         else:
             states_PD = block(x_TD, packed, causal, read_P)
         return states_PD
-
-    def embed(self, items: Tensor) -> Tensor:
-        """Embeddings [..., D] of item ids (or the mask id) of any shape."""
-        embedded: Tensor = self.item_table(items)
-        return embedded
-
-    def table_VD(self) -> Tensor:
-        """The item embeddings that may be scored: all rows but the mask's."""
-        return self.item_table.weight[: self.num_items]
-
-    def score(self, hidden_PD: Tensor) -> Tensor:
-        """Inner products [P, V] with every item."""
-        return hidden_PD @ self.table_VD().T

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 import torch
 from torch import nn
 
 from research.randomness import generator
 
 
-def initialize(module: nn.Module, std: float, seed: int, purpose: str) -> None:
+def initialize(
+    module: nn.Module,
+    std: float,
+    seed: int,
+    purpose: str,
+    *,
+    names: Mapping[str, str] = MappingProxyType({}),
+    skip: Sequence[nn.Module] = (),
+) -> None:
     """Normal weights, zero biases, unit norms, each parameter from its own keyed generator.
 
-    A parameter's start depends on (seed, purpose, its name) alone, so that adding a head to a run
-    changes nothing else.
+    A parameter's start depends on (seed, purpose, name) alone, so that adding a head to a run
+    changes nothing else. The name is the parameter's path, or what `names` has for it: once a
+    parameter has been drawn by a name it keeps it, wherever it moves to. Parts in `skip` are left
+    as they are: they have come with their own.
     """
     norms = {
         f"{path}.{name}"
@@ -20,13 +33,17 @@ def initialize(module: nn.Module, std: float, seed: int, purpose: str) -> None:
         if isinstance(part, nn.LayerNorm)
         for name in ("weight", "bias")
     }
+    skipped = {id(parameter) for part in skip for parameter in part.parameters()}
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if name in norms:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            elif name.endswith("bias"):
+        for path, parameter in module.named_parameters():
+            if id(parameter) in skipped:
+                continue
+            if path in norms:
+                parameter.fill_(1.0 if path.endswith("weight") else 0.0)
+            elif path.endswith("bias"):
                 parameter.zero_()
             else:
                 drawn = torch.empty(parameter.shape, dtype=torch.float32)
+                name = names.get(path, path)
                 drawn.normal_(0.0, std, generator=generator(seed, purpose, name))
                 parameter.copy_(drawn)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from research.model.precision import SHARES, low_precision, product, without_autocast
-from research.model.softmax import SAFE_LOGIT, largest_logit, tile_rows
+from research.model.softmax import is_safe, tile_rows
 
 
 class _TiledBinaryCrossEntropy(torch.autograd.Function):
@@ -25,11 +25,11 @@ class _TiledBinaryCrossEntropy(torch.autograd.Function):
         labels_M: Tensor,
         low: torch.dtype | None,
     ) -> Tensor:
-        rows = tile_rows(table_AD)
+        rows = tile_rows(len(table_AD), hidden_PD.device)
         grad_hidden_PD = torch.zeros_like(hidden_PD)
         grad_table_AD = torch.zeros_like(table_AD)
         total = hidden_PD.new_zeros((), dtype=torch.float64)
-        small = bool(largest_logit(hidden_PD, table_AD, None) < SAFE_LOGIT)
+        safe = is_safe(hidden_PD, table_AD)
         wide = hidden_PD.dtype
         if low is not None:
             # What is differentiated below is the loss of the rounded factors.
@@ -37,7 +37,7 @@ class _TiledBinaryCrossEntropy(torch.autograd.Function):
         for first in range(0, len(hidden_PD), rows):
             hidden = hidden_PD[first : first + rows]
             logits = product(hidden, table_AD.T)
-            if small:
+            if safe:
                 # softplus z = log(1 + e), sigmoid z = e / (1 + e): one exponential serves both.
                 powers = logits.exp_()
                 total += powers.log1p().sum(dtype=torch.float64)
@@ -98,7 +98,7 @@ def _precision_at_own_number(
 ) -> Tensor:
     total = hidden_PD.new_zeros((), dtype=torch.float64)
     own_P = torch.bincount(rows_M, minlength=len(hidden_PD))
-    rows = tile_rows(table_AD)
+    rows = tile_rows(len(table_AD), hidden_PD.device)
     for first in range(0, len(hidden_PD), rows):
         logits = hidden_PD[first : first + rows] @ table_AD.T
         # The place of each label in its row's falling order; equal logits stand in id order.

@@ -7,6 +7,8 @@ autocast the three products have factors in low precision; all else, gradients t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
@@ -18,133 +20,263 @@ CPU_TILE = 1 << 21
 ACCELERATOR_TILE = 1 << 26
 # exp(x) for |x| up to this neither overflows a sum over any catalogue nor underflows in fp32.
 SAFE_LOGIT = 60.0
+# A tile's rows begin at multiples of this many elements: 64 bytes in fp32, where a CPU's products
+# run twice as fast as at odd places, and 32 in low precision, which tensor cores want.
+ALIGNED = 16
+
+
+@dataclass(frozen=True, eq=False)
+class _Competing:
+    """The rows that states are scored against, in the type that they are multiplied in."""
+
+    rows_CD: Tensor
+    """Trained rows, the first columns of the logits."""
+    further_ED: Tensor | None
+    """Frozen rows, the last columns; None: there are none."""
+    bias_C: Tensor | None
+    """Added to the logits of the trained rows."""
+
+    @property
+    def columns(self) -> int:
+        """Rows that compete, of both kinds."""
+        return len(self.rows_CD) + (0 if self.further_ED is None else len(self.further_ED))
+
+    def logits(self, states: Tensor, tile: Tensor) -> Tensor:
+        """[P, columns] of a few states; in fp32 they stand in `tile`."""
+        own, count = self.rows_CD, len(self.rows_CD)
+        if states.dtype in (torch.bfloat16, torch.float16):
+            logits = product(states, own.T)
+            logits = logits if self.bias_C is None else logits.add_(self.bias_C)
+            if self.further_ED is None:
+                return logits
+            return torch.cat([logits, product(states, self.further_ED.T)], dim=1)
+        if self.bias_C is None:
+            torch.mm(states, own.T, out=tile[:, :count])
+        else:
+            torch.addmm(self.bias_C, states, own.T, out=tile[:, :count])
+        if self.further_ED is not None:
+            torch.mm(states, self.further_ED.T, out=tile[:, count:])
+        return tile
+
+    def mixed(self, weights: Tensor) -> Tensor:
+        """[P, D]: the sum of all rows, each times its weight in [P, columns]."""
+        own = product(weights[:, : len(self.rows_CD)], self.rows_CD)
+        if self.further_ED is None:
+            return own
+        return own.add_(product(weights[:, len(self.rows_CD) :], self.further_ED))
 
 
 class _TiledCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: FunctionCtx,
-        hidden_PD: Tensor,
-        table_VD: Tensor,
-        bias_V: Tensor | None,
+        states_PD: Tensor,
+        table_RD: Tensor,
+        bias_C: Tensor | None,
+        further_ED: Tensor | None,
         targets_P: Tensor,
+        rows: int,
         low: torch.dtype | None,
     ) -> Tensor:
         wants_grad = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
-        rows = tile_rows(table_VD)
-        grad_hidden_PD = torch.zeros_like(hidden_PD)
-        grad_table_VD = torch.zeros_like(table_VD) if wants_grad else table_VD
-        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
-        total = hidden_PD.new_zeros((), dtype=torch.float64)
-        small = bool(largest_logit(hidden_PD, table_VD, bias_V) < SAFE_LOGIT)
-        wide = hidden_PD.dtype
+        own_CD = table_RD[:rows]
+        safe = is_safe(states_PD, own_CD, bias_C, further_ED)
+        factors = states_PD
         if low is not None:
             # What is differentiated below is the loss of the rounded factors.
-            hidden_PD, table_VD = hidden_PD.to(low), table_VD.to(low)
-        items = len(table_VD)
-        # Tensor cores want rows of low precision that begin at multiples of 16 bytes.
-        columns = items if low is None else -(-items // 8) * 8
-        buffer = hidden_PD.new_empty(min(rows, len(hidden_PD)), columns)[:, :items]
-        for first in range(0, len(hidden_PD), rows):
-            hidden = hidden_PD[first : first + rows]
-            targets = targets_P[first : first + rows]
-            tile = buffer[: len(hidden)]
-            if low is not None:
-                logits = product(hidden, table_VD.T)
-                logits = logits if bias_V is None else logits.add_(bias_V)
-            elif bias_V is None:
-                logits = torch.mm(hidden, table_VD.T, out=tile)
-            else:
-                logits = torch.addmm(bias_V, hidden, table_VD.T, out=tile)
+            factors, own_CD = states_PD.to(low), own_CD.to(low)
+            further_ED = None if further_ED is None else further_ED.to(low)
+        competing = _Competing(own_CD, further_ED, bias_C)
+        grads = _Gradients.zeros(states_PD, table_RD, bias_C, rows) if wants_grad else None
+        total = states_PD.new_zeros((), dtype=torch.float64)
+        height = tile_rows(competing.columns, states_PD.device)
+        buffer = aligned_tile(own_CD, min(height, len(states_PD)), competing.columns)
+        for first in range(0, len(states_PD), height):
+            part = slice(first, first + height)
+            states, targets = factors[part], targets_P[part]
+            tile = buffer[: len(states)]
+            logits = competing.logits(states, tile)
             right = logits.gather(1, targets[:, None])[:, 0]
-            if small:
+            if safe:
                 sums = logits.exp_().sum(1)
                 total += (sums.log() - right).sum(dtype=torch.float64)
             else:
                 largest = logits.amax(1)
                 sums = logits.sub_(largest[:, None]).exp_().sum(1)
                 total += (sums.log() + largest - right).sum(dtype=torch.float64)
-            if not wants_grad:
-                continue
-            # softmax = logits / sums
-            grad_hidden = grad_hidden_PD[first : first + rows]
-            if low is not None:
-                shares = torch.mul(logits, (SHARES / sums)[:, None], out=tile)
-                torch.div(product(shares, table_VD), SHARES, out=grad_hidden)
-                grad_table_VD.add_(product(shares.T, hidden), alpha=1 / SHARES)
-            else:
-                # Dividing the narrow factors spares a pass over the tile.
-                torch.mm(logits, table_VD, out=grad_hidden)
-                grad_hidden /= sums[:, None]
-                grad_table_VD.addmm_(logits.T, hidden / sums[:, None])
-            grad_hidden -= table_VD[targets]
-            if grad_bias_V is not None:
-                grad_bias_V.addmv_(logits.T, 1 / sums)
-        if wants_grad:
-            grad_table_VD.index_add_(0, targets_P, hidden_PD.to(wide), alpha=-1)
-            if grad_bias_V is not None:
-                ones_P = torch.ones_like(targets_P, dtype=grad_bias_V.dtype)
-                grad_bias_V.index_add_(0, targets_P, ones_P, alpha=-1)
-            ctx.grads = grad_hidden_PD, grad_table_VD, grad_bias_V  # type: ignore[attr-defined]
-        return total.to(wide)
+            if grads is not None:
+                grads.add(part, competing, states, logits, sums, tile)
+        if grads is not None:
+            grads.subtract_targets(own_CD, factors, targets_P)
+            ctx.grads = grads  # type: ignore[attr-defined]
+        return total.to(states_PD.dtype)
 
     @staticmethod
     def backward(
         ctx: FunctionCtx, grad_total: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
-        grad_hidden_PD, grad_table_VD, grad_bias_V = ctx.grads  # type: ignore[attr-defined]
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, None, None, None]:
+        grads: _Gradients = ctx.grads  # type: ignore[attr-defined]
         return (
-            grad_hidden_PD * grad_total,
-            grad_table_VD * grad_total,
-            None if grad_bias_V is None else grad_bias_V * grad_total,
+            grads.states_PD * grad_total,
+            grads.table_RD * grad_total,
+            None if grads.bias_C is None else grads.bias_C * grad_total,
+            None,
+            None,
             None,
             None,
         )
 
 
-def tile_rows(table_VD: Tensor) -> int:
-    """Rows of a tile of products with the whole table."""
-    tile = CPU_TILE if table_VD.device.type == "cpu" else ACCELERATOR_TILE
-    return max(16, tile // len(table_VD))
+@dataclass(frozen=True, eq=False)
+class _Gradients:
+    """Gradients of a loss with respect to its differentiable inputs, filled tile by tile."""
+
+    states_PD: Tensor
+    table_RD: Tensor
+    """Of the whole table; rows that do not compete stay 0."""
+    bias_C: Tensor | None
+    rows: int
+    """How many rows of the table compete."""
+
+    @staticmethod
+    def zeros(states_PD: Tensor, table_RD: Tensor, bias_C: Tensor | None, rows: int) -> _Gradients:
+        """Nothing yet."""
+        bias = None if bias_C is None else torch.zeros_like(bias_C)
+        return _Gradients(torch.zeros_like(states_PD), torch.zeros_like(table_RD), bias, rows)
+
+    def add(
+        self,
+        part: slice,
+        competing: _Competing,
+        states: Tensor,
+        exponentials: Tensor,
+        sums: Tensor,
+        tile: Tensor,
+    ) -> None:
+        """The expectations under the softmax, exponentials / sums, of the states in `part`."""
+        own = exponentials[:, : self.rows]
+        grad_states, grad_rows = self.states_PD[part], self.table_RD[: self.rows]
+        if states.dtype != grad_states.dtype:
+            shares = torch.mul(exponentials, (SHARES / sums)[:, None], out=tile)
+            torch.div(competing.mixed(shares), SHARES, out=grad_states)
+            grad_rows.add_(product(shares[:, : self.rows].T, states), alpha=1 / SHARES)
+        else:
+            # Dividing the narrow factors spares a pass over the tile.
+            torch.mm(own, competing.rows_CD, out=grad_states)
+            if competing.further_ED is not None:
+                grad_states.addmm_(exponentials[:, self.rows :], competing.further_ED)
+            grad_states /= sums[:, None]
+            grad_rows.addmm_(own.T, states / sums[:, None])
+        if self.bias_C is not None:
+            self.bias_C.addmv_(own.T, 1 / sums)
+
+    def subtract_targets(self, own_CD: Tensor, states_PD: Tensor, targets_P: Tensor) -> None:
+        """What every state has of its target with certainty."""
+        wide = self.states_PD.dtype
+        self.states_PD.sub_(own_CD[targets_P])
+        self.table_RD.index_add_(0, targets_P, states_PD.to(wide), alpha=-1)
+        if self.bias_C is not None:
+            self.bias_C.index_add_(0, targets_P, torch.ones_like(targets_P, dtype=wide), alpha=-1)
 
 
-def largest_logit(hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None) -> Tensor:
-    """A bound on every |logit| by Cauchy and Schwarz; 0 for no rows."""
-    if len(hidden_PD) == 0:
-        return hidden_PD.new_zeros(())
-    bound: Tensor = hidden_PD.norm(dim=1).amax() * table_VD.norm(dim=1).amax()
-    return bound if bias_V is None else bound + bias_V.abs().amax()
+def aligned_tile(like: Tensor, height: int, columns: int) -> Tensor:
+    """An uninitialized [height, columns] of the type and device of `like`, its rows aligned."""
+    return like.new_empty(height, -(-columns // ALIGNED) * ALIGNED)[:, :columns]
+
+
+def tile_rows(columns: int, device: torch.device) -> int:
+    """Rows of a tile of products with a whole table of `columns` rows."""
+    tile = CPU_TILE if device.type == "cpu" else ACCELERATOR_TILE
+    return max(16, tile // columns)
+
+
+def is_safe(
+    states_PD: Tensor,
+    table_CD: Tensor,
+    bias_C: Tensor | None = None,
+    further_ED: Tensor | None = None,
+) -> bool:
+    """Whether no |logit| is above `SAFE_LOGIT`, by a bound; an accelerator, which would have to be
+    waited for, is not asked: False."""
+    if states_PD.device.type != "cpu":
+        return False
+    if len(states_PD) == 0:
+        return True
+    norms = [table.norm(dim=1).amax() for table in (table_CD, further_ED) if table is not None]
+    # By Cauchy and Schwarz.
+    bound = states_PD.norm(dim=1).amax() * torch.stack(norms).amax()
+    bound = bound if bias_C is None else bound + bias_C.abs().amax()
+    return bool(bound < SAFE_LOGIT)
 
 
 def top_one(
-    hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None, targets_P: Tensor
+    states_PD: Tensor,
+    table_RD: Tensor,
+    bias_C: Tensor | None,
+    targets_P: Tensor,
+    *,
+    rows: int | None = None,
+    further_ED: Tensor | None = None,
 ) -> Tensor:
     """int64 scalar: how many rows score their target above all else; a tie is none; no graph.
 
-    Outside autocast, which would round scores until they tie.
+    Outside autocast, which would round scores until they tie. What competes: as `softmax_loss`.
     """
     correct = targets_P.new_zeros(())
-    rows = tile_rows(table_VD)
-    with without_autocast(hidden_PD):
-        for hidden, targets in zip(hidden_PD.split(rows), targets_P.split(rows)):
-            logits = hidden.to(table_VD.dtype) @ table_VD.T
-            if bias_V is not None:
-                logits += bias_V
+    competing = _Competing(table_RD[:rows], further_ED, bias_C)
+    height = tile_rows(competing.columns, states_PD.device)
+    buffer = aligned_tile(table_RD, min(height, len(states_PD)), competing.columns)
+    with torch.no_grad(), without_autocast(states_PD):
+        for states, targets in zip(states_PD.split(height), targets_P.split(height)):
+            logits = competing.logits(states.to(table_RD.dtype), buffer[: len(states)])
             right = logits.gather(1, targets[:, None])
             correct += ((logits >= right).sum(1) == 1).sum()
     return correct
 
 
+def all_scores(
+    states_PD: Tensor,
+    table_RD: Tensor,
+    bias_C: Tensor | None,
+    *,
+    rows: int | None = None,
+    further_ED: Tensor | None = None,
+) -> Tensor:
+    """[P, columns]: scores of all that competes, as in `softmax_loss`; outside autocast.
+
+    Where no gradients are wanted, rows begin at aligned places, so the result is not contiguous.
+    """
+    competing = _Competing(table_RD[:rows], further_ED, bias_C)
+    with without_autocast(states_PD):
+        states_PD = states_PD.to(table_RD.dtype)
+        if not torch.is_grad_enabled():
+            tile = aligned_tile(table_RD, len(states_PD), competing.columns)
+            return competing.logits(states_PD, tile)
+        scores_PC = states_PD @ competing.rows_CD.T
+        scores_PC = scores_PC if bias_C is None else scores_PC + bias_C
+        if further_ED is None:
+            return scores_PC
+        return torch.cat([scores_PC, states_PD @ further_ED.T], dim=1)
+
+
 def softmax_loss(
-    hidden_PD: Tensor, table_VD: Tensor, bias_V: Tensor | None, targets_P: Tensor
+    states_PD: Tensor,
+    table_RD: Tensor,
+    bias_C: Tensor | None,
+    targets_P: Tensor,
+    *,
+    rows: int | None = None,
+    further_ED: Tensor | None = None,
 ) -> Tensor:
     """Sum over P of -log softmax(table h + bias)[target], a scalar; 0 for P = 0.
 
-    Differentiable once, with respect to hidden, table and bias.
+    The first `rows` rows of the table compete (None: all), and those of `further_ED`, which are no
+    targets and get no gradient. Differentiable once, with respect to states, table and bias.
     """
-    low = low_precision(table_VD)
-    with without_autocast(hidden_PD):
+    low = low_precision(table_RD)
+    rows = len(table_RD) if rows is None else rows
+    with without_autocast(states_PD):
         total: Tensor = _TiledCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden_PD.to(table_VD.dtype), table_VD, bias_V, targets_P, low
+            states_PD.to(table_RD.dtype), table_RD, bias_C, further_ED, targets_P, rows, low
         )
     return total

@@ -43,9 +43,9 @@ class AAP(Objective):
 
     def __init__(self, config: AAPConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
-        if shared.config.attribute_input:
+        if shared.items.attributes:
             raise InputError(
-                "aap asks for the attributes of items in sight, and encoder.attribute_input shows "
+                "aap asks for the attributes of items in sight, and items.attributes shows "
                 "them; take one of the two out (map asks for those of hidden items)"
             )
         self.corruption = config.corruption

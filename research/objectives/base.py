@@ -20,6 +20,7 @@ from research.errors import InputError
 from research.model.attributes import AttributeTable
 from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.model.initial import initialize
+from research.model.item_table import ItemTable, ItemTableConfig
 from research.objectives.head import Head
 from research.packed import Packed
 
@@ -76,16 +77,29 @@ class ModelComponents:
     A part's initial weights are a function of the seed and its own name alone.
     """
 
-    def __init__(self, config: TransformerConfig, catalogue: Catalogue, seed: int) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        catalogue: Catalogue,
+        seed: int,
+        items: ItemTableConfig = ItemTableConfig(),
+    ) -> None:
         self.config = config
         self.catalogue = catalogue
         self.seed = seed
+        self.items = items
 
     @cached_property
     def encoder(self) -> TransformerEncoder:
         """The encoder; `InputError` when it reads attributes that the corpus lacks."""
-        attributes = self.attributes if self.config.attribute_input else None
-        return TransformerEncoder(self.config, self.catalogue.num_items, self.seed, attributes)
+        item_table = ItemTable(
+            self.catalogue.num_items,
+            self.config.width,
+            init_std=self.config.init_std,
+            seed=self.seed,
+            attributes=self.attributes if self.items.attributes else None,
+        )
+        return TransformerEncoder(self.config, item_table, self.seed)
 
     @cached_property
     def attributes(self) -> AttributeTable:
@@ -93,8 +107,8 @@ class ModelComponents:
         catalogue = self.catalogue
         if catalogue.num_attributes == 0 or len(catalogue.attribute_ids) == 0:
             raise InputError(
-                "the corpus has no item attributes, which aap, map and encoder.attribute_input "
-                "need; prepare it from a source that has them (s3rec: FILE_item2attributes.json "
+                "the corpus has no item attributes, which aap, map and items.attributes need; "
+                "prepare it from a source that has them (s3rec: FILE_item2attributes.json "
                 "beside FILE.txt; atomic: a .item file) or leave those objectives out"
             )
         return AttributeTable(

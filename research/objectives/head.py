@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from research.errors import InputError
-from research.model.candidate_scores import candidate_scores
 from research.model.encoder import TransformerConfig, TransformerEncoder, activate
 from research.model.initial import initialize
+from research.model.item_table import ItemTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,19 @@ class Head(nn.Module):
         if config.transform == "nonlinear":
             self.norm = nn.LayerNorm(encoder.width, eps=encoder.norm_eps)
         if config.table == "own":
-            self.item_table = nn.Embedding(num_items, encoder.width)
+            self.item_table = ItemTable(
+                num_items,
+                encoder.width,
+                init_std=encoder.init_std,
+                seed=seed,
+                purpose=purpose,
+                masked=False,
+            )
         self.item_bias = nn.Parameter(torch.zeros(num_items)) if config.bias else None
         if config.special_classes:
             self.padding_row = nn.Parameter(torch.empty(1, encoder.width), requires_grad=False)
-        initialize(self, encoder.init_std, seed, purpose)
+        own = [self.item_table] if config.table == "own" else []
+        initialize(self, encoder.init_std, seed, purpose, skip=own)
 
     def transformed(self, hidden_PD: Tensor) -> Tensor:
         """[P, D] -> [P, D]: what is multiplied with the table."""
@@ -75,25 +83,44 @@ class Head(nn.Module):
         normed_PD: Tensor = self.norm(activate(dense_PD, self.activation))
         return normed_PD
 
-    def table_VD(self, encoder: TransformerEncoder) -> Tensor:
-        """[V, D]: what competes in a full softmax; with special classes [V + 2, D], items first."""
-        if self.config.table == "own":
-            own_VD: Tensor = self.item_table.weight
-            return own_VD
-        if self.config.special_classes:
-            return torch.cat([encoder.item_table.weight, self.padding_row])
-        return encoder.table_VD()
-
     def scores(self, hidden_PD: Tensor, encoder: TransformerEncoder) -> Tensor:
         """[P, V]: scores of every item; with special classes [P, V + 2], items first."""
-        scores_PV = self.transformed(hidden_PD) @ self.table_VD(encoder).T
-        return scores_PV if self.item_bias is None else scores_PV + self.item_bias
+        table, rows, further_ED = self._competing(encoder)
+        return table.scores(
+            self.transformed(hidden_PD), rows=rows, bias_V=self.item_bias, further_ED=further_ED
+        )
 
     def candidate_scores(
         self, hidden_PD: Tensor, items_PN: Tensor, encoder: TransformerEncoder
     ) -> Tensor:
         """[P, N]: scores of each row's own items; with a tied table V, the mask, is one as well."""
-        own = self.config.table == "own"
-        table_VD = self.item_table.weight if own else encoder.item_table.weight
-        scores_PN = candidate_scores(self.transformed(hidden_PD), table_VD, items_PN)
-        return scores_PN if self.item_bias is None else scores_PN + self.item_bias[items_PN]
+        table, _, _ = self._competing(encoder)
+        return table.scores(self.transformed(hidden_PD), items_PN, bias_V=self.item_bias)
+
+    def softmax_loss(
+        self, hidden_PD: Tensor, targets_P: Tensor, encoder: TransformerEncoder
+    ) -> Tensor:
+        """Scalar: the sum over P of -log softmax of the target among all that competes."""
+        table, rows, further_ED = self._competing(encoder)
+        transformed_PD, bias_V = self.transformed(hidden_PD), self.item_bias
+        return table.softmax_loss(
+            transformed_PD, targets_P, rows=rows, bias_V=bias_V, further_ED=further_ED
+        )
+
+    def top_one(self, hidden_PD: Tensor, targets_P: Tensor, encoder: TransformerEncoder) -> Tensor:
+        """int64 scalar: how many targets score above all else that competes."""
+        table, rows, further_ED = self._competing(encoder)
+        transformed_PD, bias_V = self.transformed(hidden_PD), self.item_bias
+        return table.top_one(
+            transformed_PD, targets_P, rows=rows, bias_V=bias_V, further_ED=further_ED
+        )
+
+    def _competing(
+        self, encoder: TransformerEncoder
+    ) -> tuple[ItemTable, int | None, Tensor | None]:
+        """The table, how many of its rows compete, and the rows beside it that do."""
+        if self.config.table == "own":
+            return self.item_table, None, None
+        if self.config.special_classes:
+            return encoder.item_table, encoder.num_items + 1, self.padding_row
+        return encoder.item_table, None, None

@@ -18,7 +18,6 @@ from research.data.loader import Batch
 from research.data.negatives import Negatives, NegativesConfig
 from research.errors import InputError
 from research.model.encoder import TransformerEncoder
-from research.model.softmax import softmax_loss, top_one
 from research.objectives.base import Accuracy, View
 from research.objectives.head import Head
 from research.randomness import fold, seed_of
@@ -133,9 +132,7 @@ class ItemLoss(nn.Module):
         """Scalar: the sum of the loss over a view's picked tokens."""
         hidden_PD = hidden_TD.index_select(0, view.picked_P)
         if isinstance(self.config, FullSoftmax):
-            table_VD, bias_V = head.table_VD(encoder), head.item_bias
-            transformed_PD = head.transformed(hidden_PD)
-            return softmax_loss(transformed_PD, table_VD, bias_V, view.targets_P)
+            return head.softmax_loss(hidden_PD, view.targets_P, encoder)
         items_PN1 = torch.cat([view.targets_P[:, None], self._negatives(view, batch)], dim=1)
         scores_PN1 = head.candidate_scores(hidden_PD, items_PN1, encoder)
         if isinstance(self.config, SampledSoftmax) and self.config.log_q:
@@ -146,9 +143,8 @@ class ItemLoss(nn.Module):
         self, view: View, hidden_TD: Tensor, head: Head, encoder: TransformerEncoder
     ) -> Accuracy:
         """At how many picked tokens the target scores highest of all items."""
-        transformed_PD = head.transformed(hidden_TD.index_select(0, view.picked_P))
-        table_VD, bias_V = head.table_VD(encoder), head.item_bias
-        correct = top_one(transformed_PD, table_VD, bias_V, view.targets_P).double()
+        hidden_PD = hidden_TD.index_select(0, view.picked_P)
+        correct = head.top_one(hidden_PD, view.targets_P, encoder).double()
         return Accuracy(correct, torch.full_like(correct, len(view.picked_P)))
 
     def comparisons(
