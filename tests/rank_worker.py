@@ -183,6 +183,7 @@ def configs(corpus: Path) -> dict[str, RunConfig]:
     made = {
         name: RunConfig(
             corpus=str(corpus),
+            encoder=SIZES,
             items=ItemTableConfig(attributes=name == "attributes read"),
             stages=stages,
             evaluation=EvaluationConfig(candidates=("full", "uniform-3", "popularity-3")),

@@ -82,6 +82,7 @@ def run_of(corpus: Path, case: str, *, split: bool) -> RunConfig:
     )
     return RunConfig(
         corpus=str(corpus),
+        encoder=SIZES,
         items=ItemTableConfig(attributes=case == "heads"),
         stages=STAGES[case],
         evaluation=EvaluationConfig(candidates=("full", "uniform-3", "popularity-3")),
