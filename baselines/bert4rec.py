@@ -11,7 +11,7 @@ from dataclasses import replace
 from research.data.loader import BatchConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import LastItems, Sliding
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.masking import MaskItems

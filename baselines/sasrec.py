@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
-from research.model.encoder import TransformerConfig
 from research.model.item_table import ItemTableConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.head import HeadConfig
 from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralizedBCE
 from research.objectives.next_item import NextItemConfig

@@ -28,7 +28,7 @@ from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankerConfig, RankTable, Shard
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.processes import Processes
 from research.pulse import PULSE
 from research.run import RunConfig, dataset_of, identity, open_corpus, stage_marks

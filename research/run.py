@@ -22,8 +22,8 @@ from research.evaluation.candidates import md5_of
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankerConfig, SeenPolicy
 from research.model.compute import ComputeConfig
-from research.model.encoder import TransformerConfig
 from research.model.item_table import ItemTableConfig
+from research.model.transformer import TransformerConfig
 from research.training.stage import StageConfig
 
 # Of a preparation's options: what decides which events there are.

@@ -11,7 +11,7 @@ from torch import Tensor
 from research.config import from_json
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.run import RunConfig, open_corpus
 from research.tracking import RunFolder
 from research.training import checkpoint

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from research.data.catalogue import Catalogue, Histories
 from research.data.negatives import NegativesConfig
-from research.model.encoder import Block, TransformerEncoder
+from research.model.transformer import Block, TransformerEncoder
 from research.objectives.head import Head
 from research.objectives.item_losses import (
     BayesianPersonalizedRanking,

@@ -15,8 +15,8 @@ from research.data.corpus import Corpus, write_corpus
 from research.data.loader import Batch
 from research.data.names import Names
 from research.data.splits import Ranges
-from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.model.item_table import ItemTable
+from research.model.transformer import TransformerConfig, TransformerEncoder
 from research.packed import Packed
 from research.randomness import fold
 

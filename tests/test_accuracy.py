@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
-from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.model.softmax import top_one
+from research.model.transformer import TransformerConfig, TransformerEncoder
 from research.objectives.aap import AAP, AAPConfig
 from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.cloze import ClozeConfig

@@ -11,8 +11,8 @@ from torch import Tensor
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.attributes import AttributeTable
-from research.model.encoder import TransformerConfig
 from research.model.item_table import ItemTableConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.packed import Packed
 from tests import reference

@@ -10,8 +10,8 @@ from baselines import bert4rec, s3rec, sasrec
 from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
-from research.model.encoder import TransformerConfig
 from research.model.item_table import ItemTableConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig

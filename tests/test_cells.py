@@ -24,7 +24,7 @@ from research.config import changed
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix
 from research.errors import InputError
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.masking import MaskItems

@@ -9,7 +9,7 @@ import pytest
 from baselines.s3rec import corrected_objectives
 from research.config import changed
 from research.errors import InputError
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems

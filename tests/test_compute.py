@@ -12,9 +12,9 @@ from torch import Tensor
 from research.model import candidate_scores, multilabel, softmax
 from research.model.compute import ComputeConfig, graphs_compiled
 from research.model.dropout import keep_scales
-from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.model.precision import product
 from research.model.softmax import softmax_loss, top_one
+from research.model.transformer import TransformerConfig, TransformerEncoder
 from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig

@@ -8,8 +8,8 @@ from torch import Tensor
 
 import research.packed as packed_module
 from research.errors import InputError
-from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.model.item_table import ItemTableConfig
+from research.model.transformer import TransformerConfig, TransformerEncoder
 from research.objectives.base import ModelComponents
 from research.packed import Packed
 from tests import reference

@@ -17,7 +17,7 @@ from baselines.popularity import popularity
 from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
 from research.interop.s3rec_checks import check_expressible
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig

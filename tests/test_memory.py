@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from research.memory import Peak, StepSize, advice, is_out_of_memory, largest_parts
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.packed import Packed
 from tests.synthetic import encoder_of
 

@@ -11,7 +11,7 @@ from research.config import override
 from research.data.splits import GlobalTemporal
 from research.data.windows import Sliding
 from research.errors import InputError
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.item_losses import SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.run import RunConfig

@@ -24,7 +24,7 @@ from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable, rank_tables
 from research.evaluation.statistics import compare
 from research.execute import RunOptions, execute, load_run
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig

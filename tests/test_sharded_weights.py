@@ -49,7 +49,7 @@ from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
 from research.workbench import stage_parts, validation_of
 from tests.launching import free_port, launched
-from tests.rank_worker import ALL_SIX, SIX, TWO_STAGES, stage
+from tests.rank_worker import ALL_SIX, SIX, SIZES, TWO_STAGES, stage
 from tests.synthetic import markov_histories, write_histories
 from tests.test_processes import assert_same_losses, assert_same_tables, lines_of
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from research.errors import InputError
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.map import MAPConfig

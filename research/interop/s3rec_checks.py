@@ -14,8 +14,8 @@ from torch import Tensor
 
 from research.errors import InputError
 from research.interop.s3rec import ATTRIBUTES, BLOCK, INNER, ITEMS, POSITIONS, Sizes, shapes_of
-from research.model.encoder import TransformerConfig
 from research.model.item_table import ItemTableConfig
+from research.model.transformer import TransformerConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.next_item import NextItemConfig
 

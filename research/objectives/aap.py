@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from research.data.loader import Batch
 from research.errors import InputError
-from research.model.encoder import TransformerEncoder
+from research.model.transformer import TransformerEncoder
 from research.objectives.attribute_head import AttributeHead
 from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.masking import MaskItems

@@ -18,9 +18,9 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.errors import InputError
 from research.model.attributes import AttributeTable
-from research.model.encoder import TransformerConfig, TransformerEncoder
 from research.model.initial import initialize
 from research.model.item_table import ItemTable, ItemTableConfig
+from research.model.transformer import TransformerConfig, TransformerEncoder
 from research.objectives.head import Head
 from research.packed import Packed
 

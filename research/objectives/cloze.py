@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from research.data.loader import Batch
-from research.model.encoder import TransformerEncoder
+from research.model.transformer import TransformerEncoder
 from research.objectives.base import (
     Accuracy,
     ModelComponents,

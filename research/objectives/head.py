@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from research.errors import InputError
-from research.model.encoder import TransformerConfig, TransformerEncoder, activate
 from research.model.initial import initialize
 from research.model.item_table import ItemTable
+from research.model.transformer import TransformerConfig, TransformerEncoder, activate
 
 
 @dataclass(frozen=True, kw_only=True)

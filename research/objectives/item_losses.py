@@ -17,7 +17,7 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.negatives import Negatives, NegativesConfig
 from research.errors import InputError
-from research.model.encoder import TransformerEncoder
+from research.model.transformer import TransformerEncoder
 from research.objectives.base import Accuracy, View
 from research.objectives.head import Head
 from research.randomness import fold, seed_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from research.data.loader import Batch
-from research.model.encoder import TransformerEncoder
+from research.model.transformer import TransformerEncoder
 from research.objectives.attribute_head import AttributeHead
 from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.masking import MaskItems

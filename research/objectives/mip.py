@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from research.data.loader import Batch
-from research.model.encoder import TransformerEncoder
+from research.model.transformer import TransformerEncoder
 from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import (

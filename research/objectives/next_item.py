@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
-from research.model.encoder import TransformerEncoder
+from research.model.transformer import TransformerEncoder
 from research.objectives.base import (
     Accuracy,
     Corruption,

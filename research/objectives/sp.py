@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from research.data.catalogue import Catalogue, Histories
 from research.data.loader import Batch
 from research.errors import InputError
-from research.model.encoder import TransformerEncoder
 from research.model.initial import initialize
+from research.model.transformer import TransformerEncoder
 from research.objectives.base import (
     Accuracy,
     Corruption,

@@ -17,7 +17,7 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.windows import WindowsConfig
 from research.model.attributes import AttributeTable
-from research.model.encoder import TransformerEncoder
+from research.model.transformer import TransformerEncoder
 from research.objectives.base import LossSum, Objective, RankingObjective, View
 from research.objectives.item_losses import FullSoftmax, ItemLoss
 from research.packed import Packed

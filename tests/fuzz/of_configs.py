@@ -14,7 +14,7 @@ from research.data.prepare import PrepareConfig
 from research.errors import InputError
 from research.evaluation.metrics import metrics, parse
 from research.execute import RunConfig
-from research.model.bert_config import read_bert_config
+from research.interop.bert4rec_config import read_bert_config
 from research.run import EvaluationConfig, dataset_of  # noqa: F401
 from research.target import found
 from research.tracking import read_json

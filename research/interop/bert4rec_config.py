@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from research.errors import InputError
-from research.model.encoder import TransformerConfig
+from research.model.transformer import TransformerConfig
 from research.tracking import read_json
 
 _NEEDED: dict[str, type] = {

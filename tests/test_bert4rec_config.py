@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from research.errors import InputError
-from research.model.bert_config import read_bert_config
-from research.model.encoder import TransformerConfig
+from research.interop.bert4rec_config import read_bert_config
+from research.model.transformer import TransformerConfig
 
 # The form of the files of FeiSun/BERT4Rec, with values of our own that differ from one another.
 ORIGINAL: dict[str, object] = {
