@@ -11,13 +11,29 @@ from dataclasses import replace
 from research.data.loader import BatchConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import LastItems, Sliding
-from research.model.transformer import TransformerConfig
+from research.model.positions import LearnedPositions
+from research.model.transformer_block import PostNorm, PreNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.masking import MaskItems
 from research.run import EvaluationConfig, RunConfig
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.stage import StageConfig, ValidationConfig
+
+ORIGINAL = TransformerConfig(
+    length=200,
+    width=64,
+    layers=2,
+    heads=2,
+    feed_forward=256,
+    activation="gelu",
+    block=PostNorm(),
+    embedding_norm=True,
+    positions=LearnedPositions(count_from="oldest"),
+    segments=2,
+    dropout=0.2,
+)
 
 
 def original() -> RunConfig:
@@ -31,21 +47,7 @@ def original() -> RunConfig:
     return RunConfig(
         corpus="ml-1m",
         split=LeaveOneOut(validation_in_training=True),
-        encoder=TransformerConfig(
-            length=200,
-            width=64,
-            layers=2,
-            heads=2,
-            feed_forward=256,
-            activation="gelu",
-            norm="post",
-            embedding_norm=True,
-            positions="oldest",
-            segments=2,
-            embedding_dropout=0.2,
-            hidden_dropout=0.2,
-            attention_dropout=0.2,
-        ),
+        encoder=ORIGINAL,
         stages=(
             StageConfig(
                 objectives={
@@ -82,11 +84,7 @@ def original_elsewhere(
     """The authors' code at length 50, with what differs between data sets."""
     config = original()
     encoder = replace(
-        config.encoder,
-        length=50,
-        embedding_dropout=hidden_dropout,
-        hidden_dropout=hidden_dropout,
-        attention_dropout=attention_dropout,
+        ORIGINAL, length=50, dropout=hidden_dropout, attention_dropout=attention_dropout
     )
     masks = MaskItems(rate=rate, count="rounded", max_picked=max_picked, last_only_share=1 / 11)
     cloze_config = ClozeConfig(corruption=masks, head=HeadConfig(bias=True, transform="nonlinear"))
@@ -117,14 +115,12 @@ def port() -> RunConfig:
             heads=4,
             feed_forward=1024,
             activation="gelu_tanh",
-            norm="pre",
+            block=PreNorm(),
             embedding_norm=False,
             final_norm=False,
             norm_eps=1e-6,
-            positions="newest",
-            embedding_dropout=0.1,
-            hidden_dropout=0.1,
-            attention_dropout=0.1,
+            positions=LearnedPositions(count_from="newest"),
+            dropout=0.1,
             inner_dropout=0.1,
         ),
         stages=(
@@ -178,12 +174,8 @@ def beauty() -> RunConfig:
 def ml_1m() -> RunConfig:
     """Cloze on ML-1M at width 64, length 200, about 200 epochs (Klenitskiy and Vasilev 2023)."""
     config = cloze()
-    encoder = replace(
-        config.encoder,
-        length=200,
-        embedding_dropout=0.1,
-        hidden_dropout=0.1,
-        attention_dropout=0.1,
+    encoder = TransformerConfig(
+        length=200, width=64, layers=2, heads=2, feed_forward=256, dropout=0.1
     )
     stage = replace(
         config.stages[0],

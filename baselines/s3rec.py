@@ -13,7 +13,7 @@ from dataclasses import replace
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig

@@ -13,7 +13,8 @@ from dataclasses import replace
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.model.item_table import ItemTableConfig
-from research.model.transformer import TransformerConfig
+from research.model.transformer_block import QueryNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.head import HeadConfig
 from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralizedBCE
 from research.objectives.next_item import NextItemConfig
@@ -39,15 +40,13 @@ def original() -> RunConfig:
             heads=1,
             feed_forward=50,
             activation="relu",
-            norm="query",
+            block=QueryNorm(),
             output_projection=False,
             embedding_norm=False,
             embedding_scale=True,
             final_norm=True,
             norm_eps=1e-8,
-            embedding_dropout=0.2,
-            hidden_dropout=0.2,
-            attention_dropout=0.2,
+            dropout=0.2,
             attention_output_dropout=0.0,
             inner_dropout=0.2,
         ),
@@ -109,15 +108,13 @@ def plus() -> RunConfig:
             heads=1,
             feed_forward=64,
             activation="relu",
-            norm="query",
+            block=QueryNorm(),
             output_projection=True,
             embedding_norm=False,
             embedding_scale=True,
             final_norm=True,
             norm_eps=1e-8,
-            embedding_dropout=0.1,
-            hidden_dropout=0.1,
-            attention_dropout=0.1,
+            dropout=0.1,
             attention_output_dropout=0.0,
             inner_dropout=0.1,
         ),
@@ -148,15 +145,13 @@ def gsasrec() -> RunConfig:
             heads=1,
             feed_forward=128,
             activation="relu",
-            norm="query",
+            block=QueryNorm(),
             output_projection=False,
             embedding_norm=False,
             embedding_scale=False,
             final_norm=True,
             norm_eps=1e-5,
-            embedding_dropout=0.5,
-            hidden_dropout=0.5,
-            attention_dropout=0.5,
+            dropout=0.5,
             attention_output_dropout=0.0,
             inner_dropout=0.5,
         ),

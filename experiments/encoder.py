@@ -28,6 +28,7 @@ from __future__ import annotations
 from experiments.recipes import SEEDS, cloze
 from research.ablation.budget import Budget
 from research.ablation.cells import Levels, levels, one_factor
+from research.model.transformer_block import PostNorm, QueryNorm
 from research.study import Study
 
 FACTORS: dict[str, Levels] = {
@@ -39,19 +40,19 @@ FACTORS: dict[str, Levels] = {
     },
     "inner": levels("encoder.feed_forward", (64, 128, 256)),
     "length": levels("encoder.length", (10, 20, 50, 100)),
-    "positions": levels("encoder.positions", ("newest", "oldest")),
+    "positions": levels("encoder.positions.count_from", ("newest", "oldest")),
     "activation": levels("encoder.activation", ("gelu", "relu")),
     "norm": {
         "post": {
-            "encoder.norm": "post",
+            "encoder.block": PostNorm(),
             "encoder.embedding_norm": True,
             "encoder.final_norm": False,
         },
-        "query": {"encoder.norm": "query"},
+        "query": {"encoder.block": QueryNorm()},
         "embedding-on": {"encoder.embedding_norm": True},
         "final-off": {"encoder.final_norm": False},
     },
-    "dropout": levels(("encoder.embedding_dropout", "encoder.hidden_dropout"), (0, 0.1, 0.2, 0.5)),
+    "dropout": levels("encoder.dropout", (0, 0.1, 0.2, 0.5)),
     "attention-dropout": levels("encoder.attention_dropout", (0, 0.2)),
 }
 

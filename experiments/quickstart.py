@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from baselines.bert4rec import cloze
 from baselines.popularity import popularity
-from baselines.s3rec import corrected_objectives, pretraining
+from baselines.s3rec import ENCODER, corrected_objectives, pretraining
 from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
 from research.data.loader import BatchConfig
@@ -37,9 +37,8 @@ def sized(
         validation=ValidationConfig(metric="ndcg@10", every_epochs=epochs // 10, patience=4),
     )
     encoder = replace(
-        config.encoder,
-        embedding_dropout=dropout,
-        hidden_dropout=dropout,
+        ENCODER,
+        dropout=dropout,
         attention_dropout=0.0,
     )
     return replace(config, encoder=encoder, stages=(stage,))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from baselines.s3rec import ENCODER, MASKS, fine_tuning, pretraining
 from research.data.loader import BatchConfig
 from research.data.windows import Sliding
+from research.model.transformer_block import PreNorm
 from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
@@ -48,8 +49,7 @@ def next_item() -> RunConfig:
         ENCODER,
         width=32,
         feed_forward=128,
-        embedding_dropout=0.3,
-        hidden_dropout=0.3,
+        dropout=0.3,
         attention_dropout=0.0,
     )
     return RunConfig(encoder=encoder, stages=(ranked("finetune", {"next": NextItemConfig()}),))
@@ -75,11 +75,10 @@ def cloze() -> RunConfig:
     """
     encoder = replace(
         ENCODER,
-        norm="pre",
+        block=PreNorm(),
         embedding_norm=False,
         final_norm=True,
-        embedding_dropout=0.2,
-        hidden_dropout=0.2,
+        dropout=0.2,
         attention_dropout=0.0,
     )
     masks = MaskItems(rate=0.3, mask_last_share=0.5)

@@ -276,7 +276,7 @@ def _with_abstract_parts(
     hints = get_type_hints(type(config))
     for name, hint in hints.items():
         part = getattr(config, name)
-        if part is None or not any(inspect.isabstract(each) for each in get_args(hint)):
+        if part is None or not any(inspect.isabstract(each) for each in (hint, *get_args(hint))):
             continue
         own = [place for place, word in enumerate(given) if word.startswith(f"--{name}.")]
         words = [each for place in own for each in given[place : place + 2]]

@@ -33,8 +33,8 @@ from research.interop.s3rec import (
 )
 from research.interop.s3rec_checks import (
     check_counts,
-    check_expressible,
     check_heads,
+    expressible_encoder,
     numbers_of,
     read_sizes,
 )
@@ -154,11 +154,10 @@ def export_stage(run: str, out: Path, *, data_root: str) -> Account:
     `InputError` where the format cannot say what the run is; `out` is never overwritten.
     """
     start = find_start(run, "RUN")
-    config = start.config
-    check_expressible(config.encoder, config.items, start.stage.objectives, start.source)
+    config, objectives_of_stage = start.config, start.stage.objectives
+    encoder = expressible_encoder(config.encoder, config.items, objectives_of_stage, start.source)
     corpus = start.corpus(data_root)
     corpus.verify()
-    encoder = start.config.encoder
     sizes = Sizes(
         num_items=corpus.num_items,
         num_attributes=corpus.num_attributes,

@@ -28,7 +28,7 @@ from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankerConfig, RankTable, Shard
-from research.model.transformer import TransformerConfig
+from research.model.backbone import BackboneConfig
 from research.processes import Processes
 from research.pulse import PULSE
 from research.run import RunConfig, dataset_of, identity, open_corpus, stage_marks
@@ -353,11 +353,9 @@ def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Wor
     return bench, TrainedRanker(pretrainer.encoder, objective)
 
 
-def check_size(encoder: TransformerConfig, num_items: int, weights: Path) -> None:
+def check_size(encoder: BackboneConfig, num_items: int, weights: Path) -> None:
     """`InputError` for a model that its weights cannot be of, before memory is asked for it."""
-    width = encoder.width
-    blocks = encoder.layers * width * (3 * width + 2 * encoder.feed_forward)
-    least = width * (num_items + encoder.length) + blocks
+    least = encoder.num_parameters(num_items)
     # No number takes less than two bytes.
     if 2 * least > weights.stat().st_size:
         raise InputError(

@@ -6,7 +6,7 @@ itself, so the loop stops with this advice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -44,16 +44,14 @@ class StepSize:
     """Tokens of clean windows, of all window rules."""
     longest: int
     """Tokens of the longest sequence."""
-    layers: int
-    """Transformer blocks."""
     width: int
-    """Width D."""
-    feed_forward: int
-    """Inner width of the feed-forward part."""
-    heads: int
-    """Attention heads."""
+    """Width D of the hidden states."""
     items: int
     """V."""
+    parameters: int
+    """Numbers that the encoder learns."""
+    activations: Mapping[str, int]
+    """Bytes that the encoder keeps for the backward pass, by what keeps them."""
     negatives: int = 0
     """Most negatives a token of any objective; 0: none draws any."""
     micro_batches: int = 1
@@ -87,43 +85,24 @@ class Part:
 def largest_parts(size: StepSize) -> list[Part]:
     """Estimates of what a step holds until its backward pass, in fp32, largest first.
 
-    Hidden states: T (8 D + 2 F) and S L 3 D a block, the second for queries, keys and values laid
-    out in a rectangle (within 10 % of what torch saves, measured on a CPU). Dropped attention
-    weights: S H L^2 bytes a block on a CPU; on an accelerator they are drawn again. Candidates: D
-    floats each where they are few (at most one item in 512), else 3. Weights: V D and a block's
-    4 D^2 + 2 D F, four times (value, gradient, two moments).
+    The encoder tells its own. Candidates: D floats each where they are few (at most one item in
+    512), else 3. Weights: four times (value, gradient, two moments).
     """
-    tokens, width, drawn = size.tokens, size.width, size.negatives + 1
+    drawn = size.negatives + 1
+    shorter = f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}"
+    narrower = f"encoder.width {max(1, size.width // 2)} instead of {size.width}"
     parts = [
-        Part(
-            name="hidden states",
-            bytes=FLOAT
-            * size.layers
-            * (tokens * (8 * width + 2 * size.feed_forward) + size.rows * size.longest * 3 * width),
-            remedies=(
-                f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}",
-                f"encoder.width {max(1, width // 2)} instead of {width}",
-            ),
-        ),
-        Part(
-            name="dropped attention weights",
-            bytes=size.rows * size.heads * size.layers * size.longest**2,
-            remedies=(f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}",),
-        ),
-        Part(
-            name="weights and their optimizer",
-            bytes=4
-            * FLOAT
-            * (size.items * width + size.layers * width * (4 * width + 2 * size.feed_forward)),
-            remedies=(f"encoder.width {max(1, width // 2)} instead of {width}",),
-        ),
+        Part(name=name, bytes=number, remedies=(shorter, narrower))
+        for name, number in size.activations.items()
     ]
+    weights = 4 * FLOAT * size.parameters
+    parts.append(Part(name="weights and their optimizer", bytes=weights, remedies=(narrower,)))
     if size.negatives:
         gathered = size.items > 512 * drawn
         parts.append(
             Part(
                 name="scores of candidates",
-                bytes=FLOAT * tokens * drawn * (width if gathered else 3),
+                bytes=FLOAT * size.tokens * drawn * (size.width if gathered else 3),
                 remedies=(
                     f"loss.number {max(1, size.negatives // 4)} instead of {size.negatives}",
                 ),

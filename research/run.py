@@ -21,9 +21,10 @@ from research.errors import InputError
 from research.evaluation.candidates import md5_of
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankerConfig, SeenPolicy
+from research.model.backbone import BackboneConfig
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.training.stage import StageConfig
 
 # Of a preparation's options: what decides which events there are.
@@ -63,7 +64,7 @@ class RunConfig:
     """A corpus folder, or the name of a data set that `prepare` knows."""
     split: SplitConfig = LeaveOneOut()
     """What is held out."""
-    encoder: TransformerConfig = TransformerConfig()
+    encoder: BackboneConfig = TransformerConfig()
     """The shared encoder."""
     items: ItemTableConfig = ItemTableConfig()
     """What an item is to the encoder, beside its own embedding."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch import Tensor
 from research.config import from_json
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
 from research.run import RunConfig, open_corpus
 from research.tracking import RunFolder
 from research.training import checkpoint
@@ -75,15 +74,7 @@ class Start:
 
     def _check_encoder(self, config: RunConfig) -> None:
         """Weights mean the same in an encoder that computes the same; dropout may differ."""
-        ours, theirs = config.encoder, self.config.encoder
-        differing = [
-            f"encoder.{each.name} is {getattr(theirs, each.name)!r} there and "
-            f"{getattr(ours, each.name)!r} here"
-            for each in fields(TransformerConfig)
-            if not each.name.endswith("dropout")
-            and each.name != "init_std"
-            and getattr(theirs, each.name) != getattr(ours, each.name)
-        ]
+        differing = config.encoder.differences(self.config.encoder, "here", "there")
         if self.config.items != config.items:
             differing.append(f"items is {self.config.items} there and {config.items} here")
         if differing:

@@ -39,7 +39,7 @@ from research.data.windows import EveryPrefix, Sliding
 from research.errors import InputError
 from research.execute import RunOptions, execute, make_accelerator
 from research.model.item_table import ItemTableConfig
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig

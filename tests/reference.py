@@ -14,7 +14,10 @@ from torch import Tensor
 
 from research.data.catalogue import Catalogue, Histories
 from research.data.negatives import NegativesConfig
-from research.model.transformer import Block, TransformerEncoder
+from research.model.positions import LearnedPositions
+from research.model.rotary import Rotary
+from research.model.transformer import TransformerEncoder
+from research.model.transformer_block import PostNormBlock, PreNormBlock, SelfAttentionBlock
 from research.objectives.head import Head
 from research.objectives.item_losses import (
     BayesianPersonalizedRanking,
@@ -70,7 +73,7 @@ def activation(x: Tensor, name: str) -> Tensor:
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def attend(block: Block, query_LD: Tensor, x_LD: Tensor, causal: bool) -> Tensor:
+def attend(block: SelfAttentionBlock, query_LD: Tensor, x_LD: Tensor, causal: bool) -> Tensor:
     """Multi-head attention (Vaswani et al. 2017, eq. 1), a head and a query at a time."""
     width, heads = block.config.width, block.config.heads
     size = width // heads
@@ -84,7 +87,12 @@ def attend(block: Block, query_LD: Tensor, x_LD: Tensor, causal: bool) -> Tensor
         parts = []
         for head in range(heads):
             columns = slice(head * size, (head + 1) * size)
-            scores = k_LD[:visible, columns] @ q_LD[place, columns] / math.sqrt(size)
+            query, keys = q_LD[place, columns], list(k_LD[:visible, columns])
+            if isinstance(block.config.positions, Rotary):
+                base = block.config.positions.base
+                query = turned(query, place, base)
+                keys = [turned(key, other, base) for other, key in enumerate(keys)]
+            scores = torch.stack([(key * query).sum() for key in keys]) / math.sqrt(size)
             shares = torch.exp(scores - scores.max())
             shares = shares / shares.sum()
             parts.append(shares @ v_LD[:visible, columns])
@@ -95,17 +103,29 @@ def attend(block: Block, query_LD: Tensor, x_LD: Tensor, causal: bool) -> Tensor
     return dense(mixed_LD, block.output)
 
 
-def feed_forward(block: Block, x_LD: Tensor) -> Tensor:
+def turned(row_K: Tensor, place: int, base: float) -> Tensor:
+    """Rotary positions (Su et al. 2021, eq. 14-15), a pair at a time: i and i + K/2 are one."""
+    size = len(row_K)
+    turned_K = [torch.empty(())] * size
+    for pair in range(size // 2):
+        angle = place * base ** (-2 * pair / size)
+        x, y = row_K[pair], row_K[pair + size // 2]
+        turned_K[pair] = x * math.cos(angle) - y * math.sin(angle)
+        turned_K[pair + size // 2] = x * math.sin(angle) + y * math.cos(angle)
+    return torch.stack(turned_K)
+
+
+def feed_forward(block: SelfAttentionBlock, x_LD: Tensor) -> Tensor:
     """Dense, activation, dense."""
     return dense(activation(dense(x_LD, block.inner), block.config.activation), block.outer)
 
 
-def run_block(block: Block, x: Tensor, causal: bool) -> Tensor:
-    """A transformer block in the form that `norm` names."""
-    if block.config.norm == "post":  # BERT: y = LN(x + Attn(x)); LN(y + FFN(y))
+def run_block(block: SelfAttentionBlock, x: Tensor, causal: bool) -> Tensor:
+    """A transformer block, its norms where its class has them."""
+    if isinstance(block, PostNormBlock):  # BERT: y = LN(x + Attn(x)); LN(y + FFN(y))
         y = layer_norm(x + attend(block, x, x, causal), block.attention_norm)
         return layer_norm(y + feed_forward(block, y), block.feed_forward_norm)
-    if block.config.norm == "pre":  # y = x + Attn(LN(x)); y + FFN(LN(y))
+    if isinstance(block, PreNormBlock):  # y = x + Attn(LN(x)); y + FFN(LN(y))
         normed = layer_norm(x, block.attention_norm)
         y = x + attend(block, normed, normed, causal)
         return y + feed_forward(block, layer_norm(y, block.feed_forward_norm))
@@ -132,8 +152,10 @@ def encode(
             state = state + encoder.item_table.attributes.attribute_table.weight[attribute]
         if config.embedding_scale:
             state = state * math.sqrt(config.width)
-        from_end = place if config.positions == "oldest" else len(items) - 1 - place
-        state = state + encoder.position_table.weight[from_end]
+        if isinstance(config.positions, LearnedPositions):
+            oldest = config.positions.count_from == "oldest"
+            row = place if oldest else len(items) - 1 - place
+            state = state + encoder.positions.weight[row]
         if config.segments:
             state = state + encoder.segment_table.weight[segments[place] if segments else 0]
         states.append(state)
@@ -143,7 +165,7 @@ def encode(
     if config.embedding_norm:
         x = layer_norm(x, encoder.embedding_norm)
     for block in encoder.blocks:
-        assert isinstance(block, Block)
+        assert isinstance(block, SelfAttentionBlock)
         x = run_block(block, x, causal)
     return layer_norm(x, encoder.final_norm) if config.final_norm else x
 
@@ -158,7 +180,7 @@ def head_scores(
     if head.config.transform != "none":
         hidden_D = dense(hidden_D, head.dense)
     if head.config.transform == "nonlinear":
-        hidden_D = layer_norm(activation(hidden_D, head.activation), head.norm)
+        hidden_D = layer_norm(activation(hidden_D, head.config.activation), head.norm)
     own = head.config.table == "own"
     table_VD = head.item_table.weight if own else encoder.item_table.weight
     rows = [table_VD[item] for item in range(encoder.num_items)]

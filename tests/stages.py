@@ -15,7 +15,7 @@ from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.errors import InputError
 from research.execute import RunOptions, execute
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig

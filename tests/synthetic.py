@@ -16,7 +16,8 @@ from research.data.loader import Batch
 from research.data.names import Names
 from research.data.splits import Ranges
 from research.model.item_table import ItemTable
-from research.model.transformer import TransformerConfig, TransformerEncoder
+from research.model.transformer import TransformerEncoder
+from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from research.randomness import fold
 

@@ -9,7 +9,7 @@ from research.data.negatives import Negatives, NegativesConfig
 from research.model.compute import ComputeConfig, graphs_compiled
 from research.model.precision import product
 from research.model.softmax import softmax_loss
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.masking import MaskItems
 from research.packed import Packed
 from research.randomness import below, fold, uniform

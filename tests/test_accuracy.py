@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.model.softmax import top_one
-from research.model.transformer import TransformerConfig, TransformerEncoder
+from research.model.transformer import TransformerEncoder
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAP, AAPConfig
 from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.cloze import ClozeConfig

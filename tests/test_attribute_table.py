@@ -12,7 +12,8 @@ from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.attributes import AttributeTable
 from research.model.item_table import ItemTableConfig
-from research.model.transformer import TransformerConfig
+from research.model.transformer_block import BlockConfig, PostNorm, PreNorm, QueryNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.packed import Packed
 from tests import reference
@@ -92,11 +93,13 @@ def test_every_attribute_that_an_item_has_can_learn(table: AttributeTable) -> No
     assert table.attribute_table.weight.grad[:, 0].tolist() == [2, 2, 2, 0, 2]
 
 
-@pytest.mark.parametrize("norm", ["post", "pre", "query"])
-def test_an_encoder_that_reads_attributes_equals_the_loop(norm: str, catalogue: Catalogue) -> None:
+@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm])
+def test_an_encoder_that_reads_attributes_equals_the_loop(
+    block: type[BlockConfig], catalogue: Catalogue
+) -> None:
     config = TransformerConfig(
-        length=7, width=WIDTH, layers=1, heads=2, feed_forward=6, norm=norm,
-        embedding_scale=norm == "query",
+        length=7, width=WIDTH, layers=1, heads=2, feed_forward=6, block=block(),
+        embedding_scale=block is QueryNorm,
     )  # fmt: skip
     encoder = ModelComponents(config, catalogue, 0, READING).encoder.double().eval()
     scatter_parameters(encoder)

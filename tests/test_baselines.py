@@ -11,7 +11,9 @@ from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.model.item_table import ItemTableConfig
-from research.model.transformer import TransformerConfig
+from research.model.positions import LearnedPositions
+from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
@@ -28,6 +30,10 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
 from research.run import RunConfig
 from research.training.stage import StageConfig
+
+POST, QUERY = PostNorm(), QueryNorm()
+NEWEST = LearnedPositions(count_from="newest")
+OLDEST = LearnedPositions(count_from="oldest")
 
 
 def assert_fields(config: object, **expected: object) -> None:
@@ -55,13 +61,14 @@ def cloze_of(config: RunConfig) -> ClozeConfig:
 
 
 def dropouts(config: TransformerConfig) -> set[float]:
-    return {config.embedding_dropout, config.hidden_dropout, config.attention_dropout}
+    used = config.dropouts
+    return {used.embedding, used.hidden, used.attention}
 
 
 def test_sasrec_original_has_the_authors_block() -> None:
     assert_fields(
         sasrec.original().encoder,
-        width=50, heads=1, layers=2, length=200, feed_forward=50, activation="relu", norm="query",
+        width=50, heads=1, layers=2, length=200, feed_forward=50, activation="relu", block=QUERY,
         output_projection=False, embedding_norm=False, embedding_scale=True, final_norm=True,
         norm_eps=1e-8, segments=0, inner_dropout=0.2,
     )  # fmt: skip
@@ -87,9 +94,9 @@ def test_s3recs_block_is_that_of_its_fine_tuning(
 ) -> None:
     assert_fields(
         config.encoder,
-        length=50, width=64, layers=2, heads=2, feed_forward=256, activation="gelu", norm="post",
+        length=50, width=64, layers=2, heads=2, feed_forward=256, activation="gelu", block=POST,
         output_projection=True, embedding_norm=True, embedding_scale=False, final_norm=False,
-        norm_eps=1e-12, positions="newest", segments=0, inner_dropout=0.0, init_std=0.02,
+        norm_eps=1e-12, positions=NEWEST, segments=0, inner_dropout=0.0, init_std=0.02,
     )  # fmt: skip
     assert dropouts(config.encoder) == {0.5}
     stage = only_stage(config)
@@ -104,12 +111,12 @@ def test_gsasrec_draws_256_negatives_and_calibrates_at_three_quarters() -> None:
     loss = next_of(sasrec.gsasrec()).loss
     assert isinstance(loss, GeneralizedBCE)
     assert_fields(loss, number=256, calibration=0.75)
-    assert_fields(sasrec.gsasrec().encoder, width=128, length=200, layers=2, norm="query")
+    assert_fields(sasrec.gsasrec().encoder, width=128, length=200, layers=2, block=QUERY)
 
 
 def test_sasrec_plus_has_full_softmax_at_ml_1ms_sizes() -> None:
     assert_fields(sasrec.plus().encoder, width=64, heads=1, layers=2, length=200)
-    assert sasrec.plus().encoder.hidden_dropout == 0.1
+    assert dropouts(sasrec.plus().encoder) == {0.1}
     assert next_of(sasrec.plus()).loss == FullSoftmax()
     assert only_stage(sasrec.plus()).batches.sequences_per_batch == 128
 
@@ -117,9 +124,9 @@ def test_sasrec_plus_has_full_softmax_at_ml_1ms_sizes() -> None:
 def test_bert4rec_original_has_berts_encoder() -> None:
     assert_fields(
         bert4rec.original().encoder,
-        length=200, width=64, layers=2, heads=2, feed_forward=256, activation="gelu", norm="post",
+        length=200, width=64, layers=2, heads=2, feed_forward=256, activation="gelu", block=POST,
         output_projection=True, embedding_norm=True, embedding_scale=False, final_norm=False,
-        norm_eps=1e-12, positions="oldest", segments=2, inner_dropout=0.0, init_std=0.02,
+        norm_eps=1e-12, positions=OLDEST, segments=2, inner_dropout=0.0, init_std=0.02,
     )  # fmt: skip
     assert dropouts(bert4rec.original().encoder) == {0.2}
     assert cloze_of(bert4rec.original()).head == HeadConfig(
@@ -155,8 +162,8 @@ def test_the_ports_have_a_pre_norm_encoder_without_outer_norms() -> None:
     assert_fields(
         bert4rec.port().encoder,
         length=100, width=256, layers=2, heads=4, feed_forward=1024, activation="gelu_tanh",
-        norm="pre", output_projection=True, embedding_norm=False, final_norm=False,
-        embedding_scale=False, positions="newest", segments=0, inner_dropout=0.1,
+        block=PreNorm(), output_projection=True, embedding_norm=False, final_norm=False,
+        embedding_scale=False, positions=NEWEST, segments=0, inner_dropout=0.1,
     )  # fmt: skip
     assert dropouts(bert4rec.port().encoder) == {0.1}
 
@@ -212,8 +219,8 @@ def test_s3rec_pretrains_as_its_authors_do() -> None:
     assert weights == {"aap": 0.2, "mip": 1.0, "map": 1.0, "sp": 0.5}
     assert_fields(
         config.encoder,
-        width=64, heads=2, layers=2, length=50, feed_forward=256, activation="gelu", norm="post",
-        norm_eps=1e-12, positions="newest", embedding_norm=True, init_std=0.02,
+        width=64, heads=2, layers=2, length=50, feed_forward=256, activation="gelu", block=POST,
+        norm_eps=1e-12, positions=NEWEST, embedding_norm=True, init_std=0.02,
     )  # fmt: skip
     assert dropouts(config.encoder) == {0.5}
 

@@ -9,7 +9,9 @@ import pytest
 
 from research.errors import InputError
 from research.interop.bert4rec_config import read_bert_config
-from research.model.transformer import TransformerConfig
+from research.model.positions import LearnedPositions
+from research.model.transformer_block import PostNorm
+from research.model.transformer_config import TransformerConfig
 
 # The form of the files of FeiSun/BERT4Rec, with values of our own that differ from one another.
 ORIGINAL: dict[str, object] = {
@@ -37,9 +39,10 @@ def write(folder: Path, **changes: object) -> Path:
 def test_every_field_is_carried_over(tmp_path: Path) -> None:
     config, vocabulary = read_bert_config(write(tmp_path))
     assert config == TransformerConfig(
-        length=200, width=64, layers=3, heads=4, feed_forward=128, activation="gelu", norm="post",
+        length=200, width=64, layers=3, heads=4, feed_forward=128, activation="gelu",
+        block=PostNorm(),
         output_projection=True, embedding_norm=True, embedding_scale=False, final_norm=False,
-        norm_eps=1e-12, positions="oldest", segments=2, embedding_dropout=0.2, hidden_dropout=0.2,
+        norm_eps=1e-12, positions=LearnedPositions(count_from="oldest"), segments=2, dropout=0.2,
         attention_dropout=0.3, inner_dropout=0.0, init_std=0.01,
     )  # fmt: skip
     assert vocabulary == 3420
@@ -47,7 +50,7 @@ def test_every_field_is_carried_over(tmp_path: Path) -> None:
 
 def test_relu_and_whole_numbers_for_probabilities_are_read(tmp_path: Path) -> None:
     config, _ = read_bert_config(write(tmp_path, hidden_act="relu", hidden_dropout_prob=0))
-    assert (config.activation, config.hidden_dropout) == ("relu", 0.0)
+    assert (config.activation, config.dropouts.hidden) == ("relu", 0.0)
 
 
 @pytest.mark.parametrize(

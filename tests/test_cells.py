@@ -24,7 +24,8 @@ from research.config import changed
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
+from research.model.transformer_block import PreNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.masking import MaskItems
@@ -62,13 +63,13 @@ def test_one_factor_at_a_time_gives_the_base_and_a_cell_a_level() -> None:
         BASE,
         {
             "layers": levels("encoder.layers", (1, 2, 3)),
-            "norm": {"pre": {"encoder.norm": "pre", "encoder.final_norm": True}},
+            "norm": {"pre": {"encoder.block": PreNorm(), "encoder.final_norm": True}},
         },
     )
     assert list(cells) == ["base", "layers=1", "layers=3", "norm=pre"]
     assert cells["base"] is BASE
     assert cells["layers=3"] == replace(BASE, encoder=TransformerConfig(layers=3))
-    assert cells["norm=pre"].encoder == TransformerConfig(norm="pre", final_norm=True)
+    assert cells["norm=pre"].encoder == TransformerConfig(block=PreNorm(), final_norm=True)
 
 
 def test_the_base_has_the_name_that_it_is_given() -> None:

@@ -9,7 +9,7 @@ import pytest
 from baselines.s3rec import corrected_objectives
 from research.config import changed
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
@@ -79,7 +79,7 @@ def test_a_whole_number_may_stand_for_a_float() -> None:
         ("ranker.newest_share", 0.5, "ranker (NoneType) has no 'newest_share'; it is None"),
         ("encoder.layers", 1.5, "encoder.layers is 1.5; allowed: <class 'int'>"),
         ("encoder.layers", True, "encoder.layers is True; allowed: <class 'int'>"),
-        ("encoder.norm", "both", "encoder.norm is 'both'; allowed: typing.Literal['post', "),
+        ("encoder.activation", "tanh", "encoder.activation is 'tanh'; allowed: typing.Literal["),
         ("encoder.hidden_dropout", "0.1", "encoder.hidden_dropout is '0.1'; allowed: "),
         ("encoder.hidden_dropout", float("nan"), "encoder.hidden_dropout is nan; allowed: "),
         ("encoder", None, "encoder is None; allowed: "),

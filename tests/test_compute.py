@@ -14,7 +14,9 @@ from research.model.compute import ComputeConfig, graphs_compiled
 from research.model.dropout import keep_scales
 from research.model.precision import product
 from research.model.softmax import softmax_loss, top_one
-from research.model.transformer import TransformerConfig, TransformerEncoder
+from research.model.transformer import TransformerEncoder
+from research.model.transformer_block import BlockConfig, PostNorm, PreNorm, QueryNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
@@ -102,9 +104,11 @@ def test_an_objective_in_low_precision_is_near_its_fp32_twin(name: str, low: str
 
 
 @pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("norm", ["pre", "query"])
-def test_every_kind_of_block_in_low_precision_is_near_its_fp32_twin(norm: str, low: str) -> None:
-    pretrainer = made(BOTH, norm=norm, **STILL)
+@pytest.mark.parametrize("block", [PreNorm, QueryNorm])
+def test_every_kind_of_block_in_low_precision_is_near_its_fp32_twin(
+    block: type[BlockConfig], low: str
+) -> None:
+    pretrainer = made(BOTH, block=block(), **STILL)
     assert_near(step(pretrainer, LOW[low]), step(pretrainer), low)
 
 
@@ -208,10 +212,12 @@ def test_dropout_keeps_the_mean_in_low_precision() -> None:
 
 
 @pytest.mark.parametrize("low", [None, "bf16"])
-@pytest.mark.parametrize("norm", ["post", "pre", "query"])
-def test_recomputing_changes_no_bit_of_loss_and_gradients(norm: str, low: str | None) -> None:
+@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm])
+def test_recomputing_changes_no_bit_of_loss_and_gradients(
+    block: type[BlockConfig], low: str | None
+) -> None:
     # All dropouts are on.
-    pretrainer = made(BOTH, norm=norm, inner_dropout=0.2)
+    pretrainer = made(BOTH, block=block(), inner_dropout=0.2)
     plain = step(pretrainer, LOW.get(low or ""))
     pretrainer.encoder.use(ComputeConfig(recompute=True))
     assert_same(step(pretrainer, LOW.get(low or "")), plain)
@@ -284,9 +290,11 @@ def compiler(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("low", [None, "bf16"])
-@pytest.mark.parametrize("norm", ["post", "pre", "query"])
-def test_compiled_training_has_the_same_loss_and_gradients(norm: str, low: str | None) -> None:
-    pretrainer = made(BOTH, norm=norm, **STILL)
+@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm])
+def test_compiled_training_has_the_same_loss_and_gradients(
+    block: type[BlockConfig], low: str | None
+) -> None:
+    pretrainer = made(BOTH, block=block(), **STILL)
     plain = step(pretrainer, LOW.get(low or ""))
     names = [name for name, _ in pretrainer.named_parameters()]
     before = graphs_compiled()
@@ -294,7 +302,7 @@ def test_compiled_training_has_the_same_loss_and_gradients(norm: str, low: str |
     ours = step(pretrainer, LOW.get(low or ""))
     assert graphs_compiled() - before == 2
     assert [name for name, _ in pretrainer.named_parameters()] == names
-    assert sorted(pretrainer.state_dict()) == sorted(made(BOTH, norm=norm).state_dict())
+    assert sorted(pretrainer.state_dict()) == sorted(made(BOTH, block=block()).state_dict())
     # This backend runs the same kernels; what autocast casts twice may be rounded apart.
     tolerance = 1e-5 if low is None else 4 * torch.finfo(LOW[low]).eps
     torch.testing.assert_close(ours[0], plain[0], rtol=tolerance, atol=0.0)

@@ -13,7 +13,7 @@ from baselines.popularity import PopularityConfig
 from research.config import from_json, hash_of, near, to_json
 from research.data.splits import LeaveOneOut, UserHoldout
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.item_losses import BayesianPersonalizedRanking
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
@@ -47,7 +47,7 @@ def test_a_whole_number_may_stand_for_a_float() -> None:
 
 
 def test_a_field_that_is_not_said_has_its_default() -> None:
-    value = {"class": "research.model.transformer:TransformerConfig", "width": 32}
+    value = {"class": "research.model.transformer_config:TransformerConfig", "width": 32}
     assert from_json(value, TransformerConfig) == TransformerConfig(width=32)
 
 
@@ -82,7 +82,7 @@ def changed(path: str, part: object) -> object:
         ("seed", 1.5, "config.seed is 1.5; allowed: <class 'int'>"),
         ("seed", True, "config.seed is True; allowed: <class 'int'>"),
         ("seed", None, "config.seed is None; allowed: <class 'int'>"),
-        ("encoder.norm", "both", "config.encoder.norm is 'both'; allowed: "),
+        ("encoder.block", "both", "config.encoder.block is 'both'; allowed: "),
         ("encoder.width", 64.0, "config.encoder.width is 64.0; allowed: <class 'int'>"),
         ("encoder.final_norm", 1, "config.encoder.final_norm is 1; allowed: <class 'bool'>"),
         ("encoder.norm_eps", True, "config.encoder.norm_eps is True; allowed: <class 'float'>"),
@@ -104,7 +104,7 @@ def test_a_wrong_field_is_named(path: str, part: object, message: str) -> None:
 
 def test_a_part_of_another_kind_is_refused() -> None:
     value = changed("split", stored(TransformerConfig()))
-    assert refusal(value).startswith("config.split is {'class': 'research.model.transformer:Trans")
+    assert refusal(value).startswith("config.split is {'class': 'research.model.transformer_")
     assert refusal(stored(LeaveOneOut())) == "config: a RunConfig is wanted, not LeaveOneOut"
     assert refusal([1]) == "config: a RunConfig is wanted, not tuple"
     assert refusal(None) == "config: a RunConfig is wanted, not NoneType"

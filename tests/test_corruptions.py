@@ -10,7 +10,8 @@ import torch
 
 from research.data.catalogue import Catalogue
 from research.errors import InputError
-from research.model.transformer import TransformerConfig, TransformerEncoder
+from research.model.transformer import TransformerEncoder
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents, View
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems

@@ -15,7 +15,7 @@ from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.errors import InputError
 from research.evaluation.candidates import AllItems
 from research.evaluation.rank import Ranker, RankerConfig, rank_tables
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents, RankingObjective
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from research.model.dropout import dropout, keep_scales
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from tests.synthetic import encoder_of
 

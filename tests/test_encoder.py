@@ -9,7 +9,11 @@ from torch import Tensor
 import research.packed as packed_module
 from research.errors import InputError
 from research.model.item_table import ItemTableConfig
-from research.model.transformer import TransformerConfig, TransformerEncoder
+from research.model.positions import LearnedPositions
+from research.model.rotary import Rotary
+from research.model.transformer import TransformerEncoder
+from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.packed import Packed
 from tests import reference
@@ -30,11 +34,11 @@ ROWS = [
 ]
 BASE = dict(length=LENGTH, width=8, layers=2, heads=2, feed_forward=12)
 VARIANTS: dict[str, dict[str, object]] = {
-    "post-norm as in BERT": dict(norm="post"),
-    "pre-norm as in the ports": dict(norm="pre", activation="gelu_tanh", embedding_norm=False),
-    "pre-norm with a final norm": dict(norm="pre", final_norm=True, norm_eps=1e-5),
+    "post-norm as in BERT": dict(block=PostNorm()),
+    "pre-norm as in the ports": dict(block=PreNorm(), activation="gelu_tanh", embedding_norm=False),
+    "pre-norm with a final norm": dict(block=PreNorm(), final_norm=True, norm_eps=1e-5),
     "query-norm as in SASRec": dict(
-        norm="query",
+        block=QueryNorm(),
         activation="relu",
         heads=1,
         feed_forward=8,
@@ -44,11 +48,15 @@ VARIANTS: dict[str, dict[str, object]] = {
         final_norm=True,
         norm_eps=1e-8,
     ),
-    "query-norm with a projection": dict(norm="query", activation="relu"),
+    "query-norm with a projection": dict(block=QueryNorm(), activation="relu"),
     "post-norm without a projection": dict(output_projection=False, activation="gelu_tanh"),
     "a scale under an embedding norm": dict(embedding_scale=True),
-    "positions from the oldest": dict(positions="oldest"),
-    "segments": dict(segments=3, positions="oldest"),
+    "positions from the oldest": dict(positions=LearnedPositions(count_from="oldest")),
+    "rotary positions": dict(positions=Rotary()),
+    "rotary positions of another base, heads of width two": dict(
+        positions=Rotary(base=100.0), heads=4, block=PreNorm()
+    ),
+    "segments": dict(segments=3, positions=LearnedPositions(count_from="oldest")),
     "eight heads of width one": dict(heads=8, layers=1),
     "attributes on the input side": dict(attributes=True),
     "attributes under a scale": dict(attributes=True, embedding_scale=True),
@@ -185,9 +193,9 @@ def test_a_newer_item_moves_every_bidirectional_state() -> None:
 
 
 def test_positions_from_the_newest_give_the_newest_item_the_same_row() -> None:
-    encoder = made(positions="newest")
+    encoder = made(positions=LearnedPositions(count_from="newest"))
     encoder(Packed.from_lists([[1], [2, 3, 4]]), causal=True).sum().backward()
-    touched = encoder.position_table.weight.grad.abs().sum(1) > 0
+    touched = encoder.positions.weight.grad.abs().sum(1) > 0
     assert touched.tolist() == [True] * 3 + [False] * 6
 
 
@@ -207,7 +215,7 @@ def test_a_view_longer_than_the_encoder_is_refused() -> None:
 
 def test_no_row_is_dead_at_the_start() -> None:
     encoder = encoder_of(TransformerConfig(**BASE), ITEMS)
-    for table in (encoder.item_table, encoder.position_table):
+    for table in (encoder.item_table, encoder.positions):
         assert (table.weight.norm(dim=1) > 0).all()
 
 
@@ -215,7 +223,7 @@ def test_every_item_row_and_every_position_row_gets_a_gradient() -> None:
     encoder = made()
     encoder(Packed.from_lists(ROWS), causal=False).square().sum().backward()
     assert (encoder.item_table.weight.grad.abs().sum(1) > 0).all()
-    assert (encoder.position_table.weight.grad.abs().sum(1) > 0).all()
+    assert (encoder.positions.weight.grad.abs().sum(1) > 0).all()
 
 
 def test_weights_start_normal_biases_at_zero_and_norms_at_one() -> None:

@@ -133,7 +133,7 @@ def test_an_earlier_stage_is_exported_as_it_was(
 ) -> None:
     state = export_file(capsys, two_stages / "stages" / "pretrain", tmp_path / "first.pt")
     first = checkpoint.read_weights(newest_of(two_stages / "stages" / "pretrain"))
-    positions = first["encoder.position_table.weight"]
+    positions = first["encoder.positions.weight"]
     assert torch.equal(state["position_embeddings.weight"], positions.flip(0))
     key = first["encoder.blocks.0.qkv.bias"][8:16]
     assert torch.equal(state["item_encoder.layer.0.attention.key.bias"], key)

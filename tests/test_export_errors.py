@@ -16,8 +16,10 @@ from baselines import s3rec
 from baselines.popularity import popularity
 from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
-from research.interop.s3rec_checks import check_expressible
-from research.model.transformer import TransformerConfig
+from research.interop.s3rec_checks import expressible_encoder
+from research.model.positions import LearnedPositions
+from research.model.transformer_block import PreNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
@@ -66,14 +68,20 @@ def refused_export(capsys: Capture, run: Path, out: Path) -> str:
 
 
 FIELDS: dict[str, tuple[TransformerConfig, str]] = {
-    "norm": (replace(ENCODER, norm="pre"), "'pre'; the s3rec format allows 'post'"),
+    "block": (
+        replace(ENCODER, block=PreNorm()),
+        "PreNorm(); the s3rec format allows PostNorm()",
+    ),
     "activation": (replace(ENCODER, activation="relu"), "'relu'; the s3rec format allows 'gelu'"),
     "output_projection": (replace(ENCODER, output_projection=False), "False; the s3rec format al"),
     "embedding_norm": (replace(ENCODER, embedding_norm=False), "False; the s3rec format allows Tr"),
     "embedding_scale": (replace(ENCODER, embedding_scale=True), "True; the s3rec format allows Fa"),
     "final_norm": (replace(ENCODER, final_norm=True), "True; the s3rec format allows False"),
     "norm_eps": (replace(ENCODER, norm_eps=1e-5), "1e-05; the s3rec format allows 1e-12 alone"),
-    "positions": (replace(ENCODER, positions="oldest"), "'oldest'; the s3rec format allows 'newe"),
+    "positions": (
+        replace(ENCODER, positions=LearnedPositions(count_from="oldest")),
+        "LearnedPositions(count_from='oldest'); the s3rec format allows LearnedPositions(count_fr",
+    ),
     "segments": (replace(ENCODER, segments=2), "2; the s3rec format allows 0 alone"),
 }
 HEADS_OF_NEXT: dict[str, tuple[HeadConfig, str]] = {
@@ -217,4 +225,4 @@ def test_a_file_that_is_written_halfway_is_not_there(tmp_path: Path) -> None:
 def test_the_published_recipe_can_be_expressed() -> None:
     for config in (s3rec.published(), s3rec.published_softmax(), s3rec.corrected()):
         for stage in config.stages:
-            check_expressible(config.encoder, config.items, stage.objectives, "published")
+            expressible_encoder(config.encoder, config.items, stage.objectives, "published")

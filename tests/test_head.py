@@ -9,7 +9,7 @@ import torch
 
 from research.data.catalogue import Catalogue
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents, RankingObjective
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig

@@ -166,7 +166,7 @@ def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
     assert " more is not finite, for rows " in said
     (share,) = (bench.folder.read("nonfinite.json") or {})["shares"]  # type: ignore[misc]
     assert share["not_finite"] == []
-    assert "encoder.position_table.weight" in share["gradients"]
+    assert "encoder.positions.weight" in share["gradients"]
 
 
 def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: Patch) -> None:
@@ -181,7 +181,7 @@ def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: 
     assert STAGE.optimizer.clip_norm is not None
     with pytest.raises(FloatingPointError) as caught:
         bench.train(STAGE, giving(VALUES))
-    assert "the gradient of encoder.position_table.weight is not finite" in str(caught.value)
+    assert "the gradient of encoder.positions.weight is not finite" in str(caught.value)
 
 
 def judged(before: list[float], *losses: float) -> list[float | None]:

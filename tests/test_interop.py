@@ -162,7 +162,7 @@ def test_the_report_tells_of_every_key(
         "(6, 8)",
         "shared.attributes.attribute_table.weight, rows by raw attribute id; row 0 dropped",
     ]  # fmt: skip
-    assert rows["position_embeddings.weight"][1] == "encoder.position_table.weight, rows in reverse"
+    assert rows["position_embeddings.weight"][1] == "encoder.positions.weight, rows in reverse"
     key = "item_encoder.layer.1.attention.key.weight"
     assert rows[key] == ["(8, 8)", "encoder.blocks.1.qkv.weight, rows 8 to 15"]
     assert state.keys() <= rows.keys()

@@ -10,7 +10,7 @@ from torch import Tensor
 import research.model.candidate_scores as candidates_module
 import research.model.softmax as softmax_module
 from research.model.item_table import ItemTable
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from tests.synthetic import catalogue_of, scatter_parameters
 

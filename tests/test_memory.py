@@ -4,17 +4,23 @@ import pytest
 import torch
 
 from research.memory import Peak, StepSize, advice, is_out_of_memory, largest_parts
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from tests.synthetic import encoder_of
 
-STEP = StepSize(
-    rows=256, tokens=12_800, longest=50, layers=2, width=64, feed_forward=256, heads=2,
-    items=3_416, negatives=256,
-)  # fmt: skip
-ONE_LONG_ROW = StepSize(
-    rows=1, tokens=4_000, longest=4_000, layers=2, width=64, feed_forward=256, heads=2, items=3_416
-)
+ENCODER = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
+
+
+def size_of(rows: int, tokens: int, longest: int, *, items: int, negatives: int = 0) -> StepSize:
+    return StepSize(
+        rows=rows, tokens=tokens, longest=longest, width=64, items=items, negatives=negatives,
+        parameters=ENCODER.num_parameters(items),
+        activations=ENCODER.activation_bytes(tokens, rows, longest),
+    )  # fmt: skip
+
+
+STEP = size_of(256, 12_800, 50, items=3_416, negatives=256)
+ONE_LONG_ROW = size_of(1, 4_000, 4_000, items=3_416)
 
 
 def test_what_torch_numpy_and_python_say_of_memory_is_recognised() -> None:
@@ -42,11 +48,11 @@ def test_other_errors_are_no_lack_of_memory() -> None:
 
 def test_the_largest_tensors_come_first() -> None:
     # 4 x 2 x (12800 x (8 x 64 + 2 x 256) + 256 x 50 x 3 x 64), 4 x 12800 x 257 x 3,
-    # 16 x (3416 x 64 + 2 x 64 x (4 x 64 + 2 x 256)) and 256 x 2 x 2 x 50^2.
+    # 16 x 321,984 parameters and 256 x 2 x 2 x 50^2.
     assert [(part.name, part.bytes) for part in largest_parts(STEP)] == [
         ("hidden states", 124_518_400),
         ("scores of candidates", 39_475_200),
-        ("weights and their optimizer", 5_070_848),
+        ("weights and their optimizer", 5_151_744),
         ("dropped attention weights", 2_560_000),
     ]
 
@@ -64,14 +70,7 @@ def test_hidden_states_are_within_a_fifth_of_what_torch_keeps() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         encoder(Packed.from_lists([[1] * 50] * 8), causal=True)
-    size = StepSize(
-        rows=8, tokens=400, longest=50, layers=2, width=64, feed_forward=256, heads=2, items=10
-    )
-    estimate = sum(
-        part.bytes
-        for part in largest_parts(size)
-        if part.name in ("hidden states", "dropped attention weights")
-    )
+    estimate = sum(sizes.activation_bytes(400, 8, 50).values())
     held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     assert 0.8 < estimate / held < 1.2
 

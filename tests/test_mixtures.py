@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from research.data.catalogue import Catalogue
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig

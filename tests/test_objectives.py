@@ -16,7 +16,7 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.negatives import NegativesConfig
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import LossSum, ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig

@@ -11,7 +11,7 @@ from research.config import override
 from research.data.splits import GlobalTemporal
 from research.data.windows import Sliding
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.item_losses import SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.run import RunConfig
@@ -136,7 +136,7 @@ def test_a_mistake_about_a_ranker_ends_with_status_2_too(
         (["encoder.widht=32"], ["--encoder.width"]),
         (["--stages.1.objectives.nxt.weight", "1"], ["--stages.1.objectives.next.weight"]),
         (["--encoder.width", "wide"], ["--encoder.width", "wide"]),
-        (["--encoder.norm", "both"], ["--encoder.norm", "both"]),
+        (["--encoder.activation", "tanh"], ["activation", "tanh"]),
         (["--stages.7.validation", "None"], ["--stages.7.validation", "--stages.0.validation"]),
         (["stages.0.validatoin=None"], ["--stages.0.validatoin", "--stages.0.validation"]),
     ],

@@ -18,7 +18,7 @@ from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
 from research.execute import RunOptions, execute
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig

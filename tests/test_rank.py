@@ -23,7 +23,7 @@ from research.evaluation import rank as rank_module
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankTable, SeenPolicy, rank_tables
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig

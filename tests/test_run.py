@@ -24,7 +24,8 @@ from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable, rank_tables
 from research.evaluation.statistics import compare
 from research.execute import RunOptions, execute, load_run
-from research.model.transformer import TransformerConfig
+from research.model.transformer_block import PreNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
@@ -319,7 +320,7 @@ def test_a_stage_without_validation_keeps_its_last_state(corpus: Corpus, tmp_pat
 
 CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
     "seed": lambda config: replace(config, seed=1),
-    "encoder": lambda config: replace(config, encoder=replace(config.encoder, norm="pre")),
+    "encoder": lambda config: replace(config, encoder=replace(config.encoder, block=PreNorm())),
     "candidates": lambda config: replace(
         config, evaluation=replace(config.evaluation, candidates=("full",))
     ),

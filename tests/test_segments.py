@@ -12,7 +12,7 @@ import torch
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold

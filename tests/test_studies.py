@@ -140,21 +140,16 @@ EXPECTED: dict[str, dict[str, Changes]] = {
         "inner=64": {"encoder.feed_forward": [256, 64]},
         "inner=128": {"encoder.feed_forward": [256, 128]},
         **{f"length={length}": {"encoder.length": [50, length]} for length in (10, 20, 100)},
-        "positions=oldest": {"encoder.positions": ["newest", "oldest"]},
+        "positions=oldest": {"encoder.positions.count_from": ["newest", "oldest"]},
         "activation=relu": {"encoder.activation": ["gelu", "relu"]},
         "norm=post": {
-            "encoder.norm": ["pre", "post"], "encoder.final_norm": [True, False],
+            "encoder.block": ["PreNorm", "PostNorm"], "encoder.final_norm": [True, False],
             "encoder.embedding_norm": [False, True],
         },
-        "norm=query": {"encoder.norm": ["pre", "query"]},
+        "norm=query": {"encoder.block": ["PreNorm", "QueryNorm"]},
         "norm=embedding-on": {"encoder.embedding_norm": [False, True]},
         "norm=final-off": {"encoder.final_norm": [True, False]},
-        **{
-            f"dropout={rate:g}": {
-                "encoder.embedding_dropout": [0.2, rate], "encoder.hidden_dropout": [0.2, rate],
-            }
-            for rate in (0.0, 0.1, 0.5)
-        },
+        **{f"dropout={rate:g}": {"encoder.dropout": [0.2, rate]} for rate in (0.0, 0.1, 0.5)},
         "attention-dropout=0.2": {"encoder.attention_dropout": [0.0, 0.2]},
     },
     "published_quirks": {

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
+from research.model.positions import LearnedPositions
+from research.model.transformer_block import PostNorm
+from research.model.transformer_config import TransformerConfig
 from research.tracking import read_json
 
 _NEEDED: dict[str, type] = {
@@ -55,16 +57,15 @@ def read_bert_config(path: Path) -> tuple[TransformerConfig, int]:
         heads=int(fields["num_attention_heads"]),
         feed_forward=int(fields["intermediate_size"]),
         activation="gelu" if activation == "gelu" else "relu",
-        norm="post",
+        block=PostNorm(),
         output_projection=True,
         embedding_norm=True,
         embedding_scale=False,
         final_norm=False,
         norm_eps=1e-12,
-        positions="oldest",
+        positions=LearnedPositions(count_from="oldest"),
         segments=int(fields["type_vocab_size"]),
-        embedding_dropout=float(fields["hidden_dropout_prob"]),
-        hidden_dropout=float(fields["hidden_dropout_prob"]),
+        dropout=float(fields["hidden_dropout_prob"]),
         attention_dropout=float(fields["attention_probs_dropout_prob"]),
         init_std=float(fields["initializer_range"]),
     )

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from research.errors import InputError
-from research.model.transformer import TransformerConfig
+from research.model.positions import LearnedPositions
+from research.model.transformer_block import PostNorm
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.map import MAPConfig
@@ -49,7 +51,7 @@ _MODULES = {
 _TABLES = {
     ITEMS: "encoder.item_table.weight",
     ATTRIBUTES: "shared.attributes.attribute_table.weight",
-    POSITIONS: "encoder.position_table.weight",
+    POSITIONS: "encoder.positions.weight",
 }
 # Rows 0 have a place here only in a stage that scores those classes, as published.
 ZERO_ROWS = {ITEMS: "objectives.next.head.padding_row", ATTRIBUTES: "shared.zero.row"}
@@ -79,12 +81,10 @@ class Sizes:
             heads=heads,
             feed_forward=self.inner,
             activation="gelu",
-            norm="post",
+            block=PostNorm(),
             norm_eps=1e-12,
-            positions="newest",
-            embedding_dropout=0.5,
-            hidden_dropout=0.5,
-            attention_dropout=0.5,
+            positions=LearnedPositions(count_from="newest"),
+            dropout=0.5,
         )
 
 

@@ -1,6 +1,6 @@
 """What cannot be read or written in S3-Rec's format, each with an error that says why.
 
-`read_sizes` goes over a file before anything is made of it, `check_expressible` over a run before
+`read_sizes` goes over a file before anything is made of it, `expressible_encoder` over a run before
 it is written, `numbers_of` over the corpus of either.
 """
 
@@ -14,21 +14,24 @@ from torch import Tensor
 
 from research.errors import InputError
 from research.interop.s3rec import ATTRIBUTES, BLOCK, INNER, ITEMS, POSITIONS, Sizes, shapes_of
+from research.model.backbone import BackboneConfig
 from research.model.item_table import ItemTableConfig
-from research.model.transformer import TransformerConfig
+from research.model.positions import LearnedPositions
+from research.model.transformer_block import PostNorm
+from research.model.transformer_config import TransformerConfig, as_transformer
 from research.objectives.base import ObjectiveConfig
 from research.objectives.next_item import NextItemConfig
 
 # The fields of an encoder that the format has no word for, and the value that it means.
 _ALLOWED: dict[str, object] = {
-    "norm": "post",
+    "block": PostNorm(),
     "activation": "gelu",
     "output_projection": True,
     "embedding_norm": True,
     "embedding_scale": False,
     "final_norm": False,
     "norm_eps": 1e-12,
-    "positions": "newest",
+    "positions": LearnedPositions(count_from="newest"),
     "segments": 0,
 }
 _HEAD: dict[str, object] = {"table": "tied", "bias": False, "transform": "none"}
@@ -130,14 +133,15 @@ def numbers_of(names: Sequence[str], kind: str, corpus: str) -> Tensor:
     return torch.tensor([allowed[name] for name in names], dtype=torch.int64)
 
 
-def check_expressible(
-    encoder: TransformerConfig,
+def expressible_encoder(
+    encoder: BackboneConfig,
     items: ItemTableConfig,
     objectives: Mapping[str, ObjectiveConfig],
     source: str,
-) -> None:
-    """`InputError` for an encoder or a next-item head that the format has no words for."""
-    fields = [(f"encoder.{name}", getattr(encoder, name), _ALLOWED[name]) for name in _ALLOWED]
+) -> TransformerConfig:
+    """The encoder; `InputError` for one, or a next-item head, that the format has no words for."""
+    transformer = as_transformer(encoder, f"{source}, for the s3rec format")
+    fields = [(f"encoder.{name}", vars(transformer)[name], _ALLOWED[name]) for name in _ALLOWED]
     fields.append(("items.attributes", items.attributes, False))
     for key, objective in objectives.items():
         if isinstance(objective, NextItemConfig):
@@ -152,3 +156,4 @@ def check_expressible(
                 f"{source}: {field} is {given!r}; the s3rec format allows {wanted!r} alone; export "
                 "a run with the encoder and heads of baselines/s3rec.py"
             )
+    return transformer

@@ -62,9 +62,9 @@ class ItemTable(nn.Module):
         return self.num_items
 
     @property
-    def width(self) -> int:
-        """D."""
-        return self.weight.shape[1]
+    def device(self) -> torch.device:
+        """Where it lies, and so the states that it is asked about."""
+        return self.weight.device
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Embeddings [..., D] of items (or the mask) of any shape, with those of attributes."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from research.data.loader import Batch
 from research.errors import InputError
-from research.model.transformer import TransformerEncoder
+from research.model.backbone import Backbone
 from research.objectives.attribute_head import AttributeHead
 from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.masking import MaskItems
@@ -66,16 +66,12 @@ class AAP(Objective):
         """Of so many tokens the attributes are asked."""
         return self.head.count(view.packed.items_T[in_sight(view)])
 
-    def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Tensor:
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
         """Sum over tokens in sight."""
         kept_P = in_sight(view)
         return self.head.loss(hidden_TD.index_select(0, kept_P), view.packed.items_T[kept_P])
 
-    def accuracy(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Accuracy:
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
         """Precision at each item's number of attributes."""
         kept_P = in_sight(view)
         return self.head.accuracy(hidden_TD.index_select(0, kept_P), view.packed.items_T[kept_P])

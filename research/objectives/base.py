@@ -18,9 +18,9 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.errors import InputError
 from research.model.attributes import AttributeTable
+from research.model.backbone import Backbone, BackboneConfig
 from research.model.initial import initialize
 from research.model.item_table import ItemTable, ItemTableConfig
-from research.model.transformer import TransformerConfig, TransformerEncoder
 from research.objectives.head import Head
 from research.packed import Packed
 
@@ -79,7 +79,7 @@ class ModelComponents:
 
     def __init__(
         self,
-        config: TransformerConfig,
+        config: BackboneConfig,
         catalogue: Catalogue,
         seed: int,
         items: ItemTableConfig = ItemTableConfig(),
@@ -90,7 +90,7 @@ class ModelComponents:
         self.items = items
 
     @cached_property
-    def encoder(self) -> TransformerEncoder:
+    def encoder(self) -> Backbone:
         """The encoder; `InputError` when it reads attributes that the corpus lacks."""
         item_table = ItemTable(
             self.catalogue.num_items,
@@ -99,7 +99,7 @@ class ModelComponents:
             seed=self.seed,
             attributes=self.attributes if self.items.attributes else None,
         )
-        return TransformerEncoder(self.config, item_table, self.seed)
+        return self.config.build(item_table, self.seed)
 
     @cached_property
     def attributes(self) -> AttributeTable:
@@ -159,15 +159,11 @@ class Objective(nn.Module, ABC):
         """Scalar float64: how many things the loss of a view sums; known before any encoding."""
 
     @abstractmethod
-    def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Tensor:
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
         """Scalar: the sum of the losses of a view whose tokens have the hidden states [T, D]."""
 
     @abstractmethod
-    def accuracy(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Accuracy:
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
         """How much of what the objective asks is answered rightly; called without gradients."""
 
 
@@ -177,7 +173,7 @@ class RankingObjective(Objective):
     head: Head
 
     @abstractmethod
-    def ranking_view(self, histories: Packed, encoder: TransformerEncoder) -> View:
+    def ranking_view(self, histories: Packed, encoder: Backbone) -> View:
         """What the encoder reads of histories of any length; one picked token a sequence."""
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from research.data.loader import Batch
-from research.model.transformer import TransformerEncoder
+from research.model.backbone import Backbone
 from research.objectives.base import (
     Accuracy,
     ModelComponents,
@@ -57,27 +57,25 @@ class Cloze(RankingObjective):
         """P."""
         return view.num_picked
 
-    def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Tensor:
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
         """Sum over picked items of the loss."""
         total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
         return total
 
-    def accuracy(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Accuracy:
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
         """Targets that score highest of all items."""
         return self.loss.top_one(view, hidden_TD, self.head, encoder)
 
-    def ranking_view(self, histories: Packed, encoder: TransformerEncoder) -> View:
+    def ranking_view(self, histories: Packed, encoder: Backbone) -> View:
         """The newest L - 1 items and a mask after them; the oldest falls only when full (T10)."""
         kept = histories.newest(encoder.config.length - 1)
         sequences_S = torch.arange(kept.num_sequences, device=kept.offsets.device)
         offsets = kept.offsets.clone()
         offsets[1:] += sequences_S + 1
         items_T = torch.full(
-            (kept.num_tokens + kept.num_sequences,), encoder.mask_id, device=kept.items_T.device
+            (kept.num_tokens + kept.num_sequences,),
+            encoder.item_table.mask_id,
+            device=kept.items_T.device,
         )
         places_T = torch.arange(kept.num_tokens, device=kept.items_T.device)
         items_T[places_T + kept.owner_T] = kept.items_T

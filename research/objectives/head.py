@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from research.errors import InputError
+from research.model.backbone import Backbone, BackboneConfig
 from research.model.initial import initialize
 from research.model.item_table import ItemTable
-from research.model.transformer import TransformerConfig, TransformerEncoder, activate
+from research.model.transformer_block import Activation, activate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,10 @@ class HeadConfig:
     transform: Literal["none", "linear", "nonlinear"] = "none"
     """What comes before scoring: nothing, a dense layer (S3-Rec's W), or a dense layer, activation
     and LayerNorm (BERT4Rec, eq. 7)."""
+    activation: Activation = "gelu"
+    """Activation of a nonlinear transform; gelu is the erf form."""
+    norm_eps: float = 1e-12
+    """Epsilon of a nonlinear transform's LayerNorm."""
     special_classes: bool = False
     """Two further classes that are no items compete in full ranking, and in a full softmax: the
     mask, and a padding row that stays at its random start (S3-Rec as published, under BCE; T3)."""
@@ -46,18 +51,17 @@ class Head(nn.Module):
     def __init__(
         self,
         config: HeadConfig,
-        encoder: TransformerConfig,
+        encoder: BackboneConfig,
         num_items: int,
         seed: int,
         purpose: str,
     ) -> None:
         super().__init__()
         self.config = config
-        self.activation = encoder.activation
         if config.transform != "none":
             self.dense = nn.Linear(encoder.width, encoder.width)
         if config.transform == "nonlinear":
-            self.norm = nn.LayerNorm(encoder.width, eps=encoder.norm_eps)
+            self.norm = nn.LayerNorm(encoder.width, eps=config.norm_eps)
         if config.table == "own":
             self.item_table = ItemTable(
                 num_items,
@@ -80,26 +84,22 @@ class Head(nn.Module):
         dense_PD: Tensor = self.dense(hidden_PD)
         if self.config.transform == "linear":
             return dense_PD
-        normed_PD: Tensor = self.norm(activate(dense_PD, self.activation))
+        normed_PD: Tensor = self.norm(activate(dense_PD, self.config.activation))
         return normed_PD
 
-    def scores(self, hidden_PD: Tensor, encoder: TransformerEncoder) -> Tensor:
+    def scores(self, hidden_PD: Tensor, encoder: Backbone) -> Tensor:
         """[P, V]: scores of every item; with special classes [P, V + 2], items first."""
         table, rows, further_ED = self._competing(encoder)
         return table.scores(
             self.transformed(hidden_PD), rows=rows, bias_V=self.item_bias, further_ED=further_ED
         )
 
-    def candidate_scores(
-        self, hidden_PD: Tensor, items_PN: Tensor, encoder: TransformerEncoder
-    ) -> Tensor:
+    def candidate_scores(self, hidden_PD: Tensor, items_PN: Tensor, encoder: Backbone) -> Tensor:
         """[P, N]: scores of each row's own items; with a tied table V, the mask, is one as well."""
         table, _, _ = self._competing(encoder)
         return table.scores(self.transformed(hidden_PD), items_PN, bias_V=self.item_bias)
 
-    def softmax_loss(
-        self, hidden_PD: Tensor, targets_P: Tensor, encoder: TransformerEncoder
-    ) -> Tensor:
+    def softmax_loss(self, hidden_PD: Tensor, targets_P: Tensor, encoder: Backbone) -> Tensor:
         """Scalar: the sum over P of -log softmax of the target among all that competes."""
         table, rows, further_ED = self._competing(encoder)
         transformed_PD, bias_V = self.transformed(hidden_PD), self.item_bias
@@ -107,7 +107,7 @@ class Head(nn.Module):
             transformed_PD, targets_P, rows=rows, bias_V=bias_V, further_ED=further_ED
         )
 
-    def top_one(self, hidden_PD: Tensor, targets_P: Tensor, encoder: TransformerEncoder) -> Tensor:
+    def top_one(self, hidden_PD: Tensor, targets_P: Tensor, encoder: Backbone) -> Tensor:
         """int64 scalar: how many targets score above all else that competes."""
         table, rows, further_ED = self._competing(encoder)
         transformed_PD, bias_V = self.transformed(hidden_PD), self.item_bias
@@ -115,9 +115,7 @@ class Head(nn.Module):
             transformed_PD, targets_P, rows=rows, bias_V=bias_V, further_ED=further_ED
         )
 
-    def _competing(
-        self, encoder: TransformerEncoder
-    ) -> tuple[ItemTable, int | None, Tensor | None]:
+    def _competing(self, encoder: Backbone) -> tuple[ItemTable, int | None, Tensor | None]:
         """The table, how many of its rows compete, and the rows beside it that do."""
         if self.config.table == "own":
             return self.item_table, None, None

@@ -17,7 +17,7 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.negatives import Negatives, NegativesConfig
 from research.errors import InputError
-from research.model.transformer import TransformerEncoder
+from research.model.backbone import Backbone
 from research.objectives.base import Accuracy, View
 from research.objectives.head import Head
 from research.randomness import fold, seed_of
@@ -127,7 +127,7 @@ class ItemLoss(nn.Module):
             self.negatives = Negatives(config.negatives, catalogue)
 
     def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: TransformerEncoder
+        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: Backbone
     ) -> Tensor:
         """Scalar: the sum of the loss over a view's picked tokens."""
         hidden_PD = hidden_TD.index_select(0, view.picked_P)
@@ -139,16 +139,14 @@ class ItemLoss(nn.Module):
             scores_PN1 = scores_PN1 - self.negatives.log_probability_V[items_PN1]
         return sampled_loss(self.config, scores_PN1[:, 0], scores_PN1[:, 1:], encoder.num_items)
 
-    def top_one(
-        self, view: View, hidden_TD: Tensor, head: Head, encoder: TransformerEncoder
-    ) -> Accuracy:
+    def top_one(self, view: View, hidden_TD: Tensor, head: Head, encoder: Backbone) -> Accuracy:
         """At how many picked tokens the target scores highest of all items."""
         hidden_PD = hidden_TD.index_select(0, view.picked_P)
         correct = head.top_one(hidden_PD, view.targets_P, encoder).double()
         return Accuracy(correct, torch.full_like(correct, len(view.picked_P)))
 
     def comparisons(
-        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: TransformerEncoder
+        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: Backbone
     ) -> Accuracy:
         """How often the target scores higher than a negative; a tie is half right."""
         assert not isinstance(self.config, FullSoftmax)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from research.data.loader import Batch
-from research.model.transformer import TransformerEncoder
+from research.model.backbone import Backbone
 from research.objectives.attribute_head import AttributeHead
 from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.masking import MaskItems
@@ -57,14 +57,10 @@ class MAP(Objective):
         """Of so many tokens the attributes are asked."""
         return self.head.count(view.targets_P)
 
-    def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Tensor:
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
         """Sum over hidden tokens."""
         return self.head.loss(hidden_TD.index_select(0, view.picked_P), view.targets_P)
 
-    def accuracy(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Accuracy:
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
         """Precision at each item's number of attributes."""
         return self.head.accuracy(hidden_TD.index_select(0, view.picked_P), view.targets_P)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from research.data.loader import Batch
-from research.model.transformer import TransformerEncoder
+from research.model.backbone import Backbone
 from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import (
@@ -59,16 +59,12 @@ class MIP(Objective):
         """P."""
         return view.num_picked
 
-    def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Tensor:
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
         """Sum over hidden items of the loss."""
         total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
         return total
 
-    def accuracy(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Accuracy:
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
         """Right comparisons with the negatives; under a full softmax, targets that come first."""
         if isinstance(self.loss.config, FullSoftmax):
             return self.loss.top_one(view, hidden_TD, self.head, encoder)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
-from research.model.transformer import TransformerEncoder
+from research.model.backbone import Backbone
 from research.objectives.base import (
     Accuracy,
     Corruption,
@@ -74,20 +74,16 @@ class NextItem(RankingObjective):
         """P."""
         return view.num_picked
 
-    def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Tensor:
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
         """Sum over inputs of the loss against the following item."""
         total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
         return total
 
-    def accuracy(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Accuracy:
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
         """Targets that score highest of all items."""
         return self.loss.top_one(view, hidden_TD, self.head, encoder)
 
-    def ranking_view(self, histories: Packed, encoder: TransformerEncoder) -> View:
+    def ranking_view(self, histories: Packed, encoder: Backbone) -> View:
         """The newest L items; the newest state ranks."""
         packed = histories.newest(encoder.config.length)
         return View(packed, True, packed.last_S, packed.items_T[packed.last_S])

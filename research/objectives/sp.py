@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from research.data.catalogue import Catalogue, Histories
 from research.data.loader import Batch
 from research.errors import InputError
+from research.model.backbone import Backbone
 from research.model.initial import initialize
-from research.model.transformer import TransformerEncoder
 from research.objectives.base import (
     Accuracy,
     Corruption,
@@ -143,18 +143,14 @@ class SP(Objective):
         """R, a third of the picked tokens."""
         return view.num_picked / 3
 
-    def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Tensor:
+    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
         """Sum over rows of the loss of their comparison."""
         true_R, foreign_R = self._scores(view, hidden_TD)
         if self.inner_sigmoid:
             true_R, foreign_R = true_R.sigmoid(), foreign_R.sigmoid()
         return F.softplus(foreign_R - true_R).sum()
 
-    def accuracy(
-        self, view: View, hidden_TD: Tensor, batch: Batch, encoder: TransformerEncoder
-    ) -> Accuracy:
+    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
         """Rows whose true segment scores higher than the foreign one; a tie is half right."""
         true_R, foreign_R = self._scores(view, hidden_TD)
         # Equal segments tie, whichever way rounding breaks it.

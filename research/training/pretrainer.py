@@ -17,7 +17,7 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.windows import WindowsConfig
 from research.model.attributes import AttributeTable
-from research.model.transformer import TransformerEncoder
+from research.model.backbone import Backbone
 from research.objectives.base import LossSum, Objective, RankingObjective, View
 from research.objectives.item_losses import FullSoftmax, ItemLoss
 from research.packed import Packed
@@ -40,7 +40,7 @@ class MultiObjectiveModel(nn.Module):
 
     def __init__(
         self,
-        encoder: TransformerEncoder,
+        encoder: Backbone,
         objectives: Mapping[str, Objective],
         catalogue: Catalogue,
         own_windows: Mapping[str, WindowsConfig] = MappingProxyType({}),
@@ -143,7 +143,7 @@ class MultiObjectiveModel(nn.Module):
 class TrainedRanker:
     """An encoder and one ranking objective, answering as any `Ranker` does."""
 
-    def __init__(self, encoder: TransformerEncoder, objective: RankingObjective) -> None:
+    def __init__(self, encoder: Backbone, objective: RankingObjective) -> None:
         self.encoder = encoder
         self.objective = objective
 
@@ -155,7 +155,7 @@ class TrainedRanker:
     @torch.no_grad()
     def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
         """[S, N] scores of the given items."""
-        device = self.encoder.item_table.weight.device
+        device = self.encoder.item_table.device
         states_SD = self._states(histories)
         return self.objective.head.candidate_scores(states_SD, items_SN.to(device), self.encoder)
 
@@ -164,7 +164,7 @@ class TrainedRanker:
         self.encoder.eval()
         self.objective.eval()
         try:
-            histories = histories.to(self.encoder.item_table.weight.device)
+            histories = histories.to(self.encoder.item_table.device)
             view = self.objective.ranking_view(histories, self.encoder)
             states_SD: Tensor = self.encoder(view.packed, causal=view.causal, read_P=view.picked_P)
             return states_SD

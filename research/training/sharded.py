@@ -41,8 +41,8 @@ class Shards:
             kept[id(each)] = nn.Parameter(each.detach(), requires_grad=each.requires_grad)
         self.split = copy.deepcopy(pretrainer, kept)
         mesh = init_device_mesh(self.device.type, (self.world,))
-        for block in self.split.encoder.blocks:
-            fully_shard(block, mesh=mesh)
+        for part in self.split.encoder.parts_to_shard():
+            fully_shard(part, mesh=mesh)
         # All else is one group: heads read the item table beside the encoder.
         fully_shard(self.split, mesh=mesh)
         self.model = Stepped(self.split, accelerator)

@@ -175,16 +175,17 @@ class Stepper:
     def _size(self, batch: Batch) -> StepSize:
         """What one piece of a batch amounts to."""
         number = self.config.batches.micro_batches
-        shape = self.pretrainer.encoder.config
+        encoder = self.pretrainer.encoder
+        rows, tokens = -(-len(batch.rows_S) // number), -(-batch.num_tokens // number)
+        longest = min(batch.packed.longest, encoder.config.length)
         return StepSize(
-            rows=-(-len(batch.rows_S) // number),
-            tokens=-(-batch.num_tokens // number),
-            longest=min(batch.packed.longest, shape.length),
-            layers=shape.layers,
-            width=shape.width,
-            feed_forward=shape.feed_forward,
-            heads=shape.heads,
-            items=self.pretrainer.encoder.num_items,
+            rows=rows,
+            tokens=tokens,
+            longest=longest,
+            width=encoder.config.width,
+            items=encoder.num_items,
+            parameters=encoder.config.num_parameters(encoder.num_items),
+            activations=encoder.config.activation_bytes(tokens, rows, longest),
             negatives=self.pretrainer.most_negatives,
             micro_batches=number,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
-from research.model.transformer import TransformerConfig
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig

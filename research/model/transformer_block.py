@@ -1,0 +1,212 @@
+"""Transformer blocks: self-attention and feed-forward, in the orders in which papers put the norms.
+
+A block is a config and the module that it builds; a new one is a file like this, named by
+`encoder.block`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from research.model.attention import attention
+from research.model.compute import compiled
+from research.model.dropout import dropout
+from research.model.positions import Positions
+from research.packed import Packed
+
+if TYPE_CHECKING:
+    from research.model.transformer_config import TransformerConfig
+
+Activation = Literal["gelu", "gelu_tanh", "relu"]
+Part = TypeVar("Part")
+
+
+class BlockConfig(ABC):
+    """Abstract: a kind of block; a frozen dataclass below."""
+
+    @abstractmethod
+    def build(self, config: TransformerConfig) -> Block:
+        """One block of an encoder; the encoder draws its initial weights."""
+
+
+class Block(nn.Module, ABC):
+    """Abstract: one layer of a transformer."""
+
+    compiles = False
+    """Whether the encoder has been asked to compile what is position-wise."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x_TD: Tensor,
+        packed: Packed,
+        positions: Positions,
+        *,
+        causal: bool,
+        read_P: Tensor | None = None,
+    ) -> Tensor:
+        """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostNorm(BlockConfig):
+    """LayerNorm after each residual sum: x = LN(x + Attn(x)); LN(x + FF(x)) (BERT, S3-Rec)."""
+
+    def build(self, config: TransformerConfig) -> PostNormBlock:
+        """One block."""
+        return PostNormBlock(config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreNorm(BlockConfig):
+    """LayerNorm before each part: x + Attn(LN(x)); x + FF(LN(x)) (most ports)."""
+
+    def build(self, config: TransformerConfig) -> PreNormBlock:
+        """One block."""
+        return PreNormBlock(config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryNorm(BlockConfig):
+    """SASRec's own: q = LN(x), y = LN(q + Attn(q, x, x)), y + FF(y); the residual is normalized."""
+
+    def build(self, config: TransformerConfig) -> QueryNormBlock:
+        """One block."""
+        return QueryNormBlock(config)
+
+
+class SelfAttentionBlock(Block):
+    """Abstract: softmax attention, then a feed-forward part; subclasses place the norms."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dropouts = config.dropouts
+        width = config.width
+        self.qkv = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width) if config.output_projection else nn.Identity()
+        self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.inner = nn.Linear(width, config.feed_forward)
+        self.outer = nn.Linear(config.feed_forward, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_eps)
+
+    @abstractmethod
+    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """What the residual sum starts from [T, D]; query, key and value [T, 3 D]."""
+
+    @abstractmethod
+    def after(self, summed_PD: Tensor) -> Tensor:
+        """What follows the residual sum of attention: [P, D] -> [P, D]."""
+
+    def forward(
+        self,
+        x_TD: Tensor,
+        packed: Packed,
+        positions: Positions,
+        *,
+        causal: bool,
+        read_P: Tensor | None = None,
+    ) -> Tensor:
+        """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
+        kind, heads = type(self), self.config.heads
+        carried_TD, qkv_TE = self._built(kind.before, len(x_TD))(self, x_TD)
+        qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=heads)
+        mixed_PHK = _attend(
+            positions.turned(qkv_T3HK, packed),
+            packed,
+            causal=causal,
+            dropout=self.dropouts.attention if self.training else 0.0,
+            read_P=read_P,
+            bias=positions.bias,
+        )
+        carried_PD = carried_TD if read_P is None else carried_TD.index_select(0, read_P)
+        return self._built(kind._rest, len(carried_PD))(self, carried_PD, mixed_PHK)
+
+    def feed_forward(self, x_PD: Tensor) -> Tensor:
+        """[P, D] -> [P, D], token by token."""
+        inner_PF = activate(self.inner(x_PD), self.config.activation)
+        inner_PF = dropout(inner_PF, self.dropouts.inner, self.training)
+        return dropout(self.outer(inner_PF), self.dropouts.hidden, self.training)
+
+    def _rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
+        """All that follows attention, token by token: [P, D] and [P, H, K] -> [P, D]."""
+        mixed_PD = self.output(rearrange(mixed_PHK, "P H K -> P (H K)"))
+        dropped_PD = dropout(mixed_PD, self.dropouts.attention_output, self.training)
+        return self.after(carried_PD + dropped_PD)
+
+    def _built(self, part: Callable[..., Part], rows: int) -> Callable[..., Part]:
+        """A part as it stands, or compiled: but 0 rows and 1 would be compiled for themselves."""
+        return compiled(part) if self.compiles and self.training and rows > 1 else part
+
+
+class PostNormBlock(SelfAttentionBlock):
+    """See `PostNorm`."""
+
+    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Everything from x."""
+        return x_TD, self.qkv(x_TD)
+
+    def after(self, summed_PD: Tensor) -> Tensor:
+        """Two norms."""
+        x_PD = self.attention_norm(summed_PD)
+        out_PD: Tensor = self.feed_forward_norm(x_PD + self.feed_forward(x_PD))
+        return out_PD
+
+
+class PreNormBlock(SelfAttentionBlock):
+    """See `PreNorm`."""
+
+    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual from x, the rest from its norm."""
+        return x_TD, self.qkv(self.attention_norm(x_TD))
+
+    def after(self, summed_PD: Tensor) -> Tensor:
+        """The residual from the sum, the rest from its norm."""
+        return summed_PD + self.feed_forward(self.feed_forward_norm(summed_PD))
+
+
+class QueryNormBlock(SelfAttentionBlock):
+    """See `QueryNorm`."""
+
+    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Residual and query from the norm of x, key and value from x."""
+        normed_TD: Tensor = self.attention_norm(x_TD)
+        width, qkv = self.config.width, self.qkv
+        q_TD = F.linear(normed_TD, qkv.weight[:width], qkv.bias[:width])
+        kv_TE = F.linear(x_TD, qkv.weight[width:], qkv.bias[width:])
+        return normed_TD, torch.cat([q_TD, kv_TE], dim=1)
+
+    def after(self, summed_PD: Tensor) -> Tensor:
+        """Residual and all else from the norm of the sum."""
+        normed_PD: Tensor = self.feed_forward_norm(summed_PD)
+        return normed_PD + self.feed_forward(normed_PD)
+
+
+def _attend(
+    qkv_T3HK: Tensor,
+    packed: Packed,
+    *,
+    causal: bool,
+    dropout: float,
+    read_P: Tensor | None,
+    bias: Callable[..., Tensor] | None,
+) -> Tensor:
+    assert bias is None
+    q_THK, k_THK, v_THK = qkv_T3HK.unbind(1)
+    mixed_THK = attention(q_THK, k_THK, v_THK, packed, causal=causal, dropout=dropout)
+    return mixed_THK if read_P is None else mixed_THK.index_select(0, read_P)
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """GELU (erf or tanh form; Hendrycks and Gimpel 2016) or ReLU, elementwise."""
+    if activation == "relu":
+        return F.relu(x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
