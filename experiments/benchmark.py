@@ -39,9 +39,9 @@ from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
+from research.objectives.ranker import TrainedRanker
 from research.run import RunConfig
 from research.training.optim import build_optimizer
-from research.training.pretrainer import TrainedRanker
 from research.workbench import Workbench, ranking_objective
 
 BEAUTY = Path("data/corpora/Beauty")

@@ -38,10 +38,11 @@ from research.model.precision import product
 from research.objectives.base import Corruption
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemShift
+from research.objectives.ranker import TrainedRanker
 from research.objectives.sp import CutSegment
 from research.randomness import fold
 from research.run import RunConfig
-from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
+from research.training.pretrainer import MultiObjectiveModel
 from research.workbench import Workbench, ranking_objective
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -176,7 +177,7 @@ def draws(setting: Setting) -> Outcome:
                 wrong.append(f"{name} {part}")
         if not torch.equal(one.picked_P, two.picked_P.cpu()):
             wrong.append(f"{name} picked")
-        if not torch.equal(one.targets_P, two.targets_P.cpu()):
+        if not torch.equal(one.items_P, two.items_P.cpu()):
             wrong.append(f"{name} targets")
     states = fold(7, torch.arange(len(batch.users_S)))
     for config in (

@@ -39,12 +39,12 @@ from research.interop.s3rec_checks import (
     read_sizes,
 )
 from research.interop.state_dict import checked_float, read_state_dict, write_state_dict
+from research.objectives.ranker import TrainedRanker
 from research.run import RunConfig, identity
 from research.start import Start, find_start
 from research.tracking import RunFolder, replacing
 from research.training import checkpoint
 from research.training.carry import carry
-from research.training.pretrainer import TrainedRanker
 from research.training.stage import StageConfig, StageState
 from research.workbench import Workbench, ranking_objective
 

@@ -29,6 +29,7 @@ from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankerConfig, RankTable, Shard
 from research.model.backbone import BackboneConfig
+from research.objectives.ranker import TrainedRanker
 from research.processes import Processes
 from research.pulse import PULSE
 from research.run import RunConfig, dataset_of, identity, open_corpus, stage_marks
@@ -36,7 +37,6 @@ from research.start import Start, ended, find_start
 from research.tracking import Mirror, RunFolder, Tracking
 from research.training import checkpoint
 from research.training.carry import Carried
-from research.training.pretrainer import TrainedRanker
 from research.training.saves import CheckpointPlan
 from research.workbench import (
     StageParts,

@@ -10,9 +10,10 @@ tokens, C slots of a padded layout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from torch.autograd.function import FunctionCtx
 # A padded rectangle costs this many attention scores in overhead; fewer, larger rectangles win
 # below it (measured on two cores: about 0.3 ms a rectangle, forward and backward).
 RECTANGLE_OVERHEAD = 30_000
+# Fields of which a token that is put into a sequence takes the newest value; it has 0 of others.
+KEPT_BY_INSERTED = frozenset({"time"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,48 +42,55 @@ class Packed:
     """int64 [S + 1]: where each sequence begins; the last entry is T."""
     longest: int
     """Length of the longest sequence, or more, on the host, so that no kernel waits for it."""
-    segments_T: Tensor | None = None
-    """int64 [T]: segment types, or None when every token is of type 0."""
+    fields: Mapping[str, Tensor] = field(default_factory=dict)
+    """By name int64 [T], further integers of every token ("time" in seconds, "segment")."""
 
     @staticmethod
-    def of(items_T: Tensor, offsets: Tensor, longest: int) -> Packed:
+    def of(
+        items_T: Tensor,
+        offsets: Tensor,
+        longest: int,
+        fields: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Packed:
         """Pack sequences whose positions begin at 0."""
         starts_T = torch.repeat_interleave(
             offsets[:-1], offsets.diff(), output_size=items_T.shape[0]
         )
         positions_T = torch.arange(items_T.shape[0], device=items_T.device) - starts_T
-        return Packed(items_T, positions_T, offsets, longest)
+        return Packed(items_T, positions_T, offsets, longest, fields)
 
     @staticmethod
-    def from_lists(sequences: Sequence[Sequence[int]]) -> Packed:
-        """Pack lists of item ids."""
+    def from_lists(
+        sequences: Sequence[Sequence[int]],
+        fields: Mapping[str, Sequence[Sequence[int]]] = MappingProxyType({}),
+    ) -> Packed:
+        """Pack lists of item ids, and beside them lists of other integers of the same lengths."""
         lengths = [len(sequence) for sequence in sequences]
-        items_T = torch.tensor([item for sequence in sequences for item in sequence]).long()
         offsets = torch.tensor([0, *lengths]).cumsum(0)
-        return Packed.of(items_T, offsets, max(lengths, default=0))
+        laid = {name: _laid_out(lists) for name, lists in fields.items()}
+        return Packed.of(_laid_out(sequences), offsets, max(lengths, default=0), laid)
 
     @staticmethod
     def cat(parts: Sequence[Packed]) -> Packed:
-        """Lay the sequences of several batches end to end, in order."""
+        """Lay the sequences of several batches end to end, in order; all have the same fields."""
         if len(parts) == 1:
             return parts[0]
+        names = parts[0].fields.keys()
+        for part in parts:
+            if part.fields.keys() != names:
+                raise ValueError(
+                    f"sequences with the fields {sorted(names)} cannot be laid beside sequences "
+                    f"with the fields {sorted(part.fields)}; give all of them the same"
+                )
         starts = np.cumsum([0, *(part.num_tokens for part in parts)])
         offsets = [part.offsets[:-1] + int(start) for part, start in zip(parts, starts)]
         offsets.append(parts[-1].offsets[-1:] + int(starts[-2]))
-        segments_T = None
-        if any(part.segments_T is not None for part in parts):
-            segments_T = torch.cat(
-                [
-                    torch.zeros_like(part.items_T) if part.segments_T is None else part.segments_T
-                    for part in parts
-                ]
-            )
         return Packed(
             torch.cat([part.items_T for part in parts]),
             torch.cat([part.positions_T for part in parts]),
             torch.cat(offsets),
             max(part.longest for part in parts),
-            segments_T,
+            {name: torch.cat([part.fields[name] for part in parts]) for name in names},
         )
 
     @property
@@ -127,19 +137,63 @@ class Packed:
         """The newest `length` tokens of every sequence, positions counted anew from 0."""
         if self.longest <= length:
             return self
-        kept_T = self.ages_T < length
-        offsets = torch.cat([self.offsets[:1], self.lengths_S.clamp(max=length).cumsum(0)])
-        newest = Packed.of(self.items_T[kept_T], offsets, length)
-        segments_T = None if self.segments_T is None else self.segments_T[kept_T]
-        return replace(newest, segments_T=segments_T)
+        return self.keep(self.ages_T < length, self.lengths_S.clamp(max=length), length)
 
-    def select(self, kept_S: Tensor) -> Packed:
-        """The sequences that a mask names, in their order; `longest` stays as an upper bound."""
-        kept_T = kept_S[self.owner_T]
-        offsets = torch.cat([self.offsets[:1], self.lengths_S[kept_S].cumsum(0)])
-        segments_T = None if self.segments_T is None else self.segments_T[kept_T]
-        items_T, positions_T = self.items_T[kept_T], self.positions_T[kept_T]
-        return Packed(items_T, positions_T, offsets, self.longest, segments_T)
+    def keep(self, kept_T: Tensor, lengths_S: Tensor, longest: int) -> Packed:
+        """The tokens that a mask names, `lengths_S` [S] of each sequence, positions anew from 0."""
+        tokens_P = kept_T.nonzero()[:, 0]
+        offsets = torch.cat([self.offsets[:1], lengths_S.cumsum(0)])
+        fields = {name: values_T[tokens_P] for name, values_T in self.fields.items()}
+        return Packed.of(self.items_T[tokens_P], offsets, longest, fields)
+
+    def select(self, sequences_N: Tensor) -> Packed:
+        """The sequences with these numbers (int64), in this order."""
+        lengths_N = self.lengths_S[sequences_N]
+        offsets = torch.cat([self.offsets[:1], lengths_N.cumsum(0)])
+        shifts_N = self.offsets[:-1][sequences_N] - offsets[:-1]
+        shifts_P = torch.repeat_interleave(shifts_N, lengths_N)
+        tokens_P = torch.arange(len(shifts_P), device=shifts_P.device) + shifts_P
+        return Packed(
+            self.items_T[tokens_P],
+            self.positions_T[tokens_P],
+            offsets,
+            self.longest,
+            {name: values_T[tokens_P] for name, values_T in self.fields.items()},
+        )
+
+    def between(self, sequences: tuple[int, int], tokens: tuple[int, int]) -> Packed:
+        """Neighbouring sequences, (first, past the last), which have these tokens."""
+        (first, last), (begin, end) = sequences, tokens
+        return Packed(
+            self.items_T[begin:end],
+            self.positions_T[begin:end],
+            self.offsets[first : last + 1] - begin,
+            self.longest,
+            {name: values_T[begin:end] for name, values_T in self.fields.items()},
+        )
+
+    def append(self, item: int) -> Packed:
+        """One more token, newest, at the end of every sequence (the mask of a question).
+
+        It has the time of the newest token before it (0: there is none), and segment 0.
+        """
+        sequences_S = torch.arange(self.num_sequences, device=self.offsets.device)
+        offsets = self.offsets + torch.arange(len(self.offsets), device=self.offsets.device)
+        places_T = torch.arange(self.num_tokens, device=self.offsets.device) + self.owner_T
+        ends_S = self.offsets[1:] + sequences_S
+
+        def longer(values_T: Tensor, last_S: Tensor) -> Tensor:
+            longer_T = values_T.new_empty(self.num_tokens + self.num_sequences)
+            return longer_T.index_copy(0, places_T, values_T).index_copy(0, ends_S, last_S)
+
+        items_T = longer(self.items_T, torch.full_like(sequences_S, item))
+        fields = {}
+        for name, values_T in self.fields.items():
+            last_S = torch.zeros_like(sequences_S)
+            if name in KEPT_BY_INSERTED and self.num_tokens:
+                last_S = torch.where(self.lengths_S > 0, values_T[self.last_S], last_S)
+            fields[name] = longer(values_T, last_S)
+        return Packed.of(items_T, offsets, self.longest + 1, fields)
 
     def with_items(self, items_T: Tensor) -> Packed:
         """The same sequences with other items in their places."""
@@ -154,8 +208,15 @@ class Packed:
             self.positions_T.to(device, non_blocking=True),
             self.offsets.to(device, non_blocking=True),
             self.longest,
-            None if self.segments_T is None else self.segments_T.to(device, non_blocking=True),
+            {
+                name: values_T.to(device, non_blocking=True)
+                for name, values_T in self.fields.items()
+            },
         )
+
+
+def _laid_out(lists: Sequence[Sequence[int]]) -> Tensor:
+    return torch.tensor([value for values in lists for value in values]).long()
 
 
 @dataclass(frozen=True, eq=False)

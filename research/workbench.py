@@ -12,18 +12,21 @@ from accelerate import Accelerator
 from research.config import hash_of
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
-from research.data.loader import Loader
+from research.data.loader import Loader, fields_of
 from research.data.splits import HeldOut, Split
 from research.data.windows import WindowsConfig
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import Ranker, RankTable, Shard, rank_tables
+from research.model.backbone import check_fields
 from research.objectives.base import ModelComponents, Objective, RankingObjective, able_to_rank
+from research.objectives.ranker import TrainedRanker
 from research.randomness import seed_of
 from research.run import RunConfig, open_corpus, protocol_of
-from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
+from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageConfig
+from research.training.stage_checks import check_objectives
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,7 @@ class Workbench:
                 rank=rank,
                 world=world,
                 others=others,
+                fields=self.config.encoder.fields,
             )
 
         own = dict.fromkeys(stage.own_windows.values())
@@ -170,10 +174,12 @@ def validation_of(bench: Workbench, stage: StageParts) -> Callable[[], Mapping[s
 def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
     """Every stage of a run, all on one encoder; `InputError` for one that cannot work."""
     config = bench.config
+    check_fields(config.encoder, fields_of(bench.corpus), bench.corpus.name)
     shared = bench.shared()
     parts: list[StageParts] = []
     for stage in config.stages:
         pretrainer = bench.pretrainer(stage, shared)
+        check_objectives(stage, pretrainer, bench.split, bench.catalogue)
         # Only who selects or tests must say by what to rank.
         ranks = stage.validation is not None or stage is config.stages[-1]
         objective = ranking_objective(stage, pretrainer) if ranks else None

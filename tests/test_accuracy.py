@@ -36,10 +36,13 @@ ATTRIBUTES = [[0], [0, 1], [], [2]]
 UNREAD = [torch.nan, torch.nan]
 
 
+# Items 0, 1 and 2 are user 0's, so that the negative is item 3.
+CATALOGUE = catalogue_of([[0, 1, 2], [3]], ITEMS, attributes=ATTRIBUTES, num_attributes=3)
+
+
 @pytest.fixture
 def catalogue() -> Catalogue:
-    """Items 0, 1 and 2 are user 0's, so that the negative is item 3."""
-    return catalogue_of([[0, 1, 2], [3]], ITEMS, attributes=ATTRIBUTES, num_attributes=3)
+    return CATALOGUE
 
 
 def made(config: ObjectiveConfig, catalogue: Catalogue) -> tuple[Objective, TransformerEncoder]:
@@ -63,9 +66,13 @@ def turn_signs(layer: nn.Linear) -> None:
 def share(
     objective: Objective, encoder: TransformerEncoder, view: View, states: Sequence[Sequence[float]]
 ) -> tuple[float, float]:
-    """(correct, count) of a view of one row of user 0 whose tokens have these states."""
-    hidden_TD = torch.tensor(states).reshape(-1, 2)
-    result: Accuracy = objective.accuracy(view, hidden_TD, batch_of([[0, 1, 2]], length=4), encoder)
+    """(correct, count) of a view of rows of user 0 whose tokens have these states."""
+    rows = [[0, 1, 2]] * view.num_rows
+    batch = batch_of(rows, length=4, users=[0] * view.num_rows)
+    targets = objective.targets(view, batch, CATALOGUE)
+    states_PD = torch.tensor(states).reshape(-1, 2)[targets.read_P]
+    result = objective.accuracy(targets, states_PD, encoder.item_table)
+    assert isinstance(result, Accuracy)
     assert result.correct.dtype == result.count.dtype == torch.float64
     return result.correct.item(), result.count.item()
 
@@ -73,7 +80,7 @@ def share(
 def view_of(shown: list[int], picked: list[int], targets: list[int]) -> View:
     """One sequence with picked tokens."""
     packed = Packed.from_lists([shown])
-    return View(packed, False, ids(picked), ids(targets))
+    return View.of_rows(packed, ids(picked), ids(targets))
 
 
 def ids(values: list[int]) -> Tensor:
@@ -141,13 +148,14 @@ def test_sp_counts_rows_whose_own_segment_scores_higher(
     objective, encoder = made(SPConfig(inner_sigmoid=inner_sigmoid), catalogue)
     assert isinstance(objective, SP)
     turn_signs(objective.dense)
-    # Three rows of two tokens: contexts, true and foreign segments; each one's last is read.
+    # Three rows of three sequences, context, true and foreign segment; each one's last is read.
     packed = Packed.from_lists([[0, 4], [4, 1], [4, 2]] * 3)
-    view = View(packed, False, packed.last_S, ids([]))
+    view = View(packed, ids([0, 0, 0, 1, 1, 1, 2, 2, 2]), 3, packed.last_S, ids([]))
     contexts = [[-1.0, 0.0], [0.0, -1.0], [-1.0, -1.0]]
     true = [[2.0, 0.0], [0.0, -1.0], [0.5, 0.5]]
     foreign = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
-    states = [each for last in contexts + true + foreign for each in (UNREAD, last)]
+    lasts = [last for row in zip(contexts, true, foreign) for last in row]
+    states = [state for last in lasts for state in (UNREAD, last)]
     # 2 to 1 is right, -1 to 1 wrong, 1 to 1 a tie.
     assert share(objective, encoder, view, states) == (1.5, 3.0)
 

@@ -54,7 +54,7 @@ def picked_of(view: View) -> list[list[int]]:
     """The places picked in each sequence of a view."""
     places: list[list[int]] = [[] for _ in range(view.packed.num_sequences)]
     for owner, place in zip(
-        view.owner_P.tolist(), view.packed.positions_T[view.picked_P].tolist(), strict=True
+        view.row_P.tolist(), view.packed.positions_T[view.picked_P].tolist(), strict=True
     ):
         places[owner].append(place)
     return places
@@ -87,7 +87,7 @@ def test_masking_equals_the_loop(name: str, length: int, catalogue: Catalogue) -
     ]
     assert rows_of(view) == [seen for seen, _ in twins]
     assert picked_of(view) == [picked for _, picked in twins]
-    assert view.causal is False
+    assert config.causal is False
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -97,7 +97,7 @@ def test_only_picked_tokens_change_and_targets_are_what_stood_there(
     batch = batch_of(ROWS * 20, length=50)
     view = CONFIGS[name].view(batch, catalogue)
     clean_T = batch.packed.items_T
-    assert torch.equal(view.targets_P, clean_T[view.picked_P])
+    assert torch.equal(view.items_P, clean_T[view.picked_P])
     untouched_T = torch.ones(len(clean_T), dtype=torch.bool)
     untouched_T[view.picked_P] = False
     assert torch.equal(view.packed.items_T[untouched_T], clean_T[untouched_T])
@@ -142,7 +142,7 @@ def test_a_rounded_count_is_that_of_the_original_code(rate: float, catalogue: Ca
     config = MaskItems(rate=rate, count="rounded", max_picked=60)
     view = config.view(batch_of([[1] * length for length in lengths], length=400), catalogue)
     expected = [min(60, max(1, round(length * rate))) for length in lengths]
-    assert torch.bincount(view.owner_P).tolist() == expected
+    assert torch.bincount(view.row_P).tolist() == expected
 
 
 def test_rounded_picks_fall_on_every_place_alike(catalogue: Catalogue) -> None:
@@ -222,17 +222,17 @@ def test_a_mask_does_not_depend_on_the_other_rows_of_a_batch(
 @pytest.mark.parametrize("rows", [[], [[]]])
 def test_masking_nothing_picks_nothing(rows: list[list[int]], catalogue: Catalogue) -> None:
     view = CONFIGS["everything at once"].view(batch_of(rows, length=5), catalogue)
-    assert view.picked_P.shape == view.targets_P.shape == (0,)
+    assert view.picked_P.shape == view.items_P.shape == (0,)
 
 
 def test_the_shift_pairs_each_item_with_the_following_one(catalogue: Catalogue) -> None:
     view = NextItemShift().view(batch_of([[1, 2, 3], [4], [], [5, 6]], length=50), catalogue)
     assert rows_of(view) == [[1, 2], [], [], [5]]
-    assert view.targets_P.tolist() == [2, 3, 6]
+    assert view.items_P.tolist() == [2, 3, 6]
     assert view.picked_P.tolist() == [0, 1, 2]
     assert view.packed.positions_T.tolist() == [0, 1, 0]
     assert view.packed.longest == 2
-    assert view.causal is True
+    assert NextItemShift().causal is True
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 11, 12])
@@ -240,7 +240,7 @@ def test_the_shift_equals_the_loop(length: int, catalogue: Catalogue) -> None:
     view = NextItemShift().view(batch_of(ROWS, length=length), catalogue)
     twins = [reference.next_item_shift(row, length) for row in ROWS]
     assert rows_of(view) == [inputs for inputs, _ in twins]
-    assert view.targets_P.tolist() == [item for _, targets in twins for item in targets]
+    assert view.items_P.tolist() == [item for _, targets in twins for item in targets]
     assert view.packed.longest == max(len(inputs) for inputs, _ in twins)
 
 
@@ -252,7 +252,7 @@ def test_cloze_ranks_from_a_mask_after_the_history(catalogue: Catalogue) -> None
     encoder = of_length(4)
     objective = ClozeConfig().build(ModelComponents(encoder.config, catalogue, 0), 0)
     histories = Packed.from_lists([[1, 2], [], [3, 4, 5], [6, 7, 8, 9], [10, 11, 12, 13, 14]])
-    view = objective.ranking_view(histories, encoder)
+    view = objective.ranking_view(histories, 4, ITEMS)
     # The oldest falls only when the view is full: at four items or more of history.
     assert rows_of(view) == [
         [1, 2, MASK], [MASK], [3, 4, 5, MASK], [7, 8, 9, MASK], [12, 13, 14, MASK],
@@ -260,16 +260,16 @@ def test_cloze_ranks_from_a_mask_after_the_history(catalogue: Catalogue) -> None
     assert view.packed.positions_T.tolist() == [0, 1, 2, 0, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]
     assert view.picked_P.tolist() == [2, 3, 7, 11, 15]
     assert view.packed.longest == 4
-    assert view.causal is False
+    assert objective.corruption.causal is False
 
 
 def test_next_item_ranks_from_the_newest_of_up_to_L_items(catalogue: Catalogue) -> None:
     encoder = of_length(3)
     objective = NextItemConfig().build(ModelComponents(encoder.config, catalogue, 0), 0)
-    view = objective.ranking_view(Packed.from_lists([[1], [2, 3, 4, 5]]), encoder)
+    view = objective.ranking_view(Packed.from_lists([[1], [2, 3, 4, 5]]), 3, ITEMS)
     assert rows_of(view) == [[1], [3, 4, 5]]
     assert view.picked_P.tolist() == [0, 3]
-    assert view.causal is True
+    assert objective.corruption.causal is True
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from research.objectives.base import ModelComponents, RankingObjective
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
+from research.objectives.ranker import TrainedRanker
 from research.packed import Packed
-from research.training.pretrainer import TrainedRanker
 from tests.reference_ranks import corpus_of, transition_scores
 from tests.synthetic import encoder_of
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -79,14 +81,14 @@ def typed(packed: Packed, segments: int) -> Packed:
     if not segments:
         return packed
     types_T = torch.arange(packed.num_tokens) % segments
-    return Packed(packed.items_T, packed.positions_T, packed.offsets, packed.longest, types_T)
+    return replace(packed, fields={"segment": types_T})
 
 
 def loop(encoder: TransformerEncoder, packed: Packed, causal: bool) -> Tensor:
     """The twin over every sequence, laid end to end."""
     hidden = []
     for begin, end in zip(packed.offsets[:-1].tolist(), packed.offsets[1:].tolist()):
-        types_T = packed.segments_T
+        types_T = packed.fields.get("segment")
         segments = None if types_T is None else types_T[begin:end].tolist()
         items = packed.items_T[begin:end].tolist()
         attributes = () if encoder.item_table.attributes is None else ATTRIBUTES
@@ -202,9 +204,7 @@ def test_positions_from_the_newest_give_the_newest_item_the_same_row() -> None:
 def test_a_segment_is_of_type_zero_unless_said() -> None:
     encoder = made(segments=2)
     plain = Packed.from_lists([[1, 2]])
-    said = Packed(
-        plain.items_T, plain.positions_T, plain.offsets, 2, torch.zeros(2, dtype=torch.int64)
-    )
+    said = replace(plain, fields={"segment": torch.zeros(2, dtype=torch.int64)})
     assert torch.equal(encoder(plain, causal=False), encoder(said, causal=False))
 
 

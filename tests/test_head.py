@@ -13,9 +13,10 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents, RankingObjective
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
+from research.objectives.ranker import TrainedRanker
 from research.packed import Packed
 from research.training.optim import OptimizerConfig
-from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
+from research.training.pretrainer import MultiObjectiveModel
 from tests.bench import STAGE, Bench, giving
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
 
@@ -62,7 +63,7 @@ def test_the_scores_are_of_items_then_mask_then_padding(catalogue: Catalogue) ->
     objective = module.objectives["only"]
     assert isinstance(objective, RankingObjective)
     hidden_PD = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.0, 1.0, 0.0, 0.0]])
-    scores_PV = objective.head.scores(hidden_PD, module.encoder)
+    scores_PV = objective.head.scores(hidden_PD, module.encoder.item_table)
     assert scores_PV.shape == (2, ITEMS + 2)
     rows = [*module.encoder.item_table.weight, objective.head.padding_row[0]]
     for column, row_D in enumerate(rows):

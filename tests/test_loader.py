@@ -226,16 +226,3 @@ def test_exactly_one_size_must_be_set(sizes: tuple[int | None, int | None]) -> N
 def test_no_fewer_than_one_piece_is_cut() -> None:
     with pytest.raises(InputError, match=r"batches\.micro_batches is 0; it must be at least 1"):
         BatchConfig(micro_batches=0)
-
-
-def test_pieces_are_every_so_many_rows_and_some_may_be_empty(corpus: Corpus) -> None:
-    (batch,) = loader_of(corpus, BatchConfig(sequences_per_batch=100)).batches(0)
-    pieces = batch.pieces(3)
-    for number, piece in enumerate(pieces):
-        assert piece.rows_S.tolist() == batch.rows_S.tolist()[number::3]
-        assert piece.users_S.tolist() == batch.users_S.tolist()[number::3]
-        assert piece.states_S.tolist() == batch.states_S.tolist()[number::3]
-    assert sum(piece.num_tokens for piece in pieces) == batch.num_tokens
-    many = batch.pieces(len(batch.rows_S) + 1)
-    assert [len(piece.rows_S) for piece in many] == [1] * len(batch.rows_S) + [0]
-    assert batch.pieces(1) == [batch]

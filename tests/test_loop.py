@@ -13,9 +13,8 @@ from accelerate import Accelerator
 
 from research import stopping
 from research.data.corpus import Corpus
-from research.data.loader import BatchConfig
 from research.errors import InputError
-from research.objectives.base import LossSum
+from research.objectives.base import Targets
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.training import checkpoint
@@ -343,38 +342,40 @@ def test_a_checkpoint_names_its_corpus_and_no_other_is_continued(bench: Bench) -
     assert bench.corpus.fingerprint in said
 
 
-def measured(normalize: str, bench: Bench) -> float:
-    """The scalar of a step with sums 6 over 3 and 10 over 4, weights 2 and 0.5, on five rows."""
+def inputs(counts: dict[str, list[float]]) -> StepInputs:
+    """What a meter reads of a step: how much each row counts for each objective."""
+    none = torch.zeros(0, dtype=torch.int64)
+    targets = {
+        key: Targets(read_P=none, offsets_R=none, counts_R=double(each))
+        for key, each in counts.items()
+    }
+    return StepInputs((), targets, {}, {key: len(each) for key, each in counts.items()})
+
+
+def double(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def factors(normalize: str, bench: Bench) -> list[float]:
+    """Of a step whose two objectives count 3 and 4 things on five rows, with weights 2 and 0.5."""
     objectives = {"next": NextItemConfig(weight=2.0), "cloze": ClozeConfig(weight=0.5)}
-    stage = replace(STAGE, normalize=normalize, objectives=objectives, batches=FIVE)
-    meter = Meter(bench.accelerator, stage)
-    (batch,) = list(bench.loader(stage).batches(0, first=7))
-    rows = {"next": batch, "cloze": batch}
-    counts = {"next": double(3.0), "cloze": double(4.0)}
-    totals = {"next": torch.tensor(6.0), "cloze": torch.tensor(10.0)}
-    losses = {key: LossSum(totals[key], counts[key]) for key in rows}
-    terms = meter.terms(losses, meter.divisors([StepInputs(rows, {}, counts)]))
-    return sum(term.item() for term in terms.values())
-
-
-def double(value: float) -> torch.Tensor:
-    return torch.tensor(value, dtype=torch.float64)
-
-
-FIVE = BatchConfig(sequences_per_batch=5)
+    stage = replace(STAGE, normalize=normalize, objectives=objectives)
+    pieces = [
+        inputs({"next": [1.0, 0.0, 1.0], "cloze": [1.0, 1.0, 1.0]}),
+        inputs({"next": [1.0, 0.0], "cloze": [0.0, 1.0]}),
+    ]
+    found: list[float] = Meter(bench.accelerator, stage).factors(pieces).tolist()
+    return found
 
 
 def test_terms_divide_each_sum_by_its_own_count(bench: Bench) -> None:
-    assert measured("terms", bench) == pytest.approx(2.0 * 6 / 3 + 0.5 * 10 / 4)
+    assert factors("terms", bench) == [2.0 / 3, 0.5 / 4]
 
 
 def test_sequences_divide_every_sum_by_the_rows(bench: Bench) -> None:
-    assert measured("sequences", bench) == pytest.approx(2.0 * 6 / 5 + 0.5 * 10 / 5)
+    assert factors("sequences", bench) == [2.0 / 5, 0.5 / 5]
 
 
 def test_nothing_counted_is_no_division_by_zero(bench: Bench) -> None:
-    stage = replace(STAGE, objectives={"next": NextItemConfig()}, batches=FIVE, rank_by=None)
-    meter = Meter(bench.accelerator, stage)
-    divisors = meter.divisors([StepInputs({}, {}, {"next": double(0.0)})])
-    losses = {"next": LossSum(torch.tensor(0.0), double(0.0))}
-    assert meter.terms(losses, divisors)["next"].item() == 0.0
+    stage = replace(STAGE, objectives={"next": NextItemConfig()}, rank_by=None)
+    assert Meter(bench.accelerator, stage).factors([inputs({"next": [0.0]})]).tolist() == [1.0]

@@ -127,14 +127,26 @@ def test_aap_and_map_share_one_table_under_one_name(catalogue: Catalogue) -> Non
         assert tables == ["shared.attributes.attribute_table.weight"]
 
 
-def test_states_that_nobody_asked_for_are_no_numbers(catalogue: Catalogue) -> None:
-    module = mixture(("cloze",), catalogue)
-    objective = module.objectives["cloze"]
-    seen: list[Tensor] = []
-    objective.register_forward_pre_hook(lambda part, given: seen.append(given[1]))
-    view = OBJECTIVES["cloze"].corruption.view(batch_of(ROWS, length=LENGTH), catalogue)  # type: ignore[attr-defined]
+def reads_of(keys: tuple[str, ...], catalogue: Catalogue) -> list[Tensor | None]:
+    """What the encoder is asked to read, call by call."""
+    module = mixture(keys, catalogue)
+    reads: list[Tensor | None] = []
+
+    def note(part: object, given: tuple[Packed], named: dict[str, Tensor | None]) -> None:
+        reads.append(named["read_P"])
+
+    module.encoder.register_forward_pre_hook(note, with_kwargs=True)
     module.losses(batch_of(ROWS, length=LENGTH))
-    read_T = torch.zeros(view.packed.num_tokens, dtype=torch.bool)
-    read_T[view.picked_P] = True
-    assert not seen[0][read_T].isnan().any()
-    assert seen[0][~read_T].isnan().all()
+    return reads
+
+
+def test_the_encoder_reads_what_an_objective_asks_for_and_nothing_else(
+    catalogue: Catalogue,
+) -> None:
+    batch = batch_of(ROWS, length=LENGTH)
+    view = mixture(("cloze",), catalogue).objectives["cloze"].corruption.view(batch, catalogue)
+    (read_P,) = reads_of(("cloze",), catalogue)
+    assert read_P is not None
+    assert read_P.tolist() == view.picked_P.tolist()
+    # Every token is an input whose successor is predicted.
+    assert reads_of(("next",), catalogue) == [None]

@@ -33,9 +33,10 @@ from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
+from research.objectives.ranker import TrainedRanker
 from research.objectives.sp import CutSegment, SPConfig
 from research.packed import Packed
-from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
+from research.training.pretrainer import MultiObjectiveModel
 from tests import reference, twins
 from tests.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
 
@@ -229,6 +230,25 @@ def test_foreign_sequences_do_not_matter(name: str, catalogue: Catalogue) -> Non
         alone += module.losses(one)["only"].total.item()
     # Sums of about twenty terms of order one, in another order.
     assert module.losses(batch)["only"].total.item() == pytest.approx(alone, abs=1e-10)
+
+
+@pytest.mark.parametrize("number", [2, 3, 7])
+@pytest.mark.parametrize("name", CASES)
+def test_a_batch_cut_into_pieces_has_the_same_loss_and_gradients(
+    name: str, number: int, catalogue: Catalogue
+) -> None:
+    module = made(CASES[name], catalogue)
+    batch = batch_of(ROWS, length=LENGTH)
+    whole = module.losses(batch)["only"]
+    expected = gradients(module, whole.total)
+    pieces = [module(piece)["only"] for piece in module.prepare_pieces(batch, number)]
+    assert len(pieces) == number
+    assert module.objectives["only"].couples_rows is None
+    assert sum(piece.count.item() for piece in pieces) == whole.count.item()
+    total = torch.stack([piece.total for piece in pieces]).sum()
+    assert total.item() == pytest.approx(whole.total.item(), abs=1e-10)
+    for parameter, grad in gradients(module, total).items():
+        torch.testing.assert_close(expected[parameter], grad, rtol=1e-10, atol=1e-10, msg=parameter)
 
 
 @pytest.mark.parametrize("config", [NextItemConfig(), ClozeConfig(corruption=MaskItems(rate=0.9))])

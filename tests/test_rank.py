@@ -27,8 +27,8 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
+from research.objectives.ranker import TrainedRanker
 from research.packed import Packed
-from research.training.pretrainer import TrainedRanker
 from tests.reference_ranks import FixedScores, corpus_of, question_rank
 from tests.synthetic import encoder_of
 

@@ -49,8 +49,7 @@ def cut(
     """(context, true segment, foreign segment) of each row that takes part, as they are shown."""
     view = config.view(batch, catalogue)
     shown = [view.packed.items_T[a:b].tolist() for a, b in itertools.pairwise(view.packed.offsets)]
-    rows = len(shown) // 3
-    return list(zip(shown[:rows], shown[rows : 2 * rows], shown[2 * rows :], strict=True))
+    return list(zip(shown[::3], shown[1::3], shown[2::3], strict=True))
 
 
 def many(
@@ -91,8 +90,8 @@ def test_cutting_equals_the_loop(name: str, length: int, catalogue: Catalogue) -
 def test_the_last_token_of_every_sequence_is_picked(name: str, catalogue: Catalogue) -> None:
     view = CONFIGS[name].view(batch_of(WINDOWS, length=50), catalogue)
     assert view.picked_P.tolist() == [int(end) - 1 for end in view.packed.offsets[1:]]
-    assert view.targets_P.shape == (0,)
-    assert view.causal is False
+    assert view.items_P.shape == (0,)
+    assert CONFIGS[name].causal is False
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -107,7 +106,8 @@ def test_no_sequence_is_longer_than_the_view_says(
 
 def test_rows_of_fewer_than_two_items_take_no_part(catalogue: Catalogue) -> None:
     view = CutSegment().view(batch_of([[0], [], [10, 11], [20, 21, 22]], length=50), catalogue)
-    assert view.packed.lengths_S.tolist() == [2, 3] * 3
+    assert view.packed.lengths_S.tolist() == [2] * 3 + [3] * 3
+    assert view.row_S.tolist() == [2, 2, 2, 3, 3, 3]
 
 
 def test_a_short_row_is_its_own_context_and_both_segments(catalogue: Catalogue) -> None:
@@ -150,20 +150,21 @@ def test_segments_among_masks_stand_where_the_context_has_its_gap(catalogue: Cat
             assert [place for place, item in enumerate(segment) if item != MASK] == gap
     view = CutSegment().view(batch, catalogue)
     # Rows of 9, 2, 3 and 6 items.
-    positions = [*range(9), 0, 1, 0, 1, 2, *range(6)]
-    assert view.packed.positions_T.tolist() == positions * 3
+    lengths = [length for length in (9, 2, 3, 6) for _ in range(3)]
+    assert view.packed.positions_T.tolist() == [
+        place for length in lengths for place in range(length)
+    ]
 
 
 def test_segments_alone_are_as_long_as_what_was_cut(catalogue: Catalogue) -> None:
     batch = batch_of(WINDOWS, length=50)
-    sizes = []
+    lengths = []
     for context, true, foreign in cut(ALONE, batch, catalogue):
         assert len(true) == len(foreign) == context.count(MASK)
         assert MASK not in true + foreign
-        sizes.append(len(true))
-    view = ALONE.view(batch, catalogue)
-    positions_T = view.packed.positions_T[9 + 2 + 3 + 6 :]
-    assert positions_T.tolist() == [place for size in sizes for place in range(size)] * 2
+        lengths += [len(context), len(true), len(foreign)]
+    positions = ALONE.view(batch, catalogue).packed.positions_T.tolist()
+    assert positions == [place for length in lengths for place in range(length)]
 
 
 def test_both_placements_cut_and_draw_the_same(catalogue: Catalogue) -> None:

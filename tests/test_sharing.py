@@ -42,12 +42,12 @@ def forbid(monkeypatch: pytest.MonkeyPatch, forbidden: str) -> None:
     """Steps of a stage are an error, though its state may be read."""
     import research.training.meter as meter
 
-    def terms(self: meter.Meter, *given: Any) -> Any:
+    def factors(self: meter.Meter, *given: Any) -> Any:
         assert self.config.name != forbidden, f"stage {forbidden} is trained again"
         return real(self, *given)
 
-    real = meter.Meter.terms
-    monkeypatch.setattr(meter.Meter, "terms", terms)
+    real = meter.Meter.factors
+    monkeypatch.setattr(meter.Meter, "factors", factors)
 
 
 def lines_of(folder: Path, stage: str) -> list[dict[str, object]]:

@@ -97,7 +97,7 @@ def seen_by(corruption: MaskItems | NextItemShift, size: int, length: int, strid
     windows = [list(range(start, stop)) for _, start, stop in listed(rows)]
     catalogue = catalogue_of([range(size)], size)
     view = corruption.view(batch_of(windows, length=length), catalogue)
-    return set(torch.cat([view.packed.items_T, view.targets_P]).tolist())
+    return set(torch.cat([view.packed.items_T, view.items_P]).tolist())
 
 
 @pytest.mark.parametrize("size", range(2, 15))

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -113,6 +114,15 @@ class Catalogue:
             training=training,
             whole=replace(training, ranges=everything),
         )
+
+    def attributes_of(self, items_P: Tensor) -> tuple[Tensor, Tensor]:
+        """(int64 [P + 1] where each item's attributes begin, int64 [M] attribute ids)."""
+        starts_P = self.attribute_offsets[items_P]
+        numbers_P = self.attribute_offsets[items_P + 1] - starts_P
+        offsets = F.pad(numbers_P.cumsum(0), (1, 0))
+        shifts_M = torch.repeat_interleave(starts_P - offsets[:-1], numbers_P)
+        places_M = torch.arange(len(shifts_M), device=items_P.device) + shifts_M
+        return offsets, self.attribute_ids[places_M]
 
     @cached_property
     def coverage(self) -> dict[str, int]:

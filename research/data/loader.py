@@ -8,12 +8,13 @@ global batches, each its own rows of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from research.data.corpus import Corpus
@@ -40,25 +41,13 @@ class Batch:
     """L: the longest sequence that the encoder reads."""
     others: Mapping[WindowsConfig, Batch] = field(default_factory=dict)
     """The step's rows under other window rules, for objectives that have a rule of their own."""
+    offered: Tensor | None = None
+    """int64: item ids that the rows of all processes offer as negatives, for objectives that couple
+    rows by "items"; None for all others."""
 
     def under(self, rule: WindowsConfig | None) -> Batch:
         """The step's rows under a rule; None: these."""
         return self if rule is None else self.others[rule]
-
-    def pieces(self, number: int) -> list[Batch]:
-        """The batch cut into so many: piece j has rows j, j + number, ...; some may be empty."""
-        if number == 1:
-            return [self]
-        numbers_S = torch.arange(len(self.rows_S), device=self.rows_S.device)
-        beside = {rule: each.pieces(number) for rule, each in self.others.items()}
-        cut = []
-        for piece in range(number):
-            kept_S = numbers_S % number == piece
-            packed, rows_S = self.packed.select(kept_S), self.rows_S[kept_S]
-            users_S, states_S = self.users_S[kept_S], self.states_S[kept_S]
-            others = {rule: pieces[piece] for rule, pieces in beside.items()}
-            cut.append(Batch(packed, rows_S, users_S, states_S, self.length, others))
-        return cut
 
     @property
     def num_tokens(self) -> int:
@@ -126,7 +115,9 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         others: Mapping[WindowsConfig, Loader] = MappingProxyType({}),
+        fields: Collection[str] = (),
     ) -> None:
+        """`fields` are those of the corpus that every token is given."""
         if len(windows) == 0:
             raise InputError(f"corpus {corpus.name}: no window is left to train on")
         self.corpus = corpus
@@ -137,6 +128,7 @@ class Loader:
         self.rank = rank
         self.world = world
         self.others = others
+        self.fields = fields
 
     def order(self, epoch: int) -> Tensor:
         """int64 [rows]: the windows of an epoch in the order of training."""
@@ -221,17 +213,25 @@ class Loader:
     def batch(self, rows_S: Tensor, states_S: Tensor) -> Batch:
         """The windows that `rows_S` names, with the random states given."""
         ranges = self.windows.select(rows_S.numpy())
-        packed = pack(self.corpus, ranges)
+        packed = pack(self.corpus, ranges, self.fields)
         users_S = torch.from_numpy(ranges.users)
         return Batch(packed, rows_S, users_S, states_S, self.length)
 
 
-def pack(corpus: Corpus, ranges: Ranges) -> Packed:
-    """The items of `ranges` as packed sequences on the CPU."""
-    items_T = torch.from_numpy(corpus.items[flat_indices(ranges)].astype(np.int64))
+def fields_of(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
+    """By name, what is known of every interaction beside its item: "time" in seconds, if at all."""
+    return {} if corpus.timestamps is None else {"time": corpus.timestamps}
+
+
+def pack(corpus: Corpus, ranges: Ranges, fields: Collection[str] = ()) -> Packed:
+    """The items of `ranges` as packed sequences on the CPU, with these fields of the corpus."""
+    indices = flat_indices(ranges)
+    known = fields_of(corpus)
+    values = {name: torch.from_numpy(np.array(known[name][indices])) for name in fields}
+    items_T = torch.from_numpy(corpus.items[indices].astype(np.int64))
     lengths = ranges.stops - ranges.starts
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    return Packed.of(items_T, offsets, int(lengths.max(initial=0)))
+    return Packed.of(items_T, offsets, int(lengths.max(initial=0)), values)
 
 
 def budget_cuts(lengths: np.ndarray, budget: int) -> list[tuple[int, int]]:

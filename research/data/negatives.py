@@ -7,11 +7,12 @@ nothing else is excluded: a held-out item may be, as excluding it would tell the
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from research.data.catalogue import Catalogue
 from research.errors import InputError
@@ -41,25 +42,19 @@ class NegativesConfig:
             )
 
 
-class Negatives(nn.Module):
-    """Draws items as a pure function of random states; holds its tables as buffers."""
-
-    pairs: Tensor
-    cumulative_V: Tensor
-    log_probability_V: Tensor
+class Negatives:
+    """Draws items as a pure function of random states, on their device."""
 
     def __init__(self, config: NegativesConfig, catalogue: Catalogue) -> None:
-        super().__init__()
         self.config = config
         self.num_items = catalogue.num_items
         weights_V = torch.ones(catalogue.num_items + config.include_mask, dtype=torch.int64)
         if config.distribution == "popularity":
             weights_V = catalogue.training.counts_V
         histories = catalogue.whole if config.exclude == "history" else catalogue.training
-        self.register_buffer("pairs", histories.pairs, persistent=False)
-        self.register_buffer("cumulative_V", weights_V.cumsum(0), persistent=False)
-        log_probability_V = (weights_V.double() / weights_V.sum()).log().float()
-        self.register_buffer("log_probability_V", log_probability_V, persistent=False)
+        self.pairs = histories.pairs
+        self.cumulative_V = weights_V.cumsum(0)
+        self.log_probability_V = (weights_V.double() / weights_V.sum()).log().float()
         self.total = int(weights_V.sum())
         if config.exclude != "nothing":
             self._check_someone_has_negatives(catalogue, weights_V)
@@ -76,6 +71,14 @@ class Negatives(nn.Module):
                 f"{int((mass >= self.total).int().argmax())} the first) have interacted with every "
                 "item that could be drawn; filter them out or set exclude to 'nothing'"
             )
+
+    def to(self, device: torch.device) -> Negatives:
+        """The same, its tables on another device."""
+        if self.pairs.device == device:
+            return self
+        moved = copy.copy(self)
+        moved.pairs, moved.cumulative_V = self.pairs.to(device), self.cumulative_V.to(device)
+        return moved
 
     def draw(
         self, states: Tensor, owners: Tensor, number: int, pairs: Tensor | None = None

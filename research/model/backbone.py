@@ -45,6 +45,11 @@ class BackboneConfig(ABC):
         return ()
 
     @property
+    def optional_fields(self) -> Collection[str]:
+        """Fields of a `Packed` that the backbone reads where tokens have them."""
+        return ()
+
+    @property
     def learning_fields(self) -> Collection[str]:
         """Fields of this config that shape how weights are learned, not what they compute then."""
         return ("init_std",)

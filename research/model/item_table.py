@@ -76,18 +76,21 @@ class ItemTable(nn.Module):
     def scores(
         self,
         states_PD: Tensor,
-        ids_PN: Tensor | None = None,
+        ids: Tensor | None = None,
         *,
         rows: int | None = None,
         bias_V: Tensor | None = None,
         further_ED: Tensor | None = None,
     ) -> Tensor:
-        """Inner products: [P, N] with each state's own ids, which may be the mask's; else [P, rows]
-        with every row that competes, or [P, rows + E]."""
-        if ids_PN is not None:
+        """Inner products: [P, N] with `ids` [P, N] of each state, or [N] of all states alike, which
+        may be the mask's; else [P, rows] with every row that competes, or [P, rows + E]."""
+        if ids is not None:
             assert (rows, further_ED) == (None, None), "ids say themselves what is scored"
-            scores_PN = candidate_scores(states_PD, self.weight, ids_PN)
-            return scores_PN if bias_V is None else scores_PN + bias_V[ids_PN]
+            if ids.dim() == 1:
+                scores_PN = states_PD @ F.embedding(ids, self.weight).T
+            else:
+                scores_PN = candidate_scores(states_PD, self.weight, ids)
+            return scores_PN if bias_V is None else scores_PN + bias_V[ids]
         rows = self._competing(rows)
         return all_scores(states_PD, self.weight, bias_V, rows=rows, further_ED=further_ED)
 

@@ -85,7 +85,7 @@ class TransformerEncoder(Backbone):
         if added_TD is not None:
             x_TD = x_TD + added_TD
         if config.segments:
-            segments_T = packed.segments_T
+            segments_T = packed.fields.get("segment")
             if segments_T is None:
                 segments_T = torch.zeros_like(packed.items_T)
             x_TD = x_TD + self.segment_table(segments_T)

@@ -110,6 +110,11 @@ class TransformerConfig(BackboneConfig):
         return self.positions.fields
 
     @property
+    def optional_fields(self) -> Collection[str]:
+        """Segments, where they have embeddings; tokens without are of type 0."""
+        return ("segment",) if self.segments else ()
+
+    @property
     def learning_fields(self) -> Collection[str]:
         """Dropouts and the spread of initial weights."""
         return ("init_std", "dropout", *(f"{each}_dropout" for each in _DROPOUTS))

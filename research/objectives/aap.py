@@ -11,11 +11,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.errors import InputError
-from research.model.backbone import Backbone
+from research.model.item_table import ItemTable
 from research.objectives.attribute_head import AttributeHead
-from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
+from research.objectives.base import (
+    Accuracy,
+    ModelComponents,
+    Objective,
+    ObjectiveConfig,
+    Targets,
+    View,
+)
 from research.objectives.masking import MaskItems
 
 
@@ -49,7 +57,6 @@ class AAP(Objective):
                 "them; take one of the two out (map asks for those of hidden items)"
             )
         self.corruption = config.corruption
-        self.reads = "all"
         self.head = AttributeHead(
             shared,
             count_bare_items=config.count_bare_items,
@@ -62,23 +69,21 @@ class AAP(Objective):
         """The attributes' embeddings."""
         return self.head.shared()
 
-    def count(self, view: View, batch: Batch) -> Tensor:
-        """Of so many tokens the attributes are asked."""
-        return self.head.count(view.packed.items_T[in_sight(view)])
+    def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
+        """The attributes of the items in sight."""
+        in_sight_T = torch.ones_like(view.packed.items_T, dtype=torch.bool)
+        in_sight_T[view.picked_P] = False
+        tokens_P = in_sight_T.nonzero()[:, 0]
+        return self.head.targets(view, tokens_P, view.packed.items_T[tokens_P], catalogue)
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
+    def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Sum over tokens in sight."""
-        kept_P = in_sight(view)
-        return self.head.loss(hidden_TD.index_select(0, kept_P), view.packed.items_T[kept_P])
+        return self.head.loss(targets, states_PD)
 
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
+    def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """Precision at each item's number of attributes."""
-        kept_P = in_sight(view)
-        return self.head.accuracy(hidden_TD.index_select(0, kept_P), view.packed.items_T[kept_P])
+        return self.head.accuracy(targets, states_PD)
 
-
-def in_sight(view: View) -> Tensor:
-    """int64: the tokens of a view that were not picked."""
-    kept_T = torch.ones_like(view.packed.items_T, dtype=torch.bool)
-    kept_T[view.picked_P] = False
-    return kept_T.nonzero()[:, 0]
+    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+        """No attribute can be seen in training."""
+        return self.head.emptiness(catalogue)

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
+from research.data.catalogue import Catalogue
 from research.model.initial import initialize
 from research.model.multilabel import multilabel_loss, precision_at_own_number
-from research.objectives.base import Accuracy, ModelComponents
+from research.objectives.base import (
+    OFFSETS_OF_READS,
+    Accuracy,
+    ModelComponents,
+    Targets,
+    View,
+    ragged,
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttributeTargets(Targets):
+    """The attributes of one item a read token."""
+
+    label_offsets: Tensor = field(metadata=OFFSETS_OF_READS)
+    """int64 [P + 1]: where each item's attributes begin; the last entry is M."""
+    labels_M: Tensor = field(metadata=ragged("label_offsets"))
+    """int64 [M]: attribute ids."""
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """(int64 [M] places among the read tokens, int64 [M] attribute ids)."""
+        places_P = torch.arange(len(self.read_P), device=self.read_P.device)
+        rows_M = torch.repeat_interleave(
+            places_P, self.label_offsets.diff(), output_size=len(self.labels_M)
+        )
+        return rows_M, self.labels_M
 
 
 class AttributeHead(nn.Module):
@@ -34,31 +62,42 @@ class AttributeHead(nn.Module):
         parts: dict[str, nn.Module] = {"attributes": self.attributes}
         return parts if self.zero_attribute is None else {**parts, "zero": self.zero_attribute}
 
-    def count(self, items_P: Tensor) -> Tensor:
-        """Scalar float64: of so many items the attributes are asked."""
-        counted_P = self._counted(items_P)
-        return torch.tensor(len(counted_P), dtype=torch.float64, device=items_P.device)
+    def targets(
+        self, view: View, tokens_P: Tensor, items_P: Tensor, catalogue: Catalogue
+    ) -> AttributeTargets:
+        """The attributes of the items at those of the tokens that count."""
+        if not self.count_bare_items:
+            bare_V = catalogue.attribute_offsets.diff() == 0
+            counted_P = ~bare_V[items_P]
+            tokens_P, items_P = tokens_P[counted_P], items_P[counted_P]
+        label_offsets, labels_M = catalogue.attributes_of(items_P)
+        offsets_R = view.row_offsets(tokens_P)
+        return AttributeTargets(
+            read_P=tokens_P,
+            offsets_R=offsets_R,
+            counts_R=offsets_R.diff().double(),
+            label_offsets=label_offsets,
+            labels_M=labels_M,
+        )
 
-    def loss(self, hidden_PD: Tensor, items_P: Tensor) -> Tensor:
-        """Scalar: sum over tokens that count and attributes."""
-        counted_P = self._counted(items_P)
-        hidden_PD, items_P = hidden_PD.index_select(0, counted_P), items_P[counted_P]
+    def loss(self, targets: Targets, states_PD: Tensor) -> Tensor:
+        """Scalar: sum over read tokens and attributes."""
+        assert isinstance(targets, AttributeTargets)
         table_AD = self.attributes.attribute_table.weight
         if self.zero_attribute is not None:
             # The last row, which no pair names: false everywhere.
             table_AD = torch.cat([table_AD, self.zero_attribute.row])
-        rows_M, labels_M = self.attributes.pairs(items_P)
-        return multilabel_loss(self.dense(hidden_PD), table_AD, rows_M, labels_M)
+        return multilabel_loss(self.dense(states_PD), table_AD, *targets.pairs())
 
-    def accuracy(self, hidden_PD: Tensor, items_P: Tensor) -> Accuracy:
+    def accuracy(self, targets: Targets, states_PD: Tensor) -> Accuracy:
         """Precision at k of an item's k attributes; items without one do not count."""
-        rows_M, labels_M = self.attributes.pairs(items_P)
+        assert isinstance(targets, AttributeTargets)
         table_AD = self.attributes.attribute_table.weight
-        correct = precision_at_own_number(self.dense(hidden_PD), table_AD, rows_M, labels_M)
-        return Accuracy(correct, (self.attributes.number(items_P) > 0).sum().double())
+        correct = precision_at_own_number(self.dense(states_PD), table_AD, *targets.pairs())
+        return Accuracy(correct, (targets.label_offsets.diff() > 0).sum().double())
 
-    def _counted(self, items_P: Tensor) -> Tensor:
-        """int64: places of the items that count."""
-        if self.count_bare_items:
-            return torch.arange(len(items_P), device=items_P.device)
-        return (self.attributes.number(items_P) > 0).nonzero()[:, 0]
+    def emptiness(self, catalogue: Catalogue) -> str | None:
+        """Only attributes of items that nobody has interacted with in training."""
+        if self.count_bare_items or catalogue.coverage["never_seen"] < catalogue.num_attributes:
+            return None
+        return "no item of the training part has an attribute"

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from research.data.loader import Batch
-from research.model.backbone import Backbone
+from research.model.item_table import ItemTable
 from research.objectives.base import (
     Accuracy,
     ModelComponents,
     ObjectiveConfig,
     RankingObjective,
+    Targets,
     View,
 )
 from research.objectives.head import Head, HeadConfig
-from research.objectives.item_losses import FullSoftmax, ItemLoss, ItemLossConfig
+from research.objectives.item_losses import FullSoftmax, ItemLossConfig, ItemObjective
 from research.objectives.masking import MaskItems
 from research.packed import Packed
 
@@ -40,44 +39,20 @@ class ClozeConfig(ObjectiveConfig):
         return Cloze(self, shared, seed)
 
 
-class Cloze(RankingObjective):
+class Cloze(ItemObjective, RankingObjective):
     """The count is the number of picked items."""
 
     def __init__(self, config: ClozeConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = config.corruption
         self.head = Head(config.head, shared.config, shared.catalogue.num_items, seed, "cloze head")
-        self.loss = ItemLoss(config.loss, shared.catalogue, "cloze")
+        self.item_loss = config.loss.build(shared.catalogue, "cloze")
 
-    def shared(self) -> dict[str, nn.Module]:
-        """Nothing but the encoder."""
-        return {}
-
-    def count(self, view: View, batch: Batch) -> Tensor:
-        """P."""
-        return view.num_picked
-
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
-        """Sum over picked items of the loss."""
-        total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
-        return total
-
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
+    def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """Targets that score highest of all items."""
-        return self.loss.top_one(view, hidden_TD, self.head, encoder)
+        return self.item_loss.top_one(targets, states_PD, self.head, items)
 
-    def ranking_view(self, histories: Packed, encoder: Backbone) -> View:
+    def ranking_view(self, histories: Packed, length: int, num_items: int) -> View:
         """The newest L - 1 items and a mask after them; the oldest falls only when full (T10)."""
-        kept = histories.newest(encoder.config.length - 1)
-        sequences_S = torch.arange(kept.num_sequences, device=kept.offsets.device)
-        offsets = kept.offsets.clone()
-        offsets[1:] += sequences_S + 1
-        items_T = torch.full(
-            (kept.num_tokens + kept.num_sequences,),
-            encoder.item_table.mask_id,
-            device=kept.items_T.device,
-        )
-        places_T = torch.arange(kept.num_tokens, device=kept.items_T.device)
-        items_T[places_T + kept.owner_T] = kept.items_T
-        packed = Packed.of(items_T, offsets, kept.longest + 1)
-        return View(packed, False, packed.last_S, items_T[packed.last_S])
+        packed = histories.newest(length - 1).append(num_items)
+        return View.of_rows(packed, packed.last_S, packed.items_T[packed.last_S])

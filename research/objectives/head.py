@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from research.errors import InputError
-from research.model.backbone import Backbone, BackboneConfig
+from research.model.backbone import BackboneConfig
 from research.model.initial import initialize
 from research.model.item_table import ItemTable
 from research.model.transformer_block import Activation, activate
@@ -46,7 +46,7 @@ class HeadConfig:
 
 
 class Head(nn.Module):
-    """Scores of all items, of given items, or the table itself."""
+    """Scores of items for states, against the backbone's item table or one of the head's own."""
 
     def __init__(
         self,
@@ -58,11 +58,19 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.num_items = num_items
         if config.transform != "none":
             self.dense = nn.Linear(encoder.width, encoder.width)
         if config.transform == "nonlinear":
             self.norm = nn.LayerNorm(encoder.width, eps=config.norm_eps)
+        self.item_bias = nn.Parameter(torch.zeros(num_items)) if config.bias else None
+        self.padding_row: nn.Parameter | None = None
+        if config.special_classes:
+            self.padding_row = nn.Parameter(torch.empty(1, encoder.width), requires_grad=False)
+        initialize(self, encoder.init_std, seed, purpose)
+        self.item_table: ItemTable | None = None
         if config.table == "own":
+            # After the initial weights: the table comes with its own.
             self.item_table = ItemTable(
                 num_items,
                 encoder.width,
@@ -71,54 +79,60 @@ class Head(nn.Module):
                 purpose=purpose,
                 masked=False,
             )
-        self.item_bias = nn.Parameter(torch.zeros(num_items)) if config.bias else None
-        if config.special_classes:
-            self.padding_row = nn.Parameter(torch.empty(1, encoder.width), requires_grad=False)
-        own = [self.item_table] if config.table == "own" else []
-        initialize(self, encoder.init_std, seed, purpose, skip=own)
 
-    def transformed(self, hidden_PD: Tensor) -> Tensor:
+    @property
+    def columns(self) -> int:
+        """What competes in full ranking: V items, with the special classes V + 2, items first."""
+        return self.num_items + 2 * self.config.special_classes
+
+    def transformed(self, states_PD: Tensor) -> Tensor:
         """[P, D] -> [P, D]: what is multiplied with the table."""
         if self.config.transform == "none":
-            return hidden_PD
-        dense_PD: Tensor = self.dense(hidden_PD)
+            return states_PD
+        dense_PD: Tensor = self.dense(states_PD)
         if self.config.transform == "linear":
             return dense_PD
         normed_PD: Tensor = self.norm(activate(dense_PD, self.config.activation))
         return normed_PD
 
-    def scores(self, hidden_PD: Tensor, encoder: Backbone) -> Tensor:
-        """[P, V]: scores of every item; with special classes [P, V + 2], items first."""
-        table, rows, further_ED = self._competing(encoder)
-        return table.scores(
-            self.transformed(hidden_PD), rows=rows, bias_V=self.item_bias, further_ED=further_ED
+    def scores(self, states_PD: Tensor, items: ItemTable) -> Tensor:
+        """[P, columns]: scores of all that competes, items first."""
+        return self._table(items).scores(
+            self.transformed(states_PD),
+            rows=self._rows,
+            bias_V=self.item_bias,
+            further_ED=self.padding_row,
         )
 
-    def candidate_scores(self, hidden_PD: Tensor, items_PN: Tensor, encoder: Backbone) -> Tensor:
-        """[P, N]: scores of each row's own items; with a tied table V, the mask, is one as well."""
-        table, _, _ = self._competing(encoder)
-        return table.scores(self.transformed(hidden_PD), items_PN, bias_V=self.item_bias)
+    def candidate_scores(self, states_PD: Tensor, ids: Tensor, items: ItemTable) -> Tensor:
+        """[P, N]: scores of `ids`, [P, N] or [N]; with a tied table V, the mask, is one too."""
+        transformed_PD = self.transformed(states_PD)
+        return self._table(items).scores(transformed_PD, ids, bias_V=self.item_bias)
 
-    def softmax_loss(self, hidden_PD: Tensor, targets_P: Tensor, encoder: Backbone) -> Tensor:
-        """Scalar: the sum over P of -log softmax of the target among all that competes."""
-        table, rows, further_ED = self._competing(encoder)
-        transformed_PD, bias_V = self.transformed(hidden_PD), self.item_bias
-        return table.softmax_loss(
-            transformed_PD, targets_P, rows=rows, bias_V=bias_V, further_ED=further_ED
+    def softmax_loss(self, states_PD: Tensor, targets_P: Tensor, items: ItemTable) -> Tensor:
+        """Scalar: the sum over P of the cross-entropy over all that competes."""
+        return self._table(items).softmax_loss(
+            self.transformed(states_PD),
+            targets_P,
+            rows=self._rows,
+            bias_V=self.item_bias,
+            further_ED=self.padding_row,
         )
 
-    def top_one(self, hidden_PD: Tensor, targets_P: Tensor, encoder: Backbone) -> Tensor:
+    def top_one(self, states_PD: Tensor, targets_P: Tensor, items: ItemTable) -> Tensor:
         """int64 scalar: how many targets score above all else that competes."""
-        table, rows, further_ED = self._competing(encoder)
-        transformed_PD, bias_V = self.transformed(hidden_PD), self.item_bias
-        return table.top_one(
-            transformed_PD, targets_P, rows=rows, bias_V=bias_V, further_ED=further_ED
+        return self._table(items).top_one(
+            self.transformed(states_PD),
+            targets_P,
+            rows=self._rows,
+            bias_V=self.item_bias,
+            further_ED=self.padding_row,
         )
 
-    def _competing(self, encoder: Backbone) -> tuple[ItemTable, int | None, Tensor | None]:
-        """The table, how many of its rows compete, and the rows beside it that do."""
-        if self.config.table == "own":
-            return self.item_table, None, None
-        if self.config.special_classes:
-            return encoder.item_table, encoder.num_items + 1, self.padding_row
-        return encoder.item_table, None, None
+    @property
+    def _rows(self) -> int:
+        """Rows of the table that compete: V, or V + 1 where the mask is a class too."""
+        return self.num_items + self.config.special_classes
+
+    def _table(self, items: ItemTable) -> ItemTable:
+        return items if self.item_table is None else self.item_table

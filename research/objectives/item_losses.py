@@ -1,12 +1,14 @@
 """Losses over items at picked tokens: full and sampled softmax, BCE, gBCE, BPR.
 
-Shared by next-item, cloze and MIP. Each is a frozen config and one function of scores; h is the
-head's transformed state, s(i) = e_i . h + b_i, + the target, j = 1..N the negatives.
+Shared by next-item, cloze and MIP. Each is a frozen config; h is the head's transformed state,
+s(i) = e_i . h + b_i, + the target, j = 1..N the negatives. A further loss is a config in a file of
+its own (`research/objectives/in_batch_softmax.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -17,34 +19,151 @@ from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.negatives import Negatives, NegativesConfig
 from research.errors import InputError
-from research.model.backbone import Backbone
-from research.objectives.base import Accuracy, View
+from research.model.item_table import ItemTable
+from research.objectives.base import PER_READ, PER_ROW, Accuracy, Objective, Targets, View
 from research.objectives.head import Head
 from research.randomness import fold, seed_of
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ItemTargets(Targets):
+    """One item a read token; all of them count."""
+
+    items_P: Tensor = field(metadata=PER_READ)
+    """int64 [P]: the item that belongs there."""
+
+    @staticmethod
+    def of(view: View) -> ItemTargets:
+        """A view's picked tokens with their items."""
+        offsets_R = view.row_offsets(view.picked_P)
+        return ItemTargets(
+            read_P=view.picked_P,
+            offsets_R=offsets_R,
+            counts_R=offsets_R.diff().double(),
+            items_P=view.items_P,
+        )
+
+
+class ItemLoss(nn.Module, ABC):
+    """Abstract: the sum of a loss that tells each read token's item from other items."""
+
+    @property
+    def couples_rows(self) -> Literal["items", "states"] | None:
+        """As `Objective.couples_rows`."""
+        return None
+
+    @property
+    def most_candidates(self) -> int:
+        """As `Objective.most_candidates`."""
+        return 0
+
+    def offered(self, view: View) -> Tensor:
+        """As `Objective.offered`."""
+        return view.items_P[:0]
+
+    @abstractmethod
+    def targets(self, view: View, batch: Batch) -> ItemTargets:
+        """The items, and what each is told from."""
+
+    @abstractmethod
+    def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
+        """Scalar: the sum over read tokens."""
+
+    def top_one(
+        self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
+    ) -> Accuracy:
+        """At how many read tokens the target scores highest of all items."""
+        assert isinstance(targets, ItemTargets)
+        correct = head.top_one(states_PD, targets.items_P, items).double()
+        return Accuracy(correct, torch.full_like(correct, len(targets.items_P)))
+
+    def answered(
+        self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
+    ) -> Accuracy:
+        """How often the loss's own question is answered rightly: the target before all items."""
+        return self.top_one(targets, states_PD, head, items)
+
+
+class ItemLossConfig(ABC):
+    """Abstract; a frozen dataclass for each way to tell an item from others."""
+
+    @abstractmethod
+    def build(self, catalogue: Catalogue, purpose: str) -> ItemLoss:
+        """The loss; `purpose` keeps its draws apart from those of other objectives."""
+
+
+class ItemObjective(Objective):
+    """Abstract: an objective that predicts the items of its corruption's picked tokens."""
+
+    head: Head
+    item_loss: ItemLoss
+
+    @property
+    def couples_rows(self) -> Literal["items", "states"] | None:
+        """As its loss does."""
+        return self.item_loss.couples_rows
+
+    @property
+    def most_candidates(self) -> int:
+        """As many as its loss scores."""
+        return self.item_loss.most_candidates
+
+    def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
+        """The picked items, and what they are told from."""
+        return self.item_loss.targets(view, batch)
+
+    def offered(self, view: View, batch: Batch) -> Tensor:
+        """As its loss says."""
+        return self.item_loss.offered(view)
+
+    def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
+        """Sum over picked items of the loss."""
+        return self.item_loss.loss(targets, states_PD, self.head, items)
+
+
 @dataclass(frozen=True, kw_only=True)
-class FullSoftmax:
+class FullSoftmax(ItemLossConfig):
     """-log softmax over all V items (BERT4Rec eq. 7-8; SASRec+ of Klenitskiy and Vasilev 2023)."""
 
+    def build(self, catalogue: Catalogue, purpose: str) -> FullSoftmaxLoss:
+        """The loss."""
+        return FullSoftmaxLoss()
+
+
+class FullSoftmaxLoss(ItemLoss):
+    """Nothing is drawn: every item competes."""
+
+    def targets(self, view: View, batch: Batch) -> ItemTargets:
+        """The items alone."""
+        return ItemTargets.of(view)
+
+    def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
+        """Scalar: the sum over read tokens of the cross-entropy."""
+        assert isinstance(targets, ItemTargets)
+        return head.softmax_loss(states_PD, targets.items_P, items)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SampledTargets(ItemTargets):
+    """An item a read token, and the negatives that it is told from; one of the two is given."""
+
+    negatives_PN: Tensor | None = field(default=None, metadata=PER_READ)
+    """int64 [P, N]: each token's own."""
+    negatives_RN: Tensor | None = field(default=None, metadata=PER_ROW)
+    """int64 [R, N]: those that a row's tokens share."""
+
+    def candidates(self) -> Tensor:
+        """int64 [P, 1 + N]: each token's item, then its negatives."""
+        negatives_PN = self.negatives_PN
+        if self.negatives_RN is not None:
+            negatives_PN = self.negatives_RN.index_select(0, self.row_P)
+        assert negatives_PN is not None
+        return torch.cat([self.items_P[:, None], negatives_PN], dim=1)
+
 
 @dataclass(frozen=True, kw_only=True)
-class SampledSoftmax:
-    """-log softmax over the target and N negatives (Jean et al. 2015)."""
-
-    negatives: NegativesConfig = NegativesConfig()
-    """How negatives are drawn."""
-    number: int = 256
-    """N, negatives a target."""
-    log_q: bool = False
-    """Subtract log q of each item's draw probability from its score (Bengio and Senecal 2008)."""
-    share: Literal["token", "sequence"] = "token"
-    """Whether each token draws its own negatives or a sequence's tokens share them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BinaryCrossEntropy:
-    """-log s(s+) - sum_j log(1 - s(s_j)) (SASRec eq. 6, there with one negative)."""
+class SampledLossConfig(ItemLossConfig):
+    """Abstract: losses of the target's score and those of N drawn negatives."""
 
     negatives: NegativesConfig = NegativesConfig()
     """How negatives are drawn."""
@@ -53,119 +172,144 @@ class BinaryCrossEntropy:
     share: Literal["token", "sequence"] = "token"
     """Whether each token draws its own negatives or a sequence's tokens share them."""
 
+    @property
+    def corrected(self) -> bool:
+        """Whether log q of each item's draw probability is subtracted from its score."""
+        return False
+
+    @abstractmethod
+    def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
+        """Scalar: the sum over P of the loss, from scores."""
+
+    def build(self, catalogue: Catalogue, purpose: str) -> SampledLoss:
+        """The loss; `InputError` where so many negatives cannot be drawn."""
+        return SampledLoss(self, catalogue, purpose)
+
+
+class SampledLoss(ItemLoss):
+    """Draws negatives, and gives their scores and the target's to the config's formula."""
+
+    log_probability_V: Tensor
+
+    def __init__(self, config: SampledLossConfig, catalogue: Catalogue, purpose: str) -> None:
+        super().__init__()
+        if not 1 <= config.number < catalogue.num_items:
+            raise InputError(
+                f"loss.number is {config.number}; draw at least 1 negative and fewer than the "
+                f"{catalogue.num_items} items"
+            )
+        self.config = config
+        self.purpose = purpose
+        self.num_items = catalogue.num_items
+        self.negatives = Negatives(config.negatives, catalogue)
+        self.register_buffer(
+            "log_probability_V", self.negatives.log_probability_V, persistent=False
+        )
+
+    @property
+    def most_candidates(self) -> int:
+        """N."""
+        return self.config.number
+
+    def targets(self, view: View, batch: Batch) -> SampledTargets:
+        """The items, and negatives drawn from the random states of the batch's rows alone."""
+        base = ItemTargets.of(view)
+        states_R = fold(batch.states_S, seed_of("negatives", self.purpose))
+        number, owners_R, pairs = self.config.number, batch.users_S, None
+        negatives = self.negatives.to(states_R.device)
+        if self.config.negatives.exclude == "window":
+            owners_R = torch.arange(len(states_R), device=states_R.device)
+            pairs = negatives.window_pairs(batch.packed)
+        drawn_PN, drawn_RN = None, None
+        if self.config.share == "sequence":
+            drawn_RN = negatives.draw(states_R, owners_R, number, pairs)
+        else:
+            row_P = view.row_P
+            states_P = fold(states_R[row_P], view.packed.positions_T[view.picked_P])
+            drawn_PN = negatives.draw(states_P, owners_R[row_P], number, pairs)
+        return SampledTargets(**vars(base), negatives_PN=drawn_PN, negatives_RN=drawn_RN)
+
+    def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
+        """Scalar: the sum over read tokens."""
+        assert isinstance(targets, SampledTargets)
+        items_PN1 = targets.candidates()
+        scores_PN1 = head.candidate_scores(states_PD, items_PN1, items)
+        if self.config.corrected:
+            scores_PN1 = scores_PN1 - self.log_probability_V[items_PN1]
+        return self.config.of_scores(scores_PN1[:, 0], scores_PN1[:, 1:], self.num_items)
+
+    def answered(
+        self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
+    ) -> Accuracy:
+        """How often the target scores higher than a negative; a tie is half right."""
+        assert isinstance(targets, SampledTargets)
+        scores_PN1 = head.candidate_scores(states_PD, targets.candidates(), items)
+        gaps_PN = scores_PN1[:, :1] - scores_PN1[:, 1:]
+        correct = (gaps_PN.sign().double() + 1).sum() / 2
+        return Accuracy(correct, torch.full_like(correct, gaps_PN.numel()))
+
 
 @dataclass(frozen=True, kw_only=True)
-class GeneralizedBCE:
+class SampledSoftmax(SampledLossConfig):
+    """-log softmax over the target and N negatives (Jean et al. 2015)."""
+
+    number: int = 256
+    """N, negatives a target."""
+    log_q: bool = False
+    """Subtract log q of each item's draw probability from its score (Bengio and Senecal 2008)."""
+
+    @property
+    def corrected(self) -> bool:
+        """As `log_q` says."""
+        return self.log_q
+
+    def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
+        """Scalar: the sum over P."""
+        scores_PN1 = torch.cat([positive_P[:, None], negative_PN], dim=1)
+        return (scores_PN1.logsumexp(1) - positive_P).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryCrossEntropy(SampledLossConfig):
+    """-log s(s+) - sum_j log(1 - s(s_j)) (SASRec eq. 6, there with one negative)."""
+
+    def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
+        """Scalar: the sum over P."""
+        return F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralizedBCE(SampledLossConfig):
     """gBCE of gSASRec (Petrov and Macdonald 2023, eq. 11-13): the positive's sigmoid to the power
     beta = a (t (1 - 1/a) + 1/a) with a = N / (V - 1), and the mean over the N + 1 terms."""
 
-    negatives: NegativesConfig = NegativesConfig()
-    """How negatives are drawn."""
     number: int = 256
     """N, negatives a target."""
     calibration: float = 0.75
     """t in [0, 1]: 0 is plain BCE (up to the mean), 1 fully calibrated."""
-    share: Literal["token", "sequence"] = "token"
-    """Whether each token draws its own negatives or a sequence's tokens share them."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.calibration <= 1.0:
             raise InputError(f"loss.calibration is {self.calibration}; gBCE's t must be in [0, 1]")
 
+    def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
+        """Scalar: the sum over P."""
+        share = self.number / (num_items - 1)
+        beta = share * (self.calibration * (1 - 1 / share) + 1 / share)
+        total = beta * F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
+        return total / (self.number + 1)
+
 
 @dataclass(frozen=True, kw_only=True)
-class BayesianPersonalizedRanking:
+class BayesianPersonalizedRanking(SampledLossConfig):
     """-mean_j log s(s+ - s_j) (Rendle et al. 2009; S3-Rec's MIP, eq. 5, with one negative)."""
 
-    negatives: NegativesConfig = NegativesConfig()
-    """How negatives are drawn."""
-    number: int = 1
-    """N, negatives a target."""
     inner_sigmoid: bool = False
     """Squash each score by a sigmoid before the difference: s(s(s+) - s(s_j)), as S3-Rec's code has
     it (T17); the loss of a comparison then stays between 0.31 and 1.32."""
-    share: Literal["token", "sequence"] = "token"
-    """Whether each token draws its own negatives or a sequence's tokens share them."""
 
-
-SampledLoss = SampledSoftmax | BinaryCrossEntropy | GeneralizedBCE | BayesianPersonalizedRanking
-ItemLossConfig = FullSoftmax | SampledLoss
-
-
-def sampled_loss(
-    config: SampledLoss, positive_P: Tensor, negative_PN: Tensor, num_items: int
-) -> Tensor:
-    """The sum over P of one of the losses above, from scores (log q already subtracted)."""
-    if isinstance(config, SampledSoftmax):
-        scores_PN1 = torch.cat([positive_P[:, None], negative_PN], dim=1)
-        return (scores_PN1.logsumexp(1) - positive_P).sum()
-    if isinstance(config, BinaryCrossEntropy):
-        return F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
-    if isinstance(config, GeneralizedBCE):
-        share = config.number / (num_items - 1)
-        beta = share * (config.calibration * (1 - 1 / share) + 1 / share)
-        total = beta * F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
-        return total / (config.number + 1)
-    if config.inner_sigmoid:
-        positive_P, negative_PN = positive_P.sigmoid(), negative_PN.sigmoid()
-    return F.softplus(negative_PN - positive_P[:, None]).sum() / config.number
-
-
-class ItemLoss(nn.Module):
-    """The sum of an item loss at a view's picked tokens."""
-
-    def __init__(self, config: ItemLossConfig, catalogue: Catalogue, purpose: str) -> None:
-        super().__init__()
-        self.config = config
-        self.purpose = purpose
-        if not isinstance(config, FullSoftmax):
-            if not 1 <= config.number < catalogue.num_items:
-                raise InputError(
-                    f"loss.number is {config.number}; draw at least 1 negative and fewer than the "
-                    f"{catalogue.num_items} items"
-                )
-            self.negatives = Negatives(config.negatives, catalogue)
-
-    def forward(
-        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: Backbone
-    ) -> Tensor:
-        """Scalar: the sum of the loss over a view's picked tokens."""
-        hidden_PD = hidden_TD.index_select(0, view.picked_P)
-        if isinstance(self.config, FullSoftmax):
-            return head.softmax_loss(hidden_PD, view.targets_P, encoder)
-        items_PN1 = torch.cat([view.targets_P[:, None], self._negatives(view, batch)], dim=1)
-        scores_PN1 = head.candidate_scores(hidden_PD, items_PN1, encoder)
-        if isinstance(self.config, SampledSoftmax) and self.config.log_q:
-            scores_PN1 = scores_PN1 - self.negatives.log_probability_V[items_PN1]
-        return sampled_loss(self.config, scores_PN1[:, 0], scores_PN1[:, 1:], encoder.num_items)
-
-    def top_one(self, view: View, hidden_TD: Tensor, head: Head, encoder: Backbone) -> Accuracy:
-        """At how many picked tokens the target scores highest of all items."""
-        hidden_PD = hidden_TD.index_select(0, view.picked_P)
-        correct = head.top_one(hidden_PD, view.targets_P, encoder).double()
-        return Accuracy(correct, torch.full_like(correct, len(view.picked_P)))
-
-    def comparisons(
-        self, view: View, hidden_TD: Tensor, batch: Batch, head: Head, encoder: Backbone
-    ) -> Accuracy:
-        """How often the target scores higher than a negative; a tie is half right."""
-        assert not isinstance(self.config, FullSoftmax)
-        items_PN1 = torch.cat([view.targets_P[:, None], self._negatives(view, batch)], dim=1)
-        hidden_PD = hidden_TD.index_select(0, view.picked_P)
-        scores_PN1 = head.candidate_scores(hidden_PD, items_PN1, encoder)
-        gaps_PN = scores_PN1[:, :1] - scores_PN1[:, 1:]
-        correct = (gaps_PN.sign().double() + 1).sum() / 2
-        return Accuracy(correct, torch.full_like(correct, gaps_PN.numel()))
-
-    def _negatives(self, view: View, batch: Batch) -> Tensor:
-        """int64 [P, N], from the random states of the batch's rows alone."""
-        assert not isinstance(self.config, FullSoftmax)
-        states_S = fold(batch.states_S, seed_of("negatives", self.purpose))
-        number, owners_S, pairs = self.config.number, batch.users_S, None
-        if self.config.negatives.exclude == "window":
-            owners_S = torch.arange(len(states_S), device=states_S.device)
-            pairs = self.negatives.window_pairs(batch.packed)
-        if self.config.share == "sequence":
-            return self.negatives.draw(states_S, owners_S, number, pairs)[view.owner_P]
-        states_P = fold(states_S[view.owner_P], view.packed.positions_T[view.picked_P])
-        return self.negatives.draw(states_P, owners_S[view.owner_P], number, pairs)
+    def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
+        """Scalar: the sum over P."""
+        if self.inner_sigmoid:
+            positive_P, negative_PN = positive_P.sigmoid(), negative_PN.sigmoid()
+        return F.softplus(negative_PN - positive_P[:, None]).sum() / self.number

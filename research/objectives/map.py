@@ -9,10 +9,18 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from research.data.catalogue import Catalogue
 from research.data.loader import Batch
-from research.model.backbone import Backbone
+from research.model.item_table import ItemTable
 from research.objectives.attribute_head import AttributeHead
-from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
+from research.objectives.base import (
+    Accuracy,
+    ModelComponents,
+    Objective,
+    ObjectiveConfig,
+    Targets,
+    View,
+)
 from research.objectives.masking import MaskItems
 
 
@@ -53,14 +61,18 @@ class MAP(Objective):
         """The attributes' embeddings."""
         return self.head.shared()
 
-    def count(self, view: View, batch: Batch) -> Tensor:
-        """Of so many tokens the attributes are asked."""
-        return self.head.count(view.targets_P)
+    def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
+        """The attributes of the hidden items."""
+        return self.head.targets(view, view.picked_P, view.items_P, catalogue)
 
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
+    def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Sum over hidden tokens."""
-        return self.head.loss(hidden_TD.index_select(0, view.picked_P), view.targets_P)
+        return self.head.loss(targets, states_PD)
 
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
+    def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """Precision at each item's number of attributes."""
-        return self.head.accuracy(hidden_TD.index_select(0, view.picked_P), view.targets_P)
+        return self.head.accuracy(targets, states_PD)
+
+    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+        """No attribute can be seen in training."""
+        return self.head.emptiness(catalogue)

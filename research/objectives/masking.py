@@ -70,7 +70,7 @@ class MaskItems(Corruption):
         if self.mask_last_share:
             picked_T |= last_T & (rows_S < self.mask_last_share)[packed.owner_T]
         if self.count == "bernoulli":
-            picked_T |= least_of_unpicked(packed, draws_T, picked_T)
+            picked_T |= fallback_pick(packed, draws_T, picked_T)
         if self.last_only_share:
             # The upper end of the same draw: the two shares overlap only where they must.
             alone_T = (rows_S >= 1.0 - self.last_only_share)[packed.owner_T]
@@ -79,7 +79,7 @@ class MaskItems(Corruption):
         targets_P = packed.items_T[picked_P]
         items_T = packed.items_T.clone()
         items_T[picked_P] = self._replacements(targets_P, tokens_T[picked_P], catalogue)
-        return View(packed.with_items(items_T), False, picked_P, targets_P)
+        return View.of_rows(packed.with_items(items_T), picked_P, targets_P)
 
     def _counted(self, packed: Packed, draws_T: Tensor) -> Tensor:
         """bool [T]: of each row the rounded count of tokens, those with the smallest draws."""
@@ -103,7 +103,7 @@ class MaskItems(Corruption):
         return replaced_P
 
 
-def least_of_unpicked(packed: Packed, draws_T: Tensor, picked_T: Tensor) -> Tensor:
+def fallback_pick(packed: Packed, draws_T: Tensor, picked_T: Tensor) -> Tensor:
     """bool [T]: the token with the smallest draw of every row in which nothing is picked."""
     owner_T = packed.owner_T
     # A picked token counts as below every draw, so that its row's least is no draw.

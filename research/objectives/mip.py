@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from research.data.loader import Batch
-from research.model.backbone import Backbone
-from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
+from research.model.item_table import ItemTable
+from research.objectives.base import (
+    Accuracy,
+    ModelComponents,
+    ObjectiveConfig,
+    Targets,
+)
 from research.objectives.head import Head, HeadConfig
 from research.objectives.item_losses import (
     BayesianPersonalizedRanking,
-    FullSoftmax,
-    ItemLoss,
     ItemLossConfig,
+    ItemObjective,
 )
 from research.objectives.masking import MaskItems
 
@@ -41,7 +44,7 @@ class MIPConfig(ObjectiveConfig):
         return MIP(self, shared, seed)
 
 
-class MIP(Objective):
+class MIP(ItemObjective):
     """The count is the number of hidden items."""
 
     def __init__(self, config: MIPConfig, shared: ModelComponents, seed: int) -> None:
@@ -49,23 +52,8 @@ class MIP(Objective):
         self.corruption = config.corruption
         num_items = shared.catalogue.num_items
         self.head = Head(HeadConfig(transform="linear"), shared.config, num_items, seed, "mip head")
-        self.loss = ItemLoss(config.loss, shared.catalogue, "mip")
+        self.item_loss = config.loss.build(shared.catalogue, "mip")
 
-    def shared(self) -> dict[str, nn.Module]:
-        """Nothing but the encoder."""
-        return {}
-
-    def count(self, view: View, batch: Batch) -> Tensor:
-        """P."""
-        return view.num_picked
-
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
-        """Sum over hidden items of the loss."""
-        total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
-        return total
-
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
-        """Right comparisons with the negatives; under a full softmax, targets that come first."""
-        if isinstance(self.loss.config, FullSoftmax):
-            return self.loss.top_one(view, hidden_TD, self.head, encoder)
-        return self.loss.comparisons(view, hidden_TD, batch, self.head, encoder)
+    def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
+        """How often the loss's own question is answered rightly."""
+        return self.item_loss.answered(targets, states_PD, self.head, items)

@@ -6,23 +6,24 @@ Causal attention; every token but a window's newest is an input, every one but i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
-from research.model.backbone import Backbone
+from research.model.item_table import ItemTable
 from research.objectives.base import (
     Accuracy,
     Corruption,
     ModelComponents,
     ObjectiveConfig,
     RankingObjective,
+    Targets,
     View,
 )
 from research.objectives.head import Head, HeadConfig
-from research.objectives.item_losses import FullSoftmax, ItemLoss, ItemLossConfig
+from research.objectives.item_losses import FullSoftmax, ItemLossConfig, ItemObjective
 from research.packed import Packed
 
 
@@ -30,15 +31,15 @@ from research.packed import Packed
 class NextItemShift(Corruption):
     """Inputs are all items but the last, targets all but the first; at most L of each."""
 
+    causal: ClassVar[bool] = True
+
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
-        """One picked token an input; sequences of one item become empty."""
+        """One picked token an input; rows of one item become empty sequences."""
         packed = batch.packed.newest(batch.length + 1)
-        inputs_T = packed.ages_T > 0
         lengths_S = (packed.lengths_S - 1).clamp(min=0)
-        offsets = torch.cat([packed.offsets[:1], lengths_S.cumsum(0)])
-        inputs = Packed.of(packed.items_T[inputs_T], offsets, max(packed.longest - 1, 0))
-        picked_P = torch.arange(inputs.num_tokens, device=inputs.items_T.device)
-        return View(inputs, True, picked_P, packed.items_T[packed.positions_T > 0])
+        inputs = packed.keep(packed.ages_T > 0, lengths_S, max(packed.longest - 1, 0))
+        every_T = inputs.positions_T.new_ones(inputs.num_tokens).cumsum(0) - 1
+        return View.of_rows(inputs, every_T, packed.items_T[packed.positions_T > 0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,33 +58,26 @@ class NextItemConfig(ObjectiveConfig):
         return NextItem(self, shared, seed)
 
 
-class NextItem(RankingObjective):
+class NextItem(ItemObjective, RankingObjective):
     """The count is the number of predicted items."""
 
     def __init__(self, config: NextItemConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = NextItemShift()
         self.head = Head(config.head, shared.config, shared.catalogue.num_items, seed, "next head")
-        self.loss = ItemLoss(config.loss, shared.catalogue, "next")
+        self.item_loss = config.loss.build(shared.catalogue, "next")
 
-    def shared(self) -> dict[str, nn.Module]:
-        """Nothing but the encoder."""
-        return {}
-
-    def count(self, view: View, batch: Batch) -> Tensor:
-        """P."""
-        return view.num_picked
-
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
-        """Sum over inputs of the loss against the following item."""
-        total: Tensor = self.loss(view, hidden_TD, batch, self.head, encoder)
-        return total
-
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
+    def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """Targets that score highest of all items."""
-        return self.loss.top_one(view, hidden_TD, self.head, encoder)
+        return self.item_loss.top_one(targets, states_PD, self.head, items)
 
-    def ranking_view(self, histories: Packed, encoder: Backbone) -> View:
+    def ranking_view(self, histories: Packed, length: int, num_items: int) -> View:
         """The newest L items; the newest state ranks."""
-        packed = histories.newest(encoder.config.length)
-        return View(packed, True, packed.last_S, packed.items_T[packed.last_S])
+        packed = histories.newest(length)
+        return View.of_rows(packed, packed.last_S, packed.items_T[packed.last_S])
+
+    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+        """A row of one item has nothing that follows."""
+        if longest >= 2:
+            return None
+        return "no row has a second item, so nothing follows that could be predicted"

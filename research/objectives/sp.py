@@ -13,19 +13,21 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue, Histories
 from research.data.loader import Batch
 from research.errors import InputError
-from research.model.backbone import Backbone
 from research.model.initial import initialize
+from research.model.item_table import ItemTable
 from research.objectives.base import (
     Accuracy,
     Corruption,
     ModelComponents,
     Objective,
     ObjectiveConfig,
+    Targets,
     View,
 )
 from research.packed import Packed
@@ -36,7 +38,8 @@ from research.randomness import below, fold, seed_of
 class CutSegment(Corruption):
     """Contexts, true segments and foreign segments of the rows that have at least two items (T20).
 
-    The view holds 3R sequences, all contexts first, and picks the last token of each.
+    The view holds three sequences of each such row, context, true and foreign segment, and picks
+    the last token of each.
     """
 
     placement: Literal["among_masks", "alone"] = "among_masks"
@@ -55,11 +58,11 @@ class CutSegment(Corruption):
         """3R sequences; the picked tokens are contexts', true and foreign segments' last ones."""
         least = 1 if self.short_rows else 2
         windows = batch.packed.newest(batch.length)
-        kept_S = windows.lengths_S >= least
-        packed = windows.select(kept_S)
+        rows_R = (windows.lengths_S >= least).nonzero()[:, 0]
+        packed = windows.select(rows_R)
         lengths_R, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
-        users_R = batch.users_S[kept_S]
-        states_R = fold(batch.states_S[kept_S], seed_of("segment"))
+        users_R = batch.users_S[rows_R]
+        states_R = fold(batch.states_S[rows_R], seed_of("segment"))
         most_R = lengths_R // 2
         if self.foreign == "training":
             most_R = torch.minimum(most_R, catalogue.training.longest_of_others_U[users_R])
@@ -75,16 +78,18 @@ class CutSegment(Corruption):
         picked_T = (froms_R[owner_T] + places_T).clamp(0, len(pool.items_N) - 1)
         foreign_T = torch.where(cut_T, pool.items_N[picked_T], items_T)
         shown_T = cut_T | (sizes_R == 0)[owner_T]
+        # A foreign segment takes the fields (the times) of the row's own.
+        true, foreign = packed.with_items(items_T), packed.with_items(foreign_T)
         if self.placement == "among_masks":
             true = packed.with_items(torch.where(shown_T, items_T, mask_T))
             foreign = packed.with_items(torch.where(shown_T, foreign_T, mask_T))
         else:
-            offsets = F.pad(sizes_R.clamp(min=1).cumsum(0), (1, 0))
-            longest = max(1, packed.longest // 2)
-            true = Packed.of(items_T[shown_T], offsets, longest)
-            foreign = Packed.of(foreign_T[shown_T], offsets, longest)
-        joined = Packed.cat([context, true, foreign])
-        return View(joined, False, joined.last_S, joined.items_T[:0])
+            shape = shown_T, sizes_R.clamp(min=1), max(1, packed.longest // 2)
+            true, foreign = true.keep(*shape), foreign.keep(*shape)
+        order_RK = torch.arange(3 * len(rows_R), device=rows_R.device).view(3, -1).T
+        joined = Packed.cat([context, true, foreign]).select(order_RK.flatten())
+        row_S = rows_R.repeat_interleave(3)
+        return View(joined, row_S, len(windows.lengths_S), joined.last_S, joined.items_T[:0])
 
     def _foreign_starts(
         self, pool: Histories, users_R: Tensor, sizes_R: Tensor, states_R: Tensor
@@ -130,36 +135,42 @@ class SP(Objective):
                 "sp takes foreign segments from other users' training items, but only one user has "
                 "any; leave sp out"
             )
-        self.corruption = config.corruption
+        self.corruption: CutSegment = config.corruption
         self.inner_sigmoid = config.inner_sigmoid
         self.dense = nn.Linear(shared.config.width, shared.config.width)
         initialize(self, shared.config.init_std, seed, "sp head")
 
-    def shared(self) -> dict[str, nn.Module]:
-        """Nothing but the encoder."""
-        return {}
+    def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
+        """Three tokens of each row that takes part; nothing else is needed."""
+        offsets_R = view.row_offsets(view.picked_P)
+        return Targets(
+            read_P=view.picked_P,
+            offsets_R=offsets_R,
+            counts_R=offsets_R.diff().double() / 3,
+        )
 
-    def count(self, view: View, batch: Batch) -> Tensor:
-        """R, a third of the picked tokens."""
-        return view.num_picked / 3
-
-    def forward(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Tensor:
+    def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Sum over rows of the loss of their comparison."""
-        true_R, foreign_R = self._scores(view, hidden_TD)
+        true_R, foreign_R = self._scores(states_PD)
         if self.inner_sigmoid:
             true_R, foreign_R = true_R.sigmoid(), foreign_R.sigmoid()
         return F.softplus(foreign_R - true_R).sum()
 
-    def accuracy(self, view: View, hidden_TD: Tensor, batch: Batch, encoder: Backbone) -> Accuracy:
+    def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """Rows whose true segment scores higher than the foreign one; a tie is half right."""
-        true_R, foreign_R = self._scores(view, hidden_TD)
+        true_R, foreign_R = self._scores(states_PD)
         # Equal segments tie, whichever way rounding breaks it.
         gaps_R = (true_R - foreign_R).masked_fill(true_R.isclose(foreign_R), 0.0)
         correct = (gaps_R.sign().double() + 1).sum() / 2
         return Accuracy(correct, torch.full_like(correct, len(true_R)))
 
-    def _scores(self, view: View, hidden_TD: Tensor) -> tuple[Tensor, Tensor]:
-        last_PD = hidden_TD.index_select(0, view.picked_P)
-        contexts_RD, true_RD, foreign_RD = last_PD.tensor_split(3)
+    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+        """A row of one item has no segment."""
+        if longest >= 2 or self.corruption.short_rows:
+            return None
+        return "no row has the two items without which no segment can be cut out"
+
+    def _scores(self, states_PD: Tensor) -> tuple[Tensor, Tensor]:
+        contexts_RD, true_RD, foreign_RD = rearrange(states_PD, "(R three) D -> three R D", three=3)
         contexts_RD = self.dense(contexts_RD)
         return (contexts_RD * true_RD).sum(1), (contexts_RD * foreign_RD).sum(1)

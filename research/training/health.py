@@ -67,17 +67,17 @@ class Health:
         self.skipped = skipped
         self.say = say
         self.record = record
-        self._waiting: tuple[Taken, Tensor, torch.cuda.Event] | None = None
+        self._waiting: tuple[Taken, Tensor, torch.Event] | None = None
 
     def judge(self, taken: Taken) -> None:
         """Judge a step, at once on a CPU and else the one before it."""
-        if taken.good.device.type != "cuda":
+        if taken.good.device.type == "cpu":
             self._judge(taken, bool(taken.good))
             return
         self.settle()
         flag = torch.empty((), dtype=torch.bool, pin_memory=True)
         flag.copy_(taken.good, non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.Event(taken.good.device)
         event.record()
         self._waiting = taken, flag, event
 

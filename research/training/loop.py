@@ -163,6 +163,7 @@ class Running:
     def end_epoch(self, validate: Validate | None) -> None:
         """Count the epoch, validate if it is time to, and save what must not be lost."""
         ended = self.out_of_time
+        self.stepper.counted.end_epoch(self.reporter.say)
         self._heed(wait=True)
         total = self.stepper.total_steps
         ended = ended or (total is not None and self.state.step >= total)

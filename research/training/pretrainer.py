@@ -1,12 +1,13 @@
-"""One step's forward pass: corrupt once a distinct corruption, encode once a direction, dispatch.
+"""One step's integers, and its forward pass: corrupt once a corruption, encode once a direction.
 
-`MultiObjectiveModel` is the module that is wrapped for several processes, so everything
+`prepare` draws and looks up all that a step's losses need, before anything is encoded;
+`MultiObjectiveModel` itself is the module that is wrapped for several processes, so everything
 differentiable happens inside its one call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -18,21 +19,57 @@ from research.data.loader import Batch
 from research.data.windows import WindowsConfig
 from research.model.attributes import AttributeTable
 from research.model.backbone import Backbone
-from research.objectives.base import LossSum, Objective, RankingObjective, View
-from research.objectives.item_losses import FullSoftmax, ItemLoss
+from research.objectives.base import Corruption, LossSum, Objective, Targets, View
 from research.packed import Packed
+from research.training.gather import Gather
+from research.training.upload import upload
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """One call of the encoder."""
+
+    causal: bool
+    packed: Packed
+    """All views of this direction, end to end."""
+    read_P: Tensor | None
+    """int64 [P], ascending: the tokens whose states anybody reads; None: all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """Where an objective's states stand among those of an encoding."""
+
+    encoding: int
+    """The number of the encoding."""
+    begin: int
+    end: int
+    """The states of its view are those from `begin` to before `end`."""
+    places_P: Tensor | None
+    """int64 [P]: which of these it reads; None: all of them, in their order."""
 
 
 @dataclass(frozen=True, eq=False)
 class StepInputs:
-    """What the objectives of a stage see of a batch, by objective."""
+    """What one call of the model needs of a batch, or of a piece of it: integers alone."""
 
-    rows: Mapping[str, Batch]
-    """Its clean rows."""
-    views: Mapping[str, View]
-    """Its corruption of them; equal corruptions of the same rows are one view."""
-    counts: Mapping[str, Tensor]
-    """Scalar float64: how many things its loss sums."""
+    encodings: tuple[Encoding, ...]
+    """At most one a direction."""
+    targets: Mapping[str, Targets]
+    """By objective."""
+    reads: Mapping[str, Reads]
+    """By objective."""
+    rows: Mapping[str, int]
+    """By objective, how many rows of the batch it was shown."""
+
+    def counts(self, key: str) -> tuple[float, float, float]:
+        """How many things an objective's loss sums, its rows, and those of them that count."""
+        counts_R = self.targets[key].counts_R
+        return float(counts_R.sum()), float(self.rows[key]), float((counts_R > 0).sum())
+
+    def to(self, device: torch.device) -> StepInputs:
+        """The same on another device, all integers by one copy that nobody waits for."""
+        return upload(self, device)
 
 
 class MultiObjectiveModel(nn.Module):
@@ -55,6 +92,7 @@ class MultiObjectiveModel(nn.Module):
         self.objectives = nn.ModuleDict(objectives)
         self.catalogue = catalogue
         self.own_windows = own_windows
+        self.gather = Gather()
 
     @property
     def uses_attributes(self) -> bool:
@@ -62,112 +100,126 @@ class MultiObjectiveModel(nn.Module):
         return any(isinstance(part, AttributeTable) for part in self.modules())
 
     @property
-    def most_negatives(self) -> int:
-        """Most negatives that an objective draws for a token; 0: none draws any."""
-        drawn = [each.config for each in self.modules() if isinstance(each, ItemLoss)]
-        return max(
-            (0 if isinstance(each, FullSoftmax) else each.number for each in drawn), default=0
-        )
+    def most_candidates(self) -> int:
+        """Most items that an objective scores for a token beside the whole catalogue; 0: none."""
+        return max(part.most_candidates for part in self._objectives().values())
 
-    @torch.no_grad()
     def prepare(self, batch: Batch) -> StepInputs:
         """What each objective sees of a batch: no parameter is read, nothing is encoded."""
-        objectives = self._objectives()
-        self.catalogue = self.catalogue.to(batch.rows_S.device)
-        rows = {name: batch.under(self.own_windows.get(name)) for name in objectives}
-        asked = {name: (part.corruption, rows[name]) for name, part in objectives.items()}
-        made = {
-            (corruption, own): corruption.view(own, self.catalogue)
-            for corruption, own in dict.fromkeys(asked.values())
-        }
-        views = {name: made[asked[name]] for name in objectives}
-        counts = {name: part.count(views[name], rows[name]) for name, part in objectives.items()}
-        return StepInputs(rows, views, counts)
+        return self.prepare_pieces(batch, 1)[0]
 
-    def forward(self, seen: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
+    @torch.no_grad()
+    def prepare_pieces(self, batch: Batch, number: int) -> list[StepInputs]:
+        """As `prepare`, cut by rows into so many pieces of neighbours; some may be empty.
+
+        Works on the batch's device; a batch on the host costs an accelerator nothing.
+        """
+        catalogue = self.catalogue.to(batch.rows_S.device)
+        rows = {key: batch.under(self.own_windows.get(key)) for key in self.objectives}
+        views: dict[tuple[Corruption, Batch], View] = {}
+        targets: dict[str, Targets] = {}
+        for key, part in self._objectives().items():
+            source = part.corruption, rows[key]
+            if source not in views:
+                views[source] = part.corruption.view(rows[key], catalogue)
+            given = rows[key]
+            if part.couples_rows == "items":
+                offered = self.gather.ids(part.offered(views[source], given))
+                given = replace(given, offered=offered)
+            targets[key] = part.targets(views[source], given, catalogue)
+        shown = {key: views[part.corruption, rows[key]] for key, part in self._objectives().items()}
+        if number == 1:
+            return [self._inputs(shown, targets)]
+        pieces = []
+        for piece in range(number):
+            cut: dict[View, tuple[View, int]] = {}
+            bounds: dict[View, tuple[int, int]] = {}
+            for view in dict.fromkeys(shown.values()):
+                ends = [view.num_rows * step // number for step in (piece, piece + 1)]
+                bounds[view] = ends[0], ends[1]
+                cut[view] = view.cut(*bounds[view])
+            parts = {
+                key: targets[key].cut(*bounds[view], cut[view][1]) for key, view in shown.items()
+            }
+            pieces.append(self._inputs({key: cut[view][0] for key, view in shown.items()}, parts))
+        return pieces
+
+    def _inputs(self, shown: Mapping[str, View], targets: Mapping[str, Targets]) -> StepInputs:
+        """The encodings of the views, and where each objective finds its states."""
+        encodings: list[Encoding] = []
+        reads: dict[str, Reads] = {}
+        for causal in (False, True):
+            keys = [
+                key for key, part in self._objectives().items() if part.corruption.causal is causal
+            ]
+            if not keys:
+                continue
+            views = list(dict.fromkeys(shown[key] for key in keys))
+            read = [
+                union([targets[key].read_P for key in keys if shown[key] is view], view)
+                for view in views
+            ]
+            begin, token = 0, 0
+            tokens = []
+            for view, read_P in zip(views, read):
+                end = begin + len(read_P)
+                whole = len(read_P) == view.packed.num_tokens
+                for key in keys:
+                    if shown[key] is view:
+                        own_P = targets[key].read_P
+                        every = len(own_P) == len(read_P)
+                        places_P = own_P if whole else torch.searchsorted(read_P, own_P)
+                        places = None if every else places_P
+                        reads[key] = Reads(len(encodings), begin, end, places)
+                tokens.append(read_P + token)
+                begin, token = end, token + view.packed.num_tokens
+            read_all = None if begin == token else torch.cat(tokens)
+            packed = Packed.cat([view.packed for view in views])
+            encodings.append(Encoding(causal, packed, read_all))
+        counts = {key: view.num_rows for key, view in shown.items()}
+        return StepInputs(tuple(encodings), targets, reads, counts)
+
+    def forward(self, inputs: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
         """Each objective's loss of what it sees; measured, its accuracy too."""
-        objectives = self._objectives()
-        whole = [seen.views[name] for name, part in objectives.items() if part.reads == "all"]
-        hidden = self._encode(list(dict.fromkeys(seen.views.values())), whole)
+        encoded: list[Tensor] = [
+            self.encoder(each.packed, causal=each.causal, read_P=each.read_P)
+            for each in inputs.encodings
+        ]
+        items = self.encoder.item_table
         losses: dict[str, LossSum] = {}
-        for name, part in objectives.items():
-            view = seen.views[name]
-            given = view, hidden[view], seen.rows[name], self.encoder
-            losses[name] = LossSum(part(*given), seen.counts[name])
+        for key, part in self._objectives().items():
+            reads, targets = inputs.reads[key], inputs.targets[key]
+            states_PD = encoded[reads.encoding][reads.begin : reads.end]
+            if reads.places_P is not None:
+                states_PD = states_PD.index_select(0, reads.places_P)
+            if part.couples_rows == "states":
+                total = part.loss_among(targets, states_PD, items, self.gather.states(states_PD))
+            else:
+                total = part.loss(targets, states_PD, items)
+            losses[key] = LossSum(total, targets.count)
             if measured:
                 with torch.no_grad():
-                    losses[name] = replace(losses[name], accuracy=part.accuracy(*given))
+                    accuracy = part.accuracy(targets, states_PD, items)
+                losses[key] = replace(losses[key], accuracy=accuracy)
         return losses
 
     def losses(self, batch: Batch, *, measured: bool = False) -> dict[str, LossSum]:
-        """Each objective's loss on a batch, seen and encoded at once."""
+        """Each objective's loss on a batch, prepared and encoded at once."""
         return self.forward(self.prepare(batch), measured=measured)
 
     def _objectives(self) -> dict[str, Objective]:
         parts: dict[str, Objective] = {}
-        for name, part in self.objectives.items():
+        for key, part in self.objectives.items():
             assert isinstance(part, Objective)
-            parts[name] = part
+            parts[key] = part
         return parts
 
-    def _encode(self, views: list[View], whole: list[View]) -> dict[View, Tensor]:
-        """Hidden states [T, D] of each view, from at most two calls of the encoder.
 
-        Of a view that is not among `whole` only the picked tokens are read; the rows of the others
-        are NaN, so that an objective that reads one cannot go unnoticed.
-        """
-        hidden: dict[View, Tensor] = {}
-        for causal in (False, True):
-            group = [view for view in views if view.causal is causal]
-            if not group:
-                continue
-            packed = Packed.cat([view.packed for view in group])
-            sizes = [view.packed.num_tokens for view in group]
-            partly = [view not in whole and len(view.picked_P) < size
-                      for view, size in zip(group, sizes)]  # fmt: skip
-            if any(partly):
-                tokens = torch.arange(packed.num_tokens, device=packed.offsets.device).split(sizes)
-                read_P = torch.cat(
-                    [tokens_T[view.picked_P] if part else tokens_T
-                     for tokens_T, view, part in zip(tokens, group, partly)]
-                )  # fmt: skip
-                states_PD = self.encoder(packed, causal=causal, read_P=read_P)
-                nothing_TD = states_PD.new_full((packed.num_tokens, states_PD.shape[1]), torch.nan)
-                states_TD = nothing_TD.index_copy(0, read_P, states_PD)
-            else:
-                states_TD = self.encoder(packed, causal=causal)
-            hidden.update(zip(group, states_TD.split(sizes)))
-        return hidden
-
-
-class TrainedRanker:
-    """An encoder and one ranking objective, answering as any `Ranker` does."""
-
-    def __init__(self, encoder: Backbone, objective: RankingObjective) -> None:
-        self.encoder = encoder
-        self.objective = objective
-
-    @torch.no_grad()
-    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
-        """[S, V] scores of all items, on the encoder's device."""
-        return self.objective.head.scores(self._states(histories), self.encoder)
-
-    @torch.no_grad()
-    def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
-        """[S, N] scores of the given items."""
-        device = self.encoder.item_table.device
-        states_SD = self._states(histories)
-        return self.objective.head.candidate_scores(states_SD, items_SN.to(device), self.encoder)
-
-    def _states(self, histories: Packed) -> Tensor:
-        training = self.encoder.training
-        self.encoder.eval()
-        self.objective.eval()
-        try:
-            histories = histories.to(self.encoder.item_table.device)
-            view = self.objective.ranking_view(histories, self.encoder)
-            states_SD: Tensor = self.encoder(view.packed, causal=view.causal, read_P=view.picked_P)
-            return states_SD
-        finally:
-            self.encoder.train(training)
-            self.objective.train(training)
+def union(read: Sequence[Tensor], view: View) -> Tensor:
+    """int64, ascending: the tokens of a view that at least one objective reads."""
+    if len(read) == 1:
+        return read[0]
+    read_T = torch.zeros_like(view.packed.items_T, dtype=torch.bool)
+    for read_P in read:
+        read_T[read_P] = True
+    return read_T.nonzero()[:, 0]

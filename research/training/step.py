@@ -1,4 +1,4 @@
-"""One optimizer step: see, count, encode and differentiate each piece, clip, update.
+"""One optimizer step: prepare, count, encode and differentiate each piece, clip, update.
 
 Every sum is divided by its count over all pieces and processes, so the gradient is that of the
 whole batch however it is cut. An update that is not finite is not taken.
@@ -7,7 +7,7 @@ whole batch however it is cut. An update that is not finite is not taken.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ from research.data.loader import Batch
 from research.memory import Peak, StepSize, advice, is_out_of_memory
 from research.processes import Processes
 from research.randomness import seed_of
+from research.training.emptiness import CountCheck
+from research.training.gather import Gather
 from research.training.gradients import Pulls
 from research.training.health import Taken
 from research.training.meter import Meter
@@ -59,6 +61,7 @@ class Stepper:
         self.processes = Processes(accelerator)
         self.total_steps = total_steps
         self.meter = Meter(accelerator, config)
+        self.counted = CountCheck(config, self.processes, from_start=True)
         self.shards = shards
         self.model: nn.Module
         if shards is not None:
@@ -74,6 +77,7 @@ class Stepper:
         # Tokens of the largest piece that fitted into memory.
         self.worked = 0
         self.learning = [each for each in pretrainer.parameters() if each.requires_grad]
+        pretrainer.gather = Gather(self.processes.rank, self.processes.world)
 
     def factor(self, step: int, epoch: int) -> float:
         """The factor of the learning rate of the step with number `step` (0-based)."""
@@ -94,33 +98,31 @@ class Stepper:
             raise MemoryError(f"{place}: {advice(size, error, self._peak(size))}") from error
 
     def _take(self, batch: Batch, step: int, epoch: int, measured: bool) -> tuple[Taken, Pulls]:
-        pieces = batch.to(self.accelerator.device).pieces(self.config.batches.micro_batches)
-        seen = [self.pretrainer.prepare(piece) for piece in pieces]
-        divisors = self.meter.divisors(seen)
+        pieces = self.pretrainer.prepare_pieces(batch, self.config.batches.micro_batches)
+        factors_K = self.meter.factors(pieces)
+        self.counted.add(pieces)
         every = self.config.gradients_every
         pulls = Pulls(self.encoder)
-        found = []
-        for number, each in enumerate(seen):
+        sums, answers = [], []
+        for number, piece in enumerate(pieces):
             torch.manual_seed(self._dropout_seed(step, number))
             # Gradients are summed over processes once, with the last piece.
-            last = number == len(seen) - 1
+            last = number == len(pieces) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                losses = self.model(each, measured=measured)
-                terms = self.meter.terms(losses, divisors)
+                losses = self.model(piece.to(self.accelerator.device), measured=measured)
+                totals_K = torch.stack([losses[key].total for key in self.config.objectives])
+                terms_K = totals_K * factors_K.to(totals_K.dtype)
                 if every and (step + 1) % every == 0:
-                    pulls.add(terms)
-                self.accelerator.backward(torch.stack(list(terms.values())).sum())
-            found.append(losses)
-        sums = {
-            key: torch.stack([losses[key].total.detach().double() for losses in found]).sum()
-            for key in self.config.objectives
-        }
-        good = self._update(sums)
-        for losses, each in zip(found, seen):
-            self.meter.add(losses, each, good)
-        self.meter.count_tokens(batch.num_tokens)
+                    pulls.add(dict(zip(self.config.objectives, terms_K.unbind())))
+                self.accelerator.backward(terms_K.sum())
+            sums.append(totals_K.detach().double())
+            answers.append({key: loss.accuracy for key, loss in losses.items()})
+        summed_K = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+        good = self._update(summed_K)
+        self.meter.add(summed_K, answers, batch.num_tokens, good)
         self.worked = max(self.worked, -(-batch.num_tokens // len(pieces)))
-        taken = Taken(step + 1, epoch, batch, good, sums, self._bad_parameters(step))
+        losses_of = dict(zip(self.config.objectives, summed_K.unbind()))
+        taken = Taken(step + 1, epoch, batch, good, losses_of, self._bad_parameters(step))
         return taken, pulls
 
     def clear(self) -> None:
@@ -131,7 +133,7 @@ class Stepper:
         pieces = [number] if number else []
         return seed_of(self.seed, self.config.name, "dropout", step, self.processes.rank, *pieces)
 
-    def _update(self, sums: Mapping[str, Tensor]) -> Tensor:
+    def _update(self, sums_K: Tensor) -> Tensor:
         """Take the update if all is finite in every process; whether it was (bool scalar)."""
         # Of this stage's optimizer alone: those of stages before it hold the same encoder.
         self.accelerator.unscale_gradients(self.wrapped)
@@ -143,7 +145,7 @@ class Stepper:
             known = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
             torch.nn.utils.clip_grads_with_norm_(self.learning, clip_norm, known)
         norm = self._whole(norm)
-        good = torch.stack(list(sums.values())).isfinite().all()
+        good = sums_K.isfinite().all()
         # Under fp16 gradients overflow now and then, and the scaler leaves those steps out.
         if self.accelerator.scaler is None:
             good = good & norm.isfinite()
@@ -186,7 +188,7 @@ class Stepper:
             items=encoder.num_items,
             parameters=encoder.config.num_parameters(encoder.num_items),
             activations=encoder.config.activation_bytes(tokens, rows, longest),
-            negatives=self.pretrainer.most_negatives,
+            negatives=self.pretrainer.most_candidates,
             micro_batches=number,
         )
 
@@ -218,6 +220,7 @@ class Stepper:
     def resume(self, state: StageState) -> None:
         """Go on with sums and loss scale of a checkpoint."""
         self.meter.resume(state.pending)
+        self.counted = CountCheck(self.config, self.processes, from_start=state.batch == 0)
         scaler = self.accelerator.scaler
         if scaler is not None:
             # Another stage of this process may have left its own there.
