@@ -43,6 +43,8 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.contrast import ContrastConfig
+from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.item_losses import (
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
@@ -54,12 +56,13 @@ from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
+from research.objectives.ranker import TrainedRanker
 from research.objectives.sp import SPConfig
 from research.packed import Packed
 from research.run import EvaluationConfig, RunConfig
 from research.tracking import write_json
 from research.training.optim import OptimizerConfig, ScheduleConfig
-from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
+from research.training.pretrainer import MultiObjectiveModel
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, ValidationConfig
 from research.workbench import Workbench
@@ -162,6 +165,18 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
             batches=BatchConfig(sequences_per_batch=None, tokens_per_batch=12),
         ),
     ),
+    "rows coupled by items": (
+        stage(
+            "train",
+            {"next": NextItemConfig(loss=InBatchSoftmax(log_q=True)), "mip": SIX["mip"]},
+        ),
+    ),
+    "rows coupled by states": (
+        stage(
+            "train", {"next": SIX["next"], "contrast": ContrastConfig(temperature=0.5), **FOUR},
+            batches=BatchConfig(sequences_per_batch=4),
+        ),
+    ),
     "attributes read": (
         stage("train", {key: SIX[key] for key in ("next", "mip", "map")}),
     ),
@@ -170,6 +185,7 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
 CUT = {
     "all six, cut": "all six",
     "own windows, cut": "own windows",
+    "rows coupled by items, cut": "rows coupled by items",
 }
 for cut, whole in CUT.items():
     STAGES[cut] = tuple(

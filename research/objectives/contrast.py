@@ -1,0 +1,191 @@
+"""Contrast of two augmented views of each history (CL4SRec, Xie et al. 2022, eq. 2-6).
+
+Each row is shown twice, each time changed by an operator drawn for it: a crop of neighbouring
+items, some items masked, or a stretch of items reordered. With z the state of a view's newest
+token, z' of the row's other view and N the views of the other rows of the step,
+
+    -log( exp(sim(z, z') / t) / (exp(sim(z, z') / t) + sum over z" in N of exp(sim(z, z") / t)) )
+
+InfoNCE, summed over both views of every row, with N over all processes. The paper's sim is the
+inner product (t = 1); the encoder is causal there, as SASRec's is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from research.data.catalogue import Catalogue
+from research.data.loader import Batch
+from research.errors import InputError
+from research.model.item_table import ItemTable
+from research.objectives.base import (
+    Corruption,
+    ModelComponents,
+    Objective,
+    ObjectiveConfig,
+    Targets,
+    View,
+)
+from research.packed import Packed
+from research.randomness import below, fold, seed_of
+
+Operator = Literal["crop", "mask", "reorder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoViews(Corruption):
+    """Two views of each row of at least one item, by operators drawn for each of them."""
+
+    causal: ClassVar[bool] = True
+
+    operators: tuple[Operator, ...] = ("crop", "mask", "reorder")
+    """Which operators are drawn from, each alike."""
+    crop_share: float = 0.6
+    """eta: the share of a row's items that a crop leaves, at least one."""
+    mask_share: float = 0.3
+    """gamma: the share of a row's items that are masked, rounded down."""
+    reorder_share: float = 0.6
+    """beta: the share of a row's items in the stretch that is reordered, rounded down."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.operators if name not in ("crop", "mask", "reorder")]
+        if not self.operators or unknown:
+            raise InputError(
+                f"corruption.operators is {self.operators}; give one or more of crop, mask, reorder"
+            )
+        for name in ("crop_share", "mask_share", "reorder_share"):
+            if not 0.0 < vars(self)[name] <= 1.0:
+                raise InputError(
+                    f"corruption.{name} is {vars(self)[name]}; it must be above 0 and at most 1"
+                )
+
+    def view(self, batch: Batch, catalogue: Catalogue) -> View:
+        """Two sequences a row, both picked at their newest token."""
+        rows = batch.packed.newest(batch.length)
+        kept_R = (rows.lengths_S > 0).nonzero()[:, 0]
+        row_S = kept_R.repeat_interleave(2)
+        packed = rows.select(row_S)
+        second_S = torch.arange(len(row_S), device=row_S.device) % 2
+        states_S = fold(fold(batch.states_S[row_S], seed_of("contrast")), second_S)
+        drawn_S = below(fold(states_S, 0), len(self.operators))
+        for place, operator in enumerate(self.operators):
+            own_S = drawn_S == place
+            packed = self._changed(packed, operator, own_S, states_S, catalogue.num_items)
+        return View(packed, row_S, len(batch.rows_S), packed.last_S, packed.items_T[:0])
+
+    def _changed(
+        self, packed: Packed, operator: Operator, own_S: Tensor, states_S: Tensor, mask: int
+    ) -> Packed:
+        """The sequences, those of `own_S` (bool) changed by one operator."""
+        lengths_S, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
+        keys_T = fold(fold(states_S, 2)[owner_T], places_T)
+        if operator == "mask":
+            sizes_S = torch.where(own_S, self._size(lengths_S, self.mask_share), 0)
+            hidden_T = ranks_within(packed, keys_T) < sizes_S[owner_T]
+            return packed.with_items(packed.items_T.masked_fill(hidden_T, mask))
+        share = self.crop_share if operator == "crop" else self.reorder_share
+        sizes_S = self._size(lengths_S, share).clamp(min=1)
+        starts_S = below(fold(states_S, 1), lengths_S - sizes_S + 1)
+        offsets_T = places_T - starts_S[owner_T]
+        inside_T = (offsets_T >= 0) & (offsets_T < sizes_S[owner_T])
+        if operator == "crop":
+            kept_S = torch.where(own_S, sizes_S, lengths_S)
+            return packed.keep(inside_T | ~own_S[owner_T], kept_S, packed.longest)
+        # The stretch's tokens in the order of their draws, all others where they stand.
+        moved_T = inside_T & own_S[owner_T]
+        moved_P = moved_T.nonzero()[:, 0]
+        order_P = torch.argsort(keys_T[moved_P], stable=True)
+        order_P = order_P[torch.argsort(owner_T[moved_P][order_P], stable=True)]
+        items_T = packed.items_T.index_copy(0, moved_P, packed.items_T[moved_P][order_P])
+        return packed.with_items(items_T)
+
+    def _size(self, lengths_S: Tensor, share: float) -> Tensor:
+        return (lengths_S.double() * share).floor().long()
+
+
+def ranks_within(packed: Packed, keys_T: Tensor) -> Tensor:
+    """int64 [T]: how many tokens of the same sequence have a smaller key."""
+    order_T = torch.argsort(keys_T, stable=True)
+    order_T = order_T[torch.argsort(packed.owner_T[order_T], stable=True)]
+    starts_T = packed.offsets[:-1][packed.owner_T]
+    places_T = torch.arange(packed.num_tokens, device=keys_T.device)
+    # Sorted by sequence, a sequence's tokens stand where they stood, in another order.
+    return torch.empty_like(order_T).index_copy(0, order_T, places_T) - starts_T
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastConfig(ObjectiveConfig):
+    """CL4SRec's contrast."""
+
+    weight: float = 0.1
+    """Weight among the stage's objectives (lambda; the paper finds 0.1 good beside SASRec's)."""
+    corruption: TwoViews = TwoViews()
+    """How the two views are made."""
+    similarity: Literal["dot", "cosine"] = "dot"
+    """What compares two states: the inner product, or that of states of length 1."""
+    temperature: float = 1.0
+    """t: what similarities are divided by."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.temperature < float("inf"):
+            raise InputError(f"temperature is {self.temperature}; it must be above 0")
+
+    def build(self, shared: ModelComponents, seed: int) -> Contrast:
+        """The module, which has no parameters of its own."""
+        return Contrast(self)
+
+
+class Contrast(Objective):
+    """The count is the number of views, two for each row of at least one item.
+
+    It tells no accuracy: among how many views a partner comes first depends on the batch's size.
+    """
+
+    def __init__(self, config: ContrastConfig) -> None:
+        super().__init__()
+        self.corruption = config.corruption
+        self.similarity = config.similarity
+        self.temperature = config.temperature
+
+    @property
+    def couples_rows(self) -> Literal["items", "states"] | None:
+        """A row's negatives are the states of all others."""
+        return "states"
+
+    def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
+        """The newest token of every view."""
+        offsets_R = view.row_offsets(view.picked_P)
+        return Targets(
+            read_P=view.picked_P, offsets_R=offsets_R, counts_R=offsets_R.diff().double()
+        )
+
+    def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
+        """Sum over views, among the rows of one process."""
+        return self.loss_among(targets, states_PD, items, states_PD[:0])
+
+    def loss_among(
+        self, targets: Targets, states_PD: Tensor, items: ItemTable, others_QD: Tensor
+    ) -> Tensor:
+        """Sum over this process's views, among the rows of all processes."""
+        scores_PQ = self._scores(states_PD, others_QD)
+        return F.cross_entropy(scores_PQ, self._partners(states_PD), reduction="sum")
+
+    def _scores(self, states_PD: Tensor, others_QD: Tensor) -> Tensor:
+        """[P, P + Q]: similarity of every view with every other, its own at minus infinity."""
+        others_QD = torch.cat([states_PD, others_QD])
+        if self.similarity == "cosine":
+            states_PD, others_QD = F.normalize(states_PD, dim=1), F.normalize(others_QD, dim=1)
+        scores_PQ = states_PD @ others_QD.T
+        places_Q = torch.arange(len(others_QD), device=others_QD.device)
+        itself_PQ = places_Q[: len(states_PD), None] == places_Q
+        return (scores_PQ / self.temperature).masked_fill(itself_PQ, -torch.inf)
+
+    @staticmethod
+    def _partners(states_PD: Tensor) -> Tensor:
+        """int64 [P]: the place of each view's partner: views stand in pairs."""
+        return torch.arange(len(states_PD), device=states_PD.device) ^ 1

@@ -1,0 +1,50 @@
+"""What a stage's objectives need of encoder, corpus and batches, checked when a run is built."""
+
+from __future__ import annotations
+
+from research.data.catalogue import Catalogue
+from research.data.splits import Split
+from research.errors import InputError
+from research.model.backbone import BackboneConfig, check_direction
+from research.objectives.base import Objective
+from research.training.pretrainer import MultiObjectiveModel
+from research.training.stage import StageConfig
+
+
+def check_objectives(
+    stage: StageConfig, model: MultiObjectiveModel, split: Split, catalogue: Catalogue
+) -> None:
+    """`InputError` for an objective that cannot work in this stage, or that would count nothing."""
+    training = split.training
+    longest = int((training.stops - training.starts).max(initial=0))
+    for key, part in model.objectives.items():
+        assert isinstance(part, Objective)
+        asker = f"stage {stage.name}: objective {key}"
+        corruption = part.corruption
+        check_direction(model.encoder.config, causal=corruption.causal, asker=asker)
+        check_fields_read(model.encoder.config, corruption.fields, asker)
+        if part.couples_rows == "states" and stage.batches.micro_batches > 1:
+            raise InputError(
+                f"{asker} compares the states of all rows of a step, so a step cannot be cut: "
+                f"batches.micro_batches is {stage.batches.micro_batches}; set it to 1 (more "
+                "processes, a smaller batch or compute.recompute save memory too)"
+            )
+        reason = part.emptiness(longest, catalogue)
+        if reason is not None and stage.objectives[key].weight > 0.0:
+            raise InputError(
+                f"{asker} counts nothing: {reason} (the longest training history has {longest} "
+                f"items, after what is held out); leave {key} out, set its weight to 0, or hold "
+                "less out"
+            )
+
+
+def check_fields_read(config: BackboneConfig, needed: tuple[str, ...], asker: str) -> None:
+    """`InputError` where a corruption sets a field that the encoder would not read."""
+    for name in needed:
+        readable = (*config.fields, *config.optional_fields)
+        if name not in readable:
+            raise InputError(
+                f"{asker} marks tokens by the field {name!r}, which encoder "
+                f"({type(config).__name__}) does not read (it reads: "
+                f"{', '.join(readable) or 'none'}); choose an encoder that does"
+            )
