@@ -273,6 +273,14 @@ def write_record(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
         "compared": study.decides,
         "budget": None if study.budget is None else str(study.budget),
         "cells": list(study.cells),
+        "objectives": list(
+            dict.fromkeys(
+                key
+                for config in configs.values()
+                for stage in config.stages
+                for key in stage.objectives
+            )
+        ),
         "changes": {cell: difference_of(base, config) for cell, config in configs.items()},
         "seeds": sorted(seeds),
         "corpora": list(runs),

@@ -94,16 +94,18 @@ def test_tags_are_few(tmp_path: Path) -> None:
     assert tags_of(stored_of())[1:] == ["model:encoder", "proto:GlobalTemporal"]
 
 
-def test_every_run_tells_every_objectives_weight(tmp_path: Path) -> None:
+def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Path) -> None:
     config = told(tmp_path, baselines.s3rec.corrected())
-    assert config["objectives"] == {
-        "cloze": 0.0, "next": 1.0, "aap": 0.2, "mip": 1.0, "map": 1.0, "sp": 0.5
-    }  # fmt: skip
+    assert config["objectives"] == {"aap": 0.2, "mip": 1.0, "map": 1.0, "sp": 0.5, "next": 1.0}
     assert config["stages"]["finetune"]["weights"] == {
-        "cloze": 0.0, "next": 1.0, "aap": 0.0, "mip": 0.0, "map": 0.0, "sp": 0.0
+        "aap": 0.0, "mip": 0.0, "map": 0.0, "sp": 0.0, "next": 1.0
     }  # fmt: skip
+    write_json(tmp_path / "heads" / "study.json", {"objectives": ["next", "contrast"]})
+    config = told(tmp_path / "heads" / "shop" / "all" / "0", baselines.sasrec.full_softmax())
+    assert config["objectives"] == {"next": 1.0, "contrast": 0.0}
+    assert config["stages"]["train"]["weights"] == {"next": 1.0, "contrast": 0.0}
     counting = told(tmp_path, baselines.popularity.popularity())
-    assert set(counting["objectives"].values()) == {0.0}
+    assert counting["objectives"] == {}
     assert counting["model"] == {"kind": "PopularityConfig", "newest_share": 1.0}
 
 

@@ -20,7 +20,6 @@ from research.sharing import taken_from
 from research.tracking import STUDY, RunFolder, Scalar, read_json
 
 Nested = Mapping[str, object]
-OBJECTIVES = ("cloze", "next", "aap", "mip", "map", "sp")
 # What the W&B client was told last: id, project, entity, mode, url.
 RECORD = "wandb.json"
 LONGEST_NAME, LONGEST_TAG = 128, 64
@@ -105,10 +104,13 @@ def tags_of(stored: Nested) -> list[str]:
 
 
 def config_of(path: Path, stored: Nested, summary: Nested | None) -> dict[str, object]:
-    """The nested config, with every objective's weight (0.0: off) whatever the run has."""
+    """The nested config, with the weight of each objective of its study (0.0: off)."""
     config, place = _part(stored, "config"), Place.of(path, stored)
     stages = cast(Sequence[Nested], config["stages"])
+    known = cast(Sequence[str], study_of(path, place).get("objectives", ()))
     weights = {_text(stage["name"]): weights_of(stage) for stage in stages}
+    keys = dict.fromkeys((*known, *chain.from_iterable(weights.values())))
+    weights = {stage: dict.fromkeys(keys, 0.0) | own for stage, own in weights.items()}
     told: dict[str, object] = {
         "dataset": {
             "name": place.corpus,
@@ -118,8 +120,8 @@ def config_of(path: Path, stored: Nested, summary: Nested | None) -> dict[str, o
         "model": _plain(config["encoder"] if stages else config["ranker"]),
         # Of a run: an objective's weight in the last stage that has it on.
         "objectives": {
-            key: next((each[key] for each in reversed(weights.values()) if each.get(key)), 0.0)
-            for key in dict.fromkeys((*OBJECTIVES, *chain.from_iterable(weights.values())))
+            key: next((each[key] for each in reversed(weights.values()) if each[key]), 0.0)
+            for key in keys
         },
         "stages": {
             _text(stage["name"]): {
@@ -144,20 +146,25 @@ def config_of(path: Path, stored: Nested, summary: Nested | None) -> dict[str, o
 
 
 def weights_of(stage: Nested) -> dict[str, float]:
-    """Every objective's weight in a stage; 0.0: it is off."""
+    """The weight of each objective of a stage."""
     own = cast(Mapping[str, Nested], stage["objectives"])
-    return dict.fromkeys(OBJECTIVES, 0.0) | {
-        key: cast(float, objective["weight"]) for key, objective in own.items()
-    }
+    return {key: cast(float, objective["weight"]) for key, objective in own.items()}
+
+
+def study_of(path: Path, place: Place) -> Nested:
+    """The study.json of the study that a run belongs to; {}: there is none."""
+    study = path.absolute().parent.parent.parent / STUDY
+    if place.study != study.parent.name or not study.is_file():
+        return {}
+    return read_json(study)
 
 
 def ablation_of(path: Path, place: Place) -> dict[str, object]:
     """Which cell of which study this is, and what it changes if there is a study.json."""
     told: dict[str, object] = {"id": place.study, "cell": place.cell}
-    study = path.absolute().parent.parent.parent / STUDY
-    if place.study != study.parent.name or not study.is_file():
+    known = study_of(path, place)
+    if not known:
         return told
-    known = read_json(study)
     changes = cast(Mapping[str, Mapping[str, Sequence[object]]], known.get("changes", {}))
     factors = {field: values[-1] for field, values in changes.get(place.cell, {}).items()}
     return {**told, "baseline": known.get("base") == place.cell, "factors": factors}
