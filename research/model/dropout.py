@@ -31,17 +31,25 @@ def keep_scales(x: Tensor, probability: float) -> Tensor:
 
     fp32 where x is in low precision, which would round the scale and so shift the expectation.
     """
-    kept = torch.empty(x.shape, dtype=torch.bool)
-    scale = fill_kept(kept, probability)
-    return kept.to(torch.promote_types(x.dtype, torch.float32)).mul_(scale)
+    draws, scale = _drawn(x.shape, probability)
+    return draws.to(torch.promote_types(x.dtype, torch.float32)).mul_(scale)
 
 
 def fill_kept(kept: Tensor, probability: float) -> float:
-    """Fill a contiguous bool tensor with false with `probability`; returns the kept ones' scale."""
+    """Fill a contiguous uint8 tensor with 0 with `probability`, else 1; returns the ones' scale."""
+    draws, scale = _drawn(kept.shape, probability)
+    kept.copy_(draws)
+    return scale
+
+
+def _drawn(shape: torch.Size, probability: float) -> tuple[Tensor, float]:
+    """int16 of a shape, 0 with `probability`, else 1, and the scale of the ones.
+
+    Integers all along: torch's casts from and to bool cost a CPU five times as much.
+    """
     dropped = min(max(1, round(probability * _LEVELS)), _LEVELS - 1)
-    words = torch.empty((kept.numel() + 3) // 4, dtype=torch.int64)
+    words = torch.empty((shape.numel() + 3) // 4, dtype=torch.int64)
     words.random_(-(2**63), None)
-    draws = words.view(torch.int16)[: kept.numel()].view(kept.shape)
+    draws = words.view(torch.int16)[: shape.numel()].view(shape)
     # Draws are uniform over -32768..32767.
-    torch.ge(draws, dropped - _LEVELS // 2, out=kept)
-    return _LEVELS / (_LEVELS - dropped)
+    return draws.ge_(dropped - _LEVELS // 2), _LEVELS / (_LEVELS - dropped)
