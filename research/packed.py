@@ -1,11 +1,11 @@
 """`Packed`, the only shape of a batch: sequences laid end to end, with no padding.
 
 Sits between the loader and the encoder. A position that does not exist is never computed; only
-`pad` and `unpad`, used inside attention, lay sequences out in rectangles.
+attention lays sequences out in rectangles.
 
 Legend of shape letters, used as suffixes everywhere: T tokens, S sequences, L longest sequence,
 D width, H heads, K head width, V items of the catalogue, A attributes, N negatives, P picked
-tokens, C slots of a padded layout.
+tokens.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
-# A padded rectangle costs this many attention scores in overhead; fewer, larger rectangles win
-# below it (measured on two cores: about 0.3 ms a rectangle, forward and backward).
-RECTANGLE_OVERHEAD = 30_000
+from research.rectangles import Rectangles, lay_out
+
 # Fields of which a token that is put into a sequence takes the newest value; it has 0 of others.
 KEPT_BY_INSERTED = frozenset({"time"})
 
@@ -130,7 +128,7 @@ class Packed:
 
     @cached_property
     def rectangles(self) -> Rectangles:
-        """The padded layout that attention uses; computed once for all layers."""
+        """The padded layout in which attention reads every token; computed once for all layers."""
         return lay_out(self)
 
     def newest(self, length: int) -> Packed:
@@ -217,120 +215,3 @@ class Packed:
 
 def _laid_out(lists: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([value for values in lists for value in values]).long()
-
-
-@dataclass(frozen=True, eq=False)
-class Rectangles:
-    """A padded layout of a `Packed`: one or more blocks of sequences of similar length."""
-
-    slot_T: Tensor
-    """int64 [T]: the slot of each token in the blocks laid end to end."""
-    shapes: tuple[tuple[int, int], ...]
-    """(sequences, length) of each block."""
-    lengths: tuple[Tensor | None, ...]
-    """int64 [S_b] of each block: its sequences' lengths; None when all fill the block."""
-
-    @property
-    def num_slots(self) -> int:
-        """C: slots of all blocks."""
-        return sum(sequences * length for sequences, length in self.shapes)
-
-
-def lay_out(packed: Packed) -> Rectangles:
-    """Choose the padded layout: one rectangle on an accelerator, length buckets on a CPU.
-
-    On an accelerator nothing may wait for the lengths, so all sequences share one rectangle.
-    """
-    if packed.num_tokens == 0:
-        return Rectangles(packed.items_T, (), ())
-    if packed.offsets.device.type != "cpu":
-        starts_T = packed.owner_T * packed.longest - packed.offsets[:-1][packed.owner_T]
-        slot_T = starts_T + torch.arange(packed.num_tokens, device=packed.offsets.device)
-        return Rectangles(slot_T, ((packed.num_sequences, packed.longest),), (packed.lengths_S,))
-    lengths_S = packed.lengths_S.numpy()
-    order_S = np.argsort(lengths_S, kind="stable")
-    order_S = order_S[np.searchsorted(lengths_S[order_S], 1) :]
-    sorted_S = lengths_S[order_S]
-    slot_starts_S = np.zeros(len(lengths_S), dtype=np.int64)
-    shapes: list[tuple[int, int]] = []
-    lengths: list[Tensor | None] = []
-    begin = 0
-    slots = 0
-    for end in bucket_ends(sorted_S):
-        longest = int(sorted_S[end - 1])
-        shapes.append((end - begin, longest))
-        full = sorted_S[begin] == longest
-        lengths.append(None if full else torch.from_numpy(sorted_S[begin:end].copy()))
-        slot_starts_S[order_S[begin:end]] = slots + np.arange(end - begin) * longest
-        slots += (end - begin) * longest
-        begin = end
-    shift_S = torch.from_numpy(slot_starts_S) - packed.offsets[:-1]
-    slot_T = shift_S[packed.owner_T] + torch.arange(packed.num_tokens)
-    return Rectangles(slot_T, tuple(shapes), tuple(lengths))
-
-
-def bucket_ends(sorted_S: np.ndarray) -> list[int]:
-    """Where to cut sequences, sorted by length, into rectangles of least total cost.
-
-    Dynamic programming over candidate cuts at lengths in steps of about a fifth; the cost of a
-    rectangle is its attention scores, its slots and a fixed overhead.
-    """
-    if len(sorted_S) == 0:
-        return []
-    caps = [1]
-    while caps[-1] < sorted_S[-1]:
-        caps.append(caps[-1] + max(1, caps[-1] // 5))
-    cuts = sorted({int(cut) for cut in np.searchsorted(sorted_S, caps, side="right")} - {0})
-    best = {0: (0.0, 0)}
-    for end in cuts:
-        longest = int(sorted_S[end - 1])
-        best[end] = min(
-            (cost + RECTANGLE_OVERHEAD + (end - begin) * longest * (longest + 64), begin)
-            for begin, (cost, _) in best.items()
-        )
-    ends = [cuts[-1]]
-    while best[ends[-1]][1] > 0:
-        ends.append(best[ends[-1]][1])
-    return ends[::-1]
-
-
-class _Pad(torch.autograd.Function):
-    """[T, ...] -> [C, ...] with zeros in the empty slots; its gradient is `unpad`."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x_T: Tensor, slot_T: Tensor, num_slots: int) -> Tensor:
-        ctx.slot_T = slot_T  # type: ignore[attr-defined]
-        return x_T.new_zeros(num_slots, *x_T.shape[1:]).index_copy_(0, slot_T, x_T)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad_C: Tensor) -> tuple[Tensor, None, None]:
-        return grad_C.index_select(0, ctx.slot_T), None, None  # type: ignore[attr-defined]
-
-
-class _Unpad(torch.autograd.Function):
-    """[C, ...] -> [T, ...]; its gradient is `pad`."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x_C: Tensor, slot_T: Tensor) -> Tensor:
-        ctx.slot_T = slot_T  # type: ignore[attr-defined]
-        ctx.num_slots = x_C.shape[0]  # type: ignore[attr-defined]
-        return x_C.index_select(0, slot_T)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad_T: Tensor) -> tuple[Tensor, None]:
-        grad_C = grad_T.new_zeros(ctx.num_slots, *grad_T.shape[1:])  # type: ignore[attr-defined]
-        return grad_C.index_copy_(0, ctx.slot_T, grad_T), None  # type: ignore[attr-defined]
-
-
-def pad(x_T: Tensor, rectangles: Rectangles) -> Tensor:
-    """[T, ...] -> [C, ...]: every token in its slot, zeros elsewhere."""
-    padded: Tensor = _Pad.apply(  # type: ignore[no-untyped-call]
-        x_T, rectangles.slot_T, rectangles.num_slots
-    )
-    return padded
-
-
-def unpad(x_C: Tensor, rectangles: Rectangles) -> Tensor:
-    """[C, ...] -> [T, ...]: the tokens back, what stands in empty slots is dropped."""
-    packed: Tensor = _Unpad.apply(x_C, rectangles.slot_T)  # type: ignore[no-untyped-call]
-    return packed

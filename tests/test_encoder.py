@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import research.packed as packed_module
+import research.rectangles as rectangles_module
 from research.errors import InputError
 from research.model.item_table import ItemTableConfig
 from research.model.positions import LearnedPositions
@@ -114,7 +114,7 @@ def gradients(encoder: TransformerEncoder, hidden_TD: Tensor) -> dict[str, Tenso
 def test_packed_states_and_gradients_equal_a_loop_over_sequences(
     variant: str, causal: bool, overhead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed_module, "RECTANGLE_OVERHEAD", overhead)
+    monkeypatch.setattr(rectangles_module, "RECTANGLE_COST", overhead)
     encoder = made(**VARIANTS[variant])
     packed = typed(Packed.from_lists(ROWS), encoder.config.segments)
     ours_TD = encoder(packed, causal=causal)

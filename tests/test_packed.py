@@ -1,14 +1,11 @@
-"""Packed batches: sequences end to end, the padded layout inside attention, and its gradient."""
+"""Packed batches: sequences end to end."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-import research.packed as packed_module
-from research.packed import Packed, bucket_ends, pad, unpad
+from research.packed import Packed
 
 ROWS = [[5, 6, 7], [], [8], [9, 10]]
 
@@ -114,59 +111,3 @@ def test_cat_refuses_sequences_with_other_fields() -> None:
 def test_an_empty_batch_has_no_tokens_and_no_sequences() -> None:
     packed = Packed.from_lists([])
     assert (packed.num_tokens, packed.num_sequences, packed.longest) == (0, 0, 0)
-    assert packed.rectangles.shapes == ()
-
-
-@pytest.mark.parametrize("overhead", [0, 30_000])
-@settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(0, 12), max_size=12))
-def test_padding_and_back_loses_nothing(lengths: list[int], overhead: int) -> None:
-    packed = Packed.from_lists([[7] * length for length in lengths])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed_module, "RECTANGLE_OVERHEAD", overhead)
-        rectangles = packed.rectangles
-    x_T2 = torch.arange(2 * packed.num_tokens).double().view(-1, 2)
-    padded_C2 = pad(x_T2, rectangles)
-    assert padded_C2.shape == (rectangles.num_slots, 2)
-    assert torch.equal(unpad(padded_C2, rectangles), x_T2)
-    # Slots without a token hold zeros, so nothing else can have been written.
-    assert padded_C2.sum() == x_T2.sum()
-
-
-def test_each_rectangle_holds_whole_sequences_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_module, "RECTANGLE_OVERHEAD", 0)
-    rectangles = Packed.from_lists([[1, 2, 3, 4], [5], [6, 7, 8, 9], [10]]).rectangles
-    assert rectangles.shapes == ((2, 1), (2, 4))
-    assert rectangles.slot_T.tolist() == [2, 3, 4, 5, 0, 6, 7, 8, 9, 1]
-    assert rectangles.lengths == (None, None)
-
-
-def test_lengths_are_kept_where_a_rectangle_is_not_full() -> None:
-    rectangles = Packed.from_lists([[1, 2], [3]]).rectangles
-    assert rectangles.shapes == ((2, 2),)
-    assert rectangles.lengths[0].tolist() == [1, 2]
-    assert rectangles.slot_T.tolist() == [2, 3, 0]
-
-
-def test_gradients_of_pad_and_unpad_are_each_other() -> None:
-    rectangles = Packed.from_lists([[1, 2, 3], [4], []]).rectangles
-    x_T2 = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
-    x_C2 = torch.randn(rectangles.num_slots, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: pad(x, rectangles), x_T2)
-    assert torch.autograd.gradcheck(lambda x: unpad(x, rectangles), x_C2)
-
-
-@settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(1, 200), min_size=1, max_size=40))
-def test_buckets_cover_all_sequences_and_never_cost_more_than_one(lengths: list[int]) -> None:
-    sorted_S = torch.tensor(sorted(lengths)).numpy()
-    ends = bucket_ends(sorted_S)
-    assert ends == sorted(set(ends))
-    assert ends[-1] == len(lengths)
-
-    def cost(begin: int, end: int) -> int:
-        longest = int(sorted_S[end - 1])
-        return packed_module.RECTANGLE_OVERHEAD + (end - begin) * longest * (longest + 64)
-
-    total = sum(cost(begin, end) for begin, end in zip([0, *ends], ends))
-    assert total <= cost(0, len(lengths))

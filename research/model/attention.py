@@ -1,146 +1,192 @@
 """The one door to attention, and the one place that may pad.
 
-`attention` takes packed queries, keys and values and gives packed outputs; no token sees another
-sequence's tokens, and under `causal` none sees a newer one. The core is torch's
-scaled_dot_product_attention (Vaswani et al. 2017, eq. 1); with attention dropout on a CPU it is
-spelled out, because torch's dropout would cost more than the attention itself.
+`attention` takes packed queries, keys and values and gives the packed outputs of the tokens that
+are read; no token sees another sequence's tokens, and under `causal` none sees a newer one. Below
+it, `over_rectangles` lays sequences out in padded rectangles for any core: a block may bring its
+own. Ours is torch's scaled_dot_product_attention (Vaswani et al. 2017, eq. 1); with attention
+dropout on a CPU it is spelled out, because torch's dropout would cost more than the attention.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from research.model.dropout import fill_kept
 from research.model.precision import without_autocast
-from research.packed import Packed, pad, unpad
+from research.model.tiled_attention import tiled_attention
+from research.packed import Packed
+from research.rectangles import Move, Rectangle, Rectangles, lay_out
 
-# Attention scores of one tile of `_TiledAttention`: 1 MB in fp32, so that a tile stays in cache.
-SCORES_TILE = 1 << 18
 # Sequences of one call of torch's kernels: the grid of a GPU has no more room (pytorch#142228).
 MOST_SEQUENCES = (1 << 16) - 1
 
+Bias = Callable[[Rectangle], Tensor]
+"""What is added to the scaled scores of a rectangle: broadcast to [B, H, Q, L]."""
+
+
+class Core(Protocol):
+    """Attention of the sequences of one rectangle."""
+
+    def __call__(
+        self, q_BQHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, rectangle: Rectangle
+    ) -> Tensor:
+        """[B, Q, H, K]: the queries' outputs; what stands in empty slots must not enter them.
+
+        Queries, keys and values of empty slots are zeros; outputs of empty queries are dropped.
+        """
+
 
 def attention(
-    q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, packed: Packed, *, causal: bool, dropout: float
+    qkv_T3HK: Tensor,
+    packed: Packed,
+    *,
+    causal: bool,
+    dropout: float,
+    read_P: Tensor | None = None,
+    bias: Bias | None = None,
 ) -> Tensor:
-    """Attention within each sequence of `packed`: [T, H, K] x 3 -> [T, H, K].
+    """Softmax attention within each sequence: [P, H, K], of the tokens that are read or of all.
 
-    `dropout` is the probability of dropping an attention weight; 0 outside training.
+    `dropout` is the probability of dropping an attention weight; 0 outside training. `read_P` may
+    name tokens in any order and more than once.
     """
-    rectangles = packed.rectangles
-    qkv_C3HK = pad(torch.stack([q_THK, k_THK, v_THK], dim=1), rectangles)
-    sizes = [sequences * length for sequences, length in rectangles.shapes]
-    outputs = []
-    blocks = zip(torch.split(qkv_C3HK, sizes), rectangles.shapes, rectangles.lengths)
-    for block_C3HK, (sequences, length), lengths_S in blocks:
-        q, k, v = rearrange(block_C3HK, "(S L) three H K -> three S H L K", S=sequences).unbind()
-        mask = None
-        if lengths_S is not None and not causal:
-            # Padding stands after a sequence's tokens, so a causal mask alone hides it.
-            slots_L = torch.arange(length, device=lengths_S.device)
-            # An empty sequence keeps one (zero) slot, so that no softmax is over nothing.
-            mask = rearrange(slots_L < lengths_S.clamp(min=1)[:, None], "S L -> S 1 1 L")
-        if dropout > 0.0 and q.device.type == "cpu":
-            # In fp32 at least: torch's kernels round neither scores nor their softmax.
-            wide = torch.promote_types(q.dtype, torch.float32)
-            with without_autocast(q):
-                output = _spelled_out(q.to(wide), k.to(wide), v.to(wide), mask, causal, dropout)
-            output = output.to(q.dtype)
-        else:
-            output = _fused(q, k, v, mask, causal, dropout)
-        outputs.append(rearrange(output, "S H L K -> (S L) H K"))
-    if not outputs:
-        return v_THK
-    return unpad(torch.cat(outputs), rectangles)
+    return over_rectangles(SoftmaxCore(causal, dropout, bias), qkv_T3HK, packed, read_P)
+
+
+def over_rectangles(
+    core: Core, qkv_T3HK: Tensor, packed: Packed, read_P: Tensor | None = None
+) -> Tensor:
+    """A core's outputs [P, H, K] of the tokens that are read, in that order; None: of all T.
+
+    On a CPU the core gets sequences of similar length together, with queries at the tokens that
+    are read alone; on an accelerator all sequences at once, with queries at every token.
+    """
+    rectangles = packed.rectangles if read_P is None else lay_out(packed, read_P)
+    if not rectangles.blocks:
+        return qkv_T3HK[:0, 2]
+    parts: Sequence[Tensor]
+    parts = _LayOut.apply(qkv_T3HK, rectangles)  # type: ignore[no-untyped-call]
+    outputs = [
+        core(q_BQHK, k_BLHK, v_BLHK, block)
+        for q_BQHK, k_BLHK, v_BLHK, block in zip(
+            parts[::3], parts[1::3], parts[2::3], rectangles.blocks
+        )
+    ]
+    joined_PHK: Tensor = _Join.apply(rectangles, *outputs)  # type: ignore[no-untyped-call]
+    return joined_PHK if rectangles.order is None else joined_PHK.index_select(0, rectangles.order)
+
+
+class _LayOut(torch.autograd.Function):
+    """[T, 3, H, K] -> queries [B, Q, H, K], keys and values [B, L, H, K] of each rectangle."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, qkv_T3HK: Tensor, rectangles: Rectangles) -> tuple[Tensor, ...]:
+        ctx.shape = qkv_T3HK.shape  # type: ignore[attr-defined]
+        ctx.move = rectangles.moves(qkv_T3HK.shape[2])[0]  # type: ignore[attr-defined]
+        shapes = [
+            tokens_BN.shape
+            for block in rectangles.blocks
+            for tokens_BN in (block.queries_BQ, block.slots_BL, block.slots_BL)
+        ]
+        return _there(qkv_T3HK, ctx.move, shapes)  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+        return _back(grads, ctx.move).view(ctx.shape), None  # type: ignore[attr-defined]
+
+
+class _Join(torch.autograd.Function):
+    """[B, Q, H, K] of each rectangle -> [P, H, K]."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, rectangles: Rectangles, *outputs: Tensor) -> Tensor:
+        heads, width = outputs[0].shape[2:]
+        ctx.shapes = [rows_BQ.shape for rows_BQ in rectangles.outputs]  # type: ignore[attr-defined]
+        ctx.move = rectangles.moves(heads)[1]  # type: ignore[attr-defined]
+        return _back(outputs, ctx.move).view(-1, heads, width)  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_PHK: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_there(grad_PHK, ctx.move, ctx.shapes)  # type: ignore[attr-defined]
+
+
+def _there(x: Tensor, move: Move, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
+    """[B, N, H, K] of each shape [B, N] from the rows [..., H, K] of x; zeros in empty slots."""
+    heads, width = x.shape[-2:]
+    rows_NK = torch.cat([x.reshape(-1, width), x.new_zeros(1, width)]).index_select(0, move.there)
+    parts = rows_NK.split([rows * slots * heads for rows, slots in shapes])
+    return tuple(
+        part.view(rows, heads, slots, width).transpose(1, 2)
+        for part, (rows, slots) in zip(parts, shapes)
+    )
+
+
+def _back(parts: Sequence[Tensor], move: Move) -> Tensor:
+    """The rows [..., K] that went to parts [B, N, H, K]; zeros for those that went nowhere."""
+    width = parts[0].shape[-1]
+    rows = [part.transpose(1, 2).reshape(-1, width) for part in parts]
+    return torch.cat([*rows, rows[0].new_zeros(1, width)]).index_select(0, move.back)
+
+
+@dataclass(frozen=True)
+class SoftmaxCore:
+    """softmax(q k' / sqrt(K) + bias) v, with dropout on the weights."""
+
+    causal: bool
+    """Whether a query sees no newer key than its own."""
+    dropout: float = 0.0
+    """Probability of dropping a weight."""
+    bias: Bias | None = None
+    """What is added to the scores; None: nothing."""
+
+    def __call__(
+        self, q_BQHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, rectangle: Rectangle
+    ) -> Tensor:
+        """[B, Q, H, K]."""
+        q, k, v = q_BQHK.transpose(1, 2), k_BLHK.transpose(1, 2), v_BLHK.transpose(1, 2)
+        bias = None if self.bias is None else self.bias(rectangle)
+        # A query in the slot of its own number can do without a mask of what is newer.
+        triangular = self.causal and rectangle.reads_all and bias is None
+        visible = None if triangular else rectangle.visible(self.causal)
+        if visible is not None:
+            # 0 where a query sees, minus infinity elsewhere.
+            hidden = visible[:, None].to(q.dtype).log_()
+            bias = hidden if bias is None else bias + hidden
+        if self.dropout == 0.0 or q.device.type != "cpu":
+            return _fused(q, k, v, bias, triangular, self.dropout).transpose(1, 2)
+        # In fp32 at least: torch's kernels round neither scores nor their softmax.
+        wide = torch.promote_types(q.dtype, torch.float32)
+        if bias is not None:
+            bias = bias.to(wide).expand(*q.shape[:3], k.shape[2])
+        with without_autocast(q):
+            output = tiled_attention(
+                q.to(wide), k.to(wide), v.to(wide), bias,
+                triangular=triangular, dropout=self.dropout,
+            )  # fmt: skip
+        return output.to(q.dtype).transpose(1, 2)
 
 
 def _fused(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, triangular: bool, dropout: float
 ) -> Tensor:
-    """torch's own attention; [S, H, L, K] in and out."""
+    """torch's own attention: [B, H, Q, K], [B, H, L, K] x 2 -> [B, H, Q, K]."""
+    if bias is not None:
+        bias = bias.to(q.dtype).expand(len(q), -1, -1, -1)
     outputs = [
         F.scaled_dot_product_attention(
             q[first : first + MOST_SEQUENCES],
             k[first : first + MOST_SEQUENCES],
             v[first : first + MOST_SEQUENCES],
-            attn_mask=None if mask is None else mask[first : first + MOST_SEQUENCES],
+            attn_mask=None if bias is None else bias[first : first + MOST_SEQUENCES],
             dropout_p=dropout,
-            is_causal=causal,
+            is_causal=triangular,
         )
         for first in range(0, len(q), MOST_SEQUENCES)
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-
-class _TiledAttention(torch.autograd.Function):
-    """softmax(q k' + bias) v with dropout on the weights, a few rows at a time.
-
-    A row is a head of a sequence. Only which weights were dropped is kept for the backward pass;
-    the weights are formed again, which costs less than writing and reading them.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, q_RLK: Tensor, k_RLK: Tensor, v_RLK: Tensor, bias: Tensor, dropout: float
-    ) -> Tensor:
-        rows, length, _ = q_RLK.shape
-        kept = torch.empty(rows, length, length, dtype=torch.bool)
-        output = torch.empty_like(v_RLK)
-        scale = 1.0
-        for tile in _tiles(rows, length):
-            weights = _weights(q_RLK[tile], k_RLK[tile], bias[tile])
-            scale = fill_kept(kept[tile], dropout)
-            torch.bmm(weights.mul_(kept[tile]), v_RLK[tile], out=output[tile])
-        ctx.save_for_backward(q_RLK, k_RLK, v_RLK, bias, kept)
-        ctx.scale = scale  # type: ignore[attr-defined]
-        return output.mul_(scale)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q_RLK, k_RLK, v_RLK, bias, kept = ctx.saved_tensors  # type: ignore[attr-defined]
-        grad = grad * ctx.scale  # type: ignore[attr-defined]
-        grad_q, grad_k, grad_v = (torch.empty_like(part) for part in (q_RLK, k_RLK, v_RLK))
-        for tile in _tiles(*q_RLK.shape[:2]):
-            weights = _weights(q_RLK[tile], k_RLK[tile], bias[tile])
-            grad_weights = torch.bmm(grad[tile], v_RLK[tile].mT).mul_(kept[tile])
-            grad_scores = torch.ops.aten._softmax_backward_data(
-                grad_weights, weights, -1, weights.dtype
-            )
-            torch.bmm(weights.mul_(kept[tile]).mT, grad[tile], out=grad_v[tile])
-            torch.bmm(grad_scores, k_RLK[tile], out=grad_q[tile])
-            torch.bmm(grad_scores.mT, q_RLK[tile], out=grad_k[tile])
-        return grad_q, grad_k, grad_v, None, None
-
-
-def _tiles(rows: int, length: int) -> list[slice]:
-    size = max(1, SCORES_TILE // (length * length))
-    return [slice(first, first + size) for first in range(0, rows, size)]
-
-
-def _weights(q_RLK: Tensor, k_RLK: Tensor, bias: Tensor) -> Tensor:
-    """Attention weights [R, L, L] of a tile before dropout."""
-    return torch.softmax(torch.bmm(q_RLK, k_RLK.mT).add_(bias), dim=-1)
-
-
-def _spelled_out(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float
-) -> Tensor:
-    """softmax(q k' / sqrt(K)) v with dropout on the weights; [S, H, L, K] in and out."""
-    sequences, heads, length, width = q.shape
-    bias = q.new_zeros(1, 1, 1, 1)
-    if causal:
-        bias = bias + q.new_full((length, length), -torch.inf).triu_(1)
-    if mask is not None:
-        bias = bias + torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
-    bias = bias.expand(sequences, heads, *bias.shape[-2:]).flatten(0, 1)
-    if mask is None:
-        bias = bias[:1].expand(sequences * heads, -1, -1)
-    rows = [rearrange(part, "S H L K -> (S H) L K").contiguous() for part in (q, k, v)]
-    output_RLK: Tensor = _TiledAttention.apply(  # type: ignore[no-untyped-call]
-        rows[0] * width**-0.5, rows[1], rows[2], bias, dropout
-    )
-    return rearrange(output_RLK, "(S H) L K -> S H L K", S=sequences)

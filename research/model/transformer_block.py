@@ -119,7 +119,7 @@ class SelfAttentionBlock(Block):
         kind, heads = type(self), self.config.heads
         carried_TD, qkv_TE = self._built(kind.before, len(x_TD))(self, x_TD)
         qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=heads)
-        mixed_PHK = _attend(
+        mixed_PHK = attention(
             positions.turned(qkv_T3HK, packed),
             packed,
             causal=causal,
@@ -188,21 +188,6 @@ class QueryNormBlock(SelfAttentionBlock):
         """Residual and all else from the norm of the sum."""
         normed_PD: Tensor = self.feed_forward_norm(summed_PD)
         return normed_PD + self.feed_forward(normed_PD)
-
-
-def _attend(
-    qkv_T3HK: Tensor,
-    packed: Packed,
-    *,
-    causal: bool,
-    dropout: float,
-    read_P: Tensor | None,
-    bias: Callable[..., Tensor] | None,
-) -> Tensor:
-    assert bias is None
-    q_THK, k_THK, v_THK = qkv_T3HK.unbind(1)
-    mixed_THK = attention(q_THK, k_THK, v_THK, packed, causal=causal, dropout=dropout)
-    return mixed_THK if read_P is None else mixed_THK.index_select(0, read_P)
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:

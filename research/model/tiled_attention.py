@@ -1,0 +1,172 @@
+"""Attention with dropped weights on a CPU, in tiles of scores that stay in cache.
+
+Used by `research/model/attention.py`, because torch's own dropout costs more there than the
+attention. Only which weights were dropped is kept for the backward pass; the weights are formed
+again, which costs less than writing and reading them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from research.model.dropout import fill_kept
+from research.rectangles import FEWEST_SCORES
+
+# Attention scores of a tile: 1 MB in fp32.
+SCORES_TILE = 1 << 18
+# Queries of a tile that leaves out the keys which are newer than all of them.
+TRIANGULAR_QUERIES = 64
+
+
+def tiled_attention(
+    q_BHQK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, bias_BHQL: Tensor | None, *,
+    triangular: bool, dropout: float,
+) -> Tensor:  # fmt: skip
+    """softmax(q k' / sqrt(K) + bias) v with dropout on the weights: [B, H, Q, K].
+
+    Under `triangular` query q sees the keys 0..q alone.
+    """
+    output: Tensor = _TiledAttention.apply(  # type: ignore[no-untyped-call]
+        q_BHQK, k_BHLK, v_BHLK, bias_BHQL, triangular, dropout
+    )
+    return output
+
+
+class _TiledAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None,
+        triangular: bool, dropout: float,
+    ) -> Tensor:  # fmt: skip
+        q, k, v = (part.contiguous() for part in (q, k, v))
+        tiles = list(_tiles(q, k, triangular))
+        kept = torch.empty(sum(math.prod(tile.shape) for tile in tiles), dtype=torch.uint8)
+        output = torch.empty_like(q)
+        scale = 1.0
+        for tile, kept_RQL in zip(tiles, _cut(kept, tiles)):
+            weights = tile.weights(q, k, bias)
+            scale = fill_kept(kept_RQL, dropout)
+            weights = weights.mul_(kept_RQL)[..., : tile.keys]
+            _multiply(tile.of_queries(output), weights, tile.of_keys(v), scale)
+        ctx.save_for_backward(q, k, v, bias, kept)  # type: ignore[arg-type]
+        ctx.tiles, ctx.scale = tiles, scale  # type: ignore[attr-defined]
+        return output
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, bias, kept = ctx.saved_tensors  # type: ignore[attr-defined]
+        tiles, scale = ctx.tiles, ctx.scale  # type: ignore[attr-defined]
+        key_scale = q.shape[-1] ** -0.5
+        grad = grad.contiguous()
+        grad_q, grad_k, grad_v = (torch.empty_like(part) for part in (q, k, v))
+        needed = ctx.needs_input_grad[3]  # type: ignore[attr-defined]
+        grad_bias = grad.new_zeros(bias.shape) if needed else None
+        for tile, kept_RQL in zip(tiles, _cut(kept, tiles)):
+            weights, grad_RQK = tile.weights(q, k, bias), tile.of_queries(grad)
+            grad_weights = grad.new_empty(*weights.shape[:2], tile.keys)
+            _multiply(grad_weights, grad_RQK, tile.of_keys(v).mT, scale)
+            grad_scores = torch.ops.aten._softmax_backward_data(
+                _widened(grad_weights, 0.0).mul_(kept_RQL), weights, -1, weights.dtype
+            )[..., : tile.keys]
+            if grad_bias is not None:
+                place = tile.of_bias(grad_bias)
+                place.copy_(grad_scores.reshape(place.shape))
+            weights = weights.mul_(kept_RQL)[..., : tile.keys]
+            _multiply(tile.of_queries(grad_q), grad_scores, tile.of_keys(k), key_scale)
+            # The first tile of a sequence has all of its keys.
+            added = not tile.newest
+            _multiply(tile.of_keys(grad_v), weights.mT, grad_RQK, scale, added)
+            _multiply(tile.of_keys(grad_k), grad_scores.mT, tile.of_queries(q), key_scale, added)
+        return grad_q, grad_k, grad_v, grad_bias, None, None
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Some queries of some sequences, each head a row of its own, and the keys that they see."""
+
+    sequences: slice
+    """Which of B."""
+    heads: int
+    """H."""
+    queries: slice
+    """Which of Q."""
+    keys: int
+    """How many of L, from the oldest on."""
+    triangular: bool
+    """Whether query q sees the keys 0..q alone."""
+    newest: bool
+    """Whether these are the newest queries; they see all L keys."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(R, queries, columns of the weights)."""
+        rows = (self.sequences.stop - self.sequences.start) * self.heads
+        return rows, self.queries.stop - self.queries.start, max(self.keys, FEWEST_SCORES)
+
+    def of_queries(self, x_BHQK: Tensor) -> Tensor:
+        """[R, queries, K], a view."""
+        return x_BHQK[self.sequences].flatten(0, 1)[:, self.queries]
+
+    def of_keys(self, x_BHLK: Tensor) -> Tensor:
+        """[R, keys, K], a view."""
+        return x_BHLK[self.sequences].flatten(0, 1)[:, : self.keys]
+
+    def of_bias(self, x_BHQL: Tensor) -> Tensor:
+        """[sequences, H, queries, keys], a view."""
+        return x_BHQL[self.sequences, :, self.queries, : self.keys]
+
+    def weights(self, q_BHQK: Tensor, k_BHLK: Tensor, bias_BHQL: Tensor | None) -> Tensor:
+        """Attention weights before dropout; 0 in columns that belong to no key."""
+        rows, queries, _ = self.shape
+        scores = q_BHQK.new_empty(rows, queries, self.keys)
+        scale = q_BHQK.shape[-1] ** -0.5
+        _multiply(scores, self.of_queries(q_BHQK), self.of_keys(k_BHLK).mT, scale)
+        if self.triangular:
+            newer_QL = scores.new_full((queries, self.keys), -torch.inf)
+            scores.add_(newer_QL.triu_(self.queries.start + 1))
+        if bias_BHQL is not None:
+            bias = self.of_bias(bias_BHQL)
+            scores.view(bias.shape).add_(bias)
+        return torch.softmax(_widened(scores, -torch.inf), dim=-1)
+
+
+def _tiles(q_BHQK: Tensor, k_BHLK: Tensor, triangular: bool) -> Iterator[_Tile]:
+    """All tiles; of each sequence, the one of its newest queries first."""
+    sequences, heads, queries, _ = q_BHQK.shape
+    keys = k_BHLK.shape[2]
+    most = min(queries, TRIANGULAR_QUERIES) if triangular else queries
+    most = max(1, min(most, SCORES_TILE // (heads * keys)))
+    for stop in range(queries, 0, -most):
+        start, newest = max(0, stop - most), stop == queries
+        seen = stop if triangular and not newest else keys
+        size = max(1, SCORES_TILE // (heads * (stop - start) * seen))
+        for first in range(0, sequences, size):
+            some = slice(first, min(first + size, sequences))
+            yield _Tile(some, heads, slice(start, stop), seen, triangular, newest)
+
+
+def _cut(kept: Tensor, tiles: Sequence[_Tile]) -> list[Tensor]:
+    pieces = kept.split([math.prod(tile.shape) for tile in tiles])
+    return [piece.view(tile.shape) for piece, tile in zip(pieces, tiles)]
+
+
+def _widened(x_RQL: Tensor, value: float) -> Tensor:
+    """The same with at least `FEWEST_SCORES` columns."""
+    absent = FEWEST_SCORES - x_RQL.shape[-1]
+    return x_RQL if absent <= 0 else F.pad(x_RQL, (0, absent), value=value)
+
+
+def _multiply(out: Tensor, left: Tensor, right: Tensor, scale: float, added: bool = False) -> None:
+    """Write scale * left @ right into `out`, or add it there."""
+    if left.shape[-1] == 1 and not added:
+        # The gradients of a single query: torch's product takes ten times as long.
+        torch.mul(left * scale, right, out=out)
+    else:
+        torch.baddbmm(out, left, right, beta=int(added), alpha=scale, out=out)
