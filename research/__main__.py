@@ -22,6 +22,8 @@ from research.wandb_mirror.options import add_wandb_options, spelled
 from research.watch import Watch
 
 Verb = Callable[[Sequence[str]], int]
+TIES = ("expected", "mean")
+TIES_HELP = "equal scores: figures are expected over all orders, or those of the mean rank"
 
 
 def prepare_verb(arguments: Sequence[str]) -> int:
@@ -94,6 +96,7 @@ def evaluate_verb(arguments: Sequence[str]) -> int:
         choices=["excluded", "kept", "zero"],
         help="items of the history: out of the ranking, competing, or at score 0 (as published)",
     )
+    parser.add_argument("--ties", choices=TIES, help=TIES_HELP)
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
@@ -184,6 +187,7 @@ def report_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("study", metavar="STUDY", help="a study's folder, or its name")
     parser.add_argument("--runs", default="runs", help="folder of all runs")
     parser.add_argument("--out", metavar="FOLDER", help="where to write (default: the study's)")
+    parser.add_argument("--ties", choices=TIES, help=f"{TIES_HELP} (default: as the runs have it)")
     add_wandb_options(parser)
     known = parser.parse_args(spelled(arguments))
     from research.reporting import report

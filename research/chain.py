@@ -16,8 +16,9 @@ from research.processes import Processes
 from research.sharing import take_stage, taken_from
 from research.tracking import RunFolder
 from research.training.carry import Carried, carry
-from research.training.loop import train
+from research.training.loop import ALL_MISSED, train
 from research.training.saves import CheckpointPlan
+from research.training.stage import StageConfig
 from research.workbench import StageParts, Workbench, validation_of
 
 
@@ -27,7 +28,8 @@ class Trained:
 
     ranker: Ranker
     record: dict[str, object]
-    """best validation values, what was carried and what was shared, by stage; cost; attributes."""
+    """best validation values, what was carried and what was shared, by stage; cost; attributes;
+    notes, where selection had nothing to go by."""
 
 
 def train_stages(
@@ -48,6 +50,7 @@ def train_stages(
     mark a run of `donors` has finished is taken over from there.
     """
     best: dict[str, object] = {}
+    notes: list[object] = []
     moves: dict[str, object] = {}
     shared: dict[str, str] = {}
     seconds, shared_seconds, items = 0.0, 0.0, 0
@@ -82,6 +85,7 @@ def train_stages(
             shared[name] = origin
             shared_seconds += state.seconds
             say(f"{name}: taken from {origin}", quiet)
+        notes.append(processes.from_main(partial(unmoved, stage.config, folder)))
         best[name] = {
             "epoch": state.best_epoch,
             "value": state.best_value,
@@ -99,6 +103,7 @@ def train_stages(
         "items": items,
     }
     record |= {"best": best, "carried": moves, "shared": shared, "cost": cost}
+    record |= {"notes": list(filter(None, notes))} if any(notes) else {}
     return Trained(last.ranker, record)
 
 
@@ -112,6 +117,26 @@ def hand_over(
         moved = carry(weights, stage.pretrainer, source=f"stage {each.config.name}")
         account = moved if account is None else moved.over(account)
     return account
+
+
+def unmoved(config: StageConfig, folder: RunFolder) -> str | None:
+    """What is said of a stage whose selection metric was the same at all validations; None: not so.
+
+    At a single validation only a 0 is told.
+    """
+    if config.validation is None:
+        return None
+    name = f"val/{config.validation.metric}"
+    lines = [line for line in folder.metrics() if line["stage"] == config.name and name in line]
+    values = {line[name] for line in lines}
+    if len(values) != 1 or (len(lines) == 1 and values != {0.0}):
+        return None
+    times = "its only validation" if len(lines) == 1 else f"each of its {len(lines)} validations"
+    why = f": {ALL_MISSED}" if lines[0].get("val/missed_share") == 1.0 else ""
+    return (
+        f"stage {config.name}: {name} was {values.pop():.4g} at {times}, so nothing was selected, "
+        f"and the weights of the first, after epoch {lines[0]['epoch']}, were kept{why}"
+    )
 
 
 def coverage_line(coverage: Mapping[str, int]) -> str:

@@ -126,16 +126,19 @@ def evaluate(known: argparse.Namespace) -> int:
         asked = replace(asked, negatives_file=known.negatives_file)
     if known.seen:
         asked = replace(asked, seen=known.seen)
+    if known.ties:
+        asked = replace(asked, ties=known.ties)
     bench = replace(bench, config=replace(bench.config, evaluation=asked))
     table = Table("metric")
     figures = []
     for name, ranks in bench.tables(ranker, known.part).items():
         table.add_column(name, justify="right")
-        figures.append(metrics(ranks, asked.metrics))
+        figures.append(metrics(ranks, asked.metrics, asked.ties))
     for name in dict.fromkeys(asked.metrics):
         table.add_row(name, *(f"{values[name]:.4f}" for values in figures))
     console = wide_console()
-    console.print(f"{known.run}: {known.part} of {bench.corpus.name}, seen items {asked.seen}")
+    asked_for = f"{known.part} of {bench.corpus.name}, seen items {asked.seen}, ties {asked.ties}"
+    console.print(f"{known.run}: {asked_for}")
     console.print(table)
     return 0
 

@@ -219,7 +219,7 @@ def conclude(
         for part, each in (("validation", validated), ("test", tables)):
             for name, table in each.items():
                 table.save(folder.path / "ranks" / f"{part}-{name}.npz")
-    names = bench.config.evaluation.metrics
+    names, ties = bench.config.evaluation.metrics, bench.config.evaluation.ties
     summary = {
         "status": "finished",
         "hash": mark,
@@ -229,8 +229,9 @@ def conclude(
             "evaluated": len(np.unique(bench.split.test.histories.users)),
             "not_evaluated": bench.split.not_evaluated,
         },
-        "val": metrics(validated["full"], names) if validated else {},
-        "test": {name: metrics(each, names) for name, each in tables.items()},
+        "ties": ties,
+        "val": metrics(validated["full"], names, ties) if validated else {},
+        "test": {name: metrics(each, names, ties) for name, each in tables.items()},
         "missed_share": missed_share(next(iter(tables.values()))),
         **trained.record,
         "versions": {"torch": torch.__version__},

@@ -19,7 +19,7 @@ from research.tracking import STUDY, Tracking, replacing
 def report(known: argparse.Namespace) -> int:
     """What a study found; 1 when it was to be saved to W&B and could not be."""
     folder = study_folder(known.study, known.runs)
-    found = report_of(folder)
+    found = report_of(folder, ties=known.ties)
     print_tables(found, wide_console())
     for path in write(found, Path(known.out) if known.out else folder):
         print(path)

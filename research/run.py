@@ -22,6 +22,7 @@ from research.evaluation.candidates import md5_of
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankerConfig, SeenPolicy
 from research.model.backbone import BackboneConfig
+from research.evaluation.ties import TiePolicy
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig
@@ -45,6 +46,9 @@ class EvaluationConfig:
     """Seed of sampled candidates, apart from the run's so that seeds share them."""
     seen: SeenPolicy = "excluded"
     """Items of the history are out of the ranking, compete, or score 0 (S3-Rec as published)."""
+    ties: TiePolicy = "expected"
+    """Among candidates of equal scores, figures are expectations over all orders of them, or those
+    of their mean rank."""
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -142,7 +146,8 @@ def unsharded(config: RunConfig) -> RunConfig:
 def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[str, str]:
     """By stage, the hash of all that decides its weights; stages with equal marks are the same.
 
-    Which figures are reported decides nothing, but how seen items rank does where a stage selects.
+    Which figures are reported decides nothing, but how seen items rank and what becomes of ties
+    does where a stage selects.
     """
     begun = replace(unsharded(config), corpus="", start_from=None if start is None else "")
     contents = [corpus.fingerprint, *([] if start is None else [start])]
@@ -150,7 +155,7 @@ def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[st
     marks = {}
     for place, stage in enumerate(config.stages):
         if stage.validation is not None:
-            plain = EvaluationConfig(seen=config.evaluation.seen)
+            plain = EvaluationConfig(seen=config.evaluation.seen, ties=config.evaluation.ties)
         chain = replace(begun, stages=config.stages[: place + 1], evaluation=plain)
         marks[stage.name] = hash_of(chain, *contents)
     return marks

@@ -99,8 +99,11 @@ def _show_run(folder: Path) -> None:
     for stage, account in cast(Nested, summary.get("carried", {})).items():
         facts[f"carried into {stage}"] = carried_line(cast(Nested, account))
     facts["fingerprint"] = str(summary["fingerprint"])[:16]
+    facts |= {"ties": summary["ties"]} if "ties" in summary else {}
     for name, value in facts.items():
         console.print(f"{name}: {value}")
+    for note in cast(list[object], summary.get("notes", [])):
+        console.print(f"note: {note}")
 
 
 def carried_line(account: Nested) -> str:

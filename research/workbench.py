@@ -17,7 +17,7 @@ from research.data.splits import HeldOut, Split
 from research.data.windows import WindowsConfig
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
-from research.evaluation.metrics import metrics
+from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import Ranker, RankTable, Shard, rank_tables
 from research.model.backbone import check_fields
 from research.objectives.base import ModelComponents, Objective, RankingObjective, able_to_rank
@@ -156,17 +156,22 @@ class StageParts:
 
 
 def validation_of(bench: Workbench, stage: StageParts) -> Callable[[], Mapping[str, float]] | None:
-    """A function that ranks the validation items and gives `val/...` metrics; None: cannot rank."""
+    """A function that ranks the validation items and gives `val/...` metrics; None: cannot rank.
+
+    Where some of them already stood in their histories, so does `val/missed_share`.
+    """
     if stage.ranker is None:
         return None
     ranker = stage.ranker
-    names = dict.fromkeys(bench.config.evaluation.metrics)
+    names, ties = dict.fromkeys(bench.config.evaluation.metrics), bench.config.evaluation.ties
     if stage.config.validation is not None:
         names[stage.config.validation.metric] = None
 
     def validate() -> Mapping[str, float]:
         table = bench.tables(ranker, "validation", [AllItems()])["full"]
-        return {f"val/{name}": value for name, value in metrics(table, tuple(names)).items()}
+        values, missed = metrics(table, tuple(names), ties), missed_share(table)
+        values |= {"missed_share": missed} if missed else {}
+        return {f"val/{name}": value for name, value in values.items()}
 
     return validate
 

@@ -5,7 +5,7 @@ Everything here is a Python loop over lists, written from the definitions and no
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, permutations, product
 from math import inf, log2
 from pathlib import Path
 
@@ -73,6 +73,30 @@ def mean_over_users(rows: Sequence[tuple[int, float]], kind: str, k: float) -> f
     users = sorted({user for user, _ in rows})
     values = [
         metric_of_user([rank for owner, rank in rows if owner == user], kind, k) for user in users
+    ]
+    return sum(values) / len(values)
+
+
+def every_order(scores: Mapping[int, float]) -> list[list[int]]:
+    """All ways to lay out candidates by score, best first, those of equal scores in any order."""
+    tied: dict[float, list[int]] = {}
+    for item, score in scores.items():
+        tied.setdefault(score, []).append(item)
+    ways = [list(permutations(tied[score])) for score in sorted(tied, reverse=True)]
+    return [[item for group in order for item in group] for order in product(*ways)]
+
+
+def expected_of_user(
+    scores: Mapping[int, float], held_out: Sequence[int], missed: int, kind: str, k: float
+) -> float:
+    """A metric of one user, the mean over every order of candidates that tie.
+
+    `missed` items are held out too, but stand in no list.
+    """
+    orders = every_order(scores)
+    values = [
+        metric_of_user([order.index(item) + 1.0 for item in held_out] + [inf] * missed, kind, k)
+        for order in orders
     ]
     return sum(values) / len(values)
 

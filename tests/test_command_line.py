@@ -604,6 +604,20 @@ def test_kept_seen_items_compete(capsys: Capture, tmp_path: Path) -> None:
     assert cells_of(kept.out) == [["hr@1", "0.3333"], ["hr@4", "1.0000"]]
 
 
+def test_ties_are_expected_or_at_their_mean_rank(capsys: Capture, tmp_path: Path) -> None:
+    # In training all four items stand once: among the two that each user has not seen, both tie.
+    write_histories(tmp_path / "c", [[0, 1, 2], [2, 3, 0], [1, 2, 3], [3, 0, 1]], num_items=4)
+    popularity = "baselines.popularity.popularity"
+    answer = call(capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", tmp_path / "r")
+    assert "ties: expected" in answer.out
+    given = ["evaluate", tmp_path / "r", "--metrics", "hr@1", "hr@2"]
+    expected, mean = call(capsys, *given), call(capsys, *given, "--ties", "mean")
+    assert "seen items excluded, ties expected" in expected.out
+    assert "seen items excluded, ties mean" in mean.out
+    assert cells_of(expected.out) == [["hr@1", "0.5000"], ["hr@2", "1.0000"]]
+    assert cells_of(mean.out) == [["hr@1", "0.0000"], ["hr@2", "1.0000"]]
+
+
 def test_negatives_of_a_file_stand_beside_the_candidates(
     capsys: Capture, shop: Corpus, finished: Path, tmp_path: Path
 ) -> None:

@@ -91,7 +91,8 @@ def test_a_table_says_means_intervals_differences_and_marks(study: Path) -> None
     assert rows["better"][2].startswith("+.2708 ±.")
     assert rows["better"][3] == "<.001†"
     assert rows["same"][3] == "1.000"
-    assert "films, test, full ranking, seen items excluded, 60 users" in out
+    words = "test, full ranking, seen items excluded, ties in expectation"
+    assert f"films, {words}, 60 users" in out
     assert f"run folders: {study}/films/CELL/SEED" in out
     assert rows_of(out, 1)["better"] == ["2", "10.5", "5,000", "1,200"]
 
@@ -140,6 +141,7 @@ def test_the_verdict_names_cells_by_what_is_known_of_them(study: Path) -> None:
 def test_the_csv_holds_every_figure(study: Path, capsys: Capture) -> None:
     assert call(capsys, "report", study).code == 0
     frame = pd.read_csv(study / "report.csv")
+    assert set(frame["ties"]) == {"expected"}
     assert len(frame) == 3 * 2
     assert list(frame["cell"]) == ["next", "next", "better", "better", "same", "same"]
     row = frame[(frame["cell"] == "better") & (frame["metric"] == "mrr")].iloc[0]
@@ -155,6 +157,16 @@ def test_the_csv_holds_every_figure(study: Path, capsys: Capture) -> None:
     assert (row["seconds"], row["tokens"], row["parameters"]) == (10.5, 5000, 1200)
     base = frame[frame["cell"] == "next"].iloc[0]
     assert base[["difference", "p", "effect"]].isna().all()
+
+
+def test_the_policy_for_ties_can_be_asked_for(study: Path, capsys: Capture) -> None:
+    answer = call(capsys, "report", study, "--ties", "mean")
+    assert answer.code == 0
+    assert "films, test, full ranking, seen items excluded, ties at their mean rank" in answer.out
+    assert set(pd.read_csv(study / "report.csv")["ties"]) == {"mean"}
+    assert "ties at their mean rank" in (study / "report.html").read_text()
+    assert "ties at their mean rank" in (study / "report.tex").read_text()
+    assert "invalid choice: 'best'" in refused(capsys, "report", study, "--ties", "best")
 
 
 def test_names_come_back_from_the_csv_as_they_are(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from baselines.popularity import popularity
 from baselines.transitions import transitions
 from research.errors import InputError
+from research.evaluation.ties import TiePolicy
 from research.execute import RunOptions, execute
 from research.report.build import report_of
 from research.report.curves import cosines, curve
@@ -40,6 +41,56 @@ def study(tmp_path: Path) -> Path:
 def only_table(report: Report) -> ProtocolTable:
     ((table,),) = (corpus.tables for corpus in report.corpora)
     return table
+
+
+def tied_study(folder: Path, *policies: str) -> Path:
+    """A cell of one seed for each policy, whose six answers share the places 1 and 2."""
+    cells = [f"cell{place}" for place in range(len(policies))]
+    write_study(folder, cells, seeds=[0])
+    for cell, ties in zip(cells, policies):
+        path = write_run(folder, cell, 0, [1.5] * 6)
+        table = replace(table_of([1.5] * 6), ties=np.ones(6, np.int32))
+        table.save(path / "ranks" / "test-full.npz")
+        config = {"stages": [{"name": "train"}], "evaluation": {"ties": ties}}
+        write_json(path / "config.json", {"hash": "abcd", "config": config})
+    return folder
+
+
+# What becomes of ties
+
+
+@pytest.mark.parametrize(
+    ("ties", "hit", "words"),
+    [("expected", 0.5, "ties in expectation"), ("mean", 0.0, "ties at their mean rank")],
+)
+def test_a_report_has_the_policy_of_its_runs_and_names_it(
+    ties: TiePolicy, hit: float, words: str, tmp_path: Path
+) -> None:
+    report = report_of(tied_study(tmp_path / "s", ties, ties))
+    table = only_table(report)
+    assert report.ties == ties
+    assert table.title == f"test, full ranking, seen items excluded, {words}"
+    assert [figure.estimate.mean for figure in table.figures("hr@1").values()] == [hit, hit]
+    # MRR of 1 and 1/2, or of 1.5.
+    reciprocal = 0.75 if ties == "expected" else 1 / 1.5
+    assert report.corpora[0].runs[0].value == pytest.approx(reciprocal, rel=1e-15)
+    buckets = table.slicings[0].buckets
+    assert buckets[0].estimates["cell0"].mean == pytest.approx(reciprocal, rel=1e-15)
+    assert report.corpora[0].notes == ()
+
+
+def test_runs_of_two_policies_are_reported_by_one_which_the_report_says(tmp_path: Path) -> None:
+    folder = tied_study(tmp_path / "s", "mean", "expected", "mean")
+    report = report_of(folder)
+    figures = only_table(report).figures("hr@1")
+    assert [figure.estimate.mean for figure in figures.values()] == [0.5, 0.5, 0.5]
+    assert report.corpora[0].notes == (
+        "Every figure here is computed anew from ranks, ties in expectation; the summaries of "
+        "cell0, cell2 have it the other way (evaluation.ties).",
+    )
+    asked = report_of(folder, ties="mean")
+    assert asked.ties == "mean"
+    assert "ties at their mean rank; the summaries of cell1 have" in asked.corpora[0].notes[0]
 
 
 # What is compared
@@ -174,7 +225,8 @@ def test_other_candidates_have_a_table_of_their_own_without_slices(study: Path) 
             table.save(study / "films" / cell / str(seed) / "ranks" / "test-uniform-5.npz")
     full, sampled = report_of(study).corpora[0].tables
     assert (full.candidates, sampled.candidates) == ("full", "uniform-5")
-    assert sampled.title == "test, ranked among uniform-5, seen items excluded"
+    words = "test, ranked among uniform-5, seen items excluded, ties in expectation"
+    assert sampled.title == words
     assert len(full.slicings) == 2
     assert sampled.slicings == ()
 
@@ -402,6 +454,13 @@ def test_a_damaged_rank_table_is_named(study: Path) -> None:
     assert f"{path} does not exist" in refusal(study)
 
 
+def test_what_a_run_says_of_itself_is_told(study: Path) -> None:
+    write_run(study, "better", 1, BETTER[1], summary={"notes": ["stage train: nothing moved"]})
+    assert report_of(study).corpora[0].notes == ("better/1: stage train: nothing moved",)
+    write_run(study, "better", 1, BETTER[1], summary={"notes": 3})
+    assert "summary.json is damaged" in refusal(study)
+
+
 def test_damaged_lines_are_named(study: Path) -> None:
     path = study / "films" / "better" / "1" / "metrics.jsonl"
     path.write_text('{"stage": "train"}\n')
@@ -445,5 +504,5 @@ def test_runs_as_they_are_executed_can_be_reported(tmp_path: Path) -> None:
     figures = table.figures("ndcg@10")
     assert {cell: figure.estimate.mean for cell, figure in figures.items()} == pytest.approx(values)
     assert figures["transitions"].significant
-    assert table.title == "test, full ranking, seen items excluded"
+    assert table.title == "test, full ranking, seen items excluded, ties in expectation"
     assert sum(bucket.questions for bucket in table.slicings[0].buckets) <= table.users

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable, rank_tables
 from research.evaluation.statistics import compare
+from research.evaluation.ties import TiePolicy
 from research.execute import RunOptions, execute, load_run
 from research.model.transformer_block import PreNorm
 from research.model.transformer_config import TransformerConfig
@@ -30,11 +31,13 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import EvaluationConfig, RunConfig
+from research.show import show
 from research.training.checkpoint import numbered
 from research.training.optim import OptimizerConfig
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, ValidationConfig
-from tests.reference_ranks import corpus_of, written
+from research.workbench import StageParts, Workbench, validation_of
+from tests.reference_ranks import FixedScores, corpus_of, written
 from tests.saved import newest_of
 
 QUIET = RunOptions(quiet=True)
@@ -144,10 +147,10 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
     summary: Any = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
     assert set(summary) == {
-        "status", "hash", "fingerprint", "protocol", "users", "best", "val", "test",
+        "status", "hash", "fingerprint", "protocol", "users", "best", "ties", "val", "test",
         "missed_share", "cost", "carried", "shared", "versions",
     }  # fmt: skip
-    assert summary["status"] == "finished"
+    assert (summary["status"], summary["ties"]) == ("finished", "expected")
     assert summary["fingerprint"] == corpus.fingerprint
     assert summary["users"] == {"evaluated": 12, "not_evaluated": 0}
     # 13 x 4 items, 4 x 4 positions, 8 of a norm, and a block of 60 + 20 + 40 + 36 + 2 x 8.
@@ -210,6 +213,81 @@ def test_the_test_split_is_evaluated_once_and_after_training(
     execute(two_stages(corpus), tmp_path / "run", options=QUIET)
     # Four and three epochs, then the best state's validation figures.
     assert parts == ["validation"] * 8 + ["test"]
+
+
+def repeating(folder: Path) -> Corpus:
+    """Eight users who take three items of their own in turn, so that no answer is new."""
+    histories = [[user + step % 3 for step in range(12)] for user in range(8)]
+    return written(corpus_of(histories, 10), folder)
+
+
+def test_answers_that_were_all_seen_before_are_told_at_the_first_validation_and_in_the_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(
+        repeating(tmp_path / "c"), stage_of(), evaluation=EvaluationConfig(metrics=("mrr",))
+    )
+    summary: Any = execute(config, tmp_path / "run", options=RunOptions())
+    told = (
+        "every validation answer already stands in its history, whose items evaluation.seen "
+        "excludes: all metrics are 0 whatever is learned; evaluation.seen=kept lets these items "
+        "compete"
+    )
+    lines = [line for line in capsys.readouterr().out.splitlines() if told in line]
+    assert lines == [f"train: {told}"]
+    shares = [line["val/missed_share"] for line in lines_of(tmp_path / "run") if "val/mrr" in line]
+    assert shares == [1.0] * 4
+    note = (
+        "stage train: val/mrr was 0 at each of its 4 validations, so nothing was selected, and the "
+        f"weights of the first, after epoch 1, were kept: {told}"
+    )
+    assert summary["notes"] == [note]
+    show(str(tmp_path / "run"))
+    assert f"note: {note}" in capsys.readouterr().out
+    kept = replace(config, evaluation=replace(config.evaluation, seen="kept"))
+    summary = execute(kept, tmp_path / "kept", options=RunOptions())
+    assert told not in capsys.readouterr().out
+    assert "notes" not in summary
+    assert not any("val/missed_share" in line for line in lines_of(tmp_path / "kept"))
+
+
+def test_a_selection_metric_that_never_moved_is_told_in_the_summary(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    # A step too small to change any score.
+    still = stage_of(optimizer=OptimizerConfig(lr=1e-30), epochs=3)
+    summary: Any = execute(config_of(corpus, still), tmp_path / "still", options=QUIET)
+    value = summary["best"]["train"]["value"]
+    assert summary["notes"] == [
+        f"stage train: val/mrr was {value:.4g} at each of its 3 validations, so nothing was "
+        "selected, and the weights of the first, after epoch 1, were kept"
+    ]
+    # One validation moves nothing by itself; without one there is nothing to move.
+    for place, stage in enumerate((replace(still, epochs=1), replace(still, validation=None))):
+        summary = execute(config_of(corpus, stage), tmp_path / f"{place}", options=QUIET)
+        assert "notes" not in summary
+
+
+def test_selection_and_summary_follow_the_policy_for_ties(corpus: Corpus, tmp_path: Path) -> None:
+    counting = config_of(corpus, ranker=PopularityConfig())
+    for ties in get_args(TiePolicy):
+        config = replace(counting, evaluation=replace(counting.evaluation, ties=ties))
+        summary: Any = execute(config, tmp_path / ties, options=QUIET)
+        table = RankTable.load(tmp_path / ties / "ranks" / "test-full.npz")
+        assert (summary["ties"], table.protocol["ties"]) == (ties, "mean")
+        assert summary["test"]["full"] == metrics(table, ["hr@2", "mrr"], ties)
+    assert metrics(table, ["mrr"], "mean") != metrics(table, ["mrr"], "expected")
+    # All items score alike.
+    values = []
+    for ties in get_args(TiePolicy):
+        evaluation = EvaluationConfig(metrics=("hr@1",), ties=ties)
+        bench = Workbench.of(config_of(corpus, stage_of(), evaluation=evaluation), "data")
+        scorer: Any = FixedScores(torch.zeros(12, 12))
+        made: Any = None
+        validate = validation_of(bench, StageParts(stage_of(), made, made, scorer))
+        assert validate is not None
+        values.append(validate()["val/mrr"])
+    assert values[0] > values[1] > 0
 
 
 def test_the_best_epoch_has_the_highest_validation_value(corpus: Corpus, tmp_path: Path) -> None:

@@ -228,10 +228,13 @@ def test_all_that_a_stage_learns_from_decides_it(config: RunConfig, corpus: Corp
     )
 
 
-def test_how_seen_items_rank_decides_the_stages_that_select_by_it(
-    config: RunConfig, corpus: Corpus
+@pytest.mark.parametrize(
+    "evaluation", [EvaluationConfig(seen="kept"), EvaluationConfig(ties="mean")]
+)
+def test_how_seen_items_and_ties_rank_decides_the_stages_that_select_by_it(
+    evaluation: EvaluationConfig, config: RunConfig, corpus: Corpus
 ) -> None:
-    kept = replace(config, evaluation=EvaluationConfig(seen="kept"))
+    other = replace(config, evaluation=evaluation)
     # The pretraining has no validation, the fine-tuning has.
-    assert marks(kept, corpus)[0] == marks(config, corpus)[0]
-    assert marks(kept, corpus)[1] != marks(config, corpus)[1]
+    assert marks(other, corpus)[0] == marks(config, corpus)[0]
+    assert marks(other, corpus)[1] != marks(config, corpus)[1]

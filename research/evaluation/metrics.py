@@ -2,7 +2,8 @@
 
 A metric is named `hr@10`, `ndcg@10`, `mrr`, `mrr@10`, `recall@10`, `precision@10`, `map@10`. Each
 is a mean over users; with one held-out item a user (leave-one-out) a user is a row. Values are at
-full precision (T59); means are sums divided once (T57).
+full precision (T59); means are sums divided once (T57). Where candidates tie, a metric is its
+expectation over their orders ("expected"), or that of the mean ranks ("mean").
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from research.errors import InputError
 from research.evaluation.rank import RankTable
+from research.evaluation.ties import (
+    Floats,
+    Integers,
+    TieGroups,
+    TiePolicy,
+    discounts,
+    hit_and_reciprocal,
+    reciprocals,
+)
 
 KINDS = ("hr", "ndcg", "mrr", "recall", "precision", "map")
 
@@ -33,67 +42,58 @@ def parse(name: str) -> tuple[str, float]:
     )
 
 
-def per_user(table: RankTable, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def per_user(table: RankTable, name: str, ties: TiePolicy = "expected") -> tuple[Integers, Floats]:
     """(users [U], value of each [U]), users ascending; the input of paired tests.
 
     HR: any held-out item within k. Recall: their share within k. Precision: their number within k
     over k. MRR: of the best one. NDCG, MAP: binary relevance, normalized by the best order.
     """
-    kind, k = parse(name)
-    unique, owner = np.unique(table.user, return_inverse=True)
-    users = unique.astype(np.int64)
-    relevant = np.bincount(owner)
-    ranks = spread(table.rank, owner)
-    hits = ranks <= k
+    users, values = _per_user(table, [name], ties)
+    return users, values[0]
 
-    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        summed: NDArray[np.float64] = np.bincount(owner, values, len(users)).astype(np.float64)
+
+def metrics(
+    table: RankTable, names: Sequence[str], ties: TiePolicy = "expected"
+) -> dict[str, float]:
+    """Each metric's mean over users."""
+    _, values = _per_user(table, names, ties)
+    return {name: float(value.mean()) for name, value in zip(names, values)}
+
+
+def _per_user(
+    table: RankTable, names: Sequence[str], ties: TiePolicy
+) -> tuple[Integers, list[Floats]]:
+    """Users, and a value of each by metric."""
+    unique, owner = np.unique(table.user, return_inverse=True)
+    groups, relevant = TieGroups.of(table, owner, ties), np.bincount(owner)
+    return unique.astype(np.int64), [_values(groups, relevant, *parse(name)) for name in names]
+
+
+def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Floats:
+    """[U] a metric's expectation by user, of whom `relevant` [U] items are held out."""
+    groups = groups.best() if kind in ("hr", "mrr") else groups
+
+    def total(values: Floats) -> Floats:
+        summed: Floats = np.bincount(groups.owner, values, len(relevant)).astype(np.float64)
         return summed
 
-    found = total(hits.astype(np.float64))
-    if kind == "hr":
-        return users, (found > 0).astype(np.float64)
-    if kind == "recall":
-        return users, found / relevant
-    if kind == "precision":
-        return users, found / k
-    if kind == "mrr":
-        best = np.zeros(len(users))
-        np.maximum.at(best, owner, np.where(hits, 1.0 / ranks, 0.0))
-        return users, best
+    if kind in ("hr", "mrr"):
+        return total(hit_and_reciprocal(groups, k)[kind == "mrr"])
+    within = groups.within(k)
+    if kind in ("recall", "precision"):
+        found = total(groups.number * within / groups.size)
+        return found / relevant if kind == "recall" else found / k
+    chance = groups.number / groups.size
+    most: Integers = np.minimum(relevant, int(k))
     if kind == "ndcg":
-        gains = total(np.where(hits, 1.0 / np.log2(ranks + 1.0), 0.0))
-        ideal = np.cumsum(1.0 / np.log2(np.arange(relevant.max()) + 2.0))
-        return users, gains / ideal[np.minimum(relevant, int(k)) - 1]
-    # MAP: the j-th of a user's held-out items, by rank, has precision j / rank.
-    order = np.lexsort((ranks, owner))
-    place = np.empty(len(order))
-    place[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order]) + 1.0
-    precisions = total(np.where(hits, place / ranks, 0.0))
-    return users, precisions / np.minimum(relevant, int(k))
-
-
-def spread(rank: NDArray[np.float64], owner: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Ranks with a user's own held-out items that tie with each other set one place apart.
-
-    They stand at one mean rank, but they cannot share a place: all of them within k would count
-    more hits than there are places. Around the same mean, the order among them does not matter.
-    """
-    order = np.lexsort((rank, owner))
-    ranks, owners = rank[order], owner[order]
-    starts = np.r_[True, (ranks[1:] != ranks[:-1]) | (owners[1:] != owners[:-1])]
-    group = np.cumsum(starts) - 1
-    sizes = np.bincount(group)
-    place = np.arange(len(rank)) - np.flatnonzero(starts)[group]
-    apart = np.empty(len(rank))
-    apart[order] = ranks + (place - (sizes[group] - 1) / 2)
-    assert np.all(apart >= 1.0), "ties of a user's own held-out items: an item asked for twice"
-    return apart
-
-
-def metrics(table: RankTable, names: Sequence[str]) -> dict[str, float]:
-    """Each metric's mean over users."""
-    return {name: float(per_user(table, name)[1].mean()) for name in names}
+        ideal: Floats = np.cumsum(1.0 / np.log2(np.arange(relevant.max()) + 2.0))
+        return total(chance * discounts(groups.first, within)) / ideal[most - 1]
+    # MAP: a held-out item at a place has there or before it those of better groups, itself and, of
+    # the n - 1 others of its group, the share (place - first) / (N - 1), all that over the place.
+    others = (groups.number - 1.0) / np.maximum(groups.size - 1.0, 1.0)
+    sums = reciprocals(groups.first, within)
+    counted = (groups.before + 1.0) * sums + others * (within - groups.first * sums)
+    return total(chance * counted) / most
 
 
 def missed_share(table: RankTable) -> float:

@@ -173,6 +173,10 @@ def _can_be(table: RankTable) -> bool:
         return False
     if min(table.history_length.min(), table.item_count.min()) < 0:
         return False
+    # Whoever ties stands at whole places, from the first on.
+    first = (table.rank - table.ties / 2)[np.isfinite(table.rank)]
+    if not ((first >= 1.0) & (first == np.floor(first))).all():
+        return False
     # Of one user's items that share a rank, the first stands half their number above it.
     order = np.lexsort((table.rank, table.user))
     ranks, users = table.rank[order], table.user[order]

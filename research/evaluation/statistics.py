@@ -32,6 +32,7 @@ from research.evaluation.metrics import per_user
 from research.evaluation.protocol import check_comparable
 from research.evaluation.rank import RankTable
 from research.evaluation.resampling import ROUNDING, Values, resampled_means, sign_flip_p
+from research.evaluation.ties import TiePolicy
 
 POWER = 0.8
 # Resamples of an interval: its ends are certain to about 2 % of its width.
@@ -90,17 +91,19 @@ def estimate(
     tables: Sequence[RankTable],
     metric: str,
     *,
+    ties: TiePolicy = "expected",
     level: float = 0.95,
     resamples: int = BOOTSTRAP,
     seed: int = 0,
 ) -> Estimate:
     """The mean of a cell's tables, one a seed, with its percentile bootstrap interval.
 
-    `level` is the interval's coverage, `seed` that of its resamples. `InputError` when the tables
-    answer different questions, when there is none, or when it has fewer than two users.
+    `ties` says what the metric is where candidates tie, `level` is the interval's coverage, `seed`
+    that of its resamples. `InputError` when the tables answer different questions, when there is
+    none, or when it has fewer than two users.
     """
     _check(tables, metric)
-    values = _values(tables, metric)
+    values = _values(tables, metric, ties)
     deviation = float(values.mean(1).std(ddof=1)) if len(values) > 1 else None
     low, high = _interval(values, level, resamples, np.random.default_rng(seed))
     return Estimate(float(values.mean()), deviation, low, high, *values.shape)
@@ -111,6 +114,7 @@ def compare(
     base: Sequence[RankTable],
     metric: str,
     *,
+    ties: TiePolicy = "expected",
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -130,7 +134,7 @@ def compare(
             "same seeds on both sides, or one that serves all seeds"
         )
     _check([*own, *base], metric)
-    differences = _values(own, metric) - _values(base, metric)
+    differences = _values(own, metric, ties) - _values(base, metric, ties)
     by_user = differences.mean(0)
     spread = _spread(differences)
     generator = np.random.default_rng(seed)
@@ -273,6 +277,6 @@ def _check(tables: Sequence[RankTable], metric: str) -> None:
         raise InputError(f"{metric}: {users} user cannot give an interval; at least 2 are needed")
 
 
-def _values(tables: Sequence[RankTable], metric: str) -> Values:
+def _values(tables: Sequence[RankTable], metric: str, ties: TiePolicy) -> Values:
     """[S, U] the metric by table and user, users ascending."""
-    return np.stack([per_user(table, metric)[1] for table in tables])
+    return np.stack([per_user(table, metric, ties)[1] for table in tables])

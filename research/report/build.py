@@ -10,6 +10,7 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
+from research.evaluation.ties import TiePolicy
 from research.foreign import without_home
 from research.report.curves import cosines, panels, read_lines
 from research.report.model import (
@@ -23,7 +24,15 @@ from research.report.model import (
     RunLine,
     Status,
 )
-from research.report.notes import Group, on_protocols, on_runs, on_study, on_table, title_of
+from research.report.notes import (
+    Group,
+    on_protocols,
+    on_runs,
+    on_study,
+    on_table,
+    on_ties,
+    title_of,
+)
 from research.report.reading import RunRecord, StudyRecord, plain, read_run, read_study
 from research.report.slices import slicings
 
@@ -31,10 +40,11 @@ from research.report.slices import slicings
 DECIDING, DESCRIBING = 10_000, 2_000
 
 
-def report_of(folder: Path, *, figures: bool = True) -> Report:
+def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = None) -> Report:
     """The report of a study's folder; `InputError` when it is none or has no finished run.
 
-    Without `figures` it lacks what a terminal does not show: slices, curves and cosines.
+    Without `figures` it lacks what a terminal does not show: slices, curves and cosines. Every
+    figure follows one policy for `ties`; None: that of the runs, "expected" where they differ.
     """
     study = read_study(folder)
     runs = {corpus: read_runs(folder, study, corpus) for corpus in study.corpora}
@@ -46,6 +56,12 @@ def report_of(folder: Path, *, figures: bool = True) -> Report:
             + (f" ({len(failures)} failed, the first with: {failures[0]})" if failures else "")
             + f"; the study's command continues it: {study.command or 'study STUDY'}"
         )
+    if ties is None:
+        own = {run.ties for run in everything if run.status == "finished"}
+        ties = own.pop() if len(own) == 1 else "expected"
+    parts = [
+        corpus_part(study, corpus, own, ties=ties, figures=figures) for corpus, own in runs.items()
+    ]
     return Report(
         name=plain(study.name),
         question=plain(study.question),
@@ -55,10 +71,11 @@ def report_of(folder: Path, *, figures: bool = True) -> Report:
         seeds=study.seeds,
         metrics=study.metrics,
         compared=study.compared,
+        ties=ties,
         budget=None if study.budget is None else plain(study.budget),
         command=plain(study.command),
         folder=plain(str(without_home(str(folder)))),
-        corpora=tuple(corpus_part(study, corpus, own, figures) for corpus, own in runs.items()),
+        corpora=tuple(parts),
         notes=tuple(on_study(study)),
     )
 
@@ -76,7 +93,7 @@ def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[RunRecord]:
 
 
 def corpus_part(
-    study: StudyRecord, corpus: str, runs: Sequence[RunRecord], figures: bool
+    study: StudyRecord, corpus: str, runs: Sequence[RunRecord], *, ties: TiePolicy, figures: bool
 ) -> CorpusPart:
     """All that concerns one corpus."""
     done = [run for run in runs if run.status == "finished"]
@@ -84,15 +101,19 @@ def corpus_part(
     groups = grouped(done, study.base)
     lines = read_lines(done if figures else [])
     shown = {(plain(cell), seed): own for (cell, seed), own in lines.items()}
+    tables = [
+        protocol_table(study, group, counting, corpus, ties=ties, figures=figures)
+        for group in groups
+    ]
     by_cell = {cell: [run for run in runs if run.cell == cell] for cell in study.cells}
     return CorpusPart(
         name=plain(corpus),
-        tables=tuple(protocol_table(study, group, counting, corpus, figures) for group in groups),
+        tables=tuple(tables),
         panels=panels(shown, study.compared),
         cosines=cosines(shown),
         costs=tuple(cost_of(cell, own) for cell, own in by_cell.items()),
-        runs=tuple(run_line(study, corpus, run) for run in runs),
-        notes=(*on_protocols(done), *on_runs(runs)),
+        runs=tuple(run_line(study, corpus, run, ties) for run in runs),
+        notes=(*on_ties(done, ties), *on_protocols(done), *on_runs(runs)),
     )
 
 
@@ -108,17 +129,25 @@ def grouped(runs: Sequence[RunRecord], base: str) -> list[Group]:
 
 
 def protocol_table(
-    study: StudyRecord, group: Group, counting: set[str], corpus: str, figures: bool
+    study: StudyRecord,
+    group: Group,
+    counting: set[str],
+    corpus: str,
+    *,
+    ties: TiePolicy,
+    figures: bool,
 ) -> ProtocolTable:
     """Means, comparisons and slices of the rows that share a protocol."""
     cells = [cell for cell in study.cells if cell in group]
     protocol = _any(group).protocol
-    columns = {name: column(study, group, counting, name, corpus) for name in study.metrics}
+    columns = {
+        name: column(study, group, counting, name, corpus, ties=ties) for name in study.metrics
+    }
     full = protocol.get("candidates") == "full"
     tables = {plain(cell): list(group[cell].values()) for cell in cells}
     return ProtocolTable(
         candidates=str(protocol.get("candidates")),
-        title=title_of(protocol),
+        title=title_of(protocol, ties),
         protocol=protocol,
         users=columns[study.compared][cells[0]].estimate.users,
         rows=tuple(
@@ -130,13 +159,19 @@ def protocol_table(
             for cell in cells
         ),
         has_base=study.base in group,
-        slicings=slicings(tables, study.compared) if full and figures else (),
+        slicings=slicings(tables, study.compared, ties) if full and figures else (),
         notes=tuple(on_table(study, group, counting)),
     )
 
 
 def column(
-    study: StudyRecord, group: Group, counting: set[str], metric: str, corpus: str
+    study: StudyRecord,
+    group: Group,
+    counting: set[str],
+    metric: str,
+    corpus: str,
+    *,
+    ties: TiePolicy,
 ) -> dict[str, Figure]:
     """A metric of every cell of a group, with comparisons to the base corrected over the cells."""
     base = group.get(study.base, {})
@@ -151,12 +186,12 @@ def column(
     estimates: dict[str, Estimate] = {}
     for cell in cells:
         try:
-            estimates[cell] = estimate(list(group[cell].values()), metric)
+            estimates[cell] = estimate(list(group[cell].values()), metric, ties=ties)
             if cell in pairs:
                 # What Holm's first step over so many comparisons could have seen.
                 level = LEVEL / len(pairs)
                 draws = DECIDING if metric == study.compared else DESCRIBING
-                found[cell] = compare(*pairs[cell], metric, resamples=draws, alpha=level)
+                found[cell] = compare(*pairs[cell], metric, ties=ties, resamples=draws, alpha=level)
         except InputError as error:
             raise InputError(f"{corpus}, {cell} and its base {study.base}: {error}") from error
     corrected = dict(zip(found, holm([each.p for each in found.values()])))
@@ -211,16 +246,16 @@ def cost_of(cell: str, runs: Sequence[RunRecord]) -> Cost:
     )
 
 
-def run_line(study: StudyRecord, corpus: str, run: RunRecord) -> RunLine:
+def run_line(study: StudyRecord, corpus: str, run: RunRecord, ties: TiePolicy) -> RunLine:
     """A run for the list of all runs."""
-    table = run.tables.get("full")
+    table, name = run.tables.get("full"), study.compared
     return RunLine(
         cell=plain(run.cell),
         seed=run.seed,
         status=run.status,
         folder=plain("/".join((study.name, corpus, run.cell, str(run.seed)))),
         hash=plain(run.hash),
-        value=None if table is None else metrics(table, [study.compared])[study.compared],
+        value=None if table is None else metrics(table, [name], ties)[name],
         error=run.error,
     )
 

@@ -10,7 +10,7 @@ from research.report.model import CorpusPart, Figure, ProtocolTable, Report, Row
 def frame_of(report: Report) -> pd.DataFrame:
     """The report's figures at full precision; what does not exist is missing.
 
-    `candidates`, `seen` and `split` name the protocol; rows of two values of any are not
+    `candidates`, `seen`, `split` and `ties` name the protocol; rows of two values of any are not
     comparable. Differences are to `base`; `p_corrected` is Holm's over the cells of a table and
     metric. Costs are means over the finished runs of a cell.
     """
@@ -20,6 +20,7 @@ def frame_of(report: Report) -> pd.DataFrame:
                 "study": report.name,
                 "corpus": corpus.name,
                 **protocol_columns(table),
+                "ties": report.ties,
                 "cell": row.cell,
                 "base": report.base,
                 "metric": metric,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from research.evaluation.statistics import Comparison, Estimate
+from research.evaluation.ties import TiePolicy
 
 # A difference is marked when its corrected p is below this.
 LEVEL = 0.05
@@ -98,7 +99,7 @@ class ProtocolTable:
     candidates: str
     """full, uniform-N, popularity-N, file-N."""
     title: str
-    """What was ranked, in words."""
+    """What was ranked, and what becomes of ties, in words."""
     protocol: Mapping[str, object]
     """As the rank tables carry it."""
     users: int
@@ -226,6 +227,8 @@ class Report:
     metrics: tuple[str, ...]
     compared: str
     """The metric that answers the question; the others describe."""
+    ties: TiePolicy
+    """What every figure is where candidates tie."""
     budget: str | None
     """What the cells were given alike; None: each ran as configured."""
     command: str

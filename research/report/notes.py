@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from research.evaluation.protocol import differing
 from research.evaluation.rank import RankTable
+from research.evaluation.ties import TiePolicy
 from research.report.model import Status
 from research.report.reading import RunRecord, StudyRecord, plain, short
 
 # By cell and seed, the rank tables of one protocol.
 Group = Mapping[str, Mapping[int, RankTable]]
 
+TIES: Mapping[TiePolicy, str] = {
+    "expected": "ties in expectation",
+    "mean": "ties at their mean rank",
+}
 # Runs that a sentence names.
 NAMED = 6
 
@@ -29,12 +34,23 @@ def on_study(study: StudyRecord) -> list[str]:
     return notes
 
 
-def title_of(protocol: Mapping[str, object]) -> str:
-    """What was ranked, for a reader."""
+def on_ties(runs: Sequence[RunRecord], ties: TiePolicy) -> list[str]:
+    """Whose own figures are of another policy than the report's."""
+    others = [f"{plain(run.cell)}/{run.seed}" for run in runs if run.ties != ties]
+    if not others:
+        return []
+    return [
+        f"Every figure here is computed anew from ranks, {TIES[ties]}; the summaries of "
+        f"{_cells(others)} have it the other way (evaluation.ties)."
+    ]
+
+
+def title_of(protocol: Mapping[str, object], ties: TiePolicy) -> str:
+    """What was ranked and what becomes of ties, for a reader."""
     candidates, seen = str(protocol.get("candidates")), str(protocol.get("seen"))
     ranking = "full ranking" if candidates == "full" else f"ranked among {candidates}"
     scored = "at score 0" if seen == "zero" else seen
-    return plain(f"{protocol.get('part')}, {ranking}, seen items {scored}")
+    return plain(f"{protocol.get('part')}, {ranking}, seen items {scored}, {TIES[ties]}")
 
 
 def on_table(study: StudyRecord, group: Group, counting: set[str]) -> list[str]:
@@ -78,8 +94,8 @@ def _cells(runs: Sequence[str]) -> str:
 
 
 def on_runs(runs: Sequence[RunRecord]) -> list[str]:
-    """Which runs have not finished."""
-    notes = []
+    """What runs say of themselves, and which have not finished."""
+    notes = [f"{plain(run.cell)}/{run.seed}: {plain(note)}" for run in runs for note in run.notes()]
     said: dict[Status, str] = {
         "failed": "failed",
         "unfinished": "have not finished",

@@ -17,6 +17,7 @@ from typing import TypeVar, cast
 from research.errors import InputError
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankTable
+from research.evaluation.ties import TiePolicy
 from research.foreign import own_file
 from research.foreign import plain as plain
 from research.report.model import Change, Status
@@ -60,6 +61,8 @@ class RunRecord:
     hash: str
     counts_only: bool
     """It has no stages: nothing is drawn, and one seed says all."""
+    ties: TiePolicy
+    """What its own figures are where candidates tie."""
     summary: Nested
     """Empty unless finished."""
     tables: Mapping[str, RankTable]
@@ -73,6 +76,10 @@ class RunRecord:
             return float(cast(float, _mapping(self.summary["cost"]).get(name, 0.0)))
 
         return read(self.path, made)
+
+    def notes(self) -> list[str]:
+        """What the run says of itself, such as that its selection metric never moved."""
+        return read(self.path, lambda: list(_texts(self.summary.get("notes", []))))
 
     def shared(self) -> dict[str, str]:
         """By stage, the cell of the run whose stage was taken over."""
@@ -130,6 +137,7 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> RunR
     failed = failed if failed is not None and failed.get("hash") == mark else None
     summary = None if config is None else reader.summary()
     finished = summary is not None
+    stages, ties = config_of(path, config or {})
     status: Status = "missing" if config is None else "unfinished"
     status = "failed" if failed is not None else status
     return RunRecord(
@@ -138,17 +146,20 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> RunR
         path=path,
         status="finished" if finished else status,
         hash=mark if config is not None else "",
-        counts_only=config is not None and not stages_of(path, config),
+        counts_only=config is not None and not stages,
+        ties=ties,
         summary=summary or {},
         tables=read_tables(path) if finished else {},
         error=None if finished or failed is None else first_line(str(failed.get("error", ""))),
     )
 
 
-def stages_of(path: Path, stored: Nested) -> list[object]:
-    """The stages of a run's config.json; none: it only counts."""
+def config_of(path: Path, stored: Nested) -> tuple[list[object], TiePolicy]:
+    """Of a run's config.json, its stages (none: it only counts) and its policy for ties."""
     try:
-        return _list(_mapping(stored.get("config", {})).get("stages", []))
+        config = _mapping(stored.get("config", {}))
+        ties = _mapping(config.get("evaluation", {})).get("ties")
+        return _list(config.get("stages", [])), "mean" if ties == "mean" else "expected"
     except TypeError as error:
         raise InputError(f"{path / 'config.json'} is no run's config ({error!s:.200})") from error
 

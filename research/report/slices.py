@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import estimate
+from research.evaluation.ties import TiePolicy
 from research.report.model import Bucket, Slicing
 
 # First values of the buckets; the last has no end.
@@ -22,11 +23,13 @@ LENGTHS = (0, 5, 10, 20, 50, 100, 200)
 RESAMPLES = 1000
 
 
-def slicings(tables: Mapping[str, Sequence[RankTable]], metric: str) -> tuple[Slicing, ...]:
+def slicings(
+    tables: Mapping[str, Sequence[RankTable]], metric: str, ties: TiePolicy
+) -> tuple[Slicing, ...]:
     """Of cells with the same questions, by training interactions and by history length."""
     return (
-        _slicing("training interactions of the item", tables, metric, COUNTS, _counts),
-        _slicing("items in the history", tables, metric, LENGTHS, _lengths),
+        _slicing("training interactions of the item", tables, metric, ties, COUNTS, _counts),
+        _slicing("items in the history", tables, metric, ties, LENGTHS, _lengths),
     )
 
 
@@ -55,6 +58,7 @@ def _slicing(
     by: str,
     tables: Mapping[str, Sequence[RankTable]],
     metric: str,
+    ties: TiePolicy,
     starts: Sequence[int],
     column: Callable[[RankTable], NDArray[np.int32]],
 ) -> Slicing:
@@ -74,6 +78,7 @@ def _slicing(
                     for each in own
                 ],
                 metric,
+                ties=ties,
                 resamples=RESAMPLES,
             )
             for cell, own in tables.items()

@@ -30,6 +30,11 @@ from research.training.step import Stepper
 
 Validate = Callable[[], Mapping[str, float]]
 
+ALL_MISSED = (
+    "every validation answer already stands in its history, whose items evaluation.seen excludes: "
+    "all metrics are 0 whatever is learned; evaluation.seen=kept lets these items compete"
+)
+
 
 def train(
     pretrainer: MultiObjectiveModel,
@@ -173,6 +178,8 @@ class Running:
             PULSE.begin(f"validating {self.config.name}")
             values = validate()
             PULSE.begin(f"training {self.config.name}")
+            if self.state.best_value is None and values.get("val/missed_share") == 1.0:
+                self.reporter.say(f"{self.config.name}: {ALL_MISSED}")
             self.state = judged(self.state, values, self.config)
             self._log(self.state.step, self.state.epoch, values)
             self.reporter.say(line_of(self.config, self.state, values))

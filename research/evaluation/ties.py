@@ -1,0 +1,184 @@
+"""Tied candidates as groups that share places, and what is expected over all of their orders.
+
+Candidates of equal scores have no order, so a metric is its mean over all orders of them, each
+equally likely (McSherry and Najork 2008, ECIR, "Computing information retrieval performance
+measures efficiently in the presence of tied scores"). A user's candidates stand in one list, in
+which a group of N that tie takes N places in a row. The n held-out items among them stand at any n
+of those places with equal chance, whatever the order in other groups is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.evaluation.rank import RankTable
+
+TiePolicy = Literal["expected", "mean"]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Places up to here are added one by one; beyond, the midpoint rule is exact to rounding.
+_ADDED = 4096
+# Numbers held at a time where the first held-out item of several is looked for.
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class TieGroups:
+    """The groups that hold a user's held-out items, user after user, best places first.
+
+    A missed item (infinite rank) is in none.
+    """
+
+    owner: Integers
+    """[G] the user, counted from 0 in ascending order of ids."""
+    first: Floats
+    """[G] the group's first place, from 1."""
+    size: Floats
+    """[G] candidates in the group, N."""
+    number: Floats
+    """[G] the user's held-out items among them, n: 1 to N."""
+    before: Floats
+    """[G] the user's held-out items in better groups."""
+
+    @staticmethod
+    def of(table: RankTable, owner: Integers, ties: TiePolicy) -> TieGroups:
+        """The groups of a table whose row r belongs to user `owner[r]`.
+
+        Under "expected" a group is what ties; under "mean" each item has its mean rank to itself.
+        """
+        kept = np.isfinite(table.rank)
+        owner, rank = owner[kept], table.rank[kept]
+        others = table.ties[kept].astype(np.float64)
+        if ties == "mean":
+            rank, others = spread(rank, owner), np.zeros(len(rank))
+        first = rank - others / 2
+        order = np.lexsort((first, owner))
+        owner, first, others = owner[order], first[order], others[order]
+        begins = np.ones(len(order), dtype=bool)
+        begins[1:] = (owner[1:] != owner[:-1]) | (first[1:] != first[:-1])
+        starts = np.flatnonzero(begins)
+        number = np.diff(np.r_[starts, len(order)])
+        # Scores of one user from two batches may differ in their last bit: then a few held-out
+        # items can claim one place that no tie has been counted for.
+        size = np.maximum(np.maximum.reduceat(others, starts) + 1.0, number)
+        before = starts - np.searchsorted(owner, owner[starts])
+        return TieGroups(
+            owner[starts], first[starts], size, number.astype(float), before.astype(float)
+        )
+
+    def within(self, k: float) -> Floats:
+        """[G] how many of a group's places are among the first k."""
+        within: Floats = np.clip(np.floor(k - self.first) + 1.0, 0.0, self.size)
+        return within
+
+    def best(self) -> TieGroups:
+        """Each user's first group, which holds the best of the held-out items in any order."""
+        first = self.before == 0
+        return TieGroups(
+            self.owner[first],
+            self.first[first],
+            self.size[first],
+            self.number[first],
+            self.before[first],
+        )
+
+
+def spread(rank: Floats, owner: Integers) -> Floats:
+    """Mean ranks with a user's own held-out items that tie with each other set one place apart.
+
+    They stand at one mean rank, but they cannot share a place: all of them within k would count
+    more hits than there are places. Around the same mean, the order among them does not matter.
+    """
+    order = np.lexsort((rank, owner))
+    ranks, owners = rank[order], owner[order]
+    begins = np.ones(len(order), dtype=bool)
+    begins[1:] = (ranks[1:] != ranks[:-1]) | (owners[1:] != owners[:-1])
+    starts = np.flatnonzero(begins)
+    group = np.cumsum(begins) - 1
+    sizes = np.diff(np.r_[starts, len(order)])
+    place = np.arange(len(order)) - starts[group]
+    apart = np.empty(len(order))
+    apart[order] = ranks + (place - (sizes[group] - 1) / 2)
+    assert np.all(apart >= 1.0), "ties of a user's own held-out items: an item asked for twice"
+    return apart
+
+
+def hit_and_reciprocal(groups: TieGroups, k: float) -> tuple[Floats, Floats]:
+    """[G] of a group's best held-out item: the chance that it stands within k, and the expectation
+    of one over its place, where a place beyond k counts as 0.
+
+    One alone is uniform over the places. Of n among N, the best one stands at the i-th place with
+    chance n / (N - i + 1) if it stands at none before: all places are tried in turn, once for all
+    groups of equal places.
+    """
+    within = groups.within(k)
+    hit = within / groups.size
+    reciprocal = reciprocals(groups.first, within) / groups.size
+    several = np.flatnonzero((groups.number > 1) & (within > 0))
+    if len(several) == 0:
+        return hit, reciprocal
+    kinds = np.stack([groups.first, groups.size, groups.number, within], axis=1)[several]
+    kinds, kind = np.unique(kinds, axis=0, return_inverse=True)
+    first, size, number, tried = (column[:, None] for column in kinds.T)
+    left: Floats = np.ones((len(kinds), 1))
+    found: Floats = np.zeros(len(kinds))
+    width = min(max(1, _BLOCK // len(kinds)), int(tried.max()))
+    for begin in range(0, int(tried.max()), width):
+        steps = np.arange(begin, begin + width)
+        chance = np.where(steps < tried, number / np.maximum(size - steps, number), 0.0)
+        stays: Floats = np.multiply.accumulate(np.hstack([left, 1.0 - chance]), axis=1)
+        found += (stays[:, :-1] * chance / (first + steps)).sum(1)
+        left = stays[:, -1:]
+    hit[several] = (1.0 - left[:, 0])[kind.ravel()]
+    reciprocal[several] = found[kind.ravel()]
+    return hit, reciprocal
+
+
+def reciprocals(first: Floats, number: Floats) -> Floats:
+    """[G] the sum of 1 / place over `number` places from `first` on."""
+    return _summed(first, number, lambda place: 1.0 / place, _integral_of_reciprocal)
+
+
+def discounts(first: Floats, number: Floats) -> Floats:
+    """[G] the sum of DCG's discount, 1 / log2(place + 1), over `number` places from `first` on."""
+    return _summed(first, number, lambda place: 1.0 / np.log2(place + 1.0), _integral_of_discount)
+
+
+def _summed(
+    first: Floats,
+    number: Floats,
+    value: Callable[[Floats], Floats],
+    integral: Callable[[Floats, Floats], Floats],
+) -> Floats:
+    """[G] the sum of `value` over places; one place is that place's value to the last bit."""
+    sums = np.where(number > 0, value(first), 0.0)
+    several = np.flatnonzero(number > 1)
+    low, high = first[several], first[several] + number[several] - 1.0
+    added = np.r_[0.0, np.cumsum(value(np.arange(1.0, _ADDED + 1.0)))]
+    ends = [np.minimum(place, _ADDED).astype(np.int64) for place in (low - 1.0, high)]
+    sums[several] = added[ends[1]] - added[ends[0]]
+    far = high > _ADDED
+    low, high = np.maximum(low[far], _ADDED + 1.0) - 0.5, high[far] + 0.5
+    slopes = [value(place + 0.5) - value(place - 0.5) for place in (low, high)]
+    sums[several[far]] += integral(low, high) - (slopes[1] - slopes[0]) / 24.0
+    return sums
+
+
+def _integral_of_reciprocal(low: Floats, high: Floats) -> Floats:
+    return np.log1p((high - low) / low)
+
+
+def _integral_of_discount(low: Floats, high: Floats) -> Floats:
+    """Of ln 2 / ln(x + 1), as e^u / u over u = ln(x + 1), by Gauss and Legendre's rule."""
+    begin, length = np.log(low + 1.0), np.log1p((high - low) / (low + 1.0))
+    total: Floats = np.zeros(len(low))
+    for node, weight in zip(*np.polynomial.legendre.leggauss(32)):
+        points = begin + length * (node + 1.0) / 2.0
+        total += np.log(2.0) * length * weight / 2.0 * np.exp(points) / points
+    return total
