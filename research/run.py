@@ -21,8 +21,8 @@ from research.errors import InputError
 from research.evaluation.candidates import md5_of
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankerConfig, SeenPolicy
-from research.model.backbone import BackboneConfig
 from research.evaluation.ties import TiePolicy
+from research.model.backbone import BackboneConfig
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig

@@ -465,6 +465,10 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     [
         {"rank": np.array([1.0, 2.0])},
         {"rank": np.array([[1.0, 2.0, 3.0]])},
+        # Two that tie have a rank between two places, and four the first place 1 or later.
+        {"rank": np.array([1.0, 2.0, 3.25])},
+        {"rank": np.array([1.0, 2.0, 5.0]), "ties": np.array([0, 0, 1], np.int32)},
+        {"rank": np.array([1.0, 2.0, 1.5]), "ties": np.array([0, 0, 3], np.int32)},
         {"user": np.array(["a", "b", "c"])},
         {"protocol": np.array(json.dumps([1, 2]))},
         {"protocol": np.array("no json")},

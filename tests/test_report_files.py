@@ -166,7 +166,7 @@ def test_the_policy_for_ties_can_be_asked_for(study: Path, capsys: Capture) -> N
     assert set(pd.read_csv(study / "report.csv")["ties"]) == {"mean"}
     assert "ties at their mean rank" in (study / "report.html").read_text()
     assert "ties at their mean rank" in (study / "report.tex").read_text()
-    assert "invalid choice: 'best'" in refused(capsys, "report", study, "--ties", "best")
+    assert call(capsys, "report", study, "--ties", "best").code == 2
 
 
 def test_names_come_back_from_the_csv_as_they_are(tmp_path: Path) -> None:

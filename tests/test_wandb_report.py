@@ -66,7 +66,7 @@ def report_of(cell: str = "no mip", question: str = "What does MIP add?") -> Rep
     return Report(
         name="heads", question=question, base="all", cells=("all", cell),
         changes={cell: (change,)}, seeds=(0, 1), metrics=("ndcg@10",), compared="ndcg@10",
-        budget=None, command="python -m research study heads", folder="runs/heads",
+        budget=None, ties="expected", command="python -m research study heads", folder="runs/heads",
         corpora=(corpus,), notes=(),
     )  # fmt: skip
 

@@ -96,7 +96,7 @@ class RankTable:
     item_count: NDArray[np.int32]
     """[Q] training interactions of the held-out item; 0: a cold item."""
     protocol: Mapping[str, object]
-    """What was asked: fingerprint, split, candidates, seen policy, tie policy."""
+    """What was asked: fingerprint, split, candidates, seen policy; what `rank` is among ties."""
 
     def __len__(self) -> int:
         return len(self.rank)

@@ -159,9 +159,14 @@ def report(folder: Path) -> Case:
         ranks = [
             random.choice((1.0, 1.5, 2.0, 7.0, 1e300, float("inf"), 0.5)) for _ in "x" * number
         ]
-        table = table_of([max(each, 1.0) if random.random() < 0.9 else each for each in ranks])
+        ranks = [max(each, 1.0) if random.random() < 0.9 else each for each in ranks]
+        ties = np.array([random.choice((0, 0, 1, 7, 10_000)) for _ in ranks], np.int32)
+        if random.random() < 0.7:
+            # A whole place for the first of those that tie.
+            ranks = [np.floor(rank) + others / 2 for rank, others in zip(ranks, ties.tolist())]
+        table = table_of(ranks)
         users = np.array([random.randrange(4) for _ in ranks], np.int32)
-        columns = {"user": users} if random.random() < 0.5 else {}
+        columns = {"ties": ties} | ({"user": users} if random.random() < 0.5 else {})
         if random.random() < 0.2:
             columns["item_count"] = users - random.randrange(3)
         replace(table, **columns).save(path)
