@@ -74,9 +74,12 @@ class Start:
 
     def _check_encoder(self, config: RunConfig) -> None:
         """Weights mean the same in an encoder that computes the same; dropout may differ."""
-        differing = config.encoder.differences(self.config.encoder, "here", "there")
-        if self.config.items != config.items:
-            differing.append(f"items is {self.config.items} there and {config.items} here")
+        theirs, ours = _decisive(self.config), _decisive(config)
+        differing = [
+            f"{name} is {theirs[name]!r} there and {value!r} here"
+            for name, value in ours.items()
+            if name in theirs and theirs[name] != value
+        ]
         if differing:
             raise InputError(
                 f"{self.asked} {self.source} does not fit this run: {'; '.join(differing)}; give "
@@ -100,6 +103,16 @@ class Start:
                 "corpus that it was trained on"
             )
         return corpus
+
+
+def _decisive(config: RunConfig) -> dict[str, object]:
+    """What decides the states that given weights lead to, by dotted name."""
+    encoder, items = config.encoder.decisive, vars(config.items)
+    return {
+        "encoder": type(config.encoder).__name__,
+        **{f"encoder.{name}": value for name, value in encoder.items()},
+        **{f"items.{name}": value for name, value in items.items()},
+    }
 
 
 def find_start(path: str, asked: str = "start_from") -> Start:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,8 @@ from research.data.corpus import Corpus, write_corpus
 from research.data.loader import Batch
 from research.data.names import Names
 from research.data.splits import Ranges
+from research.model.backbone import BackboneConfig
 from research.model.item_table import ItemTable
-from research.model.transformer import TransformerEncoder
-from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from research.randomness import fold
 
@@ -142,10 +142,10 @@ def catalogue_of(
     )
 
 
-def encoder_of(config: TransformerConfig, num_items: int, seed: int = 0) -> TransformerEncoder:
-    """An encoder with a table of its own, at its initial weights."""
+def encoder_of(config: BackboneConfig, num_items: int, seed: int = 0) -> Any:
+    """A backbone with a table of its own, at its initial weights."""
     table = ItemTable(num_items, config.width, init_std=config.init_std, seed=seed)
-    return TransformerEncoder(config, table, seed)
+    return config.build(table, seed)
 
 
 def scatter_parameters(module: torch.nn.Module, seed: int = 0, std: float = 0.5) -> None:

@@ -482,7 +482,7 @@ def test_help_of_an_experiment_lists_typed_fields_with_their_defaults(capsys: Ca
     said = " ".join(answer.out.replace("│", " ").split())
     for part in (
         "--encoder.width INT Width D of the hidden states",
-        "--encoder.norm {post,pre,query}",
+        "--encoder.activation {gelu,gelu_tanh,relu}",
         "--stages.0.objectives.next.weight FLOAT",
         "--stages.0.validation.metric STR The metric to maximise",
         "(default: ndcg@20)",

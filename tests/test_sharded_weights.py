@@ -48,6 +48,7 @@ from research.training.pretrainer import MultiObjectiveModel, StepInputs
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
 from research.workbench import stage_parts, validation_of
+from tests.gru import GRUConfig
 from tests.launching import free_port, launched
 from tests.rank_worker import ALL_SIX, SIX, SIZES, TWO_STAGES, stage
 from tests.synthetic import markov_histories, write_histories
@@ -64,10 +65,15 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
     "all six": (replace(ALL_SIX, batches=CUT),),
     "heads": (stage("train", HEADS, steps=8, max_skipped=1),),
     "bf16": (stage("train", SIX, steps=2),),
+    "another backbone": (stage("train", {"next": NextItemConfig()}, steps=4),),
     "two stages": tuple(replace(each, gradients_every=None) for each in TWO_STAGES),
 }
 # What is done in how many processes; the run that is resumed goes from one to three, then to two.
-CASES = {1: ["all six", "heads", "two stages"], 3: ["all six"], 2: ["all six", "heads", "bf16"]}
+CASES = {
+    1: ["all six", "heads", "two stages", "another backbone"],
+    3: ["all six"],
+    2: ["all six", "heads", "bf16", "another backbone"],
+}
 OTHERS = [(world, case) for world in (2, 3) for case in CASES[world] if case != "bf16"]
 # In this step of "heads" the last process's loss is not finite, so it is left out.
 BAD_STEP = 4
@@ -82,7 +88,7 @@ def run_of(corpus: Path, case: str, *, split: bool) -> RunConfig:
     )
     return RunConfig(
         corpus=str(corpus),
-        encoder=SIZES,
+        encoder=GRUConfig() if case == "another backbone" else SIZES,
         items=ItemTableConfig(attributes=case == "heads"),
         stages=STAGES[case],
         evaluation=EvaluationConfig(candidates=("full", "uniform-3", "popularity-3")),

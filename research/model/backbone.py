@@ -69,21 +69,14 @@ class BackboneConfig(ABC):
         Of `rows` sequences of `tokens` tokens in all, the longest of `longest`.
         """
 
-    def differences(self, other: BackboneConfig, ours: str, theirs: str) -> list[str]:
-        """Why the same weights would compute something else under `other`; none: they do not.
-
-        `ours` and `theirs` say where the two stand, for people.
-        """
-        if type(self) is not type(other):
-            kinds = type(self).__name__, type(other).__name__
-            return [f"encoder is a {kinds[1]} {theirs} and a {kinds[0]} {ours}"]
-        named = [each.name for each in fields(self) if each.name not in self.learning_fields]
-        pairs = {name: (vars(other)[name], vars(self)[name]) for name in named}
-        return [
-            f"encoder.{name} is {there!r} {theirs} and {here!r} {ours}"
-            for name, (there, here) in pairs.items()
-            if there != here
-        ]
+    @property
+    def decisive(self) -> Mapping[str, object]:
+        """The fields, with their values, that decide what given weights compute."""
+        return {
+            each.name: vars(self)[each.name]
+            for each in fields(self)
+            if each.name not in self.learning_fields
+        }
 
 
 class Backbone(nn.Module, ABC):

@@ -40,7 +40,7 @@ def initialize(
                 continue
             if path in norms:
                 parameter.fill_(1.0 if path.endswith("weight") else 0.0)
-            elif path.endswith("bias"):
+            elif "bias" in path.rpartition(".")[2]:
                 parameter.zero_()
             else:
                 drawn = torch.empty(parameter.shape, dtype=torch.float32)
