@@ -50,6 +50,11 @@ def run_verb(arguments: Sequence[str]) -> int:
     parser = run_parser("run", "EXPERIMENT", "a function that returns a RunConfig")
     parser.add_argument("--cell", help="name of the run's folder (default: from the experiment)")
     parser.add_argument("--study", default="single", help="folder above it")
+    parser.add_argument(
+        "--encoder-from",
+        metavar="FILE",
+        help="take the encoder from a bert_config.json of BERT4Rec's code; overrides come after",
+    )
     parser.add_argument("--out", metavar="RUN", help="the run's folder, instead of all that")
     known, rest = parse_first(parser, spelled(arguments))
     with Watch("sixfold run", known.stall_seconds):

@@ -23,6 +23,7 @@ from research.evaluation.metrics import metrics
 from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, make_accelerator, opened_corpus
 from research.foreign import plain
+from research.interop.bert4rec_config import read_bert_config
 from research.packed import Packed
 from research.peers import STOPPED
 from research.processes import Processes
@@ -45,7 +46,10 @@ def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -
 def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
     """One run."""
     config = found(known.target, RunConfig)
-    given = override(config, rest, program=f"sixfold run {known.target}")
+    given = config
+    if known.encoder_from is not None:
+        given = replace(given, encoder=read_bert_config(Path(known.encoder_from)))
+    given = override(given, rest, program=f"sixfold run {known.target}")
     accelerator = started(known)
     folder = Path(known.out) if known.out else None
     if folder is None:

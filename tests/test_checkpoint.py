@@ -127,19 +127,19 @@ def test_a_kill_between_the_two_renames_still_leaves_one(
         patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(folder, module_of(2), None, {**MARK, "step": 2})
-    found = checkpoint.newest(tmp_path, "abc")
+    found = checkpoint.newest_state(tmp_path, "abc")[0]
     assert checkpoint.read_state(found, "abc")["step"] == 1
     # The next one is written over it, and only the new one remains.
     checkpoint.save(folder, module_of(2), None, {**MARK, "step": 2})
     checkpoint.prune(tmp_path, 1, keep=1)
-    assert checkpoint.read_state(checkpoint.newest(tmp_path, "abc"), "abc")["step"] == 2
+    assert checkpoint.read_state(checkpoint.newest_state(tmp_path, "abc")[0], "abc")["step"] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
 
 
 def test_a_stage_without_checkpoints_has_none(tmp_path: Path) -> None:
     assert checkpoint.numbered(tmp_path / "train") == {}
     with pytest.raises(InputError, match=r"train holds no checkpoint; was the run interrupted"):
-        checkpoint.newest(tmp_path / "train", "abc")
+        checkpoint.newest_state(tmp_path / "train", "abc")[0]
 
 
 def saved(stage: Path, step: int, best: int | None = None) -> Path:
@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_passed_for_the_one_before(
     path.write_bytes({"cut": data[: len(data) // 2], "flipped": data, "gone": b""}[damage])
     if damage == "gone":
         path.unlink()
-    assert checkpoint.newest(tmp_path, "abc") == whole
+    assert checkpoint.newest_state(tmp_path, "abc")[0] == whole
     said = capsys.readouterr().err
     assert f"step_00000020/{file} is " in said
     assert "step_00000010 before it is whole and serves" in said
@@ -196,7 +196,7 @@ def test_a_damaged_best_makes_the_checkpoints_that_name_it_useless(tmp_path: Pat
         checkpoint.save(checkpoint.folder_of(tmp_path, "best", best), module_of(), None, MARK)
     first, _ = saved(tmp_path, 10, best=10), saved(tmp_path, 20, best=20)
     (tmp_path / "best_00000020" / "model.safetensors").write_bytes(b"")
-    assert checkpoint.newest(tmp_path, "abc") == first
+    assert checkpoint.newest_state(tmp_path, "abc")[0] == first
     assert checkpoint.result(tmp_path, "abc") == tmp_path / "best_00000010"
 
 
@@ -204,7 +204,7 @@ def test_where_all_are_damaged_the_stage_must_be_begun_anew(tmp_path: Path) -> N
     for step in (10, 20):
         (saved(tmp_path, step) / "state.json").write_text("{")
     with pytest.raises(InputError, match=r"no checkpoint is whole .*; remove the folder .* anew"):
-        checkpoint.newest(tmp_path, "abc")
+        checkpoint.newest_state(tmp_path, "abc")[0]
 
 
 def test_a_digit_of_the_state_cannot_change_unseen(tmp_path: Path) -> None:
@@ -226,14 +226,14 @@ def test_a_file_that_cannot_be_read_is_passed_as_a_damaged_one_is(
         return opened(path, *given)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Path, "open", failing)
-    assert checkpoint.newest(tmp_path, "abc") == whole
+    assert checkpoint.newest_state(tmp_path, "abc")[0] == whole
     assert "step_00000020/model.safetensors cannot be read" in capsys.readouterr().err
 
 
 def test_a_stage_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "last").mkdir()
     with pytest.raises(InputError, match="written by an earlier version; remove the run's folder"):
-        checkpoint.newest(tmp_path, "abc")
+        checkpoint.newest_state(tmp_path, "abc")[0]
 
 
 def test_weights_that_do_not_fit_are_all_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from tests.calling import (
     write_shop,
 )
 from tests.synthetic import write_histories
+from tests.test_bert4rec_config import write
 
 ROOT = Path(__file__).parent.parent
 SASREC = "baselines.sasrec.full_softmax"
@@ -474,6 +476,21 @@ def test_a_run_of_ones_own_in_the_current_folder(
     answer = call(capsys, "run", "own_run:cell", f"corpus={shop.folder}")
     assert answer.code == 0
     assert (tmp_path / "runs" / "single" / "shop" / "own_run.cell" / "0").is_dir()
+
+
+def test_an_encoder_comes_from_a_published_file_and_overrides_after_it(
+    capsys: Capture, shop: Corpus, tmp_path: Path
+) -> None:
+    path = write(tmp_path)
+    given = ["run", "baselines.bert4rec.cloze", f"corpus={shop.folder}", "--encoder-from", path]
+    less = ["encoder.length=9", "encoder.layers=1", "stages.0.epochs=1", "--runs", tmp_path]
+    assert call(capsys, *given, *less).code == 0
+    (config,) = (tmp_path / "single" / "shop").glob("baselines.bert4rec.cloze-*/0/config.json")
+    encoder: Any = stored(config.parent)["encoder"]
+    assert (encoder["heads"], encoder["feed_forward"], encoder["segments"]) == (4, 128, 2)
+    assert (encoder["length"], encoder["layers"]) == (9, 1)
+    path.write_text("{}")
+    assert f"{path} has no field 'hidden_size'" in refused(capsys, *given, "--runs", tmp_path)
 
 
 def test_help_of_an_experiment_lists_typed_fields_with_their_defaults(capsys: Capture) -> None:

@@ -33,6 +33,7 @@ from research.study import Study
 from tests.calling import call
 from tests.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state
 from tests.synthetic import markov_histories
+from tests.test_bert4rec_config import ORIGINAL
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -142,12 +143,14 @@ def histories() -> list[list[int]]:
 
 
 def lay_files(folder: Path) -> None:
-    """What the README's commands read: events.csv, ml-1m.zip, LastFM's, a corpus called ml-100k."""
+    """What the README's commands read: events.csv, ml-1m.zip, bert_config.json, LastFM's files, a
+    corpus called ml-100k."""
     rows = [
         f"{user},{1 + item % 12},{place}"
         for user, history in enumerate(histories())
         for place, item in enumerate(history)
     ]
+    (folder / "bert_config.json").write_text(json.dumps(ORIGINAL))
     (folder / "events.csv").write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
     ratings = "".join(
         f"{user + 1}::{item + 1}::5::{place}\n"

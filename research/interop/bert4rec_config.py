@@ -1,4 +1,4 @@
-"""Read a `bert_config_*.json` of the original BERT4Rec code into an `TransformerConfig`."""
+"""A `bert_config_*.json` of the original BERT4Rec code (FeiSun/BERT4Rec) as an encoder's config."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ _NEEDED: dict[str, type] = {
 }
 
 
-def read_bert_config(path: Path) -> tuple[TransformerConfig, int]:
-    """(encoder config, vocab_size) of a file of FeiSun/BERT4Rec.
+def read_bert_config(path: Path) -> TransformerConfig:
+    """The encoder that the file describes.
 
-    `vocab_size` counts that code's special tokens too, so it is returned and not used. Raises
-    `InputError` naming the file and the field that is missing, of a wrong type or not supported.
+    `vocab_size` counts that code's special tokens too, so the corpus says how many items there are.
+    `hidden_act` is taken for the encoder; that code's head has the same. `InputError` names the
+    file and the field that is missing, of a wrong type or not supported.
     """
     stored = read_json(path)
     fields: dict[str, int | float | str] = {}
@@ -50,7 +51,7 @@ def read_bert_config(path: Path) -> tuple[TransformerConfig, int]:
     activation = fields["hidden_act"]
     if activation not in ("gelu", "relu"):
         raise InputError(f"{path}: hidden_act is {activation!r}; allowed: gelu, relu")
-    config = TransformerConfig(
+    return TransformerConfig(
         length=int(fields["max_position_embeddings"]),
         width=int(fields["hidden_size"]),
         layers=int(fields["num_hidden_layers"]),
@@ -69,4 +70,3 @@ def read_bert_config(path: Path) -> tuple[TransformerConfig, int]:
         attention_dropout=float(fields["attention_probs_dropout_prob"]),
         init_std=float(fields["initializer_range"]),
     )
-    return config, int(fields["vocab_size"])

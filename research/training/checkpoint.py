@@ -170,11 +170,6 @@ def _best_step(folder: Path) -> object:
         return None
 
 
-def newest(stage: Path, fingerprint: str) -> Path:
-    """The newest checkpoint that is whole, as `newest_state` finds it."""
-    return newest_state(stage, fingerprint)[0]
-
-
 def newest_state(stage: Path, fingerprint: str) -> tuple[Path, dict[str, object]]:
     """The newest checkpoint that is whole, and whose best is; damaged ones are passed with a word.
 

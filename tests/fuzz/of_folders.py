@@ -229,7 +229,7 @@ def checkpoints(folder: Path) -> Case:
         if random.random() < 0.8:
             for path in (best, last):
                 seal(path)
-        newest = checkpoint.newest(folder, FINGERPRINT)
+        newest = checkpoint.newest_state(folder, FINGERPRINT)[0]
         state_of(checkpoint.read_state(newest, FINGERPRINT), str(newest))
         checkpoint.has_finished(folder)
         # What is filled is thrown away.
