@@ -90,8 +90,13 @@ class Workbench:
         )
 
     def shared(self) -> ModelComponents:
-        """What all stages of a run share, at its initial weights."""
+        """What all stages of a run share, at its initial weights.
+
+        `InputError` for an encoder that reads what the corpus does not have.
+        """
         config = self.config
+        fields = ["segment"] if self.corpus.timestamps is None else ["segment", "time"]
+        check_fields(config.encoder, fields, self.corpus.name)
         return ModelComponents(config.encoder, self.catalogue, config.seed, config.items)
 
     def pretrainer(self, stage: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:

@@ -7,7 +7,7 @@ A block is a config and the module that it builds; a new one is a file like this
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -31,6 +31,11 @@ Part = TypeVar("Part")
 
 class BlockConfig(ABC):
     """Abstract: a kind of block; a frozen dataclass below."""
+
+    @property
+    def fields(self) -> Collection[str]:
+        """The fields of a `Packed` that it cannot do without; none unless said."""
+        return ()
 
     @abstractmethod
     def build(self, config: TransformerConfig) -> Block:

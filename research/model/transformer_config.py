@@ -106,8 +106,8 @@ class TransformerConfig(BackboneConfig):
 
     @property
     def fields(self) -> Collection[str]:
-        """What its positions read; segments are of type 0 unless said."""
-        return self.positions.fields
+        """What its positions and blocks read; segments are of type 0 unless said."""
+        return (*self.positions.fields, *self.block.fields)
 
     @property
     def optional_fields(self) -> Collection[str]:
