@@ -95,8 +95,7 @@ class Workbench:
         `InputError` for an encoder that reads what the corpus does not have.
         """
         config = self.config
-        fields = ["segment"] if self.corpus.timestamps is None else ["segment", "time"]
-        check_fields(config.encoder, fields, self.corpus.name)
+        check_fields(config.encoder, fields_of(self.corpus), self.corpus.name)
         return ModelComponents(config.encoder, self.catalogue, config.seed, config.items)
 
     def pretrainer(self, stage: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
@@ -184,7 +183,6 @@ def validation_of(bench: Workbench, stage: StageParts) -> Callable[[], Mapping[s
 def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
     """Every stage of a run, all on one encoder; `InputError` for one that cannot work."""
     config = bench.config
-    check_fields(config.encoder, fields_of(bench.corpus), bench.corpus.name)
     shared = bench.shared()
     parts: list[StageParts] = []
     for stage in config.stages:

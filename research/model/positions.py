@@ -7,7 +7,7 @@ scores of attention. Each is a config and a module in a file of its own; learned
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from research.model.attention import Bias
 from research.packed import Packed
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Positions(nn.Module):
         return qkv_T3HK
 
     @property
-    def bias(self) -> Callable[..., Tensor] | None:
+    def bias(self) -> Bias | None:
         """What attention adds to the scores of a rectangle of rows; None: nothing."""
         return None
 
