@@ -104,7 +104,7 @@ def evaluate_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--ties", choices=TIES, help=TIES_HELP)
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    add_machine_options(parser)
     known = parser.parse_args(list(arguments))
     from research.commands import evaluate
 
@@ -120,7 +120,7 @@ def recommend_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--keep-seen", action="store_true", help="recommend known items too")
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    add_machine_options(parser)
     known = parser.parse_args(list(arguments))
     from research.commands import recommend
 
@@ -245,7 +245,7 @@ def run_parser(verb: str, metavar: str, meaning: str) -> argparse.ArgumentParser
     parser.add_argument("target", metavar=metavar, help=f"dotted path or module:name of {meaning}")
     parser.add_argument("--runs", default="runs", help="folder of all runs")
     parser.add_argument("--data-root", default="data", help="where raw files and corpora lie")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    add_machine_options(parser)
     parser.add_argument("--expect-world", type=int, help="fail unless so many processes run")
     parser.add_argument(
         "--stall-seconds",
@@ -270,6 +270,14 @@ def run_parser(verb: str, metavar: str, meaning: str) -> argparse.ArgumentParser
     parser.add_argument("--quiet", action="store_true", help="print results and errors only")
     add_wandb_options(parser)
     return parser
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """`--threads` and `--device`."""
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument(
+        "--device", help="cpu, cuda or cuda:N (default: a GPU if there is one, else the CPU)"
+    )
 
 
 def parse_first(

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from rich.table import Table
 
 from research.ablation.budget import budget_of
+from research.accelerator import make_accelerator
 from research.config import hash_of, near, override
 from research.data.corpus import Corpus
 from research.data.prepare import PrepareConfig
@@ -21,7 +22,7 @@ from research.data.prepare import prepare as prepare_corpus
 from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.exchange import Account, export_stage, import_run
-from research.execute import RunOptions, execute, load_run, make_accelerator, opened_corpus
+from research.execute import RunOptions, execute, load_run, opened_corpus
 from research.foreign import plain
 from research.interop.bert4rec_config import read_bert_config
 from research.packed import Packed
@@ -120,7 +121,7 @@ def study(known: argparse.Namespace) -> int:
 def evaluate(known: argparse.Namespace) -> int:
     """Figures of a run under any candidates."""
     use_threads(known)
-    bench, ranker = load_run(Path(known.run), known.data_root, known.allow)
+    bench, ranker = load_run(Path(known.run), known.data_root, known.allow, known.device)
     asked = bench.config.evaluation
     if known.candidates:
         asked = replace(asked, candidates=tuple(known.candidates))
@@ -152,7 +153,7 @@ def recommend(known: argparse.Namespace) -> int:
     use_threads(known)
     if known.k < 1:
         raise InputError(f"--k is {known.k}; it must be at least 1")
-    bench, ranker = load_run(Path(known.run), known.data_root, known.allow)
+    bench, ranker = load_run(Path(known.run), known.data_root, known.allow, known.device)
     corpus = bench.corpus
     names = [name.strip() for name in known.items.split(",") if name.strip()]
     if not names:
@@ -223,6 +224,7 @@ def options_of(known: argparse.Namespace, tracking: Tracking | None) -> RunOptio
     return RunOptions(
         data_root=known.data_root,
         quiet=known.quiet,
+        device=known.device,
         tracking=tracking,
         checkpoints=CheckpointPlan(
             steps=known.checkpoint_steps,
@@ -244,7 +246,7 @@ def use_threads(known: argparse.Namespace) -> None:
 def started(known: argparse.Namespace) -> Accelerator:
     """Threads and processes as asked for, or an error before any work."""
     use_threads(known)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(device=known.device)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     wanted = launched if known.expect_world is None else known.expect_world
     if accelerator.num_processes != wanted:

@@ -16,11 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from research.accelerator import make_accelerator
 from research.chain import Trained
 from research.data.corpus import Corpus
 from research.data.names import whole_folder
 from research.errors import InputError
-from research.execute import begin, conclude, make_accelerator
+from research.execute import begin, conclude
 from research.foreign import own_file
 from research.interop.s3rec import (
     ZERO_ROWS,

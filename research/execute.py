@@ -18,10 +18,9 @@ from typing import cast
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
-from research.chain import Trained, train_stages
+from research.accelerator import fitted, make_accelerator
+from research.chain import Trained, say, train_stages
 from research.config import from_json, to_json
 from research.data.corpus import Corpus
 from research.errors import InputError
@@ -45,9 +44,6 @@ from research.workbench import (
     stage_parts,
 )
 
-# How Accelerate may spread a run over processes.
-SPREAD = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -57,6 +53,8 @@ class RunOptions:
     """Where raw files and prepared corpora lie."""
     quiet: bool = False
     """Print nothing but errors."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; None: a GPU if there is one, else the CPU."""
     checkpoints: CheckpointPlan = CheckpointPlan()
     """When checkpoints are written, and how many are kept."""
     donors: tuple[Path, ...] = ()
@@ -73,9 +71,14 @@ def execute(
     accelerator: Accelerator | None = None,
 ) -> dict[str, object]:
     """Do the run in folder `path`, or what is left of it; returns its summary."""
-    accelerator = fitted(accelerator, config.compute.precision)
+    accelerator = fitted(accelerator, config.compute, options.device)
     processes = Processes(accelerator)
     main = processes.main
+    if config.compute.precision == "tf32" and accelerator.device.type == "cpu":
+        say(
+            "compute.precision is tf32, which a CPU does not have: products are in fp32",
+            options.quiet or not main,
+        )
     PULSE.begin("opening the corpus")
     bench = opened(config, options.data_root, processes)
     folder = RunFolder(path, writes=main, mirror=mirror_of(path, options) if main else None)
@@ -277,55 +280,13 @@ def _counted(config: RankerConfig, bench: Workbench) -> Trained:
     return Trained(ranker, {"best": {}, "cost": cost})
 
 
-def fitted(accelerator: Accelerator | None, precision: str) -> Accelerator:
-    """An accelerator of this process that computes in `precision`: the one given if it does."""
-    name = name_of(precision)
-    if accelerator is not None and accelerator.mixed_precision == name:
-        # All accelerators of a process name the precision of the newest; these tell their own.
-        own = accelerator.native_amp, accelerator.scaler is not None
-        if own == (name != "no", name == "fp16"):
-            return accelerator
-    return make_accelerator(precision)
+def load_run(
+    path: Path, data_root: str, allow: Sequence[str] = (), device: str | None = None
+) -> tuple[Workbench, Ranker]:
+    """A finished run's parts, ready to rank on `device` (see `RunOptions`).
 
-
-def name_of(precision: str) -> str:
-    """What Accelerate calls a precision."""
-    return "no" if precision == "fp32" else precision
-
-
-def make_accelerator(precision: str = "fp32") -> Accelerator:
-    """Accelerate's view of this process; on a machine without GPUs it means the CPU.
-
-    `InputError` for fp16 without a GPU, and for a way to spread a model that is not tried.
+    `InputError` for another corpus or a damaged run.
     """
-    cpu = not torch.cuda.is_available()
-    if precision == "fp16" and cpu:
-        raise InputError("compute.precision is fp16, which needs a GPU; use bf16 or fp32 here")
-    name = name_of(precision)
-    if is_initialized() and AcceleratorState().mixed_precision != name:
-        # One precision a process is Accelerate's rule; a study's runs may have several. The group
-        # of processes stays as it is.
-        AcceleratorState._reset_state()
-    # Precision, accumulation and compilation belong to the config: a launcher's environment has no
-    # say. There are no buffers that training changes.
-    accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision=name,
-        gradient_accumulation_steps=1,
-        dynamo_backend="no",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    if accelerator.distributed_type not in SPREAD:
-        raise InputError(
-            f"the launcher asks for {accelerator.distributed_type}; leave --use_fsdp, "
-            "--use_deepspeed and the like out: models are spread by copies (DDP) or, with "
-            "compute.shard_weights=True in the run's config, split by torch's FSDP2"
-        )
-    return accelerator
-
-
-def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Workbench, Ranker]:
-    """A finished run's parts, ready to rank; `InputError` for another corpus or a damaged run."""
     reader = RunFolder(path, writes=False)
     stored = reader.read("config.json")
     if stored is None:
@@ -343,11 +304,11 @@ def load_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> tuple[Wor
         )
     if config.ranker is not None:
         return bench, config.ranker.build(bench.corpus, bench.split)
-    device = make_accelerator().device
+    place = make_accelerator(device=device).device
     stage = config.stages[-1]
     found = ended(reader, stage.name, bench.corpus.fingerprint, str(path))
     check_size(config.encoder, bench.corpus.num_items, found / "model.safetensors")
-    pretrainer = bench.pretrainer(stage, bench.shared()).to(device)
+    pretrainer = bench.pretrainer(stage, bench.shared()).to(place)
     checkpoint.load_weights(found, pretrainer)
     objective = ranking_objective(stage, pretrainer)
     assert objective is not None, "a run's last stage ranks"

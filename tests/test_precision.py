@@ -10,7 +10,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from research.execute import RunOptions, execute, fitted, make_accelerator
+from research.accelerator import fitted, make_accelerator
+from research.execute import RunOptions, execute
+from research.model.compute import ComputeConfig
 from research.training.step import Stepper
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in, still
 
@@ -22,7 +24,8 @@ def autocasts(accelerator: Accelerator) -> bool:
 
 def test_runs_of_a_process_alternate_between_precisions() -> None:
     given = make_accelerator()
-    found = [autocasts(fitted(given, name)) for name in ("bf16", "fp32", "bf16", "bf16", "fp32")]
+    names = ("bf16", "fp32", "bf16", "bf16", "tf32")
+    found = [autocasts(fitted(given, ComputeConfig(precision=name))) for name in names]
     assert found == [True, False, True, True, False]
 
 
@@ -50,7 +53,7 @@ def test_each_stage_takes_the_loss_scale_out_of_its_gradients_once(
     norms.clear()
     # Accelerate scales losses on a GPU alone; torch's scaler works here as well.
     monkeypatch.setitem(AcceleratorState._shared_state, "_mixed_precision", "fp16")
-    monkeypatch.setattr("research.execute.fitted", lambda given, precision: given)
+    monkeypatch.setattr("research.execute.fitted", lambda given, *asked: given)
     accelerator.native_amp = True
     accelerator.scaler = torch.amp.GradScaler("cpu")
     execute(config, tmp_path / "scaled", options=RunOptions(quiet=True), accelerator=accelerator)

@@ -28,10 +28,11 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from research.accelerator import fitted
 from research.chain import Trained, hand_over
 from research.data.loader import BatchConfig
 from research.errors import InputError
-from research.execute import RunOptions, check_sharding, conclude, execute, fitted, opened
+from research.execute import RunOptions, check_sharding, conclude, execute, opened
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
 from research.objectives.base import LossSum
@@ -179,7 +180,7 @@ def resume(folder: Path, accelerator: Accelerator, stop_at: int, *, split: bool)
 
 def work(folder: Path) -> None:
     """The cases of so many processes, and a part of the run that is resumed."""
-    accelerator = fitted(None, "fp32")
+    accelerator = fitted(None, ComputeConfig())
     world, last = accelerator.num_processes, accelerator.is_last_process
     corpus, own = folder / "corpus", folder / str(accelerator.num_processes)
     torch.set_default_dtype(torch.float64)
@@ -193,7 +194,7 @@ def work(folder: Path) -> None:
     if world == 2:
         resume(folder, accelerator, -1, split=True)
         torch.set_default_dtype(torch.float32)
-        accelerator = fitted(None, "bf16")
+        accelerator = fitted(None, ComputeConfig(precision="bf16"))
         for name, split in (("bf16", True), ("bf16, copied", False)):
             do(run_of(corpus, "bf16", split=split), own / name, accelerator)
     accelerator.end_training()

@@ -416,17 +416,25 @@ def test_how_a_worker_ended_says_what_came_of_its_job(
 
 
 @pytest.mark.parametrize(
-    ("given", "number", "names"),
-    [(None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("MIG-a", 1, ["MIG-a"]), ("", 0, [])],
-)
+    ("given", "number", "asked", "names"),
+    [
+        (None, 2, None, ["0", "1"]), ("2,3", 2, "cuda", ["2", "3"]), ("MIG-a", 1, None, ["MIG-a"]),
+        ("", 0, None, []), ("2,3", 2, "cpu", []), ("2,3", 2, "cuda:1", ["3"]),
+        (None, 2, "cuda:0", ["0"]),
+    ],
+)  # fmt: skip
 def test_workers_take_the_gpus_that_this_process_may_use(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, number: int, names: list[str]
+    monkeypatch: pytest.MonkeyPatch,
+    given: str | None,
+    number: int,
+    asked: str | None,
+    names: list[str],
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     monkeypatch.setattr("torch.cuda.device_count", lambda: number)
-    assert visible_devices() == names
+    assert visible_devices(asked) == names
 
 
 def test_a_job_waits_only_for_a_stage_that_is_still_being_trained(

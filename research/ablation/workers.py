@@ -24,8 +24,9 @@ import torch
 from accelerate import Accelerator
 
 from research.ablation.job import Job, do, record_failure
+from research.accelerator import make_accelerator
 from research.errors import said_of
-from research.execute import RunOptions, make_accelerator
+from research.execute import RunOptions
 from research.foreign import plain
 from research.peers import FAILED, STOPPED
 from research.sharing import has_finished
@@ -124,7 +125,7 @@ def in_processes(
     """
     threads = threads or max(1, usable_cores() // workers)
     context = multiprocessing.get_context("spawn")
-    devices = visible_devices()
+    devices = visible_devices(options.device)
     waiting, working = list(jobs), list[Working]()
     quiet = replace(options, quiet=True)
     left: dict[Job, int] = {}
@@ -197,11 +198,16 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
-def visible_devices() -> list[str]:
-    """GPUs of this process, as CUDA_VISIBLE_DEVICES calls them."""
+def visible_devices(asked: str | None) -> list[str]:
+    """GPUs that workers may use, as CUDA_VISIBLE_DEVICES calls them; `asked`: see `RunOptions`."""
+    if asked == "cpu":
+        return []
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     number = torch.cuda.device_count()
-    return given.split(",")[:number] if given else [str(each) for each in range(number)]
+    names = given.split(",")[:number] if given else [str(each) for each in range(number)]
+    if asked is not None and ":" in asked:
+        return [names[int(asked.partition(":")[2])]]
+    return names
 
 
 def work(job: Job, options: RunOptions, threads: int, device: str | None) -> None:
@@ -211,10 +217,12 @@ def work(job: Job, options: RunOptions, threads: int, device: str | None) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     if device is not None:
+        # The only one that this process sees.
         os.environ["CUDA_VISIBLE_DEVICES"] = device
+        options = replace(options, device="cuda")
     try:
         with listening():
-            done = do(job, options, make_accelerator())
+            done = do(job, options, make_accelerator(device=options.device))
     except Stopped:
         sys.exit(STOPPED)
     except Held as error:

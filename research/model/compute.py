@@ -1,7 +1,7 @@
 """How a model is computed: precision, compilation and what is kept for the backward pass.
 
-None of it changes what is learned but for rounding. The loop takes the precision (autocast), the
-encoder the other two (`Encoder.use`).
+None of it changes what is learned but for rounding. `research/accelerator.py` takes precision and
+determinism, the encoder compilation and recomputation (`TransformerEncoder.use`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ Result = TypeVar("Result")
 class ComputeConfig:
     """How training computes; evaluation is always in fp32 and never compiled."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Matrix products of training; weights, sums and optimizer stay in fp32."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Matrix products of training; weights, sums and optimizer stay in fp32. In tf32 a GPU rounds
+    the factors of fp32 products to 10 bits of mantissa; a CPU, which has none, computes in fp32."""
     compile: bool = False
     """Whether torch.compile builds the position-wise parts of each block, for GPUs: it takes a
     while at the start, and on a CPU its dropout costs more than it saves."""
@@ -34,6 +35,10 @@ class ComputeConfig:
     shard_weights: bool = False
     """Split weights, gradients and moments over the processes (FSDP2) instead of copying them, for
     item tables that are too large; with one process there is nothing to split."""
+    deterministic: bool = False
+    """Whether a GPU takes only algorithms that give the same bits each time, at a cost in speed; an
+    operation that has none is an error. Says nothing of another GPU, number of processes or version
+    of torch. A CPU repeats its bits without it."""
 
     def __post_init__(self) -> None:
         if self.shard_weights and self.precision == "fp16":
@@ -69,6 +74,8 @@ def begin_compiling() -> None:
     # Said by the compiler of its own doings.
     warnings.filterwarnings("ignore", r".*torch\.jit\..* is deprecated", DeprecationWarning)
     warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
+    # Advice to allow TF32, which `precision` decides.
+    warnings.filterwarnings("ignore", r"TensorFloat32 tensor cores .* available but not enabled")
 
 
 def graphs_compiled() -> int:

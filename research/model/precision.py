@@ -6,6 +6,9 @@ in a forward pass. Those losses ask here what autocast would have done, and then
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -25,6 +28,25 @@ def low_precision(x: Tensor) -> torch.dtype | None:
 def without_autocast(x: Tensor) -> torch.autocast:
     """A context in which products keep the type of their factors on x's device."""
     return torch.autocast(x.device.type, enabled=False)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether fp32 products and convolutions on a GPU may round their factors to TF32."""
+    # torch's newer names for it (`fp32_precision`) make the older ones raise, and torch.compile
+    # reads those; these keep both in step in all of torch 2.11 to 2.15.
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """A context in which fp32 products are true ones, whatever training's are."""
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    allow_tf32(False)
+    try:
+        yield
+    finally:
+        allow_tf32(allowed)
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:

@@ -1,0 +1,123 @@
+"""The accelerator of a process: its device, how models are spread, how products are computed.
+
+Accelerate's state and torch's switches belong to the whole process, so each run sets them when it
+begins (`fitted`). The loop and what stands above it know Accelerate; nothing below does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+
+from research.errors import InputError
+from research.model.compute import ComputeConfig
+from research.model.precision import allow_tf32
+
+# How Accelerate may spread a run over processes.
+SPREAD = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+def fitted(
+    accelerator: Accelerator | None, compute: ComputeConfig, device: str | None = None
+) -> Accelerator:
+    """An accelerator of this process that computes as `compute` says: the one given if it does.
+
+    torch's own switches are set as well. Raises as `make_accelerator` does.
+    """
+    name = name_of(compute.precision)
+    if accelerator is not None and accelerator.mixed_precision == name:
+        # All accelerators of a process name the precision of the newest; these tell their own.
+        own = accelerator.native_amp, accelerator.scaler is not None
+        if own == (name != "no", name == "fp16"):
+            set_switches(compute)
+            return accelerator
+    return make_accelerator(compute, device)
+
+
+def name_of(precision: str) -> str:
+    """What Accelerate calls a precision; it knows none whose tensors are all fp32."""
+    return "no" if precision in ("fp32", "tf32") else precision
+
+
+def make_accelerator(
+    compute: ComputeConfig = ComputeConfig(), device: str | None = None
+) -> Accelerator:
+    """Accelerate's view of this process, on a `device` as --device names it.
+
+    None is the device that the process has, else a GPU if there is one, else the CPU. `InputError`
+    for a device that is not there, for fp16 without a GPU, and for a way to spread a model that is
+    not tried.
+    """
+    cpu = not takes_gpu(device)
+    if compute.precision == "fp16" and cpu:
+        raise InputError("compute.precision is fp16, which needs a GPU; use bf16 or fp32 here")
+    name = name_of(compute.precision)
+    if is_initialized() and AcceleratorState().mixed_precision != name:
+        # One precision a process is Accelerate's rule; a study's runs may have several. The group
+        # of processes stays as it is.
+        AcceleratorState._reset_state()
+    # Precision, accumulation and compilation belong to the config: a launcher's environment has no
+    # say. There are no buffers that training changes.
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision=name,
+        gradient_accumulation_steps=1,
+        dynamo_backend="no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if accelerator.distributed_type not in SPREAD:
+        raise InputError(
+            f"the launcher asks for {accelerator.distributed_type}; leave --use_fsdp, "
+            "--use_deepspeed and the like out: models are spread by copies (DDP) or, with "
+            "compute.shard_weights=True in the run's config, split by torch's FSDP2"
+        )
+    set_switches(compute)
+    return accelerator
+
+
+def takes_gpu(device: str | None) -> bool:
+    """Whether a process that was asked for `device` uses a GPU, cuda:N being made its current one.
+
+    `InputError` for a device that does not exist, or that this process can no longer change to.
+    """
+    taken = AcceleratorState().device.type if is_initialized() else None
+    if device is None:
+        return taken == "cuda" if taken else torch.cuda.is_available()
+    known = re.fullmatch(r"(cpu|cuda)(?::(\d{1,3}))?", device)
+    if known is None or device.startswith("cpu:"):
+        raise InputError(f"--device is {device!r}; allowed: cpu, cuda, cuda:N")
+    kind, number = known.groups()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and gpus == 0:
+        raise InputError(f"--device is {device}, but torch sees no GPU here; leave it out")
+    if taken not in (None, kind):
+        raise InputError(f"--device is {device}, but this process works on {taken}; start another")
+    if kind == "cpu":
+        return False
+    if number is not None and int(number) >= gpus:
+        raise InputError(f"--device is {device}, but torch sees cuda:0 to cuda:{gpus - 1} here")
+    if number is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"--device is {device}, but a launcher gives each process a GPU of its own; say cuda"
+        )
+    if number is not None:
+        torch.cuda.set_device(int(number))
+    return True
+
+
+def set_switches(compute: ComputeConfig) -> None:
+    """Set torch's switches, which the whole process has, as a run asks."""
+    # cuDNN builds and keeps a plan for every new shape; packed batches have a new one each step.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    allow_tf32(compute.precision == "tf32")
+    # Setting it imports the compiler, so only what changes is set.
+    if compute.deterministic is not torch.are_deterministic_algorithms_enabled():
+        if compute.deterministic:
+            # Without it torch refuses matrix products on a GPU; read when the first one is made.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(compute.deterministic)
