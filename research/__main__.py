@@ -18,7 +18,7 @@ from research.errors import InputError, said_of
 from research.foreign import plain
 from research.peers import STOPPED
 from research.stopping import listening
-from research.wandb_mirror.options import add_wandb_options, spelled
+from research.wandb_mirror.options import add_wandb_options, needing_wandb, spelled
 from research.watch import Watch
 
 Verb = Callable[[Sequence[str]], int]
@@ -212,7 +212,8 @@ def sync_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--wandb-project", metavar="NAME", help="instead of the one of the mirror")
     parser.add_argument("--wandb-entity", metavar="NAME", help="instead of the one of the mirror")
     known = parser.parse_args(list(arguments))
-    from research.wandb_mirror.sync import SYNCING, sync
+    with needing_wandb():
+        from research.wandb_mirror.sync import SYNCING, sync
 
     tracking = replace(SYNCING, project=known.wandb_project, entity=known.wandb_entity)
     return sync([Path(folder) for folder in known.folders], tracking)

@@ -20,7 +20,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from research.errors import InputError
+from research.errors import InputError, needing
 
 Config = TypeVar("Config")
 PACKAGES = ("research", "baselines")
@@ -201,7 +201,10 @@ def override(config: Config, arguments: Sequence[str], *, program: str = "run") 
     program with status 2 and a message that suggests near names; `--help` prints every field with
     its type, default and meaning.
     """
-    import tyro
+    if not arguments:
+        return config
+    with needing(("tyro", "typeguard", "docstring_parser"), "an override", "pip install tyro"):
+        import tyro
 
     config, given = _without_parts(config, _spelled(arguments))
     config, given = _with_abstract_parts(config, given, program)

@@ -36,6 +36,20 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno or errno.EIO, said, str(path)) from error
 
 
+@contextmanager
+def needing(packages: tuple[str, ...], what: str, remedy: str) -> Iterator[None]:
+    """Turn a missing package of `packages`, imported within, into an `InputError` that names it.
+
+    Its message is "`what` needs NAME, which is not installed; `remedy`".
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in packages:
+            raise
+        raise InputError(f"{what} needs {error.name}, which is not installed; {remedy}") from error
+
+
 def said_of(error: OSError) -> str:
     """An error of the disk, with what to do about it."""
     remedy = _REMEDIES.get(error.errno or 0)

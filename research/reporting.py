@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from research.errors import InputError
+from research.errors import InputError, needing
 from research.report.build import report_of
 from research.report.frame import frame_of
 from research.report.latex import latex_of
@@ -14,6 +14,7 @@ from research.report.model import Report
 from research.report.terminal import print_report as print_tables
 from research.show import wide_console
 from research.tracking import STUDY, Tracking, replacing
+from research.wandb_mirror.options import needing_wandb
 
 
 def report(known: argparse.Namespace) -> int:
@@ -25,7 +26,8 @@ def report(known: argparse.Namespace) -> int:
         print(path)
     if known.wandb is None:
         return 0
-    from research.wandb_mirror.publish import publish
+    with needing_wandb():
+        from research.wandb_mirror.publish import publish
 
     tracking = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
     published = publish(found, folder, tracking)
@@ -60,15 +62,9 @@ def write(found: Report, out: Path) -> list[Path]:
     """Write report.html, report.csv and report.tex into a folder; each replaces an older one."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out is {out}, which is a file; name a folder")
-    try:
+    extra = "install the extra: pip install 'sixfold[report]'"
+    with needing(("jinja2", "markupsafe", "matplotlib"), "a report", extra):
         from research.report.page import page_of
-    except ModuleNotFoundError as error:
-        if error.name not in ("jinja2", "markupsafe", "matplotlib"):
-            raise
-        raise InputError(
-            f"a report needs {error.name}, which is not installed; install the extra: "
-            "pip install 'sixfold[report]'"
-        ) from error
     texts = {
         "report.html": page_of(found),
         "report.csv": frame_of(found).to_csv(index=False, lineterminator="\n"),

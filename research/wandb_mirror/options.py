@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from research.errors import InputError
+from research.errors import InputError, needing
 from research.tracking import Tracking, read_json
 
 MODES: tuple[str, ...] = get_args(get_type_hints(Tracking)["mode"])
@@ -36,17 +37,24 @@ def spelled(arguments: Sequence[str]) -> list[str]:
     ]
 
 
+def needing_wandb() -> AbstractContextManager[None]:
+    """A context that turns an import without W&B's client into an `InputError`."""
+    remedy = "pip install wandb (a run goes without it, and `sync` uploads it later)"
+    return needing(("wandb",), "W&B", remedy)
+
+
 def tracking_of(known: argparse.Namespace, *, main: bool) -> Tracking | None:
     """What was asked for, `auto` decided; None: no mirror, and none but the `main` process has one.
 
-    `InputError` for online without a key.
+    `InputError` for online without a key, and without W&B's client.
     """
     if known.wandb is None and (known.wandb_project or known.wandb_entity):
         raise InputError("--wandb-project and --wandb-entity say where to; add --wandb")
     if known.wandb is None or not main:
         return None
     # The W&B client takes half a second to import.
-    from research.wandb_mirror.mirror import settled
+    with needing_wandb():
+        from research.wandb_mirror.mirror import settled
 
     asked = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
     return settled(asked, known.quiet)
