@@ -1,0 +1,248 @@
+"""Numbers that a GPU must have in common with the CPU: draws, steps, products, ranks, figures.
+
+Here alone the checks reach into a step; what it is made of stands in `step_of`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from baselines.sasrec import full_softmax
+from experiments.gpu_parts import Outcome
+from experiments.gpu_setting import STILL, Setting
+from research.data.loader import Batch
+from research.data.negatives import Negatives, NegativesConfig
+from research.evaluation.candidates import AllItems
+from research.evaluation.metrics import metrics
+from research.evaluation.rank import RankTable
+from research.evaluation.statistics import compare
+from research.model.precision import allow_tf32, product
+from research.objectives.cloze import ClozeConfig
+from research.objectives.masking import MaskItems
+from research.objectives.sp import CutSegment, SPConfig
+from research.randomness import fold
+from research.training.optim import build_optimizer
+from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
+from research.workbench import Workbench, ranking_objective
+
+LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# What a factor is rounded by: TF32 has the mantissa of fp16.
+EPSILON = {"tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10}
+CPU = torch.device("cpu")
+FORMS = {
+    "masks": ClozeConfig(
+        corruption=MaskItems(rate=0.3, random_share=0.2, keep_share=0.2, mask_last_share=0.5)
+    ),
+    "rounded": ClozeConfig(
+        corruption=MaskItems(count="rounded", rate=0.15, max_picked=5, last_only_share=0.1)
+    ),
+    "alone": SPConfig(corruption=CutSegment(placement="alone", short_rows=True)),
+    "published": SPConfig(corruption=CutSegment(foreign="everything", short_rows=True)),
+}
+NEGATIVES = (
+    NegativesConfig(),
+    NegativesConfig(distribution="popularity"),
+    NegativesConfig(exclude="nothing", distribution="popularity"),
+    NegativesConfig(exclude="history", include_mask=True),
+)
+
+
+def first_batch(bench: Workbench) -> Batch:
+    """The first batch of a run's first stage."""
+    return next(bench.loader(bench.config.stages[0], 0, 1).batches(0))
+
+
+def tensors_of(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested dataclasses, mappings and tuples, with the path that leads to it."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from tensors_of(part, f"{path}.{name}")
+    elif isinstance(value, (tuple, list)):
+        for place, part in enumerate(value):
+            yield from tensors_of(part, f"{path}.{place}")
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for each in dataclasses.fields(value):
+            yield from tensors_of(vars(value)[each.name], f"{path}.{each.name}")
+
+
+def draws(setting: Setting) -> Outcome:
+    """Masks, segments, targets and negatives are the same on both devices."""
+    bench, six = setting.six()
+    shared = bench.shared()
+    forms = {name: config.build(shared, 0) for name, config in FORMS.items()}
+    models = {"six": six, "forms": MultiObjectiveModel(shared.encoder, forms, bench.catalogue)}
+    batch = first_batch(bench)
+    wrong: list[str] = []
+    compared = 0
+    for name, model in models.items():
+        theirs = dict(tensors_of(model.prepare(batch), name))
+        model.to(setting.device)
+        ours = dict(tensors_of(model.prepare(batch.to(setting.device)), name))
+        compared += len(theirs)
+        wrong += sorted(theirs.keys() ^ ours.keys())
+        wrong += [
+            path
+            for path, tensor in ours.items()
+            if path in theirs and not torch.equal(tensor.cpu(), theirs[path].cpu())
+        ]
+    states = fold(7, torch.arange(len(batch.users_S)))
+    for config in NEGATIVES:
+        negatives = Negatives(config, bench.catalogue)
+        here = negatives.draw(states, batch.users_S, 5)
+        given = states.to(setting.device), batch.users_S.to(setting.device)
+        if not torch.equal(here, negatives.to(setting.device).draw(*given, 5).cpu()):
+            wrong.append(f"negatives {config}")
+    line = f"{compared} tensors, {len(NEGATIVES)} kinds of negatives; differ: {len(wrong)}"
+    figures = {"compared": compared, "wrong": len(wrong)}
+    return Outcome(passed=not wrong, line=line, figures=figures, details={"wrong": wrong})
+
+
+def step_of(model: MultiObjectiveModel, batch: Batch, low: torch.dtype | None = None) -> Tensor:
+    """The sum of the objectives' means on a batch, whose gradient the parameters then have."""
+    model.zero_grad(set_to_none=True)
+    inputs = model.prepare(batch)
+    with torch.autocast(batch.rows_S.device.type, low or torch.bfloat16, enabled=low is not None):
+        losses = model(inputs)
+    means = [each.total / each.count.clamp(min=1).to(each.total) for each in losses.values()]
+    total = torch.stack(means).sum()
+    total.backward()
+    return total.detach()
+
+
+def gradient(
+    model: MultiObjectiveModel, batch: Batch, device: torch.device, low: torch.dtype | None = None
+) -> Tensor:
+    """The loss of a batch and its gradient with respect to everything, end to end, on the CPU."""
+    total = step_of(model.to(device), batch.to(device), low)
+    grads = [each.grad.flatten() for each in model.parameters() if each.grad is not None]
+    return torch.cat([total[None], *grads]).double().cpu()
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    """The relative difference of two gradients; infinite when one is not finite."""
+    found = ((ours - theirs)[1:].norm() / theirs[1:].norm()).item()
+    return found if ours.isfinite().all() else float("inf")
+
+
+def one_step(setting: Setting) -> Outcome:
+    """A step of all six objectives has the CPU's loss and gradient, in fp32 and float64."""
+    bench, model = setting.six()
+    batch = first_batch(bench)
+    figures = {}
+    for name in ("fp32", "float64"):
+        model = model.to(torch.float32 if name == "fp32" else torch.float64)
+        theirs = gradient(model, batch, CPU)
+        figures[name] = distance(gradient(model, batch, setting.device), theirs)
+    # Rounding of sums of some thousand terms; a wrong mask or position is off by 1e-2 or more.
+    passed = figures["fp32"] < 1e-4 and figures["float64"] < 1e-10
+    line = f"gradients differ by {figures['fp32']:.1e} in fp32, {figures['float64']:.1e} in float64"
+    return Outcome(passed=passed, line=line, figures=figures)
+
+
+def low_step(setting: Setting) -> Outcome:
+    """A step of all six objectives in low precision is near the fp32 one; products end in fp32."""
+    figures = {}
+    bench, model = setting.six()
+    batch = first_batch(bench)
+    theirs = gradient(model, batch, setting.device)
+    for name, low in LOW.items():
+        left, right = (torch.randn(300, 200, device=setting.device).to(low) for _ in range(2))
+        exact = left.double() @ right.double().T
+        result = product(left, right.T)
+        assert result.dtype == torch.float32, "a product in low precision ends in fp32"
+        figures[f"product {name}"] = ((result.double() - exact).norm() / exact.norm()).item()
+        figures[name] = distance(gradient(model, batch, setting.device, low), theirs)
+    allow_tf32(True)
+    try:
+        figures["tf32"] = distance(gradient(model, batch, setting.device), theirs)
+    finally:
+        allow_tf32(False)
+    passed = all(figures[name] < 16 * epsilon for name, epsilon in EPSILON.items())
+    if setting.gpu:
+        # A CPU rounds bf16 products and knows no TF32; a GPU rounds none, and TF32 is not fp32.
+        passed = passed and all(figures[f"product {name}"] < 1e-5 for name in LOW)
+        passed = passed and figures["tf32"] > 1e-6
+    line = ", ".join(f"{name} {value:.1e}" for name, value in figures.items())
+    return Outcome(passed=passed, line=f"relative differences: {line}", figures=figures)
+
+
+def twenty_steps(setting: Setting) -> Outcome:
+    """Twenty steps of SASRec without dropout lose on the device what they lose on the CPU."""
+    config = setting.config(full_softmax(), STILL)
+    losses = {}
+    for name, device in (("CPU", CPU), ("device", setting.device)):
+        bench = Workbench.of(config, setting.data_root)
+        stage = bench.config.stages[0]
+        model = bench.pretrainer(stage, bench.shared()).train().to(device)
+        optimizer = build_optimizer(stage.optimizer, model)
+        stream = bench.loader(stage, 0, 1).stream(0)
+        found = []
+        for batch in (next(stream) for _ in range(20)):
+            found.append(step_of(model, batch.to(device)))
+            optimizer.step()
+        losses[name] = torch.stack(found).double().cpu()
+    apart = ((losses["device"] - losses["CPU"]) / losses["CPU"]).abs().max().item()
+    first, last = (losses["device"][place].item() for place in (0, -1))
+    line = f"losses {first:.4f} to {last:.4f}, {apart:.1e} apart at most"
+    # Adam divides by small numbers at first, so rounding grows from step to step.
+    return Outcome(passed=apart < 1e-3 and last < first, line=line, figures={"apart": apart})
+
+
+def ranks(setting: Setting) -> Outcome:
+    """A model ranks every test item among all items on the device as it does on the CPU."""
+    bench = Workbench.of(setting.config(full_softmax(), STILL), setting.data_root)
+    shared = bench.shared()
+    model = bench.pretrainer(bench.config.stages[0], shared)
+    objective = ranking_objective(bench.config.stages[0], model)
+    assert objective is not None, "the next item ranks"
+    ranker = TrainedRanker(shared.encoder, objective)
+    theirs = bench.tables(ranker, "test", [AllItems()])["full"]
+    model.to(setting.device)
+    ours = bench.tables(ranker, "test", [AllItems()])["full"]
+    kept = theirs.rank < float("inf")
+    moved = abs(ours.rank[kept] - theirs.rank[kept])
+    one, other = (metrics(each, ("ndcg@10",))["ndcg@10"] for each in (ours, theirs))
+    figures = {
+        "same": float((moved == 0.0).mean()),
+        "farthest": float(moved.max()),
+        "ndcg@10 apart": abs(one - other),
+    }
+    line = f"{figures['same']:.2%} of {len(kept)} ranks are the same, the farthest "
+    line += f"{figures['farthest']:.0f} away; NDCG@10 {figures['ndcg@10 apart']:.1e} apart"
+    # Scores that rounding tells apart are next to each other.
+    passed = figures["same"] > 0.9 and figures["ndcg@10 apart"] < 1e-3
+    passed = passed and bool(((ours.rank < float("inf")) == kept).all())
+    return Outcome(passed=passed, line=line, figures=figures)
+
+
+def low_figures(setting: Setting) -> Outcome:
+    """Runs in bf16 and TF32 rank as well as in fp32, by the paired statistics over seeds."""
+    epochs, seeds = (2, 2) if setting.tiny else (20, 3)
+    tables: dict[str, list[RankTable]] = {"fp32": [], "tf32": [], "bf16": []}
+    figures: dict[str, float] = {}
+    for precision, own in tables.items():
+        spent = 0.0
+        for seed in range(seeds):
+            changes = {"compute.precision": precision, "seed": seed, "stages.0.epochs": epochs}
+            run = setting.run(f"{precision}-{seed}", changes)
+            own.append(run.table)
+            spent += run.seconds
+        figures[f"{precision} seconds"] = spent
+    lines, passed = [], True
+    for name in ("tf32", "bf16"):
+        found = compare(tables[name], tables["fp32"], "ndcg@10")
+        figures |= {f"{name} difference": found.difference, f"{name} p": found.p}
+        figures |= {f"{name} low": found.low, f"{name} high": found.high}
+        lines.append(
+            f"{name} - fp32: {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], "
+            f"p {found.p:.2f}"
+        )
+        passed = passed and not found.significant(found.p)
+    line = f"NDCG@10 after {epochs} epochs, {seeds} seeds: {'; '.join(lines)}"
+    return Outcome(passed=passed, line=line, figures=figures)

@@ -1,0 +1,218 @@
+"""Where the checks of a GPU work, and on what: corpora, recipes, whole runs and how they went."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from baselines.s3rec import joint
+from baselines.sasrec import full_softmax
+from research.config import changed
+from research.data.corpus import write_corpus
+from research.data.names import Names
+from research.data.prepare import PrepareConfig, prepare
+from research.evaluation.rank import RankTable
+from research.execute import RunOptions, execute
+from research.model.compute import graphs_compiled
+from research.run import RunConfig
+from research.training.pretrainer import MultiObjectiveModel
+from research.workbench import Workbench
+
+BEAUTY, ML_1M, ML_20M = "Beauty", "ml-1m-sas", "ml-20m-sized"
+SEED = 0
+RATE = "train/items_per_second"
+STILL = {f"encoder.{name}_dropout": 0.0 for name in ("embedding", "hidden", "attention")}
+
+
+class LeftOut(Exception):
+    """A part that cannot be done here; the message says what it needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and on what the parts work."""
+
+    device: torch.device
+    """What is compared with the CPU."""
+    tiny: bool
+    """Whether only the script is tried."""
+    data_root: str
+    """Where corpora lie."""
+    scratch: Path
+    """Where runs are written; removed at the end."""
+
+    @property
+    def gpu(self) -> bool:
+        """Whether this is the real thing."""
+        return self.device.type == "cuda"
+
+    def folder(self, corpus: str) -> Path:
+        """Where a corpus lies, or would lie."""
+        if self.tiny:
+            return self.scratch / "Tiny"
+        root = self.scratch if corpus == ML_20M else Path(self.data_root)
+        return root / "corpora" / corpus
+
+    def corpus(self, name: str) -> str:
+        """The folder of a corpus, made where it is a generated one; `LeftOut` when it is absent."""
+        folder = self.folder(name)
+        if not (folder / "manifest.json").is_file():
+            if self.tiny:
+                write_tiny(folder)
+            elif name == ML_20M:
+                write_large(folder)
+            else:
+                raise LeftOut(f"{folder} is absent")
+        return str(folder)
+
+    def config(
+        self, config: RunConfig, changes: Mapping[str, object], corpus: str = BEAUTY
+    ) -> RunConfig:
+        """A recipe on a corpus; a tiny one for the script's own test."""
+        small: dict[str, object] = {}
+        if self.tiny:
+            small = {"encoder.width": 8, "encoder.length": 8, "encoder.feed_forward": 8}
+            small |= {"encoder.heads": 2, "stages.0.batches.sequences_per_batch": 16}
+        there = replace(config, corpus=self.corpus(corpus), seed=SEED)
+        return changed(there, {**small, **changes})
+
+    def run(self, name: str, changes: Mapping[str, object]) -> Run:
+        """A run of SASRec with full softmax on Beauty; what it left behind and what it took."""
+        folder = self.scratch / name
+        self.forget()
+        graphs, started = graphs_compiled(), time.perf_counter()
+        options = RunOptions(quiet=True, data_root=self.data_root, device=str(self.device))
+        execute(self.config(full_softmax(), changes), folder, options=options)
+        seconds = time.perf_counter() - started
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return Run(
+            folder=folder,
+            table=RankTable.load(folder / "ranks" / "test-full.npz"),
+            losses=[line["train/loss"] for line in lines if "train/loss" in line],
+            rates=[line[RATE] for line in lines if RATE in line],
+            graphs=graphs_compiled() - graphs,
+            seconds=seconds,
+            megabytes=self.peak(),
+        )
+
+    def short(self, name: str, changes: Mapping[str, object]) -> Run:
+        """A run without dropout and validation, ten steps a line of metrics, in three epochs."""
+        fixed = {"stages.0.validation": None, "stages.0.epochs": 3, "stages.0.log_every": 10}
+        return self.run(name, {**STILL, **fixed, **changes})
+
+    def six(self) -> tuple[Workbench, MultiObjectiveModel]:
+        """All six objectives on one encoder without dropout, in training, on the CPU."""
+        bench = Workbench.of(self.config(joint(), STILL), self.data_root)
+        return bench, bench.pretrainer(bench.config.stages[0], bench.shared()).train()
+
+    def settle(self) -> None:
+        """Wait for all that the GPU was told to do."""
+        if self.gpu:
+            torch.cuda.synchronize()
+
+    def forget(self) -> None:
+        """Give the GPU's unused memory back, and begin to measure its peak anew."""
+        self.settle()
+        if self.gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> float:
+        """Most megabytes of the GPU that tensors took since `forget`; 0 on a CPU."""
+        return torch.cuda.max_memory_allocated() / 2**20 if self.gpu else 0.0
+
+    def compiling(self) -> AbstractContextManager[object]:
+        """A context in which what is compiled is compiled for a GPU, or only traced on a CPU.
+
+        Machine code for a CPU takes long to build, and is no concern here.
+        """
+        stance: AbstractContextManager[object] = torch.compiler.set_stance(
+            force_backend=None if self.gpu else "eager"
+        )
+        return stance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that has ended."""
+
+    folder: Path
+    """Its folder."""
+    table: RankTable
+    """Test ranks."""
+    losses: list[float]
+    """One a line of metrics."""
+    rates: list[float]
+    """Items a second, one a line of metrics."""
+    graphs: int
+    """Compiled during it."""
+    seconds: float
+    """With preparation, validation and test."""
+    megabytes: float
+    """Peak on the GPU."""
+
+    @property
+    def rate(self) -> float:
+        """The median of all lines but the first, which holds what is done once."""
+        rates = sorted(self.rates[1:] or self.rates)
+        return rates[len(rates) // 2]
+
+    def apart(self, other: Run) -> float:
+        """The largest relative difference of two losses."""
+        pairs = zip(self.losses, other.losses, strict=True)
+        return max(abs(one - two) / abs(two) for one, two in pairs)
+
+
+def write_tiny(folder: Path) -> None:
+    """60 users, 20 items in a circle, two attributes an item; generated."""
+    raw = folder.with_name("tiny-raw")
+    raw.mkdir()
+    rows = []
+    for user in range(60):
+        items = [(user + step * (1 + user % 3)) % 20 for step in range(5 + user % 7)]
+        rows.append(" ".join(str(each) for each in [user, *items]))
+    (raw / "Tiny.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    attributes = {str(item): [item % 3, 3 + item % 2] for item in range(20)}
+    path = raw / "Tiny_item2attributes.json"
+    path.write_text(json.dumps(attributes), encoding="utf-8")
+    prepare(PrepareConfig(source="s3rec", raw=str(raw / "Tiny.txt")), folder)
+
+
+def write_large(
+    folder: Path, *, users: int = 138_493, items: int = 26_744, events: int = 20_000_000
+) -> None:
+    """A corpus of MovieLens-20M's size, generated: its counts, its shape of lengths and popularity.
+
+    There a user has 20 to 9,254 events, 68 in the median and 144 in the mean; items are drawn by a
+    Zipf law, and a user may meet one twice, which costs a model nothing.
+    """
+    draws = np.random.default_rng(SEED)
+    # 20 and a log-normal rest of median 48 and mean 124, scaled to the number of events.
+    rest = draws.lognormal(np.log(48.0), 1.38, users).clip(max=9_000.0)
+    lengths = 20 + np.floor(rest * (events - 20 * users) / rest.sum()).astype(np.int64)
+    lengths[: events - int(lengths.sum())] += 1
+    popularity = np.cumsum(1.0 / np.arange(50, items + 50))
+    drawn = np.searchsorted(popularity, draws.random(events) * popularity[-1])
+    nothing = np.zeros(0, dtype=np.int32)
+    write_corpus(
+        folder,
+        name=folder.name,
+        items=drawn.clip(max=items - 1).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        timestamps=None,
+        attribute_offsets=np.zeros(items + 1, dtype=np.int64),
+        attribute_ids=nothing,
+        user_names=Names.from_strings([str(user) for user in range(users)]),
+        item_names=Names.from_strings([str(item) for item in range(items)]),
+        attribute_names=Names.from_strings([]),
+        item_titles=None,
+        options={},
+        report={},
+    )

@@ -1,0 +1,331 @@
+"""What a step costs on a GPU: time, operations, waits, kernels and memory, by the loop itself.
+
+The works are those of experiments/benchmark.py, and a BERT4Rec of MovieLens-20M's size. The real
+loop trains them; a hook after each step of the optimizer says when what is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from baselines.s3rec import published_objectives
+from baselines.sasrec import bce
+from experiments.benchmark import bert4rec, long_sasrec, s3rec_pretraining, sasrec
+from experiments.gpu_parts import Outcome, Part
+from experiments.gpu_setting import BEAUTY, ML_1M, ML_20M, Setting
+from research.accelerator import fitted
+from research.data.loader import BatchConfig
+from research.evaluation.candidates import AllItems
+from research.model.compute import graphs_compiled
+from research.run import RunConfig
+from research.tracking import RunFolder
+from research.training.loop import train
+from research.training.pretrainer import TrainedRanker
+from research.workbench import Workbench, ranking_objective, stage_parts
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+WAITS = "called a synchronizing CUDA operation"
+# Operations of torch that the GPU is told nothing of: views, and memory without a content.
+NO_WORK = {
+    "view", "_unsafe_view", "_reshape_alias", "t", "transpose", "slice", "select", "expand",
+    "unsqueeze", "squeeze", "split", "split_with_sizes", "detach", "alias", "permute", "as_strided",
+    "unbind", "unfold", "diagonal", "lift_fresh", "empty", "empty_like", "empty_strided",
+    "new_empty", "new_empty_strided",
+}  # fmt: skip
+
+
+def large_bert4rec() -> RunConfig:
+    """W3's model at width 256 and length 200, 256 rows a batch."""
+    config = bert4rec()
+    wide = replace(config.encoder, length=200, width=256, heads=4, feed_forward=1024)
+    stage = replace(config.stages[0], batches=BatchConfig(sequences_per_batch=256))
+    return replace(config, encoder=wide, stages=(stage,))
+
+
+WORKS: Mapping[str, tuple[str, Callable[[], RunConfig]]] = {
+    "W1": (BEAUTY, sasrec),
+    "W2": (BEAUTY, lambda: s3rec_pretraining(published_objectives())),
+    "W3": (BEAUTY, bert4rec),
+    "W4": (ML_1M, long_sasrec),
+    "W5": (BEAUTY, bce),
+    "ML-20M": (ML_20M, large_bert4rec),
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps within a context."""
+
+    steps: int
+    context: Callable[[], AbstractContextManager[object]]
+
+
+class Phases:
+    """Called after each step: leaves one phase and enters the next when its steps are done."""
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        """The first phase begins at once."""
+        self.total = sum(each.steps for each in phases)
+        self._waiting = list(phases)
+        self._left = 0
+        self._held = ExitStack()
+        self._begin()
+
+    def __call__(self, *_: object) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._held.close()
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._waiting:
+            phase = self._waiting.pop(0)
+            self._left = phase.steps
+            self._held.enter_context(phase.context())
+
+    def close(self) -> None:
+        """Leave the phase that a failure left open."""
+        self._held.close()
+
+
+@contextmanager
+def timing(setting: Setting, figures: dict[str, float], name: str) -> Iterator[None]:
+    """The seconds within, by the clock on the wall, with all that the GPU was told to do."""
+    setting.settle()
+    started = time.perf_counter()
+    yield
+    setting.settle()
+    figures[name] = time.perf_counter() - started
+
+
+class Operations(TorchDispatchMode):
+    """Counts torch's operations on a kind of device; see `NO_WORK`."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.count = 0
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        result: object = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ not in NO_WORK:
+            met = tree_leaves((args, kwargs, result))
+            tensors = (each for each in met if isinstance(each, torch.Tensor))
+            self.count += any(each.device.type == self.device for each in tensors)
+        return result
+
+
+@contextmanager
+def counting(setting: Setting, steps: int, found: Measured, *, compiled: bool) -> Iterator[None]:
+    """Operations, and on a GPU what waits for it, a step; with the lines that wait.
+
+    What is compiled would not be while operations are counted, so there they are not.
+    """
+    operations = Operations(setting.device.type)
+    with ExitStack() as held:
+        caught = held.enter_context(warnings.catch_warnings(record=True))
+        warnings.simplefilter("always")
+        if setting.gpu:
+            torch.cuda.set_sync_debug_mode("warn")
+            held.callback(torch.cuda.set_sync_debug_mode, "default")
+        if not compiled:
+            held.enter_context(operations)
+        yield
+    if not compiled:
+        found.figures["operations"] = operations.count / steps
+    if setting.gpu:
+        lines = waits_of(caught)
+        found.figures["waits"] = lines.total() / steps
+        found.details["waits"] = {line: count / steps for line, count in lines.most_common()}
+
+
+def waits_of(caught: Sequence[warnings.WarningMessage]) -> Counter[str]:
+    """How often each line waited for the GPU, by torch's warnings; paths begin at the package."""
+    own = re.compile(r".*/(?=(?:research|baselines|experiments|torch|accelerate)/)")
+    return Counter(
+        f"{own.sub('', each.filename)}:{each.lineno}"
+        for each in caught
+        if WAITS in str(each.message)
+    )
+
+
+@contextmanager
+def profiling(setting: Setting, steps: int, found: Measured) -> Iterator[None]:
+    """Kernels a step, the time in which they keep the GPU busy, and those that take the longest."""
+    kinds = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[kinds.CUDA if setting.gpu else kinds.CPU]) as profile:
+        yield
+        setting.settle()
+    rows = [
+        (each.self_device_time_total if setting.gpu else each.self_cpu_time_total, each)
+        for each in profile.key_averages()
+    ]
+    rows = [(micros, each) for micros, each in rows if micros > 0.0]
+    rows.sort(key=lambda row: -row[0])
+    found.figures["kernels"] = sum(each.count for _, each in rows) / steps
+    found.figures["busy ms"] = sum(micros for micros, _ in rows) / steps / 1e3
+    found.details["longest"] = [
+        {"kernel": each.key[:160], "ms": micros / steps / 1e3, "count": each.count / steps}
+        for micros, each in rows[:20]
+    ]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is found of a work."""
+
+    figures: dict[str, float]
+    details: dict[str, object]
+
+
+def trained(
+    setting: Setting, work: str, changes: Mapping[str, object], phases: Callable[[], Phases]
+) -> int:
+    """Train a work's first stage through the phases; how many steps an epoch of it has."""
+    corpus, recipe = WORKS[work]
+    config = setting.config(recipe(), changes, corpus)
+    bench = Workbench.of(config, setting.data_root)
+    accelerator = fitted(None, config.compute, str(setting.device))
+    stage = stage_parts(bench, accelerator)[0]
+    with tempfile.TemporaryDirectory() as scratch, setting.compiling():
+        observed = phases()
+        short = replace(
+            stage.config,
+            epochs=None,
+            steps=observed.total,
+            tokens=None,
+            seconds=None,
+            validation=None,
+        )
+        hook = register_optimizer_step_post_hook(observed)
+        try:
+            train(
+                stage.pretrainer,
+                stage.loader,
+                short,
+                accelerator=accelerator,
+                folder=RunFolder(Path(scratch)),
+                seed=config.seed,
+                validate=None,
+                quiet=True,
+            )
+        finally:
+            hook.remove()
+            observed.close()
+            accelerator.free_memory()
+    steps = stage.loader.num_steps(1, None, None)
+    assert steps is not None, "an epoch has an end"
+    return steps
+
+
+def step_cost(setting: Setting, work: str, precision: str, compiled: bool) -> Outcome:
+    """Milliseconds a step and an epoch's seconds from many steps, operations and waits from a few.
+
+    "first" is what the first steps took, with all that is compiled and allocated then.
+    """
+    warm, timed, counted = (2, 3, 2) if setting.tiny else (10, 100, 10)
+    found = Measured({}, {})
+    setting.forget()
+    graphs = graphs_compiled()
+    phases = (
+        Phase(warm, partial(timing, setting, found.figures, "first seconds")),
+        Phase(timed, partial(timing, setting, found.figures, "seconds")),
+        Phase(counted, partial(counting, setting, counted, found, compiled=compiled)),
+    )
+    changes = {"compute.precision": precision, "compute.compile": compiled}
+    steps = trained(setting, work, changes, lambda: Phases(phases))
+    figures = found.figures
+    figures["ms"] = 1e3 * figures.pop("seconds") / timed
+    figures |= {"steps": timed, "steps an epoch": steps, "MB": setting.peak()}
+    figures["epoch seconds"] = figures["ms"] * steps / 1e3
+    figures["graphs"] = graphs_compiled() - graphs
+    shown = ("ms", "epoch seconds", "first seconds", "operations", "waits", "MB", "graphs")
+    line = ", ".join(f"{name} {figures[name]:,.4g}" for name in shown if name in figures)
+    return Outcome(passed=None, line=line, figures=figures, details=found.details)
+
+
+def kernels(setting: Setting, work: str, precision: str) -> Outcome:
+    """What the GPU does in a step: how many kernels, for how long, and which take the longest."""
+    warm, counted = (2, 1) if setting.tiny else (10, 5)
+    found = Measured({}, {})
+    phases = (
+        Phase(warm, partial(timing, setting, found.figures, "first seconds")),
+        Phase(counted, partial(profiling, setting, counted, found)),
+    )
+    changes = {"compute.precision": precision}
+    trained(setting, work, changes, lambda: Phases(phases))
+    line = f"{found.figures['kernels']:,.0f} kernels, busy for {found.figures['busy ms']:.3f} ms"
+    return Outcome(passed=None, line=line, figures=found.figures, details=found.details)
+
+
+def ranking(setting: Setting, work: str, times: int) -> Outcome:
+    """Seconds to rank every test item among all items: the first time, and the best."""
+    corpus, recipe = WORKS[work]
+    bench = Workbench.of(setting.config(recipe(), {}, corpus), setting.data_root)
+    fitted(None, bench.config.compute, str(setting.device))
+    shared = bench.shared()
+    model = bench.pretrainer(bench.config.stages[0], shared).to(setting.device)
+    objective = ranking_objective(bench.config.stages[0], model)
+    assert objective is not None, "a work that is ranked ends with one"
+    setting.forget()
+    taken: dict[str, float] = {}
+    for number in range(times):
+        with timing(setting, taken, str(number)):
+            bench.tables(TrainedRanker(shared.encoder, objective), "test", [AllItems()])
+    figures = {"seconds": min(taken.values()), "first": taken["0"], "MB": setting.peak()}
+    figures["questions"] = len(bench.split.test)
+    line = f"{figures['seconds']:.3f} s for {figures['questions']:,} questions"
+    return Outcome(passed=None, line=line, figures=figures)
+
+
+def generated(setting: Setting) -> Outcome:
+    """The corpus of MovieLens-20M's size is made, once for all that follows."""
+    taken: dict[str, float] = {}
+    with timing(setting, taken, "seconds"):
+        setting.corpus(ML_20M)
+    return Outcome(passed=None, line=f"made in {taken['seconds']:.1f} s", figures=taken)
+
+
+def parts() -> dict[str, Part]:
+    """By name, in order of worth: time runs out at the end."""
+    beauty = [work for work in WORKS if work != "ML-20M"]
+    made: dict[str, Part] = {}
+
+    def add(works: Sequence[str], precision: str, compiled: bool, seconds: float) -> None:
+        for work in works:
+            name = f"{work} {precision}" + " compiled" * compiled
+            run = partial(step_cost, work=work, precision=precision, compiled=compiled)
+            made[name] = Part(run, seconds)
+
+    for precision in PRECISIONS:
+        add(beauty, precision, False, 20.0)
+    made["W6"] = Part(partial(ranking, work="W1", times=3), 20.0)
+    made["corpus of ML-20M's size"] = Part(generated, 60.0)
+    for precision in PRECISIONS[::-1]:
+        add(["ML-20M"], precision, False, 30.0)
+    for work in WORKS:
+        made[f"{work} kernels"] = Part(partial(kernels, work=work, precision="bf16"), 20.0)
+    made["ML-20M ranking"] = Part(partial(ranking, work="ML-20M", times=2), 40.0)
+    for precision in PRECISIONS[::-1]:
+        add(list(WORKS), precision, True, 40.0)
+    return made
