@@ -62,12 +62,13 @@ def machine(setting: Setting) -> dict[str, object]:
         known = torch.cuda.get_device_properties(setting.device)
         told = {"device": known.name, "memory": known.total_memory, "driver": driver()}
         told["capability"] = f"{known.major}.{known.minor}"
-    packages = ("torch", "accelerate", "numpy", "triton")
+    packages = ("accelerate", "numpy", "triton")
     return {
         **told,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
+        "torch": torch.__version__,
         "cuda": torch.version.cuda,
         **{name: installed(name) for name in packages},
     }

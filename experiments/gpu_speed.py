@@ -173,7 +173,9 @@ def waits_of(caught: Sequence[warnings.WarningMessage]) -> Counter[str]:
 def profiling(setting: Setting, steps: int, found: Measured) -> Iterator[None]:
     """Kernels a step, the time in which they keep the GPU busy, and those that take the longest."""
     kinds = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[kinds.CUDA if setting.gpu else kinds.CPU]) as profile:
+    asked = [kinds.CUDA if setting.gpu else kinds.CPU]
+    # Without acc_events torch 2.11 warns that it forgets the events of earlier cycles.
+    with torch.profiler.profile(activities=asked, acc_events=True) as profile:
         yield
         setting.settle()
     rows = [
