@@ -23,10 +23,11 @@ from research.evaluation.statistics import compare
 from research.model.precision import allow_tf32, product
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
+from research.objectives.ranker import TrainedRanker
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold
 from research.training.optim import build_optimizer
-from research.training.pretrainer import MultiObjectiveModel, TrainedRanker
+from research.training.pretrainer import MultiObjectiveModel
 from research.workbench import Workbench, ranking_objective
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}

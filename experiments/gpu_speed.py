@@ -31,10 +31,11 @@ from research.accelerator import fitted
 from research.data.loader import BatchConfig
 from research.evaluation.candidates import AllItems
 from research.model.compute import graphs_compiled
+from research.model.transformer_config import TransformerConfig
+from research.objectives.ranker import TrainedRanker
 from research.run import RunConfig
 from research.tracking import RunFolder
 from research.training.loop import train
-from research.training.pretrainer import TrainedRanker
 from research.workbench import Workbench, ranking_objective, stage_parts
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -51,7 +52,7 @@ NO_WORK = {
 def large_bert4rec() -> RunConfig:
     """W3's model at width 256 and length 200, 256 rows a batch."""
     config = bert4rec()
-    wide = replace(config.encoder, length=200, width=256, heads=4, feed_forward=1024)
+    wide = TransformerConfig(length=200, width=256, heads=4, feed_forward=1024)
     stage = replace(config.stages[0], batches=BatchConfig(sequences_per_batch=256))
     return replace(config, encoder=wide, stages=(stage,))
 
