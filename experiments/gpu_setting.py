@@ -14,13 +14,13 @@ import torch
 
 from baselines.s3rec import joint
 from baselines.sasrec import full_softmax
-from research.config import changed
 from research.data.corpus import write_corpus
 from research.data.names import Names
 from research.data.prepare import PrepareConfig, prepare
 from research.evaluation.rank import RankTable
 from research.execute import RunOptions, execute
 from research.model.compute import graphs_compiled
+from research.overrides import changed
 from research.run import RunConfig
 from research.training.pretrainer import MultiObjectiveModel
 from research.workbench import Workbench

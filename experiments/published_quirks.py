@@ -38,10 +38,10 @@ from baselines.s3rec import corrected_objectives, published_objectives
 from experiments.recipes import SEEDS, SHARES, pretrained
 from research.ablation.budget import Budget
 from research.ablation.cells import Changes, named
-from research.config import changed
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax
+from research.overrides import changed
 from research.run import RunConfig
 from research.study import Study
 

@@ -103,7 +103,7 @@ def evaluate_verb(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--ties", choices=TIES, help=TIES_HELP)
     parser.add_argument("--data-root", default="data")
-    parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
+    parser.add_argument("--allow", nargs="+", default=[], help="packages whose configs you trust")
     add_machine_options(parser)
     known = parser.parse_args(list(arguments))
     from research.commands import evaluate
@@ -119,7 +119,7 @@ def recommend_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--k", type=int, default=10, help="how many items")
     parser.add_argument("--keep-seen", action="store_true", help="recommend known items too")
     parser.add_argument("--data-root", default="data")
-    parser.add_argument("--allow", nargs="+", default=[], help="modules whose configs you trust")
+    parser.add_argument("--allow", nargs="+", default=[], help="packages whose configs you trust")
     add_machine_options(parser)
     known = parser.parse_args(list(arguments))
     from research.commands import recommend
@@ -247,6 +247,13 @@ def run_parser(verb: str, metavar: str, meaning: str) -> argparse.ArgumentParser
     parser.add_argument("--runs", default="runs", help="folder of all runs")
     parser.add_argument("--data-root", default="data", help="where raw files and corpora lie")
     add_machine_options(parser)
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose classes you trust in a run that start_from names; may be repeated",
+    )
     parser.add_argument("--expect-world", type=int, help="fail unless so many processes run")
     parser.add_argument(
         "--stall-seconds",

@@ -15,26 +15,29 @@ from rich.table import Table
 
 from research.ablation.budget import budget_of
 from research.accelerator import make_accelerator
-from research.config import hash_of, near, override
+from research.config import check, hash_of, near
 from research.data.corpus import Corpus
 from research.data.prepare import PrepareConfig
 from research.data.prepare import prepare as prepare_corpus
 from research.errors import InputError
 from research.evaluation.metrics import metrics
+from research.evaluation.rank import Ranker
 from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, opened_corpus
 from research.foreign import plain
 from research.interop.bert4rec_config import read_bert_config
+from research.overrides import override
 from research.packed import Packed
 from research.peers import STOPPED
 from research.processes import Processes
 from research.run import RunConfig
 from research.show import plain_console, show, wide_console
 from research.study import Study, StudyOptions, run_folder, run_study
-from research.target import found
+from research.target import found, import_from_here, package_of
 from research.tracking import FAILED, Tracking
 from research.training.saves import CheckpointPlan
 from research.wandb_mirror.options import mirror_finished, tracking_of
+from research.workbench import Workbench
 
 
 def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:
@@ -50,7 +53,9 @@ def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
     given = config
     if known.encoder_from is not None:
         given = replace(given, encoder=read_bert_config(Path(known.encoder_from)))
-    given = override(given, rest, program=f"sixfold run {known.target}")
+    program = f"sixfold run {known.target}"
+    given = override(given, rest, program=program, packages=[package_of(known.target)])
+    check(given)
     accelerator = started(known)
     folder = Path(known.out) if known.out else None
     if folder is None:
@@ -121,7 +126,7 @@ def study(known: argparse.Namespace) -> int:
 def evaluate(known: argparse.Namespace) -> int:
     """Figures of a run under any candidates."""
     use_threads(known)
-    bench, ranker = load_run(Path(known.run), known.data_root, known.allow, known.device)
+    bench, ranker = load(known)
     asked = bench.config.evaluation
     if known.candidates:
         asked = replace(asked, candidates=tuple(known.candidates))
@@ -153,7 +158,7 @@ def recommend(known: argparse.Namespace) -> int:
     use_threads(known)
     if known.k < 1:
         raise InputError(f"--k is {known.k}; it must be at least 1")
-    bench, ranker = load_run(Path(known.run), known.data_root, known.allow, known.device)
+    bench, ranker = load(known)
     corpus = bench.corpus
     names = [name.strip() for name in known.items.split(",") if name.strip()]
     if not names:
@@ -176,6 +181,13 @@ def recommend(known: argparse.Namespace) -> int:
     console.print(f"after {', '.join(titled(corpus, item) for item in history)}")
     console.print(table)
     return 0
+
+
+def load(known: argparse.Namespace) -> tuple[Workbench, Ranker]:
+    """A finished run that a command names, with the packages that it allows."""
+    if known.allow:
+        import_from_here()
+    return load_run(Path(known.run), known.data_root, known.allow, known.device)
 
 
 def import_file(known: argparse.Namespace) -> int:
@@ -226,6 +238,7 @@ def options_of(known: argparse.Namespace, tracking: Tracking | None) -> RunOptio
         quiet=known.quiet,
         device=known.device,
         tracking=tracking,
+        allow=(package_of(known.target), *known.allow),
         checkpoints=CheckpointPlan(
             steps=known.checkpoint_steps,
             seconds=known.checkpoint_seconds,

@@ -1,55 +1,98 @@
-"""Configs: frozen dataclasses to JSON and back, hashes, and overrides by dotted name.
+"""Configs: frozen dataclasses to JSON and back, their types, and their hashes.
 
-JSON names each dataclass as `module:Class`. Reading accepts only frozen config dataclasses of this
-project (or of modules that the user allows), checks every field's name and type, and calls nothing
-but those dataclasses: a run folder from a stranger is data, never code.
+JSON names a class as `research/config_index.py` does, never by the file where it stands. Reading
+accepts only frozen config dataclasses of this project (or of packages that the user allows), checks
+every field's name and type, and calls nothing but those dataclasses: a run folder from a stranger
+is data, never code. A hash leaves out what is at its default, so that a field which is added later
+changes no hash of a run that does not use it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
-import importlib
-import inspect
 import json
 import math
 import re
-import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from research.errors import InputError, needing
+from research.config_index import PACKAGES, check_class, config_class, package_of, stored_name
+from research.errors import InputError
 
 Config = TypeVar("Config")
-PACKAGES = ("research", "baselines")
 _CLASS = "class"
 # Whole numbers below this are floats without rounding.
 _EXACT = 1 << 53
-_THAWED = types.SimpleNamespace(frozen=False)
+OLD_FORM = (
+    "that is the form of an earlier version of Sixfold, which named classes by their modules. "
+    "Names of classes and fields, random orders and the hashes that recognise runs have changed "
+    "since. Do the run again in a new folder, or read this one with the version that made it"
+)
 
 
-def to_json(value: Any) -> Any:
-    """A config as JSON values: dataclasses become objects with a `class` entry."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        fields = {
-            each.name: to_json(getattr(value, each.name)) for each in dataclasses.fields(value)
-        }
-        return {_CLASS: f"{kind.__module__}:{kind.__qualname__}", **fields}
+def to_json(value: Any, hint: Any = None, *, short: bool = False) -> Any:
+    """A config as JSON values: dataclasses become objects with a `class` entry.
+
+    `short` is the form that is hashed: classes by their own names alone, and of a config's fields
+    those that differ from the defaults declared in its class. `hint` is the value's annotation, to
+    which numbers are brought: 1 is written as 1.0 where a float is wanted.
+    """
+    parts = {
+        name: to_json(part_of(value, name), part_hint, short=short)
+        for name, part_hint in part_hints(value, hint).items()
+    }
+    if is_config(value):
+        kind: type = type(value)
+        if not short:
+            return {_CLASS: stored_name(kind), **parts}
+        return {_CLASS: kind.__name__, **differing(kind, parts)}
     if isinstance(value, Mapping):
-        return {name: to_json(part) for name, part in value.items()}
+        return parts
     if isinstance(value, (tuple, list)):
-        return [to_json(part) for part in value]
+        return list(parts.values())
     assert value is None or isinstance(value, (bool, int, float, str)), type(value)
-    return value
+    return _brought(value, hint)
+
+
+def hash_of(value: Any, *context: str) -> str:
+    """16 hexadecimal digits over a config, in its short form, and any further strings."""
+    text = _text([to_json(value, type(value), short=True), *context])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differing(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a config class's fields, in their short form, that are not at their defaults."""
+    hints, defaults = field_hints(kind), _defaults(kind)
+    brought = {name: _brought(part, hints[name]) for name, part in fields.items()}
+    return {name: part for name, part in brought.items() if _text(part) != defaults[name]}
+
+
+@functools.cache
+def _defaults(kind: type) -> dict[str, str | None]:
+    """The short forms of the defaults that a class declares, as text; None: it declares none."""
+    hints = field_hints(kind)
+    return {
+        name: None if default is dataclasses.MISSING else _text(to_json(default, hint, short=True))
+        for name, hint in hints.items()
+        for default in [default_of(kind, name)]
+    }
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def from_json(value: Any, expected: type[Config], *, allow: Sequence[str] = ()) -> Config:
-    """The config that `to_json` wrote; `InputError` names the field that is wrong."""
+    """The config that `to_json` wrote; `InputError` names the field that is wrong.
+
+    `allow` are packages beside ours whose classes may be named.
+    """
     try:
-        made = _read(value, (*PACKAGES, *allow), "config")
+        made = _read(value, allow, "config")
     except RecursionError as error:
         raise InputError("config: it is nested too deeply") from error
     if not isinstance(made, expected):
@@ -57,236 +100,241 @@ def from_json(value: Any, expected: type[Config], *, allow: Sequence[str] = ()) 
     return made
 
 
-def hash_of(value: Any, *context: str) -> str:
-    """16 hexadecimal digits over a config and any further strings."""
-    text = json.dumps([to_json(value), *context], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _read(value: Any, packages: Sequence[str], path: str) -> Any:
+def _read(value: Any, allow: Sequence[str], path: str) -> Any:
     if isinstance(value, list):
-        return tuple(_read(part, packages, f"{path}.{i}") for i, part in enumerate(value))
+        return tuple(_read(part, allow, f"{path}.{i}") for i, part in enumerate(value))
     if not isinstance(value, dict):
         return value
     if _CLASS not in value:
-        return {name: _read(part, packages, f"{path}.{name}") for name, part in value.items()}
-    kind = _config_class(value[_CLASS], packages, path)
-    hints = get_type_hints(kind)
-    names = {each.name for each in dataclasses.fields(kind)}
+        return {name: _read(part, allow, f"{path}.{name}") for name, part in value.items()}
+    kind = _class_named(value[_CLASS], allow, f"{path}.class")
+    hints = field_hints(kind)
     fields = {}
     for name, part in value.items():
         if name == _CLASS:
             continue
-        if name not in names:
-            raise InputError(f"{path}: {kind.__name__} has no field {name!r}{near(name, names)}")
-        fields[name] = _read(part, packages, f"{path}.{name}")
-        fields[name] = _fitting(fields[name], hints[name], f"{path}.{name}", part)
+        if name not in hints:
+            raise InputError(f"{path}: {kind.__name__} has no field {name!r}{near(name, hints)}")
+        read = _read(part, allow, f"{path}.{name}")
+        fields[name] = fitted(read, hints[name], f"{path}.{name}")
     try:
-        return kind(**fields)
+        return make(kind, fields)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{path}: {kind.__name__} cannot be made: {error!s:.300}") from error
 
 
-def _config_class(name: object, packages: Sequence[str], path: str) -> type:
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.]+:\w+", name):
-        raise InputError(f"{path}.class is {name!r}; it must look like module:Class")
-    module_name, class_name = name.split(":")
-    if not any(module_name == each or module_name.startswith(f"{each}.") for each in packages):
+def _class_named(name: object, allow: Sequence[str], path: str) -> type:
+    if not isinstance(name, str) or not re.fullmatch(r"(?:[\w.]+:)?\w+", name):
+        raise InputError(f"{path} is {name!r:.100}; it must look like Name or package:Name")
+    package, _, own = name.rpartition(":")
+    if is_old_form(name):
+        raise InputError(f"{path} is {name}: {OLD_FORM}")
+    if package and package not in allow:
         raise InputError(
-            f"{path}.class is {name}, outside {', '.join(packages)}; name its module with --allow "
-            "if you trust it"
+            f"{path} is {name}, outside {', '.join((*PACKAGES, *allow))}; name its package with "
+            f"--allow {package} if you trust it"
         )
     try:
-        module = sys.modules.get(module_name) or importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"{path}.class is {name}, but {module_name} does not exist") from error
-    kind = vars(module).get(class_name)
-    if not isinstance(kind, type) or not vars(kind).get("__dataclass_params__", _THAWED).frozen:
-        raise InputError(f"{path}.class is {name}, which is not a config of {module_name}")
-    return kind
+        return config_class(own, package or None)
+    except InputError as error:
+        raise InputError(f"{path} is {name}, but {error}") from error
+
+
+def is_old_form(name: object) -> bool:
+    """Whether a class is named `module:Class`, as earlier versions named those of the project."""
+    module = name.rpartition(":")[0] if isinstance(name, str) else ""
+    return "." in module or module in PACKAGES
+
+
+def make(kind: type, fields: Mapping[str, Any]) -> Any:
+    """A config of a class; `InputError` for what the class refuses, and for a field it lacks."""
+    missing = [
+        name
+        for name in field_hints(kind)
+        if name not in fields and default_of(kind, name) is dataclasses.MISSING
+    ]
+    if missing:
+        raise InputError(f"{kind.__name__} needs a value for {' and '.join(missing)}")
+    try:
+        return kind(**fields)
+    except InputError:
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{kind.__name__} cannot be made: {error!s:.300}") from error
+
+
+def check(config: Any) -> None:
+    """`InputError` for a config that is not what its annotations say, or could not be read back.
+
+    Whoever writes a config in Python is told here, before anything is trained, what would make
+    config.json unreadable: a value of a wrong type, a class that its name does not lead to.
+    """
+    fitted(config, type(config), "config")
+    named: dict[str, type] = {}
+    for path, part in _configs(config, "config"):
+        try:
+            check_class(type(part))
+            other = named.setdefault(type(part).__name__, type(part))
+            if other is not type(part):
+                raise InputError(
+                    f"classes {stored_name(other)} and {stored_name(type(part))} have one name; "
+                    "configs are known by their names, so rename one of them"
+                )
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    stored = json.loads(json.dumps(to_json(config, type(config))))
+    read = from_json(stored, type(config), allow=packages_of(config))
+    if read != config:
+        where = _first_difference(config, read, "config")
+        raise InputError(
+            f"{where} is not the same once it was written to config.json and read again; keep what "
+            "a config holds in fields of plain types"
+        )
+
+
+def packages_of(config: Any) -> tuple[str, ...]:
+    """The packages beside ours whose classes a config holds."""
+    packages = dict.fromkeys(package_of(type(part)) for _, part in _configs(config, ""))
+    return tuple(package for package in packages if package not in PACKAGES)
+
+
+def _configs(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every config in a value, itself first, with its dotted name."""
+    if is_config(value):
+        yield path, value
+    for name in part_hints(value, None):
+        yield from _configs(part_of(value, name), f"{path}.{name}")
+
+
+def _first_difference(ours: Any, theirs: Any, path: str) -> str:
+    for name in part_hints(ours, None):
+        if name in part_hints(theirs, None) and part_of(ours, name) != part_of(theirs, name):
+            return _first_difference(part_of(ours, name), part_of(theirs, name), f"{path}.{name}")
+    return path
+
+
+def is_config(value: Any) -> bool:
+    """Whether a value is a dataclass's, as configs are."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+@functools.cache
+def field_hints(kind: type) -> dict[str, Any]:
+    """The annotations of a config class's fields, in their order."""
+    try:
+        hints = get_type_hints(kind)
+    except (NameError, TypeError) as error:
+        raise InputError(f"the annotations of {kind.__name__} cannot be read: {error}") from error
+    return {each.name: hints[each.name] for each in dataclasses.fields(kind) if each.init}
+
+
+def default_of(kind: type, name: str) -> Any:
+    """What a class declares as a field's default; `dataclasses.MISSING`: nothing."""
+    field = next(each for each in dataclasses.fields(kind) if each.name == name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def part_hints(value: Any, hint: Any) -> dict[str, Any]:
+    """The annotations of a config's fields, a mapping's entries, a tuple's places; {}: no parts.
+
+    `hint` is the annotation of a mapping or a tuple; where it says nothing, they are None.
+    """
+    kind: type = type(value)
+    if is_config(value):
+        return field_hints(kind)
+    if isinstance(value, Mapping):
+        inner = [get_args(each)[1] for each in members(hint) if _is_of(each, Mapping)]
+        return dict.fromkeys(value, inner[0] if inner else None)
+    if isinstance(value, (tuple, list)):
+        inner = [get_args(each) for each in members(hint) if _is_of(each, tuple)]
+        several = inner[0] if inner and inner[0][-1] is not ... else ()
+        one = inner[0][0] if inner and not several else None
+        places = dict.fromkeys(map(str, range(len(value))), one)
+        return {**places, **{str(i): each for i, each in enumerate(several[: len(value)])}}
+    return {}
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The annotations of a union, or the one."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _is_of(hint: Any, kind: type) -> bool:
+    origin = get_origin(hint)
+    return isinstance(origin, type) and issubclass(origin, kind) and bool(get_args(hint))
+
+
+def part_of(value: Any, name: str) -> Any:
+    """What a config, a mapping or a tuple holds by a name of `part_hints`."""
+    if isinstance(value, Mapping):
+        return value[name]
+    return value[int(name)] if isinstance(value, (tuple, list)) else getattr(value, name)
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
+    """Whether a value is of an annotated type; of what it holds see `fitted`."""
+    if get_origin(hint) in (Union, types.UnionType):
         return any(fits(value, each) for each in get_args(hint))
-    if origin is Literal:
-        return value in get_args(hint)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(fits(part, get_args(hint)[0]) for part in value)
-    if origin in (Mapping, dict) or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        part_hint = get_args(hint)[1]
-        return isinstance(value, Mapping) and all(fits(p, part_hint) for p in value.values())
+    if get_origin(hint) is Literal:
+        return any(value == each and type(value) is type(each) for each in get_args(hint))
     if hint is float:
         return isinstance(value, float) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    if _is_of(hint, tuple):
+        several = get_args(hint)
+        alike = several[-1] is ... or (isinstance(value, tuple) and len(value) == len(several))
+        return isinstance(value, tuple) and alike
+    if _is_of(hint, Mapping):
+        return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+    if hint is None:
+        return value is None
+    return isinstance(hint, type) and get_origin(hint) is None and isinstance(value, hint)
 
 
-def near(name: str, names: Sequence[str] | set[str]) -> str:
+def _brought(value: Any, hint: Any) -> Any:
+    """A whole number as a float where a float is wanted; all else as it is."""
+    if isinstance(value, int) and not isinstance(value, bool) and not fits(value, hint):
+        if float in members(hint) and abs(value) < _EXACT:
+            return float(value)
+    return value
+
+
+def fitted(value: Any, hint: Any, path: str) -> Any:
+    """A value brought to its annotated type; `InputError` names the first part that is not of it.
+
+    Whole numbers become floats where floats are wanted, in mappings and tuples too. A config that
+    it holds is checked and stays as it is.
+    """
+    value = _brought(value, hint)
+    if not fits(value, hint):
+        shown = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
+        raise InputError(f"{path} is {shown}; allowed: {type_name(hint)}")
+    parts = {
+        name: fitted(part_of(value, name), part_hint, f"{path}.{name}")
+        for name, part_hint in part_hints(value, hint).items()
+    }
+    if isinstance(value, Mapping):
+        return parts
+    return tuple(parts.values()) if isinstance(value, tuple) else value
+
+
+def type_name(hint: Any) -> str:
+    """An annotation as a person reads it: `int | None`, `post | pre | query`, `tuple[str, ...]`."""
+    if get_origin(hint) is Literal or len(members(hint)) > 1:
+        return " | ".join(type_name(each) for each in get_args(hint))
+    if hint in (None, type(None)):
+        return "None"
+    if isinstance(hint, type) and not get_args(hint):
+        return hint.__name__
+    return re.sub(r"\w+\.(?=\w)", "", str(hint))
+
+
+def near(name: str, names: Mapping[str, Any] | Sequence[str] | set[str]) -> str:
     """`; did you mean ...?` for a misspelt name, or the allowed ones when nothing is near."""
     found = difflib.get_close_matches(name, list(names), 3, 0.5)
     if found:
         return f"; did you mean {' or '.join(found)}?"
     return f"; allowed: {', '.join(sorted(names))}" if len(names) <= 30 else ""
-
-
-def changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    """The config with fields replaced by dotted name: `{"encoder.layers": 3, "stages.0.steps": 9}`.
-
-    All are replaced at once, so values that fit only together need no order. A value may be a whole
-    config, None where that may stand, or that of a new key of a mapping. `InputError` for a name
-    that does not exist, a value of the wrong type, and what the configs themselves refuse.
-    """
-    for name in changes:
-        inside = [each for each in changes if each.startswith(f"{name}.")]
-        if inside:
-            raise InputError(f"{name} and {inside[0]}, a part of it, are both changed; give one")
-    paths = {tuple(name.split(".")): value for name, value in changes.items()}
-    changed_config: Config = _changed(config, paths, type(config), "")
-    return changed_config
-
-
-def _changed(value: Any, changes: Mapping[tuple[str, ...], Any], hint: Any, path: str) -> Any:
-    """`changes` by what is left of their paths, inside the value at `path`, annotated `hint`."""
-    if () in changes:
-        return _fitting(changes[()], hint, path, changes[()])
-    hints = _hints_of_parts(value, hint)
-    parts: dict[str, dict[tuple[str, ...], Any]] = {}
-    for (name, *rest), new in changes.items():
-        parts.setdefault(name, {})[tuple(rest)] = new
-    made = {}
-    for name, inner in parts.items():
-        added = isinstance(value, Mapping) and () in inner and name
-        if name not in hints and not added:
-            owner = f"{path} ({type(value).__name__})" if path else type(value).__name__
-            some = near(name, set(hints)) if hints else f"; it is {value!r} and has no parts"
-            raise InputError(f"{owner} has no {name!r}{some}")
-        part_hint = hints[name] if name in hints else get_args(hint)[1]
-        where = f"{path}.{name}" if path else name
-        made[name] = _changed(_part(value, [name]), inner, part_hint, where)
-    return _with_parts(value, made) if made else value
-
-
-def _hints_of_parts(value: Any, hint: Any) -> dict[str, Any]:
-    """The annotations of a config's fields, of a mapping's entries or a tuple's; {}: no parts."""
-    if dataclasses.is_dataclass(value):
-        return get_type_hints(type(value))
-    if isinstance(value, Mapping):
-        return dict.fromkeys(value, get_args(hint)[1])
-    if isinstance(value, tuple):
-        return dict.fromkeys(map(str, range(len(value))), get_args(hint)[0])
-    return {}
-
-
-def _fitting(value: Any, hint: Any, path: str, given: Any) -> Any:
-    """A value, a whole number made a float where one is wanted; `InputError` for a wrong type."""
-    fitting = value
-    if isinstance(value, int) and not isinstance(value, bool) and not fits(value, hint):
-        if fits(float(0), hint):
-            fitting = float(value) if abs(value) < _EXACT else math.inf
-    if not fits(fitting, hint):
-        raise InputError(f"{path} is {given!r}; allowed: {hint}")
-    return fitting
-
-
-def override(config: Config, arguments: Sequence[str], *, program: str = "run") -> Config:
-    """The config with fields replaced by `--a.b 1`, `--a.b=1` or `a.b=1`.
-
-    `None` replaces a part that may be absent. An unknown name or a value of the wrong type ends the
-    program with status 2 and a message that suggests near names; `--help` prints every field with
-    its type, default and meaning.
-    """
-    if not arguments:
-        return config
-    with needing(("tyro", "typeguard", "docstring_parser"), "an override", "pip install tyro"):
-        import tyro
-
-    config, given = _without_parts(config, _spelled(arguments))
-    config, given = _with_abstract_parts(config, given, program)
-    plain = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
-    return tyro.cli(
-        type(config), prog=program, default=config, args=given, config=plain, use_underscores=True
-    )
-
-
-def _spelled(arguments: Sequence[str]) -> list[str]:
-    """Every `a.b=1` and `--a.b=1` as the two words `--a.b` and `1`."""
-    given: list[str] = []
-    for argument in arguments:
-        assigned = re.fullmatch(r"(?:--)?([A-Za-z_][\w.-]*)=(.*)", argument, flags=re.DOTALL)
-        given += [f"--{assigned[1]}", assigned[2]] if assigned else [argument]
-    return given
-
-
-def _without_parts(config: Config, given: list[str]) -> tuple[Config, list[str]]:
-    """Carry out `--a.b None` where a config stands now; the other words are left."""
-    left = list(given)
-    for place in range(len(given) - 1, 0, -1):
-        if given[place] != "None" or not given[place - 1].startswith("--"):
-            continue
-        path = given[place - 1][2:].replace("-", "_").split(".")
-        if dataclasses.is_dataclass(_part(config, path)) and _may_lack(config, path):
-            config = _replaced(config, path, None)
-            del left[place - 1 : place + 1]
-    return config, left
-
-
-def _part(value: Any, path: Sequence[str]) -> Any:
-    """What a dotted path leads to; None when it leads nowhere."""
-    for name in path:
-        if isinstance(value, Mapping):
-            value = value.get(name)
-        elif isinstance(value, tuple):
-            value = value[int(name)] if name.isdecimal() and int(name) < len(value) else None
-        else:
-            value = vars(value).get(name) if dataclasses.is_dataclass(value) else None
-    return value
-
-
-def _may_lack(config: Any, path: Sequence[str]) -> bool:
-    """Whether None may stand at the end of a path."""
-    owner = type(_part(config, path[:-1]))
-    return dataclasses.is_dataclass(owner) and fits(None, get_type_hints(owner)[path[-1]])
-
-
-def _replaced(value: Any, path: Sequence[str], new: Any) -> Any:
-    """A copy of nested configs in which the end of a path is replaced."""
-    if not path:
-        return new
-    inner = _replaced(_part(value, path[:1]), path[1:], new)
-    return _with_parts(value, {path[0]: inner})
-
-
-def _with_parts(value: Any, parts: Mapping[str, Any]) -> Any:
-    """A copy of a config, mapping or tuple with some of its parts replaced, all at once."""
-    if isinstance(value, Mapping):
-        return {**value, **parts}
-    if isinstance(value, tuple):
-        placed = {int(name): part for name, part in parts.items()}
-        return tuple(placed.get(place, part) for place, part in enumerate(value))
-    return dataclasses.replace(value, **parts)
-
-
-def _with_abstract_parts(
-    config: Config, given: list[str], program: str
-) -> tuple[Config, list[str]]:
-    """Override parts whose annotation is abstract or absent, which tyro would hold fixed."""
-    hints = get_type_hints(type(config))
-    for name, hint in hints.items():
-        part = getattr(config, name)
-        if part is None or not any(inspect.isabstract(each) for each in (hint, *get_args(hint))):
-            continue
-        own = [place for place, word in enumerate(given) if word.startswith(f"--{name}.")]
-        words = [each for place in own for each in given[place : place + 2]]
-        words[::2] = [f"--{word[len(name) + 3 :]}" for word in words[::2]]
-        if words:
-            part = override(part, words, program=f"{program} {name}")
-            config = _replaced(config, [name], part)
-        kept = {place + after for place in own for after in (0, 1)}
-        given = [word for place, word in enumerate(given) if place not in kept]
-    return config, given

@@ -21,7 +21,7 @@ from accelerate import Accelerator, PartialState
 
 from research.accelerator import fitted, make_accelerator
 from research.chain import Trained, say, train_stages
-from research.config import from_json, to_json
+from research.config import check, from_json, packages_of, to_json
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
@@ -61,6 +61,9 @@ class RunOptions:
     """Run folders whose finished stages may be taken over instead of training the same anew."""
     tracking: Tracking | None = None
     """How the run is mirrored to W&B; None: not at all."""
+    allow: tuple[str, ...] = ()
+    """Packages whose config classes a run that this one starts from may hold, beside those that
+    this run's own config holds."""
 
 
 def execute(
@@ -70,7 +73,12 @@ def execute(
     options: RunOptions = RunOptions(),
     accelerator: Accelerator | None = None,
 ) -> dict[str, object]:
-    """Do the run in folder `path`, or what is left of it; returns its summary."""
+    """Do the run in folder `path`, or what is left of it; returns its summary.
+
+    `InputError`, before anything is trained or written, for a config that is not of its types or
+    could not be read from config.json again, and for parts that do not fit one another.
+    """
+    check(config)
     accelerator = fitted(accelerator, config.compute, options.device)
     processes = Processes(accelerator)
     main = processes.main
@@ -82,7 +90,7 @@ def execute(
     PULSE.begin("opening the corpus")
     bench = opened(config, options.data_root, processes)
     folder = RunFolder(path, writes=main, mirror=mirror_of(path, options) if main else None)
-    source, start = started_from(config, folder)
+    source, start = started_from(config, folder, options.allow)
     mark = identity(config, bench.corpus, start.get("sha256"))
     check_alike(mark, processes)
     # The main process alone looks into the folder, which the others need not see.
@@ -243,7 +251,9 @@ def conclude(
     return summary
 
 
-def started_from(config: RunConfig, folder: RunFolder) -> tuple[Start | None, dict[str, str]]:
+def started_from(
+    config: RunConfig, folder: RunFolder, allow: Sequence[str]
+) -> tuple[Start | None, dict[str, str]]:
     """What a run starts from, and that as config.json has it; (None, {}): from scratch.
 
     A run that has ended is known without its start, whose folder may be gone by then.
@@ -251,7 +261,7 @@ def started_from(config: RunConfig, folder: RunFolder) -> tuple[Start | None, di
     if config.start_from is None:
         return None, {}
     try:
-        found = find_start(config.start_from)
+        found = find_start(config.start_from, allow=(*allow, *packages_of(config)))
     except InputError:
         known = (folder.read("config.json") or {}).get("start")
         if folder.summary() is None or not isinstance(known, dict):

@@ -18,8 +18,9 @@ from types import FrameType
 FAILED, STOPPED = 1, 75
 # A rank whose connections broke, or whose work is over, waits no longer than this for news.
 SOON = 4.0
-# Where a main thread waits for other ranks: collectives, and the backward pass, which holds DDP's.
-WAITING = ("torch.distributed", "torch.autograd", "research.processes")
+# Modules in which a main thread waits for other ranks: collectives, and the backward pass, which
+# holds DDP's. A module of ours adds its own name, so that it may be called anything.
+WAITING = {"torch.distributed", "torch.autograd"}
 CONTINUES = "The same command continues from the last checkpoint."
 LOST = (
     "Connection closed by peer", "Connection reset", "Connection refused", "Broken pipe",
@@ -277,7 +278,7 @@ def place_of(frame: FrameType | None) -> tuple[str, bool]:
     waits = False
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
-        waits = waits or module.startswith(WAITING)
+        waits = waits or module.startswith(tuple(WAITING))
         here = f"{frame.f_code.co_name} ({os.path.basename(frame.f_code.co_filename)}"
         here += f":{frame.f_lineno})"
         innermost = innermost or here

@@ -17,7 +17,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from research.errors import InputError
+from research.peers import WAITING
 from research.tracking import Held
+
+# What is asked here of the other ranks is waited for.
+WAITING.add(__name__)
 
 
 class Processes:

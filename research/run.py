@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from research.config import hash_of, to_json
+from research.config import differing, hash_of, to_json
 from research.data.corpus import Corpus
 from research.data.download import ARCHIVES
 from research.data.prepare import PrepareConfig, prepare
@@ -178,13 +178,15 @@ def protocol_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, obje
     """What two results must share to stand in one table, beside the candidate set.
 
     Rankers are given whole histories; how much of them an encoder reads is its cell's own choice.
+    Split and filters stand in the short form that is hashed.
     """
+    filters = cast(Mapping[str, object], dataset_of(corpus)["filters"])
     return {
         "corpus": corpus.name,
         "fingerprint": corpus.fingerprint,
-        "filters": dataset_of(corpus)["filters"],
+        "filters": differing(PrepareConfig, filters),
         "history": "whole",
-        "split": to_json(config.split),
+        "split": to_json(config.split, short=True),
         "part": split,
         "candidates_seed": config.evaluation.candidates_seed,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,11 +116,12 @@ def _decisive(config: RunConfig) -> dict[str, object]:
     }
 
 
-def find_start(path: str, asked: str = "start_from") -> Start:
+def find_start(path: str, asked: str = "start_from", allow: Sequence[str] = ()) -> Start:
     """The stage that `path` names: RUN/stages/NAME, or RUN, which means its last stage.
 
-    `asked` says in errors what gave the path. `InputError` for a folder that is no run or no
-    trained stage, or a stage that has not ended.
+    `asked` says in errors what gave the path, `allow` names packages beside ours whose config
+    classes the run may hold. `InputError` for a folder that is no run or no trained stage, or a
+    stage that has not ended.
     """
     folder = Path(os.path.expanduser(path))
     name = None
@@ -132,7 +134,7 @@ def find_start(path: str, asked: str = "start_from") -> Start:
             f"{asked} {path} holds no config.json; give an earlier run's folder or one of its "
             "stages, RUN/stages/NAME"
         )
-    config = from_json(stored.get("config"), RunConfig)
+    config = from_json(stored.get("config"), RunConfig, allow=allow)
     stages = {stage.name: stage for stage in config.stages}
     if name is None and stages:
         name = list(stages)[-1]

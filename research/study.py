@@ -21,7 +21,7 @@ from research.ablation.cells import difference_of
 from research.ablation.job import Job, State
 from research.ablation.plan import say_plan, seconds_of
 from research.ablation.workers import Progress, in_processes, in_turn
-from research.config import hash_of, near
+from research.config import check, hash_of, near
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import parse
@@ -139,7 +139,7 @@ def run_study(
         raise InputError("--workers cannot be used with a launcher; leave one of them out")
     processes = Processes(accelerator)
     chosen = study.cells if cells is None else cells
-    jobs = plan(study, out, options.data_root, chosen, processes)
+    jobs = plan(study, out, options, chosen, processes)
     # The main process alone looks into run folders, which the others need not see.
     found = processes.from_main(lambda: [job.state() for job in jobs])
     states = dict(zip(jobs, cast(list[State], found)))
@@ -174,12 +174,17 @@ def is_missing(state: State, retry: bool) -> bool:
 
 
 def plan(
-    study: Study, out: Path, data_root: str, cells: Collection[str], processes: Processes
+    study: Study, out: Path, options: RunOptions, cells: Collection[str], processes: Processes
 ) -> list[Job]:
     """Every run of a study: per corpus, seeds of cells in order; `InputError` for a wrong one."""
+    for cell, config in study.cells.items():
+        try:
+            check(config)
+        except InputError as error:
+            raise InputError(f"cell {cell}: {error}") from error
     jobs: list[Job] = []
     for corpus_name in study.corpora:
-        corpus = opened_corpus(corpus_name, data_root, processes)
+        corpus = opened_corpus(corpus_name, options.data_root, processes)
         for cell in (name for name in study.cells if name in cells):
             # Counting rankers draw nothing, so one seed says all.
             for seed in study.seeds if study.cells[cell].stages else study.seeds[:1]:
@@ -191,7 +196,7 @@ def plan(
                     )
                 try:
                     config = study.run(cell, corpus_name, seed)
-                    jobs.append(job_of(config, corpus, cell, folder))
+                    jobs.append(job_of(config, corpus, cell, folder, options.allow))
                 except InputError as error:
                     raise InputError(f"cell {cell}: {error}") from error
     by_first: dict[str, list[Job]] = {}
@@ -212,9 +217,9 @@ def plan(
     ]
 
 
-def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path) -> Job:
+def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path, allow: Sequence[str]) -> Job:
     """A run of a cell, with what recognises it."""
-    _, start = started_from(config, RunFolder(folder, writes=False))
+    _, start = started_from(config, RunFolder(folder, writes=False), allow)
     content = start.get("sha256")
     return Job(
         corpus=corpus.name,

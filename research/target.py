@@ -17,8 +17,7 @@ Wanted = TypeVar("Wanted")
 
 def found(target: str, kind: type[Wanted]) -> Wanted:
     """What a dotted path or `module:name` names, called if it is a function."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    import_from_here()
     module_name, colon, attribute = target.partition(":")
     module = None
     if not colon:
@@ -47,6 +46,17 @@ def found(target: str, kind: type[Wanted]) -> Wanted:
     if not isinstance(made, kind):
         raise InputError(f"{target} gives a {type(made).__name__}, not a {kind.__name__}")
     return made
+
+
+def import_from_here() -> None:
+    """Let modules of the working folder be imported, also where a script runs the program."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def package_of(target: str) -> str:
+    """The package, or the single module, that a target stands in."""
+    return target.partition(":")[0].partition(".")[0]
 
 
 def makes(value: object, kind: type) -> bool:

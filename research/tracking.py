@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, cast
 
+from research.config import OLD_FORM, is_old_form
 from research.errors import InputError, naming
 from research.foreign import own_file, parsed, read_bytes, without_home
 
@@ -181,15 +182,23 @@ class RunFolder:
             self.mirror.end(value)
 
     def read(self, name: str) -> dict[str, object] | None:
-        """Read config.json or summary.json; None when it is not there."""
+        """Read config.json or summary.json; None when it is not there.
+
+        `InputError` for what is damaged, and for the config.json of an earlier version.
+        """
         if not (self.path / name).is_file():
             return None
         try:
-            return read_json(own_file(self.path, name))
+            stored = read_json(own_file(self.path, name))
         except InputError as error:
             raise InputError(
                 f"{error}; remove it, and the command that began the run writes it anew"
             ) from error
+        config = stored.get("config")
+        if isinstance(config, dict) and is_old_form(config.get("class")):
+            named = f"{self.path / name} names its class {config['class']!r:.100}"
+            raise InputError(f"{named}: {OLD_FORM}")
+        return stored
 
     def summary(self) -> dict[str, object] | None:
         """summary.json of a run that has ended; None: it has not."""

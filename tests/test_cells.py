@@ -20,7 +20,6 @@ from research.ablation.cells import (
     one_only,
     without,
 )
-from research.config import changed
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix
 from research.errors import InputError
@@ -30,6 +29,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
+from research.overrides import changed
 from research.run import RunConfig
 from research.training.stage import StageConfig
 

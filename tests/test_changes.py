@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from baselines.s3rec import corrected_objectives
-from research.config import changed
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
@@ -15,6 +14,7 @@ from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
+from research.overrides import changed
 from research.run import RunConfig
 from research.training.stage import StageConfig
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from baselines.popularity import PopularityConfig
-from research.config import override
 from research.data.splits import GlobalTemporal
 from research.data.windows import Sliding
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.item_losses import SampledSoftmax
 from research.objectives.masking import MaskItems
+from research.overrides import override
 from research.run import RunConfig
 from tests.configs import CONFIGS, TWO_STAGES
 

@@ -79,7 +79,7 @@ EXPERIMENT = f"""
 from dataclasses import replace
 
 from baselines.popularity import popularity
-from research.config import override
+from research.overrides import override
 from research.study import Study
 from {SASREC.rpartition(".")[0]} import full_softmax
 

@@ -146,7 +146,7 @@ def test_both_commands_say_the_same_to_the_run_that_they_start() -> None:
 
 def test_the_shipped_sweep_names_fields_of_its_program() -> None:
     from baselines import sasrec
-    from research.config import override
+    from research.overrides import override
 
     sweep = yaml.safe_load(SHIPPED.read_text())
     assert sweep["program"] == "baselines.sasrec.full_softmax"

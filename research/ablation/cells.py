@@ -1,6 +1,6 @@
 """Cells of a study: a base run and named changes of it; and back, what a cell changes.
 
-A change is a mapping from dotted names to values, as `research.config.changed` takes it:
+A change is a mapping from dotted names to values, as `research.overrides.changed` takes it:
 `{"encoder.layers": 3, "stages.0.objectives.cloze.corruption.rate": 0.4}`. Every builder gives the
 base under a name of its own first, then the cells, which are named so that they can be folders.
 """
@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from research.config import changed, near, to_json
+from research.config import near, to_json
 from research.errors import InputError
+from research.overrides import changed
 from research.run import RunConfig
 from research.training.stage import StageConfig
 

@@ -18,6 +18,7 @@ from typing import Literal, final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from research.config import differing
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
 from research.data.download import ARCHIVES, check_pinned, checksum, fetch
 from research.data.events import Events, Source
@@ -34,8 +35,16 @@ from research.errors import InputError
 
 Duplicates = Literal["keep", "first", "last"]
 FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet")
-# Where the files lie changes neither a corpus nor its fingerprint; what is in them does.
-_PATHS = ("raw", "attributes")
+# Where the files lie changes neither a corpus nor its fingerprint; what is in them does. An option
+# of mere syntax (how columns are separated, whether there is a header) belongs here as well, and
+# into the key of a corpus, as it decides what is read.
+_APART = ("raw", "attributes")
+# Options that enter the fingerprint of every corpus, at their defaults too, as corpora have them
+# that were prepared before there were others.
+_ALWAYS = (
+    *("source", "min_rating", "user_core", "item_core", "duplicates"),
+    *("user_column", "item_column", "timestamp_column", "rating_column"),
+)
 
 
 @final
@@ -81,7 +90,7 @@ def prepare(
         {"name": path.name, "bytes": path.stat().st_size, "md5": checksum(path, "md5")}
         for path in source.files
     ]
-    options = {name: value for name, value in asdict(config).items() if name not in _PATHS}
+    options = options_of(config)
     keyed = {"format": FORMAT_VERSION, "options": options, "files": files}
     key = hashlib.sha256(canonical_json(keyed).encode()).hexdigest()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip(".-") or "corpus"
@@ -94,6 +103,17 @@ def prepare(
     events = source.read()
     report = {"key": key, "files": files, **events.notes}
     return _write(folder, name, events, config, options, report)
+
+
+def options_of(config: PrepareConfig) -> dict[str, object]:
+    """The options that enter a corpus's fingerprint.
+
+    Those of `_ALWAYS`, and of the others but `_APART` what is not at its default, so that an option
+    which is added changes the fingerprint of no corpus that does without it.
+    """
+    given = asdict(config)
+    added = {name: value for name, value in given.items() if name not in (*_APART, *_ALWAYS)}
+    return {name: given[name] for name in _ALWAYS} | differing(type(config), added)
 
 
 def _check(config: PrepareConfig) -> None:

@@ -69,7 +69,7 @@ def upload(path: Path, tracking: Tracking) -> str:
 def checked(path: Path) -> tuple[Nested, Nested | None]:
     """config.json and summary.json; `InputError` where something is missing that W&B is told."""
     folder = RunFolder(path, writes=False)
-    stored, summary = read_json(path / "config.json"), folder.read("summary.json")
+    stored, summary = folder.read("config.json") or {}, folder.read("summary.json")
     rows = Rows()
     try:
         config_of(path, stored, summary)

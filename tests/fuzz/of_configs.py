@@ -9,12 +9,13 @@ from pathlib import Path
 from random import Random
 
 from research.ablation.budget import budget_of
-from research.config import changed, from_json, override, to_json
+from research.config import from_json, to_json
 from research.data.prepare import PrepareConfig
 from research.errors import InputError
 from research.evaluation.metrics import metrics, parse
 from research.execute import RunConfig
 from research.interop.bert4rec_config import read_bert_config
+from research.overrides import changed, override
 from research.run import EvaluationConfig, dataset_of  # noqa: F401
 from research.target import found
 from research.tracking import read_json
