@@ -130,9 +130,10 @@ def _class_named(name: object, allow: Sequence[str], path: str) -> type:
     if is_old_form(name):
         raise InputError(f"{path} is {name}: {OLD_FORM}")
     if package and package not in allow:
+        known = ", ".join(dict.fromkeys((*PACKAGES, *allow)))
         raise InputError(
-            f"{path} is {name}, outside {', '.join((*PACKAGES, *allow))}; name its package with "
-            f"--allow {package} if you trust it"
+            f"{path} is {name}, outside {known}; name its package with --allow {package} if you "
+            "trust it"
         )
     try:
         return config_class(own, package or None)

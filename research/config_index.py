@@ -207,6 +207,10 @@ def check_class(kind: type) -> None:
         raise InputError(
             f"{where} is not a config; write it as @dataclass(frozen=True, kw_only=True)"
         )
+    if kind.__qualname__ != kind.__name__:
+        raise InputError(
+            f"{where} stands inside a class or a function; move it to the top level of its file"
+        )
     if package not in PACKAGES:
         ours = [each for name in PACKAGES for each in definitions(name).get(kind.__name__, ())]
         if ours:
@@ -217,6 +221,6 @@ def check_class(kind: type) -> None:
     found = config_class(kind.__name__, None if package in PACKAGES else package)
     if found is not kind:
         raise InputError(
-            f"{where} is not the one that its name leads to, in {file_of(found)}; move it to the "
-            "top level of a file, under a name of its own"
+            f"{where} is not the one that its name leads to, in {file_of(found)}; configs are "
+            "known by their names, so give it another one"
         )

@@ -245,7 +245,7 @@ def _help_of(config: object, program: str, packages: Sequence[str]) -> Iterator[
         classes = [kind.__name__ for kind in dict.fromkeys(_classes(hint, packages).values())]
         none = ["None"] if fits(None, hint) else []
         shown = type(value).__name__ if is_config(value) else value
-        told = f"{meaning} (default: {shown})"
+        told = f"{meaning} (default: {shown})".lstrip()
         yield f"\n--{path}  {' | '.join(classes + none) if classes else type_name(hint)}"
         yield textwrap.fill(told, 96, initial_indent="    ", subsequent_indent="    ")
 
@@ -258,10 +258,12 @@ def _fields(
     inside = is_config(value) or any(is_config(part_of(value, name)) for name in hints)
     if path and (is_config(value) or not inside):
         yield path, hint, value, meaning
-    told = _meanings(type(value)) if is_config(value) else {}
+    told = _meanings(type(value)) if is_config(value) else None
     for name, part_hint in hints.items() if inside else ():
         part = part_of(value, name)
-        said = told.get(name, str(type(part).__doc__).partition("\n")[0])
+        # An entry of a mapping or a tuple is explained by its class.
+        first_line = str(type(part).__doc__).partition("\n")[0]
+        said = first_line if told is None else told.get(name, "")
         yield from _fields(part, part_hint, f"{path}.{name}" if path else name, said)
 
 

@@ -62,16 +62,19 @@ def show_corpus(corpus: Corpus) -> None:
 
 def show_run(folder: Path) -> None:
     """Status, figures, cost; `InputError` when the folder's files are not those of a run."""
+    reader = RunFolder(folder, writes=False)
+    # What was written by an earlier version is refused here.
+    reader.read("config.json")
     try:
-        _show_run(folder)
+        _show_run(reader)
     except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
         raise InputError(
             f"{folder}: summary.json or metrics.jsonl is damaged or of another program ({error!r})"
         ) from error
 
 
-def _show_run(folder: Path) -> None:
-    reader = RunFolder(folder, writes=False)
+def _show_run(reader: RunFolder) -> None:
+    folder = reader.path
     summary = reader.read("summary.json")
     if summary is None:
         lines = reader.metrics()

@@ -15,7 +15,7 @@ from research.tracking import RunFolder, write_json
 PROTOCOL: dict[str, object] = {
     "corpus": "films", "fingerprint": "f00d", "part": "test", "seen": "excluded", "ties": "mean",
     "candidates": "full", "candidates_seed": 0,
-    "split": {"class": "research.data.splits:LeaveOneOut", "validation_in_training": False},
+    "split": {"class": "LeaveOneOut"},
 }  # fmt: skip
 # Six users; with ranks 1, 2, 3, 4, 5 and a miss, say.
 COUNTS = (0, 0, 3, 4, 50, 1000)

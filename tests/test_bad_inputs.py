@@ -621,21 +621,25 @@ def test_a_strangers_checkpoint_is_not_continued(
 HOSTILE: dict[str, tuple[Callable[[Json], object], str]] = {
     "a class outside the packages": (
         lambda config: config.update({"class": "os:system"}),
-        "config.class is os:system, outside research, baselines; name its module with --allow if",
+        "config.class is os:system, outside research, baselines; name its package with --allow os",
     ),
     "a class outside the packages, deep inside": (
         lambda config: config["stages"][0]["objectives"]["next"].update({"class": "own_evil:Evil"}),
         "config.stages.0.objectives.next.class is own_evil:Evil, outside research, baselines;",
     ),
     "a function for a class": (
-        lambda config: config.update({"class": "research.execute:execute"}),
-        "config.class is research.execute:execute, which is not a config of research.execute",
+        lambda config: config.update({"class": "execute"}),
+        "config.class is execute, but research and baselines define no config class execute",
+    ),
+    "a class of an earlier version": (
+        lambda config: config["encoder"].update({"class": "research.model.encoder:EncoderConfig"}),
+        "config.encoder.class is research.model.encoder:EncoderConfig: that is the form of an earl",
     ),
     "a text for a number": (
-        lambda config: config.update(seed="0"), "config.seed is '0'; allowed: <class 'int'>"
+        lambda config: config.update(seed="0"), "config.seed is '0'; allowed: int"
     ),
     "a list for an object": (
-        lambda config: config.update(encoder=[]), "config.encoder is []; allowed: <class "
+        lambda config: config.update(encoder=[]), "config.encoder is (); allowed: TransformerConfig"
     ),
     "an unknown field": (
         lambda config: config["encoder"].update(widht=8),
@@ -668,6 +672,52 @@ def test_a_strangers_config_is_data_and_never_code(
     assert "own_evil" not in sys.modules
 
 
+def of_an_earlier_version(run: Path) -> None:
+    """Make a run folder one that names classes by their modules."""
+    edit(run / "config.json", lambda stored: stored["config"].update({"class": "research.run:X"}))
+
+
+def test_a_run_folder_of_an_earlier_version_is_refused_wherever_it_is_named(
+    capsys: Capture, shop: Corpus, run: Path, tmp_path: Path
+) -> None:
+    of_an_earlier_version(run)
+    before = files_of(run)
+    other = ["run", SASREC, f"corpus={shop.folder}", "--out", tmp_path / "other", *TINY]
+    for given in (
+        ["evaluate", run],
+        ["recommend", run, "--items", raw_id(0)],
+        ["show", run],
+        ["export", run, "--format", "s3rec", "--out", tmp_path / "x.pt"],
+        continue_(shop, run),
+        [*other, f"start_from={run}"],
+        [*other, f"start_from={run / STAGE}"],
+    ):
+        message = refused(capsys, *given)
+        assert f"{run / 'config.json'} names its class 'research.run:X': that is the for" in message
+        assert "Do the run again in a new folder, or read this one with the version that" in message
+    assert files_of(run) == before
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_study_does_not_go_on_in_folders_of_an_earlier_version(
+    capsys: Capture, shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "own_study.py").write_text(
+        "from baselines.popularity import popularity\n"
+        "from research.study import Study\n"
+        "cells = {'popularity': popularity()}\n"
+        f"study = Study(name='old', question='?', cells=cells, base='popularity',\n"
+        f"              corpora=({str(shop.folder)!r},))\n"
+    )
+    assert call(capsys, "study", "own_study").code == 0
+    of_an_earlier_version(tmp_path / "runs" / "old" / "shop" / "popularity" / "0")
+    for given in (["study", "own_study"], ["report", "old"]):
+        assert "that is the form of an earlier version of Sixfold" in refused(capsys, *given)
+    del sys.modules["own_study"]
+
+
 def test_a_module_that_is_allowed_is_read(
     capsys: Capture, shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -689,6 +739,7 @@ def test_a_module_that_is_allowed_is_read(
     assert call(capsys, *given).code == 0
     message = refused(capsys, "evaluate", "r")
     assert "config.ranker.class is own_ranker:MineConfig, outside research, baselines" in message
+    assert "name its package with --allow own_ranker if you trust it" in message
     answer = call(capsys, "evaluate", "r", "--allow", "own_ranker")
     assert answer.code == 0
     del sys.modules["own_ranker"]

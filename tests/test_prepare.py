@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.data.corpus import Corpus
-from research.data.prepare import PrepareConfig, prepare
+from research.data.prepare import PrepareConfig, options_of, prepare
 from research.errors import InputError
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
+ML_100K = REPOSITORY / "data" / "raw" / "ml-100k"
 Row = tuple[int, int, int, int]
 
 
@@ -275,6 +276,55 @@ def test_two_processes_prepare_the_same_corpus_at_once(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "data" / "corpora").iterdir()
     Corpus.open(folder).verify()
     assert answers == [Corpus.open(folder).fingerprint] * 2
+
+
+# As the preparation gave them at commit 323d726: corpora that were prepared then stay valid.
+@pytest.mark.parametrize(
+    ("options", "fingerprint", "key"),
+    [
+        (
+            {},
+            "a74d51a191e99eed9e8c6f8e80d416137b65a130763a4b463b7e6c845c792e51",
+            "2e07cf85fe17",
+        ),
+        (
+            {"min_rating": 2.0, "user_core": 1, "duplicates": "last"},
+            "3b2d08306c09976731f43bdc06246ae50efe60025e9607e664d2dd936be9c3ba",
+            "380ec0b22c4e",
+        ),
+        (
+            {"timestamp_column": None},
+            "d9da0decda3d3357164e1a03f0514cc1a783cc8819847dcbd7bf4e56bce8c418",
+            "98bcb04ee77f",
+        ),
+    ],
+)
+def test_the_fingerprint_of_a_corpus_does_not_change_with_the_program(
+    tmp_path: Path, options: dict[str, object], fingerprint: str, key: str
+) -> None:
+    corpus = from_rows(tmp_path, ROWS, **options)
+    assert (corpus.fingerprint, corpus.folder.name) == (fingerprint, f"c-{key}")
+
+
+def test_an_option_that_is_added_enters_the_fingerprint_where_it_is_not_at_its_default() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Later(PrepareConfig):
+        sessions: bool = False
+
+    before = options_of(PrepareConfig(source="csv", raw="x"))
+    assert list(before) == [
+        "source", "min_rating", "user_core", "item_core", "duplicates",
+        "user_column", "item_column", "timestamp_column", "rating_column",
+    ]  # fmt: skip
+    assert options_of(Later(source="csv", raw="y", attributes="z")) == before
+    assert options_of(Later(source="csv", raw="x", sessions=True)) == {**before, "sessions": True}
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not ML_100K.is_dir(), reason="needs ML-100K, which make quickstart fetches")
+def test_ml_100k_has_the_fingerprint_that_the_readme_names(tmp_path: Path) -> None:
+    corpus = prepare(PrepareConfig(source="ml-100k", raw=str(ML_100K)), tmp_path / "corpus")
+    assert corpus.fingerprint[:12] == "787760b6f7bd"
 
 
 @pytest.mark.real_data

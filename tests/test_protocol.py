@@ -49,7 +49,7 @@ def test_a_value_and_its_text_differ() -> None:
 
 
 def test_a_protocol_from_a_file_is_the_one_from_memory() -> None:
-    memory = {"split": {"shares": (0.1, 0.2), "class": "x:Y"}, "filters": {"b": 1, "a": None}}
+    memory = {"split": {"shares": (0.1, 0.2), "class": "Y"}, "filters": {"b": 1, "a": None}}
     stored = json.loads(json.dumps(memory, sort_keys=True))
     assert list(stored["filters"]) == ["a", "b"]
     assert differing({"memory": memory, "file": stored}) == {}
@@ -131,13 +131,17 @@ def test_a_protocol_holds_the_filters_of_the_preparation(tmp_path: Path) -> None
         name: protocol_of(COUNTING, corpus, "test")
         for name, corpus in (("plain", plain), ("cored", cored))
     }
-    assert protocols["cored"]["filters"] == {
-        "min_rating": None,
-        "user_core": 2,
-        "item_core": 0,
-        "duplicates": "first",
-    }
+    assert protocols["plain"]["filters"] == {}
+    assert protocols["cored"]["filters"] == {"user_core": 2, "duplicates": "first"}
     assert list(differing(protocols)) == ["filters", "fingerprint"]
+
+
+def test_a_protocol_holds_the_split_without_what_is_at_its_default(tiny_corpus: Corpus) -> None:
+    halves = replace(COUNTING, split=UserHoldout(test_share=0.5))
+    assert protocol_of(COUNTING, tiny_corpus, "test")["split"] == {"class": "LeaveOneOut"}
+    assert protocol_of(halves, tiny_corpus, "test")["split"] == {
+        "class": "UserHoldout", "test_share": 0.5,
+    }  # fmt: skip
 
 
 def test_a_protocol_says_split_part_and_that_histories_are_whole(tiny_corpus: Corpus) -> None:

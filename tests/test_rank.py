@@ -390,7 +390,7 @@ def small_table() -> RankTable:
         ties=np.array([0, 1, 0], np.int32),
         history_length=np.array([4, 2, 2], np.int32),
         item_count=np.array([7, 0, 1], np.int32),
-        protocol={"part": "test", "candidates_seed": 0, "split": {"class": "research:Split"}},
+        protocol={"part": "test", "candidates_seed": 0, "split": {"class": "Split"}},
     )
 
 

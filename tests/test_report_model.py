@@ -391,8 +391,9 @@ def test_names_keep_what_can_be_shown(given: str, shown: str) -> None:
 
 
 def test_values_of_configs_are_written_shortly() -> None:
-    value = {"class": "research.objectives.masking:MaskItems", "rate": 0.2, "over": [1, None]}
+    value = {"class": "MaskItems", "rate": 0.2, "over": [1, None]}
     assert short(value) == "MaskItems(rate=0.2, over=[1, none])"
+    assert short({"class": "mine:Own", "empty": {}}) == "Own(empty=none)"
     assert short(True) == "true"
     assert len(short("x" * 1000)) == 160
 

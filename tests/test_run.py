@@ -167,7 +167,7 @@ def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
         "fingerprint": corpus.fingerprint,
         "filters": {},
         "history": "whole",
-        "split": {"class": "research.data.splits:LeaveOneOut", "validation_in_training": False},
+        "split": {"class": "LeaveOneOut"},
         "part": "test",
         "candidates_seed": 0,
         "candidates": "full",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from research import processes
 from research.errors import InputError
 from research.peers import (
     STOPPED,
+    WAITING,
     Beat,
     Bounds,
     Peers,
@@ -363,6 +366,22 @@ def test_a_place_is_the_own_line_and_where_it_leads() -> None:
     assert re.fullmatch(r"test_a_place_is\w+ \(test_watch.py:\d+\)", here)
     assert not waits
     assert place_of(None) == ("nothing", False)
+
+
+def test_a_module_in_which_ranks_wait_may_be_called_anything() -> None:
+    source = Path(processes.__file__)
+    spec = importlib.util.spec_from_file_location("moved.elsewhere", source)
+    assert spec is not None
+    assert spec.loader is not None
+    moved = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(moved)
+        exec("import sys\ndef here(): return sys._getframe()", vars(moved))
+        assert place_of(moved.here())[1]
+    finally:
+        WAITING.discard("moved.elsewhere")
+    assert not place_of(moved.here())[1]
+    assert {"torch.distributed", "torch.autograd", processes.__name__} == WAITING
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def _spelled(value: object) -> str:
         rest = ", ".join(
             f"{name}={_spelled(each)}" for name, each in value.items() if name != "class"
         )
-        return f"{kind}({rest})" if kind else f"{{{rest}}}"
+        return f"{kind}({rest})" if kind else f"{{{rest}}}" if rest else "none"
     if isinstance(value, list):
         return f"[{', '.join(_spelled(each) for each in value)}]"
     if value is None:
