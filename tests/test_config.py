@@ -95,7 +95,7 @@ def changed(path: str, part: object) -> object:
         ("encoder.norm_eps", float("nan"), "config.encoder.norm_eps is nan; allowed: "),
         ("encoder.norm_eps", float("inf"), "config.encoder.norm_eps is inf; allowed: "),
         ("encoder.norm_eps", 10**400, "config.encoder.norm_eps is 1000000"),
-        ("encoder", None, "config.encoder is None; allowed: TransformerConfig"),
+        ("encoder", None, "config.encoder is None; allowed: BackboneConfig"),
         ("stages", {}, "config.stages is {}; allowed: tuple["),
         ("stages.0.objectives", [1], "config.stages.0.objectives is (1,); allowed: Mapping["),
         (
@@ -323,7 +323,7 @@ def test_our_configs_pass_the_check(name: str) -> None:
         (replace(TWO_STAGES, seed="1"), "config.seed is '1'; allowed: int"),
         (replace(TWO_STAGES, seed=True), "config.seed is True; allowed: int"),
         (replace(TWO_STAGES, corpus=Path("x")), "config.corpus is PosixPath('x'); allowed: str"),
-        (replace(TWO_STAGES, encoder=None), "config.encoder is None; allowed: TransformerConfig"),
+        (replace(TWO_STAGES, encoder=None), "config.encoder is None; allowed: BackboneConfig"),
         (replace(TWO_STAGES, encoder=LeaveOneOut()), "config.encoder is a LeaveOneOut; allowed: "),
         (replace(TWO_STAGES, stages=list(TWO_STAGES.stages)), "config.stages is [StageConfig("),
         (

@@ -18,8 +18,6 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import get_args
 
-from research.model.encoder import TransformerConfig
-
 from baselines.popularity import PopularityConfig
 from research.config import default_of, field_hints, hash_of, to_json
 from research.config_index import config_classes
@@ -27,6 +25,7 @@ from research.data.loader import BatchConfig
 from research.data.prepare import PrepareConfig
 from research.data.splits import GlobalTemporal, LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig

@@ -284,7 +284,7 @@ def test_a_users_class_is_named_where_its_package_is_known() -> None:
         (["--encoder.width", "1e300"], "encoder.width is '1e300'; allowed: int"),
         (["--stages.0.optimizer.lr", "nan"], "stages.0.optimizer.lr is 'nan'; allowed: float"),
         (["--stages.0.optimizer.lr", "1e999"], "stages.0.optimizer.lr is '1e999'; allowed: float"),
-        (["--encoder.norm", "both"], "encoder.norm is 'both'; allowed: post | pre | query"),
+        (["--encoder.activation", "tanh"], "encoder.activation is 'tanh'; allowed: gelu | gelu_"),
         (["encoder.final_norm=1"], "encoder.final_norm is '1'; allowed: bool"),
         (["stages.0.epochs=many"], "stages.0.epochs is 'many'; allowed: int | None"),
         (["corpus=a", "b"], "corpus is 'a b'; allowed: str"),
@@ -356,7 +356,7 @@ def test_help_names_the_classes_that_a_part_may_have(capsys: pytest.CaptureFixtu
         "--stages.1.windows.stride  int | None\n",
         "--stages.1.objectives.next.weight  float\n    Weight among the stage's objectives. (def",
         "--ranker  PopularityConfig | TransitionsConfig | None\n",
-        "--encoder.norm  post | pre | query\n",
+        "--encoder.activation  gelu | gelu_tanh | relu\n",
         "--stages.0  StageConfig\n    One stage of training: any objectives, on one kind of rows.",
     ):
         assert part in said
