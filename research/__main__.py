@@ -168,6 +168,7 @@ def export_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="a run folder, or RUN/stages/NAME")
     parser.add_argument("--format", choices=["s3rec"], required=True)
     parser.add_argument("--out", metavar="FILE", required=True, help="the file; not overwritten")
+    parser.add_argument("--allow", nargs="+", default=[], help="packages whose configs you trust")
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     known = parser.parse_args(list(arguments))

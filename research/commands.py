@@ -208,7 +208,9 @@ def import_file(known: argparse.Namespace) -> int:
 def export(known: argparse.Namespace) -> int:
     """A run's stage as a foreign file, and where each key came from."""
     use_threads(known)
-    account = export_stage(known.run, Path(known.out), data_root=known.data_root)
+    if known.allow:
+        import_from_here()
+    account = export_stage(known.run, Path(known.out), data_root=known.data_root, allow=known.allow)
     print_account(account, f"{known.run} -> {known.out}", "came from")
     return 0
 

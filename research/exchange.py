@@ -7,7 +7,7 @@ account of every key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from research.accelerator import make_accelerator
 from research.chain import Trained
+from research.config import packages_of
 from research.data.corpus import Corpus
 from research.data.names import whole_folder
 from research.errors import InputError
@@ -148,13 +149,14 @@ def _entries(sizes: Sizes, corpus: Corpus) -> list[Entry]:
     return entries(sizes, items_V, attributes_A)
 
 
-def export_stage(run: str, out: Path, *, data_root: str) -> Account:
+def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = ()) -> Account:
     """Write the stage that `run` names (RUN, or RUN/stages/NAME) as an S3-Rec state dict.
 
     What the stage lacks comes from the nearest earlier stage that has it, else it is zeros.
-    `InputError` where the format cannot say what the run is; `out` is never overwritten.
+    `InputError` where the format cannot say what the run is; `out` is never overwritten. `allow`
+    are packages beside ours whose config classes the run may hold.
     """
-    start = find_start(run, "RUN")
+    start = find_start(run, "RUN", allow)
     config, objectives_of_stage = start.config, start.stage.objectives
     encoder = expressible_encoder(config.encoder, config.items, objectives_of_stage, start.source)
     corpus = start.corpus(data_root)
@@ -207,7 +209,9 @@ def _gathered(start: Start, needed: set[str]) -> tuple[dict[str, Tensor], dict[s
     for name in reversed(names[:place]):
         if needed <= weights.keys():
             break
-        earlier = find_start(str(start.folder / "stages" / name), start.asked)
+        earlier = find_start(
+            str(start.folder / "stages" / name), start.asked, packages_of(start.config)
+        )
         for parameter, tensor in checkpoint.read_weights(earlier.weights).items():
             if parameter not in weights:
                 weights[parameter], stages[parameter] = tensor, name

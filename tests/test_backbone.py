@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-import research.config as config_module
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.exchange import export_stage
-from research.execute import check_size, execute, load_run
+from research.execute import RunOptions, check_size, execute, load_run
 from research.model.backbone import check_direction, check_fields
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
@@ -29,12 +28,6 @@ from tests.stages import FINETUNE, QUIET, TABLE, corpus_in, refusal, still, weig
 from tests.synthetic import encoder_of
 
 
-@pytest.fixture(autouse=True)
-def ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run folders may name classes of the tests."""
-    monkeypatch.setattr(config_module, "PACKAGES", ("research", "baselines", "tests"))
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return corpus_in(tmp_path_factory.mktemp("data") / "first")
@@ -47,7 +40,7 @@ def run_of(corpus: Corpus, **changes: Any) -> RunConfig:
 
 def test_another_backbone_trains_and_is_loaded_to_rank(corpus: Corpus, tmp_path: Path) -> None:
     summary: Any = execute(run_of(corpus), tmp_path / "run", options=QUIET)
-    bench, ranker = load_run(tmp_path / "run", "data")
+    bench, ranker = load_run(tmp_path / "run", "data", allow=["tests"])
     assert summary["cost"]["parameters"] == GRUConfig().num_parameters(10)
     assert (
         metrics(bench.tables(ranker, "test")["full"], ("mrr",))["mrr"]
@@ -70,6 +63,11 @@ def test_weights_of_another_kind_of_backbone_are_refused(corpus: Corpus, tmp_pat
     transformer = TransformerConfig(length=5, width=4)
     config = run_of(corpus, start_from=str(tmp_path / "first"))
     message = refusal(replace(config, encoder=transformer), tmp_path)
+    assert "class is tests:GRUConfig, outside research, baselines; name its package" in message
+    trusting = RunOptions(quiet=True, allow=("tests",))
+    with pytest.raises(InputError) as caught:
+        execute(replace(config, encoder=transformer), tmp_path / "third", options=trusting)
+    message = str(caught.value)
     assert "encoder is 'GRUConfig' there and 'TransformerConfig' here; give this run" in message
     wider = replace(config, encoder=GRUConfig(width=8))
     assert "encoder.width is 4 there and 8 here" in refusal(wider, tmp_path)
@@ -102,7 +100,7 @@ def test_what_another_backbone_cannot_compute_is_refused(
 def test_another_backbone_is_not_exported_as_a_transformer(corpus: Corpus, tmp_path: Path) -> None:
     execute(run_of(corpus), tmp_path / "run", options=QUIET)
     with pytest.raises(InputError, match="encoder is a GRUConfig; allowed: TransformerConfig alo"):
-        export_stage(str(tmp_path / "run"), tmp_path / "file.pt", data_root="data")
+        export_stage(str(tmp_path / "run"), tmp_path / "file.pt", data_root="data", allow=["tests"])
 
 
 def test_a_direction_that_a_backbone_lacks_is_refused() -> None:
