@@ -35,6 +35,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.ranker import TrainedRanker
 from research.run import RunConfig
 from research.tracking import RunFolder
+from research.training.limits import limits_of
 from research.training.loop import train
 from research.workbench import Workbench, ranking_objective, stage_parts
 
@@ -236,9 +237,8 @@ def trained(
             hook.remove()
             observed.close()
             accelerator.free_memory()
-    steps = stage.loader.num_steps(1, None, None)
-    assert steps is not None, "an epoch has an end"
-    return steps
+    epoch = replace(stage.config, epochs=1, steps=None, tokens=None)
+    return int(limits_of(epoch, stage.loader.num_rows).steps)
 
 
 def step_cost(setting: Setting, work: str, precision: str, compiled: bool) -> Outcome:

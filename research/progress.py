@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 # Seconds between plain lines, so that a log of a long run stays short.
 PLAIN_INTERVAL = 15.0
@@ -16,9 +17,10 @@ PLAIN_INTERVAL = 15.0
 class Reporter:
     """A context around one stage; says nothing when `quiet`."""
 
-    def __init__(self, label: str, total_steps: int | None, *, quiet: bool = False) -> None:
+    def __init__(self, label: str, most_steps: float, *, quiet: bool = False) -> None:
+        """`most_steps` is infinity where another limit ends the stage."""
         self.label = label
-        self.total_steps = total_steps
+        self.total = "" if most_steps == math.inf else f"/{most_steps}"
         self.quiet = quiet
         self.console = Console(file=sys.stdout)
         self.progress: Progress | None = None
@@ -29,14 +31,13 @@ class Reporter:
             self.progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[state]}"),
+                TextColumn("{task.fields[steps]} {task.fields[state]}"),
                 TimeRemainingColumn(),
                 console=self.console,
                 transient=True,
             )
             self.progress.start()
-            self.task = self.progress.add_task(self.label, total=self.total_steps, state="")
+            self.task = self.progress.add_task(self.label, total=1.0, steps="", state="")
         return self
 
     def __exit__(
@@ -48,20 +49,19 @@ class Reporter:
         if self.progress is not None:
             self.progress.stop()
 
-    def advance(self, step: int) -> None:
-        """A step has ended; nothing is waited for."""
+    def advance(self, step: int, share: float) -> None:
+        """A step has ended, and with it `share` of the stage (0 to 1); nothing is waited for."""
         if self.progress is not None:
-            self.progress.update(self.task, completed=step)
+            self.progress.update(self.task, completed=share, steps=f"{step}{self.total}")
 
     def step(self, step: int, loss: float, items_per_second: float) -> None:
         """The state after an interval of steps."""
         state = f"loss {loss:.4f}  {items_per_second:,.0f} items/s"
         if self.progress is not None:
-            self.progress.update(self.task, completed=step, state=state)
+            self.progress.update(self.task, state=state)
         elif not self.quiet and time.monotonic() - self._said > PLAIN_INTERVAL:
             self._said = time.monotonic()
-            total = "" if self.total_steps is None else f"/{self.total_steps}"
-            print(f"{self.label}: step {step}{total}  {state}", flush=True)
+            print(f"{self.label}: step {step}{self.total}  {state}", flush=True)
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""

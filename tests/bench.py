@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import pytest
 from accelerate import Accelerator
 
+from research import stopping
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig, Loader
@@ -107,6 +110,12 @@ class Bench:
             {name: value for name, value in line.items() if "items_per_second" not in name}
             for line in lines
         ]
+
+
+def asked_from(patch: pytest.MonkeyPatch, time: int) -> None:
+    """A signal that has come when the loop asks for the time with this number, from 1."""
+    asked = itertools.count(1)
+    patch.setattr(stopping, "is_asked", lambda: next(asked) >= time)
 
 
 def giving(values: list[float], interrupt_at: int | None = None) -> Callable[[], dict[str, float]]:

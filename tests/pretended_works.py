@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -112,8 +113,8 @@ def tallies_of_steps(config: RunConfig, folder: Path) -> list[Tally]:
         steps: list[Tally] = []
         batches = parts.loader.batches
 
-        def marked(epoch: int, first: int = 0) -> Iterator[Batch]:
-            for batch in batches(epoch, first):
+        def marked(*given: Any) -> Iterator[Batch]:
+            for batch in batches(*given):
                 steps.append(tally.taken())
                 yield batch
 

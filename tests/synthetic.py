@@ -16,6 +16,7 @@ from research.data.corpus import Corpus, write_corpus
 from research.data.loader import Batch
 from research.data.names import Names
 from research.data.splits import Ranges
+from research.data.windows import Windows
 from research.model.backbone import BackboneConfig
 from research.model.item_table import ItemTable
 from research.packed import Packed
@@ -92,6 +93,11 @@ def flat(lists: Histories) -> np.ndarray:
 def ends(lists: Histories) -> np.ndarray:
     """int64 [n + 1]: 0 and where each list ends."""
     return np.cumsum([0, *(len(each) for each in lists)])
+
+
+def all_rows(windows: Windows) -> Ranges:
+    """Every row of an epoch, in the order of their numbers."""
+    return windows.ranges(np.arange(windows.num_rows))
 
 
 def batch_of(

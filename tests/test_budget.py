@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from math import inf
+from pathlib import Path
 
 import pytest
 
 from baselines.popularity import popularity
 from baselines.s3rec import published_softmax
 from baselines.sasrec import full_softmax
+from research import stopping
 from research.ablation.budget import Budget, budget_of
 from research.data.corpus import Corpus
-from research.data.loader import BatchConfig
+from research.data.loader import Batch, BatchConfig
 from research.data.windows import EveryPrefix
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.objectives.mip import MIPConfig
+from research.training.limits import Counts, limits_of, progress
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.stage import StageConfig
-from tests.bench import STAGE, Bench
+from research.workbench import Workbench
+from tests.bench import STAGE, Bench, asked_from
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
 
 PLAIN = replace(STAGE, validation=None, optimizer=OptimizerConfig())
@@ -30,74 +35,137 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return corpus_in(tmp_path_factory.mktemp("budget") / "corpus")
 
 
-def tokens_of(bench: Bench, stage: StageConfig, steps: int) -> list[int]:
-    """Tokens of the first steps, from the batches themselves."""
+BY_TOKENS = BatchConfig(sequences_per_batch=None, tokens_per_batch=50)
+
+
+def batches_of(bench: Bench, stage: StageConfig, steps: int) -> list[Batch]:
+    """The first batches of a stage."""
     loader = bench.loader(stage)
     batches = itertools.chain.from_iterable(loader.batches(epoch) for epoch in itertools.count())
-    return [batch.num_tokens for batch in itertools.islice(batches, steps)]
+    return list(itertools.islice(batches, steps))
+
+
+def tokens_of(bench: Bench, stage: StageConfig, steps: int) -> list[int]:
+    """Tokens of the first steps, from the batches themselves."""
+    return [batch.num_tokens for batch in batches_of(bench, stage, steps)]
+
+
+@pytest.mark.parametrize("sizes", [PLAIN.batches, BY_TOKENS], ids=["rows", "tokens"])
+@pytest.mark.parametrize(("further", "steps"), [(-1, 4), (0, 4), (1, 5)])
+def test_a_stage_ends_with_the_batch_that_reaches_its_tokens(
+    bench: Bench, sizes: BatchConfig, further: int, steps: int
+) -> None:
+    stage = replace(PLAIN, batches=sizes)
+    tokens = sum(tokens_of(bench, stage, 4)) + further
+    state, _ = bench.train(replace(stage, epochs=None, tokens=tokens))
+    assert (state.step, state.finished) == (steps, True)
+    assert state.items == sum(tokens_of(bench, stage, steps))
 
 
 @pytest.mark.parametrize(
-    "batches",
+    ("limits", "steps", "epochs"),
     [
-        BatchConfig(sequences_per_batch=16),
-        BatchConfig(sequences_per_batch=16, replacement=True),
-        BatchConfig(sequences_per_batch=None, tokens_per_batch=50),
+        # An epoch has three steps of 16, 16 and 8 rows.
+        ({"epochs": 2}, 6, 2),
+        ({"epochs": 2, "steps": 5}, 5, 2),
+        ({"epochs": 2, "steps": 6}, 6, 2),
+        ({"epochs": 2, "steps": 7}, 6, 2),
+        ({"epochs": None, "steps": 3}, 3, 1),
+        # The first three batches have 157 tokens, the first four 218.
+        ({"epochs": 2, "steps": 5, "tokens": 160}, 4, 2),
+        ({"epochs": 1, "steps": 5, "tokens": 160}, 3, 1),
+        ({"epochs": 2, "steps": 2, "tokens": 160}, 2, 1),
+        # Of a billion epochs none is walked to find out that the steps end first.
+        ({"epochs": 10**9, "steps": 4, "batches": BY_TOKENS}, 4, 1),
+        ({"epochs": 2, "batches": BY_TOKENS}, 8, 2),
+        ({"epochs": 2, "steps": 7, "batches": BY_TOKENS}, 7, 2),
     ],
-    ids=["rows", "replacement", "tokens"],
 )
-def test_sizes_are_the_tokens_of_the_batches(bench: Bench, batches: BatchConfig) -> None:
-    stage = replace(PLAIN, batches=batches)
-    sizes = list(itertools.islice(bench.loader(stage).sizes(), 11))
-    assert sizes == tokens_of(bench, stage, 11)
+def test_the_first_limit_that_is_reached_ends_a_stage(
+    bench: Bench, limits: dict[str, object], steps: int, epochs: int
+) -> None:
+    state, _ = bench.train(replace(PLAIN, **limits))
+    assert (state.step, state.epoch, state.finished) == (steps, epochs, True)
 
 
-def test_a_stage_ends_with_the_batch_that_reaches_its_tokens(bench: Bench) -> None:
-    first, second, third = tokens_of(bench, PLAIN, 3)
-    loader = bench.loader(PLAIN)
-    assert loader.num_steps(None, None, 1) == 1
-    assert loader.num_steps(None, None, first) == 1
-    assert loader.num_steps(None, None, first + 1) == 2
-    assert loader.num_steps(None, None, first + second + third) == 3
-    assert loader.num_steps(None, None, first + second + third + 1) == 4
-    stage = replace(PLAIN, epochs=None, tokens=first + second + third + 1)
-    state, _ = bench.train(stage)
-    assert (state.step, state.finished) == (4, True)
-    assert state.items == sum(tokens_of(bench, PLAIN, 4))
+def test_limits_are_counted_in_steps_where_an_epochs_are_known() -> None:
+    by_rows = replace(PLAIN, epochs=7)
+    assert limits_of(by_rows, 40) == (21, inf, inf)
+    assert limits_of(replace(by_rows, steps=20), 40) == (20, inf, inf)
+    assert limits_of(replace(by_rows, steps=22, tokens=9), 40) == (21, inf, 9)
+    assert limits_of(replace(by_rows, batches=BY_TOKENS, steps=20), 40) == (20, 280, inf)
+    assert limits_of(replace(by_rows, epochs=None, seconds=1.0), 40) == (inf, inf, inf)
 
 
-def test_the_first_limit_that_is_reached_ends_a_stage(bench: Bench) -> None:
-    # An epoch has three steps.
-    loader = bench.loader(PLAIN)
-    sizes = tokens_of(bench, PLAIN, 5)
-    assert loader.num_steps(2, None, None) == 6
-    assert loader.num_steps(2, 5, None) == 5
-    assert loader.num_steps(2, 5, sum(sizes[:4])) == 4
-    assert loader.num_steps(1, 5, sum(sizes[:4])) == 3
-    assert loader.num_steps(2, 2, sum(sizes[:4])) == 2
-    assert loader.num_steps(None, None, None) is None
-    by_tokens = bench.loader(
-        replace(PLAIN, batches=BatchConfig(sequences_per_batch=None, tokens_per_batch=50))
-    )
-    assert by_tokens.num_steps(None, 7) == 7
-    # No one walks a billion epochs to find out that the steps end first.
-    assert by_tokens.num_steps(10**9, 7) == 7
+def test_progress_is_that_to_the_nearest_of_the_limits() -> None:
+    done = Counts(5, 30, 70)
+    assert progress(done, Counts(20, inf, inf)) == 0.25
+    assert progress(done, Counts(20, 40, 100)) == 0.75
+    assert progress(done, Counts(20, 120, 70)) == 1.0
+    assert progress(done, Counts(inf, inf, 60)) == 1.0
+    assert progress(done, Counts(inf, inf, inf)) == 0.0
+    # Since a warm-up of four steps, 10 rows and 60 tokens.
+    assert progress(done, Counts(20, 50, 80), Counts(4, 10, 60)) == 0.5
+    assert progress(Counts(4, 10, 60), Counts(20, 50, 80), Counts(4, 10, 60)) == 0.0
 
 
-def test_tokens_count_the_rows_of_other_rules_too(corpus: Corpus) -> None:
+def rates_of(bench: Bench, stage: StageConfig) -> list[float]:
+    """The learning rate of each step, as a factor."""
+    bench.train(replace(stage, log_every=1))
+    return [float(str(line["train/lr"])) for line in bench.folder.metrics()]
+
+
+LINEAR = OptimizerConfig(lr=1.0, schedule=ScheduleConfig(shape="linear", warmup_steps=2))
+
+
+def test_under_a_limit_of_tokens_the_rate_follows_the_tokens_seen(bench: Bench) -> None:
+    stage = replace(PLAIN, epochs=None, tokens=300, optimizer=LINEAR)
+    seen = [0, *itertools.accumulate(tokens_of(bench, stage, 6))]
+    assert seen[6] >= 300 > seen[5]
+    expected = [0.5, 1.0, *(1 - (seen[step] - seen[2]) / (300 - seen[2]) for step in range(2, 6))]
+    assert rates_of(bench, stage) == pytest.approx(expected, rel=1e-12)
+
+
+def test_token_batches_and_a_limit_of_epochs_make_the_rate_follow_the_rows(bench: Bench) -> None:
+    stage = replace(PLAIN, epochs=2, batches=BY_TOKENS, optimizer=LINEAR)
+    sizes = [len(batch.rows_S) for batch in batches_of(bench, stage, 8)]
+    done = [0, *itertools.accumulate(sizes)]
+    assert done[8] == 80
+    expected = [0.5, 1.0, *(1 - (done[step] - done[2]) / (80 - done[2]) for step in range(2, 8))]
+    assert rates_of(bench, stage) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_resumed_stage_under_a_limit_of_tokens_has_the_same_rates(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = replace(PLAIN, epochs=None, tokens=300, batches=BY_TOKENS, optimizer=LINEAR)
+    expected = rates_of(Bench(bench.corpus, bench.folder.path / "whole", bench.accelerator), stage)
+    # In the warm-up, at its end, and later: it asks before each step.
+    for time in (2, 2, 3):
+        with monkeypatch.context() as patch:
+            asked_from(patch, time)
+            with pytest.raises(stopping.Stopped):
+                rates_of(bench, stage)
+    assert rates_of(bench, stage) == expected
+
+
+def test_tokens_count_the_rows_of_other_rules_too(corpus: Corpus, tmp_path: Path) -> None:
     stage = replace(
         FINETUNE,
         objectives={**FINETUNE.objectives, "mip": MIPConfig()},
         own_windows={"mip": EveryPrefix()},
         rank_by="next",
+        validation=None,
+        epochs=None,
+        tokens=150,
     )
-    from research.workbench import Workbench
-
-    loader = Workbench.of(config_of(corpus, stage), "data").loader(stage, 0, 1)
-    batches = itertools.chain.from_iterable(loader.batches(epoch) for epoch in itertools.count())
-    expected = [batch.num_tokens for batch in itertools.islice(batches, 7)]
-    assert list(itertools.islice(loader.sizes(), 7)) == expected
-    assert any(size > 40 for size in expected)
+    config = config_of(corpus, stage)
+    batch = next(Workbench.of(config, "data").loader(stage, 0, 1).batches(0))
+    assert batch.num_tokens > batch.packed.num_tokens
+    summary = execute(config, tmp_path / "run", options=RunOptions(quiet=True))
+    steps = summary["best"]["finetune"]["steps"]  # type: ignore[index]
+    assert summary["cost"]["items"] >= 150  # type: ignore[index]
+    assert steps < -(-150 // batch.packed.num_tokens)
 
 
 def test_a_stage_ends_when_its_time_is_over(bench: Bench) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from research.training.meter import Meter
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pretrainer import StepInputs
 from research.training.saves import CheckpointPlan
-from tests.bench import ENCODER, STAGE, VALUES, Bench, giving
+from tests.bench import ENCODER, STAGE, VALUES, Bench, asked_from, giving
 
 EVERY_STEP = CheckpointPlan(steps=1)
 SELDOM = CheckpointPlan()
@@ -96,7 +95,7 @@ def test_killed_in_the_middle_of_an_epoch_nothing_is_logged_twice(
     line = Meter.line
     calls = []
 
-    def killing(meter: Meter, factor: float) -> tuple[dict[str, float], int]:
+    def killing(meter: Meter, factor: float) -> dict[str, float]:
         calls.append(line(meter, factor))
         # After step 4, the first of the second epoch.
         if len(calls) == 3:
@@ -140,12 +139,6 @@ def test_killed_at_any_step_with_a_checkpoint_each_it_ends_the_same(
     assert_same_run(bench, whole)
 
 
-def asked_from(patch: pytest.MonkeyPatch, time: int) -> None:
-    """A signal that has come when the loop asks for the time with this number, from 1."""
-    asked = itertools.count(1)
-    patch.setattr(stopping, "is_asked", lambda: next(asked) >= time)
-
-
 # It asks before each of an epoch's three steps and after the last, then at the stage's end.
 @pytest.mark.parametrize("time", range(1, 18))
 def test_asked_to_stop_it_saves_and_continuing_ends_the_same(
@@ -159,7 +152,8 @@ def test_asked_to_stop_it_saves_and_continuing_ends_the_same(
             bench.train(STAGE, giving(VALUES[:epochs]), SELDOM)
     state = json.loads(bench.bytes_of("step", "state.json"))
     assert state["step"] == 3 * epochs + steps
-    assert (state["epoch"], state["batch"]) == (epochs, steps)
+    # An epoch has 40 rows: two batches of 16, and one of 8.
+    assert (state["epoch"], state["rows"]) == (epochs, 40 * epochs + min(40, 16 * steps))
     bench.train(STAGE, giving(VALUES[epochs:]), SELDOM)
     assert_same_run(bench, whole)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from math import inf
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from research.errors import InputError
+from research.training.limits import Counts, progress
 from research.training.optim import (
     OptimizerConfig,
     ScheduleConfig,
@@ -20,7 +22,9 @@ from tests import reference
 
 
 def factors(schedule: ScheduleConfig, steps: list[int], total: int = 110) -> list[float]:
-    return [factor_at(schedule, step, total, epoch=0) for step in steps]
+    warm = Counts(schedule.warmup_steps)
+    shares = [progress(Counts(step), Counts(total, inf, inf), warm) for step in steps]
+    return [factor_at(schedule, step, 0, share) for step, share in zip(steps, shares, strict=True)]
 
 
 def test_a_constant_rate_is_constant() -> None:
@@ -45,9 +49,24 @@ def test_cosine_passes_the_middle_at_half() -> None:
     assert factors(cosine, [10, 35, 60, 110]) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("total", [1, 7, 110, 12_345])
+@pytest.mark.parametrize("warmup", [0, 5, 200])
+def test_of_a_known_number_of_steps_the_rates_are_these_to_the_last_bit(
+    warmup: int, total: int
+) -> None:
+    linear = ScheduleConfig(shape="linear", warmup_steps=warmup, final_factor=0.1)
+    cosine = ScheduleConfig(shape="cosine", warmup_steps=warmup, final_factor=0.1)
+    steps = list(range(min(warmup, total), total))
+    shares = [min(1.0, (step - warmup) / max(1, total - warmup)) for step in steps]
+    assert factors(linear, steps, total) == [0.1 + (1.0 - 0.1) * (1.0 - each) for each in shares]
+    assert factors(cosine, steps, total) == [
+        0.1 + (1.0 - 0.1) * (0.5 * (1.0 + math.cos(math.pi * each))) for each in shares
+    ]
+
+
 def test_steps_decay_by_epochs() -> None:
     stepwise = ScheduleConfig(shape="steps", decay_every_epochs=25, decay_factor=0.1)
-    found = [factor_at(stepwise, 1000, 2000, epoch) for epoch in (0, 24, 25, 49, 50)]
+    found = [factor_at(stepwise, 1000, epoch, 0.5) for epoch in (0, 24, 25, 49, 50)]
     assert found == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01])
 
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
-from research.data.loader import BatchConfig, Loader
+from research.data.loader import Batch, BatchConfig, Loader
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
@@ -30,7 +30,7 @@ from research.tracking import RunFolder
 from research.training.checkpoint import numbered
 from research.training.loop import train
 from research.training.meter import Meter
-from research.training.optim import OptimizerConfig
+from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
@@ -64,9 +64,12 @@ def corpus(tmp_path: Path) -> Corpus:
     return write_histories(tmp_path / "corpus", histories, num_items=12)
 
 
-def loader_of(corpus: Corpus, rank: int = 0, world: int = 1) -> Loader:
-    config = RunConfig(corpus=str(corpus.folder), encoder=SIZES, stages=(STAGE,))
-    return Workbench.of(config, "data").loader(STAGE, rank, world)
+def loader_of(
+    corpus: Corpus, rank: int = 0, world: int = 1, sizes: BatchConfig = STAGE.batches
+) -> Loader:
+    stage = replace(STAGE, batches=sizes)
+    config = RunConfig(corpus=str(corpus.folder), encoder=SIZES, stages=(stage,))
+    return Workbench.of(config, "data").loader(stage, rank, world)
 
 
 def module_of(corpus: Corpus, keys: tuple[str, ...]) -> MultiObjectiveModel:
@@ -78,35 +81,52 @@ def module_of(corpus: Corpus, keys: tuple[str, ...]) -> MultiObjectiveModel:
     return module
 
 
-def test_a_stream_is_one_epoch_after_another_from_any_step(corpus: Corpus) -> None:
-    loader = loader_of(corpus).others[PREFIXES]
-    epochs = [batch.rows_S.tolist() for epoch in range(3) for batch in loader.batches(epoch)]
-    for step in (0, 1, len(loader.plan(0)), len(loader.plan(0)) + 2):
-        found = [batch.rows_S.tolist() for batch in islice(loader.stream(step), 5)]
-        assert found == epochs[step : step + 5]
+BY_TOKENS = BatchConfig(sequences_per_batch=None, tokens_per_batch=15)
+BY_ROWS = STAGE.batches
+WARM = OptimizerConfig(schedule=ScheduleConfig(shape="linear", warmup_steps=3))
 
 
-def test_other_rules_go_on_where_the_last_epoch_left_them(corpus: Corpus) -> None:
-    loader = loader_of(corpus)
-    steps = len(loader.plan(0))
-    assert steps == 4
-    batches = [batch for epoch in range(4) for batch in loader.batches(epoch)]
+def four_epochs(loader: Loader) -> list[Batch]:
+    """The batches of a stage's first epochs."""
+    batches: list[Batch] = []
+    for epoch in range(4):
+        last = batches[-1] if batches else None
+        reached = {rule: last.under(rule).rows_done for rule in loader.others} if last else {}
+        batches += loader.batches(epoch, 0, reached)
+    return batches
+
+
+@pytest.mark.parametrize("sizes", [BY_ROWS, BY_TOKENS], ids=["rows", "tokens"])
+def test_other_rules_go_on_where_the_last_epoch_left_them(
+    corpus: Corpus, sizes: BatchConfig
+) -> None:
+    loader = loader_of(corpus, sizes=sizes)
+    batches = four_epochs(loader)
     found = [batch.under(PREFIXES).rows_S.tolist() for batch in batches]
-    stream = [
-        batch.rows_S.tolist() for batch in islice(loader.others[PREFIXES].stream(0), 4 * steps)
-    ]
-    assert found == stream
+    stream = islice(loader.others[PREFIXES].stream(0), len(batches))
+    assert found == [batch.rows_S.tolist() for batch in stream]
     # So that every prefix is seen in turn: of 94 rows none twice before each once.
     rows = [row for batch in found for row in batch]
-    total = len(loader.others[PREFIXES].windows)
+    total = loader.others[PREFIXES].num_rows
     assert sorted(rows[:total]) == list(range(total))[: len(rows)]
 
 
-def test_an_epoch_continues_with_the_same_rows_under_every_rule(corpus: Corpus) -> None:
-    loader = loader_of(corpus)
-    whole = [batch.under(PREFIXES).rows_S.tolist() for batch in loader.batches(2)]
-    rest = [batch.under(PREFIXES).rows_S.tolist() for batch in loader.batches(2, first=1)]
-    assert rest == whole[1:]
+@pytest.mark.parametrize("sizes", [BY_ROWS, BY_TOKENS], ids=["rows", "tokens"])
+def test_from_where_a_batch_has_come_to_all_rules_continue_with_the_same_rows(
+    corpus: Corpus, sizes: BatchConfig
+) -> None:
+    loader = loader_of(corpus, sizes=sizes)
+    whole = four_epochs(loader)
+    for number, batch in enumerate(whole[:-1]):
+        epoch, place = divmod(batch.rows_done, loader.num_rows)
+        reached = {rule: each.rows_done for rule, each in batch.others.items()}
+        after = next(loader.batches(epoch, place, reached))
+        for rule in (None, *loader.others):
+            ours, theirs = after.under(rule), whole[number + 1].under(rule)
+            assert torch.equal(ours.rows_S, theirs.rows_S)
+            assert torch.equal(ours.states_S, theirs.states_S)
+            assert ours.rows_done == theirs.rows_done
+        assert after.step_tokens == whole[number + 1].step_tokens
 
 
 def test_ranks_share_out_the_rows_of_every_rule(corpus: Corpus) -> None:
@@ -162,18 +182,25 @@ def test_items_of_all_rules_are_counted(corpus: Corpus) -> None:
     rules = {PREFIXES, Sliding(stride=2)}
     others = sum(batch.under(rule).packed.num_tokens for rule in rules)
     assert batch.num_tokens == batch.packed.num_tokens + others
+    shares = [next(loader_of(corpus, rank, 3).batches(0)) for rank in range(3)]
+    assert {share.step_tokens for share in (batch, *shares)} == {batch.num_tokens}
+    assert sum(share.num_tokens for share in shares) == batch.num_tokens
 
 
+@pytest.mark.parametrize("sizes", [BY_ROWS, BY_TOKENS], ids=["rows", "tokens"])
 def test_an_interrupted_run_with_own_windows_continues_as_if_nothing_had_happened(
-    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    corpus: Corpus, tmp_path: Path, sizes: BatchConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = RunConfig(corpus=str(corpus.folder), encoder=SIZES, stages=(STAGE,))
-    options = RunOptions(quiet=True, checkpoints=CheckpointPlan(steps=1, keep=12))
+    stage = replace(STAGE, batches=sizes, optimizer=WARM)
+    config = RunConfig(corpus=str(corpus.folder), encoder=SIZES, stages=(stage,))
+    options = RunOptions(quiet=True, checkpoints=CheckpointPlan(steps=1, keep=50))
     execute(config, tmp_path / "whole", options=options)
     whole = tmp_path / "whole" / "stages" / "train"
-    assert list(numbered(whole)) == list(range(12, 0, -1))
-    # An epoch is four steps: in the middle of one, before its last step, and between two.
-    for step in (6, 7, 8):
+    steps = max(numbered(whole))
+    assert list(numbered(whole)) == list(range(steps, 0, -1))
+    # By rows an epoch is four steps: in the warm-up and in the middle of an epoch, before an
+    # epoch's last step, and between two.
+    for step in (2, 6, 7, 8, 11):
         cut = tmp_path / f"cut-{step}"
         shutil.copytree(tmp_path / "whole", cut)
         (cut / "summary.json").unlink()
@@ -184,6 +211,7 @@ def test_an_interrupted_run_with_own_windows_continues_as_if_nothing_had_happene
         for file in ("model.safetensors", "optimizer.safetensors"):
             ours = (newest_of(cut / "stages" / "train") / file).read_bytes()
             assert ours == (newest_of(whole) / file).read_bytes(), (step, file)
+        assert max(numbered(cut / "stages" / "train")) == steps
     # Each went on from the very checkpoint: none was passed for an earlier one.
     assert capsys.readouterr().err == ""
 

@@ -22,7 +22,7 @@ from research.data.splits import (
 )
 from research.data.windows import EveryPrefix, LastItems, Sliding, WindowsConfig
 from research.errors import InputError
-from tests.synthetic import write_histories
+from tests.synthetic import all_rows, write_histories
 
 WINDOWS = [LastItems(), EveryPrefix(), Sliding(stride=2)]
 SPLITS = [
@@ -204,7 +204,7 @@ def test_no_held_out_interaction_is_in_a_window(
     twenty: Corpus, config: SplitConfig, windows: WindowsConfig
 ) -> None:
     split = config.split(twenty)
-    rows = windows.windows(split.training, 2)
+    rows = all_rows(windows.windows(split.training, 2))
     assert not set(flat_indices(rows).tolist()) & held_out_places(split, config)
     for user, start, stop in zip(rows.users, rows.starts, rows.stops, strict=True):
         assert twenty.offsets[user] <= start < stop <= twenty.offsets[user + 1]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.data.splits import Ranges
-from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.data.splits import Indices, Ranges
+from research.data.windows import EveryPrefix, LastItems, Sliding, Windows, WindowsConfig
 from research.errors import InputError
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemShift
-from tests.synthetic import batch_of, catalogue_of, ends, flat
+from tests.reference_loader import windows_of
+from tests.synthetic import all_rows, batch_of, catalogue_of, ends, flat
 
 Rows = list[tuple[int, int, int]]
 
@@ -23,7 +27,9 @@ def training_of(lengths: list[int], gap: int = 3) -> Ranges:
     return Ranges(flat([range(len(lengths))]), starts, starts + flat([lengths]))
 
 
-def listed(rows: Ranges) -> Rows:
+def listed(rows: Ranges | Windows) -> Rows:
+    if isinstance(rows, Windows):
+        rows = all_rows(rows)
     return list(zip(rows.users.tolist(), rows.starts.tolist(), rows.stops.tolist(), strict=True))
 
 
@@ -126,8 +132,82 @@ def test_a_stride_that_would_skip_items_is_refused(stride: int) -> None:
 
 def test_sliding_windows_are_half_a_length_apart_unless_said() -> None:
     training = training_of([11])
-    half, said = Sliding().windows(training, 5), Sliding(stride=2).windows(training, 5)
-    assert (half.starts.tolist(), half.stops.tolist()) == (
-        said.starts.tolist(),
-        said.stops.tolist(),
-    )
+    assert listed(Sliding().windows(training, 5)) == listed(Sliding(stride=2).windows(training, 5))
+
+
+RULES = [LastItems(), EveryPrefix(), Sliding(), Sliding(stride=1)]
+
+
+def all_at_once(rule: WindowsConfig, training: Ranges, length: int) -> Ranges:
+    """Every row of a rule by array operations, which hold them all."""
+    starts, stops = training.starts, training.stops
+    if isinstance(rule, LastItems):
+        return Ranges(training.users, np.maximum(starts, stops - (length + 1)), stops)
+    if isinstance(rule, EveryPrefix):
+        starts = np.maximum(starts, stops - length)
+        counts = stops - starts
+        rows = np.repeat(np.arange(len(training)), counts)
+        sizes = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
+        return Ranges(training.users[rows], starts[rows], starts[rows] + sizes)
+    assert isinstance(rule, Sliding)
+    stride = rule.stride or max(1, length // 2)
+    counts = 1 + np.maximum(0, -(-(stops - starts - length) // stride))
+    rows = np.repeat(np.arange(len(training)), counts)
+    steps = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first_stops = np.minimum(starts + length, stops)
+    stops = np.maximum(stops[rows] - steps * stride, first_stops[rows])
+    return Ranges(training.users[rows], np.maximum(starts[rows], stops - (length + 1)), stops)
+
+
+@given(
+    rule=st.sampled_from(RULES),
+    lengths=st.lists(st.integers(1, 40), max_size=6),
+    length=st.integers(1, 8),
+    data=st.data(),
+)
+def test_a_row_is_the_same_whoever_counts_to_it(
+    rule: WindowsConfig, lengths: list[int], length: int, data: st.DataObject
+) -> None:
+    training = training_of(lengths)
+    windows = rule.windows(training, length)
+    expected = windows_of(rule, training, length)
+    assert listed(windows) == listed(all_at_once(rule, training, length)) == expected
+    assert windows.num_rows == len(expected)
+    if expected:
+        asked = data.draw(st.lists(st.integers(0, len(expected) - 1), max_size=8))
+        found = windows.ranges(np.array(asked, dtype=np.int64))
+        assert listed(found) == [expected[row] for row in asked]
+
+
+def test_rows_are_counted_and_never_listed() -> None:
+    # Two users of 10^12 items: a list of their prefixes would take 48 terabytes.
+    whole = 10**12
+    training = Ranges(flat([[4, 9]]), flat([[0, whole]]), flat([[whole, 2 * whole]]))
+    windows = EveryPrefix().windows(training, whole)
+    assert windows.num_rows == 2 * whole
+    rows = windows.ranges(flat([[0, whole - 1, whole, 2 * whole - 1]]))
+    assert listed(rows) == [
+        (4, 0, 1), (4, 0, whole), (9, whole, whole + 1), (9, whole, 2 * whole),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongPairs(WindowsConfig):
+    """A rule of one's own: every two neighbours of a history that has at least `least` items."""
+
+    least: int
+
+    def windows(self, training: Ranges, length: int) -> Windows:
+        def place(histories: Ranges, numbers: Indices) -> Ranges:
+            starts = histories.starts + numbers
+            return Ranges(histories.users, starts, starts + 2)
+
+        sizes = training.stops - training.starts
+        return Windows(training, np.where(sizes < self.least, 0, sizes - 1), place)
+
+
+def test_a_rule_of_ones_own_is_one_class_and_may_pass_users_over() -> None:
+    rows = LongPairs(least=3).windows(training_of([2, 3, 1, 1, 4, 2]), 5)
+    # Users train on 0..1, 5..7, 11, 15, 19..22, 26..27.
+    assert listed(rows) == [(1, 5, 7), (1, 6, 8), (4, 19, 21), (4, 20, 22), (4, 21, 23)]
+    assert LongPairs(least=9).windows(training_of([2, 3]), 5).num_rows == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping
@@ -13,7 +14,9 @@ from accelerate import Accelerator
 from research.evaluation.candidates import AllItems
 from research.run import RunConfig
 from research.tracking import RunFolder
+from research.training.limits import done_by, limits_of, progress
 from research.training.loop import train
+from research.training.stage import StageState
 from research.workbench import StageParts, Workbench, stage_parts
 
 # The first steps are slow, and are not counted.
@@ -54,17 +57,19 @@ def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Exp
 
 def _stage(bench: Workbench, stage: StageParts, once: float, accelerator: Accelerator) -> float:
     config = stage.config
-    steps = stage.loader.num_steps(config.epochs, config.steps, config.tokens)
-    if steps is None:
+    num_rows = stage.loader.num_rows
+    limits = limits_of(config, num_rows)
+    if min(limits) == math.inf:
         assert config.seconds is not None, "a stage has a limit"
         return config.seconds
     _moment(bench, stage, accelerator, steps=FIRST_STEPS)
-    a_step = _moment(bench, stage, accelerator, seconds=SECONDS_A_STAGE)
+    tried = _moment(bench, stage, accelerator, seconds=SECONDS_A_STAGE)
+    share = progress(done_by(tried), limits)
     validations = 0
     if config.validation is not None:
-        epochs = steps / len(stage.loader.plan(0))
+        epochs = tried.rows / num_rows / share
         validations = max(1, round(epochs / config.validation.every_epochs))
-    seconds = steps * a_step + validations * once
+    seconds = tried.seconds / share + validations * once
     return seconds if config.seconds is None else min(seconds, config.seconds)
 
 
@@ -75,8 +80,8 @@ def _moment(
     *,
     steps: int | None = None,
     seconds: float | None = None,
-) -> float:
-    """Train for so long, and give the seconds of a step."""
+) -> StageState:
+    """Train for so long, and give where that leads."""
     schedule = replace(stage.config.optimizer.schedule, shape="constant")
     short = replace(
         stage.config,
@@ -88,7 +93,7 @@ def _moment(
         optimizer=replace(stage.config.optimizer, schedule=schedule),
     )
     with tempfile.TemporaryDirectory() as scratch:
-        state = train(
+        return train(
             stage.pretrainer,
             stage.loader,
             short,
@@ -98,4 +103,3 @@ def _moment(
             validate=None,
             quiet=True,
         )
-    return state.seconds / state.step

@@ -1,8 +1,9 @@
 """Epoch order, batches and rank shards, all pure functions of (seed, epoch).
 
-`Loader.batches(epoch)` yields packed batches of clean items. No state is kept, so a run continues
-by asking for the same epoch again from a later batch, and any number of processes sees the same
-global batches, each its own rows of them.
+`Loader.batches(epoch)` yields packed batches of clean items. Rows are looked up a chunk at a time
+as the epoch is walked, and no state is kept: a run continues by asking for the same epoch from the
+place that its last batch reached, and any number of processes sees the same global batches, each
+its own rows of them.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from research.data.corpus import Corpus
-from research.data.splits import Ranges, flat_indices
-from research.data.windows import WindowsConfig
+from research.data.splits import Indices, Ranges, flat_indices
+from research.data.windows import Windows, WindowsConfig
 from research.errors import InputError
 from research.packed import Packed
-from research.randomness import below, fold, permutation, seed_of
+from research.randomness import below, fold, permuted, seed_of
+
+# Rows that are looked up at once: much fewer cost more each, many more no longer fit the cache.
+CHUNK = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,10 @@ class Batch:
     offered: Tensor | None = None
     """int64: item ids that the rows of all processes offer as negatives, for objectives that couple
     rows by "items"; None for all others."""
+    rows_done: int = 0
+    """Rows of its rule that all processes have been given once the step is done, in all epochs."""
+    step_tokens: int = 0
+    """Tokens of the whole step: of all processes and, but for a batch in `others`, all rules."""
 
     def under(self, rule: WindowsConfig | None) -> Batch:
         """The step's rows under a rule; None: these."""
@@ -51,20 +59,20 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all rules together."""
+        """Tokens of all rules together, on this process."""
         return self.packed.num_tokens + sum(each.num_tokens for each in self.others.values())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         if self.rows_S.device == device:
             return self
-        return Batch(
-            self.packed.to(device),
-            self.rows_S.to(device, non_blocking=True),
-            self.users_S.to(device, non_blocking=True),
-            self.states_S.to(device, non_blocking=True),
-            self.length,
-            {rule: each.to(device) for rule, each in self.others.items()},
+        return replace(
+            self,
+            packed=self.packed.to(device),
+            rows_S=self.rows_S.to(device, non_blocking=True),
+            users_S=self.users_S.to(device, non_blocking=True),
+            states_S=self.states_S.to(device, non_blocking=True),
+            others={rule: each.to(device) for rule, each in self.others.items()},
         )
 
 
@@ -97,6 +105,22 @@ class BatchConfig:
                 f"batches.micro_batches is {self.micro_batches}; it must be at least 1"
             )
 
+    def cuts(self, ends: Indices) -> list[int]:
+        """Past the last row of each batch, for rows whose tokens, added up, are `ends`.
+
+        A batch has as many rows as the size allows; the last one has what is left.
+        """
+        size = self.sequences_per_batch
+        if size is not None:
+            return [*range(size, len(ends), size), len(ends)]
+        assert self.tokens_per_batch is not None, "one of the two sizes is set"
+        cuts = [0]
+        while cuts[-1] < len(ends):
+            used = ends[cuts[-1] - 1] if cuts[-1] else 0
+            fitting = np.searchsorted(ends, used + self.tokens_per_batch, side="right")
+            cuts.append(max(cuts[-1] + 1, int(fitting)))
+        return cuts[1:]
+
 
 class Loader:
     """Batches of one stage's windows, and beside each one of every other window rule.
@@ -107,7 +131,7 @@ class Loader:
     def __init__(
         self,
         corpus: Corpus,
-        windows: Ranges,
+        windows: Windows,
         config: BatchConfig,
         *,
         length: int,
@@ -118,7 +142,7 @@ class Loader:
         fields: Collection[str] = (),
     ) -> None:
         """`fields` are those of the corpus that every token is given."""
-        if len(windows) == 0:
+        if windows.num_rows == 0:
             raise InputError(f"corpus {corpus.name}: no window is left to train on")
         self.corpus = corpus
         self.windows = windows
@@ -130,92 +154,66 @@ class Loader:
         self.others = others
         self.fields = fields
 
-    def order(self, epoch: int) -> Tensor:
-        """int64 [rows]: the windows of an epoch in the order of training."""
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch."""
+        return self.windows.num_rows
+
+    def rows_at(self, epoch: int, places: Tensor) -> Tensor:
+        """int64: the windows that stand at these places of an epoch's order."""
         state = seed_of(self.seed, "order", epoch)
         if self.config.replacement:
-            return below(fold(state, torch.arange(len(self.windows))), len(self.windows))
-        return permutation(state, len(self.windows))
+            return below(fold(state, places), self.num_rows)
+        return permuted(state, places, self.num_rows)
 
-    def plan(self, epoch: int) -> list[tuple[int, int]]:
-        """The epoch's global batches as (first, past the last) places in its order."""
-        size = self.config.sequences_per_batch
-        if size is not None:
-            total = len(self.windows)
-            return [(first, min(first + size, total)) for first in range(0, total, size)]
-        assert self.config.tokens_per_batch is not None
-        lengths = (self.windows.stops - self.windows.starts)[self.order(epoch).numpy()]
-        return budget_cuts(lengths, self.config.tokens_per_batch)
+    def batches(
+        self, epoch: int, place: int = 0, others: Mapping[WindowsConfig, int] = MappingProxyType({})
+    ) -> Iterator[Batch]:
+        """This rank's share of each global batch from a place of an epoch to its end, on the CPU.
 
-    def num_steps(
-        self, epochs: int | None, most: int | None = None, tokens: int | None = None
-    ) -> int | None:
-        """Global batches until the first of the limits is reached; None: no limit is given.
-
-        The limit of `tokens` is reached by the batch after which so many have been seen.
+        Each other rule goes on after as many rows in all as `others` says, 0 where it does not.
         """
-        limits = [] if most is None else [most]
-        if tokens is not None:
-            seen = itertools.accumulate(self.sizes())
-            # No more steps are counted than the other limit allows.
-            reached = itertools.takewhile(lambda total: total < tokens, seen)
-            limits.append(1 + sum(1 for _ in itertools.islice(reached, most)))
-        if epochs is not None:
-            limits.append(self._steps_of(epochs, min(limits, default=None)))
-        return min(limits, default=None)
+        streams = {rule: each.stream(others.get(rule, 0)) for rule, each in self.others.items()}
+        for batch in self._alone(epoch, place):
+            beside = {rule: next(stream) for rule, stream in streams.items()}
+            tokens = batch.step_tokens + sum(each.step_tokens for each in beside.values())
+            yield replace(batch, others=beside, step_tokens=tokens)
 
-    def _steps_of(self, epochs: int, most: int | None) -> int:
-        """Global batches of so many epochs, or `most` if that is fewer."""
-        size = self.config.sequences_per_batch
-        if size is not None:
-            return epochs * -(-len(self.windows) // size)
-        total = 0
-        for epoch in range(epochs):
-            total += len(self.plan(epoch))
-            if most is not None and total >= most:
-                return most
-        return total
-
-    def sizes(self) -> Iterator[int]:
-        """Tokens of each global batch, epoch after epoch without end, those beside it included."""
-        beside = [other.sizes() for other in self.others.values()]
-        lengths = self.windows.stops - self.windows.starts
-        for epoch in itertools.count():
-            ends = np.cumsum(lengths[self.order(epoch).numpy()])
-            for begin, end in self.plan(epoch):
-                own = int(ends[end - 1] - (ends[begin - 1] if begin else 0))
-                yield own + sum(next(each) for each in beside)
-
-    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """This rank's share of each global batch from number `first` on, on the CPU.
-
-        Rank r takes rows r, r + world, ...; its share of a small last batch may be empty.
-        """
-        order = self.order(epoch)
-        state = seed_of(self.seed, "row", epoch)
-        step = self._steps_of(epoch, None) + first if self.others else 0
-        beside = {rule: other.stream(step) for rule, other in self.others.items()}
-        for begin, end in self.plan(epoch)[first:]:
-            places = torch.arange(begin, end)[self.rank :: self.world]
-            batch = self.batch(order[places], fold(state, places))
-            yield replace(batch, others={rule: next(each) for rule, each in beside.items()})
-
-    def stream(self, step: int) -> Iterator[Batch]:
-        """Batches without end, epoch after epoch, from the one with number `step` over all."""
-        epoch = 0
-        while step >= (size := len(self.plan(epoch))):
-            step -= size
-            epoch += 1
+    def stream(self, rows: int) -> Iterator[Batch]:
+        """Batches without end, epoch after epoch, after so many rows in all."""
+        epoch, place = divmod(rows, self.num_rows)
         while True:
-            yield from self.batches(epoch, step)
-            epoch, step = epoch + 1, 0
+            yield from self._alone(epoch, place)
+            epoch, place = epoch + 1, 0
 
-    def batch(self, rows_S: Tensor, states_S: Tensor) -> Batch:
-        """The windows that `rows_S` names, with the random states given."""
-        ranges = self.windows.select(rows_S.numpy())
-        packed = pack(self.corpus, ranges, self.fields)
-        users_S = torch.from_numpy(ranges.users)
-        return Batch(packed, rows_S, users_S, states_S, self.length)
+    def _alone(self, epoch: int, place: int) -> Iterator[Batch]:
+        """An epoch's batches without those of other rules; a share of a last one may be empty."""
+        state = seed_of(self.seed, "row", epoch)
+        chunk = CHUNK
+        while place < self.num_rows:
+            places = torch.arange(place, min(place + chunk, self.num_rows))
+            rows = self.rows_at(epoch, places)
+            ranges = self.windows.ranges(rows.numpy())
+            ends = np.cumsum(ranges.stops - ranges.starts)
+            cuts = self.config.cuts(ends)
+            if place + len(places) < self.num_rows:
+                # The last one might go on beyond the chunk.
+                cuts = cuts[:-1]
+                chunk *= 1 if cuts else 2
+            for begin, end in itertools.pairwise([0, *cuts]):
+                # Rank r takes rows r, r + world, ...
+                share = torch.arange(begin + self.rank, max(begin + self.rank, end), self.world)
+                dealt = ranges.select(share.numpy())
+                yield Batch(
+                    pack(self.corpus, dealt, self.fields),
+                    rows[share],
+                    torch.from_numpy(dealt.users),
+                    fold(state, places[share]),
+                    self.length,
+                    rows_done=epoch * self.num_rows + place + end,
+                    step_tokens=int(ends[end - 1] - (ends[begin - 1] if begin else 0)),
+                )
+            place += cuts[-1] if cuts else 0
 
 
 def fields_of(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
@@ -232,16 +230,3 @@ def pack(corpus: Corpus, ranges: Ranges, fields: Collection[str] = ()) -> Packed
     lengths = ranges.stops - ranges.starts
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     return Packed.of(items_T, offsets, int(lengths.max(initial=0)), values)
-
-
-def budget_cuts(lengths: np.ndarray, budget: int) -> list[tuple[int, int]]:
-    """Cut rows, in order, into the fewest runs of at most `budget` tokens each."""
-    ends = np.cumsum(lengths)
-    cuts = []
-    begin = 0
-    while begin < len(lengths):
-        used = ends[begin - 1] if begin else 0
-        end = max(begin + 1, int(np.searchsorted(ends, used + budget, side="right")))
-        cuts.append((begin, end))
-        begin = end
-    return cuts

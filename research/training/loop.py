@@ -2,11 +2,12 @@
 
 It knows batches, steps and named figures; it does not know the losses. Validation comes in as a
 function. A stage continues from its last checkpoint at any step, since batches, masks and learning
-rates are functions of (seed, epoch, step).
+rates are functions of the seed and of what has been done: epochs, steps, rows, tokens.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,14 +16,15 @@ from functools import partial
 from accelerate import Accelerator
 
 from research import stopping
-from research.data.loader import Loader
+from research.data.loader import Batch, Loader
 from research.processes import Agreement, Processes
 from research.progress import Reporter
 from research.pulse import PULSE
 from research.tracking import RunFolder
 from research.training.allocator import trim
 from research.training.health import Health, Recompilations, Spikes
-from research.training.optim import build_optimizer
+from research.training.limits import Counts, done_by, limits_of, progress
+from research.training.optim import build_optimizer, factor_at
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.saves import CheckpointPlan, Saves
 from research.training.stage import StageConfig, StageState
@@ -70,18 +72,17 @@ def train(
     saves = Saves(folder.stage(config.name), fingerprint, plan, processes, shards)
     optimizer = build_optimizer(config.optimizer, trained)
     state = saves.load(trained, optimizer)
-    total_steps = loader.num_steps(config.epochs, config.steps, config.tokens)
-    with Reporter(config.name, total_steps, quiet=quiet) as reporter, stopping.deferred():
+    limits = limits_of(config, loader.num_rows)
+    with Reporter(config.name, limits.steps, quiet=quiet) as reporter, stopping.deferred():
         stepper = Stepper(
             trained,
             optimizer,
             config,
             seed,
             accelerator=accelerator,
-            total_steps=total_steps,
             shards=shards,
         )
-        stage = Running(stepper, saves, state, folder, reporter)
+        stage = Running(stepper, limits, saves, state, folder, reporter)
         PULSE.begin(f"training {config.name}")
         while not stage.state.finished:
             stage.train_epoch(loader)
@@ -102,12 +103,14 @@ class Running:
     def __init__(
         self,
         stepper: Stepper,
+        limits: Counts,
         saves: Saves,
         state: StageState,
         folder: RunFolder,
         reporter: Reporter,
     ) -> None:
         self.stepper = stepper
+        self.limits = limits
         self.config = stepper.config
         self.meter = stepper.meter
         self.saves = saves
@@ -135,23 +138,27 @@ class Running:
 
     def train_epoch(self, loader: Loader) -> None:
         """What is left of the running epoch, up to the stage's last step or moment."""
-        last = self.state.step - self.state.batch + len(loader.plan(self.state.epoch))
-        total = self.stepper.total_steps
-        last = last if total is None else min(last, total)
-        if self.state.step >= last:
+        if self._progress(self.state) == 1.0:
             return
-        for batch in loader.batches(self.state.epoch, self.state.batch):
+        place = self.state.rows - self.state.epoch * loader.num_rows
+        rules = self.config.own_windows.items()
+        own_rows = {rule: self.state.own_rows.get(key, 0) for key, rule in rules}
+        for batch in loader.batches(self.state.epoch, place, own_rows):
             self._heed()
             step, epoch = self.state.step, self.state.epoch
-            logs = (step + 1) % self.config.log_every == 0 or step + 1 == last or self.out_of_time
-            taken, pulls = self.stepper.take(batch, step, epoch, measured=logs)
+            after = advanced(self.state, batch, self.config)
+            last = batch.rows_done == (epoch + 1) * loader.num_rows or self._progress(after) == 1.0
+            logs = (step + 1) % self.config.log_every == 0 or last or self.out_of_time
+            factor = self._factor()
+            taken, pulls = self.stepper.take(batch, step, epoch, factor, measured=logs)
             self.health.judge(taken)
             self.stepper.clear()
             figures = pulls.figures(self.stepper.accelerator)
             if figures:
                 self._log(step + 1, epoch, named(self.config, figures))
-            self.state = replace(self.state, step=step + 1, batch=self.state.batch + 1)
-            self.reporter.advance(step + 1)
+            self.state = after
+            in_time = self._seconds() / (self.config.seconds or math.inf)
+            self.reporter.advance(step + 1, max(self._progress(after), in_time))
             PULSE.progress(step + 1)
             if self.stepper.compiles and self.recompilations.judge():
                 self.reporter.say(
@@ -159,8 +166,8 @@ class Running:
                     "which costs seconds each time; TORCH_LOGS=recompiles tells why"
                 )
             if logs:
-                self._log_losses()
-            if step + 1 == last or self.out_of_time:
+                self._log_losses(factor)
+            if last or self.out_of_time:
                 return
             if self.saves.is_due(step + 1):
                 self.save()
@@ -170,9 +177,8 @@ class Running:
         ended = self.out_of_time
         self.stepper.counted.end_epoch(self.reporter.say)
         self._heed(wait=True)
-        total = self.stepper.total_steps
-        ended = ended or (total is not None and self.state.step >= total)
-        self.state = replace(self.state, epoch=self.state.epoch + 1, batch=0, finished=ended)
+        ended = ended or self._progress(self.state) == 1.0
+        self.state = replace(self.state, epoch=self.state.epoch + 1, finished=ended)
         best = False
         if validate is not None and is_due(self.config, self.state):
             PULSE.begin(f"validating {self.config.name}")
@@ -225,12 +231,20 @@ class Running:
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
-    def _log_losses(self) -> None:
+    def _progress(self, state: StageState, since: Counts = Counts()) -> float:
+        return progress(done_by(state), self.limits, since)
+
+    def _factor(self) -> float:
+        """The factor of the learning rate of the next step."""
+        state, schedule = self.state, self.config.optimizer.schedule
+        warm = Counts(schedule.warmup_steps, state.warmup_rows, state.warmup_items)
+        return factor_at(schedule, state.step, state.epoch, self._progress(state, warm))
+
+    def _log_losses(self, factor: float) -> None:
         state = self.state
         self.health.settle()
-        values, items = self.meter.line(self.stepper.factor(state.step - 1, state.epoch))
+        values = self.meter.line(factor)
         speed = values[f"{self.config.name}/items_per_second"]
-        self.state = replace(state, items=state.items + items)
         loss = values.get(f"{self.config.name}/loss")
         rise = None if loss is None else self.spikes.judge(loss)
         if rise is not None:
@@ -248,6 +262,18 @@ class Running:
 
     def _record(self, found: dict[str, object]) -> None:
         self.folder.write("nonfinite.json", found)
+
+
+def advanced(state: StageState, batch: Batch, config: StageConfig) -> StageState:
+    """The state after a step on a batch."""
+    own_rows = {key: batch.under(rule).rows_done for key, rule in config.own_windows.items()}
+    items = state.items + batch.step_tokens
+    after = replace(
+        state, step=state.step + 1, rows=batch.rows_done, own_rows=own_rows, items=items
+    )
+    if after.step == config.optimizer.schedule.warmup_steps:
+        return replace(after, warmup_rows=after.rows, warmup_items=items)
+    return after
 
 
 def named(config: StageConfig, figures: Mapping[str, float]) -> dict[str, float]:

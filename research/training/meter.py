@@ -114,8 +114,8 @@ class Meter:
         self._answers = {name: self._on_device([pending[name] * share])[0] for name in answers}
         self._steps = 1
 
-    def line(self, factor: float) -> tuple[dict[str, float], int]:
-        """The means since the last line, by name, and the items seen since, over all processes.
+    def line(self, factor: float) -> dict[str, float]:
+        """The means since the last line, by name, over all processes.
 
         A loss of which no step was kept is left out.
         """
@@ -141,4 +141,4 @@ class Meter:
         values[f"{name}/lr"] = self.config.optimizer.lr * factor
         values[f"{name}/items_per_second"] = items / max(time.monotonic() - self._started, 1e-9)
         self._clear()
-        return values, int(items)
+        return values

@@ -1,6 +1,7 @@
-"""Optimizers and the learning rate as a function of the step.
+"""Optimizers and the learning rate as a function of where the stage stands.
 
-No scheduler object exists: `factor_at` is asked before every step, so nothing of it needs saving.
+No scheduler object exists: `factor_at` is asked before every step, and follows from what the stage
+has done.
 """
 
 from __future__ import annotations
@@ -80,10 +81,10 @@ class OptimizerConfig:
             )
 
 
-def factor_at(schedule: ScheduleConfig, step: int, total_steps: int | None, epoch: int) -> float:
+def factor_at(schedule: ScheduleConfig, step: int, epoch: int, progress: float) -> float:
     """The factor of the learning rate for the step with number `step` (0-based).
 
-    Without a total, which only a limit of seconds leaves open, `linear` and `cosine` do not exist.
+    `progress` is how much of the way from the warm-up's end to the stage's has been come, 0 to 1.
     """
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
@@ -91,10 +92,8 @@ def factor_at(schedule: ScheduleConfig, step: int, total_steps: int | None, epoc
         return schedule.decay_factor ** (epoch // schedule.decay_every_epochs)
     if schedule.shape == "constant":
         return 1.0
-    assert total_steps is not None, "a stage's config has checked it"
-    after = max(1, total_steps - schedule.warmup_steps)
-    done = min(1.0, (step - schedule.warmup_steps) / after)
-    shape = 1.0 - done if schedule.shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    linear = schedule.shape == "linear"
+    shape = 1.0 - progress if linear else 0.5 * (1.0 + math.cos(math.pi * progress))
     return schedule.final_factor + (1.0 - schedule.final_factor) * shape
 
 

@@ -144,14 +144,20 @@ class StageState:
 
     epoch: int = 0
     """Epochs completed."""
-    batch: int = 0
-    """Batches done of the running epoch."""
     step: int = 0
     """Optimizer steps completed."""
+    rows: int = 0
+    """Rows of the stage's windows done, in all epochs, over all processes."""
+    own_rows: Mapping[str, int] = field(default_factory=dict)
+    """By objective with a window rule of its own, rows of that rule done."""
     seconds: float = 0.0
     """Wall time of training and validation so far, over all continuations."""
     items: int = 0
     """Items (tokens of clean windows, of every window rule) seen so far, over all processes."""
+    warmup_rows: int = 0
+    """Rows done when the learning rate's warm-up ended."""
+    warmup_items: int = 0
+    """Items seen when it ended."""
     best_value: float | None = None
     """Best validation value so far."""
     best_epoch: int | None = None

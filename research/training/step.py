@@ -25,7 +25,7 @@ from research.training.gather import Gather
 from research.training.gradients import Pulls
 from research.training.health import Taken
 from research.training.meter import Meter
-from research.training.optim import factor_at, set_rate
+from research.training.optim import set_rate
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageConfig, StageState
 
@@ -49,7 +49,6 @@ class Stepper:
         seed: int,
         *,
         accelerator: Accelerator,
-        total_steps: int | None,
         shards: Shards | None = None,
     ) -> None:
         """`shards` are given where `pretrainer` is split, and the optimizer with it."""
@@ -59,7 +58,6 @@ class Stepper:
         self.seed = seed
         self.accelerator = accelerator
         self.processes = Processes(accelerator)
-        self.total_steps = total_steps
         self.meter = Meter(accelerator, config)
         self.counted = CountCheck(config, self.processes, from_start=True)
         self.shards = shards
@@ -79,14 +77,15 @@ class Stepper:
         self.learning = [each for each in pretrainer.parameters() if each.requires_grad]
         pretrainer.gather = Gather(self.processes.rank, self.processes.world)
 
-    def factor(self, step: int, epoch: int) -> float:
-        """The factor of the learning rate of the step with number `step` (0-based)."""
-        return factor_at(self.config.optimizer.schedule, step, self.total_steps, epoch)
+    def take(
+        self, batch: Batch, step: int, epoch: int, factor: float, *, measured: bool
+    ) -> tuple[Taken, Pulls]:
+        """The step with number `step` (0-based) on this process's share of a batch.
 
-    def take(self, batch: Batch, step: int, epoch: int, *, measured: bool) -> tuple[Taken, Pulls]:
-        """The step with number `step` (0-based) on this process's share of a batch."""
+        `factor` is that of the learning rate.
+        """
         rates = self.config.optimizer
-        set_rate(self.optimizer, rates, rates.lr * self.factor(step, epoch), step)
+        set_rate(self.optimizer, rates, rates.lr * factor, step)
         self.model.train()
         try:
             return self._take(batch, step, epoch, measured)
@@ -220,7 +219,7 @@ class Stepper:
     def resume(self, state: StageState) -> None:
         """Go on with sums and loss scale of a checkpoint."""
         self.meter.resume(state.pending)
-        self.counted = CountCheck(self.config, self.processes, from_start=state.batch == 0)
+        self.counted = CountCheck(self.config, self.processes, from_start=state.rows == 0)
         scaler = self.accelerator.scaler
         if scaler is not None:
             # Another stage of this process may have left its own there.
