@@ -14,7 +14,7 @@ from torch import Tensor
 from research.data.corpus import Corpus
 from research.data.splits import Split, flat_indices, training_counts
 from research.errors import InputError
-from research.evaluation.rank import RankerConfig
+from research.evaluation.ranker import RankerConfig
 from research.packed import Packed
 from research.run import RunConfig
 

@@ -10,7 +10,7 @@ from typing import cast
 
 from accelerate import Accelerator
 
-from research.evaluation.rank import Ranker
+from research.evaluation.ranker import Ranker
 from research.foreign import plain
 from research.processes import Processes
 from research.sharing import take_stage, taken_from

@@ -26,7 +26,8 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import Ranker, RankerConfig, RankTable, Shard
+from research.evaluation.rank import RankTable, Shard
+from research.evaluation.ranker import Ranker, RankerConfig
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.processes import Processes

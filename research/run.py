@@ -20,7 +20,8 @@ from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
 from research.evaluation.candidates import md5_of
 from research.evaluation.metrics import parse
-from research.evaluation.rank import RankerConfig, SeenPolicy
+from research.evaluation.rank import SeenPolicy
+from research.evaluation.ranker import RankerConfig
 from research.evaluation.ties import TiePolicy
 from research.model.backbone import BackboneConfig
 from research.model.compute import ComputeConfig

@@ -18,7 +18,8 @@ from research.data.windows import WindowsConfig
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import Ranker, RankTable, Shard, rank_tables
+from research.evaluation.rank import RankTable, Shard, rank_tables
+from research.evaluation.ranker import Ranker
 from research.model.backbone import check_fields
 from research.model.precision import without_tf32
 from research.objectives.base import ModelComponents, Objective, RankingObjective, able_to_rank

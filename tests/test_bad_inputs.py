@@ -727,7 +727,7 @@ def test_a_module_that_is_allowed_is_read(
         "from dataclasses import dataclass\n"
         "from baselines.popularity import PopularityConfig\n"
         "from research.data.splits import training_counts\n"
-        "from research.evaluation.rank import RankerConfig\n"
+        "from research.evaluation.ranker import RankerConfig\n"
         "from research.run import RunConfig\n\n\n"
         "@dataclass(frozen=True, kw_only=True)\n"
         "class MineConfig(RankerConfig):\n"

@@ -22,7 +22,8 @@ from research.errors import InputError
 from research.evaluation import rank as rank_module
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import Ranker, RankTable, SeenPolicy, rank_tables
+from research.evaluation.rank import RankTable, SeenPolicy, rank_tables
+from research.evaluation.ranker import Ranker
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig

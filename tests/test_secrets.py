@@ -145,7 +145,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiment import *
-from research.evaluation.rank import RankerConfig
+from research.evaluation.ranker import RankerConfig
 
 
 @dataclass(frozen=True)

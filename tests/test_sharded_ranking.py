@@ -13,7 +13,8 @@ from torch import Tensor
 from research.data.corpus import Corpus
 from research.data.splits import HeldOut, LeaveOneOut
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
-from research.evaluation.rank import Ranker, RankTable, Shard, rank_tables
+from research.evaluation.rank import RankTable, Shard, rank_tables
+from research.evaluation.ranker import Ranker
 from research.packed import Packed
 from tests.reference_ranks import FixedScores, corpus_of
 

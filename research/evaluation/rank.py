@@ -14,12 +14,11 @@ import sys
 import warnings
 import zipfile
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,9 +27,19 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.data.loader import pack
-from research.data.splits import HeldOut, Split
+from research.data.splits import HeldOut
 from research.errors import InputError
 from research.evaluation.candidates import CandidateSet
+from research.evaluation.chunks import (
+    ACCELERATOR_CHUNK,
+    ACCELERATOR_TOKENS,
+    CPU_CHUNK,
+    CPU_TOKENS,
+    chunk_end,
+    lowered,
+    nothing_fits,
+)
+from research.evaluation.ranker import Ranker
 from research.foreign import parsed
 from research.memory import is_out_of_memory
 from research.packed import Packed
@@ -38,12 +47,6 @@ from research.pulse import PULSE
 from research.tracking import replacing
 
 SeenPolicy = Literal["excluded", "kept", "zero"]
-# Scores of one chunk: 8 MB on a CPU (stays in cache), 512 MB on an accelerator.
-CPU_CHUNK = 1 << 21
-ACCELERATOR_CHUNK = 1 << 27
-# Tokens of histories that are encoded together.
-CPU_TOKENS = 1 << 15
-ACCELERATOR_TOKENS = 1 << 21
 # Bytes that any table may have unpacked, and by how much a larger one may have been packed.
 _ALWAYS_ALLOWED = 1 << 26
 _MOST_COMPRESSION = 100
@@ -55,28 +58,6 @@ _UNREADABLE: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, struct.error, MemoryError, OverflowError, RecursionError),
     *(SyntaxError, TokenError, Warning),
 )
-
-
-class Ranker(Protocol):
-    """Anything that scores items for histories: a trained pair or a table of counts alike."""
-
-    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
-        """[S, V] scores of every item for whole histories (clean, any length).
-
-        A tensor of the caller's own, who may write into it. Columns after V are no items; they
-        compete in full ranking and nowhere else.
-        """
-
-    def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
-        """[S, N] scores of the given items."""
-
-
-class RankerConfig(ABC):
-    """Abstract; a frozen dataclass for each ranker that counts instead of training."""
-
-    @abstractmethod
-    def build(self, corpus: Corpus, split: Split) -> Ranker:
-        """Count what the ranker needs, in the training part alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,27 +308,6 @@ def rank_chunk(
     return Ranked(found_CS, scores_SV.device.type != "cpu", bad)
 
 
-def lowered(refused: int, ranked: int) -> str:
-    """What is said when fewer questions are ranked at a time than were meant to be."""
-    return (
-        f"ranking {refused:,} questions at a time did not fit into memory; from here on at most "
-        f"{ranked:,} are, with the same results"
-    )
-
-
-def nothing_fits(
-    corpus: Corpus, held_out: HeldOut, rows: NDArray[np.int64], error: BaseException
-) -> str:
-    """What is said when a question does not fit into memory by itself."""
-    asked = held_out.histories.select(rows)
-    return (
-        f"one question alone does not fit into memory: user {int(asked.users[0])} (dense id), a "
-        f"history of {int(asked.stops[0] - asked.starts[0]):,} items, {corpus.num_items:,} items "
-        f"to score ({error}); stop what else uses the memory, take a larger machine, or train an "
-        "encoder of a smaller encoder.length or encoder.width"
-    )
-
-
 def set_seen(
     scores_SV: Tensor, histories: Packed, targets_S: Tensor, seen: SeenPolicy
 ) -> tuple[Tensor, Tensor]:
@@ -366,16 +326,6 @@ def set_seen(
     if seen == "zero":
         return after_S1, missed_S
     return right_S1, after_S1[:, 0] == -torch.inf
-
-
-def chunk_end(lengths: NDArray[np.int64], begin: int, most: int, tokens: int) -> int:
-    """Past the last of the questions from `begin` on that are ranked together.
-
-    At most `most` (but 16 are always allowed) and at most so many tokens of histories, so that
-    neither a small catalogue nor long histories make a chunk too large; at least one question.
-    """
-    ends = np.cumsum(lengths[begin : begin + max(16, most)])
-    return begin + max(1, int(np.searchsorted(ends, tokens, side="right")))
 
 
 def first_not_finite(scores_SV: Tensor) -> int | None:
