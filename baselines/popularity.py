@@ -49,11 +49,35 @@ class Popularity:
     def __init__(self, counts_V: Tensor) -> None:
         self.counts_V = counts_V.double()
 
-    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
-        """[S, V]."""
-        return self.counts_V.repeat(histories.num_sequences, 1)
+    def encode(self, histories: Packed, users_S: Tensor) -> EncodedPopularity:
+        """Nothing of the histories matters but their number."""
+        return EncodedPopularity(self.counts_V, histories.num_sequences)
 
-    def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
+
+@dataclass(frozen=True, eq=False)
+class EncodedPopularity:
+    """Counts for so many histories."""
+
+    counts_V: Tensor
+    """float64 [V]."""
+    histories: int
+    """S."""
+
+    @property
+    def columns(self) -> int:
+        """V."""
+        return len(self.counts_V)
+
+    @property
+    def largest_S(self) -> Tensor:
+        """[S] the highest count."""
+        return self.counts_V.amax().repeat(self.histories)
+
+    def scores(self, first: int, last: int) -> Tensor:
+        """[S, last - first]."""
+        return self.counts_V[first:last].repeat(self.histories, 1)
+
+    def scores_of(self, items_SN: Tensor) -> Tensor:
         """[S, N]."""
         return self.counts_V[items_SN]
 

@@ -46,25 +46,55 @@ class Transitions:
         self.pairs = pairs
         self.counts = counts.double()
         self.popularity_V = popularity_V.double() / (popularity_V.max() + 1)
-        items = torch.arange(self.num_items + 1)
-        self.begins = torch.searchsorted(pairs, items * self.num_items)
 
-    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
-        """[S, V]."""
-        scores_SV = self.popularity_V.repeat(histories.num_sequences, 1)
-        newest_S = histories.items_T[histories.last_S]
-        begins_S, ends_S = self.begins[newest_S], self.begins[newest_S + 1]
-        rows = torch.repeat_interleave(torch.arange(len(newest_S)), ends_S - begins_S)
-        found = Packed.of(
-            rows, torch.cat([torch.zeros(1).long(), (ends_S - begins_S).cumsum(0)]), 0
-        )
-        places = begins_S[rows] + found.positions_T
-        scores_SV[rows, self.pairs[places] % self.num_items] += self.counts[places]
-        return scores_SV
+    def encode(self, histories: Packed, users_S: Tensor) -> EncodedTransitions:
+        """The newest items are all that matters."""
+        return EncodedTransitions(self, histories.items_T[histories.last_S])
 
-    def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
+
+@dataclass(frozen=True, eq=False)
+class EncodedTransitions:
+    """The newest items of histories, and what followed them."""
+
+    ranker: Transitions
+    """The counts."""
+    newest_S: Tensor
+    """int64 [S]."""
+
+    @property
+    def columns(self) -> int:
+        """V."""
+        return self.ranker.num_items
+
+    @property
+    def largest_S(self) -> Tensor:
+        """[S] one more than the highest count."""
+        highest = self.ranker.counts.amax() if len(self.ranker.counts) else 0.0
+        return torch.ones(len(self.newest_S), dtype=torch.float64) + highest
+
+    def scores(self, first: int, last: int) -> Tensor:
+        """[S, last - first]."""
+        scores_SC = self.ranker.popularity_V[first:last].repeat(len(self.newest_S), 1)
+        # Where the pairs of each newest item with these columns begin and end.
+        ends = self.newest_S[:, None] * self.ranker.num_items + torch.tensor([first, last])
+        bounds_S2 = torch.searchsorted(self.ranker.pairs, ends)
+        sizes_S = bounds_S2.diff()[:, 0]
+        rows = torch.repeat_interleave(torch.arange(len(sizes_S)), sizes_S)
+        starts_S = bounds_S2[:, 0] - (sizes_S.cumsum(0) - sizes_S)
+        places = torch.arange(len(rows)) + starts_S[rows]
+        columns = self.ranker.pairs[places] % self.ranker.num_items - first
+        scores_SC[rows, columns] += self.ranker.counts[places]
+        return scores_SC
+
+    def scores_of(self, items_SN: Tensor) -> Tensor:
         """[S, N]."""
-        return self.scores(histories, users_S).gather(1, items_SN)
+        scores_SN = self.ranker.popularity_V[items_SN]
+        if len(self.ranker.pairs) == 0:
+            return scores_SN
+        asked = self.newest_S[:, None] * self.ranker.num_items + items_SN
+        places = torch.searchsorted(self.ranker.pairs, asked).clamp(max=len(self.ranker.pairs) - 1)
+        follows = self.ranker.pairs[places] == asked
+        return scores_SN + self.ranker.counts[places] * follows
 
 
 def transitions() -> RunConfig:

@@ -20,8 +20,10 @@ from research.data.corpus import Corpus
 from research.data.prepare import PrepareConfig
 from research.data.prepare import prepare as prepare_corpus
 from research.errors import InputError
+from research.evaluation.chunks import CPU_TILE
 from research.evaluation.metrics import metrics
-from research.evaluation.rank import Ranker
+from research.evaluation.ranker import Ranker
+from research.evaluation.tiles import best_items
 from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, opened_corpus
 from research.foreign import plain
@@ -163,17 +165,20 @@ def recommend(known: argparse.Namespace) -> int:
     names = [name.strip() for name in known.items.split(",") if name.strip()]
     if not names:
         raise InputError("--items is empty; give raw item ids, oldest first, with commas between")
+    if bench.config.stages and bench.config.encoder.fields:
+        read = ", ".join(bench.config.encoder.fields)
+        raise InputError(
+            f"--items gives items alone, but the run's encoder reads the {read} of every event as "
+            "well; recommend from a run whose encoder does not"
+        )
     history = [corpus.item_names.index(name) for name in names]
-    scores_V = ranker.scores(Packed.from_lists([history]), torch.zeros(1).long())[0].cpu()
-    # What stands after the items is no item.
-    scores_V = scores_V[: corpus.num_items]
-    if not known.keep_seen:
-        scores_V[history] = -torch.inf
-    best = torch.topk(scores_V, min(known.k, corpus.num_items))
+    encoded = ranker.encode(Packed.from_lists([history]), torch.zeros(1).long())
+    excluded = [] if known.keep_seen else history
+    scores, items = best_items(encoded, known.k, corpus.num_items, excluded, CPU_TILE)
     table = Table()
     for name in ("rank", "item", "title", "score"):
         table.add_column(name, overflow="fold")
-    for rank, (score, item) in enumerate(zip(best.values.tolist(), best.indices.tolist()), 1):
+    for rank, (score, item) in enumerate(zip(scores, items), 1):
         if score > -float("inf"):
             title = "" if corpus.item_titles is None else corpus.item_titles[item]
             table.add_row(str(rank), corpus.item_names[item], title, f"{score:.3f}")

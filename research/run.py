@@ -20,9 +20,9 @@ from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
 from research.evaluation.candidates import md5_of
 from research.evaluation.metrics import parse
-from research.evaluation.rank import SeenPolicy
 from research.evaluation.ranker import RankerConfig
 from research.evaluation.ties import TiePolicy
+from research.evaluation.tiles import SeenPolicy
 from research.model.backbone import BackboneConfig
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig

@@ -21,7 +21,6 @@ from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import RankTable, Shard, rank_tables
 from research.evaluation.ranker import Ranker
 from research.model.backbone import check_fields
-from research.model.precision import without_tf32
 from research.objectives.base import ModelComponents, Objective, RankingObjective, able_to_rank
 from research.objectives.ranker import TrainedRanker
 from research.randomness import seed_of
@@ -80,17 +79,17 @@ class Workbench:
     ) -> dict[str, RankTable]:
         """Rank tables of the validation or the test part."""
         held_out = self.split.test if part == "test" else self.split.validation
-        with without_tf32():
-            return rank_tables(
-                ranker,
-                self.corpus,
-                held_out,
-                self.candidate_sets(held_out, part) if sets is None else sets,
-                seen=self.config.evaluation.seen,
-                protocol=protocol_of(self.config, self.corpus, part),
-                counts_V=self.catalogue.training.counts_V,
-                shard=self.shard,
-            )
+        return rank_tables(
+            ranker,
+            self.corpus,
+            held_out,
+            self.candidate_sets(held_out, part) if sets is None else sets,
+            seen=self.config.evaluation.seen,
+            protocol=protocol_of(self.config, self.corpus, part),
+            counts_V=self.catalogue.training.counts_V,
+            shard=self.shard,
+            fields=self.config.encoder.fields if self.config.stages else (),
+        )
 
     def shared(self) -> ModelComponents:
         """What all stages of a run share, at its initial weights.

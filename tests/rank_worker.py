@@ -56,7 +56,7 @@ from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
-from research.objectives.ranker import TrainedRanker
+from research.objectives.ranker import EncodedStates, TrainedRanker
 from research.objectives.sp import SPConfig
 from research.packed import Packed
 from research.run import EvaluationConfig, RunConfig
@@ -251,7 +251,7 @@ class Notes:
 def noting() -> Iterator[Notes]:
     """Note what happens in the runs of a block."""
     notes = Notes()
-    build, scores = Workbench.pretrainer, TrainedRanker.scores
+    build, encode = Workbench.pretrainer, TrainedRanker.encode
 
     def pretrainer(
         bench: Workbench, config: StageConfig, shared: ModelComponents
@@ -260,19 +260,19 @@ def noting() -> Iterator[Notes]:
         notes.built.append((config.name, made))
         return made
 
-    def counted(ranker: TrainedRanker, histories: Packed, users_S: torch.Tensor) -> torch.Tensor:
+    def counted(ranker: TrainedRanker, histories: Packed, users_S: torch.Tensor) -> EncodedStates:
         notes.asked += len(users_S)
-        return scores(ranker, histories, users_S)
+        return encode(ranker, histories, users_S)
 
     Workbench.pretrainer = pretrainer  # type: ignore[assignment, method-assign]
-    TrainedRanker.scores = counted  # type: ignore[assignment, method-assign]
+    TrainedRanker.encode = counted  # type: ignore[assignment, method-assign]
     hook = register_optimizer_step_pre_hook(notes.step)
     try:
         yield notes
     finally:
         hook.remove()
         Workbench.pretrainer = build  # type: ignore[method-assign]
-        TrainedRanker.scores = scores  # type: ignore[method-assign]
+        TrainedRanker.encode = encode  # type: ignore[method-assign]
 
 
 def same_everywhere(summary: dict[str, object], module: MultiObjectiveModel) -> None:

@@ -3,8 +3,11 @@
 Everything here is a Python loop over lists, written from the definitions and not from the code.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby, pairwise, permutations, product
 from math import inf, log2
 from pathlib import Path
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from research.data.corpus import Corpus, write_corpus
 from research.data.names import Names
+from research.evaluation.ranker import Ranker
 from research.packed import Packed
 
 
@@ -162,14 +166,47 @@ class FixedScores:
     def __init__(self, table_UV: Tensor | Sequence[Sequence[float]]) -> None:
         self.table_UV = torch.as_tensor(table_UV, dtype=torch.float64)
         self.asked: list[list[list[int]]] = []
+        self.tiles: list[tuple[int, int]] = []
 
-    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
-        """[S, V]; the histories that were shown are kept in `asked`."""
+    def encode(self, histories: Packed, users_S: Tensor) -> EncodedRows:
+        """Rows of the table; the histories that were shown are kept in `asked`."""
         bounds = histories.offsets.tolist()
         items = histories.items_T.tolist()
         self.asked.append([items[a:b] for a, b in pairwise(bounds)])
-        return self.table_UV[users_S]
+        return EncodedRows(self.table_UV[users_S], self.tiles)
 
-    def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
+
+@dataclass(frozen=True, eq=False)
+class EncodedRows:
+    """Scores that are known."""
+
+    table_SV: Tensor
+    tiles: list[tuple[int, int]]
+    """The columns that were asked for, in turn."""
+
+    @property
+    def columns(self) -> int:
+        """V, or more."""
+        return self.table_SV.shape[1]
+
+    @property
+    def largest_S(self) -> Tensor:
+        """[S]."""
+        return self.table_SV.abs().amax(1)
+
+    def scores(self, first: int, last: int) -> Tensor:
+        """[S, last - first]."""
+        assert 0 <= first < last <= self.columns
+        self.tiles.append((first, last))
+        return self.table_SV[:, first:last].clone()
+
+    def scores_of(self, items_SN: Tensor) -> Tensor:
         """[S, N]."""
-        return self.table_UV[users_S].gather(1, items_SN)
+        return self.table_SV.gather(1, items_SN)
+
+
+def scores_of_all(ranker: Ranker, histories: Packed, users_S: Tensor | None = None) -> Tensor:
+    """[S, columns]: what a ranker gives for everything that competes."""
+    users_S = torch.arange(histories.num_sequences) if users_S is None else users_S
+    encoded = ranker.encode(histories, users_S)
+    return encoded.scores(0, encoded.columns)

@@ -10,7 +10,7 @@ from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
 from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, training_counts
 from research.errors import InputError
-from research.evaluation.candidates import count_true, from_file, sampled
+from research.evaluation.candidates import from_file, sampled
 from research.run import EvaluationConfig, RunConfig
 from research.workbench import Workbench
 from tests.reference_ranks import corpus_of, written
@@ -26,21 +26,6 @@ def many_users() -> Corpus:
     return corpus_of(
         [draws.integers(0, 40, size).tolist() for size in draws.integers(3, 11, 200)], 40
     )
-
-
-@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
-def test_count_true_is_a_plain_sum(share: float) -> None:
-    draws = torch.Generator().manual_seed(0)
-    for width in [*range(1, 601), 2039, 2040, 2041, 2047, 2048, 2049, 4081]:
-        for rows in (1, 3):
-            flags = torch.rand(rows, width, generator=draws) < share
-            expected = [sum(row) for row in flags.tolist()]
-            assert count_true(flags).tolist() == expected, (rows, width)
-
-
-def test_count_true_of_no_rows_is_empty() -> None:
-    for width in (1, 8, 9):
-        assert count_true(torch.zeros(0, width, dtype=torch.bool)).tolist() == []
 
 
 @pytest.mark.parametrize("kind", ["uniform", "popularity"])

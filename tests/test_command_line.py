@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import research.__main__ as command_line
 from research.__main__ import STOPPED, VERBS, main
@@ -33,6 +32,7 @@ from tests.calling import (
     shop_corpus,
     write_shop,
 )
+from tests.reference_ranks import scores_of_all
 from tests.synthetic import write_histories
 from tests.test_bert4rec_config import write
 
@@ -703,7 +703,7 @@ def test_recommendations_are_the_best_scores_by_raw_id_and_title(
     names = [raw_id(item) for item in (3, 7, 20)]
     history = [shop.item_names.index(name) for name in names]
     _, ranker = load_run(finished, "data")
-    scores = ranker.scores(Packed.from_lists([history]), torch.zeros(1).long())[0].tolist()
+    scores = scores_of_all(ranker, Packed.from_lists([history]))[0].tolist()
     free = [item for item in range(NUM_ITEMS) if item not in history]
     best = sorted(free, key=lambda item: -scores[item])[:5]
     answer = call(capsys, "recommend", finished, "--items", ",".join(names), "--k", "5")

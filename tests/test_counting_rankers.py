@@ -23,7 +23,7 @@ from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import TrainedRanker
 from research.packed import Packed
-from tests.reference_ranks import corpus_of, transition_scores
+from tests.reference_ranks import corpus_of, scores_of_all, transition_scores
 from tests.synthetic import encoder_of
 
 USERS = torch.tensor([0, 1])
@@ -34,7 +34,7 @@ HISTORIES = [[0, 1, 0, 4, 5], [1, 0, 1, 2, 5, 4], [3, 3, 4, 5], [2]]
 
 def scores_after(config: RankerConfig, corpus: Corpus, *histories: list[int]) -> torch.Tensor:
     ranker = config.build(corpus, LeaveOneOut().split(corpus))
-    return ranker.scores(Packed.from_lists(histories), torch.arange(len(histories)))
+    return scores_of_all(ranker, Packed.from_lists(histories))
 
 
 def test_popularity_counts_training_interactions_only() -> None:
@@ -48,7 +48,7 @@ def test_popularity_of_a_holdout_knows_nothing_of_held_out_users() -> None:
     ranker = PopularityConfig().build(corpus, split)
     held_out = [*split.validation.histories.users, *split.test.histories.users]
     assert len(held_out) == 10
-    scores_V = ranker.scores(Packed.from_lists([[0]]), USERS[:1])[0]
+    scores_V = scores_of_all(ranker, Packed.from_lists([[0]]))[0]
     assert [float(scores_V[7 + user]) for user in range(20)] == [
         0.0 if user in held_out else 1.0 for user in range(20)
     ]
@@ -202,8 +202,9 @@ def test_scores_of_candidates_are_the_scores_of_those_items(name: str) -> None:
     # One history longer than the encoder reads; repeated candidates are allowed.
     histories = Packed.from_lists([[1, 2, 3, 4, 5, 6, 7], [8]])
     items_SN = torch.tensor([[0, 8, 3, 3], [7, 1, 2, 0]])
-    scores_SV = ranker.scores(histories, USERS)
-    scores_SN = ranker.candidate_scores(histories, USERS, items_SN)
+    encoded = ranker.encode(histories, USERS)
+    scores_SV = encoded.scores(0, encoded.columns)
+    scores_SN = encoded.scores_of(items_SN)
     assert scores_SV.shape == (2, 9)
     assert scores_SN.shape == (2, 4)
     # Sums of six products in float64, in another order.
@@ -214,8 +215,8 @@ def test_scores_of_candidates_are_the_scores_of_those_items(name: str) -> None:
 def test_scores_of_a_history_do_not_depend_on_the_other_histories(name: str) -> None:
     corpus = temporal_corpus()
     ranker = rankers(corpus)[name]
-    together = ranker.scores(Packed.from_lists([[1, 2, 3, 4, 5, 6], [8], [3, 3]]), torch.arange(3))
-    alone = ranker.scores(Packed.from_lists([[8]]), torch.tensor([1]))
+    together = scores_of_all(ranker, Packed.from_lists([[1, 2, 3, 4, 5, 6], [8], [3, 3]]))
+    alone = scores_of_all(ranker, Packed.from_lists([[8]]), torch.tensor([1]))
     # Padding may change the order of float64 sums.
     torch.testing.assert_close(together[1:2], alone, rtol=1e-12, atol=1e-13)
 
@@ -228,7 +229,7 @@ def test_a_trained_pair_ranks_without_dropout_and_goes_back_to_training(
     ranker.encoder.train()
     ranker.objective.train()
     histories = Packed.from_lists([[1, 2, 3]])
-    first, again = (ranker.scores(histories, USERS[:1]) for _ in range(2))
+    first, again = (scores_of_all(ranker, histories) for _ in range(2))
     assert first.tolist() == again.tolist()
     assert ranker.encoder.training
     assert ranker.objective.training
@@ -238,6 +239,7 @@ def test_a_trained_pair_ranks_without_dropout_and_goes_back_to_training(
 def test_scores_of_a_trained_pair_carry_no_graph(config: NextItemConfig | ClozeConfig) -> None:
     ranker = trained(config, temporal_corpus())
     histories = Packed.from_lists([[1, 2, 3]])
-    assert not ranker.scores(histories, USERS[:1]).requires_grad
-    some = ranker.candidate_scores(histories, USERS[:1], torch.tensor([[0, 1]]))
-    assert not some.requires_grad
+    encoded = ranker.encode(histories, USERS[:1])
+    assert not encoded.scores(0, 9).requires_grad
+    assert not encoded.scores_of(torch.tensor([[0, 1]])).requires_grad
+    assert not encoded.largest_S.requires_grad

@@ -63,7 +63,7 @@ def test_the_scores_are_of_items_then_mask_then_padding(catalogue: Catalogue) ->
     objective = module.objectives["only"]
     assert isinstance(objective, RankingObjective)
     hidden_PD = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.0, 1.0, 0.0, 0.0]])
-    scores_PV = objective.head.scores(hidden_PD, module.encoder.item_table)
+    scores_PV = objective.head.competing(module.encoder.item_table).scores(hidden_PD, 0, ITEMS + 2)
     assert scores_PV.shape == (2, ITEMS + 2)
     rows = [*module.encoder.item_table.weight, objective.head.padding_row[0]]
     for column, row_D in enumerate(rows):
@@ -81,9 +81,9 @@ def test_candidates_are_scored_alike_with_and_without_special_classes(
         objective = module.objectives["only"]
         assert isinstance(objective, RankingObjective)
         ranker = TrainedRanker(module.encoder, objective)
-        histories, users_S = Packed.from_lists([[1, 2]]), torch.tensor([0])
-        scores.append(ranker.candidate_scores(histories, users_S, items_SN))
-        all_SV = ranker.scores(histories, users_S)
+        encoded = ranker.encode(Packed.from_lists([[1, 2]]), torch.tensor([0]))
+        scores.append(encoded.scores_of(items_SN))
+        all_SV = encoded.scores(0, encoded.columns)
         torch.testing.assert_close(all_SV.gather(1, items_SN), scores[-1])
     assert torch.equal(*scores)
 

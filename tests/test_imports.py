@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CORE = {
-    "packed", "rectangles", "randomness", "config", "config_index", "overrides", "tracking",
+    "packed", "rectangles", "upload", "randomness", "config", "config_index", "overrides", "tracking",
     "errors", "progress", "processes", "stopping", "memory", "foreign", "watch", "peers", "pulse",
 }  # fmt: skip
 # A part of `research` may import itself, the core and these.

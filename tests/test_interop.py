@@ -21,6 +21,7 @@ from research.packed import Packed
 from research.training import checkpoint
 from tests import reference_s3rec
 from tests.calling import call, cells_of
+from tests.reference_ranks import scores_of_all
 from tests.s3rec_files import (
     ATTRIBUTES,
     HEADS,
@@ -95,7 +96,7 @@ def test_imported_scores_are_those_of_the_padded_model(
     state: dict[str, Tensor], imported: Path
 ) -> None:
     _, ranker = load_run(imported, "data")
-    found = ranker.scores(Packed.from_lists(ROWS), torch.zeros(len(ROWS)).long())
+    found = scores_of_all(ranker, Packed.from_lists(ROWS))
     items_BL = reference_s3rec.padded(raw(ROWS), LENGTH)
     expected = reference_s3rec.scores(state, items_BL, heads=HEADS)
     torch.testing.assert_close(found, expected[:, list(ITEMS)], **CLOSE)

@@ -38,6 +38,7 @@ from research.objectives.sp import CutSegment, SPConfig
 from research.packed import Packed
 from research.training.pretrainer import MultiObjectiveModel
 from tests import reference, twins
+from tests.reference_ranks import scores_of_all
 from tests.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
 
 ITEMS = 12
@@ -316,9 +317,11 @@ def test_candidate_scores_are_columns_of_all_scores(head: HeadConfig, catalogue:
     ranker = TrainedRanker(module.encoder, module.objectives["only"])
     histories, users_S = Packed.from_lists([[1, 2], [3]]), torch.tensor([0, 1])
     items_SN = torch.tensor([[0, 11, 5], [7, 7, 2]])
-    scores_SV = ranker.scores(histories, users_S)
+    encoded = ranker.encode(histories, users_S)
+    assert encoded.columns == ITEMS
+    scores_SV = encoded.scores(0, ITEMS)
     assert scores_SV.shape == (2, ITEMS)
-    picked_SN = ranker.candidate_scores(histories, users_S, items_SN)
+    picked_SN = encoded.scores_of(items_SN)
     torch.testing.assert_close(picked_SN, scores_SV.gather(1, items_SN), rtol=1e-12, atol=1e-12)
 
 
@@ -329,7 +332,7 @@ def test_ranking_scores_equal_the_loop(kind: type, head: HeadConfig, catalogue: 
     objective = module.objectives["only"]
     ranker = TrainedRanker(module.encoder, objective)
     rows = [[1], [2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 5]]
-    scores_SV = ranker.scores(Packed.from_lists(rows), torch.arange(3))
+    scores_SV = scores_of_all(ranker, Packed.from_lists(rows))
     for row, sequence in enumerate(rows):
         cloze = kind is ClozeConfig
         seen = [*sequence[-(LENGTH - 1) :], ITEMS] if cloze else sequence[-LENGTH:]
@@ -344,7 +347,7 @@ def test_ranking_leaves_the_training_mode_as_it_was(catalogue: Catalogue) -> Non
     ranker = TrainedRanker(module.encoder, module.objectives["only"])
     for training in (True, False):
         module.train(training)
-        ranker.scores(Packed.from_lists([[1]]), torch.tensor([0]))
+        ranker.encode(Packed.from_lists([[1]]), torch.tensor([0]))
         assert all(part.training is training for part in module.modules())
 
 

@@ -19,18 +19,20 @@ from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, UserHoldout
 from research.errors import InputError
-from research.evaluation import rank as rank_module
+from research.evaluation import chunks
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import RankTable, SeenPolicy, rank_tables
+from research.evaluation.rank import RankTable, rank_tables
 from research.evaluation.ranker import Ranker
+from research.evaluation.tiles import SeenPolicy
+from research.model.scored_rows import ScoredRows
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
-from research.objectives.ranker import TrainedRanker
+from research.objectives.ranker import EncodedStates, TrainedRanker
 from research.packed import Packed
-from tests.reference_ranks import FixedScores, corpus_of, question_rank
+from tests.reference_ranks import FixedScores, corpus_of, question_rank, scores_of_all
 from tests.synthetic import encoder_of
 
 # Item v has been trained on v times.
@@ -263,7 +265,7 @@ def test_seen_means_the_whole_history_and_not_the_encoders_window(
     with torch.no_grad():
         encoder.item_table.weight[:4] = encoder.item_table.weight[7]
     ranker = TrainedRanker(encoder, built)  # type: ignore[arg-type]
-    scores = ranker.scores(Packed.from_lists([history[:-1]]), torch.tensor([0]))[0].tolist()
+    scores = scores_of_all(ranker, Packed.from_lists([history[:-1]]))[0].tolist()
     table = table_of(ranker, corpus, split.test)
     assert table.rank.tolist() == [question_rank(scores, history[:-1], 7, None, True)]
     assert table.rank.tolist() != [question_rank(scores, history[4:-1], 7, None, True)]
@@ -304,17 +306,18 @@ def test_opposite_infinities_are_an_error_too() -> None:
         table_of(FixedScores([[inf, -inf, 0.0, 0.0, 0.0]]), corpus, test_of(corpus))
 
 
-class HalfPrecision(FixedScores):
-    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
-        return super().scores(histories, users_S).half()
-
-
-def test_finite_scores_whose_sum_overflows_are_no_error() -> None:
-    # Half precision ends at 65504; 3000 items at 30 sum to 90000.
+def test_finite_scores_without_a_finite_bound_are_no_error() -> None:
+    # The bound is twice the product of 2e38 and 1.
     corpus = corpus_of([[0, 1, 2]], 3000)
-    scores = torch.full((1, 3000), 30.0)
-    scores[0, 2] = 31.0
-    assert table_of(HalfPrecision(scores), corpus, test_of(corpus)).rank.tolist() == [1.0]
+    rows = ScoredRows(torch.ones(3000, 1))
+
+    class Huge:
+        def encode(self, histories: Packed, users_S: Tensor) -> EncodedStates:
+            return EncodedStates(torch.full((len(users_S), 1), 2e38), rows)
+
+    encoded = Huge().encode(Packed.from_lists([[0]]), torch.tensor([0]))
+    assert encoded.largest_S.tolist() == [inf]
+    assert table_of(Huge(), corpus, test_of(corpus)).ties.tolist() == [2997]
 
 
 def test_ranks_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +326,7 @@ def test_ranks_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> No
     corpus = corpus_of(histories, 9)
     ranker = FixedScores(torch.from_numpy(draws.integers(0, 3, (50, 9))))
     whole = table_of(ranker, corpus, test_of(corpus))
-    monkeypatch.setattr(rank_module, "CPU_CHUNK", 1)
+    monkeypatch.setattr(chunks, "CPU_TILE", 1)
     ranker.asked.clear()
     pieces = table_of(ranker, corpus, test_of(corpus))
     assert [len(chunk) for chunk in ranker.asked] == [16, 16, 16, 2]

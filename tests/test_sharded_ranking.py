@@ -16,7 +16,7 @@ from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampl
 from research.evaluation.rank import RankTable, Shard, rank_tables
 from research.evaluation.ranker import Ranker
 from research.packed import Packed
-from tests.reference_ranks import FixedScores, corpus_of
+from tests.reference_ranks import EncodedRows, FixedScores, corpus_of
 
 COUNTS_V = torch.arange(12)
 COLUMNS = ("user", "item", "rank", "ties", "history_length", "item_count")
@@ -130,11 +130,11 @@ class Cramped(FixedScores):
         self.error = error
         self.sizes: list[int] = []
 
-    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
+    def encode(self, histories: Packed, users_S: Tensor) -> EncodedRows:
         self.sizes.append(len(users_S))
         if len(users_S) > self.most:
             raise self.error
-        return super().scores(histories, users_S)
+        return super().encode(histories, users_S)
 
 
 ERRORS = [

@@ -15,12 +15,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.data.splits import HeldOut, flat_indices
 from research.errors import InputError
+from research.evaluation.ranker import Encoded
+from research.evaluation.tiles import Questions, among_all, among_listed
 from research.randomness import fold, seed_of, uniform
 
 
@@ -35,18 +36,11 @@ class CandidateSet(ABC):
         return {"candidates": self.name}
 
     @abstractmethod
-    def ranks(
-        self, scores_SV: Tensor, right_S1: Tensor, targets_S: Tensor, rows: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """(float64 ranks [S], ties [S]) of questions `rows`, whose answers score `right_S1`.
+    def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
+        """float64 [S] numbers of candidates that score higher than the held-out items, and equally.
 
-        Excluded items score minus infinity in `scores_SV`.
+        The held-out item itself is not counted; all-item scores are held for so many columns.
         """
-
-
-def counted(higher_S: Tensor, equal_S: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank and ties from the numbers of strictly better and of equal other candidates."""
-    return 1.0 + higher_S.double() + 0.5 * equal_S.double(), equal_S
 
 
 class AllItems(CandidateSet):
@@ -54,33 +48,9 @@ class AllItems(CandidateSet):
 
     name = "full"
 
-    def ranks(
-        self, scores_SV: Tensor, right_S1: Tensor, targets_S: Tensor, rows: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """Against every item that is not excluded."""
-        higher_S = count_true(scores_SV > right_S1)
-        # The answer equals itself, unless it is excluded (a miss).
-        itself_S = (scores_SV.gather(1, targets_S[:, None]) == right_S1)[:, 0]
-        return counted(higher_S, count_true(scores_SV == right_S1) - itself_S.long())
-
-
-def count_true(flags_SV: Tensor) -> Tensor:
-    """int64 [S]: true entries a row."""
-    if flags_SV.device.type != "cpu":
-        return flags_SV.sum(1)
-    # Eight flags are added as bytes of one word; a sum of bools one by one is ten times slower.
-    words = flags_SV.shape[1] // 8
-    if words == 0:
-        return flags_SV.sum(1)
-    # Flat, because the stride of a single row would hinder the view.
-    packed = flags_SV[:, : words * 8].reshape(-1).view(torch.int64).view(-1, words)
-    counts = torch.zeros(len(flags_SV), dtype=torch.int64)
-    ones = 0x00FF00FF00FF00FF
-    for first in range(0, words, 255):
-        bytes_S = packed[:, first : first + 255].sum(1)
-        pairs = (bytes_S & ones) + ((bytes_S >> 8) & ones)
-        counts += (pairs * 0x0001000100010001 >> 48) & 0xFFFF
-    return counts + flags_SV[:, words * 8 :].sum(1)
+    def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
+        """Of all that competes."""
+        return among_all(encoded, questions, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +69,9 @@ class Listed(CandidateSet):
         """A file is known by its content, not by its name."""
         return {"candidates": self.name} | ({"negatives_md5": self.md5} if self.md5 else {})
 
-    def ranks(
-        self, scores_SV: Tensor, right_S1: Tensor, targets_S: Tensor, rows: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """Against the question's own negatives."""
-        items_SN = self.negatives_QN[torch.from_numpy(rows)].to(scores_SV.device)
-        scores_SN = scores_SV.gather(1, items_SN)
-        others_SN = items_SN != targets_S[:, None]
-        higher_S = ((scores_SN > right_S1) & others_SN).sum(1)
-        return counted(higher_S, ((scores_SN == right_S1) & others_SN).sum(1))
+    def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
+        """Of the questions' own negatives; nothing else is scored."""
+        return among_listed(encoded, questions, self.negatives_QN.numpy()[questions.rows_S])
 
 
 def sampled(

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tokenize import TokenError
-from typing import Literal
 
 import numpy as np
 import torch
@@ -30,23 +29,13 @@ from research.data.loader import pack
 from research.data.splits import HeldOut
 from research.errors import InputError
 from research.evaluation.candidates import CandidateSet
-from research.evaluation.chunks import (
-    ACCELERATOR_CHUNK,
-    ACCELERATOR_TOKENS,
-    CPU_CHUNK,
-    CPU_TOKENS,
-    chunk_end,
-    lowered,
-    nothing_fits,
-)
+from research.evaluation.chunks import Ranked, in_chunks
 from research.evaluation.ranker import Ranker
+from research.evaluation.tiles import Questions, SeenPolicy, first_not_finite
 from research.foreign import parsed
-from research.memory import is_out_of_memory
-from research.packed import Packed
 from research.pulse import PULSE
 from research.tracking import replacing
 
-SeenPolicy = Literal["excluded", "kept", "zero"]
 # Bytes that any table may have unpacked, and by how much a larger one may have been packed.
 _ALWAYS_ALLOWED = 1 << 26
 _MOST_COMPRESSION = 100
@@ -192,13 +181,15 @@ def rank_tables(
     protocol: Mapping[str, object],
     counts_V: Tensor,
     shard: Shard = Shard(),
+    fields: Collection[str] = (),
 ) -> dict[str, RankTable]:
     """Rank every held-out item under each candidate set, from one pass of scores.
 
     `seen` says what becomes of items of the whole given history (T48): "excluded", they score minus
     infinity and a held-out item among them is a miss; "kept", they compete; "zero", they score 0,
     a held-out item among them too, as S3-Rec's code has it (T47). `counts_V` are the training
-    interactions of every item. A score that is not finite is an error.
+    interactions of every item, `fields` those of the corpus that a ranker reads beside items. A
+    score that is not finite is an error.
 
     Each process of `shard` ranks its own questions and gets the table of all. Where memory runs
     out, fewer questions are ranked at a time; `MemoryError` when one alone does not fit.
@@ -206,43 +197,17 @@ def rank_tables(
     if len(held_out) == 0:
         raise InputError(f"corpus {corpus.name}: the split holds nothing out to rank")
     items = corpus.items[held_out.targets].astype(np.int64)
-    lengths = held_out.histories.stops - held_out.histories.starts
-    # Neighbours of similar length make full rectangles inside attention, and equal work for all.
-    order = np.argsort(lengths, kind="stable")[shard.rank :: shard.world]
-    ordered = lengths[order]
     # Ranks and ties by candidate set, and columns after the items; 0 where another process answers.
     found_CQ = np.zeros((2 * len(candidates) + 1, len(items)))
-    most, refused = len(order), 0
-    begin, end = 0, chunk_end(ordered, 0, CPU_CHUNK // corpus.num_items, CPU_TOKENS)
-    while begin < len(order):
-        rows = order[begin:end]
-        ranked: Ranked | None = None
-        try:
-            ranked = rank_chunk(ranker, corpus, held_out, rows, items[rows], candidates, seen)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(rows) == 1:
-                raise MemoryError(nothing_fits(corpus, held_out, rows, error)) from error
-        if ranked is None:
-            # Here the error is gone, and with it the tensors that its traceback held.
-            most, refused = len(rows) // 2, refused or len(rows)
-            end = begin + most
-            continue
-        if refused:
-            print(lowered(refused, len(rows)), file=sys.stderr, flush=True)
-            refused = 0
+    rank = partial(rank_chunk, ranker, corpus, held_out, candidates, seen, fields)
+    share = slice(shard.rank, None, shard.world)
+    for rows, ranked in in_chunks(rank, corpus, held_out, share):
         found_CQ[:, rows] = ranked.found_CS
         if ranked.bad is not None:
             # Told after the sum, which the other processes wait for, and to all of them alike.
             found_CQ[-1, rows[ranked.bad]] = np.nan
             break
         PULSE.progress()
-        chunk, tokens = CPU_CHUNK, CPU_TOKENS
-        if ranked.on_accelerator:
-            chunk, tokens = ACCELERATOR_CHUNK, ACCELERATOR_TOKENS
-        begin, end = end, chunk_end(ordered, end, chunk // corpus.num_items, tokens)
-        end = min(end, begin + most)
     if shard.world > 1:
         found_CQ = shard.add(torch.from_numpy(found_CQ)).numpy()
     bad_Q = np.flatnonzero(np.isnan(found_CQ[-1]))
@@ -253,6 +218,7 @@ def rank_tables(
             "its learning rate or clip the gradient"
         )
     further = int(found_CQ[-1, 0])
+    lengths = held_out.histories.stops - held_out.histories.starts
     item_count = counts_V.cpu().numpy()[items].astype(np.int32)
     shared = {**protocol, "seen": seen, "ties": "mean"}
     special = {"special_candidates": further} if further else {}
@@ -270,67 +236,32 @@ def rank_tables(
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Ranked:
-    """What came of the questions that were ranked together."""
-
-    found_CS: NDArray[np.float64]
-    """[2 x candidate sets + 1, S]: ranks, then ties, by candidate set; columns after the items."""
-    on_accelerator: bool
-    """Whether the scores stood on another device than the CPU."""
-    bad: int | None
-    """The first question with a score that is not finite, whose ranks mean nothing; None: none."""
-
-
 def rank_chunk(
     ranker: Ranker,
     corpus: Corpus,
     held_out: HeldOut,
-    rows: NDArray[np.int64],
-    items: NDArray[np.int64],
     candidates: Sequence[CandidateSet],
     seen: SeenPolicy,
+    fields: Collection[str],
+    rows: NDArray[np.int64],
+    columns: int,
 ) -> Ranked:
-    """Rank the questions `rows`, whose answers are `items`, from one call of the ranker."""
-    histories = pack(corpus, held_out.histories.select(rows))
-    users_S = torch.from_numpy(held_out.histories.users[rows])
-    scores_SV = ranker.scores(histories, users_S)
-    targets_S = torch.from_numpy(items).to(scores_SV.device)
-    bad = first_not_finite(scores_SV)
-    right_S1, missed_S = set_seen(scores_SV, histories, targets_S, seen)
-    ranks, ties = [], []
-    for each in candidates:
-        rank_S, ties_S = each.ranks(scores_SV, right_S1, targets_S, rows)
-        ranks.append(torch.where(missed_S, torch.inf, rank_S))
-        ties.append(ties_S.double())
-    further_S = torch.full_like(missed_S, scores_SV.shape[1] - corpus.num_items, dtype=torch.double)
-    found_CS = torch.stack([*ranks, *ties, further_S]).cpu().numpy()
-    return Ranked(found_CS, scores_SV.device.type != "cpu", bad)
-
-
-def set_seen(
-    scores_SV: Tensor, histories: Packed, targets_S: Tensor, seen: SeenPolicy
-) -> tuple[Tensor, Tensor]:
-    """Write what `seen` says over the scores of items of the histories.
-
-    Gives (the answers' scores [S, 1], which answers are misses [S]).
-    """
-    right_S1 = scores_SV.gather(1, targets_S[:, None])
-    missed_S = torch.zeros_like(targets_S, dtype=torch.bool)
-    if seen == "kept":
-        return right_S1, missed_S
-    histories = histories.to(scores_SV.device)
-    given = -torch.inf if seen == "excluded" else 0.0
-    scores_SV[histories.owner_T, histories.items_T] = given
-    after_S1 = scores_SV.gather(1, targets_S[:, None])
-    if seen == "zero":
-        return after_S1, missed_S
-    return right_S1, after_S1[:, 0] == -torch.inf
-
-
-def first_not_finite(scores_SV: Tensor) -> int | None:
-    """The first row with a NaN or an infinite score; None: there is none."""
-    # A row's sum is not finite when a score is not; a sum of finite scores may overflow as well.
-    rows = (~scores_SV.sum(1).isfinite()).nonzero()[:, 0]
-    rows = rows[~scores_SV[rows].isfinite().all(1)]
-    return int(rows[0]) if len(rows) else None
+    """Rank the questions `rows`, whose histories are encoded once, in tiles of so many columns."""
+    asked = held_out.select(rows)
+    histories = pack(corpus, asked.histories, fields)
+    targets_S = corpus.items[asked.targets].astype(np.int64)
+    questions = Questions.of(histories, rows, targets_S, corpus.num_items, seen)
+    encoded = ranker.encode(histories, torch.from_numpy(asked.histories.users))
+    counts = [each.counts(encoded, questions, columns) for each in candidates]
+    # All that is read from the device comes in one copy.
+    told = [higher_S for higher_S, _ in counts] + [equal_S for _, equal_S in counts]
+    read_CS = torch.stack([*told, encoded.largest_S.double()]).cpu().numpy()
+    higher_CS, equal_CS = np.split(read_CS[:-1], 2)
+    rank_CS = np.where(questions.missed_S, np.inf, 1.0 + higher_CS + 0.5 * equal_CS)
+    further_S = np.full(len(rows), encoded.columns - corpus.num_items)
+    finite = bool(np.isfinite(read_CS[-1]).all())
+    return Ranked(
+        found_CS=np.concatenate([rank_CS, equal_CS, further_S[None]]),
+        on_accelerator=encoded.largest_S.device.type != "cpu",
+        bad=None if finite else first_not_finite(encoded, columns),
+    )

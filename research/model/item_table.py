@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from research.model.attributes import AttributeTable
 from research.model.candidate_scores import candidate_scores
 from research.model.initial import initialize
+from research.model.scored_rows import ScoredRows
 from research.model.softmax import all_scores, softmax_loss, top_one
 
 
@@ -131,6 +132,13 @@ class ItemTable(nn.Module):
             rows=self._competing(rows),
             further_ED=further_ED,
         )
+
+    def competing(
+        self, rows: int, bias_V: Tensor | None = None, further_ED: Tensor | None = None
+    ) -> ScoredRows:
+        """The first `rows` rows, and further ones, as ranking scores them; without a graph."""
+        table_RD = self.weight.detach()[: self._competing(rows)]
+        return ScoredRows(table_RD, bias_V, further_ED)
 
     def _competing(self, rows: int | None) -> int:
         rows = self.num_items if rows is None else rows

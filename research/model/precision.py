@@ -39,14 +39,18 @@ def allow_tf32(allowed: bool) -> None:
 
 
 @contextmanager
-def without_tf32() -> Iterator[None]:
-    """A context in which fp32 products are true ones, whatever training's are."""
-    allowed = torch.backends.cuda.matmul.allow_tf32
+def true_fp32(device: torch.device) -> Iterator[None]:
+    """A context in which fp32 products are true ones on any device, whatever training's are."""
+    precision = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
     allow_tf32(False)
     try:
-        yield
+        with torch.autocast(device.type, enabled=False):
+            yield
     finally:
-        allow_tf32(allowed)
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from research.errors import InputError
 from research.model.backbone import BackboneConfig
 from research.model.initial import initialize
 from research.model.item_table import ItemTable
+from research.model.scored_rows import ScoredRows
 from research.model.transformer_block import Activation, activate
 
 
@@ -80,11 +81,6 @@ class Head(nn.Module):
                 masked=False,
             )
 
-    @property
-    def columns(self) -> int:
-        """What competes in full ranking: V items, with the special classes V + 2, items first."""
-        return self.num_items + 2 * self.config.special_classes
-
     def transformed(self, states_PD: Tensor) -> Tensor:
         """[P, D] -> [P, D]: what is multiplied with the table."""
         if self.config.transform == "none":
@@ -95,14 +91,10 @@ class Head(nn.Module):
         normed_PD: Tensor = self.norm(activate(dense_PD, self.config.activation))
         return normed_PD
 
-    def scores(self, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """[P, columns]: scores of all that competes, items first."""
-        return self._table(items).scores(
-            self.transformed(states_PD),
-            rows=self._rows,
-            bias_V=self.item_bias,
-            further_ED=self.padding_row,
-        )
+    def competing(self, items: ItemTable) -> ScoredRows:
+        """What ranking scores transformed states against: items, then special classes if any."""
+        bias_V = None if self.item_bias is None else self.item_bias.detach()
+        return self._table(items).competing(self._rows, bias_V, self.padding_row)
 
     def candidate_scores(self, states_PD: Tensor, ids: Tensor, items: ItemTable) -> Tensor:
         """[P, N]: scores of `ids`, [P, N] or [N]; with a tied table V, the mask, is one too."""

@@ -1,13 +1,52 @@
-"""Ranking by a trained encoder and one objective's head."""
+"""A trained pair as a ranker: an encoder and the objective whose head ranks.
+
+Whatever precision trained them, they rank in true fp32: rounder scores would tie.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from research.model.backbone import Backbone
+from research.model.precision import true_fp32
+from research.model.scored_rows import ScoredRows
 from research.objectives.base import RankingObjective
 from research.packed import Packed
+from research.upload import upload
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedStates:
+    """Histories as states, beside the rows that they are scored against."""
+
+    states_SD: Tensor
+    """[S, D] what is multiplied with the rows; without a graph."""
+    rows: ScoredRows
+    """What competes."""
+
+    @property
+    def columns(self) -> int:
+        """V; V + 2 where special classes compete."""
+        return self.rows.columns
+
+    @cached_property
+    def largest_S(self) -> Tensor:
+        """[S]: a bound on the magnitude of the scores; NaN or infinite where there is none."""
+        return self.rows.largest(self.states_SD)
+
+    def scores(self, first: int, last: int) -> Tensor:
+        """[S, last - first] scores of the columns from `first` to before `last`."""
+        with true_fp32(self.states_SD.device):
+            return self.rows.scores(self.states_SD, first, last)
+
+    def scores_of(self, items_SN: Tensor) -> Tensor:
+        """[S, N] scores of each history's own items."""
+        with true_fp32(self.states_SD.device):
+            return self.rows.scores_of(self.states_SD, items_SN.to(self.states_SD.device))
 
 
 class TrainedRanker:
@@ -18,30 +57,20 @@ class TrainedRanker:
         self.objective = objective
 
     @torch.no_grad()
-    def scores(self, histories: Packed, users_S: Tensor) -> Tensor:
-        """[S, V] scores of all items, on the encoder's device."""
-        return self.objective.head.scores(self._states(histories), self.encoder.item_table)
-
-    @torch.no_grad()
-    def candidate_scores(self, histories: Packed, users_S: Tensor, items_SN: Tensor) -> Tensor:
-        """[S, N] scores of the given items."""
-        items = self.encoder.item_table
-        states_SD = self._states(histories)
-        return self.objective.head.candidate_scores(states_SD, items_SN.to(states_SD.device), items)
-
-    def _states(self, histories: Packed) -> Tensor:
-        training = self.encoder.training
+    def encode(self, histories: Packed, users_S: Tensor) -> EncodedStates:
+        """The states of whole histories, on the encoder's device; without dropout."""
+        items, training = self.encoder.item_table, self.encoder.training
+        device = items.weight.device
+        head, causal = self.objective.head, self.objective.corruption.causal
+        # Cut on the host, where it costs an accelerator nothing.
+        view = self.objective.ranking_view(histories, self.encoder.config.length, items.num_items)
         self.encoder.eval()
         self.objective.eval()
         try:
-            items = self.encoder.item_table
-            histories = histories.to(items.weight.device)
-            view = self.objective.ranking_view(
-                histories, self.encoder.config.length, items.num_items
-            )
-            causal = self.objective.corruption.causal
-            states_SD: Tensor = self.encoder(view.packed, causal=causal, read_P=view.picked_P)
-            return states_SD
+            with true_fp32(device):
+                view = upload(view, device)
+                states_SD = self.encoder(view.packed, causal=causal, read_P=view.picked_P)
+                return EncodedStates(head.transformed(states_SD), head.competing(items))
         finally:
             self.encoder.train(training)
             self.objective.train(training)

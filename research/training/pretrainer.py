@@ -22,7 +22,7 @@ from research.model.backbone import Backbone
 from research.objectives.base import Corruption, LossSum, Objective, Targets, View
 from research.packed import Packed
 from research.training.gather import Gather
-from research.training.upload import upload
+from research.upload import upload
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,212 @@
+"""Who beats the held-out items, counted a tile of scores at a time.
+
+Sits between the rankers, which give scores, and the candidate sets, which say who competes. Ranks
+are counted from numbers of higher and of equal scores, so scores are compared within one tile or
+one list, where equal items have equal scores to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from research.evaluation.ranker import Encoded
+from research.packed import Packed
+
+SeenPolicy = Literal["excluded", "kept", "zero"]
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Questions that are ranked together; on the host, where the sizes of all parts are known."""
+
+    rows_S: NDArray[np.int64]
+    """[S] their numbers in the table of held-out items."""
+    targets_S: NDArray[np.int64]
+    """[S] held-out items."""
+    owner_T: NDArray[np.int64]
+    """[T] the question that each seen item belongs to, ascending."""
+    seen_T: NDArray[np.int64]
+    """[T] items of the histories; none when seen items are kept."""
+    num_items: int
+    """V."""
+    policy: SeenPolicy
+    """What becomes of seen items."""
+
+    @staticmethod
+    def of(
+        histories: Packed,
+        rows_S: NDArray[np.int64],
+        targets_S: NDArray[np.int64],
+        num_items: int,
+        policy: SeenPolicy,
+    ) -> Questions:
+        """The questions that these histories, on the host, belong to."""
+        tokens = 0 if policy == "kept" else histories.num_tokens
+        owner_T, seen_T = histories.owner_T[:tokens].numpy(), histories.items_T[:tokens].numpy()
+        return Questions(rows_S, targets_S, owner_T, seen_T, num_items, policy)
+
+    @cached_property
+    def target_is_seen_S(self) -> NDArray[np.bool_]:
+        """[S] whether the held-out item stands in its own history, if that matters."""
+        owners = self.owner_T[self.seen_T == self.targets_S[self.owner_T]]
+        return np.bincount(owners, minlength=len(self.targets_S)) > 0
+
+    @property
+    def missed_S(self) -> NDArray[np.bool_]:
+        """[S] whether the held-out item is excluded."""
+        return self.target_is_seen_S & (self.policy == "excluded")
+
+    def is_seen(self, items_SN: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[S, N] whether each item stands in the history of its row, if that matters."""
+        if len(self.seen_T) == 0:
+            return np.zeros(items_SN.shape, dtype=bool)
+        keys_T = np.sort(self.owner_T * self.num_items + self.seen_T)
+        keys_SN = np.arange(len(items_SN))[:, None] * self.num_items + items_SN
+        places_SN = np.searchsorted(keys_T, keys_SN)
+        found_SN: NDArray[np.bool_] = keys_T[np.minimum(places_SN, len(keys_T) - 1)] == keys_SN
+        return found_SN
+
+
+def among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
+    """float64 [S] numbers of competitors that score higher than the held-out items, and equally.
+
+    Everything competes but the held-out item itself and what is excluded; scores are held for so
+    many columns at once. What a held-out item scores is read from the tile in which it stands:
+    such tiles come first, and all but the last of them are formed a second time to be counted.
+    """
+    device, size = encoded.largest_S.device, len(questions.targets_S)
+    tiles = tiles_of(questions.num_items, encoded.columns, columns)
+    home_S = questions.targets_S // columns
+    homes = np.unique(home_S).tolist()
+    others = np.setdiff1d(np.arange(len(tiles)), homes).tolist()
+    higher_S = torch.zeros(size, dtype=torch.float64, device=device)
+    at_least_S = torch.zeros_like(higher_S)
+    right_S1 = flags_SC = higher_S[:, None]
+    for visit, place in enumerate([*homes, *others, *homes[:-1]]):
+        tile = tiles[place]
+        scores_SC = encoded.scores(tile.first, tile.last)[:, tile.begin - tile.first :]
+        if visit == 0:
+            right_S1 = scores_SC.new_empty(size, 1)
+            # Comparisons that give numbers of the scores' own type are several times faster.
+            flags_SC = scores_SC.new_empty(size, max(part.last - part.begin for part in tiles))
+        rows = np.flatnonzero(home_S == place)
+        own = entries(rows, questions.targets_S[rows] - tile.begin, device)
+        if visit < len(homes):
+            right_S1[own[0], 0] = scores_SC[own]
+        if visit < len(homes) - 1:
+            continue
+        if visit == len(homes) - 1 and questions.policy == "zero":
+            right_S1.masked_fill_(on(questions.target_is_seen_S, device)[:, None], 0.0)
+        _set_seen(scores_SC, questions, tile)
+        scores_SC[own] = -torch.inf
+        # Sums of ones are exact in fp32 up to 2^24 columns.
+        flags = flags_SC[:, : scores_SC.shape[1]]
+        higher_S += torch.gt(scores_SC, right_S1, out=flags).sum(1)
+        at_least_S += scores_SC.ge_(right_S1).sum(1)
+    return higher_S, at_least_S - higher_S
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Columns that are scored together, and those of them that are counted."""
+
+    first: int
+    """The first column that is scored."""
+    begin: int
+    """The first column that is counted."""
+    last: int
+    """Past the last column of both."""
+
+
+def tiles_of(num_items: int, all_columns: int, columns: int) -> list[Tile]:
+    """Tiles that count every column once.
+
+    All tiles of items have one shape, because the bits of a product may depend on it; so the last
+    one scores some columns that are counted in the one before. What is no item is in a tile of its
+    own.
+    """
+    tiles = [
+        Tile(max(0, min(begin, num_items - columns)), begin, min(begin + columns, num_items))
+        for begin in range(0, num_items, columns)
+    ]
+    if all_columns > num_items:
+        tiles.append(Tile(num_items, num_items, all_columns))
+    return tiles
+
+
+def _set_seen(scores_SC: Tensor, questions: Questions, tile: Tile) -> None:
+    """Write over the scores of seen items in the columns that are counted."""
+    inside_T = (questions.seen_T >= tile.begin) & (questions.seen_T < tile.last)
+    columns_T = questions.seen_T[inside_T] - tile.begin
+    seen = entries(questions.owner_T[inside_T], columns_T, scores_SC.device)
+    scores_SC[seen] = -torch.inf if questions.policy == "excluded" else 0.0
+
+
+def among_listed(
+    encoded: Encoded, questions: Questions, negatives_SN: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """float64 [S] numbers of negatives that score higher than the held-out items, and equally.
+
+    A held-out item among its own negatives does not compete, nor does what is excluded.
+    """
+    device = encoded.largest_S.device
+    items_SM = np.concatenate([questions.targets_S[:, None], negatives_SN], axis=1)
+    scores_SM = encoded.scores_of(on(items_SM, device))
+    seen_SM = questions.is_seen(items_SM)
+    competes_SN = negatives_SN != questions.targets_S[:, None]
+    if questions.policy == "zero":
+        scores_SM = scores_SM.masked_fill(on(seen_SM, device), 0.0)
+    else:
+        competes_SN &= ~seen_SM[:, 1:]
+    others_SN = scores_SM[:, 1:].masked_fill(on(~competes_SN, device), -torch.inf)
+    higher_S = (others_SN > scores_SM[:, :1]).sum(1, dtype=torch.float64)
+    return higher_S, (others_SN == scores_SM[:, :1]).sum(1, dtype=torch.float64)
+
+
+def first_not_finite(encoded: Encoded, columns: int) -> int | None:
+    """The first history with a NaN or an infinite score; None: there is none."""
+    finite_S = torch.ones_like(encoded.largest_S, dtype=torch.bool)
+    for first in range(0, encoded.columns, columns):
+        last = min(first + columns, encoded.columns)
+        finite_S &= encoded.scores(first, last).isfinite().all(1)
+    bad = (~finite_S).nonzero()
+    return int(bad[0]) if len(bad) else None
+
+
+def best_items(
+    encoded: Encoded, number: int, num_items: int, excluded: list[int], columns: int
+) -> tuple[list[float], list[int]]:
+    """The highest scores of the one encoded history and their items, the best first.
+
+    Items that are excluded score minus infinity.
+    """
+    scores_K, items_K = encoded.largest_S.new_empty(0), torch.empty(0, dtype=torch.int64)
+    outside = torch.tensor(excluded, dtype=torch.int64)
+    for first in range(0, num_items, columns):
+        scores_C = encoded.scores(first, min(first + columns, num_items))[0].cpu()
+        inside = outside[(outside >= first) & (outside < first + len(scores_C))]
+        scores_C[inside - first] = -torch.inf
+        both_C = torch.cat([scores_K.to(scores_C), scores_C])
+        items_C = torch.cat([items_K, torch.arange(first, first + len(scores_C))])
+        scores_K, best_K = torch.topk(both_C, min(number, len(both_C)))
+        items_K = items_C[best_K]
+    return scores_K.tolist(), items_K.tolist()
+
+
+def on(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """A host array as a tensor on a device, which is not waited for."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def entries(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What indexes these entries of a matrix."""
+    return on(rows, device), on(columns, device)

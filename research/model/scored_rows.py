@@ -1,0 +1,93 @@
+"""What competes when items are ranked, and its scores a tile of columns at a time.
+
+Ranks are counted, so items of equal embeddings must have equal scores to the last bit. That rules
+out products with a single row (torch then takes another algorithm, whose order of sums differs from
+column to column) and batched products of lists (the same).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Products run up to twice as fast into rows that begin at multiples of so many numbers.
+ALIGNED = 16
+# Numbers of gathered embeddings that are held at once.
+CPU_GATHERED = 1 << 18
+ACCELERATOR_GATHERED = 1 << 27
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRows:
+    """Rows that states are multiplied with; used without a graph."""
+
+    table_RD: Tensor
+    """[R, D] the items, and the mask where it competes."""
+    bias_R: Tensor | None = None
+    """[R] added to the scores of `table_RD`."""
+    further_ED: Tensor | None = None
+    """[E, D] rows that are not the table's; they stand in columns after it."""
+
+    @property
+    def columns(self) -> int:
+        """R + E."""
+        return len(self.table_RD) + (0 if self.further_ED is None else len(self.further_ED))
+
+    def scores(self, states_SD: Tensor, first: int, last: int) -> Tensor:
+        """[S, last - first] scores of the columns from `first` to before `last`."""
+        columns = last - first
+        aligned = -(-columns // ALIGNED) * ALIGNED
+        scores_SC = states_SD.new_empty(len(states_SD), aligned)[:, :columns]
+        table_CD = self.table_RD[first:last]
+        if len(table_CD):
+            _product(states_SD, table_CD, scores_SC[:, : len(table_CD)])
+        if self.bias_R is not None:
+            scores_SC[:, : len(table_CD)] += self.bias_R[first:last]
+        if self.further_ED is not None and len(table_CD) < columns:
+            begin = max(0, first - len(self.table_RD))
+            further_CD = self.further_ED[begin : last - len(self.table_RD)]
+            _product(states_SD, further_CD, scores_SC[:, len(table_CD) :])
+        return scores_SC
+
+    def scores_of(self, states_SD: Tensor, items_SN: Tensor) -> Tensor:
+        """[S, N] scores of each state's own rows of the table."""
+        on_cpu = states_SD.device.type == "cpu"
+        size = max(1, items_SN.shape[1] * states_SD.shape[1])
+        rows = max(1, (CPU_GATHERED if on_cpu else ACCELERATOR_GATHERED) // size)
+        scores_SN = states_SD.new_empty(items_SN.shape)
+        for states, items, scores in zip(
+            states_SD.split(rows), items_SN.split(rows), scores_SN.split(rows)
+        ):
+            products = F.embedding(items, self.table_RD).mul_(states[:, None])
+            torch.sum(products, -1, out=scores)
+        return scores_SN if self.bias_R is None else scores_SN + self.bias_R[items_SN]
+
+    def largest(self, states_SD: Tensor) -> Tensor:
+        """[S]: no score of a state, nor a sum on the way to it, is larger in magnitude.
+
+        NaN or infinite where states or rows are, or are so large that scores may overflow.
+        """
+        bound = _largest(self.table_RD)
+        if self.further_ED is not None:
+            bound = torch.maximum(bound, _largest(self.further_ED))
+        # Twice, for what is lost in rounding.
+        bound_S = 2 * states_SD.abs().sum(1) * bound
+        return bound_S if self.bias_R is None else bound_S + 2 * _largest(self.bias_R)
+
+
+def _product(left_SD: Tensor, right_CD: Tensor, out_SC: Tensor) -> None:
+    """Write left @ right.T, never as a product with a single row."""
+    if len(left_SD) > 1 and len(right_CD) > 1:
+        torch.mm(left_SD, right_CD.T, out=out_SC)
+        return
+    left_SD = left_SD if len(left_SD) > 1 else left_SD.repeat(2, 1)
+    right_CD = right_CD if len(right_CD) > 1 else right_CD.repeat(2, 1)
+    out_SC.copy_((left_SD @ right_CD.T)[: out_SC.shape[0], : out_SC.shape[1]])
+
+
+def _largest(numbers: Tensor) -> Tensor:
+    lowest, highest = numbers.aminmax()
+    return torch.maximum(-lowest, highest)
