@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CORE = {
-    "packed", "rectangles", "upload", "randomness", "config", "config_index", "overrides", "tracking",
-    "errors", "progress", "processes", "stopping", "memory", "foreign", "watch", "peers", "pulse",
+    "packed", "rectangles", "upload", "randomness", "config", "config_index", "overrides",
+    "tracking", "errors", "progress", "processes", "stopping", "memory", "foreign", "watch",
+    "peers", "pulse",
 }  # fmt: skip
 # A part of `research` may import itself, the core and these.
 BELOW: dict[str, set[str]] = {
