@@ -170,9 +170,10 @@ def check(config: Any) -> None:
     Whoever writes a config in Python is told here, before anything is trained, what would make
     config.json unreadable: a value of a wrong type, a class that its name does not lead to.
     """
-    fitted(config, type(config), "config")
     named: dict[str, type] = {}
     for path, part in _configs(config, "config"):
+        for name, hint in part_hints(part, None).items():
+            fitted(part_of(part, name), hint, f"{path}.{name}")
         try:
             check_class(type(part))
             other = named.setdefault(type(part).__name__, type(part))
@@ -306,20 +307,20 @@ def _brought(value: Any, hint: Any) -> Any:
 def fitted(value: Any, hint: Any, path: str) -> Any:
     """A value brought to its annotated type; `InputError` names the first part that is not of it.
 
-    Whole numbers become floats where floats are wanted, in mappings and tuples too. A config that
-    it holds is checked and stays as it is.
+    Whole numbers become floats where floats are wanted, in mappings and tuples too. A config stays
+    as it is: its own fields were looked at when it was read, or are by `check`.
     """
     value = _brought(value, hint)
     if not fits(value, hint):
         shown = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
         raise InputError(f"{path} is {shown}; allowed: {type_name(hint)}")
+    if not isinstance(value, (Mapping, tuple)):
+        return value
     parts = {
         name: fitted(part_of(value, name), part_hint, f"{path}.{name}")
         for name, part_hint in part_hints(value, hint).items()
     }
-    if isinstance(value, Mapping):
-        return parts
-    return tuple(parts.values()) if isinstance(value, tuple) else value
+    return parts if isinstance(value, Mapping) else tuple(parts.values())
 
 
 def type_name(hint: Any) -> str:

@@ -24,6 +24,7 @@ from research.errors import InputError
 
 # The packages whose classes are known by their names alone.
 PACKAGES = ("research", "baselines")
+_WRITTEN = "one is written as @dataclass(frozen=True, kw_only=True) at the top level of its file"
 _THAWED = types.SimpleNamespace(frozen=False, eq=False)
 
 
@@ -114,14 +115,12 @@ def config_class(name: str, package: str | None = None) -> type:
     `InputError` for a name that stands there twice, or not at all.
     """
     packages = PACKAGES if package is None else (package,)
-    found = [
-        each
-        for package in packages
-        for each in definitions(package).get(name, ())
-        if each.is_config
-    ]
+    known = [each for package in packages for each in definitions(package).get(name, ())]
+    if not known:
+        raise InputError(f"there is no such class in {' and '.join(packages)}")
+    found = [each for each in known if each.is_config]
     if not found:
-        raise InputError(f"{' and '.join(packages)} define no config class {name}")
+        raise InputError(f"{name} of {known[0].path} is not a config; {_WRITTEN}")
     if len(found) > 1:
         raise InputError(
             f"{found[0].path} and {found[1].path} both define a config class {name}; configs are "
@@ -129,9 +128,7 @@ def config_class(name: str, package: str | None = None) -> type:
         )
     kind = _imported(found[0])
     if not isinstance(kind, type) or not is_config_class(kind):
-        raise InputError(
-            f"{found[0].path} does not leave {name} a frozen dataclass with keyword-only fields"
-        )
+        raise InputError(f"{name} of {found[0].path} is not a config; {_WRITTEN}")
     return kind
 
 
@@ -204,9 +201,7 @@ def check_class(kind: type) -> None:
     """`InputError` for a class that its stored name would not lead back to."""
     package, where = package_of(kind), f"class {kind.__name__} of {file_of(kind)}"
     if not is_config_class(kind):
-        raise InputError(
-            f"{where} is not a config; write it as @dataclass(frozen=True, kw_only=True)"
-        )
+        raise InputError(f"{where} is not a config; {_WRITTEN}")
     if kind.__qualname__ != kind.__name__:
         raise InputError(
             f"{where} stands inside a class or a function; move it to the top level of its file"

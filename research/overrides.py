@@ -115,8 +115,8 @@ def _changed(
     hints = field_hints(value) if isinstance(value, type) else part_hints(value, hint)
     parts: dict[str, dict[tuple[str, ...], object]] = {}
     for (name, *rest), new in ((names, new) for names, new in changes.items() if names):
-        name = name if name in hints else name.replace("-", "_")
-        parts.setdefault(name, {})[tuple(rest)] = new
+        spelled = name if name in hints else name.replace("-", "_")
+        parts.setdefault(spelled if spelled in hints else name, {})[tuple(rest)] = new
     made = {}
     for name, inner in parts.items():
         if isinstance(value, Mapping) and () in inner and name:

@@ -629,7 +629,7 @@ HOSTILE: dict[str, tuple[Callable[[Json], object], str]] = {
     ),
     "a function for a class": (
         lambda config: config.update({"class": "execute"}),
-        "config.class is execute, but research and baselines define no config class execute",
+        "config.class is execute, but there is no such class in research and baselines",
     ),
     "a class of an earlier version": (
         lambda config: config["encoder"].update({"class": "research.model.encoder:EncoderConfig"}),

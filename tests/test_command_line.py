@@ -89,7 +89,7 @@ for verb in VERBS:
         main([verb, "--help"])
     assert f"usage: sixfold {verb}" in said.getvalue(), said.getvalue()
 main(["--help"])
-heavy = {"torch", "numpy", "pandas", "accelerate", "tyro", "wandb"} & set(sys.modules)
+heavy = {"torch", "numpy", "pandas", "accelerate", "wandb"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run(

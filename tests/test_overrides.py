@@ -190,6 +190,14 @@ def test_classes_are_named_anywhere() -> None:
         "stages.1.validation=ValidationConfig", "stages.1.validation.patience=2",
         "stages.1.objectives.again=ClozeConfig", "stages.1.objectives.again.corruption.rate=0.5",
     ]  # fmt: skip
+    assert (
+        "my-own"
+        in override(
+            TWO_STAGES, ["stages.0.objectives.my-own=NextItemConfig", "stages.0.rank_by=my-own"]
+        )
+        .stages[0]
+        .objectives
+    )
     first, second = override(TWO_STAGES, given).stages
     assert second.objectives["next"] == NextItemConfig(loss=FullSoftmax())
     assert first.windows == Sliding(stride=3)

@@ -148,7 +148,7 @@ from experiment import *
 from research.evaluation.ranker import RankerConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Broken(RankerConfig):
     def build(self, corpus, split):
         raise ValueError(f"there is no {Path.home()}/private/model")

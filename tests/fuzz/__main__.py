@@ -143,7 +143,8 @@ def read_report(path: Path) -> tuple[int, int, Tally]:
     except ValueError:
         values = {}
     values["failures"] = {kind: tuple(each) for kind, each in values.get("failures", {}).items()}
-    return int(text[:20]), int(text[20:40] or 0), Tally(**values)
+    # A report that is just being written anew is empty for a moment.
+    return int(text[:20] or 0), int(text[20:40] or 0), Tally(**values)
 
 
 def campaign(targets: dict[str, Target], seed: int, cases: int, processes: int) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
 
 from research.ablation.budget import budget_of
 from research.config import from_json, to_json
+from research.config_index import PACKAGES, definitions
 from research.data.prepare import PrepareConfig
 from research.errors import InputError
 from research.evaluation.metrics import metrics, parse
@@ -24,8 +26,10 @@ from tests.fuzz.mutations import number_of, string_of, value_altered, value_of
 from tests.fuzz.targets import Case, Target, altering, written
 from tests.study_folders import table_of
 
-# `override` ends the program, as argparse does, with 2, and with 0 after --help.
+# `override` ends the program after --help.
 ENDS = (InputError, SystemExit)
+CLASSES = ("GlobalTemporal", "Sliding", "FullSoftmax", "SampledSoftmax", "ClozeConfig", "RunConfig")
+CLASSES += ("StageConfig", "ObjectiveConfig", "os:system", "tests:Mine", "research.run:RunConfig")
 
 
 def config_json(folder: Path) -> Case:
@@ -50,6 +54,33 @@ def config_value(folder: Path) -> Case:
     return lambda random: from_json(value_altered(random, random.choice(stored)), RunConfig)
 
 
+def config_class_names(folder: Path) -> Case:
+    """Run configs in which a class has another name: of ours, of any package, or of no class."""
+    stored = [to_json(make()) for make in CONFIGS.values()]
+    ours = [name for package in PACKAGES for name in definitions(package)]
+    odd = ["os:system", "builtins:eval", "tests:Words", "tests.own:X", "research:RunConfig"]
+    odd += ["research.run:RunConfig", ":", "a:", ":RunConfig", "RunConfig:", "", "__class__"]
+
+    def case(random: Random) -> None:
+        config = copy.deepcopy(random.choice(stored))
+        part = random.choice(list(parts_with_class(config)))
+        name = random.choice((random.choice(ours), random.choice(odd), string_of(random)))
+        part["class"] = name
+        from_json(config, RunConfig, allow=random.choice(((), ("tests",))))
+
+    return case
+
+
+def parts_with_class(value: object) -> Iterator[dict[str, object]]:
+    """Every object in JSON that stands for a config."""
+    if isinstance(value, dict) and "class" in value:
+        yield value
+    for part in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
+        yield from parts_with_class(part)
+
+
 def words_of(random: Random, names: list[str]) -> list[str]:
     """Words of a command line: names of fields, near and odd ones, with any values."""
     words = []
@@ -62,8 +93,9 @@ def words_of(random: Random, names: list[str]) -> list[str]:
             name = name.replace(".0", f".{number_of(random)}")
         elif change == 2:
             name = string_of(random)
-        usual = ("1", "0.5", "None", "full", "ndcg@10", "True", "a b", str(number_of(random)))
-        value = random.choice((*usual, string_of(random)))
+        usual = ["1", "0.5", "None", "null", "full", "ndcg@10", "True", "false", "a b", "[x, 1]"]
+        usual += [str(number_of(random)), random.choice(CLASSES), string_of(random)]
+        value = random.choice(usual)
         form = random.randrange(5)
         words += [f"--{name}", value] if form <= 1 else [f"{'--' * (form == 2)}{name}={value}"]
         if random.random() < 0.05:
@@ -105,7 +137,7 @@ def changes(folder: Path) -> Case:
         for _ in range(random.choice((1, 1, 2))):
             name = random.choice(names) if random.random() < 0.8 else string_of(random)
             name += random.choice(("", "", "", ".x", ".0", ".", f".{string_of(random)}"))
-            chosen[name] = value_of(random)
+            chosen[name] = random.choice((value_of(random), random.choice(CLASSES)))
         changed(config, chosen)
 
     return case
@@ -178,15 +210,16 @@ def bert_config(folder: Path) -> Case:
 TARGETS = (
     Target(name="config-json", milliseconds=2.5, begin=config_json),
     Target(name="config-value", milliseconds=1.5, begin=config_value),
+    Target(name="config-class-names", milliseconds=1.0, begin=config_class_names),
     Target(
         name="overrides-run",
-        milliseconds=38.0,
+        milliseconds=2.0,
         begin=partial(overriding, list(CONFIGS.values())),
         allowed=ENDS,
     ),
     Target(
         name="overrides-prepare",
-        milliseconds=5.0,
+        milliseconds=0.5,
         begin=partial(overriding, [lambda: PrepareConfig(source="csv", raw="x")]),
         allowed=ENDS,
     ),
