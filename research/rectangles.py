@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # Scores of a query, at least, on a CPU: torch's softmax takes 240 ns for a row of 15, 17 for 16.
 FEWEST_SCORES = 16
 # What a rectangle, and each query and each slot of it, cost beside their scores, in scores.
-RECTANGLE_COST = 20_000
-ROW_COST = 25
+RECTANGLE_COST = 30_000
+ROW_COST = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,16 +197,14 @@ def by_length(packed: Packed, read_P: Tensor | None) -> Rectangles:
     blocks, outputs = [], []
     for rows in buckets(lengths_S, reads_S):
         lengths_B = lengths_S[rows]
-        slots_BL = _ragged(offsets[rows], lengths_B, tokens)
-        outputs_BQ = _ragged(read_offsets[rows], reads_S[rows], len(read))
+        slots_BL = queries_BQ = outputs_BQ = _ragged(offsets[rows], lengths_B, tokens)
+        if read_P is not None:
+            outputs_BQ = _ragged(read_offsets[rows], reads_S[rows], len(read))
+            queries_BQ = token_of[outputs_BQ]
         filled = (lengths_B == slots_BL.shape[1]).all()
+        lengths_B = None if filled else torch.from_numpy(lengths_B)
         block = Rectangle(
-            slots_BL,
-            token_of[outputs_BQ],
-            None if filled else torch.from_numpy(lengths_B),
-            read_P is None,
-            packed.positions_T,
-            packed.fields,
+            slots_BL, queries_BQ, lengths_B, read_P is None, packed.positions_T, packed.fields
         )
         blocks.append(block)
         outputs.append(outputs_BQ)
@@ -224,14 +222,14 @@ def buckets(lengths_S: np.ndarray, reads_S: np.ndarray) -> list[np.ndarray]:
     """The sequences of each rectangle, so that all cost least; those that are not read in none.
 
     Dynamic programming over the cuts of an order: sequences of which one token is read, then those
-    of which more are, both by length in steps of about a quarter.
+    of which more are, both by length in steps of about a third.
     """
     rows = np.flatnonzero(reads_S)
     if len(rows) == 0:
         return []
-    caps = [2]
+    caps = [3]
     while caps[-1] < lengths_S.max():
-        caps.append(caps[-1] + max(2, caps[-1] // 4))
+        caps.append(caps[-1] + max(3, caps[-1] // 3))
     steps = np.searchsorted(caps, lengths_S[rows]) + len(caps) * (reads_S[rows] > 1)
     order = np.argsort(steps, kind="stable")
     rows, steps = rows[order], steps[order]
