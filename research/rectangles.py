@@ -61,6 +61,12 @@ class Rectangle:
         return torch.where(self.queries_BQ < len(self.positions_T), places_BQ, 0)
 
     @cached_property
+    def distances_BQL(self) -> Tensor:
+        """int64 [B or 1, Q, L]: how many places a key is older than the query; negative: newer."""
+        places_BQ = self.places_BQ[:1] if self.reads_all else self.places_BQ
+        return places_BQ[..., None] - self._numbers_L
+
+    @cached_property
     def positions_BL(self) -> Tensor:
         """int64 [B, L]: the tokens' positions in their histories; 0 in empty slots."""
         return self._laid_out(self.positions_T)
@@ -80,8 +86,7 @@ class Rectangle:
     @cached_property
     def _no_newer(self) -> Tensor:
         # Empty slots stand behind the tokens, so this hides them as well.
-        places_BQ = self.places_BQ[:1] if self.reads_all else self.places_BQ
-        return self._numbers_L <= places_BQ[..., None]
+        return self.distances_BQL >= 0
 
     @cached_property
     def _filled(self) -> Tensor | None:
@@ -99,21 +104,21 @@ class Rectangle:
 
 
 @dataclass(frozen=True, eq=False)
-class Move:
-    """Rows that go to other places, of which some stay empty, and back, of which some stay away."""
+class SlotIndex:
+    """Which row of a tensor stands in which slot of the rectangles, both ways."""
 
-    there: Tensor
-    """int64 [N]: the row that goes to each place; one past the last where none does."""
-    back: Tensor
-    """int64: the place that each row goes to; N where it goes to none."""
+    row_of_slot: Tensor
+    """int64 [slots]: the row that a slot holds; the number of rows where it is empty."""
+    slot_of_row: Tensor
+    """int64 [rows]: the slot that holds a row; the number of slots where none does."""
 
     @staticmethod
-    def of(rows: list[Tensor], number: int) -> Move:
-        """`rows` name, of so many, the one that goes to each place, each at most once."""
-        there = torch.cat(rows).clamp_(max=number)
-        places = torch.arange(len(there), device=there.device)
-        back = torch.full((number + 1,), len(there), device=there.device)
-        return Move(there, back.scatter_(0, there, places)[:-1])
+    def of(rows: list[Tensor], number: int) -> SlotIndex:
+        """`rows` name the row in each slot, each of the `number` rows at most once, else more."""
+        row_of_slot = torch.cat(rows).clamp_(max=number)
+        slots = torch.arange(len(row_of_slot), device=row_of_slot.device)
+        slot_of_row = torch.full((number + 1,), len(slots), device=slots.device)
+        return SlotIndex(row_of_slot, slot_of_row.scatter_(0, row_of_slot, slots)[:-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,31 +139,33 @@ class Rectangles:
     """P."""
     order: Tensor | None = None
     """int64: the outputs that were asked for, one by one; None: all, in their order."""
-    _moves: dict[int, tuple[Move, Move]] = field(default_factory=dict)
+    _indices: dict[int, tuple[SlotIndex, SlotIndex]] = field(default_factory=dict)
 
-    def moves(self, heads: int) -> tuple[Move, Move]:
-        """Of rows [K] of [T, 3, H, K] to queries, keys and values; of [P, H, K] to queries alone.
+    def indices(self, heads: int) -> tuple[SlotIndex, SlotIndex]:
+        """Rows [K] of [T, 3, H, K] as queries, keys and values; rows of [P, H, K] as queries alone.
 
         Computed once for all layers.
         """
-        if heads not in self._moves:
-            parts = [
-                _head_rows(tokens_BN, 3 * heads, first, last, heads)
-                for block in self.blocks
-                for tokens_BN, first, last in ((block.queries_BQ, 0, 1), (block.slots_BL, 1, 3))
-            ]
-            outputs = [_head_rows(outputs_BQ, heads, 0, 1, heads) for outputs_BQ in self.outputs]
-            self._moves[heads] = (
-                Move.of(parts, self.num_tokens * 3 * heads),
-                Move.of(outputs, self.num_outputs * heads),
+        if heads not in self._indices:
+            parts: list[Tensor] = []
+            for block in self.blocks:
+                if not block.reads_all:
+                    parts.append(_head_rows(block.queries_BQ, 3, range(1), heads))
+                kinds = range(3) if block.reads_all else range(1, 3)
+                parts.append(_head_rows(block.slots_BL, 3, kinds, heads))
+            outputs = [_head_rows(outputs_BQ, 1, range(1), heads) for outputs_BQ in self.outputs]
+            self._indices[heads] = (
+                SlotIndex.of(parts, self.num_tokens * 3 * heads),
+                SlotIndex.of(outputs, self.num_outputs * heads),
             )
-        return self._moves[heads]
+        return self._indices[heads]
 
 
-def _head_rows(tokens_BN: Tensor, rows: int, first: int, last: int, heads: int) -> Tensor:
-    """Of so many rows a token, those of the parts first..last - 1: part by part, head by head."""
-    parts = torch.arange(first * heads, last * heads, device=tokens_BN.device)
-    return ((tokens_BN * rows)[:, None] + parts.view(-1, 1, heads, 1)).flatten()
+def _head_rows(tokens_BN: Tensor, parts: int, kinds: range, heads: int) -> Tensor:
+    """The rows [K] of tokens in [T, parts, H, K], for these of the parts: by part, row and head."""
+    rows = torch.arange(kinds.start * heads, kinds.stop * heads, device=tokens_BN.device)
+    firsts_BN = tokens_BN * (parts * heads)
+    return (firsts_BN[:, None] + rows.view(len(kinds), 1, heads, 1)).flatten()
 
 
 def lay_out(packed: Packed, read_P: Tensor | None = None) -> Rectangles:
@@ -230,9 +237,8 @@ def buckets(lengths_S: np.ndarray, reads_S: np.ndarray) -> list[np.ndarray]:
     caps = [3]
     while caps[-1] < lengths_S.max():
         caps.append(caps[-1] + max(3, caps[-1] // 3))
+    rows = rows[np.lexsort((lengths_S[rows], reads_S[rows] > 1))]
     steps = np.searchsorted(caps, lengths_S[rows]) + len(caps) * (reads_S[rows] > 1)
-    order = np.argsort(steps, kind="stable")
-    rows, steps = rows[order], steps[order]
     cuts = np.append(np.flatnonzero(np.diff(steps, prepend=-1)), len(rows))
     longest = np.maximum.reduceat(lengths_S[rows], cuts[:-1]).tolist()
     most = np.maximum.reduceat(reads_S[rows], cuts[:-1]).tolist()

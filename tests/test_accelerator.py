@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from research.data.negatives import Negatives, NegativesConfig
+from research.model.attention import attention
 from research.model.compute import ComputeConfig, graphs_compiled
 from research.model.precision import product
 from research.model.softmax import softmax_loss
@@ -13,6 +15,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.masking import MaskItems
 from research.packed import Packed
 from research.randomness import below, fold, uniform
+from research.rectangles import Rectangle
 from tests.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
 from tests.test_compute import BOTH, LOW, STILL, assert_near, made, step
 from tests.test_objectives import CASES
@@ -58,6 +61,45 @@ def test_one_rectangle_encodes_as_buckets_do(causal: bool) -> None:
     theirs_TD = encoder(packed, causal=causal)
     ours_TD = encoder.cuda()(packed.to(torch.device("cuda")), causal=causal)
     torch.testing.assert_close(ours_TD.cpu(), theirs_TD, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("read", [None, [5, 0, 14, 14]], ids=["all", "some"])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_is_the_same_on_both_devices(
+    causal: bool, biased: bool, read: list[int] | None
+) -> None:
+    packed = Packed.from_lists(ROWS)
+    shape = packed.num_tokens, 3, 2, 4
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+    def nearness(rectangle: Rectangle) -> Tensor:
+        return 0.3 - 0.1 * rectangle.distances_BQL.double()[:, None]
+
+    results = []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        qkv = x.to(device).requires_grad_()
+        read_P = None if read is None else torch.tensor(read).to(device)
+        bias = nearness if biased else None
+        output = attention(
+            qkv, packed.to(device), causal=causal, dropout=0.0, read_P=read_P, bias=bias
+        )
+        output.square().sum().backward()
+        results.append([output.detach().cpu(), qkv.grad.cpu()])
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+
+def test_attention_on_an_accelerator_waits_for_nothing() -> None:
+    device = torch.device("cuda")
+    packed = Packed.from_lists(ROWS).to(device)
+    qkv = torch.randn(packed.num_tokens, 3, 2, 4, device=device, requires_grad=True)
+    read_P = torch.tensor([5, 0, 14, 14]).to(device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for causal in (False, True):
+            attention(qkv, packed, causal=causal, dropout=0.1, read_P=read_P).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_softmax_loss_is_the_same_on_both_devices() -> None:

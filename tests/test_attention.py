@@ -114,9 +114,7 @@ class Slopes:
         self.slope_H = torch.tensor([0.3, 1.1], dtype=torch.float64, requires_grad=True)
 
     def __call__(self, rectangle: Rectangle) -> Tensor:
-        slots_L = torch.arange(rectangle.slots_BL.shape[1])
-        steps_BQL = (slots_L - rectangle.places_BQ[..., None]).abs()
-        return -self.slope_H[:, None, None] * steps_BQL[:, None]
+        return -self.slope_H[:, None, None] * rectangle.distances_BQL.abs()[:, None]
 
 
 @pytest.mark.usefixtures("layout")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import research.rectangles as rectangles_module
 from research.packed import Packed
-from research.rectangles import Move, buckets, cost, lay_out, one_rectangle
+from research.rectangles import SlotIndex, buckets, cost, lay_out, one_rectangle
 
 ROWS = [[1, 2, 3, 4], [5], [6, 7, 8, 9], [10], []]
 
@@ -30,6 +30,7 @@ def test_sequences_of_one_length_stand_together_with_all_tokens_as_queries() -> 
     assert long.slots_BL.tolist() == [[0, 1, 2, 3], [5, 6, 7, 8]]
     assert long.queries_BQ.tolist() == [[0, 1, 2, 3], [5, 6, 7, 8]]
     assert long.places_BQ.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3]]
+    assert long.distances_BQL[:, :2].tolist() == [[[0, -1, -2, -3], [1, 0, -1, -2]]]
     assert (short.lengths_B, long.lengths_B) == (None, None)
     assert packed.rectangles is packed.rectangles
 
@@ -51,6 +52,7 @@ def test_only_what_is_read_asks_and_what_nobody_reads_of_is_left_out() -> None:
     assert block.slots_BL.tolist() == [[6, 7, 8], [0, 1, 2]]
     assert block.queries_BQ.tolist() == [[7, 8], [0, 2]]
     assert block.places_BQ.tolist() == [[1, 0], [0, 2]]
+    assert block.distances_BQL.tolist() == [[[1, 0, -1], [0, -1, -2]], [[0, -1, -2], [2, 1, 0]]]
     assert layout.outputs[0].tolist() == [[2, 3], [0, 1]]
     assert (layout.num_outputs, layout.order) == (3, None)
 
@@ -113,11 +115,11 @@ def test_a_query_sees_its_own_sequence_and_under_causal_nothing_newer() -> None:
     assert full.visible(causal=False) is None
 
 
-def test_a_move_goes_there_and_back() -> None:
-    # Row 2 goes nowhere; place 1 stays empty.
-    move = Move.of([torch.tensor([1, 3]), torch.tensor([0])], 3)
-    assert move.there.tolist() == [1, 3, 0]
-    assert move.back.tolist() == [2, 0, 3]
+def test_rows_know_their_slots_and_slots_their_rows() -> None:
+    # Row 2 stands in no slot; slot 1 is empty.
+    index = SlotIndex.of([torch.tensor([1, 7]), torch.tensor([0])], 3)
+    assert index.row_of_slot.tolist() == [1, 3, 0]
+    assert index.slot_of_row.tolist() == [2, 0, 3]
 
 
 @pytest.mark.parametrize("free", [0, 20_000, 10**9], indirect=True)
@@ -138,14 +140,13 @@ def test_each_token_has_a_slot_and_each_read_one_a_query(lengths: list[int], hea
         assert sorted(slot for part in slots for slot in part if slot < tokens) == held
         if not layout.blocks:
             continue
-        parts, outputs = layout.moves(heads)
-        # Where a row went, it came from.
-        for move in (parts, outputs):
-            gone = move.back < len(move.there)
-            rows = torch.arange(len(move.back))
-            assert torch.equal(move.there[move.back[gone]], rows[gone])
-            assert (move.there < len(move.back)).sum() == gone.sum()
-        assert (outputs.back < len(outputs.there)).all()
+        parts, outputs = layout.indices(heads)
+        for index in (parts, outputs):
+            slots, rows = len(index.row_of_slot), len(index.slot_of_row)
+            held_rows = (index.slot_of_row < slots).nonzero()[:, 0]
+            assert torch.equal(index.row_of_slot[index.slot_of_row[held_rows]], held_rows)
+            assert (index.row_of_slot < rows).sum() == len(held_rows)
+        assert (outputs.slot_of_row < len(outputs.row_of_slot)).all()
 
 
 @pytest.mark.parametrize("free", [20_000], indirect=True)

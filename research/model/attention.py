@@ -21,13 +21,13 @@ from torch.autograd.function import FunctionCtx
 from research.model.precision import without_autocast
 from research.model.tiled_attention import tiled_attention
 from research.packed import Packed
-from research.rectangles import Move, Rectangle, Rectangles, lay_out
+from research.rectangles import Rectangle, Rectangles, SlotIndex, lay_out
 
 # Sequences of one call of torch's kernels: the grid of a GPU has no more room (pytorch#142228).
 MOST_SEQUENCES = (1 << 16) - 1
 
 Bias = Callable[[Rectangle], Tensor]
-"""What is added to the scaled scores of a rectangle: broadcast to [B, H, Q, L]."""
+"""What is added to the scaled scores of a rectangle, to be broadcast to [B, H, Q, L]."""
 
 
 class Core(Protocol):
@@ -36,9 +36,9 @@ class Core(Protocol):
     def __call__(
         self, q_BQHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, rectangle: Rectangle
     ) -> Tensor:
-        """[B, Q, H, K]: the queries' outputs; what stands in empty slots must not enter them.
+        """[B, Q, H, K]: the outputs of the queries, which may see what `rectangle.visible` says.
 
-        Queries, keys and values of empty slots are zeros; outputs of empty queries are dropped.
+        Empty slots hold zeros; outputs for empty queries are dropped.
         """
 
 
@@ -87,18 +87,18 @@ class _LayOut(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, qkv_T3HK: Tensor, rectangles: Rectangles) -> tuple[Tensor, ...]:
-        ctx.shape = qkv_T3HK.shape  # type: ignore[attr-defined]
-        ctx.move = rectangles.moves(qkv_T3HK.shape[2])[0]  # type: ignore[attr-defined]
+        index, _ = rectangles.indices(qkv_T3HK.shape[2])
+        ctx.index, ctx.shape = index, qkv_T3HK.shape  # type: ignore[attr-defined]
         shapes = [
             tokens_BN.shape
             for block in rectangles.blocks
             for tokens_BN in (block.queries_BQ, block.slots_BL, block.slots_BL)
         ]
-        return _there(qkv_T3HK, ctx.move, shapes)  # type: ignore[attr-defined]
+        return _to_slots(qkv_T3HK, index, shapes)
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
-        return _back(grads, ctx.move).view(ctx.shape), None  # type: ignore[attr-defined]
+        return _from_slots(grads, ctx.index).view(ctx.shape), None  # type: ignore[attr-defined]
 
 
 class _Join(torch.autograd.Function):
@@ -107,31 +107,37 @@ class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, rectangles: Rectangles, *outputs: Tensor) -> Tensor:
         heads, width = outputs[0].shape[2:]
-        ctx.shapes = [rows_BQ.shape for rows_BQ in rectangles.outputs]  # type: ignore[attr-defined]
-        ctx.move = rectangles.moves(heads)[1]  # type: ignore[attr-defined]
-        return _back(outputs, ctx.move).view(-1, heads, width)  # type: ignore[attr-defined]
+        _, index = rectangles.indices(heads)
+        shapes = [outputs_BQ.shape for outputs_BQ in rectangles.outputs]
+        ctx.index, ctx.shapes = index, shapes  # type: ignore[attr-defined]
+        return _from_slots(outputs, index).view(-1, heads, width)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_PHK: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_there(grad_PHK, ctx.move, ctx.shapes)  # type: ignore[attr-defined]
+        return None, *_to_slots(grad_PHK, ctx.index, ctx.shapes)  # type: ignore[attr-defined]
 
 
-def _there(x: Tensor, move: Move, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
-    """[B, N, H, K] of each shape [B, N] from the rows [..., H, K] of x; zeros in empty slots."""
+def _to_slots(x: Tensor, index: SlotIndex, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
+    """[B, N, H, K] of each shape [B, N] from the rows [..., H, K] of x; zeros in empty slots.
+
+    A row's heads are apart in memory, so that a product of matrices takes them without a copy.
+    """
     heads, width = x.shape[-2:]
-    rows_NK = torch.cat([x.reshape(-1, width), x.new_zeros(1, width)]).index_select(0, move.there)
-    parts = rows_NK.split([rows * slots * heads for rows, slots in shapes])
+    rows = torch.cat([x.reshape(-1, width), x.new_zeros(1, width)])
+    parts = rows.index_select(0, index.row_of_slot).split(
+        [shape.numel() * heads for shape in shapes]
+    )
     return tuple(
-        part.view(rows, heads, slots, width).transpose(1, 2)
-        for part, (rows, slots) in zip(parts, shapes)
+        part.view(shape[0], heads, shape[1], width).transpose(1, 2)
+        for part, shape in zip(parts, shapes)
     )
 
 
-def _back(parts: Sequence[Tensor], move: Move) -> Tensor:
-    """The rows [..., K] that went to parts [B, N, H, K]; zeros for those that went nowhere."""
+def _from_slots(parts: Sequence[Tensor], index: SlotIndex) -> Tensor:
+    """The rows [..., K] that stand in the slots [B, N, H, K]; zeros for those in none."""
     width = parts[0].shape[-1]
-    rows = [part.transpose(1, 2).reshape(-1, width) for part in parts]
-    return torch.cat([*rows, rows[0].new_zeros(1, width)]).index_select(0, move.back)
+    slots = [part.transpose(1, 2).reshape(-1, width) for part in parts]
+    return torch.cat([*slots, slots[0].new_zeros(1, width)]).index_select(0, index.slot_of_row)
 
 
 @dataclass(frozen=True)
