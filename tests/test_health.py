@@ -174,7 +174,7 @@ def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: 
 
     def endless(self: NextItem, *given: object) -> Tensor:
         total: Tensor = forward(self, *given)  # type: ignore[arg-type]
-        bias = given[3].position_table.weight.sum()  # type: ignore[attr-defined]
+        bias = given[3].positions.weight.sum()  # type: ignore[attr-defined]
         return total + (bias * 0.0).sqrt()
 
     monkeypatch.setattr(NextItem, "forward", endless)
