@@ -1,6 +1,6 @@
 """Memory that ran out: how it is recognised, and what of a training step to make smaller.
 
-Ranking lowers its own chunks (`research/evaluation/rank.py`); a training step must not change by
+Ranking lowers its own chunks (`research/evaluation/chunks.py`); a training step must not change by
 itself, so the loop stops with this advice.
 """
 
