@@ -1,11 +1,16 @@
 """How fast is the packed core, and how much memory does it take?
 
 Command: python -m experiments.benchmark [W1 W3 ...]
+         python -m experiments.benchmark --against CHECKOUT [--pairs 5] [--steps 300] [W1 W3 ...]
 Corpora: data/corpora/Beauty and data/corpora/ml-1m-sas, made as experiments/beauty.py and
          experiments/ml_1m.py say; a workload whose corpus is absent says so and is left out.
 Hardware: any; two threads. Seconds are also given scaled to a machine of 325 GFLOP/s in fp32
 matrix products (two cores with AVX-512), by this machine's own measured rate. Each workload runs in
 a process of its own. Results: experiments/LOG.md.
+
+`--against` runs another checkout of the project and this one in turn, with one thread, and tells
+the ratios of their CPU times (which other work on the machine disturbs least), and beside them the
+ratios of neighbouring runs of the other checkout with each other: what chance alone does.
 
 W1 SASRec, full softmax at every position, Beauty, length 50, 256 rows: one epoch of training.
 W2 S3-Rec pretraining, AAP + MIP + MAP + SP, Beauty, every prefix, 100 rows: one epoch.
@@ -19,20 +24,24 @@ W8 Full softmax over a catalogue of 1,000,000 items, 4,096 targets: one step, fo
 
 from __future__ import annotations
 
+import argparse
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import median
 
 import torch
 
 from baselines.bert4rec import cloze
 from baselines.s3rec import ENCODER, fine_tuning, pretraining, published_objectives
 from baselines.sasrec import bce, full_softmax
-from research.data.loader import BatchConfig, Loader
+from research.data.loader import Batch, BatchConfig
 from research.evaluation.candidates import AllItems
 from research.model.softmax import softmax_loss
 from research.objectives.base import ObjectiveConfig
@@ -61,59 +70,78 @@ def gflops() -> float:
     return 2 * 2048**3 / best / 1e9
 
 
-def epoch_seconds(config: RunConfig) -> float:
-    """Seconds of one epoch of the first stage, without validation, after a few warm steps."""
+@dataclass(frozen=True)
+class Spent:
+    """What a workload took."""
+
+    seconds: float
+    """Wall time."""
+    cpu: float
+    """CPU time of this process, over its threads."""
+
+
+class Clock:
+    """Times from when it is made."""
+
+    def __init__(self) -> None:
+        self.started, self.cpu = time.perf_counter(), time.process_time()
+
+    def spent(self) -> Spent:
+        """Since then."""
+        return Spent(time.perf_counter() - self.started, time.process_time() - self.cpu)
+
+
+def epoch(config: RunConfig, steps: int | None) -> Spent:
+    """One epoch of the first stage, or its first steps, without validation; a few come before."""
     bench = Workbench.of(config, "data")
     stage = config.stages[0]
     shared = bench.shared()
-    pretrainer = bench.pretrainer(stage, shared).train()
-    length = config.encoder.length
-    windows = stage.windows.windows(bench.split.training, length)
-    loader = Loader(bench.corpus, windows, stage.batches, length=length, seed=config.seed)
-    optimizer = build_optimizer(stage.optimizer, pretrainer)
-    started = 0.0
-    for epoch in (0, 1):
-        for number, batch in enumerate(loader.batches(epoch)):
-            if epoch == 0 and number == WARM_STEPS:
-                break
-            losses = pretrainer.losses(batch)
-            total = torch.stack([part.total / part.count.clamp(min=1) for part in losses.values()])
-            total.sum().backward()
+    model = bench.pretrainer(stage, shared).train()
+    loader = bench.loader(stage, 0, 1)
+    optimizer = build_optimizer(stage.optimizer, model)
+
+    def train(batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            losses = model.losses(batch)
+            means = [part.total / part.count.clamp(min=1) for part in losses.values()]
+            torch.stack(means).sum().backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if epoch == 0:
-            started = time.perf_counter()
-    return time.perf_counter() - started
+
+    train(islice(loader.batches(0), WARM_STEPS))
+    clock = Clock()
+    train(islice(loader.batches(1), steps))
+    return clock.spent()
 
 
-def ranking_seconds(config: RunConfig) -> float:
-    """Seconds to rank all test items with a model of the config's shape; best of three."""
+def ranking(config: RunConfig) -> Spent:
+    """Ranking all test items with a model of the config's shape; the best of three."""
     bench = Workbench.of(config, "data")
     shared = bench.shared()
-    pretrainer = bench.pretrainer(config.stages[0], shared)
-    objective = ranking_objective(config.stages[0], pretrainer)
+    model = bench.pretrainer(config.stages[0], shared)
+    objective = ranking_objective(config.stages[0], model)
     assert objective is not None
-    best = float("inf")
+    best: list[Spent] = []
     for _ in range(3):
-        started = time.perf_counter()
+        clock = Clock()
         bench.tables(TrainedRanker(shared.encoder, objective), "test", [AllItems()])
-        best = min(best, time.perf_counter() - started)
-    return best
+        best.append(clock.spent())
+    return min(best, key=lambda spent: spent.cpu)
 
 
-def large_softmax_seconds() -> float:
+def large_softmax() -> Spent:
     """One step of W8; also prints the memory above weights and gradients."""
     table = (torch.randn(1_000_000, 64) * 0.02).requires_grad_()
     hidden = torch.randn(4096, 64, requires_grad=True)
     targets = torch.randint(0, 1_000_000, (4096,))
     softmax_loss(hidden[:64], table, None, targets[:64]).backward()
     before = peak_megabytes()
-    started = time.perf_counter()
+    clock = Clock()
     softmax_loss(hidden, table, None, targets).backward()
-    seconds = time.perf_counter() - started
+    spent = clock.spent()
     # Weights, gradient and Adam's two moments would be four tables.
     print(f"W8: {peak_megabytes() - before:.0f} MB above a step of 64 targets", flush=True)
-    return seconds
+    return spent
 
 
 def peak_megabytes() -> float:
@@ -150,37 +178,72 @@ def s3rec_pretraining(objectives: dict[str, ObjectiveConfig]) -> RunConfig:
     return RunConfig(corpus=str(BEAUTY), encoder=ENCODER, stages=stages)
 
 
-WORKLOADS: dict[str, tuple[Path | None, Callable[[], float]]] = {
-    "W1": (BEAUTY, lambda: epoch_seconds(sasrec())),
-    "W2": (BEAUTY, lambda: epoch_seconds(s3rec_pretraining(published_objectives()))),
-    "W3": (BEAUTY, lambda: epoch_seconds(bert4rec())),
-    "W4": (ML_1M, lambda: epoch_seconds(long_sasrec())),
-    "W5": (BEAUTY, lambda: epoch_seconds(replace(bce(), corpus=str(BEAUTY)))),
-    "W6": (BEAUTY, lambda: ranking_seconds(sasrec())),
-    "W8": (None, large_softmax_seconds),
+WORKLOADS: dict[str, tuple[Path | None, Callable[[int | None], Spent]]] = {
+    "W1": (BEAUTY, lambda steps: epoch(sasrec(), steps)),
+    "W2": (BEAUTY, lambda steps: epoch(s3rec_pretraining(published_objectives()), steps)),
+    "W3": (BEAUTY, lambda steps: epoch(bert4rec(), steps)),
+    "W4": (ML_1M, lambda steps: epoch(long_sasrec(), steps)),
+    "W5": (BEAUTY, lambda steps: epoch(replace(bce(), corpus=str(BEAUTY)), steps)),
+    "W6": (BEAUTY, lambda steps: ranking(sasrec())),
+    "W8": (None, lambda steps: large_softmax()),
 }
 
 
-def measure(name: str) -> None:
+def measure(name: str, threads: int, steps: int | None) -> None:
     """Run one workload in this process and print its line."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     rate = gflops()
-    seconds = WORKLOADS[name][1]()
-    scaled = seconds * rate / REFERENCE_GFLOPS
+    spent = WORKLOADS[name][1](steps)
+    scaled = spent.seconds * rate / REFERENCE_GFLOPS
     print(
-        f"{name}: {seconds:7.2f} s   scaled {scaled:6.2f} s   ({rate:.0f} GFLOP/s)   "
-        f"peak {peak_megabytes():,.0f} MB",
+        f"{name}: {spent.seconds:7.2f} s   scaled {scaled:6.2f} s   ({rate:.0f} GFLOP/s)   "
+        f"peak {peak_megabytes():,.0f} MB   CPU {spent.cpu:.3f} s",
         flush=True,
     )
 
 
-def main(names: list[str]) -> int:
+def cpu_seconds(checkout: Path, name: str, steps: int | None) -> float:
+    """CPU seconds of a workload in a checkout, by its own benchmark, with one thread."""
+    command = [sys.executable, "-m", "experiments.benchmark", "--here", name, "--threads", "1"]
+    command += [] if steps is None else ["--steps", str(steps)]
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    answer = subprocess.run(
+        command, cwd=checkout, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return float(answer.stdout.rsplit("CPU ", 1)[1].split()[0])
+
+
+def against(other: Path, name: str, pairs: int, steps: int | None) -> None:
+    """Run a workload there and here in turn, and print the ratios of their CPU times."""
+    theirs, ours = [], []
+    for _ in range(pairs):
+        theirs.append(cpu_seconds(other, name, steps))
+        ours.append(cpu_seconds(Path.cwd(), name, steps))
+    ratios = sorted(here / there for here, there in zip(ours, theirs))
+    chance = sorted(second / first for first, second in pairwise(theirs))
+    told = f", there against itself {chance[0]:.3f} to {chance[-1]:.3f}" if chance else ""
+    print(
+        f"{name}: CPU {median(theirs):.3f} s there, {median(ours):.3f} s here; ratio here / there "
+        f"median {median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}){told}",
+        flush=True,
+    )
+
+
+def main(arguments: list[str]) -> int:
     """Each workload in a process of its own; W7 is the peak in W1's line."""
-    if len(names) == 2 and names[0] == "--here":
-        measure(names[1])
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark")
+    parser.add_argument("names", nargs="*", metavar="W1", help="workloads; none: all")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare CPU times with")
+    parser.add_argument("--pairs", type=int, default=5, help="runs there and here in turn")
+    parser.add_argument("--steps", type=int, help="steps of training instead of an epoch")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--here", metavar="W1", help="one workload in this process")
+    known = parser.parse_args(arguments)
+    if known.here is not None:
+        measure(known.here, known.threads, known.steps)
         return 0
-    wanted = ["W1" if name == "W7" else name for name in names] or list(WORKLOADS)
+    wanted = ["W1" if name == "W7" else name for name in known.names] or list(WORKLOADS)
     unknown = [name for name in wanted if name not in WORKLOADS]
     if unknown:
         print(f"no workload {unknown[0]}; known: {', '.join(WORKLOADS)}, W7", file=sys.stderr)
@@ -190,9 +253,13 @@ def main(names: list[str]) -> int:
         corpus = WORKLOADS[name][0]
         if corpus is not None and not (corpus / "manifest.json").is_file():
             print(f"{name}: left out, {corpus} is absent (see this file's docstring)")
-            continue
-        command = [sys.executable, "-m", "experiments.benchmark", "--here", name]
-        failed |= subprocess.run(command, check=False).returncode
+        elif known.against is not None:
+            against(known.against.resolve(), name, known.pairs, known.steps)
+        else:
+            command = [sys.executable, "-m", "experiments.benchmark", "--here", name]
+            command += ["--threads", str(known.threads)]
+            command += [] if known.steps is None else ["--steps", str(known.steps)]
+            failed |= subprocess.run(command, check=False).returncode
     return failed
 
 

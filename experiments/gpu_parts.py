@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -129,7 +130,10 @@ def tried(part: Part, setting: Setting, seconds: float) -> dict[str, object]:
     except LeftOut as reason:
         return {"result": "LEFT OUT", "line": str(reason)}
     except Exception as error:
-        found = Outcome(passed=False, line=f"{type(error).__name__}: {error}"[:500])
+        # Nobody can look again at a borrowed machine.
+        details = {"traceback": traceback.format_exc()[-4000:]}
+        line = f"{type(error).__name__}: {error}"[:500]
+        found = Outcome(passed=False, line=line, details=details)
     result = {None: "FIGURE", True: "PASS", False: "FAIL"}[found.passed]
     return {
         "result": result,

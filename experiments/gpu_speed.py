@@ -203,7 +203,7 @@ class Measured:
 
 
 def trained(
-    setting: Setting, work: str, changes: Mapping[str, object], phases: Callable[[], Phases]
+    setting: Setting, work: str, changes: Mapping[str, object], phases: Sequence[Phase]
 ) -> int:
     """Train a work's first stage through the phases; how many steps an epoch of it has."""
     corpus, recipe = WORKS[work]
@@ -212,7 +212,7 @@ def trained(
     accelerator = fitted(None, config.compute, str(setting.device))
     stage = stage_parts(bench, accelerator)[0]
     with tempfile.TemporaryDirectory() as scratch, setting.compiling():
-        observed = phases()
+        observed = Phases(phases)
         short = replace(
             stage.config,
             epochs=None,
@@ -256,7 +256,7 @@ def step_cost(setting: Setting, work: str, precision: str, compiled: bool) -> Ou
         Phase(counted, partial(counting, setting, counted, found, compiled=compiled)),
     )
     changes = {"compute.precision": precision, "compute.compile": compiled}
-    steps = trained(setting, work, changes, lambda: Phases(phases))
+    steps = trained(setting, work, changes, phases)
     figures = found.figures
     figures["ms"] = 1e3 * figures.pop("seconds") / timed
     figures |= {"steps": timed, "steps an epoch": steps, "MB": setting.peak()}
@@ -276,7 +276,7 @@ def kernels(setting: Setting, work: str, precision: str) -> Outcome:
         Phase(counted, partial(profiling, setting, counted, found)),
     )
     changes = {"compute.precision": precision}
-    trained(setting, work, changes, lambda: Phases(phases))
+    trained(setting, work, changes, phases)
     line = f"{found.figures['kernels']:,.0f} kernels, busy for {found.figures['busy ms']:.3f} ms"
     return Outcome(passed=None, line=line, figures=found.figures, details=found.details)
 

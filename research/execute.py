@@ -315,11 +315,11 @@ def load_run(
         )
     if config.ranker is not None:
         return bench, config.ranker.build(bench.corpus, bench.split)
-    place = make_accelerator(device=device).device
+    accelerator = make_accelerator(device=device)
     stage = config.stages[-1]
     found = ended(reader, stage.name, bench.corpus.fingerprint, str(path))
     check_size(config.encoder, bench.corpus.num_items, found / "model.safetensors")
-    pretrainer = bench.pretrainer(stage, bench.shared()).to(place)
+    pretrainer = bench.pretrainer(stage, bench.shared()).to(accelerator.device)
     checkpoint.load_weights(found, pretrainer)
     objective = ranking_objective(stage, pretrainer)
     assert objective is not None, "a run's last stage ranks"

@@ -7,7 +7,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +17,18 @@ import torch
 
 from experiments import gpu_checks
 from experiments.gpu_checks import correctness, main
-from experiments.gpu_parts import Outcome, Part, try_all
+from experiments.gpu_parts import Outcome, Part, machine, try_all
 from experiments.gpu_setting import LeftOut, Setting, write_large
-from experiments.gpu_speed import Operations, Phase, Phases, parts, waits_of
+from experiments.gpu_speed import (
+    WAITS,
+    Measured,
+    Operations,
+    Phase,
+    Phases,
+    counting,
+    parts,
+    waits_of,
+)
 from research.data.corpus import Corpus
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the real checks can run here")
@@ -53,7 +64,7 @@ def test_every_check_passes_on_a_generated_corpus(tmp_path: Path, capsys: Captur
     }
     assert len(capsys.readouterr().out.splitlines()) == len(correctness())
     # Every view, pick, target, row and count of six objectives and four more.
-    assert figures(found["draws"])["compared"] > 100
+    assert figures(found["draws"])["compared"] > 60
     assert figures(found["compilation"])["bf16 graphs"] == 2
 
 
@@ -102,6 +113,7 @@ def test_a_part_that_raises_fails_and_stops_no_other(
     code, found = checked("correctness", tmp_path)
     assert code == 1
     assert [each["result"] for each in found.values()] == ["FAIL", "PASS"]
+    assert 'raise ValueError("no such kernel")' in str(found["broken"]["details"])
     first, second = capsys.readouterr().out.splitlines()
     assert first == "FAIL     broken: ValueError: no such kernel"
     assert second.startswith("PASS     ranks: 100.00% of 60 ranks are the same")
@@ -185,6 +197,26 @@ def test_the_lines_that_wait_for_a_gpu_are_told_by_their_package() -> None:
         ):
             warnings.warn_explicit(message, UserWarning, file, 95)
     assert waits_of(caught) == {"research/data/negatives.py:95": 2, "torch/optim/adam.py:95": 1}
+
+
+def test_what_only_a_gpu_tells_is_read_from_what_torch_would_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[str] = []
+    monkeypatch.setattr("torch.cuda.set_sync_debug_mode", modes.append)
+    known = SimpleNamespace(name="NVIDIA H100", total_memory=85_000, major=9, minor=0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: known)
+    pretended = replace(setting(tmp_path), device=torch.device("cuda"))
+    found = Measured({}, {})
+    with counting(pretended, 2, found, compiled=False):
+        for _ in range(6):
+            warnings.warn_explicit(WAITS, UserWarning, "/a/research/training/step.py", 7)
+    assert modes == ["warn", "default"]
+    assert found.figures == {"operations": 0.0, "waits": 3.0}
+    assert found.details == {"waits": {"research/training/step.py:7": 3.0}}
+    assert machine(pretended).items() >= {
+        "device": "NVIDIA H100", "memory": 85_000, "capability": "9.0"
+    }.items()  # fmt: skip
 
 
 def test_the_large_corpus_has_the_shape_that_it_says(tmp_path: Path) -> None:

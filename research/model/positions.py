@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from research.model.attention import Bias
 from research.packed import Packed
+from research.rectangles import Rectangle
 
 if TYPE_CHECKING:
     from research.model.transformer_config import TransformerConfig
@@ -29,6 +29,11 @@ class PositionsConfig(ABC):
     def fields(self) -> Collection[str]:
         """The fields of a `Packed` that it cannot do without; none unless said."""
         return ()
+
+    @property
+    def biases_scores(self) -> bool:
+        """Whether its module's `bias` is added to the scores of attention."""
+        return False
 
     @abstractmethod
     def build(self, config: TransformerConfig) -> Positions:
@@ -49,10 +54,13 @@ class Positions(nn.Module):
         """[T, 3, H, K]: query, key and value of every token, changed by where the token stands."""
         return qkv_T3HK
 
-    @property
-    def bias(self) -> Bias | None:
-        """What attention adds to the scores of a rectangle of rows; None: nothing."""
-        return None
+    def bias(self, rectangle: Rectangle) -> Tensor:
+        """What attention adds to the scaled scores of a rectangle, asked for once a layer.
+
+        It broadcasts to [B, H, Q, L]; what it says of empty slots does not matter. Asked for where
+        the config says `biases_scores`.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,7 +130,7 @@ class SelfAttentionBlock(Block):
             causal=causal,
             dropout=self.dropouts.attention if self.training else 0.0,
             read_P=read_P,
-            bias=positions.bias,
+            bias=positions.bias if self.config.positions.biases_scores else None,
         )
         carried_PD = carried_TD if read_P is None else carried_TD.index_select(0, read_P)
         return self._built(kind._rest, len(carried_PD))(self, carried_PD, mixed_PHK)

@@ -155,13 +155,16 @@ class TransformerConfig(BackboneConfig):
 
         Hidden states: T (8 D + 2 F) and S L 3 D a block, the second for queries, keys and values
         laid out in a rectangle (within 10 % of what torch saves, measured on a CPU). Dropped
-        weights: S H L^2 bytes a block on a CPU; on an accelerator they are drawn again.
+        weights: S H L^2 bytes a block on a CPU; on an accelerator they are drawn again. A bias of
+        positions: as many scores in fp32.
         """
         width, inner = self.width, self.feed_forward
         states = tokens * (8 * width + 2 * inner) + rows * longest * 3 * width
+        scores = rows * self.heads * self.layers * longest**2
         return {
             "hidden states": _FLOAT * self.layers * states,
-            "dropped attention weights": rows * self.heads * self.layers * longest**2,
+            "dropped attention weights": scores,
+            **({"a bias on scores": _FLOAT * scores} if self.positions.biases_scores else {}),
         }
 
 
