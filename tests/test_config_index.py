@@ -22,7 +22,7 @@ from research.config_index import (
 )
 from research.data.windows import Sliding
 from research.errors import InputError
-from research.evaluation.rank import RankerConfig
+from research.evaluation.ranker import RankerConfig
 from research.objectives.base import ObjectiveConfig
 from research.run import RunConfig
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 RANKER = """
 from dataclasses import dataclass
 from baselines.popularity import PopularityConfig
-from research.evaluation.rank import RankerConfig
+from research.evaluation.ranker import RankerConfig
 from research.run import RunConfig
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from research.accelerator import fitted, make_accelerator, takes_gpu
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.model.compute import ComputeConfig
-from research.model.precision import allow_tf32, without_tf32
+from research.model.precision import allow_tf32, true_fp32
 from research.workbench import Workbench
 from tests.calling import TINY, call, refused, shop_corpus
 from tests.stages import FINETUNE, QUIET, config_of, corpus_in, weights_of
@@ -53,7 +53,7 @@ def test_what_reads_the_older_and_the_newer_names_of_tf32_agrees() -> None:
     allow_tf32(True)
     assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     assert torch.get_float32_matmul_precision() == "high"
-    with without_tf32():
+    with true_fp32(torch.device("cpu")):
         assert torch.backends.cuda.matmul.fp32_precision == "ieee"
         assert torch.get_float32_matmul_precision() == "highest"
     assert allowed() == (True, True)

@@ -64,7 +64,7 @@ def test_every_check_passes_on_a_generated_corpus(tmp_path: Path, capsys: Captur
     }
     assert len(capsys.readouterr().out.splitlines()) == len(correctness())
     # Every view, pick, target, row and count of six objectives and four more.
-    assert figures(found["draws"])["compared"] > 60
+    assert figures(found["draws"])["compared"] > 50
     assert figures(found["compilation"])["bf16 graphs"] == 2
 
 

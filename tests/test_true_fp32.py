@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from research.model.encoder import TransformerConfig
 from torch import Tensor
 
 from research.model.precision import true_fp32
+from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents, RankingObjective
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig

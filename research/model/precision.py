@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -38,19 +39,40 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
+class _Rounding(Protocol):
+    """A part of torch's backends that may round the factors of fp32 products."""
+
+    fp32_precision: str
+
+
 @contextmanager
 def true_fp32(device: torch.device) -> Iterator[None]:
-    """A context in which fp32 products are true ones on any device, whatever training's are."""
-    precision = torch.get_float32_matmul_precision()
-    convolutions = torch.backends.cudnn.allow_tf32
+    """A context in which fp32 products are true ones, whatever training has chosen.
+
+    No autocast, no TF32 and no bf16 inside of fp32 products, by torch's names for them old and new.
+    """
+    parts: list[_Rounding] = [
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.cudnn.rnn,  # type: ignore[list-item]
+        torch.backends.cuda.matmul,
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+    ]
+    before = [part.fp32_precision for part in parts]
+    try:
+        named = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # It has no old name: the new ones were used.
+        named = "highest"
     torch.set_float32_matmul_precision("highest")
-    allow_tf32(False)
+    for part in parts[:2]:
+        part.fp32_precision = "ieee"
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(named)
+        for part, precision in zip(parts, before):
+            part.fp32_precision = precision
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
