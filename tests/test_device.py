@@ -15,7 +15,6 @@ from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.model.compute import ComputeConfig
 from research.model.precision import allow_tf32, true_fp32
-from research.workbench import Workbench
 from tests.calling import TINY, call, refused, shop_corpus
 from tests.stages import FINETUNE, QUIET, config_of, corpus_in, weights_of
 
@@ -59,23 +58,6 @@ def test_what_reads_the_older_and_the_newer_names_of_tf32_agrees() -> None:
     assert allowed() == (True, True)
 
 
-def test_ranking_is_in_fp32_while_training_is_in_tf32(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[bool, bool]] = []
-
-    def ranking(*arguments: object, **options: object) -> dict[str, object]:
-        seen.append(allowed())
-        return {}
-
-    monkeypatch.setattr("research.workbench.rank_tables", ranking)
-    bench = Workbench.of(config_of(corpus_in(tmp_path / "corpus"), FINETUNE), "data")
-    fitted(None, ComputeConfig(precision="tf32"))
-    bench.tables(None, "test", [])  # type: ignore[arg-type]
-    assert seen == [(False, False)]
-    assert allowed() == (True, True)
-
-
 @needs_no_gpu
 def test_on_a_cpu_tf32_is_fp32_to_the_last_bit_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -98,8 +80,7 @@ def test_on_a_cpu_tf32_is_fp32_to_the_last_bit_and_says_so(
 
 def best(run: Path) -> dict[str, torch.Tensor]:
     """The weights that a run's last stage kept as its best."""
-    (folder,) = (run / LAST).glob("best_*")
-    return weights_of(folder)
+    return weights_of(max((run / LAST).glob("best_*")))
 
 
 def test_a_deterministic_run_sets_torch_so_and_the_next_one_sets_it_back(
