@@ -130,6 +130,12 @@ def test_questions_whose_answers_share_a_tile_are_ranked_together(
     assert ranker.tiles == [(0, 16), (16, 32), (16, 32), (0, 16)]
 
 
+def test_scores_of_a_whole_catalogue_are_never_held() -> None:
+    ranker = FixedScores(torch.zeros(3, 5002))
+    tables_of(ranker, corpus_of([[0, 1, 2], [3, 4, 5], [6, 7, 8]], 5000))
+    assert ranker.tiles == [(0, 1680), (1680, 3360), (3320, 5000), (5000, 5002)]
+
+
 def test_a_list_of_candidates_scores_candidates_alone() -> None:
     corpus = corpus_of([[0, 1, 2, 3, 4]], 8)
     ranker = FixedScores([[9.0, 9.0, 9.0, 9.0, 0.5, 0.7, 0.5, 0.1]])

@@ -17,9 +17,9 @@ from research.data.corpus import Corpus
 from research.data.splits import HeldOut
 from research.memory import is_out_of_memory
 
-# Scores of one tile: 2 MB in fp32 on a CPU (stays in cache), 512 MB on an accelerator.
+# Scores of one tile: 2 MB in fp32 on a CPU (stays in cache), 256 MB on an accelerator.
 CPU_TILE = 1 << 19
-ACCELERATOR_TILE = 1 << 27
+ACCELERATOR_TILE = 1 << 26
 # Products of fewer states are slower, so a tile of a large catalogue has some of its columns only.
 QUESTIONS = 256
 # Tokens of histories that are encoded together.
@@ -31,7 +31,7 @@ ACCELERATOR_TOKENS = 1 << 21
 class Ranked:
     """What came of the questions that were ranked together."""
 
-    found_CS: NDArray[np.float64]
+    results_CS: NDArray[np.float64]
     """[2 x candidate sets + 1, S]: ranks, then ties, by candidate set; columns after the items."""
     on_accelerator: bool
     """Whether the scores stood on another device than the CPU."""

@@ -198,26 +198,26 @@ def rank_tables(
         raise InputError(f"corpus {corpus.name}: the split holds nothing out to rank")
     items = corpus.items[held_out.targets].astype(np.int64)
     # Ranks and ties by candidate set, and columns after the items; 0 where another process answers.
-    found_CQ = np.zeros((2 * len(candidates) + 1, len(items)))
+    results_CQ = np.zeros((2 * len(candidates) + 1, len(items)))
     rank = partial(rank_chunk, ranker, corpus, held_out, candidates, seen, fields)
     share = slice(shard.rank, None, shard.world)
     for rows, ranked in in_chunks(rank, corpus, held_out, share):
-        found_CQ[:, rows] = ranked.found_CS
+        results_CQ[:, rows] = ranked.results_CS
         if ranked.bad is not None:
             # Told after the sum, which the other processes wait for, and to all of them alike.
-            found_CQ[-1, rows[ranked.bad]] = np.nan
+            results_CQ[-1, rows[ranked.bad]] = np.nan
             break
         PULSE.progress()
     if shard.world > 1:
-        found_CQ = shard.add(torch.from_numpy(found_CQ)).numpy()
-    bad_Q = np.flatnonzero(np.isnan(found_CQ[-1]))
+        results_CQ = shard.add(torch.from_numpy(results_CQ)).numpy()
+    bad_Q = np.flatnonzero(np.isnan(results_CQ[-1]))
     if len(bad_Q):
         raise FloatingPointError(
             "the ranker gave NaN or infinite scores, first for user "
             f"{int(held_out.histories.users[bad_Q[0]])} (dense id); a model has diverged: lower "
             "its learning rate or clip the gradient"
         )
-    further = int(found_CQ[-1, 0])
+    further = int(results_CQ[-1, 0])
     lengths = held_out.histories.stops - held_out.histories.starts
     item_count = counts_V.cpu().numpy()[items].astype(np.int32)
     shared = {**protocol, "seen": seen, "ties": "mean"}
@@ -226,8 +226,8 @@ def rank_tables(
         each.name: RankTable(
             user=held_out.histories.users.astype(np.int32),
             item=items.astype(np.int32),
-            rank=found_CQ[place].copy(),
-            ties=found_CQ[len(candidates) + place].astype(np.int32),
+            rank=results_CQ[place].copy(),
+            ties=results_CQ[len(candidates) + place].astype(np.int32),
             history_length=lengths.astype(np.int32),
             item_count=item_count,
             protocol={**shared, **each.protocol, **(special if each.name == "full" else {})},
@@ -254,14 +254,14 @@ def rank_chunk(
     encoded = ranker.encode(histories, torch.from_numpy(asked.histories.users))
     counts = [each.counts(encoded, questions, columns) for each in candidates]
     # All that is read from the device comes in one copy.
-    told = [higher_S for higher_S, _ in counts] + [equal_S for _, equal_S in counts]
-    read_CS = torch.stack([*told, encoded.largest_S.double()]).cpu().numpy()
+    rows_CS = [higher_S for higher_S, _ in counts] + [equal_S for _, equal_S in counts]
+    read_CS = torch.stack([*rows_CS, encoded.largest_S.double()]).cpu().numpy()
     higher_CS, equal_CS = np.split(read_CS[:-1], 2)
     rank_CS = np.where(questions.missed_S, np.inf, 1.0 + higher_CS + 0.5 * equal_CS)
     further_S = np.full(len(rows), encoded.columns - corpus.num_items)
     finite = bool(np.isfinite(read_CS[-1]).all())
     return Ranked(
-        found_CS=np.concatenate([rank_CS, equal_CS, further_S[None]]),
+        results_CS=np.concatenate([rank_CS, equal_CS, further_S[None]]),
         on_accelerator=encoded.largest_S.device.type != "cpu",
         bad=None if finite else first_not_finite(encoded, columns),
     )

@@ -70,8 +70,9 @@ class Questions:
         keys_T = np.sort(self.owner_T * self.num_items + self.seen_T)
         keys_SN = np.arange(len(items_SN))[:, None] * self.num_items + items_SN
         places_SN = np.searchsorted(keys_T, keys_SN)
-        found_SN: NDArray[np.bool_] = keys_T[np.minimum(places_SN, len(keys_T) - 1)] == keys_SN
-        return found_SN
+        nearest_SN = keys_T[np.minimum(places_SN, len(keys_T) - 1)]
+        is_seen_SN: NDArray[np.bool_] = nearest_SN == keys_SN
+        return is_seen_SN
 
 
 def among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
@@ -97,15 +98,15 @@ def among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Ten
             # Comparisons that give numbers of the scores' own type are several times faster.
             flags_SC = scores_SC.new_empty(size, max(part.last - part.begin for part in tiles))
         rows = np.flatnonzero(home_S == place)
-        own = entries(rows, questions.targets_S[rows] - tile.begin, device)
+        answers = entries(rows, questions.targets_S[rows] - tile.begin, device)
         if visit < len(homes):
-            right_S1[own[0], 0] = scores_SC[own]
+            right_S1[answers[0], 0] = scores_SC[answers]
         if visit < len(homes) - 1:
             continue
         if visit == len(homes) - 1 and questions.policy == "zero":
             right_S1.masked_fill_(on(questions.target_is_seen_S, device)[:, None], 0.0)
         _set_seen(scores_SC, questions, tile)
-        scores_SC[own] = -torch.inf
+        scores_SC[answers] = -torch.inf
         # Sums of ones are exact in fp32 up to 2^24 columns.
         flags = flags_SC[:, : scores_SC.shape[1]]
         higher_S += torch.gt(scores_SC, right_S1, out=flags).sum(1)
