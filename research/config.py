@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import inspect
 import json
 import math
 import re
@@ -20,7 +21,14 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from research.config_index import PACKAGES, check_class, config_class, package_of, stored_name
+from research.config_index import (
+    PACKAGES,
+    check_class,
+    config_class,
+    config_classes,
+    package_of,
+    stored_name,
+)
 from research.errors import InputError
 
 Config = TypeVar("Config")
@@ -329,6 +337,9 @@ def type_name(hint: Any) -> str:
         return " | ".join(type_name(each) for each in get_args(hint))
     if hint in (None, type(None)):
         return "None"
+    if inspect.isabstract(hint):
+        # Nothing is of this class itself, but of those below it.
+        return " | ".join(kind.__name__ for kind in config_classes(hint)) or hint.__name__
     if isinstance(hint, type) and not get_args(hint):
         return hint.__name__
     return re.sub(r"\w+\.(?=\w)", "", str(hint))

@@ -95,7 +95,7 @@ def changed(path: str, part: object) -> object:
         ("encoder.norm_eps", float("nan"), "config.encoder.norm_eps is nan; allowed: "),
         ("encoder.norm_eps", float("inf"), "config.encoder.norm_eps is inf; allowed: "),
         ("encoder.norm_eps", 10**400, "config.encoder.norm_eps is 1000000"),
-        ("encoder", None, "config.encoder is None; allowed: BackboneConfig"),
+        ("encoder", None, "config.encoder is None; allowed: TransformerConfig"),
         ("stages", {}, "config.stages is {}; allowed: tuple["),
         ("stages.0.objectives", [1], "config.stages.0.objectives is (1,); allowed: Mapping["),
         (
@@ -325,7 +325,7 @@ def test_our_configs_pass_the_check(name: str) -> None:
         (replace(TWO_STAGES, seed="1"), "config.seed is '1'; allowed: int"),
         (replace(TWO_STAGES, seed=True), "config.seed is True; allowed: int"),
         (replace(TWO_STAGES, corpus=Path("x")), "config.corpus is PosixPath('x'); allowed: str"),
-        (replace(TWO_STAGES, encoder=None), "config.encoder is None; allowed: BackboneConfig"),
+        (replace(TWO_STAGES, encoder=None), "config.encoder is None; allowed: TransformerConfig"),
         (replace(TWO_STAGES, encoder=LeaveOneOut()), "config.encoder is a LeaveOneOut; allowed: "),
         (replace(TWO_STAGES, stages=list(TWO_STAGES.stages)), "config.stages is [StageConfig("),
         (
@@ -338,7 +338,7 @@ def test_our_configs_pass_the_check(name: str) -> None:
         ),
         (
             replace(TWO_STAGES, stages=(replace(TWO_STAGES.stages[0], own_windows={"cloze": 3}),)),
-            "config.stages.0.own_windows.cloze is 3; allowed: LastItems | EveryPrefix | Sliding",
+            "config.stages.0.own_windows.cloze is 3; allowed: EveryPrefix | LastItems | Sliding",
         ),
     ],
 )  # fmt: skip

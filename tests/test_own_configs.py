@@ -108,7 +108,7 @@ def test_a_study_names_the_cell_with_a_field_of_the_wrong_type(shop: Corpus, her
     wrong = replace(popularity(), encoder=popularity())
     cells: dict[str, RunConfig] = {"a": popularity(), "b": wrong}
     study = Study(name="s", question="?", cells=cells, base="a", corpora=(str(shop.folder),))
-    message = r"^cell b: config\.encoder is a RunConfig; allowed: BackboneConfig$"
+    message = r"^cell b: config\.encoder is a RunConfig; allowed: TransformerConfig$"
     with pytest.raises(InputError, match=message):
         run_study(study, here, options=RunOptions(quiet=True), accelerator=make_accelerator())
     assert list(here.iterdir()) == []
