@@ -5,7 +5,7 @@ Commands, each planned for less than 6 minutes on an H100 and ended by --minutes
     python -m experiments.gpu_checks speed --out speed.json
 To carry to a machine without a network: data/corpora/Beauty and data/corpora/ml-1m-sas, made as
     experiments/beauty.py and experiments/ml_1m.py say (what needs an absent one is left out), and
-    wheels of tyro, typeguard and docstring-parser, which the launcher's check alone needs. W&B's
+    nothing else: W&B's
     client, matplotlib and jinja2 are not needed. torch 2.11 to 2.15.
 Hardware: one large GPU (written for H100 and H200).
 Expected: every line says PASS, or gives figures (FIGURE); exit code 0. A part that fails, raises or
@@ -19,7 +19,6 @@ Expected: every line says PASS, or gives figures (FIGURE); exit code 0. A part t
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -118,8 +117,6 @@ def launched(setting: Setting) -> Outcome:
     """The launcher, NCCL and a run of one process get along."""
     if not setting.gpu:
         raise LeftOut("needs a GPU")
-    if importlib.util.find_spec("tyro") is None:
-        raise LeftOut("needs tyro, for overrides on the command line")
     flags = ["--multi_gpu", "--num_machines", "1", "--num_processes", "1"]
     launch = ["-m", "accelerate.commands.launch", *flags, "-m", "research", "run"]
     folder = setting.scratch / "launched"

@@ -27,15 +27,15 @@ Capture = pytest.CaptureFixture[str]
 
 def spoil(patch: Patch, *steps: int) -> None:
     """Make the loss of these steps (0-based, from now on) no number."""
-    forward = NextItem.forward
+    loss_of = NextItem.loss
     done: list[Tensor] = []
 
     def spoilt(self: NextItem, *given: object) -> Tensor:
-        total: Tensor = forward(self, *given)  # type: ignore[arg-type]
+        total: Tensor = loss_of(self, *given)  # type: ignore[arg-type]
         done.append(total)
         return total * torch.nan if len(done) - 1 in steps else total
 
-    patch.setattr(NextItem, "forward", spoilt)
+    patch.setattr(NextItem, "loss", spoilt)
 
 
 def forget(patch: Patch, *steps: int) -> None:
@@ -148,14 +148,14 @@ def test_by_default_the_first_one_stops_the_run(bench: Bench, monkeypatch: Patch
 def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
     bench: Bench, monkeypatch: Patch
 ) -> None:
-    forward = NextItem.forward
+    loss_of = NextItem.loss
 
     def endless(self: NextItem, *given: object) -> Tensor:
-        total: Tensor = forward(self, *given)  # type: ignore[arg-type]
+        total: Tensor = loss_of(self, *given)  # type: ignore[arg-type]
         # The loss is as it was; its gradient, times the slope of a root at 0, is no number.
         return total + (total * 0.0).sqrt()
 
-    monkeypatch.setattr(NextItem, "forward", endless)
+    monkeypatch.setattr(NextItem, "loss", endless)
     stage: StageConfig = replace(STAGE, objectives={"next": STAGE.objectives["next"]})
     with pytest.raises(FloatingPointError) as caught:
         bench.train(stage, giving(VALUES))
@@ -170,14 +170,14 @@ def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
 
 
 def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: Patch) -> None:
-    forward = NextItem.forward
+    loss_of = NextItem.loss
 
     def endless(self: NextItem, *given: object) -> Tensor:
-        total: Tensor = forward(self, *given)  # type: ignore[arg-type]
+        total: Tensor = loss_of(self, *given)  # type: ignore[arg-type]
         bias = given[3].positions.weight.sum()  # type: ignore[attr-defined]
         return total + (bias * 0.0).sqrt()
 
-    monkeypatch.setattr(NextItem, "forward", endless)
+    monkeypatch.setattr(NextItem, "loss", endless)
     assert STAGE.optimizer.clip_norm is not None
     with pytest.raises(FloatingPointError) as caught:
         bench.train(STAGE, giving(VALUES))
@@ -222,15 +222,15 @@ def test_a_loss_that_stays_high_is_usual_after_half_of_the_twenty_lines_remember
 def test_a_sudden_rise_is_logged_and_said(
     bench: Bench, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    forward = NextItem.forward
+    loss_of = NextItem.loss
     done: list[None] = []
 
     def rising(self: NextItem, *given: object) -> Tensor:
         done.append(None)
-        total: Tensor = forward(self, *given)  # type: ignore[arg-type]
+        total: Tensor = loss_of(self, *given)  # type: ignore[arg-type]
         return total * 100.0 if len(done) == 8 else total
 
-    monkeypatch.setattr(NextItem, "forward", rising)
+    monkeypatch.setattr(NextItem, "loss", rising)
     stage = replace(WITHOUT_VALIDATION, log_every=1)
     train(
         bench.modules(stage), bench.loader(stage), stage, accelerator=bench.accelerator,

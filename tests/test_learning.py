@@ -131,10 +131,13 @@ def accuracy_on_new_users(config: ObjectiveConfig, *, planted: bool, steps: int 
     # Foreign segments, too, are then of users who were not trained on.
     fresh = users_with_taste(400, 2, planted=planted)
     batch = batch_of(fresh, length=LENGTH)
-    view = objective.corruption.view(batch, catalogue_with_taste(fresh))
+    new = catalogue_with_taste(fresh)
+    view = objective.corruption.view(batch, new)
+    targets = objective.targets(view, batch, new)
     with torch.no_grad():
-        hidden_TD = shared.encoder(view.packed, causal=False)
-        share = objective.accuracy(view, hidden_TD, batch, shared.encoder)
+        states_PD = shared.encoder(view.packed, causal=False, read_P=targets.read_P)
+        share = objective.accuracy(targets, states_PD, shared.encoder.item_table)
+    assert share is not None
     return (share.correct / share.count).item()
 
 

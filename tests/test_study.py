@@ -210,6 +210,7 @@ def test_the_record_says_what_was_asked(shop: Corpus, tmp_path: Path) -> None:
         "compared": "mrr",
         "budget": "2 optimizer steps a run, all stages together",
         "cells": ["sasrec", "wide"],
+        "objectives": ["next"],
         "changes": {"sasrec": {}, "wide": {"encoder.width": [8, 16]}},
         "seeds": [0],
         "corpora": ["shop"],

@@ -122,9 +122,7 @@ class Health:
         )
         raise FloatingPointError(
             f"{message} (all are in nonfinite.json); lower the learning rate or clip the gradient, "
-            "or let some such steps be left out by max_skipped; what is saved is good (an "
-            "objective of your own that reads tokens which its corruption did not pick needs "
-            '`reads = "all"`)'
+            "or let some such steps be left out by max_skipped; what is saved is good"
         )
 
 
