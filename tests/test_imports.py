@@ -148,6 +148,33 @@ def names_read() -> set[str]:
     return names
 
 
+def strings_of(tree: ast.AST) -> Iterator[str]:
+    """Every string in a file that is no docstring."""
+    told = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            yield node.value
+
+
+def test_nothing_is_hashed_drawn_or_decided_by_a_modules_name() -> None:
+    ours = [path for path in SOURCES if not module_of(path).startswith("experiments")]
+    modules = {module_of(path) for path in ours} - {"research", "baselines"}
+    found, asking = set(), set()
+    for path in ours:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found |= {name for name in strings_of(tree) if name.partition(":")[0] in modules}
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        asking |= {module_of(path)} if names & {"__module__", "__qualname__"} else set()
+    # One is the command that starts a process of its own.
+    assert found <= {"research.report.wandb_client"}
+    # Names in JSON alone come of where a class stands, and only of its package.
+    assert asking == {"research.config_index"}
+
+
 def test_every_field_of_every_config_is_read() -> None:
     found = config_fields()
     assert ("TransformerConfig", "norm_eps") in found
