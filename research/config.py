@@ -298,9 +298,9 @@ def fits(value: Any, hint: Any) -> bool:
         alike = several[-1] is ... or (isinstance(value, tuple) and len(value) == len(several))
         return isinstance(value, tuple) and alike
     if _is_of(hint, Mapping):
-        return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
-    if hint is None:
-        return value is None
+        return isinstance(value, Mapping)
+    if hint is None or hint is Any:
+        return True
     return isinstance(hint, type) and get_origin(hint) is None and isinstance(value, hint)
 
 
@@ -323,7 +323,17 @@ def fitted(value: Any, hint: Any, path: str) -> Any:
         shown = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
         raise InputError(f"{path} is {shown}; allowed: {type_name(hint)}")
     if not isinstance(value, (Mapping, tuple)):
+        if not (value is None or is_config(value) or isinstance(value, (bool, int, float, str))):
+            raise InputError(
+                f"{path} is {value!r:.200}, which JSON cannot hold; a config holds numbers, text, "
+                "booleans, None, tuples, mappings and configs"
+            )
         return value
+    keys = (
+        [name for name in value if not isinstance(name, str)] if isinstance(value, Mapping) else []
+    )
+    if keys:
+        raise InputError(f"{path} has the key {keys[0]!r:.100}; keys are text")
     parts = {
         name: fitted(part_of(value, name), part_hint, f"{path}.{name}")
         for name, part_hint in part_hints(value, hint).items()

@@ -194,7 +194,8 @@ def _name_of(module: types.ModuleType) -> str:
 def file_of(kind: type) -> str:
     """The file that defines a class, for errors."""
     module = sys.modules.get(kind.__module__)
-    return str(vars(module).get("__file__") if module is not None else None or kind.__module__)
+    file = None if module is None else vars(module).get("__file__")
+    return str(file or kind.__module__)
 
 
 def check_class(kind: type) -> None:
@@ -202,6 +203,8 @@ def check_class(kind: type) -> None:
     package, where = package_of(kind), f"class {kind.__name__} of {file_of(kind)}"
     if not is_config_class(kind):
         raise InputError(f"{where} is not a config; {_WRITTEN}")
+    if package == "__main__":
+        raise InputError(f"{where} was typed into a session; put it into a file and import it")
     if kind.__qualname__ != kind.__name__:
         raise InputError(
             f"{where} stands inside a class or a function; move it to the top level of its file"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -348,6 +349,40 @@ def test_a_value_of_a_wrong_type_is_named(config: RunConfig, message: str) -> No
 
 def test_a_whole_number_for_a_float_passes_the_check() -> None:
     check(RunConfig(ranker=PopularityConfig(newest_share=1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Numbers in tuples and mappings, and what has no type."""
+
+    shares: tuple[float, ...] = (1.0,)
+    pair: tuple[int, float] = (1, 1.0)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    anything: Any = None
+    untyped: dict = field(default_factory=dict)
+    place: Path | None = None
+
+
+def test_whole_numbers_become_floats_in_tuples_and_mappings_too() -> None:
+    whole = Numbers(shares=(1, 2), pair=(2, 2), weights={"a": 1})
+    assert json.dumps(to_json(whole, short=True)) == (
+        '{"class": "Numbers", "shares": [1.0, 2.0], "pair": [2, 2.0], "weights": {"a": 1.0}}'
+    )
+    assert to_json(Numbers(shares=(1,), pair=(1, 1)), short=True) == {"class": "Numbers"}
+    read = from_json(stored(whole), Numbers, allow=["tests"])
+    assert [type(share) for share in (*read.shares, *read.pair)] == [float, float, int, float]
+    check(whole)
+
+
+def test_a_field_without_a_type_holds_anything_that_json_can() -> None:
+    check(Numbers(anything=(1, "a", None), untyped={"b": 2.5}))
+    assert check_refuses(Numbers(pair=(1, 2, 3))).startswith("config.pair is (1, 2, 3); allowed: ")
+    assert check_refuses(Numbers(untyped={3: 4})) == "config.untyped has the key 3; keys are text"
+    for name, value in {"place": Path("x"), "anything": {3}}.items():
+        said = check_refuses(replace(Numbers(), **{name: value}))
+        assert said.startswith(
+            f"config.{name} is {value!r}, which JSON cannot hold; a config holds"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

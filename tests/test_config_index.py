@@ -198,6 +198,7 @@ def test_a_script_writes_and_reads_its_own_classes(here: Path) -> None:
         + "    check(cell())\n"
         + "    print(to_json(cell())['ranker'])\n"
     )
+    given = (here / "own_script.py").read_text().replace("if __name__ == '__main__':", "if True:")
     for command in (["own_script.py"], ["-m", "own_script"]):
         done = subprocess.run(
             [sys.executable, *command],
@@ -205,3 +206,10 @@ def test_a_script_writes_and_reads_its_own_classes(here: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout == "{'class': 'own_script:OwnConfig', 'share': 0.25}\n"
+    typed = subprocess.run(
+        [sys.executable, "-c", given],
+        cwd=here, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (
+        "class OwnConfig of __main__ was typed into a session; put it into a file" in typed.stderr
+    )
