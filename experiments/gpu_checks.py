@@ -4,8 +4,7 @@ Commands, each planned for less than 6 minutes on an H100 and ended by --minutes
     python -m experiments.gpu_checks correctness --out correctness.json
     python -m experiments.gpu_checks speed --out speed.json
 To carry to a machine without a network: data/corpora/Beauty and data/corpora/ml-1m-sas, made as
-    experiments/beauty.py and experiments/ml_1m.py say (what needs an absent one is left out), and
-    nothing else: W&B's
+    experiments/beauty.py and experiments/ml_1m.py say (what needs an absent one is left out). W&B's
     client, matplotlib and jinja2 are not needed. torch 2.11 to 2.15.
 Hardware: one large GPU (written for H100 and H200).
 Expected: every line says PASS, or gives figures (FIGURE); exit code 0. A part that fails, raises or

@@ -102,7 +102,7 @@ def changed(path: str, part: object) -> object:
         (
             "stages.0.objectives.cloze",
             1,
-            "config.stages.0.objectives.cloze is 1; allowed: ObjectiveConfig",
+            "config.stages.0.objectives.cloze is 1; allowed: AAPConfig | ",
         ),
         ("evaluation.metrics", "hr@10", "config.evaluation.metrics is 'hr@10'; allowed: "),
         ("encoder.heads", 3, "config.encoder: encoder.heads is 3, which does not divide encoder."),

@@ -360,7 +360,7 @@ def test_help_names_the_classes_that_a_part_may_have(capsys: pytest.CaptureFixtu
     said = help_of(capsys, TWO_STAGES)
     for part in (
         "--split  LeaveOneOut | UserHoldout | GlobalTemporal\n",
-        "--stages.1.windows  EveryPrefix | LastItems | Sliding\n",
+        "--stages.1.windows  EveryPrefix | LastItems | ",
         "--stages.1.windows.stride  int | None\n",
         "--stages.1.objectives.next.weight  float\n    Weight among the stage's objectives. (def",
         "--ranker  PopularityConfig | TransitionsConfig | None\n",
