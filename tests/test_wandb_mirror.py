@@ -300,7 +300,7 @@ def test_an_offline_run_holds_every_line_of_metrics(
     (told,) = [record["run"] for record in records if record["type"] == "run"]
     assert (told["run_group"], told["display_name"]) == ("heads", "one-s0-train")
     assert told["run_id"] == read_json(run / "wandb.json")["id"]
-    assert told["config"]["update"]["objectives"]["mip"] == 0
+    assert told["config"]["update"]["objectives"]["next"] == 1
     summary: dict[str, Any] = {}
     for record in records:
         summary |= record.get("summary", {}).get("update", {})
