@@ -202,6 +202,17 @@ def check(config: Any) -> None:
         )
 
 
+def check_types(config: Any) -> None:
+    """`InputError` for a field that is not of its annotated type.
+
+    A config calls it first of all that it checks of itself, so that a comparison of a text with a
+    number does not speak for it.
+    """
+    kind: type = type(config)
+    for name, hint in field_hints(kind).items():
+        fitted(vars(config)[name], hint, f"{kind.__name__}.{name}")
+
+
 def packages_of(config: Any) -> tuple[str, ...]:
     """The packages beside ours whose classes a config holds."""
     packages = dict.fromkeys(package_of(type(part)) for _, part in _configs(config, ""))
@@ -321,7 +332,10 @@ def fitted(value: Any, hint: Any, path: str) -> Any:
     value = _brought(value, hint)
     if not fits(value, hint):
         shown = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
-        raise InputError(f"{path} is {shown}; allowed: {type_name(hint)}")
+        allowed = type_name(hint)
+        if isinstance(value, float) and float in members(hint):
+            allowed = allowed.replace("float", "a finite float")
+        raise InputError(f"{path} is {shown}; allowed: {allowed}")
     if not isinstance(value, (Mapping, tuple)):
         if not (value is None or is_config(value) or isinstance(value, (bool, int, float, str))):
             raise InputError(
@@ -356,8 +370,13 @@ def type_name(hint: Any) -> str:
 
 
 def near(name: str, names: Mapping[str, Any] | Sequence[str] | set[str]) -> str:
-    """`; did you mean ...?` for a misspelt name, or the allowed ones when nothing is near."""
+    """`; did you mean ...?` for a misspelt name, and the allowed ones where these are few."""
     found = difflib.get_close_matches(name, list(names), 3, 0.5)
-    if found:
-        return f"; did you mean {' or '.join(found)}?"
-    return f"; allowed: {', '.join(sorted(names))}" if len(names) <= 30 else ""
+    meant = f"; did you mean {' or '.join(found)}?" if found else ""
+    if len(names) > (8 if found else 30):
+        return meant
+    return (
+        f"{meant} (allowed: {', '.join(sorted(names))})"
+        if found
+        else (f"; allowed: {', '.join(sorted(names))}")
+    )

@@ -30,7 +30,7 @@ from research.config import (
     part_of,
     type_name,
 )
-from research.config_index import config_classes, stored_name
+from research.config_index import config_classes, file_of, stored_name
 from research.errors import InputError
 
 Config = TypeVar("Config")
@@ -184,7 +184,16 @@ def _classes(hint: object, packages: Sequence[str]) -> dict[str, type]:
         if isinstance(base, type) and get_origin(base) is None and base not in _NO_CONFIGS
         for kind in config_classes(base, packages)
     ]
-    return {name: kind for kind in found for name in (stored_name(kind), kind.__name__)}
+    classes: dict[str, type] = {}
+    for kind in found:
+        other = classes.setdefault(kind.__name__, kind)
+        if other is not kind:
+            raise InputError(
+                f"{file_of(other)} and {file_of(kind)} both define a config class "
+                f"{kind.__name__}; configs are known by their names, so rename yours"
+            )
+        classes[stored_name(kind)] = kind
+    return classes
 
 
 def _order(hint: object) -> int:

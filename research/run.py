@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from research.config import differing, hash_of, to_json
+from research.config import check_types, differing, hash_of, to_json
 from research.data.corpus import Corpus
 from research.data.download import ARCHIVES
 from research.data.prepare import PrepareConfig, prepare
 from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
 from research.evaluation.candidates import md5_of
-from research.evaluation.metrics import parse
+from research.evaluation.metrics import parse_all
 from research.evaluation.ranker import RankerConfig
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
@@ -52,8 +52,8 @@ class EvaluationConfig:
     of their mean rank."""
 
     def __post_init__(self) -> None:
-        for name in self.metrics:
-            parse(name)
+        check_types(self)
+        parse_all(self.metrics, "evaluation.metrics")
         for name in self.candidates:
             if not re.fullmatch(r"full|(uniform|popularity)-[1-9][0-9]{0,8}", name):
                 raise InputError(
@@ -89,6 +89,7 @@ class RunConfig:
     """Seed of initial weights, order, masks, negatives and dropout."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if bool(self.stages) == (self.ranker is not None):
             raise InputError("a run has either stages or a counting ranker, and not both")
         if self.start_from is not None and not self.stages:
@@ -99,7 +100,7 @@ class RunConfig:
         for stage in self.stages:
             if stage.validation is None:
                 continue
-            parse(stage.validation.metric)
+            parse_all([stage.validation.metric], f"stage {stage.name}: validation.metric")
             if isinstance(self.split, LeaveOneOut) and self.split.validation_in_training:
                 raise InputError(
                     f"stage {stage.name} selects on validation items that split."

@@ -21,10 +21,10 @@ from research.ablation.cells import difference_of
 from research.ablation.job import Job, State
 from research.ablation.plan import say_plan, seconds_of
 from research.ablation.workers import Progress, in_processes, in_turn
-from research.config import check, hash_of, near
+from research.config import check, check_types, hash_of, near
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.evaluation.metrics import parse
+from research.evaluation.metrics import parse_all
 from research.execute import RunOptions, opened_corpus, started_from
 from research.foreign import own_file
 from research.processes import Processes
@@ -59,6 +59,7 @@ class Study:
     """What every run spends; None: as much as its config says."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.base not in self.cells:
             raise InputError(
                 f"study {self.name}: base is {self.base!r}; cells: {', '.join(self.cells)}"
@@ -69,8 +70,7 @@ class Study:
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"study {self.name}: seeds are {self.seeds}; each may stand once")
-        for name in (*self.metrics, self.decides):
-            parse(name)
+        parse_all((*self.metrics, self.decides), f"study {self.name}: metrics or compared")
         stages = {stage.name for config in self.cells.values() for stage in config.stages}
         for name in () if self.budget is None else self.budget.shares:
             if name not in stages:

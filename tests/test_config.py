@@ -18,7 +18,7 @@ from research.data.windows import Sliding
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
-from research.objectives.item_losses import BayesianPersonalizedRanking
+from research.objectives.item_losses import BayesianPersonalizedRanking, FullSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.run import EvaluationConfig, RunConfig
 from research.training.optim import OptimizerConfig, ScheduleConfig
@@ -289,7 +289,9 @@ def test_a_hash_sees_every_field_and_its_context() -> None:
 
 
 def test_near_names_are_suggested_and_all_names_when_none_is_near() -> None:
-    assert near("widht", {"width", "heads"}) == "; did you mean width?"
+    assert near("widht", {"width", "heads"}) == "; did you mean width? (allowed: heads, width)"
+    many = {"width", *(f"field{number}" for number in range(20))}
+    assert near("widht", many) == "; did you mean width?"
     assert near("xyz", {"width", "heads"}) == "; allowed: heads, width"
 
 
@@ -320,31 +322,52 @@ def test_our_configs_pass_the_check(name: str) -> None:
     check(CONFIGS[name]())
 
 
+FIRST_STAGE = TWO_STAGES.stages[0]
+
+
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("given", "changes", "message"),
     [
-        (replace(TWO_STAGES, seed="1"), "config.seed is '1'; allowed: int"),
-        (replace(TWO_STAGES, seed=True), "config.seed is True; allowed: int"),
-        (replace(TWO_STAGES, corpus=Path("x")), "config.corpus is PosixPath('x'); allowed: str"),
-        (replace(TWO_STAGES, encoder=None), "config.encoder is None; allowed: TransformerConfig"),
-        (replace(TWO_STAGES, encoder=LeaveOneOut()), "config.encoder is a LeaveOneOut; allowed: "),
-        (replace(TWO_STAGES, stages=list(TWO_STAGES.stages)), "config.stages is [StageConfig("),
+        (TWO_STAGES, {"seed": "1"}, "RunConfig.seed is '1'; allowed: int"),
+        (TWO_STAGES, {"seed": True}, "RunConfig.seed is True; allowed: int"),
+        (TWO_STAGES, {"corpus": Path("x")}, "RunConfig.corpus is PosixPath('x'); allowed: str"),
+        (TWO_STAGES, {"encoder": None}, "RunConfig.encoder is None; allowed: TransformerConfig"),
+        (TWO_STAGES, {"encoder": LeaveOneOut()}, "RunConfig.encoder is a LeaveOneOut; allowed: "),
+        (TWO_STAGES, {"stages": list(TWO_STAGES.stages)}, "RunConfig.stages is [StageConfig("),
+        (TWO_STAGES, {"stages": FIRST_STAGE}, "RunConfig.stages is a StageConfig; allowed: tuple"),
+        (TWO_STAGES.encoder, {"heads": "2"}, "TransformerConfig.heads is '2'; allowed: int"),
         (
-            replace(TWO_STAGES, evaluation=EvaluationConfig(metrics=["mrr"])),
-            "config.evaluation.metrics is ['mrr']; allowed: tuple[str, ...]",
+            TWO_STAGES.evaluation, {"metrics": ["mrr"]},
+            "EvaluationConfig.metrics is ['mrr']; allowed: tuple[str, ...]",
         ),
         (
-            replace(TWO_STAGES, stages=(replace(TWO_STAGES.stages[0], epochs=2.0),)),
-            "config.stages.0.epochs is 2.0; allowed: int | None",
+            TWO_STAGES.evaluation, {"candidates": "full"},
+            "EvaluationConfig.candidates is 'full'; allowed: tuple[str, ...]",
         ),
+        (FIRST_STAGE, {"epochs": 2.0}, "StageConfig.epochs is 2.0; allowed: int | None"),
         (
-            replace(TWO_STAGES, stages=(replace(TWO_STAGES.stages[0], own_windows={"cloze": 3}),)),
-            "config.stages.0.own_windows.cloze is 3; allowed: EveryPrefix | LastItems | Sliding",
+            FIRST_STAGE, {"own_windows": {"cloze": 3}},
+            "StageConfig.own_windows.cloze is 3; allowed: EveryPrefix | LastItems | Sliding",
+        ),
+        (NextItemConfig(), {"weight": "heavy"}, "NextItemConfig.weight is 'heavy'; allowed: float"),
+        (
+            FIRST_STAGE, {"objectives": {"next": FullSoftmax()}},
+            "StageConfig.objectives.next is a FullSoftmax; allowed: ",
         ),
     ],
 )  # fmt: skip
-def test_a_value_of_a_wrong_type_is_named(config: RunConfig, message: str) -> None:
-    assert check_refuses(config).startswith(message)
+def test_a_value_of_a_wrong_type_is_named_where_it_is_given(
+    given: object, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        replace(given, **changes)
+    assert str(caught.value).startswith(message)
+
+
+def test_the_check_looks_at_classes_that_check_nothing_themselves() -> None:
+    stages = (replace(FIRST_STAGE, windows=Sliding(stride="2")), TWO_STAGES.stages[1])
+    message = check_refuses(replace(TWO_STAGES, stages=stages))
+    assert message == "config.stages.0.windows.stride is '2'; allowed: int | None"
 
 
 def test_a_whole_number_for_a_float_passes_the_check() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -274,6 +275,22 @@ def test_a_users_class_is_named_where_its_package_is_known() -> None:
         assert refusal(given, Drawing()) == f"shape is '{name}'; allowed: Shape | None"
     with pytest.raises(InputError, match="Square needs a value for side"):
         override(Drawing(), ["shape=Square"], packages=["tests"])
+
+
+def test_two_classes_of_one_name_are_refused_where_one_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rivals.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from research.model.positions import PositionsConfig\n\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Rotary(PositionsConfig):\n"
+        "    def build(self, config):\n        raise NotImplementedError\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError) as caught:
+        override(TWO_STAGES, ["encoder.positions=Rotary"], packages=["rivals"])
+    for part in ("rivals.py", "rotary.py", "both define a config class Rotary"):
+        assert part in str(caught.value)
 
 
 # Mistakes

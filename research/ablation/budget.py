@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from research.config import check_types
 from research.errors import InputError
 from research.run import RunConfig
 from research.training.stage import StageConfig
@@ -27,6 +28,7 @@ class Budget:
     """By stage name, its part relative to the run's other stages; 1 for a stage not named here."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.of not in ("steps", "tokens", "seconds"):
             raise InputError(f"budget.of is {self.of!r}; allowed: steps, tokens, seconds")
         if not 0 < self.amount < float("inf"):

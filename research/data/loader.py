@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from research.config import check_types
 from research.data.corpus import Corpus
 from research.data.splits import Indices, Ranges, flat_indices
 from research.data.windows import Windows, WindowsConfig
@@ -93,6 +94,7 @@ class BatchConfig:
     rows as there are windows, but not each once."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         sizes = [self.sequences_per_batch, self.tokens_per_batch]
         given = [size for size in sizes if size is not None]
         if len(given) != 1 or given[0] < 1:

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from research.config import check_types
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.packed import Packed
@@ -36,6 +37,7 @@ class NegativesConfig:
     """Whether the mask's row can be drawn like an item (S3-Rec as published, in both stages)."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.include_mask and self.distribution == "popularity":
             raise InputError(
                 "negatives.include_mask needs distribution 'uniform': the mask has no popularity"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from research.config import check_types
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.randomness import permutation, seed_of
@@ -117,6 +118,7 @@ class UserHoldout:
     """Which users; kept apart from the run's seed so that seeds share one split."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         shares = (self.validation_share, self.test_share)
         if min(shares) < 0 or sum(shares) >= 1:
             raise InputError(
@@ -169,6 +171,7 @@ class GlobalTemporal:
     """Share of all interactions, the newest."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         shares = (self.validation_share, self.test_share)
         if min(shares) <= 0 or sum(shares) >= 1:
             raise InputError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -40,6 +40,15 @@ def parse(name: str) -> tuple[str, float]:
         f"{', '.join(f'{kind}@K' for kind in KINDS)} with K a whole number from 1, and mrr"
         + (f"; did you mean {near[0]!r}?" if near else "")
     )
+
+
+def parse_all(names: Iterable[str], field: str) -> None:
+    """`InputError`, which names the field that holds them, for a metric that does not exist."""
+    for name in names:
+        try:
+            parse(name)
+        except InputError as error:
+            raise InputError(f"{field}: {error}") from error
 
 
 def per_user(table: RankTable, name: str, ties: TiePolicy = "expected") -> tuple[Integers, Floats]:

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from research.config import check_types
 from research.errors import InputError
 
 Result = TypeVar("Result")
@@ -41,6 +42,7 @@ class ComputeConfig:
     of torch. A CPU repeats its bits without it."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.shard_weights and self.precision == "fp16":
             raise InputError(
                 "compute.shard_weights does not go with precision fp16, whose loss scaling knows "

@@ -11,6 +11,21 @@ from torch import nn
 from research.randomness import generator
 
 
+def norm_parameters(module: nn.Module) -> set[str]:
+    """The paths of all weights and biases of LayerNorms and RMSNorms in a module."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, part in module.named_modules()
+        if isinstance(part, (nn.LayerNorm, nn.RMSNorm))
+        for name, _ in part.named_parameters(recurse=False)
+    }
+
+
+def is_bias(path: str) -> bool:
+    """Whether a parameter is a bias, by its name."""
+    return "bias" in path.rpartition(".")[2]
+
+
 def initialize(
     module: nn.Module,
     std: float,
@@ -27,12 +42,7 @@ def initialize(
     parameter has been drawn by a name it keeps it, wherever it moves to. Parts in `skip` are left
     as they are: they have come with their own.
     """
-    norms = {
-        f"{path}.{name}"
-        for path, part in module.named_modules()
-        if isinstance(part, nn.LayerNorm)
-        for name in ("weight", "bias")
-    }
+    norms = norm_parameters(module)
     skipped = {id(parameter) for part in skip for parameter in part.parameters()}
     with torch.no_grad():
         for path, parameter in module.named_parameters():
@@ -40,7 +50,7 @@ def initialize(
                 continue
             if path in norms:
                 parameter.fill_(1.0 if path.endswith("weight") else 0.0)
-            elif "bias" in path.rpartition(".")[2]:
+            elif is_bias(path):
                 parameter.zero_()
             else:
                 drawn = torch.empty(parameter.shape, dtype=torch.float32)

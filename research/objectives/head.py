@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from research.config import check_types
 from research.errors import InputError
 from research.model.backbone import BackboneConfig
 from research.model.initial import initialize
@@ -39,6 +40,7 @@ class HeadConfig:
     mask, and a padding row that stays at its random start (S3-Rec as published, under BCE; T3)."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.special_classes and (self.table == "own" or self.bias):
             raise InputError(
                 "head.special_classes needs table 'tied' and no bias: only the encoder's table has "

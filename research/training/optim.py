@@ -14,7 +14,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from research.config import check_types
 from research.errors import InputError
+from research.model.initial import is_bias, norm_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class ScheduleConfig:
     """With `steps`: factor of each decay."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("final_factor", "decay_factor"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be 0 or more")
@@ -58,7 +61,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     """Adam: added to the root."""
     weight_decay: float = 0.0
-    """Not applied to LayerNorms and biases."""
+    """Not applied to norms and biases."""
     bias_correction: bool = True
     """Adam's; the original BERT4Rec code goes without."""
     clip_norm: float | None = None
@@ -67,6 +70,7 @@ class OptimizerConfig:
     """How the rate changes."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 < self.lr < float("inf"):
             raise InputError(f"optimizer.lr is {self.lr}; it must be above 0")
         for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
@@ -101,16 +105,11 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     """The optimizer over all that learns; norms and biases in a group without weight decay."""
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
-    norms = {
-        id(parameter)
-        for part in module.modules()
-        if isinstance(part, nn.LayerNorm)
-        for parameter in part.parameters()
-    }
+    norms = norm_parameters(module)
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_spared = id(parameter) in norms or name.endswith("bias")
+        is_spared = name in norms or is_bias(name)
         (spared if is_spared else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},

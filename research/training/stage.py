@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from research.config import check_types
 from research.data.loader import BatchConfig
 from research.data.windows import LastItems, WindowsConfig
 from research.errors import InputError
@@ -28,6 +29,7 @@ class ValidationConfig:
     """An improvement must exceed this."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.every_epochs < 1 or (self.patience is not None and self.patience < 1):
             raise InputError(
                 f"validation: every_epochs is {self.every_epochs} and patience {self.patience}; "
@@ -79,6 +81,7 @@ class StageConfig:
     cosines); each costs a backward pass an objective. None: never."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in (self.name, *self.objectives):
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
                 raise InputError(
