@@ -3,14 +3,17 @@
 Sits between the loader and the encoder. A position that does not exist is never computed; only
 attention lays sequences out in rectangles.
 
-Legend of shape letters, used as suffixes everywhere: T tokens, S sequences, L longest sequence,
-D width, H heads, K head width, V items of the catalogue, A attributes, N negatives, P picked
-tokens.
+Legend of shape letters, used as suffixes everywhere: T tokens, S sequences, R rows of the batch, L
+the longest sequence, D width, F inner width, H heads, K width of a head, V items of the catalogue,
+A attributes, N negatives or other lists of one length, P tokens that are read or picked. In
+attention B rows of a rectangle and Q its queries. In scores C columns, R rows of a table, E further
+rows, and Q what all rows of a step compete with. Q questions and U users in evaluation, G groups of
+ties. K objectives where a step sums over them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -126,6 +129,15 @@ class Packed:
             - torch.arange(self.num_tokens, device=self.offsets.device)
         )
 
+    def ranks_within(self, keys_T: Tensor) -> Tensor:
+        """int64 [T]: how many tokens of the same sequence have a smaller key, ties in order."""
+        order_T = torch.argsort(keys_T, stable=True)
+        order_T = order_T[torch.argsort(self.owner_T[order_T], stable=True)]
+        starts_T = self.offsets[:-1][self.owner_T]
+        places_T = torch.arange(self.num_tokens, device=keys_T.device)
+        # Sorted by sequence, a sequence's tokens stand where they stood, in another order.
+        return torch.empty_like(order_T).index_copy(0, order_T, places_T) - starts_T
+
     @cached_property
     def rectangles(self) -> Rectangles:
         """The padded layout in which attention reads every token; computed once for all layers."""
@@ -192,6 +204,11 @@ class Packed:
                 last_S = torch.where(self.lengths_S > 0, values_T[self.last_S], last_S)
             fields[name] = longer(values_T, last_S)
         return Packed.of(items_T, offsets, self.longest + 1, fields)
+
+    def with_fields(self, names: Iterable[str]) -> Packed:
+        """The same sequences, in which every token has these fields: 0 where it had none."""
+        absent = {name: torch.zeros_like(self.items_T) for name in names if name not in self.fields}
+        return replace(self, fields={**self.fields, **absent}) if absent else self
 
     def with_items(self, items_T: Tensor) -> Packed:
         """The same sequences with other items in their places."""

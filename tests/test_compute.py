@@ -12,13 +12,16 @@ from torch import Tensor
 from research.model import candidate_scores, multilabel, softmax
 from research.model.compute import ComputeConfig, graphs_compiled
 from research.model.dropout import keep_scales
-from research.model.precision import product
+from research.model.precision import product, row_products
 from research.model.softmax import softmax_loss, top_one
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_block import BlockConfig, PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.contrast import ContrastConfig
+from research.objectives.head import HeadConfig
+from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
 from research.training.pretrainer import MultiObjectiveModel
@@ -96,11 +99,39 @@ def assert_same(
         assert torch.equal(ours[1][name], grad), name
 
 
+COUPLED: Mapping[str, ObjectiveConfig] = MappingProxyType(
+    {
+        "in-batch softmax": NextItemConfig(loss=InBatchSoftmax()),
+        "in-batch softmax, log q": NextItemConfig(
+            loss=InBatchSoftmax(log_q=True), head=HeadConfig(table="own", bias=True)
+        ),
+        "contrast": ContrastConfig(),
+        "contrast, cosine": ContrastConfig(similarity="cosine", temperature=0.2),
+    }
+)
+
+
 @pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *COUPLED])
 def test_an_objective_in_low_precision_is_near_its_fp32_twin(name: str, low: str) -> None:
-    pretrainer = made({"only": CASES[name]}, **STILL)
+    pretrainer = made({"only": {**CASES, **COUPLED}[name]}, **STILL)
     assert_near(step(pretrainer, LOW[low]), step(pretrainer), low)
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_products_of_rows_are_fp32_of_rounded_factors(low: str) -> None:
+    left_PD = torch.tensor([[1.0, 0.001], [2.0, 3.0]], requires_grad=True)
+    right_QD = torch.tensor([[1.0, 1.0], [0.5, 1.0 + 2**-12], [0.0, 0.0]], requires_grad=True)
+    with torch.autocast("cpu", LOW[low]):
+        products_PQ = row_products(left_PD, right_QD)
+    assert products_PQ.dtype == torch.float32
+    # What the last place of 1 + 2^-12 adds is rounded away in the factor.
+    assert products_PQ[1].tolist() == [5.0, 4.0, 0.0]
+    products_PQ.sum().backward()
+    assert left_PD.grad.tolist() == [[1.5, 2.0], [1.5, 2.0]]
+    assert right_QD.grad.dtype == torch.float32
+    exact_PQ = row_products(left_PD.double(), right_QD.double())
+    torch.testing.assert_close(exact_PQ, left_PD.double() @ right_QD.double().T)
 
 
 @pytest.mark.parametrize("low", LOW)

@@ -241,7 +241,7 @@ def test_a_row_of_one_item_survives_every_operator(catalogue: Catalogue) -> None
     ("fields", "message"),
     [
         ({"operators": ()}, r"operators is \(\); give one or more of crop, mask, reorder"),
-        ({"operators": ("flip",)}, "give one or more of crop, mask, reorder"),
+        ({"operators": ("flip",)}, r"operators.0 is 'flip'; allowed: crop \| mask \| reorder"),
         ({"crop_share": 0.0}, "crop_share is 0.0; it must be above 0 and at most 1"),
         ({"mask_share": 1.5}, "mask_share is 1.5; it must be above 0"),
     ],

@@ -183,8 +183,6 @@ def test_no_rows_gradient_but_those_of_what_competes() -> None:
 def test_a_heads_own_table_has_no_mask() -> None:
     table = ItemTable(ITEMS, WIDTH, init_std=0.02, seed=0, purpose="cloze head", masked=False)
     assert table.weight.shape == (ITEMS, WIDTH)
-    with pytest.raises(AssertionError, match="has no mask"):
-        _ = table.mask_id
     with pytest.raises(AssertionError, match="the mask may"):
         table.scores(torch.zeros(1, WIDTH), rows=ITEMS + 1)
 
@@ -204,7 +202,7 @@ def test_attributes_are_added_where_items_are_looked_up_and_nowhere_else() -> No
     table = ItemTable(3, width, init_std=0.02, seed=0, attributes=shared.attributes)
     scatter_parameters(table)
     first, second = shared.attributes.attribute_table.weight
-    ids = torch.tensor([[0, 1], [2, table.mask_id]])
+    ids = torch.tensor([[0, 1], [2, 3]])
     added = table.lookup(ids) - table.weight[ids]
     expected = torch.stack([torch.stack([first, first + second]), torch.zeros(2, width)])
     # Differences of numbers of order 1 in float32.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from research.model.attributes import AttributeTable
 from research.model.candidate_scores import candidate_scores
 from research.model.initial import initialize
+from research.model.precision import row_products
 from research.model.scored_rows import ScoredRows
 from research.model.softmax import all_scores, softmax_loss, top_one
 
@@ -57,12 +58,6 @@ class ItemTable(nn.Module):
         self.attributes = attributes
 
     @property
-    def mask_id(self) -> int:
-        """The id that stands for a hidden item: V, the row after the last item's."""
-        assert self.masked, "a head's own table has no mask"
-        return self.num_items
-
-    @property
     def device(self) -> torch.device:
         """Where it lies, and so the states that it is asked about."""
         return self.weight.device
@@ -88,7 +83,7 @@ class ItemTable(nn.Module):
         if ids is not None:
             assert (rows, further_ED) == (None, None), "ids say themselves what is scored"
             if ids.dim() == 1:
-                scores_PN = states_PD @ F.embedding(ids, self.weight).T
+                scores_PN = row_products(states_PD, F.embedding(ids, self.weight))
             else:
                 scores_PN = candidate_scores(states_PD, self.weight, ids)
             return scores_PN if bias_V is None else scores_PN + bias_V[ids]

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 # Shares of a softmax over a million items are near 1e-6, below what fp16 resolves; times this they
 # are not, and 1 is still below its largest number. A power of two: nothing is rounded.
@@ -73,6 +74,36 @@ def true_fp32(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(named)
         for part, precision in zip(parts, before):
             part.fp32_precision = precision
+
+
+class _RowProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, left_PD: Tensor, right_QD: Tensor, low: torch.dtype | None
+    ) -> Tensor:
+        if low is not None:
+            left_PD, right_QD = left_PD.to(low), right_QD.to(low)
+        ctx.save_for_backward(left_PD, right_QD)
+        return product(left_PD, right_QD.T)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_PQ: Tensor) -> tuple[Tensor, Tensor, None]:
+        left_PD, right_QD = ctx.saved_tensors  # type: ignore[attr-defined]
+        grad_PQ = grad_PQ.to(left_PD.dtype)
+        return product(grad_PQ, right_QD), product(grad_PQ.T, left_PD), None
+
+
+def row_products(left_PD: Tensor, right_QD: Tensor) -> Tensor:
+    """[P, Q]: inner products of rows, differentiable once, in fp32 under autocast too.
+
+    Only their factors are rounded there. `right_QD` has the type of the result.
+    """
+    low = low_precision(right_QD)
+    with without_autocast(right_QD):
+        products_PQ: Tensor = _RowProducts.apply(  # type: ignore[no-untyped-call]
+            left_PD.to(right_QD.dtype), right_QD, low
+        )
+    return products_PQ
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:

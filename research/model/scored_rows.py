@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Products run up to twice as fast into rows that begin at multiples of so many numbers.
-ALIGNED = 16
+from research.model.softmax import aligned_tile
+
 # Numbers of gathered embeddings that are held at once.
 CPU_GATHERED = 1 << 18
 ACCELERATOR_GATHERED = 1 << 27
@@ -39,8 +39,7 @@ class ScoredRows:
     def scores(self, states_SD: Tensor, first: int, last: int) -> Tensor:
         """[S, last - first] scores of the columns from `first` to before `last`."""
         columns = last - first
-        aligned = -(-columns // ALIGNED) * ALIGNED
-        scores_SC = states_SD.new_empty(len(states_SD), aligned)[:, :columns]
+        scores_SC = aligned_tile(states_SD, len(states_SD), columns)
         table_CD = self.table_RD[first:last]
         if len(table_CD):
             _product(states_SD, table_CD, scores_SC[:, : len(table_CD)])

@@ -242,17 +242,10 @@ def all_scores(
     rows: int | None = None,
     further_ED: Tensor | None = None,
 ) -> Tensor:
-    """[P, columns]: scores of all that competes, as in `softmax_loss`; outside autocast.
-
-    Where no gradients are wanted, rows begin at aligned places, so the result is not contiguous.
-    """
-    competing = _Competing(table_RD[:rows], further_ED, bias_C)
+    """[P, columns]: scores of all that competes, as in `softmax_loss`; outside autocast."""
     with without_autocast(states_PD):
         states_PD = states_PD.to(table_RD.dtype)
-        if not torch.is_grad_enabled():
-            tile = aligned_tile(table_RD, len(states_PD), competing.columns)
-            return competing.logits(states_PD, tile)
-        scores_PC = states_PD @ competing.rows_CD.T
+        scores_PC = states_PD @ table_RD[:rows].T
         scores_PC = scores_PC if bias_C is None else scores_PC + bias_C
         if further_ED is None:
             return scores_PC

@@ -19,10 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from research.config import check_types
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.errors import InputError
 from research.model.item_table import ItemTable
+from research.model.precision import row_products
 from research.objectives.base import (
     Corruption,
     ModelComponents,
@@ -53,11 +55,9 @@ class TwoViews(Corruption):
     """beta: the share of a row's items in the stretch that is reordered, rounded down."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.operators if name not in ("crop", "mask", "reorder")]
-        if not self.operators or unknown:
-            raise InputError(
-                f"corruption.operators is {self.operators}; give one or more of crop, mask, reorder"
-            )
+        check_types(self)
+        if not self.operators:
+            raise InputError("corruption.operators is (); give one or more of crop, mask, reorder")
         for name in ("crop_share", "mask_share", "reorder_share"):
             if not 0.0 < vars(self)[name] <= 1.0:
                 raise InputError(
@@ -74,19 +74,19 @@ class TwoViews(Corruption):
         states_S = fold(fold(batch.states_S[row_S], seed_of("contrast")), second_S)
         drawn_S = below(fold(states_S, 0), len(self.operators))
         for place, operator in enumerate(self.operators):
-            own_S = drawn_S == place
-            packed = self._changed(packed, operator, own_S, states_S, catalogue.num_items)
+            changed_S = drawn_S == place
+            packed = self._changed(packed, operator, changed_S, states_S, catalogue.num_items)
         return View(packed, row_S, len(batch.rows_S), packed.last_S, packed.items_T[:0])
 
     def _changed(
-        self, packed: Packed, operator: Operator, own_S: Tensor, states_S: Tensor, mask: int
+        self, packed: Packed, operator: Operator, changed_S: Tensor, states_S: Tensor, mask: int
     ) -> Packed:
-        """The sequences, those of `own_S` (bool) changed by one operator."""
+        """The sequences, those of `changed_S` (bool) changed by one operator."""
         lengths_S, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
         keys_T = fold(fold(states_S, 2)[owner_T], places_T)
         if operator == "mask":
-            sizes_S = torch.where(own_S, self._size(lengths_S, self.mask_share), 0)
-            hidden_T = ranks_within(packed, keys_T) < sizes_S[owner_T]
+            sizes_S = torch.where(changed_S, self._size(lengths_S, self.mask_share), 0)
+            hidden_T = packed.ranks_within(keys_T) < sizes_S[owner_T]
             return packed.with_items(packed.items_T.masked_fill(hidden_T, mask))
         share = self.crop_share if operator == "crop" else self.reorder_share
         sizes_S = self._size(lengths_S, share).clamp(min=1)
@@ -94,10 +94,10 @@ class TwoViews(Corruption):
         offsets_T = places_T - starts_S[owner_T]
         inside_T = (offsets_T >= 0) & (offsets_T < sizes_S[owner_T])
         if operator == "crop":
-            kept_S = torch.where(own_S, sizes_S, lengths_S)
-            return packed.keep(inside_T | ~own_S[owner_T], kept_S, packed.longest)
+            kept_S = torch.where(changed_S, sizes_S, lengths_S)
+            return packed.keep(inside_T | ~changed_S[owner_T], kept_S, packed.longest)
         # The stretch's tokens in the order of their draws, all others where they stand.
-        moved_T = inside_T & own_S[owner_T]
+        moved_T = inside_T & changed_S[owner_T]
         moved_P = moved_T.nonzero()[:, 0]
         order_P = torch.argsort(keys_T[moved_P], stable=True)
         order_P = order_P[torch.argsort(owner_T[moved_P][order_P], stable=True)]
@@ -105,17 +105,8 @@ class TwoViews(Corruption):
         return packed.with_items(items_T)
 
     def _size(self, lengths_S: Tensor, share: float) -> Tensor:
-        return (lengths_S.double() * share).floor().long()
-
-
-def ranks_within(packed: Packed, keys_T: Tensor) -> Tensor:
-    """int64 [T]: how many tokens of the same sequence have a smaller key."""
-    order_T = torch.argsort(keys_T, stable=True)
-    order_T = order_T[torch.argsort(packed.owner_T[order_T], stable=True)]
-    starts_T = packed.offsets[:-1][packed.owner_T]
-    places_T = torch.arange(packed.num_tokens, device=keys_T.device)
-    # Sorted by sequence, a sequence's tokens stand where they stood, in another order.
-    return torch.empty_like(order_T).index_copy(0, order_T, places_T) - starts_T
+        # 0.29 * 100 is a little below 29.
+        return (lengths_S.double() * share + 1e-9).floor().long()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +123,11 @@ class ContrastConfig(ObjectiveConfig):
     """t: what similarities are divided by."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 < self.temperature < float("inf"):
-            raise InputError(f"temperature is {self.temperature}; it must be above 0")
+            raise InputError(
+                f"contrast: temperature is {self.temperature}; it must be above 0 and finite"
+            )
 
     def build(self, shared: ModelComponents, seed: int) -> Contrast:
         """The module, which has no parameters of its own."""
@@ -177,10 +171,13 @@ class Contrast(Objective):
 
     def _scores(self, states_PD: Tensor, others_QD: Tensor) -> Tensor:
         """[P, P + Q]: similarity of every view with every other, its own at minus infinity."""
+        # Under autocast states may be in low precision, in which no length is taken.
+        wide = torch.promote_types(states_PD.dtype, torch.float32)
+        states_PD, others_QD = states_PD.to(wide), others_QD.to(wide)
         others_QD = torch.cat([states_PD, others_QD])
         if self.similarity == "cosine":
             states_PD, others_QD = F.normalize(states_PD, dim=1), F.normalize(others_QD, dim=1)
-        scores_PQ = states_PD @ others_QD.T
+        scores_PQ = row_products(states_PD, others_QD)
         places_Q = torch.arange(len(others_QD), device=others_QD.device)
         itself_PQ = places_Q[: len(states_PD), None] == places_Q
         return (scores_PQ / self.temperature).masked_fill(itself_PQ, -torch.inf)

@@ -40,8 +40,10 @@ class Gather:
         """
         if self.world == 1:
             return states_QD[:0]
+        # Not in low precision, in which not all that sends can add.
+        wide_QD = states_QD.to(torch.promote_types(states_QD.dtype, torch.float32))
         others_QD: Tensor = _OtherStates.apply(  # type: ignore[no-untyped-call]
-            states_QD, self.rank, self.world
+            wide_QD, self.rank, self.world
         )
         return others_QD
 
