@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor
 import research.rectangles as rectangles_module
 from research.errors import InputError
 from research.model.item_table import ItemTableConfig
-from research.model.positions import LearnedPositions
+from research.model.positions import LearnedPositions, Positions, PositionsConfig
 from research.model.rotary import Rotary
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.packed import Packed
+from research.rectangles import Rectangle
 from tests import reference
 from tests.synthetic import catalogue_of, encoder_of, scatter_parameters
 
@@ -166,34 +167,6 @@ def test_nothing_to_encode_gives_no_states_and_zero_gradients(
         assert not grad.any()
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_changing_one_sequence_moves_no_other(causal: bool) -> None:
-    encoder = made()
-    before_TD = encoder(Packed.from_lists([[1, 2], [3, 4, 5], [6]]), causal=causal)
-    after_TD = encoder(Packed.from_lists([[1, 2], [7, 8, 9], [6]]), causal=causal)
-    assert torch.equal(before_TD[:2], after_TD[:2])
-    assert torch.equal(before_TD[5:], after_TD[5:])
-    assert not torch.equal(before_TD[2:5], after_TD[2:5])
-
-
-def test_changing_the_next_item_moves_no_earlier_causal_state() -> None:
-    encoder = made()
-    before_TD = encoder(Packed.from_lists([[1, 2, 3, 4]]), causal=True)
-    for place in range(1, 4):
-        items = [1, 2, 3, 4]
-        items[place] = 9
-        after_TD = encoder(Packed.from_lists([items]), causal=True)
-        assert torch.equal(before_TD[:place], after_TD[:place])
-        assert not torch.allclose(before_TD[place:], after_TD[place:])
-
-
-def test_a_newer_item_moves_every_bidirectional_state() -> None:
-    encoder = made()
-    before_TD = encoder(Packed.from_lists([[1, 2, 3]]), causal=False)
-    after_TD = encoder(Packed.from_lists([[1, 2, 9]]), causal=False)
-    assert ((before_TD - after_TD).abs().amax(1) > 1e-6).all()
-
-
 def test_positions_from_the_newest_give_the_newest_item_the_same_row() -> None:
     encoder = made(positions=LearnedPositions(count_from="newest"))
     encoder(Packed.from_lists([[1], [2, 3, 4]]), causal=True).sum().backward()
@@ -206,6 +179,37 @@ def test_a_segment_is_of_type_zero_unless_said() -> None:
     plain = Packed.from_lists([[1, 2]])
     said = replace(plain, fields={"segment": torch.zeros(2, dtype=torch.int64)})
     assert torch.equal(encoder(plain, causal=False), encoder(said, causal=False))
+
+
+class Falling(Positions):
+    """A bias alone, the same for every row: it has the fewest dimensions."""
+
+    def bias(self, rectangle: Rectangle) -> Tensor:
+        return -rectangle.distances_BQL[0].double()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FallingConfig(PositionsConfig):
+    said: bool = True
+
+    @property
+    def biases_scores(self) -> bool:
+        return self.said
+
+    def build(self, config: TransformerConfig) -> Positions:
+        return Falling()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_bias_may_have_as_few_dimensions_as_it_needs(causal: bool, dropout: float) -> None:
+    encoder = made(positions=FallingConfig(), attention_dropout=dropout).train()
+    assert encoder(Packed.from_lists([[1, 2, 3], [4, 5, 6]]), causal=causal).isfinite().all()
+
+
+def test_a_bias_that_the_config_does_not_tell_of_is_refused() -> None:
+    with pytest.raises(InputError, match=r"Falling has a bias, but biases_scores of .* is False"):
+        made(positions=FallingConfig(said=False))
 
 
 def test_a_view_longer_than_the_encoder_is_refused() -> None:

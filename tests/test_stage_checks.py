@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch, BatchConfig, fields_of, pack
@@ -17,16 +18,18 @@ from research.execute import execute
 from research.model.backbone import Direction
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import Objective, ObjectiveConfig, View
+from research.objectives.base import ModelComponents, Objective, ObjectiveConfig, Targets, View
 from research.objectives.cloze import ClozeConfig
 from research.objectives.contrast import ContrastConfig
+from research.objectives.item_losses import ItemTargets
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItem, NextItemConfig, NextItemShift
 from research.objectives.sp import SPConfig
 from research.run import RunConfig
+from research.training.pretrainer import MultiObjectiveModel
 from tests.stages import ENCODER, FINETUNE, QUIET, config_of, corpus_in, refusal
-from tests.synthetic import write_histories
+from tests.synthetic import batch_of, catalogue_of, write_histories
 
 
 def only(objectives: dict[str, ObjectiveConfig], **changes: object) -> RunConfig:
@@ -49,8 +52,8 @@ def test_a_next_item_stage_without_any_target_is_refused(tmp_path: Path) -> None
     message = refusal(on(only({"next": NextItemConfig()}), three(tmp_path)), tmp_path)
     assert message == (
         "stage finetune: objective next counts nothing: no row has a second item, so nothing "
-        "follows that could be predicted (the longest training history has 1 items, after what is "
-        "held out); leave next out, set its weight to 0, or hold less out"
+        "follows that could be predicted (the longest training row has 1 items, after what is held "
+        "out); leave next out, set its weight to 0, or hold less out"
     )
 
 
@@ -123,6 +126,26 @@ def test_states_of_all_rows_cannot_be_cut_into_micro_batches(tmp_path: Path) -> 
     assert "batches.micro_batches is 2; set it to 1" in message
 
 
+def test_a_row_alone_in_its_step_has_no_others_to_be_told_from(tmp_path: Path) -> None:
+    corpus = corpus_in(tmp_path / "corpus")
+    config = only(
+        {"next": NextItemConfig(), "contrast": ContrastConfig()},
+        batches=BatchConfig(sequences_per_batch=1),
+    )
+    message = refusal(on(config, corpus.folder), tmp_path)
+    assert "objective contrast tells a row from the other rows of its step" in message
+    assert "batches.sequences_per_batch is 1; give it more" in message
+
+
+def test_nothing_is_in_sight_where_the_only_item_of_a_row_is_hidden(tmp_path: Path) -> None:
+    attributes = [[0]] * 5
+    histories = [[user % 5, (user + 1) % 5, (user + 2) % 5] for user in range(20)]
+    corpus = write_histories(tmp_path / "three", histories, num_items=5, attributes=attributes)
+    config = only({"next": NextItemConfig(weight=0.0), "aap": AAPConfig()})
+    message = refusal(on(config, corpus.folder), tmp_path)
+    assert "objective aap counts nothing: of a row of one item that one is hidden" in message
+
+
 @dataclass(frozen=True, kw_only=True)
 class CausalOnly(TransformerConfig):
     """A backbone that reads from the oldest to the newest alone."""
@@ -179,6 +202,66 @@ def test_a_field_that_the_encoder_would_not_read_is_refused(
     assert execute(read, tmp_path / "run", options=QUIET)["status"] == "finished"
 
 
+def test_a_field_that_one_corruption_sets_is_0_in_those_beside_it() -> None:
+    catalogue = catalogue_of([[1, 2, 3], [4, 5]], 6)
+    shared = ModelComponents(replace(ENCODER, segments=2), catalogue, 0)
+    objectives = {key: NextItemConfig().build(shared, 0) for key in ("plain", "marked")}
+    objectives["marked"].corruption = Marked()
+    model = MultiObjectiveModel(shared.encoder, objectives, catalogue)
+    (encoding,) = model.prepare(batch_of([[1, 2, 3], [4, 5]], length=4)).encodings
+    assert encoding.packed.items_T.tolist() == [1, 2, 4, 1, 2, 4]
+    assert encoding.packed.fields["segment"].tolist() == [0, 0, 0, 0, 1, 0]
+
+
+# What an objective's author may get wrong
+
+
+def test_targets_that_are_no_integers_are_named() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    counts = torch.zeros(0, dtype=torch.float64)
+    with pytest.raises(AssertionError, match=r"ItemTargets\.items_P is of torch\.bool; "):
+        ItemTargets(read_P=none, offsets_R=none, counts_R=counts, items_P=none.bool())
+
+    @dataclass(frozen=True, eq=False, kw_only=True)
+    class Undeclared(Targets):
+        halves_R: torch.Tensor
+
+    with pytest.raises(AssertionError, match=r"Undeclared\.halves_R must say by its metadata how"):
+        Undeclared(read_P=none, offsets_R=none, counts_R=counts, halves_R=none)
+
+
+class Backwards(NextItem):
+    """Reads tokens from the newest on."""
+
+    def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
+        targets = super().targets(view, batch, catalogue)
+        return replace(targets, read_P=targets.read_P.flip(0))
+
+
+class Uncoupled(NextItem):
+    """Says that it compares states, and does not."""
+
+    couples_rows = "states"
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        (Backwards, AssertionError, "objective next: read_P must be ascending"),
+        (Uncoupled, NotImplementedError, "Uncoupled couples rows by 'states' and has no loss_amon"),
+    ],
+)
+def test_what_would_train_another_loss_in_silence_is_an_error(
+    kind: type[NextItem], error: type[Exception], message: str
+) -> None:
+    catalogue = catalogue_of([[1, 2, 3], [4, 5]], 6)
+    shared = ModelComponents(ENCODER, catalogue, 0)
+    objectives = {"next": kind(NextItemConfig(), shared, 0)}
+    model = MultiObjectiveModel(shared.encoder, objectives, catalogue)
+    with pytest.raises(error, match=message):
+        model.losses(batch_of([[1, 2, 3], [4, 5]], length=4))
+
+
 def test_times_are_laid_beside_items_where_they_are_asked_for(tmp_path: Path) -> None:
     corpus = write_histories(
         tmp_path / "timed", [[0, 1, 2], [3]], num_items=4, timestamps=[[10, 20, 30], [7]]
@@ -192,8 +275,6 @@ def test_times_are_laid_beside_items_where_they_are_asked_for(tmp_path: Path) ->
 
 
 def test_masked_rows_keep_their_times(tmp_path: Path) -> None:
-    from tests.synthetic import batch_of, catalogue_of
-
     batch = batch_of([[1, 2, 3], [4, 5]], length=4)
     times_T = batch.packed.items_T * 100
     batch = replace(batch, packed=replace(batch.packed, fields={"time": times_T}))

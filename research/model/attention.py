@@ -183,7 +183,7 @@ def _fused(
 ) -> Tensor:
     """torch's own attention: [B, H, Q, K], [B, H, L, K] x 2 -> [B, H, Q, K]."""
     if bias is not None:
-        bias = bias.to(q.dtype).expand(len(q), -1, -1, -1)
+        bias = bias.to(q.dtype).expand(*q.shape[:3], k.shape[2])
     outputs = [
         F.scaled_dot_product_attention(
             q[first : first + MOST_SEQUENCES],

@@ -41,7 +41,7 @@ class PositionsConfig(ABC):
 
 
 class Positions(nn.Module):
-    """Abstract: what an encoder asks; each answer is nothing unless a subclass gives another.
+    """What an encoder asks; each answer is nothing unless a subclass gives another.
 
     Learned weights are drawn by the encoder, by the names that they have in it.
     """

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from research.errors import InputError
 from research.model.backbone import Backbone
 from research.model.compute import ComputeConfig, begin_compiling
 from research.model.dropout import dropout
 from research.model.initial import initialize
 from research.model.item_table import ItemTable
+from research.model.positions import Positions
 from research.model.transformer_block import Block
 from research.packed import Packed
 
@@ -37,6 +39,13 @@ class TransformerEncoder(Backbone):
     def __init__(self, config: TransformerConfig, item_table: ItemTable, seed: int) -> None:
         super().__init__(config, item_table)
         self.positions = config.positions.build(config)
+        biases = type(self.positions).bias is not Positions.bias
+        if biases is not config.positions.biases_scores:
+            raise InputError(
+                f"{type(self.positions).__name__} has {'a' if biases else 'no'} bias, but "
+                f"biases_scores of {type(config.positions).__name__} is "
+                f"{config.positions.biases_scores}; they must say the same"
+            )
         if config.segments:
             self.segment_table = nn.Embedding(config.segments, config.width)
         if config.embedding_norm:

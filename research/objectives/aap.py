@@ -85,5 +85,7 @@ class AAP(Objective):
         return self.head.accuracy(targets, states_PD)
 
     def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
-        """No attribute can be seen in training."""
+        """Nothing is in sight, or no attribute can be seen in training."""
+        if longest < 2:
+            return "of a row of one item that one is hidden, and none is in sight"
         return self.head.emptiness(catalogue)

@@ -17,6 +17,7 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from research.config import check_types
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.errors import InputError
@@ -86,10 +87,10 @@ class View:
 
     def cut(self, first: int, last: int) -> tuple[View, int]:
         """The view of the rows from `first` to before `last`, and its first token's number here."""
-        bounds = torch.searchsorted(self.row_S, torch.tensor([first, last]))
+        bounds = torch.searchsorted(self.row_S, self.row_S.new_tensor([first, last]))
         begin, end = bounds.tolist()
         tokens = self.packed.offsets[bounds].tolist()
-        places = torch.searchsorted(self.picked_P, torch.tensor(tokens)).tolist()
+        places = torch.searchsorted(self.picked_P, self.picked_P.new_tensor(tokens)).tolist()
         picked = slice(places[0], places[1])
         view = View(
             self.packed.between((begin, end), (tokens[0], tokens[1])),
@@ -129,6 +130,19 @@ class Targets:
     """int64 [R + 1]: where each row's read tokens begin; the last entry is P."""
     counts_R: Tensor = field(metadata=PER_ROW)
     """float64 [R]: how much each row counts (how many things the loss sums for it)."""
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            value, place = vars(self)[part.name], f"{type(self).__name__}.{part.name}"
+            assert "axis" in part.metadata, (
+                f"{place} must say by its metadata how it is cut: PER_ROW, PER_READ, "
+                "OFFSETS_OF_READS, WHOLE or ragged(...)"
+            )
+            kind = torch.float64 if part.name == "counts_R" else torch.int64
+            assert value is None or value.dtype == kind, (
+                f"{place} is of {value.dtype}; targets are integers (int64), of which a loss makes "
+                "what it needs"
+            )
 
     @property
     def count(self) -> Tensor:
@@ -282,18 +296,20 @@ class Objective(nn.Module, ABC):
     ) -> Tensor:
         """As `loss`, given the states of the other processes' rows too, in the order of ranks.
 
-        Only an objective that couples rows by "states" has one of its own; `others_QD` is empty on
-        one process.
+        An objective that couples rows by "states" must have it, no other is asked; `others_QD` is
+        empty on one process.
         """
-        return self.loss(targets, states_PD, items)
+        raise NotImplementedError(
+            f"{type(self).__name__} couples rows by 'states' and has no loss_among"
+        )
 
     def offered(self, view: View, batch: Batch) -> Tensor:
-        """int64: item ids that the batch's rows offer to those of all processes.
+        """int64 [N]: item ids that the batch's rows offer to those of all processes.
 
-        Only an objective that couples rows by "items" has any; `targets` finds those of all
-        processes in `batch.offered`.
+        An objective that couples rows by "items" must have it, no other is asked; `targets` finds
+        those of all processes in `batch.offered`.
         """
-        return view.items_P[:0]
+        raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy | None:
         """How much of what is asked is answered rightly; called without gradients. None: unsaid."""
@@ -330,6 +346,9 @@ class ObjectiveConfig(ABC):
     """Abstract; a frozen dataclass beside each objective, with at least a `weight`."""
 
     weight: float
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @abstractmethod
     def build(self, shared: ModelComponents, seed: int) -> Objective:

@@ -64,8 +64,8 @@ class InBatchSoftmaxLoss(ItemLoss):
 
     def targets(self, view: View, batch: Batch) -> InBatchTargets:
         """The items, and those of the whole step."""
-        offered = view.items_P if batch.offered is None else batch.offered
-        candidates_Q, numbers_Q = offered.unique(return_counts=True)
+        assert batch.offered is not None, "the model gathers what its rows offer"
+        candidates_Q, numbers_Q = batch.offered.unique(return_counts=True)
         base = ItemTargets.of(view)
         return InBatchTargets(**vars(base), candidates_Q=candidates_Q, numbers_Q=numbers_Q)
 

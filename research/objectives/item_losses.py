@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from research.config import check_types
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch
 from research.data.negatives import Negatives, NegativesConfig
@@ -59,7 +60,7 @@ class ItemLoss(nn.Module, ABC):
 
     def offered(self, view: View) -> Tensor:
         """As `Objective.offered`."""
-        return view.items_P[:0]
+        raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
 
     @abstractmethod
     def targets(self, view: View, batch: Batch) -> ItemTargets:
@@ -289,6 +290,7 @@ class GeneralizedBCE(SampledLossConfig):
     """t in [0, 1]: 0 is plain BCE (up to the mean), 1 fully calibrated."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 <= self.calibration <= 1.0:
             raise InputError(f"loss.calibration is {self.calibration}; gBCE's t must be in [0, 1]")
 

@@ -60,7 +60,7 @@ class TrainedRanker:
     def encode(self, histories: Packed, users_S: Tensor) -> EncodedStates:
         """The states of whole histories, on the encoder's device; without dropout."""
         items, training = self.encoder.item_table, self.encoder.training
-        device = items.weight.device
+        device = items.device
         head, causal = self.objective.head, self.objective.corruption.causal
         # Cut on the host, where it costs an accelerator nothing.
         view = self.objective.ranking_view(histories, self.encoder.config.length, items.num_items)

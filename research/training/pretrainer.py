@@ -127,6 +127,7 @@ class MultiObjectiveModel(nn.Module):
                 offered = self.gather.ids(part.offered(views[source], given))
                 given = replace(given, offered=offered)
             targets[key] = part.targets(views[source], given, catalogue)
+            check_read(targets[key], key)
         shown = {key: views[part.corruption, rows[key]] for key, part in self._objectives().items()}
         if number == 1:
             return [self._inputs(shown, targets)]
@@ -174,7 +175,10 @@ class MultiObjectiveModel(nn.Module):
                 tokens.append(read_P + token)
                 begin, token = end, token + view.packed.num_tokens
             read_all = None if begin == token else torch.cat(tokens)
-            packed = Packed.cat([view.packed for view in views])
+            # A corruption may mark tokens by a field that those beside it do not set.
+            parts = self._objectives()
+            fields = [name for key in keys for name in parts[key].corruption.fields]
+            packed = Packed.cat([view.packed.with_fields(fields) for view in views])
             encodings.append(Encoding(causal, packed, read_all))
         counts = {key: view.num_rows for key, view in shown.items()}
         return StepInputs(tuple(encodings), targets, reads, counts)
@@ -213,6 +217,13 @@ class MultiObjectiveModel(nn.Module):
             assert isinstance(part, Objective)
             parts[key] = part
         return parts
+
+
+def check_read(targets: Targets, key: str) -> None:
+    """An assertion that tokens are read in ascending order, each once; on the host alone."""
+    if targets.read_P.device.type == "cpu":
+        ascending = bool((targets.read_P.diff() > 0).all())
+        assert ascending, f"objective {key}: read_P must be ascending, without repetition"
 
 
 def union(read: Sequence[Tensor], view: View) -> Tensor:

@@ -17,6 +17,8 @@ def check_objectives(
     """`InputError` for an objective that cannot work in this stage, or that would count nothing."""
     training = split.training
     longest = int((training.stops - training.starts).max(initial=0))
+    # A window holds one item more than the encoder reads, to predict it.
+    longest = min(longest, model.encoder.config.length + 1)
     for key, part in model.objectives.items():
         assert isinstance(part, Objective)
         asker = f"stage {stage.name}: objective {key}"
@@ -29,12 +31,16 @@ def check_objectives(
                 f"batches.micro_batches is {stage.batches.micro_batches}; set it to 1 (more "
                 "processes, a smaller batch or compute.recompute save memory too)"
             )
+        if part.couples_rows == "states" and stage.batches.sequences_per_batch == 1:
+            raise InputError(
+                f"{asker} tells a row from the other rows of its step, and there are none: "
+                "batches.sequences_per_batch is 1; give it more"
+            )
         reason = part.emptiness(longest, catalogue)
         if reason is not None and stage.objectives[key].weight > 0.0:
             raise InputError(
-                f"{asker} counts nothing: {reason} (the longest training history has {longest} "
-                f"items, after what is held out); leave {key} out, set its weight to 0, or hold "
-                "less out"
+                f"{asker} counts nothing: {reason} (the longest training row has {longest} items, "
+                f"after what is held out); leave {key} out, set its weight to 0, or hold less out"
             )
 
 
