@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ class GRUConfig(BackboneConfig):
     """Standard deviation of initial weights."""
 
     @property
-    def directions(self) -> Collection[Direction]:
+    def directions(self) -> tuple[Direction, ...]:
         """From the oldest item to the newest."""
         return ("causal",)
 

@@ -14,7 +14,7 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.exchange import export_stage
 from research.execute import RunOptions, check_size, execute, load_run
-from research.model.backbone import check_direction, check_fields
+from research.model.backbone import BackboneConfig, check_direction, check_fields
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
 from research.model.rotary import Rotary
@@ -26,6 +26,61 @@ from tests.gru import GRU, GRUConfig
 from tests.saved import newest_of
 from tests.stages import FINETUNE, QUIET, TABLE, corpus_in, refusal, still, weights_of
 from tests.synthetic import encoder_of
+
+# What every backbone owes, by (config, causal); a new one is a row here.
+OWED = [
+    pytest.param(config, direction == "causal", id=f"{name}, {direction}")
+    for name, config in {
+        "transformer": TransformerConfig(length=5, width=8, feed_forward=12, init_std=0.5),
+        "rotary": TransformerConfig(length=5, width=8, positions=Rotary(), init_std=0.5),
+        "gru": GRUConfig(init_std=0.5),
+    }.items()
+    for direction in config.directions
+]
+
+
+@pytest.mark.parametrize(("config", "causal"), OWED)
+def test_changing_one_sequence_moves_no_other(config: BackboneConfig, causal: bool) -> None:
+    encoder = encoder_of(config, 10).eval()
+    before_TD = encoder(Packed.from_lists([[1, 2], [3, 4, 5], [], [6]]), causal=causal)
+    after_TD = encoder(Packed.from_lists([[1, 2], [7, 8, 9], [], [6]]), causal=causal)
+    assert torch.equal(before_TD[:2], after_TD[:2])
+    assert torch.equal(before_TD[5:], after_TD[5:])
+    assert not torch.equal(before_TD[2:5], after_TD[2:5])
+
+
+@pytest.mark.parametrize(("config", "causal"), OWED)
+def test_a_newer_item_moves_no_causal_state_and_every_bidirectional_one(
+    config: BackboneConfig, causal: bool
+) -> None:
+    encoder = encoder_of(config, 10).eval()
+    before_TD = encoder(Packed.from_lists([[1, 2, 3, 4]]), causal=causal)
+    for place in range(1, 4):
+        items = [1, 2, 3, 4]
+        items[place] = 9
+        moved_T = (encoder(Packed.from_lists([items]), causal=causal) - before_TD).abs().amax(1)
+        assert (moved_T[place:] > 1e-6).all()
+        assert not moved_T[:place].any() if causal else (moved_T[:place] > 1e-6).all()
+
+
+@pytest.mark.parametrize(("config", "causal"), OWED)
+@pytest.mark.parametrize("rows", [[], [[]], [[], []]])
+def test_nothing_to_encode_gives_no_states(
+    rows: list[list[int]], config: BackboneConfig, causal: bool
+) -> None:
+    hidden_TD = encoder_of(config, 10)(Packed.from_lists(rows), causal=causal)
+    assert hidden_TD.shape == (0, config.width)
+
+
+@pytest.mark.parametrize(("config", "causal"), OWED)
+def test_read_tokens_are_rows_of_all(config: BackboneConfig, causal: bool) -> None:
+    encoder = encoder_of(config, 10).double().eval()
+    packed = Packed.from_lists([[1, 2], [], [3, 4, 5], [6]])
+    read_P = torch.tensor([0, 3, 4])
+    all_TD = encoder(packed, causal=causal)
+    read_PD = encoder(packed, causal=causal, read_P=read_P)
+    # The same products in another order of rows: a few units of the last place.
+    torch.testing.assert_close(read_PD, all_TD[read_P], rtol=1e-12, atol=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from research.packed import Packed
 
 Direction = Literal["causal", "bidirectional"]
 BOTH: tuple[Direction, ...] = ("causal", "bidirectional")
+# No size of a config may be larger; a stranger's config cannot ask for endless memory by one field.
+LARGEST = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from research.config import check_types
 from research.errors import InputError
-from research.model.backbone import BOTH, BackboneConfig, Direction, count_parameters
+from research.model.backbone import BOTH, LARGEST, BackboneConfig, Direction, count_parameters
 from research.model.item_table import ItemTable
 from research.model.positions import LearnedPositions, PositionsConfig
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_block import Activation, BlockConfig, PostNorm
 
-# No size of a config may be larger; a stranger's config cannot ask for endless memory by one field.
-LARGEST = 1 << 20
 _FLOAT = 4
 _SIZES = ("length", "width", "layers", "heads", "feed_forward")
 _DROPOUTS = ("embedding", "hidden", "attention", "attention_output", "inner")
@@ -80,6 +79,7 @@ class TransformerConfig(BackboneConfig):
     """Standard deviation of normal initial weights; biases start at 0."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         values = vars(self)
         for name in _SIZES:
             if values[name] < 1:
