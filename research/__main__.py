@@ -149,7 +149,7 @@ def import_verb(arguments: Sequence[str]) -> int:
         help="keep rows 0 of the item and attribute tables, which nothing here reads, for export",
     )
     parser.add_argument("--data-root", default="data")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    add_machine_options(parser)
     known = parser.parse_args(list(arguments))
     from research.commands import import_file
 

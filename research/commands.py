@@ -205,6 +205,7 @@ def import_file(known: argparse.Namespace) -> int:
         heads=known.heads,
         keep_zero_rows=known.keep_zero_rows,
         data_root=known.data_root,
+        device=known.device,
     )
     print_account(account, f"{known.file} -> {known.out}", "went to")
     return show(known.out)

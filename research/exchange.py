@@ -71,7 +71,14 @@ class Account:
 
 
 def import_run(
-    file: Path, out: Path, *, corpus: str, heads: int, keep_zero_rows: bool, data_root: str
+    file: Path,
+    out: Path,
+    *,
+    corpus: str,
+    heads: int,
+    keep_zero_rows: bool,
+    data_root: str,
+    device: str | None = None,
 ) -> Account:
     """Make the run folder `out` from an S3-Rec state dict; it appears whole or not at all.
 
@@ -104,7 +111,7 @@ def import_run(
     mark = identity(config, bench.corpus, content)
     account = _account(given, table, keep_zero_rows)
     record["imported"] = {"file": file.name, "sha256": content, **account.record}
-    pretrainer = pretrainer.to(make_accelerator().device)
+    pretrainer = pretrainer.to(make_accelerator(device=device).device)
     objective = ranking_objective(STAGE, pretrainer)
     assert objective is not None, "the stage ranks by next"
     trained = Trained(TrainedRanker(pretrainer.encoder, objective), record)

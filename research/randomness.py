@@ -75,7 +75,7 @@ def permuted(state: int, places: Tensor, size: int) -> Tensor:
     Each is found alone, in constant time, by a Feistel network over pairs (left, right), of which
     there are a few more than `size`: a result beyond `size` goes through the network again (Black
     and Rogaway, CT-RSA 2002). Five rounds and more are proven (Patarin, CRYPTO 2004). Small halves
-    mix slowly, so a short order is sorted instead.
+    mix slowly, so an order of at most 4,096 numbers is sorted instead, whole at every call.
     """
     if size <= _SORTED:
         return permutation(state, size).to(places.device)[places]

@@ -30,10 +30,10 @@ ROW_COST = 15
 
 @dataclass(frozen=True, eq=False)
 class Rectangle:
-    """Sequences side by side, one a row, and the tokens of theirs whose states are read.
+    """Sequences laid out side by side, one a row, and the tokens whose states attention gives.
 
-    A row's tokens stand in its first slots, oldest first, and its queries likewise. Behind them
-    stands T, which is no token's number.
+    A row's tokens fill its first slots, oldest first; the tokens that are read fill its first
+    queries. What is left of slots and queries holds T, which is no token's number.
     """
 
     slots_BL: Tensor
@@ -79,7 +79,7 @@ class Rectangle:
     def visible(self, causal: bool) -> Tensor | None:
         """bool, broadcast to [B, Q, L]: the slots that a query may see; None: all of them.
 
-        Never an empty one, and under `causal` none that is newer than the query's own.
+        For a query that is a token: no empty slot, and under `causal` no newer token than its own.
         """
         return self._no_newer if causal else self._filled
 
@@ -114,7 +114,10 @@ class SlotIndex:
 
     @staticmethod
     def of(rows: list[Tensor], number: int) -> SlotIndex:
-        """`rows` name the row in each slot, each of the `number` rows at most once, else more."""
+        """`rows` name the row in each slot, one of `number`, or `number` and above: it is empty.
+
+        A row stands in one slot at most.
+        """
         row_of_slot = torch.cat(rows).clamp_(max=number)
         slots = torch.arange(len(row_of_slot), device=row_of_slot.device)
         slot_of_row = torch.full((number + 1,), len(slots), device=slots.device)
@@ -200,12 +203,12 @@ def by_length(packed: Packed, read_P: Tensor | None) -> Rectangles:
             order = torch.from_numpy(places)
         read_offsets = np.searchsorted(read, offsets)
     lengths_S, reads_S = np.diff(offsets), np.diff(read_offsets)
-    token_of = torch.from_numpy(np.append(read, tokens))
+    token_of = None if read_P is None else torch.from_numpy(np.append(read, tokens))
     blocks, outputs = [], []
     for rows in buckets(lengths_S, reads_S):
         lengths_B = lengths_S[rows]
         slots_BL = queries_BQ = outputs_BQ = _ragged(offsets[rows], lengths_B, tokens)
-        if read_P is not None:
+        if token_of is not None:
             outputs_BQ = _ragged(read_offsets[rows], reads_S[rows], len(read))
             queries_BQ = token_of[outputs_BQ]
         filled = (lengths_B == slots_BL.shape[1]).all()
@@ -226,7 +229,7 @@ def _ragged(starts_B: np.ndarray, counts_B: np.ndarray, none: int) -> Tensor:
 
 
 def buckets(lengths_S: np.ndarray, reads_S: np.ndarray) -> list[np.ndarray]:
-    """The sequences of each rectangle, so that all cost least; those that are not read in none.
+    """The sequences of each rectangle, such that all cost least; without those of no read token.
 
     Dynamic programming over the cuts of an order: sequences of which one token is read, then those
     of which more are, both by length in steps of about a third.

@@ -49,6 +49,13 @@ class Workbench:
         split = config.split.split(corpus)
         return Workbench(config, corpus, split, Catalogue.of(corpus, split))
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of events that the encoder reads: all it needs, others where there are any."""
+        encoder, known = self.config.encoder, fields_of(self.corpus)
+        optional = [name for name in encoder.optional_fields if name in known]
+        return tuple(dict.fromkeys((*encoder.fields, *optional)))
+
     def candidate_sets(self, held_out: HeldOut, part: str) -> list[CandidateSet]:
         """The candidate sets of the test or the validation part."""
         config = self.config.evaluation
@@ -88,7 +95,7 @@ class Workbench:
             protocol=protocol_of(self.config, self.corpus, part),
             counts_V=self.catalogue.training.counts_V,
             shard=self.shard,
-            fields=self.config.encoder.fields if self.config.stages else (),
+            fields=self.fields if self.config.stages else (),
         )
 
     def shared(self) -> ModelComponents:
@@ -123,7 +130,7 @@ class Workbench:
                 rank=rank,
                 world=world,
                 others=others,
-                fields=self.config.encoder.fields,
+                fields=self.fields,
             )
 
         own = dict.fromkeys(stage.own_windows.values())

@@ -76,7 +76,7 @@ def test_a_wrong_field_is_named_with_the_file(
 
 
 def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"encoder\.heads is 5, which does not divide"):
+    with pytest.raises(InputError, match=r"does not give an encoder: encoder\.heads is 5"):
         read_bert_config(write(tmp_path, num_attention_heads=5))
 
 

@@ -91,7 +91,7 @@ def test_a_long_name_is_cut_to_what_is_allowed_and_keeps_its_seed(tmp_path: Path
 def test_tags_are_few(tmp_path: Path) -> None:
     counting = stored_of(baselines.popularity.popularity())
     assert tags_of(counting) == ["dataset:shop", "model:popularity", "proto:LeaveOneOut"]
-    assert tags_of(stored_of())[1:] == ["model:encoder", "proto:GlobalTemporal"]
+    assert tags_of(stored_of())[1:] == ["model:transformer", "proto:GlobalTemporal"]
 
 
 def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Path) -> None:

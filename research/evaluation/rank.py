@@ -135,6 +135,14 @@ def _check_sizes(path: Path) -> None:
         raise InputError(f"{path} is not a rank table (it is packed by another method)")
 
 
+def group_starts(*sorted_columns: NDArray[np.generic]) -> NDArray[np.int64]:
+    """[G] the first row of each group of rows that are equal in all of these columns [N]."""
+    changes = [column[1:] != column[:-1] for column in sorted_columns]
+    begins = np.ones(len(sorted_columns[0]), dtype=bool)
+    begins[1:] = np.logical_or.reduce(changes)
+    return np.flatnonzero(begins)
+
+
 def _can_be(table: RankTable) -> bool:
     """Whether some ranking gives these numbers; metrics rely on it."""
     if len(table) == 0 or not (table.rank >= 1.0).all():
@@ -150,7 +158,7 @@ def _can_be(table: RankTable) -> bool:
     # Of one user's items that share a rank, the first stands half their number above it.
     order = np.lexsort((table.rank, table.user))
     ranks, users = table.rank[order], table.user[order]
-    starts = np.flatnonzero(np.r_[True, (np.diff(users) != 0) | (ranks[1:] != ranks[:-1])])
+    starts = group_starts(users, ranks)
     sizes = np.diff(np.r_[starts, len(ranks)])
     return bool((ranks[starts] - (sizes - 1) / 2 >= 1.0).all())
 

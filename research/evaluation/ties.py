@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from research.evaluation.rank import RankTable
+from research.evaluation.rank import RankTable, group_starts
 
 TiePolicy = Literal["expected", "mean"]
 Floats = NDArray[np.float64]
@@ -60,9 +60,7 @@ class TieGroups:
         first = rank - others / 2
         order = np.lexsort((first, owner))
         owner, first, others = owner[order], first[order], others[order]
-        begins = np.ones(len(order), dtype=bool)
-        begins[1:] = (owner[1:] != owner[:-1]) | (first[1:] != first[:-1])
-        starts = np.flatnonzero(begins)
+        starts = group_starts(owner, first)
         number = np.diff(np.r_[starts, len(order)])
         # Scores of one user from two batches may differ in their last bit: then a few held-out
         # items can claim one place that no tie has been counted for.
@@ -79,14 +77,8 @@ class TieGroups:
 
     def best(self) -> TieGroups:
         """Each user's first group, which holds the best of the held-out items in any order."""
-        first = self.before == 0
-        return TieGroups(
-            self.owner[first],
-            self.first[first],
-            self.size[first],
-            self.number[first],
-            self.before[first],
-        )
+        is_best = self.before == 0
+        return TieGroups(**{name: column[is_best] for name, column in vars(self).items()})
 
 
 def spread(rank: Floats, owner: Integers) -> Floats:
@@ -97,14 +89,11 @@ def spread(rank: Floats, owner: Integers) -> Floats:
     """
     order = np.lexsort((rank, owner))
     ranks, owners = rank[order], owner[order]
-    begins = np.ones(len(order), dtype=bool)
-    begins[1:] = (ranks[1:] != ranks[:-1]) | (owners[1:] != owners[:-1])
-    starts = np.flatnonzero(begins)
-    group = np.cumsum(begins) - 1
+    starts = group_starts(owners, ranks)
     sizes = np.diff(np.r_[starts, len(order)])
-    place = np.arange(len(order)) - starts[group]
+    place = np.arange(len(order)) - np.repeat(starts, sizes)
     apart = np.empty(len(order))
-    apart[order] = ranks + (place - (sizes[group] - 1) / 2)
+    apart[order] = ranks + (place - (np.repeat(sizes, sizes) - 1) / 2)
     assert np.all(apart >= 1.0), "ties of a user's own held-out items: an item asked for twice"
     return apart
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from research.errors import InputError
@@ -48,16 +49,22 @@ def read_bert_config(path: Path) -> TransformerConfig:
     unknown = sorted(stored.keys() - _NEEDED.keys())
     if unknown:
         raise InputError(f"{path}: unknown field {unknown[0]!r}; allowed: {', '.join(_NEEDED)}")
-    activation = fields["hidden_act"]
-    if activation not in ("gelu", "relu"):
-        raise InputError(f"{path}: hidden_act is {activation!r}; allowed: gelu, relu")
+    if fields["hidden_act"] not in ("gelu", "relu"):
+        raise InputError(f"{path}: hidden_act is {fields['hidden_act']!r}; allowed: gelu, relu")
+    try:
+        return _encoder(fields)
+    except InputError as error:
+        raise InputError(f"{path} does not give an encoder: {error}") from error
+
+
+def _encoder(fields: Mapping[str, int | float | str]) -> TransformerConfig:
     return TransformerConfig(
         length=int(fields["max_position_embeddings"]),
         width=int(fields["hidden_size"]),
         layers=int(fields["num_hidden_layers"]),
         heads=int(fields["num_attention_heads"]),
         feed_forward=int(fields["intermediate_size"]),
-        activation="gelu" if activation == "gelu" else "relu",
+        activation="gelu" if fields["hidden_act"] == "gelu" else "relu",
         block=PostNorm(),
         output_projection=True,
         embedding_norm=True,

@@ -40,8 +40,8 @@ def on_ties(runs: Sequence[RunRecord], ties: TiePolicy) -> list[str]:
     if not others:
         return []
     return [
-        f"Every figure here is computed anew from ranks, {TIES[ties]}; the summaries of "
-        f"{_cells(others)} have it the other way (evaluation.ties)."
+        f"Every figure of the tables is computed anew from ranks, {TIES[ties]}; the summaries and "
+        f"learning curves of {_cells(others)} have it the other way (evaluation.ties)."
     ]
 
 

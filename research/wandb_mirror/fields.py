@@ -94,7 +94,7 @@ def tags_of(stored: Nested) -> list[str]:
     """Few and stable: which data, which model, which protocol."""
     config = _part(stored, "config")
     ranker = config.get("ranker")
-    model = "encoder" if ranker is None else _name(ranker).removesuffix("Config").lower()
+    model = _name(config["encoder"] if ranker is None else ranker).removesuffix("Config").lower()
     tags = [
         f"dataset:{corpus_of(stored)}",
         f"model:{model}",
@@ -130,6 +130,7 @@ def config_of(path: Path, stored: Nested, summary: Nested | None) -> dict[str, o
             }
             for stage in stages
         },
+        "items": _plain(config["items"]),
         "split": _plain(config["split"]),
         "evaluation": _plain(config["evaluation"]),
         "ablation": ablation_of(path, place),
