@@ -124,10 +124,8 @@ class ContrastConfig(ObjectiveConfig):
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 0.0 < self.temperature < float("inf"):
-            raise InputError(
-                f"contrast: temperature is {self.temperature}; it must be above 0 and finite"
-            )
+        if self.temperature <= 0.0:
+            raise InputError(f"contrast: temperature is {self.temperature}; it must be above 0")
 
     def build(self, shared: ModelComponents, seed: int) -> Contrast:
         """The module, which has no parameters of its own."""

@@ -37,7 +37,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         check_types(self)
         for name in ("final_factor", "decay_factor"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
+            if getattr(self, name) < 0.0:
                 raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be 0 or more")
         if self.warmup_steps < 0 or self.decay_every_epochs < 1:
             raise InputError(
@@ -71,7 +71,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 0.0 < self.lr < float("inf"):
+        if self.lr <= 0.0:
             raise InputError(f"optimizer.lr is {self.lr}; it must be above 0")
         for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             if not 0.0 <= value < 1.0:

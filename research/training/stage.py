@@ -103,10 +103,10 @@ class StageConfig:
                     "so that the objective sees the stage's rows"
                 )
         for key, objective in self.objectives.items():
-            if not 0.0 <= objective.weight < float("inf"):
+            if objective.weight < 0.0:
                 raise InputError(
                     f"stage {self.name}: objectives.{key}.weight is {objective.weight}; it must "
-                    "be finite and 0 or more"
+                    "be 0 or more"
                 )
         if self.max_skipped < 0:
             raise InputError(
@@ -120,7 +120,7 @@ class StageConfig:
         wrong = [
             f"{name} is {count}"
             for name, count in counts.items()
-            if count is not None and (count <= 0 or count == float("inf"))
+            if count is not None and count <= 0
         ]
         if wrong:
             raise InputError(
