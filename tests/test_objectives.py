@@ -192,6 +192,19 @@ def test_value_count_and_gradients_equal_the_loop(name: str, catalogue: Catalogu
         )
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_start_by_the_seed_and_no_global_generator(
+    name: str, catalogue: Catalogue
+) -> None:
+    sizes = TransformerConfig(length=LENGTH, width=8, heads=2, layers=1, feed_forward=12)
+    starts = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        objective = CASES[name].build(ModelComponents(sizes, catalogue, 0), 0)
+        starts.append(objective.state_dict())
+    assert all(torch.equal(one, starts[1][name]) for name, one in starts[0].items())
+
+
 def test_a_row_may_share_negatives_from_outside_its_window(catalogue: Catalogue) -> None:
     loss = BayesianPersonalizedRanking(number=3, share="sequence", negatives=OUTSIDE_WINDOW)
     (ours, _), (total, count, _) = both(MIPConfig(loss=loss), catalogue, ROWS)

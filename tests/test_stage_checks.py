@@ -18,7 +18,14 @@ from research.execute import execute
 from research.model.backbone import Direction
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import ModelComponents, Objective, ObjectiveConfig, Targets, View
+from research.objectives.base import (
+    Corruption,
+    ModelComponents,
+    Objective,
+    ObjectiveConfig,
+    Targets,
+    View,
+)
 from research.objectives.cloze import ClozeConfig
 from research.objectives.contrast import ContrastConfig
 from research.objectives.item_losses import ItemTargets
@@ -53,7 +60,7 @@ def test_a_next_item_stage_without_any_target_is_refused(tmp_path: Path) -> None
     assert message == (
         "stage finetune: objective next counts nothing: no row has a second item, so nothing "
         "follows that could be predicted (the longest training row has 1 items, after what is held "
-        "out); leave next out, set its weight to 0, or hold less out"
+        "out); leave next out, set its weight to 0, hold less out, or raise encoder.length"
     )
 
 
@@ -213,7 +220,77 @@ def test_a_field_that_one_corruption_sets_is_0_in_those_beside_it() -> None:
     assert encoding.packed.fields["segment"].tolist() == [0, 0, 0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("config", [SPConfig(), NextItemConfig()])
+def test_an_encoder_that_reads_too_few_items_is_told_of(
+    config: ObjectiveConfig, tmp_path: Path
+) -> None:
+    corpus = corpus_in(tmp_path / "corpus")
+    objectives = {"next": NextItemConfig(), "mine": config}
+    run = replace(on(only(objectives), corpus.folder), encoder=replace(ENCODER, length=1))
+    if isinstance(config, NextItemConfig):
+        # It reads one item and predicts the next.
+        assert execute(run, tmp_path / "run", options=QUIET)["status"] == "finished"
+    else:
+        message = refusal(run, tmp_path)
+        assert "objective mine counts nothing: no row has the two items" in message
+        assert message.endswith("hold less out, or raise encoder.length")
+
+
 # What an objective's author may get wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unweighted(ObjectiveConfig):
+    def build(self, shared: ModelComponents, seed: int) -> Objective:
+        raise NotImplementedError
+
+
+def test_an_objective_has_a_weight() -> None:
+    with pytest.raises(InputError, match="Unweighted has no field weight: float"):
+        Unweighted()
+
+
+class Loose(Corruption):
+    """Not a dataclass."""
+
+    def view(self, batch: Batch, catalogue: Catalogue) -> View:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("corruption", [Loose(), None])
+def test_a_corruption_is_a_frozen_dataclass(
+    corruption: Corruption | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = corpus_in(tmp_path / "corpus")
+    build = NextItemConfig.build
+
+    def loose(self: NextItemConfig, *given: object) -> Objective:
+        objective = build(self, *given)  # type: ignore[arg-type]
+        objective.corruption = corruption
+        return objective
+
+    monkeypatch.setattr(NextItemConfig, "build", loose)
+    message = refusal(on(only({"next": NextItemConfig()}), corpus.folder), tmp_path)
+    assert "objective next: its corruption is " in message
+    assert "it must be a dataclass below Corruption" in message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Corruption):
+    """Shows the item to predict too."""
+
+    def view(self, batch: Batch, catalogue: Catalogue) -> View:
+        return View.of_rows(batch.packed, batch.packed.last_S, batch.packed.items_T[:0])
+
+
+def test_a_view_of_more_than_the_encoder_reads_is_told() -> None:
+    catalogue = catalogue_of([[1, 2, 3], [4, 5]], 6)
+    shared = ModelComponents(replace(ENCODER, length=2), catalogue, 0)
+    objective = NextItemConfig().build(shared, 0)
+    objective.corruption = Whole()
+    model = MultiObjectiveModel(shared.encoder, {"next": objective}, catalogue)
+    with pytest.raises(AssertionError, match="Whole shows 3 tokens in a row, the encoder reads 2"):
+        model.prepare(batch_of([[1, 2, 3], [4, 5]], length=2))
 
 
 def test_targets_that_are_no_integers_are_named() -> None:

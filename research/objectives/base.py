@@ -349,6 +349,8 @@ class ObjectiveConfig(ABC):
 
     def __post_init__(self) -> None:
         check_types(self)
+        if "weight" not in vars(self):
+            raise InputError(f"{type(self).__name__} has no field weight: float")
 
     @abstractmethod
     def build(self, shared: ModelComponents, seed: int) -> Objective:

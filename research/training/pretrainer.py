@@ -122,6 +122,7 @@ class MultiObjectiveModel(nn.Module):
             source = part.corruption, rows[key]
             if source not in views:
                 views[source] = part.corruption.view(rows[key], catalogue)
+                check_length(views[source], part.corruption, self.encoder.config.length)
             given = rows[key]
             if part.couples_rows == "items":
                 offered = self.gather.ids(part.offered(views[source], given))
@@ -217,6 +218,14 @@ class MultiObjectiveModel(nn.Module):
             assert isinstance(part, Objective)
             parts[key] = part
         return parts
+
+
+def check_length(view: View, corruption: Corruption, length: int) -> None:
+    """An assertion that the encoder can read a view."""
+    assert view.packed.longest <= length, (
+        f"{type(corruption).__name__} shows {view.packed.longest} tokens in a row, the encoder "
+        f"reads {length}: a view begins with batch.packed.newest(batch.length)"
+    )
 
 
 def check_read(targets: Targets, key: str) -> None:

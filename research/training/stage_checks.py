@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from research.config_index import is_config_class
 from research.data.catalogue import Catalogue
 from research.data.splits import Split
 from research.errors import InputError
 from research.model.backbone import BackboneConfig, check_direction
-from research.objectives.base import Objective
+from research.objectives.base import Corruption, Objective
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageConfig
 
@@ -17,12 +18,16 @@ def check_objectives(
     """`InputError` for an objective that cannot work in this stage, or that would count nothing."""
     training = split.training
     longest = int((training.stops - training.starts).max(initial=0))
-    # A window holds one item more than the encoder reads, to predict it.
-    longest = min(longest, model.encoder.config.length + 1)
     for key, part in model.objectives.items():
         assert isinstance(part, Objective)
         asker = f"stage {stage.name}: objective {key}"
-        corruption = part.corruption
+        corruption = vars(part).get("corruption")
+        if not isinstance(corruption, Corruption) or not is_config_class(type(corruption)):
+            raise InputError(
+                f"{asker}: its corruption is {corruption!r:.100}; it must be a dataclass below "
+                "Corruption, written @dataclass(frozen=True, kw_only=True), as equal ones share an "
+                "encoding"
+            )
         check_direction(model.encoder.config, causal=corruption.causal, asker=asker)
         check_fields_read(model.encoder.config, corruption.fields, asker)
         if part.couples_rows == "states" and stage.batches.micro_batches > 1:
@@ -36,11 +41,14 @@ def check_objectives(
                 f"{asker} tells a row from the other rows of its step, and there are none: "
                 "batches.sequences_per_batch is 1; give it more"
             )
-        reason = part.emptiness(longest, catalogue)
+        # A causal view reads one item less than its window, to predict it.
+        rows_hold = min(longest, model.encoder.config.length + corruption.causal)
+        reason = part.emptiness(rows_hold, catalogue)
         if reason is not None and stage.objectives[key].weight > 0.0:
             raise InputError(
-                f"{asker} counts nothing: {reason} (the longest training row has {longest} items, "
-                f"after what is held out); leave {key} out, set its weight to 0, or hold less out"
+                f"{asker} counts nothing: {reason} (the longest training row has {rows_hold} "
+                f"items, after what is held out); leave {key} out, set its weight to 0, hold less "
+                "out, or raise encoder.length"
             )
 
 
