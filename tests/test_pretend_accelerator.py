@@ -25,6 +25,9 @@ from tests.pretended_works import (
     tallies,
     trained,
 )
+from tests.synthetic import batch_of
+from tests.test_compute import COUPLED, made
+from tests.test_objectives import CASES, LENGTH, ROWS
 
 pytestmark = pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
 
@@ -177,6 +180,20 @@ def test_a_step_asks_for_no_more_than_is_written_down(work: str) -> None:
 
 def test_every_work_is_counted() -> None:
     assert set(EXPECTED) == {*WORKS, RANKING}
+
+
+@pytest.mark.parametrize("name", [*CASES, *COUPLED])
+def test_every_objective_stays_on_the_device_and_waits_for_nothing(name: str) -> None:
+    model = made({"only": {**CASES, **COUPLED}[name]}).train()
+    inputs = model.prepare(batch_of(ROWS, length=LENGTH))
+    with pretended() as tally:
+        model.to(device())
+        inputs = inputs.to(device())
+        tally.taken()
+        loss = model(inputs)["only"]
+        loss.total.backward()
+        assert not tally.taken().reads
+        assert loss.total.isfinite().item()
 
 
 # The device has one rectangle for attention and its own forms of the losses.
