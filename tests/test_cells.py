@@ -182,7 +182,7 @@ def test_two_factors_of_a_grid_do_not_change_the_same_field() -> None:
 
 def test_what_cannot_be_left_out_is_said() -> None:
     assert refused(leave_one_out, BASE, "pretrian") == (
-        "the run has no stage 'pretrian'; did you mean pretrain?"
+        "the run has no stage 'pretrian'; did you mean pretrain? (allowed: finetune, pretrain)"
     )
     assert "stage pretrain has no objective 'spp'; did you mean sp?" in refused(
         without, BASE, "pretrain", "spp"

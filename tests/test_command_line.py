@@ -361,8 +361,8 @@ def test_a_stopped_run_says_so_is_shown_as_unfinished_and_continues(
     save = checkpoint.save
     saved: list[Path] = []
 
-    def save_once(folder: Path, *rest: object) -> None:
-        save(folder, *rest)  # type: ignore[arg-type]
+    def save_once(folder: Path, *rest: object, **named: object) -> None:
+        save(folder, *rest, **named)  # type: ignore[arg-type]
         saved.append(folder)
         if folder.name.startswith("step_"):
             raise KeyboardInterrupt
@@ -438,7 +438,10 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
     loss = stage["objectives"]["next"]["loss"]
     assert (loss["class"], loss["number"]) == ("SampledSoftmax", 8)
     message = refused(capsys, "run", SASREC, "--out", tmp_path / "no", "split=GlobalTmporal")
-    assert message == "sixfold run: split is 'GlobalTmporal'; did you mean GlobalTemporal?\n"
+    assert message == (
+        "sixfold run: split is 'GlobalTmporal'; did you mean GlobalTemporal? (allowed: "
+        "GlobalTemporal, LeaveOneOut, UserHoldout)\n"
+    )
     assert not (tmp_path / "no").exists()
 
 

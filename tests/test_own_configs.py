@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from baselines.popularity import popularity
+from baselines.popularity import PopularityConfig, popularity
 from baselines.sasrec import full_softmax
 from research.data.corpus import Corpus
+from research.data.windows import Sliding
 from research.errors import InputError
 from research.execute import RunOptions, execute, make_accelerator
 from research.run import RunConfig
@@ -98,17 +99,20 @@ def test_a_class_with_a_name_of_ours_is_refused_when_the_run_begins(
 def test_a_run_with_a_field_of_the_wrong_type_is_refused_before_anything_is_written(
     shop: Corpus, here: Path
 ) -> None:
-    config = replace(full_softmax(), corpus=str(shop.folder), seed="0")
-    with pytest.raises(InputError, match=r"^config\.seed is '0'; allowed: int$"):
+    config = replace(full_softmax(), corpus=str(shop.folder))
+    stage = replace(config.stages[0], windows=Sliding(stride="2"))
+    config = replace(config, stages=(stage,))
+    message = r"^config\.stages\.0\.windows\.stride is '2'; allowed: int \| None$"
+    with pytest.raises(InputError, match=message):
         execute(config, here / "r", options=RunOptions(quiet=True))
     assert list(here.iterdir()) == []
 
 
 def test_a_study_names_the_cell_with_a_field_of_the_wrong_type(shop: Corpus, here: Path) -> None:
-    wrong = replace(popularity(), encoder=popularity())
+    wrong = replace(popularity(), ranker=PopularityConfig(newest_share="1"))
     cells: dict[str, RunConfig] = {"a": popularity(), "b": wrong}
     study = Study(name="s", question="?", cells=cells, base="a", corpora=(str(shop.folder),))
-    message = r"^cell b: config\.encoder is a RunConfig; allowed: TransformerConfig$"
+    message = r"^cell b: config\.ranker\.newest_share is '1'; allowed: float$"
     with pytest.raises(InputError, match=message):
         run_study(study, here, options=RunOptions(quiet=True), accelerator=make_accelerator())
     assert list(here.iterdir()) == []

@@ -85,12 +85,15 @@ def test_runs_of_two_policies_are_reported_by_one_which_the_report_says(tmp_path
     figures = only_table(report).figures("hr@1")
     assert [figure.estimate.mean for figure in figures.values()] == [0.5, 0.5, 0.5]
     assert report.corpora[0].notes == (
-        "Every figure here is computed anew from ranks, ties in expectation; the summaries of "
-        "cell0, cell2 have it the other way (evaluation.ties).",
+        "Every figure of the tables is computed anew from ranks, ties in expectation; the "
+        "summaries and learning curves of cell0, cell2 have it the other way (evaluation.ties).",
     )
     asked = report_of(folder, ties="mean")
     assert asked.ties == "mean"
-    assert "ties at their mean rank; the summaries of cell1 have" in asked.corpora[0].notes[0]
+    assert (
+        "ties at their mean rank; the summaries and learning curves of cell1 have"
+        in asked.corpora[0].notes[0]
+    )
 
 
 # What is compared
