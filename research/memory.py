@@ -25,6 +25,8 @@ _SAID = (
 # The share of the memory that a step is fitted into; the rest is left to fragmentation.
 FILLED = 0.8
 FLOAT = 4
+# Scores that a loss holds at once until its backward pass: raw, weighed, scattered, and a gradient.
+COPIES = 4
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -54,6 +56,8 @@ class StepSize:
     """Bytes that the encoder keeps for the backward pass, by what keeps them."""
     negatives: int = 0
     """Most negatives a token of any objective; 0: none draws any."""
+    compared: int = 0
+    """Most tokens that each token of a piece is compared with, of the whole step; 0: none are."""
     micro_batches: int = 1
     """Pieces that a process's share of a step is cut into; `rows` and `tokens` are of one."""
 
@@ -86,7 +90,8 @@ def largest_parts(size: StepSize) -> list[Part]:
     """Estimates of what a step holds until its backward pass, in fp32, largest first.
 
     The encoder tells its own. Candidates: D floats each where they are few (at most one item in
-    512), else 3. Weights: four times (value, gradient, two moments).
+    512), else 3. Tokens compared with one another: `COPIES` floats a pair. Weights: four times
+    (value, gradient, two moments).
     """
     drawn = size.negatives + 1
     shorter = f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}"
@@ -106,6 +111,14 @@ def largest_parts(size: StepSize) -> list[Part]:
                 remedies=(
                     f"loss.number {max(1, size.negatives // 4)} instead of {size.negatives}",
                 ),
+            )
+        )
+    if size.compared:
+        parts.append(
+            Part(
+                name="scores of a step's tokens with one another",
+                bytes=COPIES * FLOAT * size.tokens * size.compared,
+                remedies=("batches.sequences_per_batch at half of what it is",),
             )
         )
     return sorted(parts, key=lambda part: -part.bytes)

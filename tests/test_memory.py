@@ -1,5 +1,7 @@
 """Memory that ran out: what counts as that, and what is advised."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,6 +57,13 @@ def test_the_largest_tensors_come_first() -> None:
         ("weights and their optimizer", 5_151_744),
         ("dropped attention weights", 2_560_000),
     ]
+
+
+def test_tokens_that_are_compared_with_one_another_are_told() -> None:
+    (first, *_) = largest_parts(replace(STEP, compared=100_000))
+    assert first.name == "scores of a step's tokens with one another"
+    # Four floats a pair.
+    assert first.bytes == 16 * STEP.tokens * 100_000
 
 
 def test_hidden_states_are_within_a_fifth_of_what_torch_keeps() -> None:
