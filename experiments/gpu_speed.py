@@ -35,8 +35,9 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.ranker import TrainedRanker
 from research.run import RunConfig
 from research.tracking import RunFolder
-from research.training.limits import limits_of
+from research.training.limits import Limits
 from research.training.loop import train
+from research.training.stage_run import StageRun
 from research.workbench import Workbench, ranking_objective, stage_parts
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -223,22 +224,21 @@ def trained(
         )
         hook = register_optimizer_step_post_hook(observed)
         try:
-            train(
-                stage.pretrainer,
-                stage.loader,
-                short,
+            folder = RunFolder(Path(scratch))
+            run = StageRun(
                 accelerator=accelerator,
-                folder=RunFolder(Path(scratch)),
+                folder=folder,
                 seed=config.seed,
-                validate=None,
                 quiet=True,
+                judges_counts=False,
             )
+            train(stage.pretrainer, stage.loader, short, run)
         finally:
             hook.remove()
             observed.close()
             accelerator.free_memory()
     epoch = replace(stage.config, epochs=1, steps=None, tokens=None)
-    return int(limits_of(epoch, stage.loader.num_rows).steps)
+    return int(Limits.of(epoch, stage.loader.num_rows).steps)
 
 
 def step_cost(setting: Setting, work: str, precision: str, compiled: bool) -> Outcome:

@@ -16,9 +16,10 @@ from research.processes import Processes
 from research.sharing import take_stage, taken_from
 from research.tracking import RunFolder
 from research.training.carry import Carried, carry
-from research.training.loop import ALL_MISSED, train
-from research.training.saves import CheckpointPlan
+from research.training.loop import train
 from research.training.stage import StageConfig
+from research.training.stage_log import ALL_MISSED
+from research.training.stage_run import CheckpointPlan, StageRun
 from research.workbench import StageParts, Workbench, validation_of
 
 
@@ -59,6 +60,14 @@ def train_stages(
         record["attributes"] = bench.catalogue.coverage
         say(coverage_line(bench.catalogue.coverage), quiet)
     processes = Processes(accelerator)
+    run = StageRun(
+        accelerator=accelerator,
+        folder=folder,
+        seed=bench.config.seed,
+        plan=plan,
+        split_weights=bench.config.compute.shard_weights,
+        quiet=quiet,
+    )
     for place, stage in enumerate(stages):
         name = stage.config.name
         carried = hand_over(stages[:place], stage, begun[place] if begun else None)
@@ -67,18 +76,8 @@ def train_stages(
             say(f"{name}: {carried.line}", quiet)
         mark = marks[name]
         processes.from_main(partial(take_stage, folder, name, mark, donors))
-        state = train(
-            stage.pretrainer,
-            stage.loader,
-            stage.config,
-            accelerator=accelerator,
-            folder=folder,
-            seed=bench.config.seed,
-            validate=validation_of(bench, stage),
-            plan=plan,
-            quiet=quiet,
-            shard_weights=bench.config.compute.shard_weights,
-        )
+        validate = validation_of(bench, stage)
+        state = train(stage.pretrainer, stage.loader, stage.config, run, validate)
         seconds, items = seconds + state.seconds, items + state.items
         origin = cast(str | None, processes.from_main(partial(taken_from, folder, name)))
         if origin is not None:

@@ -37,7 +37,7 @@ from research.show import plain_console, show, wide_console
 from research.study import Study, StudyOptions, run_folder, run_study
 from research.target import found, import_from_here, package_of
 from research.tracking import FAILED, Tracking
-from research.training.saves import CheckpointPlan
+from research.training.stage_run import CheckpointPlan
 from research.wandb_mirror.options import mirror_finished, tracking_of
 from research.workbench import Workbench
 

@@ -37,7 +37,7 @@ from research.start import Start, ended, find_start
 from research.tracking import Mirror, RunFolder, Tracking
 from research.training import checkpoint
 from research.training.carry import Carried
-from research.training.saves import CheckpointPlan
+from research.training.stage_run import CheckpointPlan
 from research.workbench import (
     StageParts,
     Workbench,

@@ -6,6 +6,9 @@ so there is one of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Pulse:
     """Counts what got done."""
@@ -23,6 +26,14 @@ class Pulse:
         self.moves += 1
         if step is not None:
             self.step = step
+
+    @contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """Other work within; then the present one goes on."""
+        before = self.phase
+        self.begin(phase)
+        yield
+        self.begin(before)
 
     def begin(self, phase: str) -> None:
         """Other work begins, which is progress too."""

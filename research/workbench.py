@@ -23,6 +23,7 @@ from research.evaluation.ranker import Ranker
 from research.model.backbone import check_fields
 from research.objectives.base import ModelComponents, Objective, RankingObjective, able_to_rank
 from research.objectives.ranker import TrainedRanker
+from research.pulse import PULSE
 from research.randomness import seed_of
 from research.run import RunConfig, open_corpus, protocol_of
 from research.training.pretrainer import MultiObjectiveModel
@@ -181,7 +182,8 @@ def validation_of(bench: Workbench, stage: StageParts) -> Callable[[], Mapping[s
         names[stage.config.validation.metric] = None
 
     def validate() -> Mapping[str, float]:
-        table = bench.tables(ranker, "validation", [AllItems()])["full"]
+        with PULSE.during(f"validating {stage.config.name}"):
+            table = bench.tables(ranker, "validation", [AllItems()])["full"]
         values, missed = metrics(table, tuple(names), ties), missed_share(table)
         values |= {"missed_share": missed} if missed else {}
         return {f"val/{name}": value for name, value in values.items()}

@@ -25,8 +25,8 @@ from research.training.checkpoint import numbered
 from research.training.loop import train
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pretrainer import MultiObjectiveModel
-from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, StageState, ValidationConfig
+from research.training.stage_run import CheckpointPlan, StageRun
 from tests.synthetic import encoder_of
 
 ENCODER = TransformerConfig(length=6, width=8, layers=1, heads=2, feed_forward=8)
@@ -85,18 +85,14 @@ class Bench:
         plan: CheckpointPlan = EVERY_EPOCH,
     ) -> tuple[StageState, MultiObjectiveModel]:
         pretrainer = self.modules(stage)
-        state = train(
-            pretrainer,
-            self.loader(stage),
-            stage,
-            accelerator=self.accelerator,
-            folder=self.folder,
-            seed=0,
-            validate=validate,
-            plan=plan,
-            quiet=True,
-        )
+        state = train(pretrainer, self.loader(stage), stage, self.run(plan), validate)
         return state, pretrainer
+
+    def run(self, plan: CheckpointPlan = EVERY_EPOCH, *, quiet: bool = True) -> StageRun:
+        """Where the stage trains."""
+        return StageRun(
+            accelerator=self.accelerator, folder=self.folder, seed=0, plan=plan, quiet=quiet
+        )
 
     def bytes_of(self, kind: str, name: str) -> bytes:
         """A file of the stage's newest checkpoint of a kind (step or best)."""

@@ -23,6 +23,7 @@ from research.data.loader import Batch
 from research.run import RunConfig
 from research.tracking import RunFolder
 from research.training.loop import train
+from research.training.stage_run import StageRun
 from research.workbench import StageParts, Workbench, stage_parts
 from tests.pretend_accelerator import Tally, device, pretended
 from tests.synthetic import markov_histories, write_histories
@@ -92,16 +93,8 @@ def parts_of(config: RunConfig, folder: Path) -> tuple[Workbench, StageParts]:
 def trained(parts: StageParts, accelerator: Accelerator, folder: Path) -> RunFolder:
     """The run folder after the training loop has run a stage to its end."""
     run = RunFolder(folder)
-    train(
-        parts.pretrainer,
-        parts.loader,
-        parts.config,
-        accelerator=accelerator,
-        folder=run,
-        seed=0,
-        validate=None,
-        quiet=True,
-    )
+    surroundings = StageRun(accelerator=accelerator, folder=run, seed=0, quiet=True)
+    train(parts.pretrainer, parts.loader, parts.config, surroundings)
     return run
 
 

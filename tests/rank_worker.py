@@ -63,8 +63,8 @@ from research.run import EvaluationConfig, RunConfig
 from research.tracking import write_json
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pretrainer import MultiObjectiveModel
-from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, ValidationConfig
+from research.training.stage_run import CheckpointPlan
 from research.workbench import Workbench
 from tests.launching import free_port
 

@@ -526,7 +526,7 @@ def test_a_state_that_lacks_fields_is_not_continued(
 ) -> None:
     edit(last(stopped) / "state.json", lambda stored: stored.pop("stale"))
     message = refused(capsys, *continue_(shop, stopped))
-    assert "state.json: stale is 'missing'; allowed: <class 'int'>; use another" in message
+    assert "state.json: stale is 'missing'; allowed: int; use another" in message
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "recommend"])
@@ -565,7 +565,7 @@ def test_a_checkpoint_of_another_corpus_is_named(
 STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "types": (
         lambda folder: edit(folder / "state.json", lambda stored: stored.update(step="3")),
-        "state.json: step is '3'; allowed: <class 'int'>; use another checkpoint",
+        "state.json: step is '3'; allowed: int; use another checkpoint",
     ),
     "unsigned": (
         lambda folder: save_file({"x": torch.zeros(1)}, folder / "optimizer.safetensors"),

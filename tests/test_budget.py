@@ -20,9 +20,9 @@ from research.data.windows import EveryPrefix
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.objectives.mip import MIPConfig
-from research.training.limits import Counts, limits_of, progress
+from research.training.limits import Limits
 from research.training.optim import OptimizerConfig, ScheduleConfig
-from research.training.stage import StageConfig
+from research.training.stage import StageConfig, StageState
 from research.workbench import Workbench
 from tests.bench import STAGE, Bench, asked_from
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
@@ -90,23 +90,24 @@ def test_the_first_limit_that_is_reached_ends_a_stage(
 
 def test_limits_are_counted_in_steps_where_an_epochs_are_known() -> None:
     by_rows = replace(PLAIN, epochs=7)
-    assert limits_of(by_rows, 40) == (21, inf, inf)
-    assert limits_of(replace(by_rows, steps=20), 40) == (20, inf, inf)
-    assert limits_of(replace(by_rows, steps=22, tokens=9), 40) == (21, inf, 9)
-    assert limits_of(replace(by_rows, batches=BY_TOKENS, steps=20), 40) == (20, 280, inf)
-    assert limits_of(replace(by_rows, epochs=None, seconds=1.0), 40) == (inf, inf, inf)
+    assert Limits.of(by_rows, 40) == Limits(21, inf, inf)
+    assert Limits.of(replace(by_rows, steps=20), 40) == Limits(20, inf, inf)
+    assert Limits.of(replace(by_rows, steps=22, tokens=9), 40) == Limits(21, inf, 9)
+    assert Limits.of(replace(by_rows, batches=BY_TOKENS, steps=20), 40) == Limits(20, 280, inf)
+    assert Limits.of(replace(by_rows, epochs=None, seconds=1.0), 40) == Limits(inf, inf, inf)
 
 
-def test_progress_is_that_to_the_nearest_of_the_limits() -> None:
-    done = Counts(5, 30, 70)
-    assert progress(done, Counts(20, inf, inf)) == 0.25
-    assert progress(done, Counts(20, 40, 100)) == 0.75
-    assert progress(done, Counts(20, 120, 70)) == 1.0
-    assert progress(done, Counts(inf, inf, 60)) == 1.0
-    assert progress(done, Counts(inf, inf, inf)) == 0.0
+def test_the_share_done_is_that_to_the_nearest_of_the_limits() -> None:
+    state = StageState(step=5, rows=30, items=70, warmup_rows=10, warmup_items=60)
+    assert Limits(20, inf, inf).share(state) == 0.25
+    assert Limits(20, 40, 100).share(state) == 0.75
+    assert Limits(20, 120, 70).share(state) == 1.0
+    assert Limits(inf, inf, 60).share(state) == 1.0
+    assert Limits(inf, inf, inf).share(state) == 0.0
     # Since a warm-up of four steps, 10 rows and 60 tokens.
-    assert progress(done, Counts(20, 50, 80), Counts(4, 10, 60)) == 0.5
-    assert progress(Counts(4, 10, 60), Counts(20, 50, 80), Counts(4, 10, 60)) == 0.0
+    assert Limits(20, 50, 80).share_after(state, 4) == 0.5
+    at_its_end = replace(state, step=4, rows=10, items=60)
+    assert Limits(20, 50, 80).share_after(at_its_end, 4) == 0.0
 
 
 def rates_of(bench: Bench, stage: StageConfig) -> list[float]:

@@ -13,7 +13,7 @@ from torch import nn
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.execute import make_accelerator
-from research.training.gradients import Pulls
+from research.training.gradients import GradientCosines
 from tests.bench import STAGE, Bench
 from tests.synthetic import markov_histories, write_histories
 
@@ -21,9 +21,9 @@ from tests.synthetic import markov_histories, write_histories
 def gradient_figures(
     terms: dict[str, torch.Tensor], parameters: list[nn.Parameter], accelerator: Accelerator
 ) -> dict[str, float]:
-    pulls = Pulls(parameters)
-    pulls.add(terms)
-    return pulls.figures(accelerator)
+    cosines = GradientCosines(parameters)
+    cosines.add(terms)
+    return cosines.figures(accelerator)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def test_the_graph_is_left_for_the_step(accelerator: Accelerator) -> None:
 
 def test_micro_batches_add_up(accelerator: Accelerator) -> None:
     weight = nn.Parameter(torch.zeros(2))
-    pulls = Pulls([weight])
-    pulls.add({"a": 3.0 * weight[0], "b": weight[0]})
-    pulls.add({"a": 4.0 * weight[1], "b": 2.0 * weight[0]})
-    figures = pulls.figures(accelerator)
+    cosines = GradientCosines([weight])
+    cosines.add({"a": 3.0 * weight[0], "b": weight[0]})
+    cosines.add({"a": 4.0 * weight[1], "b": 2.0 * weight[0]})
+    figures = cosines.figures(accelerator)
     assert figures["gradient_norm/a"] == pytest.approx(5.0)
     assert figures["gradient_cosine/a+b"] == pytest.approx(0.6)
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from research.data.corpus import Corpus
 from research.objectives.next_item import NextItem
 from research.training import checkpoint
-from research.training.health import Spikes
+from research.training.health import SpikeDetector
 from research.training.loop import train
 from research.training.optim import OptimizerConfig
-from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
+from research.training.stage_run import CheckpointPlan
 from tests.bench import STAGE, VALUES, Bench, giving
 
 PATIENT = replace(STAGE, max_skipped=2)
@@ -96,10 +96,8 @@ def test_lines_are_means_of_the_steps_that_were_taken(
 
 def test_a_step_that_is_left_out_is_said(bench: Bench, monkeypatch: Patch, capsys: Capture) -> None:
     spoil(monkeypatch, 4)
-    train(
-        bench.modules(WITHOUT_VALIDATION), bench.loader(WITHOUT_VALIDATION), WITHOUT_VALIDATION,
-        accelerator=bench.accelerator, folder=bench.folder, seed=0, validate=None,
-    )  # fmt: skip
+    stage = WITHOUT_VALIDATION
+    train(bench.modules(stage), bench.loader(stage), stage, bench.run(quiet=False))
     said = [line for line in capsys.readouterr().out.splitlines() if "finite" in line]
     (line,) = said
     assert line.startswith(
@@ -185,8 +183,8 @@ def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: 
 
 
 def judged(before: list[float], *losses: float) -> list[float | None]:
-    spikes = Spikes(before)
-    return [spikes.judge(loss) for loss in losses]
+    spikes = SpikeDetector(before)
+    return [spikes.check(loss) for loss in losses]
 
 
 @pytest.mark.parametrize(
@@ -232,10 +230,7 @@ def test_a_sudden_rise_is_logged_and_said(
 
     monkeypatch.setattr(NextItem, "loss", rising)
     stage = replace(WITHOUT_VALIDATION, log_every=1)
-    train(
-        bench.modules(stage), bench.loader(stage), stage, accelerator=bench.accelerator,
-        folder=bench.folder, seed=0, validate=None,
-    )  # fmt: skip
+    train(bench.modules(stage), bench.loader(stage), stage, bench.run(quiet=False))
     risen = {line["step"]: line for line in bench.lines() if "train/loss_rise" in line}
     assert list(risen) == [8]
     assert float(str(risen[8]["train/loss_rise"])) > 10.0

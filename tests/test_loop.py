@@ -18,10 +18,12 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.training import checkpoint
 from research.training.loop import train
-from research.training.meter import Meter
+from research.training.meter import LossMeter
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pretrainer import StepInputs
-from research.training.saves import CheckpointPlan
+from research.training.stage import StageConfig
+from research.training.stage_run import CheckpointPlan
+from research.training.step import counted, loss_factors
 from tests.bench import ENCODER, STAGE, VALUES, Bench, asked_from, giving
 
 EVERY_STEP = CheckpointPlan(steps=1)
@@ -74,8 +76,8 @@ def test_killed_after_a_save_it_goes_on_and_ends_the_same(
     save = checkpoint.save
     saved: list[str] = []
 
-    def killing(folder: Path, *rest: object) -> None:
-        save(folder, *rest)
+    def killing(folder: Path, *rest: object, **named: object) -> None:
+        save(folder, *rest, **named)
         saved.append(folder.name.partition("_")[0])
         if saved.count(kept) == 2:
             raise KeyboardInterrupt
@@ -92,18 +94,18 @@ def test_killed_after_a_save_it_goes_on_and_ends_the_same(
 def test_killed_in_the_middle_of_an_epoch_nothing_is_logged_twice(
     bench: Bench, whole: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = Meter.line
+    flush = LossMeter.flush
     calls = []
 
-    def killing(meter: Meter, factor: float) -> dict[str, float]:
-        calls.append(line(meter, factor))
+    def killing(meter: LossMeter, lr_factor: float) -> dict[str, float]:
+        calls.append(flush(meter, lr_factor))
         # After step 4, the first of the second epoch.
         if len(calls) == 3:
             raise KeyboardInterrupt
         return calls[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Meter, "line", killing)
+        patch.setattr(LossMeter, "flush", killing)
         with pytest.raises(KeyboardInterrupt):
             bench.train(STAGE, giving(VALUES))
     # The line was cut off while it was written.
@@ -120,11 +122,11 @@ def test_killed_at_any_step_with_a_checkpoint_each_it_ends_the_same(
 ) -> None:
     save = checkpoint.save
 
-    def killing(folder: Path, *rest: object) -> None:
+    def killing(folder: Path, *rest: object, **named: object) -> None:
         last = folder.name == f"step_{step:08d}"
         if last and moment == "before":
             raise KeyboardInterrupt
-        save(folder, *rest)
+        save(folder, *rest, **named)
         if last:
             raise KeyboardInterrupt
 
@@ -193,10 +195,7 @@ def test_a_stage_equals_the_plain_loop(bench: Bench) -> None:
         optimizer=OptimizerConfig(method="sgd", lr=0.5, beta1=0.0, clip_norm=0.2, schedule=rates),
     )
     ours, theirs = (bench.modules(stage, encoder).double() for _ in range(2))
-    train(
-        ours, bench.loader(stage), stage, accelerator=bench.accelerator, folder=bench.folder,
-        seed=0, validate=None, quiet=True,
-    )  # fmt: skip
+    train(ours, bench.loader(stage), stage, bench.run())
     batches = [batch for epoch in range(2) for batch in bench.loader(stage).batches(epoch)]
     # Two steps of warm-up, then four of linear decay.
     for batch, factor in zip(batches, [0.5, 1.0, 1.0, 0.75, 0.5, 0.25], strict=True):
@@ -231,10 +230,7 @@ def test_a_finished_stage_is_not_trained_again(bench: Bench) -> None:
 def test_another_seed_trains_another_model(bench: Bench, whole: Bench) -> None:
     stage = replace(STAGE, validation=None)
     pretrainer = bench.modules(stage)
-    train(
-        pretrainer, bench.loader(stage), stage, accelerator=bench.accelerator,
-        folder=bench.folder, seed=1, validate=None, quiet=True,
-    )  # fmt: skip
+    train(pretrainer, bench.loader(stage), stage, replace(bench.run(), seed=1))
     # Only dropout hangs on the seed given here; order and weights are those of seed 0.
     ours = bench.bytes_of("step", "model.safetensors")
     assert ours != whole.bytes_of("step", "model.safetensors")
@@ -310,17 +306,17 @@ def refusal(bench: Bench, **changes: object) -> str:
 
 def test_a_checkpoint_that_lacks_fields_is_refused(bench: Bench) -> None:
     said = refusal(bench, stale=...)
-    assert "state.json: stale is 'missing'; allowed: <class 'int'>; use another checkp" in said
+    assert "state.json: stale is 'missing'; allowed: int; use another checkp" in said
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("step", "3", "state.json: step is '3'; allowed: <class 'int'>; use another checkpoint"),
-        ("epoch", True, "state.json: epoch is True; allowed: <class 'int'>"),
-        ("items", None, "state.json: items is None; allowed: <class 'int'>"),
-        ("finished", 0, "state.json: finished is 0; allowed: <class 'bool'>"),
-        ("seconds", "nan", "state.json: seconds is 'nan'; allowed: <class 'float'>"),
+        ("step", "3", "state.json: step is '3'; allowed: int; use another checkpoint"),
+        ("epoch", True, "state.json: epoch is True; allowed: int"),
+        ("items", None, "state.json: items is None; allowed: int"),
+        ("finished", 0, "state.json: finished is 0; allowed: bool"),
+        ("seconds", "nan", "state.json: seconds is 'nan'; allowed: float"),
         ("best_value", [0.1], "state.json: best_value is [0.1]; allowed: float | None"),
     ],
 )
@@ -358,8 +354,15 @@ def factors(normalize: str, bench: Bench) -> list[float]:
         inputs({"next": [1.0, 0.0, 1.0], "cloze": [1.0, 1.0, 1.0]}),
         inputs({"next": [1.0, 0.0], "cloze": [0.0, 1.0]}),
     ]
-    found: list[float] = Meter(bench.accelerator, stage).factors(pieces).tolist()
-    return found
+    return factors_of(pieces, stage, bench)
+
+
+def factors_of(pieces: list[StepInputs], stage: StageConfig, bench: Bench) -> list[float]:
+    counts_2K = counted(pieces, list(stage.objectives))[:, :2].T.flatten()
+    weights_K = double([each.weight for each in stage.objectives.values()])
+    factors: list[float]
+    factors = loss_factors(counts_2K, weights_K, stage.normalize, bench.accelerator).tolist()
+    return factors
 
 
 def test_terms_divide_each_sum_by_its_own_count(bench: Bench) -> None:
@@ -372,4 +375,4 @@ def test_sequences_divide_every_sum_by_the_rows(bench: Bench) -> None:
 
 def test_nothing_counted_is_no_division_by_zero(bench: Bench) -> None:
     stage = replace(STAGE, objectives={"next": NextItemConfig()}, rank_by=None)
-    assert Meter(bench.accelerator, stage).factors([inputs({"next": [0.0]})]).tolist() == [1.0]
+    assert factors_of([inputs({"next": [0.0]})], stage, bench) == [1.0]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from research.errors import InputError
-from research.training.limits import Counts, progress
+from research.training.limits import Limits
 from research.training.optim import (
     OptimizerConfig,
     ScheduleConfig,
@@ -18,12 +18,13 @@ from research.training.optim import (
     factor_at,
     set_rate,
 )
+from research.training.stage import StageState
 from tests import reference
 
 
 def factors(schedule: ScheduleConfig, steps: list[int], total: int = 110) -> list[float]:
-    warm = Counts(schedule.warmup_steps)
-    shares = [progress(Counts(step), Counts(total, inf, inf), warm) for step in steps]
+    limits, warmup = Limits(total, inf, inf), schedule.warmup_steps
+    shares = [limits.share_after(StageState(step=step), warmup) for step in steps]
     return [factor_at(schedule, step, 0, share) for step, share in zip(steps, shares, strict=True)]
 
 

@@ -29,11 +29,11 @@ from research.run import RunConfig
 from research.tracking import RunFolder
 from research.training.checkpoint import numbered
 from research.training.loop import train
-from research.training.meter import Meter
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pretrainer import MultiObjectiveModel
-from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
+from research.training.stage_run import CheckpointPlan, StageRun
+from research.training.step import counted, loss_factors
 from research.workbench import Workbench
 from tests.saved import newest_of
 from tests.synthetic import markov_histories, scatter_parameters, write_histories
@@ -172,8 +172,10 @@ def test_sums_are_divided_by_the_rows_that_the_objective_saw(corpus: Corpus) -> 
     losses = module(seen)
     both = {key: STAGE.objectives[key] for key in ("next", "mip")}
     stage = replace(STAGE, objectives=both, own_windows={"mip": PREFIXES})
-    meter = Meter(Accelerator(cpu=True), stage)
-    assert meter.factors([seen]).tolist() == [1 / 2, 1 / 6]
+    counts_2K = counted([seen], ["next", "mip"])[:, :2].T.flatten()
+    weights_K = torch.ones(2, dtype=torch.float64)
+    factors_K = loss_factors(counts_2K, weights_K, stage.normalize, Accelerator(cpu=True))
+    assert factors_K.tolist() == [1 / 2, 1 / 6]
     assert losses.keys() == {"next", "mip"}
 
 
@@ -231,10 +233,8 @@ def test_cut_into_pieces_a_step_has_the_same_gradient_and_trains_the_same(
             RunFolder(tmp_path / f"{number}"),
         )
         config = RunConfig(corpus=str(corpus.folder), encoder=SIZES, stages=(stage,))
-        train(
-            module, Workbench.of(config, "data").loader(stage, 0, 1), stage,
-            accelerator=Accelerator(cpu=True), folder=folder, seed=0, validate=None, quiet=True,
-        )  # fmt: skip
+        run = StageRun(accelerator=Accelerator(cpu=True), folder=folder, seed=0, quiet=True)
+        train(module, Workbench.of(config, "data").loader(stage, 0, 1), stage, run)
         found[number] = module, folder.metrics()
     (whole, lines), (cut, others) = found[1], found[4]
     # Twelve steps in float64, whose sums are added up in another order.

@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from research.accelerator import fitted, make_accelerator
 from research.execute import RunOptions, execute
 from research.model.compute import ComputeConfig
-from research.training.step import Stepper
+from research.training.step import TrainStep
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in, still
 
 
@@ -34,14 +34,14 @@ def test_each_stage_takes_the_loss_scale_out_of_its_gradients_once(
 ) -> None:
     """The second stage's optimizer holds the encoder that the first one's holds still."""
     norms: list[float] = []
-    update = Stepper._update
+    update = TrainStep._update
 
-    def noting(self: Stepper, sums: dict[str, torch.Tensor]) -> torch.Tensor:
+    def noting(self: TrainStep, sums: dict[str, torch.Tensor]) -> torch.Tensor:
         good = update(self, sums)
         norms.append(torch.nn.utils.get_total_norm([p.grad for p in self.encoder]).item())  # type: ignore[misc]
         return good
 
-    monkeypatch.setattr(Stepper, "_update", noting)
+    monkeypatch.setattr(TrainStep, "_update", noting)
     config = config_of(corpus_in(tmp_path / "corpus"), still(PRETRAIN), still(FINETUNE))
     # Under dropout some states of so narrow a model are constant, and LayerNorm's slope endless.
     steady = dict.fromkeys(

@@ -34,8 +34,8 @@ from research.run import EvaluationConfig, RunConfig
 from research.show import show
 from research.training.checkpoint import numbered
 from research.training.optim import OptimizerConfig
-from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig, ValidationConfig
+from research.training.stage_run import CheckpointPlan
 from research.workbench import StageParts, Workbench, validation_of
 from tests.reference_ranks import FixedScores, corpus_of, written
 from tests.saved import newest_of

@@ -46,8 +46,8 @@ from research.tracking import RunFolder
 from research.training.loop import train
 from research.training.optim import OptimizerConfig
 from research.training.pretrainer import MultiObjectiveModel, StepInputs
-from research.training.saves import CheckpointPlan
 from research.training.stage import StageConfig
+from research.training.stage_run import CheckpointPlan, StageRun
 from research.workbench import stage_parts, validation_of
 from tests.gru import GRUConfig
 from tests.launching import free_port, launched
@@ -152,17 +152,14 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
     with folder if folder.writes else nullcontext():
         for place, each in enumerate(stages):
             hand_over(stages[:place], each, None)
-            train(
-                each.pretrainer,
-                each.loader,
-                each.config,
+            run = StageRun(
                 accelerator=accelerator,
                 folder=folder,
                 seed=config.seed,
-                validate=validation_of(bench, each),
+                split_weights=config.compute.shard_weights,
                 quiet=True,
-                shard_weights=config.compute.shard_weights,
             )
+            train(each.pretrainer, each.loader, each.config, run, validation_of(bench, each))
         assert stages[-1].ranker is not None
         trained = Trained(stages[-1].ranker, {})
         conclude(bench, trained, bench.candidate_sets(bench.split.test, "test"), "", folder)

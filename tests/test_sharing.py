@@ -14,7 +14,8 @@ from research.objectives.mip import MIPConfig
 from research.run import EvaluationConfig, RunConfig, stage_marks
 from research.tracking import RunFolder
 from research.training import checkpoint
-from research.training.saves import CheckpointPlan
+from research.training.stage_run import CheckpointPlan
+from research.training.step import TrainStep
 from tests.saved import newest_of
 from tests.stages import FINETUNE, PRETRAIN, QUIET, TABLE, config_of, corpus_in, weights_of
 
@@ -40,14 +41,13 @@ def taking(*donors: Path) -> RunOptions:
 
 def forbid(monkeypatch: pytest.MonkeyPatch, forbidden: str) -> None:
     """Steps of a stage are an error, though its state may be read."""
-    import research.training.meter as meter
 
-    def factors(self: meter.Meter, *given: Any) -> Any:
+    def step(self: TrainStep, *given: Any, **named: Any) -> Any:
         assert self.config.name != forbidden, f"stage {forbidden} is trained again"
-        return real(self, *given)
+        return real(self, *given, **named)
 
-    real = meter.Meter.factors
-    monkeypatch.setattr(meter.Meter, "factors", factors)
+    real = TrainStep.__call__
+    monkeypatch.setattr(TrainStep, "__call__", step)
 
 
 def lines_of(folder: Path, stage: str) -> list[dict[str, object]]:
@@ -122,8 +122,8 @@ def test_a_stage_that_has_not_ended_is_not_taken(
     often = replace(QUIET, checkpoints=CheckpointPlan(steps=1))
     saves = []
 
-    def save(folder: Path, *rest: Any) -> None:
-        real(folder, *rest)
+    def save(folder: Path, *rest: Any, **named: Any) -> None:
+        real(folder, *rest, **named)
         saves.append(folder)
         if len(saves) == 2:
             raise KeyboardInterrupt
@@ -151,7 +151,7 @@ def test_what_was_shared_is_known_after_a_crash(
 ) -> None:
     execute(config, tmp_path / "first", options=QUIET)
 
-    def save(folder: Path, *rest: Any) -> None:
+    def save(folder: Path, *rest: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

@@ -9,7 +9,9 @@ from typing import ClassVar
 
 import pytest
 import torch
+from accelerate import Accelerator
 
+from research.ablation.probe import expected
 from research.data.catalogue import Catalogue
 from research.data.loader import Batch, BatchConfig, fields_of, pack
 from research.data.splits import LeaveOneOut
@@ -35,6 +37,8 @@ from research.objectives.next_item import NextItem, NextItemConfig, NextItemShif
 from research.objectives.sp import SPConfig
 from research.run import RunConfig
 from research.training.pretrainer import MultiObjectiveModel
+from research.training.stage_run import CheckpointPlan
+from research.workbench import Workbench, stage_parts
 from tests.stages import ENCODER, FINETUNE, QUIET, config_of, corpus_in, refusal
 from tests.synthetic import batch_of, catalogue_of, write_histories
 
@@ -111,6 +115,27 @@ def test_what_only_training_shows_is_refused_after_an_epoch_or_the_stage(
     )
 
 
+def test_what_counts_nothing_is_refused_again_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NextItem, "emptiness", NeverTargets.emptiness)
+    batches = BatchConfig(sequences_per_batch=8)
+    config = on(only({"next": NextItemConfig()}, epochs=1, batches=batches), three(tmp_path))
+    # A checkpoint in the middle of the only epoch, from which the second try goes on.
+    options = replace(QUIET, checkpoints=CheckpointPlan(steps=1))
+    for _ in range(2):
+        with pytest.raises(InputError, match="none of the 20 rows that it was shown has a target"):
+            execute(config, tmp_path / "run", options=options)
+
+
+def test_a_moment_that_meets_nothing_to_count_tells_what_a_run_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NextItem, "emptiness", NeverTargets.emptiness)
+    config = on(only({"next": NextItemConfig()}), three(tmp_path))
+    assert expected(config, "data", Accelerator(cpu=True)).stages["finetune"] > 0.0
+
+
 def test_the_share_of_rows_without_a_target_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,10 +189,6 @@ class CausalOnly(TransformerConfig):
 
 
 def test_a_direction_that_the_encoder_lacks_is_refused(tmp_path: Path) -> None:
-    from accelerate import Accelerator
-
-    from research.workbench import Workbench, stage_parts
-
     corpus = corpus_in(tmp_path / "corpus")
     encoder = CausalOnly(**vars(ENCODER))
     bench = Workbench.of(replace(config_of(corpus, FINETUNE), encoder=encoder), "data")

@@ -223,10 +223,10 @@ def test_an_interrupted_study_goes_on_where_it_stopped(
 ) -> None:
     study = study_of(shop, {**CELLS, "bert4rec": shrunk(cloze())})
 
-    def save(folder: Path, *rest: object) -> None:
+    def save(folder: Path, *rest: object, **named: object) -> None:
         if "bert4rec" in str(folder):
             raise KeyboardInterrupt
-        real(folder, *rest)  # type: ignore[arg-type]
+        real(folder, *rest, **named)  # type: ignore[arg-type]
 
     real = checkpoint.save
     with monkeypatch.context() as patched:
@@ -460,7 +460,7 @@ def test_a_disk_error_of_a_worker_fails_no_run_and_the_same_command_continues(
 def test_a_full_disk_ends_a_study_with_1_and_says_what_to_do(
     capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save(*given: object) -> None:
+    def save(*given: object, **named: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/model.safetensors")
 
     monkeypatch.setattr(checkpoint, "save", save)

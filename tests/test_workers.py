@@ -126,7 +126,7 @@ def test_a_failed_run_is_done_again_on_request_alone(
 ) -> None:
     study = study_of(corpus, {"small": small(corpus)})
 
-    def save(*given: object) -> None:
+    def save(*given: object, **named: object) -> None:
         raise ValueError("a bug")
 
     with monkeypatch.context() as patched:
@@ -146,7 +146,7 @@ def test_a_full_disk_fails_no_run_and_the_same_command_continues(
 ) -> None:
     study = study_of(corpus, {"small": small(corpus), "popularity": popularity()})
 
-    def save(*given: object) -> None:
+    def save(*given: object, **named: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:

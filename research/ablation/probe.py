@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from research.evaluation.candidates import AllItems
 from research.run import RunConfig
 from research.tracking import RunFolder
-from research.training.limits import done_by, limits_of, progress
+from research.training.limits import Limits
 from research.training.loop import train
 from research.training.stage import StageState
+from research.training.stage_run import StageRun
 from research.workbench import StageParts, Workbench, stage_parts
 
 # The first steps are slow, and are not counted.
@@ -58,13 +59,13 @@ def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Exp
 def _stage(bench: Workbench, stage: StageParts, once: float, accelerator: Accelerator) -> float:
     config = stage.config
     num_rows = stage.loader.num_rows
-    limits = limits_of(config, num_rows)
-    if min(limits) == math.inf:
+    limits = Limits.of(config, num_rows)
+    if min(limits.steps, limits.rows, limits.tokens) == math.inf:
         assert config.seconds is not None, "a stage has a limit"
         return config.seconds
     _moment(bench, stage, accelerator, steps=FIRST_STEPS)
     tried = _moment(bench, stage, accelerator, seconds=SECONDS_A_STAGE)
-    share = progress(done_by(tried), limits)
+    share = limits.share(tried)
     validations = 0
     if config.validation is not None:
         epochs = tried.rows / num_rows / share
@@ -93,13 +94,12 @@ def _moment(
         optimizer=replace(stage.config.optimizer, schedule=schedule),
     )
     with tempfile.TemporaryDirectory() as scratch:
-        return train(
-            stage.pretrainer,
-            stage.loader,
-            short,
+        run = StageRun(
             accelerator=accelerator,
             folder=RunFolder(Path(scratch)),
             seed=bench.config.seed,
-            validate=None,
             quiet=True,
+            # So few steps may well meet nothing of what an objective counts.
+            judges_counts=False,
         )
+        return train(stage.pretrainer, stage.loader, short, run)

@@ -6,50 +6,48 @@ shows at the end of the first epoch, or of the stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from research.errors import InputError
 from research.processes import Processes
-from research.training.pretrainer import StepInputs
-from research.training.stage import StageConfig
+from research.training.stage import StageConfig, StageState
 
 
-class CountCheck:
-    """What each objective has counted since an epoch began, judged once."""
+class EmptinessCheck:
+    """What each objective has counted since the stage began, judged once.
 
-    def __init__(self, config: StageConfig, processes: Processes, *, from_start: bool) -> None:
-        """`from_start` says whether the running epoch's first step is still to come."""
+    A checkpoint keeps it, so that a stage that goes on is judged like one that was never left.
+    """
+
+    def __init__(self, config: StageConfig, state: StageState, processes: Processes) -> None:
         self.config = config
         self.processes = processes
-        self._keys = list(config.objectives)
-        self._whole = from_start
-        self._judged = False
+        self.judged = state.counts_judged
         # By objective: things counted, rows shown, and those of them in which something counts.
-        self._sums = torch.zeros(len(self._keys), 3, dtype=torch.float64)
+        self._sums_K3 = torch.zeros(len(config.objectives), 3, dtype=torch.float64)
+        if state.counted and processes.main:
+            self._sums_K3 += torch.tensor(
+                [[state.counted[name] for name in names(key)] for key in config.objectives]
+            )
 
-    def add(self, pieces: Sequence[StepInputs]) -> None:
-        """Count a step."""
-        if self._judged:
-            return
-        for piece in pieces:
-            self._sums += torch.tensor([piece.counts(key) for key in self._keys])
+    def add(self, counts_K3: Tensor) -> None:
+        """Count a step, as `StepResult.counts_K3` tells it."""
+        if not self.judged:
+            self._sums_K3 += counts_K3
 
-    def end_epoch(self, say: Callable[[str], None]) -> None:
-        """At the end of an epoch or of the stage; `InputError` for an objective without any target.
+    def judge(self, say: Callable[[str], None]) -> None:
+        """`InputError` for an objective without any target; says the share of rows without one.
 
-        Says the share of rows without a target. All processes call it together.
+        All processes call it together, at the end of an epoch or of the stage.
         """
-        if self._judged:
+        if self.judged:
             return
-        sums = self.processes.summed(self._sums.clone())
-        # An epoch that this process joined late may have counted before.
-        self._judged, self._whole = self._whole, True
-        self._sums.zero_()
-        if not self._judged:
-            return
-        for key, (count, rows, counted) in zip(self._keys, sums.tolist()):
+        self.judged = True
+        for key, (count, rows, counted) in self._totals().items():
             if count == 0.0 and self.config.objectives[key].weight > 0.0:
                 raise InputError(
                     f"stage {self.config.name}: objective {key} counted nothing: none of the "
@@ -62,3 +60,26 @@ class CountCheck:
                     f"{self.config.name}: {key}: {(rows - counted) / rows:.1%} of {int(rows):,} "
                     "rows have no target"
                 )
+
+    def _totals(self) -> dict[str, tuple[float, ...]]:
+        """The sums over all processes, by objective."""
+        sums_K3 = self.processes.summed(self._sums_K3.clone())
+        return dict(zip(self.config.objectives, map(tuple, sums_K3.tolist())))
+
+    def complete(self, state: StageState) -> StageState:
+        """The state with what has been counted; all processes ask together."""
+        counted = (
+            {}
+            if self.judged
+            else {
+                name: number
+                for key, numbers in self._totals().items()
+                for name, number in zip(names(key), numbers)
+            }
+        )
+        return replace(state, counted=counted, counts_judged=self.judged)
+
+
+def names(key: str) -> tuple[str, str, str]:
+    """How a checkpoint names what an objective has counted."""
+    return f"count/{key}", f"rows/{key}", f"counted/{key}"

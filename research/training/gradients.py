@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 
-class Pulls:
+class GradientCosines:
     """The gradient of every term on the shared parameters, summed over micro-batches.
 
     A term is an objective's part of the loss, weight and division included, so the norms add up to

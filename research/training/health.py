@@ -18,7 +18,8 @@ from torch import Tensor
 from research.data.loader import Batch
 from research.model.compute import graphs_compiled
 from research.processes import Processes
-from research.training.stage import StageConfig
+from research.tracking import RunFolder
+from research.training.stage import StageConfig, StageState
 
 # A line is a sudden rise when its loss is above this many times the median of the lines before it,
 SPIKE_FACTOR = 1.5
@@ -33,8 +34,8 @@ SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Taken:
-    """A step that was tried."""
+class Attempt:
+    """A step whose update is taken if all is finite."""
 
     step: int
     """Its number, counted from 1."""
@@ -50,59 +51,59 @@ class Taken:
     are on an accelerator."""
 
 
-class Health:
-    """Judges steps in their order; `FloatingPointError` for one too many that is not finite."""
+class FiniteCheck:
+    """Counts the steps left out in their order; `FloatingPointError` for one too many."""
 
     def __init__(
         self,
         config: StageConfig,
+        state: StageState,
         processes: Processes,
-        skipped: int,
+        folder: RunFolder,
         say: Callable[[str], None],
-        record: Callable[[dict[str, object]], None],
     ) -> None:
-        """`say` prints a line, `record` keeps the rows of a step that stops the run."""
+        """`folder` keeps the rows of a step that stops the run."""
         self.config = config
         self.processes = processes
-        self.skipped = skipped
+        self.skipped = state.skipped
+        self.folder = folder
         self.say = say
-        self.record = record
-        self._waiting: tuple[Taken, Tensor, torch.Event] | None = None
+        self._waiting: tuple[Attempt, Tensor, torch.Event] | None = None
 
-    def judge(self, taken: Taken) -> None:
-        """Judge a step, at once on a CPU and else the one before it."""
-        if taken.good.device.type == "cpu":
-            self._judge(taken, bool(taken.good))
+    def check(self, attempt: Attempt) -> None:
+        """Check a step, at once on a CPU and else the one before it."""
+        if attempt.good.device.type == "cpu":
+            self._check(attempt, bool(attempt.good))
             return
         self.settle()
         flag = torch.empty((), dtype=torch.bool, pin_memory=True)
-        flag.copy_(taken.good, non_blocking=True)
-        event = torch.Event(taken.good.device)
+        flag.copy_(attempt.good, non_blocking=True)
+        event = torch.Event(attempt.good.device)
         event.record()
-        self._waiting = taken, flag, event
+        self._waiting = attempt, flag, event
 
     def settle(self) -> None:
-        """Judge what has not been judged yet."""
+        """Check what has not been checked yet."""
         if self._waiting is None:
             return
-        taken, flag, event = self._waiting
+        attempt, flag, event = self._waiting
         self._waiting = None
         event.synchronize()
-        self._judge(taken, bool(flag))
+        self._check(attempt, bool(flag))
 
-    def _judge(self, taken: Taken, good: bool) -> None:
+    def _check(self, attempt: Attempt, good: bool) -> None:
         if good:
             return
-        place = f"stage {self.config.name}, step {taken.step}, epoch {taken.epoch}"
-        bad = [f"the loss of {key}" for key, loss in taken.losses.items() if not loss.isfinite()]
-        rows = taken.batch.rows_S.tolist()
-        users = taken.batch.users_S.tolist()
+        place = f"stage {self.config.name}, step {attempt.step}, epoch {attempt.epoch}"
+        bad = [f"the loss of {key}" for key, loss in attempt.losses.items() if not loss.isfinite()]
+        rows = attempt.batch.rows_S.tolist()
+        users = attempt.batch.users_S.tolist()
         own = {"rank": self.processes.rank, "not_finite": bad, "rows": rows, "users": users}
         shares = [each for each in self.processes.gathered(own) if isinstance(each, dict)]
         losses = dict.fromkeys(name for each in shares for name in each["not_finite"])
         what = ", ".join(losses)
         if not losses:
-            names = taken.bad_parameters()
+            names = attempt.bad_parameters()
             what = f"the gradient of {', '.join(names[:3]) or 'the loss'}"
             what += f" and {len(names) - 3} more" if len(names) > 3 else ""
             shares[0]["gradients"] = names
@@ -117,23 +118,22 @@ class Health:
             self.skipped += 1
             self.say(f"{message}; left out ({self.skipped} of at most {self.config.max_skipped})")
             return
-        self.record(
-            {"stage": self.config.name, "step": taken.step, "epoch": taken.epoch, "shares": shares}
-        )
+        step = {"stage": self.config.name, "step": attempt.step, "epoch": attempt.epoch}
+        self.folder.write("nonfinite.json", {**step, "shares": shares})
         raise FloatingPointError(
             f"{message} (all are in nonfinite.json); lower the learning rate or clip the gradient, "
             "or let some such steps be left out by max_skipped; what is saved is good"
         )
 
 
-class Recompilations:
+class RecompileDetector:
     """Tells when torch.compile goes on building code after a stage's first steps."""
 
     def __init__(self) -> None:
         self.steps = 0
         self._graphs: int | None = None
 
-    def judge(self) -> bool:
+    def check(self) -> bool:
         """Called once a step: whether more was built since the first steps; true once."""
         self.steps += 1
         if self.steps < WARM_STEPS or self.steps % WARM_STEPS:
@@ -142,14 +142,14 @@ class Recompilations:
         return before is not None and self._graphs > before
 
 
-class Spikes:
+class SpikeDetector:
     """Tells a line whose loss has suddenly risen, by the lines before it."""
 
     def __init__(self, before: Sequence[float]) -> None:
         """`before` are the losses of the stage's lines so far."""
         self._last = deque(before, maxlen=REMEMBERED)
 
-    def judge(self, loss: float) -> float | None:
+    def check(self, loss: float) -> float | None:
         """The loss over the median of those before it, if that is a sudden rise."""
         if not math.isfinite(loss):
             return None

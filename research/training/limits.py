@@ -7,46 +7,55 @@ beforehand: what cannot be known in steps is followed in rows or tokens as they 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from research.training.stage import StageConfig, StageState
 
 
-class Counts(NamedTuple):
-    """What a stage has done, or may do at most (infinity: as much as it likes)."""
+@dataclass(frozen=True)
+class Limits:
+    """What a stage may do at most (infinity: as much as it likes); seconds stand apart."""
 
-    steps: float = 0
+    steps: float
     """Optimizer steps."""
-    rows: float = 0
+    rows: float
     """Rows of the stage's windows, over all epochs and processes."""
-    tokens: float = 0
+    tokens: float
     """Tokens of clean windows, of every window rule, over all processes."""
 
+    @staticmethod
+    def of(config: StageConfig, num_rows: int) -> Limits:
+        """The limits of a stage whose epochs have `num_rows` rows."""
+        steps, tokens = config.steps or math.inf, config.tokens or math.inf
+        rows = math.inf
+        size = config.batches.sequences_per_batch
+        if config.epochs is not None:
+            if size is None:
+                rows = config.epochs * num_rows
+            else:
+                steps = min(steps, config.epochs * -(-num_rows // size))
+        return Limits(steps, rows, tokens)
 
-def limits_of(config: StageConfig, num_rows: int) -> Counts:
-    """What a stage may do at most, where an epoch has `num_rows` rows; seconds stand apart."""
-    steps, tokens = config.steps or math.inf, config.tokens or math.inf
-    rows = math.inf
-    size = config.batches.sequences_per_batch
-    if config.epochs is not None:
-        if size is None:
-            rows = config.epochs * num_rows
-        else:
-            steps = min(steps, config.epochs * -(-num_rows // size))
-    return Counts(steps, rows, tokens)
+    def share(self, state: StageState) -> float:
+        """How much of the stage is done, 0.0 to 1.0.
 
+        1.0 when a limit has been reached, and only then; 0.0 where there is none.
+        """
+        return self._share(state, 0, 0, 0)
 
-def done_by(state: StageState) -> Counts:
-    """What a stage has done so far."""
-    return Counts(state.step, state.rows, state.items)
+    def share_after(self, state: StageState, warmup_steps: int) -> float:
+        """How much of the way from the end of the learning rate's warm-up is done, 0.0 to 1.0."""
+        return self._share(state, warmup_steps, state.warmup_rows, state.warmup_items)
 
+    def _share(self, state: StageState, steps: int, rows: int, tokens: int) -> float:
+        done = (
+            (state.step, steps, self.steps),
+            (state.rows, rows, self.rows),
+            (state.items, tokens, self.tokens),
+        )
+        shares = [(count - begin) / max(1, limit - begin) for count, begin, limit in done]
+        return min(1.0, max(shares))
 
-def progress(done: Counts, limits: Counts, since: Counts = Counts()) -> float:
-    """How much of the way from `since` to the nearest limit is `done`: 0.0 to 1.0.
-
-    1.0 when a limit has been reached, and only then; 0.0 where there is none.
-    """
-    shares = [
-        (count - begin) / max(1, limit - begin) for count, limit, begin in zip(done, limits, since)
-    ]
-    return min(1.0, max(shares))
+    def reached(self, state: StageState) -> bool:
+        """Whether the stage has done all that it may."""
+        return self.share(state) == 1.0

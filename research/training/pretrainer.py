@@ -104,6 +104,11 @@ class MultiObjectiveModel(nn.Module):
         """Most items that an objective scores for a token beside the whole catalogue; 0: none."""
         return max(part.most_candidates for part in self._objectives().values())
 
+    @property
+    def couples_rows(self) -> bool:
+        """Whether an objective compares the rows of a step with one another."""
+        return any(part.couples_rows is not None for part in self._objectives().values())
+
     def prepare(self, batch: Batch) -> StepInputs:
         """What each objective sees of a batch: no parameter is read, nothing is encoded."""
         return self.prepare_pieces(batch, 1)[0]

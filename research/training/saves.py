@@ -7,122 +7,86 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_type_hints
+from typing import cast, get_type_hints
 
 import torch
 from torch import Tensor
 
-from research.config import fits
+from research.config import fitted
 from research.errors import InputError
 from research.processes import Processes
+from research.pulse import PULSE
 from research.training import checkpoint
-from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageState
-
-if TYPE_CHECKING:
-    from research.training.sharded import Shards
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointPlan:
-    """When checkpoints are written beside those of new bests and of a stage's end, and kept."""
-
-    steps: int | None = None
-    """Steps between two; None: steps do not decide."""
-    seconds: float = 300.0
-    """Wall time between two."""
-    keep: int = 2
-    """How many are kept, the newest; the best one is kept beside them."""
-
-    def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise InputError(
-                f"--checkpoint-steps is {self.steps}; it must be at least 1 (or left out)"
-            )
-        if not self.seconds > 0.0:
-            raise InputError(
-                f"--checkpoint-seconds is {self.seconds}; it must be above 0 (left out: 300)"
-            )
-        if self.keep < 1:
-            raise InputError(f"--keep-checkpoints is {self.keep}; it must be at least 1")
+from research.training.stage_run import StageRun
+from research.training.weights import Weights
 
 
-class Saves:
-    """The checkpoints of one stage."""
+class Checkpointer:
+    """The checkpoints of one stage, by which a killed run goes on."""
 
     def __init__(
         self,
-        stage: Path,
+        stage: str,
         fingerprint: str,
-        plan: CheckpointPlan,
-        processes: Processes,
-        shards: Shards | None = None,
+        run: StageRun,
+        weights: Weights,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
-        """`shards` are given where what is saved and filled is split."""
-        self.stage = stage
+        """`stage` names it, `optimizer` steps `weights.trained`, `fingerprint` is the corpus's."""
+        self.stage = run.folder.stage(stage)
         self.fingerprint = fingerprint
-        self.plan = plan
-        self.processes = processes
-        self.shards = shards
-        self._like = checkpoint.like if shards is None else shards.like
-        self._saved = time.monotonic()
-        self._wished = False
+        self.plan = run.plan
+        self.accelerator = run.accelerator
+        self.processes = Processes(run.accelerator)
+        self.weights = weights
+        self.optimizer = optimizer
+        self._saved_at = time.monotonic()
+        self._asked = False
 
-    def wishes(self) -> bool:
-        """Whether so much time has passed that one should be written; said once until it is."""
-        late = time.monotonic() - self._saved >= self.plan.seconds
-        if not late or self._wished or not self.processes.main:
+    def asks_by_time(self) -> bool:
+        """Whether it is time for a checkpoint; the main process says so once until it is saved."""
+        late = time.monotonic() - self._saved_at >= self.plan.seconds
+        if not late or self._asked or not self.processes.main:
             return False
-        # With one process a wish is granted at once.
-        self._wished = self.processes.world > 1
+        # With one process it is saved at once.
+        self._asked = self.processes.world > 1
         return True
 
     def is_due(self, step: int) -> bool:
-        """Whether steps ask for one."""
+        """Whether a number of steps asks for a checkpoint."""
         return self.plan.steps is not None and step % self.plan.steps == 0
 
-    def save(
-        self, pretrainer: MultiObjectiveModel, optimizer: torch.optim.Optimizer, state: StageState
-    ) -> None:
-        """Write where the stage stands, and remove what is no longer kept."""
-        self._saved, self._wished = time.monotonic(), False
-        self._write(checkpoint.STEP, pretrainer, optimizer, state)
+    def save(self, state: StageState, *, best: bool = False) -> None:
+        """Write where the stage stands, and remove what is no longer kept.
+
+        The weights of a new best, which `state` names, are written before.
+        """
+        if best:
+            assert state.best_step == state.step
+            self._write(checkpoint.BEST, None, state)
+        self._saved_at, self._asked = time.monotonic(), False
+        self._write(checkpoint.STEP, self.optimizer, state)
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
+        PULSE.progress()
 
-    def save_best(self, pretrainer: MultiObjectiveModel, state: StageState) -> None:
-        """Write the weights of a new best, which `state` names; the state itself comes after."""
-        assert state.best_step == state.step
-        self._write(checkpoint.BEST, pretrainer, None, state)
-
-    def _write(
-        self,
-        kind: str,
-        pretrainer: MultiObjectiveModel,
-        optimizer: torch.optim.Optimizer | None,
-        state: StageState,
-    ) -> None:
+    def _write(self, kind: str, optimizer: torch.optim.Optimizer | None, state: StageState) -> None:
         target = checkpoint.folder_of(self.stage, kind, state.step)
-        record = self._record(state)
-        if self.shards is None:
-            if self.processes.main:
-                checkpoint.save(target, pretrainer, optimizer, record)
-            return
+        record = {"fingerprint": self.fingerprint, **asdict(state)}
+        trained, on_host = self.weights.trained, self.weights.on_host
         if self.processes.main:
-            checkpoint.save(target, pretrainer, optimizer, record, on_host=self.shards.on_host)
-            return
-        # Here every process's part goes to the main one, in the order in which that one asks.
-        checkpoint.weights_of(pretrainer, self.shards.on_host)
-        if optimizer is not None:
-            checkpoint.moments_of(optimizer, self.shards.on_host)
+            checkpoint.save(target, trained, optimizer, record, on_host=on_host)
+        elif self.weights.split:
+            # Every process's part goes to the main one, in the order in which that one asks.
+            checkpoint.weights_of(trained, on_host)
+            if optimizer is not None:
+                checkpoint.moments_of(optimizer, on_host)
 
-    def _record(self, state: StageState) -> dict[str, object]:
-        return {"fingerprint": self.fingerprint, **asdict(state)}
-
-    def load(self, pretrainer: MultiObjectiveModel, optimizer: torch.optim.Optimizer) -> StageState:
-        """The state of the newest checkpoint that is whole, tensors filled in; fresh without."""
+    def load(self) -> StageState:
+        """The state of the newest whole checkpoint, weights and optimizer filled; new without."""
         weights, moments = dict[str, Tensor](), dict[str, Tensor]()
 
         def read() -> object:
@@ -138,36 +102,48 @@ class Saves:
             return StageState()
         path, stored = cast(tuple[str, Mapping[str, object]], answer)
         state = state_of(stored, path)
+        like = self.weights.like
         given = self.processes.tensors_of_main(weights)
-        checkpoint.fill_weights(given, pretrainer, f"{path}/model.safetensors", like=self._like)
+        checkpoint.fill_weights(given, self.weights.trained, f"{path}/model.safetensors", like=like)
         given = self.processes.tensors_of_main(moments)
-        checkpoint.fill_optimizer(
-            given, optimizer, f"{path}/optimizer.safetensors", like=self._like
-        )
+        checkpoint.fill_optimizer(given, self.optimizer, f"{path}/optimizer.safetensors", like=like)
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
         return state
 
-    def load_result(self, pretrainer: MultiObjectiveModel) -> None:
-        """Fill in the best weights, if the stage has validated."""
-        weights: dict[str, Tensor] = {}
+    def load_result(self, state: StageState) -> None:
+        """Leave in the model what an ended stage has come to: its best weights, else the last."""
+        self.accelerator.wait_for_everyone()
+        self.weights.join()
+        if state.best_step is None:
+            return
+        tensors: dict[str, Tensor] = {}
 
         def read() -> None:
-            weights.update(checkpoint.read_weights(checkpoint.result(self.stage, self.fingerprint)))
+            tensors.update(checkpoint.read_weights(checkpoint.result(self.stage, self.fingerprint)))
 
         self.processes.from_main(read)
-        given = self.processes.tensors_of_main(weights)
-        checkpoint.fill_weights(given, pretrainer, str(self.stage))
+        given = self.processes.tensors_of_main(tensors)
+        checkpoint.fill_weights(given, self.weights.model, str(self.stage))
 
 
 def state_of(stored: Mapping[str, object], path: str) -> StageState:
     """A stage's state from a checkpoint's JSON; `InputError` names the field that is wrong."""
     fields = {}
     for name, hint in get_type_hints(StageState).items():
-        if not fits(stored.get(name, ...), hint):
+        try:
+            fields[name] = fitted(stored.get(name, "missing"), hint, name)
+        except InputError as error:
             raise InputError(
-                f"{Path(path) / 'state.json'}: {name} is {stored.get(name, 'missing')!r:.100}; "
-                f"allowed: {hint}; use another checkpoint"
+                f"{Path(path) / 'state.json'}: {error}; use another checkpoint"
+            ) from error
+    state = StageState(**fields)
+    counts = {name: vars(state)[name] for name in ("epoch", "step", "rows", "items", "stale")}
+    counts |= {f"own_rows.{key}": rows for key, rows in state.own_rows.items()}
+    for name, count in counts.items():
+        if not 0 <= count < 1 << 62:
+            raise InputError(
+                f"{Path(path) / 'state.json'}: {name} is {count}; it must be 0 or more; use "
+                "another checkpoint"
             )
-        fields[name] = stored[name]
-    return StageState(**fields)  # type: ignore[arg-type]
+    return state

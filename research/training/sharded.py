@@ -1,14 +1,14 @@
 """Weights, gradients and moments of a stage split over the processes, by torch's FSDP2.
 
-While a stage trains, a twin of its pretrainer holds the parameters, of which each process has some
-rows (DTensors). While it ranks, and outside of stages, the pretrainer itself holds them whole, so
+While a stage trains, a twin of its model holds the parameters, of which each process has some
+rows (DTensors). While it ranks, and outside of stages, the model itself holds them whole, so
 that nothing else knows of splitting. Imported only where it is asked for: torch's FSDP takes time.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -22,55 +22,61 @@ from torch.distributed.tensor import DTensor
 from research.objectives.base import LossSum
 from research.processes import host_group
 from research.training.pretrainer import MultiObjectiveModel, StepInputs
+from research.training.weights import Validate, Weights
 
 
-class Shards:
-    """A pretrainer whose parameters lie split in a twin; what is gathered, all processes ask for.
+class SplitWeights(Weights):
+    """A model whose parameters lie split in a twin; what is gathered, all processes ask for.
 
     Rows are split as `torch.chunk` does; the last processes may have none of a small tensor.
     """
 
-    def __init__(self, pretrainer: MultiObjectiveModel, accelerator: Accelerator) -> None:
-        """Split the parameters; until `join` the pretrainer has none but inside `ranking`."""
-        self.pretrainer = pretrainer
+    split = True
+
+    def __init__(self, model: MultiObjectiveModel, accelerator: Accelerator) -> None:
+        """Split the parameters; until `join` the model has none but inside `ranking`."""
+        kept: dict[int, object] = {id(model.catalogue): model.catalogue}
+        for parameter in model.parameters():
+            # A deep copy would hold them twice.
+            copied = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+            kept[id(parameter)] = copied
+        super().__init__(model, copy.deepcopy(model, kept))
+        self.accelerator = accelerator
         self.device = accelerator.device
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        kept: dict[int, object] = {id(pretrainer.catalogue): pretrainer.catalogue}
-        for each in pretrainer.parameters():
-            # A deep copy would hold them twice.
-            kept[id(each)] = nn.Parameter(each.detach(), requires_grad=each.requires_grad)
-        self.split = copy.deepcopy(pretrainer, kept)
         mesh = init_device_mesh(self.device.type, (self.world,))
-        for part in self.split.encoder.parts_to_shard():
+        for part in self.trained.encoder.parts_to_shard():
             fully_shard(part, mesh=mesh)
         # All else is one group: heads read the item table beside the encoder.
-        fully_shard(self.split, mesh=mesh)
-        self.model = Stepped(self.split, accelerator)
+        fully_shard(self.trained, mesh=mesh)
         self._release()
         # Ranking needs what is no parameter there as well.
-        pretrainer.to(self.device)
+        model.to(self.device)
+
+    def wrapped(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The twin in the run's precision; the optimizer steps each process's part."""
+        return AutocastModule(self.trained, self.accelerator), optimizer
 
     def _release(self) -> None:
-        for each in self.pretrainer.parameters():
-            each.data = each.data.new_empty(0)
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.new_empty(0)
 
     @torch.no_grad()
     def join(self) -> None:
-        """Fill the pretrainer with the weights as they stand, in every process."""
-        parts = dict(self.split.named_parameters())
-        for name, each in self.pretrainer.named_parameters():
-            each.data = self.whole(parts[name].detach())
+        """Fill the model with the weights as they stand, in every process."""
+        parts = dict(self.trained.named_parameters())
+        for name, parameter in self.model.named_parameters():
+            parameter.data = self.whole(parts[name].detach())
 
-    def ranking(self, validate: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
-        """The figures of a validation by the pretrainer, whose weights are there so long."""
+    def ranking(self, validate: Validate) -> Mapping[str, float]:
+        """The figures of a validation by the model, whose weights are there so long."""
         self.join()
         try:
             return validate()
         finally:
             self._release()
 
-    @staticmethod
-    def whole(tensor: Tensor) -> Tensor:
+    def whole(self, tensor: Tensor) -> Tensor:
         """A tensor whole in every process."""
         if not isinstance(tensor, DTensor):
             return tensor
@@ -110,7 +116,7 @@ class Shards:
         )
 
 
-class Stepped(nn.Module):
+class AutocastModule(nn.Module):
     """The twin as a step calls it: in the run's precision, as Accelerate's wrapper would."""
 
     def __init__(self, split: MultiObjectiveModel, accelerator: Accelerator) -> None:

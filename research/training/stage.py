@@ -181,3 +181,8 @@ class StageState:
     """Lines that the stage has written to metrics.jsonl."""
     pending: Mapping[str, float] = field(default_factory=dict)
     """What the next line's means are made of so far, summed over all processes."""
+    counted: Mapping[str, float] = field(default_factory=dict)
+    """What objectives have counted over all processes, until that has been judged: by "count/KEY"
+    things, by "rows/KEY" rows shown, by "counted/KEY" those of them in which something counts."""
+    counts_judged: bool = False
+    """Whether that has been judged."""

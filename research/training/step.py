@@ -6,133 +6,141 @@ whole batch however it is cut. An update that is not finite is not taken.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from research.data.loader import Batch
-from research.memory import Peak, StepSize, advice, is_out_of_memory
+from research.objectives.base import Accuracy
 from research.processes import Processes
 from research.randomness import seed_of
-from research.training.emptiness import CountCheck
 from research.training.gather import Gather
-from research.training.gradients import Pulls
-from research.training.health import Taken
-from research.training.meter import Meter
+from research.training.gradients import GradientCosines
+from research.training.health import Attempt, FiniteCheck, RecompileDetector
+from research.training.loss_scale import restore_scale, with_scale
 from research.training.optim import set_rate
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.pretrainer import StepInputs
 from research.training.stage import StageConfig, StageState
-
-if TYPE_CHECKING:
-    from research.training.sharded import Shards
-
-# A loss scale of fp16 below this means that gradients overflow whatever it is.
-LEAST_SCALE = 2.0**-14
-# Where torch begins.
-FIRST_SCALE = 2.0**16
+from research.training.stage_run import StageRun
+from research.training.step_memory import StepMemory
+from research.training.weights import Weights
 
 
-class Stepper:
-    """A stage's model and optimizer, as they are stepped."""
+@dataclass(frozen=True, eq=False)
+class StepResult:
+    """What a step leaves for the log, of this process's share; K objectives in their order."""
+
+    items: int
+    """Tokens of clean windows."""
+    counts_K3: Tensor
+    """float64 [K, 3] on the host: things that a loss sums, rows, and those of them that count."""
+    totals_K: Tensor
+    """float64 [K] on the device: sums of losses."""
+    counts_2K: Tensor
+    """float64 [2K] on the device: the counts, then the rows."""
+    accuracies: Sequence[Mapping[str, Accuracy | None]]
+    """By piece and objective, where the step was measured."""
+    taken: Tensor
+    """bool scalar on the device, equal in all processes: whether all was finite."""
+    cosines: GradientCosines
+    """How the objectives pull at the encoder, where the step was asked for it."""
+
+
+class TrainStep:
+    """A stage's model and optimizer, and how a batch becomes an update of them."""
 
     def __init__(
         self,
-        pretrainer: MultiObjectiveModel,
-        optimizer: torch.optim.Optimizer,
         config: StageConfig,
-        seed: int,
-        *,
-        accelerator: Accelerator,
-        shards: Shards | None = None,
+        state: StageState,
+        weights: Weights,
+        optimizer: torch.optim.Optimizer,
+        run: StageRun,
+        say: Callable[[str], None],
     ) -> None:
-        """`shards` are given where `pretrainer` is split, and the optimizer with it."""
-        self.pretrainer = pretrainer
+        """`say` prints a line for a person."""
+        accelerator = run.accelerator
+        self.weights = weights
+        self.model, self.wrapped = weights.wrapped(optimizer)
         self.optimizer = optimizer
         self.config = config
-        self.seed = seed
+        self.seed = run.seed
         self.accelerator = accelerator
-        self.processes = Processes(accelerator)
-        self.meter = Meter(accelerator, config)
-        self.counted = CountCheck(config, self.processes, from_start=True)
-        self.shards = shards
-        self.model: nn.Module
-        if shards is not None:
-            self.model, self.wrapped = shards.model, optimizer
-        else:
-            with warnings.catch_warnings():
-                # torch 2.13 has another name for it, which Accelerate does not know.
-                known = "`broadcast_buffers` is deprecated"
-                warnings.filterwarnings("ignore", known, FutureWarning)
-                self.model, self.wrapped = accelerator.prepare(pretrainer, optimizer)
-        self.encoder = [each for each in pretrainer.encoder.parameters() if each.requires_grad]
-        self.compiles = pretrainer.encoder.compiles
-        # Tokens of the largest piece that fitted into memory.
-        self.worked = 0
-        self.learning = [each for each in pretrainer.parameters() if each.requires_grad]
-        pretrainer.gather = Gather(self.processes.rank, self.processes.world)
+        self.say = say
+        trained, self.processes = weights.trained, Processes(accelerator)
+        trained.gather = Gather(self.processes.rank, self.processes.world)
+        self.learning = [each for each in trained.parameters() if each.requires_grad]
+        self.encoder = [each for each in trained.encoder.parameters() if each.requires_grad]
+        objectives = config.objectives.values()
+        self.weights_K = on_device([each.weight for each in objectives], accelerator)
+        self.memory = StepMemory(trained, accelerator.device, config.batches.micro_batches)
+        self.finite = FiniteCheck(config, state, self.processes, run.folder, say)
+        self.recompiles = RecompileDetector() if trained.encoder.compiles else None
+        restore_scale(accelerator, state)
 
-    def take(
-        self, batch: Batch, step: int, epoch: int, factor: float, *, measured: bool
-    ) -> tuple[Taken, Pulls]:
-        """The step with number `step` (0-based) on this process's share of a batch.
+    def __call__(
+        self, batch: Batch, state: StageState, lr_factor: float, *, measured: bool
+    ) -> StepResult:
+        """Step on this process's share of a batch, from `state`; measured, with accuracies.
 
-        `factor` is that of the learning rate.
+        Raises `FloatingPointError` for one step too many that is not finite, `MemoryError` with
+        advice for one that does not fit.
         """
         rates = self.config.optimizer
-        set_rate(self.optimizer, rates, rates.lr * factor, step)
+        set_rate(self.optimizer, rates, rates.lr * lr_factor, state.step)
         self.model.train()
-        try:
-            return self._take(batch, step, epoch, measured)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            place = f"stage {self.config.name}, step {step + 1}, epoch {epoch}"
-            size = self._size(batch)
-            raise MemoryError(f"{place}: {advice(size, error, self._peak(size))}") from error
+        place = f"stage {self.config.name}, step {state.step + 1}, epoch {state.epoch}"
+        with self.memory.explained(batch, place):
+            result = self._step(batch, state, measured)
+        losses = dict(zip(self.config.objectives, result.totals_K.unbind()))
+        names = self._bad_parameters(state.step)
+        self.finite.check(Attempt(state.step + 1, state.epoch, batch, result.taken, losses, names))
+        self.wrapped.zero_grad(set_to_none=True)
+        if self.recompiles is not None and self.recompiles.check():
+            self.say(
+                f"{self.config.name}: step {state.step + 1}: torch.compile goes on building code, "
+                "which costs seconds each time; TORCH_LOGS=recompiles tells why"
+            )
+        return result
 
-    def _take(self, batch: Batch, step: int, epoch: int, measured: bool) -> tuple[Taken, Pulls]:
-        pieces = self.pretrainer.prepare_pieces(batch, self.config.batches.micro_batches)
-        factors_K = self.meter.factors(pieces)
-        self.counted.add(pieces)
+    def _step(self, batch: Batch, state: StageState, measured: bool) -> StepResult:
+        keys = list(self.config.objectives)
+        pieces = self.weights.trained.prepare_pieces(batch, self.config.batches.micro_batches)
+        counts_K3 = counted(pieces, keys)
+        counts_2K = on_device(counts_K3[:, :2].T.flatten().tolist(), self.accelerator)
+        factors_K = loss_factors(counts_2K, self.weights_K, self.config.normalize, self.accelerator)
         every = self.config.gradients_every
-        pulls = Pulls(self.encoder)
-        sums, answers = [], []
+        cosines = GradientCosines(self.encoder)
+        totals, accuracies = [], []
         for number, piece in enumerate(pieces):
-            torch.manual_seed(self._dropout_seed(step, number))
+            torch.manual_seed(self._dropout_seed(state.step, number))
             # Gradients are summed over processes once, with the last piece.
             last = number == len(pieces) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 losses = self.model(piece.to(self.accelerator.device), measured=measured)
-                totals_K = torch.stack([losses[key].total for key in self.config.objectives])
+                totals_K = torch.stack([losses[key].total for key in keys])
                 terms_K = totals_K * factors_K.to(totals_K.dtype)
-                if every and (step + 1) % every == 0:
-                    pulls.add(dict(zip(self.config.objectives, terms_K.unbind())))
+                if every and (state.step + 1) % every == 0:
+                    cosines.add(dict(zip(keys, terms_K.unbind())))
                 self.accelerator.backward(terms_K.sum())
-            sums.append(totals_K.detach().double())
-            answers.append({key: loss.accuracy for key, loss in losses.items()})
-        summed_K = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
-        good = self._update(summed_K)
-        self.meter.add(summed_K, answers, batch.num_tokens, good)
-        self.worked = max(self.worked, -(-batch.num_tokens // len(pieces)))
-        losses_of = dict(zip(self.config.objectives, summed_K.unbind()))
-        taken = Taken(step + 1, epoch, batch, good, losses_of, self._bad_parameters(step))
-        return taken, pulls
-
-    def clear(self) -> None:
-        """Let go of a step's gradients."""
-        self.wrapped.zero_grad(set_to_none=True)
+            totals.append(totals_K.detach().double())
+            accuracies.append({key: loss.accuracy for key, loss in losses.items()})
+        totals_K = totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
+        taken = self._update(totals_K)
+        return StepResult(
+            batch.num_tokens, counts_K3, totals_K, counts_2K, accuracies, taken, cosines
+        )
 
     def _dropout_seed(self, step: int, number: int) -> int:
         pieces = [number] if number else []
         return seed_of(self.seed, self.config.name, "dropout", step, self.processes.rank, *pieces)
 
-    def _update(self, sums_K: Tensor) -> Tensor:
+    def _update(self, totals_K: Tensor) -> Tensor:
         """Take the update if all is finite in every process; whether it was (bool scalar)."""
         # Of this stage's optimizer alone: those of stages before it hold the same encoder.
         self.accelerator.unscale_gradients(self.wrapped)
@@ -143,8 +151,8 @@ class Stepper:
             # By a norm that is no number all gradients would be none, and whose it was be lost.
             known = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
             torch.nn.utils.clip_grads_with_norm_(self.learning, clip_norm, known)
-        norm = self._whole(norm)
-        good = sums_K.isfinite().all()
+        norm = self.weights.whole(norm)
+        good = totals_K.isfinite().all()
         # Under fp16 gradients overflow now and then, and the scaler leaves those steps out.
         if self.accelerator.scaler is None:
             good = good & norm.isfinite()
@@ -156,10 +164,8 @@ class Stepper:
         self.wrapped.step()
         return good
 
-    def _whole(self, tensor: Tensor) -> Tensor:
-        return tensor if self.shards is None else self.shards.whole(tensor)
-
     def _bad_parameters(self, step: int) -> Callable[[], list[str]]:
+        """A function that names the parameters whose gradients are not finite, while they last."""
         self._tried = step
 
         def names() -> list[str]:
@@ -167,61 +173,46 @@ class Stepper:
                 return []
             return [
                 name
-                for name, each in self.pretrainer.named_parameters()
-                if each.grad is not None and not self._whole(each.grad.isfinite().all())
+                for name, each in self.weights.trained.named_parameters()
+                if each.grad is not None and not self.weights.whole(each.grad.isfinite().all())
             ]
 
         return names
 
-    def _size(self, batch: Batch) -> StepSize:
-        """What one piece of a batch amounts to."""
-        number = self.config.batches.micro_batches
-        encoder = self.pretrainer.encoder
-        rows, tokens = -(-len(batch.rows_S) // number), -(-batch.num_tokens // number)
-        longest = min(batch.packed.longest, encoder.config.length)
-        return StepSize(
-            rows=rows,
-            tokens=tokens,
-            longest=longest,
-            width=encoder.config.width,
-            items=encoder.num_items,
-            parameters=encoder.config.num_parameters(encoder.num_items),
-            activations=encoder.config.activation_bytes(tokens, rows, longest),
-            negatives=self.pretrainer.most_candidates,
-            micro_batches=number,
-        )
+    def complete(self, state: StageState) -> StageState:
+        """The state with what the step keeps of it: steps left out, and fp16's loss scale."""
+        self.finite.settle()
+        state = replace(state, skipped=self.finite.skipped)
+        return with_scale(state, self.accelerator, self.config.name)
 
-    def _peak(self, size: StepSize) -> Peak | None:
-        """What is known of an accelerator's memory; of the host's nothing is."""
-        device = self.accelerator.device
-        if device.type != "cuda":
-            return None
-        available = torch.cuda.get_device_properties(device).total_memory
-        if not self.worked:
-            return Peak(available=available)
-        used = torch.cuda.max_memory_allocated(device)
-        return Peak(available=available, used=used, tokens=self.worked)
 
-    def with_scale(self, state: StageState) -> StageState:
-        """The state with where fp16's loss scaling stands."""
-        scaler = self.accelerator.scaler
-        if scaler is None:
-            return state
-        stored = scaler.state_dict()
-        if stored["scale"] < LEAST_SCALE:
-            raise FloatingPointError(
-                f"stage {self.config.name}, step {state.step}: gradients overflow fp16 at any loss "
-                f"scale (now {stored['scale']}); lower the learning rate, clip the gradient, or "
-                "set compute.precision to bf16"
-            )
-        return replace(state, scale=stored["scale"], scale_steps=stored["_growth_tracker"])
+def counted(pieces: Sequence[StepInputs], keys: Sequence[str]) -> Tensor:
+    """float64 [K, 3]: what `StepInputs.counts` says of each objective, summed over pieces."""
+    each = [[piece.counts(key) for key in keys] for piece in pieces]
+    return torch.tensor(each, dtype=torch.float64).sum(0)
 
-    def resume(self, state: StageState) -> None:
-        """Go on with sums and loss scale of a checkpoint."""
-        self.meter.resume(state.pending)
-        self.counted = CountCheck(self.config, self.processes, from_start=state.rows == 0)
-        scaler = self.accelerator.scaler
-        if scaler is not None:
-            # Another stage of this process may have left its own there.
-            given = {"scale": state.scale or FIRST_SCALE, "_growth_tracker": state.scale_steps}
-            scaler.load_state_dict({**scaler.state_dict(), **given})
+
+def loss_factors(
+    counts_2K: Tensor,
+    weights_K: Tensor,
+    normalize: Literal["terms", "sequences"],
+    accelerator: Accelerator,
+) -> Tensor:
+    """float64 [K]: what each objective's sum is multiplied by, to be summed over processes.
+
+    That is weight * world / divisor, where the divisor is the count, or the rows, of all pieces and
+    processes: gradients are averaged over processes afterwards, hence the factor `world`.
+    """
+    world = accelerator.num_processes
+    whole = accelerator.reduce(counts_2K.clone(), "sum") if world > 1 else counts_2K
+    counts_K, rows_K = whole.tensor_split(2)
+    divisors_K = counts_K if normalize == "terms" else rows_K
+    scaled_K: Tensor = weights_K * world
+    return scaled_K / divisors_K.clamp(min=1.0)
+
+
+def on_device(numbers: Sequence[float], accelerator: Accelerator) -> Tensor:
+    """float64 numbers of the host on the device, by a copy that nobody waits for."""
+    device = accelerator.device
+    tensor = torch.tensor(numbers, dtype=torch.float64, pin_memory=device.type != "cpu")
+    return tensor.to(device, non_blocking=True)

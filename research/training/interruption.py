@@ -1,0 +1,86 @@
+"""What may interrupt a stage between two steps: a signal, the time of a checkpoint, its wall time.
+
+Any process may hear a signal; all of them act on it before the same step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+
+from research import stopping
+from research.processes import Agreement
+from research.training.saves import Checkpointer
+from research.training.stage import StageConfig, StageState
+
+
+class Interruption:
+    """A context around a stage, within which signals wait for the end of a step.
+
+    A stage that ends by itself leaves it by `Stopped` where one has come meanwhile.
+    """
+
+    def __init__(self, config: StageConfig, state: StageState, checkpoints: Checkpointer) -> None:
+        self.limit = config.seconds or math.inf
+        self.checkpoints = checkpoints
+        self.agreement = Agreement(checkpoints.processes)
+        self.time_is_up = False
+        """Whether the stage's wall time has passed in some process; known to all."""
+        self._stops = False
+        self._seconds_before = state.seconds
+        self._started = time.monotonic()
+        self._deferred = ExitStack()
+
+    def __enter__(self) -> Interruption:
+        self._deferred.enter_context(stopping.deferred())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.asks_to_save(wait=True)
+                self.raise_if_stopping()
+        finally:
+            self._deferred.__exit__(kind, error, trace)
+
+    @property
+    def time_share(self) -> float:
+        """How much of the stage's wall time has passed; 0 without a limit."""
+        return self.seconds / self.limit
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the stage so far, over all continuations."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def asks_to_save(self, *, wait: bool = False) -> bool:
+        """Whether a checkpoint is to be written now; all processes ask together.
+
+        With several of them what one has heard is known to all a step later, with `wait` at once.
+        """
+        heard = (
+            stopping.is_asked(),
+            self.checkpoints.asks_by_time(),
+            self.seconds >= self.limit,
+        )
+        stops, saves, time_is_up = self.agreement.ask(heard, wait=wait)
+        self._stops = self._stops or stops
+        self.time_is_up = self.time_is_up or time_is_up
+        return stops or saves
+
+    def raise_if_stopping(self) -> None:
+        """`Stopped` where a signal was the reason to save."""
+        if self._stops:
+            raise stopping.Stopped(stopping.asked_by())
+
+    def complete(self, state: StageState) -> StageState:
+        """The state with the stage's wall time so far."""
+        return replace(state, seconds=self.seconds)

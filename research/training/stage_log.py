@@ -1,0 +1,116 @@
+"""What a stage says while it trains: lines of metrics.jsonl, and what a person sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+
+from research.processes import Processes
+from research.progress import Reporter
+from research.pulse import PULSE
+from research.training.emptiness import EmptinessCheck
+from research.training.health import SpikeDetector
+from research.training.limits import Limits
+from research.training.meter import LossMeter
+from research.training.stage import StageConfig, StageState
+from research.training.stage_run import StageRun
+from research.training.step import StepResult
+
+ALL_MISSED = (
+    "every validation answer already stands in its history, whose items evaluation.seen excludes: "
+    "all metrics are 0 whatever is learned; evaluation.seen=kept lets these items compete"
+)
+
+
+class StageLog:
+    """A context around a stage: its progress on the terminal, its lines in the run folder."""
+
+    def __init__(
+        self, config: StageConfig, state: StageState, limits: Limits, run: StageRun
+    ) -> None:
+        """Lines that the run's folder has after `state`, a checkpoint's, are taken back."""
+        self.config = config
+        self.folder = run.folder
+        self.accelerator = run.accelerator
+        self.judges_counts = run.judges_counts
+        self.reporter = Reporter(config.name, limits.steps, quiet=run.quiet)
+        self.meter = LossMeter(config, run.accelerator, state.pending)
+        processes = Processes(run.accelerator)
+        self.emptiness = EmptinessCheck(config, state, processes)
+        losses: list[float] = []
+
+        def rewind() -> None:
+            for line in run.folder.rewind(config.name, state.logged, state.step):
+                loss = line.get(f"{config.name}/loss")
+                losses.extend([float(loss)] if isinstance(loss, (int, float)) else [])
+
+        processes.from_main(rewind)
+        self.spikes = SpikeDetector(losses)
+
+    def __enter__(self) -> StageLog:
+        self.reporter.__enter__()
+        PULSE.begin(f"training {self.config.name}")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.reporter.__exit__(kind, error, trace)
+
+    def say(self, text: str) -> None:
+        """A line for a person."""
+        self.reporter.say(text)
+
+    def step(self, result: StepResult, state: StageState, share: float) -> None:
+        """Count a step that led to `state`; `share` of the stage is done (0 to 1)."""
+        self.meter.add(result)
+        self.emptiness.add(result.counts_K3)
+        figures = result.cosines.figures(self.accelerator)
+        if figures:
+            named = {f"{self.config.name}/{name}": value for name, value in figures.items()}
+            self.folder.log(self.config.name, state.step, state.epoch, named)
+        self.reporter.advance(state.step, share)
+        PULSE.progress(state.step)
+
+    def losses(self, state: StageState, lr_factor: float) -> None:
+        """Write the means of the steps since the line before."""
+        name = self.config.name
+        values = self.meter.flush(lr_factor)
+        speed = values[f"{name}/items_per_second"]
+        loss = values.get(f"{name}/loss")
+        rise = None if loss is None else self.spikes.check(loss)
+        if rise is not None:
+            values[f"{name}/loss_rise"] = rise
+            self.say(
+                f"{name}: step {state.step}: the loss is {loss:.4g}, {rise:.1f} times the median "
+                "of the lines before it"
+            )
+        self.folder.log(name, state.step, state.epoch, values)
+        if loss is not None:
+            self.reporter.step(state.step, loss, speed)
+
+    def end_epoch(self) -> None:
+        """`InputError` where an objective has counted nothing."""
+        if self.judges_counts:
+            self.emptiness.judge(self.say)
+
+    def validation(self, state: StageState, values: Mapping[str, float]) -> None:
+        """Write the figures of a validation, after which the stage stands at `state`."""
+        assert self.config.validation is not None
+        if state.stale == 0 and values.get("val/missed_share") == 1.0:
+            self.say(f"{self.config.name}: {ALL_MISSED}")
+        self.folder.log(self.config.name, state.step, state.epoch, values)
+        shown = dict.fromkeys([f"val/{self.config.validation.metric}", *values])
+        figures = "  ".join(f"{name} {values[name]:.4f}" for name in list(shown)[:3])
+        star = "  *" if state.stale == 0 else ""
+        self.say(f"{self.config.name}: epoch {state.epoch}  {figures}{star}")
+
+    def complete(self, state: StageState) -> StageState:
+        """The state with what the log keeps of it; all processes ask together."""
+        logged = self.folder.logged(self.config.name)
+        state = replace(state, logged=logged, pending=self.meter.pending())
+        return self.emptiness.complete(state)

@@ -1,0 +1,65 @@
+"""What a training step says when it does not fit into memory: its size, and what to lower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from research.data.loader import Batch
+from research.memory import Peak, StepSize, advice, is_out_of_memory
+from research.training.pretrainer import MultiObjectiveModel
+
+
+class StepMemory:
+    """The memory of a stage's steps on one process's device."""
+
+    def __init__(
+        self, model: MultiObjectiveModel, device: torch.device, micro_batches: int
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.micro_batches = micro_batches
+        # Tokens of the largest piece that fitted.
+        self._fitted = 0
+
+    @contextmanager
+    def explained(self, batch: Batch, place: str) -> Iterator[None]:
+        """Raise `MemoryError` with advice where the step on `batch`, at `place`, does not fit."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = self._size(batch)
+            raise MemoryError(f"{place}: {advice(size, error, self._peak())}") from error
+        self._fitted = max(self._fitted, -(-batch.num_tokens // self.micro_batches))
+
+    def _size(self, batch: Batch) -> StepSize:
+        """What one piece of a batch amounts to."""
+        number, encoder = self.micro_batches, self.model.encoder
+        rows, tokens = -(-len(batch.rows_S) // number), -(-batch.num_tokens // number)
+        longest = min(batch.packed.longest, encoder.config.length)
+        return StepSize(
+            rows=rows,
+            tokens=tokens,
+            longest=longest,
+            width=encoder.config.width,
+            items=encoder.num_items,
+            parameters=encoder.config.num_parameters(encoder.num_items),
+            activations=encoder.config.activation_bytes(tokens, rows, longest),
+            negatives=self.model.most_candidates,
+            compared=batch.step_tokens if self.model.couples_rows else 0,
+            micro_batches=number,
+        )
+
+    def _peak(self) -> Peak | None:
+        """What is known of an accelerator's memory; of the host's nothing is."""
+        if self.device.type != "cuda":
+            return None
+        available = torch.cuda.get_device_properties(self.device).total_memory
+        if not self._fitted:
+            return Peak(available=available)
+        used = torch.cuda.max_memory_allocated(self.device)
+        return Peak(available=available, used=used, tokens=self._fitted)
