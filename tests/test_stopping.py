@@ -42,6 +42,27 @@ def test_patience_counts_validations_without_improvement(bench: Bench) -> None:
     assert (state.epoch, state.best_epoch, state.stale) == (4, 2, 2)
 
 
+def test_patience_counts_steps_as_well(bench: Bench) -> None:
+    # An epoch is three steps; the best comes after six.
+    values = [0.1, 0.3, 0.2, 0.2, 0.2, 0.2, 0.9]
+    for patience_steps, epochs in ((0, 3), (6, 4), (7, 5)):
+        fresh = Bench(bench.corpus, bench.folder.path / str(patience_steps), bench.accelerator)
+        state = stopped(fresh, values, patience=1, patience_steps=patience_steps)
+        assert (state.epoch, state.best_epoch) == (epochs, 2)
+
+
+@pytest.mark.parametrize("least", [{"min_epochs": 4}, {"min_steps": 12}])
+def test_patience_begins_after_a_minimum(bench: Bench, least: dict[str, int]) -> None:
+    state = stopped(bench, [0.1, 0.3, 0.2, 0.2, 0.2, 0.2, 0.9], patience=2, **least)
+    assert (state.epoch, state.best_epoch, state.stale) == (6, 2, 2)
+
+
+def test_steps_without_improvement_are_counted_from_the_minimum_on(bench: Bench) -> None:
+    values = [0.3, *[0.2] * 8]
+    state = stopped(bench, values, patience=1, min_steps=9, patience_steps=6)
+    assert (state.epoch, state.best_epoch) == (5, 1)
+
+
 def test_improvements_are_judged_at_full_precision(bench: Bench) -> None:
     values = [0.1 + 1e-12 * epoch for epoch in range(10)]
     assert stopped(bench, values, patience=1).best_epoch == 10
@@ -75,6 +96,7 @@ NEXT = {"next": NextItemConfig()}
     ("kind", "fields", "message"),
     [
         (ValidationConfig, {"every_epochs": 0}, "validation: every_epochs is 0 and patience 10"),
+        (ValidationConfig, {"min_steps": -1}, "validation.min_steps is -1; it must be 0 or more"),
         (ValidationConfig, {"patience": 0}, "patience 0; both must be at least 1"),
         (StageConfig, {"objectives": {}}, "stage train: objectives is empty; give at least one"),
         (

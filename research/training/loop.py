@@ -136,6 +136,10 @@ def judged(state: StageState, values: Mapping[str, float], config: StageConfig) 
         return replace(
             state, best_value=value, best_epoch=state.epoch, best_step=state.step, stale=0
         )
+    if state.epoch <= rule.min_epochs or state.step <= rule.min_steps:
+        return state
     stale = state.stale + 1
+    steps = state.step - max(state.best_step or 0, rule.min_steps)
     exhausted = rule.patience is not None and stale >= rule.patience
+    exhausted = exhausted and steps >= rule.patience_steps
     return replace(state, stale=stale, finished=state.finished or exhausted)

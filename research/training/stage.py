@@ -25,6 +25,13 @@ class ValidationConfig:
     """Epochs between validations."""
     patience: int | None = 10
     """Validations without improvement before the stage stops; None: never."""
+    patience_steps: int = 0
+    """Optimizer steps without improvement that must have passed as well: an epoch of a small corpus
+    is few steps, and a cloze stays at popularity for its first thousands."""
+    min_epochs: int = 0
+    """Epochs before which patience does not begin."""
+    min_steps: int = 0
+    """Optimizer steps before which patience does not begin."""
     min_delta: float = 0.0
     """An improvement must exceed this."""
 
@@ -35,6 +42,9 @@ class ValidationConfig:
                 f"validation: every_epochs is {self.every_epochs} and patience {self.patience}; "
                 "both must be at least 1 (patience may be None)"
             )
+        for name in ("patience_steps", "min_epochs", "min_steps"):
+            if vars(self)[name] < 0:
+                raise InputError(f"validation.{name} is {vars(self)[name]}; it must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +178,7 @@ class StageState:
     best_step: int | None = None
     """Steps completed when it was reached; its weights lie under this number."""
     stale: int = 0
-    """Validations since."""
+    """Validations since, without those before patience began."""
     finished: bool = False
     """Whether the stage has ended."""
     skipped: int = 0

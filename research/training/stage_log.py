@@ -101,12 +101,13 @@ class StageLog:
     def validation(self, state: StageState, values: Mapping[str, float]) -> None:
         """Write the figures of a validation, after which the stage stands at `state`."""
         assert self.config.validation is not None
-        if state.stale == 0 and values.get("val/missed_share") == 1.0:
+        improved = state.best_epoch == state.epoch
+        if improved and values.get("val/missed_share") == 1.0:
             self.say(f"{self.config.name}: {ALL_MISSED}")
         self.folder.log(self.config.name, state.step, state.epoch, values)
         shown = dict.fromkeys([f"val/{self.config.validation.metric}", *values])
         figures = "  ".join(f"{name} {values[name]:.4f}" for name in list(shown)[:3])
-        star = "  *" if state.stale == 0 else ""
+        star = "  *" if improved else ""
         self.say(f"{self.config.name}: epoch {state.epoch}  {figures}{star}")
 
     def complete(self, state: StageState) -> StageState:
