@@ -160,7 +160,13 @@ def opened(config: RunConfig, data_root: str, processes: Processes) -> Workbench
 
 
 def check_sharding(config: RunConfig) -> None:
-    """`InputError` for what torch does not do with split weights."""
+    """`InputError` for what does not go with split weights, nor with fp16's loss scale."""
+    for stage in config.stages:
+        if stage.combination.merges_gradients and config.compute.precision == "fp16":
+            raise InputError(
+                f"stage {stage.name}: combination is {type(stage.combination).__name__}, which "
+                "merges gradients that fp16 has scaled; use bf16 or fp32"
+            )
     if not config.compute.shard_weights:
         return
     for stage in config.stages:
@@ -173,6 +179,13 @@ def check_sharding(config: RunConfig) -> None:
             raise InputError(
                 f"stage {stage.name}: optimizer.method is sgd, which torch cannot do with "
                 "compute.shard_weights; use adam or adamw"
+            )
+        combination = stage.combination
+        if combination.learns or combination.merges_gradients:
+            raise InputError(
+                f"stage {stage.name}: combination is {type(combination).__name__}, which needs "
+                "whole gradients or weights of its own, but compute.shard_weights splits them; "
+                "leave one out"
             )
 
 

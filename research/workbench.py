@@ -114,7 +114,11 @@ class Workbench:
             key: objective.build(shared, seed_of(self.config.seed, stage.name, key))
             for key, objective in stage.objectives.items()
         }
-        return MultiObjectiveModel(shared.encoder, objectives, self.catalogue, stage.own_windows)
+        weights = {key: objective.weight for key, objective in stage.objectives.items()}
+        combination = stage.combination.build(weights)
+        return MultiObjectiveModel(
+            shared.encoder, objectives, self.catalogue, stage.own_windows, combination
+        )
 
     def loader(self, stage: StageConfig, rank: int, world: int) -> Loader:
         """A stage's rows, and those of the rules that its objectives have of their own."""

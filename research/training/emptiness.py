@@ -48,6 +48,9 @@ class EmptinessCheck:
             return
         self.judged = True
         for key, (count, rows, counted) in self._totals().items():
+            if rows == 0.0:
+                # It has had no turn yet.
+                continue
             if count == 0.0 and self.config.objectives[key].weight > 0.0:
                 raise InputError(
                     f"stage {self.config.name}: objective {key} counted nothing: none of the "

@@ -30,13 +30,26 @@ class GradientCosines:
             flat = _flat(term, self.parameters)
             self._sums[key] = self._sums[key] + flat if key in self._sums else flat
 
+    def stacked(self, accelerator: Accelerator) -> Tensor:
+        """float64 [K, E]: every term's gradient on all of the parameters, over all processes."""
+        # Every process holds world times its share: the mean is the gradient of the whole batch.
+        stacked_KE: Tensor = accelerator.reduce(torch.stack(list(self._sums.values())), "mean")
+        return stacked_KE
+
+    def replace(self, gradient_E: Tensor) -> None:
+        """Let this be the gradient of the parameters."""
+        sizes = [parameter.numel() for parameter in self.parameters]
+        for parameter, part in zip(self.parameters, gradient_E.split(sizes)):
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+
     def figures(self, accelerator: Accelerator) -> dict[str, float]:
         """`gradient_norm/KEY` of every term and `gradient_cosine/KEY+KEY` of every pair of terms.
 
         A pair has no cosine when a gradient is zero.
         """
-        # Every process holds world times its share: the mean is the gradient of the whole batch.
-        vectors = {key: accelerator.reduce(each, "mean") for key, each in self._sums.items()}
+        if not self._sums:
+            return {}
+        vectors = dict(zip(self._sums, self.stacked(accelerator).unbind()))
         norms = {key: vector.norm().item() for key, vector in vectors.items()}
         figures = {f"gradient_norm/{key}": norm for key, norm in norms.items()}
         for first, second in combinations(vectors, 2):

@@ -64,7 +64,7 @@ def train(
                 state = step.complete(after) if logs else after
                 log.step(result, state, max(limits.share(state), interruption.time_share))
                 if logs:
-                    log.losses(state, rate)
+                    log.losses(state, rate, step.figures(state.step - 1))
                 if ends:
                     break
                 if checkpoints.is_due(state.step):

@@ -90,6 +90,9 @@ class LossMeter:
         # Every objective takes part in each step: all have kept rows, or none.
         kept = any(sums[f"rows/{key}"] > 0.0 for key in self.weights)
         for key, weight in self.weights.items() if kept else ():
+            if sums[f"rows/{key}"] == 0.0:
+                # It had no turn.
+                continue
             total, count = sums[f"total/{key}"], sums[f"count/{key}"]
             mean = total / max(count, 1.0)
             values[f"{name}/loss/{key}"] = mean

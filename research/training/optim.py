@@ -61,7 +61,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     """Adam: added to the root."""
     weight_decay: float = 0.0
-    """Not applied to norms and biases."""
+    """Not applied to norms and biases, nor to what a combination of objectives learns."""
     bias_correction: bool = True
     """Adam's; the original BERT4Rec code goes without."""
     clip_norm: float | None = None
@@ -109,7 +109,7 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_spared = name in norms or is_bias(name)
+        is_spared = name in norms or is_bias(name) or name.startswith("combination.")
         (spared if is_spared else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},

@@ -7,7 +7,7 @@ differentiable happens inside its one call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -21,6 +21,7 @@ from research.model.attributes import AttributeTable
 from research.model.backbone import Backbone
 from research.objectives.base import Corruption, LossSum, Objective, Targets, View
 from research.packed import Packed
+from research.training.combination import Combination, FixedWeights
 from research.training.gather import Gather
 from research.upload import upload
 
@@ -81,8 +82,10 @@ class MultiObjectiveModel(nn.Module):
         objectives: Mapping[str, Objective],
         catalogue: Catalogue,
         own_windows: Mapping[str, WindowsConfig] = MappingProxyType({}),
+        combination: Combination | None = None,
     ) -> None:
-        """`own_windows` are the rules of objectives that do not see the stage's rows, by key."""
+        """`own_windows` are the rules of objectives that do not see the stage's rows, by key;
+        `combination` makes one update of the objectives, None: their weighted sum."""
         super().__init__()
         self.encoder = encoder
         # Before the objectives, so that a part that several share has one name wherever it serves.
@@ -92,6 +95,7 @@ class MultiObjectiveModel(nn.Module):
         self.objectives = nn.ModuleDict(objectives)
         self.catalogue = catalogue
         self.own_windows = own_windows
+        self.combination = FixedWeights() if combination is None else combination
         self.gather = Gather()
 
     @property
@@ -114,10 +118,13 @@ class MultiObjectiveModel(nn.Module):
         return self.prepare_pieces(batch, 1)[0]
 
     @torch.no_grad()
-    def prepare_pieces(self, batch: Batch, number: int) -> list[StepInputs]:
+    def prepare_pieces(
+        self, batch: Batch, number: int, left_out: Collection[str] = ()
+    ) -> list[StepInputs]:
         """As `prepare`, cut by rows into so many pieces of neighbours; some may be empty.
 
-        Works on the batch's device; a batch on the host costs an accelerator nothing.
+        Objectives that are left out are shown no row. Works on the batch's device; a batch on the
+        host costs an accelerator nothing.
         """
         catalogue = self.catalogue.to(batch.rows_S.device)
         rows = {key: batch.under(self.own_windows.get(key)) for key in self.objectives}
@@ -135,6 +142,9 @@ class MultiObjectiveModel(nn.Module):
             targets[key] = part.targets(views[source], given, catalogue)
             check_read(targets[key], key)
         shown = {key: views[part.corruption, rows[key]] for key, part in self._objectives().items()}
+        for key in left_out:
+            shown[key], _ = shown[key].cut(0, 0)
+            targets[key] = targets[key].cut(0, 0, 0)
         if number == 1:
             return [self._inputs(shown, targets)]
         pieces = []

@@ -12,6 +12,7 @@ from research.data.loader import BatchConfig
 from research.data.windows import LastItems, WindowsConfig
 from research.errors import InputError
 from research.objectives.base import ObjectiveConfig
+from research.training.combination import CombinationConfig, WeightedSum
 from research.training.optim import OptimizerConfig
 
 
@@ -73,6 +74,8 @@ class StageConfig:
     validation; None: no limit."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer, clipping and schedule."""
+    combination: CombinationConfig = WeightedSum()
+    """How the objectives' terms become one update."""
     normalize: Literal["terms", "sequences"] = "terms"
     """Divide each objective's sum by its own count, or by the number of rows that it was shown (so
     that weights are weights of sums, as S3-Rec's are)."""

@@ -76,8 +76,8 @@ class TrainStep:
         trained.gather = Gather(self.processes.rank, self.processes.world)
         self.learning = [each for each in trained.parameters() if each.requires_grad]
         self.encoder = [each for each in trained.encoder.parameters() if each.requires_grad]
-        objectives = config.objectives.values()
-        self.weights_K = on_device([each.weight for each in objectives], accelerator)
+        self.objective_weights = {key: part.weight for key, part in config.objectives.items()}
+        self.combination = trained.combination
         self.memory = StepMemory(trained, accelerator.device, config.batches.micro_batches)
         self.finite = FiniteCheck(config, state, self.processes, run.folder, say)
         self.recompiles = RecompileDetector() if trained.encoder.compiles else None
@@ -109,13 +109,23 @@ class TrainStep:
         return result
 
     def _step(self, batch: Batch, state: StageState, measured: bool) -> StepResult:
-        keys = list(self.config.objectives)
-        pieces = self.weights.trained.prepare_pieces(batch, self.config.batches.micro_batches)
+        keys, combination = list(self.config.objectives), self.combination
+        weights, drawn = list(self.objective_weights.values()), self._combination_state(state.step)
+        shown = combination.takes_part(weights, state.step, drawn)
+        left_out = [key for key, takes_part in zip(keys, shown) if not takes_part]
+        number_of_pieces = self.config.batches.micro_batches
+        pieces = self.weights.trained.prepare_pieces(batch, number_of_pieces, left_out)
         counts_K3 = counted(pieces, keys)
-        counts_2K = on_device(counts_K3[:, :2].T.flatten().tolist(), self.accelerator)
-        factors_K = loss_factors(counts_2K, self.weights_K, self.config.normalize, self.accelerator)
+        numbers = [*counts_K3[:, :2].T.flatten().tolist()]
+        numbers += combination.weights_at(weights, state.step, drawn)
+        counts_2K, weights_K = on_device(numbers, self.accelerator).split(
+            [2 * len(keys), len(keys)]
+        )
+        factors_K = loss_factors(counts_2K, weights_K, self.config.normalize, self.accelerator)
         every = self.config.gradients_every
-        cosines = GradientCosines(self.encoder)
+        measures = every is not None and (state.step + 1) % every == 0
+        merges = self.config.combination.merges_gradients
+        gradients = GradientCosines(self.encoder)
         totals, accuracies = [], []
         for number, piece in enumerate(pieces):
             torch.manual_seed(self._dropout_seed(state.step, number))
@@ -125,16 +135,25 @@ class TrainStep:
                 losses = self.model(piece.to(self.accelerator.device), measured=measured)
                 totals_K = torch.stack([losses[key].total for key in keys])
                 terms_K = totals_K * factors_K.to(totals_K.dtype)
-                if every and (state.step + 1) % every == 0:
-                    cosines.add(dict(zip(keys, terms_K.unbind())))
-                self.accelerator.backward(terms_K.sum())
+                if merges or measures:
+                    gradients.add(dict(zip(keys, terms_K.unbind())))
+                self.accelerator.backward(combination.loss(terms_K, len(pieces)))
             totals.append(totals_K.detach().double())
             accuracies.append({key: loss.accuracy for key, loss in losses.items()})
         totals_K = totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
+        if merges:
+            gradients.replace(combination.merged(gradients.stacked(self.accelerator), drawn))
         taken = self._update(totals_K)
-        return StepResult(
-            batch.num_tokens, counts_K3, totals_K, counts_2K, accuracies, taken, cosines
-        )
+        told = gradients if measures else GradientCosines([])
+        return StepResult(batch.num_tokens, counts_K3, totals_K, counts_2K, accuracies, taken, told)
+
+    def figures(self, step: int) -> dict[str, float]:
+        """What the way of combining objectives says of the step with this number (0-based)."""
+        state = self._combination_state(step)
+        return self.combination.figures(self.objective_weights, step, state)
+
+    def _combination_state(self, step: int) -> int:
+        return seed_of(self.seed, self.config.name, "combination", step)
 
     def _dropout_seed(self, step: int, number: int) -> int:
         pieces = [number] if number else []
