@@ -1,0 +1,55 @@
+"""Uncertainty weighting (Kendall, Gal and Cipolla 2018, eq. 10, for likelihoods of classes).
+
+With s_k = log sigma_k^2 learned for each objective, the loss is the sum over objectives of
+
+    exp(-s_k) term_k + s_k / 2
+
+A large term lowers its own weight exp(-s_k), and s_k / 2 keeps the weights from vanishing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from research.training.combination import Combination, CombinationConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyWeights(CombinationConfig):
+    """Weights learned beside the model; each s_k begins at 0: at the weighted sum."""
+
+    @property
+    def learns(self) -> bool:
+        """One number an objective."""
+        return True
+
+    def build(self, weights: Mapping[str, float]) -> LearnedWeights:
+        """The module."""
+        return LearnedWeights(tuple(weights))
+
+
+class LearnedWeights(Combination):
+    """`log_variances` has a number an objective, by its key, so that it moves on with it."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        super().__init__()
+        self.keys = keys
+        self.log_variances = nn.ParameterDict({key: nn.Parameter(torch.zeros(())) for key in keys})
+
+    def loss(self, terms_K: Tensor, pieces: int) -> Tensor:
+        """Scalar; s_k / 2 is counted once a step, however many pieces there are."""
+        s_K = self._log_variances().to(terms_K.dtype)
+        return (terms_K * torch.exp(-s_K)).sum() + s_K.sum() / (2 * pieces)
+
+    @torch.no_grad()
+    def figures(self, weights: Mapping[str, float], step: int, state: int) -> dict[str, float]:
+        """`weight/KEY`: the objective's weight times exp(-s_k)."""
+        factors = self._log_variances().neg().exp().tolist()
+        return {f"weight/{key}": weights[key] * factor for key, factor in zip(self.keys, factors)}
+
+    def _log_variances(self) -> Tensor:
+        return torch.stack([self.log_variances[key] for key in self.keys])
