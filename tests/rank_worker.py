@@ -61,10 +61,13 @@ from research.objectives.sp import SPConfig
 from research.packed import Packed
 from research.run import EvaluationConfig, RunConfig
 from research.tracking import write_json
+from research.training.one_objective import OneObjective
 from research.training.optim import OptimizerConfig, ScheduleConfig
+from research.training.pcgrad import PCGrad
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageConfig, ValidationConfig
 from research.training.stage_run import CheckpointPlan
+from research.training.uncertainty import UncertaintyWeights
 from research.workbench import Workbench
 from tests.launching import free_port
 
@@ -177,6 +180,9 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
             batches=BatchConfig(sequences_per_batch=4),
         ),
     ),
+    "weights learned": (stage("train", SIX, combination=UncertaintyWeights()),),
+    "gradients projected": (stage("train", SIX, combination=PCGrad(), gradients_every=7),),
+    "one objective a step": (stage("train", SIX, combination=OneObjective(), steps=40),),
     "attributes read": (
         stage("train", {key: SIX[key] for key in ("next", "mip", "map")}),
     ),
@@ -186,6 +192,9 @@ CUT = {
     "all six, cut": "all six",
     "own windows, cut": "own windows",
     "rows coupled by items, cut": "rows coupled by items",
+    "weights learned, cut": "weights learned",
+    "gradients projected, cut": "gradients projected",
+    "one objective a step, cut": "one objective a step",
 }
 for cut, whole in CUT.items():
     STAGES[cut] = tuple(
