@@ -41,7 +41,10 @@ def original() -> RunConfig:
 
     The validation item stands in the training rows, so nothing is selected: the last state tests.
     Departures: our warm-up begins at 1/100 of the rate instead of 0 and the decay counts from its
-    end instead of from step 0 (100 of 400,000 steps); initial weights are normal, not truncated.
+    end instead of from step 0 (100 of 400,000 steps); initial weights are normal, not truncated;
+    masks are drawn anew each epoch, where the source writes ten maskings of every row beforehand
+    (and one of its last item alone) and repeats them; items are counted for popular candidates in
+    the training rows alone, where the source counts all interactions, held-out ones too.
     Published figures are on `ml-1m.txt` (3,416 items), not on the archive that `ml-1m` stands for.
     """
     return RunConfig(
@@ -105,7 +108,15 @@ def original_steam() -> RunConfig:
 
 
 def port() -> RunConfig:
-    """The common PyTorch ports: pre-norm, width 256, an output layer of its own, Adam 1e-3."""
+    """The common PyTorch ports: pre-norm, width 256, an output layer of its own, Adam 1e-3.
+
+    Departures from jaywonchung/BERT4Rec-VAE-Pytorch: its LayerNorm divides by the unbiased standard
+    deviation plus eps, ours by the root of the biased variance plus eps; it drops out once more at
+    a block's end; its output layer has a class for padding; its masking may leave a row without a
+    hidden item, ours hides at least one; its test histories lack the validation item; initial
+    weights are others; so are the number of epochs and the figure that selects, which it takes
+    among sampled candidates and ours among all items.
+    """
     return RunConfig(
         corpus="ml-1m",
         encoder=TransformerConfig(

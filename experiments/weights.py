@@ -1,18 +1,22 @@
-"""Do the weights of the pretraining's losses matter, over two orders of magnitude?
+"""Do the weights of the pretraining's losses matter, over two orders of magnitude, and their way?
 
 Base `published`: AAP 0.2, MIP 1, MAP 1 and SP 0.5, weights of sums over a batch's rows, then the
 next item. One factor at a time:
   aap=x0.1 ... sp=x10  one head's weight divided or multiplied by ten;
   cloze=0.1, 1, 10     cloze beside the four at that weight;
   all=equal            all four at 1, of sums; all=equal-means: at 1, of means (`normalize`), each
-                       loss divided by its own number of terms.
-Adam does not see a factor common to all, so only proportions are varied.
+                       loss divided by its own number of terms;
+  combination=...      the published weights combined otherwise: SP from 0 to its weight over the
+                       first 300 steps, weights learned by uncertainty (Kendall et al. 2018),
+                       PCGrad (Yu et al. 2020), one objective a step.
+A factor common to all weights changes Adam's update only as far as its eps (1e-8) counts beside the
+root of the second moment, so proportions alone are varied.
 
 Equal budgets: 1 million tokens a run, a third for pretraining, as in `experiments.objectives`.
 
 Command: python -m research study experiments.weights
          python -m research study experiments.weights --corpora data/corpora/Beauty
-Hardware: one CPU thread, no GPU; about 20 s a run on ML-100K, 14 cells with 3 seeds.
+Hardware: one CPU thread, no GPU; about 20 s a run on ML-100K, 18 cells with 3 seeds.
 Results: experiments/LOG.md.
 """
 
@@ -25,12 +29,23 @@ from experiments.recipes import CLOZE, SEEDS, SHARES, pretrained
 from research.ablation.budget import Budget
 from research.ablation.cells import Levels, one_factor
 from research.study import Study
+from research.training.combination import CombinationConfig
+from research.training.one_objective import OneObjective
+from research.training.pcgrad import PCGrad
+from research.training.uncertainty import UncertaintyWeights
+from research.training.weight_ramps import Ramp, WeightRamps
 
 OBJECTIVES = "stages.0.objectives"
+WAYS: dict[str, CombinationConfig] = {
+    "sp-ramp": WeightRamps(ramps={"sp": Ramp(end=300)}),
+    "uncertainty": UncertaintyWeights(),
+    "pcgrad": PCGrad(),
+    "one-a-step": OneObjective(),
+}
 
 
 def factors() -> dict[str, Levels]:
-    """A factor for each head, one for cloze, one for all together."""
+    """A factor for each head, one for cloze, one for all together, one for how they combine."""
     heads = corrected_objectives()
     equal = {f"{OBJECTIVES}.{key}.weight": 1.0 for key in heads}
     return {
@@ -47,6 +62,9 @@ def factors() -> dict[str, Levels]:
             "10": {f"{OBJECTIVES}.cloze": replace(CLOZE, weight=10.0)},
         },
         "all": {"equal": equal, "equal-means": {**equal, "stages.0.normalize": "terms"}},
+        "combination": {
+            name: {"stages.0.combination": combination} for name, combination in WAYS.items()
+        },
     }
 
 
@@ -54,7 +72,7 @@ def study() -> Study:
     """One weight at a time against the published ones."""
     return Study(
         name="weights",
-        question="Do the weights of the pretraining's losses matter?",
+        question="Does it matter how the pretraining's losses are weighed and combined?",
         cells=one_factor(pretrained(corrected_objectives()), factors(), name="published"),
         base="published",
         seeds=SEEDS,

@@ -181,6 +181,14 @@ EXPECTED: dict[str, dict[str, Changes]] = {
             f"{PRETRAIN}.aap.weight": [0.2, 1.0], f"{PRETRAIN}.sp.weight": [0.5, 1.0],
             "stages.0.normalize": ["sequences", "terms"],
         },
+        "combination=sp-ramp": {
+            "stages.0.combination": ["WeightedSum", "WeightRamps"],
+            "stages.0.combination.ramps.sp": [None, "Ramp"],
+            "stages.0.combination.ramps.sp.end": [None, 300],
+        },
+        "combination=uncertainty": {"stages.0.combination": ["WeightedSum", "UncertaintyWeights"]},
+        "combination=pcgrad": {"stages.0.combination": ["WeightedSum", "PCGrad"]},
+        "combination=one-a-step": {"stages.0.combination": ["WeightedSum", "OneObjective"]},
     },
 }  # fmt: skip
 
