@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -76,8 +76,8 @@ def train_stages(
             say(f"{name}: {carried.line}", quiet)
         mark = marks[name]
         processes.from_main(partial(take_stage, folder, name, mark, donors))
-        validate = validation_of(bench, stage)
-        state = train(stage.pretrainer, stage.loader, stage.config, run, validate)
+        own = replace(run, validate=validation_of(bench, stage))
+        state = train(stage.pretrainer, stage.loader, stage.config, own)
         seconds, items = seconds + state.seconds, items + state.items
         origin = cast(str | None, processes.from_main(partial(taken_from, folder, name)))
         if origin is not None:

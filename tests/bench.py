@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ class Bench:
         plan: CheckpointPlan = EVERY_EPOCH,
     ) -> tuple[StageState, MultiObjectiveModel]:
         pretrainer = self.modules(stage)
-        state = train(pretrainer, self.loader(stage), stage, self.run(plan), validate)
+        run = replace(self.run(plan), validate=validate)
+        state = train(pretrainer, self.loader(stage), stage, run)
         return state, pretrainer
 
     def run(self, plan: CheckpointPlan = EVERY_EPOCH, *, quiet: bool = True) -> StageRun:

@@ -157,9 +157,10 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
                 folder=folder,
                 seed=config.seed,
                 split_weights=config.compute.shard_weights,
+                validate=validation_of(bench, each),
                 quiet=True,
             )
-            train(each.pretrainer, each.loader, each.config, run, validation_of(bench, each))
+            train(each.pretrainer, each.loader, each.config, run)
         assert stages[-1].ranker is not None
         trained = Trained(stages[-1].ranker, {})
         conclude(bench, trained, bench.candidate_sets(bench.split.test, "test"), "", folder)

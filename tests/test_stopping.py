@@ -24,7 +24,8 @@ def test_the_best_state_is_the_one_that_remains(bench: Bench) -> None:
         snapshots.append([each.detach().clone() for each in pretrainer.parameters()])
         return {"val/hr@10": next(values)}
 
-    state = train(pretrainer, bench.loader(STAGE), STAGE, bench.run(), validate)
+    run = replace(bench.run(), validate=validate)
+    state = train(pretrainer, bench.loader(STAGE), STAGE, run)
     assert (state.best_epoch, state.best_value) == (2, 0.3)
     for ours, second in zip(pretrainer.parameters(), snapshots[1], strict=True):
         assert torch.equal(ours, second)

@@ -11,7 +11,7 @@ import ctypes
 import sys
 
 
-def trim() -> None:
+def give_back_free_memory() -> None:
     """Return what is free to the system, where the C library can (glibc); else do nothing."""
     if not sys.platform.startswith("linux"):
         return

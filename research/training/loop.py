@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from research.data.loader import Batch, Loader
-from research.training.allocator import trim
+from research.training.allocator import give_back_free_memory
 from research.training.interruption import Interruption
 from research.training.limits import Limits
 from research.training.optim import build_optimizer, factor_at
@@ -21,15 +21,11 @@ from research.training.stage import StageConfig, StageState
 from research.training.stage_log import StageLog
 from research.training.stage_run import StageRun
 from research.training.step import TrainStep
-from research.training.weights import Validate, place_weights
+from research.training.weights import place_weights
 
 
 def train(
-    model: MultiObjectiveModel,
-    loader: Loader,
-    config: StageConfig,
-    run: StageRun,
-    validate: Validate | None = None,
+    model: MultiObjectiveModel, loader: Loader, config: StageConfig, run: StageRun
 ) -> StageState:
     """Train a stage to its end, from its last checkpoint if it has one.
 
@@ -46,6 +42,7 @@ def train(
     step = TrainStep(config, state, weights, optimizer, run, log.say)
 
     def save(state: StageState, *, best: bool = False) -> StageState:
+        # What the three have pending goes into the state before it is written.
         state = interruption.complete(log.complete(step.complete(state)))
         checkpoints.save(state, best=best)
         interruption.raise_if_stopping()
@@ -58,30 +55,31 @@ def train(
                     state = save(state)
                 after = advanced(state, batch, config)
                 ends = ends_epoch(after, loader, limits) or interruption.time_is_up
-                logs = ends or after.step % config.log_every == 0
-                rate = lr_factor(state, config, limits)
-                result = step(batch, state, rate, measured=logs)
-                state = step.complete(after) if logs else after
+                ends_line = ends or after.step % config.log_every == 0
+                factor = lr_factor(state, config, limits)
+                result = step(batch, state, factor, measured=ends_line)
+                state = step.complete(after) if ends_line else after
                 log.step(result, state, max(limits.share(state), interruption.time_share))
-                if logs:
-                    log.losses(state, rate, step.figures(state.step - 1))
+                if ends_line:
+                    log.losses(result, state, factor)
                 if ends:
                     break
                 if checkpoints.is_due(state.step):
                     state = save(state)
             log.end_epoch()
+            # With `wait` what any process has heard is acted on now, before a long validation.
             if interruption.asks_to_save(wait=True):
                 state = save(state)
             ended = limits.reached(state) or interruption.time_is_up
             state = replace(state, epoch=state.epoch + 1, finished=ended)
-            if validate is not None and validates(config, state):
-                values = weights.ranking(validate)
+            if run.validate is not None and validates(config, state):
+                values = weights.with_whole(run.validate)
                 state = judged(state, values, config)
                 log.validation(state, values)
             improved = state.best_epoch == state.epoch
             if improved or state.finished or checkpoints.is_due(state.step):
                 state = save(state, best=improved)
-            trim()
+            give_back_free_memory()
     checkpoints.load_result(state)
     return state
 

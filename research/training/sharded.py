@@ -22,7 +22,8 @@ from torch.distributed.tensor import DTensor
 from research.objectives.base import LossSum
 from research.processes import host_group
 from research.training.pretrainer import MultiObjectiveModel, StepInputs
-from research.training.weights import Validate, Weights
+from research.training.stage_run import Validate
+from research.training.weights import Weights
 
 
 class SplitWeights(Weights):
@@ -34,7 +35,7 @@ class SplitWeights(Weights):
     split = True
 
     def __init__(self, model: MultiObjectiveModel, accelerator: Accelerator) -> None:
-        """Split the parameters; until `join` the model has none but inside `ranking`."""
+        """Split the parameters; until `join` the model has none but inside `with_whole`."""
         kept: dict[int, object] = {id(model.catalogue): model.catalogue}
         for parameter in model.parameters():
             # A deep copy would hold them twice.
@@ -68,7 +69,7 @@ class SplitWeights(Weights):
         for name, parameter in self.model.named_parameters():
             parameter.data = self.whole(parts[name].detach())
 
-    def ranking(self, validate: Validate) -> Mapping[str, float]:
+    def with_whole(self, validate: Validate) -> Mapping[str, float]:
         """The figures of a validation by the model, whose weights are there so long."""
         self.join()
         try:

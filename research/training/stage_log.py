@@ -76,11 +76,11 @@ class StageLog:
         self.reporter.advance(state.step, share)
         PULSE.progress(state.step)
 
-    def losses(self, state: StageState, lr_factor: float, figures: Mapping[str, float]) -> None:
-        """Write the means of the steps since the line before, and figures of the last of them."""
+    def losses(self, result: StepResult, state: StageState, lr_factor: float) -> None:
+        """Write the means of the steps since the line before; `result` is of the last of them."""
         name = self.config.name
         values = self.meter.flush(lr_factor)
-        values |= {f"{name}/{figure}": value for figure, value in figures.items()}
+        values |= {f"{name}/{figure}": value for figure, value in result.figures.items()}
         speed = values[f"{name}/items_per_second"]
         loss = values.get(f"{name}/loss")
         rise = None if loss is None else self.spikes.check(loss)

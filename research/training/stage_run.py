@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from accelerate import Accelerator
 
 from research.errors import InputError
 from research.tracking import RunFolder
+
+Validate = Callable[[], Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,8 @@ class StageRun:
     """When checkpoints are written."""
     split_weights: bool = False
     """Whether several processes split the weights while the stage trains."""
+    validate: Validate | None = None
+    """Gives figures of the validation part, `val/...` by name; None: the stage cannot rank."""
     quiet: bool = False
     """Print nothing."""
     judges_counts: bool = True

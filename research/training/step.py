@@ -49,6 +49,8 @@ class StepResult:
     """bool scalar on the device, equal in all processes: whether all was finite."""
     cosines: GradientCosines
     """How the objectives pull at the encoder, where the step was asked for it."""
+    figures: Mapping[str, float]
+    """What the way of combining objectives says, where the step was measured."""
 
 
 class TrainStep:
@@ -145,12 +147,10 @@ class TrainStep:
             gradients.replace(combination.merged(gradients.stacked(self.accelerator), drawn))
         taken = self._update(totals_K)
         told = gradients if measures else GradientCosines([])
-        return StepResult(batch.num_tokens, counts_K3, totals_K, counts_2K, accuracies, taken, told)
-
-    def figures(self, step: int) -> dict[str, float]:
-        """What the way of combining objectives says of the step with this number (0-based)."""
-        state = self._combination_state(step)
-        return self.combination.figures(self.objective_weights, step, state)
+        figures = combination.figures(self.objective_weights, state.step, drawn) if measured else {}
+        return StepResult(
+            batch.num_tokens, counts_K3, totals_K, counts_2K, accuracies, taken, told, figures
+        )
 
     def _combination_state(self, step: int) -> int:
         return seed_of(self.seed, self.config.name, "combination", step)

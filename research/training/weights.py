@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from accelerate import Accelerator
@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from research.training import checkpoint
 from research.training.pretrainer import MultiObjectiveModel
-from research.training.stage_run import StageRun
-
-Validate = Callable[[], Mapping[str, float]]
+from research.training.stage_run import StageRun, Validate
 
 
 class Weights(ABC):
@@ -34,7 +32,7 @@ class Weights(ABC):
         """What is called, and what is stepped: `trained` and its optimizer, for many processes."""
 
     @abstractmethod
-    def ranking(self, validate: Validate) -> Mapping[str, float]:
+    def with_whole(self, validate: Validate) -> Mapping[str, float]:
         """The figures of a validation, with all weights in `model`."""
 
     @abstractmethod
@@ -70,7 +68,7 @@ class WholeWeights(Weights):
             model, wrapped = self.accelerator.prepare(self.trained, optimizer)
         return model, wrapped
 
-    def ranking(self, validate: Validate) -> Mapping[str, float]:
+    def with_whole(self, validate: Validate) -> Mapping[str, float]:
         """They are there."""
         return validate()
 
