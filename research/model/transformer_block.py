@@ -7,7 +7,7 @@ A block is a config and the module that it builds; a new one is a file like this
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 Part = TypeVar("Part")
+# Bytes of a number in fp32.
+FLOAT = 4
 
 
 class BlockConfig(ABC):
@@ -40,6 +42,33 @@ class BlockConfig(ABC):
     @abstractmethod
     def build(self, config: TransformerConfig) -> Block:
         """One block of an encoder; the encoder draws its initial weights."""
+
+    def activation_bytes(
+        self, config: TransformerConfig, tokens: int, rows: int, longest: int
+    ) -> Mapping[str, int]:
+        """Estimates, by name, of what one block in fp32 keeps for its backward pass, in bytes.
+
+        Of `rows` sequences of `tokens` tokens in all, the longest of `longest`. Unless a block says
+        otherwise, it is of softmax attention and two dense layers. Hidden states: T (8 D + 2 F) and
+        S L 3 D, the second for queries, keys and values laid out in a rectangle (within 10 % of
+        what torch saves, measured on a CPU).
+        """
+        width = config.width
+        states = tokens * (8 * width + 2 * config.feed_forward) + rows * longest * 3 * width
+        return {"hidden states": FLOAT * states, **softmax_bytes(config, rows, longest)}
+
+
+def softmax_bytes(config: TransformerConfig, rows: int, longest: int) -> Mapping[str, int]:
+    """Estimates, by name, of what the scores of one block's softmax attention keep, in bytes.
+
+    Which weights were dropped: S H L^2 bytes on a CPU; on an accelerator they are drawn again. A
+    bias of positions: as many scores in fp32.
+    """
+    scores = rows * config.heads * longest**2
+    return {
+        "dropped attention weights": scores,
+        **({"a bias on scores": FLOAT * scores} if config.positions.biases_scores else {}),
+    }
 
 
 class Block(nn.Module, ABC):
@@ -59,6 +88,10 @@ class Block(nn.Module, ABC):
         read_P: Tensor | None = None,
     ) -> Tensor:
         """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
+
+    def built(self, part: Callable[..., Part], rows: int) -> Callable[..., Part]:
+        """A part as it stands, or compiled: but 0 rows and 1 would be compiled for themselves."""
+        return compiled(part) if self.compiles and self.training and rows > 1 else part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +121,8 @@ class QueryNorm(BlockConfig):
         return QueryNormBlock(config)
 
 
-class SelfAttentionBlock(Block):
-    """Abstract: softmax attention, then a feed-forward part; subclasses place the norms."""
+class SoftmaxBlock(Block):
+    """Abstract: softmax attention between two parts that are computed token by token."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -98,18 +131,14 @@ class SelfAttentionBlock(Block):
         width = config.width
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width) if config.output_projection else nn.Identity()
-        self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.inner = nn.Linear(width, config.feed_forward)
-        self.outer = nn.Linear(config.feed_forward, width)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_eps)
 
     @abstractmethod
     def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """What the residual sum starts from [T, D]; query, key and value [T, 3 D]."""
 
     @abstractmethod
-    def after(self, summed_PD: Tensor) -> Tensor:
-        """What follows the residual sum of attention: [P, D] -> [P, D]."""
+    def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
+        """The block's output [P, D], of what was carried [P, D] and what attention gave."""
 
     def forward(
         self,
@@ -122,7 +151,7 @@ class SelfAttentionBlock(Block):
     ) -> Tensor:
         """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
         kind, heads = type(self), self.config.heads
-        carried_TD, qkv_TE = self._built(kind.before, len(x_TD))(self, x_TD)
+        carried_TD, qkv_TE = self.built(kind.before, len(x_TD))(self, x_TD)
         qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=heads)
         mixed_PHK = attention(
             positions.turned(qkv_T3HK, packed),
@@ -133,7 +162,27 @@ class SelfAttentionBlock(Block):
             bias=positions.bias if self.config.positions.biases_scores else None,
         )
         carried_PD = carried_TD if read_P is None else carried_TD.index_select(0, read_P)
-        return self._built(kind._rest, len(carried_PD))(self, carried_PD, mixed_PHK)
+        return self.built(kind.rest, len(carried_PD))(self, carried_PD, mixed_PHK)
+
+    def attended(self, mixed_PHK: Tensor) -> Tensor:
+        """[P, H, K] -> [P, D]: what attention gave, projected, with dropout."""
+        mixed_PD = self.output(rearrange(mixed_PHK, "P H K -> P (H K)"))
+        return dropout(mixed_PD, self.dropouts.attention_output, self.training)
+
+
+class SelfAttentionBlock(SoftmaxBlock):
+    """Abstract: softmax attention, then a feed-forward part; subclasses place the norms."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.attention_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.inner = nn.Linear(config.width, config.feed_forward)
+        self.outer = nn.Linear(config.feed_forward, config.width)
+        self.feed_forward_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+
+    @abstractmethod
+    def after(self, summed_PD: Tensor) -> Tensor:
+        """What follows the residual sum of attention: [P, D] -> [P, D]."""
 
     def feed_forward(self, x_PD: Tensor) -> Tensor:
         """[P, D] -> [P, D], token by token."""
@@ -141,15 +190,9 @@ class SelfAttentionBlock(Block):
         inner_PF = dropout(inner_PF, self.dropouts.inner, self.training)
         return dropout(self.outer(inner_PF), self.dropouts.hidden, self.training)
 
-    def _rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
-        """All that follows attention, token by token: [P, D] and [P, H, K] -> [P, D]."""
-        mixed_PD = self.output(rearrange(mixed_PHK, "P H K -> P (H K)"))
-        dropped_PD = dropout(mixed_PD, self.dropouts.attention_output, self.training)
-        return self.after(carried_PD + dropped_PD)
-
-    def _built(self, part: Callable[..., Part], rows: int) -> Callable[..., Part]:
-        """A part as it stands, or compiled: but 0 rows and 1 would be compiled for themselves."""
-        return compiled(part) if self.compiles and self.training and rows > 1 else part
+    def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
+        """The residual sum of attention, and what follows it: [P, D]."""
+        return self.after(carried_PD + self.attended(mixed_PHK))
 
 
 class PostNormBlock(SelfAttentionBlock):

@@ -15,7 +15,6 @@ from research.model.positions import LearnedPositions, PositionsConfig
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_block import Activation, BlockConfig, PostNorm
 
-_FLOAT = 4
 _SIZES = ("length", "width", "layers", "heads", "feed_forward")
 _DROPOUTS = ("embedding", "hidden", "attention", "attention_output", "inner")
 
@@ -151,21 +150,9 @@ class TransformerConfig(BackboneConfig):
         )
 
     def activation_bytes(self, tokens: int, rows: int, longest: int) -> Mapping[str, int]:
-        """Hidden states, and which attention weights were dropped.
-
-        Hidden states: T (8 D + 2 F) and S L 3 D a block, the second for queries, keys and values
-        laid out in a rectangle (within 10 % of what torch saves, measured on a CPU). Dropped
-        weights: S H L^2 bytes a block on a CPU; on an accelerator they are drawn again. A bias of
-        positions: as many scores in fp32.
-        """
-        width, inner = self.width, self.feed_forward
-        states = tokens * (8 * width + 2 * inner) + rows * longest * 3 * width
-        scores = rows * self.heads * self.layers * longest**2
-        return {
-            "hidden states": _FLOAT * self.layers * states,
-            "dropped attention weights": scores,
-            **({"a bias on scores": _FLOAT * scores} if self.positions.biases_scores else {}),
-        }
+        """What its blocks say of themselves, times their number."""
+        of_block = self.block.activation_bytes(self, tokens, rows, longest)
+        return {name: self.layers * number for name, number in of_block.items()}
 
 
 def as_transformer(config: BackboneConfig, asker: str) -> TransformerConfig:
