@@ -20,6 +20,7 @@ from research.objectives.sp import SP, SPConfig
 from research.randomness import seed_of
 from research.training.pretrainer import MultiObjectiveModel
 from tests import reference
+from tests.reference_blocks import dense
 
 ItemsConfig = NextItemConfig | ClozeConfig | MIPConfig
 
@@ -87,7 +88,7 @@ def losses_of_attributes(
         own = reference.attributes_of(catalogue, item)
         asked = (place in picked) is isinstance(config, MAPConfig)
         if asked and (own or config.count_bare_items):
-            projected_D = reference.dense(hidden_LD[place], head.dense)
+            projected_D = dense(hidden_LD[place], head.dense)
             losses.append(reference.attribute_loss(projected_D, rows, own))
     return losses
 
