@@ -10,8 +10,14 @@ import math
 import torch
 from torch import Tensor
 
+from research.model.ligr import LiGRBlock
 from research.model.rotary import Rotary
-from research.model.transformer_block import PostNormBlock, PreNormBlock, SelfAttentionBlock
+from research.model.transformer_block import (
+    PostNormBlock,
+    PreNormBlock,
+    SelfAttentionBlock,
+    SoftmaxBlock,
+)
 
 
 def dense(x: Tensor, layer: torch.nn.Linear) -> Tensor:
@@ -35,7 +41,7 @@ def activation(x: Tensor, name: str) -> Tensor:
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def attend(block: SelfAttentionBlock, query_LD: Tensor, x_LD: Tensor, causal: bool) -> Tensor:
+def attend(block: SoftmaxBlock, query_LD: Tensor, x_LD: Tensor, causal: bool) -> Tensor:
     """Multi-head attention (Vaswani et al. 2017, eq. 1), a head and a query at a time."""
     width, heads = block.config.width, block.config.heads
     size = width // heads
@@ -84,6 +90,8 @@ def feed_forward(block: SelfAttentionBlock, x_LD: Tensor) -> Tensor:
 
 def run_block(block: torch.nn.Module, x: Tensor, causal: bool) -> Tensor:
     """A transformer block, its norms where its class has them."""
+    if isinstance(block, LiGRBlock):
+        return run_ligr(block, x, causal)
     assert isinstance(block, SelfAttentionBlock)
     if isinstance(block, PostNormBlock):  # BERT: y = LN(x + Attn(x)); LN(y + FFN(y))
         y = layer_norm(x + attend(block, x, x, causal), block.attention_norm)
@@ -96,3 +104,32 @@ def run_block(block: torch.nn.Module, x: Tensor, causal: bool) -> Tensor:
     q = layer_norm(x, block.attention_norm)
     y = layer_norm(q + attend(block, q, x, causal), block.feed_forward_norm)
     return y + feed_forward(block, y)
+
+
+def normed(x: Tensor, norm: torch.nn.Module) -> Tensor:
+    """LayerNorm (Ba et al. 2016) with gain and shift or without, or RMSNorm (Zhang et al. 2019)."""
+    if isinstance(norm, torch.nn.RMSNorm):
+        return x / torch.sqrt((x**2).mean(-1, keepdim=True) + norm.eps) * norm.weight
+    assert isinstance(norm, torch.nn.LayerNorm)
+    if norm.elementwise_affine:
+        return layer_norm(x, norm)
+    mean = x.mean(-1, keepdim=True)
+    return (x - mean) / torch.sqrt(((x - mean) ** 2).mean(-1, keepdim=True) + norm.eps)
+
+
+def silu(x: Tensor) -> Tensor:
+    """x sigmoid(x) (Hendrycks and Gimpel 2016)."""
+    return x / (1 + torch.exp(-x))
+
+
+def run_ligr(block: LiGRBlock, x: Tensor, causal: bool) -> Tensor:
+    """y = x + sigmoid(x G + g) Attn(norm(x)); y + sigmoid(y G' + g') FF(norm(y)) (LiGR)."""
+    n = normed(x, block.attention_norm)
+    y = x + attend(block, n, n, causal) / (1 + torch.exp(-dense(x, block.attention_gate)))
+    n = normed(y, block.feed_forward_norm)
+    if block.block.swiglu:  # Shazeer 2020, eq. 6, without biases
+        w, v = block.inner.weight.split(block.config.feed_forward)
+        fed = (silu(n @ w.T) * (n @ v.T)) @ block.outer.weight.T
+    else:
+        fed = dense(activation(dense(n, block.inner), block.config.activation), block.outer)
+    return y + fed / (1 + torch.exp(-dense(y, block.feed_forward_gate)))

@@ -17,6 +17,7 @@ from research.execute import RunOptions, check_size, execute, load_run
 from research.model.backbone import BackboneConfig, check_direction, check_fields
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
+from research.model.ligr import LiGR
 from research.model.rotary import Rotary
 from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
@@ -33,6 +34,7 @@ OWED = [
     for name, config in {
         "transformer": TransformerConfig(length=5, width=8, feed_forward=12, init_std=0.5),
         "rotary": TransformerConfig(length=5, width=8, positions=Rotary(), init_std=0.5),
+        "LiGR": TransformerConfig(length=5, width=8, block=LiGR(), init_std=0.5),
         "gru": GRUConfig(init_std=0.5),
     }.items()
     for direction in config.directions
@@ -198,6 +200,8 @@ def test_a_field_that_no_event_of_the_corpus_has_is_refused() -> None:
             block=QueryNorm(), output_projection=False, embedding_norm=False, final_norm=True
         ),
         TransformerConfig(block=PostNorm(), segments=3, positions=Rotary(), final_norm=True),
+        TransformerConfig(block=LiGR(), layers=3),
+        TransformerConfig(block=LiGR(swiglu=False, norm="rms"), output_projection=False),
         GRUConfig(),
     ],
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 import research.rectangles as rectangles_module
 from research.errors import InputError
 from research.model.item_table import ItemTableConfig
+from research.model.ligr import LiGR
 from research.model.positions import LearnedPositions, Positions, PositionsConfig
 from research.model.rotary import Rotary
 from research.model.transformer import TransformerEncoder
@@ -61,6 +62,13 @@ VARIANTS: dict[str, dict[str, object]] = {
     ),
     "segments": dict(segments=3, positions=LearnedPositions(count_from="oldest")),
     "eight heads of width one": dict(heads=8, layers=1),
+    "LiGR as in eSASRec": dict(block=LiGR(), embedding_norm=False, norm_eps=1e-5),
+    "LiGR with RMSNorm, no projection, rotary positions": dict(
+        block=LiGR(norm="rms"), output_projection=False, positions=Rotary(), final_norm=True
+    ),
+    "LiGR with two dense layers and bare norms": dict(
+        block=LiGR(swiglu=False, norm="bare"), activation="relu"
+    ),
     "attributes on the input side": dict(attributes=True),
     "attributes under a scale": dict(attributes=True, embedding_scale=True),
 }

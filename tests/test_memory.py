@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from research.memory import Peak, StepSize, advice, is_out_of_memory, largest_parts
+from research.model.ligr import LiGR
+from research.model.transformer_block import BlockConfig, PostNorm
 from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from tests.synthetic import encoder_of
@@ -66,8 +68,21 @@ def test_tokens_that_are_compared_with_one_another_are_told() -> None:
     assert first.bytes == 16 * STEP.tokens * 100_000
 
 
-def test_hidden_states_are_within_a_fifth_of_what_torch_keeps() -> None:
-    sizes = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
+@pytest.mark.parametrize(
+    ("block", "dropouts"),
+    [
+        (PostNorm(), {}),
+        (LiGR(), {}),
+        (LiGR(norm="rms"), {"dropout": 0.0}),
+        (LiGR(), {"dropout": 0.2, "inner_dropout": 0.2}),
+        (LiGR(swiglu=False), {}),
+    ],
+    ids=str,
+)
+def test_activations_are_within_a_fifth_of_what_torch_keeps(
+    block: BlockConfig, dropouts: dict[str, float]
+) -> None:
+    sizes = replace(ENCODER, block=block, **dropouts)
     encoder = encoder_of(sizes, 10).train()
     parameters = {each.untyped_storage().data_ptr() for each in encoder.parameters()}
     kept: dict[int, torch.Tensor] = {}
