@@ -54,10 +54,12 @@ def random_below(bits: int, high: int) -> int:
 def encode(
     encoder: TransformerEncoder, items: Sequence[int], causal: bool,
     segments: Sequence[int] | None = None, attributes: Sequence[Sequence[int]] = (),
+    times: Sequence[int] | None = None,
 ) -> Tensor:  # fmt: skip
     """Hidden states [L, D] of one sequence without dropout.
 
     `attributes` are each item's, where the encoder reads them; the mask has none (SASRec_F).
+    `times` are the tokens' seconds, where its blocks read them.
     """
     config = encoder.config
     states = []
@@ -81,7 +83,7 @@ def encode(
     if config.embedding_norm:
         x = layer_norm(x, encoder.embedding_norm)
     for block in encoder.blocks:
-        x = run_block(block, x, causal)
+        x = run_block(block, x, causal, times)
     return layer_norm(x, encoder.final_norm) if config.final_norm else x
 
 

@@ -6,10 +6,12 @@ All arithmetic is written out; weights are read from the modules under test.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from research.model.hstu import HSTUBlock
 from research.model.ligr import LiGRBlock
 from research.model.rotary import Rotary
 from research.model.transformer_block import (
@@ -88,8 +90,12 @@ def feed_forward(block: SelfAttentionBlock, x_LD: Tensor) -> Tensor:
     return dense(activation(dense(x_LD, block.inner), block.config.activation), block.outer)
 
 
-def run_block(block: torch.nn.Module, x: Tensor, causal: bool) -> Tensor:
-    """A transformer block, its norms where its class has them."""
+def run_block(
+    block: torch.nn.Module, x: Tensor, causal: bool, times: Sequence[int] | None = None
+) -> Tensor:
+    """A transformer block, its norms where its class has them; `times` are the tokens' seconds."""
+    if isinstance(block, HSTUBlock):
+        return run_hstu(block, x, causal, times)
     if isinstance(block, LiGRBlock):
         return run_ligr(block, x, causal)
     assert isinstance(block, SelfAttentionBlock)
@@ -133,3 +139,36 @@ def run_ligr(block: LiGRBlock, x: Tensor, causal: bool) -> Tensor:
     else:
         fed = dense(activation(dense(n, block.inner), block.config.activation), block.outer)
     return y + fed / (1 + torch.exp(-dense(y, block.feed_forward_gate)))
+
+
+def run_hstu(block: HSTUBlock, x: Tensor, causal: bool, times: Sequence[int] | None) -> Tensor:
+    """HSTU (Zhai et al. 2024, eq. 1-3), a query, a head and a key at a time."""
+    heads, length = block.config.heads, block.config.length
+    size = block.block.head_width or block.config.width // heads
+    projected = silu(normed(x, block.input_norm) @ block.projection.weight.T)
+    u, q, k, v = projected.split(heads * size, dim=1)
+    rows = []
+    for place in range(len(x)):
+        keys = range(place + 1 if causal else len(x))
+        parts = []
+        for head in range(heads):
+            columns = slice(head * size, (head + 1) * size)
+            total = torch.zeros(size, dtype=x.dtype)
+            for key in keys:
+                query_K, key_K = q[place, columns], k[key, columns]
+                if isinstance(block.config.positions, Rotary):
+                    query_K = turned(query_K, place, block.config.positions.base)
+                    key_K = turned(key_K, key, block.config.positions.base)
+                score = (query_K * key_K).sum() + block.position_weights[length - 1 + place - key]
+                if block.block.times:
+                    assert times is not None
+                    score = score + block.time_weights[bucket(times[place] - times[key], block)]
+                total = total + silu(score) * v[key, columns]
+            parts.append(total / (length if block.block.divisor == "length" else len(keys)))
+        rows.append(torch.cat(parts))
+    return x + dense(normed(torch.stack(rows), block.mixed_norm) * u, block.output)
+
+
+def bucket(seconds: int, block: HSTUBlock) -> int:
+    """floor(ln(max(1, |seconds|)) / 0.301), at most the number of buckets (HSTU's code)."""
+    return min(int(math.log(max(1, abs(seconds))) / 0.301), block.block.time_buckets)

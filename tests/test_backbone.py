@@ -16,6 +16,7 @@ from research.exchange import export_stage
 from research.execute import RunOptions, check_size, execute, load_run
 from research.model.backbone import BackboneConfig, check_direction, check_fields
 from research.model.compute import ComputeConfig
+from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
 from research.model.ligr import LiGR
 from research.model.rotary import Rotary
@@ -35,6 +36,7 @@ OWED = [
         "transformer": TransformerConfig(length=5, width=8, feed_forward=12, init_std=0.5),
         "rotary": TransformerConfig(length=5, width=8, positions=Rotary(), init_std=0.5),
         "LiGR": TransformerConfig(length=5, width=8, block=LiGR(), init_std=0.5),
+        "HSTU": TransformerConfig(length=5, width=8, block=HSTU(), init_std=0.5),
         "gru": GRUConfig(init_std=0.5),
     }.items()
     for direction in config.directions
@@ -201,6 +203,8 @@ def test_a_field_that_no_event_of_the_corpus_has_is_refused() -> None:
         ),
         TransformerConfig(block=PostNorm(), segments=3, positions=Rotary(), final_norm=True),
         TransformerConfig(block=LiGR(), layers=3),
+        TransformerConfig(block=HSTU(), layers=3),
+        TransformerConfig(block=HSTU(times=True, time_buckets=9, head_width=5, norm="layer")),
         TransformerConfig(block=LiGR(swiglu=False, norm="rms"), output_projection=False),
         GRUConfig(),
     ],

@@ -12,6 +12,7 @@ from torch import Tensor
 from research.model import candidate_scores, multilabel, softmax
 from research.model.compute import ComputeConfig, graphs_compiled
 from research.model.dropout import keep_scales
+from research.model.hstu import HSTU
 from research.model.ligr import LiGR
 from research.model.precision import product, row_products
 from research.model.softmax import softmax_loss, top_one
@@ -136,7 +137,7 @@ def test_products_of_rows_are_fp32_of_rounded_factors(low: str) -> None:
 
 
 @pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("block", [PreNorm, QueryNorm, LiGR])
+@pytest.mark.parametrize("block", [PreNorm, QueryNorm, LiGR, HSTU])
 def test_every_kind_of_block_in_low_precision_is_near_its_fp32_twin(
     block: type[BlockConfig], low: str
 ) -> None:
@@ -244,7 +245,7 @@ def test_dropout_keeps_the_mean_in_low_precision() -> None:
 
 
 @pytest.mark.parametrize("low", [None, "bf16"])
-@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm, LiGR])
+@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm, LiGR, HSTU])
 def test_recomputing_changes_no_bit_of_loss_and_gradients(
     block: type[BlockConfig], low: str | None
 ) -> None:
@@ -322,7 +323,7 @@ def compiler(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("low", [None, "bf16"])
-@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm, LiGR])
+@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm, LiGR, HSTU])
 def test_compiled_training_has_the_same_loss_and_gradients(
     block: type[BlockConfig], low: str | None
 ) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import research.rectangles as rectangles_module
 from research.errors import InputError
+from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
 from research.model.ligr import LiGR
 from research.model.positions import LearnedPositions, Positions, PositionsConfig
@@ -69,6 +70,21 @@ VARIANTS: dict[str, dict[str, object]] = {
     "LiGR with two dense layers and bare norms": dict(
         block=LiGR(swiglu=False, norm="bare"), activation="relu"
     ),
+    "HSTU": dict(
+        block=HSTU(),
+        embedding_norm=False,
+        embedding_scale=True,
+        positions=LearnedPositions(count_from="oldest"),
+        norm_eps=1e-6,
+    ),
+    "HSTU with times": dict(block=HSTU(times=True), norm_eps=1e-6),
+    "HSTU with few buckets, narrow heads, learned norms, divided by what is seen": dict(
+        block=HSTU(times=True, time_buckets=20, head_width=2, norm="layer", divisor="visible"),
+        heads=4,
+    ),
+    "HSTU with rotary positions and RMSNorm": dict(
+        block=HSTU(norm="rms", head_width=6), positions=Rotary(), final_norm=True
+    ),
     "attributes on the input side": dict(attributes=True),
     "attributes under a scale": dict(attributes=True, embedding_scale=True),
 }
@@ -85,23 +101,29 @@ def made(*, attributes: bool = False, **changes: object) -> TransformerEncoder:
     return encoder
 
 
-def typed(packed: Packed, segments: int) -> Packed:
-    """The batch with segment types that change from token to token."""
-    if not segments:
-        return packed
-    types_T = torch.arange(packed.num_tokens) % segments
-    return replace(packed, fields={"segment": types_T})
+def with_fields(packed: Packed, config: TransformerConfig) -> Packed:
+    """The batch with the fields that are read: types, and times, that change from token to token.
+
+    Times are up to a million seconds apart, some the same, and not in order.
+    """
+    numbers_T = torch.arange(packed.num_tokens)
+    fields = {"time": numbers_T**4 * 7_919 % 1_000_003 + 1_600_000_000}
+    fields["time"][3] = fields["time"][4]
+    if config.segments:
+        fields["segment"] = numbers_T % config.segments
+    known = (*config.fields, *config.optional_fields)
+    return replace(packed, fields={name: fields[name] for name in known})
 
 
 def loop(encoder: TransformerEncoder, packed: Packed, causal: bool) -> Tensor:
     """The twin over every sequence, laid end to end."""
     hidden = []
     for begin, end in zip(packed.offsets[:-1].tolist(), packed.offsets[1:].tolist()):
-        types_T = packed.fields.get("segment")
-        segments = None if types_T is None else types_T[begin:end].tolist()
+        fields = {name: values_T[begin:end].tolist() for name, values_T in packed.fields.items()}
         items = packed.items_T[begin:end].tolist()
         attributes = () if encoder.item_table.attributes is None else ATTRIBUTES
-        hidden.append(reference.encode(encoder, items, causal, segments, attributes))
+        segments, times = fields.get("segment"), fields.get("time")
+        hidden.append(reference.encode(encoder, items, causal, segments, attributes, times))
     return torch.cat(hidden)
 
 
@@ -125,7 +147,7 @@ def test_packed_states_and_gradients_equal_a_loop_over_sequences(
 ) -> None:
     monkeypatch.setattr(rectangles_module, "RECTANGLE_COST", overhead)
     encoder = made(**VARIANTS[variant])
-    packed = typed(Packed.from_lists(ROWS), encoder.config.segments)
+    packed = with_fields(Packed.from_lists(ROWS), encoder.config)
     ours_TD = encoder(packed, causal=causal)
     theirs_TD = loop(encoder, packed, causal)
     torch.testing.assert_close(ours_TD, theirs_TD, rtol=1e-10, atol=1e-10)
@@ -140,7 +162,7 @@ def test_reading_some_tokens_gives_their_rows_and_the_same_gradients(
     variant: str, causal: bool
 ) -> None:
     encoder = made(**VARIANTS[variant])
-    packed = typed(Packed.from_lists(ROWS), encoder.config.segments)
+    packed = with_fields(Packed.from_lists(ROWS), encoder.config)
     read_P = torch.tensor([0, 1, 3, 7, 10, 11, packed.num_tokens - 1])
     ours_PD = encoder(packed, causal=causal, read_P=read_P)
     theirs_PD = encoder(packed, causal=causal)[read_P]

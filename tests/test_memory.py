@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from research.memory import Peak, StepSize, advice, is_out_of_memory, largest_parts
+from research.model.hstu import HSTU
 from research.model.ligr import LiGR
 from research.model.transformer_block import BlockConfig, PostNorm
 from research.model.transformer_config import TransformerConfig
@@ -76,6 +77,10 @@ def test_tokens_that_are_compared_with_one_another_are_told() -> None:
         (LiGR(norm="rms"), {"dropout": 0.0}),
         (LiGR(), {"dropout": 0.2, "inner_dropout": 0.2}),
         (LiGR(swiglu=False), {}),
+        (HSTU(), {}),
+        (HSTU(), {"attention_dropout": 0.0}),
+        (HSTU(times=True, norm="rms"), {"dropout": 0.0}),
+        (HSTU(times=True, norm="layer", head_width=4), {"dropout": 0.2}),
     ],
     ids=str,
 )
@@ -92,8 +97,9 @@ def test_activations_are_within_a_fifth_of_what_torch_keeps(
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
+    rows = [[1] * 50] * 8
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        encoder(Packed.from_lists([[1] * 50] * 8), causal=True)
+        encoder(Packed.from_lists(rows, {"time": rows}), causal=True)
     estimate = sum(sizes.activation_bytes(400, 8, 50).values())
     held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     assert 0.8 < estimate / held < 1.2

@@ -35,12 +35,12 @@ class Rotary(PositionsConfig):
 
     def build(self, config: TransformerConfig) -> RotaryPositions:
         """The module; `InputError` for a head of odd width, whose numbers are not pairs."""
-        head_width = config.width // config.heads
+        head_width = config.block.width_of_head(config)
         if head_width % 2:
             raise InputError(
                 f"encoder.positions is Rotary, which turns pairs of a head's numbers, but a head "
                 f"has {head_width} (encoder.width {config.width} over encoder.heads "
-                f"{config.heads}); choose an even number"
+                f"{config.heads}, unless its block says otherwise); choose an even number"
             )
         return RotaryPositions(self.base, config.length, head_width)
 

@@ -39,6 +39,10 @@ class BlockConfig(ABC):
         """The fields of a `Packed` that it cannot do without; none unless said."""
         return ()
 
+    def width_of_head(self, config: TransformerConfig) -> int:
+        """K, numbers of a head in queries, keys and values."""
+        return config.width // config.heads
+
     @abstractmethod
     def build(self, config: TransformerConfig) -> Block:
         """One block of an encoder; the encoder draws its initial weights."""

@@ -1,0 +1,240 @@
+"""HSTU's block: attention without softmax, and a gate in the place of a feed-forward part.
+
+    U, V, Q, K = split(SiLU(norm(x) W))                                            (1)
+    A V = sum over the keys that are seen of SiLU(q k' + r_p + r_t) v / N          (2)
+    y = x + (norm(A V) * U) W' + b'                                                (3)
+
+Source: Zhai et al. 2024, "Actions Speak Louder than Words" (arXiv 2402.17152), eq. 1-3; the first
+norm, the residual sum and N are of their code, `SequentialTransductionUnitJagged` of
+facebookresearch/generative-recommenders. The relative biases are learned numbers of each layer that
+its heads share: r_p by the distance in places, r_t by the time between two events, in the bucket
+floor(ln(max(1, seconds)) / 0.301). The second norm is over all heads together. A departure: that
+code takes for a query's time the time of the event after it, the one to be predicted, which here no
+causal state may know; ours takes the query's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from research.config import check_types
+from research.errors import InputError
+from research.model.attention import Bias, over_rectangles
+from research.model.backbone import LARGEST
+from research.model.dropout import dropout
+from research.model.norms import Norm, build_norm
+from research.model.positions import Positions
+from research.model.transformer_block import FLOAT, Block, BlockConfig
+from research.packed import Packed
+from research.rectangles import Rectangle
+
+if TYPE_CHECKING:
+    from research.model.transformer_config import TransformerConfig
+
+# Buckets of time are this wide, in natural logarithms of seconds.
+BUCKET_WIDTH = 0.301
+
+
+@dataclass(frozen=True, kw_only=True)
+class HSTU(BlockConfig):
+    """SiLU attention divided by a length, gated, with relative biases (HSTU).
+
+    The encoder's `attention_dropout` is on the weights (published: 0), its `hidden_dropout` on what
+    enters the last projection. As it has no feed-forward part and always projects, it does not read
+    `feed_forward`, `activation`, `inner_dropout`, `attention_output_dropout`, `output_projection`.
+    """
+
+    times: bool = False
+    """Whether the time between two events biases their score too; then events need times."""
+    time_buckets: int = 128
+    """With `times`: the number of the last bucket, which holds all longer times as well."""
+    head_width: int | None = None
+    """K, numbers of a head in each of U, V, Q and K; None: the encoder's width over its heads."""
+    divisor: Literal["length", "visible"] = "length"
+    """N: the encoder's length (the published code: the length that it pads to), or how many keys
+    the query sees."""
+    norm: Norm = "bare"
+    """Both norms: bare (LayerNorm without gain and shift, as published), layer or rms."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("time_buckets", "head_width"):
+            value = vars(self)[name]
+            if value is not None and not 1 <= value <= LARGEST:
+                raise InputError(
+                    f"encoder.block.{name} is {value}; it must be at least 1 and at most {LARGEST}"
+                )
+
+    @property
+    def fields(self) -> Collection[str]:
+        """Times, where they bias scores."""
+        return ("time",) if self.times else ()
+
+    def width_of_head(self, config: TransformerConfig) -> int:
+        """K."""
+        return config.width // config.heads if self.head_width is None else self.head_width
+
+    def build(self, config: TransformerConfig) -> HSTUBlock:
+        """One block."""
+        return HSTUBlock(self, config)
+
+    def activation_bytes(
+        self, config: TransformerConfig, tokens: int, rows: int, longest: int
+    ) -> Mapping[str, int]:
+        """Estimates, by name, of what one block in fp32 keeps for its backward pass, in bytes.
+
+        Hidden states: T (3 D + 9 E) and S L 3 E, with E = H K. Scores before and after SiLU:
+        S H L^2 each, and as many of what dropout makes of them. Places in the tables of biases: 8
+        bytes for each of L^2, and with times for each of S L^2.
+        """
+        inner = config.heads * self.width_of_head(config)
+        states = tokens * (3 * config.width + 9 * inner) + rows * longest * 3 * inner
+        copies = 3 if config.dropouts.attention else 2
+        return {
+            "hidden states": FLOAT * states,
+            "scores of attention": copies * FLOAT * rows * config.heads * longest**2,
+            "places in tables of biases": 8 * (1 + rows * self.times) * longest**2,
+        }
+
+
+class HSTUBlock(Block):
+    """See `HSTU`."""
+
+    def __init__(self, block: HSTU, config: TransformerConfig) -> None:
+        super().__init__()
+        self.block = block
+        self.config = config
+        self.dropouts = config.dropouts
+        self.inner = config.heads * block.width_of_head(config)
+        self.input_norm = build_norm(block.norm, config.width, config.norm_eps)
+        # U, then Q, K and V.
+        self.projection = nn.Linear(config.width, 4 * self.inner, bias=False)
+        self.mixed_norm = build_norm(block.norm, self.inner, config.norm_eps)
+        self.output = nn.Linear(self.inner, config.width)
+        # By no name of a bias: the published code draws them, and decays them, like weights.
+        self.position_weights = nn.Parameter(torch.empty(2 * config.length - 1))
+        if block.times:
+            self.time_weights = nn.Parameter(torch.empty(block.time_buckets + 1))
+
+    def forward(
+        self,
+        x_TD: Tensor,
+        packed: Packed,
+        positions: Positions,
+        *,
+        causal: bool,
+        read_P: Tensor | None = None,
+    ) -> Tensor:
+        """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
+
+        def bias(rectangle: Rectangle) -> Tensor:
+            relative = self.relative_bias(rectangle)
+            if not self.config.positions.biases_scores:
+                return relative
+            return relative + positions.bias(rectangle)
+
+        gate_TE, qkv_TE = self.built(HSTUBlock.before, len(x_TD))(self, x_TD)
+        qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=self.config.heads)
+        core = PointwiseCore(
+            causal=causal,
+            dropout=self.dropouts.attention if self.training else 0.0,
+            bias=bias,
+            divisor=self.config.length if self.block.divisor == "length" else None,
+        )
+        mixed_PHK = over_rectangles(core, positions.turned(qkv_T3HK, packed), packed, read_P)
+        mixed_PE = rearrange(mixed_PHK, "P H K -> P (H K)")
+        if len(mixed_PE) == 0:
+            # Nothing was attended to: the tables take part all the same, with gradients of 0.
+            mixed_PE = mixed_PE + sum(table.sum() for table in self.tables())
+        if read_P is not None:
+            x_TD, gate_TE = x_TD.index_select(0, read_P), gate_TE.index_select(0, read_P)
+        return self.built(HSTUBlock.after, len(x_TD))(self, x_TD, gate_TE, mixed_PE)
+
+    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """U [T, E], and Q, K and V [T, 3 E] (eq. 1)."""
+        normed_TD, weight = self.input_norm(x_TD), self.projection.weight
+        gate_TE = F.silu(F.linear(normed_TD, weight[: self.inner]))
+        return gate_TE, F.silu(F.linear(normed_TD, weight[self.inner :]))
+
+    def after(self, x_PD: Tensor, gate_PE: Tensor, mixed_PE: Tensor) -> Tensor:
+        """The block's output [P, D] (eq. 3)."""
+        gated_PE = dropout(self.mixed_norm(mixed_PE) * gate_PE, self.dropouts.hidden, self.training)
+        out_PD: Tensor = x_PD + self.output(gated_PE)
+        return out_PD
+
+    def tables(self) -> list[Tensor]:
+        """What relative biases are looked up in."""
+        return [self.position_weights, *([self.time_weights] if self.block.times else [])]
+
+    def relative_bias(self, rectangle: Rectangle) -> Tensor:
+        """r_p + r_t, to be broadcast to [B, H, Q, L]."""
+        places_BQL = rectangle.distances_BQL + (self.config.length - 1)
+        bias_BQL = looked_up(self.position_weights, places_BQL)
+        if self.block.times:
+            buckets_BQL = time_buckets(rectangle, self.block.time_buckets)
+            bias_BQL = bias_BQL + looked_up(self.time_weights, buckets_BQL)
+        return bias_BQL[:, None]
+
+
+@dataclass(frozen=True)
+class PointwiseCore:
+    """SiLU(q k' + bias) v / N over the keys that a query may see, with dropout on the weights."""
+
+    causal: bool
+    """Whether a query sees no newer key than its own."""
+    dropout: float
+    """Probability of dropping a weight."""
+    bias: Bias
+    """What is added to the scores."""
+    divisor: int | None
+    """N; None: how many keys the query sees."""
+
+    def __call__(
+        self, q_BQHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, rectangle: Rectangle
+    ) -> Tensor:
+        """[B, Q, H, K], in fp32 at least: in low precision its sums would be rounded."""
+        q, k, v = q_BQHK.transpose(1, 2), k_BLHK.transpose(1, 2), v_BLHK.transpose(1, 2)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        scores_BHQL = (q @ k.mT).to(wide) + self.bias(rectangle)
+        visible = rectangle.visible(self.causal)
+        if visible is not None:
+            # SiLU(0) is 0: what is not seen adds nothing.
+            scores_BHQL = torch.where(visible[:, None], scores_BHQL, 0.0)
+        weights_BHQL = dropout(F.silu(scores_BHQL), self.dropout, training=True)
+        mixed = (weights_BHQL.to(v.dtype) @ v).to(wide)
+        return (mixed / self._divisor(rectangle)).transpose(1, 2)
+
+    def _divisor(self, rectangle: Rectangle) -> Tensor | int:
+        """N, to be broadcast to [B, H, Q, K]."""
+        if self.divisor is not None:
+            return self.divisor
+        if self.causal:
+            return rectangle.places_BQ[:, None, :, None] + 1
+        if rectangle.lengths_B is None:
+            return rectangle.slots_BL.shape[1]
+        return rectangle.lengths_B.clamp(min=1)[:, None, None, None]
+
+
+def time_buckets(rectangle: Rectangle, last: int) -> Tensor:
+    """int64 [B, Q, L]: the bucket of the time between query and key, whichever is the newer.
+
+    Bucket n holds times from e^(0.301 n) seconds on, bucket 0 those below two seconds as well, and
+    `last` all that are longer.
+    """
+    times_BL = rectangle.fields["time"]
+    times_BQ = times_BL.gather(1, rectangle.places_BQ)
+    seconds_BQL = (times_BQ[..., None] - times_BL[:, None]).abs().clamp(min=1)
+    # In float64, whose logarithm of an integer is never off by a bucket.
+    return (seconds_BQL.double().log() / BUCKET_WIDTH).long().clamp(max=last)
+
+
+def looked_up(table_N: Tensor, places: Tensor) -> Tensor:
+    """The numbers in these places of a table, in the places' shape."""
+    return table_N.index_select(0, places.flatten()).view(places.shape)
