@@ -17,6 +17,8 @@ import torch
 from accelerate import Accelerator
 
 import baselines.bert4rec
+import baselines.esasrec
+import baselines.hstu
 import baselines.s3rec
 import baselines.sasrec
 from research.data.loader import Batch
@@ -46,6 +48,8 @@ WORKS: dict[str, Callable[[], RunConfig]] = {
     "W3 BERT4Rec": baselines.bert4rec.cloze,
     "W5 SASRec, BCE": baselines.sasrec.bce,
     "gSASRec": baselines.sasrec.gsasrec,
+    "eSASRec": baselines.esasrec.ml_1m,
+    "HSTU with times": baselines.hstu.original,
     "six objectives": baselines.s3rec.joint,
     "six objectives, two micro-batches": lambda: in_pieces(baselines.s3rec.joint(), 2),
 }

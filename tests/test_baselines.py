@@ -1,4 +1,4 @@
-"""Published recipes: every number of SASRec and BERT4Rec stands where its source has it."""
+"""Published recipes: every number stands where its source has it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import fields, replace
 
 import pytest
 
-from baselines import bert4rec, s3rec, sasrec
+from baselines import bert4rec, esasrec, hstu, s3rec, sasrec
 from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
+from research.model.ligr import LiGR
 from research.model.positions import LearnedPositions
 from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
@@ -22,6 +24,7 @@ from research.objectives.item_losses import (
     BinaryCrossEntropy,
     FullSoftmax,
     GeneralizedBCE,
+    SampledSoftmax,
 )
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
@@ -292,3 +295,79 @@ def test_sasrec_f_differs_from_sasrec_by_its_input_alone() -> None:
     ours, plain = sasrec.with_attributes(), sasrec.full_softmax()
     assert ours == replace(plain, items=ItemTableConfig(attributes=True))
     assert ours.stages == plain.stages
+
+
+@pytest.mark.parametrize(
+    ("config", "corpus", "sizes", "dropout", "epochs"),
+    [
+        (esasrec.beauty(), "ml-100k", (50, 64, 1, 1, 256), 0.2, 200),
+        (esasrec.ml_1m(), "ml-1m", (200, 64, 2, 1, 256), 0.1, 100),
+        (esasrec.ml_20m(), "ml-20m", (200, 256, 4, 8, 1024), 0.2, 100),
+    ],
+)
+def test_esasrec_has_the_numbers_of_its_readme(
+    config: RunConfig, corpus: str, sizes: tuple[int, ...], dropout: float, epochs: int
+) -> None:
+    length, width, layers, heads, inner = sizes
+    assert_fields(
+        config.encoder,
+        length=length, width=width, layers=layers, heads=heads, feed_forward=inner,
+        block=LiGR(swiglu=True, norm="layer"), positions=NEWEST, output_projection=True,
+        embedding_norm=False, embedding_scale=False, final_norm=False, norm_eps=1e-5,
+        inner_dropout=dropout,
+    )  # fmt: skip
+    assert dropouts(config.encoder) == {dropout}
+    stage = only_stage(config)
+    assert (config.corpus, stage.epochs, stage.windows) == (corpus, epochs, LastItems())
+    assert next_of(config) == NextItemConfig(
+        loss=SampledSoftmax(
+            number=256, share="token", log_q=False, negatives=NegativesConfig(exclude="nothing")
+        )
+    )
+    assert_fields(stage.optimizer, method="adam", lr=1e-3, beta2=0.98, weight_decay=0.0)
+    assert_fields(stage.batches, sequences_per_batch=128, replacement=False)
+    assert_fields(stage.validation, metric="recall@10", patience=50)
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "heads"), [(hstu.original(), 2, 1), (hstu.large(), 8, 2)]
+)
+def test_hstu_is_trained_as_its_authors_do(config: RunConfig, layers: int, heads: int) -> None:
+    assert_fields(
+        config.encoder,
+        length=200, width=50, layers=layers, heads=heads, positions=OLDEST, embedding_norm=False,
+        embedding_scale=True, final_norm=False, norm_eps=1e-6, init_std=0.02,
+        block=HSTU(times=True, time_buckets=128, head_width=None, divisor="length", norm="bare"),
+    )  # fmt: skip
+    used = config.encoder.dropouts
+    assert (used.embedding, used.hidden, used.attention) == (0.2, 0.2, 0.0)
+    stage = only_stage(config)
+    assert config.corpus == "ml-1m"
+    assert config.split == LeaveOneOut(validation_in_training=True)
+    assert_fields(stage, epochs=101, validation=None, windows=LastItems())
+    loss = next_of(config).loss
+    assert loss == SampledSoftmax(number=128, negatives=NegativesConfig(exclude="nothing"))
+    assert_fields(stage.optimizer, method="adamw", lr=1e-3, beta2=0.98, weight_decay=0.0)
+    assert_fields(stage.batches, sequences_per_batch=128)
+
+
+def test_hstu_on_beauty_has_recboards_sizes() -> None:
+    encoder, stage = hstu.beauty().encoder, only_stage(hstu.beauty())
+    assert_fields(
+        encoder,
+        length=50, width=64, layers=4, heads=2, positions=NEWEST, embedding_norm=False,
+        embedding_scale=True, block=HSTU(times=False, head_width=4, norm="layer"),
+    )  # fmt: skip
+    used = encoder.dropouts
+    assert (used.embedding, used.hidden, used.attention) == (0.4, 0.2, 0.0)
+    loss = next_of(hstu.beauty()).loss
+    assert loss == SampledSoftmax(number=512, negatives=NegativesConfig(exclude="nothing"))
+    assert_fields(stage.optimizer, method="adamw", lr=1e-3, beta2=0.98, weight_decay=1e-3)
+    assert_fields(stage.batches, sequences_per_batch=256)
+    assert_fields(stage, epochs=300)
+
+
+def test_hstu_under_full_softmax_differs_from_sasrec_by_its_block_alone() -> None:
+    ours, plain = hstu.full_softmax(), sasrec.full_softmax()
+    encoder = replace(plain.encoder, block=HSTU(), attention_dropout=0.0)
+    assert ours == replace(plain, encoder=encoder)

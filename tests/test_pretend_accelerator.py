@@ -39,6 +39,8 @@ EXPECTED = {
     "W3 BERT4Rec": (210, 0, 0),
     "W5 SASRec, BCE": (193, 0, 0),
     "gSASRec": (212, 0, 0),
+    "eSASRec": (251, 0, 0),
+    "HSTU with times": (285, 0, 0),
     "six objectives": (515, 0, 0),
     "six objectives, two micro-batches": (1039, 0, 0),
     RANKING: (97, 1, 4),
