@@ -5,8 +5,8 @@ line: operations (what a GPU launches as a kernel: no views, no allocations), ho
 blocking copies (each makes the host wait for the device), and non-blocking copies from or to memory
 that is not pinned (which may wait as well). Host and device tensors in one operation are an error.
 
-Attention and dropout count as one operation in each direction, as their kernels on a GPU do; torch
-takes them apart on a device that it does not know.
+Attention, a recurrent layer and dropout count as one operation in each direction, as their kernels
+on a GPU do; torch takes them apart on a device that it does not know.
 """
 
 from __future__ import annotations
@@ -281,11 +281,25 @@ class Calls(TorchFunctionMode):
             return args[0].host.tolist()
         if func is F.scaled_dot_product_attention:
             core = partial(func, **tree_map(unwrapped, kwargs))
-            return FusedAttention.apply(self.tally, core, *args)
+            return Fused.apply(self.tally, core, *args)
+        if func is torch.gru:
+            return self._recurrent(*args)
         if func is F.dropout:
             probability = kwargs["p"] if "p" in kwargs else args[1]
             return torch.native_dropout(args[0], probability, kwargs.get("training", True))[0]
         return func(*args, **kwargs)
+
+    def _recurrent(
+        self, x: Tensor, first: Tensor, weights: Sequence[Tensor], *rest: Any
+    ) -> tuple[Tensor, Tensor]:
+        """One layer over padded inputs: its states, and those of the last step."""
+
+        def core(x: Tensor, first: Tensor, *weights: Tensor) -> Tensor:
+            states: Tensor = torch.gru(x, first, weights, *rest)[0]
+            return states
+
+        states = Fused.apply(self.tally, core, x, first, *weights)
+        return states, states[-1:]
 
     def _made(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
         """A tensor of numbers, for whose way to the device the host waits."""
@@ -299,21 +313,21 @@ class Calls(TorchFunctionMode):
         return OnDevice(made)
 
 
-class FusedAttention(torch.autograd.Function):
-    """`core` on the host's queries, keys and values; one operation in each direction."""
+class Fused(torch.autograd.Function):
+    """`core` on the host's values of tensors of the device; one operation in each direction."""
 
     @staticmethod
-    def forward(ctx: Any, tally: Tally, core: Callable[..., Tensor], *qkv: OnDevice) -> OnDevice:
-        ctx.tally, ctx.qkv = tally, [each.host.detach().requires_grad_() for each in qkv]
+    def forward(ctx: Any, tally: Tally, core: Callable[..., Tensor], *inputs: OnDevice) -> OnDevice:
+        ctx.tally, ctx.inputs = tally, [each.host.detach().requires_grad_() for each in inputs]
         with torch.enable_grad():
-            ctx.output = core(*ctx.qkv)
+            ctx.output = core(*ctx.inputs)
         tally.operate()
         return OnDevice(ctx.output.detach())
 
     @staticmethod
     def backward(ctx: Any, grad: OnDevice) -> tuple[OnDevice | None, ...]:
         ctx.tally.operate()
-        return None, None, *map(OnDevice, torch.autograd.grad(ctx.output, ctx.qkv, grad.host))
+        return None, None, *map(OnDevice, torch.autograd.grad(ctx.output, ctx.inputs, grad.host))
 
 
 @contextmanager

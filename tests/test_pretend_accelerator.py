@@ -171,6 +171,27 @@ def test_values_and_gradients_are_those_of_the_cpu() -> None:
             torch.testing.assert_close(each.grad.cpu(), other.grad)
 
 
+def test_a_recurrent_layer_is_one_operation_and_computes_as_on_the_cpu() -> None:
+    torch.manual_seed(0)
+    layer, x = torch.nn.GRU(4, 3), torch.randn(5, 2, 4)
+    theirs, last = layer(x)
+    theirs.square().sum().backward()
+    gradients = {name: each.grad.clone() for name, each in layer.named_parameters()}
+    layer.zero_grad()
+    with pretended() as tally:
+        layer.to(device())
+        mine, first = x.to(device()), torch.zeros(1, 2, 3).to(device())
+        tally.taken()
+        ours, ours_last = layer(mine, first)
+        assert tally.operations.total() == 1
+        ours.square().sum().backward()
+        assert not tally.reads
+        torch.testing.assert_close(ours.cpu(), theirs)
+        torch.testing.assert_close(ours_last.cpu(), last)
+        for name, each in layer.named_parameters():
+            torch.testing.assert_close(each.grad.cpu(), gradients[name])
+
+
 @pytest.mark.parametrize("work", EXPECTED)
 def test_a_step_asks_for_no_more_than_is_written_down(work: str) -> None:
     operations, reads, unpinned = most(tallies(work))
