@@ -38,6 +38,7 @@ from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix, Sliding
 from research.errors import InputError
 from research.execute import RunOptions, execute, make_accelerator
+from research.model.gru import GRUConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
@@ -74,6 +75,10 @@ from tests.launching import free_port
 SIZES = TransformerConfig(
     length=6, width=8, layers=2, heads=2, feed_forward=12, init_std=0.3,
     embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
+RECURRENT = GRUConfig(
+    length=6, width=8, hidden_width=5, layers=2, gate_biases=True, init_std=0.3,
+    embedding_dropout=0.0,
 )  # fmt: skip
 MASKS = MaskItems(rate=0.4, random_share=0.2, mask_last_share=0.3)
 SIX: dict[str, ObjectiveConfig] = {
@@ -183,6 +188,13 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
     "weights learned": (stage("train", SIX, combination=UncertaintyWeights()),),
     "gradients projected": (stage("train", SIX, combination=PCGrad(), gradients_every=7),),
     "one objective a step": (stage("train", SIX, combination=OneObjective(), steps=40),),
+    # Of three processes one has no row.
+    "recurrent": (
+        stage(
+            "train", {"next": NextItemConfig()}, batches=BatchConfig(sequences_per_batch=2),
+            steps=40,
+        ),
+    ),
     "attributes read": (
         stage("train", {key: SIX[key] for key in ("next", "mip", "map")}),
     ),
@@ -208,7 +220,7 @@ def configs(corpus: Path) -> dict[str, RunConfig]:
     made = {
         name: RunConfig(
             corpus=str(corpus),
-            encoder=SIZES,
+            encoder=RECURRENT if name == "recurrent" else SIZES,
             items=ItemTableConfig(attributes=name == "attributes read"),
             stages=stages,
             evaluation=EvaluationConfig(candidates=("full", "uniform-3", "popularity-3")),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from research.data.catalogue import Catalogue, Histories
 from research.data.negatives import NegativesConfig
+from research.model.gru import GRUEncoder
 from research.model.positions import LearnedPositions
 from research.model.transformer import TransformerEncoder
 from research.objectives.head import Head
@@ -85,6 +86,41 @@ def encode(
     for block in encoder.blocks:
         x = run_block(block, x, causal, times)
     return layer_norm(x, encoder.final_norm) if config.final_norm else x
+
+
+def recurrent_states(encoder: GRUEncoder, items: Sequence[int]) -> Tensor:
+    """GRU4Rec's states [L, D] of one sequence without dropout, a token and a gate at a time.
+
+    Cho et al. 2014, eq. 5-8, but for the reset gate, which torch multiplies after the product.
+    """
+    inputs = [encoder.item_table.weight[item] for item in items]
+    for layer in encoder.layers:
+        state, states = torch.zeros(encoder.config.hidden_width, dtype=torch.float64), []
+        for x in inputs:
+            read = gate_products(layer, "ih", x)
+            carried = gate_products(layer, "hh", state)
+            reset = sigmoid(read[0] + carried[0])
+            kept = sigmoid(read[1] + carried[1])
+            new = torch.tanh(read[2] + reset * carried[2])
+            state = (1 - kept) * new + kept * state
+            states.append(state)
+        inputs = states
+    if encoder.config.projection:
+        inputs = [dense(state, encoder.projection) for state in inputs]
+    return torch.stack(inputs) if inputs else encoder.item_table.weight[:0]
+
+
+def gate_products(layer: torch.nn.GRU, name: str, x: Tensor) -> list[Tensor]:
+    """W x + b of the gates for reset, update and new state, in torch's order."""
+    parameters = dict(layer.named_parameters())
+    products = []
+    for gate in range(3):
+        rows = slice(gate * layer.hidden_size, (gate + 1) * layer.hidden_size)
+        product = parameters[f"weight_{name}_l0"][rows] @ x
+        if layer.bias:
+            product = product + parameters[f"bias_{name}_l0"][rows]
+        products.append(product)
+    return products
 
 
 def head_scores(

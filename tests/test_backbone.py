@@ -16,6 +16,7 @@ from research.exchange import export_stage
 from research.execute import RunOptions, check_size, execute, load_run
 from research.model.backbone import BackboneConfig, check_direction, check_fields
 from research.model.compute import ComputeConfig
+from research.model.gru import GRUConfig, GRUEncoder
 from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
 from research.model.ligr import LiGR
@@ -24,11 +25,11 @@ from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from research.run import RunConfig
-from tests.gru import GRU, GRUConfig
 from tests.saved import newest_of
 from tests.stages import FINETUNE, QUIET, TABLE, corpus_in, refusal, still, weights_of
 from tests.synthetic import encoder_of
 
+SMALL = GRUConfig(length=5, width=4, hidden_width=6, layers=2, embedding_dropout=0.1)
 # What every backbone owes, by (config, causal); a new one is a row here.
 OWED = [
     pytest.param(config, direction == "causal", id=f"{name}, {direction}")
@@ -37,7 +38,10 @@ OWED = [
         "rotary": TransformerConfig(length=5, width=8, positions=Rotary(), init_std=0.5),
         "LiGR": TransformerConfig(length=5, width=8, block=LiGR(), init_std=0.5),
         "HSTU": TransformerConfig(length=5, width=8, block=HSTU(), init_std=0.5),
-        "gru": GRUConfig(init_std=0.5),
+        "gru": replace(SMALL, init_std=0.5),
+        "gru without a projection": GRUConfig(
+            length=5, width=8, hidden_width=8, gate_biases=True, projection=False, init_std=0.5
+        ),
     }.items()
     for direction in config.directions
 ]
@@ -77,6 +81,19 @@ def test_nothing_to_encode_gives_no_states(
 
 
 @pytest.mark.parametrize(("config", "causal"), OWED)
+@pytest.mark.parametrize("rows", [[], [[], []]])
+def test_every_parameter_takes_part_where_there_is_nothing_to_encode(
+    rows: list[list[int]], config: BackboneConfig, causal: bool
+) -> None:
+    # A process that has no rows waits for the others' gradients all the same.
+    encoder = encoder_of(config, 10)
+    encoder(Packed.from_lists(rows), causal=causal).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
+
+
+@pytest.mark.parametrize(("config", "causal"), OWED)
 def test_read_tokens_are_rows_of_all(config: BackboneConfig, causal: bool) -> None:
     encoder = encoder_of(config, 10).double().eval()
     packed = Packed.from_lists([[1, 2], [], [3, 4, 5], [6]])
@@ -94,13 +111,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def run_of(corpus: Corpus, **changes: Any) -> RunConfig:
     stages = changes.pop("stages", (FINETUNE,))
-    return RunConfig(corpus=str(corpus.folder), encoder=GRUConfig(), stages=stages, **changes)
+    return RunConfig(corpus=str(corpus.folder), encoder=SMALL, stages=stages, **changes)
 
 
 def test_another_backbone_trains_and_is_loaded_to_rank(corpus: Corpus, tmp_path: Path) -> None:
     summary: Any = execute(run_of(corpus), tmp_path / "run", options=QUIET)
-    bench, ranker = load_run(tmp_path / "run", "data", allow=["tests"])
-    assert summary["cost"]["parameters"] == GRUConfig().num_parameters(10)
+    bench, ranker = load_run(tmp_path / "run", "data")
+    assert summary["cost"]["parameters"] == SMALL.num_parameters(10)
     assert (
         metrics(bench.tables(ranker, "test")["full"], ("mrr",))["mrr"]
         == summary["test"]["full"]["mrr"]
@@ -114,7 +131,8 @@ def test_another_backbone_is_started_from(corpus: Corpus, tmp_path: Path) -> Non
     given = weights_of(newest_of(tmp_path / "first" / "stages" / "finetune", "best"))
     after = weights_of(newest_of(tmp_path / "second" / "stages" / "finetune"))
     assert torch.equal(after[TABLE], given[TABLE])
-    assert torch.equal(after["encoder.gru.weight_hh_l0"], given["encoder.gru.weight_hh_l0"])
+    recurrent = "encoder.layers.1.weight_hh_l0"
+    assert torch.equal(after[recurrent], given[recurrent])
 
 
 def test_weights_of_another_kind_of_backbone_are_refused(corpus: Corpus, tmp_path: Path) -> None:
@@ -122,28 +140,36 @@ def test_weights_of_another_kind_of_backbone_are_refused(corpus: Corpus, tmp_pat
     transformer = TransformerConfig(length=5, width=4)
     config = run_of(corpus, start_from=str(tmp_path / "first"))
     message = refusal(replace(config, encoder=transformer), tmp_path)
-    assert "class is tests:GRUConfig, outside research, baselines; name its package" in message
-    trusting = RunOptions(quiet=True, allow=("tests",))
-    with pytest.raises(InputError) as caught:
-        execute(replace(config, encoder=transformer), tmp_path / "third", options=trusting)
-    message = str(caught.value)
     assert "encoder is 'GRUConfig' there and 'TransformerConfig' here; give this run" in message
-    wider = replace(config, encoder=GRUConfig(width=8))
+    wider = replace(config, encoder=replace(SMALL, width=8))
     assert "encoder.width is 4 there and 8 here" in refusal(wider, tmp_path)
     reading = replace(config, items=ItemTableConfig(attributes=True))
     assert "items.attributes is False there and True here" in refusal(reading, tmp_path)
 
 
+def test_a_backbone_of_another_package_is_read_where_that_is_trusted(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    timed = replace(run_of(corpus), encoder=TimedConfig(length=5, width=4))
+    execute(timed, tmp_path / "first", options=QUIET)
+    config = run_of(corpus, start_from=str(tmp_path / "first"))
+    message = refusal(config, tmp_path)
+    assert "class is tests:TimedConfig, outside research, baselines; name its package" in message
+    trusting = RunOptions(quiet=True, allow=("tests",))
+    with pytest.raises(InputError, match="encoder is 'TimedConfig' there and 'GRUConfig' here"):
+        execute(config, tmp_path / "third", options=trusting)
+
+
 def test_advice_on_memory_knows_another_backbone(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: GRU, packed: Packed, **rest: object) -> torch.Tensor:
+    def full(self: GRUEncoder, packed: Packed, **rest: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(GRU, "forward", full)
+    monkeypatch.setattr(GRUEncoder, "forward", full)
     with pytest.raises(MemoryError) as caught:
         execute(run_of(corpus), tmp_path, options=QUIET)
-    assert "gates 1 MB" in str(caught.value)
+    assert "recurrent states 1 MB" in str(caught.value)
     assert "encoder.width 2 instead of 4" in str(caught.value)
 
 
@@ -159,7 +185,7 @@ def test_what_another_backbone_cannot_compute_is_refused(
 def test_another_backbone_is_not_exported_as_a_transformer(corpus: Corpus, tmp_path: Path) -> None:
     execute(run_of(corpus), tmp_path / "run", options=QUIET)
     with pytest.raises(InputError, match="encoder is a GRUConfig; allowed: TransformerConfig alo"):
-        export_stage(str(tmp_path / "run"), tmp_path / "file.pt", data_root="data", allow=["tests"])
+        export_stage(str(tmp_path / "run"), tmp_path / "file.pt", data_root="data")
 
 
 def test_a_direction_that_a_backbone_lacks_is_refused() -> None:
@@ -207,6 +233,8 @@ def test_a_field_that_no_event_of_the_corpus_has_is_refused() -> None:
         TransformerConfig(block=HSTU(times=True, time_buckets=9, head_width=5, norm="layer")),
         TransformerConfig(block=LiGR(swiglu=False, norm="rms"), output_projection=False),
         GRUConfig(),
+        GRUConfig(width=6, hidden_width=6, layers=3, gate_biases=True, projection=False),
+        GRUConfig(width=6, hidden_width=7, layers=2, gate_biases=True),
     ],
 )
 def test_a_config_counts_its_parameters_as_they_are(config: TransformerConfig | GRUConfig) -> None:
@@ -221,7 +249,10 @@ def test_a_model_of_endless_size_is_refused_before_memory_is_asked_for_it(tmp_pa
     )
     with pytest.raises(InputError, match="is too small for a model of 6,9"):
         check_size(largest, 10, tmp_path / "weights")
-    check_size(GRUConfig(), 10, tmp_path / "weights")
+    recurrent = GRUConfig(length=1 << 20, width=1 << 20, hidden_width=1 << 20, layers=1 << 20)
+    with pytest.raises(InputError, match="is too small for a model of 6,9"):
+        check_size(recurrent, 10, tmp_path / "weights")
+    check_size(SMALL, 10, tmp_path / "weights")
 
 
 def test_dropouts_and_the_spread_of_the_start_may_differ_between_runs() -> None:

@@ -17,6 +17,8 @@ from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.execute import RunOptions, execute
+from research.model.backbone import BackboneConfig
+from research.model.gru import GRUConfig
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ModelComponents, ObjectiveConfig
@@ -35,6 +37,11 @@ from research.training.stage import StageConfig
 from tests.synthetic import batch_of, catalogue_of
 
 EVALUATION = EvaluationConfig(metrics=("hr@1", "hr@10"))
+TRANSFORMER = TransformerConfig(
+    length=12, width=32, layers=1, heads=1, feed_forward=32,
+    embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
+RECURRENT = GRUConfig(length=12, width=32, hidden_width=32, embedding_dropout=0.0)
 TASTES, ITEMS_A_TASTE, LENGTH = 6, 10, 8
 
 
@@ -46,13 +53,12 @@ def hit_rate(corpus: Corpus, path: Path, config: RunConfig) -> float:
     return float(test["full"]["hr@1"])
 
 
-def trained(corpus: Corpus, objective: ObjectiveConfig, epochs: int) -> RunConfig:
+def trained(
+    corpus: Corpus, objective: ObjectiveConfig, epochs: int, encoder: BackboneConfig
+) -> RunConfig:
     return RunConfig(
         corpus=str(corpus.folder),
-        encoder=TransformerConfig(
-            length=12, width=32, layers=1, heads=1, feed_forward=32,
-            embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
-        ),
+        encoder=encoder,
         stages=(
             StageConfig(
                 objectives={"only": objective},
@@ -63,7 +69,7 @@ def trained(corpus: Corpus, objective: ObjectiveConfig, epochs: int) -> RunConfi
             ),
         ),
         evaluation=EVALUATION,
-    )  # fmt: skip
+    )
 
 
 def test_popularity_knows_next_to_nothing_here(markov_corpus: Corpus, tmp_path: Path) -> None:
@@ -76,19 +82,25 @@ def test_popularity_knows_next_to_nothing_here(markov_corpus: Corpus, tmp_path: 
 # Nine of ten steps follow the chain, so that a perfect ranker hits about 0.9; half of that is five
 # times what popularity may reach above.
 @pytest.mark.parametrize(
-    ("objective", "epochs"),
+    ("encoder", "objective", "epochs"),
     [
-        (NextItemConfig(), 10),
-        (NextItemConfig(loss=BinaryCrossEntropy(number=4)), 20),
-        (NextItemConfig(loss=SampledSoftmax(number=16)), 10),
-        (ClozeConfig(corruption=MaskItems(rate=0.3, mask_last_share=0.5)), 30),
+        (TRANSFORMER, NextItemConfig(), 10),
+        (TRANSFORMER, NextItemConfig(loss=BinaryCrossEntropy(number=4)), 20),
+        (TRANSFORMER, NextItemConfig(loss=SampledSoftmax(number=16)), 10),
+        (TRANSFORMER, ClozeConfig(corruption=MaskItems(rate=0.3, mask_last_share=0.5)), 30),
+        (RECURRENT, NextItemConfig(), 10),
     ],
-    ids=["next", "next by BCE", "next by sampled softmax", "cloze"],
+    ids=["next", "next by BCE", "next by sampled softmax", "cloze", "next by GRU4Rec"],
 )
 def test_an_objective_learns_the_chain(
-    markov_corpus: Corpus, tmp_path: Path, objective: ObjectiveConfig, epochs: int
+    markov_corpus: Corpus,
+    tmp_path: Path,
+    encoder: BackboneConfig,
+    objective: ObjectiveConfig,
+    epochs: int,
 ) -> None:
-    assert hit_rate(markov_corpus, tmp_path, trained(markov_corpus, objective, epochs)) > 0.5
+    config = trained(markov_corpus, objective, epochs, encoder)
+    assert hit_rate(markov_corpus, tmp_path, config) > 0.5
 
 
 def users_with_taste(num_users: int, seed: int, *, planted: bool = True) -> list[list[int]]:

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from research.memory import Peak, StepSize, advice, is_out_of_memory, largest_parts
+from research.model.backbone import BackboneConfig
+from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
 from research.model.ligr import LiGR
 from research.model.transformer_block import BlockConfig, PostNorm
@@ -87,7 +89,24 @@ def test_tokens_that_are_compared_with_one_another_are_told() -> None:
 def test_activations_are_within_a_fifth_of_what_torch_keeps(
     block: BlockConfig, dropouts: dict[str, float]
 ) -> None:
-    sizes = replace(ENCODER, block=block, **dropouts)
+    assert 0.8 < estimated_share(replace(ENCODER, block=block, **dropouts)) < 1.2
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        GRUConfig(),
+        GRUConfig(layers=3, hidden_dropout=0.2),
+        GRUConfig(width=100, hidden_width=100, projection=False, embedding_dropout=0.0),
+    ],
+    ids=["one layer", "three", "no projection"],
+)
+def test_recurrent_states_are_within_a_fifth_of_what_torch_keeps(sizes: GRUConfig) -> None:
+    assert 0.8 < estimated_share(sizes) < 1.2
+
+
+def estimated_share(sizes: BackboneConfig) -> float:
+    """What the config estimates of 8 rows of 50 tokens, over what torch keeps."""
     encoder = encoder_of(sizes, 10).train()
     parameters = {each.untyped_storage().data_ptr() for each in encoder.parameters()}
     kept: dict[int, torch.Tensor] = {}
@@ -102,7 +121,15 @@ def test_activations_are_within_a_fifth_of_what_torch_keeps(
         encoder(Packed.from_lists(rows, {"time": rows}), causal=True)
     estimate = sum(sizes.activation_bytes(400, 8, 50).values())
     held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert 0.8 < estimate / held < 1.2
+    return estimate / held
+
+
+def test_an_accelerator_keeps_empty_slots_beside_recurrent_states() -> None:
+    # 4 x (8 x 128 + 3 x 64) bytes a slot, of 100 tokens and of 8 x 50 - 100 empty ones.
+    assert GRUConfig().activation_bytes(100, 8, 50) == {
+        "recurrent states": 486_400,
+        "empty slots of an accelerator": 1_459_200,
+    }
 
 
 def test_advice_without_figures_halves_the_step() -> None:

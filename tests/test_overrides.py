@@ -215,7 +215,7 @@ def test_classes_are_named_anywhere() -> None:
         ("split=Sliding", "split is 'Sliding'; "),
         ("split=os:system", "split is 'os:system'; "),
         ("stages.0.windows=RunConfig", "stages.0.windows is 'RunConfig'; "),
-        ("encoder=ObjectiveConfig", "encoder is 'ObjectiveConfig'; allowed: TransformerConfig"),
+        ("encoder=ObjectiveConfig", "encoder is 'ObjectiveConfig'; did you mean GRUConfig? ("),
         ("stages.0.objectives.new=ObjectiveConfig", "stages.0.objectives.new is 'ObjectiveConfig'"),
         ("stages.0.objectives.new.weight=2", "stages.0.objectives (dict) has no 'new'; allowed: "),
         ("stages=x", "stages is 'x'; allowed: tuple[StageConfig, ...]"),

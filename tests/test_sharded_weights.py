@@ -34,6 +34,7 @@ from research.data.loader import BatchConfig
 from research.errors import InputError
 from research.execute import RunOptions, check_sharding, conclude, execute, opened
 from research.model.compute import ComputeConfig
+from research.model.gru import GRUConfig
 from research.model.item_table import ItemTableConfig
 from research.objectives.base import LossSum
 from research.objectives.cloze import ClozeConfig
@@ -49,7 +50,6 @@ from research.training.pretrainer import MultiObjectiveModel, StepInputs
 from research.training.stage import StageConfig
 from research.training.stage_run import CheckpointPlan, StageRun
 from research.workbench import stage_parts, validation_of
-from tests.gru import GRUConfig
 from tests.launching import free_port, launched
 from tests.rank_worker import ALL_SIX, SIX, SIZES, TWO_STAGES, stage
 from tests.synthetic import markov_histories, write_histories
@@ -61,6 +61,7 @@ CUT = BatchConfig(sequences_per_batch=5, micro_batches=2)
 # A row that is not trained, which competes; and a table and biases of a head's own.
 SPECIAL = NextItemConfig(head=HeadConfig(transform="nonlinear", special_classes=True))
 OWN = ClozeConfig(head=HeadConfig(table="own", bias=True))
+RECURRENT = GRUConfig(length=5, width=4, hidden_width=6, layers=2, embedding_dropout=0.0)
 HEADS = {"next": SPECIAL, "cloze": OWN, "map": MAPConfig()}
 STAGES: dict[str, tuple[StageConfig, ...]] = {
     "all six": (replace(ALL_SIX, batches=CUT),),
@@ -89,7 +90,7 @@ def run_of(corpus: Path, case: str, *, split: bool) -> RunConfig:
     )
     return RunConfig(
         corpus=str(corpus),
-        encoder=GRUConfig() if case == "another backbone" else SIZES,
+        encoder=RECURRENT if case == "another backbone" else SIZES,
         items=ItemTableConfig(attributes=case == "heads"),
         stages=STAGES[case],
         evaluation=EvaluationConfig(candidates=("full", "uniform-3", "popularity-3")),
