@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import baselines.bert4rec
+import baselines.gru4rec
 import baselines.popularity
 import baselines.s3rec
 import baselines.sasrec
@@ -49,6 +50,10 @@ CONFIGS: dict[str, Callable[[], RunConfig]] = {
     "bert4rec, port": baselines.bert4rec.port,
     "bert4rec, cloze": baselines.bert4rec.cloze,
     "bert4rec, ml-1m": baselines.bert4rec.ml_1m,
+    "gru4rec, full softmax": baselines.gru4rec.full_softmax,
+    "gru4rec, bce": baselines.gru4rec.bce,
+    "gru4rec, ml-1m": baselines.gru4rec.ml_1m,
+    "gru4rec, in batch": baselines.gru4rec.in_batch,
     "popularity": baselines.popularity.popularity,
     "recent popularity": baselines.popularity.recent,
     "transitions": baselines.transitions.transitions,

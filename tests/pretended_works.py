@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 import baselines.bert4rec
 import baselines.esasrec
+import baselines.gru4rec
 import baselines.hstu
 import baselines.s3rec
 import baselines.sasrec
@@ -50,6 +51,7 @@ WORKS: dict[str, Callable[[], RunConfig]] = {
     "gSASRec": baselines.sasrec.gsasrec,
     "eSASRec": baselines.esasrec.ml_1m,
     "HSTU with times": baselines.hstu.original,
+    "GRU4Rec": baselines.gru4rec.full_softmax,
     "six objectives": baselines.s3rec.joint,
     "six objectives, two micro-batches": lambda: in_pieces(baselines.s3rec.joint(), 2),
 }

@@ -6,10 +6,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from baselines import bert4rec, esasrec, hstu, s3rec, sasrec
+from baselines import bert4rec, esasrec, gru4rec, hstu, s3rec, sasrec
 from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
 from research.model.ligr import LiGR
@@ -19,6 +20,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
+from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.item_losses import (
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
@@ -371,3 +373,52 @@ def test_hstu_under_full_softmax_differs_from_sasrec_by_its_block_alone() -> Non
     ours, plain = hstu.full_softmax(), sasrec.full_softmax()
     encoder = replace(plain.encoder, block=HSTU(), attention_dropout=0.0)
     assert ours == replace(plain, encoder=encoder)
+
+
+@pytest.mark.parametrize(
+    ("config", "loss"),
+    [(gru4rec.full_softmax(), FullSoftmax()), (gru4rec.bce(), BinaryCrossEntropy(number=1))],
+    ids=["full softmax", "bce"],
+)
+def test_gru4rec_has_recboles_network_and_sasrecs_training(
+    config: RunConfig, loss: FullSoftmax | BinaryCrossEntropy
+) -> None:
+    assert_fields(
+        config.encoder,
+        length=50, width=64, hidden_width=128, layers=1, gate_biases=False, projection=True,
+        embedding_dropout=0.3, hidden_dropout=0.0, init_std=0.02,
+    )  # fmt: skip
+    assert next_of(config) == NextItemConfig(loss=loss)
+    theirs = sasrec.s3rec_block(loss)
+    assert replace(config, encoder=theirs.encoder) == theirs
+
+
+def test_gru4recs_defaults_are_recboles() -> None:
+    assert GRUConfig() == gru4rec.RECBOLE
+
+
+def test_gru4rec_on_ml_1m_is_that_of_the_paper_on_sasrec_plus() -> None:
+    config = gru4rec.ml_1m()
+    assert_fields(
+        config.encoder,
+        length=200, width=64, hidden_width=64, layers=1, gate_biases=True, projection=False,
+        embedding_dropout=0.0, hidden_dropout=0.0, init_std=0.02,
+    )  # fmt: skip
+    assert next_of(config) == NextItemConfig(loss=FullSoftmax())
+    stage = only_stage(config)
+    assert_fields(stage.optimizer, method="adam", lr=1e-3, weight_decay=0.0)
+    assert_fields(stage.validation, metric="ndcg@10", patience=10)
+    assert (stage.batches.sequences_per_batch, stage.epochs) == (128, 100)
+
+
+def test_gru4rec_in_batch_has_the_network_of_the_authors_parameter_file() -> None:
+    config = gru4rec.in_batch()
+    assert_fields(
+        config.encoder,
+        width=100, hidden_width=100, layers=1, gate_biases=True, projection=False,
+        embedding_dropout=0.0, hidden_dropout=0.4,
+    )  # fmt: skip
+    assert next_of(config) == NextItemConfig(
+        loss=InBatchSoftmax(log_q=True), head=HeadConfig(table="tied", bias=True)
+    )
+    assert only_stage(config).batches.sequences_per_batch == 32

@@ -1,6 +1,7 @@
 """Initial weights are drawn by (seed, purpose, name), all three written down: moves change none.
 
-The values were computed by commit 323d726, whose modules and attributes had other names.
+The values were computed by commit 323d726, whose modules and attributes had other names; those of
+GRU4Rec by the commit that brought it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import pytest
 import torch
 
 import baselines.bert4rec
+import baselines.gru4rec
 import baselines.s3rec
 import baselines.sasrec
 import research.model.initial as initial
+from research.model.backbone import BackboneConfig
+from research.model.gru import GRUConfig
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.head import HeadConfig
@@ -33,6 +37,7 @@ RUNS = {
     "bert4rec": baselines.bert4rec.original,
     "bert4rec, port": baselines.bert4rec.port,
     "s3rec": baselines.s3rec.published,
+    "gru4rec": baselines.gru4rec.full_softmax,
 }
 # By parameter: (purpose, name) of its draw, its first value and its sum at the sizes below.
 DRAWN: dict[str, tuple[tuple[str, str], float, float]] = {
@@ -51,6 +56,13 @@ DRAWN: dict[str, tuple[tuple[str, str], float, float]] = {
     "encoder.blocks.0.outer.weight": (
         ("encoder", "blocks.0.outer.weight"), 0.0237651635, 0.0507483302,
     ),
+    "encoder.layers.0.weight_ih_l0": (
+        ("encoder", "layers.0.weight_ih_l0"), -0.0255122185, -0.190938061,
+    ),
+    "encoder.layers.0.weight_hh_l0": (
+        ("encoder", "layers.0.weight_hh_l0"), 0.00274016103, 0.199616429,
+    ),
+    "encoder.projection.weight": (("encoder", "projection.weight"), -0.00430656271, 0.265363404),
     "shared.attributes.attribute_table.weight": (
         ("attributes", "attribute_table.weight"), -0.00463111978, -0.168632314,
     ),
@@ -74,14 +86,19 @@ DRAWN: dict[str, tuple[tuple[str, str], float, float]] = {
 }  # fmt: skip
 
 
+def small(encoder: BackboneConfig) -> BackboneConfig:
+    """The encoder with one layer of width 8, and 6 inside."""
+    if isinstance(encoder, GRUConfig):
+        return replace(encoder, length=4, width=8, hidden_width=6, layers=1)
+    assert isinstance(encoder, TransformerConfig)
+    return replace(encoder, length=4, width=8, feed_forward=6, layers=1)
+
+
 def models(config: RunConfig) -> list[MultiObjectiveModel]:
     """The stages of a run at small sizes: seed 3 for what is shared, 5 for each objective."""
     attributes = [[0], [1], [0, 1], [2], [], [1], [2]]
     catalogue = catalogue_of([[0, 1, 2], [3, 4]], 7, attributes=attributes, num_attributes=3)
-    encoder = config.encoder
-    assert isinstance(encoder, TransformerConfig)
-    small = replace(encoder, length=4, width=8, feed_forward=6, layers=1)
-    shared = ModelComponents(small, catalogue, 3)
+    shared = ModelComponents(small(config.encoder), catalogue, 3)
     return [
         MultiObjectiveModel(
             shared.encoder,

@@ -41,6 +41,7 @@ EXPECTED = {
     "gSASRec": (212, 0, 0),
     "eSASRec": (251, 0, 0),
     "HSTU with times": (285, 0, 0),
+    "GRU4Rec": (92, 0, 0),
     "six objectives": (515, 0, 0),
     "six objectives, two micro-batches": (1039, 0, 0),
     RANKING: (97, 1, 4),
