@@ -257,7 +257,7 @@ def test_a_corpus_without_times_is_refused_when_the_run_is_built(
     assert refusal(run_of(corpus), tmp_path) == expected.replace("beauty", "first")
 
 
-class Falling(Positions):
+class Distance(Positions):
     """A bias alone, of the distance."""
 
     def bias(self, rectangle: Rectangle) -> Tensor:
@@ -265,20 +265,20 @@ class Falling(Positions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FallingConfig(PositionsConfig):
-    """See `Falling`."""
+class DistanceConfig(PositionsConfig):
+    """See `Distance`."""
 
     @property
     def biases_scores(self) -> bool:
         return True
 
     def build(self, config: TransformerConfig) -> Positions:
-        return Falling()
+        return Distance()
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
 def test_a_bias_of_positions_is_added_to_its_own(causal: bool) -> None:
-    config = replace(SIZES, block=HSTU(), positions=FallingConfig())
+    config = replace(SIZES, block=HSTU(), positions=DistanceConfig())
     layer, plain = (HSTU().build(config).double().eval() for _ in range(2))
     scatter_parameters(layer)
     plain.load_state_dict(layer.state_dict())
@@ -287,6 +287,6 @@ def test_a_bias_of_positions_is_added_to_its_own(causal: bool) -> None:
         plain.position_weights -= torch.arange(-5, 6)
     x_TD = torch.randn(11, 8, dtype=torch.float64)
     plain.config = replace(config, positions=SIZES.positions)
-    ours = layer(x_TD, PACKED, Falling(), causal=causal)
+    ours = layer(x_TD, PACKED, Distance(), causal=causal)
     theirs = plain(x_TD, PACKED, SIZES.positions.build(SIZES), causal=causal)
     torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-12)
