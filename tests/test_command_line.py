@@ -10,13 +10,15 @@ import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import research.__main__ as command_line
-from research.__main__ import STOPPED, VERBS, main
+from research.__main__ import STOPPED, TIES, VERBS, main
 from research.data.corpus import Corpus
+from research.evaluation.ties import TiePolicy
+from research.evaluation.tiles import SeenPolicy
 from research.execute import load_run
 from research.packed import Packed
 from research.training import checkpoint
@@ -867,3 +869,8 @@ def test_showing_a_corpus_needs_no_torch(shop: Corpus) -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_policies_are_the_same_words_on_the_command_line() -> None:
+    assert get_args(TiePolicy) == TIES
+    assert get_args(SeenPolicy) == ("excluded", "kept", "zero")
