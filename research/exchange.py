@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from research.accelerator import make_accelerator
+from research.atomic import replacing, whole_folder
 from research.chain import Trained
 from research.config import packages_of
 from research.data.corpus import Corpus
-from research.data.names import whole_folder
 from research.errors import InputError
 from research.execute import begin, conclude
 from research.foreign import own_file
@@ -44,7 +44,7 @@ from research.interop.state_dict import checked_float, read_state_dict, write_st
 from research.objectives.ranker import TrainedRanker
 from research.run import RunConfig, identity
 from research.start import Start, find_start
-from research.tracking import RunFolder, replacing
+from research.tracking import RunFolder
 from research.training import checkpoint
 from research.training.carry import carry
 from research.training.stage import StageConfig, StageState

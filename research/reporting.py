@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from research.atomic import replacing
 from research.errors import InputError, needing
 from research.report.build import report_of
 from research.report.frame import frame_of
@@ -13,7 +14,7 @@ from research.report.latex import latex_of
 from research.report.model import Report
 from research.report.terminal import print_report as print_tables
 from research.show import wide_console
-from research.tracking import STUDY, Tracking, replacing
+from research.tracking import STUDY, Tracking
 from research.wandb_mirror.options import needing_wandb
 
 

@@ -8,16 +8,17 @@ folder is complete, and says in shared.json whose they are.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
+from research.atomic import whole_folder
 from research.errors import InputError
 from research.foreign import own_file
-from research.tracking import RunFolder, read_json, write_json
+from research.json_files import read_json, write_json
+from research.tracking import RunFolder
 from research.training import checkpoint
 
 SHARED = "shared.json"
@@ -38,14 +39,16 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
         folder.append([line for line in given.metrics() if line["stage"] == name])
         for stale in stage.parent.glob(f".{name}-*"):
             shutil.rmtree(stale)
-        temporary = stage.with_name(f".{name}-{secrets.token_hex(4)}")
         hidden = shutil.ignore_patterns(".*", SHARED)
-        shutil.copytree(
-            donor / "stages" / name, temporary, ignore=hidden, copy_function=_link_or_copy
-        )
-        write_json(temporary / SHARED, {"run": os.path.relpath(origin, folder.path)})
-        shutil.rmtree(stage, ignore_errors=True)
-        temporary.rename(stage)
+        with whole_folder(stage, replaces=True) as partial:
+            shutil.copytree(
+                donor / "stages" / name,
+                partial,
+                ignore=hidden,
+                copy_function=_link_or_copy,
+                dirs_exist_ok=True,
+            )
+            write_json(partial / SHARED, {"run": os.path.relpath(origin, folder.path)})
         return
 
 

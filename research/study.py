@@ -27,9 +27,10 @@ from research.errors import InputError
 from research.evaluation.metrics import parse_all
 from research.execute import RunOptions, opened_corpus, started_from
 from research.foreign import own_file
+from research.json_files import read_json, write_json
 from research.processes import Processes
 from research.run import RunConfig, identity, stage_marks
-from research.tracking import STUDY, RunFolder, read_json, write_json
+from research.tracking import STUDY, RunFolder
 
 # By corpus, cell and seed, the hash of a run.
 Runs = Mapping[str, Mapping[str, Mapping[str, str]]]

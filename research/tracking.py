@@ -13,55 +13,21 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal, cast
+from typing import Literal
 
+from research.atomic import replacing
 from research.config import OLD_FORM, is_old_form
 from research.errors import InputError, naming
-from research.foreign import own_file, parsed, read_bytes, without_home
+from research.foreign import own_file, parsed
+from research.json_files import read_json, write_json
 
 Scalar = int | float | str
 # What a study asks and which runs answer it; how a run of it failed.
 STUDY, FAILED = "study.json", "failed.json"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to fill that becomes `path` when the block ends; until then the old one stands."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with naming(path):
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically; paths below the home folder begin with `~` there."""
-    text = json.dumps(without_home(value), indent=1, allow_nan=False)
-    with replacing(path) as file:
-        file.write(f"{text}\n".encode())
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """Read a JSON object; `InputError` names the file and what is wrong."""
-    try:
-        value = parsed(read_bytes(path).decode())
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error!s:.100})") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds {type(value).__name__}, not an object")
-    return cast(dict[str, object], value)
 
 
 class Held(InputError):

@@ -10,7 +10,8 @@ from typing import Any, cast
 import numpy as np
 
 from research.evaluation.rank import RankTable
-from research.tracking import RunFolder, write_json
+from research.json_files import write_json
+from research.tracking import RunFolder
 
 PROTOCOL: dict[str, object] = {
     "corpus": "films", "fingerprint": "f00d", "part": "test", "seen": "excluded", "ties": "mean",

@@ -517,7 +517,7 @@ def test_a_damaged_state_is_not_continued(
 ) -> None:
     (last(stopped) / "state.json").write_text(text)
     before = files_of(stopped)
-    assert "state.json is damaged (" in refused(capsys, *continue_(shop, stopped))
+    assert "no checkpoint is whole (" in refused(capsys, *continue_(shop, stopped))
     assert files_of(stopped) == before
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.data import names as names_module
 from research.data.corpus import Corpus, write_corpus
 from research.data.names import Names
 from research.errors import InputError
@@ -135,7 +134,7 @@ def test_a_crash_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         if len(calls) == 3:
             raise OSError("no space left")
 
-    monkeypatch.setattr(names_module.os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
         write(tmp_path / "corpus")
     assert list(tmp_path.iterdir()) == []

@@ -29,6 +29,7 @@ from research.evaluation.candidates import from_file, sampled
 from research.evaluation.rank import RankTable
 from research.exchange import stored_zero_rows
 from research.foreign import own_file, parsed, plain, without_home
+from research.json_files import read_json, write_json
 from research.report.build import report_of
 from research.report.latex import latex_of
 from research.report.markdown import figures_table
@@ -36,7 +37,7 @@ from research.report.reading import read_study
 from research.report.terminal import print_report
 from research.sharing import taken_from
 from research.show import wide_console
-from research.tracking import RunFolder, read_json, write_json
+from research.tracking import RunFolder
 from research.training import checkpoint
 from tests.calling import TINY, call, refused, shop_corpus
 from tests.study_folders import table_of, write_run, write_study

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 CORE = {
     "packed", "rectangles", "upload", "randomness", "config", "config_index", "overrides",
     "tracking", "errors", "progress", "processes", "stopping", "memory", "foreign", "watch",
-    "peers", "pulse",
+    "peers", "pulse", "atomic", "json_files",
 }  # fmt: skip
 # A part of `research` may import itself, the core and these.
 BELOW: dict[str, set[str]] = {

@@ -15,11 +15,11 @@ from baselines.transitions import transitions
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
 from research.execute import RunOptions, execute
+from research.json_files import read_json, write_json
 from research.report.build import report_of
 from research.report.curves import cosines, curve
 from research.report.model import ProtocolTable, Report
 from research.report.reading import plain, short
-from research.tracking import read_json, write_json
 from tests.calling import shop_corpus
 from tests.study_folders import begin_run, fail_run, table_of, write_run, write_study
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from research.errors import InputError
-from research.tracking import RunFolder, Tracking, write_json
+from research.json_files import write_json
+from research.tracking import RunFolder, Tracking
 from research.wandb_mirror.fields import run_id
 from research.wandb_mirror.mirror import WandbMirror
 from research.wandb_mirror.sync import SYNCING, sync

@@ -8,7 +8,8 @@ import pytest
 
 from research.errors import InputError
 from research.evaluation import rank as rank_module
-from research.tracking import RunFolder, held, read_json, write_json
+from research.json_files import read_json, write_json
+from research.tracking import RunFolder, held
 from tests.test_rank import small_table
 
 

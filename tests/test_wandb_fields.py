@@ -12,8 +12,8 @@ import pytest
 import baselines.popularity
 import baselines.s3rec
 import baselines.sasrec
+from research.json_files import write_json
 from research.run import RunConfig
-from research.tracking import write_json
 from research.wandb_mirror.fields import (
     Named,
     Place,

@@ -16,7 +16,8 @@ import pytest
 
 from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
-from research.tracking import Mirror, RunFolder, Scalar, Tracking, read_json
+from research.json_files import read_json
+from research.tracking import Mirror, RunFolder, Scalar, Tracking
 from research.wandb_mirror.mirror import WandbMirror, bounded, settled
 from research.wandb_mirror.options import mirror_finished, spelled
 from tests.calling import TINY, call, refused, shop_corpus

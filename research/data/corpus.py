@@ -15,6 +15,7 @@ from typing import cast, final
 import numpy as np
 from numpy.typing import NDArray
 
+from research.atomic import whole_folder
 from research.data.names import (
     Arrays,
     Names,
@@ -27,7 +28,6 @@ from research.data.names import (
     digest_of,
     map_array,
     read_object,
-    whole_folder,
     write_files,
 )
 from research.errors import InputError

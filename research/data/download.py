@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import final
 
-from research.data.names import whole_folder
+from research.atomic import whole_folder
 from research.errors import InputError
 
 _SITE = "https://files.grouplens.org/datasets/movielens/"

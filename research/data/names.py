@@ -10,12 +10,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
-import secrets
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
 from tokenize import TokenError
@@ -135,48 +131,14 @@ def read_object(path: Path, fields: Mapping[str, type[object]]) -> dict[str, obj
 
 
 def write_files(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) -> None:
-    """One .npy file an array and manifest.json, all of it on the disk when this returns."""
+    """One .npy file an array and manifest.json."""
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
-        with naming(path), path.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
+        with naming(path):
+            np.save(path, array, allow_pickle=False)
     path = folder / "manifest.json"
-    with naming(path), path.open("w", encoding="utf-8") as text:
-        json.dump(manifest, text, indent=2, allow_nan=False)
-        text.flush()
-        os.fsync(text.fileno())
-    _sync_folder(folder)
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, renamed to `folder` at the end: that appears whole or not at all.
-
-    Something that already lies at `folder` is kept, and the new one removed.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.parent / f".{folder.name}-{secrets.token_hex(6)}.partial"
-    try:
-        partial.mkdir()
-        yield partial
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-        _sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(path):
+        path.write_text(json.dumps(manifest, indent=2, allow_nan=False), encoding="utf-8")
 
 
 def map_array(path: Path, dtype: str) -> NDArray[np.generic]:

@@ -20,8 +20,9 @@ from research.evaluation.rank import RankTable
 from research.evaluation.ties import TiePolicy
 from research.foreign import own_file
 from research.foreign import plain as plain
+from research.json_files import read_json
 from research.report.model import Change, Status
-from research.tracking import FAILED, STUDY, RunFolder, read_json
+from research.tracking import FAILED, STUDY, RunFolder
 
 Nested = Mapping[str, object]
 Made = TypeVar("Made")

@@ -10,9 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -23,8 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from research.atomic import whole_folder
 from research.errors import InputError, naming
-from research.foreign import own_file, parsed, read_bytes
+from research.foreign import own_file
+from research.json_files import read_json
 
 FORMAT_VERSION = 2
 STEP, BEST = "step", "best"
@@ -57,25 +57,15 @@ def save(
     `state` holds the corpus's `fingerprint`: item ids mean nothing without it. `on_host` gathers
     tensors that are split.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir()
-        _write_tensors(weights_of(module, on_host), temporary / "model.safetensors")
+    with whole_folder(folder, replaces=True) as partial:
+        _write_tensors(weights_of(module, on_host), partial / "model.safetensors")
         if optimizer is not None:
             moments = moments_of(optimizer, on_host)
-            _write_tensors(moments, temporary / "optimizer.safetensors")
-        sums = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+            _write_tensors(moments, partial / "optimizer.safetensors")
+        sums = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
         text = sealed({"format": FORMAT_VERSION, "sha256": sums, **state})
-        with naming(temporary / "state.json"):
-            (temporary / "state.json").write_text(text + "\n", encoding="utf-8")
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
-        _swap(temporary, folder)
-        _flush(folder.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        with naming(partial / "state.json"):
+            (partial / "state.json").write_text(text + "\n", encoding="utf-8")
 
 
 def sealed(state: Mapping[str, object]) -> str:
@@ -96,26 +86,6 @@ def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         # What the disk says comes as text.
         full = "No space left" in str(error) or "os error 28" in str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with naming(path):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _swap(temporary: Path, folder: Path) -> None:
-    # A folder cannot be renamed over a full one: the old one steps aside under a name that
-    # `numbered` knows, so that at every moment one complete checkpoint can be found.
-    previous = folder.with_name(f".{folder.name}.previous")
-    if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    temporary.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def folder_of(stage: Path, kind: str, step: int) -> Path:
@@ -263,14 +233,12 @@ def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
 
 def _state_of(folder: Path) -> dict[str, object]:
     path = own_file(folder.parent, f"{folder.name}/state.json")
+    if not path.is_file():
+        raise Damaged(f"{path} is missing: {folder} is not a whole checkpoint")
     try:
-        state = parsed(read_bytes(path).decode())
+        state = read_json(path)
     except InputError as error:
-        raise Damaged(f"{path} is missing: {folder} is not a whole checkpoint") from error
-    except ValueError as error:
-        raise Damaged(f"{path} is damaged ({error!s:.100})") from error
-    if not isinstance(state, dict):
-        raise Damaged(f"{path} is damaged (no object)")
+        raise Damaged(f"{error}; {folder} is not a whole checkpoint") from error
     if state.get("format") == FORMAT_VERSION and state.get("checksum") != _sum_of(state):
         raise Damaged(f"{path} is damaged (its checksum differs)")
     return state

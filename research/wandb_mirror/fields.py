@@ -16,8 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import cast
 
+from research.json_files import read_json
 from research.sharing import taken_from
-from research.tracking import STUDY, RunFolder, Scalar, read_json
+from research.tracking import STUDY, RunFolder, Scalar
 
 Nested = Mapping[str, object]
 # What the W&B client was told last: id, project, entity, mode, url.

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from research.errors import InputError, needing
-from research.tracking import Tracking, read_json
+from research.json_files import read_json
+from research.tracking import Tracking
 
 MODES: tuple[str, ...] = get_args(get_type_hints(Tracking)["mode"])
 

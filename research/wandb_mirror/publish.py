@@ -20,9 +20,10 @@ from typing import cast
 
 import research
 from research.errors import InputError
+from research.json_files import read_json, write_json
 from research.report.model import Report
 from research.report.wandb_report import specification
-from research.tracking import Tracking, read_json, write_json
+from research.tracking import Tracking
 from research.wandb_mirror.fields import RECORD
 from research.wandb_mirror.run import PROJECT, has_key
 

@@ -13,7 +13,8 @@ from typing import Literal
 
 import wandb
 
-from research.tracking import RunFolder, Scalar, Tracking, read_json, write_json
+from research.json_files import read_json, write_json
+from research.tracking import RunFolder, Scalar, Tracking
 from research.wandb_mirror.fields import (
     RECORD,
     Named,

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from research.errors import InputError
-from research.tracking import RunFolder, Tracking, read_json
+from research.json_files import read_json
+from research.tracking import RunFolder, Tracking
 from research.wandb_mirror.fields import Nested, Rows, config_of, summary_of
 from research.wandb_mirror.mirror import GRACE, bounded, stop_client
 from research.wandb_mirror.run import WandbRun, has_key

@@ -17,10 +17,10 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics, parse
 from research.execute import RunConfig
 from research.interop.bert4rec_config import read_bert_config
+from research.json_files import read_json
 from research.overrides import changed, override
 from research.run import EvaluationConfig, dataset_of  # noqa: F401
 from research.target import found
-from research.tracking import read_json
 from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of, string_of, value_altered, value_of
 from tests.fuzz.targets import Case, Target, altering, written

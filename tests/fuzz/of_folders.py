@@ -22,6 +22,7 @@ from research.evaluation.rank import RankTable
 from research.exchange import stored_zero_rows
 from research.interop.s3rec_checks import check_heads, read_sizes
 from research.interop.state_dict import checked_float, read_state_dict
+from research.json_files import write_json
 from research.report.build import read_runs, report_of
 from research.report.curves import cosines, panels, read_lines
 from research.report.frame import frame_of
@@ -32,7 +33,7 @@ from research.sharing import taken_from
 from research.show import show_run
 from research.start import find_start
 from research.study import Study, write_record
-from research.tracking import RunFolder, write_json
+from research.tracking import RunFolder
 from research.training import checkpoint
 from research.training.saves import state_of
 from research.training.stage import StageState

@@ -1,0 +1,30 @@
+"""JSON objects in files: read within limits, written whole and without the home folder's name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from research.atomic import replacing
+from research.errors import InputError
+from research.foreign import parsed, read_bytes, without_home
+
+JsonObject = dict[str, object]
+
+
+def read_json(path: Path) -> JsonObject:
+    """Read a JSON object; `InputError` names the file and what is wrong."""
+    try:
+        value = parsed(read_bytes(path).decode())
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error!s:.100})") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds {type(value).__name__}, not an object")
+    return value
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically; paths below the home folder begin with `~` there."""
+    text = json.dumps(without_home(value), indent=1, allow_nan=False)
+    with replacing(path) as file:
+        file.write(f"{text}\n".encode())
