@@ -18,7 +18,7 @@ import json
 import math
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from research.config_index import (
@@ -369,14 +369,15 @@ def type_name(hint: Any) -> str:
     return re.sub(r"\w+\.(?=\w)", "", str(hint))
 
 
-def near(name: str, names: Mapping[str, Any] | Sequence[str] | set[str]) -> str:
+def meant(name: str, names: Iterable[str]) -> str:
+    """`; did you mean ...?` for a misspelt name; nothing where no name is near."""
+    close = difflib.get_close_matches(name, list(names), 3, 0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def near(name: str, names: Collection[str]) -> str:
     """`; did you mean ...?` for a misspelt name, and the allowed ones where these are few."""
-    found = difflib.get_close_matches(name, list(names), 3, 0.5)
-    meant = f"; did you mean {' or '.join(found)}?" if found else ""
-    if len(names) > (8 if found else 30):
-        return meant
-    return (
-        f"{meant} (allowed: {', '.join(sorted(names))})"
-        if found
-        else (f"; allowed: {', '.join(sorted(names))}")
-    )
+    question, allowed = meant(name, names), f"allowed: {', '.join(sorted(names))}"
+    if question:
+        return f"{question} ({allowed})" if len(names) <= 8 else question
+    return f"; {allowed}" if len(names) <= 30 else ""

@@ -355,7 +355,7 @@ def test_a_metric_that_does_not_exist_is_refused(name: str) -> None:
 
 
 def test_a_near_name_is_suggested() -> None:
-    with pytest.raises(InputError, match=r"'ncdg@10' does not exist.*did you mean 'ndcg@10'"):
+    with pytest.raises(InputError, match=r"'ncdg@10' does not exist.*did you mean ndcg@K"):
         parse("ncdg@10")
 
 

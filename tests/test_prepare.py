@@ -187,7 +187,7 @@ def test_a_bad_option_is_refused_and_leaves_nothing(
 
 
 def test_a_bad_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"unknown source 'ml-2m'.* Did you mean ml-"):
+    with pytest.raises(InputError, match=r"unknown source 'ml-2m'.*; did you mean ml-"):
         prepare(PrepareConfig(source="ml-2m"), data_root=tmp_path)
     with pytest.raises(InputError, match="csv is a format: name the file with --raw"):
         prepare(PrepareConfig(source="csv"), data_root=tmp_path)

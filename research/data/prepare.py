@@ -6,7 +6,6 @@ same with lists stands in the tests.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import re
@@ -18,7 +17,7 @@ from typing import Literal, final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from research.config import differing
+from research.config import differing, meant
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
 from research.data.download import ARCHIVES, check_pinned, checksum, fetch
 from research.data.events import Events, Source
@@ -119,9 +118,8 @@ def options_of(config: PrepareConfig) -> dict[str, object]:
 def _check(config: PrepareConfig) -> None:
     known = (*ARCHIVES, *FORMATS)
     if config.source not in known:
-        near = difflib.get_close_matches(config.source, known)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise InputError(f"unknown source {config.source!r}; known: {', '.join(known)}.{hint}")
+        names = f"known: {', '.join(known)}{meant(config.source, known)}"
+        raise InputError(f"unknown source {config.source!r}; {names}")
     if config.raw is None and config.source in FORMATS:
         raise InputError(f"{config.source} is a format: name the file with --raw.")
     if min(config.user_core, config.item_core) < 0:

@@ -8,12 +8,12 @@ expectation over their orders ("expected"), or that of the mean ranks ("mean").
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from research.config import meant
 from research.errors import InputError
 from research.evaluation.rank import RankTable
 from research.evaluation.ties import (
@@ -34,11 +34,10 @@ def parse(name: str) -> tuple[str, float]:
     found = re.fullmatch(r"([a-z]+)(?:@([1-9][0-9]{0,8}))?", name)
     if found and found[1] in KINDS and (found[2] or found[1] == "mrr"):
         return found[1], float(found[2] or np.inf)
-    near = difflib.get_close_matches(name, [f"{kind}@10" for kind in KINDS] + ["mrr"], 1, 0.3)
+    forms = [f"{kind}@K" for kind in KINDS]
     raise InputError(
-        f"metric {name!r} does not exist; allowed: "
-        f"{', '.join(f'{kind}@K' for kind in KINDS)} with K a whole number from 1, and mrr"
-        + (f"; did you mean {near[0]!r}?" if near else "")
+        f"metric {name!r} does not exist; allowed: {', '.join(forms)} with K a whole number from "
+        f"1, and mrr{meant(name.lower().partition('@')[0] + '@K', forms)}"
     )
 
 
