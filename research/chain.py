@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from accelerate import Accelerator
 
 from research.evaluation.ranker import Ranker
 from research.foreign import plain
 from research.processes import Processes
+from research.records import (
+    CarriedRecord,
+    CostRecord,
+    CoverageRecord,
+    ImportRecord,
+    StageResult,
+)
 from research.sharing import take_stage, taken_from
 from research.tracking import RunFolder
 from research.training.carry import Carried, carry
@@ -23,14 +29,26 @@ from research.training.stage_run import CheckpointPlan, StageRun
 from research.workbench import StageParts, Workbench, validation_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
-    """A ranker, and what the summary says of how it came to be."""
+    """A ranker, and what `RunSummary` says of how it came to be, in fields of the same names."""
 
     ranker: Ranker
-    record: dict[str, object]
-    """best validation values, what was carried and what was shared, by stage; cost; attributes;
-    notes, where selection had nothing to go by."""
+    """With the best weights."""
+    cost: CostRecord
+    """What it took."""
+    best: Mapping[str, StageResult] = field(default_factory=dict)
+    """How each stage ended."""
+    carried: Mapping[str, CarriedRecord] = field(default_factory=dict)
+    """By stage that did not begin from scratch, where its weights came from."""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """By stage that was taken over, the run that trained it."""
+    attributes: CoverageRecord | None = None
+    """What attributes cover, where something uses them."""
+    notes: tuple[str, ...] = ()
+    """Where selection had nothing to go by."""
+    imported: ImportRecord | None = None
+    """The foreign file that the weights came from."""
 
 
 def train_stages(
@@ -50,15 +68,15 @@ def train_stages(
     `begun` is what each stage has of the run that this one starts from, if it does; a stage whose
     mark a run of `donors` has finished is taken over from there.
     """
-    best: dict[str, object] = {}
-    notes: list[object] = []
-    moves: dict[str, object] = {}
+    best: dict[str, StageResult] = {}
+    notes: list[str | None] = []
+    moves: dict[str, CarriedRecord] = {}
     shared: dict[str, str] = {}
     seconds, shared_seconds, items = 0.0, 0.0, 0
-    record: dict[str, object] = {}
+    coverage: CoverageRecord | None = None
     if any(stage.pretrainer.uses_attributes for stage in stages):
-        record["attributes"] = bench.catalogue.coverage
-        say(coverage_line(bench.catalogue.coverage), quiet)
+        coverage = bench.catalogue.coverage
+        say(coverage_line(coverage), quiet)
     processes = Processes(accelerator)
     run = StageRun(
         accelerator=accelerator,
@@ -72,38 +90,44 @@ def train_stages(
         name = stage.config.name
         carried = hand_over(stages[:place], stage, begun[place] if begun else None)
         if carried is not None:
-            moves[name] = carried.record
+            moves[name] = CarriedRecord(
+                moved=carried.moved, new=carried.new, left=carried.left, rows=carried.rows
+            )
             say(f"{name}: {carried.line}", quiet)
         mark = marks[name]
         processes.from_main(partial(take_stage, folder, name, mark, donors))
         own = replace(run, validate=validation_of(bench, stage))
         state = train(stage.pretrainer, stage.loader, stage.config, own)
         seconds, items = seconds + state.seconds, items + state.items
-        origin = cast(str | None, processes.from_main(partial(taken_from, folder, name)))
+        origin = processes.from_main(partial(taken_from, folder, name))
         if origin is not None:
             shared[name] = origin
             shared_seconds += state.seconds
             say(f"{name}: taken from {origin}", quiet)
         notes.append(processes.from_main(partial(unmoved, stage.config, folder)))
-        best[name] = {
-            "epoch": state.best_epoch,
-            "value": state.best_value,
-            "epochs": state.epoch,
-            "steps": state.step,
-            "skipped": state.skipped,
-        }
+        best[name] = StageResult(
+            epoch=state.best_epoch,
+            value=state.best_value,
+            epochs=state.epoch,
+            steps=state.step,
+            skipped=state.skipped,
+        )
     last = stages[-1]
     assert last.ranker is not None, "stage_parts has checked it"
-    parameters = sum(each.numel() for each in last.pretrainer.parameters())
-    cost = {
-        "parameters": parameters,
-        "seconds": seconds,
-        "shared_seconds": shared_seconds,
-        "items": items,
-    }
-    record |= {"best": best, "carried": moves, "shared": shared, "cost": cost}
-    record |= {"notes": list(filter(None, notes))} if any(notes) else {}
-    return Trained(last.ranker, record)
+    return Trained(
+        ranker=last.ranker,
+        cost=CostRecord(
+            parameters=sum(parameter.numel() for parameter in last.pretrainer.parameters()),
+            seconds=seconds,
+            shared_seconds=shared_seconds,
+            items=items,
+        ),
+        best=best,
+        carried=moves,
+        shared=shared,
+        attributes=coverage,
+        notes=tuple(filter(None, notes)),
+    )
 
 
 def hand_over(
@@ -138,11 +162,11 @@ def unmoved(config: StageConfig, folder: RunFolder) -> str | None:
     )
 
 
-def coverage_line(coverage: Mapping[str, int]) -> str:
+def coverage_line(coverage: CoverageRecord) -> str:
     """What a corpus's attributes cover, for the terminal."""
-    items, without = coverage["items"], coverage["items_without"]
+    items, without = coverage.items, coverage.items_without
     return (
-        f"attributes: {coverage['attributes']:,}, of which {coverage['never_seen']:,} stand on no "
+        f"attributes: {coverage.attributes:,}, of which {coverage.never_seen:,} stand on no "
         f"training item; {without:,} of {items:,} items ({without / items:.1%}) have none"
     )
 

@@ -32,11 +32,12 @@ from research.overrides import override
 from research.packed import Packed
 from research.peers import STOPPED
 from research.processes import Processes
+from research.records import FailureRecord
 from research.run import RunConfig
 from research.show import plain_console, show, wide_console
 from research.study import Study, StudyOptions, run_folder, run_study
 from research.target import found, import_from_here, package_of
-from research.tracking import FAILED, Tracking
+from research.tracking import Tracking
 from research.training.stage_run import CheckpointPlan
 from research.wandb_mirror.options import mirror_finished, tracking_of
 from research.workbench import Workbench
@@ -116,7 +117,7 @@ def study(known: argparse.Namespace) -> int:
 
         print_report(Path(known.runs) / chosen.name)
     for job in failed:
-        said = f"failed: {job.name}: {job.failure()} ({job.folder}/{FAILED})"
+        said = f"failed: {job.name}: {job.failure()} ({job.folder}/{FailureRecord.FILE})"
         print(plain(said), file=sys.stderr)
     for job in left:
         print(plain(f"stopped: {job.name}; the same command continues it"), file=sys.stderr)
@@ -224,8 +225,8 @@ def export(known: argparse.Namespace) -> int:
 def print_account(account: Account, heading: str, column: str) -> None:
     """A table of keys, and the remarks below it."""
     table = Table("key", "shape", column)
-    for key, shape, said in account.rows:
-        table.add_row(key, str(shape), said)
+    for row in account.keys:
+        table.add_row(row.key, str(row.shape), row.place)
     console = plain_console()
     console.print(heading)
     console.print(table)

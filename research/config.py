@@ -1,10 +1,13 @@
-"""Configs: frozen dataclasses to JSON and back, their types, and their hashes.
+"""Configs and records: frozen dataclasses to JSON and back, their types, and their hashes.
 
 JSON names a class as `research/config_index.py` does, never by the file where it stands. Reading
 accepts only frozen config dataclasses of this project (or of packages that the user allows), checks
 every field's name and type, and calls nothing but those dataclasses: a run folder from a stranger
 is data, never code. A hash leaves out what is at its default, so that a field which is added later
 changes no hash of a run that does not use it.
+
+Records (`research/records.py`) are dataclasses too, but their JSON names no classes: what stands
+where is known from the annotations (`plain_from_json`).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import math
 import re
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from research.config_index import (
     PACKAGES,
@@ -327,8 +330,11 @@ def fitted(value: Any, hint: Any, path: str) -> Any:
     """A value brought to its annotated type; `InputError` names the first part that is not of it.
 
     Whole numbers become floats where floats are wanted, in mappings and tuples too. A config stays
-    as it is: its own fields were looked at when it was read, or are by `check`.
+    as it is: its own fields were looked at when it was read, or are by `check`. What is annotated
+    as `object` is any JSON value, and stays as it is.
     """
+    if hint is object:
+        return value
     value = _brought(value, hint)
     if not fits(value, hint):
         shown = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
@@ -353,6 +359,86 @@ def fitted(value: Any, hint: Any, path: str) -> Any:
         for name, part_hint in part_hints(value, hint).items()
     }
     return parts if isinstance(value, Mapping) else tuple(parts.values())
+
+
+def plain_to_json(value: Any) -> Any:
+    """A record as JSON values, without the fields that are None by default."""
+    if is_config(value):
+        kind: type = type(value)
+        return {
+            name: plain_to_json(part)
+            for name in field_hints(kind)
+            for part in [part_of(value, name)]
+            if part is not None or default_of(kind, name) is not None
+        }
+    if isinstance(value, Mapping):
+        return {name: plain_to_json(part) for name, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain_to_json(part) for part in value]
+    return value
+
+
+def plain_from_json(
+    value: Any, kind: type[Config], path: str = "", *, more: bool = False
+) -> Config:
+    """The record of a class that `plain_to_json` wrote; `InputError` names the field that is wrong.
+
+    A field that has a default may be missing. With `more`, objects may have fields that their
+    classes do not have, which are passed over.
+    """
+    read: Config = _plain(value, kind, path, more)
+    return read
+
+
+def _plain(value: Any, hint: Any, path: str, more: bool) -> Any:
+    kind = next(filter(_is_record, members(hint)), None)
+    if kind is not None and isinstance(value, dict):
+        return _plain_object(value, kind, path, more)
+    if kind is not None and not (value is None and fits(value, hint)):
+        raise InputError(f"{path} is {value!r:.200}; allowed: {_form(hint)}")
+    wanted = tuple if isinstance(value, list) else Mapping
+    if isinstance(value, (dict, list)) and any(_is_of(each, wanted) for each in members(hint)):
+        value = value if isinstance(value, dict) else tuple(value)
+        parts = {
+            name: _plain(part_of(value, name), part_hint, _below(path, name), more)
+            for name, part_hint in part_hints(value, hint).items()
+        }
+        value = parts if isinstance(value, dict) else tuple(parts.values())
+    return fitted(value, hint, path)
+
+
+def _plain_object(value: dict[str, Any], kind: type, path: str, more: bool) -> Any:
+    hints = field_hints(kind)
+    for name in value if not more else ():
+        if name not in hints:
+            raise InputError(f"{_below(path, name)} is no field that is known{near(name, hints)}")
+    for name, hint in hints.items():
+        if name not in value and default_of(kind, name) is dataclasses.MISSING:
+            raise InputError(f"{_below(path, name)} is missing; allowed: {_form(hint)}")
+    known = {name: hint for name, hint in hints.items() if name in value}
+    fields = {
+        name: _plain(value[name], hint, _below(path, name), more) for name, hint in known.items()
+    }
+    try:
+        return make(kind, fields)
+    except InputError as error:
+        raise InputError(f"{path}: {error}" if path else str(error)) from error
+
+
+def _is_record(hint: Any) -> TypeGuard[type]:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def _form(hint: Any) -> str:
+    """An annotation as a person who looks into a JSON file reads it."""
+    return " | ".join(
+        f"an object with {', '.join(field_hints(each))}" if _is_record(each) else type_name(each)
+        for each in members(hint)
+    )
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def type_name(hint: Any) -> str:

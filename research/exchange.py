@@ -8,7 +8,7 @@ account of every key.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -42,7 +42,8 @@ from research.interop.s3rec_checks import (
 )
 from research.interop.state_dict import checked_float, read_state_dict, write_state_dict
 from research.objectives.ranker import TrainedRanker
-from research.run import RunConfig, identity
+from research.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
+from research.run import RunConfig, identity, record_of
 from research.start import Start, find_start
 from research.tracking import RunFolder
 from research.training import checkpoint
@@ -58,16 +59,10 @@ ZERO_ROWS_FILE = "zero_rows.safetensors"
 class Account:
     """What became of every key of a file, or where it came from."""
 
-    rows: tuple[tuple[str, tuple[int, ...], str], ...]
-    """(key, shape, where), in the file's order."""
+    keys: tuple[KeyRecord, ...]
+    """In the file's order."""
     remarks: tuple[str, ...]
     """What else a person should know."""
-
-    @property
-    def record(self) -> dict[str, object]:
-        """As JSON values."""
-        keys = [{"key": key, "shape": list(shape), "place": said} for key, shape, said in self.rows]
-        return {"keys": keys, "remarks": list(self.remarks)}
 
 
 def import_run(
@@ -97,27 +92,30 @@ def import_run(
     pretrainer = bench.pretrainer(STAGE, bench.shared())
     carried = carry(into_ours(state, table), pretrainer, source=str(file))
     assert not carried.new + carried.left, "the format has every parameter of the stage"
-    record = {
-        "best": {STAGE.name: {"epoch": None, "value": None, "epochs": 0, "steps": 0, "skipped": 0}},
-        "carried": {},
-        "cost": {
-            "parameters": sum(each.numel() for each in pretrainer.parameters()),
-            "seconds": 0.0,
-            "items": 0,
-        },
-        "attributes": bench.catalogue.coverage,
-    }
     content = checkpoint.sha256_of(file)
-    mark = identity(config, bench.corpus, content)
+    record = replace(record_of(config, bench.corpus), hash=identity(config, bench.corpus, content))
     account = _account(given, table, keep_zero_rows)
-    record["imported"] = {"file": file.name, "sha256": content, **account.record}
     pretrainer = pretrainer.to(make_accelerator(device=device).device)
     objective = ranking_objective(STAGE, pretrainer)
     assert objective is not None, "the stage ranks by next"
-    trained = Trained(TrainedRanker(pretrainer.encoder, objective), record)
+    trained = Trained(
+        ranker=TrainedRanker(pretrainer.encoder, objective),
+        cost=CostRecord(
+            parameters=sum(parameter.numel() for parameter in pretrainer.parameters()),
+            seconds=0.0,
+            items=0,
+        ),
+        best={
+            STAGE.name: StageResult(epoch=None, value=None, epochs=0, steps=0, skipped=0),
+        },
+        attributes=bench.catalogue.coverage,
+        imported=ImportRecord(
+            file=file.name, sha256=content, keys=account.keys, remarks=account.remarks
+        ),
+    )
     with whole_folder(out) as partial:
         folder = RunFolder(partial)
-        begin(bench, mark, folder, {})
+        begin(record, folder)
         stored = {"fingerprint": bench.corpus.fingerprint, **asdict(StageState(finished=True))}
         target = checkpoint.folder_of(folder.stage(STAGE.name), checkpoint.STEP, 0)
         checkpoint.save(target, pretrainer, None, stored)
@@ -126,9 +124,9 @@ def import_run(
             with replacing(partial / ZERO_ROWS_FILE) as opened:
                 opened.write(safetensors.torch.save(kept))
         sets = bench.candidate_sets(bench.split.test, "test")
-        conclude(bench, trained, sets, mark, folder)
-    made = RunFolder(out, writes=False).read("config.json")
-    if made is None or made.get("hash") != mark:
+        conclude(bench, trained, sets, record.hash, folder)
+    made = RunFolder(out, writes=False).read(RunRecord)
+    if made is None or made.hash != record.hash:
         raise InputError(f"{out} was made by somebody else meanwhile; choose another folder")
     return account
 
@@ -137,10 +135,13 @@ def _account(given: Mapping[str, Tensor], table: list[Entry], keep_zero_rows: bo
     said = {each.key: each.said for each in table}
     fate = f"kept aside in {ZERO_ROWS_FILE}" if keep_zero_rows else "dropped"
     said |= {key: f"{said[key]}; row 0 {fate}" for key in ZERO_ROWS}
-    rows = tuple((key, tuple(tensor.shape), said[key]) for key, tensor in given.items())
+    keys = tuple(
+        KeyRecord(key=key, shape=tuple(tensor.shape), place=said[key])
+        for key, tensor in given.items()
+    )
     wide = [key for key, tensor in given.items() if tensor.dtype == torch.float64]
     remarks = [f"rounded from float64 to float32: {', '.join(wide)}"] if wide else []
-    return Account(rows, tuple(remarks))
+    return Account(keys, tuple(remarks))
 
 
 def _check_free(out: Path) -> None:
@@ -187,13 +188,14 @@ def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = 
     weights, stages = _gathered(start, needed)
     zero_rows, said_of_zeros = _zero_rows(start, weights, stages, encoder.width)
     write_state_dict(out, into_theirs(weights, zero_rows, table))
-    rows = []
+    keys = []
     for each in table:
         stage = stages.get(each.parameter)
         said = f"zeros: no stage of {start.folder} has {each.parameter}"
         if stage is not None:
             said = f"{each.said}, of stage {stage}"
-        rows.append((each.key, each.shape, said + said_of_zeros.get(each.key, "")))
+        place = said + said_of_zeros.get(each.key, "")
+        keys.append(KeyRecord(key=each.key, shape=each.shape, place=place))
     left = [
         f"{name} (stage {stage})"
         for name, stage in stages.items()
@@ -204,7 +206,7 @@ def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = 
     if "NextItemConfig" not in kinds:
         remarks.append("the stage has no next item, by which the format's models rank, causally")
     remarks += [f"left behind, having no place in the format: {', '.join(left)}"] if left else []
-    return Account(tuple(rows), tuple(remarks))
+    return Account(tuple(keys), tuple(remarks))
 
 
 def _gathered(start: Start, needed: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:

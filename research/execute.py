@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from accelerate import Accelerator, PartialState
 
 from research.accelerator import fitted, make_accelerator
 from research.chain import Trained, say, train_stages
-from research.config import check, from_json, packages_of, to_json
+from research.config import check, from_json, packages_of, plain_from_json, plain_to_json
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
@@ -32,7 +31,8 @@ from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.processes import Processes
 from research.pulse import PULSE
-from research.run import RunConfig, dataset_of, identity, open_corpus, stage_marks
+from research.records import CostRecord, RunRecord, RunSummary, StartRecord, UsersRecord
+from research.run import RunConfig, open_corpus, record_of
 from research.start import Start, ended, find_start
 from research.tracking import Mirror, RunFolder, Tracking
 from research.training import checkpoint
@@ -73,7 +73,7 @@ def execute(
     *,
     options: RunOptions = RunOptions(),
     accelerator: Accelerator | None = None,
-) -> dict[str, object]:
+) -> RunSummary:
     """Do the run in folder `path`, or what is left of it; returns its summary.
 
     `InputError`, before anything is trained or written, for a config that is not of its types or
@@ -92,12 +92,12 @@ def execute(
     bench = opened(config, options.data_root, processes)
     folder = RunFolder(path, writes=main, mirror=mirror_of(path, options) if main else None)
     source, start = started_from(config, folder, options.allow)
-    mark = identity(config, bench.corpus, start.get("sha256"))
-    check_alike(mark, processes)
+    record = record_of(config, bench.corpus, start)
+    check_alike(record.hash, processes)
     # The main process alone looks into the folder, which the others need not see.
-    finished = processes.from_main(lambda: _finished(folder, mark, start))
+    finished = processes.from_main(lambda: plain_to_json(_finished(folder, record)))
     if finished is not None:
-        return cast(dict[str, object], finished)
+        return plain_from_json(finished, RunSummary)
     # What cannot work is refused here, before anything is trained or written.
     check_sharding(config)
     sets = bench.candidate_sets(bench.split.test, "test")
@@ -113,20 +113,20 @@ def execute(
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
     with ExitStack() as held:
         processes.from_main(partial(hold, folder, held))
-        begin(bench, mark, folder, start)
+        begin(record, folder)
         try:
             trained = trained or train_stages(
                 bench,
                 stages,
                 begun,
-                stage_marks(config, bench.corpus, start.get("sha256")),
+                record.stages,
                 folder=folder,
                 accelerator=accelerator,
                 donors=options.donors,
                 plan=options.checkpoints,
                 quiet=options.quiet or not main,
             )
-            return conclude(bench, trained, sets, mark, folder)
+            return conclude(bench, trained, sets, record.hash, folder)
         finally:
             # Accelerate keeps every prepared model; a study shares one accelerator between runs.
             accelerator.free_memory()
@@ -214,17 +214,9 @@ def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
     return WandbMirror(path, options.tracking, quiet=options.quiet)
 
 
-def begin(bench: Workbench, mark: str, folder: RunFolder, start: Mapping[str, str]) -> None:
-    """Write config.json, by which a run folder is recognised."""
-    stored = {
-        "hash": mark,
-        "fingerprint": bench.corpus.fingerprint,
-        "dataset": dataset_of(bench.corpus),
-        "start": dict(start),
-        "stages": stage_marks(bench.config, bench.corpus, start.get("sha256")),
-        "config": to_json(bench.config),
-    }
-    folder.write("config.json", stored)
+def begin(record: RunRecord, folder: RunFolder) -> None:
+    """Write config.json, by which a run folder is recognized."""
+    folder.write(record)
 
 
 def conclude(
@@ -233,7 +225,7 @@ def conclude(
     sets: Sequence[CandidateSet],
     mark: str,
     folder: RunFolder,
-) -> dict[str, object]:
+) -> RunSummary:
     """Rank the validation part and, under `sets`, the test part; write rank tables and summary."""
     PULSE.begin("ranking")
     validated: dict[str, RankTable] = {}
@@ -245,63 +237,68 @@ def conclude(
             for name, table in each.items():
                 table.save(folder.path / "ranks" / f"{part}-{name}.npz")
     names, ties = bench.config.evaluation.metrics, bench.config.evaluation.ties
-    summary = {
-        "status": "finished",
-        "hash": mark,
-        "fingerprint": bench.corpus.fingerprint,
-        "protocol": dict(tables[next(iter(tables))].protocol),
-        "users": {
-            "evaluated": len(np.unique(bench.split.test.histories.users)),
-            "not_evaluated": bench.split.not_evaluated,
-        },
-        "ties": ties,
-        "val": metrics(validated["full"], names, ties) if validated else {},
-        "test": {name: metrics(each, names, ties) for name, each in tables.items()},
-        "missed_share": missed_share(next(iter(tables.values()))),
-        **trained.record,
-        "versions": {"torch": torch.__version__},
-    }
-    folder.write("summary.json", summary)
+    summary = RunSummary(
+        hash=mark,
+        fingerprint=bench.corpus.fingerprint,
+        protocol=dict(tables[next(iter(tables))].protocol),
+        users=UsersRecord(
+            evaluated=len(np.unique(bench.split.test.histories.users)),
+            not_evaluated=bench.split.not_evaluated,
+        ),
+        ties=ties,
+        val=metrics(validated["full"], names, ties) if validated else {},
+        test={name: metrics(table, names, ties) for name, table in tables.items()},
+        missed_share=missed_share(next(iter(tables.values()))),
+        attributes=trained.attributes,
+        best=trained.best,
+        carried=trained.carried,
+        shared=trained.shared,
+        cost=trained.cost,
+        notes=trained.notes,
+        imported=trained.imported,
+        versions={"torch": torch.__version__},
+    )
+    folder.write(summary)
     return summary
 
 
 def started_from(
     config: RunConfig, folder: RunFolder, allow: Sequence[str]
-) -> tuple[Start | None, dict[str, str]]:
-    """What a run starts from, and that as config.json has it; (None, {}): from scratch.
+) -> tuple[Start | None, StartRecord]:
+    """What a run starts from, and that as config.json has it; None: from scratch.
 
     A run that has ended is known without its start, whose folder may be gone by then.
     """
     if config.start_from is None:
-        return None, {}
+        return None, StartRecord()
     try:
-        found = find_start(config.start_from, allow=(*allow, *packages_of(config)))
+        start = find_start(config.start_from, allow=(*allow, *packages_of(config)))
     except InputError:
-        known = (folder.read("config.json") or {}).get("start")
-        if folder.summary() is None or not isinstance(known, dict):
+        stored = folder.read(RunRecord)
+        if stored is None or folder.read(RunSummary) is None:
             raise
-        return None, {str(name): str(value) for name, value in known.items()}
-    return found, found.record
+        return None, stored.start
+    return start, start.record
 
 
-def _finished(folder: RunFolder, mark: str, start: Mapping[str, str]) -> dict[str, object] | None:
+def _finished(folder: RunFolder, record: RunRecord) -> RunSummary | None:
     """The summary of a run that has ended; `InputError` when the folder holds another run."""
-    stored = folder.read("config.json")
-    if stored is not None and stored.get("hash") != mark:
-        why = f"hash {stored.get('hash')}, this one is {mark}"
-        if stored.get("start", {}) != start:
-            why += f"; it started from {stored.get('start') or 'scratch'}, this one {dict(start)}"
+    stored = folder.read(RunRecord)
+    if stored is not None and stored.hash != record.hash:
+        why = f"hash {stored.hash}, this one is {record.hash}"
+        if stored.start != record.start:
+            why += f"; it started from {stored.start}, this one {record.start}"
         raise InputError(
             f"{folder.path} holds another run ({why}); choose another folder or remove that one"
         )
-    return folder.summary()
+    return folder.read(RunSummary)
 
 
 def _counted(config: RankerConfig, bench: Workbench) -> Trained:
     started = time.monotonic()
     ranker = config.build(bench.corpus, bench.split)
-    cost = {"parameters": 0, "seconds": time.monotonic() - started}
-    return Trained(ranker, {"best": {}, "cost": cost})
+    cost = CostRecord(parameters=0, seconds=time.monotonic() - started)
+    return Trained(ranker=ranker, cost=cost)
 
 
 def load_run(
@@ -312,18 +309,18 @@ def load_run(
     `InputError` for another corpus or a damaged run.
     """
     reader = RunFolder(path, writes=False)
-    stored = reader.read("config.json")
-    if stored is None:
+    record = reader.read(RunRecord)
+    if record is None:
         raise InputError(f"{path} has no config.json: it is not a run folder")
-    if reader.summary() is None:
+    if reader.read(RunSummary) is None:
         raise InputError(
             f"{path} holds a run that has not finished; the command that began it continues it"
         )
-    config = from_json(stored.get("config"), RunConfig, allow=allow)
+    config = from_json(record.config, RunConfig, allow=allow)
     bench = Workbench.of(config, data_root)
-    if stored.get("fingerprint") != bench.corpus.fingerprint:
+    if record.fingerprint != bench.corpus.fingerprint:
         raise InputError(
-            f"{path} was made on a corpus with fingerprint {stored.get('fingerprint')}, but "
+            f"{path} was made on a corpus with fingerprint {record.fingerprint}, but "
             f"{bench.corpus.folder} has {bench.corpus.fingerprint}; ids would not mean the same"
         )
     if config.ranker is not None:

@@ -20,6 +20,8 @@ from research.errors import InputError
 DEEPEST = 100
 MOST_DIGITS = 20
 MOST_BYTES = 1 << 24
+# Bytes of a file's name.
+LONGEST_NAME = 255
 
 
 def parsed(text: str) -> object:
@@ -62,6 +64,16 @@ def own_file(folder: Path, name: str) -> Path:
     return path
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file or a folder can be called that, and is looked for where it seems to be."""
+    if name in ("", ".", "..") or set(name) & set("/\\\0"):
+        return False
+    try:
+        return len(name.encode()) <= LONGEST_NAME
+    except UnicodeEncodeError:
+        return False
+
+
 def plain(text: str) -> str:
     """Text that is safe to show anywhere but not yet escaped for anything.
 
@@ -71,6 +83,26 @@ def plain(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join("\ufffd" if _hidden(each) else each for each in text)
+
+
+def short(value: object, most: int = 160) -> str:
+    """A value of a config as a person reads it: classes by their last name, cut when long."""
+    text = plain(_spelled(value))
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, Mapping):
+        kind = str(value.get("class", "")).rpartition(":")[2]
+        rest = ", ".join(
+            f"{name}={_spelled(part)}" for name, part in value.items() if name != "class"
+        )
+        return f"{kind}({rest})" if kind else f"{{{rest}}}" if rest else "none"
+    if isinstance(value, list):
+        return f"[{', '.join(_spelled(part) for part in value)}]"
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def without_home(value: object) -> object:

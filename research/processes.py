@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from research.errors import InputError
 from research.peers import WAITING
 from research.tracking import Held
 
+Value = TypeVar("Value")
 # What is asked here of the other ranks is waited for.
 WAITING.add(__name__)
 
@@ -32,8 +33,11 @@ class Processes:
         self.world = accelerator.num_processes
         self.main = accelerator.is_main_process
 
-    def from_main(self, make: Callable[[], object]) -> object:
-        """What `make` gives in the main process, JSON values; its `InputError` is raised by all."""
+    def from_main(self, make: Callable[[], Value]) -> Value:
+        """What `make` gives in the main process; its `InputError` is raised by all.
+
+        That are JSON values: lists and not tuples, objects with text for keys.
+        """
         if self.world == 1:
             return make()
         answer: dict[str, object] = {}
@@ -45,7 +49,7 @@ class Processes:
         answer = cast(dict[str, object], self._text_of_main(answer))
         if "error" in answer:
             raise (Held if answer["held"] else InputError)(str(answer["error"]))
-        return answer["value"]
+        return cast(Value, answer["value"])
 
     def _text_of_main(self, value: object) -> object:
         text = json.dumps(value).encode() if self.main else b""

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from research.atomic import replacing
 from research.errors import InputError, needing
+from research.records import StudyRecord
 from research.report.build import report_of
 from research.report.frame import frame_of
 from research.report.latex import latex_of
 from research.report.model import Report
 from research.report.terminal import print_report as print_tables
 from research.show import wide_console
-from research.tracking import STUDY, Tracking
+from research.tracking import Tracking
 from research.wandb_mirror.options import needing_wandb
 
 
@@ -50,12 +51,12 @@ def print_report(folder: Path) -> None:
 def study_folder(study: str, runs: str) -> Path:
     """A study's folder, or the one of that name among the runs; `InputError` for neither."""
     for folder in (Path(study), Path(runs) / study):
-        if (folder / STUDY).is_file():
+        if (folder / StudyRecord.FILE).is_file():
             return folder
-    known = sorted(path.parent.name for path in Path(runs).glob(f"*/{STUDY}"))
+    known = sorted(path.parent.name for path in Path(runs).glob(f"*/{StudyRecord.FILE}"))
     raise InputError(
-        f"{study} is not a study: neither {study} nor {Path(runs) / study} has a {STUDY}, which "
-        f"`study` writes; studies in {runs}: {', '.join(known) or 'none'}"
+        f"{study} is not a study: neither {study} nor {Path(runs) / study} has a "
+        f"{StudyRecord.FILE}, which `study` writes; studies in {runs}: {', '.join(known) or 'none'}"
     )
 
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from research.config import check_types, differing, hash_of, to_json
 from research.data.corpus import Corpus
@@ -27,6 +25,7 @@ from research.model.backbone import BackboneConfig
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig
+from research.records import DatasetRecord, RunRecord, StartRecord
 from research.training.stage import StageConfig
 
 # Of a preparation's options: what decides which events there are.
@@ -163,17 +162,29 @@ def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[st
     return marks
 
 
-def dataset_of(corpus: Corpus) -> dict[str, object]:
-    """What config.json says of a corpus beside its fingerprint."""
-    options = cast(Mapping[str, object], corpus.manifest["options"])
-    return {
-        "name": corpus.name,
-        "users": corpus.num_users,
-        "items": corpus.num_items,
-        "interactions": corpus.num_interactions,
-        "attributes": corpus.num_attributes,
-        "filters": {name: value for name, value in options.items() if name in FILTERS},
-    }
+def record_of(config: RunConfig, corpus: Corpus, start: StartRecord = StartRecord()) -> RunRecord:
+    """What config.json says of a run, but for who did it."""
+    return RunRecord(
+        hash=identity(config, corpus, start.sha256),
+        fingerprint=corpus.fingerprint,
+        dataset=DatasetRecord(
+            name=corpus.name,
+            users=corpus.num_users,
+            items=corpus.num_items,
+            interactions=corpus.num_interactions,
+            attributes=corpus.num_attributes,
+            filters=filters_of(corpus),
+        ),
+        start=start,
+        stages=stage_marks(config, corpus, start.sha256),
+        config=to_json(config),
+    )
+
+
+def filters_of(corpus: Corpus) -> dict[str, object]:
+    """The options of `prepare` that decide which events a corpus has."""
+    options = corpus.manifest.options
+    return {name: value for name, value in options.items() if name in FILTERS}
 
 
 def protocol_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, object]:
@@ -182,11 +193,10 @@ def protocol_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, obje
     Rankers are given whole histories; how much of them an encoder reads is its cell's own choice.
     Split and filters stand in the short form that is hashed.
     """
-    filters = cast(Mapping[str, object], dataset_of(corpus)["filters"])
     return {
         "corpus": corpus.name,
         "fingerprint": corpus.fingerprint,
-        "filters": differing(PrepareConfig, filters),
+        "filters": differing(PrepareConfig, filters_of(corpus)),
         "history": "whole",
         "split": to_json(config.split, short=True),
         "part": split,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast, final
+from typing import final
 
 import numpy as np
 from rich.console import Console, HighlighterType, JustifyMethod, OverflowMethod
@@ -12,12 +12,13 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from research.config import plain_to_json
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.foreign import plain
+from research.records import CarriedRecord, RunRecord, RunSummary
 from research.tracking import RunFolder
 
-Nested = Mapping[str, object]
 # Wider than any table of ours.
 WIDE = 1000
 
@@ -54,7 +55,7 @@ def show_corpus(corpus: Corpus) -> None:
         "fingerprint": corpus.fingerprint[:16],
         "folder": corpus.folder,
     }
-    rows |= flattened(cast(Nested, corpus.manifest["report"]))
+    rows |= flattened(corpus.manifest.report)
     for name, value in rows.items():
         table.add_row(name, text_of(value))
     plain_console().print(table)
@@ -64,59 +65,47 @@ def show_run(folder: Path) -> None:
     """Status, figures, cost; `InputError` when the folder's files are not those of a run."""
     reader = RunFolder(folder, writes=False)
     # What was written by an earlier version is refused here.
-    reader.read("config.json")
-    try:
-        _show_run(reader)
-    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
-        raise InputError(
-            f"{folder}: summary.json or metrics.jsonl is damaged or of another program ({error!r})"
-        ) from error
-
-
-def _show_run(reader: RunFolder) -> None:
-    folder = reader.path
-    summary = reader.read("summary.json")
-    if summary is None:
+    record, summary = reader.read(RunRecord), reader.read(RunSummary)
+    if record is None or summary is None:
         lines = reader.metrics()
-        last = plain(f"{lines[-1]['stage']}, step {lines[-1]['step']}") if lines else ""
-        state = last or "not begun"
+        state = f"{lines[-1]['stage']}, step {lines[-1]['step']}" if lines else "not begun"
+        state = plain(state)
         print(f"{folder}: not finished ({state}); the command that began it continues it")
         return
     table = Table()
-    test = cast(Mapping[str, Mapping[str, float]], summary["test"])
-    val = cast(Mapping[str, float], summary["val"])
     # A split may hold nothing out for validation.
-    figures = {"validation, full": val} if val else {}
-    figures |= {f"test, {candidates}": values for candidates, values in test.items()}
+    figures = {"validation, full": summary.val} if summary.val else {}
+    figures |= {f"test, {candidates}": values for candidates, values in summary.test.items()}
     table.add_column("metric")
     for part in figures:
         table.add_column(part, justify="right")
-    for name in next(iter(test.values())):
-        table.add_row(name, *(f"{values[name]:.4f}" for values in figures.values()))
+    for name in dict.fromkeys(name for values in figures.values() for name in values):
+        texts = [f"{values[name]:.4f}" if name in values else "" for values in figures.values()]
+        table.add_row(name, *texts)
     console = wide_console()
     # Not as the table's title, which would break the path into lines.
     console.print(str(folder))
     console.print(table)
-    facts = flattened({name: summary[name] for name in ("best", "cost", "users", "missed_share")})
-    facts |= flattened({"attributes": summary["attributes"]}) if "attributes" in summary else {}
-    for stage, account in cast(Nested, summary.get("carried", {})).items():
-        facts[f"carried into {stage}"] = carried_line(cast(Nested, account))
-    facts["fingerprint"] = str(summary["fingerprint"])[:16]
-    facts |= {"ties": summary["ties"]} if "ties" in summary else {}
-    for name, value in facts.items():
+    for name, value in facts_of(summary).items():
         console.print(f"{name}: {value}")
-    for note in cast(list[object], summary.get("notes", [])):
+    for note in summary.notes:
         console.print(f"note: {note}")
 
 
-def carried_line(account: Nested) -> str:
+def facts_of(summary: RunSummary) -> dict[str, object]:
+    """What a summary says beside its figures and notes, by name."""
+    stored = plain_to_json(summary)
+    facts = flattened({name: stored[name] for name in ("best", "cost", "users", "missed_share")})
+    facts |= flattened({"attributes": stored.get("attributes", {})})
+    facts |= {f"carried into {name}": carried_line(part) for name, part in summary.carried.items()}
+    return {**facts, "fingerprint": summary.fingerprint[:16], "ties": summary.ties}
+
+
+def carried_line(account: CarriedRecord) -> str:
     """How many parameters a stage got from where; their names stand in summary.json."""
-    moved = cast(Mapping[str, list[str]], account["moved"])
-    parts = [f"{len(names)} from {source}" for source, names in moved.items()]
-    new, left = cast(list[str], account["new"]), cast(list[str], account["left"])
-    parts += [f"{len(new)} newly made", f"{len(left)} left behind"]
-    for kind, counts in cast(Mapping[str, Mapping[str, int]], account["rows"]).items():
-        parts.append(f"{kind}: {text_of(counts)}")
+    parts = [f"{len(names)} from {source}" for source, names in account.moved.items()]
+    parts += [f"{len(account.new)} newly made", f"{len(account.left)} left behind"]
+    parts += [f"{kind}: {text_of(counts)}" for kind, counts in account.rows.items()]
     return ", ".join(parts)
 
 
@@ -173,13 +162,13 @@ def text_of(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else plain(str(value))
 
 
-def flattened(values: Nested, prefix: str = "") -> dict[str, object]:
+def flattened(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested mappings as one, names joined by a space."""
     flat: dict[str, object] = {}
     for name, value in values.items():
         label = plain(f"{prefix}{name.replace('_', ' ')}")
         if isinstance(value, Mapping):
-            flat |= flattened(cast(Nested, value), f"{label} ")
+            flat |= flattened(value, f"{label} ")
         else:
             flat[label] = value
     return flat

@@ -12,6 +12,7 @@ from torch import Tensor
 from research.config import from_json
 from research.data.corpus import Corpus
 from research.errors import InputError
+from research.records import RunRecord, RunSummary, StartRecord
 from research.run import RunConfig, open_corpus
 from research.tracking import RunFolder
 from research.training import checkpoint
@@ -39,9 +40,9 @@ class Start:
     """Checksum of the weights: what of a start decides a run's result."""
 
     @property
-    def record(self) -> dict[str, str]:
+    def record(self) -> StartRecord:
         """As config.json has it."""
-        return {"folder": str(self.folder), "stage": self.stage.name, "sha256": self.content}
+        return StartRecord(folder=str(self.folder), stage=self.stage.name, sha256=self.content)
 
     @property
     def source(self) -> str:
@@ -128,30 +129,29 @@ def find_start(path: str, asked: str = "start_from", allow: Sequence[str] = ()) 
     if folder.parent.name == "stages" and (folder.parent.parent / "config.json").is_file():
         folder, name = folder.parent.parent, folder.name
     reader = RunFolder(folder, writes=False)
-    stored = reader.read("config.json")
-    if stored is None:
+    record = reader.read(RunRecord)
+    if record is None:
         raise InputError(
             f"{asked} {path} holds no config.json; give an earlier run's folder or one of its "
             "stages, RUN/stages/NAME"
         )
-    config = from_json(stored.get("config"), RunConfig, allow=allow)
+    config = from_json(record.config, RunConfig, allow=allow)
     stages = {stage.name: stage for stage in config.stages}
     if name is None and stages:
         name = list(stages)[-1]
     if name not in stages:
         known = f"its stages: {', '.join(stages)}" if stages else "it has no stages"
         raise InputError(f"{asked} {path}: there is no such stage; {known}")
-    fingerprint = str(stored.get("fingerprint"))
-    found = ended(reader, name, fingerprint, f"{asked} {path}")
-    content = checkpoint.read_state(found, fingerprint)["sha256"]
+    weights = ended(reader, name, record.fingerprint, f"{asked} {path}")
+    content = checkpoint.read_state(weights, record.fingerprint)["sha256"]
     assert isinstance(content, dict), "read_state has checked it"
     return Start(
         asked=asked,
         folder=folder,
         stage=stages[name],
         config=config,
-        weights=found,
-        fingerprint=fingerprint,
+        weights=weights,
+        fingerprint=record.fingerprint,
         content=str(content.get("model.safetensors")),
     )
 
@@ -162,11 +162,11 @@ def ended(reader: RunFolder, stage: str, fingerprint: str, asked: str) -> Path:
     path, state = checkpoint.newest_state(folder, fingerprint)
     if state.get("finished") is True:
         return checkpoint.result_of(folder, path, state)
-    if reader.summary() is None:
+    if reader.read(RunSummary) is None:
         raise InputError(
             f"{asked}: stage {stage} has not ended; let its own command continue it first"
         )
     raise InputError(
         f"{asked}: what stage {stage} ended with is damaged; remove "
-        f"{reader.path / 'summary.json'}, and the command that made the run does the rest again"
+        f"{reader.path / RunSummary.FILE}, and the command that made the run does the rest again"
     )

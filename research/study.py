@@ -12,7 +12,6 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from accelerate import Accelerator
 
@@ -26,14 +25,11 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import parse_all
 from research.execute import RunOptions, opened_corpus, started_from
-from research.foreign import own_file
-from research.json_files import read_json, write_json
+from research.foreign import is_file_name
 from research.processes import Processes
-from research.run import RunConfig, identity, stage_marks
-from research.tracking import STUDY, RunFolder
-
-# By corpus, cell and seed, the hash of a run.
-Runs = Mapping[str, Mapping[str, Mapping[str, str]]]
+from research.records import StudyRecord, read_record, write_record
+from research.run import RunConfig, record_of
+from research.tracking import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,20 +138,18 @@ def run_study(
     chosen = study.cells if cells is None else cells
     jobs = plan(study, out, options, chosen, processes)
     # The main process alone looks into run folders, which the others need not see.
-    found = processes.from_main(lambda: [job.state() for job in jobs])
-    states = dict(zip(jobs, cast(list[State], found)))
+    states = dict(zip(jobs, processes.from_main(lambda: [job.state() for job in jobs])))
     missing = [job for job in jobs if is_missing(states[job], how.retry)]
     main = accelerator.is_main_process
     if not how.plan_only:
-        processes.from_main(lambda: write_record(study, out, jobs, how.command))
+        processes.from_main(lambda: record_study(study, out, jobs, how.command))
     if not missing and not how.plan_only:
         return jobs
     quiet = options.quiet or not main
     seconds: Sequence[float] | None = None
     if how.probe:
         finished = [job for job in jobs if states[job] == "finished"]
-        known = processes.from_main(lambda: [job.seconds() for job in finished])
-        took = dict(zip(finished, cast(list[float], known)))
+        took = dict(zip(finished, processes.from_main(lambda: [job.seconds() for job in finished])))
         seconds = seconds_of(missing, took, options.data_root, accelerator, quiet)
     if main and (how.plan_only or not quiet):
         say_plan(study.question, study.budget, jobs, states, missing, seconds, how.workers)
@@ -221,15 +215,13 @@ def plan(
 def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path, allow: Sequence[str]) -> Job:
     """A run of a cell, with what recognises it."""
     _, start = started_from(config, RunFolder(folder, writes=False), allow)
-    content = start.get("sha256")
     return Job(
         corpus=corpus.name,
         cell=cell,
         seed=config.seed,
         config=config,
         folder=folder,
-        mark=identity(config, corpus, content),
-        stage_marks=tuple(stage_marks(config, corpus, content).values()),
+        record=record_of(config, corpus, start),
     )
 
 
@@ -239,60 +231,57 @@ def run_folder(out: Path, study: str, corpus: Corpus, cell: str, seed: int) -> P
     A corpus may come from a stranger, and so may its name.
     """
     for what, name in (("study", study), ("corpus", corpus.name), ("cell", cell)):
-        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+        if not is_file_name(name):
             raise InputError(f"{what} is named {name!r}, which cannot be the name of a folder")
     return out / study / corpus.name / cell / str(seed)
 
 
-def write_record(study: Study, out: Path, jobs: Sequence[Job], command: str) -> None:
+def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> None:
     """Write study.json, from which a report knows the question and which runs answer it.
 
     Runs of earlier calls (other seeds, corpora, cells) stay while their cell is what it was; those
     of a cell that has changed since, under another budget say, are no longer among them.
     """
-    path = out / study.name / STUDY
-    before = read_json(own_file(path.parent, STUDY)) if os.path.lexists(path) else {}
+    folder = out / study.name
+    before = read_record(folder, StudyRecord)
     configs = {cell: study.run(cell, "", 0) for cell in study.cells}
     marks = {cell: hash_of(config) for cell, config in configs.items()}
-    earlier = cast(Mapping[str, str], before.get("marks", {}))
     runs: dict[str, dict[str, dict[str, str]]] = {}
-    try:
-        for corpus, cells in cast(Runs, before.get("runs", {})).items():
+    if before is not None:
+        for corpus, cells in before.runs.items():
             kept = {
-                cell: dict(own) for cell, own in cells.items() if marks.get(cell) == earlier[cell]
+                cell: dict(seeds)
+                for cell, seeds in cells.items()
+                if marks.get(cell, "") == before.marks.get(cell)
             }
             runs |= {corpus: kept} if kept else {}
-        for job in jobs:
-            runs.setdefault(job.corpus, {}).setdefault(job.cell, {})[str(job.seed)] = job.mark
-        seeds = {int(seed) for cells in runs.values() for own in cells.values() for seed in own}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is damaged or of another program ({error!r:.200}); remove it, and the study's "
-            "command writes it anew: finished runs are not repeated"
-        ) from error
+    for job in jobs:
+        runs.setdefault(job.corpus, {}).setdefault(job.cell, {})[str(job.seed)] = job.record.hash
     base = configs[study.base]
-    record = {
-        "name": study.name,
-        "question": study.question,
-        "base": study.base,
-        "metrics": list(study.metrics),
-        "compared": study.decides,
-        "budget": None if study.budget is None else str(study.budget),
-        "cells": list(study.cells),
-        "objectives": list(
-            dict.fromkeys(
-                key
-                for config in configs.values()
-                for stage in config.stages
-                for key in stage.objectives
-            )
+    stages = [stage for config in configs.values() for stage in config.stages]
+    record = StudyRecord(
+        name=study.name,
+        question=study.question,
+        base=study.base,
+        metrics=study.metrics,
+        compared=study.decides,
+        budget=None if study.budget is None else str(study.budget),
+        cells=tuple(study.cells),
+        objectives=tuple(dict.fromkeys(key for stage in stages for key in stage.objectives)),
+        changes={
+            cell: {
+                field: (ours, theirs)
+                for field, (ours, theirs) in difference_of(base, config).items()
+            }
+            for cell, config in configs.items()
+        },
+        seeds=tuple(
+            sorted({int(seed) for cells in runs.values() for own in cells.values() for seed in own})
         ),
-        "changes": {cell: difference_of(base, config) for cell, config in configs.items()},
-        "seeds": sorted(seeds),
-        "corpora": list(runs),
-        "marks": marks,
-        "runs": runs,
-        "command": command or before.get("command", ""),
-    }
+        corpora=tuple(runs),
+        marks=marks,
+        runs=runs,
+        command=command or ("" if before is None else before.command),
+    )
     if record != before:
-        write_json(path, record)
+        write_record(folder, record)

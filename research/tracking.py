@@ -20,14 +20,11 @@ from types import TracebackType
 from typing import Literal
 
 from research.atomic import replacing
-from research.config import OLD_FORM, is_old_form
 from research.errors import InputError, naming
 from research.foreign import own_file, parsed
-from research.json_files import read_json, write_json
+from research.records import Kind, Record, RunRecord, RunSummary, read_record, write_record
 
 Scalar = int | float | str
-# What a study asks and which runs answer it; how a run of it failed.
-STUDY, FAILED = "study.json", "failed.json"
 
 
 class Held(InputError):
@@ -83,7 +80,7 @@ class Mirror(ABC):
     """
 
     @abstractmethod
-    def begin(self, stored: Mapping[str, object]) -> None:
+    def begin(self, record: RunRecord) -> None:
         """config.json has been written."""
 
     @abstractmethod
@@ -91,7 +88,7 @@ class Mirror(ABC):
         """A line has been appended to metrics.jsonl."""
 
     @abstractmethod
-    def end(self, summary: Mapping[str, object]) -> None:
+    def end(self, summary: RunSummary) -> None:
         """summary.json has been written."""
 
     @abstractmethod
@@ -137,39 +134,19 @@ class RunFolder:
         """Where a stage's checkpoints lie; `InputError` for a name or link that leads elsewhere."""
         return own_file(self.path, f"stages/{name}")
 
-    def write(self, name: str, value: Mapping[str, object]) -> None:
-        """Write config.json, summary.json, failed.json or nonfinite.json."""
+    def write(self, record: Record) -> None:
+        """Write a record to its file."""
         if not self.writes:
             return
-        write_json(self.path / name, value)
-        if self.mirror is not None and name == "config.json":
-            self.mirror.begin(value)
-        if self.mirror is not None and name == "summary.json":
-            self.mirror.end(value)
+        write_record(self.path, record)
+        if self.mirror is not None and isinstance(record, RunRecord):
+            self.mirror.begin(record)
+        if self.mirror is not None and isinstance(record, RunSummary):
+            self.mirror.end(record)
 
-    def read(self, name: str) -> dict[str, object] | None:
-        """Read config.json or summary.json; None when it is not there.
-
-        `InputError` for what is damaged, and for the config.json of an earlier version.
-        """
-        if not (self.path / name).is_file():
-            return None
-        try:
-            stored = read_json(own_file(self.path, name))
-        except InputError as error:
-            raise InputError(
-                f"{error}; remove it, and the command that began the run writes it anew"
-            ) from error
-        config = stored.get("config")
-        if isinstance(config, dict) and is_old_form(config.get("class")):
-            named = f"{self.path / name} names its class {config['class']!r:.100}"
-            raise InputError(f"{named}: {OLD_FORM}")
-        return stored
-
-    def summary(self) -> dict[str, object] | None:
-        """summary.json of a run that has ended; None: it has not."""
-        found = self.read("summary.json")
-        return found if found is not None and found.get("status") == "finished" else None
+    def read(self, kind: type[Kind]) -> Kind | None:
+        """What one of the run's files says, as `read_record` does; None: it is not there."""
+        return read_record(self.path, kind)
 
     def log(self, stage: str, step: int, epoch: int, values: Mapping[str, Scalar]) -> None:
         """Append a line to metrics.jsonl and flush it; a value that is not finite becomes text.

@@ -33,6 +33,7 @@ from accelerate.utils import gather_object
 from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from research.config import plain_to_json
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix, Sliding
@@ -61,6 +62,7 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import EncodedStates, TrainedRanker
 from research.objectives.sp import SPConfig
 from research.packed import Packed
+from research.records import RunSummary
 from research.run import EvaluationConfig, RunConfig
 from research.training.one_objective import OneObjective
 from research.training.optim import OptimizerConfig, ScheduleConfig
@@ -296,10 +298,10 @@ def noting() -> Iterator[Notes]:
         TrainedRanker.encode = encode  # type: ignore[method-assign]
 
 
-def same_everywhere(summary: dict[str, object], module: MultiObjectiveModel) -> None:
+def same_everywhere(summary: RunSummary, module: MultiObjectiveModel) -> None:
     """Every process must hold the very weights and figures of the others."""
     sums = [parameter.double().sum().item() for parameter in module.parameters()]
-    figures = {name: summary[name] for name in ("best", "val", "test")}
+    figures = [plain_to_json(summary.best), summary.val, summary.test]
     own = json.dumps([sums, figures], sort_keys=True)
     assert set(gather_object([own])) == {own}, "processes differ"
 

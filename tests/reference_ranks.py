@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from research.data.corpus import Corpus, write_corpus
+from research.data.corpus import Corpus, Manifest, write_corpus
 from research.data.names import Names
 from research.evaluation.ranker import Ranker
 from research.packed import Packed
@@ -137,7 +137,16 @@ def corpus_of(
         item_names=Names.from_strings([f"i{item}" for item in range(num_items)]),
         attribute_names=Names.from_strings([]),
         item_titles=None,
-        manifest={"name": name, "fingerprint": f"{name}, not hashed"},
+        manifest=Manifest(
+            format=1,
+            name=name,
+            fingerprint=f"{name}, not hashed",
+            counts={},
+            has_timestamps=times is not None,
+            has_titles=False,
+            options={},
+            report={},
+        ),
     )
 
 

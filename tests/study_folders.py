@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from research.evaluation.rank import RankTable
-from research.json_files import write_json
+from research.records import CostRecord, FailureRecord
 from research.tracking import RunFolder
+from tests.configs import CONFIGS
+from tests.recorded import HASH, run_record, run_summary, study_record, write
 
 PROTOCOL: dict[str, object] = {
     "corpus": "films", "fingerprint": "f00d", "part": "test", "seen": "excluded", "ties": "mean",
@@ -47,15 +48,14 @@ def write_run(
     corpus: str = "films",
     counts: bool = False,
     lines: Sequence[Mapping[str, Any]] = (),
-    summary: Mapping[str, object] | None = None,
+    summary: Mapping[str, Any] | None = None,
     **protocol: object,
 ) -> Path:
     """A finished run with these ranks of its held-out items."""
     path = begin_run(study, cell, seed, corpus=corpus, counts=counts)
     table_of(ranks, **protocol).save(path / "ranks" / "test-full.npz")
-    cost = {"parameters": 1200, "seconds": 10.0 + seed, "shared_seconds": 0.0, "items": 5000}
-    written = {"status": "finished", "hash": "abcd", "cost": cost, "shared": {}, **(summary or {})}
-    write_json(path / "summary.json", written)
+    cost = CostRecord(parameters=1200, seconds=10.0 + seed, shared_seconds=0.0, items=5000)
+    write(path, run_summary(cost=cost), **(summary or {}))
     for line in lines:
         values = {name: each for name, each in line.items() if name not in ("stage", "step")}
         RunFolder(path).log(line["stage"], line["step"], 0, values)
@@ -67,32 +67,22 @@ def begin_run(
 ) -> Path:
     """A run that has been begun."""
     path = study / corpus / cell / str(seed)
-    stages: list[object] = [] if counts else [{"name": "train"}]
-    write_json(path / "config.json", {"hash": "abcd", "config": {"stages": stages}})
+    write(path, run_record(CONFIGS["popularity" if counts else "sasrec, full softmax"]()))
     return path
 
 
 def fail_run(study: Path, cell: str, seed: int, error: str, *, corpus: str = "films") -> None:
     """A run that has failed."""
     path = begin_run(study, cell, seed, corpus=corpus)
-    write_json(path / "failed.json", {"hash": "abcd", "error": error, "traceback": "", "when": ""})
+    write(path, FailureRecord(hash=HASH, error=error, traceback="", when=""))
 
 
-def write_study(study: Path, cells: Sequence[str], /, **changes: object) -> Path:
-    """study.json; the first cell is the base."""
-    record: dict[str, object] = {
-        "name": study.name, "question": "Which head helps?", "base": cells[0],
-        "metrics": ["hr@1", "mrr"], "compared": "mrr", "budget": None, "cells": list(cells),
-        "changes": {}, "seeds": [0, 1], "corpora": ["films"],
-        "command": "python -m research study mine:heads",
-    }  # fmt: skip
-    record |= changes
+def write_study(study: Path, cells: Sequence[str], /, **changes: Any) -> Path:
+    """study.json; the first cell is the base. `changes` are fields as JSON has them."""
+    record = study_record(study.name, ["base"])
+    seeds = {str(seed): HASH for seed in changes.get("seeds", record.seeds)}
     runs = {
-        corpus: {
-            cell: {str(seed): "abcd" for seed in cast(list[int], record["seeds"])} for cell in cells
-        }
-        for corpus in cast(list[str], record["corpora"])
+        corpus: dict.fromkeys(cells, seeds) for corpus in changes.get("corpora", record.corpora)
     }
-    study.mkdir(parents=True, exist_ok=True)
-    (study / "study.json").write_text(json.dumps({"runs": runs, **record}))
+    write(study, record, **{"base": cells[0], "cells": list(cells), "runs": runs, **changes})
     return study

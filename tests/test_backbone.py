@@ -115,12 +115,12 @@ def run_of(corpus: Corpus, **changes: Any) -> RunConfig:
 
 
 def test_another_backbone_trains_and_is_loaded_to_rank(corpus: Corpus, tmp_path: Path) -> None:
-    summary: Any = execute(run_of(corpus), tmp_path / "run", options=QUIET)
+    summary = execute(run_of(corpus), tmp_path / "run", options=QUIET)
     bench, ranker = load_run(tmp_path / "run", "data")
-    assert summary["cost"]["parameters"] == SMALL.num_parameters(10)
+    assert summary.cost.parameters == SMALL.num_parameters(10)
     assert (
         metrics(bench.tables(ranker, "test")["full"], ("mrr",))["mrr"]
-        == summary["test"]["full"]["mrr"]
+        == summary.test["full"]["mrr"]
     )
 
 

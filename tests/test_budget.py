@@ -164,8 +164,8 @@ def test_tokens_count_the_rows_of_other_rules_too(corpus: Corpus, tmp_path: Path
     batch = next(Workbench.of(config, "data").loader(stage, 0, 1).batches(0))
     assert batch.num_tokens > batch.packed.num_tokens
     summary = execute(config, tmp_path / "run", options=RunOptions(quiet=True))
-    steps = summary["best"]["finetune"]["steps"]  # type: ignore[index]
-    assert summary["cost"]["items"] >= 150  # type: ignore[index]
+    steps = summary.best["finetune"].steps
+    assert (summary.cost.items or 0) >= 150
     assert steps < -(-150 // batch.packed.num_tokens)
 
 
@@ -246,14 +246,13 @@ def test_runs_under_a_budget_spend_it(
     config = config_of(corpus, PRETRAIN, FINETUNE)
     options = RunOptions(quiet=True)
     by_steps = execute(Budget(of="steps", amount=9).applied(config), out / "a", options=options)
-    assert {name: each["steps"] for name, each in by_steps["best"].items()} == {  # type: ignore[attr-defined]
+    assert {name: each.steps for name, each in by_steps.best.items()} == {
         "pretrain": 4,
         "finetune": 5,
     }
     by_tokens = execute(Budget(of="tokens", amount=900).applied(config), out / "b", options=options)
-    items = by_tokens["cost"]["items"]  # type: ignore[index]
     # Each stage ends with the batch that reaches its half.
-    assert 900 <= items < 900 + 2 * 20 * 6
+    assert 900 <= (by_tokens.cost.items or 0) < 900 + 2 * 20 * 6
 
 
 @pytest.mark.parametrize(

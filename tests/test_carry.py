@@ -58,7 +58,7 @@ def test_what_is_new_and_what_stays_behind_is_named() -> None:
     assert (carried.new, carried.left) == (("item_bias",), ("objectives.mip.dense",))
     assert model.item_bias.tolist() == [-1.0] * 4
     assert "newly made: item_bias; left behind: objectives.mip.dense" in carried.line
-    assert carried.record["new"] == ["item_bias"]
+    assert carried.new == ("item_bias",)
 
 
 def test_rows_of_another_vocabulary_move_by_raw_name() -> None:

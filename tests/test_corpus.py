@@ -193,7 +193,7 @@ def test_a_pickle_in_the_place_of_an_array_is_not_loaded(folder: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[" * 100_000, "not readable as JSON"), ("[1]", "holds a list"), ("{}", "'format' is None")],
+    [("[" * 100_000, "not valid JSON"), ("[1]", "holds list"), ("{}", "format is missing")],
 )
 def test_a_manifest_that_is_no_object_is_refused(folder: Path, text: str, message: str) -> None:
     (folder / "manifest.json").write_text(text)
@@ -204,11 +204,12 @@ def test_a_manifest_that_is_no_object_is_refused(folder: Path, text: str, messag
     ("key", "value", "message"),
     [
         ("format", 2, "format version 2; this program reads 1"),
-        ("name", 7, "field 'name' is 7; expected str"),
-        ("fingerprint", None, "field 'fingerprint' is None; expected str"),
-        ("has_timestamps", "yes", "field 'has_timestamps' is 'yes'; expected bool"),
+        ("name", 7, "json: name is 7; allowed: str. Prepare the corpus"),
+        ("fingerprint", None, "fingerprint is None; allowed: str"),
+        ("has_timestamps", "yes", "has_timestamps is 'yes'; allowed: bool"),
+        ("counts", {"users": "3"}, "counts.users is '3'; allowed: int"),
         ("counts", {"users": 3}, r"offsets\.npy: 2 users, but manifest\.json says 3"),
-        ("options", [], r"field 'options' is \[\]; expected dict"),
+        ("options", [], r"options is \[\]; allowed: Mapping\[str, object\]"),
         ("options", {"user_core": 5}, "the corpus was changed"),
     ],
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.objectives.next_item import NextItem
+from research.records import NonFiniteRecord
 from research.training import checkpoint
 from research.training.health import SpikeDetector
 from research.training.loop import train
@@ -113,11 +114,12 @@ def test_one_too_many_stops_the_run_and_the_last_checkpoint_is_good(
         spoil(patch, 1, 4, 7)
         with pytest.raises(FloatingPointError, match="stage train, step 8, epoch 2: the loss of"):
             bench.train(PATIENT, giving(VALUES))
-    stored = bench.folder.read("nonfinite.json") or {}
-    (share,) = stored["shares"]  # type: ignore[misc]
-    assert (stored["stage"], stored["step"], stored["epoch"]) == ("train", 8, 2)
-    assert share["not_finite"] == ["the loss of next"]
-    assert len(share["rows"]) == len(share["users"]) == 16
+    stored = bench.folder.read(NonFiniteRecord)
+    assert stored is not None
+    (share,) = stored.shares
+    assert (stored.stage, stored.step, stored.epoch) == ("train", 8, 2)
+    assert share.not_finite == ("the loss of next",)
+    assert len(share.rows) == len(share.users) == 16
     # What was left out before is still counted when the run goes on.
     state, trained = bench.train(PATIENT, giving(VALUES[2:]))
     assert (state.step, state.finished, state.skipped) == (12, True, 2)
@@ -162,9 +164,11 @@ def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
         "stage train, step 1, epoch 0: the gradient of encoder.item_table.weight"
     )
     assert " more is not finite, for rows " in said
-    (share,) = (bench.folder.read("nonfinite.json") or {})["shares"]  # type: ignore[misc]
-    assert share["not_finite"] == []
-    assert "encoder.positions.weight" in share["gradients"]
+    stored = bench.folder.read(NonFiniteRecord)
+    assert stored is not None
+    (share,) = stored.shares
+    assert share.not_finite == ()
+    assert "encoder.positions.weight" in (share.gradients or ())
 
 
 def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: Patch) -> None:

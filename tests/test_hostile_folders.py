@@ -30,6 +30,7 @@ from research.evaluation.rank import RankTable
 from research.exchange import stored_zero_rows
 from research.foreign import own_file, parsed, plain, without_home
 from research.json_files import read_json, write_json
+from research.records import CarriedRecord, RunRecord, StageResult
 from research.report.build import report_of
 from research.report.latex import latex_of
 from research.report.markdown import figures_table
@@ -40,6 +41,7 @@ from research.show import wide_console
 from research.tracking import RunFolder
 from research.training import checkpoint
 from tests.calling import TINY, call, refused, shop_corpus
+from tests.recorded import run_summary, write
 from tests.study_folders import table_of, write_run, write_study
 from tests.synthetic import write_histories
 
@@ -116,7 +118,9 @@ def test_a_study_cannot_name_a_seed_that_is_none(study: Path, seed: str) -> None
 )
 def test_a_stage_cannot_be_taken_from_anywhere(tmp_path: Path, origin: object) -> None:
     write_json(tmp_path / "run" / "stages" / "train" / "shared.json", {"run": origin})
-    with pytest.raises(InputError, match=r"shared\.json names .*; allowed: another run of the"):
+    with pytest.raises(
+        InputError, match=r"shared\.json is damaged .*run is .*; allowed: (another|str)"
+    ):
         taken_from(RunFolder(tmp_path / "run", writes=False), "train")
 
 
@@ -163,7 +167,7 @@ def test_links_within_a_folder_and_to_the_folder_are_followed(tiny_corpus: Corpu
 
 def test_a_circle_of_links_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to("config.json")
-    assert RunFolder(tmp_path, writes=False).read("config.json") is None
+    assert RunFolder(tmp_path, writes=False).read(RunRecord) is None
 
 
 @pytest.mark.parametrize("made", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
@@ -359,12 +363,16 @@ def test_titles_of_a_corpus_do_not_reach_the_terminal_as_orders(
 ) -> None:
     write_run(tmp_path, "a", 0, [1])
     run = tmp_path / "films" / "a" / "0"
-    summary = {
-        "status": "finished", "test": {HOSTILE: {"mrr": 0.5}}, "val": {},
-        "best": {HOSTILE: HOSTILE}, "cost": {}, "users": {}, "missed_share": 0.0,
-        "fingerprint": HOSTILE,
-    }  # fmt: skip
-    (run / "summary.json").write_text(json.dumps(summary))
+    carried = CarriedRecord(moved={HOSTILE: (HOSTILE,)}, new=(), left=(), rows={HOSTILE: {}})
+    summary = run_summary(
+        test={HOSTILE: {"mrr": 0.5}},
+        best={HOSTILE: StageResult(epoch=None, value=None, epochs=1, steps=1, skipped=0)},
+        carried={HOSTILE: carried},
+        notes=(HOSTILE,),
+        fingerprint=HOSTILE,
+        versions={HOSTILE: HOSTILE},
+    )
+    write(run, summary)
     answer = call(capsys, "show", run)
     assert answer.code == 0
     assert controls(answer.out) == ""

@@ -48,9 +48,7 @@ TASTES, ITEMS_A_TASTE, LENGTH = 6, 10, 8
 def hit_rate(corpus: Corpus, path: Path, config: RunConfig) -> float:
     """HR@1 on the test items, among all items."""
     summary = execute(config, path, options=RunOptions(quiet=True))
-    test = summary["test"]
-    assert isinstance(test, dict)
-    return float(test["full"]["hr@1"])
+    return summary.test["full"]["hr@1"]
 
 
 def trained(

@@ -16,6 +16,7 @@ from research.errors import InputError
 from research.objectives.base import Targets
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
+from research.records import NonFiniteRecord
 from research.training import checkpoint
 from research.training.loop import train
 from research.training.meter import LossMeter
@@ -285,8 +286,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_objective(bench: 
         "stage train, step 2, epoch 0: the loss of next is not finite, for rows "
     )
     assert "lower the learning rate or clip the gradient" in said
-    stored = bench.folder.read("nonfinite.json") or {}
-    assert (stored["step"], len(stored["shares"][0]["rows"])) == (2, 16)
+    stored = bench.folder.read(NonFiniteRecord)
+    assert stored is not None
+    assert (stored.step, len(stored.shares[0].rows)) == (2, 16)
     assert not checkpoint.numbered(bench.folder.stage("train"))
 
 

@@ -212,7 +212,7 @@ def test_atomic_files_bring_attributes_and_titles(tmp_path: Path) -> None:
     assert attributes(corpus) == {"i2": [], "i1": ["class:Sci-Fi", "class:War", "decade:1990s"]}
     assert corpus.item_titles is not None
     assert list(corpus.item_titles) == ["B C", 'The "Best']
-    report = corpus.manifest["report"]
+    report = corpus.manifest.report
     assert isinstance(report, dict)
     assert report["item_columns_not_used"] == ["price"]
 

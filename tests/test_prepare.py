@@ -132,7 +132,7 @@ def test_nothing_is_filtered_unless_asked_and_ties_keep_the_order_of_the_file(
 
 
 def report_of(corpus: Corpus) -> dict[str, object]:
-    report = corpus.manifest["report"]
+    report = corpus.manifest.report
     assert isinstance(report, dict)
     return report
 

@@ -77,7 +77,7 @@ def test_s3rec_attributes_are_found_beside_the_text(tmp_path: Path) -> None:
     corpus = prepared(tmp_path, "s3rec", "X.txt", "1 1 2 3\n")
     assert list(corpus.attribute_names) == ["2", "10"]
     assert attributes(corpus) == {"1": ["2", "10"], "2": ["2"], "3": []}
-    report = corpus.manifest["report"]
+    report = corpus.manifest.report
     assert isinstance(report, dict)
     assert report["attribute_file_items"] == 3
     assert report["attribute_file_unknown_items"] == 1
@@ -199,7 +199,7 @@ def test_times_are_exact_integers_and_fractions_are_rounded_down(tmp_path: Path)
     corpus = prepared(tmp_path, "csv", "rounded.csv", text)
     assert corpus.timestamps is not None
     assert corpus.timestamps.tolist() == [-3, 7, 881250949]
-    report = corpus.manifest["report"]
+    report = corpus.manifest.report
     assert isinstance(report, dict)
     assert report["timestamps_rounded_down"] == 2
 

@@ -15,12 +15,15 @@ from baselines.transitions import transitions
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
 from research.execute import RunOptions, execute
-from research.json_files import read_json, write_json
+from research.foreign import plain, short
+from research.json_files import read_json
+from research.records import FailureRecord
 from research.report.build import report_of
 from research.report.curves import cosines, curve
 from research.report.model import ProtocolTable, Report
-from research.report.reading import plain, short
 from tests.calling import shop_corpus
+from tests.configs import CONFIGS
+from tests.recorded import HASH, run_record, write
 from tests.study_folders import begin_run, fail_run, table_of, write_run, write_study
 
 # MRR 3.25 / 6, 3 / 6; and better for every user with either seed.
@@ -51,8 +54,9 @@ def tied_study(folder: Path, *policies: str) -> Path:
         path = write_run(folder, cell, 0, [1.5] * 6)
         table = replace(table_of([1.5] * 6), ties=np.ones(6, np.int32))
         table.save(path / "ranks" / "test-full.npz")
-        config = {"stages": [{"name": "train"}], "evaluation": {"ties": ties}}
-        write_json(path / "config.json", {"hash": "abcd", "config": config})
+        config = CONFIGS["sasrec, full softmax"]()
+        evaluation = replace(config.evaluation, ties=ties)
+        write(path, run_record(replace(config, evaluation=evaluation)))
     return folder
 
 
@@ -260,13 +264,15 @@ def test_failed_unfinished_and_missing_runs_are_told_apart(study: Path) -> None:
 def test_a_failure_of_another_configuration_is_forgotten(study: Path) -> None:
     write_study(study, ["next", "better"], seeds=[0, 1, 2])
     begin_run(study, "next", 2)
-    write_json(study / "films" / "next" / "2" / "failed.json", {"hash": "old", "error": "gone"})
+    failure = FailureRecord(hash="old", error="gone", traceback="", when="")
+    write(study / "films" / "next" / "2", failure)
     run = report_of(study).corpora[0].runs[2]
     assert (run.status, run.error) == ("unfinished", None)
 
 
 def test_a_run_that_finished_after_it_failed_has_finished(study: Path) -> None:
-    write_json(study / "films" / "next" / "0" / "failed.json", {"hash": "abcd", "error": "gone"})
+    failure = FailureRecord(hash=HASH, error="gone", traceback="", when="")
+    write(study / "films" / "next" / "0", failure)
     run = report_of(study).corpora[0].runs[0]
     assert (run.status, run.error) == ("finished", None)
 
@@ -439,7 +445,8 @@ def test_a_study_json_without_a_field_is_named(study: Path) -> None:
     stored = json.loads((study / "study.json").read_text())
     del stored["metrics"]
     (study / "study.json").write_text(json.dumps(stored))
-    assert "study.json is damaged or of another program (KeyError('metrics'))" in refusal(study)
+    said = refusal(study)
+    assert "study.json is damaged or of another program or version (metrics is missing; all" in said
 
 
 def test_a_damaged_summary_is_named(study: Path) -> None:
@@ -447,7 +454,7 @@ def test_a_damaged_summary_is_named(study: Path) -> None:
     path.write_text("{")
     assert f"{path} is not valid JSON" in refusal(study)
     path.write_text(json.dumps({"status": "finished"}))
-    assert f"{path} is damaged or of another program" in refusal(study)
+    assert f"{path} is damaged or of another program or version (hash is missing" in refusal(study)
 
 
 def test_a_damaged_rank_table_is_named(study: Path) -> None:
@@ -462,7 +469,7 @@ def test_what_a_run_says_of_itself_is_told(study: Path) -> None:
     write_run(study, "better", 1, BETTER[1], summary={"notes": ["stage train: nothing moved"]})
     assert report_of(study).corpora[0].notes == ("better/1: stage train: nothing moved",)
     write_run(study, "better", 1, BETTER[1], summary={"notes": 3})
-    assert "summary.json is damaged" in refusal(study)
+    assert "summary.json is damaged or of another program or version (notes is 3" in refusal(study)
 
 
 def test_damaged_lines_are_named(study: Path) -> None:
@@ -493,9 +500,7 @@ def test_runs_as_they_are_executed_can_be_reported(tmp_path: Path) -> None:
         path = folder / "shop" / name / "0"
         given = replace(config, corpus=str(corpus.folder))
         summary = execute(given, path, options=RunOptions(quiet=True))
-        test = summary["test"]
-        assert isinstance(test, dict)
-        values[name] = test["full"]["ndcg@10"]
+        values[name] = summary.test["full"]["ndcg@10"]
     runs = {
         name: {"0": read_json(folder / "shop" / name / "0" / "config.json")["hash"]}
         for name in values

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -30,6 +30,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
+from research.records import RunSummary, StageResult, UsersRecord, read_record
 from research.run import EvaluationConfig, RunConfig
 from research.show import show
 from research.training.checkpoint import numbered
@@ -100,9 +101,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def without_times(summary: Mapping[str, Any]) -> dict[str, Any]:
-    cost = {name: value for name, value in summary["cost"].items() if name != "seconds"}
-    return {**summary, "cost": cost}
+def without_times(summary: RunSummary) -> RunSummary:
+    return replace(summary, cost=replace(summary.cost, seconds=0.0))
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -145,24 +145,20 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
-    summary: Any = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
-    assert set(summary) == {
-        "status", "hash", "fingerprint", "protocol", "users", "best", "ties", "val", "test",
-        "missed_share", "cost", "carried", "shared", "versions",
-    }  # fmt: skip
-    assert (summary["status"], summary["ties"]) == ("finished", "expected")
-    assert summary["fingerprint"] == corpus.fingerprint
-    assert summary["users"] == {"evaluated": 12, "not_evaluated": 0}
+    summary = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
+    assert (summary.status, summary.ties) == ("finished", "expected")
+    assert summary.fingerprint == corpus.fingerprint
+    assert summary.users == UsersRecord(evaluated=12, not_evaluated=0)
     # 13 x 4 items, 4 x 4 positions, 8 of a norm, and a block of 60 + 20 + 40 + 36 + 2 x 8.
-    assert summary["cost"]["parameters"] == 248
+    assert summary.cost.parameters == 248
     # 4 epochs of 12 windows of 5 of the 6 training items.
-    assert summary["cost"]["items"] == 240
-    assert summary["cost"]["seconds"] > 0
-    assert set(summary["test"]) == {"full", "uniform-2", "popularity-2"}
-    assert set(summary["val"]) == {"hr@2", "mrr"}
-    assert summary["best"]["train"]["epochs"] == 4
-    assert summary["best"]["train"]["steps"] == 12
-    assert summary["protocol"] == {
+    assert summary.cost.items == 240
+    assert summary.cost.seconds > 0
+    assert set(summary.test) == {"full", "uniform-2", "popularity-2"}
+    assert set(summary.val) == {"hr@2", "mrr"}
+    assert summary.best["train"].epochs == 4
+    assert summary.best["train"].steps == 12
+    assert summary.protocol == {
         "corpus": "tiny",
         "fingerprint": corpus.fingerprint,
         "filters": {},
@@ -174,20 +170,24 @@ def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
         "seen": "excluded",
         "ties": "mean",
     }
-    assert summary["versions"] == {"torch": torch.__version__}
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    assert summary.versions == {"torch": torch.__version__}
+    assert read_record(tmp_path / "run", RunSummary) == summary
+    assert set(json.loads((tmp_path / "run" / "summary.json").read_text())) == {
+        "status", "hash", "fingerprint", "protocol", "users", "best", "ties", "val", "test",
+        "missed_share", "cost", "carried", "shared", "notes", "versions",
+    }  # fmt: skip
 
 
 def test_a_summary_holds_the_metrics_of_the_saved_tables(corpus: Corpus, tmp_path: Path) -> None:
-    summary: Any = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
+    summary = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
     ranks = tmp_path / "run" / "ranks"
     for name in ("full", "uniform-2", "popularity-2"):
         table = RankTable.load(ranks / f"test-{name}.npz")
         assert table.protocol["candidates"] == name
-        assert metrics(table, ["hr@2", "mrr"]) == summary["test"][name]
+        assert metrics(table, ["hr@2", "mrr"]) == summary.test[name]
     table = RankTable.load(ranks / "validation-full.npz")
     assert table.protocol["part"] == "validation"
-    assert metrics(table, ["hr@2", "mrr"]) == summary["val"]
+    assert metrics(table, ["hr@2", "mrr"]) == summary.val
 
 
 def test_a_runs_tables_count_the_training_interactions_of_their_items(
@@ -227,7 +227,7 @@ def test_answers_that_were_all_seen_before_are_told_at_the_first_validation_and_
     config = config_of(
         repeating(tmp_path / "c"), stage_of(), evaluation=EvaluationConfig(metrics=("mrr",))
     )
-    summary: Any = execute(config, tmp_path / "run", options=RunOptions())
+    summary = execute(config, tmp_path / "run", options=RunOptions())
     told = (
         "every validation answer already stands in its history, whose items evaluation.seen "
         "excludes: all metrics are 0 whatever is learned; evaluation.seen=kept lets these items "
@@ -241,13 +241,13 @@ def test_answers_that_were_all_seen_before_are_told_at_the_first_validation_and_
         "stage train: val/mrr was 0 at each of its 4 validations, so nothing was selected, and the "
         f"weights of the first, after epoch 1, were kept: {told}"
     )
-    assert summary["notes"] == [note]
+    assert summary.notes == (note,)
     show(str(tmp_path / "run"))
     assert f"note: {note}" in capsys.readouterr().out
     kept = replace(config, evaluation=replace(config.evaluation, seen="kept"))
     summary = execute(kept, tmp_path / "kept", options=RunOptions())
     assert told not in capsys.readouterr().out
-    assert "notes" not in summary
+    assert summary.notes == ()
     assert not any("val/missed_share" in line for line in lines_of(tmp_path / "kept"))
 
 
@@ -256,26 +256,26 @@ def test_a_selection_metric_that_never_moved_is_told_in_the_summary(
 ) -> None:
     # A step too small to change any score.
     still = stage_of(optimizer=OptimizerConfig(lr=1e-30), epochs=3)
-    summary: Any = execute(config_of(corpus, still), tmp_path / "still", options=QUIET)
-    value = summary["best"]["train"]["value"]
-    assert summary["notes"] == [
+    summary = execute(config_of(corpus, still), tmp_path / "still", options=QUIET)
+    value = summary.best["train"].value
+    assert summary.notes == (
         f"stage train: val/mrr was {value:.4g} at each of its 3 validations, so nothing was "
-        "selected, and the weights of the first, after epoch 1, were kept"
-    ]
+        "selected, and the weights of the first, after epoch 1, were kept",
+    )
     # One validation moves nothing by itself; without one there is nothing to move.
     for place, stage in enumerate((replace(still, epochs=1), replace(still, validation=None))):
         summary = execute(config_of(corpus, stage), tmp_path / f"{place}", options=QUIET)
-        assert "notes" not in summary
+        assert summary.notes == ()
 
 
 def test_selection_and_summary_follow_the_policy_for_ties(corpus: Corpus, tmp_path: Path) -> None:
     counting = config_of(corpus, ranker=PopularityConfig())
     for ties in get_args(TiePolicy):
         config = replace(counting, evaluation=replace(counting.evaluation, ties=ties))
-        summary: Any = execute(config, tmp_path / ties, options=QUIET)
+        summary = execute(config, tmp_path / ties, options=QUIET)
         table = RankTable.load(tmp_path / ties / "ranks" / "test-full.npz")
-        assert (summary["ties"], table.protocol["ties"]) == (ties, "mean")
-        assert summary["test"]["full"] == metrics(table, ["hr@2", "mrr"], ties)
+        assert (summary.ties, table.protocol["ties"]) == (ties, "mean")
+        assert summary.test["full"] == metrics(table, ["hr@2", "mrr"], ties)
     assert metrics(table, ["mrr"], "mean") != metrics(table, ["mrr"], "expected")
     # All items score alike.
     values = []
@@ -291,12 +291,13 @@ def test_selection_and_summary_follow_the_policy_for_ties(corpus: Corpus, tmp_pa
 
 
 def test_the_best_epoch_has_the_highest_validation_value(corpus: Corpus, tmp_path: Path) -> None:
-    summary: Any = execute(config_of(corpus, stage_of(epochs=6)), tmp_path / "run", options=QUIET)
+    summary = execute(config_of(corpus, stage_of(epochs=6)), tmp_path / "run", options=QUIET)
     values = [line["val/mrr"] for line in lines_of(tmp_path / "run") if "val/mrr" in line]
     assert len(values) == 6
-    best = summary["best"]["train"]
-    assert best["value"] == max(values) == summary["val"]["mrr"]
-    assert values[best["epoch"] - 1] == max(values)
+    best = summary.best["train"]
+    assert best.epoch is not None
+    assert best.value == max(values) == summary.val["mrr"]
+    assert values[best.epoch - 1] == max(values)
 
 
 def test_a_finished_run_is_recognised_and_not_repeated(
@@ -328,13 +329,13 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
 ) -> None:
     # Validations 1-4 are of the first stage, 5-7 of the second, 8 and 9 the final figures.
     config = two_stages(corpus)
-    undisturbed: Any = execute(config, tmp_path / "whole", options=QUIET)
+    undisturbed = execute(config, tmp_path / "whole", options=QUIET)
     with monkeypatch.context() as patch:
         interrupt_at(patch, call)
         with pytest.raises(Interrupted):
             execute(config, tmp_path / "parts", options=QUIET)
     assert not (tmp_path / "parts" / "summary.json").exists()
-    continued: Any = execute(config, tmp_path / "parts", options=QUIET)
+    continued = execute(config, tmp_path / "parts", options=QUIET)
     assert without_times(continued) == without_times(undisturbed)
     assert lines_of(tmp_path / "parts") == lines_of(tmp_path / "whole")
     whole, parts = files_of(tmp_path / "whole"), files_of(tmp_path / "parts")
@@ -358,9 +359,9 @@ def test_patience_is_remembered_over_an_interruption(
         interrupt_at(patch, 3)
         with pytest.raises(Interrupted):
             execute(config, tmp_path / "run", options=QUIET)
-    summary: Any = execute(config, tmp_path / "run", options=QUIET)
-    assert summary["best"]["train"]["epoch"] == 1
-    assert summary["best"]["train"]["epochs"] == 3
+    summary = execute(config, tmp_path / "run", options=QUIET)
+    assert summary.best["train"].epoch == 1
+    assert summary.best["train"].epochs == 3
 
 
 def test_a_second_stage_begins_with_the_encoder_of_the_first_stages_best_state(
@@ -382,14 +383,10 @@ def test_a_second_stage_begins_with_the_encoder_of_the_first_stages_best_state(
 
 def test_a_stage_without_validation_keeps_its_last_state(corpus: Corpus, tmp_path: Path) -> None:
     config = config_of(corpus, stage_of(validation=None))
-    summary: Any = execute(config, tmp_path / "run", options=QUIET)
-    assert summary["best"]["train"] == {
-        "epoch": None,
-        "value": None,
-        "epochs": 4,
-        "steps": 12,
-        "skipped": 0,
-    }
+    summary = execute(config, tmp_path / "run", options=QUIET)
+    assert summary.best["train"] == StageResult(
+        epoch=None, value=None, epochs=4, steps=12, skipped=0
+    )
     assert not numbered(tmp_path / "run" / "stages" / "train", "best")
     bench, ranker = load_run(tmp_path / "run", "data")
     saved = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
@@ -458,10 +455,10 @@ def test_a_loaded_run_gives_the_very_rank_tables_that_were_saved(
 def test_a_loaded_counting_run_gives_the_very_rank_tables_that_were_saved(
     corpus: Corpus, tmp_path: Path, ranker: PopularityConfig | TransitionsConfig
 ) -> None:
-    summary: Any = execute(config_of(corpus, ranker=ranker), tmp_path / "run", options=QUIET)
-    assert summary["status"] == "finished"
-    assert summary["best"] == {}
-    assert summary["cost"]["parameters"] == 0
+    summary = execute(config_of(corpus, ranker=ranker), tmp_path / "run", options=QUIET)
+    assert summary.status == "finished"
+    assert summary.best == {}
+    assert summary.cost.parameters == 0
     tables_of_loaded(tmp_path / "run")
 
 
@@ -511,7 +508,7 @@ def test_no_earlier_state_of_a_damaged_run_stands_for_its_result(
     # What the message says helps: the rest is done again, to the same bytes.
     (tmp_path / "run" / "summary.json").unlink()
     again = execute(config_of(corpus, stage_of()), tmp_path / "run", options=often)
-    assert again["test"] == summary["test"]
+    assert again.test == summary.test
     assert weights.read_bytes() == before
 
 
@@ -613,10 +610,10 @@ def test_a_validation_metric_that_does_not_exist_is_refused(corpus: Corpus) -> N
 
 def test_a_validation_metric_need_not_be_reported(corpus: Corpus, tmp_path: Path) -> None:
     other = ValidationConfig(metric="ndcg@3")
-    summary: Any = execute(
+    summary = execute(
         config_of(corpus, stage_of(validation=other, epochs=1)), tmp_path / "run", options=QUIET
     )
-    assert set(summary["val"]) == {"hr@2", "mrr"}
+    assert set(summary.val) == {"hr@2", "mrr"}
     assert set(lines_of(tmp_path / "run")[-1]) >= {"val/ndcg@3", "val/hr@2", "val/mrr"}
 
 
@@ -642,9 +639,9 @@ def test_a_corpus_that_is_not_prepared_is_refused(tmp_path: Path) -> None:
 def test_a_split_without_validation_users_can_be_tested(corpus: Corpus, tmp_path: Path) -> None:
     split = UserHoldout(validation_share=0.0, test_share=0.3)
     config = config_of(corpus, stage_of(validation=None), split=split)
-    summary: Any = execute(config, tmp_path / "run", options=QUIET)
-    assert summary["val"] == {}
-    assert summary["users"]["evaluated"] == 4
+    summary = execute(config, tmp_path / "run", options=QUIET)
+    assert summary.val == {}
+    assert summary.users.evaluated == 4
     assert not (tmp_path / "run" / "ranks" / "validation-full.npz").exists()
 
 
@@ -656,10 +653,10 @@ def test_a_temporal_run_counts_users_and_not_held_out_items(corpus: Corpus, tmp_
         split=split,
         evaluation=EvaluationConfig(metrics=("recall@5",)),
     )
-    summary: Any = execute(config, tmp_path / "run", options=QUIET)
+    summary = execute(config, tmp_path / "run", options=QUIET)
     table = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
     assert len(table) == 24
-    assert summary["users"]["evaluated"] == 12
+    assert summary.users.evaluated == 12
 
 
 def test_seeds_share_sampled_candidates(corpus: Corpus, tmp_path: Path) -> None:
@@ -688,8 +685,8 @@ def test_a_negatives_file_gives_a_table_beside_the_others(corpus: Corpus, tmp_pa
     path = negatives_file(tmp_path / "negatives.txt", without_answers(corpus, 1, 5, 9))
     evaluation = EvaluationConfig(metrics=("mrr",), negatives_file=path)
     config = config_of(corpus, ranker=PopularityConfig(), evaluation=evaluation)
-    summary: Any = execute(config, tmp_path / "run", options=QUIET)
-    assert set(summary["test"]) == {"full", "file-3"}
+    summary = execute(config, tmp_path / "run", options=QUIET)
+    assert set(summary.test) == {"full", "file-3"}
     table = RankTable.load(tmp_path / "run" / "ranks" / "test-file-3.npz")
     assert table.rank[np.isfinite(table.rank)].max() <= 4.0
 

@@ -67,9 +67,9 @@ def test_a_shared_stage_is_trained_once_and_gives_the_same_run(
     forbid(monkeypatch, "pretrain")
     shared = execute(other_end(config), tmp_path / "second", options=taking(tmp_path / "first"))
     for part in ("val", "test", "carried", "protocol", "hash"):
-        assert shared[part] == alone[part]
-    assert shared["shared"] == {"pretrain": "../first"}
-    assert alone["shared"] == {}
+        assert vars(shared)[part] == vars(alone)[part]
+    assert shared.shared == {"pretrain": "../first"}
+    assert alone.shared == {}
     for stage in ("pretrain", "finetune"):
         assert lines_of(tmp_path / "second", stage) == lines_of(tmp_path / "alone", stage)
         state = newest_of(tmp_path / "second" / "stages" / stage)
@@ -82,16 +82,14 @@ def test_a_shared_stage_is_trained_once_and_gives_the_same_run(
 
 
 def test_the_cost_says_what_was_shared(config: RunConfig, tmp_path: Path) -> None:
-    first: Any = execute(config, tmp_path / "first", options=QUIET)
-    second: Any = execute(
-        other_end(config), tmp_path / "second", options=taking(tmp_path / "first")
-    )
-    assert first["cost"]["shared_seconds"] == 0.0
+    first = execute(config, tmp_path / "first", options=QUIET)
+    second = execute(other_end(config), tmp_path / "second", options=taking(tmp_path / "first"))
+    assert first.cost.shared_seconds == 0.0
     pretrained = checkpoint.read_state(
-        newest_of(tmp_path / "first" / "stages" / "pretrain"), first["fingerprint"]
+        newest_of(tmp_path / "first" / "stages" / "pretrain"), first.fingerprint
     )
-    assert second["cost"]["shared_seconds"] == pretrained["seconds"]
-    assert second["cost"]["seconds"] > second["cost"]["shared_seconds"]
+    assert second.cost.shared_seconds == pretrained["seconds"]
+    assert second.cost.seconds > second.cost.shared_seconds
 
 
 def test_a_run_without_a_donor_that_fits_trains_for_itself(
@@ -102,8 +100,8 @@ def test_a_run_without_a_donor_that_fits_trains_for_itself(
     second = execute(
         changed, tmp_path / "second", options=taking(tmp_path / "nowhere", tmp_path / "first")
     )
-    assert second["shared"] == {}
-    assert second["best"]["pretrain"]["epochs"] == 2  # type: ignore[index]
+    assert second.shared == {}
+    assert second.best["pretrain"].epochs == 2
 
 
 def test_a_damaged_stage_is_not_taken(config: RunConfig, tmp_path: Path) -> None:
@@ -112,7 +110,7 @@ def test_a_damaged_stage_is_not_taken(config: RunConfig, tmp_path: Path) -> None
     weights = newest_of(tmp_path / "first" / "stages" / "pretrain") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     second = execute(other_end(config), tmp_path / "second", options=taking(tmp_path / "first"))
-    assert second["shared"] == {}
+    assert second.shared == {}
 
 
 def test_a_stage_that_has_not_ended_is_not_taken(
@@ -135,7 +133,7 @@ def test_a_stage_that_has_not_ended_is_not_taken(
             execute(begun, tmp_path / "first", options=often)
     assert checkpoint.numbered(tmp_path / "first" / "stages" / "pretrain")
     second = execute(begun, tmp_path / "second", options=taking(tmp_path / "first"))
-    assert second["shared"] == {}
+    assert second.shared == {}
 
 
 def test_a_stage_that_this_run_has_begun_is_not_replaced(config: RunConfig, tmp_path: Path) -> None:
@@ -143,7 +141,7 @@ def test_a_stage_that_this_run_has_begun_is_not_replaced(config: RunConfig, tmp_
     execute(config, tmp_path / "second", options=QUIET)
     (tmp_path / "second" / "summary.json").unlink()
     again = execute(config, tmp_path / "second", options=taking(tmp_path / "first"))
-    assert again["shared"] == {}
+    assert again.shared == {}
 
 
 def test_what_was_shared_is_known_after_a_crash(
@@ -160,9 +158,9 @@ def test_what_was_shared_is_known_after_a_crash(
             execute(other_end(config), tmp_path / "second", options=taking(tmp_path / "first"))
     # The donor may be gone by now: the folder is complete.
     again = execute(other_end(config), tmp_path / "second", options=QUIET)
-    assert again["shared"] == {"pretrain": "../first"}
+    assert again.shared == {"pretrain": "../first"}
     alone = execute(other_end(config), tmp_path / "alone", options=QUIET)
-    assert again["test"] == alone["test"]
+    assert again.test == alone.test
     assert lines_of(tmp_path / "second", "pretrain") == lines_of(tmp_path / "alone", "pretrain")
 
 
@@ -185,7 +183,7 @@ def test_a_third_run_names_the_one_that_trained(config: RunConfig, tmp_path: Pat
         tmp_path / "third",
         options=taking(tmp_path / "second"),
     )
-    assert third["shared"] == {"pretrain": "../first"}
+    assert third.shared == {"pretrain": "../first"}
 
 
 # What decides a stage

@@ -90,7 +90,7 @@ def test_attributes_of_held_out_items_alone_are_refused(
 def test_weight_0_is_exempt(tmp_path: Path) -> None:
     config = only({"next": NextItemConfig(weight=0.0), "cloze": ClozeConfig()}, epochs=1)
     summary = execute(on(config, three(tmp_path)), tmp_path / "run", options=QUIET)
-    assert summary["status"] == "finished"
+    assert summary.status == "finished"
 
 
 class NeverTargets(NextItem):
@@ -227,7 +227,7 @@ def test_a_field_that_the_encoder_would_not_read_is_refused(
     message = refusal(config, tmp_path)
     assert "marks tokens by the field 'segment', which encoder (TransformerConfig) does" in message
     read = replace(config, encoder=replace(ENCODER, segments=2))
-    assert execute(read, tmp_path / "run", options=QUIET)["status"] == "finished"
+    assert execute(read, tmp_path / "run", options=QUIET).status == "finished"
 
 
 def test_a_field_that_one_corruption_sets_is_0_in_those_beside_it() -> None:
@@ -250,7 +250,7 @@ def test_an_encoder_that_reads_too_few_items_is_told_of(
     run = replace(on(only(objectives), corpus.folder), encoder=replace(ENCODER, length=1))
     if isinstance(config, NextItemConfig):
         # It reads one item and predicts the next.
-        assert execute(run, tmp_path / "run", options=QUIET)["status"] == "finished"
+        assert execute(run, tmp_path / "run", options=QUIET).status == "finished"
     else:
         message = refusal(run, tmp_path)
         assert "objective mine counts nothing: no row has the two items" in message

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
+from research.records import CoverageRecord
 from research.show import show
 from tests.saved import newest_of
 from tests.stages import (
@@ -40,15 +40,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def test_the_encoder_moves_and_heads_are_accounted_for(corpus: Corpus, tmp_path: Path) -> None:
-    summary: Any = execute(config_of(corpus, PRETRAIN, still(FINETUNE)), tmp_path, options=QUIET)
+    summary = execute(config_of(corpus, PRETRAIN, still(FINETUNE)), tmp_path, options=QUIET)
     before = weights_of(newest_of(tmp_path / "stages" / "pretrain"))
     after = weights_of(newest_of(tmp_path / "stages" / "finetune"))
     assert all(torch.equal(after[name], before[name]) for name in after)
-    carried = summary["carried"]["finetune"]
-    assert set(carried["moved"]) == {"stage pretrain"}
-    assert set(carried["moved"]["stage pretrain"]) == set(after)
-    assert carried["new"] == []
-    assert set(carried["left"]) == {
+    carried = summary.carried["finetune"]
+    assert set(carried.moved) == {"stage pretrain"}
+    assert set(carried.moved["stage pretrain"]) == set(after)
+    assert carried.new == ()
+    assert set(carried.left) == {
         "shared.attributes.attribute_table.weight",
         *(f"objectives.{key}.head.dense.{part}" for key in ("aap", "mip", "map")
           for part in ("weight", "bias")),
@@ -79,7 +79,7 @@ def test_what_moves_is_printed(
 
 def test_heads_come_from_the_nearest_stage_that_has_them(corpus: Corpus, tmp_path: Path) -> None:
     stages = (PRETRAIN, FINETUNE, third())
-    summary: Any = execute(config_of(corpus, *stages), tmp_path, options=QUIET)
+    summary = execute(config_of(corpus, *stages), tmp_path, options=QUIET)
     pretrained = weights_of(newest_of(tmp_path / "stages" / "pretrain"))
     finetuned = weights_of(newest_of(tmp_path / "stages" / "finetune", "best"))
     after = weights_of(newest_of(tmp_path / "stages" / "third"))
@@ -87,19 +87,19 @@ def test_heads_come_from_the_nearest_stage_that_has_them(corpus: Corpus, tmp_pat
     assert "shared.attributes.attribute_table.weight" in heads
     for name, tensor in after.items():
         assert torch.equal(tensor, (pretrained if name in heads else finetuned)[name]), name
-    carried = summary["carried"]["third"]
-    assert {source: set(names) for source, names in carried["moved"].items()} == {
+    carried = summary.carried["third"]
+    assert {source: set(names) for source, names in carried.moved.items()} == {
         "stage pretrain": heads,
         "stage finetune": set(finetuned),
     }
-    assert carried["new"] == []
+    assert carried.new == ()
 
 
 def test_a_stage_that_never_ranks_need_not_say_by_what(corpus: Corpus, tmp_path: Path) -> None:
     both = {"next": NextItemConfig(), "cloze": ClozeConfig()}
     first = replace(PRETRAIN, objectives=both, windows=LastItems())
-    summary: Any = execute(config_of(corpus, first, FINETUNE), tmp_path, options=QUIET)
-    assert summary["status"] == "finished"
+    summary = execute(config_of(corpus, first, FINETUNE), tmp_path, options=QUIET)
+    assert summary.status == "finished"
 
 
 @pytest.mark.parametrize("key", ["aap", "map"])
@@ -137,10 +137,10 @@ def test_items_without_attributes_are_counted_in_the_summary(tmp_path: Path) -> 
     corpus = write_histories(
         tmp_path / "c", histories, num_items=10, attributes=attributes, num_attributes=4
     )
-    summary: Any = execute(config_of(corpus, PRETRAIN, FINETUNE), tmp_path / "run", options=QUIET)
-    assert summary["attributes"] == {
-        "items": 10, "items_without": 1, "attributes": 4, "never_seen": 2,
-    }  # fmt: skip
+    summary = execute(config_of(corpus, PRETRAIN, FINETUNE), tmp_path / "run", options=QUIET)
+    assert summary.attributes == CoverageRecord(
+        items=10, items_without=1, attributes=4, never_seen=2
+    )
 
 
 def test_show_tells_what_moved(

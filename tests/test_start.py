@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from research.data.corpus import Corpus
 from research.data.splits import UserHoldout
 from research.errors import InputError
 from research.execute import execute
+from research.records import RunSummary, read_record
 from research.training import checkpoint
 from tests.saved import newest_of
 from tests.stages import (
@@ -50,11 +50,11 @@ def test_a_run_starts_from_the_stage_that_is_named(
 ) -> None:
     start = str(earlier / "stages" / "pretrain")
     config = config_of(corpus, still(FINETUNE), start_from=start)
-    summary: Any = execute(config, tmp_path, options=QUIET)
+    summary = execute(config, tmp_path, options=QUIET)
     given = weights_of(newest_of(earlier / "stages" / "pretrain"))
     after = weights_of(newest_of(tmp_path / "stages" / "finetune"))
     assert torch.equal(after[TABLE], given[TABLE])
-    assert list(summary["carried"]["finetune"]["moved"]) == [f"{earlier} (stage pretrain)"]
+    assert list(summary.carried["finetune"].moved) == [f"{earlier} (stage pretrain)"]
 
 
 def test_a_run_starts_from_the_best_state_of_the_last_stage(
@@ -70,10 +70,11 @@ def test_fine_tuning_from_a_folder_is_fine_tuning_in_the_run(
     corpus: Corpus, earlier: Path, tmp_path: Path
 ) -> None:
     start = str(earlier / "stages" / "pretrain")
-    apart: Any = execute(config_of(corpus, FINETUNE, start_from=start), tmp_path, options=QUIET)
-    within = json.loads((earlier / "summary.json").read_text())
-    assert apart["test"] == within["test"]
-    assert apart["best"]["finetune"] == within["best"]["finetune"]
+    apart = execute(config_of(corpus, FINETUNE, start_from=start), tmp_path, options=QUIET)
+    within = read_record(earlier, RunSummary)
+    assert within is not None
+    assert apart.test == within.test
+    assert apart.best["finetune"] == within.best["finetune"]
 
 
 def test_items_of_another_vocabulary_are_matched_by_raw_id(
@@ -83,17 +84,17 @@ def test_items_of_another_vocabulary_are_matched_by_raw_id(
     names = [f"i{9 - item}" for item in range(8)] + ["new1", "new2"]
     other = corpus_in(tmp_path / "second", names=names, seed=1)
     config = config_of(other, still(FINETUNE), start_from=str(earlier / "stages" / "pretrain"))
-    summary: Any = execute(config, tmp_path / "run", options=QUIET)
+    summary = execute(config, tmp_path / "run", options=QUIET)
     given = weights_of(newest_of(earlier / "stages" / "pretrain"))[TABLE]
     after = weights_of(newest_of(tmp_path / "run" / "stages" / "finetune"))[TABLE]
     for item in range(8):
         assert torch.equal(after[item], given[9 - item])
     assert torch.equal(after[10], given[10])  # the mask
-    scratch: Any = execute(config_of(other, still(FINETUNE)), tmp_path / "scratch", options=QUIET)
+    scratch = execute(config_of(other, still(FINETUNE)), tmp_path / "scratch", options=QUIET)
     fresh = weights_of(newest_of(tmp_path / "scratch" / "stages" / "finetune"))[TABLE]
     assert torch.equal(after[8:10], fresh[8:10])
-    assert scratch["carried"] == {}
-    rows = summary["carried"]["finetune"]["rows"]
+    assert scratch.carried == {}
+    rows = summary.carried["finetune"].rows
     assert rows["items"] == {"matched": 8, "fresh": 2, "left": 2}
     assert rows["attributes"] == {"matched": 3, "fresh": 0, "left": 0}
 
@@ -104,9 +105,9 @@ def test_a_run_is_recognised_by_the_weights_it_starts_from_not_by_their_folder(
     moved = tmp_path / "moved"
     shutil.copytree(earlier, moved)
     config = config_of(corpus, FINETUNE, start_from=str(earlier))
-    first: Any = execute(config, tmp_path / "run", options=QUIET)
-    again: Any = execute(replace(config, start_from=str(moved)), tmp_path / "run", options=QUIET)
-    assert again["hash"] == first["hash"]
+    first = execute(config, tmp_path / "run", options=QUIET)
+    again = execute(replace(config, start_from=str(moved)), tmp_path / "run", options=QUIET)
+    assert again.hash == first.hash
     other = replace(config, start_from=str(earlier / "stages" / "pretrain"))
     with pytest.raises(InputError, match="holds another run"):
         execute(other, tmp_path / "run", options=QUIET)
@@ -117,13 +118,13 @@ def test_a_later_stage_gets_the_heads_of_the_run_that_was_started_from(
 ) -> None:
     start = str(earlier / "stages" / "pretrain")
     config = config_of(corpus, FINETUNE, third(), start_from=start)
-    summary: Any = execute(config, tmp_path, options=QUIET)
+    summary = execute(config, tmp_path, options=QUIET)
     given = weights_of(newest_of(earlier / "stages" / "pretrain"))
     tuned = weights_of(newest_of(tmp_path / "stages" / "finetune", "best"))
     after = weights_of(newest_of(tmp_path / "stages" / "third"))
     for name, tensor in after.items():
         assert torch.equal(tensor, (tuned if name in tuned else given)[name]), name
-    assert list(summary["carried"]["third"]["moved"]) == [
+    assert list(summary.carried["third"].moved) == [
         f"{earlier} (stage pretrain)", "stage finetune",
     ]  # fmt: skip
 
@@ -134,7 +135,7 @@ def test_a_finished_run_is_known_when_its_start_is_gone(
     copy = tmp_path / "copy"
     shutil.copytree(earlier, copy)
     config = config_of(corpus, FINETUNE, start_from=str(copy))
-    first: Any = execute(config, tmp_path / "run", options=QUIET)
+    first = execute(config, tmp_path / "run", options=QUIET)
     shutil.rmtree(copy)
     assert execute(config, tmp_path / "run", options=QUIET) == first
 
@@ -145,7 +146,7 @@ def test_a_start_whose_weights_have_changed_is_told_apart(
     start = str(earlier / "stages" / "pretrain")
     execute(config_of(corpus, FINETUNE, start_from=start), tmp_path / "run", options=QUIET)
     other = config_of(corpus, FINETUNE, start_from=str(earlier))
-    with pytest.raises(InputError, match=r"it started from \{'folder': .*'stage': 'pretrain'"):
+    with pytest.raises(InputError, match=r"it started from StartRecord\(folder=.*stage='pretrain'"):
         execute(other, tmp_path / "run", options=QUIET)
 
 
@@ -211,8 +212,8 @@ def test_dropout_may_differ_from_the_earlier_run(
 ) -> None:
     config = config_of(corpus, still(FINETUNE), start_from=str(earlier))
     gentle = replace(config, encoder=replace(ENCODER, hidden_dropout=0.1, init_std=0.1))
-    summary: Any = execute(gentle, tmp_path, options=QUIET)
-    assert summary["status"] == "finished"
+    summary = execute(gentle, tmp_path, options=QUIET)
+    assert summary.status == "finished"
 
 
 def test_the_other_corpus_must_be_at_hand(corpus: Corpus, earlier: Path, tmp_path: Path) -> None:

@@ -286,16 +286,15 @@ def test_a_study_runs_end_to_end(name: str, films: Corpus, tmp_path: Path) -> No
         accelerator=make_accelerator(),
         how=StudyOptions(probe=False),
     )
-    assert {job.cell: job.failure() for job in jobs} == dict.fromkeys(study.cells, "")
+    assert {job.cell: job.failure() for job in jobs} == dict.fromkeys(study.cells)
     record = json.loads((tmp_path / study.name / "study.json").read_text())
     assert record["cells"] == list(study.cells)
     assert record["changes"].keys() == study.cells.keys()
     protocols = {}
     for job in jobs:
         summary = job.summary()
-        best = cast(dict[str, dict[str, int]], summary["best"])
-        assert sum(stage["steps"] for stage in best.values()) == 3
-        assert np.isfinite(cast(dict[str, dict[str, float]], summary["test"])["full"]["ndcg@10"])
-        protocols[job.cell] = summary["protocol"]
+        assert sum(stage.steps for stage in summary.best.values()) == 3
+        assert np.isfinite(summary.test["full"]["ndcg@10"])
+        protocols[job.cell] = summary.protocol
     apart = [cell for cell in study.cells if protocols[cell] != protocols[study.base]]
     assert apart == [cell for cell in study.cells if cell.endswith(("special-classes", "zero"))]

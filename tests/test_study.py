@@ -27,10 +27,10 @@ from research.evaluation.rank import RankTable
 from research.evaluation.statistics import compare, estimate
 from research.execute import RunOptions, make_accelerator
 from research.processes import Processes
+from research.records import StudyRecord
 from research.reporting import print_report
 from research.run import EvaluationConfig, RunConfig
 from research.study import Study, StudyOptions, run_study
-from research.tracking import STUDY
 from research.training import checkpoint
 from tests.calling import call, files_of, refused, shop_corpus
 from tests.synthetic import markov_histories, write_histories
@@ -182,12 +182,12 @@ def test_a_study_adds_seeds_and_corpora_to_what_is_there(
     before = files_of(tmp_path)
     done(replace(study, seeds=(0, 1)), tmp_path)
     after = files_of(tmp_path)
-    unchanged = [name for name in before if not name.endswith(STUDY)]
+    unchanged = [name for name in before if not name.endswith(StudyRecord.FILE)]
     assert {name: after[name] for name in unchanged} == {name: before[name] for name in unchanged}
     added = {name.split("/")[3] for name in after.keys() - before.keys()}
     assert added == {"1"}
     done(replace(study, corpora=(str(other.folder),)), tmp_path)
-    record = json.loads((tmp_path / "mine" / STUDY).read_text())
+    record = json.loads((tmp_path / "mine" / StudyRecord.FILE).read_text())
     assert (record["seeds"], record["corpora"]) == ([0, 1], ["shop", "other"])
 
 
@@ -196,7 +196,7 @@ def test_the_record_says_what_was_asked(shop: Corpus, tmp_path: Path) -> None:
     cells = {"sasrec": CELLS["sasrec"], "wide": wide}
     study = study_of(shop, cells, budget=Budget(of="steps", amount=2), compared="mrr")
     done(study, tmp_path, command="python -m research study mine")
-    record = json.loads((tmp_path / "mine" / STUDY).read_text())
+    record = json.loads((tmp_path / "mine" / StudyRecord.FILE).read_text())
     assert set(record.pop("marks")) == {"sasrec", "wide"}
     assert {cell: list(own) for cell, own in record.pop("runs")["shop"].items()} == {
         "sasrec": ["0"],
@@ -247,8 +247,7 @@ def test_every_cell_is_given_the_metrics_and_the_full_ranking_of_the_table(
     )
     study = study_of(shop, {"popularity": popularity(), "sparse": sparse}, metrics=("mrr", "map@7"))
     jobs = done(study, tmp_path)
-    test = jobs[1].summary()["test"]
-    assert isinstance(test, dict)
+    test = jobs[1].summary().test
     assert set(test) == {"uniform-5", "full"}
     assert set(test["full"]) == {"hr@3", "mrr", "map@7"}
     print_report(tmp_path / "mine")
@@ -608,7 +607,7 @@ def test_runs_of_a_cell_that_has_changed_since_are_no_longer_of_the_study(
     print_report(tmp_path / "mine")
     out = capsys.readouterr().out
     assert table_of(out, "cost of a run")["sasrec"][0] == "2"
-    record = json.loads((tmp_path / "mine" / STUDY).read_text())
+    record = json.loads((tmp_path / "mine" / StudyRecord.FILE).read_text())
     assert sorted(record["runs"]["shop"]["sasrec"]) == ["2", "3"]
     assert sorted(record["runs"]["shop"]["popularity"]) == ["0", "2"]
 

@@ -16,7 +16,8 @@ from research.wandb_mirror.fields import run_id
 from research.wandb_mirror.mirror import WandbMirror
 from research.wandb_mirror.sync import SYNCING, sync
 from tests.calling import call, refused
-from tests.mirrored import KEY, LINES, SHORT, SUMMARY, silent_server, stored_of, write_run
+from tests.mirrored import KEY, LINES, SHORT, SUMMARY, record_of, silent_server, write_run
+from tests.recorded import write
 from tests.wandb_server import WandbServer
 
 Capture = pytest.CaptureFixture[str]
@@ -59,7 +60,7 @@ def test_what_was_mirrored_offline_is_uploaded_under_the_same_name(
 ) -> None:
     path = write_run(tmp_path / "run")
     mirror = WandbMirror(path, Tracking(mode="offline", project="pets"))
-    mirror.begin(stored_of())
+    mirror.begin(record_of())
     mirror.end(SUMMARY)
     assert server.runs == {}
     kept = run_id(path)
@@ -75,7 +76,7 @@ def test_only_what_the_server_lacks_is_sent(server: WandbServer, tmp_path: Path)
     assert (len(run.rows), run.exit_code, run.summary["status"]) == (2, 1, "unfinished")
     for stage, step in LINES[2:]:
         RunFolder(path).log(stage, step, 0, {f"{stage}/loss": step / 2})
-    write_json(path / "summary.json", SUMMARY)
+    write(path, SUMMARY)
     assert sync([path]) == 0
     assert [steps for _, steps in run.chunks] == [[0, 1], [2, 3, 4]]
     assert (run.exit_code, run.summary["status"]) == (0, "finished")
@@ -145,12 +146,12 @@ def test_a_folder_without_a_run_is_refused(capsys: Capture, tmp_path: Path) -> N
 def test_a_damaged_run_is_named(server: WandbServer, tmp_path: Path, missing: str) -> None:
     path = write_run(tmp_path / "run")
     if missing == "config":
-        write_json(path / "config.json", {"hash": "1", "config": {"seed": 0}})
+        write(path, record_of(), config={"seed": 0})
     elif missing == "summary":
         write_json(path / "summary.json", {"status": "finished"})
     else:
         (path / "metrics.jsonl").write_text('{"stage": "first"}\n')
-    said = "run is damaged or of another program"
+    said = rf"run/{missing}\.json is damaged or of another program or version \(.* is missing"
     if missing == "line":
         said = r"metrics\.jsonl: line 1 has been damaged .* has no stage and step"
     with pytest.raises(InputError, match=said):
@@ -161,7 +162,7 @@ def test_a_damaged_run_is_named(server: WandbServer, tmp_path: Path, missing: st
 def test_the_clients_own_offline_files_are_not_needed(server: WandbServer, tmp_path: Path) -> None:
     path = write_run(tmp_path / "run")
     mirror = WandbMirror(path, Tracking(mode="offline"))
-    mirror.begin(stored_of())
+    mirror.begin(record_of())
     mirror.end(SUMMARY)
     shutil.rmtree(path / "wandb")
     assert sync([path]) == 0

@@ -9,7 +9,9 @@ import pytest
 from research.errors import InputError
 from research.evaluation import rank as rank_module
 from research.json_files import read_json, write_json
+from research.records import RunRecord, RunSummary
 from research.tracking import RunFolder, held
+from tests.recorded import run_summary
 from tests.test_rank import small_table
 
 
@@ -107,16 +109,17 @@ def test_rewinding_a_folder_without_lines_makes_none(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_write_leaves_no_trace(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", writes=False)
     folder.log("a", 1, 1, {"loss": 1.0})
-    folder.write("summary.json", {"a": 1})
+    folder.write(run_summary())
     folder.rewind("a", 0, 0)
     assert not (tmp_path / "run").exists()
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "deep" / "run")
-    folder.write("summary.json", {"value": 0.1 + 0.2, "name": "ü", "none": None})
-    assert folder.read("summary.json") == {"value": 0.1 + 0.2, "name": "ü", "none": None}
-    assert folder.read("config.json") is None
+    summary = run_summary(missed_share=0.1 + 0.2, notes=("ü",))
+    folder.write(summary)
+    assert folder.read(RunSummary) == summary
+    assert folder.read(RunRecord) is None
     assert os.listdir(folder.path) == ["summary.json"]
 
 
@@ -175,7 +178,7 @@ def test_a_damaged_json_file_is_an_error_that_names_it(
 ) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(InputError, match=f"config.json {message}"):
-        RunFolder(tmp_path).read("config.json")
+        RunFolder(tmp_path).read(RunRecord)
 
 
 def test_a_missing_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:

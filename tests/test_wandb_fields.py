@@ -12,7 +12,7 @@ import pytest
 import baselines.popularity
 import baselines.s3rec
 import baselines.sasrec
-from research.json_files import write_json
+from research.records import StartRecord, WandbRecord
 from research.run import RunConfig
 from research.wandb_mirror.fields import (
     Named,
@@ -24,15 +24,16 @@ from research.wandb_mirror.fields import (
     summary_of,
     tags_of,
 )
-from tests.mirrored import SUMMARY, stored_of, write_run
+from tests.mirrored import SUMMARY, record_of, write_run
+from tests.recorded import study_record, write
 
 
 def told(path: Path, config: RunConfig | None = None) -> dict[str, Any]:
-    return config_of(path, stored_of(config), None)
+    return config_of(path, record_of(config), None)
 
 
 def test_a_folder_as_a_study_lays_it_out_says_what_the_run_is(tmp_path: Path) -> None:
-    place = Place.of(tmp_path / "heads" / "shop" / "none" / "0", stored_of())
+    place = Place.of(tmp_path / "heads" / "shop" / "none" / "0", record_of())
     assert place == Place("heads", "shop", "none", 0)
 
 
@@ -41,7 +42,7 @@ def test_any_other_folder_is_a_run_of_its_own_whose_place_is_not_told(
     tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / name
-    assert Place.of(path, stored_of()) == Place("single", "shop", path.name, 0)
+    assert Place.of(path, record_of()) == Place("single", "shop", path.name, 0)
 
 
 def test_equal_runs_in_equal_places_have_one_id_and_others_have_others(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_equal_runs_in_equal_places_have_one_id_and_others_have_others(tmp_path:
 
 
 def test_a_run_keeps_the_id_that_it_was_mirrored_under(tmp_path: Path) -> None:
-    write_json(write_run(tmp_path) / "wandb.json", {"id": "of-a-sweep"})
+    write(write_run(tmp_path), WandbRecord(id="of-a-sweep"))
     assert run_id(tmp_path) == "of-a-sweep"
 
 
@@ -78,20 +79,20 @@ def test_a_run_keeps_the_id_that_it_was_mirrored_under(tmp_path: Path) -> None:
 def test_the_job_type_says_how_a_run_comes_to_its_weights(
     tmp_path: Path, config: RunConfig, job: str
 ) -> None:
-    named = Named.of(tmp_path / "heads" / "shop" / "none" / "0", stored_of(config))
+    named = Named.of(tmp_path / "heads" / "shop" / "none" / "0", record_of(config))
     assert named == Named("heads", job, f"none-s0-{job}")
 
 
 def test_a_long_name_is_cut_to_what_is_allowed_and_keeps_its_seed(tmp_path: Path) -> None:
-    named = Named.of(tmp_path / "heads" / "shop" / ("x" * 200) / "0", stored_of())
+    named = Named.of(tmp_path / "heads" / "shop" / ("x" * 200) / "0", record_of())
     assert len(named.name) == 128
     assert named.name.endswith("x-s0-finetune")
 
 
 def test_tags_are_few(tmp_path: Path) -> None:
-    counting = stored_of(baselines.popularity.popularity())
+    counting = record_of(baselines.popularity.popularity())
     assert tags_of(counting) == ["dataset:shop", "model:popularity", "proto:LeaveOneOut"]
-    assert tags_of(stored_of())[1:] == ["model:transformer", "proto:GlobalTemporal"]
+    assert tags_of(record_of())[1:] == ["model:transformer", "proto:GlobalTemporal"]
 
 
 def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Path) -> None:
@@ -100,7 +101,8 @@ def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Pa
     assert config["stages"]["finetune"]["weights"] == {
         "aap": 0.0, "mip": 0.0, "map": 0.0, "sp": 0.0, "next": 1.0
     }  # fmt: skip
-    write_json(tmp_path / "heads" / "study.json", {"objectives": ["next", "contrast"]})
+    study = study_record("heads", ["none", "all"])
+    write(tmp_path / "heads", replace(study, objectives=("next", "contrast")))
     config = told(tmp_path / "heads" / "shop" / "all" / "0", baselines.sasrec.full_softmax())
     assert config["objectives"] == {"next": 1.0, "contrast": 0.0}
     assert config["stages"]["train"]["weights"] == {"next": 1.0, "contrast": 0.0}
@@ -110,8 +112,8 @@ def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Pa
 
 
 def test_what_a_cell_changes_is_told_from_the_studys_own_record(tmp_path: Path) -> None:
-    changes = {"none": {"stages.0.objectives.mip.weight": [1.0, 0.0]}}
-    write_json(tmp_path / "heads" / "study.json", {"base": "all", "changes": changes})
+    changes = {"none": {"stages.0.objectives.mip.weight": (1.0, 0.0)}}
+    write(tmp_path / "heads", replace(study_record("heads", ["all", "none"]), changes=changes))
     assert told(tmp_path / "heads" / "shop" / "none" / "0")["ablation"] == {
         "id": "heads",
         "cell": "none",
@@ -129,11 +131,11 @@ def test_of_paths_only_the_last_part_is_told(tmp_path: Path) -> None:
         start_from="/home/ann/runs/old",
         evaluation=replace(config.evaluation, negatives_file="/home/ann/negatives.txt"),
     )
-    stored = stored_of(config)
-    stored["start"] = {"folder": "/home/ann/runs/old", "stage": "train", "sha256": "ab"}
-    told = config_of(tmp_path / "mine", stored, SUMMARY)
+    start = StartRecord(folder="/home/ann/runs/old", stage="train", sha256="ab")
+    record = replace(record_of(config), start=start)
+    told = config_of(tmp_path / "mine", record, SUMMARY)
     assert told["start"] == {"stage": "train", "sha256": "ab"}
-    text = json.dumps([told, tags_of(stored)])
+    text = json.dumps([told, tags_of(record)])
     assert "negatives.txt" in text
     assert "ann" not in text
     assert str(tmp_path) not in text
@@ -152,7 +154,7 @@ def test_a_row_has_its_values_and_the_axes_to_draw_them_over() -> None:
         {"global_step": 5, "second/step": 3, "epoch": 0, "stage": "second", "second/loss": 0.75},
     ]
     assert rows.number == 3
-    assert axes_of(stored_of()) == {
+    assert axes_of(record_of()) == {
         "first/*": "first/step", "second/*": "second/step", "val/*": "epoch"
     }  # fmt: skip
 
@@ -170,10 +172,12 @@ def test_the_summary_has_status_best_and_test() -> None:
         "best/val/ndcg@10": 0.25,
         "best/first/epochs": 3,
         "best/first/steps": 6,
+        "best/first/skipped": 0,
         "best/second/epoch": 2,
         "best/second/value": 0.25,
         "best/second/epochs": 4,
         "best/second/steps": 8,
+        "best/second/skipped": 0,
         "test/hr@10": 0.5,
         "test/uniform-100/hr@10": 0.75,
         "cost/parameters": 12,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import pytest
 from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
 from research.json_files import read_json
+from research.records import FailureRecord, RunRecord, RunSummary, read_record
 from research.tracking import Mirror, RunFolder, Scalar, Tracking
 from research.wandb_mirror.mirror import WandbMirror, bounded, settled
 from research.wandb_mirror.options import mirror_finished, spelled
 from tests.calling import TINY, call, refused, shop_corpus
-from tests.mirrored import KEY, LINES, SHORT, SUMMARY, silent_server, stored_of, write_run
+from tests.mirrored import KEY, LINES, SHORT, SUMMARY, record_of, silent_server, write_run
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
 from tests.wandb_server import WandbServer
 
@@ -37,16 +39,16 @@ class Recording(Mirror):
         self.path = path
         self.told: list[tuple[Any, ...]] = []
 
-    def begin(self, stored: Mapping[str, object]) -> None:
-        assert read_json(self.path / "config.json") == stored
-        self.told.append(("begin", stored))
+    def begin(self, record: RunRecord) -> None:
+        assert read_record(self.path, RunRecord) == record
+        self.told.append(("begin", record))
 
     def line(self, number: int, line: Mapping[str, Scalar]) -> None:
         assert RunFolder(self.path).metrics()[number] == line
         self.told.append((number, line["stage"], line["step"]))
 
-    def end(self, summary: Mapping[str, object]) -> None:
-        assert read_json(self.path / "summary.json") == summary
+    def end(self, summary: RunSummary) -> None:
+        assert read_record(self.path, RunSummary) == summary
         self.told.append(("end", summary))
 
     def close(self) -> None:
@@ -59,16 +61,16 @@ class Recording(Mirror):
 def test_a_mirror_is_told_after_the_folder_has_it(tmp_path: Path) -> None:
     mirror = Recording(tmp_path)
     with RunFolder(tmp_path, mirror=mirror) as folder:
-        folder.write("config.json", {"hash": "1"})
+        folder.write(record_of())
         folder.log("a", 1, 0, {"a/loss": 0.5})
         folder.log("a", 2, 0, {})
-        folder.write("failed.json", {})
-        folder.write("summary.json", {"status": "finished"})
+        folder.write(FailureRecord(hash="1", error="", traceback="", when=""))
+        folder.write(SUMMARY)
     assert mirror.told == [
-        ("begin", {"hash": "1"}),
+        ("begin", record_of()),
         (0, "a", 1),
         (1, "a", 2),
-        ("end", {"status": "finished"}),
+        ("end", SUMMARY),
         ("close",),
     ]
 
@@ -188,13 +190,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return corpus_in(tmp_path_factory.mktemp("small") / "corpus")
 
 
-def summary_in(path: Path, corpus: Corpus, tracking: Tracking | None) -> dict[str, Any]:
+def summary_in(path: Path, corpus: Corpus, tracking: Tracking | None) -> RunSummary:
     """The summary of a two-stage run, without its times."""
     options = RunOptions(quiet=True, tracking=tracking)
-    summary: dict[str, Any] = execute(config_of(corpus, PRETRAIN, FINETUNE), path, options=options)
-    for name in ("seconds", "shared_seconds"):
-        summary["cost"].pop(name, None)
-    return summary
+    summary = execute(config_of(corpus, PRETRAIN, FINETUNE), path, options=options)
+    return replace(summary, cost=replace(summary.cost, seconds=0.0, shared_seconds=0.0))
 
 
 @pytest.mark.parametrize("kind", ["dead", "hanging"])
@@ -230,7 +230,7 @@ def test_a_key_that_is_refused_leaves_the_run_offline(
         wandb_client.setenv("WANDB_BASE_URL", server.url)
         wandb_client.setenv("WANDB_API_KEY", key)
         mirror = WandbMirror(path, SHORT)
-        mirror.begin(stored_of())
+        mirror.begin(record_of())
         mirror.end(SUMMARY)
         assert server.runs == {}
     assert read_json(path / "wandb.json")["mode"] == "offline"
@@ -245,7 +245,7 @@ def test_a_server_that_falls_silent_does_not_hold_up_the_end(
         wandb_client.setenv("WANDB_BASE_URL", server.url)
         wandb_client.setenv("WANDB_API_KEY", KEY)
         mirror = WandbMirror(path, SHORT)
-        mirror.begin(stored_of())
+        mirror.begin(record_of())
     folder = RunFolder(path, mirror=mirror)
     started = time.monotonic()
     for step in range(1, 4):
@@ -260,7 +260,7 @@ def test_a_client_that_breaks_is_left_and_the_run_goes_on(
 ) -> None:
     path = write_run(tmp_path / "run", lines=[], summary=None)
     mirror = WandbMirror(path, SHORT)
-    mirror.begin(stored_of())
+    mirror.begin(record_of())
     assert mirror.run is not None
     mirror.run.run.finish()
     folder = RunFolder(path, mirror=mirror)
@@ -326,7 +326,7 @@ def test_a_run_that_is_left_and_continued_is_one_run_with_each_line_once(
 ) -> None:
     first = WandbMirror(tmp_path, Tracking())
     with RunFolder(tmp_path, mirror=first) as folder:
-        folder.write("config.json", stored_of())
+        folder.write(record_of())
         for step in (1, 2, 3):
             folder.log("first", step, 0, {"first/loss": step / 2})
     (run,) = online.runs.values()
@@ -334,11 +334,11 @@ def test_a_run_that_is_left_and_continued_is_one_run_with_each_line_once(
     # It comes back at the checkpoint of step 2.
     second = WandbMirror(tmp_path, Tracking())
     with RunFolder(tmp_path, mirror=second) as folder:
-        folder.write("config.json", stored_of())
+        folder.write(record_of())
         folder.rewind("first", 2, 9)
         folder.log("first", 3, 0, {"first/loss": 1.5})
         folder.log("second", 1, 0, {"second/loss": 9.0})
-        folder.write("summary.json", SUMMARY)
+        folder.write(SUMMARY)
     (run,) = online.runs.values()
     assert run.series("first/loss") == [(0, 0.5), (1, 1.0), (2, 1.5)]
     assert run.series("second/loss") == [(3, 9.0)]
@@ -360,7 +360,7 @@ def test_nothing_that_is_sent_names_a_path_of_this_machine(
     monkeypatch.setattr(online, "answer", overheard)
     mirror = WandbMirror(tmp_path / "run", Tracking())
     write_run(tmp_path / "run")
-    mirror.begin(stored_of())
+    mirror.begin(record_of())
     mirror.end(SUMMARY)
     everything = b"".join(sent)
     assert b"uniform-100" in everything
@@ -375,7 +375,7 @@ def test_the_id_that_a_sweep_gives_wins_for_one_run(
     monkeypatch.setenv("WANDB_RUN_ID", "of-a-sweep")
     for name in ("a", "b"):
         mirror = WandbMirror(write_run(tmp_path / name), Tracking())
-        mirror.begin(stored_of())
+        mirror.begin(record_of())
         mirror.end(SUMMARY)
     assert len(online.runs) == 2
     assert online.runs["of-a-sweep"].name == "a-s0-finetune"

@@ -18,6 +18,7 @@ import pytest
 from research.errors import InputError
 from research.evaluation.statistics import Comparison, Estimate
 from research.json_files import write_json
+from research.records import WandbRecord, write_record
 from research.report import wandb_report
 from research.report.markdown import code, figures_table
 from research.report.model import (
@@ -214,7 +215,7 @@ print(json.dumps([report.title, [type(each).__name__ for each in report.blocks]]
 def test_a_report_is_saved_shared_read_back_and_then_saved_as_the_same(
     server: WandbServer, tmp_path: Path
 ) -> None:
-    write_json(tmp_path / "ml-100k" / "all" / "0" / "wandb.json", {"project": "pets"})
+    write_record(tmp_path / "ml-100k" / "all" / "0", WandbRecord(id="0", project="pets"))
     published = publish(report_of(), tmp_path, Tracking())
     assert published.problem is None
     assert published.link is not None

@@ -36,12 +36,14 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.rank import RankTable
 from research.execute import RunOptions, make_accelerator
+from research.records import FailureRecord
 from research.run import EvaluationConfig, RunConfig
 from research.study import Study, StudyOptions, run_study
-from research.tracking import FAILED, Held, RunFolder, held
+from research.tracking import Held, RunFolder, held
 from research.training import checkpoint
 from tests.calling import files_of
 from tests.launching import ROOT, free_port, launched
+from tests.recorded import run_record
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
 
 Capture = pytest.CaptureFixture[str]
@@ -110,10 +112,10 @@ def test_a_failure_is_recorded_with_its_traceback(
 ) -> None:
     monkeypatch.setenv("HOME", str(Path(__file__).parent.parent))
     (job,) = done(study_of(corpus, {"wild": diverging(corpus)}), tmp_path)
-    record = json.loads((job.folder / FAILED).read_text())
-    assert record["hash"] == job.mark
+    record = json.loads((job.folder / "failed.json").read_text())
+    assert record["hash"] == job.record.hash
     assert record["error"].startswith("FloatingPointError: ")
-    assert record["error"].startswith(job.failure())
+    assert record["error"].startswith(job.failure() or "nothing")
     assert "Traceback (most recent call last):" in record["traceback"]
     assert "train" in record["traceback"]
     # A folder that is shared does not tell where its owner lives.
@@ -138,7 +140,7 @@ def test_a_failed_run_is_done_again_on_request_alone(
     assert files_of(tmp_path) == before
     done(study, tmp_path, retry=True)
     assert job.state() == "finished"
-    assert not (job.folder / FAILED).exists()
+    assert not (job.folder / FailureRecord.FILE).exists()
 
 
 def test_a_full_disk_fails_no_run_and_the_same_command_continues(
@@ -153,7 +155,7 @@ def test_a_full_disk_fails_no_run_and_the_same_command_continues(
         patched.setattr(checkpoint, "save", save)
         with pytest.raises(OSError, match="No space left on device"):
             done(study, tmp_path)
-    assert not list(tmp_path.rglob(FAILED))
+    assert not list(tmp_path.rglob(FailureRecord.FILE))
     assert [job.state() for job in done(study, tmp_path)] == ["finished", "finished"]
 
 
@@ -190,7 +192,7 @@ def test_a_cell_that_was_changed_after_its_failure_is_done(corpus: Corpus, tmp_p
     done(study_of(corpus, {"cell": impossible(corpus)}), tmp_path)
     (job,) = done(study_of(corpus, {"cell": small(corpus)}), tmp_path)
     assert job.state() == "finished"
-    assert not (job.folder / FAILED).exists()
+    assert not (job.folder / FailureRecord.FILE).exists()
 
 
 def test_a_folder_that_holds_another_run_is_refused_before_anything_runs(
@@ -224,17 +226,17 @@ def test_one_pretraining_serves_the_cells_that_have_it_in_common(
 ) -> None:
     cells = {"one": pretrained(corpus, 1), "two": pretrained(corpus, 2), "none": small(corpus)}
     jobs = done(study_of(corpus, cells, base="none"), tmp_path)
-    shared = {job.cell: job.summary()["shared"] for job in jobs}
+    shared = {job.cell: job.summary().shared for job in jobs}
     assert shared == {"one": {}, "two": {"pretrain": "../../one/0"}, "none": {}}
     (alone,) = done(study_of(corpus, {"two": cells["two"]}), tmp_path / "alone")
     ours = next(job for job in jobs if job.cell == "two").summary()
     for part in ("val", "test"):
-        assert ours[part] == alone.summary()[part]
+        assert vars(ours)[part] == vars(alone.summary())[part]
 
 
 def test_seeds_share_nothing(corpus: Corpus, tmp_path: Path) -> None:
     jobs = done(study_of(corpus, {"one": pretrained(corpus, 1)}, seeds=(0, 1)), tmp_path)
-    assert [job.summary()["shared"] for job in jobs] == [{}, {}]
+    assert [job.summary().shared for job in jobs] == [{}, {}]
 
 
 # Processes
@@ -254,7 +256,7 @@ def test_processes_do_what_one_process_does(corpus: Corpus, tmp_path: Path, capf
             assert (a.cell, a.failure()) == ("wild", b.failure())
             continue
         for part in ("test", "val", "shared"):
-            assert a.summary().get(part) == b.summary().get(part)
+            assert vars(a.summary())[part] == vars(b.summary())[part]
     said = capfd.readouterr().out
     assert "films / wild / seed 0: failed: FloatingPointError: " in said
     assert "films / two / seed 0: done in " in said
@@ -374,7 +376,7 @@ def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
     assert process.returncode == 75, said
     assert "stopped by SIGINT; the same command continues" in said
     assert "Traceback" not in said
-    assert not (folder / FAILED).exists()
+    assert not (folder / FailureRecord.FILE).exists()
 
 
 def test_a_worker_that_is_stopped_leaves_its_run_to_be_continued(
@@ -393,23 +395,23 @@ def test_a_worker_that_is_stopped_leaves_its_run_to_be_continued(
     assert "  films / c / seed 0: stopped  (1 of 1)\n" in said
     assert "stopped: films / c / seed 0; the same command continues it\n" in said
     assert "Traceback" not in said
-    assert not (folder / FAILED).exists()
+    assert not (folder / FailureRecord.FILE).exists()
     assert checkpoint.numbered(folder / "stages" / "finetune", "step")
 
 
 @pytest.mark.parametrize(
     ("code", "outcome", "failure"),
     [
-        (0, "done", ""),
-        (75, "stopped", ""),
-        (DISK, "stopped", ""),
-        (-signal.SIGTERM, "stopped", ""),
+        (0, "done", None),
+        (75, "stopped", None),
+        (DISK, "stopped", None),
+        (-signal.SIGTERM, "stopped", None),
         (-signal.SIGKILL, "failed", "the process ended with SIGKILL"),
         (1, "failed", "the process ended with exit code 1"),
     ],
 )
 def test_how_a_worker_ended_says_what_came_of_its_job(
-    tmp_path: Path, code: int, outcome: str, failure: str
+    tmp_path: Path, code: int, outcome: str, failure: str | None
 ) -> None:
     job = replace(job_named("a"), folder=tmp_path)
     assert (ended(job, code), job.failure()) == (outcome, failure)
@@ -493,7 +495,8 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
 
 
 def job_named(cell: str) -> Job:
-    return Job("c", cell, 0, popularity(), Path("nowhere"), "mark", ())
+    config = popularity()
+    return Job("c", cell, 0, config, Path("nowhere"), run_record(config))
 
 
 def test_the_time_that_is_left_is_corrected_by_the_time_that_was_taken(capsys: Capture) -> None:
@@ -555,9 +558,7 @@ def test_numbers_of_another_seed_are_what_a_run_takes(corpus: Corpus, tmp_path: 
     )  # fmt: skip
     took = {jobs[0]: jobs[0].seconds()}
     (seconds,) = seconds_of(jobs[1:], took, "data", make_accelerator(), True)
-    cost = jobs[0].summary()["cost"]
-    assert isinstance(cost, dict)
-    assert seconds == pytest.approx(cost["seconds"])
+    assert seconds == pytest.approx(jobs[0].summary().cost.seconds)
     assert np.isfinite(seconds)
 
 

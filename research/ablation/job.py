@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from accelerate import Accelerator
 
@@ -20,8 +19,9 @@ from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.memory import is_out_of_memory
 from research.peers import is_consequence
+from research.records import FailureRecord, RunRecord, RunSummary
 from research.run import RunConfig
-from research.tracking import FAILED, Held, RunFolder
+from research.tracking import Held, RunFolder
 
 State = Literal["finished", "failed", "begun", "new"]
 # What every process of a run meets alike.
@@ -39,10 +39,8 @@ class Job:
     config: RunConfig
     folder: Path
     """The run's folder."""
-    mark: str
-    """The hash that recognises the run."""
-    stage_marks: tuple[str, ...]
-    """By stage, the hash of all that decides its weights: jobs with equal ones can share it."""
+    record: RunRecord
+    """What recognizes the run."""
     donors: tuple[Path, ...] = ()
     """Folders of the study's other runs with the same first stage."""
     left: int | None = None
@@ -53,38 +51,44 @@ class Job:
         """As a person reads it."""
         return f"{self.corpus} / {self.cell} / seed {self.seed}"
 
+    @property
+    def stage_marks(self) -> tuple[str, ...]:
+        """By stage, the hash of all that decides its weights: jobs with equal ones can share it."""
+        return tuple(self.record.stages.values())
+
     def state(self) -> State:
         """What is there of the run; `InputError` when its folder holds another run."""
         folder = RunFolder(self.folder, writes=False)
-        stored = folder.read("config.json")
-        if stored is not None and stored.get("hash") != self.mark:
+        stored = folder.read(RunRecord)
+        if stored is not None and stored.hash != self.record.hash:
             raise InputError(
-                f"{self.folder} holds another run (hash {stored.get('hash')}, this one is "
-                f"{self.mark}): the cell has changed since; remove that folder, or give the study "
-                "another name or --runs"
+                f"{self.folder} holds another run (hash {stored.hash}, this one is "
+                f"{self.record.hash}): the cell has changed since; remove that folder, or give the "
+                "study another name or --runs"
             )
-        if stored is not None and folder.summary() is not None:
+        if stored is not None and folder.read(RunSummary) is not None:
             return "finished"
-        failed = folder.read(FAILED)
-        if failed is not None and failed.get("hash") == self.mark:
+        if self.failure() is not None:
             return "failed"
         return "new" if stored is None else "begun"
 
-    def summary(self) -> Mapping[str, object]:
+    def summary(self) -> RunSummary:
         """A finished run's summary."""
-        found = RunFolder(self.folder, writes=False).summary()
-        assert found is not None, "asked of finished runs alone"
-        return found
+        summary = RunFolder(self.folder, writes=False).read(RunSummary)
+        assert summary is not None, "asked of finished runs alone"
+        return summary
 
     def seconds(self) -> float:
         """What a finished run took, without the stages that it took over."""
-        cost = cast(Mapping[str, float], self.summary()["cost"])
-        return cost["seconds"] - cost.get("shared_seconds", 0.0)
+        cost = self.summary().cost
+        return cost.seconds - (cost.shared_seconds or 0.0)
 
-    def failure(self) -> str:
-        """The first line of a failed run's error."""
-        found = RunFolder(self.folder, writes=False).read(FAILED) or {}
-        return str(found.get("error", "")).partition("\n")[0]
+    def failure(self) -> str | None:
+        """The first line of a failed run's error; None: it has not failed."""
+        failure = RunFolder(self.folder, writes=False).read(FailureRecord)
+        if failure is None or failure.hash != self.record.hash:
+            return None
+        return failure.error.partition("\n")[0]
 
 
 def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
@@ -96,7 +100,7 @@ def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
     """
     folder = RunFolder(job.folder, writes=accelerator.is_main_process)
     if folder.writes:
-        (job.folder / FAILED).unlink(missing_ok=True)
+        (job.folder / FailureRecord.FILE).unlink(missing_ok=True)
     options = replace(options, donors=job.donors)
     try:
         execute(job.config, job.folder, options=options, accelerator=accelerator)
@@ -122,10 +126,12 @@ def passes(error: Exception, processes: int) -> bool:
 
 
 def record_failure(job: Job, folder: RunFolder, error: str, trace: str) -> None:
-    """Write failed.json; paths below the home folder are written without it."""
+    """Write failed.json; paths below the home folder are written without it, wherever they stand.
+
+    A compiler's complaint, say, has them in the midst of words.
+    """
     home = os.path.join(os.path.expanduser("~"), "")
-    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    record = {"hash": job.mark, "error": error, "traceback": trace, "when": when}
     if home not in ("/", "~/"):
-        record |= {name: text.replace(home, "~/") for name, text in record.items()}
-    folder.write(FAILED, record)
+        error, trace = error.replace(home, "~/"), trace.replace(home, "~/")
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    folder.write(FailureRecord(hash=job.record.hash, error=error, traceback=trace, when=when))

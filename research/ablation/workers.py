@@ -162,7 +162,8 @@ def must_wait(job: Job, working: Sequence[Working]) -> bool:
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         if common:
             name, mark = job.config.stages[common - 1].name, job.stage_marks[common - 1]
-            if not any(has_finished(donor, name, mark) for donor in job.donors):
+            donors = [RunFolder(donor, writes=False) for donor in job.donors]
+            if not any(has_finished(donor, name, mark) for donor in donors):
                 return True
     return False
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.data.splits import Ranges, Split, flat_indices
+from research.records import CoverageRecord
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,18 +126,18 @@ class Catalogue:
         return offsets, self.attribute_ids[places_M]
 
     @cached_property
-    def coverage(self) -> dict[str, int]:
-        """Counts: items, items without attributes, attributes, attributes on no training item."""
+    def coverage(self) -> CoverageRecord:
+        """What the attributes cover, those of training items above all."""
         numbers_V = self.attribute_offsets.diff()
         seen_V = self.training.counts_V > 0
         kept_M = torch.repeat_interleave(seen_V.cpu(), numbers_V.cpu())
         seen = len(self.attribute_ids.cpu()[kept_M].unique())
-        return {
-            "items": self.num_items,
-            "items_without": int((numbers_V == 0).sum()),
-            "attributes": self.num_attributes,
-            "never_seen": self.num_attributes - seen,
-        }
+        return CoverageRecord(
+            items=self.num_items,
+            items_without=int((numbers_V == 0).sum()),
+            attributes=self.num_attributes,
+            never_seen=self.num_attributes - seen,
+        )
 
     def to(self, device: torch.device) -> Catalogue:
         """The same catalogue, its tensors on another device."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.atomic import whole_folder
+from research.config import plain_from_json, plain_to_json
 from research.data.names import (
     Arrays,
     Names,
@@ -27,11 +28,11 @@ from research.data.names import (
     check_range,
     digest_of,
     map_array,
-    read_object,
     write_files,
 )
 from research.errors import InputError
 from research.foreign import own_file
+from research.json_files import read_json
 
 FORMAT_VERSION = 1
 
@@ -43,14 +44,33 @@ _DTYPES = {
     "attribute_ids": "<i4",
 }
 _NAMES = ("user_names", "item_names", "attribute_names", "item_titles")
-_MANIFEST_TYPES: dict[str, type[object]] = {"format": int, "name": str, "fingerprint": str}
-_MANIFEST_TYPES |= {"has_timestamps": bool, "has_titles": bool}
-_MANIFEST_TYPES |= {"counts": dict, "options": dict, "report": dict}
 _COUNTED = {
     "users": ("offsets", "user_names_offsets"),
     "items": ("attribute_offsets", "item_names_offsets", "item_titles_offsets"),
     "attributes": ("attribute_names_offsets",),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """manifest.json: what a corpus is, beside its arrays."""
+
+    format: int
+    """Version of the format."""
+    name: str
+    """The name of the data set."""
+    fingerprint: str
+    """SHA-256 over every array and every preparation option."""
+    counts: Mapping[str, int]
+    """Numbers of users, items, attributes and interactions."""
+    has_timestamps: bool
+    """Whether the source has times."""
+    has_titles: bool
+    """Whether the source has titles."""
+    options: Mapping[str, object]
+    """The preparation options that enter the fingerprint."""
+    report: Mapping[str, object]
+    """What preparation met: its files, and what it left out."""
 
 
 @final
@@ -78,8 +98,8 @@ class Corpus:
     """Attribute names."""
     item_titles: Names | None
     """Titles (empty where one item has none); None: the source has none."""
-    manifest: Mapping[str, object]
-    """The parsed manifest: name, counts, fingerprint, options, report."""
+    manifest: Manifest
+    """Name, counts, fingerprint, options, report."""
 
     @property
     def num_users(self) -> int:
@@ -104,12 +124,12 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every array and every preparation option."""
-        return str(self.manifest["fingerprint"])
+        return self.manifest.fingerprint
 
     @property
     def name(self) -> str:
         """The name of the data set."""
-        return str(self.manifest["name"])
+        return self.manifest.name
 
     @classmethod
     def open(cls, folder: Path | str) -> Corpus:
@@ -136,9 +156,7 @@ class Corpus:
                 check_offsets(folder / f"{name}_offsets.npy", names.offsets)
                 unique = name != "item_titles"
                 check_names(folder / f"{name}_blob.npy", names, unique=unique)
-        options = self.manifest["options"]
-        assert isinstance(options, dict)
-        found = fingerprint_of(_map_arrays(folder, self.manifest), options)
+        found = fingerprint_of(_map_arrays(folder, self.manifest), self.manifest.options)
         if found != self.fingerprint:
             raise InputError(
                 f"{folder}: the arrays and options give the fingerprint {found[:12]}, but "
@@ -193,23 +211,23 @@ def write_corpus(
     ):
         if names is not None:
             arrays |= {f"{kind}_blob": names.blob, f"{kind}_offsets": names.offsets}
-    manifest: dict[str, object] = {
-        "format": FORMAT_VERSION,
-        "name": name,
-        "fingerprint": fingerprint_of(arrays, options),
-        "counts": _counts(arrays),
-        "has_timestamps": timestamps is not None,
-        "has_titles": item_titles is not None,
-        "options": dict(options),
-        "report": dict(report),
-    }
+    manifest = Manifest(
+        format=FORMAT_VERSION,
+        name=name,
+        fingerprint=fingerprint_of(arrays, options),
+        counts=_counts(arrays),
+        has_timestamps=timestamps is not None,
+        has_titles=item_titles is not None,
+        options=options,
+        report=report,
+    )
     _assemble(folder, arrays, manifest)
     layout = _layout(manifest)
     assert {kind: array.dtype.str for kind, array in arrays.items()} == layout, layout
     with whole_folder(folder) as partial:
-        write_files(partial, arrays, manifest)
+        write_files(partial, arrays, plain_to_json(manifest))
     corpus = Corpus.open(folder)
-    if corpus.fingerprint != manifest["fingerprint"]:
+    if corpus.fingerprint != manifest.fingerprint:
         raise InputError(
             f"{folder}: holds another corpus ({corpus.name}, fingerprint "
             f"{corpus.fingerprint[:12]}). Nothing is overwritten: remove it or use another one."
@@ -222,39 +240,42 @@ def _counts(arrays: Arrays) -> dict[str, int]:
     return rows | {"interactions": len(arrays["items"])}
 
 
-def _read_manifest(folder: Path) -> dict[str, object]:
+def _read_manifest(folder: Path) -> Manifest:
     path = own_file(folder, "manifest.json")
     if not path.is_file():
         raise InputError(f"{folder} is not a corpus: there is no {path}. `prepare` makes one.")
-    manifest = read_object(path, _MANIFEST_TYPES)
-    if manifest["format"] != FORMAT_VERSION:
+    stored = read_json(path)
+    try:
+        manifest = plain_from_json(stored, Manifest, more=True)
+    except InputError as error:
+        raise InputError(f"{path}: {error}. Prepare the corpus again.") from error
+    if manifest.format != FORMAT_VERSION:
         raise InputError(
-            f"{path}: format version {manifest['format']}; this program reads {FORMAT_VERSION}. "
+            f"{path}: format version {manifest.format}; this program reads {FORMAT_VERSION}. "
             "Prepare the corpus again."
         )
     return manifest
 
 
-def _layout(manifest: Mapping[str, object]) -> dict[str, str]:
+def _layout(manifest: Manifest) -> dict[str, str]:
     layout = dict(_DTYPES)
-    if not manifest["has_timestamps"]:
+    if not manifest.has_timestamps:
         del layout["timestamps"]
-    for name in _NAMES[: 4 if manifest["has_titles"] else 3]:
+    for name in _NAMES[: 4 if manifest.has_titles else 3]:
         layout |= {f"{name}_blob": "|u1", f"{name}_offsets": "<i8"}
     return layout
 
 
-def _map_arrays(folder: Path, manifest: Mapping[str, object]) -> Arrays:
+def _map_arrays(folder: Path, manifest: Manifest) -> Arrays:
     layout = _layout(manifest)
     return {
         name: map_array(own_file(folder, f"{name}.npy"), dtype) for name, dtype in layout.items()
     }
 
 
-def _assemble(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) -> Corpus:
+def _assemble(folder: Path, arrays: Arrays, manifest: Manifest) -> Corpus:
     """The corpus of these arrays, once their shapes fit together and fit the counts."""
-    counts = manifest["counts"]
-    assert isinstance(counts, dict)
+    counts = manifest.counts
     pairs = [("items", "offsets"), ("attribute_ids", "attribute_offsets")]
     pairs += [(f"{name}_blob", f"{name}_offsets") for name in _NAMES]
     for values, offsets in pairs:

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.errors import InputError, naming
-from research.foreign import parsed, read_bytes
 
 # difflib compares about 100,000 names a second; more candidates would stall an error message.
 _CANDIDATES_FOR_NEAR_NAMES = 20_000
@@ -112,22 +111,6 @@ def digest_of(text: str, arrays: Sequence[NDArray[np.generic]]) -> str:
             chunk = np.ascontiguousarray(array[start : start + _HASHED_AT_ONCE])
             digest.update(chunk.data)
     return digest.hexdigest()
-
-
-def read_object(path: Path, fields: Mapping[str, type[object]]) -> dict[str, object]:
-    """A JSON object whose `fields` have exactly these types; InputError otherwise."""
-    try:
-        value = parsed(read_bytes(path).decode())
-    except ValueError as error:
-        raise InputError(f"{path}: not readable as JSON ({error}). Prepare it again.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: holds a {type(value).__name__}, not an object.")
-    for name, kind in fields.items():
-        if type(value.get(name)) is not kind:
-            raise InputError(
-                f"{path}: field {name!r} is {value.get(name)!r:.100}; expected {kind.__name__}."
-            )
-    return value
 
 
 def write_files(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) -> None:

@@ -96,8 +96,7 @@ def prepare(
     folder = Path(out) if out is not None else Path(data_root) / "corpora" / f"{name}-{key[:12]}"
     if (folder / "manifest.json").is_file():
         present = Corpus.open(folder)
-        report = present.manifest["report"]
-        if isinstance(report, dict) and report.get("key") == key:
+        if present.manifest.report.get("key") == key:
             return present
     events = source.read()
     report = {"key": key, "files": files, **events.notes}

@@ -98,6 +98,6 @@ class AttributeHead(nn.Module):
 
     def emptiness(self, catalogue: Catalogue) -> str | None:
         """Only attributes of items that nobody has interacted with in training."""
-        if self.count_bare_items or catalogue.coverage["never_seen"] < catalogue.num_attributes:
+        if self.count_bare_items or catalogue.coverage.never_seen < catalogue.num_attributes:
             return None
         return "no item of the training part has an attribute"

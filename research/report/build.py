@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from research.errors import InputError
@@ -11,7 +11,8 @@ from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
 from research.evaluation.ties import TiePolicy
-from research.foreign import without_home
+from research.foreign import plain, without_home
+from research.records import CostRecord, StudyRecord
 from research.report.curves import cosines, panels, read_lines
 from research.report.model import (
     LEVEL,
@@ -33,7 +34,7 @@ from research.report.notes import (
     on_ties,
     title_of,
 )
-from research.report.reading import RunRecord, StudyRecord, plain, read_run, read_study
+from research.report.reading import StudyRun, changes_of, read_run, read_study
 from research.report.slices import slicings
 
 # Sign flips of a test: of the metric that decides, and of the others.
@@ -67,7 +68,7 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         question=plain(study.question),
         base=plain(study.base),
         cells=tuple(map(plain, study.cells)),
-        changes={plain(cell): changes for cell, changes in study.changes.items()},
+        changes=changes_of(study),
         seeds=study.seeds,
         metrics=study.metrics,
         compared=study.compared,
@@ -80,12 +81,11 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
     )
 
 
-def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[RunRecord]:
+def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[StudyRun]:
     """Every run that the study wants; of a ranker that only counts, one seed says all."""
-    wanted = study.runs.get(corpus, {})
     runs = []
     for cell in study.cells:
-        for seed, mark in sorted(wanted.get(cell, {}).items()):
+        for seed, mark in study.seeds_of(corpus, cell).items():
             runs.append(read_run(folder, corpus, cell, seed, mark))
             if runs[-1].counts_only:
                 break
@@ -93,7 +93,7 @@ def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[RunRecord]:
 
 
 def corpus_part(
-    study: StudyRecord, corpus: str, runs: Sequence[RunRecord], *, ties: TiePolicy, figures: bool
+    study: StudyRecord, corpus: str, runs: Sequence[StudyRun], *, ties: TiePolicy, figures: bool
 ) -> CorpusPart:
     """All that concerns one corpus."""
     done = [run for run in runs if run.status == "finished"]
@@ -117,7 +117,7 @@ def corpus_part(
     )
 
 
-def grouped(runs: Sequence[RunRecord], base: str) -> list[Group]:
+def grouped(runs: Sequence[StudyRun], base: str) -> list[Group]:
     """Rank tables that share a protocol; full ranking first, the base's before others."""
     groups: dict[tuple[bool, str], dict[str, dict[int, RankTable]]] = {}
     for run in runs:
@@ -220,33 +220,35 @@ def paired(
     return [own[seed] for seed in seeds], [base[seed] for seed in seeds]
 
 
-def cost_of(cell: str, runs: Sequence[RunRecord]) -> Cost:
+def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
     """Means over a cell's finished runs."""
     done = [run for run in runs if run.status == "finished"]
 
     def seeds(status: Status) -> tuple[int, ...]:
         return tuple(run.seed for run in runs if run.status == status)
 
-    def mean(name: str) -> float | None:
-        return sum(run.cost(name) for run in done) / len(done) if done else None
+    def mean(cost: Callable[[CostRecord], float | None]) -> float | None:
+        """Over the finished runs, of which one that lacks it has 0."""
+        costs = [cost(run.summary.cost) or 0.0 for run in done if run.summary is not None]
+        return sum(costs) / len(costs) if costs else None
 
     origins = [f"{stage} from {other}" for run in done for stage, other in run.shared().items()]
-    parameters = mean("parameters")
+    parameters = mean(lambda cost: cost.parameters)
     return Cost(
         cell=plain(cell),
         done=seeds("finished"),
         failed=seeds("failed"),
         unfinished=seeds("unfinished"),
         missing=seeds("missing"),
-        seconds=mean("seconds"),
-        shared_seconds=mean("shared_seconds") or 0.0,
-        items=mean("items"),
+        seconds=mean(lambda cost: cost.seconds),
+        shared_seconds=mean(lambda cost: cost.shared_seconds) or 0.0,
+        items=mean(lambda cost: cost.items),
         parameters=None if parameters is None else int(parameters),
         shared=tuple(map(plain, dict.fromkeys(origins))),
     )
 
 
-def run_line(study: StudyRecord, corpus: str, run: RunRecord, ties: TiePolicy) -> RunLine:
+def run_line(study: StudyRecord, corpus: str, run: StudyRun, ties: TiePolicy) -> RunLine:
     """A run for the list of all runs."""
     table, name = run.tables.get("full"), study.compared
     return RunLine(

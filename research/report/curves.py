@@ -8,8 +8,9 @@ from itertools import combinations
 import numpy as np
 
 from research.errors import InputError
+from research.foreign import plain
 from research.report.model import Cosines, Curve, Panel
-from research.report.reading import RunRecord, plain
+from research.report.reading import StudyRun
 from research.tracking import RunFolder, Scalar
 
 Lines = Sequence[Mapping[str, Scalar]]
@@ -17,7 +18,7 @@ Lines = Sequence[Mapping[str, Scalar]]
 POINTS = 150
 
 
-def read_lines(runs: Sequence[RunRecord]) -> dict[tuple[str, int], Lines]:
+def read_lines(runs: Sequence[StudyRun]) -> dict[tuple[str, int], Lines]:
     """By cell and seed the lines of metrics.jsonl; `InputError` names a damaged file."""
     lines: dict[tuple[str, int], Lines] = {}
     for run in runs:

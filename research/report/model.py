@@ -1,7 +1,7 @@
 """The one model of a report: terminal, HTML, CSV, LaTeX and W&B say what stands here.
 
 `build.report_of` makes it from a study's folder. Everything is frozen and final; names are those
-of the study with characters that no page or terminal can bear replaced (`reading.plain`).
+of the study with characters that no page or terminal can bear replaced (`foreign.plain`).
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from research.evaluation.protocol import differing
 from research.evaluation.rank import RankTable
 from research.evaluation.ties import TiePolicy
+from research.foreign import plain, short
+from research.records import StudyRecord
 from research.report.model import Status
-from research.report.reading import RunRecord, StudyRecord, plain, short
+from research.report.reading import StudyRun
 
 # By cell and seed, the rank tables of one protocol.
 Group = Mapping[str, Mapping[int, RankTable]]
@@ -34,7 +36,7 @@ def on_study(study: StudyRecord) -> list[str]:
     return notes
 
 
-def on_ties(runs: Sequence[RunRecord], ties: TiePolicy) -> list[str]:
+def on_ties(runs: Sequence[StudyRun], ties: TiePolicy) -> list[str]:
     """Whose own figures are of another policy than the report's."""
     others = [f"{plain(run.cell)}/{run.seed}" for run in runs if run.ties != ties]
     if not others:
@@ -70,7 +72,7 @@ def on_table(study: StudyRecord, group: Group, counting: set[str]) -> list[str]:
     return notes
 
 
-def on_protocols(runs: Sequence[RunRecord]) -> list[str]:
+def on_protocols(runs: Sequence[StudyRun]) -> list[str]:
     """Which fields of the protocol differ, with which values for which cells."""
     notes = []
     for name in dict.fromkeys(name for run in runs for name in run.tables):
@@ -93,9 +95,14 @@ def _cells(runs: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in runs))
 
 
-def on_runs(runs: Sequence[RunRecord]) -> list[str]:
+def on_runs(runs: Sequence[StudyRun]) -> list[str]:
     """What runs say of themselves, and which have not finished."""
-    notes = [f"{plain(run.cell)}/{run.seed}: {plain(note)}" for run in runs for note in run.notes()]
+    notes = [
+        f"{plain(run.cell)}/{run.seed}: {plain(note)}"
+        for run in runs
+        if run.summary is not None
+        for note in run.summary.notes
+    ]
     said: dict[Status, str] = {
         "failed": "failed",
         "unfinished": "have not finished",

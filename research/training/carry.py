@@ -81,16 +81,6 @@ class Carried:
         )
 
     @property
-    def record(self) -> dict[str, object]:
-        """As JSON values."""
-        return {
-            "moved": {source: list(names) for source, names in self.moved.items()},
-            "new": list(self.new),
-            "left": list(self.left),
-            "rows": {kind: dict(counts) for kind, counts in self.rows.items()},
-        }
-
-    @property
     def line(self) -> str:
         """For the terminal."""
         from_each = [f"{len(names)} from {source}" for source, names in self.moved.items()]

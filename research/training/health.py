@@ -15,9 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from research.config import plain_from_json
 from research.data.loader import Batch
 from research.model.compute import graphs_compiled
 from research.processes import Processes
+from research.records import NonFiniteRecord, NonFiniteShare
 from research.tracking import RunFolder
 from research.training.stage import StageConfig, StageState
 
@@ -118,8 +120,14 @@ class FiniteCheck:
             self.skipped += 1
             self.say(f"{message}; left out ({self.skipped} of at most {self.config.max_skipped})")
             return
-        step = {"stage": self.config.name, "step": attempt.step, "epoch": attempt.epoch}
-        self.folder.write("nonfinite.json", {**step, "shares": shares})
+        self.folder.write(
+            NonFiniteRecord(
+                stage=self.config.name,
+                step=attempt.step,
+                epoch=attempt.epoch,
+                shares=tuple(plain_from_json(share, NonFiniteShare) for share in shares),
+            )
+        )
         raise FloatingPointError(
             f"{message} (all are in nonfinite.json); lower the learning rate or clip the gradient, "
             "or let some such steps be left out by max_skipped; what is saved is good"

@@ -10,19 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import cast
 
-from research.json_files import read_json
+from research.config import plain_to_json
+from research.errors import InputError
+from research.records import (
+    RunOutline,
+    RunRecord,
+    RunSummary,
+    StudyRecord,
+    WandbRecord,
+    read_record,
+)
 from research.sharing import taken_from
-from research.tracking import STUDY, RunFolder, Scalar
+from research.tracking import RunFolder, Scalar
 
-Nested = Mapping[str, object]
-# What the W&B client was told last: id, project, entity, mode, url.
-RECORD = "wandb.json"
 LONGEST_NAME, LONGEST_TAG = 128, 64
 _NOT_FINITE = ("inf", "-inf", "nan")
 
@@ -37,20 +42,13 @@ class Place:
     seed: int
 
     @classmethod
-    def of(cls, path: Path, stored: Nested) -> Place:
+    def of(cls, path: Path, record: RunRecord) -> Place:
         """Where the folder lies, if as a study lays it out; else the study `single`."""
-        corpus = corpus_of(stored)
-        seed = cast(int, _part(stored, "config").get("seed", 0))
+        corpus, seed = record.dataset.name, record.outline.seed
         *_, study, above, cell, last = ("", "", "", *path.absolute().parts)
         if study and (above, last) == (corpus, str(seed)):
             return cls(study, corpus, cell, seed)
         return cls("single", corpus, path.absolute().name, seed)
-
-
-def corpus_of(stored: Nested) -> str:
-    """The corpus's name; of a run folder that does not tell it, that of the corpus's folder."""
-    named = _part(stored, "dataset").get("name")
-    return _text(named or Path(_text(_part(stored, "config")["corpus"])).name)
 
 
 def run_id(path: Path) -> str:
@@ -58,20 +56,22 @@ def run_id(path: Path) -> str:
 
     A rerun of the same thing in the same place continues the same W&B run.
     """
-    if (path / RECORD).is_file():
-        return str(read_json(path / RECORD)["id"])
-    stored = read_json(path / "config.json")
-    place = Place.of(path, stored)
-    named = [stored["hash"], place.study, place.corpus, place.cell, place.seed]
+    mirrored, record = read_record(path, WandbRecord), read_record(path, RunRecord)
+    if mirrored is not None:
+        return mirrored.id
+    if record is None:
+        raise InputError(f"{path} has no {RunRecord.FILE}: it is not a run folder")
+    place = Place.of(path, record)
+    named = [record.hash, place.study, place.corpus, place.cell, place.seed]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
 
 
-def job_type(config: Nested) -> str:
+def job_type(outline: RunOutline) -> str:
     """baseline: it only counts; finetune: it begins with trained weights; else train."""
-    if config.get("ranker") is not None:
+    if outline.ranker is not None:
         return "baseline"
-    several = len(cast(Sequence[object], config["stages"])) > 1
-    return "finetune" if several or config.get("start_from") is not None else "train"
+    several = len(outline.stages) > 1 or outline.start_from is not None
+    return "finetune" if several else "train"
 
 
 @dataclass(frozen=True)
@@ -84,110 +84,90 @@ class Named:
     name: str
 
     @classmethod
-    def of(cls, path: Path, stored: Nested) -> Named:
+    def of(cls, path: Path, record: RunRecord) -> Named:
         """`<cell>-s<seed>-<job type>` in its study, as long as W&B allows."""
-        place, job = Place.of(path, stored), job_type(_part(stored, "config"))
+        place, job = Place.of(path, record), job_type(record.outline)
         name = f"{place.cell}-s{place.seed}-{job}"
         return cls(place.study[:LONGEST_NAME], job, name[-LONGEST_NAME:])
 
 
-def tags_of(stored: Nested) -> list[str]:
+def tags_of(record: RunRecord) -> list[str]:
     """Few and stable: which data, which model, which protocol."""
-    config = _part(stored, "config")
-    ranker = config.get("ranker")
-    model = _name(config["encoder"] if ranker is None else ranker).removesuffix("Config").lower()
-    tags = [
-        f"dataset:{corpus_of(stored)}",
-        f"model:{model}",
-        f"proto:{_name(config['split'])}",
-    ]
+    outline = record.outline
+    model = _name(outline.ranker or outline.encoder).removesuffix("Config").lower()
+    tags = [f"dataset:{record.dataset.name}", f"model:{model}", f"proto:{_name(outline.split)}"]
     return [tag[:LONGEST_TAG] for tag in tags]
 
 
-def config_of(path: Path, stored: Nested, summary: Nested | None) -> dict[str, object]:
+def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict[str, object]:
     """The nested config, with the weight of each objective of its study (0.0: off)."""
-    config, place = _part(stored, "config"), Place.of(path, stored)
-    stages = cast(Sequence[Nested], config["stages"])
-    known = cast(Sequence[str], study_of(path, place).get("objectives", ()))
-    weights = {_text(stage["name"]): weights_of(stage) for stage in stages}
-    keys = dict.fromkeys((*known, *chain.from_iterable(weights.values())))
+    place, outline = Place.of(path, record), record.outline
+    study = study_of(path, place)
+    stages = record.config["stages"]
+    weights = {
+        stage.name: {key: objective.weight for key, objective in stage.objectives.items()}
+        for stage in outline.stages
+    }
+    keys = dict.fromkeys(
+        (*(() if study is None else study.objectives), *chain.from_iterable(weights.values()))
+    )
     weights = {stage: dict.fromkeys(keys, 0.0) | own for stage, own in weights.items()}
     told: dict[str, object] = {
-        "dataset": {
-            "name": place.corpus,
-            **_part(stored, "dataset"),
-            "fingerprint": stored.get("fingerprint"),
+        "dataset": {**plain_to_json(record.dataset), "fingerprint": record.fingerprint},
+        "model": {
+            **_told(outline.ranker or outline.encoder),
+            **({} if summary is None else {"parameters": summary.cost.parameters}),
         },
-        "model": _plain(config["encoder"] if stages else config["ranker"]),
         # Of a run: an objective's weight in the last stage that has it on.
         "objectives": {
             key: next((each[key] for each in reversed(weights.values()) if each[key]), 0.0)
             for key in keys
         },
         "stages": {
-            _text(stage["name"]): {
-                **cast(dict[str, object], _plain(stage)),
-                "weights": weights[_text(stage["name"])],
-            }
-            for stage in stages
+            stage.name: {**_told(stored), "weights": weights[stage.name]}
+            for stage, stored in zip(outline.stages, stages if isinstance(stages, list) else [])
         },
-        "items": _plain(config["items"]),
-        "split": _plain(config["split"]),
-        "evaluation": _plain(config["evaluation"]),
-        "ablation": ablation_of(path, place),
+        "items": _plain(record.config.get("items")),
+        "split": _told(outline.split),
+        "evaluation": _told(outline.evaluation),
+        "ablation": ablation_of(place, study),
         "seed": place.seed,
-        "hash": stored["hash"],
-        "start": {key: value for key, value in _part(stored, "start").items() if key != "folder"},
-        "shared": {stage: run_id(donor) for stage, donor in donors_of(path, stored).items()},
+        "hash": record.hash,
+        "start": plain_to_json(replace(record.start, folder=None)),
+        "shared": {stage: run_id(donor) for stage, donor in donors_of(path, record).items()},
     }
     if summary is not None:
-        told["env"] = summary["versions"]
-        parameters = _part(summary, "cost")["parameters"]
-        told["model"] = {**cast(Nested, told["model"]), "parameters": parameters}
-    return cast(dict[str, object], _without_paths(told))
+        told["env"] = summary.versions
+    return {name: _without_paths(part) for name, part in told.items()}
 
 
-def weights_of(stage: Nested) -> dict[str, float]:
-    """The weight of each objective of a stage."""
-    own = cast(Mapping[str, Nested], stage["objectives"])
-    return {key: cast(float, objective["weight"]) for key, objective in own.items()}
+def study_of(path: Path, place: Place) -> StudyRecord | None:
+    """The study.json of the study that a run belongs to; None: there is none."""
+    folder = path.absolute().parent.parent.parent
+    return read_record(folder, StudyRecord) if place.study == folder.name else None
 
 
-def study_of(path: Path, place: Place) -> Nested:
-    """The study.json of the study that a run belongs to; {}: there is none."""
-    study = path.absolute().parent.parent.parent / STUDY
-    if place.study != study.parent.name or not study.is_file():
-        return {}
-    return read_json(study)
-
-
-def ablation_of(path: Path, place: Place) -> dict[str, object]:
+def ablation_of(place: Place, study: StudyRecord | None) -> dict[str, object]:
     """Which cell of which study this is, and what it changes if there is a study.json."""
     told: dict[str, object] = {"id": place.study, "cell": place.cell}
-    known = study_of(path, place)
-    if not known:
+    if study is None:
         return told
-    changes = cast(Mapping[str, Mapping[str, Sequence[object]]], known.get("changes", {}))
-    factors = {field: values[-1] for field, values in changes.get(place.cell, {}).items()}
-    return {**told, "baseline": known.get("base") == place.cell, "factors": factors}
+    changes = study.changes.get(place.cell, {})
+    factors = {field: value for field, (_, value) in changes.items()}
+    return {**told, "baseline": study.base == place.cell, "factors": factors}
 
 
-def donors_of(path: Path, stored: Nested) -> dict[str, Path]:
+def donors_of(path: Path, record: RunRecord) -> dict[str, Path]:
     """By stage, the folder of the run that trained it, where that is another: it has logged it."""
-    folder, names = RunFolder(path, writes=False), stage_names(stored)
-    origins = {name: taken_from(folder, name) for name in names}
+    folder = RunFolder(path, writes=False)
+    origins = {stage.name: taken_from(folder, stage.name) for stage in record.outline.stages}
     return {name: path / origin for name, origin in origins.items() if origin is not None}
 
 
-def stage_names(stored: Nested) -> list[str]:
-    """Names of a run's stages, in their order."""
-    stages = cast(Sequence[Nested], _part(stored, "config")["stages"])
-    return [_text(stage["name"]) for stage in stages]
-
-
-def axes_of(stored: Nested) -> dict[str, str]:
+def axes_of(record: RunRecord) -> dict[str, str]:
     """Metrics by pattern, and the axis each is drawn over."""
-    return {f"{name}/*": f"{name}/step" for name in stage_names(stored)} | {"val/*": "epoch"}
+    names = [stage.name for stage in record.outline.stages]
+    return {f"{name}/*": f"{name}/step" for name in names} | {"val/*": "epoch"}
 
 
 class Rows:
@@ -210,35 +190,23 @@ class Rows:
         return {"global_step": self._before + step, f"{stage}/step": step, **values, "stage": stage}
 
 
-def summary_of(summary: Nested) -> dict[str, Scalar]:
+def summary_of(summary: RunSummary) -> dict[str, Scalar]:
     """`status`, `best/...`, `cost/...`, `test/...` (candidates other than all are named in it)."""
-    best = cast(Mapping[str, Mapping[str, Scalar | None]], summary.get("best", {}))
-    told: dict[str, Scalar | None] = {"status": _text(summary["status"])}
-    for stage, state in best.items():
-        told |= {f"best/{stage}/{name}": value for name, value in state.items()}
-    if best:
-        told["best/epoch"] = list(best.values())[-1].get("epoch")
-    val = cast(Mapping[str, Scalar], summary.get("val", {}))
-    told |= {f"best/val/{metric}": value for metric, value in val.items()}
-    test = cast(Mapping[str, Mapping[str, Scalar]], summary.get("test", {}))
-    for candidates, values in test.items():
+    told: dict[str, Scalar | None] = {"status": summary.status}
+    for stage, result in summary.best.items():
+        told |= {f"best/{stage}/{name}": value for name, value in vars(result).items()}
+        told["best/epoch"] = result.epoch
+    told |= {f"best/val/{metric}": value for metric, value in summary.val.items()}
+    for candidates, values in summary.test.items():
         within = "" if candidates == "full" else f"{candidates}/"
         told |= {f"test/{within}{metric}": value for metric, value in values.items()}
-    cost = cast(Mapping[str, Scalar], summary.get("cost", {}))
-    told |= {f"cost/{name}": value for name, value in cost.items()}
+    told |= {f"cost/{name}": value for name, value in vars(summary.cost).items()}
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _part(value: Nested, name: str) -> Nested:
-    return cast(Nested, value.get(name, {}))
-
-
-def _text(value: object) -> str:
-    return str(value)
-
-
-def _name(config: object) -> str:
-    return _text(cast(Nested, config)["class"]).rpartition(":")[2]
+def _name(config: Mapping[str, object]) -> str:
+    """The class of a stored config, without its package."""
+    return str(config.get("class", "")).rpartition(":")[2]
 
 
 def _number(value: Scalar) -> Scalar:
@@ -246,11 +214,15 @@ def _number(value: Scalar) -> Scalar:
     return float(value) if value in _NOT_FINITE else value
 
 
+def _told(config: Mapping[str, object]) -> dict[str, object]:
+    """A config's JSON as W&B is told it: classes by their names."""
+    named: dict[str, object] = {"kind": _name(config)} if "class" in config else {}
+    return named | {name: _plain(part) for name, part in config.items() if name != "class"}
+
+
 def _plain(value: object) -> object:
-    """A config's JSON as W&B is told it: classes by their name."""
     if isinstance(value, Mapping):
-        named = {"kind": _name(value)} if "class" in value else {}
-        return named | {name: _plain(each) for name, each in value.items() if name != "class"}
+        return _told(value)
     return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
@@ -261,6 +233,6 @@ def _without_paths(value: object) -> object:
     if isinstance(value, list):
         return [_without_paths(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return _text(value)
+        return str(value)
     is_path = isinstance(value, str) and (value.startswith(("/", "~", "..")) or "\\" in value)
-    return Path(_text(value).replace("\\", "/")).name if is_path else value
+    return Path(str(value).replace("\\", "/")).name if is_path else value

@@ -19,6 +19,7 @@ from typing import TypeVar
 import wandb
 
 from research.errors import InputError
+from research.records import RunRecord, RunSummary
 from research.tracking import Mirror, Scalar, Tracking
 from research.wandb_mirror.run import WandbRun, has_key
 
@@ -75,12 +76,12 @@ class WandbMirror(Mirror):
         self.path, self.tracking, self.quiet = path, tracking, quiet
         self.run: WandbRun | None = None
 
-    def begin(self, stored: Mapping[str, object]) -> None:
+    def begin(self, record: RunRecord) -> None:
         """Begin or continue the W&B run; offline if the server does not answer in time."""
         tracking = settled(self.tracking, self.quiet)
         if tracking is None:
             return
-        open_run = partial(WandbRun, self.path, stored, tracking)
+        open_run = partial(WandbRun, self.path, record, tracking)
         if tracking.mode == "online" and not PROCESS.unreachable:
             try:
                 self.run = bounded(partial(open_run, "online"), tracking.init_seconds + GRACE)
@@ -103,7 +104,7 @@ class WandbMirror(Mirror):
         except Exception as error:
             self._give_up(error, "a line was not taken", "the rest of the run is not mirrored")
 
-    def end(self, summary: Mapping[str, object]) -> None:
+    def end(self, summary: RunSummary) -> None:
         """Send the summary and wait, within bounds, for everything to be confirmed."""
         if self.run is not None:
             self._finish(self.run, partial(self.run.conclude, summary), exit_code=0)

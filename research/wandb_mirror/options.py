@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from research.errors import InputError, needing
-from research.json_files import read_json
+from research.records import RunRecord, RunSummary, WandbRecord, read_record
 from research.tracking import Tracking
 
 MODES: tuple[str, ...] = get_args(get_type_hints(Tracking)["mode"])
@@ -64,11 +64,14 @@ def tracking_of(known: argparse.Namespace, *, main: bool) -> Tracking | None:
 def mirror_finished(path: Path, tracking: Tracking, *, quiet: bool = False) -> None:
     """Mirror a run that had ended before it was asked for under WANDB_RUN_ID, as sweeps do."""
     given = os.environ.get("WANDB_RUN_ID")
-    known = read_json(path / "wandb.json") if (path / "wandb.json").is_file() else {}
-    if given is None or known.get("id") == given:
+    known = read_record(path, WandbRecord)
+    if given is None or (known is not None and known.id == given):
         return
     from research.wandb_mirror.mirror import WandbMirror
 
     mirror = WandbMirror(path, tracking, quiet=quiet)
-    mirror.begin(read_json(path / "config.json"))
-    mirror.end(read_json(path / "summary.json"))
+    record, summary = read_record(path, RunRecord), read_record(path, RunSummary)
+    assert record is not None, "the run has ended"
+    assert summary is not None, "the run has ended"
+    mirror.begin(record)
+    mirror.end(summary)

@@ -21,10 +21,10 @@ from typing import cast
 import research
 from research.errors import InputError
 from research.json_files import read_json, write_json
+from research.records import WandbRecord, read_record
 from research.report.model import Report
 from research.report.wandb_report import specification
 from research.tracking import Tracking
-from research.wandb_mirror.fields import RECORD
 from research.wandb_mirror.run import PROJECT, has_key
 
 SPECIFICATION = "report.wandb.json"
@@ -86,11 +86,14 @@ def online(tracking: Tracking) -> bool:
 
 def where(folder: Path, tracking: Tracking) -> dict[str, str | None]:
     """Project and entity: as asked for, else where the study's runs were mirrored to."""
-    records = sorted(folder.glob(f"*/*/*/{RECORD}"))
-    known = read_json(records[0]) if records else {}
-    project = tracking.project or known.get("project") or os.environ.get("WANDB_PROJECT", PROJECT)
-    entity = tracking.entity or known.get("entity") or os.environ.get("WANDB_ENTITY")
-    return {"project": str(project), "entity": None if entity is None else str(entity)}
+    mirrored = sorted(folder.glob(f"*/*/*/{WandbRecord.FILE}"))
+    known = read_record(mirrored[0].parent, WandbRecord) if mirrored else None
+    project = None if known is None else known.project
+    entity = None if known is None else known.entity
+    return {
+        "project": tracking.project or project or os.environ.get("WANDB_PROJECT", PROJECT),
+        "entity": tracking.entity or entity or os.environ.get("WANDB_ENTITY"),
+    }
 
 
 def saved_before(path: Path) -> object:

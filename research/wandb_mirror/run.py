@@ -13,12 +13,10 @@ from typing import Literal
 
 import wandb
 
-from research.json_files import read_json, write_json
+from research.records import RunRecord, RunSummary, WandbRecord, read_record, write_record
 from research.tracking import RunFolder, Scalar, Tracking
 from research.wandb_mirror.fields import (
-    RECORD,
     Named,
-    Nested,
     Rows,
     axes_of,
     config_of,
@@ -56,40 +54,48 @@ class WandbRun:
     """An open W&B run, and how much of the run folder it has."""
 
     def __init__(
-        self, path: Path, stored: Nested, tracking: Tracking, mode: Literal["online", "offline"]
+        self, path: Path, record: RunRecord, tracking: Tracking, mode: Literal["online", "offline"]
     ) -> None:
         """Begin the run of a folder with this config.json, or continue it where the server has it.
 
         Raises `wandb.Error` when the server cannot be reached or refuses the key.
         """
         start_client()
-        self.path, self.stored = path, stored
-        known = read_json(path / RECORD) if (path / RECORD).is_file() else {}
-        project = tracking.project or known.get("project") or os.environ.get("WANDB_PROJECT")
-        entity = tracking.entity or known.get("entity")
-        named = Named.of(path, stored)
+        self.path, self.record = path, record
+        known = read_record(path, WandbRecord)
+        project = tracking.project or (None if known is None else known.project)
+        entity = tracking.entity or (None if known is None else known.entity)
+        named = Named.of(path, record)
         self.run = wandb.init(
             id=_given_id(path) or run_id(path),
-            project=str(project or PROJECT),
-            entity=None if entity is None else str(entity),
+            project=project or os.environ.get("WANDB_PROJECT") or PROJECT,
+            entity=entity,
             dir=path,
             mode=mode,
             # Also at the first time: otherwise a server begins the run anew and overwrites it.
             resume="allow",
-            config=config_of(path, stored, None),
-            tags=tags_of(stored),
+            config=config_of(path, record, None),
+            tags=tags_of(record),
             group=named.group,
             job_type=named.job_type,
             name=named.name,
             settings=settings_of(tracking),
         )
-        for pattern, axis in axes_of(stored).items():
+        for pattern, axis in axes_of(record).items():
             self.run.define_metric(pattern, step_metric=axis)
         # Offline the client asks no one, so that an offline run has every line from the first on.
         self.next = self.run.starting_step
         self._rows = Rows()
-        told = {"id": self.run.id, "project": self.run.project, "entity": self.run.entity or None}
-        write_json(path / RECORD, {**told, "mode": mode, "url": self.run.url})
+        write_record(
+            path,
+            WandbRecord(
+                id=self.run.id,
+                project=self.run.project,
+                entity=self.run.entity or None,
+                mode=mode,
+                url=self.run.url,
+            ),
+        )
 
     def line(self, number: int, line: Mapping[str, Scalar]) -> int:
         """Send the line of metrics.jsonl that has just been written; see `catch_up`."""
@@ -103,7 +109,7 @@ class WandbRun:
         Lines of a stage that another run has trained are that run's.
         """
         self._rows = Rows()
-        donors = donors_of(self.path, self.stored)
+        donors = donors_of(self.path, self.record)
         lines = RunFolder(self.path, writes=False).metrics()
         return sum(
             self._send(number, self._rows.row(line), donors) for number, line in enumerate(lines)
@@ -116,10 +122,10 @@ class WandbRun:
         self.next = number + 1
         return 1
 
-    def conclude(self, summary: Nested) -> int:
+    def conclude(self, summary: RunSummary) -> int:
         """Send what is lacking, and the summary; returns how many lines were lacking."""
         sent = self.catch_up()
-        config = config_of(self.path, self.stored, summary)
+        config = config_of(self.path, self.record, summary)
         self.run.config.update(config, allow_val_change=True)  # type: ignore[no-untyped-call]
         self.run.summary.update(summary_of(summary))
         return sent

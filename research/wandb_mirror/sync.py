@@ -12,8 +12,9 @@ from pathlib import Path
 
 from research.errors import InputError
 from research.json_files import read_json
+from research.records import RunRecord, RunSummary
 from research.tracking import RunFolder, Tracking
-from research.wandb_mirror.fields import Nested, Rows, config_of, summary_of
+from research.wandb_mirror.fields import config_of
 from research.wandb_mirror.mirror import GRACE, bounded, stop_client
 from research.wandb_mirror.run import WandbRun, has_key
 
@@ -57,8 +58,8 @@ def runs_in(path: Path) -> list[Path]:
 
 def upload(path: Path, tracking: Tracking) -> str:
     """Upload a run, or what the server lacks of it; says what came of it."""
-    stored, summary = checked(path)
-    opening = partial(WandbRun, path, stored, tracking, "online")
+    record, summary = checked(path)
+    opening = partial(WandbRun, path, record, tracking, "online")
     run = bounded(opening, tracking.init_seconds + GRACE)
     ended = summary is not None
     sent = run.leave() if summary is None else run.conclude(summary)
@@ -67,17 +68,12 @@ def upload(path: Path, tracking: Tracking) -> str:
     return f"{told}{'' if ended else ' (it has not ended)'} -> {run.run.url}"
 
 
-def checked(path: Path) -> tuple[Nested, Nested | None]:
-    """config.json and summary.json; `InputError` where something is missing that W&B is told."""
+def checked(path: Path) -> tuple[RunRecord, RunSummary | None]:
+    """config.json and summary.json; `InputError` where something is damaged that W&B is told."""
     folder = RunFolder(path, writes=False)
-    stored, summary = folder.read("config.json") or {}, folder.read("summary.json")
-    rows = Rows()
-    try:
-        config_of(path, stored, summary)
-        if summary is not None:
-            summary_of(summary)
-        for line in folder.metrics():
-            rows.row(line)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged or of another program ({error!r})") from error
-    return stored, summary
+    record, summary = folder.read(RunRecord), folder.read(RunSummary)
+    if record is None:
+        raise InputError(f"{path} has no {RunRecord.FILE}: it is not a run folder")
+    config_of(path, record, summary)
+    folder.metrics()
+    return record, summary

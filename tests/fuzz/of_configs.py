@@ -19,7 +19,7 @@ from research.execute import RunConfig
 from research.interop.bert4rec_config import read_bert_config
 from research.json_files import read_json
 from research.overrides import changed, override
-from research.run import EvaluationConfig, dataset_of  # noqa: F401
+from research.run import EvaluationConfig
 from research.target import found
 from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of, string_of, value_altered, value_of

@@ -17,13 +17,27 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from research.config import to_json
+from research.config import plain_to_json
 from research.evaluation.rank import RankTable
 from research.exchange import stored_zero_rows
 from research.interop.s3rec_checks import check_heads, read_sizes
 from research.interop.state_dict import checked_float, read_state_dict
 from research.json_files import write_json
-from research.report.build import read_runs, report_of
+from research.records import (
+    CarriedRecord,
+    CoverageRecord,
+    FailureRecord,
+    ImportRecord,
+    KeyRecord,
+    OriginRecord,
+    RunRecord,
+    RunSummary,
+    StageResult,
+    WandbRecord,
+    read_record,
+    write_record,
+)
+from research.report.build import cost_of, read_runs, report_of
 from research.report.curves import cosines, panels, read_lines
 from research.report.frame import frame_of
 from research.report.latex import latex_of
@@ -32,7 +46,7 @@ from research.report.terminal import print_report
 from research.sharing import taken_from
 from research.show import show_run
 from research.start import find_start
-from research.study import Study, write_record
+from research.study import Study, record_study
 from research.tracking import RunFolder
 from research.training import checkpoint
 from research.training.saves import state_of
@@ -41,21 +55,27 @@ from research.wandb_mirror.sync import checked
 from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of
 from tests.fuzz.targets import Case, Target, altering, some, written
+from tests.recorded import FINGERPRINT, HASH, run_record, run_summary
 from tests.s3rec_files import published_state
 from tests.study_folders import fail_run, table_of, write_run, write_study
 
-FINGERPRINT = "f" * 64
-SUMMARY = {
-    "status": "finished", "hash": "abcd", "fingerprint": FINGERPRINT,
-    "val": {"mrr": 0.25, "hr@1": 0.5}, "test": {"full": {"mrr": 0.25, "hr@1": 0.5}},
-    "users": {"evaluated": 6, "not_evaluated": 0}, "missed_share": 0.0,
-    "best": {"train": {"epoch": 1, "value": 0.25, "epochs": 2, "steps": 10}},
-    "cost": {"parameters": 1200, "seconds": 1.5, "shared_seconds": 0.5, "items": 500},
-    "carried": {"train": {"moved": {"stage a": ["x"]}, "new": ["y"], "left": [],
-                          "rows": {"items": {"kept": 3}}}},
-    "shared": {"train": "../../other/0"}, "versions": {"torch": "2"},
-    "attributes": {"items": 6, "items_without": 1, "attributes": 3, "never_seen": 0},
-}  # fmt: skip
+SUMMARY = run_summary(
+    best={"train": StageResult(epoch=1, value=0.25, epochs=2, steps=10, skipped=0)},
+    carried={
+        "train": CarriedRecord(
+            moved={"stage a": ("x",)}, new=("y",), left=(), rows={"items": {"kept": 3}}
+        )
+    },
+    shared={"train": "../../other/0"},
+    attributes=CoverageRecord(items=6, items_without=1, attributes=3, never_seen=0),
+    notes=("a note",),
+    imported=ImportRecord(
+        file="x.pt",
+        sha256="00",
+        keys=(KeyRecord(key="a", shape=(2, 3), place="dropped"),),
+        remarks=("a remark",),
+    ),
+)
 LINES = [
     {"stage": "train", "step": 5, "epoch": 0, "train/loss/next": 2.5, "train/loss/cloze": "nan"},
     {"stage": "train", "step": 5, "epoch": 1, "val/mrr": 0.2, "val/hr@1": 0.1},
@@ -66,23 +86,15 @@ LINES = [
 ]  # fmt: skip
 
 
-def stored_config() -> dict[str, object]:
-    return {
-        "hash": "abcd", "fingerprint": FINGERPRINT, "start": {}, "stages": {"train": "m"},
-        "dataset": {"name": "films", "users": 6, "filters": {}},
-        "config": to_json(CONFIGS["sasrec, full softmax"]()),
-    }  # fmt: skip
-
-
 def one_run(path: Path) -> Path:
     """A finished run's JSON files, its rank tables, and checkpoints of a tiny model."""
-    write_json(path / "config.json", stored_config())
-    write_json(path / "summary.json", SUMMARY)
+    write_record(path, run_record())
+    write_record(path, SUMMARY)
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
-    write_json(path / "failed.json", {"hash": "abcd", "error": "x", "traceback": "", "when": ""})
-    write_json(path / "wandb.json", {"id": "0123", "project": "p", "entity": None, "url": None})
-    write_json(path / "stages" / "train" / "shared.json", {"run": "../../other/0"})
-    write_json(path.parent.parent / "other" / "0" / "config.json", stored_config())
+    write_record(path, FailureRecord(hash=HASH, error="x", traceback="", when=""))
+    write_record(path, WandbRecord(id="0123", project="p"))
+    write_record(path / "stages" / "train", OriginRecord(run="../../other/0"))
+    write_record(path.parent.parent / "other" / "0", run_record())
     return path
 
 
@@ -93,9 +105,9 @@ def run_folder(folder: Path) -> Case:
         reader = RunFolder(path, writes=False)
         kind = random.randrange(6)
         if kind == 0:
-            return [reader.read(name) for name in ("config.json", "summary.json", "failed.json")]
+            return [reader.read(kind) for kind in (RunRecord, RunSummary, FailureRecord)]
         if kind == 1:
-            return reader.summary()
+            return read_record(path, WandbRecord)
         if kind == 2:
             return reader.metrics()
         if kind == 3:
@@ -115,7 +127,7 @@ def study_folder(folder: Path) -> Path:
     )
     for cell in ("base", "more"):
         ranks = [1, 2, 3, 4, 5, float("inf")] if cell == "base" else [2, 1, 1, 3, 9, 4]
-        run = write_run(made, cell, 0, ranks, lines=LINES, summary=SUMMARY)
+        run = write_run(made, cell, 0, ranks, lines=LINES, summary=plain_to_json(SUMMARY))
         table_of(ranks, candidates="uniform-3").save(run / "ranks" / "test-uniform-3.npz")
     fail_run(made, "base", 1, "ValueError: bad")
     return made
@@ -131,8 +143,8 @@ def study(folder: Path) -> Case:
             runs = read_runs(made, record, corpus)
             finished = [run for run in runs if run.status == "finished"]
             for run in finished:
-                run.cost("seconds")
                 run.shared()
+            [cost_of(cell, runs) for cell in record.cells]
             lines = read_lines(finished)
             panels(lines, record.compared)
             cosines(lines)
@@ -183,11 +195,11 @@ def study_record(folder: Path) -> Case:
     """What `study` reads before it writes study.json anew."""
     config = CONFIGS["popularity"]()
     asked = Study(name="mine", question="?", cells={"base": config}, base="base")
-    write_record(asked, folder, [], "command")
+    record_study(asked, folder, [], "command")
     path = folder / "mine" / "study.json"
     stored = json.loads(path.read_text())
     write_json(path, {**stored, "runs": {"films": {"base": {"0": "abcd"}}}})
-    return altering(path.parent, lambda random: write_record(asked, folder, [], "command"))
+    return altering(path.parent, lambda random: record_study(asked, folder, [], "command"))
 
 
 def rank_table(folder: Path) -> Case:
