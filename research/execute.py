@@ -22,6 +22,7 @@ from research.accelerator import fitted, make_accelerator
 from research.chain import Trained, say, train_stages
 from research.config import check, from_json, packages_of, plain_from_json, plain_to_json
 from research.data.corpus import Corpus
+from research.differences import other_run
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
@@ -95,7 +96,7 @@ def execute(
     record = record_of(config, bench.corpus, start)
     check_alike(record.hash, processes)
     # The main process alone looks into the folder, which the others need not see.
-    finished = processes.from_main(lambda: plain_to_json(_finished(folder, record)))
+    finished = processes.from_main(lambda: plain_to_json(_finished(folder, record, config)))
     if finished is not None:
         return plain_from_json(finished, RunSummary)
     # What cannot work is refused here, before anything is trained or written.
@@ -281,13 +282,11 @@ def started_from(
     return start, start.record
 
 
-def _finished(folder: RunFolder, record: RunRecord) -> RunSummary | None:
+def _finished(folder: RunFolder, record: RunRecord, config: RunConfig) -> RunSummary | None:
     """The summary of a run that has ended; `InputError` when the folder holds another run."""
     stored = folder.read(RunRecord)
     if stored is not None and stored.hash != record.hash:
-        why = f"hash {stored.hash}, this one is {record.hash}"
-        if stored.start != record.start:
-            why += f"; it started from {stored.start}, this one {record.start}"
+        why = other_run(stored, record, config)
         raise InputError(
             f"{folder.path} holds another run ({why}); choose another folder or remove that one"
         )

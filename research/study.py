@@ -16,12 +16,12 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from research.ablation.budget import Budget
-from research.ablation.cells import difference_of
 from research.ablation.job import Job, State
 from research.ablation.plan import say_plan, seconds_of
 from research.ablation.workers import Progress, in_processes, in_turn
 from research.config import check, check_types, hash_of, near
 from research.data.corpus import Corpus
+from research.differences import difference_of
 from research.errors import InputError
 from research.evaluation.metrics import parse_all
 from research.execute import RunOptions, opened_corpus, started_from

@@ -11,7 +11,6 @@ import pytest
 from baselines.popularity import PopularityConfig, popularity
 from baselines.s3rec import corrected_objectives
 from research.ablation.cells import (
-    difference_of,
     grid,
     leave_one_out,
     levels,
@@ -22,6 +21,7 @@ from research.ablation.cells import (
 )
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix
+from research.differences import difference_of
 from research.errors import InputError
 from research.model.transformer_block import PreNorm
 from research.model.transformer_config import TransformerConfig

@@ -403,6 +403,14 @@ CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
 }
 
 
+DIFFERENCES = {
+    "seed": "seed is 0 there and 1 here",
+    "encoder": "encoder.block is PostNorm there and PreNorm here",
+    "candidates": r"evaluation.candidates is \[.*\] there and \[full\] here",
+    "epochs": "stages.0.epochs is 4 there and 5 here",
+}
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_another_config_in_the_same_folder_is_refused(
     corpus: Corpus, tmp_path: Path, name: str
@@ -410,7 +418,8 @@ def test_another_config_in_the_same_folder_is_refused(
     config = config_of(corpus, stage_of())
     execute(config, tmp_path / "run", options=QUIET)
     before = files_of(tmp_path / "run")
-    with pytest.raises(InputError, match=r"run holds another run .*choose another folder"):
+    said = f"run holds another run \\({DIFFERENCES[name]}; hash .*choose another folder"
+    with pytest.raises(InputError, match=said):
         execute(CHANGES[name](config), tmp_path / "run", options=QUIET)
     assert files_of(tmp_path / "run") == before
 
@@ -420,7 +429,8 @@ def test_another_corpus_in_the_same_folder_is_refused(corpus: Corpus, tmp_path: 
     execute(config, tmp_path / "run", options=QUIET)
     shutil.rmtree(corpus.folder)
     written(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
-    with pytest.raises(InputError, match="holds another run"):
+    said = "holds another run .the corpus's fingerprint is [0-9a-f]{16} there and [0-9a-f]{16} here"
+    with pytest.raises(InputError, match=said):
         execute(config, tmp_path / "run", options=QUIET)
 
 

@@ -146,7 +146,8 @@ def test_a_start_whose_weights_have_changed_is_told_apart(
     start = str(earlier / "stages" / "pretrain")
     execute(config_of(corpus, FINETUNE, start_from=start), tmp_path / "run", options=QUIET)
     other = config_of(corpus, FINETUNE, start_from=str(earlier))
-    with pytest.raises(InputError, match=r"it started from StartRecord\(folder=.*stage='pretrain'"):
+    said = r"start_from is stage pretrain \(.* there and stage finetune \(.* here; hash"
+    with pytest.raises(InputError, match=said):
         execute(other, tmp_path / "run", options=QUIET)
 
 

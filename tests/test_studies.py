@@ -20,10 +20,11 @@ import experiments.objectives
 import experiments.published_quirks
 import experiments.weights
 from research.ablation.budget import Budget
-from research.ablation.cells import Cells, difference_of
+from research.ablation.cells import Cells
 from research.config import hash_of
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
+from research.differences import difference_of
 from research.execute import RunOptions, make_accelerator
 from research.run import RunConfig
 from research.study import Study, StudyOptions, run_study

@@ -1,4 +1,4 @@
-"""Cells of a study: a base run and named changes of it; and back, what a cell changes.
+"""Cells of a study: a base run and named changes of it.
 
 A change is a mapping from dotted names to values, as `research.overrides.changed` takes it:
 `{"encoder.layers": 3, "stages.0.objectives.cloze.corruption.rate": 0.4}`. Every builder gives the
@@ -10,19 +10,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from research.config import near, to_json
+from research.config import near
 from research.errors import InputError
 from research.overrides import changed
 from research.run import RunConfig
-from research.training.stage import StageConfig
 
 Changes = Mapping[str, object]
 Levels = Mapping[str, Changes]
 Cells = dict[str, RunConfig]
-Differences = Iterator[tuple[str, list[object]]]
 
 
 def levels(fields: str | Sequence[str], values: Iterable[object]) -> dict[str, Changes]:
@@ -133,16 +131,6 @@ def one_only(
     return cells if len(keys) > 1 else {name: base}
 
 
-def difference_of(base: RunConfig, config: RunConfig) -> dict[str, list[object]]:
-    """`{dotted field: [the base's value, the config's]}` of what differs, as JSON values.
-
-    A whole config is named by its class. Below one that is new or of another class stand its fields
-    that differ, from their defaults where the other side, then None, has no such field; of a new
-    stage only the class. Stages go by number while both runs have the same ones, else by name.
-    """
-    return dict(_differences(base, config, ""))
-
-
 def _made(base: RunConfig, change: Changes, cell: str) -> RunConfig:
     try:
         return changed(base, change)
@@ -182,72 +170,3 @@ def _others(base: RunConfig, stage: str, always: Sequence[str]) -> list[str]:
             f"stage {stage} has no objective {unknown[0]!r}{near(unknown[0], set(objectives))}"
         )
     return [key for key in objectives if key not in always]
-
-
-def _differences(ours: object, theirs: object, path: str) -> Differences:
-    """What differs at `path` and below, each as its dotted name and both values."""
-    if ours == theirs:
-        return
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        for key in dict.fromkeys((*ours, *theirs)):
-            yield from _differences(ours.get(key), theirs.get(key), _below(path, key))
-    elif isinstance(ours, tuple) and isinstance(theirs, tuple) and _are_stages((*ours, *theirs)):
-        yield from _stage_differences(ours, theirs, path)
-    elif _is_config(ours) and _is_config(theirs):
-        if type(ours) is not type(theirs):
-            yield path, [_shown(ours), _shown(theirs)]
-        for name in dict.fromkeys((*vars(ours), *vars(theirs))):
-            field = _below(path, name)
-            if name in vars(ours) and name in vars(theirs):
-                yield from _differences(vars(ours)[name], vars(theirs)[name], field)
-            elif name in vars(theirs):
-                yield from _set(theirs, name, field)
-            else:
-                yield from ((each, both[::-1]) for each, both in _set(ours, name, field))
-    else:
-        yield path, [_shown(ours), _shown(theirs)]
-        if ours is None and _is_config(theirs) and not isinstance(theirs, StageConfig):
-            for name in vars(theirs):
-                yield from _set(theirs, name, _below(path, name))
-
-
-def _stage_differences(
-    ours: tuple[StageConfig, ...], theirs: tuple[StageConfig, ...], path: str
-) -> Differences:
-    first, second = ({each.name: each for each in side} for side in (ours, theirs))
-    if [name for name in first if name in second] != [name for name in second if name in first]:
-        yield path, [list(first), list(second)]
-    numbered = list(first) == list(second)
-    for place, name in enumerate(dict.fromkeys((*first, *second))):
-        stage = _below(path, str(place) if numbered else name)
-        yield from _differences(first.get(name), second.get(name), stage)
-
-
-def _below(path: str, name: object) -> str:
-    return f"{path}.{name}" if path else str(name)
-
-
-def _are_stages(values: Sequence[object]) -> bool:
-    return all(isinstance(value, StageConfig) for value in values)
-
-
-def _is_config(value: object) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-def _set(owner: object, name: str, path: str) -> Differences:
-    """Where a field of a config is not at its default: None and what it is."""
-    assert dataclasses.is_dataclass(owner)
-    field = next(each for each in dataclasses.fields(owner) if each.name == name)
-    default: object = None
-    if field.default is not dataclasses.MISSING:
-        default = field.default
-    elif field.default_factory is not dataclasses.MISSING:
-        default = field.default_factory()
-    for below, (_, value) in _differences(default, vars(owner)[name], path):
-        yield below, [None, value]
-
-
-def _shown(value: object) -> object:
-    """A value in a difference: a config as its class's name, all else as JSON has it."""
-    return type(value).__name__ if _is_config(value) else to_json(value)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from accelerate import Accelerator
 
+from research.differences import other_run
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.memory import is_out_of_memory
@@ -61,10 +62,10 @@ class Job:
         folder = RunFolder(self.folder, writes=False)
         stored = folder.read(RunRecord)
         if stored is not None and stored.hash != self.record.hash:
+            why = other_run(stored, self.record, self.config)
             raise InputError(
-                f"{self.folder} holds another run (hash {stored.hash}, this one is "
-                f"{self.record.hash}): the cell has changed since; remove that folder, or give the "
-                "study another name or --runs"
+                f"{self.folder} holds another run ({why}): the cell has changed since; remove that "
+                "folder, or give the study another name or --runs"
             )
         if stored is not None and folder.read(RunSummary) is not None:
             return "finished"
