@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from research.errors import InputError, said_of
-from research.foreign import plain
+from research.foreign import plain, without_keys
 from research.peers import STOPPED
 from research.stopping import listening
 from research.wandb_mirror.options import add_wandb_options, needing_wandb, spelled
@@ -81,7 +80,7 @@ def study_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--plan", action="store_true", help="say what would be done, and cost")
     parser.add_argument("--no-probe", action="store_true", help="do not try what runs will take")
     known = parser.parse_args(spelled(arguments))
-    known.command = shlex.join(["python", "-m", "research", "study", *arguments])
+    known.command = without_keys(["python", "-m", "research", "study", *arguments])
     with Watch("sixfold study", known.stall_seconds):
         from research.commands import study
 

@@ -95,7 +95,8 @@ def import_run(
     content = checkpoint.sha256_of(file)
     record = replace(record_of(config, bench.corpus), hash=identity(config, bench.corpus, content))
     account = _account(given, table, keep_zero_rows)
-    pretrainer = pretrainer.to(make_accelerator(device=device).device)
+    accelerator = make_accelerator(device=device)
+    pretrainer = pretrainer.to(accelerator.device)
     objective = ranking_objective(STAGE, pretrainer)
     assert objective is not None, "the stage ranks by next"
     trained = Trained(
@@ -115,7 +116,7 @@ def import_run(
     )
     with whole_folder(out) as partial:
         folder = RunFolder(partial)
-        begin(record, folder)
+        begin(record, folder, accelerator)
         stored = {"fingerprint": bench.corpus.fingerprint, **asdict(StageState(finished=True))}
         target = checkpoint.folder_of(folder.stage(STAGE.name), checkpoint.STEP, 0)
         checkpoint.save(target, pretrainer, None, stored)

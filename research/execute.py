@@ -31,8 +31,9 @@ from research.evaluation.ranker import Ranker, RankerConfig
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.processes import Processes
+from research.provenance import provenance_of, together, versions
 from research.pulse import PULSE
-from research.records import CostRecord, RunRecord, RunSummary, StartRecord, UsersRecord
+from research.records import CostRecord, Provenance, RunRecord, RunSummary, StartRecord, UsersRecord
 from research.run import RunConfig, open_corpus, record_of
 from research.start import Start, ended, find_start
 from research.tracking import Mirror, RunFolder, Tracking
@@ -114,7 +115,7 @@ def execute(
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
     with ExitStack() as held:
         processes.from_main(partial(hold, folder, held))
-        begin(record, folder)
+        begin(record, folder, accelerator)
         try:
             trained = trained or train_stages(
                 bench,
@@ -215,9 +216,15 @@ def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
     return WandbMirror(path, options.tracking, quiet=options.quiet)
 
 
-def begin(record: RunRecord, folder: RunFolder) -> None:
-    """Write config.json, by which a run folder is recognized."""
-    folder.write(record)
+def begin(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> None:
+    """Write config.json, by which a run folder is recognized, and how the run is done from here."""
+    if not folder.writes:
+        return
+    stored = folder.read(RunRecord)
+    # What an earlier version has begun has an unknown beginning.
+    before = () if stored is None else stored.provenance or (Provenance(),)
+    latest = provenance_of(accelerator.device, accelerator.num_processes)
+    folder.write(replace(record, provenance=together(before, latest)))
 
 
 def conclude(
@@ -257,7 +264,7 @@ def conclude(
         cost=trained.cost,
         notes=trained.notes,
         imported=trained.imported,
-        versions={"torch": torch.__version__},
+        versions=versions(),
     )
     folder.write(summary)
     return summary

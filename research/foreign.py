@@ -10,8 +10,9 @@ import json
 import math
 import os
 import re
+import shlex
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from research.errors import InputError
@@ -22,6 +23,17 @@ MOST_DIGITS = 20
 MOST_BYTES = 1 << 24
 # Bytes of a file's name.
 LONGEST_NAME = 255
+_SECRET_NAMES = re.compile(
+    r"(?:^|[^a-z])(?:(?:api)?keys?|token|secrets?|passwords?|passwd|passphrase|credentials?)(?![a-z])",
+    re.IGNORECASE,
+)
+# Keys of services by what they begin with; and long words of hexadecimal or mixed characters.
+_KEYS = re.compile(
+    r"\b(?:hf_|sk-|gh[opsu]_|github_pat_|glpat-|xox[abps]-|AKIA|ASIA|AIza|eyJ|wandb_v1_)[\w.-]{16,}"
+    r"|\b[0-9a-fA-F]{32,}\b"
+    r"|\b(?=\w*[0-9])(?=\w*[a-z])(?=\w*[A-Z])[0-9a-zA-Z]{32,}\b"
+)
+_USERS = re.compile(r"://[^/@\s]+@")
 
 
 def parsed(text: str) -> object:
@@ -125,6 +137,33 @@ def without_home(value: object) -> object:
         return [written(each) for each in part] if isinstance(part, (list, tuple)) else part
 
     return written(value)
+
+
+def without_keys(words: Sequence[str]) -> str:
+    """A command line in which `***` stands for whatever looks like a key or a password.
+
+    Such are values of options and fields that are called so, values of environment variables that
+    are, what has the form of a well-known key, and the user of an address.
+    """
+    secrets = [value for name, value in os.environ.items() if _is_secret(name) and len(value) > 5]
+    shown, hides = [], False
+    for word in words:
+        name, _, value = word.partition("=")
+        hides_next = not value and word.startswith("-") and _is_secret(word)
+        if hides and not word.startswith("-"):
+            word = "***"
+        elif value and _is_secret(name):
+            word = f"{name}=***"
+        for secret in secrets:
+            word = word.replace(secret, "***")
+        shown.append(_KEYS.sub("***", _USERS.sub("://***@", word)))
+        hides = hides_next
+    return shlex.join(shown).replace("'***'", "***")
+
+
+def _is_secret(name: str) -> bool:
+    """Whether what is called so is nobody's business: API_KEY, --token, a.password; not tokens."""
+    return _SECRET_NAMES.search(name) is not None
 
 
 def _hidden(character: str) -> bool:

@@ -12,14 +12,15 @@ from research.foreign import parsed, read_bytes, without_home
 JsonObject = dict[str, object]
 
 
-def read_json(path: Path) -> JsonObject:
-    """Read a JSON object; `InputError` names the file and what is wrong."""
+def read_json(path: Path, remedy: str = "") -> JsonObject:
+    """Read a JSON object; `InputError` names the file, what is wrong, and the `remedy`."""
+    then = f"; {remedy}" if remedy else ""
     try:
         value = parsed(read_bytes(path).decode())
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error!s:.100})") from error
+        raise InputError(f"{path} is not valid JSON ({error!s:.100}){then}") from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds {type(value).__name__}, not an object")
+        raise InputError(f"{path} holds {type(value).__name__}, not an object{then}")
     return value
 
 

@@ -67,6 +67,40 @@ class StartRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a process ran. Its name in the network is nobody's business."""
+
+    platform: str
+    """Operating system, its version, and the architecture."""
+    cpu: str
+    """The processor's model."""
+    cores: int
+    """Cores of the machine."""
+    accelerator: str | None = None
+    """The GPU's model; None: the CPU computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """By which code, on what and by which command a run was done, or a part of it."""
+
+    begun: str | None = None
+    """When first, in UTC; None: by an earlier version, which kept nothing of this."""
+    commit: str | None = None
+    """The git commit of the code; None: it stands in no checkout, or there is no git."""
+    clean: bool | None = None
+    """Whether the checkout had no change and no new Python file; None: as above."""
+    machine: Machine | None = None
+    """Of the main process."""
+    processes: int | None = None
+    """Number of processes."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of Python and of the packages that compute."""
+    command: str | None = None
+    """The command line, without the home folder's name and without keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectiveOutline:
     """What of a stored objective's config is known without its class."""
 
@@ -131,6 +165,8 @@ class RunRecord(Record):
     """By stage, the hash of all that decides its weights."""
     config: Mapping[str, object]
     """The `RunConfig`, which `config.from_json` reads."""
+    provenance: tuple[Provenance, ...] = ()
+    """Each way in which the run was begun and continued, once, in order."""
 
     def __post_init__(self) -> None:
         # What is no config is refused with the file.
@@ -442,10 +478,7 @@ def read_record(folder: Path, kind: type[Kind], below: str = "") -> Kind | None:
     path = own_file(folder, f"{below}/{kind.FILE}" if below else kind.FILE)
     if not path.is_file():
         return None
-    try:
-        stored = read_json(path)
-    except InputError as error:
-        raise InputError(f"{error}; {kind.REMEDY}") from error
+    stored = read_json(path, kind.REMEDY)
     config = stored.get("config")
     if kind is RunRecord and isinstance(config, dict) and is_old_form(config.get("class")):
         raise InputError(f"{path} names its class {config['class']!r:.100}: {OLD_FORM}")

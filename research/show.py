@@ -16,11 +16,12 @@ from research.config import plain_to_json
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.foreign import plain
-from research.records import CarriedRecord, RunRecord, RunSummary
+from research.records import CarriedRecord, Provenance, RunRecord, RunSummary
 from research.tracking import RunFolder
 
 # Wider than any table of ours.
 WIDE = 1000
+UNKNOWN = "unknown"
 
 
 def show(path: str) -> int:
@@ -86,7 +87,7 @@ def show_run(folder: Path) -> None:
     # Not as the table's title, which would break the path into lines.
     console.print(str(folder))
     console.print(table)
-    for name, value in facts_of(summary).items():
+    for name, value in {**facts_of(summary), **origin_of(record, summary)}.items():
         console.print(f"{name}: {value}")
     for note in summary.notes:
         console.print(f"note: {note}")
@@ -99,6 +100,38 @@ def facts_of(summary: RunSummary) -> dict[str, object]:
     facts |= flattened({"attributes": stored.get("attributes", {})})
     facts |= {f"carried into {name}": carried_line(part) for name, part in summary.carried.items()}
     return {**facts, "fingerprint": summary.fingerprint[:16], "ties": summary.ties}
+
+
+def origin_of(record: RunRecord, summary: RunSummary) -> dict[str, object]:
+    """When, by which code, where and how a run was done; what an earlier version did not keep is
+    `unknown`."""
+    facts: dict[str, object] = {"versions": text_of(summary.versions)}
+    entries = record.provenance or (Provenance(),)
+    for place, entry in enumerate(entries, 1):
+        label = f"{place} of {len(entries)}, " if len(entries) > 1 else ""
+        facts[f"{label}begun"] = entry.begun or UNKNOWN
+        facts[f"{label}commit"] = commit_line(entry)
+        facts[f"{label}machine"] = machine_line(entry)
+        facts[f"{label}command"] = entry.command or UNKNOWN
+    return facts
+
+
+def commit_line(entry: Provenance) -> str:
+    """The commit that a run was done by, and whether the code was as it says."""
+    if entry.commit is None:
+        return UNKNOWN if entry.begun is None else "none, the code stood in no git checkout"
+    states = {True: "as committed", False: "with changes", None: "changes unknown"}
+    return f"{entry.commit} ({states[entry.clean]})"
+
+
+def machine_line(entry: Provenance) -> str:
+    """What a run was done on."""
+    if entry.machine is None:
+        return UNKNOWN
+    machine = entry.machine
+    parts = [machine.platform, machine.cpu, f"{machine.cores} cores"]
+    parts += [machine.accelerator or "no accelerator"]
+    return ", ".join(parts) + (f", {entry.processes} processes" if entry.processes != 1 else "")
 
 
 def carried_line(account: CarriedRecord) -> str:

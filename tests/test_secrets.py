@@ -106,7 +106,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 def test_a_study_its_runs_and_its_report_hold_no_secret(home: Home) -> None:
-    home.call("study", "experiment.study", "--no-probe", "--quiet")
+    # W&B is disabled, so that these words reach nobody, but they stand on the command line.
+    words = ("--wandb", "--wandb-project", SECRETS["MY_PASSWORD"], "--wandb-entity")
+    home.call("study", "experiment.study", "--no-probe", "--quiet", *words, SECRETS["HF_TOKEN"])
     home.call("report", "mine")
     written = {path.name for path in (home.path / "runs" / "mine").iterdir()}
     assert {"study.json", "report.html", "report.csv", "report.tex", "shop"} <= written
@@ -131,6 +133,15 @@ def test_absolute_paths_below_home_are_written_without_it(home: Home) -> None:
     relative = ("corpus=corpora/shop", f"evaluation.negatives_file={negatives_of(home.corpus)}")
     home.call("run", SASREC, *relative, *TINY, "--out", "third", "--quiet")
     assert config_of(home.path / "third")["hash"] == config_of(home.path / "first")["hash"]
+
+
+def test_a_run_says_by_which_command_it_was_done_without_a_secret(home: Home) -> None:
+    words = ("--wandb", "--wandb-project", SECRETS["MY_PASSWORD"], "--quiet")
+    home.call("run", SASREC, f"corpus={home.corpus.folder}", *TINY, *words, "--out", "told")
+    (how,) = json.loads((home.path / "told" / "config.json").read_text())["provenance"]
+    assert how["command"].startswith(f"python -m research run {SASREC} corpus=~/corpora/shop ")
+    assert "--wandb-project ***" in how["command"]
+    assert home.strays("told") == []
 
 
 def test_what_fails_says_so_without_the_home_folder(home: Home) -> None:

@@ -7,7 +7,6 @@ ends the study, and the same command continues.
 from __future__ import annotations
 
 import os
-import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.memory import is_out_of_memory
 from research.peers import is_consequence
+from research.provenance import now
 from research.records import FailureRecord, RunRecord, RunSummary
 from research.run import RunConfig
 from research.tracking import Held, RunFolder
@@ -134,5 +134,4 @@ def record_failure(job: Job, folder: RunFolder, error: str, trace: str) -> None:
     home = os.path.join(os.path.expanduser("~"), "")
     if home not in ("/", "~/"):
         error, trace = error.replace(home, "~/"), trace.replace(home, "~/")
-    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    folder.write(FailureRecord(hash=job.record.hash, error=error, traceback=trace, when=when))
+    folder.write(FailureRecord(hash=job.record.hash, error=error, traceback=trace, when=now()))

@@ -270,7 +270,10 @@ def outcome(run: Path) -> dict[str, object]:
     """All that a run has found, by name; fails where a line of metrics.jsonl stands twice."""
     summary = json.loads((run / "summary.json").read_text())
     del summary["cost"]["seconds"]
-    found: dict[str, object] = {"summary": summary, "config": (run / "config.json").read_bytes()}
+    config = json.loads((run / "config.json").read_text())
+    # When, where and how often the run was begun.
+    del config["provenance"]
+    found: dict[str, object] = {"summary": summary, "config": config}
     for stage in sorted(path.name for path in (run / "stages").iterdir()):
         for kind in ("step", "best"):
             for folder in checkpoints(run, stage, kind)[-1:]:
