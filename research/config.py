@@ -394,8 +394,6 @@ def _plain(value: Any, hint: Any, path: str, more: bool) -> Any:
     kind = next(filter(_is_record, members(hint)), None)
     if kind is not None and isinstance(value, dict):
         return _plain_object(value, kind, path, more)
-    if kind is not None and not (value is None and fits(value, hint)):
-        raise InputError(f"{path} is {value!r:.200}; allowed: {_form(hint)}")
     wanted = tuple if isinstance(value, list) else Mapping
     if isinstance(value, (dict, list)) and any(_is_of(each, wanted) for each in members(hint)):
         value = value if isinstance(value, dict) else tuple(value)
@@ -404,6 +402,8 @@ def _plain(value: Any, hint: Any, path: str, more: bool) -> Any:
             for name, part_hint in part_hints(value, hint).items()
         }
         value = parts if isinstance(value, dict) else tuple(parts.values())
+    if not fits(_brought(value, hint), hint):
+        raise InputError(f"{path} is {value!r:.200}; allowed: {_form(hint)}")
     return fitted(value, hint, path)
 
 
@@ -431,10 +431,15 @@ def _is_record(hint: Any) -> TypeGuard[type]:
 
 def _form(hint: Any) -> str:
     """An annotation as a person who looks into a JSON file reads it."""
-    return " | ".join(
-        f"an object with {', '.join(field_hints(each))}" if _is_record(each) else type_name(each)
-        for each in members(hint)
-    )
+    if len(members(hint)) > 1:
+        return " | ".join(_form(each) for each in members(hint))
+    if _is_record(hint):
+        return f"an object with {', '.join(field_hints(hint))}"
+    if not (_is_of(hint, Mapping) or _is_of(hint, tuple)):
+        return type_name(hint)
+    what, inner = ("an object", 1) if _is_of(hint, Mapping) else ("a list", 0)
+    part = get_args(hint)[inner]
+    return what if part is object else f"{what} of {_form(part)}"
 
 
 def _below(path: str, name: str) -> str:

@@ -639,7 +639,7 @@ HOSTILE: dict[str, tuple[Callable[[Json], object], str]] = {
         lambda config: config.update(seed="0"), "config.seed is '0'; allowed: int"
     ),
     "a list for an object": (
-        lambda config: config.update(encoder=[]), "config.encoder is []; allowed: Mapping"
+        lambda config: config.update(encoder=[]), "config.encoder is []; allowed: an object"
     ),
     "an unknown field": (
         lambda config: config["encoder"].update(widht=8),

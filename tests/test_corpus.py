@@ -204,12 +204,12 @@ def test_a_manifest_that_is_no_object_is_refused(folder: Path, text: str, messag
     ("key", "value", "message"),
     [
         ("format", 2, "format version 2; this program reads 1"),
-        ("name", 7, "json: name is 7; allowed: str. Prepare the corpus"),
+        ("name", 7, "json: name is 7; allowed: str; prepare the corpus"),
         ("fingerprint", None, "fingerprint is None; allowed: str"),
         ("has_timestamps", "yes", "has_timestamps is 'yes'; allowed: bool"),
         ("counts", {"users": "3"}, "counts.users is '3'; allowed: int"),
         ("counts", {"users": 3}, r"offsets\.npy: 2 users, but manifest\.json says 3"),
-        ("options", [], r"options is \[\]; allowed: Mapping\[str, object\]"),
+        ("options", [], r"options is \[\]; allowed: an object; prepare"),
         ("options", {"user_core": 5}, "the corpus was changed"),
     ],
 )

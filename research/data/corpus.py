@@ -244,11 +244,12 @@ def _read_manifest(folder: Path) -> Manifest:
     path = own_file(folder, "manifest.json")
     if not path.is_file():
         raise InputError(f"{folder} is not a corpus: there is no {path}. `prepare` makes one.")
-    stored = read_json(path)
+    remedy = "prepare the corpus again"
+    stored = read_json(path, remedy)
     try:
         manifest = plain_from_json(stored, Manifest, more=True)
     except InputError as error:
-        raise InputError(f"{path}: {error}. Prepare the corpus again.") from error
+        raise InputError(f"{path}: {error}; {remedy}") from error
     if manifest.format != FORMAT_VERSION:
         raise InputError(
             f"{path}: format version {manifest.format}; this program reads {FORMAT_VERSION}. "

@@ -122,7 +122,7 @@ def test_without_a_whole_checkpoint_the_run_says_which_folder_to_remove(
         ("items.npy", flipped, "items.npy: ids from 0 to"),
         ("items.npy", nudged, "the arrays and options give the fingerprint"),
         ("attribute_ids.npy", Path.unlink, "attribute_ids.npy: missing"),
-        ("manifest.json", truncated, "manifest.json: not readable as JSON"),
+        ("manifest.json", truncated, "manifest.json is not valid JSON"),
     ],
 )
 def test_a_damaged_corpus_is_refused_by_name(
