@@ -476,7 +476,7 @@ def read_record(folder: Path, kind: type[Kind], below: str = "") -> Kind | None:
     out of `folder`.
     """
     path = own_file(folder, f"{below}/{kind.FILE}" if below else kind.FILE)
-    if not path.is_file():
+    if not path.exists():
         return None
     stored = read_json(path, kind.REMEDY)
     config = stored.get("config")

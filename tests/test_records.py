@@ -163,6 +163,12 @@ def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
     assert read_record(tmp_path, OriginRecord, "stages/train") is None
 
 
+def test_what_is_no_file_is_not_taken_for_one_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").mkdir()
+    with pytest.raises(InputError, match=r"summary\.json is no file"):
+        read_record(tmp_path, RunSummary)
+
+
 def test_only_what_is_none_by_default_is_left_out() -> None:
     assert plain_to_json(StartRecord()) == {}
     assert plain_to_json(CostRecord(parameters=1, seconds=2.0)) == {"parameters": 1, "seconds": 2.0}
