@@ -244,7 +244,7 @@ def test_a_run_trains_ranks_and_logs_its_weights(
     stage = stage_with(combination, batches=BatchConfig(sequences_per_batch=8, micro_batches=2))
     stage = replace(stage, validation=ValidationConfig(metric="mrr"), epochs=3)
     config = config_of(corpus_in(tmp_path / "corpus"), stage)
-    assert execute(config, tmp_path / "run", options=QUIET)["status"] == "finished"
+    assert execute(config, tmp_path / "run", options=QUIET).status == "finished"
     told = {name for line in lines_of(tmp_path / "run") for name in line if "/weight/" in name}
     expected = {
         UncertaintyWeights: {"finetune/weight/next", "finetune/weight/cloze"},

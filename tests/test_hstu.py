@@ -236,10 +236,10 @@ def run_of(corpus: Corpus) -> RunConfig:
 
 
 def test_a_run_over_times_trains_and_is_loaded_to_rank(corpus: Corpus, tmp_path: Path) -> None:
-    summary: Any = execute(run_of(corpus), tmp_path / "run", options=QUIET)
+    summary = execute(run_of(corpus), tmp_path / "run", options=QUIET)
     bench, ranker = load_run(tmp_path / "run", "data")
     table = bench.tables(ranker, "test")["full"]
-    assert metrics(table, ("mrr",))["mrr"] == summary["test"]["full"]["mrr"]
+    assert metrics(table, ("mrr",))["mrr"] == summary.test["full"]["mrr"]
 
 
 def test_a_corpus_without_times_is_refused_when_the_run_is_built(
