@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.data.splits import Split, flat_indices, training_counts
 from research.errors import InputError
+from research.evaluation.popularity import Popularity
 from research.evaluation.ranker import RankerConfig
-from research.packed import Packed
 from research.run import RunConfig
 
 
@@ -41,45 +40,6 @@ class PopularityConfig(RankerConfig):
         kept = places[times >= np.quantile(times, 1.0 - self.newest_share)]
         items = torch.from_numpy(corpus.items[kept].astype(np.int64))
         return Popularity(torch.bincount(items, minlength=corpus.num_items))
-
-
-class Popularity:
-    """The same scores for every history."""
-
-    def __init__(self, counts_V: Tensor) -> None:
-        self.counts_V = counts_V.double()
-
-    def encode(self, histories: Packed, users_S: Tensor) -> EncodedPopularity:
-        """Nothing of the histories matters but their number."""
-        return EncodedPopularity(self.counts_V, histories.num_sequences)
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedPopularity:
-    """Counts for so many histories."""
-
-    counts_V: Tensor
-    """float64 [V]."""
-    histories: int
-    """S."""
-
-    @property
-    def columns(self) -> int:
-        """V."""
-        return len(self.counts_V)
-
-    @property
-    def largest_S(self) -> Tensor:
-        """[S] the highest count."""
-        return self.counts_V.amax().repeat(self.histories)
-
-    def scores(self, first: int, last: int) -> Tensor:
-        """[S, last - first]."""
-        return self.counts_V[first:last].repeat(self.histories, 1)
-
-    def scores_of(self, items_SN: Tensor) -> Tensor:
-        """[S, N]."""
-        return self.counts_V[items_SN]
 
 
 def popularity() -> RunConfig:

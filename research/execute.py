@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 
@@ -28,6 +27,7 @@ from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import RankTable, Shard
 from research.evaluation.ranker import Ranker, RankerConfig
+from research.floor import beside_popularity
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.processes import Processes
@@ -250,13 +250,14 @@ def conclude(
         fingerprint=bench.corpus.fingerprint,
         protocol=dict(tables[next(iter(tables))].protocol),
         users=UsersRecord(
-            evaluated=len(np.unique(bench.split.test.histories.users)),
+            evaluated=bench.num_test_users,
             not_evaluated=bench.split.not_evaluated,
         ),
         ties=ties,
         val=metrics(validated["full"], names, ties) if validated else {},
         test={name: metrics(table, names, ties) for name, table in tables.items()},
         missed_share=missed_share(next(iter(tables.values()))),
+        popularity=beside_popularity(bench, tables, sets),
         attributes=trained.attributes,
         best=trained.best,
         carried=trained.carried,

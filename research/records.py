@@ -281,6 +281,24 @@ class ImportRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FloorRecord:
+    """Popularity on a run's test, and the run held against it."""
+
+    test: Mapping[str, Mapping[str, float]]
+    """Popularity's metrics by candidate set."""
+    candidates: str
+    """The candidate set of the comparison."""
+    metric: str
+    """Its metric."""
+    difference: float
+    """The run minus popularity, a mean over users."""
+    low: float
+    """Lower end of the difference's 95 % bootstrap interval over users."""
+    high: float
+    """Upper end."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSummary(Record):
     """summary.json, which a run has when it has ended."""
 
@@ -303,6 +321,8 @@ class RunSummary(Record):
     """Metrics of the test part by candidate set."""
     missed_share: float
     """Share of the test's questions whose answer had no chance, having been seen before."""
+    popularity: FloorRecord | None = None
+    """Popularity on the same test; None: it was not ranked beside the run."""
     attributes: CoverageRecord | None = None
     """What attributes cover; None: nothing in the run uses them."""
     best: Mapping[str, StageResult]

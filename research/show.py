@@ -16,7 +16,7 @@ from research.config import plain_to_json
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.foreign import plain
-from research.records import CarriedRecord, Provenance, RunRecord, RunSummary
+from research.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
 from research.tracking import RunFolder
 
 # Wider than any table of ours.
@@ -77,6 +77,10 @@ def show_run(folder: Path) -> None:
     # A split may hold nothing out for validation.
     figures = {"validation, full": summary.val} if summary.val else {}
     figures |= {f"test, {candidates}": values for candidates, values in summary.test.items()}
+    if summary.popularity is not None:
+        figures |= {
+            f"popularity, {name}": values for name, values in summary.popularity.test.items()
+        }
     table.add_column("metric")
     for part in figures:
         table.add_column(part, justify="right")
@@ -91,6 +95,23 @@ def show_run(folder: Path) -> None:
         console.print(f"{name}: {value}")
     for note in summary.notes:
         console.print(f"note: {note}")
+    if summary.popularity is not None:
+        console.print(f"this run is {verdict_of(summary.popularity)}")
+
+
+def verdict_of(floor: FloorRecord) -> str:
+    """In plain words whether the run is above popularity."""
+    difference = (
+        f"{floor.difference:+.4f} (95 % of resamples: {floor.low:+.4f} to {floor.high:+.4f})"
+    )
+    if floor.low > 0.0:
+        return f"above popularity by {difference} in {floor.metric}"
+    said = "below popularity" if floor.high < 0.0 else "not above popularity"
+    return (
+        f"{said}: {difference} in {floor.metric}; it has not learned more from the histories than "
+        "which items are bought often. Train longer (more steps, patience from a minimum on), with "
+        "smaller batches or less dropout"
+    )
 
 
 def facts_of(summary: RunSummary) -> dict[str, object]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from accelerate import Accelerator
 
 from research.config import hash_of
@@ -49,6 +50,11 @@ class Workbench:
         corpus.verify()
         split = config.split.split(corpus)
         return Workbench(config, corpus, split, Catalogue.of(corpus, split))
+
+    @property
+    def num_test_users(self) -> int:
+        """Users who have a held-out item in the test part."""
+        return len(np.unique(self.split.test.histories.users))
 
     @property
     def fields(self) -> tuple[str, ...]:

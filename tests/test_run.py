@@ -175,7 +175,7 @@ def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
     assert read_record(tmp_path / "run", RunSummary) == summary
     assert set(json.loads((tmp_path / "run" / "summary.json").read_text())) == {
         "status", "hash", "fingerprint", "protocol", "users", "best", "ties", "val", "test",
-        "missed_share", "cost", "carried", "shared", "notes", "versions",
+        "missed_share", "popularity", "cost", "carried", "shared", "notes", "versions",
     }  # fmt: skip
 
 
@@ -212,8 +212,8 @@ def test_the_test_split_is_evaluated_once_and_after_training(
 ) -> None:
     parts = interrupt_at(monkeypatch, -1)
     execute(two_stages(corpus), tmp_path / "run", options=QUIET)
-    # Four and three epochs, then the best state's validation figures.
-    assert parts == ["validation"] * 8 + ["test"]
+    # Four and three epochs, the best state's validation figures; popularity's on the test are last.
+    assert parts == ["validation"] * 8 + ["test", "test"]
 
 
 def repeating(folder: Path) -> Corpus:
