@@ -189,7 +189,7 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
     ),
     "weights learned": (stage("train", SIX, combination=UncertaintyWeights()),),
     "gradients projected": (stage("train", SIX, combination=PCGrad(), gradients_every=7),),
-    "one objective a step": (stage("train", SIX, combination=OneObjective(), steps=40),),
+    "one objective a step": (stage("train", SIX, combination=OneObjective()),),
     # Of three processes one has no row.
     "recurrent": (
         stage(

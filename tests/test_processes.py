@@ -37,6 +37,8 @@ STOPS = ["pretrain:10", "finetune:7", "never"][3 - len(WORLDS) :]
 OTHERS = [world for world in WORLDS if world > 1]
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 LIMIT_SECONDS = 240.0
+# Each line's loss is that of another objective.
+TAKING_TURNS = ("one objective a step",)
 CASES = [case for case in STAGES if case not in CUT]
 COLUMNS = ("user", "item", "rank", "ties", "history_length", "item_count")
 
@@ -220,5 +222,6 @@ def test_losses_fall_and_tables_hold_every_question(folder: Path) -> None:
         name = STAGES[case][-1].name
         lines = lines_of(folder / "1" / case)
         losses = [line[f"{name}/loss"] for line in lines if f"{name}/loss" in line]
-        assert np.mean(losses[-5:]) < np.mean(losses[:5]) or name == "ranks", case
+        if name != "ranks" and case not in TAKING_TURNS:
+            assert np.mean(losses[-5:]) < np.mean(losses[:5]), case
         assert len(RankTable.load(folder / "1" / case / "ranks" / "test-full.npz")) == 23

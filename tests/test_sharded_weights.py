@@ -42,6 +42,7 @@ from research.objectives.head import HeadConfig
 from research.objectives.map import MAPConfig
 from research.objectives.next_item import NextItemConfig
 from research.processes import Processes
+from research.records import CostRecord
 from research.run import EvaluationConfig, RunConfig
 from research.tracking import RunFolder
 from research.training.loop import train
@@ -163,7 +164,8 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
             )
             train(each.pretrainer, each.loader, each.config, run)
         assert stages[-1].ranker is not None
-        trained = Trained(stages[-1].ranker, {})
+        cost = CostRecord(parameters=0, seconds=0.0)
+        trained = Trained(ranker=stages[-1].ranker, cost=cost)
         conclude(bench, trained, bench.candidate_sets(bench.split.test, "test"), "", folder)
     accelerator.free_memory()
 
