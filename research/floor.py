@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from research.evaluation.candidates import CandidateSet
 from research.evaluation.metrics import metrics
@@ -21,7 +22,8 @@ def beside_popularity(
 ) -> FloorRecord | None:
     """Popularity's figures on the test part, and whether the run is above it under `tables`' first.
 
-    None for what there is no comparison of: a run that only counts, a test of one user.
+    None for what there is no comparison of: a run that only counts, a test of one user. Special
+    classes that compete in the run's ranking have no counts, and do not in popularity's.
     """
     config, name = bench.config, next(iter(tables))
     if not config.stages or bench.num_test_users < 2:
@@ -29,7 +31,8 @@ def beside_popularity(
     counted = bench.tables(Popularity(bench.catalogue.training.counts_V), "test", sets)
     names, ties = config.evaluation.metrics, config.evaluation.ties
     decides = deciding_metric(config)
-    comparison = compare([tables[name]], [counted[name]], decides, ties=ties, resamples=RESAMPLES)
+    own, base = tables[name], replace(counted[name], protocol=tables[name].protocol)
+    comparison = compare([own], [base], decides, ties=ties, resamples=RESAMPLES)
     return FloorRecord(
         test={part: metrics(table, names, ties) for part, table in counted.items()},
         candidates=name,

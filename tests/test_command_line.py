@@ -304,9 +304,8 @@ def test_a_run_prints_validations_and_then_its_figures(
     assert re.search(r"^train: step \d+/6  loss \d\.\d{4}  [\d,]+ items/s$", answer.out, re.M)
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     shown = {row[0]: row[1:] for row in cells_of(answer.out)}
-    assert shown["ndcg@10"] == [
-        f"{summary['val']['ndcg@10']:.4f}", f"{summary['test']['full']['ndcg@10']:.4f}"
-    ]  # fmt: skip
+    parts = (summary["val"], summary["test"]["full"], summary["popularity"]["test"]["full"])
+    assert shown["ndcg@10"] == [f"{part['ndcg@10']:.4f}" for part in parts]
     assert f"cost parameters: {summary['cost']['parameters']}\n" in answer.out
     assert "missed share: " in answer.out
 
@@ -807,10 +806,9 @@ def test_show_tells_a_runs_figures_and_costs(capsys: Capture, finished: Path) ->
     summary = json.loads((finished / "summary.json").read_text())
     assert "validation, full" in answer.out
     assert "test, full" in answer.out
-    expected = [
-        [name, f"{summary['val'][name]:.4f}", f"{value:.4f}"]
-        for name, value in summary["test"]["full"].items()
-    ]
+    assert "popularity, full" in answer.out
+    parts = (summary["val"], summary["test"]["full"], summary["popularity"]["test"]["full"])
+    expected = [[name, *(f"{part[name]:.4f}" for part in parts)] for name in parts[1]]
     assert cells_of(answer.out) == expected
     for line in (
         "best train epoch: ", "cost seconds: ", f"users evaluated: {summary['users']['evaluated']}",

@@ -9,6 +9,8 @@ import pytest
 
 from baselines.popularity import PopularityConfig
 from research.execute import execute
+from research.objectives.head import HeadConfig
+from research.objectives.next_item import NextItemConfig
 from research.records import FloorRecord
 from research.run import RunConfig
 from research.show import show, verdict_of
@@ -40,6 +42,16 @@ def test_a_run_tells_popularity_on_its_own_test(
     out = capsys.readouterr().out
     assert "popularity, full" in out
     assert "popularity" in out.splitlines()[-1]
+
+
+def test_special_classes_compete_in_the_runs_ranking_alone(tmp_path: Path) -> None:
+    objective = NextItemConfig(head=HeadConfig(special_classes=True))
+    stage = replace(FINETUNE, objectives={"next": objective}, validation=None)
+    summary = execute(
+        config_of(corpus_in(tmp_path / "corpus"), stage), tmp_path / "run", options=QUIET
+    )
+    assert summary.protocol["special_candidates"] == 2
+    assert summary.popularity is not None
 
 
 @pytest.mark.parametrize(
