@@ -17,6 +17,9 @@ RecBole's sizes), Klenitskiy and Vasilev leave them to torch.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from baselines.sasrec import s3rec_block
 from research.data.loader import BatchConfig
 from research.model.gru import GRUConfig
 from research.objectives.head import HeadConfig
@@ -46,18 +49,7 @@ def recbole_network(loss: FullSoftmax | BinaryCrossEntropy) -> RunConfig:
     of a history is a row with one item to predict, and a step has 2,048 of them (256 histories of
     Beauty have about 1,470); it has 300 epochs and selects by MRR@10.
     """
-    return RunConfig(
-        encoder=RECBOLE,
-        stages=(
-            StageConfig(
-                objectives={"next": NextItemConfig(loss=loss)},
-                batches=BatchConfig(sequences_per_batch=256),
-                epochs=200,
-                optimizer=OptimizerConfig(lr=1e-3),
-                validation=ValidationConfig(metric="ndcg@20", patience=10),
-            ),
-        ),
-    )
+    return replace(s3rec_block(loss), encoder=RECBOLE)
 
 
 def full_softmax() -> RunConfig:
