@@ -19,14 +19,16 @@ from research.execute import execute
 from research.model.compute import ComputeConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
+from research.processes import Processes
 from research.randomness import fold, permutation
 from research.tracking import RunFolder
 from research.training.combination import CombinationConfig, WeightedSum
+from research.training.emptiness import EmptinessCheck
 from research.training.gradients import GradientCosines
 from research.training.one_objective import OneObjective, drawn
 from research.training.optim import OptimizerConfig, build_optimizer
 from research.training.pcgrad import PCGrad, ProjectedGradients
-from research.training.stage import StageConfig, ValidationConfig
+from research.training.stage import StageConfig, StageState, ValidationConfig
 from research.training.uncertainty import LearnedWeights, UncertaintyWeights
 from research.training.weight_ramps import Ramp, WeightRamps
 from tests.bench import STAGE, VALUES, Bench, giving
@@ -155,6 +157,17 @@ def test_a_step_shows_rows_to_one_objective_and_logs_no_loss_of_the_others(
     told = Counter(tuple(key for key in TWO if f"finetune/loss/{key}" in line) for line in lines)
     assert set(told) == {("next",), ("cloze",)}
     assert told["next",] > told["cloze",]
+
+
+def test_who_has_had_no_turn_is_judged_when_it_has() -> None:
+    stage = stage_with(OneObjective())
+    check = EmptinessCheck(stage, StageState(), Processes(Accelerator(cpu=True)))
+    check.add(torch.tensor([[5.0, 2.0, 2.0], [0.0, 0.0, 0.0]], dtype=torch.float64))
+    check.judge(print)
+    assert not check.judged
+    check.add(torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 0.0]], dtype=torch.float64))
+    with pytest.raises(InputError, match="objective cloze counted nothing: none of the 3 rows"):
+        check.judge(print)
 
 
 # PCGrad

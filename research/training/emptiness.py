@@ -46,19 +46,18 @@ class EmptinessCheck:
         """
         if self.judged:
             return
-        self.judged = True
-        for key, (count, rows, counted) in self._totals().items():
-            if rows == 0.0:
-                # It has had no turn yet.
-                continue
-            if count == 0.0 and self.config.objectives[key].weight > 0.0:
+        totals = self._totals()
+        # One that has had no turn yet is judged after another epoch, and all with it.
+        self.judged = all(rows > 0.0 for _, rows, _ in totals.values())
+        for key, (count, rows, counted) in totals.items():
+            if rows > 0.0 and count == 0.0 and self.config.objectives[key].weight > 0.0:
                 raise InputError(
                     f"stage {self.config.name}: objective {key} counted nothing: none of the "
                     f"{int(rows):,} rows that it was shown has a target, so nothing is learned "
                     f"from it; leave it out, set objectives.{key}.weight to 0, or give it other "
                     "windows"
                 )
-            if counted < rows:
+            if self.judged and counted < rows:
                 say(
                     f"{self.config.name}: {key}: {(rows - counted) / rows:.1%} of {int(rows):,} "
                     "rows have no target"
