@@ -55,6 +55,13 @@ def run_verb(arguments: Sequence[str]) -> int:
         help="take the encoder from a bert_config.json of BERT4Rec's code; overrides come after",
     )
     parser.add_argument("--out", metavar="RUN", help="the run's folder, instead of all that")
+    parser.add_argument(
+        "--more-epochs",
+        type=int,
+        metavar="N",
+        help="let the last stage of a run that has ended go on for N epochs (so does a higher "
+        "limit, as stages.0.steps=N)",
+    )
     known, rest = parse_first(parser, spelled(arguments))
     with Watch("sixfold run", known.stall_seconds):
         from research.commands import run

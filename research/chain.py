@@ -17,6 +17,7 @@ from research.records import (
     CostRecord,
     CoverageRecord,
     ImportRecord,
+    RunRecord,
     StageResult,
 )
 from research.sharing import take_stage, taken_from
@@ -55,7 +56,7 @@ def train_stages(
     bench: Workbench,
     stages: Sequence[StageParts],
     begun: Sequence[Carried],
-    marks: Mapping[str, str],
+    record: RunRecord,
     *,
     folder: RunFolder,
     accelerator: Accelerator,
@@ -66,7 +67,7 @@ def train_stages(
     """Train every stage, each from the weights of those before.
 
     `begun` is what each stage has of the run that this one starts from, if it does; a stage whose
-    mark a run of `donors` has finished is taken over from there.
+    mark in `record` a run of `donors` has finished is taken over from there.
     """
     best: dict[str, StageResult] = {}
     notes: list[str | None] = []
@@ -86,6 +87,7 @@ def train_stages(
         split_weights=bench.config.compute.shard_weights,
         quiet=quiet,
     )
+    extensions = {each.stage: each.step for each in record.extensions}
     for place, stage in enumerate(stages):
         name = stage.config.name
         carried = hand_over(stages[:place], stage, begun[place] if begun else None)
@@ -94,9 +96,12 @@ def train_stages(
                 moved=carried.moved, new=carried.new, left=carried.left, rows=carried.rows
             )
             say(f"{name}: {carried.line}", quiet)
-        mark = marks[name]
-        processes.from_main(partial(take_stage, folder, name, mark, donors))
-        own = replace(run, validate=validation_of(bench, stage))
+        processes.from_main(partial(take_stage, folder, name, record.stages[name], donors))
+        own = replace(
+            run,
+            validate=validation_of(bench, stage),
+            extended_after=extensions.get(name),
+        )
         state = train(stage.pretrainer, stage.loader, stage.config, own)
         seconds, items = seconds + state.seconds, items + state.items
         origin = processes.from_main(partial(taken_from, folder, name))

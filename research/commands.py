@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,9 +27,10 @@ from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import best_items
 from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, opened_corpus
+from research.extension import with_more_epochs
 from research.foreign import plain
 from research.interop.bert4rec_config import read_bert_config
-from research.overrides import override
+from research.overrides import changed, override
 from research.packed import Packed
 from research.peers import STOPPED
 from research.processes import Processes
@@ -37,7 +39,7 @@ from research.run import RunConfig
 from research.show import plain_console, show, wide_console
 from research.study import Study, StudyOptions, run_folder, run_study
 from research.target import found, import_from_here, package_of
-from research.tracking import Tracking
+from research.tracking import RunFolder, Tracking
 from research.training.stage_run import CheckpointPlan
 from research.wandb_mirror.options import mirror_finished, tracking_of
 from research.workbench import Workbench
@@ -60,14 +62,19 @@ def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
     given = override(given, rest, program=program, packages=[package_of(known.target)])
     check(given)
     accelerator = started(known)
+    processes = Processes(accelerator)
     folder = Path(known.out) if known.out else None
     if folder is None:
         cell = known.cell or known.target.replace(":", ".")
-        changed = replace(given, seed=config.seed, corpus=config.corpus)
-        if known.cell is None and changed != config:
-            cell += f"-{hash_of(changed)[:6]}"
-        corpus = opened_corpus(given.corpus, known.data_root, Processes(accelerator))
+        alike = replace(given, seed=config.seed, corpus=config.corpus)
+        if known.cell is None and alike != config:
+            cell += f"-{hash_of(alike)[:6]}"
+        corpus = opened_corpus(given.corpus, known.data_root, processes)
         folder = run_folder(Path(known.runs), known.study, corpus, cell, given.seed)
+    if known.more_epochs is not None:
+        there = RunFolder(folder, writes=False)
+        longer = partial(with_more_epochs, given, there, known.more_epochs)
+        given = changed(given, processes.from_main(longer))
     tracking = tracking_of(known, main=accelerator.is_main_process)
     options = options_of(known, tracking)
     execute(given, folder, options=options, accelerator=accelerator)

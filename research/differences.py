@@ -48,6 +48,8 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
         found["the corpus's fingerprint"] = [stored.fingerprint[:16], record.fingerprint[:16]]
     if stored.start.sha256 != record.start.sha256:
         found["start_from"] = [_start_of(stored.start), _start_of(record.start)]
+    if stored.extensions != record.extensions:
+        found["extended after steps"] = [_steps_of(stored), _steps_of(record)]
     texts = [
         f"{name} is {short(there, LONGEST)} there and {short(here, LONGEST)} here"
         for name, (there, here) in list(found.items())[:SHOWN]
@@ -56,6 +58,11 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
     # A file of negatives, or what another version of the code meant by the same config.
     texts = texts or ["what its config names has another content"]
     return f"{'; '.join(texts)}; {hashes}"
+
+
+def _steps_of(record: RunRecord) -> str:
+    """Where a run was given later limits, for a person."""
+    return ", ".join(str(each.step) for each in record.extensions) or "none"
 
 
 def _start_of(start: StartRecord) -> str:

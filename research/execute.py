@@ -27,13 +27,22 @@ from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import RankTable, Shard
 from research.evaluation.ranker import Ranker, RankerConfig
+from research.extension import extended, extension_of, note_of, set_aside
 from research.floor import beside_popularity
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.processes import Processes
 from research.provenance import provenance_of, together, versions
 from research.pulse import PULSE
-from research.records import CostRecord, Provenance, RunRecord, RunSummary, StartRecord, UsersRecord
+from research.records import (
+    CostRecord,
+    ExtensionRecord,
+    Provenance,
+    RunRecord,
+    RunSummary,
+    StartRecord,
+    UsersRecord,
+)
 from research.run import RunConfig, open_corpus, record_of
 from research.start import Start, ended, find_start
 from research.tracking import Mirror, RunFolder, Tracking
@@ -97,9 +106,14 @@ def execute(
     record = record_of(config, bench.corpus, start)
     check_alike(record.hash, processes)
     # The main process alone looks into the folder, which the others need not see.
-    finished = processes.from_main(lambda: plain_to_json(_finished(folder, record, config)))
-    if finished is not None:
-        return plain_from_json(finished, RunSummary)
+    seen = processes.from_main(lambda: plain_to_json(_seen(folder, record, config, bench.corpus)))
+    there = plain_from_json(seen, Seen)
+    if there.summary is not None:
+        return there.summary
+    record = extended(record, there.extensions)
+    if config.start_from is not None and source is None:
+        # A run that goes on is no longer known without its start.
+        source = find_start(config.start_from, allow=(*options.allow, *packages_of(config)))
     # What cannot work is refused here, before anything is trained or written.
     check_sharding(config)
     sets = bench.candidate_sets(bench.split.test, "test")
@@ -121,13 +135,15 @@ def execute(
                 bench,
                 stages,
                 begun,
-                record.stages,
+                record,
                 folder=folder,
                 accelerator=accelerator,
                 donors=options.donors,
                 plan=options.checkpoints,
                 quiet=options.quiet or not main,
             )
+            notes = tuple(note_of(each, config) for each in record.extensions)
+            trained = replace(trained, notes=(*trained.notes, *notes))
             return conclude(bench, trained, sets, record.hash, folder)
         finally:
             # Accelerate keeps every prepared model; a study shares one accelerator between runs.
@@ -220,6 +236,7 @@ def begin(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> Non
     """Write config.json, by which a run folder is recognized, and how the run is done from here."""
     if not folder.writes:
         return
+    set_aside(folder, record.hash)
     stored = folder.read(RunRecord)
     # What an earlier version has begun has an unknown beginning.
     before = () if stored is None else stored.provenance or (Provenance(),)
@@ -290,15 +307,29 @@ def started_from(
     return start, start.record
 
 
-def _finished(folder: RunFolder, record: RunRecord, config: RunConfig) -> RunSummary | None:
-    """The summary of a run that has ended; `InputError` when the folder holds another run."""
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What of a run its folder holds."""
+
+    summary: RunSummary | None
+    """Its summary; None: it has not ended."""
+    extensions: tuple[ExtensionRecord, ...] = ()
+    """The later limits that it was given, the one of this call among them."""
+
+
+def _seen(folder: RunFolder, record: RunRecord, config: RunConfig, corpus: Corpus) -> Seen:
+    """What is there of a run; `InputError` when the folder holds another one."""
     stored = folder.read(RunRecord)
-    if stored is not None and stored.hash != record.hash:
+    if stored is None or stored.hash == extended(record, stored.extensions).hash:
+        before = () if stored is None else stored.extensions
+        return Seen(summary=folder.read(RunSummary), extensions=before)
+    extension = extension_of(stored, record, config, corpus, folder)
+    if extension is None:
         why = other_run(stored, record, config)
         raise InputError(
             f"{folder.path} holds another run ({why}); choose another folder or remove that one"
         )
-    return folder.read(RunSummary)
+    return Seen(summary=None, extensions=(*stored.extensions, extension))
 
 
 def _counted(config: RankerConfig, bench: Workbench) -> Trained:

@@ -149,6 +149,26 @@ class RunOutline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExtensionRecord:
+    """A later limit that a run was given in the folder where it stood."""
+
+    hash: str
+    """The run's before."""
+    stage: str
+    """The stage that went on."""
+    epoch: int
+    """Epochs that it had completed; one in which a limit of steps ended it counts."""
+    step: int
+    """Steps that it had completed."""
+    ended: bool
+    """Whether it had ended; else it was interrupted."""
+    tested: bool
+    """Whether the test had been ranked."""
+    limits: Mapping[str, tuple[object, object]]
+    """By dotted field, the limit before and the later one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
     """config.json, which recognizes a run; it is written before anything is trained."""
 
@@ -167,6 +187,8 @@ class RunRecord(Record):
     """The `RunConfig`, which `config.from_json` reads."""
     provenance: tuple[Provenance, ...] = ()
     """Each way in which the run was begun and continued, once, in order."""
+    extensions: tuple[ExtensionRecord, ...] = ()
+    """The later limits that the run was given since it began, in order."""
 
     def __post_init__(self) -> None:
         # What is no config is refused with the file.

@@ -350,6 +350,20 @@ def test_a_repeated_run_does_nothing_and_shows_the_same_figures(
     assert files_of(tmp_path / "r") == before
 
 
+def test_a_finished_run_goes_on_for_more_epochs_and_says_so(
+    capsys: Capture, shop: Corpus, tmp_path: Path
+) -> None:
+    run_tiny(capsys, shop, "--out", tmp_path / "run")
+    answer = run_tiny(capsys, shop, "--out", tmp_path / "run", "--more-epochs", 2)
+    assert answer.code == 0
+    assert "note: stage train had ended after 2 epochs" in answer.out
+    assert "went on: stages.0.epochs was 2 and became 4" in answer.out
+    assert len(list((tmp_path / "run" / "earlier").glob("*/summary.json"))) == 1
+    answer = run_tiny(capsys, shop, "--out", tmp_path / "other", "--more-epochs", 2)
+    assert answer.code == 2
+    assert "other holds no run that could go on" in answer.err
+
+
 def test_a_quiet_run_prints_results_alone(capsys: Capture, shop: Corpus, tmp_path: Path) -> None:
     answer = run_tiny(capsys, shop, "--out", tmp_path / "r", "--quiet")
     assert "epoch 1 " not in answer.out

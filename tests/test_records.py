@@ -77,7 +77,11 @@ def refusal(folder: Path, kind: type[Record], **changes: Any) -> str:
 
 def test_an_earlier_run_is_read_as_it_was_written() -> None:
     record, summary = read_record(EARLIER, RunRecord), read_record(EARLIER, RunSummary)
-    assert plain_to_json(record) == {**stored(EARLIER / "config.json"), "provenance": []}
+    assert plain_to_json(record) == {
+        **stored(EARLIER / "config.json"),
+        "provenance": [],
+        "extensions": [],
+    }
     assert plain_to_json(summary) == {**stored(EARLIER / "summary.json"), "notes": []}
     assert record is not None
     assert (record.outline.corpus, record.outline.seed, record.ties) == (
@@ -193,7 +197,7 @@ def test_seeds_are_in_the_order_of_numbers() -> None:
         (RunRecord, {"hash": ...}, "hash is missing; allowed: str"),
         (RunRecord, {"hash": 7}, "hash is 7; allowed: str"),
         (RunRecord, {"hsh": "x"}, "hsh is no field that is known; did you mean hash? (allowed: "
-         "config, dataset, fingerprint, hash, provenance, stages, start)"),
+         "config, dataset, extensions, fingerprint, hash, provenance, stages, start)"),
         (RunRecord, {"dataset": []}, "dataset is []; allowed: an object with name, users, items, "
          "interactions, attributes, filters"),
         (RunRecord, {"dataset": ...}, "dataset is missing; allowed: an object with name, users, "

@@ -400,7 +400,7 @@ CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
     "candidates": lambda config: replace(
         config, evaluation=replace(config.evaluation, candidates=("full",))
     ),
-    "epochs": lambda config: replace(config, stages=(replace(config.stages[0], epochs=5),)),
+    "epochs": lambda config: replace(config, stages=(replace(config.stages[0], epochs=3),)),
 }
 
 
@@ -408,7 +408,7 @@ DIFFERENCES = {
     "seed": "seed is 0 there and 1 here",
     "encoder": "encoder.block is PostNorm there and PreNorm here",
     "candidates": r"evaluation.candidates is \[.*\] there and \[full\] here",
-    "epochs": "stages.0.epochs is 4 there and 5 here",
+    "epochs": "stages.0.epochs is 4 there and 3 here",
 }
 
 

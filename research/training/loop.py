@@ -7,7 +7,7 @@ rates are functions of the seed and of what has been done: epochs, steps, rows, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from research.data.loader import Batch, Loader
@@ -17,6 +17,7 @@ from research.training.limits import Limits
 from research.training.optim import build_optimizer, factor_at
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.saves import Checkpointer
+from research.training.selection import judged, reopened, validates
 from research.training.stage import StageConfig, StageState
 from research.training.stage_log import StageLog
 from research.training.stage_run import StageRun
@@ -35,7 +36,7 @@ def train(
     weights = place_weights(model, run)
     optimizer = build_optimizer(config.optimizer, weights.trained)
     checkpoints = Checkpointer(config.name, loader.corpus.fingerprint, run, weights, optimizer)
-    state = checkpoints.load()
+    state = reopened(checkpoints.load(), config, loader.num_rows, run.extended_after)
     limits = Limits.of(config, loader.num_rows)
     log = StageLog(config, state, limits, run)
     interruption = Interruption(config, state, checkpoints)
@@ -76,7 +77,7 @@ def train(
                 values = weights.with_whole(run.validate)
                 state = judged(state, values, config)
                 log.validation(state, values)
-            improved = state.best_epoch == state.epoch
+            improved = state.best_step == state.step
             if improved or state.finished or checkpoints.is_due(state.step):
                 state = save(state, best=improved)
             give_back_free_memory()
@@ -116,28 +117,3 @@ def lr_factor(state: StageState, config: StageConfig, limits: Limits) -> float:
     schedule = config.optimizer.schedule
     share = limits.share_after(state, schedule.warmup_steps)
     return factor_at(schedule, state.step, state.epoch, share)
-
-
-def validates(config: StageConfig, state: StageState) -> bool:
-    """Whether a stage validates after the epoch that has just ended."""
-    if config.validation is None:
-        return False
-    return state.finished or state.epoch % config.validation.every_epochs == 0
-
-
-def judged(state: StageState, values: Mapping[str, float], config: StageConfig) -> StageState:
-    """The state after a validation: a better value is the new best, else patience runs."""
-    rule = config.validation
-    assert rule is not None, "only a stage with validation is judged"
-    value = values[f"val/{rule.metric}"]
-    if state.best_value is None or value > state.best_value + rule.min_delta:
-        return replace(
-            state, best_value=value, best_epoch=state.epoch, best_step=state.step, stale=0
-        )
-    if state.epoch <= rule.min_epochs or state.step <= rule.min_steps:
-        return state
-    stale = state.stale + 1
-    steps = state.step - max(state.best_step or 0, rule.min_steps)
-    exhausted = rule.patience is not None and stale >= rule.patience
-    exhausted = exhausted and steps >= rule.patience_steps
-    return replace(state, stale=stale, finished=state.finished or exhausted)

@@ -55,5 +55,7 @@ class StageRun:
     """Gives figures of the validation part, `val/...` by name; None: the stage cannot rank."""
     quiet: bool = False
     """Print nothing."""
+    extended_after: int | None = None
+    """Steps after which the stage had ended, but now has a later limit; None: it has not."""
     judges_counts: bool = True
     """Whether an objective that has counted nothing in an epoch, or in the stage, is an error."""

@@ -1,0 +1,61 @@
+"""When a stage validates, and what its validations decide: the best state, and patience."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from research.training.stage import StageConfig, StageState, ValidationConfig
+
+
+def validates(config: StageConfig, state: StageState) -> bool:
+    """Whether a stage validates after the epoch that has just ended."""
+    if config.validation is None:
+        return False
+    return state.finished or state.epoch % config.validation.every_epochs == 0
+
+
+def judged(state: StageState, values: Mapping[str, float], config: StageConfig) -> StageState:
+    """The state after a validation: a better value is the new best, else patience runs."""
+    rule = config.validation
+    assert rule is not None, "only a stage with validation is judged"
+    value = values[f"val/{rule.metric}"]
+    if state.best_value is None or value > state.best_value + rule.min_delta:
+        return replace(
+            state, best_value=value, best_epoch=state.epoch, best_step=state.step, stale=0
+        )
+    if is_before_patience(state, rule):
+        return state
+    state = replace(state, stale=state.stale + 1)
+    return replace(state, finished=state.finished or is_out_of_patience(state, rule))
+
+
+def is_before_patience(state: StageState, rule: ValidationConfig) -> bool:
+    """Whether a stage has not come to where patience begins."""
+    return state.epoch <= rule.min_epochs or state.step <= rule.min_steps
+
+
+def is_out_of_patience(state: StageState, rule: ValidationConfig) -> bool:
+    """Whether a stage has gone without improvement for as long as it may."""
+    steps = state.step - max(state.best_step or 0, rule.min_steps)
+    return (
+        rule.patience is not None and state.stale >= rule.patience and steps >= rule.patience_steps
+    )
+
+
+def reopened(
+    state: StageState, config: StageConfig, num_rows: int, extended_after: int | None
+) -> StageState:
+    """The state from which a stage goes on that had ended after `extended_after` steps.
+
+    Any other state is left as it is. `config` has the later limit, an epoch `num_rows` rows.
+    Patience that has run out, or would not have begun by now, begins anew; what is left of an epoch
+    that a limit has cut comes first.
+    """
+    if not state.finished or state.step != extended_after:
+        return state
+    state = replace(state, finished=False, epoch=state.rows // num_rows)
+    rule = config.validation
+    if rule is not None and (is_before_patience(state, rule) or is_out_of_patience(state, rule)):
+        state = replace(state, stale=0)
+    return state
