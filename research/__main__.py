@@ -154,6 +154,12 @@ def import_verb(arguments: Sequence[str]) -> int:
         action="store_true",
         help="keep rows 0 of the item and attribute tables, which nothing here reads, for export",
     )
+    parser.add_argument(
+        "--special-classes",
+        action="store_true",
+        help="let padding (row 0 of the item table) and the mask compete with the items, as in "
+        "S3-Rec's own full ranking, where seen items score 0: evaluate RUN --seen zero",
+    )
     parser.add_argument("--data-root", default="data")
     add_machine_options(parser)
     known = parser.parse_args(list(arguments))

@@ -212,6 +212,7 @@ def import_file(known: argparse.Namespace) -> int:
         corpus=known.corpus,
         heads=known.heads,
         keep_zero_rows=known.keep_zero_rows,
+        special_classes=known.special_classes,
         data_root=known.data_root,
         device=known.device,
     )

@@ -7,7 +7,7 @@ account of every key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from research.errors import InputError
 from research.execute import begin, conclude
 from research.foreign import own_file
 from research.interop.s3rec import (
+    ITEMS,
     ZERO_ROWS,
     Entry,
     Sizes,
@@ -51,7 +52,7 @@ from research.training.carry import carry
 from research.training.stage import StageConfig, StageState
 from research.workbench import Workbench, ranking_objective
 
-STAGE = StageConfig(name="imported", objectives=objectives(), rank_by="next", validation=None)
+STAGE = "imported"
 ZERO_ROWS_FILE = "zero_rows.safetensors"
 
 
@@ -72,11 +73,13 @@ def import_run(
     corpus: str,
     heads: int,
     keep_zero_rows: bool,
+    special_classes: bool = False,
     data_root: str,
     device: str | None = None,
 ) -> Account:
     """Make the run folder `out` from an S3-Rec state dict; it appears whole or not at all.
 
+    With `special_classes` row 0 of the item table and the mask's compete with the items.
     `InputError` for a file, a corpus or a folder that does not fit, before anything is written.
     """
     _check_free(out)
@@ -84,20 +87,27 @@ def import_run(
     sizes = read_sizes(given, file)
     check_heads(sizes, heads, file)
     state = {key: checked_float(key, tensor, file) for key, tensor in given.items()}
-    config = RunConfig(corpus=corpus, encoder=sizes.encoder(heads), stages=(STAGE,))
+    stage = StageConfig(
+        name=STAGE, objectives=objectives(special_classes), rank_by="next", validation=None
+    )
+    config = RunConfig(corpus=corpus, encoder=sizes.encoder(heads), stages=(stage,))
     bench = Workbench.of(config, data_root)
     items, attributes = bench.corpus.num_items, bench.corpus.num_attributes
     check_counts(sizes, items, attributes, file, bench.corpus.name)
     table = _entries(sizes, bench.corpus)
-    pretrainer = bench.pretrainer(STAGE, bench.shared())
-    carried = carry(into_ours(state, table), pretrainer, source=str(file))
+    pretrainer = bench.pretrainer(stage, bench.shared())
+    weights = into_ours(state, table)
+    if special_classes:
+        weights[ZERO_ROWS[ITEMS]] = state[ITEMS][:1]
+    carried = carry(weights, pretrainer, source=str(file))
     assert not carried.new + carried.left, "the format has every parameter of the stage"
     content = checkpoint.sha256_of(file)
     record = replace(record_of(config, bench.corpus), hash=identity(config, bench.corpus, content))
-    account = _account(given, table, keep_zero_rows)
+    placed = {ITEMS} if special_classes else set()
+    account = _account(given, table, placed, keep_zero_rows)
     accelerator = make_accelerator(device=device)
     pretrainer = pretrainer.to(accelerator.device)
-    objective = ranking_objective(STAGE, pretrainer)
+    objective = ranking_objective(stage, pretrainer)
     assert objective is not None, "the stage ranks by next"
     trained = Trained(
         ranker=TrainedRanker(pretrainer.encoder, objective),
@@ -107,7 +117,7 @@ def import_run(
             items=0,
         ),
         best={
-            STAGE.name: StageResult(epoch=None, value=None, epochs=0, steps=0, skipped=0),
+            STAGE: StageResult(epoch=None, value=None, epochs=0, steps=0, skipped=0),
         },
         attributes=bench.catalogue.coverage,
         imported=ImportRecord(
@@ -118,10 +128,10 @@ def import_run(
         folder = RunFolder(partial)
         begin(record, folder, accelerator)
         stored = {"fingerprint": bench.corpus.fingerprint, **asdict(StageState(finished=True))}
-        target = checkpoint.folder_of(folder.stage(STAGE.name), checkpoint.STEP, 0)
+        target = checkpoint.folder_of(folder.stage(STAGE), checkpoint.STEP, 0)
         checkpoint.save(target, pretrainer, None, stored)
         if keep_zero_rows:
-            kept = {key: state[key][0].contiguous() for key in ZERO_ROWS}
+            kept = {key: state[key][0].contiguous() for key in ZERO_ROWS if key not in placed}
             with replacing(partial / ZERO_ROWS_FILE) as opened:
                 opened.write(safetensors.torch.save(kept))
         sets = bench.candidate_sets(bench.split.test, "test")
@@ -132,10 +142,14 @@ def import_run(
     return account
 
 
-def _account(given: Mapping[str, Tensor], table: list[Entry], keep_zero_rows: bool) -> Account:
+def _account(
+    given: Mapping[str, Tensor], table: list[Entry], placed: Set[str], keep_zero_rows: bool
+) -> Account:
+    """What became of every key; `placed` are those whose row 0 has its place in the stage."""
     said = {each.key: each.said for each in table}
-    fate = f"kept aside in {ZERO_ROWS_FILE}" if keep_zero_rows else "dropped"
-    said |= {key: f"{said[key]}; row 0 {fate}" for key in ZERO_ROWS}
+    aside = f"kept aside in {ZERO_ROWS_FILE}" if keep_zero_rows else "dropped"
+    for key, parameter in ZERO_ROWS.items():
+        said[key] += f"; row 0 {parameter if key in placed else aside}"
     keys = tuple(
         KeyRecord(key=key, shape=tuple(tensor.shape), place=said[key])
         for key, tensor in given.items()
@@ -239,9 +253,8 @@ def _zero_rows(
             rows[key] = weights[parameter][0]
             said[key] = f"; row 0 {parameter}, of stage {stages[parameter]}"
     kept = stored_zero_rows(start.folder, width)
-    if kept:
-        rows = kept
-        said = dict.fromkeys(rows, f"; row 0 {ZERO_ROWS_FILE}")
+    rows |= kept
+    said |= dict.fromkeys(kept, f"; row 0 {ZERO_ROWS_FILE}")
     return rows, said
 
 

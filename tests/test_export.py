@@ -76,6 +76,20 @@ def test_rows_0_that_were_kept_aside_come_back_too(
     assert equal_states(export_file(capsys, stage, tmp_path / "back.pt"), state)
 
 
+def test_row_0_of_the_items_comes_back_from_where_it_competed(
+    capsys: Capture, file: Path, state: dict[str, Tensor], corpus: Corpus, tmp_path: Path
+) -> None:
+    options = ("--special-classes", "--keep-zero-rows")
+    answer = import_file(capsys, file, corpus, tmp_path / "run", *options)
+    assert "row 0 objectives.next.head.padding_row" in answer.out
+    assert answer.out.count("row 0 kept aside in zero_rows.safetensors") == 1
+    assert equal_states(export_file(capsys, tmp_path / "run", tmp_path / "back.pt"), state)
+    import_file(capsys, file, corpus, tmp_path / "without", "--special-classes")
+    expected = {key: tensor.clone() for key, tensor in state.items()}
+    expected["attribute_embeddings.weight"][0] = 0
+    assert equal_states(export_file(capsys, tmp_path / "without", tmp_path / "b.pt"), expected)
+
+
 def trained(corpus: Corpus, run: Path, accelerator: Accelerator, config: RunConfig) -> Path:
     """A run of this config with every stage of one epoch, on a tiny encoder."""
     stages = tuple(

@@ -122,6 +122,28 @@ def test_imported_ranks_are_those_of_the_padded_model(
     )
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_padding_and_mask_compete_where_that_is_asked_for(
+    capsys: Capture, corpus: Corpus, tmp_path: Path, seed: int
+) -> None:
+    state = published_state(seed=seed)
+    torch.save(state, tmp_path / "file")
+    import_file(capsys, tmp_path / "file", corpus, tmp_path / "run", "--special-classes")
+    expected, beaten = [], 0
+    for history in HISTORIES[:-1]:
+        known, target = history[:-1], history[-1]
+        items_BL = reference_s3rec.padded(raw([known]), LENGTH)
+        scores = reference_s3rec.scores(state, items_BL, heads=HEADS)[0]
+        special = [scores[0], scores[NUM_ITEMS + 1]]
+        others = [scores[ITEMS[item]] for item in range(NUM_ITEMS) if item not in known]
+        better = [bool(score > scores[ITEMS[target]]) for score in (*others, *special)]
+        beaten += any(better[-2:])
+        expected.append(1.0 + sum(better) if target not in known else float("inf"))
+    assert beaten
+    table = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
+    assert table.rank.tolist() == expected
+
+
 def test_heads_and_attributes_go_where_their_objectives_read_them(
     state: dict[str, Tensor], imported: Path
 ) -> None:

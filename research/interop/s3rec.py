@@ -20,6 +20,7 @@ from research.model.transformer_block import PostNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
+from research.objectives.head import HeadConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
@@ -88,10 +89,13 @@ class Sizes:
         )
 
 
-def objectives() -> dict[str, ObjectiveConfig]:
-    """What the format has heads for, and the next item, by which it is ranked."""
+def objectives(special_classes: bool) -> dict[str, ObjectiveConfig]:
+    """What the format has heads for, and the next item, by which it is ranked.
+
+    With `special_classes` padding and mask compete there, as in S3-Rec's own full ranking.
+    """
     return {
-        "next": NextItemConfig(),
+        "next": NextItemConfig(head=HeadConfig(special_classes=special_classes)),
         "aap": AAPConfig(),
         "mip": MIPConfig(),
         "map": MAPConfig(),
