@@ -113,10 +113,9 @@ def port() -> RunConfig:
 
     Departures from jaywonchung/BERT4Rec-VAE-Pytorch: its LayerNorm divides by the unbiased standard
     deviation plus eps, ours by the root of the biased variance plus eps; it drops out once more at
-    a block's end; its output layer has a class for padding; its masking may leave a row without a
-    hidden item, ours hides at least one; its test histories lack the validation item; initial
-    weights are others; so are the number of epochs and the figure that selects, which it takes
-    among sampled candidates and ours among all items.
+    a block's end; its output layer has a class for padding; its test histories lack the validation
+    item; initial weights are others; so are the number of epochs and the figure that selects, which
+    it takes among sampled candidates and ours among all items.
     """
     return RunConfig(
         corpus="ml-1m",
@@ -139,7 +138,9 @@ def port() -> RunConfig:
             StageConfig(
                 objectives={
                     "cloze": ClozeConfig(
-                        corruption=MaskItems(rate=0.15, random_share=0.1, keep_share=0.1),
+                        corruption=MaskItems(
+                            rate=0.15, at_least_one=False, random_share=0.1, keep_share=0.1
+                        ),
                         head=HeadConfig(table="own", bias=True),
                     )
                 },

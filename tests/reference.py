@@ -249,7 +249,8 @@ def mask_items(
     luck = random_uniform(random_bits(row, seed_of("row")))
     if luck < config.mask_last_share:
         picked.add(newest)
-    picked = picked or {by_draw[0]}
+    if config.at_least_one:
+        picked = picked or {by_draw[0]}
     if luck >= 1 - config.last_only_share:
         picked = {newest}
     for place in picked:

@@ -176,7 +176,9 @@ def test_the_ports_have_a_pre_norm_encoder_without_outer_norms() -> None:
 def test_the_ports_train_with_80_10_10_and_an_output_layer_of_their_own() -> None:
     stage = only_stage(bert4rec.port())
     objective = cloze_of(bert4rec.port())
-    assert objective.corruption == MaskItems(rate=0.15, random_share=0.1, keep_share=0.1)
+    assert objective.corruption == MaskItems(
+        rate=0.15, at_least_one=False, random_share=0.1, keep_share=0.1
+    )
     assert objective.head == HeadConfig(table="own", bias=True, transform="none")
     assert_fields(stage.optimizer, method="adam", lr=1e-3)
     assert stage.optimizer.schedule.shape == "constant"
@@ -198,8 +200,9 @@ def test_the_ports_may_have_three_segment_types() -> None:
 def test_nothing_but_a_named_quirk_is_on_by_default() -> None:
     assert_fields(LeaveOneOut(), validation_in_training=False)
     assert_fields(
-        MaskItems(), random_share=0.0, keep_share=0.0, mask_last_share=0.0, last_only_share=0.0
-    )
+        MaskItems(), at_least_one=True, random_share=0.0, keep_share=0.0, mask_last_share=0.0,
+        last_only_share=0.0,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("config", [bert4rec.cloze(), bert4rec.ml_1m()], ids=["beauty", "ml-1m"])

@@ -32,6 +32,7 @@ CONFIGS: dict[str, MaskItems] = {
     "no mask at all": MaskItems(rate=0.5, random_share=0.7, keep_share=0.3),
     "last in half of the rows": MaskItems(rate=0.2, mask_last_share=0.5),
     "last alone in some rows": MaskItems(rate=0.2, last_only_share=0.3),
+    "none at all in some rows": MaskItems(rate=0.2, at_least_one=False),
     "everything at once": MaskItems(
         rate=0.4, count="rounded", max_picked=4, random_share=0.2, keep_share=0.2,
         mask_last_share=0.5, last_only_share=0.25,
@@ -107,7 +108,16 @@ def test_only_picked_tokens_change_and_targets_are_what_stood_there(
 def test_every_row_that_is_not_empty_has_a_target(name: str, catalogue: Catalogue) -> None:
     view = CONFIGS[name].view(batch_of(ROWS * 50, length=50), catalogue)
     for row, picked in zip(ROWS * 50, picked_of(view), strict=True):
-        assert bool(picked) == bool(row)
+        if CONFIGS[name].at_least_one:
+            assert bool(picked) == bool(row)
+
+
+def test_where_none_may_be_picked_as_many_rows_have_none_as_chance_has_it(
+    catalogue: Catalogue,
+) -> None:
+    picked = many(40_000, 5, MaskItems(rate=0.2, at_least_one=False), catalogue)
+    assert_share(~picked.any(1), 0.8**5)
+    assert_share(picked, 0.2)
 
 
 def test_the_clean_batch_is_left_as_it_was(catalogue: Catalogue) -> None:
@@ -283,6 +293,7 @@ def test_next_item_ranks_from_the_newest_of_up_to_L_items(catalogue: Catalogue) 
         ({"last_only_share": -1.0}, "corruption.last_only_share is -1.0; allowed: 0 to 1"),
         ({"random_share": 0.6, "keep_share": 0.5}, "shares of the picked items; together at most"),
         ({"max_picked": 3}, "corruption.max_picked is 3 with count 'bernoulli'; it needs count"),
+        ({"at_least_one": False, "count": "rounded"}, "with count 'rounded', which picks at least"),
         ({"max_picked": 0, "count": "rounded"}, "corruption.max_picked is 0 with count 'rounded'"),
     ],
 )

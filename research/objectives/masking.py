@@ -22,13 +22,16 @@ from research.randomness import below, fold, seed_of, uniform
 
 @dataclass(frozen=True, kw_only=True)
 class MaskItems(Corruption):
-    """Hide items of the newest L; every non-empty row has at least one target (T12)."""
+    """Hide items of the newest L; every non-empty row has at least one target unless said (T12)."""
 
     rate: float = 0.2
     """Probability (or share, see `count`) of an item being picked."""
     count: Literal["bernoulli", "rounded"] = "bernoulli"
-    """Pick each item independently (and one at random where none is picked), or exactly
-    max(1, round(rate n)) of a row's n (BERT4Rec's original code)."""
+    """Pick each item independently (see `at_least_one`), or exactly max(1, round(rate n)) of a
+    row's n (BERT4Rec's original code)."""
+    at_least_one: bool = True
+    """With `bernoulli`, pick one at random in a row in which none was picked; else such a row
+    teaches nothing (the common ports: (1 - rate)^n of the rows with n items)."""
     max_picked: int | None = None
     """With `rounded`, never pick more than this in a row; None: no bound."""
     random_share: float = 0.0
@@ -52,6 +55,10 @@ class MaskItems(Corruption):
                 f"corruption: random_share {self.random_share} and keep_share {self.keep_share} "
                 "are shares of the picked items; together at most 1"
             )
+        if not self.at_least_one and self.count == "rounded":
+            raise InputError(
+                "corruption.at_least_one is False with count 'rounded', which picks at least one"
+            )
         if self.max_picked is not None and (self.count != "rounded" or self.max_picked < 1):
             raise InputError(
                 f"corruption.max_picked is {self.max_picked} with count {self.count!r}; it needs "
@@ -71,7 +78,7 @@ class MaskItems(Corruption):
         )
         if self.mask_last_share:
             picked_T |= last_T & (rows_S < self.mask_last_share)[packed.owner_T]
-        if self.count == "bernoulli":
+        if self.count == "bernoulli" and self.at_least_one:
             picked_T |= fallback_pick(packed, draws_T, picked_T)
         if self.last_only_share:
             # The upper end of the same draw: the two shares overlap only where they must.
