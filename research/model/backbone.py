@@ -25,6 +25,21 @@ BOTH: tuple[Direction, ...] = ("causal", "bidirectional")
 LARGEST = 1 << 20
 
 
+def check_numbers(config: BackboneConfig, sizes: Sequence[str], dropouts: Sequence[str]) -> None:
+    """`InputError` for a size of a config that is out of range, or a dropout; None is as good."""
+    values = vars(config)
+    for name in sizes:
+        if values[name] < 1:
+            raise InputError(f"encoder.{name} is {values[name]}; it must be at least 1")
+        if values[name] > LARGEST:
+            raise InputError(f"encoder.{name} is {values[name]}; at most {LARGEST}")
+    for name in dropouts:
+        if not 0.0 <= (values[name] or 0.0) < 1.0:
+            raise InputError(f"encoder.{name} is {values[name]}; it must be in [0, 1)")
+    if not config.init_std >= 0:
+        raise InputError(f"encoder.init_std is {config.init_std}; it must be 0 or more")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig(ABC):
     """Abstract: the sizes of a backbone, and what it computes."""

@@ -25,7 +25,13 @@ from torch.nn.utils.rnn import PackedSequence
 
 from research.config import check_types
 from research.errors import InputError
-from research.model.backbone import LARGEST, Backbone, BackboneConfig, Direction, count_parameters
+from research.model.backbone import (
+    Backbone,
+    BackboneConfig,
+    Direction,
+    check_numbers,
+    count_parameters,
+)
 from research.model.dropout import dropout
 from research.model.initial import initialize
 from research.model.item_table import ItemTable
@@ -67,17 +73,7 @@ class GRUConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         check_types(self)
-        values = vars(self)
-        for name in _SIZES:
-            if values[name] < 1:
-                raise InputError(f"encoder.{name} is {values[name]}; it must be at least 1")
-            if values[name] > LARGEST:
-                raise InputError(f"encoder.{name} is {values[name]}; at most {LARGEST}")
-        for name in _DROPOUTS:
-            if not 0.0 <= values[name] < 1.0:
-                raise InputError(f"encoder.{name} is {values[name]}; it must be in [0, 1)")
-        if self.init_std < 0:
-            raise InputError(f"encoder.init_std is {self.init_std}; it must be 0 or more")
+        check_numbers(self, _SIZES, _DROPOUTS)
         if not self.projection and self.hidden_width != self.width:
             raise InputError(
                 f"encoder.hidden_width is {self.hidden_width} and encoder.width {self.width}; make "

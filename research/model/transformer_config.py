@@ -9,7 +9,14 @@ from torch import nn
 
 from research.config import check_types
 from research.errors import InputError
-from research.model.backbone import BOTH, LARGEST, BackboneConfig, Direction, count_parameters
+from research.model.backbone import (
+    BOTH,
+    LARGEST,
+    BackboneConfig,
+    Direction,
+    check_numbers,
+    count_parameters,
+)
 from research.model.item_table import ItemTable
 from research.model.positions import LearnedPositions, PositionsConfig
 from research.model.transformer import TransformerEncoder
@@ -79,24 +86,17 @@ class TransformerConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         check_types(self)
-        values = vars(self)
-        for name in _SIZES:
-            if values[name] < 1:
-                raise InputError(f"encoder.{name} is {values[name]}; it must be at least 1")
-        for name in (*_SIZES, "segments"):
-            if values[name] > LARGEST:
-                raise InputError(f"encoder.{name} is {values[name]}; at most {LARGEST}")
+        check_numbers(self, _SIZES, ("dropout", *(f"{each}_dropout" for each in _DROPOUTS)))
         if self.width % self.heads:
             raise InputError(
                 f"encoder.heads is {self.heads}, which does not divide encoder.width "
                 f"{self.width}; choose a divisor of the width"
             )
-        for name in ("dropout", *(f"{each}_dropout" for each in _DROPOUTS)):
-            if not 0.0 <= (values[name] or 0.0) < 1.0:
-                raise InputError(f"encoder.{name} is {values[name]}; it must be in [0, 1)")
-        for name in ("segments", "norm_eps", "init_std"):
-            if not values[name] >= 0:
-                raise InputError(f"encoder.{name} is {values[name]}; it must be 0 or more")
+        for name in ("segments", "norm_eps"):
+            if not vars(self)[name] >= 0:
+                raise InputError(f"encoder.{name} is {vars(self)[name]}; it must be 0 or more")
+        if self.segments > LARGEST:
+            raise InputError(f"encoder.segments is {self.segments}; at most {LARGEST}")
 
     @property
     def directions(self) -> Collection[Direction]:
