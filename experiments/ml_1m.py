@@ -28,7 +28,7 @@ def sliding() -> RunConfig:
 
 def annealed(config: RunConfig, epochs: int, lr: float, anneal_epochs: int) -> RunConfig:
     """A recipe's stage for a number of epochs, then one on sliding windows with a falling rate."""
-    stage = replace(config.stages[0], epochs=epochs)
+    stage = replace(config.stages[0], epochs=epochs, steps=None)
     schedule = ScheduleConfig(shape="linear")
     rule = stage.validation
     assert rule is not None, "the recipes on ML-1M select on validation"
