@@ -25,7 +25,7 @@ from types import FrameType
 import torch
 
 from experiments.gpu_setting import BEAUTY, ML_1M, ML_20M, SEED, LeftOut, Setting
-from research.json_files import write_json
+from research.storage.json_files import write_json
 
 
 class Late(Exception):

@@ -34,7 +34,7 @@ from research.model.compute import graphs_compiled
 from research.model.transformer_config import TransformerConfig
 from research.objectives.ranker import TrainedRanker
 from research.run import RunConfig
-from research.tracking import RunFolder
+from research.storage.run_folder import RunFolder
 from research.training.limits import Limits
 from research.training.loop import train
 from research.training.stage_run import StageRun

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from research.atomic import replacing
 from research.errors import InputError
+from research.storage.atomic import replacing
 
 FOLLOWED = 0.65
 DAY = 86_400

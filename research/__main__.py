@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from research.errors import InputError, said_of
-from research.foreign import plain, without_keys
 from research.peers import STOPPED
 from research.stopping import listening
+from research.storage.untrusted import plain, without_keys
 from research.wandb_mirror.options import add_wandb_options, needing_wandb, spelled
 from research.watch import Watch
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from research.evaluation.ranker import Ranker
-from research.foreign import plain
 from research.processes import Processes
-from research.records import (
+from research.sharing import take_stage, taken_from
+from research.storage.records import (
     CarriedRecord,
     CostRecord,
     CoverageRecord,
@@ -20,8 +20,8 @@ from research.records import (
     RunRecord,
     StageResult,
 )
-from research.sharing import take_stage, taken_from
-from research.tracking import RunFolder
+from research.storage.run_folder import RunFolder
+from research.storage.untrusted import plain
 from research.training.carry import Carried, carry
 from research.training.loop import train
 from research.training.stage import StageConfig

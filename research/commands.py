@@ -28,18 +28,18 @@ from research.evaluation.tiles import best_items
 from research.exchange import Account, export_stage, import_run
 from research.execute import RunOptions, execute, load_run, opened_corpus
 from research.extension import with_more_epochs
-from research.foreign import plain
 from research.interop.bert4rec_config import read_bert_config
 from research.overrides import changed, override
 from research.packed import Packed
 from research.peers import STOPPED
 from research.processes import Processes
-from research.records import FailureRecord
 from research.run import RunConfig
 from research.show import plain_console, show, wide_console
+from research.storage.records import FailureRecord
+from research.storage.run_folder import RunFolder, Tracking
+from research.storage.untrusted import plain
 from research.study import Study, StudyOptions, run_folder, run_study
 from research.target import found, import_from_here, package_of
-from research.tracking import RunFolder, Tracking
 from research.training.stage_run import CheckpointPlan
 from research.wandb_mirror.options import mirror_finished, tracking_of
 from research.workbench import Workbench

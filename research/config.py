@@ -6,8 +6,8 @@ every field's name and type, and calls nothing but those dataclasses: a run fold
 is data, never code. A hash leaves out what is at its default, so that a field which is added later
 changes no hash of a run that does not use it.
 
-Records (`research/records.py`) are dataclasses too, but their JSON names no classes: what stands
-where is known from the annotations (`plain_from_json`).
+Records (`research/storage/records.py`) are dataclasses too, but their JSON names no classes: what
+stands where is known from the annotations (`plain_from_json`).
 """
 
 from __future__ import annotations

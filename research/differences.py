@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from research.config import from_json, is_config, packages_of, to_json
 from research.errors import InputError
-from research.foreign import short
-from research.records import RunRecord, StartRecord
 from research.run import RunConfig
+from research.storage.records import RunRecord, StartRecord
+from research.storage.untrusted import short
 from research.training.stage import StageConfig
 
 Differences = Iterator[tuple[str, list[object]]]

@@ -17,13 +17,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from research.accelerator import make_accelerator
-from research.atomic import replacing, whole_folder
 from research.chain import Trained
 from research.config import packages_of
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.execute import begin, conclude
-from research.foreign import own_file
 from research.interop.s3rec import (
     ITEMS,
     ZERO_ROWS,
@@ -43,10 +41,12 @@ from research.interop.s3rec_checks import (
 )
 from research.interop.state_dict import checked_float, read_state_dict, write_state_dict
 from research.objectives.ranker import TrainedRanker
-from research.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
 from research.run import RunConfig, identity, record_of
 from research.start import Start, find_start
-from research.tracking import RunFolder
+from research.storage.atomic import replacing, whole_folder
+from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
+from research.storage.run_folder import RunFolder
+from research.storage.untrusted import own_file
 from research.training import checkpoint
 from research.training.carry import carry
 from research.training.stage import StageConfig, StageState

@@ -34,7 +34,9 @@ from research.objectives.ranker import TrainedRanker
 from research.processes import Processes
 from research.provenance import provenance_of, together, versions
 from research.pulse import PULSE
-from research.records import (
+from research.run import RunConfig, open_corpus, record_of
+from research.start import Start, ended, find_start
+from research.storage.records import (
     CostRecord,
     ExtensionRecord,
     Provenance,
@@ -43,9 +45,7 @@ from research.records import (
     StartRecord,
     UsersRecord,
 )
-from research.run import RunConfig, open_corpus, record_of
-from research.start import Start, ended, find_start
-from research.tracking import Mirror, RunFolder, Tracking
+from research.storage.run_folder import Mirror, RunFolder, Tracking
 from research.training import checkpoint
 from research.training.carry import Carried
 from research.training.stage_run import CheckpointPlan

@@ -17,10 +17,10 @@ from research.config import from_json, packages_of
 from research.data.corpus import Corpus
 from research.differences import difference_of
 from research.errors import InputError
-from research.records import ExtensionRecord, RunRecord, RunSummary
 from research.run import RunConfig, record_of
 from research.sharing import taken_from
-from research.tracking import RunFolder
+from research.storage.records import ExtensionRecord, RunRecord, RunSummary
+from research.storage.run_folder import RunFolder
 from research.training import checkpoint
 from research.training.saves import state_of
 from research.training.stage import StageConfig, StageState

@@ -10,8 +10,8 @@ from research.evaluation.metrics import metrics
 from research.evaluation.popularity import Popularity
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import compare
-from research.records import FloorRecord
 from research.run import RunConfig
+from research.storage.records import FloorRecord
 from research.workbench import Workbench
 
 RESAMPLES = 1000

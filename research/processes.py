@@ -18,7 +18,7 @@ from torch import Tensor
 
 from research.errors import InputError
 from research.peers import WAITING
-from research.tracking import Held
+from research.storage.run_folder import Held
 
 Value = TypeVar("Value")
 # What is asked here of the other ranks is waited for.

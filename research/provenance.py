@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 import research
-from research.foreign import without_keys
-from research.records import Machine, Provenance
+from research.storage.records import Machine, Provenance
+from research.storage.untrusted import without_keys
 
 PACKAGES = ("torch", "numpy", "accelerate", "sixfold")
 # git may wait for a disk that is far away.

@@ -25,7 +25,7 @@ from research.model.backbone import BackboneConfig
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig
-from research.records import DatasetRecord, RunRecord, StartRecord
+from research.storage.records import DatasetRecord, RunRecord, StartRecord
 from research.training.stage import StageConfig
 
 # Of a preparation's options: what decides which events there are.

@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from research.atomic import whole_folder
 from research.errors import InputError
-from research.records import OriginRecord, RunRecord, read_record, write_record
 from research.start import ended
-from research.tracking import RunFolder
+from research.storage.atomic import whole_folder
+from research.storage.records import OriginRecord, RunRecord, read_record, write_record
+from research.storage.run_folder import RunFolder
 from research.training import checkpoint
 
 

@@ -15,9 +15,9 @@ from rich.text import Text
 from research.config import plain_to_json
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.foreign import plain
-from research.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
-from research.tracking import RunFolder
+from research.storage.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
+from research.storage.run_folder import RunFolder
+from research.storage.untrusted import plain
 
 # Wider than any table of ours.
 WIDE = 1000

@@ -12,9 +12,9 @@ from torch import Tensor
 from research.config import from_json
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.records import RunRecord, RunSummary, StartRecord
 from research.run import RunConfig, open_corpus
-from research.tracking import RunFolder
+from research.storage.records import RunRecord, RunSummary, StartRecord
+from research.storage.run_folder import RunFolder
 from research.training import checkpoint
 from research.training.carry import Carried, RowMatch, carry
 from research.training.pretrainer import MultiObjectiveModel

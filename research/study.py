@@ -25,11 +25,11 @@ from research.differences import difference_of
 from research.errors import InputError
 from research.evaluation.metrics import parse_all
 from research.execute import RunOptions, opened_corpus, started_from
-from research.foreign import is_file_name
 from research.processes import Processes
-from research.records import StudyRecord, read_record, write_record
 from research.run import RunConfig, record_of
-from research.tracking import RunFolder
+from research.storage.records import StudyRecord, read_record, write_record
+from research.storage.run_folder import RunFolder
+from research.storage.untrusted import is_file_name
 
 
 @dataclass(frozen=True, kw_only=True)

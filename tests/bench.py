@@ -21,7 +21,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
-from research.tracking import RunFolder
+from research.storage.run_folder import RunFolder
 from research.training.checkpoint import numbered
 from research.training.loop import train
 from research.training.optim import OptimizerConfig, ScheduleConfig

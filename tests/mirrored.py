@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from research.records import CostRecord, RunRecord, RunSummary, StageResult
 from research.run import RunConfig
-from research.tracking import RunFolder, Tracking
+from research.storage.records import CostRecord, RunRecord, RunSummary, StageResult
+from research.storage.run_folder import RunFolder, Tracking
 from tests.configs import CONFIGS
 from tests.recorded import run_record, run_summary
 

@@ -24,7 +24,7 @@ import baselines.s3rec
 import baselines.sasrec
 from research.data.loader import Batch
 from research.run import RunConfig
-from research.tracking import RunFolder
+from research.storage.run_folder import RunFolder
 from research.training.loop import train
 from research.training.stage_run import StageRun
 from research.workbench import StageParts, Workbench, stage_parts

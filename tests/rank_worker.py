@@ -39,7 +39,6 @@ from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix, Sliding
 from research.errors import InputError
 from research.execute import RunOptions, execute, make_accelerator
-from research.json_files import write_json
 from research.model.gru import GRUConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig
@@ -62,8 +61,9 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import EncodedStates, TrainedRanker
 from research.objectives.sp import SPConfig
 from research.packed import Packed
-from research.records import RunSummary
 from research.run import EvaluationConfig, RunConfig
+from research.storage.json_files import write_json
+from research.storage.records import RunSummary
 from research.training.one_objective import OneObjective
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pcgrad import PCGrad

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from research.config import plain_to_json, to_json
-from research.json_files import write_json
-from research.records import (
+from research.run import RunConfig
+from research.storage.json_files import write_json
+from research.storage.records import (
     CostRecord,
     DatasetRecord,
     Record,
@@ -20,7 +21,6 @@ from research.records import (
     StudyRecord,
     UsersRecord,
 )
-from research.run import RunConfig
 from tests.configs import CONFIGS
 
 FINGERPRINT = "f" * 64

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from research.evaluation.rank import RankTable
-from research.records import CostRecord, FailureRecord
-from research.tracking import RunFolder
+from research.storage.records import CostRecord, FailureRecord
+from research.storage.run_folder import RunFolder
 from tests.configs import CONFIGS
 from tests.recorded import HASH, run_record, run_summary, study_record, write
 

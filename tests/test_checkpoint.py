@@ -93,7 +93,7 @@ def test_a_second_checkpoint_replaces_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", ["research.training.checkpoint._write_tensors", "research.atomic._swap"]
+    "broken", ["research.training.checkpoint._write_tensors", "research.storage.atomic._swap"]
 )
 def test_a_failure_while_writing_leaves_the_previous_one(
     tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.processes import Processes
 from research.randomness import fold, permutation
-from research.tracking import RunFolder
+from research.storage.run_folder import RunFolder
 from research.training.combination import CombinationConfig, WeightedSum
 from research.training.emptiness import EmptinessCheck
 from research.training.gradients import GradientCosines

@@ -9,8 +9,8 @@ import pytest
 
 from research.differences import other_run
 from research.model.transformer_config import TransformerConfig
-from research.records import StartRecord
 from research.run import RunConfig
+from research.storage.records import StartRecord
 from tests.configs import CONFIGS
 from tests.recorded import run_record
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from baselines import s3rec
 from baselines.popularity import popularity
-from research.atomic import replacing
 from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
 from research.interop.s3rec_checks import expressible_encoder
@@ -24,6 +23,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
+from research.storage.atomic import replacing
 from research.training.stage import StageConfig
 from tests.calling import files_of, refused
 from tests.s3rec_files import ATTRIBUTES, ITEMS, numbered_corpus

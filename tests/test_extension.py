@@ -17,9 +17,9 @@ from research.extension import with_more_epochs
 from research.model.transformer_config import TransformerConfig
 from research.objectives.next_item import NextItemConfig
 from research.overrides import changed
-from research.records import RunRecord, RunSummary, read_record
 from research.run import EvaluationConfig, RunConfig
-from research.tracking import RunFolder
+from research.storage.records import RunRecord, RunSummary, read_record
+from research.storage.run_folder import RunFolder
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.selection import reopened
 from research.training.stage import StageConfig, StageState, ValidationConfig

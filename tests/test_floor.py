@@ -11,9 +11,9 @@ from baselines.popularity import PopularityConfig
 from research.execute import execute
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
-from research.records import FloorRecord
 from research.run import RunConfig
 from research.show import show, verdict_of
+from research.storage.records import FloorRecord
 from research.training.stage import ValidationConfig
 from tests.stages import FINETUNE, QUIET, config_of, corpus_in
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.objectives.next_item import NextItem
-from research.records import NonFiniteRecord
+from research.storage.records import NonFiniteRecord
 from research.training import checkpoint
 from research.training.health import SpikeDetector
 from research.training.loop import train

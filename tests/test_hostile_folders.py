@@ -28,9 +28,6 @@ from research.errors import InputError
 from research.evaluation.candidates import from_file, sampled
 from research.evaluation.rank import RankTable
 from research.exchange import stored_zero_rows
-from research.foreign import own_file, parsed, plain, without_home
-from research.json_files import read_json, write_json
-from research.records import CarriedRecord, RunRecord, StageResult
 from research.report.build import report_of
 from research.report.latex import latex_of
 from research.report.markdown import figures_table
@@ -38,7 +35,10 @@ from research.report.reading import read_study
 from research.report.terminal import print_report
 from research.sharing import taken_from
 from research.show import wide_console
-from research.tracking import RunFolder
+from research.storage.json_files import read_json, write_json
+from research.storage.records import CarriedRecord, RunRecord, StageResult
+from research.storage.run_folder import RunFolder
+from research.storage.untrusted import own_file, parsed, plain, without_home
 from research.training import checkpoint
 from tests.calling import TINY, call, refused, shop_corpus
 from tests.recorded import run_summary, write

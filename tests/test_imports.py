@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CORE = {
     "packed", "rectangles", "upload", "randomness", "config", "config_index", "overrides",
-    "tracking", "errors", "progress", "processes", "stopping", "memory", "foreign", "watch",
-    "peers", "pulse", "atomic", "json_files", "records",
+    "storage", "errors", "progress", "processes", "stopping", "memory", "watch",
+    "peers", "pulse",
 }  # fmt: skip
 # A part of `research` may import itself, the core and these.
 BELOW: dict[str, set[str]] = {
@@ -116,7 +116,7 @@ def trees() -> list[ast.Module]:
 
 def config_fields() -> list[tuple[str, str]]:
     """(class, field) of every config; what a record holds may be for people alone."""
-    paths = [path for path in SOURCES if module_of(path) != "research.records"]
+    paths = [path for path in SOURCES if module_of(path) != "research.storage.records"]
     return [
         (node.name, field.target.id)
         for path in paths

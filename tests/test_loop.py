@@ -16,7 +16,7 @@ from research.errors import InputError
 from research.objectives.base import Targets
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
-from research.records import NonFiniteRecord
+from research.storage.records import NonFiniteRecord
 from research.training import checkpoint
 from research.training.loop import train
 from research.training.meter import LossMeter

@@ -26,7 +26,7 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import RunConfig
-from research.tracking import RunFolder
+from research.storage.run_folder import RunFolder
 from research.training.checkpoint import numbered
 from research.training.loop import train
 from research.training.optim import OptimizerConfig, ScheduleConfig

@@ -20,9 +20,9 @@ import research
 from research import provenance
 from research.data.corpus import Corpus
 from research.execute import execute
-from research.foreign import without_keys
 from research.provenance import checkout, cpu_model, provenance_of, together, versions
-from research.records import Machine, Provenance, RunRecord, RunSummary, read_record
+from research.storage.records import Machine, Provenance, RunRecord, RunSummary, read_record
+from research.storage.untrusted import without_keys
 from tests.calling import call
 from tests.recorded import run_record, run_summary, write
 from tests.stages import FINETUNE, QUIET, config_of, corpus_in

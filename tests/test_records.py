@@ -17,7 +17,7 @@ import pytest
 from baselines.popularity import popularity
 from research.config import plain_to_json
 from research.errors import InputError
-from research.records import (
+from research.storage.records import (
     CarriedRecord,
     CostRecord,
     CoverageRecord,

@@ -15,12 +15,12 @@ from baselines.transitions import transitions
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
 from research.execute import RunOptions, execute
-from research.foreign import plain, short
-from research.json_files import read_json
-from research.records import FailureRecord
 from research.report.build import report_of
 from research.report.curves import cosines, curve
 from research.report.model import ProtocolTable, Report
+from research.storage.json_files import read_json
+from research.storage.records import FailureRecord
+from research.storage.untrusted import plain, short
 from tests.calling import shop_corpus
 from tests.configs import CONFIGS
 from tests.recorded import HASH, run_record, write

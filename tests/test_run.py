@@ -30,9 +30,9 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
-from research.records import RunSummary, StageResult, UsersRecord, read_record
 from research.run import EvaluationConfig, RunConfig
 from research.show import show
+from research.storage.records import RunSummary, StageResult, UsersRecord, read_record
 from research.training.checkpoint import numbered
 from research.training.optim import OptimizerConfig
 from research.training.stage import StageConfig, ValidationConfig

@@ -42,9 +42,9 @@ from research.objectives.head import HeadConfig
 from research.objectives.map import MAPConfig
 from research.objectives.next_item import NextItemConfig
 from research.processes import Processes
-from research.records import CostRecord
 from research.run import EvaluationConfig, RunConfig
-from research.tracking import RunFolder
+from research.storage.records import CostRecord
+from research.storage.run_folder import RunFolder
 from research.training.loop import train
 from research.training.optim import OptimizerConfig
 from research.training.pretrainer import MultiObjectiveModel, StepInputs

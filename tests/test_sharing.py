@@ -12,7 +12,7 @@ from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
 from research.objectives.mip import MIPConfig
 from research.run import EvaluationConfig, RunConfig, stage_marks
-from research.tracking import RunFolder
+from research.storage.run_folder import RunFolder
 from research.training import checkpoint
 from research.training.stage_run import CheckpointPlan
 from research.training.step import TrainStep

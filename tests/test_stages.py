@@ -16,8 +16,8 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
-from research.records import CoverageRecord
 from research.show import show
+from research.storage.records import CoverageRecord
 from tests.saved import newest_of
 from tests.stages import (
     FINETUNE,

@@ -27,9 +27,9 @@ from research.evaluation.rank import RankTable
 from research.evaluation.statistics import compare, estimate
 from research.execute import RunOptions, make_accelerator
 from research.processes import Processes
-from research.records import StudyRecord
 from research.reporting import print_report
 from research.run import EvaluationConfig, RunConfig
+from research.storage.records import StudyRecord
 from research.study import Study, StudyOptions, run_study
 from research.training import checkpoint
 from tests.calling import call, files_of, refused, shop_corpus

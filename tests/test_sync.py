@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from research.errors import InputError
-from research.json_files import write_json
-from research.tracking import RunFolder, Tracking
+from research.storage.json_files import write_json
+from research.storage.run_folder import RunFolder, Tracking
 from research.wandb_mirror.fields import run_id
 from research.wandb_mirror.mirror import WandbMirror
 from research.wandb_mirror.sync import SYNCING, sync

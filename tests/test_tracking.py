@@ -8,9 +8,9 @@ import pytest
 
 from research.errors import InputError
 from research.evaluation import rank as rank_module
-from research.json_files import read_json, write_json
-from research.records import RunRecord, RunSummary
-from research.tracking import RunFolder, held
+from research.storage.json_files import read_json, write_json
+from research.storage.records import RunRecord, RunSummary
+from research.storage.run_folder import RunFolder, held
 from tests.recorded import run_summary
 from tests.test_rank import small_table
 

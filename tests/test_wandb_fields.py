@@ -12,8 +12,8 @@ import pytest
 import baselines.popularity
 import baselines.s3rec
 import baselines.sasrec
-from research.records import StartRecord, WandbRecord
 from research.run import RunConfig
+from research.storage.records import StartRecord, WandbRecord
 from research.wandb_mirror.fields import (
     Named,
     Place,

@@ -17,9 +17,9 @@ import pytest
 
 from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
-from research.json_files import read_json
-from research.records import FailureRecord, RunRecord, RunSummary, read_record
-from research.tracking import Mirror, RunFolder, Scalar, Tracking
+from research.storage.json_files import read_json
+from research.storage.records import FailureRecord, RunRecord, RunSummary, read_record
+from research.storage.run_folder import Mirror, RunFolder, Scalar, Tracking
 from research.wandb_mirror.mirror import WandbMirror, bounded, settled
 from research.wandb_mirror.options import mirror_finished, spelled
 from tests.calling import TINY, call, refused, shop_corpus

@@ -17,8 +17,6 @@ import pytest
 
 from research.errors import InputError
 from research.evaluation.statistics import Comparison, Estimate
-from research.json_files import write_json
-from research.records import WandbRecord, write_record
 from research.report import wandb_report
 from research.report.markdown import code, figures_table
 from research.report.model import (
@@ -33,7 +31,9 @@ from research.report.model import (
     RunLine,
 )
 from research.report.wandb_report import specification
-from research.tracking import Tracking
+from research.storage.json_files import write_json
+from research.storage.records import WandbRecord, write_record
+from research.storage.run_folder import Tracking
 from research.wandb_mirror import fields as wandb_fields
 from research.wandb_mirror import publish as wandb_publish
 from research.wandb_mirror.publish import publish

@@ -36,10 +36,10 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.rank import RankTable
 from research.execute import RunOptions, make_accelerator
-from research.records import FailureRecord
 from research.run import EvaluationConfig, RunConfig
+from research.storage.records import FailureRecord
+from research.storage.run_folder import Held, RunFolder, held
 from research.study import Study, StudyOptions, run_study
-from research.tracking import Held, RunFolder, held
 from research.training import checkpoint
 from tests.calling import files_of
 from tests.launching import ROOT, free_port, launched
@@ -168,7 +168,7 @@ def test_a_run_that_another_study_is_doing_is_left_alone(
     other = held(folder)
     assert other is not None
     with monkeypatch.context() as patched:
-        patched.setattr("research.tracking.held", functools.partial(held, patience=0.0))
+        patched.setattr("research.storage.run_folder.held", functools.partial(held, patience=0.0))
         with pytest.raises(Held, match="another process is doing the run in"):
             done(study, tmp_path)
     assert files_of(folder) == {}

@@ -20,9 +20,9 @@ from research.execute import RunOptions, execute
 from research.memory import is_out_of_memory
 from research.peers import is_consequence
 from research.provenance import now
-from research.records import FailureRecord, RunRecord, RunSummary
 from research.run import RunConfig
-from research.tracking import Held, RunFolder
+from research.storage.records import FailureRecord, RunRecord, RunSummary
+from research.storage.run_folder import Held, RunFolder
 
 State = Literal["finished", "failed", "begun", "new"]
 # What every process of a run meets alike.

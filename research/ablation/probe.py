@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from research.evaluation.candidates import AllItems
 from research.run import RunConfig
-from research.tracking import RunFolder
+from research.storage.run_folder import RunFolder
 from research.training.limits import Limits
 from research.training.loop import train
 from research.training.stage import StageState

@@ -27,11 +27,11 @@ from research.ablation.job import Job, do, record_failure
 from research.accelerator import make_accelerator
 from research.errors import said_of
 from research.execute import RunOptions
-from research.foreign import plain
 from research.peers import FAILED, STOPPED
 from research.sharing import has_finished
 from research.stopping import SIGNALS, Stopped, listening
-from research.tracking import Held, RunFolder
+from research.storage.run_folder import Held, RunFolder
+from research.storage.untrusted import plain
 
 Outcome = Literal["done", "failed", "stopped"]
 # Exit code of a worker that met an error of the disk, as sysexits.h has it.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.data.splits import Ranges, Split, flat_indices
-from research.records import CoverageRecord
+from research.storage.records import CoverageRecord
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ from typing import cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from research.atomic import whole_folder
 from research.config import plain_from_json, plain_to_json
 from research.data.names import (
     Arrays,
@@ -31,8 +30,9 @@ from research.data.names import (
     write_files,
 )
 from research.errors import InputError
-from research.foreign import own_file
-from research.json_files import read_json
+from research.storage.atomic import whole_folder
+from research.storage.json_files import read_json
+from research.storage.untrusted import own_file
 
 FORMAT_VERSION = 1
 

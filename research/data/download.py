@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import final
 
-from research.atomic import whole_folder
 from research.errors import InputError
+from research.storage.atomic import whole_folder
 
 _SITE = "https://files.grouplens.org/datasets/movielens/"
 _WHEEL = "recbole==1.2.1"

@@ -29,7 +29,7 @@ from research.data.events import (
     wrong_encoding,
 )
 from research.errors import InputError
-from research.foreign import parsed
+from research.storage.untrusted import parsed
 
 # 18 digits always fit into int64.
 _MOST_DIGITS = 18

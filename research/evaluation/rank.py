@@ -24,7 +24,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from research.atomic import replacing
 from research.data.corpus import Corpus
 from research.data.loader import pack
 from research.data.splits import HeldOut
@@ -33,8 +32,9 @@ from research.evaluation.candidates import CandidateSet
 from research.evaluation.chunks import Ranked, in_chunks
 from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import Questions, SeenPolicy, first_not_finite
-from research.foreign import parsed
 from research.pulse import PULSE
+from research.storage.atomic import replacing
+from research.storage.untrusted import parsed
 
 # Bytes that any table may have unpacked, and by how much a larger one may have been packed.
 _ALWAYS_ALLOWED = 1 << 26

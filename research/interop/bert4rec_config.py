@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from research.errors import InputError
-from research.json_files import read_json
 from research.model.positions import LearnedPositions
 from research.model.transformer_block import PostNorm
 from research.model.transformer_config import TransformerConfig
+from research.storage.json_files import read_json
 
 _NEEDED: dict[str, type] = {
     "hidden_size": int,

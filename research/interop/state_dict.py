@@ -19,8 +19,8 @@ from typing import IO, cast
 import torch
 from torch import Tensor
 
-from research.atomic import replacing
 from research.errors import InputError
+from research.storage.atomic import replacing
 
 # What pickles of tensors name: how they are rebuilt, their storages and types.
 _NEEDED = re.compile(

@@ -11,8 +11,6 @@ from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
 from research.evaluation.ties import TiePolicy
-from research.foreign import plain, without_home
-from research.records import CostRecord, StudyRecord
 from research.report.curves import cosines, panels, read_lines
 from research.report.model import (
     LEVEL,
@@ -36,6 +34,8 @@ from research.report.notes import (
 )
 from research.report.reading import StudyRun, changes_of, read_run, read_study
 from research.report.slices import slicings
+from research.storage.records import CostRecord, StudyRecord
+from research.storage.untrusted import plain, without_home
 
 # Sign flips of a test: of the metric that decides, and of the others.
 DECIDING, DESCRIBING = 10_000, 2_000

@@ -7,10 +7,10 @@ from itertools import combinations
 
 import numpy as np
 
-from research.foreign import plain
 from research.report.model import Cosines, Curve, Panel
 from research.report.reading import StudyRun
-from research.tracking import RunFolder, Scalar
+from research.storage.run_folder import RunFolder, Scalar
+from research.storage.untrusted import plain
 
 Lines = Sequence[Mapping[str, Scalar]]
 # Points of a curve at most: more cannot be seen, and a page holds many curves.

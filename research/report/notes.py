@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from research.evaluation.protocol import differing
 from research.evaluation.rank import RankTable
 from research.evaluation.ties import TiePolicy
-from research.foreign import plain, short
-from research.records import StudyRecord
 from research.report.model import Status
 from research.report.reading import StudyRun
+from research.storage.records import StudyRecord
+from research.storage.untrusted import plain, short
 
 # By cell and seed, the rank tables of one protocol.
 Group = Mapping[str, Mapping[int, RankTable]]

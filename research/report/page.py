@@ -13,10 +13,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from research.foreign import short
 from research.report import plots, words
 from research.report.model import CorpusPart, Cosines, Panel, ProtocolTable, Report, Slicing
 from research.report.plots import Dot, Style
+from research.storage.untrusted import short
 
 
 @dataclass(frozen=True)

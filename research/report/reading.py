@@ -16,10 +16,10 @@ from research.errors import InputError
 from research.evaluation.metrics import parse
 from research.evaluation.rank import RankTable
 from research.evaluation.ties import TiePolicy
-from research.foreign import own_file, plain, short
-from research.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
 from research.report.model import Change, Status
-from research.tracking import RunFolder
+from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
+from research.storage.run_folder import RunFolder
+from research.storage.untrusted import own_file, plain, short
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import cast
 
 from research.errors import InputError
-from research.json_files import read_json
+from research.storage.json_files import read_json
 
 
 def reports_module() -> ModuleType:

@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from research.atomic import whole_folder
 from research.errors import InputError, naming
-from research.foreign import own_file
-from research.json_files import read_json
+from research.storage.atomic import whole_folder
+from research.storage.json_files import read_json
+from research.storage.untrusted import own_file
 
 FORMAT_VERSION = 2
 STEP, BEST = "step", "best"

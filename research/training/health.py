@@ -19,8 +19,8 @@ from research.config import plain_from_json
 from research.data.loader import Batch
 from research.model.compute import graphs_compiled
 from research.processes import Processes
-from research.records import NonFiniteRecord, NonFiniteShare
-from research.tracking import RunFolder
+from research.storage.records import NonFiniteRecord, NonFiniteShare
+from research.storage.run_folder import RunFolder
 from research.training.stage import StageConfig, StageState
 
 # A line is a sudden rise when its loss is above this many times the median of the lines before it,

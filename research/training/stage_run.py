@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from accelerate import Accelerator
 
 from research.errors import InputError
-from research.tracking import RunFolder
+from research.storage.run_folder import RunFolder
 
 Validate = Callable[[], Mapping[str, float]]
 

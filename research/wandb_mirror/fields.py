@@ -17,7 +17,8 @@ from pathlib import Path
 
 from research.config import plain_to_json
 from research.errors import InputError
-from research.records import (
+from research.sharing import taken_from
+from research.storage.records import (
     RunOutline,
     RunRecord,
     RunSummary,
@@ -25,8 +26,7 @@ from research.records import (
     WandbRecord,
     read_record,
 )
-from research.sharing import taken_from
-from research.tracking import RunFolder, Scalar
+from research.storage.run_folder import RunFolder, Scalar
 
 LONGEST_NAME, LONGEST_TAG = 128, 64
 _NOT_FINITE = ("inf", "-inf", "nan")

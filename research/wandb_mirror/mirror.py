@@ -19,8 +19,8 @@ from typing import TypeVar
 import wandb
 
 from research.errors import InputError
-from research.records import RunRecord, RunSummary
-from research.tracking import Mirror, Scalar, Tracking
+from research.storage.records import RunRecord, RunSummary
+from research.storage.run_folder import Mirror, Scalar, Tracking
 from research.wandb_mirror.run import WandbRun, has_key
 
 Result = TypeVar("Result")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from research.errors import InputError, needing
-from research.records import RunRecord, RunSummary, WandbRecord, read_record
-from research.tracking import Tracking
+from research.storage.records import RunRecord, RunSummary, WandbRecord, read_record
+from research.storage.run_folder import Tracking
 
 MODES: tuple[str, ...] = get_args(get_type_hints(Tracking)["mode"])
 

@@ -20,11 +20,11 @@ from typing import cast
 
 import research
 from research.errors import InputError
-from research.json_files import read_json, write_json
-from research.records import WandbRecord, read_record
 from research.report.model import Report
 from research.report.wandb_report import specification
-from research.tracking import Tracking
+from research.storage.json_files import read_json, write_json
+from research.storage.records import WandbRecord, read_record
+from research.storage.run_folder import Tracking
 from research.wandb_mirror.run import PROJECT, has_key
 
 SPECIFICATION = "report.wandb.json"

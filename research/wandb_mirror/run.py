@@ -13,8 +13,8 @@ from typing import Literal
 
 import wandb
 
-from research.records import RunRecord, RunSummary, WandbRecord, read_record, write_record
-from research.tracking import RunFolder, Scalar, Tracking
+from research.storage.records import RunRecord, RunSummary, WandbRecord, read_record, write_record
+from research.storage.run_folder import RunFolder, Scalar, Tracking
 from research.wandb_mirror.fields import (
     Named,
     Rows,

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from research.errors import InputError
-from research.json_files import read_json
-from research.records import RunRecord, RunSummary
-from research.tracking import RunFolder, Tracking
+from research.storage.json_files import read_json
+from research.storage.records import RunRecord, RunSummary
+from research.storage.run_folder import RunFolder, Tracking
 from research.wandb_mirror.fields import config_of
 from research.wandb_mirror.mirror import GRACE, bounded, stop_client
 from research.wandb_mirror.run import WandbRun, has_key

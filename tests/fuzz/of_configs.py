@@ -17,9 +17,9 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics, parse
 from research.execute import RunConfig
 from research.interop.bert4rec_config import read_bert_config
-from research.json_files import read_json
 from research.overrides import changed, override
 from research.run import EvaluationConfig
+from research.storage.json_files import read_json
 from research.target import found
 from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of, string_of, value_altered, value_of

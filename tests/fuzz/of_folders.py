@@ -22,8 +22,17 @@ from research.evaluation.rank import RankTable
 from research.exchange import stored_zero_rows
 from research.interop.s3rec_checks import check_heads, read_sizes
 from research.interop.state_dict import checked_float, read_state_dict
-from research.json_files import write_json
-from research.records import (
+from research.report.build import cost_of, read_runs, report_of
+from research.report.curves import cosines, panels, read_lines
+from research.report.frame import frame_of
+from research.report.latex import latex_of
+from research.report.reading import read_study
+from research.report.terminal import print_report
+from research.sharing import taken_from
+from research.show import show_run
+from research.start import find_start
+from research.storage.json_files import write_json
+from research.storage.records import (
     CarriedRecord,
     CoverageRecord,
     FailureRecord,
@@ -37,17 +46,8 @@ from research.records import (
     read_record,
     write_record,
 )
-from research.report.build import cost_of, read_runs, report_of
-from research.report.curves import cosines, panels, read_lines
-from research.report.frame import frame_of
-from research.report.latex import latex_of
-from research.report.reading import read_study
-from research.report.terminal import print_report
-from research.sharing import taken_from
-from research.show import show_run
-from research.start import find_start
+from research.storage.run_folder import RunFolder
 from research.study import Study, record_study
-from research.tracking import RunFolder
 from research.training import checkpoint
 from research.training.saves import state_of
 from research.training.stage import StageState

@@ -18,8 +18,8 @@ from typing import ClassVar, Literal, TypeVar
 
 from research.config import OLD_FORM, is_old_form, plain_from_json, plain_to_json
 from research.errors import InputError
-from research.foreign import is_file_name, own_file
-from research.json_files import read_json, write_json
+from research.storage.json_files import read_json, write_json
+from research.storage.untrusted import is_file_name, own_file
 
 Kind = TypeVar("Kind", bound="Record")
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from research.atomic import replacing
 from research.errors import InputError, naming
-from research.foreign import own_file, parsed
-from research.records import Kind, Record, RunRecord, RunSummary, read_record, write_record
+from research.storage.atomic import replacing
+from research.storage.records import Kind, Record, RunRecord, RunSummary, read_record, write_record
+from research.storage.untrusted import own_file, parsed
 
 Scalar = int | float | str
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from research.atomic import replacing
 from research.errors import InputError
-from research.foreign import parsed, read_bytes, without_home
+from research.storage.atomic import replacing
+from research.storage.untrusted import parsed, read_bytes, without_home
 
 JsonObject = dict[str, object]
 
