@@ -31,7 +31,7 @@ from experiments import gpu_speed
 from experiments.gpu_numerics import draws, low_figures, low_step, one_step, ranks, twenty_steps
 from experiments.gpu_parts import Outcome, Part, try_all
 from experiments.gpu_setting import BEAUTY, LeftOut, Run, Setting
-from research.accelerator import make_accelerator
+from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 
 

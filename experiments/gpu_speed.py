@@ -27,8 +27,8 @@ from baselines.sasrec import bce
 from experiments.benchmark import bert4rec, long_sasrec, s3rec_pretraining, sasrec
 from experiments.gpu_parts import Outcome, Part
 from experiments.gpu_setting import BEAUTY, ML_1M, ML_20M, Setting
-from research.accelerator import fitted
 from research.data.loader import BatchConfig
+from research.distributed.accelerator import fitted
 from research.evaluation.candidates import AllItems
 from research.model.compute import graphs_compiled
 from research.model.transformer_config import TransformerConfig

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from research.distributed.heartbeat import STOPPED
+from research.distributed.signals import listening
+from research.distributed.watchdog import Watch
 from research.errors import InputError, said_of
-from research.peers import STOPPED
-from research.stopping import listening
 from research.storage.untrusted import plain, without_keys
 from research.wandb_mirror.options import add_wandb_options, needing_wandb, spelled
-from research.watch import Watch
 
 Verb = Callable[[Sequence[str]], int]
 TIES = ("expected", "mean")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from research.distributed.collectives import Processes
 from research.evaluation.ranker import Ranker
-from research.processes import Processes
 from research.sharing import take_stage, taken_from
 from research.storage.records import (
     CarriedRecord,

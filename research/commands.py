@@ -15,11 +15,13 @@ from accelerate import Accelerator
 from rich.table import Table
 
 from research.ablation.budget import budget_of
-from research.accelerator import make_accelerator
 from research.config import check, hash_of, near
 from research.data.corpus import Corpus
 from research.data.prepare import PrepareConfig
 from research.data.prepare import prepare as prepare_corpus
+from research.distributed.accelerator import make_accelerator
+from research.distributed.collectives import Processes
+from research.distributed.heartbeat import STOPPED
 from research.errors import InputError
 from research.evaluation.chunks import CPU_TILE
 from research.evaluation.metrics import metrics
@@ -31,8 +33,6 @@ from research.extension import with_more_epochs
 from research.interop.bert4rec_config import read_bert_config
 from research.overrides import changed, override
 from research.packed import Packed
-from research.peers import STOPPED
-from research.processes import Processes
 from research.run import RunConfig
 from research.show import plain_console, show, wide_console
 from research.storage.records import FailureRecord

@@ -16,10 +16,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from research.accelerator import make_accelerator
 from research.chain import Trained
 from research.config import packages_of
 from research.data.corpus import Corpus
+from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.execute import begin, conclude
 from research.interop.s3rec import (

@@ -17,11 +17,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
 
-from research.accelerator import fitted, make_accelerator
 from research.chain import Trained, say, train_stages
 from research.config import check, from_json, packages_of, plain_from_json, plain_to_json
 from research.data.corpus import Corpus
 from research.differences import other_run
+from research.distributed.accelerator import fitted, make_accelerator
+from research.distributed.activity import PULSE
+from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
@@ -31,9 +33,7 @@ from research.extension import extended, extension_of, note_of, set_aside
 from research.floor import beside_popularity
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
-from research.processes import Processes
 from research.provenance import provenance_of, together, versions
-from research.pulse import PULSE
 from research.run import RunConfig, open_corpus, record_of
 from research.start import Start, ended, find_start
 from research.storage.records import (

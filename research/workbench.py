@@ -16,6 +16,7 @@ from research.data.corpus import Corpus
 from research.data.loader import Loader, fields_of
 from research.data.splits import HeldOut, Split
 from research.data.windows import WindowsConfig
+from research.distributed.activity import PULSE
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
 from research.evaluation.metrics import metrics, missed_share
@@ -24,7 +25,6 @@ from research.evaluation.ranker import Ranker
 from research.model.backbone import check_fields
 from research.objectives.base import ModelComponents, Objective, RankingObjective, able_to_rank
 from research.objectives.ranker import TrainedRanker
-from research.pulse import PULSE
 from research.randomness import seed_of
 from research.run import RunConfig, open_corpus, protocol_of
 from research.training.pretrainer import MultiObjectiveModel

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from research import stopping
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut
+from research.distributed import signals as stopping
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig

@@ -12,11 +12,11 @@ import pytest
 from baselines.popularity import popularity
 from baselines.s3rec import published_softmax
 from baselines.sasrec import full_softmax
-from research import stopping
 from research.ablation.budget import Budget, budget_of
 from research.data.corpus import Corpus
 from research.data.loader import Batch, BatchConfig
 from research.data.windows import EveryPrefix
+from research.distributed import signals as stopping
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.objectives.mip import MIPConfig

@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from research.data.loader import BatchConfig
+from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.execute import execute
 from research.model.compute import ComputeConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
-from research.processes import Processes
 from research.randomness import fold, permutation
 from research.storage.run_folder import RunFolder
 from research.training.combination import CombinationConfig, WeightedSum

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from research.accelerator import fitted, make_accelerator, takes_gpu
+from research.distributed.accelerator import fitted, make_accelerator, takes_gpu
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.model.compute import ComputeConfig
@@ -133,7 +133,7 @@ class TestWithTwoPretendedGPUs:
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
         monkeypatch.setattr("torch.cuda.set_device", chosen.append)
-        monkeypatch.setattr("research.accelerator.is_initialized", lambda: False)
+        monkeypatch.setattr("research.distributed.accelerator.is_initialized", lambda: False)
         monkeypatch.delenv("WORLD_SIZE", raising=False)
         return chosen
 
@@ -158,7 +158,7 @@ class TestWithTwoPretendedGPUs:
     def test_a_process_stays_on_the_device_that_it_began_with(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("research.accelerator.is_initialized", lambda: True)
+        monkeypatch.setattr("research.distributed.accelerator.is_initialized", lambda: True)
         make_accelerator()
         assert not takes_gpu(None)
         with pytest.raises(InputError, match="--device is cuda, but this process works on cpu"):

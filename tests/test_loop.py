@@ -10,8 +10,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from research import stopping
 from research.data.corpus import Corpus
+from research.distributed import signals as stopping
 from research.errors import InputError
 from research.objectives.base import Targets
 from research.objectives.cloze import ClozeConfig

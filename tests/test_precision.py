@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from research.accelerator import fitted, make_accelerator
+from research.distributed.accelerator import fitted, make_accelerator
 from research.execute import RunOptions, execute
 from research.model.compute import ComputeConfig
 from research.training.step import TrainStep

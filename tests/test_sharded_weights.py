@@ -28,9 +28,10 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from research.accelerator import fitted
 from research.chain import Trained, hand_over
 from research.data.loader import BatchConfig
+from research.distributed.accelerator import fitted
+from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.execute import RunOptions, check_sharding, conclude, execute, opened
 from research.model.compute import ComputeConfig
@@ -41,7 +42,6 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.map import MAPConfig
 from research.objectives.next_item import NextItemConfig
-from research.processes import Processes
 from research.run import EvaluationConfig, RunConfig
 from research.storage.records import CostRecord
 from research.storage.run_folder import RunFolder

@@ -22,11 +22,11 @@ from research.ablation.job import Job
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import LastItems, Sliding
+from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import compare, estimate
 from research.execute import RunOptions, make_accelerator
-from research.processes import Processes
 from research.reporting import print_report
 from research.run import EvaluationConfig, RunConfig
 from research.storage.records import StudyRecord

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from research import processes
-from research.errors import InputError
-from research.peers import (
+from research.distributed import collectives as processes
+from research.distributed.heartbeat import (
     STOPPED,
     WAITING,
     Beat,
@@ -25,15 +24,16 @@ from research.peers import (
     machine,
     place_of,
 )
-from research.watch import Watch
+from research.distributed.watchdog import Watch
+from research.errors import InputError
 from tests.launching import Ranks, joined_ranks, launched
 
 # Trains for ever, or until something of its first argument happens; the second bounds a stall.
 WORKER = """
 import os, signal, sys, time
 from research.errors import InputError
-from research.pulse import PULSE
-from research.watch import Watch
+from research.distributed.activity import PULSE
+from research.distributed.watchdog import Watch
 
 case, stall, rank = sys.argv[1], float(sys.argv[2]), int(os.environ["RANK"])
 signal.signal(signal.SIGTERM, lambda *_: None)

@@ -15,10 +15,10 @@ from typing import Literal
 from accelerate import Accelerator
 
 from research.differences import other_run
+from research.distributed.heartbeat import is_consequence
 from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.memory import is_out_of_memory
-from research.peers import is_consequence
 from research.provenance import now
 from research.run import RunConfig
 from research.storage.records import FailureRecord, RunRecord, RunSummary

@@ -24,12 +24,12 @@ import torch
 from accelerate import Accelerator
 
 from research.ablation.job import Job, do, record_failure
-from research.accelerator import make_accelerator
+from research.distributed.accelerator import make_accelerator
+from research.distributed.heartbeat import FAILED, STOPPED
+from research.distributed.signals import SIGNALS, Stopped, listening
 from research.errors import said_of
 from research.execute import RunOptions
-from research.peers import FAILED, STOPPED
 from research.sharing import has_finished
-from research.stopping import SIGNALS, Stopped, listening
 from research.storage.run_folder import Held, RunFolder
 from research.storage.untrusted import plain
 

@@ -27,12 +27,12 @@ from torch import Tensor
 from research.data.corpus import Corpus
 from research.data.loader import pack
 from research.data.splits import HeldOut
+from research.distributed.activity import PULSE
 from research.errors import InputError
 from research.evaluation.candidates import CandidateSet
 from research.evaluation.chunks import Ranked, in_chunks
 from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import Questions, SeenPolicy, first_not_finite
-from research.pulse import PULSE
 from research.storage.atomic import replacing
 from research.storage.untrusted import parsed
 

@@ -1,7 +1,7 @@
 """How a model is computed: precision, compilation and what is kept for the backward pass.
 
-None of it changes what is learned but for rounding. `research/accelerator.py` takes precision and
-determinism, the encoder compilation and recomputation (`TransformerEncoder.use`).
+None of it changes what is learned but for rounding. `research/distributed/accelerator.py` takes
+precision and determinism, the encoder compilation and recomputation (`TransformerEncoder.use`).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Files that outlast a process: written whole or not at all, read as what a stranger may have made."""
+"""Files that outlast a process: written whole or not at all, and read with suspicion."""

@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.processes import Processes
 from research.training.stage import StageConfig, StageState
 
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from research.processes import host_group
+from research.distributed.collectives import host_group
 
 
 @dataclass(frozen=True)

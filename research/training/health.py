@@ -17,8 +17,8 @@ from torch import Tensor
 
 from research.config import plain_from_json
 from research.data.loader import Batch
+from research.distributed.collectives import Processes
 from research.model.compute import graphs_compiled
-from research.processes import Processes
 from research.storage.records import NonFiniteRecord, NonFiniteShare
 from research.storage.run_folder import RunFolder
 from research.training.stage import StageConfig, StageState

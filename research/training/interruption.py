@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 
-from research import stopping
-from research.processes import Agreement
+from research.distributed import signals as stopping
+from research.distributed.collectives import Agreement
 from research.training.saves import Checkpointer
 from research.training.stage import StageConfig, StageState
 

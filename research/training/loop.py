@@ -31,7 +31,8 @@ def train(
     """Train a stage to its end, from its last checkpoint if it has one.
 
     Afterwards `model` holds the best weights (without validation: the last). Raises
-    `FloatingPointError` for what is not finite, and after a signal `research.stopping.Stopped`.
+    `FloatingPointError` for what is not finite, and after a signal
+    `research.distributed.signals.Stopped`.
     """
     weights = place_weights(model, run)
     optimizer = build_optimizer(config.optimizer, weights.trained)

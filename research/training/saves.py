@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from research.config import fitted
+from research.distributed.activity import PULSE
+from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.processes import Processes
-from research.pulse import PULSE
 from research.training import checkpoint
 from research.training.stage import StageState
 from research.training.stage_run import StageRun

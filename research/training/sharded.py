@@ -19,8 +19,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from research.distributed.collectives import host_group
 from research.objectives.base import LossSum
-from research.processes import host_group
 from research.training.pretrainer import MultiObjectiveModel, StepInputs
 from research.training.stage_run import Validate
 from research.training.weights import Weights

@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from research.data.loader import Batch
+from research.distributed.collectives import Processes
 from research.objectives.base import Accuracy
-from research.processes import Processes
 from research.randomness import seed_of
 from research.training.gather import Gather
 from research.training.gradients import GradientCosines

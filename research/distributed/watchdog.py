@@ -18,8 +18,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import NoReturn
 
-from research.errors import InputError, said_of
-from research.peers import (
+from research.distributed.activity import PULSE
+from research.distributed.heartbeat import (
     CONTINUES,
     FAILED,
     SOON,
@@ -31,7 +31,7 @@ from research.peers import (
     is_consequence,
     place_of,
 )
-from research.pulse import PULSE
+from research.errors import InputError, said_of
 
 # Seconds between beats.
 INTERVAL = 1.0

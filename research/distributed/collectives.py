@@ -16,8 +16,8 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
+from research.distributed.heartbeat import WAITING
 from research.errors import InputError
-from research.peers import WAITING
 from research.storage.run_folder import Held
 
 Value = TypeVar("Value")

@@ -1,7 +1,8 @@
 """What the ranks of one job tell each other, and what follows when one falls silent.
 
-Nothing here talks or waits: `research/watch.py` does, and asks `Peers.verdict` what to make of what
-it has heard. Times are seconds of a clock that stands still while this process is stopped.
+Nothing here talks or waits: `research/distributed/watchdog.py` does, and asks `Peers.verdict` what
+to make of what it has heard. Times are seconds of a clock that stands still while this process is
+stopped.
 """
 
 from __future__ import annotations

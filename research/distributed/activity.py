@@ -1,7 +1,7 @@
 """What this process is doing and whether it gets on, told by whoever does the work.
 
-`research/watch.py` passes it on to the other processes of a job. It is a process's, as signals are,
-so there is one of it.
+`research/distributed/watchdog.py` passes it on to the other processes of a job. It is a process's,
+as signals are, so there is one of it.
 """
 
 from __future__ import annotations

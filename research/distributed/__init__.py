@@ -1,0 +1,1 @@
+"""Several processes: Accelerate, what they tell one another, signals, and the watch over them."""
