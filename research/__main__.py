@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from research.distributed.heartbeat import STOPPED
+from research.distributed.failures import STOPPED
 from research.distributed.signals import listening
 from research.distributed.watchdog import Watch
 from research.errors import InputError, said_of
@@ -342,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sixfold {given[0]}: {plain(str(error))}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
-        from research.memory import is_out_of_memory
+        from research.distributed.failures import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

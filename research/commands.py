@@ -21,7 +21,7 @@ from research.data.prepare import PrepareConfig
 from research.data.prepare import prepare as prepare_corpus
 from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes
-from research.distributed.heartbeat import STOPPED
+from research.distributed.failures import STOPPED
 from research.errors import InputError
 from research.evaluation.chunks import CPU_TILE
 from research.evaluation.metrics import metrics

@@ -10,30 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-import torch
-
-# What torch says of memory in a plain RuntimeError: its CPU allocator (Linux, Windows), C++, MPS
-# and CUDA's libraries.
-_SAID = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "std::bad_alloc",
-    "MPS backend out of memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
 # The share of the memory that a step is fitted into; the rest is left to fragmentation.
 FILLED = 0.8
 FLOAT = 4
 # Scores that a loss holds at once until its backward pass: raw, weighed, scattered, and a gradient.
 COPIES = 4
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a device or on the host."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(each in str(error) for each in _SAID)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from research.memory import Peak, StepSize, advice, is_out_of_memory, largest_parts
+from research.distributed.failures import is_out_of_memory
+from research.memory import Peak, StepSize, advice, largest_parts
 from research.model.backbone import BackboneConfig
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU

@@ -13,17 +13,9 @@ from pathlib import Path
 import pytest
 
 from research.distributed import collectives as processes
-from research.distributed.heartbeat import (
-    STOPPED,
-    WAITING,
-    Beat,
-    Bounds,
-    Peers,
-    Verdict,
-    is_consequence,
-    machine,
-    place_of,
-)
+from research.distributed.failures import STOPPED, is_consequence
+from research.distributed.heartbeat import Beat, Bounds, Peers, Verdict
+from research.distributed.liveness import WAITING, machine, place_of
 from research.distributed.watchdog import Watch
 from research.errors import InputError
 from tests.launching import Ranks, joined_ranks, launched

@@ -15,10 +15,9 @@ from typing import Literal
 from accelerate import Accelerator
 
 from research.differences import other_run
-from research.distributed.heartbeat import is_consequence
+from research.distributed.failures import is_consequence, is_out_of_memory
 from research.errors import InputError
 from research.execute import RunOptions, execute
-from research.memory import is_out_of_memory
 from research.provenance import now
 from research.run import RunConfig
 from research.storage.records import FailureRecord, RunRecord, RunSummary

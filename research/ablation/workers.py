@@ -25,7 +25,7 @@ from accelerate import Accelerator
 
 from research.ablation.job import Job, do, record_failure
 from research.distributed.accelerator import make_accelerator
-from research.distributed.heartbeat import FAILED, STOPPED
+from research.distributed.failures import FAILED, STOPPED
 from research.distributed.signals import SIGNALS, Stopped, listening
 from research.errors import said_of
 from research.execute import RunOptions

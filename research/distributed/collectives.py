@@ -16,7 +16,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
-from research.distributed.heartbeat import WAITING
+from research.distributed.liveness import WAITING
 from research.errors import InputError
 from research.storage.run_folder import Held
 

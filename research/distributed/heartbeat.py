@@ -8,25 +8,15 @@ stopped.
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from types import FrameType
 
-FAILED, STOPPED = 1, 75
+from research.distributed.failures import CONTINUES, FAILED, STOPPED
+from research.distributed.liveness import is_alive, machine
+
 # A rank whose connections broke, or whose work is over, waits no longer than this for news.
 SOON = 4.0
-# Modules in which a main thread waits for other ranks: collectives, and the backward pass, which
-# holds DDP's. A module of ours adds its own name, so that it may be called anything.
-WAITING = {"torch.distributed", "torch.autograd"}
-CONTINUES = "The same command continues from the last checkpoint."
-LOST = (
-    "Connection closed by peer", "Connection reset", "Connection refused", "Broken pipe",
-    "Timed out", "timed out", "timeout", "failed to recv", "failed to connect", "gloo", "NCCL",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -232,34 +222,6 @@ class Peers:
         return Verdict(f"{self.program}: {line}\n" + "\n".join(rows), line, FAILED, True)
 
 
-def machine() -> str:
-    """Equal for two processes if they can see each other's: one system and one container."""
-    marks = [socket.gethostname()]
-    try:
-        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        marks.append(os.readlink("/proc/self/ns/pid"))
-    except OSError:
-        # Not Linux, where the name has to do.
-        pass
-    return " ".join(marks)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        about = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
-    # A dead process remains as a zombie until its parent asks for it.
-    return about.rpartition(")")[2].split()[0] not in ("Z", "X")
-
-
 def heard_of(each: Heard, now: float) -> str:
     """When a rank was last heard of, and what it did then."""
     seconds = now - each.heard
@@ -271,39 +233,3 @@ def doing(beat: Beat) -> str:
     """What a rank was doing, in a few words."""
     step = f", step {beat.step}" if beat.step else ""
     return f"{beat.phase}{step}, in {beat.where}"
-
-
-def place_of(frame: FrameType | None) -> tuple[str, bool]:
-    """What a thread executes, and whether it waits for other ranks there."""
-    innermost: str | None = None
-    waits = False
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
-        waits = waits or module.startswith(tuple(WAITING))
-        here = f"{frame.f_code.co_name} ({os.path.basename(frame.f_code.co_filename)}"
-        here += f":{frame.f_lineno})"
-        innermost = innermost or here
-        if "site-packages" not in frame.f_code.co_filename and not is_standard(frame):
-            where = here if here == innermost else f"{here} -> {innermost}"
-            return where, waits
-        frame = frame.f_back
-    return innermost or "nothing", waits
-
-
-def is_standard(frame: FrameType) -> bool:
-    """Whether a frame belongs to Python's own library."""
-    return frame.f_code.co_filename.startswith((os.path.dirname(os.__file__), "<frozen"))
-
-
-def is_consequence(error: BaseException) -> bool:
-    """Whether an error only tells that the exchange with another rank broke.
-
-    What counts is the first error: others may come while it is cleared up.
-    """
-    while True:
-        earlier = error.__cause__
-        if earlier is None and not error.__suppress_context__:
-            earlier = error.__context__
-        if not isinstance(earlier, Exception):
-            return isinstance(error, RuntimeError) and any(mark in str(error) for mark in LOST)
-        error = earlier

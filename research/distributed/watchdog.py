@@ -19,19 +19,11 @@ from types import TracebackType
 from typing import NoReturn
 
 from research.distributed.activity import PULSE
-from research.distributed.heartbeat import (
-    CONTINUES,
-    FAILED,
-    SOON,
-    STOPPED,
-    Beat,
-    Bounds,
-    Peers,
-    Verdict,
-    is_consequence,
-    place_of,
-)
-from research.errors import InputError, said_of
+from research.distributed.failures import CONTINUES, FAILED, STOPPED, in_a_line, is_consequence
+from research.distributed.heartbeat import SOON, Beat, Bounds, Peers, Verdict
+from research.distributed.launcher_environment import number_of, of_environment
+from research.distributed.liveness import place_of
+from research.errors import InputError
 
 # Seconds between beats.
 INTERVAL = 1.0
@@ -370,37 +362,6 @@ class Watch:
             sys.stdout.flush()
         finally:
             os._exit(code)
-
-
-def in_a_line(error: BaseException) -> str | None:
-    """What is said of an error that a user can mend; None: a bug, which needs its traceback."""
-    from research.memory import is_out_of_memory
-
-    if isinstance(error, OSError):
-        return said_of(error)
-    if is_out_of_memory(error):
-        return f"out of memory: {error}"
-    return str(error) if isinstance(error, (InputError, FloatingPointError)) else None
-
-
-def of_environment(name: str) -> str:
-    """What a launcher has told; `InputError` without."""
-    value = os.environ.get(name)
-    if value is None:
-        raise InputError(
-            f"WORLD_SIZE is {os.environ.get('WORLD_SIZE')}, but {name} is not set; begin several "
-            "processes with `accelerate launch` or torchrun, or set RANK, LOCAL_RANK, WORLD_SIZE, "
-            "MASTER_ADDR and MASTER_PORT for each"
-        )
-    return value
-
-
-def number_of(name: str) -> int:
-    """As `of_environment`, a whole number."""
-    value = of_environment(name)
-    if not value.isdecimal():
-        raise InputError(f"{name} is {value!r}; it must be a whole number")
-    return int(value)
 
 
 def ending_anyway(code: int) -> None:

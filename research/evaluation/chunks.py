@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from research.data.corpus import Corpus
 from research.data.splits import HeldOut
-from research.memory import is_out_of_memory
+from research.distributed.failures import is_out_of_memory
 
 # Scores of one tile: 2 MB in fp32 on a CPU (stays in cache), 256 MB on an accelerator.
 CPU_TILE = 1 << 19

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from research.data.loader import Batch
-from research.memory import Peak, StepSize, advice, is_out_of_memory
+from research.distributed.failures import is_out_of_memory
+from research.memory import Peak, StepSize, advice
 from research.training.pretrainer import MultiObjectiveModel
 
 
