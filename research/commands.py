@@ -16,6 +16,7 @@ from rich.table import Table
 
 from research.ablation.budget import budget_of
 from research.config import check, hash_of, near
+from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.data.prepare import PrepareConfig
 from research.data.prepare import prepare as prepare_corpus
@@ -34,7 +35,7 @@ from research.interop.bert4rec_config import read_bert_config
 from research.overrides import changed, override
 from research.packed import Packed
 from research.run import RunConfig
-from research.show import plain_console, show, wide_console
+from research.show import show
 from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder, Tracking
 from research.storage.untrusted import plain

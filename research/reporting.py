@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from research.console import wide_console
 from research.errors import InputError, needing
 from research.report.build import report_of
 from research.report.frame import frame_of
 from research.report.latex import latex_of
 from research.report.model import Report
 from research.report.terminal import print_report as print_tables
-from research.show import wide_console
 from research.storage.atomic import replacing
 from research.storage.records import StudyRecord
 from research.storage.run_folder import Tracking

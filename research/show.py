@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import final
 
 import numpy as np
-from rich.console import Console, HighlighterType, JustifyMethod, OverflowMethod
-from rich.style import Style
 from rich.table import Table
-from rich.text import Text
 
 from research.config import plain_to_json
+from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.storage.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import plain
 
-# Wider than any table of ours.
-WIDE = 1000
 UNKNOWN = "unknown"
 
 
@@ -161,50 +156,6 @@ def carried_line(account: CarriedRecord) -> str:
     parts += [f"{len(account.new)} newly made", f"{len(account.left)} left behind"]
     parts += [f"{kind}: {text_of(counts)}" for kind, counts in account.rows.items()]
     return ", ".join(parts)
-
-
-@final
-class PlainConsole(Console):
-    """A console that takes text as it stands, and obeys nothing in it.
-
-    Names of items, cells and corpora come from strangers, who may write to a terminal what it would
-    carry out. Every text on its way to the screen, a table's too, passes `render_str`.
-    """
-
-    def render_str(
-        self,
-        text: str,
-        *,
-        style: str | Style = "",
-        justify: JustifyMethod | None = None,
-        overflow: OverflowMethod | None = None,
-        emoji: bool | None = None,
-        markup: bool | None = None,
-        highlight: bool | None = None,
-        highlighter: HighlighterType | None = None,
-    ) -> Text:
-        """As rich has it, of plain lines, without markup or highlights."""
-        return Text(
-            "\n".join(map(plain, text.split("\n"))),
-            style=style,
-            justify=justify,
-            overflow=overflow,
-        )
-
-
-def plain_console() -> Console:
-    """A console for text; without a terminal to fit it is as wide as needed."""
-    console = PlainConsole()
-    if not console.is_terminal:
-        console.width = WIDE
-    return console
-
-
-def wide_console() -> Console:
-    """As `plain_console`, but a narrow terminal wraps a table's lines rather than lose figures."""
-    console = plain_console()
-    console.width = WIDE
-    return console
 
 
 def text_of(value: object) -> str:

@@ -21,6 +21,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from research.console import wide_console
 from research.data.corpus import Corpus
 from research.data.names import Names
 from research.data.splits import LeaveOneOut
@@ -34,7 +35,6 @@ from research.report.markdown import figures_table
 from research.report.reading import read_study
 from research.report.terminal import print_report
 from research.sharing import taken_from
-from research.show import wide_console
 from research.storage.json_files import read_json, write_json
 from research.storage.records import CarriedRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder

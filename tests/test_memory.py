@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from research.distributed.failures import is_out_of_memory
-from research.memory import Peak, StepSize, advice, largest_parts
 from research.model.backbone import BackboneConfig
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
@@ -14,6 +13,7 @@ from research.model.ligr import LiGR
 from research.model.transformer_block import BlockConfig, PostNorm
 from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
+from research.training.memory_advice import Peak, StepSize, advice, largest_parts
 from tests.synthetic import encoder_of
 
 ENCODER = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)

@@ -12,7 +12,7 @@ from research.ablation.budget import Budget
 from research.ablation.job import EVERYWHERE, Job, State
 from research.ablation.probe import Expected, expected
 from research.ablation.workers import duration
-from research.show import plain_console
+from research.console import plain_console
 
 
 def seconds_of(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 
+from research.console import Reporter
 from research.distributed.activity import PULSE
 from research.distributed.collectives import Processes
-from research.progress import Reporter
 from research.training.emptiness import EmptinessCheck
 from research.training.health import SpikeDetector
 from research.training.limits import Limits

@@ -9,7 +9,7 @@ import torch
 
 from research.data.loader import Batch
 from research.distributed.failures import is_out_of_memory
-from research.memory import Peak, StepSize, advice
+from research.training.memory_advice import Peak, StepSize, advice
 from research.training.pretrainer import MultiObjectiveModel
 
 

@@ -6,9 +6,14 @@ import math
 import sys
 import time
 from types import TracebackType
+from typing import final
 
-from rich.console import Console
+from rich.console import Console, HighlighterType, JustifyMethod, OverflowMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.style import Style
+from rich.text import Text
+
+from research.storage.untrusted import plain
 
 # Seconds between plain lines, so that a log of a long run stays short.
 PLAIN_INTERVAL = 15.0
@@ -71,3 +76,51 @@ class Reporter:
             self.progress.console.print(text, markup=False, highlight=False)
         else:
             print(text, flush=True)
+
+
+# Wider than any table of ours.
+WIDE = 1000
+
+
+@final
+class PlainConsole(Console):
+    """A console that takes text as it stands, and obeys nothing in it.
+
+    Names of items, cells and corpora come from strangers, who may write to a terminal what it would
+    carry out. Every text on its way to the screen, a table's too, passes `render_str`.
+    """
+
+    def render_str(
+        self,
+        text: str,
+        *,
+        style: str | Style = "",
+        justify: JustifyMethod | None = None,
+        overflow: OverflowMethod | None = None,
+        emoji: bool | None = None,
+        markup: bool | None = None,
+        highlight: bool | None = None,
+        highlighter: HighlighterType | None = None,
+    ) -> Text:
+        """As rich has it, of plain lines, without markup or highlights."""
+        return Text(
+            "\n".join(map(plain, text.split("\n"))),
+            style=style,
+            justify=justify,
+            overflow=overflow,
+        )
+
+
+def plain_console() -> Console:
+    """A console for text; without a terminal to fit it is as wide as needed."""
+    console = PlainConsole()
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
+
+
+def wide_console() -> Console:
+    """As `plain_console`, but a narrow terminal wraps a table's lines rather than lose figures."""
+    console = plain_console()
+    console.width = WIDE
+    return console
