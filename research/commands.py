@@ -18,8 +18,8 @@ from research.ablation.budget import budget_of
 from research.config import check, hash_of, near
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
-from research.data.prepare import PrepareConfig
-from research.data.prepare import prepare as prepare_corpus
+from research.data.preparation.prepare import PrepareConfig
+from research.data.preparation.prepare import prepare as prepare_corpus
 from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes
 from research.distributed.failures import STOPPED

@@ -10,7 +10,7 @@ import pytest
 
 from research.__main__ import main
 from research.data.corpus import Corpus
-from research.data.prepare import PrepareConfig, prepare
+from research.data.preparation.prepare import PrepareConfig, prepare
 from tests.synthetic import markov_histories
 
 # Overrides that make any of our runs take a fraction of a second.

@@ -271,7 +271,9 @@ def test_a_hundred_million_interactions_open_in_fifty_milliseconds(tmp_path: Pat
 
 
 def test_preparation_imports_neither_torch_nor_pandas() -> None:
-    code = "import sys, research.data.prepare; print({'torch', 'pandas'} & {*sys.modules})"
+    code = (
+        "import sys, research.data.preparation.prepare; print({'torch', 'pandas'} & {*sys.modules})"
+    )
     folder = Path(__file__).parents[1]
     answer = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=folder)
     assert answer == "set()\n"

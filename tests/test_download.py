@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from research.data import download
-from research.data.download import ARCHIVES, Archive, checksum, extract, fetch
-from research.data.prepare import PrepareConfig, prepare
+from research.data.preparation import download
+from research.data.preparation.download import ARCHIVES, Archive, checksum, extract, fetch
+from research.data.preparation.prepare import PrepareConfig, prepare
 from research.errors import InputError
 
 INTER = b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t2\t3\t4\n"

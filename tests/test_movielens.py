@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from research.data.corpus import Corpus
-from research.data.prepare import PrepareConfig, prepare
+from research.data.preparation.prepare import PrepareConfig, prepare
 from research.errors import InputError
 
 FLAGS = {"Toy Story": (3, 4, 5), "unknown": (0,), "Amélie": (5, 14)}

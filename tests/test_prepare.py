@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.data.corpus import Corpus
-from research.data.prepare import PrepareConfig, options_of, prepare
+from research.data.preparation.prepare import PrepareConfig, options_of, prepare
 from research.errors import InputError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -255,7 +255,7 @@ def test_two_processes_prepare_the_same_corpus_at_once(tmp_path: Path) -> None:
     raw = write_csv(tmp_path / "c.csv", [(n % 97, n % 89, 3, n % 13) for n in range(20_000)])
     code = (
         "import sys\n"
-        "from research.data.prepare import PrepareConfig, prepare\n"
+        "from research.data.preparation.prepare import PrepareConfig, prepare\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         f"config = PrepareConfig(source='csv', raw={raw!r})\n"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from research.data.corpus import Corpus
-from research.data.prepare import PrepareConfig, prepare
+from research.data.preparation.prepare import PrepareConfig, prepare
 from research.errors import InputError
 
 

@@ -21,12 +21,12 @@ import torch
 import experiments.quickstart as quickstart
 import research.ablation.plan as plan
 import research.commands as commands
-import research.data.prepare as preparation
+import research.data.preparation.prepare as preparation
 from research.__main__ import VERBS
 from research.ablation.probe import Expected
-from research.data.download import ARCHIVES
 from research.data.loader import BatchConfig
-from research.data.prepare import PrepareConfig, prepare
+from research.data.preparation.download import ARCHIVES
+from research.data.preparation.prepare import PrepareConfig, prepare
 from research.execute import execute
 from research.run import RunConfig
 from research.study import Study

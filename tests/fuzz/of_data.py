@@ -13,9 +13,9 @@ from random import Random
 
 import numpy as np
 
-from research.data import download
 from research.data.corpus import Corpus
-from research.data.prepare import PrepareConfig, prepare, source_of
+from research.data.preparation import download
+from research.data.preparation.prepare import PrepareConfig, prepare, source_of
 from research.data.splits import LeaveOneOut
 from research.evaluation.candidates import from_file
 from research.show import show_corpus

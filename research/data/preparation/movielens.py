@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from research.data.download import extract
-from research.data.events import (
+from research.data.preparation.download import extract
+from research.data.preparation.events import (
     Events,
     Kind,
     Layout,
@@ -25,7 +25,7 @@ from research.data.events import (
     read_rows,
     text_fields,
 )
-from research.data.readers import ColumnNames, first_line, named_events
+from research.data.preparation.readers import ColumnNames, first_line, named_events
 from research.errors import InputError
 
 # A ratings file and what may lie beside it.

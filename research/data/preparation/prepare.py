@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from research.config import differing, meant
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
-from research.data.download import ARCHIVES, check_pinned, checksum, fetch
-from research.data.events import Events, Source
-from research.data.movielens import atomic_source, movielens_source
 from research.data.names import Names, canonical_json
-from research.data.readers import (
+from research.data.preparation.download import ARCHIVES, check_pinned, checksum, fetch
+from research.data.preparation.events import Events, Source
+from research.data.preparation.movielens import atomic_source, movielens_source
+from research.data.preparation.readers import (
     ColumnNames,
     csv_source,
     pairs_source,

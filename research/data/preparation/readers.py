@@ -17,7 +17,7 @@ from typing import NoReturn, final
 import numpy as np
 from numpy.typing import NDArray
 
-from research.data.events import (
+from research.data.preparation.events import (
     Events,
     Kind,
     Layout,
