@@ -41,7 +41,8 @@ import torch
 from baselines.bert4rec import cloze
 from baselines.s3rec import ENCODER, fine_tuning, pretraining, published_objectives
 from baselines.sasrec import bce, full_softmax
-from research.data.loader import Batch, BatchConfig
+from research.data.batch import Batch
+from research.data.loader import BatchConfig
 from research.evaluation.candidates import AllItems
 from research.model.softmax import softmax_loss
 from research.objectives.base import ObjectiveConfig

@@ -14,7 +14,7 @@ from torch import Tensor
 from baselines.sasrec import full_softmax
 from experiments.gpu_parts import Outcome
 from experiments.gpu_setting import STILL, Setting
-from research.data.loader import Batch
+from research.data.batch import Batch
 from research.data.negatives import Negatives, NegativesConfig
 from research.evaluation.candidates import AllItems
 from research.evaluation.metrics import metrics

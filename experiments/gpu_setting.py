@@ -16,7 +16,8 @@ from baselines.s3rec import joint
 from baselines.sasrec import full_softmax
 from research.data.corpus import write_corpus
 from research.data.names import Names
-from research.data.preparation.prepare import PrepareConfig, prepare
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
 from research.evaluation.rank import RankTable
 from research.execute import RunOptions, execute
 from research.model.compute import graphs_compiled

@@ -18,7 +18,7 @@ from research.ablation.budget import budget_of
 from research.config import check, hash_of, near
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
-from research.data.preparation.prepare import PrepareConfig
+from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare as prepare_corpus
 from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes

@@ -13,7 +13,8 @@ from pathlib import Path
 from research.config import check_types, differing, hash_of, to_json
 from research.data.corpus import Corpus
 from research.data.preparation.download import ARCHIVES
-from research.data.preparation.prepare import PrepareConfig, prepare
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
 from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
 from research.evaluation.candidates import md5_of

@@ -11,9 +11,10 @@ import numpy as np
 from accelerate import Accelerator
 
 from research.config import hash_of
+from research.data.batch import fields_of
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
-from research.data.loader import Loader, fields_of
+from research.data.loader import Loader
 from research.data.splits import HeldOut, Split
 from research.data.windows import WindowsConfig
 from research.distributed.activity import PULSE

@@ -10,7 +10,8 @@ import pytest
 
 from research.__main__ import main
 from research.data.corpus import Corpus
-from research.data.preparation.prepare import PrepareConfig, prepare
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
 from tests.synthetic import markov_histories
 
 # Overrides that make any of our runs take a fraction of a second.

@@ -22,7 +22,7 @@ import baselines.gru4rec
 import baselines.hstu
 import baselines.s3rec
 import baselines.sasrec
-from research.data.loader import Batch
+from research.data.batch import Batch
 from research.run import RunConfig
 from research.storage.run_folder import RunFolder
 from research.training.loop import train

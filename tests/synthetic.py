@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from research.data import catalogue as data
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus, write_corpus
-from research.data.loader import Batch
 from research.data.names import Names
 from research.data.splits import Ranges
 from research.data.windows import Windows

@@ -13,8 +13,9 @@ from baselines.popularity import popularity
 from baselines.s3rec import published_softmax
 from baselines.sasrec import full_softmax
 from research.ablation.budget import Budget, budget_of
+from research.data.batch import Batch
 from research.data.corpus import Corpus
-from research.data.loader import Batch, BatchConfig
+from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.distributed import signals as stopping
 from research.errors import InputError

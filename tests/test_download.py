@@ -12,7 +12,8 @@ import pytest
 
 from research.data.preparation import download
 from research.data.preparation.download import ARCHIVES, Archive, checksum, extract, fetch
-from research.data.preparation.prepare import PrepareConfig, prepare
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
 from research.errors import InputError
 
 INTER = b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t2\t3\t4\n"

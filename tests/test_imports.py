@@ -197,3 +197,23 @@ def test_every_field_of_every_config_is_explained() -> None:
                 if is_field(field) and not told:
                     silent.append(f"{node.name}.{ast.unparse(field.target)}")
     assert silent == []
+
+
+def at_import(tree: ast.Module) -> Iterator[str]:
+    """Modules that a file imports when it is imported itself: not in functions, not for types."""
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from imports_of(ast.Module([node], []))
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    names = {module_of(path): path for path in SOURCES}
+    imports = {
+        name: {each for each in at_import(ast.parse(path.read_text())) if each in names}
+        for name, path in names.items()
+    }
+    while imports:
+        free = [name for name, above in imports.items() if not above & imports.keys()]
+        assert free, f"a circle among {', '.join(sorted(imports))}"
+        for name in free:
+            del imports[name]

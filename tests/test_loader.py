@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from research.data import loader as loading
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
-from research.data.loader import Batch, BatchConfig, Loader
+from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut, Ranges
 from research.data.windows import EveryPrefix, LastItems, Sliding, WindowsConfig
 from research.errors import InputError

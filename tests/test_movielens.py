@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from research.data.corpus import Corpus
-from research.data.preparation.prepare import PrepareConfig, prepare
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
 from research.errors import InputError
 
 FLAGS = {"Toy Story": (3, 4, 5), "unknown": (0,), "Amélie": (5, 14)}

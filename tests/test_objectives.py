@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch
 from research.data.negatives import NegativesConfig
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig

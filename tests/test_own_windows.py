@@ -11,9 +11,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
-from research.data.loader import Batch, BatchConfig, Loader
+from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError

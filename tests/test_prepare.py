@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.data.corpus import Corpus
-from research.data.preparation.prepare import PrepareConfig, options_of, prepare
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import options_of, prepare
 from research.errors import InputError
 
 REPOSITORY = Path(__file__).parents[1]

@@ -9,7 +9,8 @@ import pytest
 
 from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
-from research.data.preparation.prepare import PrepareConfig, prepare
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
 from research.data.splits import UserHoldout
 from research.errors import InputError
 from research.evaluation.protocol import check_comparable, differing

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from research.data.corpus import Corpus
-from research.data.preparation.prepare import PrepareConfig, prepare
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
 from research.errors import InputError
 
 

@@ -26,7 +26,8 @@ from research.__main__ import VERBS
 from research.ablation.probe import Expected
 from research.data.loader import BatchConfig
 from research.data.preparation.download import ARCHIVES
-from research.data.preparation.prepare import PrepareConfig, prepare
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
 from research.execute import execute
 from research.run import RunConfig
 from research.study import Study

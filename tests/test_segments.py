@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents

@@ -12,8 +12,9 @@ import torch
 from accelerate import Accelerator
 
 from research.ablation.probe import expected
+from research.data.batch import Batch, fields_of, pack
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch, BatchConfig, fields_of, pack
+from research.data.loader import BatchConfig
 from research.data.splits import LeaveOneOut
 from research.errors import InputError
 from research.execute import execute

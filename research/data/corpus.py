@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.config import plain_from_json, plain_to_json
-from research.data.names import (
+from research.data.corpus_files import (
     Arrays,
-    Names,
     canonical_json,
     check_ascending,
     check_ends,
@@ -29,6 +28,7 @@ from research.data.names import (
     map_array,
     write_files,
 )
+from research.data.names import Names
 from research.errors import InputError
 from research.storage.atomic import whole_folder
 from research.storage.json_files import read_json

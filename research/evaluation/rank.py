@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from research.data.batch import pack
 from research.data.corpus import Corpus
-from research.data.loader import pack
 from research.data.splits import HeldOut
 from research.distributed.activity import PULSE
 from research.errors import InputError

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from research.config import check_types
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch
 from research.errors import InputError
 from research.model.attributes import AttributeTable
 from research.model.backbone import Backbone, BackboneConfig

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from research.config import check_types
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch
 from research.errors import InputError
 from research.model.item_table import ItemTable
 from research.model.precision import row_products

@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch
 from research.model.item_table import ItemTable
 from research.objectives.base import WHOLE, Targets, View
 from research.objectives.head import Head

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch
 from research.model.item_table import ItemTable
 from research.objectives.attribute_head import AttributeHead
 from research.objectives.base import (

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from research.config import check_types
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch
 from research.errors import InputError
 from research.objectives.base import Corruption, View
 from research.packed import Packed

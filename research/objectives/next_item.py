@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch
 from research.model.item_table import ItemTable
 from research.objectives.base import (
     Accuracy,

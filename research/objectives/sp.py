@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue, Histories
-from research.data.loader import Batch
 from research.errors import InputError
 from research.model.initial import initialize
 from research.model.item_table import ItemTable

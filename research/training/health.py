@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from research.config import plain_from_json
-from research.data.loader import Batch
+from research.data.batch import Batch
 from research.distributed.collectives import Processes
 from research.model.compute import graphs_compiled
 from research.storage.records import NonFiniteRecord, NonFiniteShare

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from research.data.loader import Batch, Loader
+from research.data.batch import Batch
+from research.data.loader import Loader
 from research.training.allocator import give_back_free_memory
 from research.training.interruption import Interruption
 from research.training.limits import Limits

@@ -14,8 +14,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.data.loader import Batch
 from research.data.windows import WindowsConfig
 from research.model.attributes import AttributeTable
 from research.model.backbone import Backbone

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from research.data.loader import Batch
+from research.data.batch import Batch
 from research.distributed.collectives import Processes
 from research.objectives.base import Accuracy
 from research.randomness import seed_of

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from research.data.loader import Batch
+from research.data.batch import Batch
 from research.distributed.failures import is_out_of_memory
 from research.training.memory_advice import Peak, StepSize, advice
 from research.training.pretrainer import MultiObjectiveModel

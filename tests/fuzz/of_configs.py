@@ -12,7 +12,7 @@ from random import Random
 from research.ablation.budget import budget_of
 from research.config import from_json, to_json
 from research.config_index import PACKAGES, definitions
-from research.data.preparation.prepare import PrepareConfig
+from research.data.preparation.filters import PrepareConfig
 from research.errors import InputError
 from research.evaluation.metrics import metrics, parse
 from research.execute import RunConfig

@@ -15,7 +15,8 @@ import numpy as np
 
 from research.data.corpus import Corpus
 from research.data.preparation import download
-from research.data.preparation.prepare import PrepareConfig, prepare, source_of
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare, source_of
 from research.data.splits import LeaveOneOut
 from research.evaluation.candidates import from_file
 from research.show import show_corpus

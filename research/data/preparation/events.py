@@ -7,13 +7,11 @@ order of the corpus ids.
 
 from __future__ import annotations
 
-import csv
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +19,10 @@ from numpy.typing import NDArray
 from research.errors import InputError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
-Kind = Literal["text", "integer", "number", "time"]
 
 _INT64 = np.iinfo(np.int64)
-_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 @final
@@ -69,109 +65,6 @@ class Source:
     """Reads them."""
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How the lines of a delimited file are built."""
-
-    columns: tuple[str, ...]
-    """Every column, in the order of the file."""
-    kinds: Mapping[str, Kind]
-    """The columns wanted, and what each holds."""
-    delimiter: str
-    """One character, or `::`."""
-    header: bool
-    """Whether the first line names the columns."""
-    quoted: bool = False
-    """Whether a field may stand in double quotes."""
-
-
-@final
-class Rows:
-    """The wanted columns of a file; each accessor checks what it returns."""
-
-    def __init__(self, path: Path, table: pa.Table, layout: Layout | None) -> None:
-        self._path = path
-        self._table = table
-        self._layout = layout
-        if table.num_rows == 0:
-            raise InputError(f"{path}: holds no interactions.")
-
-    def codes(self, column: str) -> tuple[NDArray[np.int32], list[str]]:
-        """Ids as positions in their names, which stand in order of first appearance."""
-        import pandas as pd
-        import pyarrow as pa
-
-        values = self._filled(column)
-        if pa.types.is_integer(values.type):
-            codes, found = pd.factorize(_to_numpy(values))
-            return codes.astype(np.int32), [str(value) for value in found.tolist()]
-        if not pa.types.is_dictionary(values.type):
-            if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-                raise InputError(
-                    f"{self._path}: column {column!r} holds {values.type}; ids must be integers "
-                    "or text."
-                )
-            values = values.dictionary_encode()
-        whole = values.unify_dictionaries().combine_chunks()
-        try:
-            names: list[str] = whole.dictionary.to_pylist()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{self._path}: column {column!r} holds no utf-8 ({error})."
-            ) from error
-        positions = whole.indices.to_numpy(zero_copy_only=False).astype(np.int32)
-        if "" in names:
-            self._fail(column, positions == names.index(""), "is empty")
-        return positions, names
-
-    def numbers(self, column: str) -> NDArray[np.float64]:
-        """Finite numbers."""
-        import pyarrow as pa
-
-        values = self._filled(column)
-        if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-            raise InputError(f"{self._path}: column {column!r} holds {values.type}, no numbers.")
-        numbers = _to_numpy(values).astype(np.float64)
-        self._fail(column, ~np.isfinite(numbers), "is not finite")
-        return numbers
-
-    def times(self, column: str) -> tuple[NDArray[np.int64], int]:
-        """Times as integers in their own unit, and how many were rounded down to one."""
-        import pyarrow as pa
-
-        values = self._filled(column)
-        if pa.types.is_temporal(values.type):
-            width = pa.int32() if values.type.bit_width == 32 else pa.int64()
-            values = values.cast(width)
-        found = _to_numpy(values)
-        if found.dtype.kind in "iu" and found.dtype != np.uint64:
-            return found.astype(np.int64), 0
-        if found.dtype.kind not in "fu":
-            raise InputError(f"{self._path}: column {column!r} holds {values.type}, not times.")
-        times = found.astype(np.float64)
-        self._fail(column, ~np.isfinite(times), "is not finite")
-        # 2.0 ** 63 is exact in float64, int64's own maximum is not.
-        self._fail(column, (times < -(2.0**63)) | (times >= 2.0**63), "does not fit into int64")
-        floors = np.floor(times)
-        return floors.astype(np.int64), int((floors != times).sum())
-
-    def _filled(self, column: str) -> pa.ChunkedArray:
-        values = self._table.column(column)
-        if values.null_count:
-            self._fail(column, _to_numpy(values.is_null()).astype(np.bool_), "is empty")
-        return values
-
-    def _fail(self, column: str, wrong: NDArray[np.bool_], reason: str) -> None:
-        if not wrong.any():
-            return
-        if self._layout is not None:
-            find_bad_line(self._path, self._layout)
-        row = int(np.flatnonzero(wrong)[0])
-        value = self._table.column(column)[row].as_py()
-        raise InputError(f"{self._path}, row {row + 1}, column {column!r}: {value!r} {reason}.")
-
-
 def need_file(path: Path) -> Path:
     """The path, if a file with something in it lies there."""
     # Unlike a Path's own, these questions have an answer for a name that no disk takes.
@@ -182,126 +75,3 @@ def need_file(path: Path) -> Path:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty.")
     return path
-
-
-def read_rows(path: Path, layout: Layout) -> Rows:
-    """Parse a delimited file; a bad line is named in the InputError."""
-    import pyarrow as pa
-    from pyarrow import csv as arrow_csv
-
-    # A float can hold a time only roughly, so integers are tried first.
-    for time_type in (pa.int64(), pa.float64()):
-        types = {
-            "text": pa.dictionary(pa.int32(), pa.string()),
-            "integer": pa.int64(),
-            "number": pa.float64(),
-            "time": time_type,
-        }
-        single = len(layout.delimiter) == 1
-        source: str | pa.BufferReader = str(path)
-        if not single:
-            source = pa.BufferReader(path.read_bytes().replace(layout.delimiter.encode(), b"\t"))
-        try:
-            table = arrow_csv.read_csv(
-                source,
-                arrow_csv.ReadOptions(
-                    column_names=list(layout.columns), skip_rows=1 if layout.header else 0
-                ),
-                arrow_csv.ParseOptions(
-                    delimiter=layout.delimiter if single else "\t",
-                    quote_char='"' if layout.quoted else False,
-                ),
-                arrow_csv.ConvertOptions(
-                    include_columns=list(layout.kinds),
-                    column_types={name: types[kind] for name, kind in layout.kinds.items()},
-                    null_values=[],
-                ),
-            )
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            failure = str(error)
-        else:
-            return Rows(path, table, layout)
-        if "time" not in layout.kinds.values():
-            break
-    find_bad_line(path, layout)
-    raise InputError(f"{path}: {failure}")
-
-
-def find_bad_line(path: Path, layout: Layout) -> None:
-    """Raise an InputError for the first line that does not fit the layout; slow."""
-    for number, fields in text_fields(path, layout):
-        if len(fields) != len(layout.columns):
-            raise InputError(
-                f"{path}, line {number}: {len(fields)} fields; expected {len(layout.columns)} "
-                f"({layout.delimiter.join(layout.columns)})."
-            )
-        for name, kind in layout.kinds.items():
-            position = layout.columns.index(name)
-            fault = _fault(fields[position], kind)
-            if fault:
-                raise InputError(
-                    f"{path}, line {number}, field {position + 1} ({name}): "
-                    f"{fields[position]!r:.60} {fault}."
-                )
-
-
-def text_fields(
-    path: Path, layout: Layout, encoding: str = "utf-8-sig"
-) -> Iterator[tuple[int, list[str]]]:
-    """Line number (from 1) and fields of every line that is not blank, the header left out."""
-    try:
-        with path.open(encoding=encoding, newline="") as file:
-            if layout.quoted:
-                reader = csv.reader(file, delimiter=layout.delimiter)
-                lines = ((reader.line_num, fields) for fields in reader)
-            else:
-                lines = (
-                    (number, line.rstrip("\r\n").split(layout.delimiter))
-                    for number, line in enumerate(file, start=1)
-                )
-            for position, (number, fields) in enumerate(lines):
-                if fields and fields != [""] and not (position == 0 and layout.header):
-                    yield number, fields
-    except UnicodeDecodeError as error:
-        wrong_encoding(path, encoding, error)
-    except csv.Error as error:
-        raise InputError(f"{path}: {error}.") from error
-
-
-def wrong_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> NoReturn:
-    """Say which encoding was tried."""
-    tried = encoding.removesuffix("-sig")
-    raise InputError(
-        f"{path}: not {tried} text ({tried} was tried; {error.reason} at byte {error.start}). "
-        f"Convert the file to {tried}."
-    ) from error
-
-
-def decade(year: str) -> list[str]:
-    """`["decade:1990s"]` for a year between 1800 and 2099, otherwise nothing."""
-    return [f"decade:{year[:3]}0s"] if re.fullmatch(r"(18|19|20)[0-9]{2}", year) else []
-
-
-def _to_numpy(values: pa.ChunkedArray) -> NDArray[np.generic]:
-    array: NDArray[np.generic] = values.to_numpy()
-    return array
-
-
-def _fault(text: str, kind: Kind) -> str | None:
-    if kind == "text":
-        return None if text else "is empty"
-    digits = text.strip(" \t")
-    if kind == "integer" or (kind == "time" and _INTEGER.fullmatch(digits)):
-        if not _INTEGER.fullmatch(digits):
-            return "is not an integer"
-        fits = len(digits) < 30 and _INT64.min <= int(digits) <= _INT64.max
-        return None if fits else "does not fit into int64"
-    try:
-        number = float(text)
-    except ValueError:
-        return "is not a number"
-    if not np.isfinite(number):
-        return "is not finite"
-    if kind == "time" and not -(2.0**63) <= number < 2.0**63:
-        return "does not fit into int64"
-    return None

@@ -14,17 +14,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from research.data.preparation.delimited import Kind, Layout, decade, read_rows, text_fields
 from research.data.preparation.download import extract
-from research.data.preparation.events import (
-    Events,
-    Kind,
-    Layout,
-    Source,
-    decade,
-    need_file,
-    read_rows,
-    text_fields,
-)
+from research.data.preparation.events import Events, Source, need_file
 from research.data.preparation.readers import ColumnNames, first_line, named_events
 from research.errors import InputError
 

@@ -10,18 +10,20 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, final, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from research.config import differing, meant
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
-from research.data.names import Names, canonical_json
+from research.data.corpus_files import canonical_json
+from research.data.names import Names
 from research.data.preparation.download import ARCHIVES, check_pinned, checksum, fetch
 from research.data.preparation.events import Events, Source
+from research.data.preparation.filters import Duplicates, PrepareConfig, _dense, _kept, _ties
 from research.data.preparation.movielens import atomic_source, movielens_source
 from research.data.preparation.readers import (
     ColumnNames,
@@ -32,7 +34,6 @@ from research.data.preparation.readers import (
 )
 from research.errors import InputError
 
-Duplicates = Literal["keep", "first", "last"]
 FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet")
 # Where the files lie changes neither a corpus nor its fingerprint; what is in them does. An option
 # of mere syntax (how columns are separated, whether there is a header) belongs here as well, and
@@ -44,35 +45,6 @@ _ALWAYS = (
     *("source", "min_rating", "user_core", "item_core", "duplicates"),
     *("user_column", "item_column", "timestamp_column", "rating_column"),
 )
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """Which data to prepare, and how."""
-
-    source: str
-    """A data set (ml-100k, ml-1m, ...: see `download.ARCHIVES`) or a format (see `FORMATS`)."""
-    raw: str | None = None
-    """File, archive or folder of raw files; None: fetch it (data sets only)."""
-    attributes: str | None = None
-    """Attribute file (atomic: .item, else JSON: item -> attributes); None: one beside `raw`."""
-    min_rating: float | None = None
-    """Interactions rated lower are removed; None: none are."""
-    user_core: int = 0
-    """Least interactions of a user, at the fixed point of both cores; 0: any."""
-    item_core: int = 0
-    """Least interactions of an item, at the fixed point of both cores; 0: any."""
-    duplicates: Duplicates = "keep"
-    """Which interactions of one user with one item stay: all, the oldest or the newest."""
-    user_column: str = "user"
-    """Column of raw user ids (csv, parquet)."""
-    item_column: str = "item"
-    """Column of raw item ids (csv, parquet)."""
-    timestamp_column: str | None = "timestamp"
-    """Column of times (csv, parquet); None: the order of the file is the order."""
-    rating_column: str = "rating"
-    """Column of ratings (csv, parquet); read for `min_rating` only."""
 
 
 def prepare(
@@ -196,100 +168,6 @@ def _write(
         options=options,
         report=report,
     )
-
-
-def _kept(events: Events, config: PrepareConfig, report: dict[str, object]) -> NDArray[np.int64]:
-    """The rows that stay: user after user, oldest first, ties in the order of the file."""
-    rows = np.arange(len(events.users), dtype=np.int64)
-    report["interactions_read"] = len(rows)
-    if config.min_rating is not None:
-        if events.ratings is None:
-            raise InputError(f"min_rating {config.min_rating}: the {config.source} has no ratings.")
-        rows = rows[events.ratings >= config.min_rating]
-        report["removed_by_min_rating"] = len(events.ratings) - len(rows)
-        if not len(rows):
-            raise InputError(
-                f"min_rating {config.min_rating} removes everything: there were "
-                f"{len(events.ratings):,} interactions, rated {events.ratings.min()} to "
-                f"{events.ratings.max()}."
-            )
-    users = events.users[rows]
-    keys = (users,) if events.timestamps is None else (events.timestamps[rows], users)
-    order: NDArray[np.int64] = np.lexsort(keys)
-    rows = rows[order]
-    rows = _without_duplicates(events, rows, config.duplicates, report)
-    return _core(events, rows, config, report)
-
-
-def _without_duplicates(
-    events: Events, rows: NDArray[np.int64], duplicates: Duplicates, report: dict[str, object]
-) -> NDArray[np.int64]:
-    pairs = events.users[rows].astype(np.int64) * len(events.item_names) + events.items[rows]
-    order = np.argsort(pairs, kind="stable")
-    ordered = pairs[order]
-    differs = ordered[1:] != ordered[:-1]
-    repeats = len(rows) - 1 - int(differs.sum())
-    report["duplicates"] = {
-        "policy": duplicates,
-        "repeats_found": repeats,
-        "removed": 0 if duplicates == "keep" else repeats,
-    }
-    if duplicates == "keep" or not repeats:
-        return rows
-    edge = np.ones(1, dtype=np.bool_)
-    last = duplicates == "last"
-    staying: NDArray[np.bool_] = np.concatenate((differs, edge) if last else (edge, differs))
-    return rows[np.sort(order[staying])]
-
-
-def _core(
-    events: Events, rows: NDArray[np.int64], config: PrepareConfig, report: dict[str, object]
-) -> NDArray[np.int64]:
-    """The rows of the largest set in which every user and every item has enough of them."""
-    if config.user_core <= 1 and config.item_core <= 1:
-        return rows
-    before = rows
-    users, items = events.users[rows], events.items[rows]
-    rounds = 0
-    while True:
-        rounds += 1
-        stays = np.bincount(users)[users] >= config.user_core
-        stays &= np.bincount(items)[items] >= config.item_core
-        if stays.all():
-            break
-        rows, users, items = rows[stays], users[stays], items[stays]
-        if not len(rows):
-            raise InputError(
-                f"user_core {config.user_core} and item_core {config.item_core} remove "
-                f"everything: there were {len(before):,} interactions of "
-                f"{len(np.unique(events.users[before])):,} users with "
-                f"{len(np.unique(events.items[before])):,} items. Lower them."
-            )
-    report["removed_by_core"] = {"interactions": len(before) - len(rows), "rounds": rounds}
-    return rows
-
-
-def _dense(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Codes renumbered without gaps in their own order, and the old code of each new one."""
-    present = np.zeros(count, dtype=np.bool_)
-    present[codes] = True
-    renumbered = np.cumsum(present, dtype=np.int32) - np.int32(1)
-    return renumbered[codes], np.flatnonzero(present)
-
-
-def _ties(timestamps: NDArray[np.int64], offsets: NDArray[np.int64]) -> dict[str, object]:
-    """How often time does not decide the order; every share is of all, none left out."""
-    same = np.zeros(len(timestamps) + 1, dtype=np.bool_)
-    same[1:-1] = timestamps[1:] == timestamps[:-1]
-    same[offsets] = False
-    tied = same[1:] | same[:-1]
-    ends = offsets[1:][np.diff(offsets) > 1] - 1
-    return {
-        # Interactions with the timestamp of another interaction of the same user.
-        "tied_interactions": int(tied.sum()) / len(timestamps),
-        # Users whose last two interactions have one timestamp.
-        "users_with_tied_last_two": int(same[ends].sum()) / (len(offsets) - 1),
-    }
 
 
 def _attributes(

@@ -17,17 +17,15 @@ from typing import NoReturn, final
 import numpy as np
 from numpy.typing import NDArray
 
-from research.data.preparation.events import (
-    Events,
+from research.data.preparation.delimited import (
     Kind,
     Layout,
     Rows,
-    Source,
-    need_file,
     read_rows,
     text_fields,
     wrong_encoding,
 )
+from research.data.preparation.events import Events, Source, need_file
 from research.errors import InputError
 from research.storage.untrusted import parsed
 
