@@ -44,7 +44,7 @@ from baselines.sasrec import bce, full_softmax
 from research.data.batch import Batch
 from research.data.loader import BatchConfig
 from research.evaluation.candidates import AllItems
-from research.model.softmax import softmax_loss
+from research.model.kernels.cross_entropy import softmax_loss
 from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems

@@ -20,7 +20,7 @@ from research.evaluation.candidates import AllItems
 from research.evaluation.metrics import metrics
 from research.evaluation.rank import RankTable
 from research.evaluation.statistics import compare
-from research.model.precision import allow_tf32, product
+from research.model.kernels.precision import allow_tf32, product
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.ranker import TrainedRanker

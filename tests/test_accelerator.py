@@ -9,8 +9,8 @@ from torch import Tensor
 from research.data.negatives import Negatives, NegativesConfig
 from research.model.attention import attention
 from research.model.compute import ComputeConfig, graphs_compiled
-from research.model.precision import product
-from research.model.softmax import softmax_loss
+from research.model.kernels.cross_entropy import softmax_loss
+from research.model.kernels.precision import product
 from research.model.transformer_config import TransformerConfig
 from research.objectives.masking import MaskItems
 from research.packed import Packed

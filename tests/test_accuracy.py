@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
-from research.model.softmax import top_one
+from research.model.kernels.cross_entropy import top_one
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAP, AAPConfig

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import research.model.attention as attention_module
-import research.model.tiled_attention as tiles_module
+import research.model.kernels.tiled_attention as tiles_module
 from research import rectangles as rectangles_module
 from research.model.attention import attention, over_rectangles
 from research.packed import Packed

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from research.data.catalogue import Catalogue
 from research.errors import InputError
-from research.model.attributes import AttributeTable
+from research.model.attribute_embedding import AttributeTable
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_block import BlockConfig, PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig

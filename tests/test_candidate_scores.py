@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import research.model.candidate_scores as module
-import research.model.softmax as softmax_module
-from research.model.candidate_scores import candidate_scores
+import research.model.kernels.candidate_scores as module
+import research.model.kernels.cross_entropy as softmax_module
+from research.model.kernels.candidate_scores import candidate_scores
 
 
 def both(

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from research.model import candidate_scores, multilabel, softmax
 from research.model.compute import ComputeConfig, graphs_compiled
-from research.model.dropout import keep_scales
 from research.model.hstu import HSTU
+from research.model.kernels import candidate_scores, multilabel
+from research.model.kernels import cross_entropy as softmax
+from research.model.kernels.cross_entropy import softmax_loss, top_one
+from research.model.kernels.dropout import keep_scales
+from research.model.kernels.precision import product, row_products
 from research.model.ligr import LiGR
-from research.model.precision import product, row_products
-from research.model.softmax import softmax_loss, top_one
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_block import BlockConfig, PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from research.model.dropout import dropout, keep_scales
+from research.model.kernels.dropout import dropout, keep_scales
 from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from tests.synthetic import encoder_of

@@ -15,7 +15,7 @@ import baselines.bert4rec
 import baselines.gru4rec
 import baselines.s3rec
 import baselines.sasrec
-import research.model.initial as initial
+import research.model.initialization as initial
 from research.model.backbone import BackboneConfig
 from research.model.gru import GRUConfig
 from research.model.transformer_config import TransformerConfig

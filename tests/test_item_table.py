@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import research.model.candidate_scores as candidates_module
-import research.model.softmax as softmax_module
+import research.model.kernels.candidate_scores as candidates_module
+import research.model.kernels.cross_entropy as softmax_module
 from research.model.item_table import ItemTable
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents

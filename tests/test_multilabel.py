@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import research.model.softmax as softmax_module
-from research.model.multilabel import multilabel_loss, precision_at_own_number
+import research.model.kernels.cross_entropy as softmax_module
+from research.model.kernels.multilabel import multilabel_loss, precision_at_own_number
 
 WIDTH = 5
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]

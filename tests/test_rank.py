@@ -25,7 +25,7 @@ from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import RankTable, rank_tables
 from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import SeenPolicy
-from research.model.scored_rows import ScoredRows
+from research.model.kernels.scored_rows import ScoredRows
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig

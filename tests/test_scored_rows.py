@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from research.model import scored_rows
-from research.model.scored_rows import ScoredRows
+from research.model.kernels import scored_rows
+from research.model.kernels.scored_rows import ScoredRows
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

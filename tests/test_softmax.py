@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import research.model.softmax as softmax_module
-from research.model.softmax import softmax_loss
+import research.model.kernels.cross_entropy as softmax_module
+from research.model.kernels.cross_entropy import softmax_loss
 
 WIDTH = 5
 

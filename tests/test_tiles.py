@@ -19,7 +19,7 @@ from research.evaluation.candidates import AllItems, CandidateSet, Listed
 from research.evaluation.chunks import tile_shape
 from research.evaluation.rank import Ranker, RankTable, rank_tables
 from research.evaluation.tiles import SeenPolicy, best_items
-from research.model.scored_rows import ScoredRows
+from research.model.kernels.scored_rows import ScoredRows
 from research.objectives.ranker import EncodedStates
 from research.packed import Packed
 from tests.reference_ranks import EncodedRows, FixedScores, corpus_of, rank_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from research.model.precision import true_fp32
+from research.model.kernels.precision import true_fp32
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ModelComponents, RankingObjective
 from research.objectives.cloze import ClozeConfig

@@ -16,7 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 from research.errors import InputError
 from research.model.compute import ComputeConfig
-from research.model.precision import allow_tf32
+from research.model.kernels.precision import allow_tf32
 
 # How Accelerate may spread a run over processes.
 SPREAD = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)

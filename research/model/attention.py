@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from research.model.precision import without_autocast
-from research.model.tiled_attention import tiled_attention
+from research.model.kernels.precision import without_autocast
+from research.model.kernels.tiled_attention import tiled_attention
 from research.packed import Packed
 from research.rectangles import Rectangle, Rectangles, SlotIndex, lay_out
 

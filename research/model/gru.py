@@ -32,9 +32,9 @@ from research.model.backbone import (
     check_numbers,
     count_parameters,
 )
-from research.model.dropout import dropout
-from research.model.initial import initialize
+from research.model.initialization import initialize
 from research.model.item_table import ItemTable
+from research.model.kernels.dropout import dropout
 from research.packed import Packed
 
 # Steps of time that a layer takes in one call on a CPU. There torch's backward pass fills a tensor

@@ -28,7 +28,7 @@ from research.config import check_types
 from research.errors import InputError
 from research.model.attention import Bias, over_rectangles
 from research.model.backbone import LARGEST
-from research.model.dropout import dropout
+from research.model.kernels.dropout import dropout
 from research.model.norms import Norm, build_norm
 from research.model.positions import Positions
 from research.model.transformer_block import FLOAT, Block, BlockConfig

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from research.model.attributes import AttributeTable
-from research.model.candidate_scores import candidate_scores
-from research.model.initial import initialize
-from research.model.precision import row_products
-from research.model.scored_rows import ScoredRows
-from research.model.softmax import all_scores, softmax_loss, top_one
+from research.model.attribute_embedding import AttributeTable
+from research.model.initialization import initialize
+from research.model.kernels.candidate_scores import candidate_scores
+from research.model.kernels.cross_entropy import all_scores, softmax_loss, top_one
+from research.model.kernels.precision import row_products
+from research.model.kernels.scored_rows import ScoredRows
 
 
 @dataclass(frozen=True, kw_only=True)

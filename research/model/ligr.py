@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from research.config import check_types
-from research.model.dropout import dropout
+from research.model.kernels.dropout import dropout
 from research.model.norms import Norm, build_norm
 from research.model.transformer_block import (
     FLOAT,

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from research.errors import InputError
 from research.model.backbone import Backbone
 from research.model.compute import ComputeConfig, begin_compiling
-from research.model.dropout import dropout
-from research.model.initial import initialize
+from research.model.initialization import initialize
 from research.model.item_table import ItemTable
+from research.model.kernels.dropout import dropout
 from research.model.positions import Positions
 from research.model.transformer_block import Block
 from research.packed import Packed

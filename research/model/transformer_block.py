@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from research.model.attention import attention
 from research.model.compute import compiled
-from research.model.dropout import dropout
+from research.model.kernels.dropout import dropout
 from research.model.positions import Positions
 from research.packed import Packed
 

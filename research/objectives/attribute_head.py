@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
-from research.model.initial import initialize
-from research.model.multilabel import multilabel_loss, precision_at_own_number
+from research.model.initialization import initialize
+from research.model.kernels.multilabel import multilabel_loss, precision_at_own_number
 from research.objectives.base import (
     OFFSETS_OF_READS,
     Accuracy,

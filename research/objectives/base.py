@@ -21,9 +21,9 @@ from research.config import check_types
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.errors import InputError
-from research.model.attributes import AttributeTable
+from research.model.attribute_embedding import AttributeTable
 from research.model.backbone import Backbone, BackboneConfig
-from research.model.initial import initialize
+from research.model.initialization import initialize
 from research.model.item_table import ItemTable, ItemTableConfig
 from research.objectives.head import Head
 from research.packed import Packed

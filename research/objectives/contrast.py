@@ -24,7 +24,7 @@ from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.item_table import ItemTable
-from research.model.precision import row_products
+from research.model.kernels.precision import row_products
 from research.objectives.base import (
     Corruption,
     ModelComponents,

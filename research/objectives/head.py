@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from research.config import check_types
 from research.errors import InputError
 from research.model.backbone import BackboneConfig
-from research.model.initial import initialize
+from research.model.initialization import initialize
 from research.model.item_table import ItemTable
-from research.model.scored_rows import ScoredRows
+from research.model.kernels.scored_rows import ScoredRows
 from research.model.transformer_block import Activation, activate
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from research.model.backbone import Backbone
-from research.model.precision import true_fp32
-from research.model.scored_rows import ScoredRows
+from research.model.kernels.precision import true_fp32
+from research.model.kernels.scored_rows import ScoredRows
+from research.model.kernels.upload import upload
 from research.objectives.base import RankingObjective
 from research.packed import Packed
-from research.upload import upload
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue, Histories
 from research.errors import InputError
-from research.model.initial import initialize
+from research.model.initialization import initialize
 from research.model.item_table import ItemTable
 from research.objectives.base import (
     Accuracy,

@@ -16,7 +16,7 @@ from torch import nn
 
 from research.config import check_types
 from research.errors import InputError
-from research.model.initial import is_bias, norm_parameters
+from research.model.initialization import is_bias, norm_parameters
 
 
 @dataclass(frozen=True, kw_only=True)

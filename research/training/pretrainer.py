@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.data.windows import WindowsConfig
-from research.model.attributes import AttributeTable
+from research.model.attribute_embedding import AttributeTable
 from research.model.backbone import Backbone
+from research.model.kernels.upload import upload
 from research.objectives.base import Corruption, LossSum, Objective, Targets, View
 from research.packed import Packed
 from research.training.combination import Combination, FixedWeights
 from research.training.gather import Gather
-from research.upload import upload
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from research.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-from research.data.preparation.events import _INT64
 
 Kind = Literal["text", "integer", "number", "time"]
+_INT64 = np.iinfo(np.int64)
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 

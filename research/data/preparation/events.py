@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     pass
 
 
-_INT64 = np.iinfo(np.int64)
-
-
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Events:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from research.model.precision import SHARES, low_precision, product, without_autocast
+from research.model.kernels.precision import SHARES, low_precision, product, without_autocast
 
 # Elements of one tile of logits: 8 MB in fp32 on a CPU; 256 MB on an accelerator.
 CPU_TILE = 1 << 21

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from research.model.initial import initialize
+from research.model.initialization import initialize
 
 
 class AttributeTable(nn.Module):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from research.model.dropout import fill_kept
+from research.model.kernels.dropout import fill_kept
 from research.rectangles import FEWEST_SCORES
 
 # Attention scores of a tile: 1 MB in fp32.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from research.model.precision import SHARES, low_precision, product, without_autocast
-from research.model.softmax import is_safe, tile_rows
+from research.model.kernels.cross_entropy import is_safe, tile_rows
+from research.model.kernels.precision import SHARES, low_precision, product, without_autocast
 
 
 class _TiledBinaryCrossEntropy(torch.autograd.Function):

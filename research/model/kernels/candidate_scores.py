@@ -14,8 +14,8 @@ from einops import einsum
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from research.model.precision import low_precision, product, without_autocast
-from research.model.softmax import aligned_tile, tile_rows
+from research.model.kernels.cross_entropy import aligned_tile, tile_rows
+from research.model.kernels.precision import low_precision, product, without_autocast
 
 # A gathered row costs as much as products with this many rows of the table (measured on a CPU).
 ROWS_PER_GATHER = 512

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from research.model.softmax import aligned_tile
+from research.model.kernels.cross_entropy import aligned_tile
 
 # Numbers of gathered embeddings that are held at once.
 CPU_GATHERED = 1 << 18

@@ -1,0 +1,1 @@
+"""Numerics that a reader of the model need not meet: tiles, precision, dropout, copies."""
