@@ -9,6 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from research.checkpoint.transfer import Carried, carry
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import Ranker
 from research.sharing import take_stage, taken_from
@@ -22,7 +23,6 @@ from research.storage.records import (
 )
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import plain
-from research.training.carry import Carried, carry
 from research.training.loop import train
 from research.training.stage import StageConfig
 from research.training.stage_log import ALL_MISSED

@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from research.chain import Trained
+from research.checkpoint import files as checkpoint
+from research.checkpoint.transfer import carry
 from research.config import packages_of
 from research.data.corpus import Corpus
 from research.distributed.accelerator import make_accelerator
@@ -47,8 +49,6 @@ from research.storage.atomic import replacing, whole_folder
 from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import own_file
-from research.training import checkpoint
-from research.training.carry import carry
 from research.training.stage import StageConfig, StageState
 from research.workbench import Workbench, ranking_objective
 

@@ -18,6 +18,8 @@ import torch
 from accelerate import Accelerator, PartialState
 
 from research.chain import Trained, say, train_stages
+from research.checkpoint import files as checkpoint
+from research.checkpoint.transfer import Carried
 from research.config import check, from_json, packages_of, plain_from_json, plain_to_json
 from research.data.corpus import Corpus
 from research.differences import other_run
@@ -46,8 +48,6 @@ from research.storage.records import (
     UsersRecord,
 )
 from research.storage.run_folder import Mirror, RunFolder, Tracking
-from research.training import checkpoint
-from research.training.carry import Carried
 from research.training.stage_run import CheckpointPlan
 from research.workbench import (
     StageParts,

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+from research.checkpoint import files as checkpoint
 from research.config import from_json, packages_of
 from research.data.corpus import Corpus
 from research.differences import difference_of
@@ -21,7 +22,6 @@ from research.run import RunConfig, record_of
 from research.sharing import taken_from
 from research.storage.records import ExtensionRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
-from research.training import checkpoint
 from research.training.saves import state_of
 from research.training.stage import StageConfig, StageState
 

@@ -12,12 +12,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from research.checkpoint import files as checkpoint
 from research.errors import InputError
 from research.start import ended
 from research.storage.atomic import whole_folder
 from research.storage.records import OriginRecord, RunRecord, read_record, write_record
 from research.storage.run_folder import RunFolder
-from research.training import checkpoint
 
 
 def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from research.checkpoint import files as checkpoint
+from research.checkpoint.transfer import Carried, RowMatch, carry
 from research.config import from_json
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.run import RunConfig, open_corpus
 from research.storage.records import RunRecord, RunSummary, StartRecord
 from research.storage.run_folder import RunFolder
-from research.training import checkpoint
-from research.training.carry import Carried, RowMatch, carry
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage import StageConfig
 

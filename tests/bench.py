@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
+from research.checkpoint.files import numbered
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig, Loader
@@ -22,7 +23,6 @@ from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.storage.run_folder import RunFolder
-from research.training.checkpoint import numbered
 from research.training.loop import train
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pretrainer import MultiObjectiveModel

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus, write_corpus
 from research.data.names import Names
 from research.execute import load_run
 from research.packed import Packed
-from research.training import checkpoint
 from tests.calling import Answer, call, refused
 from tests.saved import newest_of
 from tests.synthetic import ends, flat

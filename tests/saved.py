@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from research.training.checkpoint import numbered
+from research.checkpoint.files import numbered
 
 
 def newest_of(stage: Path, kind: str = "step") -> Path:

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from research.__main__ import main
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
-from research.training import checkpoint
 from tests.calling import TINY, call, files_of, raw_id, refused, shop_corpus
 from tests.saved import newest_of
 from tests.synthetic import write_histories

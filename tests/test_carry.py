@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from research.checkpoint.transfer import RowMatch, carry
 from research.errors import InputError
-from research.training.carry import RowMatch, carry
 
 
 class TransformerEncoder(nn.Module):

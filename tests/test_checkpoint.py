@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from research.checkpoint import files as checkpoint
 from research.errors import InputError
-from research.training import checkpoint
 from research.training.optim import OptimizerConfig, build_optimizer
 from tests.synthetic import scatter_parameters
 
@@ -93,7 +93,7 @@ def test_a_second_checkpoint_replaces_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", ["research.training.checkpoint._write_tensors", "research.storage.atomic._swap"]
+    "broken", ["research.checkpoint.files._write_tensors", "research.storage.atomic._swap"]
 )
 def test_a_failure_while_writing_leaves_the_previous_one(
     tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch

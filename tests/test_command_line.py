@@ -16,12 +16,12 @@ import pytest
 
 import research.__main__ as command_line
 from research.__main__ import STOPPED, TIES, VERBS, main
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
 from research.execute import load_run
 from research.packed import Packed
-from research.training import checkpoint
 from tests.calling import (
     NUM_ITEMS,
     TINY,

@@ -9,10 +9,10 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.objectives.next_item import NextItem
 from research.storage.records import NonFiniteRecord
-from research.training import checkpoint
 from research.training.health import SpikeDetector
 from research.training.loop import train
 from research.training.optim import OptimizerConfig

@@ -21,6 +21,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from research.checkpoint import files as checkpoint
 from research.console import wide_console
 from research.data.corpus import Corpus
 from research.data.names import Names
@@ -39,7 +40,6 @@ from research.storage.json_files import read_json, write_json
 from research.storage.records import CarriedRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import own_file, parsed, plain, without_home
-from research.training import checkpoint
 from tests.calling import TINY, call, refused, shop_corpus
 from tests.recorded import run_summary, write
 from tests.study_folders import table_of, write_run, write_study

@@ -23,11 +23,16 @@ BELOW: dict[str, set[str]] = {
     "model": set(),
     "objectives": {"data", "model"},
     "distributed": {"storage", "model"},
+    "checkpoint": {"storage"},
     "evaluation": {"storage", "data", "distributed"},
-    "training": {"storage", "console", "data", "model", "objectives", "distributed"},
-    "interop": {"storage", "console", "data", "model", "objectives", "training"},
+    "training": {
+        "storage", "console", "data", "model", "objectives", "distributed", "checkpoint",
+    },
+    "interop": {
+        "storage", "console", "data", "model", "objectives", "distributed", "checkpoint", "training",
+    },
     "report": {"storage", "console", "data", "evaluation"},
-}
+}  # fmt: skip
 SOURCES = sorted(
     path for top in ("research", "baselines", "experiments") for path in (ROOT / top).rglob("*.py")
 )

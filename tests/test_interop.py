@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.evaluation.rank import RankTable
 from research.execute import load_run
 from research.packed import Packed
-from research.training import checkpoint
 from tests import reference_s3rec
 from tests.calling import call, cells_of
 from tests.reference_ranks import scores_of_all

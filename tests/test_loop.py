@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.distributed import signals as stopping
 from research.errors import InputError
@@ -17,7 +18,6 @@ from research.objectives.base import Targets
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.storage.records import NonFiniteRecord
-from research.training import checkpoint
 from research.training.loop import train
 from research.training.meter import LossMeter
 from research.training.optim import OptimizerConfig, ScheduleConfig

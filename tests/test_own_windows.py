@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from research.checkpoint.files import numbered
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
@@ -28,7 +29,6 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import RunConfig
 from research.storage.run_folder import RunFolder
-from research.training.checkpoint import numbered
 from research.training.loop import train
 from research.training.optim import OptimizerConfig, ScheduleConfig
 from research.training.pretrainer import MultiObjectiveModel

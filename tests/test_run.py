@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from baselines.popularity import PopularityConfig
 from baselines.transitions import TransitionsConfig
+from research.checkpoint.files import numbered
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.splits import GlobalTemporal, UserHoldout
@@ -33,7 +34,6 @@ from research.objectives.sp import SPConfig
 from research.run import EvaluationConfig, RunConfig
 from research.show import show
 from research.storage.records import RunSummary, StageResult, UsersRecord, read_record
-from research.training.checkpoint import numbered
 from research.training.optim import OptimizerConfig
 from research.training.stage import StageConfig, ValidationConfig
 from research.training.stage_run import CheckpointPlan

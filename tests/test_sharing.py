@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.execute import RunOptions, execute
 from research.objectives.mip import MIPConfig
 from research.run import EvaluationConfig, RunConfig, stage_marks
 from research.storage.run_folder import RunFolder
-from research.training import checkpoint
 from research.training.stage_run import CheckpointPlan
 from research.training.step import TrainStep
 from tests.saved import newest_of

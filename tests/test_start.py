@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.data.splits import UserHoldout
 from research.errors import InputError
 from research.execute import execute
 from research.storage.records import RunSummary, read_record
-from research.training import checkpoint
 from tests.saved import newest_of
 from tests.stages import (
     ENCODER,

@@ -19,6 +19,7 @@ from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
 from research.ablation.budget import Budget
 from research.ablation.job import Job
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import LastItems, Sliding
@@ -31,7 +32,6 @@ from research.reporting import print_report
 from research.run import EvaluationConfig, RunConfig
 from research.storage.records import StudyRecord
 from research.study import Study, StudyOptions, run_study
-from research.training import checkpoint
 from tests.calling import call, files_of, refused, shop_corpus
 from tests.synthetic import markov_histories, write_histories
 

@@ -32,6 +32,7 @@ from research.ablation.workers import (
     must_wait,
     visible_devices,
 )
+from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.rank import RankTable
@@ -40,7 +41,6 @@ from research.run import EvaluationConfig, RunConfig
 from research.storage.records import FailureRecord
 from research.storage.run_folder import Held, RunFolder, held
 from research.study import Study, StudyOptions, run_study
-from research.training import checkpoint
 from tests.calling import files_of
 from tests.launching import ROOT, free_port, launched
 from tests.recorded import run_record

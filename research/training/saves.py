@@ -14,11 +14,11 @@ from typing import cast, get_type_hints
 import torch
 from torch import Tensor
 
+from research.checkpoint import files as checkpoint
 from research.config import fitted
 from research.distributed.activity import PULSE
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.training import checkpoint
 from research.training.stage import StageState
 from research.training.stage_run import StageRun
 from research.training.weights import Weights

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from research.training import checkpoint
+from research.checkpoint import files as checkpoint
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage_run import StageRun, Validate
 

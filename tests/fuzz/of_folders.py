@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from research.checkpoint import files as checkpoint
 from research.config import plain_to_json
 from research.evaluation.rank import RankTable
 from research.exchange import stored_zero_rows
@@ -48,7 +49,6 @@ from research.storage.records import (
 )
 from research.storage.run_folder import RunFolder
 from research.study import Study, record_study
-from research.training import checkpoint
 from research.training.saves import state_of
 from research.training.stage import StageState
 from research.wandb_mirror.sync import checked
