@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from research.checkpoint import files as checkpoint
+from research.checkpoint.tensors import fill_optimizer
 from research.errors import InputError
 from research.training.optim import OptimizerConfig, build_optimizer
 from tests.synthetic import scatter_parameters
@@ -40,7 +41,7 @@ def weights_of(module: nn.Module) -> list[list[float]]:
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     source = str(folder / "optimizer.safetensors")
-    checkpoint.fill_optimizer(checkpoint.read_optimizer(folder), optimizer, source)
+    fill_optimizer(checkpoint.read_optimizer(folder), optimizer, source)
 
 
 def test_weights_and_state_come_back_to_the_last_bit(tmp_path: Path) -> None:

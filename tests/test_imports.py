@@ -29,7 +29,8 @@ BELOW: dict[str, set[str]] = {
         "storage", "console", "data", "model", "objectives", "distributed", "checkpoint",
     },
     "interop": {
-        "storage", "console", "data", "model", "objectives", "distributed", "checkpoint", "training",
+        "storage", "console", "data", "model", "objectives", "distributed", "checkpoint",
+        "training",
     },
     "report": {"storage", "console", "data", "evaluation"},
 }  # fmt: skip

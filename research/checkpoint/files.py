@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from research.checkpoint.tensors import fill_weights, moments_of, on_host, weights_of
 from research.errors import InputError, naming
 from research.storage.atomic import whole_folder
 from research.storage.json_files import read_json
@@ -28,16 +29,6 @@ from research.storage.untrusted import own_file
 
 FORMAT_VERSION = 2
 STEP, BEST = "step", "best"
-
-
-def on_host(tensor: Tensor) -> Tensor:
-    """A tensor as it is written."""
-    return tensor.detach().cpu().contiguous()
-
-
-def like(stored: Tensor, target: Tensor) -> Tensor:
-    """A tensor as it was read, for `target`, which has its shape."""
-    return stored
 
 
 class Damaged(InputError):
@@ -257,82 +248,6 @@ def read_optimizer(folder: Path) -> dict[str, Tensor]:
 def load_weights(folder: Path, module: nn.Module) -> None:
     """Fill the module from a checkpoint; `InputError` lists what does not fit."""
     fill_weights(read_weights(folder), module, str(folder / "model.safetensors"))
-
-
-def fill_weights(
-    stored: Mapping[str, Tensor],
-    module: nn.Module,
-    source: str,
-    *,
-    like: Callable[[Tensor, Tensor], Tensor] = like,
-) -> None:
-    """Fill the module; every name and shape must match, else `InputError` lists what does not.
-
-    `like` gives a process its part of a tensor that is split.
-    """
-    wanted = dict(module.named_parameters())
-    problems = [f"missing {name}" for name in sorted(wanted.keys() - stored.keys())]
-    problems += [f"unknown {name}" for name in sorted(stored.keys() - wanted.keys())]
-    problems += [
-        f"{name} has shape {tuple(stored[name].shape)}, expected {tuple(wanted[name].shape)}"
-        for name in sorted(stored.keys() & wanted.keys())
-        if stored[name].shape != wanted[name].shape
-    ]
-    if problems:
-        raise InputError(f"{source} does not fit this configuration: {'; '.join(problems)}")
-    with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(like(stored[name], parameter))
-
-
-def fill_optimizer(
-    stored: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    source: str,
-    *,
-    like: Callable[[Tensor, Tensor], Tensor] = like,
-) -> None:
-    """Fill an optimizer built over the same parameters; `InputError` when they do not fit."""
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    momentum = isinstance(optimizer, torch.optim.SGD)
-    kept = {"momentum_buffer"} if momentum else {"step", "exp_avg", "exp_avg_sq"}
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in stored.items():
-        index, _, field = name.partition(".")
-        known = field in kept and index.isdecimal() and int(index) < len(parameters)
-        if not known or tensor.shape != (() if field == "step" else parameters[int(index)].shape):
-            raise InputError(
-                f"{source} does not fit this configuration: {name} has shape {tuple(tensor.shape)}"
-            )
-        part = tensor if field == "step" else like(tensor, parameters[int(index)])
-        state.setdefault(int(index), {})[field] = part
-    lacking = [
-        f"{index}.{field}" for index in state for field in sorted(kept - state[index].keys())
-    ]
-    if lacking:
-        raise InputError(f"{source} does not fit this configuration: missing {', '.join(lacking)}")
-    optimizer.load_state_dict(
-        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
-
-
-def weights_of(
-    module: nn.Module, on_host: Callable[[Tensor], Tensor] = on_host
-) -> dict[str, Tensor]:
-    """What model.safetensors holds."""
-    return {name: on_host(each) for name, each in module.named_parameters()}
-
-
-def moments_of(
-    optimizer: torch.optim.Optimizer, on_host: Callable[[Tensor], Tensor] = on_host
-) -> dict[str, Tensor]:
-    """What optimizer.safetensors holds."""
-    return {
-        f"{index}.{field}": on_host(value)
-        for index, fields in optimizer.state_dict()["state"].items()
-        for field, value in fields.items()
-        if isinstance(value, Tensor)
-    }
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from research.checkpoint import files as checkpoint
+from research.checkpoint.tensors import fill_optimizer, fill_weights, moments_of, weights_of
 from research.config import fitted
 from research.distributed.activity import PULSE
 from research.distributed.collectives import Processes
@@ -81,9 +82,9 @@ class Checkpointer:
             checkpoint.save(target, trained, optimizer, record, on_host=on_host)
         elif self.weights.split:
             # Every process's part goes to the main one, in the order in which that one asks.
-            checkpoint.weights_of(trained, on_host)
+            weights_of(trained, on_host)
             if optimizer is not None:
-                checkpoint.moments_of(optimizer, on_host)
+                moments_of(optimizer, on_host)
 
     def load(self) -> StageState:
         """The state of the newest whole checkpoint, weights and optimizer filled; new without."""
@@ -104,9 +105,9 @@ class Checkpointer:
         state = state_of(stored, path)
         like = self.weights.like
         given = self.processes.tensors_of_main(weights)
-        checkpoint.fill_weights(given, self.weights.trained, f"{path}/model.safetensors", like=like)
+        fill_weights(given, self.weights.trained, f"{path}/model.safetensors", like=like)
         given = self.processes.tensors_of_main(moments)
-        checkpoint.fill_optimizer(given, self.optimizer, f"{path}/optimizer.safetensors", like=like)
+        fill_optimizer(given, self.optimizer, f"{path}/optimizer.safetensors", like=like)
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
         return state
@@ -124,7 +125,7 @@ class Checkpointer:
 
         self.processes.from_main(read)
         given = self.processes.tensors_of_main(tensors)
-        checkpoint.fill_weights(given, self.weights.model, str(self.stage))
+        fill_weights(given, self.weights.model, str(self.stage))
 
 
 def state_of(stored: Mapping[str, object], path: str) -> StageState:

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from research.checkpoint import files as checkpoint
+from research.checkpoint.tensors import on_host
 from research.training.pretrainer import MultiObjectiveModel
 from research.training.stage_run import StageRun, Validate
 
@@ -81,7 +81,7 @@ class WholeWeights(Weights):
 
     def on_host(self, tensor: Tensor) -> Tensor:
         """A copy where it is not on the host."""
-        return checkpoint.on_host(tensor)
+        return on_host(tensor)
 
     def like(self, stored: Tensor, target: Tensor) -> Tensor:
         """As it was read."""

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from research.checkpoint import files as checkpoint
+from research.checkpoint.tensors import fill_optimizer
 from research.config import plain_to_json
 from research.evaluation.rank import RankTable
 from research.exchange import stored_zero_rows
@@ -249,7 +250,7 @@ def checkpoints(folder: Path) -> Case:
         fresh = torch.nn.Linear(3, 2)
         checkpoint.load_weights(checkpoint.result(folder, FINGERPRINT), fresh)
         stored = checkpoint.read_optimizer(newest)
-        checkpoint.fill_optimizer(stored, torch.optim.AdamW(fresh.parameters()), str(newest))
+        fill_optimizer(stored, torch.optim.AdamW(fresh.parameters()), str(newest))
 
     case = altering(folder, read)
 
