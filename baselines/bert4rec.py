@@ -19,8 +19,8 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.masking import MaskItems
 from research.run import EvaluationConfig, RunConfig
-from research.training.optim import OptimizerConfig, ScheduleConfig
-from research.training.stage import StageConfig, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig, ScheduleConfig
 
 ORIGINAL = TransformerConfig(
     length=200,

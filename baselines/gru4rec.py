@@ -27,8 +27,8 @@ from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.optim import OptimizerConfig
-from research.training.stage import StageConfig, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
 
 RECBOLE = GRUConfig(
     length=50,

@@ -22,8 +22,8 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.item_losses import SampledSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.optim import OptimizerConfig
-from research.training.stage import StageConfig, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
 
 
 def sampled(number: int) -> NextItemConfig:

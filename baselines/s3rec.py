@@ -25,8 +25,8 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
 from research.run import EvaluationConfig, RunConfig
-from research.training.optim import OptimizerConfig
-from research.training.stage import StageConfig, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
 
 ENCODER = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
 # Each item with probability 0.2, and the last one always, as it is what ranking will ask for.

@@ -19,8 +19,8 @@ from research.objectives.head import HeadConfig
 from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralizedBCE
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.optim import OptimizerConfig
-from research.training.stage import StageConfig, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
 
 
 def original() -> RunConfig:

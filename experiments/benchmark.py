@@ -51,7 +51,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import TrainedRanker
 from research.run import RunConfig
-from research.training.optim import build_optimizer
+from research.training.optimizer import build_optimizer
 from research.workbench import Workbench, ranking_objective
 
 BEAUTY = Path("data/corpora/Beauty")

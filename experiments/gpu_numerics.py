@@ -26,8 +26,8 @@ from research.objectives.masking import MaskItems
 from research.objectives.ranker import TrainedRanker
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold
-from research.training.optim import build_optimizer
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
+from research.training.optimizer import build_optimizer
 from research.workbench import Workbench, ranking_objective
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}

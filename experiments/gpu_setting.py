@@ -23,7 +23,7 @@ from research.execute import RunOptions, execute
 from research.model.compute import graphs_compiled
 from research.overrides import changed
 from research.run import RunConfig
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
 from research.workbench import Workbench
 
 BEAUTY, ML_1M, ML_20M = "Beauty", "ml-1m-sas", "ml-20m-sized"

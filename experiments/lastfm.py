@@ -16,7 +16,7 @@ from dataclasses import replace
 from baselines import s3rec
 from research.run import EvaluationConfig, RunConfig
 from research.study import Study
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
 
 CORPORA = ("data/corpora/LastFM",)
 PRETRAINED = "runs/lastfm-pretraining/LastFM/published/0/stages/pretrain"

@@ -21,7 +21,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.study import Study
-from research.training.stage import ValidationConfig
+from research.training.config import ValidationConfig
 
 
 def sized(

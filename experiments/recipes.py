@@ -19,8 +19,8 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.optim import OptimizerConfig
-from research.training.stage import StageConfig, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
 
 SEEDS = (0, 1, 2)
 # Parts of a budget: a third is pretraining, where there is one.

@@ -23,8 +23,8 @@ from research.storage.records import (
 )
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import plain
+from research.training.config import StageConfig
 from research.training.loop import train
-from research.training.stage import StageConfig
 from research.training.stage_log import ALL_MISSED
 from research.training.stage_run import CheckpointPlan, StageRun
 from research.workbench import StageParts, Workbench, validation_of

@@ -10,7 +10,7 @@ from research.errors import InputError
 from research.run import RunConfig
 from research.storage.records import RunRecord, StartRecord
 from research.storage.untrusted import short
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
 
 Differences = Iterator[tuple[str, list[object]]]
 # Fields that a message shows, and characters of each value.

@@ -49,7 +49,7 @@ from research.storage.atomic import replacing, whole_folder
 from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import own_file
-from research.training.stage import StageConfig, StageState
+from research.training.config import StageConfig, StageState
 from research.workbench import Workbench, ranking_objective
 
 STAGE = "imported"

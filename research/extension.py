@@ -22,8 +22,8 @@ from research.run import RunConfig, record_of
 from research.sharing import taken_from
 from research.storage.records import ExtensionRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
-from research.training.saves import state_of
-from research.training.stage import StageConfig, StageState
+from research.training.checkpointer import state_of
+from research.training.config import StageConfig, StageState
 
 # Fields of a stage, and of its validation, that say when it ends.
 LIMITS = ("epochs", "steps", "tokens", "seconds")

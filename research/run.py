@@ -27,7 +27,7 @@ from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig
 from research.storage.records import DatasetRecord, RunRecord, StartRecord
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
 
 # Of a preparation's options: what decides which events there are.
 FILTERS = ("min_rating", "user_core", "item_core", "duplicates")

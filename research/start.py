@@ -17,8 +17,8 @@ from research.errors import InputError
 from research.run import RunConfig, open_corpus
 from research.storage.records import RunRecord, RunSummary, StartRecord
 from research.storage.run_folder import RunFolder
-from research.training.pretrainer import MultiObjectiveModel
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
+from research.training.multi_objective import MultiObjectiveModel
 
 
 @dataclass(frozen=True, eq=False)

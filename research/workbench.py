@@ -28,8 +28,8 @@ from research.objectives.base import ModelComponents, Objective, RankingObjectiv
 from research.objectives.ranker import TrainedRanker
 from research.randomness import seed_of
 from research.run import RunConfig, open_corpus, protocol_of
-from research.training.pretrainer import MultiObjectiveModel
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
+from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_checks import check_objectives
 
 

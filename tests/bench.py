@@ -23,10 +23,10 @@ from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.storage.run_folder import RunFolder
+from research.training.config import StageConfig, StageState, ValidationConfig
 from research.training.loop import train
-from research.training.optim import OptimizerConfig, ScheduleConfig
-from research.training.pretrainer import MultiObjectiveModel
-from research.training.stage import StageConfig, StageState, ValidationConfig
+from research.training.multi_objective import MultiObjectiveModel
+from research.training.optimizer import OptimizerConfig, ScheduleConfig
 from research.training.stage_run import CheckpointPlan, StageRun
 from tests.synthetic import encoder_of
 

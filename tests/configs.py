@@ -17,7 +17,7 @@ from research.objectives.item_losses import SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
 
 TWO_STAGES = RunConfig(
     split=GlobalTemporal(test_share=0.2),

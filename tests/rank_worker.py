@@ -64,11 +64,11 @@ from research.packed import Packed
 from research.run import EvaluationConfig, RunConfig
 from research.storage.json_files import write_json
 from research.storage.records import RunSummary
+from research.training.config import StageConfig, ValidationConfig
+from research.training.multi_objective import MultiObjectiveModel
 from research.training.one_objective import OneObjective
-from research.training.optim import OptimizerConfig, ScheduleConfig
+from research.training.optimizer import OptimizerConfig, ScheduleConfig
 from research.training.pcgrad import PCGrad
-from research.training.pretrainer import MultiObjectiveModel
-from research.training.stage import StageConfig, ValidationConfig
 from research.training.stage_run import CheckpointPlan
 from research.training.uncertainty import UncertaintyWeights
 from research.workbench import Workbench

@@ -22,8 +22,8 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import RunConfig
-from research.training.optim import OptimizerConfig
-from research.training.stage import StageConfig, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
 from tests.synthetic import Histories, markov_histories, write_histories
 
 QUIET = RunOptions(quiet=True)

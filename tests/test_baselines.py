@@ -34,7 +34,7 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
 from research.run import RunConfig
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
 
 POST, QUERY = PostNorm(), QueryNorm()
 NEWEST = LearnedPositions(count_from="newest")

@@ -31,7 +31,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.overrides import changed
 from research.run import RunConfig
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
 
 PRETRAIN = StageConfig(name="pretrain", objectives=corrected_objectives(), validation=None)
 FINETUNE = StageConfig(name="finetune", objectives={"next": NextItemConfig()})

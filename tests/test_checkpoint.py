@@ -15,7 +15,7 @@ from torch import nn
 from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer
 from research.errors import InputError
-from research.training.optim import OptimizerConfig, build_optimizer
+from research.training.optimizer import OptimizerConfig, build_optimizer
 from tests.synthetic import scatter_parameters
 
 # The corpus that the checkpoints belong to.

@@ -27,7 +27,7 @@ from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
 from tests.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
 from tests.test_objectives import ATTRIBUTES, CASES, ITEMS, LENGTH, NUM_ATTRIBUTES, ROWS
 

@@ -21,8 +21,8 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.item_losses import BayesianPersonalizedRanking, FullSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.run import EvaluationConfig, RunConfig
-from research.training.optim import OptimizerConfig, ScheduleConfig
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
+from research.training.optimizer import OptimizerConfig, ScheduleConfig
 from tests.configs import CONFIGS, TWO_STAGES
 
 

@@ -24,7 +24,7 @@ from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
 from tests import reference
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
 

@@ -24,7 +24,7 @@ from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.storage.atomic import replacing
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
 from tests.calling import files_of, refused
 from tests.s3rec_files import ATTRIBUTES, ITEMS, numbered_corpus
 from tests.saved import newest_of

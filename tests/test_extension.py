@@ -20,9 +20,9 @@ from research.overrides import changed
 from research.run import EvaluationConfig, RunConfig
 from research.storage.records import RunRecord, RunSummary, read_record
 from research.storage.run_folder import RunFolder
-from research.training.optim import OptimizerConfig, ScheduleConfig
+from research.training.config import StageConfig, StageState, ValidationConfig
+from research.training.optimizer import OptimizerConfig, ScheduleConfig
 from research.training.selection import reopened
-from research.training.stage import StageConfig, StageState, ValidationConfig
 from research.training.stage_run import CheckpointPlan
 from research.workbench import validation_of
 from tests.reference_ranks import corpus_of, written

@@ -14,7 +14,7 @@ from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.show import show, verdict_of
 from research.storage.records import FloorRecord
-from research.training.stage import ValidationConfig
+from research.training.config import ValidationConfig
 from tests.stages import FINETUNE, QUIET, config_of, corpus_in
 
 

@@ -15,8 +15,8 @@ from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import TrainedRanker
 from research.packed import Packed
-from research.training.optim import OptimizerConfig
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
+from research.training.optimizer import OptimizerConfig
 from tests.bench import STAGE, Bench, giving
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
 

@@ -13,10 +13,10 @@ from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.objectives.next_item import NextItem
 from research.storage.records import NonFiniteRecord
-from research.training.health import SpikeDetector
+from research.training.anomalies import SpikeDetector
+from research.training.config import StageConfig
 from research.training.loop import train
-from research.training.optim import OptimizerConfig
-from research.training.stage import StageConfig
+from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
 from tests.bench import STAGE, VALUES, Bench, giving
 

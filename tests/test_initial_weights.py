@@ -24,8 +24,8 @@ from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.randomness import generator
 from research.run import RunConfig
-from research.training.pretrainer import MultiObjectiveModel
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
+from research.training.multi_objective import MultiObjectiveModel
 from tests.synthetic import catalogue_of
 
 OWN_TABLE = RunConfig(

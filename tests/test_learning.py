@@ -31,9 +31,9 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold
 from research.run import EvaluationConfig, RunConfig
-from research.training.optim import OptimizerConfig
-from research.training.pretrainer import MultiObjectiveModel
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
+from research.training.multi_objective import MultiObjectiveModel
+from research.training.optimizer import OptimizerConfig
 from tests.synthetic import batch_of, catalogue_of
 
 EVALUATION = EvaluationConfig(metrics=("hr@1", "hr@10"))

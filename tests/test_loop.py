@@ -18,11 +18,11 @@ from research.objectives.base import Targets
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.storage.records import NonFiniteRecord
+from research.training.config import StageConfig
 from research.training.loop import train
-from research.training.meter import LossMeter
-from research.training.optim import OptimizerConfig, ScheduleConfig
-from research.training.pretrainer import StepInputs
-from research.training.stage import StageConfig
+from research.training.loss_meter import LossMeter
+from research.training.multi_objective import StepInputs
+from research.training.optimizer import OptimizerConfig, ScheduleConfig
 from research.training.stage_run import CheckpointPlan
 from research.training.step import counted, loss_factors
 from tests.bench import ENCODER, STAGE, VALUES, Bench, asked_from, giving

@@ -19,7 +19,7 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.packed import Packed
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
 from tests.synthetic import batch_of, catalogue_of, scatter_parameters
 
 ITEMS = 9

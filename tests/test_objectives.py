@@ -36,7 +36,7 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import TrainedRanker
 from research.objectives.sp import CutSegment, SPConfig
 from research.packed import Packed
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
 from tests import reference, twins
 from tests.reference_ranks import scores_of_all
 from tests.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters

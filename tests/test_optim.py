@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from research.errors import InputError
+from research.training.config import StageState
 from research.training.limits import Limits
-from research.training.optim import (
+from research.training.optimizer import (
     OptimizerConfig,
     ScheduleConfig,
     build_optimizer,
     factor_at,
     set_rate,
 )
-from research.training.stage import StageState
 from tests import reference
 
 

@@ -20,7 +20,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.overrides import override
 from research.run import RunConfig
-from research.training.stage import ValidationConfig
+from research.training.config import ValidationConfig
 from tests.configs import CONFIGS, TWO_STAGES
 
 

@@ -29,10 +29,10 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import RunConfig
 from research.storage.run_folder import RunFolder
+from research.training.config import StageConfig
 from research.training.loop import train
-from research.training.optim import OptimizerConfig, ScheduleConfig
-from research.training.pretrainer import MultiObjectiveModel
-from research.training.stage import StageConfig
+from research.training.multi_objective import MultiObjectiveModel
+from research.training.optimizer import OptimizerConfig, ScheduleConfig
 from research.training.stage_run import CheckpointPlan, StageRun
 from research.training.step import counted, loss_factors
 from research.workbench import Workbench

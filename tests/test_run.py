@@ -34,8 +34,8 @@ from research.objectives.sp import SPConfig
 from research.run import EvaluationConfig, RunConfig
 from research.show import show
 from research.storage.records import RunSummary, StageResult, UsersRecord, read_record
-from research.training.optim import OptimizerConfig
-from research.training.stage import StageConfig, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
 from research.workbench import StageParts, Workbench, validation_of
 from tests.reference_ranks import FixedScores, corpus_of, written

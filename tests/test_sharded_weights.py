@@ -45,10 +45,10 @@ from research.objectives.next_item import NextItemConfig
 from research.run import EvaluationConfig, RunConfig
 from research.storage.records import CostRecord
 from research.storage.run_folder import RunFolder
+from research.training.config import StageConfig
 from research.training.loop import train
-from research.training.optim import OptimizerConfig
-from research.training.pretrainer import MultiObjectiveModel, StepInputs
-from research.training.stage import StageConfig
+from research.training.multi_objective import MultiObjectiveModel, StepInputs
+from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan, StageRun
 from research.workbench import stage_parts, validation_of
 from tests.launching import free_port, launched

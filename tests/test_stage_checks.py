@@ -37,7 +37,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItem, NextItemConfig, NextItemShift
 from research.objectives.sp import SPConfig
 from research.run import RunConfig
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import CheckpointPlan
 from research.workbench import Workbench, stage_parts
 from tests.stages import ENCODER, FINETUNE, QUIET, config_of, corpus_in, refusal

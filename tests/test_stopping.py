@@ -9,8 +9,8 @@ import torch
 
 from research.errors import InputError
 from research.objectives.next_item import NextItemConfig
+from research.training.config import StageConfig, StageState, ValidationConfig
 from research.training.loop import train
-from research.training.stage import StageConfig, StageState, ValidationConfig
 from tests.bench import STAGE, VALUES, Bench, giving
 
 

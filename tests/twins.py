@@ -18,7 +18,7 @@ from research.objectives.mip import MIP, MIPConfig
 from research.objectives.next_item import NextItem, NextItemConfig
 from research.objectives.sp import SP, SPConfig
 from research.randomness import seed_of
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
 from tests import reference
 from tests.reference_blocks import dense
 

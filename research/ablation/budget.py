@@ -9,7 +9,7 @@ from typing import Literal
 from research.config import check_types
 from research.errors import InputError
 from research.run import RunConfig
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.training.stage import StageConfig, StageState
+from research.training.config import StageConfig, StageState
 
 
 class EmptinessCheck:

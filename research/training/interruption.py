@@ -13,8 +13,8 @@ from types import TracebackType
 
 from research.distributed import signals as stopping
 from research.distributed.collectives import Agreement
-from research.training.saves import Checkpointer
-from research.training.stage import StageConfig, StageState
+from research.training.checkpointer import Checkpointer
+from research.training.config import StageConfig, StageState
 
 
 class Interruption:

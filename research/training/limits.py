@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from research.training.stage import StageConfig, StageState
+from research.training.config import StageConfig, StageState
 
 
 @dataclass(frozen=True)

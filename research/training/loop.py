@@ -13,13 +13,13 @@ from dataclasses import replace
 from research.data.batch import Batch
 from research.data.loader import Loader
 from research.training.allocator import give_back_free_memory
+from research.training.checkpointer import Checkpointer
+from research.training.config import StageConfig, StageState
 from research.training.interruption import Interruption
 from research.training.limits import Limits
-from research.training.optim import build_optimizer, factor_at
-from research.training.pretrainer import MultiObjectiveModel
-from research.training.saves import Checkpointer
+from research.training.multi_objective import MultiObjectiveModel
+from research.training.optimizer import build_optimizer, factor_at
 from research.training.selection import judged, reopened, validates
-from research.training.stage import StageConfig, StageState
 from research.training.stage_log import StageLog
 from research.training.stage_run import StageRun
 from research.training.step import TrainStep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from research.training.stage import StageConfig, StageState, ValidationConfig
+from research.training.config import StageConfig, StageState, ValidationConfig
 
 
 def validates(config: StageConfig, state: StageState) -> bool:

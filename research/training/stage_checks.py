@@ -8,8 +8,8 @@ from research.data.splits import Split
 from research.errors import InputError
 from research.model.backbone import BackboneConfig, check_direction
 from research.objectives.base import Corruption, Objective
-from research.training.pretrainer import MultiObjectiveModel
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
+from research.training.multi_objective import MultiObjectiveModel
 
 
 def check_objectives(

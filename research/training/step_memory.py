@@ -10,7 +10,7 @@ import torch
 from research.data.batch import Batch
 from research.distributed.failures import is_out_of_memory
 from research.training.memory_advice import Peak, StepSize, advice
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
 
 
 class StepMemory:

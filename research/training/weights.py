@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from research.checkpoint.tensors import on_host
-from research.training.pretrainer import MultiObjectiveModel
+from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import StageRun, Validate
 
 
@@ -93,6 +93,6 @@ def place_weights(model: MultiObjectiveModel, run: StageRun) -> Weights:
     if not run.split_weights or run.accelerator.num_processes == 1:
         return WholeWeights(model, run.accelerator)
     # It brings in torch's FSDP, which other runs do without.
-    from research.training.sharded import SplitWeights
+    from research.training.fsdp import SplitWeights
 
     return SplitWeights(model, run.accelerator)

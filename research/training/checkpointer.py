@@ -20,7 +20,7 @@ from research.config import fitted
 from research.distributed.activity import PULSE
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.training.stage import StageState
+from research.training.config import StageState
 from research.training.stage_run import StageRun
 from research.training.weights import Weights
 

@@ -13,7 +13,7 @@ from research.data.windows import LastItems, WindowsConfig
 from research.errors import InputError
 from research.objectives.base import ObjectiveConfig
 from research.training.combination import CombinationConfig, WeightedSum
-from research.training.optim import OptimizerConfig
+from research.training.optimizer import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

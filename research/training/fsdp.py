@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from research.distributed.collectives import host_group
 from research.objectives.base import LossSum
-from research.training.pretrainer import MultiObjectiveModel, StepInputs
+from research.training.multi_objective import MultiObjectiveModel, StepInputs
 from research.training.stage_run import Validate
 from research.training.weights import Weights
 

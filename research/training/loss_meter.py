@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from research.training.stage import StageConfig
+from research.training.config import StageConfig
 from research.training.step import StepResult, on_device
 
 
