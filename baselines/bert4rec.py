@@ -20,7 +20,8 @@ from research.objectives.head import HeadConfig
 from research.objectives.masking import MaskItems
 from research.run import EvaluationConfig, RunConfig
 from research.training.config import StageConfig, ValidationConfig
-from research.training.optimizer import OptimizerConfig, ScheduleConfig
+from research.training.optimizer import OptimizerConfig
+from research.training.schedule import ScheduleConfig
 
 ORIGINAL = TransformerConfig(
     length=200,

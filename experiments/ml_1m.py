@@ -17,7 +17,7 @@ from baselines.transitions import transitions
 from research.data.windows import Sliding
 from research.run import RunConfig
 from research.study import Study
-from research.training.optimizer import ScheduleConfig
+from research.training.schedule import ScheduleConfig
 
 
 def sliding() -> RunConfig:

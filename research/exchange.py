@@ -49,7 +49,8 @@ from research.storage.atomic import replacing, whole_folder
 from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import own_file
-from research.training.config import StageConfig, StageState
+from research.training.config import StageConfig
+from research.training.state import StageState
 from research.workbench import Workbench, ranking_objective
 
 STAGE = "imported"

@@ -23,7 +23,8 @@ from research.sharing import taken_from
 from research.storage.records import ExtensionRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
 from research.training.checkpointer import state_of
-from research.training.config import StageConfig, StageState
+from research.training.config import StageConfig
+from research.training.state import StageState
 
 # Fields of a stage, and of its validation, that say when it ends.
 LIMITS = ("epochs", "steps", "tokens", "seconds")

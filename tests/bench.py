@@ -23,11 +23,13 @@ from research.objectives.item_losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.storage.run_folder import RunFolder
-from research.training.config import StageConfig, StageState, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
 from research.training.loop import train
 from research.training.multi_objective import MultiObjectiveModel
-from research.training.optimizer import OptimizerConfig, ScheduleConfig
+from research.training.optimizer import OptimizerConfig
+from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan, StageRun
+from research.training.state import StageState
 from tests.synthetic import encoder_of
 
 ENCODER = TransformerConfig(length=6, width=8, layers=1, heads=2, feed_forward=8)

@@ -67,8 +67,9 @@ from research.storage.records import RunSummary
 from research.training.config import StageConfig, ValidationConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.one_objective import OneObjective
-from research.training.optimizer import OptimizerConfig, ScheduleConfig
+from research.training.optimizer import OptimizerConfig
 from research.training.pcgrad import PCGrad
+from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan
 from research.training.uncertainty import UncertaintyWeights
 from research.workbench import Workbench

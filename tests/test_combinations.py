@@ -23,12 +23,13 @@ from research.objectives.next_item import NextItemConfig
 from research.randomness import fold, permutation
 from research.storage.run_folder import RunFolder
 from research.training.combination import CombinationConfig, WeightedSum
-from research.training.config import StageConfig, StageState, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
 from research.training.emptiness import EmptinessCheck
 from research.training.gradient_conflict import GradientCosines
 from research.training.one_objective import OneObjective, drawn
 from research.training.optimizer import OptimizerConfig, build_optimizer
 from research.training.pcgrad import PCGrad, ProjectedGradients
+from research.training.state import StageState
 from research.training.uncertainty import LearnedWeights, UncertaintyWeights
 from research.training.weight_ramps import Ramp, WeightRamps
 from tests.bench import STAGE, VALUES, Bench, giving

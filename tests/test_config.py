@@ -22,7 +22,8 @@ from research.objectives.item_losses import BayesianPersonalizedRanking, FullSof
 from research.objectives.next_item import NextItemConfig
 from research.run import EvaluationConfig, RunConfig
 from research.training.config import StageConfig
-from research.training.optimizer import OptimizerConfig, ScheduleConfig
+from research.training.optimizer import OptimizerConfig
+from research.training.schedule import ScheduleConfig
 from tests.configs import CONFIGS, TWO_STAGES
 
 

@@ -20,10 +20,12 @@ from research.overrides import changed
 from research.run import EvaluationConfig, RunConfig
 from research.storage.records import RunRecord, RunSummary, read_record
 from research.storage.run_folder import RunFolder
-from research.training.config import StageConfig, StageState, ValidationConfig
-from research.training.optimizer import OptimizerConfig, ScheduleConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
+from research.training.schedule import ScheduleConfig
 from research.training.selection import reopened
 from research.training.stage_run import CheckpointPlan
+from research.training.state import StageState
 from research.workbench import validation_of
 from tests.reference_ranks import corpus_of, written
 from tests.saved import newest_of

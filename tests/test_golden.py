@@ -37,7 +37,8 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.run import EvaluationConfig, RunConfig
 from research.training.config import StageConfig, ValidationConfig
-from research.training.optimizer import OptimizerConfig, ScheduleConfig
+from research.training.optimizer import OptimizerConfig
+from research.training.schedule import ScheduleConfig
 
 GOLDEN = Path(__file__).with_name("golden_configs.txt")
 # Written out, and not taken from baselines/, which may improve.

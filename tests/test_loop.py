@@ -22,7 +22,8 @@ from research.training.config import StageConfig
 from research.training.loop import train
 from research.training.loss_meter import LossMeter
 from research.training.multi_objective import StepInputs
-from research.training.optimizer import OptimizerConfig, ScheduleConfig
+from research.training.optimizer import OptimizerConfig
+from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan
 from research.training.step import counted, loss_factors
 from tests.bench import ENCODER, STAGE, VALUES, Bench, asked_from, giving

@@ -10,15 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from research.errors import InputError
-from research.training.config import StageState
 from research.training.limits import Limits
-from research.training.optimizer import (
-    OptimizerConfig,
-    ScheduleConfig,
-    build_optimizer,
-    factor_at,
-    set_rate,
-)
+from research.training.optimizer import OptimizerConfig, build_optimizer, set_rate
+from research.training.schedule import ScheduleConfig, factor_at
+from research.training.state import StageState
 from tests import reference
 
 

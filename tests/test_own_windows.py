@@ -32,7 +32,8 @@ from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
 from research.training.loop import train
 from research.training.multi_objective import MultiObjectiveModel
-from research.training.optimizer import OptimizerConfig, ScheduleConfig
+from research.training.optimizer import OptimizerConfig
+from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan, StageRun
 from research.training.step import counted, loss_factors
 from research.workbench import Workbench

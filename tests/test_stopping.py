@@ -9,8 +9,9 @@ import torch
 
 from research.errors import InputError
 from research.objectives.next_item import NextItemConfig
-from research.training.config import StageConfig, StageState, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
 from research.training.loop import train
+from research.training.state import StageState
 from tests.bench import STAGE, VALUES, Bench, giving
 
 

@@ -21,7 +21,8 @@ from research.distributed.collectives import Processes
 from research.model.compute import graphs_compiled
 from research.storage.records import NonFiniteRecord, NonFiniteShare
 from research.storage.run_folder import RunFolder
-from research.training.config import StageConfig, StageState
+from research.training.config import StageConfig
+from research.training.state import StageState
 
 # A line is a sudden rise when its loss is above this many times the median of the lines before it,
 SPIKE_FACTOR = 1.5

@@ -20,8 +20,8 @@ from research.config import fitted
 from research.distributed.activity import PULSE
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.training.config import StageState
 from research.training.stage_run import StageRun
+from research.training.state import StageState
 from research.training.weights import Weights
 
 

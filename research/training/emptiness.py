@@ -14,7 +14,8 @@ from torch import Tensor
 
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.training.config import StageConfig, StageState
+from research.training.config import StageConfig
+from research.training.state import StageState
 
 
 class EmptinessCheck:

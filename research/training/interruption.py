@@ -14,7 +14,8 @@ from types import TracebackType
 from research.distributed import signals as stopping
 from research.distributed.collectives import Agreement
 from research.training.checkpointer import Checkpointer
-from research.training.config import StageConfig, StageState
+from research.training.config import StageConfig
+from research.training.state import StageState
 
 
 class Interruption:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from research.training.config import StageConfig, StageState
+from research.training.config import StageConfig
+from research.training.state import StageState
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,16 @@ from research.data.batch import Batch
 from research.data.loader import Loader
 from research.training.allocator import give_back_free_memory
 from research.training.checkpointer import Checkpointer
-from research.training.config import StageConfig, StageState
+from research.training.config import StageConfig
 from research.training.interruption import Interruption
 from research.training.limits import Limits
 from research.training.multi_objective import MultiObjectiveModel
-from research.training.optimizer import build_optimizer, factor_at
+from research.training.optimizer import build_optimizer
+from research.training.schedule import factor_at
 from research.training.selection import judged, reopened, validates
 from research.training.stage_log import StageLog
 from research.training.stage_run import StageRun
+from research.training.state import StageState
 from research.training.step import TrainStep
 from research.training.weights import place_weights
 

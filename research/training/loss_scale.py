@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from accelerate import Accelerator
 
-from research.training.config import StageState
+from research.training.state import StageState
 
 # A scale below this means that gradients overflow whatever it is.
 LEAST_SCALE = 2.0**-14

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from research.training.config import StageConfig, StageState, ValidationConfig
+from research.training.config import StageConfig, ValidationConfig
+from research.training.state import StageState
 
 
 def validates(config: StageConfig, state: StageState) -> bool:

@@ -10,11 +10,12 @@ from research.console import Reporter
 from research.distributed.activity import PULSE
 from research.distributed.collectives import Processes
 from research.training.anomalies import SpikeDetector
-from research.training.config import StageConfig, StageState
+from research.training.config import StageConfig
 from research.training.emptiness import EmptinessCheck
 from research.training.limits import Limits
 from research.training.loss_meter import LossMeter
 from research.training.stage_run import StageRun
+from research.training.state import StageState
 from research.training.step import StepResult
 
 ALL_MISSED = (

@@ -20,13 +20,14 @@ from research.distributed.collectives import Processes
 from research.objectives.base import Accuracy
 from research.randomness import seed_of
 from research.training.anomalies import Attempt, FiniteCheck, RecompileDetector
-from research.training.config import StageConfig, StageState
+from research.training.config import StageConfig
 from research.training.gather import Gather
 from research.training.gradient_conflict import GradientCosines
 from research.training.loss_scale import restore_scale, with_scale
 from research.training.multi_objective import StepInputs
 from research.training.optimizer import set_rate
 from research.training.stage_run import StageRun
+from research.training.state import StageState
 from research.training.step_memory import StepMemory
 from research.training.weights import Weights
 

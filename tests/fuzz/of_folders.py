@@ -51,7 +51,7 @@ from research.storage.records import (
 from research.storage.run_folder import RunFolder
 from research.study import Study, record_study
 from research.training.checkpointer import state_of
-from research.training.config import StageState
+from research.training.state import StageState
 from research.wandb_mirror.sync import checked
 from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of
