@@ -16,7 +16,7 @@ from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.model.ligr import LiGR
 from research.model.transformer_config import TransformerConfig
-from research.objectives.item_losses import SampledSoftmax
+from research.objectives.losses import SampledSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.training.config import StageConfig, ValidationConfig

@@ -24,7 +24,7 @@ from research.data.loader import BatchConfig
 from research.model.gru import GRUConfig
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
-from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax
+from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.training.config import StageConfig, ValidationConfig

@@ -19,7 +19,7 @@ from research.data.splits import LeaveOneOut
 from research.model.hstu import HSTU
 from research.model.positions import LearnedPositions
 from research.model.transformer_config import TransformerConfig
-from research.objectives.item_losses import SampledSoftmax
+from research.objectives.losses import SampledSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.training.config import StageConfig, ValidationConfig

@@ -18,7 +18,7 @@ from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
-from research.objectives.item_losses import BayesianPersonalizedRanking, BinaryCrossEntropy
+from research.objectives.losses import BayesianPersonalizedRanking, BinaryCrossEntropy
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig

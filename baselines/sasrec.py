@@ -16,7 +16,7 @@ from research.model.item_table import ItemTableConfig
 from research.model.transformer_block import QueryNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.head import HeadConfig
-from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax, GeneralizedBCE
+from research.objectives.losses import BinaryCrossEntropy, FullSoftmax, GeneralizedBCE
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig
 from research.training.config import StageConfig, ValidationConfig

@@ -28,7 +28,7 @@ from experiments.recipes import SEEDS, next_item
 from research.ablation.budget import Budget
 from research.ablation.cells import named
 from research.data.negatives import NegativesConfig
-from research.objectives.item_losses import (
+from research.objectives.losses import (
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     GeneralizedBCE,

@@ -40,7 +40,7 @@ from research.ablation.budget import Budget
 from research.ablation.cells import Changes, named
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
-from research.objectives.item_losses import BinaryCrossEntropy, FullSoftmax
+from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
 from research.overrides import changed
 from research.run import RunConfig
 from research.study import Study

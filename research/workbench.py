@@ -24,7 +24,8 @@ from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank import RankTable, Shard, rank_tables
 from research.evaluation.ranker import Ranker
 from research.model.backbone import check_fields
-from research.objectives.base import ModelComponents, Objective, RankingObjective, able_to_rank
+from research.objectives.base import Objective, RankingObjective, able_to_rank
+from research.objectives.components import ModelComponents
 from research.objectives.ranker import TrainedRanker
 from research.randomness import seed_of
 from research.run import RunConfig, open_corpus, protocol_of

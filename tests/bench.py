@@ -17,9 +17,9 @@ from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut
 from research.distributed import signals as stopping
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
-from research.objectives.item_losses import BinaryCrossEntropy
+from research.objectives.components import ModelComponents
+from research.objectives.losses import BinaryCrossEntropy
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.storage.run_folder import RunFolder

@@ -13,7 +13,7 @@ import baselines.transitions
 from research.data.splits import GlobalTemporal
 from research.data.windows import EveryPrefix, Sliding
 from research.objectives.cloze import ClozeConfig
-from research.objectives.item_losses import SampledSoftmax
+from research.objectives.losses import SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.run import RunConfig

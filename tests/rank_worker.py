@@ -43,11 +43,12 @@ from research.model.gru import GRUConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import ModelComponents, ObjectiveConfig
+from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
-from research.objectives.item_losses import (
+from research.objectives.losses import (
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     FullSoftmax,

@@ -18,7 +18,7 @@ from research.model.gru import GRUEncoder
 from research.model.positions import LearnedPositions
 from research.model.transformer import TransformerEncoder
 from research.objectives.head import Head
-from research.objectives.item_losses import (
+from research.objectives.losses import (
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     FullSoftmax,

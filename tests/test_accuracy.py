@@ -13,10 +13,11 @@ from research.model.kernels.cross_entropy import top_one
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAP, AAPConfig
-from research.objectives.base import Accuracy, ModelComponents, Objective, ObjectiveConfig, View
+from research.objectives.base import Accuracy, Objective, ObjectiveConfig, View
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.head import HeadConfig
-from research.objectives.item_losses import BayesianPersonalizedRanking, FullSoftmax
+from research.objectives.losses import BayesianPersonalizedRanking, FullSoftmax
 from research.objectives.map import MAP, MAPConfig
 from research.objectives.mip import MIP, MIPConfig
 from research.objectives.next_item import NextItemConfig

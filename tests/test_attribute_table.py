@@ -14,7 +14,7 @@ from research.model.attribute_embedding import AttributeTable
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_block import BlockConfig, PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents
+from research.objectives.components import ModelComponents
 from research.packed import Packed
 from tests import reference
 from tests.synthetic import catalogue_of, scatter_parameters

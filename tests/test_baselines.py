@@ -21,7 +21,7 @@ from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
-from research.objectives.item_losses import (
+from research.objectives.losses import (
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     FullSoftmax,

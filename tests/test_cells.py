@@ -26,7 +26,7 @@ from research.errors import InputError
 from research.model.transformer_block import PreNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
-from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
+from research.objectives.losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.overrides import changed

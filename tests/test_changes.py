@@ -11,7 +11,7 @@ from research.data.splits import GlobalTemporal
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
-from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
+from research.objectives.losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig

@@ -20,8 +20,9 @@ from research.model.ligr import LiGR
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_block import BlockConfig, PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents, ObjectiveConfig
+from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax

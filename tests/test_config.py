@@ -18,7 +18,7 @@ from research.data.windows import Sliding
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
-from research.objectives.item_losses import BayesianPersonalizedRanking, FullSoftmax
+from research.objectives.losses import BayesianPersonalizedRanking, FullSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.run import EvaluationConfig, RunConfig
 from research.training.config import StageConfig

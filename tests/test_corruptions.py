@@ -12,8 +12,9 @@ from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents, View
+from research.objectives.base import View
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig, NextItemShift
 from research.packed import Packed

@@ -17,8 +17,9 @@ from research.evaluation.candidates import AllItems
 from research.evaluation.rank import rank_tables
 from research.evaluation.ranker import Ranker, RankerConfig
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents, RankingObjective
+from research.objectives.base import RankingObjective
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import TrainedRanker

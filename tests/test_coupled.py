@@ -17,8 +17,9 @@ from torch import Tensor
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents, ObjectiveConfig
+from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig, TwoViews
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax

@@ -18,7 +18,7 @@ from research.model.rotary import Rotary
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents
+from research.objectives.components import ModelComponents
 from research.packed import Packed
 from research.rectangles import Rectangle
 from tests import reference

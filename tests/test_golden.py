@@ -29,7 +29,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
-from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
+from research.objectives.losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig

@@ -10,7 +10,8 @@ import torch
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents, RankingObjective
+from research.objectives.base import RankingObjective
+from research.objectives.components import ModelComponents
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import TrainedRanker

@@ -19,7 +19,7 @@ import research.model.initialization as initial
 from research.model.backbone import BackboneConfig
 from research.model.gru import GRUConfig
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents
+from research.objectives.components import ModelComponents
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.randomness import generator

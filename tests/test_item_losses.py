@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from research.errors import InputError
-from research.objectives.item_losses import (
+from research.objectives.losses import (
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     GeneralizedBCE,

@@ -11,7 +11,7 @@ import research.model.kernels.candidate_scores as candidates_module
 import research.model.kernels.cross_entropy as softmax_module
 from research.model.item_table import ItemTable
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents
+from research.objectives.components import ModelComponents
 from tests.synthetic import catalogue_of, scatter_parameters
 
 ITEMS = 13

@@ -21,9 +21,10 @@ from research.model.backbone import BackboneConfig
 from research.model.gru import GRUConfig
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import ModelComponents, ObjectiveConfig
+from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
-from research.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
+from research.objectives.components import ModelComponents
+from research.objectives.losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig

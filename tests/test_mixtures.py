@@ -11,8 +11,9 @@ from torch import Tensor
 from research.data.catalogue import Catalogue
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import ModelComponents, ObjectiveConfig
+from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig

@@ -18,10 +18,11 @@ from research.data.negatives import NegativesConfig
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import LossSum, ModelComponents, ObjectiveConfig
+from research.objectives.base import LossSum, ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.head import Head, HeadConfig
-from research.objectives.item_losses import (
+from research.objectives.losses import (
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
     FullSoftmax,

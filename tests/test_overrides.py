@@ -15,7 +15,7 @@ from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
-from research.objectives.item_losses import FullSoftmax, SampledSoftmax
+from research.objectives.losses import FullSoftmax, SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.overrides import override

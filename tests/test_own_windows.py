@@ -22,8 +22,8 @@ from research.errors import InputError
 from research.execute import RunOptions, execute
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig

@@ -27,8 +27,8 @@ from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import SeenPolicy
 from research.model.kernels.scored_rows import ScoredRows
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import EncodedStates, TrainedRanker
 from research.packed import Packed

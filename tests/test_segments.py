@@ -13,7 +13,7 @@ from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents
+from research.objectives.components import ModelComponents
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold
 from tests import reference

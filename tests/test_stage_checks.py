@@ -21,17 +21,11 @@ from research.execute import execute
 from research.model.backbone import Direction
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
-from research.objectives.base import (
-    Corruption,
-    ModelComponents,
-    Objective,
-    ObjectiveConfig,
-    Targets,
-    View,
-)
+from research.objectives.base import Corruption, Objective, ObjectiveConfig, Targets, View
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
-from research.objectives.item_losses import ItemTargets
+from research.objectives.losses import ItemTargets
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItem, NextItemConfig, NextItemShift

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from research.model.kernels.precision import true_fp32
 from research.model.transformer_config import TransformerConfig
-from research.objectives.base import ModelComponents, RankingObjective
+from research.objectives.base import RankingObjective
 from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import TrainedRanker

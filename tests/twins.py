@@ -12,7 +12,7 @@ from research.data.catalogue import Catalogue
 from research.objectives.aap import AAP, AAPConfig
 from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import Cloze, ClozeConfig
-from research.objectives.item_losses import FullSoftmax, ItemLossConfig
+from research.objectives.losses import FullSoftmax, ItemLossConfig
 from research.objectives.map import MAP, MAPConfig
 from research.objectives.mip import MIP, MIPConfig
 from research.objectives.next_item import NextItem, NextItemConfig

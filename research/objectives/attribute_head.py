@@ -10,14 +10,8 @@ from torch import Tensor, nn
 from research.data.catalogue import Catalogue
 from research.model.initialization import initialize
 from research.model.kernels.multilabel import multilabel_loss, precision_at_own_number
-from research.objectives.base import (
-    OFFSETS_OF_READS,
-    Accuracy,
-    ModelComponents,
-    Targets,
-    View,
-    ragged,
-)
+from research.objectives.base import OFFSETS_OF_READS, Accuracy, Targets, View, ragged
+from research.objectives.components import ModelComponents
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

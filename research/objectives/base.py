@@ -21,10 +21,8 @@ from research.config import check_types
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.errors import InputError
-from research.model.attribute_embedding import AttributeTable
-from research.model.backbone import Backbone, BackboneConfig
-from research.model.initialization import initialize
-from research.model.item_table import ItemTable, ItemTableConfig
+from research.model.item_table import ItemTable
+from research.objectives.components import ModelComponents
 from research.objectives.head import Head
 from research.packed import Packed
 
@@ -180,70 +178,6 @@ class Targets:
             name: piece(name, axis) for name, axis in axes.items() if vars(self)[name] is not None
         }
         return replace(self, **pieces)
-
-
-class ModelComponents:
-    """What the stages and objectives of a run share; a part is made when it is first asked for.
-
-    A part's initial weights are a function of the seed and its own name alone.
-    """
-
-    def __init__(
-        self,
-        config: BackboneConfig,
-        catalogue: Catalogue,
-        seed: int,
-        items: ItemTableConfig = ItemTableConfig(),
-    ) -> None:
-        self.config = config
-        self.catalogue = catalogue
-        self.seed = seed
-        self.items = items
-
-    @cached_property
-    def encoder(self) -> Backbone:
-        """The encoder; `InputError` when it reads attributes that the corpus lacks."""
-        item_table = ItemTable(
-            self.catalogue.num_items,
-            self.config.width,
-            init_std=self.config.init_std,
-            seed=self.seed,
-            attributes=self.attributes if self.items.attributes else None,
-        )
-        return self.config.build(item_table, self.seed)
-
-    @cached_property
-    def attributes(self) -> AttributeTable:
-        """The embeddings of attributes; `InputError` when the corpus has none."""
-        catalogue = self.catalogue
-        if catalogue.num_attributes == 0 or len(catalogue.attribute_ids) == 0:
-            raise InputError(
-                "the corpus has no item attributes, which aap, map and items.attributes need; "
-                "prepare it from a source that has them (s3rec: FILE_item2attributes.json "
-                "beside FILE.txt; atomic: a .item file) or leave those objectives out"
-            )
-        return AttributeTable(
-            catalogue.num_attributes,
-            self.config.width,
-            catalogue.attribute_offsets,
-            catalogue.attribute_ids,
-            self.config.init_std,
-            self.seed,
-        )
-
-    @cached_property
-    def zero_attribute(self) -> NullAttribute:
-        """The class that no item has (S3-Rec as published)."""
-        return NullAttribute(self.config.width, self.config.init_std, self.seed)
-
-
-class NullAttribute(nn.Module):
-    """The embedding of attribute 0, which stands for none and yet is scored and trained."""
-
-    def __init__(self, width: int, init_std: float, seed: int) -> None:
-        super().__init__()
-        self.row = nn.Parameter(torch.empty(1, width))
-        initialize(self, init_std, seed, "zero attribute")
 
 
 class Corruption(ABC):

@@ -7,16 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from research.model.item_table import ItemTable
-from research.objectives.base import (
-    Accuracy,
-    ModelComponents,
-    ObjectiveConfig,
-    RankingObjective,
-    Targets,
-    View,
-)
+from research.objectives.base import Accuracy, ObjectiveConfig, RankingObjective, Targets, View
+from research.objectives.components import ModelComponents
 from research.objectives.head import Head, HeadConfig
-from research.objectives.item_losses import FullSoftmax, ItemLossConfig, ItemObjective
+from research.objectives.losses import FullSoftmax, ItemLossConfig, ItemObjective
 from research.objectives.masking import MaskItems
 from research.packed import Packed
 

@@ -25,14 +25,8 @@ from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.item_table import ItemTable
 from research.model.kernels.precision import row_products
-from research.objectives.base import (
-    Corruption,
-    ModelComponents,
-    Objective,
-    ObjectiveConfig,
-    Targets,
-    View,
-)
+from research.objectives.base import Corruption, Objective, ObjectiveConfig, Targets, View
+from research.objectives.components import ModelComponents
 from research.packed import Packed
 from research.randomness import below, fold, seed_of
 

@@ -21,7 +21,7 @@ from research.data.catalogue import Catalogue
 from research.model.item_table import ItemTable
 from research.objectives.base import WHOLE, Targets, View
 from research.objectives.head import Head
-from research.objectives.item_losses import ItemLoss, ItemLossConfig, ItemTargets
+from research.objectives.losses import ItemLoss, ItemLossConfig, ItemTargets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,8 @@ from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.model.item_table import ItemTable
 from research.objectives.attribute_head import AttributeHead
-from research.objectives.base import (
-    Accuracy,
-    ModelComponents,
-    Objective,
-    ObjectiveConfig,
-    Targets,
-    View,
-)
+from research.objectives.base import Accuracy, Objective, ObjectiveConfig, Targets, View
+from research.objectives.components import ModelComponents
 from research.objectives.masking import MaskItems
 
 

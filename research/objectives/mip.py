@@ -13,14 +13,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from research.model.item_table import ItemTable
-from research.objectives.base import (
-    Accuracy,
-    ModelComponents,
-    ObjectiveConfig,
-    Targets,
-)
+from research.objectives.base import Accuracy, ObjectiveConfig, Targets
+from research.objectives.components import ModelComponents
 from research.objectives.head import Head, HeadConfig
-from research.objectives.item_losses import (
+from research.objectives.losses import (
     BayesianPersonalizedRanking,
     ItemLossConfig,
     ItemObjective,

@@ -16,14 +16,14 @@ from research.model.item_table import ItemTable
 from research.objectives.base import (
     Accuracy,
     Corruption,
-    ModelComponents,
     ObjectiveConfig,
     RankingObjective,
     Targets,
     View,
 )
+from research.objectives.components import ModelComponents
 from research.objectives.head import Head, HeadConfig
-from research.objectives.item_losses import FullSoftmax, ItemLossConfig, ItemObjective
+from research.objectives.losses import FullSoftmax, ItemLossConfig, ItemObjective
 from research.packed import Packed
 
 

@@ -21,15 +21,8 @@ from research.data.catalogue import Catalogue, Histories
 from research.errors import InputError
 from research.model.initialization import initialize
 from research.model.item_table import ItemTable
-from research.objectives.base import (
-    Accuracy,
-    Corruption,
-    ModelComponents,
-    Objective,
-    ObjectiveConfig,
-    Targets,
-    View,
-)
+from research.objectives.base import Accuracy, Corruption, Objective, ObjectiveConfig, Targets, View
+from research.objectives.components import ModelComponents
 from research.packed import Packed
 from research.randomness import below, fold, seed_of
 
