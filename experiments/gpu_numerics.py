@@ -18,7 +18,7 @@ from research.data.batch import Batch
 from research.data.negatives import Negatives, NegativesConfig
 from research.evaluation.candidates import AllItems
 from research.evaluation.metrics import metrics
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare
 from research.model.kernels.precision import allow_tf32, product
 from research.objectives.cloze import ClozeConfig

@@ -18,7 +18,7 @@ from research.data.corpus import write_corpus
 from research.data.names import Names
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.execute import RunOptions, execute
 from research.model.compute import graphs_compiled
 from research.overrides import changed

@@ -29,8 +29,9 @@ from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import RankTable, Shard
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker, RankerConfig
+from research.evaluation.ranking import Shard
 from research.extension import extended, extension_of, note_of, set_aside
 from research.floor import beside_popularity
 from research.model.backbone import BackboneConfig

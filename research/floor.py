@@ -8,7 +8,7 @@ from dataclasses import replace
 from research.evaluation.candidates import CandidateSet
 from research.evaluation.metrics import metrics
 from research.evaluation.popularity import Popularity
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare
 from research.run import RunConfig
 from research.storage.records import FloorRecord

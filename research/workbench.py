@@ -21,8 +21,9 @@ from research.distributed.activity import PULSE
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import RankTable, Shard, rank_tables
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
+from research.evaluation.ranking import Shard, rank_tables
 from research.model.backbone import check_fields
 from research.objectives.base import Objective, RankingObjective, able_to_rank
 from research.objectives.components import ModelComponents

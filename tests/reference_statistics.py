@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 
 
 def table_of(values: Sequence[float] | np.ndarray, **protocol: object) -> RankTable:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.storage.records import CostRecord, FailureRecord
 from research.storage.run_folder import RunFolder
 from tests.configs import CONFIGS

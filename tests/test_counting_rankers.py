@@ -14,8 +14,8 @@ from research.data.corpus import Corpus
 from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.errors import InputError
 from research.evaluation.candidates import AllItems
-from research.evaluation.rank import rank_tables
 from research.evaluation.ranker import Ranker, RankerConfig
+from research.evaluation.ranking import rank_tables
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import RankingObjective
 from research.objectives.cloze import ClozeConfig

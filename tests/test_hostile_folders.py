@@ -28,7 +28,7 @@ from research.data.names import Names
 from research.data.splits import LeaveOneOut
 from research.errors import InputError
 from research.evaluation.candidates import from_file, sampled
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.exchange import stored_zero_rows
 from research.report.build import report_of
 from research.report.latex import latex_of

@@ -88,7 +88,7 @@ def allowed(importer: str, imported: str) -> bool:
 def test_the_rule_itself_refuses_what_it_should() -> None:
     assert allowed("research.objectives.cloze", "research.model.transformer")
     assert not allowed("research.model.transformer", "research.data.corpus")
-    assert not allowed("research.evaluation.rank", "research.training.loop")
+    assert not allowed("research.evaluation.ranking", "research.training.loop")
     assert not allowed("research.packed", "research.data.corpus")
     assert not allowed("research.run", "baselines.sasrec")
     assert not allowed("baselines.sasrec", "experiments.quickstart")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.execute import load_run
 from research.packed import Packed
 from tests import reference_s3rec

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from research.errors import InputError
 from research.evaluation import ties as ties_module
 from research.evaluation.metrics import metrics, missed_share, parse, per_user
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy, discounts, reciprocals
 from tests.reference_ranks import expected_of_user, mean_over_users, metric_of_user, rank_of
 

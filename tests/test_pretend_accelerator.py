@@ -251,4 +251,4 @@ def test_the_command_prints_counts_and_lines(capsys: pytest.CaptureFixture[str])
     main([RANKING])
     out = capsys.readouterr().out
     assert "| ranking a test set |" in out
-    assert "    1 research/evaluation/rank.py:" in out
+    assert "    1 research/evaluation/ranking.py:" in out

@@ -26,7 +26,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from tests.rank_worker import CUT, STAGES
 from tests.synthetic import markov_histories, write_histories
 

@@ -22,8 +22,9 @@ from research.errors import InputError
 from research.evaluation import chunks
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
 from research.evaluation.metrics import metrics, missed_share
-from research.evaluation.rank import RankTable, rank_tables
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
+from research.evaluation.ranking import rank_tables
 from research.evaluation.tiles import SeenPolicy
 from research.model.kernels.scored_rows import ScoredRows
 from research.model.transformer_config import TransformerConfig

@@ -22,7 +22,8 @@ from research.data.splits import GlobalTemporal, UserHoldout
 from research.data.windows import Sliding
 from research.errors import InputError
 from research.evaluation.metrics import metrics
-from research.evaluation.rank import RankTable, rank_tables
+from research.evaluation.rank_table import RankTable
+from research.evaluation.ranking import rank_tables
 from research.evaluation.statistics import compare
 from research.evaluation.ties import TiePolicy
 from research.execute import RunOptions, execute, load_run

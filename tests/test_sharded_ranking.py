@@ -13,8 +13,9 @@ from torch import Tensor
 from research.data.corpus import Corpus
 from research.data.splits import HeldOut, LeaveOneOut
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
-from research.evaluation.rank import RankTable, Shard, rank_tables
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
+from research.evaluation.ranking import Shard, rank_tables
 from research.packed import Packed
 from tests.reference_ranks import EncodedRows, FixedScores, corpus_of
 

@@ -25,7 +25,7 @@ from research.data.loader import BatchConfig
 from research.data.windows import LastItems, Sliding
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare, estimate
 from research.execute import RunOptions, make_accelerator
 from research.reporting import print_report

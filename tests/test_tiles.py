@@ -17,7 +17,8 @@ from research.data.splits import HeldOut, LeaveOneOut
 from research.evaluation import chunks
 from research.evaluation.candidates import AllItems, CandidateSet, Listed
 from research.evaluation.chunks import tile_shape
-from research.evaluation.rank import Ranker, RankTable, rank_tables
+from research.evaluation.rank_table import RankTable
+from research.evaluation.ranking import Ranker, rank_tables
 from research.evaluation.tiles import SeenPolicy, best_items
 from research.model.kernels.scored_rows import ScoredRows
 from research.objectives.ranker import EncodedStates

@@ -35,7 +35,7 @@ from research.ablation.workers import (
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.execute import RunOptions, make_accelerator
 from research.run import EvaluationConfig, RunConfig
 from research.storage.records import FailureRecord

@@ -15,7 +15,7 @@ import numpy as np
 
 from research.config import meant
 from research.errors import InputError
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import (
     Floats,
     Integers,

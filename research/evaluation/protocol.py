@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.errors import InputError
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 
 
 def differing(protocols: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, list[str]]]:

@@ -31,7 +31,7 @@ from research.errors import InputError
 from research.evaluation.bootstrap import ROUNDING, Values, resampled_means, sign_flip_p
 from research.evaluation.metrics import per_user
 from research.evaluation.protocol import check_comparable
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 
 POWER = 0.8

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from research.evaluation.rank import RankTable, group_starts
+from research.evaluation.rank_table import RankTable, group_starts
 
 TiePolicy = Literal["expected", "mean"]
 Floats = NDArray[np.float64]

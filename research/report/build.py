@@ -8,7 +8,7 @@ from pathlib import Path
 
 from research.errors import InputError
 from research.evaluation.metrics import metrics
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
 from research.evaluation.ties import TiePolicy
 from research.report.curves import cosines, panels, read_lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from research.evaluation.protocol import differing
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 from research.report.model import Status
 from research.report.reading import StudyRun

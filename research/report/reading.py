@@ -14,7 +14,7 @@ from pathlib import Path
 
 from research.errors import InputError
 from research.evaluation.metrics import parse
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 from research.report.model import Change, Status
 from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import estimate
 from research.evaluation.ties import TiePolicy
 from research.report.model import Bucket, Slicing

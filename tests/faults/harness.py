@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERIMENT = "tests.faults.small:two_stages"

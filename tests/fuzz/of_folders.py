@@ -20,7 +20,7 @@ from rich.console import Console
 from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer
 from research.config import plain_to_json
-from research.evaluation.rank import RankTable
+from research.evaluation.rank_table import RankTable
 from research.exchange import stored_zero_rows
 from research.interop.s3rec_checks import check_heads, read_sizes
 from research.interop.state_dict import checked_float, read_state_dict
