@@ -18,7 +18,7 @@ from research.model.ligr import LiGR
 from research.model.transformer_config import TransformerConfig
 from research.objectives.losses import SampledSoftmax
 from research.objectives.next_item import NextItemConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 

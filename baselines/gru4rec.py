@@ -26,7 +26,7 @@ from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
 from research.objectives.next_item import NextItemConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 

@@ -15,7 +15,7 @@ from research.data.splits import Split, flat_indices, training_counts
 from research.errors import InputError
 from research.evaluation.popularity import Popularity
 from research.evaluation.ranker import RankerConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.head import HeadConfig
 from research.objectives.losses import BinaryCrossEntropy, FullSoftmax, GeneralizedBCE
 from research.objectives.next_item import NextItemConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 

@@ -15,7 +15,7 @@ from research.data.corpus import Corpus
 from research.data.splits import Split, flat_indices, training_counts
 from research.evaluation.ranker import RankerConfig
 from research.packed import Packed
-from research.run import RunConfig
+from research.runs.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from baselines import s3rec
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.study import Study
 
 

@@ -50,9 +50,9 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import TrainedRanker
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.parts import Workbench, ranking_objective
 from research.training.optimizer import build_optimizer
-from research.workbench import Workbench, ranking_objective
 
 BEAUTY = Path("data/corpora/Beauty")
 ML_1M = Path("data/corpora/ml-1m-sas")

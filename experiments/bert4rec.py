@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from baselines.bert4rec import beauty, cloze, ml_1m, port
 from baselines.popularity import popularity
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
 from research.study import Study
 
 

@@ -26,9 +26,9 @@ from research.objectives.masking import MaskItems
 from research.objectives.ranker import TrainedRanker
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold
+from research.runs.parts import Workbench, ranking_objective
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import build_optimizer
-from research.workbench import Workbench, ranking_objective
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # What a factor is rounded by: TF32 has the mantissa of fp16.

@@ -19,12 +19,12 @@ from research.data.names import Names
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.evaluation.rank_table import RankTable
-from research.execute import RunOptions, execute
 from research.model.compute import graphs_compiled
 from research.overrides import changed
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import RunOptions, execute
+from research.runs.parts import Workbench
 from research.training.multi_objective import MultiObjectiveModel
-from research.workbench import Workbench
 
 BEAUTY, ML_1M, ML_20M = "Beauty", "ml-1m-sas", "ml-20m-sized"
 SEED = 0

@@ -33,12 +33,12 @@ from research.evaluation.candidates import AllItems
 from research.model.compute import graphs_compiled
 from research.model.transformer_config import TransformerConfig
 from research.objectives.ranker import TrainedRanker
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.parts import Workbench, ranking_objective, stage_parts
 from research.storage.run_folder import RunFolder
 from research.training.limits import Limits
 from research.training.loop import train
 from research.training.stage_run import StageRun
-from research.workbench import Workbench, ranking_objective, stage_parts
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 WAITS = "called a synchronizing CUDA operation"

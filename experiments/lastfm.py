@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from baselines import s3rec
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
 from research.study import Study
 from research.training.config import StageConfig
 

@@ -15,7 +15,7 @@ from baselines.popularity import popularity
 from baselines.sasrec import plus
 from baselines.transitions import transitions
 from research.data.windows import Sliding
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.study import Study
 from research.training.schedule import ScheduleConfig
 

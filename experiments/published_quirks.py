@@ -42,7 +42,7 @@ from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
 from research.overrides import changed
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.study import Study
 
 PRETRAIN, FINETUNE = "stages.0.objectives", "stages.1.objectives.next"

@@ -19,7 +19,7 @@ from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.study import Study
 from research.training.config import ValidationConfig
 

@@ -29,12 +29,13 @@ from research.evaluation.metrics import metrics
 from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import best_items
 from research.exchange import Account, export_stage, import_run
-from research.execute import RunOptions, execute, load_run, opened_corpus
-from research.extension import with_more_epochs
 from research.interop.bert4rec_config import read_bert_config
 from research.overrides import changed, override
 from research.packed import Packed
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import RunOptions, execute, load_run, opened_corpus
+from research.runs.extension import with_more_epochs
+from research.runs.parts import Workbench
 from research.show import show
 from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder, Tracking
@@ -43,7 +44,6 @@ from research.study import Study, StudyOptions, run_folder, run_study
 from research.target import found, import_from_here, package_of
 from research.training.stage_run import CheckpointPlan
 from research.wandb_mirror.options import mirror_finished, tracking_of
-from research.workbench import Workbench
 
 
 def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:

@@ -16,14 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from research.chain import Trained
 from research.checkpoint import files as checkpoint
 from research.checkpoint.transfer import carry
 from research.config import packages_of
 from research.data.corpus import Corpus
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
-from research.execute import begin, conclude
 from research.interop.s3rec import (
     ITEMS,
     ZERO_ROWS,
@@ -43,15 +41,17 @@ from research.interop.s3rec_checks import (
 )
 from research.interop.state_dict import checked_float, read_state_dict, write_state_dict
 from research.objectives.ranker import TrainedRanker
-from research.run import RunConfig, identity, record_of
-from research.start import Start, find_start
+from research.runs.config import RunConfig, identity, record_of
+from research.runs.execute import begin, conclude
+from research.runs.parts import Workbench, ranking_objective
+from research.runs.stages import Trained
+from research.runs.warm_start import Start, find_start
 from research.storage.atomic import replacing, whole_folder
 from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import own_file
 from research.training.config import StageConfig
 from research.training.state import StageState
-from research.workbench import Workbench, ranking_objective
 
 STAGE = "imported"
 ZERO_ROWS_FILE = "zero_rows.safetensors"

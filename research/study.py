@@ -21,12 +21,12 @@ from research.ablation.plan import say_plan, seconds_of
 from research.ablation.workers import Progress, in_processes, in_turn
 from research.config import check, check_types, hash_of, near
 from research.data.corpus import Corpus
-from research.differences import difference_of
 from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.evaluation.metrics import parse_all
-from research.execute import RunOptions, opened_corpus, started_from
-from research.run import RunConfig, record_of
+from research.runs.config import RunConfig, record_of
+from research.runs.differences import difference_of
+from research.runs.execute import RunOptions, opened_corpus, started_from
 from research.storage.records import StudyRecord, read_record, write_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import is_file_name

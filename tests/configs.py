@@ -16,7 +16,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.losses import SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.training.config import StageConfig
 
 TWO_STAGES = RunConfig(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.storage.records import CostRecord, RunRecord, RunSummary, StageResult
 from research.storage.run_folder import RunFolder, Tracking
 from tests.configs import CONFIGS

@@ -23,11 +23,11 @@ import baselines.hstu
 import baselines.s3rec
 import baselines.sasrec
 from research.data.batch import Batch
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.parts import StageParts, Workbench, stage_parts
 from research.storage.run_folder import RunFolder
 from research.training.loop import train
 from research.training.stage_run import StageRun
-from research.workbench import StageParts, Workbench, stage_parts
 from tests.pretend_accelerator import Tally, device, pretended
 from tests.synthetic import markov_histories, write_histories
 

@@ -38,7 +38,6 @@ from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix, Sliding
 from research.errors import InputError
-from research.execute import RunOptions, execute, make_accelerator
 from research.model.gru import GRUConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig
@@ -62,7 +61,9 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import EncodedStates, TrainedRanker
 from research.objectives.sp import SPConfig
 from research.packed import Packed
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions, execute, make_accelerator
+from research.runs.parts import Workbench
 from research.storage.json_files import write_json
 from research.storage.records import RunSummary
 from research.training.config import StageConfig, ValidationConfig
@@ -73,7 +74,6 @@ from research.training.pcgrad import PCGrad
 from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan
 from research.training.uncertainty import UncertaintyWeights
-from research.workbench import Workbench
 from tests.launching import free_port
 
 SIZES = TransformerConfig(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from research.config import plain_to_json, to_json
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.storage.json_files import write_json
 from research.storage.records import (
     CostRecord,

@@ -13,8 +13,8 @@ from torch import Tensor
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus, write_corpus
 from research.data.names import Names
-from research.execute import load_run
 from research.packed import Packed
+from research.runs.execute import load_run
 from tests.calling import Answer, call, refused
 from tests.saved import newest_of
 from tests.synthetic import ends, flat

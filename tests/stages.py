@@ -14,14 +14,14 @@ from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.errors import InputError
-from research.execute import RunOptions, execute
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import RunOptions, execute
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from tests.synthetic import Histories, markov_histories, write_histories

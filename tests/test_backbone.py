@@ -13,7 +13,6 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.exchange import export_stage
-from research.execute import RunOptions, check_size, execute, load_run
 from research.model.backbone import BackboneConfig, check_direction, check_fields
 from research.model.compute import ComputeConfig
 from research.model.gru import GRUConfig, GRUEncoder
@@ -24,7 +23,8 @@ from research.model.rotary import Rotary
 from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import RunOptions, check_size, execute, load_run
 from tests.saved import newest_of
 from tests.stages import FINETUNE, QUIET, TABLE, corpus_in, refusal, still, weights_of
 from tests.synthetic import encoder_of

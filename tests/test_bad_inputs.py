@@ -674,7 +674,10 @@ def test_a_strangers_config_is_data_and_never_code(
 
 def of_an_earlier_version(run: Path) -> None:
     """Make a run folder one that names classes by their modules."""
-    edit(run / "config.json", lambda stored: stored["config"].update({"class": "research.run:X"}))
+    edit(
+        run / "config.json",
+        lambda stored: stored["config"].update({"class": "research.runs.config:X"}),
+    )
 
 
 def test_a_run_folder_of_an_earlier_version_is_refused_wherever_it_is_named(
@@ -693,7 +696,10 @@ def test_a_run_folder_of_an_earlier_version_is_refused_wherever_it_is_named(
         [*other, f"start_from={run / STAGE}"],
     ):
         message = refused(capsys, *given)
-        assert f"{run / 'config.json'} names its class 'research.run:X': that is the for" in message
+        assert (
+            f"{run / 'config.json'} names its class 'research.runs.config:X': that is the for"
+            in message
+        )
         assert "Do the run again in a new folder, or read this one with the version that" in message
     assert files_of(run) == before
     assert not (tmp_path / "other").exists()
@@ -728,7 +734,7 @@ def test_a_module_that_is_allowed_is_read(
         "from baselines.popularity import PopularityConfig\n"
         "from research.data.splits import training_counts\n"
         "from research.evaluation.ranker import RankerConfig\n"
-        "from research.run import RunConfig\n\n\n"
+        "from research.runs.config import RunConfig\n\n\n"
         "@dataclass(frozen=True, kw_only=True)\n"
         "class MineConfig(RankerConfig):\n"
         "    def build(self, corpus, split):\n"

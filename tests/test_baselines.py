@@ -33,7 +33,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.training.config import StageConfig
 
 POST, QUERY = PostNorm(), QueryNorm()

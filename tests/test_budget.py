@@ -19,14 +19,14 @@ from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.distributed import signals as stopping
 from research.errors import InputError
-from research.execute import RunOptions, execute
 from research.objectives.mip import MIPConfig
+from research.runs.execute import RunOptions, execute
+from research.runs.parts import Workbench
 from research.training.config import StageConfig
 from research.training.limits import Limits
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.state import StageState
-from research.workbench import Workbench
 from tests.bench import STAGE, Bench, asked_from
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in
 

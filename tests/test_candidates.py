@@ -11,8 +11,8 @@ from research.data.corpus import Corpus
 from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, training_counts
 from research.errors import InputError
 from research.evaluation.candidates import from_file, sampled
-from research.run import EvaluationConfig, RunConfig
-from research.workbench import Workbench
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.parts import Workbench
 from tests.reference_ranks import corpus_of, written
 
 

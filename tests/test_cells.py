@@ -21,7 +21,6 @@ from research.ablation.cells import (
 )
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix
-from research.differences import difference_of
 from research.errors import InputError
 from research.model.transformer_block import PreNorm
 from research.model.transformer_config import TransformerConfig
@@ -30,7 +29,8 @@ from research.objectives.losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.overrides import changed
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.differences import difference_of
 from research.training.config import StageConfig
 
 PRETRAIN = StageConfig(name="pretrain", objectives=corrected_objectives(), validation=None)

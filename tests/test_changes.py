@@ -16,7 +16,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.overrides import changed
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.training.config import StageConfig
 
 PRETRAIN = StageConfig(name="pretrain", objectives=corrected_objectives(), validation=None)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from research.data.loader import BatchConfig
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.execute import execute
 from research.model.compute import ComputeConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.randomness import fold, permutation
+from research.runs.execute import execute
 from research.storage.run_folder import RunFolder
 from research.training.combination import CombinationConfig, WeightedSum
 from research.training.config import StageConfig, ValidationConfig

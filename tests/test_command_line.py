@@ -20,8 +20,8 @@ from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
-from research.execute import load_run
 from research.packed import Packed
+from research.runs.execute import load_run
 from tests.calling import (
     NUM_ITEMS,
     TINY,
@@ -345,7 +345,7 @@ def test_a_repeated_run_does_nothing_and_shows_the_same_figures(
     def train(*arguments: object, **named: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("research.chain.train", train)
+    monkeypatch.setattr("research.runs.stages.train", train)
     assert run_tiny(capsys, shop, "--out", tmp_path / "r") == first
     assert files_of(tmp_path / "r") == before
 
@@ -836,7 +836,7 @@ def test_show_tells_a_run_without_validation(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_holdout.py").write_text(
-        "from research.data.splits import UserHoldout\nfrom research.run import RunConfig\n"
+        "from research.data.splits import UserHoldout\nfrom research.runs.config import RunConfig\n"
         "from baselines.popularity import PopularityConfig\n\n\ndef cell():\n"
         "    split = UserHoldout(validation_share=0.0, test_share=0.2)\n"
         "    return RunConfig(split=split, ranker=PopularityConfig())\n"

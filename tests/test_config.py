@@ -20,7 +20,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.losses import BayesianPersonalizedRanking, FullSoftmax
 from research.objectives.next_item import NextItemConfig
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
 from research.training.config import StageConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
@@ -157,7 +157,7 @@ def test_what_is_not_a_config_of_ours_is_refused(name: object, message: str) -> 
 
 @pytest.mark.parametrize(
     "name",
-    ["research.run:RunConfig", "research:RunConfig", "mine.sub:Mine"],
+    ["research.runs.config:RunConfig", "research:RunConfig", "mine.sub:Mine"],
 )
 def test_a_config_of_an_earlier_version_is_refused_with_what_to_do(name: str) -> None:
     message = refusal(changed("ranker", {"class": name}))

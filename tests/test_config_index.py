@@ -24,14 +24,14 @@ from research.data.windows import Sliding
 from research.errors import InputError
 from research.evaluation.ranker import RankerConfig
 from research.objectives.base import ObjectiveConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
 
 ROOT = Path(__file__).parent.parent
 RANKER = """
 from dataclasses import dataclass
 from baselines.popularity import PopularityConfig
 from research.evaluation.ranker import RankerConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class {name}(RankerConfig):
@@ -102,7 +102,7 @@ def test_a_name_is_looked_up_without_importing_what_it_is_not() -> None:
         "assert not {'torch', 'numpy', 'research.training.config'} & set(sys.modules)\n"
         "config_class('StageConfig')\n"
         "assert 'research.training.config' in sys.modules\n"
-        "assert 'research.chain' not in sys.modules\n"
+        "assert 'research.runs.stages' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
@@ -156,7 +156,7 @@ def test_two_packages_with_classes_of_one_name_do_not_meet_in_a_run(here: Path) 
     config = own("own_mine")
     (here / "own_other.py").write_text(
         "from dataclasses import dataclass\n"
-        "from research.run import RunConfig\n\n"
+        "from research.runs.config import RunConfig\n\n"
         "@dataclass(frozen=True, kw_only=True)\n"
         "class OwnConfig(RunConfig):\n    pass\n"
     )

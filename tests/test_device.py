@@ -12,9 +12,9 @@ import torch
 
 from research.distributed.accelerator import fitted, make_accelerator, takes_gpu
 from research.errors import InputError
-from research.execute import RunOptions, execute
 from research.model.compute import ComputeConfig
 from research.model.kernels.precision import allow_tf32, true_fp32
+from research.runs.execute import RunOptions, execute
 from tests.calling import TINY, call, refused, shop_corpus
 from tests.stages import FINETUNE, QUIET, config_of, corpus_in, weights_of
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from research.differences import other_run
 from research.model.transformer_config import TransformerConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.differences import other_run
 from research.storage.records import StartRecord
 from tests.configs import CONFIGS
 from tests.recorded import run_record

@@ -14,10 +14,10 @@ from baselines import s3rec
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
-from research.execute import RunOptions, execute
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions, execute
 from tests.calling import call, cells_of
 from tests.s3rec_files import (
     ATTRIBUTES,

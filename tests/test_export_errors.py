@@ -15,14 +15,14 @@ from torch import Tensor
 from baselines import s3rec
 from baselines.popularity import popularity
 from research.data.corpus import Corpus
-from research.execute import RunOptions, execute
 from research.interop.s3rec_checks import expressible_encoder
 from research.model.positions import LearnedPositions
 from research.model.transformer_block import PreNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import RunOptions, execute
 from research.storage.atomic import replacing
 from research.training.config import StageConfig
 from tests.calling import files_of, refused

@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.errors import InputError
-from research.execute import RunOptions, execute
-from research.extension import with_more_epochs
 from research.model.transformer_config import TransformerConfig
 from research.objectives.next_item import NextItemConfig
 from research.overrides import changed
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions, execute
+from research.runs.extension import with_more_epochs
+from research.runs.parts import validation_of
 from research.storage.records import RunRecord, RunSummary, read_record
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig, ValidationConfig
@@ -26,7 +27,6 @@ from research.training.schedule import ScheduleConfig
 from research.training.selection import reopened
 from research.training.stage_run import CheckpointPlan
 from research.training.state import StageState
-from research.workbench import validation_of
 from tests.reference_ranks import corpus_of, written
 from tests.saved import newest_of
 
@@ -309,9 +309,9 @@ def stop_after(
         return validated
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.chain.validation_of", counting)
+        patch.setattr("research.runs.stages.validation_of", counting)
         if validations >= 2:
-            patch.setattr("research.execute.conclude", fail)
+            patch.setattr("research.runs.execute.conclude", fail)
         options = replace(QUIET, checkpoints=CheckpointPlan(steps=1))
         with pytest.raises(Interrupted):
             execute(config, folder, options=options)

@@ -12,7 +12,7 @@ from torch import nn
 
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.execute import make_accelerator
+from research.runs.execute import make_accelerator
 from research.training.gradient_conflict import GradientCosines
 from tests.bench import STAGE, Bench
 from tests.synthetic import markov_histories, write_histories

@@ -35,7 +35,7 @@ from research.report.latex import latex_of
 from research.report.markdown import figures_table
 from research.report.reading import read_study
 from research.report.terminal import print_report
-from research.sharing import taken_from
+from research.runs.stage_reuse import taken_from
 from research.storage.json_files import read_json, write_json
 from research.storage.records import CarriedRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder

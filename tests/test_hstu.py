@@ -14,7 +14,6 @@ from research import rectangles as rectangles_module
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import metrics
-from research.execute import execute, load_run
 from research.model.backbone import check_fields
 from research.model.hstu import HSTU, HSTUBlock, time_buckets
 from research.model.positions import Positions, PositionsConfig
@@ -22,7 +21,8 @@ from research.model.rotary import Rotary
 from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from research.rectangles import Rectangle, Rectangles, one_rectangle
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import execute, load_run
 from tests.reference_blocks import run_hstu
 from tests.stages import FINETUNE, QUIET, corpus_in, refusal
 from tests.synthetic import encoder_of, scatter_parameters
@@ -253,7 +253,7 @@ def test_a_corpus_without_times_is_refused_when_the_run_is_built(
     with pytest.raises(InputError) as caught:
         check_fields(config, (), "beauty")
     assert str(caught.value) == expected
-    monkeypatch.setattr("research.workbench.fields_of", lambda corpus: ())
+    monkeypatch.setattr("research.runs.parts.fields_of", lambda corpus: ())
     assert refusal(run_of(corpus), tmp_path) == expected.replace("beauty", "first")
 
 

@@ -90,10 +90,10 @@ def test_the_rule_itself_refuses_what_it_should() -> None:
     assert not allowed("research.model.transformer", "research.data.corpus")
     assert not allowed("research.evaluation.ranking", "research.training.loop")
     assert not allowed("research.packed", "research.data.corpus")
-    assert not allowed("research.run", "baselines.sasrec")
+    assert not allowed("research.runs.config", "baselines.sasrec")
     assert not allowed("baselines.sasrec", "experiments.quickstart")
-    assert not allowed("research.run", "tests.synthetic")
-    assert not allowed("research.training.loop", "research.run")
+    assert not allowed("research.runs.config", "tests.synthetic")
+    assert not allowed("research.training.loop", "research.runs.config")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)

@@ -23,7 +23,7 @@ from research.objectives.components import ModelComponents
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.randomness import generator
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from tests.synthetic import catalogue_of

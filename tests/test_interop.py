@@ -17,8 +17,8 @@ from torch import Tensor
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.evaluation.rank_table import RankTable
-from research.execute import load_run
 from research.packed import Packed
+from research.runs.execute import load_run
 from tests import reference_s3rec
 from tests.calling import call, cells_of
 from tests.reference_ranks import scores_of_all

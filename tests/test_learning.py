@@ -16,7 +16,6 @@ from baselines.popularity import PopularityConfig
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
-from research.execute import RunOptions, execute
 from research.model.backbone import BackboneConfig
 from research.model.gru import GRUConfig
 from research.model.transformer_config import TransformerConfig
@@ -31,7 +30,8 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions, execute
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import OptimizerConfig

@@ -40,7 +40,7 @@ from pathlib import Path
 from baselines.popularity import popularity
 from research.study import Study
 from tests.stages import ENCODER, FINETUNE
-from research.run import RunConfig
+from research.runs.config import RunConfig
 
 CORPUS = str(Path(__file__).parent / "shop")
 

@@ -19,7 +19,7 @@ from research.objectives.losses import FullSoftmax, SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.overrides import override
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.training.config import ValidationConfig
 from tests.configs import CONFIGS, TWO_STAGES
 

@@ -14,8 +14,8 @@ from baselines.sasrec import full_softmax
 from research.data.corpus import Corpus
 from research.data.windows import Sliding
 from research.errors import InputError
-from research.execute import RunOptions, execute, make_accelerator
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import RunOptions, execute, make_accelerator
 from research.study import Study, run_study
 from tests.calling import TINY, call, refused, shop_corpus
 

@@ -19,7 +19,6 @@ from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
-from research.execute import RunOptions, execute
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
@@ -27,7 +26,9 @@ from research.objectives.components import ModelComponents
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import RunOptions, execute
+from research.runs.parts import Workbench
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
 from research.training.loop import train
@@ -36,7 +37,6 @@ from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan, StageRun
 from research.training.step import counted, loss_factors
-from research.workbench import Workbench
 from tests.saved import newest_of
 from tests.synthetic import markov_histories, scatter_parameters, write_histories
 

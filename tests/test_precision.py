@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from research.distributed.accelerator import fitted, make_accelerator
-from research.execute import RunOptions, execute
 from research.model.compute import ComputeConfig
+from research.runs.execute import RunOptions, execute
 from research.training.step import TrainStep
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in, still
 
@@ -53,7 +53,7 @@ def test_each_stage_takes_the_loss_scale_out_of_its_gradients_once(
     norms.clear()
     # Accelerate scales losses on a GPU alone; torch's scaler works here as well.
     monkeypatch.setitem(AcceleratorState._shared_state, "_mixed_precision", "fp16")
-    monkeypatch.setattr("research.execute.fitted", lambda given, *asked: given)
+    monkeypatch.setattr("research.runs.execute.fitted", lambda given, *asked: given)
     accelerator.native_amp = True
     accelerator.scaler = torch.amp.GradScaler("cpu")
     execute(config, tmp_path / "scaled", options=RunOptions(quiet=True), accelerator=accelerator)

@@ -15,7 +15,7 @@ from research.data.splits import UserHoldout
 from research.errors import InputError
 from research.evaluation.protocol import check_comparable, differing
 from research.evaluation.rank_table import RankTable
-from research.run import RunConfig, protocol_of
+from research.runs.config import RunConfig, protocol_of
 from tests.reference_statistics import table_of
 
 COUNTING = RunConfig(ranker=PopularityConfig())

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 import research
-from research import provenance
 from research.data.corpus import Corpus
-from research.execute import execute
-from research.provenance import checkout, cpu_model, provenance_of, together, versions
+from research.runs import provenance
+from research.runs.execute import execute
+from research.runs.provenance import checkout, cpu_model, provenance_of, together, versions
 from research.storage.records import Machine, Provenance, RunRecord, RunSummary, read_record
 from research.storage.untrusted import without_keys
 from tests.calling import call

@@ -28,8 +28,8 @@ from research.data.loader import BatchConfig
 from research.data.preparation.download import ARCHIVES
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
-from research.execute import execute
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import execute
 from research.study import Study
 from tests.calling import call
 from tests.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state

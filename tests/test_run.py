@@ -26,19 +26,19 @@ from research.evaluation.rank_table import RankTable
 from research.evaluation.ranking import rank_tables
 from research.evaluation.statistics import compare
 from research.evaluation.ties import TiePolicy
-from research.execute import RunOptions, execute, load_run
 from research.model.transformer_block import PreNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions, execute, load_run
+from research.runs.parts import StageParts, Workbench, validation_of
 from research.show import show
 from research.storage.records import RunSummary, StageResult, UsersRecord, read_record
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
-from research.workbench import StageParts, Workbench, validation_of
 from tests.reference_ranks import FixedScores, corpus_of, written
 from tests.saved import newest_of
 
@@ -134,7 +134,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, call: int) -> list[str]:
             raise Interrupted
         return rank_tables(*arguments, **named)
 
-    monkeypatch.setattr("research.workbench.rank_tables", counted)
+    monkeypatch.setattr("research.runs.parts.rank_tables", counted)
     return parts
 
 
@@ -142,7 +142,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*arguments: Any, **named: Any) -> None:
         raise AssertionError("the run trains")
 
-    monkeypatch.setattr("research.chain.train", train)
+    monkeypatch.setattr("research.runs.stages.train", train)
 
 
 def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:

@@ -28,12 +28,10 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from research.chain import Trained, hand_over
 from research.data.loader import BatchConfig
 from research.distributed.accelerator import fitted
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.execute import RunOptions, check_sharding, conclude, execute, opened
 from research.model.compute import ComputeConfig
 from research.model.gru import GRUConfig
 from research.model.item_table import ItemTableConfig
@@ -42,7 +40,10 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.map import MAPConfig
 from research.objectives.next_item import NextItemConfig
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions, check_sharding, conclude, execute, opened
+from research.runs.parts import stage_parts, validation_of
+from research.runs.stages import Trained, hand_over
 from research.storage.records import CostRecord
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
@@ -50,7 +51,6 @@ from research.training.loop import train
 from research.training.multi_objective import MultiObjectiveModel, StepInputs
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan, StageRun
-from research.workbench import stage_parts, validation_of
 from tests.launching import free_port, launched
 from tests.rank_worker import ALL_SIX, SIX, SIZES, TWO_STAGES, stage
 from tests.synthetic import markov_histories, write_histories

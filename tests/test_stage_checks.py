@@ -17,7 +17,6 @@ from research.data.catalogue import Catalogue
 from research.data.loader import BatchConfig
 from research.data.splits import LeaveOneOut
 from research.errors import InputError
-from research.execute import execute
 from research.model.backbone import Direction
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
@@ -30,10 +29,11 @@ from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItem, NextItemConfig, NextItemShift
 from research.objectives.sp import SPConfig
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.execute import execute
+from research.runs.parts import Workbench, stage_parts
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import CheckpointPlan
-from research.workbench import Workbench, stage_parts
 from tests.stages import ENCODER, FINETUNE, QUIET, config_of, corpus_in, refusal
 from tests.synthetic import batch_of, catalogue_of, write_histories
 

@@ -10,12 +10,12 @@ import torch
 
 from research.data.corpus import Corpus
 from research.data.windows import LastItems
-from research.execute import execute
 from research.model.item_table import ItemTableConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
+from research.runs.execute import execute
 from research.show import show
 from research.storage.records import CoverageRecord
 from tests.saved import newest_of

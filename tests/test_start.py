@@ -14,7 +14,7 @@ from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.data.splits import UserHoldout
 from research.errors import InputError
-from research.execute import execute
+from research.runs.execute import execute
 from research.storage.records import RunSummary, read_record
 from tests.saved import newest_of
 from tests.stages import (

@@ -24,9 +24,9 @@ from research.ablation.cells import Cells
 from research.config import hash_of
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
-from research.differences import difference_of
-from research.execute import RunOptions, make_accelerator
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.differences import difference_of
+from research.runs.execute import RunOptions, make_accelerator
 from research.study import Study, StudyOptions, run_study
 from tests.synthetic import markov_histories, write_histories
 

@@ -27,9 +27,9 @@ from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare, estimate
-from research.execute import RunOptions, make_accelerator
 from research.reporting import print_report
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions, make_accelerator
 from research.storage.records import StudyRecord
 from research.study import Study, StudyOptions, run_study
 from tests.calling import call, files_of, refused, shop_corpus
@@ -126,7 +126,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*arguments: object, **named: object) -> None:
         raise AssertionError("the study trains again")
 
-    monkeypatch.setattr("research.chain.train", train)
+    monkeypatch.setattr("research.runs.stages.train", train)
 
 
 # The code of a study

@@ -12,7 +12,7 @@ import pytest
 import baselines.popularity
 import baselines.s3rec
 import baselines.sasrec
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.storage.records import StartRecord, WandbRecord
 from research.wandb_mirror.fields import (
     Named,

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from research.data.corpus import Corpus
-from research.execute import RunOptions, execute
+from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord, RunRecord, RunSummary, read_record
 from research.storage.run_folder import Mirror, RunFolder, Scalar, Tracking
@@ -103,7 +103,9 @@ def test_a_mirror_is_closed_however_the_run_is_left(tmp_path: Path) -> None:
 
 
 def test_running_without_a_mirror_imports_no_client() -> None:
-    script = "import sys, research.execute, research.commands; sys.exit('wandb' in sys.modules)"
+    script = (
+        "import sys, research.runs.execute, research.commands; sys.exit('wandb' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 

@@ -36,8 +36,8 @@ from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.rank_table import RankTable
-from research.execute import RunOptions, make_accelerator
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions, make_accelerator
 from research.storage.records import FailureRecord
 from research.storage.run_folder import Held, RunFolder, held
 from research.study import Study, StudyOptions, run_study

@@ -144,7 +144,7 @@ def losses(corpus: Path) -> Iterator[str]:
         yield f"{name} {summary.hash} {json.dumps(dict(summary.test['full']))}"
 
 
-RUN_MODULE = "research.execute"
+RUN_MODULE = "research.runs.execute"
 
 
 def config_hashes() -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from research.config import check_types
 from research.errors import InputError
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.training.config import StageConfig
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from research.config import near
 from research.errors import InputError
 from research.overrides import changed
-from research.run import RunConfig
+from research.runs.config import RunConfig
 
 Changes = Mapping[str, object]
 Levels = Mapping[str, Changes]

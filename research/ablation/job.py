@@ -14,12 +14,12 @@ from typing import Literal
 
 from accelerate import Accelerator
 
-from research.differences import other_run
 from research.distributed.failures import is_consequence, is_out_of_memory
 from research.errors import InputError
-from research.execute import RunOptions, execute
-from research.provenance import now
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.differences import other_run
+from research.runs.execute import RunOptions, execute
+from research.runs.provenance import now
 from research.storage.records import FailureRecord, RunRecord, RunSummary
 from research.storage.run_folder import Held, RunFolder
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from research.evaluation.candidates import AllItems
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.parts import StageParts, Workbench, stage_parts
 from research.storage.run_folder import RunFolder
 from research.training.limits import Limits
 from research.training.loop import train
 from research.training.stage_run import StageRun
 from research.training.state import StageState
-from research.workbench import StageParts, Workbench, stage_parts
 
 # The first steps are slow, and are not counted.
 FIRST_STEPS = 3

@@ -28,8 +28,8 @@ from research.distributed.accelerator import make_accelerator
 from research.distributed.failures import FAILED, STOPPED
 from research.distributed.signals import SIGNALS, Stopped, listening
 from research.errors import said_of
-from research.execute import RunOptions
-from research.sharing import has_finished
+from research.runs.execute import RunOptions
+from research.runs.stage_reuse import has_finished
 from research.storage.run_folder import Held, RunFolder
 from research.storage.untrusted import plain
 

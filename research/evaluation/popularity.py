@@ -1,6 +1,7 @@
 """Popularity as a ranker: items by counts of their training interactions, for every history alike.
 
-What any trained model must beat; a run's figures stand beside it (`research/floor.py`).
+What any trained model must beat; a run's figures stand beside it
+(`research/runs/popularity_floor.py`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from research.config import plain_to_json
 from research.errors import InputError
-from research.sharing import taken_from
+from research.runs.stage_reuse import taken_from
 from research.storage.records import (
     RunOutline,
     RunRecord,

@@ -14,7 +14,7 @@ from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
-from research.run import EvaluationConfig, RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from tests.synthetic import markov_histories, write_histories

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from research.execute import RunOptions, execute
+from research.runs.execute import RunOptions, execute
 from tests.calling import refused
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, differences, lines_of, outcome, words

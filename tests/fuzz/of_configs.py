@@ -15,10 +15,10 @@ from research.config_index import PACKAGES, definitions
 from research.data.preparation.filters import PrepareConfig
 from research.errors import InputError
 from research.evaluation.metrics import metrics, parse
-from research.execute import RunConfig
 from research.interop.bert4rec_config import read_bert_config
 from research.overrides import changed, override
-from research.run import EvaluationConfig
+from research.runs.config import EvaluationConfig
+from research.runs.execute import RunConfig
 from research.storage.json_files import read_json
 from research.target import found
 from tests.configs import CONFIGS
@@ -29,7 +29,13 @@ from tests.study_folders import table_of
 # `override` ends the program after --help.
 ENDS = (InputError, SystemExit)
 CLASSES = ("GlobalTemporal", "Sliding", "FullSoftmax", "SampledSoftmax", "ClozeConfig", "RunConfig")
-CLASSES += ("StageConfig", "ObjectiveConfig", "os:system", "tests:Mine", "research.run:RunConfig")
+CLASSES += (
+    "StageConfig",
+    "ObjectiveConfig",
+    "os:system",
+    "tests:Mine",
+    "research.runs.config:RunConfig",
+)
 
 
 def config_json(folder: Path) -> Case:
@@ -59,7 +65,15 @@ def config_class_names(folder: Path) -> Case:
     stored = [to_json(make()) for make in CONFIGS.values()]
     ours = [name for package in PACKAGES for name in definitions(package)]
     odd = ["os:system", "builtins:eval", "tests:Words", "tests.own:X", "research:RunConfig"]
-    odd += ["research.run:RunConfig", ":", "a:", ":RunConfig", "RunConfig:", "", "__class__"]
+    odd += [
+        "research.runs.config:RunConfig",
+        ":",
+        "a:",
+        ":RunConfig",
+        "RunConfig:",
+        "",
+        "__class__",
+    ]
 
     def case(random: Random) -> None:
         config = copy.deepcopy(random.choice(stored))
@@ -174,7 +188,12 @@ def budgets(folder: Path) -> Case:
 def target_words(folder: Path) -> Case:
     """What `run` and `study` are told to import, of our own modules: any other may do anything."""
     words = ["baselines.sasrec.full_softmax", "baselines.popularity:popularity", "baselines.sasrec"]
-    words += ["baselines", "research.run:RunConfig", "research.study", "tests.configs:TWO_STAGES"]
+    words += [
+        "baselines",
+        "research.runs.config:RunConfig",
+        "research.study",
+        "tests.configs:TWO_STAGES",
+    ]
 
     def case(random: Random) -> None:
         word = random.choice(words)

@@ -30,9 +30,9 @@ from research.report.frame import frame_of
 from research.report.latex import latex_of
 from research.report.reading import read_study
 from research.report.terminal import print_report
-from research.sharing import taken_from
+from research.runs.stage_reuse import taken_from
+from research.runs.warm_start import find_start
 from research.show import show_run
-from research.start import find_start
 from research.storage.json_files import write_json
 from research.storage.records import (
     CarriedRecord,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from research.config import from_json, is_config, packages_of, to_json
 from research.errors import InputError
-from research.run import RunConfig
+from research.runs.config import RunConfig
 from research.storage.records import RunRecord, StartRecord
 from research.storage.untrusted import short
 from research.training.config import StageConfig

@@ -14,7 +14,7 @@ from research.checkpoint.transfer import Carried, RowMatch, carry
 from research.config import from_json
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.run import RunConfig, open_corpus
+from research.runs.config import RunConfig, open_corpus
 from research.storage.records import RunRecord, RunSummary, StartRecord
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig

@@ -1,6 +1,6 @@
 """`RunConfig`: everything that decides a run's result, its hash, and the protocol of its figures.
 
-`research/workbench.py` builds a run's parts from it, `research/execute.py` does the run.
+`research/runs/parts.py` builds a run's parts from it, `research/runs/execute.py` does the run.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from research.checkpoint.transfer import Carried, carry
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import Ranker
-from research.sharing import take_stage, taken_from
+from research.runs.parts import StageParts, Workbench, validation_of
+from research.runs.stage_reuse import take_stage, taken_from
 from research.storage.records import (
     CarriedRecord,
     CostRecord,
@@ -27,7 +28,6 @@ from research.training.config import StageConfig
 from research.training.loop import train
 from research.training.stage_log import ALL_MISSED
 from research.training.stage_run import CheckpointPlan, StageRun
-from research.workbench import StageParts, Workbench, validation_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

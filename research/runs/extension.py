@@ -16,10 +16,10 @@ from dataclasses import replace
 from research.checkpoint import files as checkpoint
 from research.config import from_json, packages_of
 from research.data.corpus import Corpus
-from research.differences import difference_of
 from research.errors import InputError
-from research.run import RunConfig, record_of
-from research.sharing import taken_from
+from research.runs.config import RunConfig, record_of
+from research.runs.differences import difference_of
+from research.runs.stage_reuse import taken_from
 from research.storage.records import ExtensionRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
 from research.training.checkpointer import state_of

@@ -10,9 +10,9 @@ from research.evaluation.metrics import metrics
 from research.evaluation.popularity import Popularity
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare
-from research.run import RunConfig
+from research.runs.config import RunConfig
+from research.runs.parts import Workbench
 from research.storage.records import FloorRecord
-from research.workbench import Workbench
 
 RESAMPLES = 1000
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from research.checkpoint import files as checkpoint
 from research.errors import InputError
-from research.start import ended
+from research.runs.warm_start import ended
 from research.storage.atomic import whole_folder
 from research.storage.records import OriginRecord, RunRecord, read_record, write_record
 from research.storage.run_folder import RunFolder

@@ -17,12 +17,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
 
-from research.chain import Trained, say, train_stages
 from research.checkpoint import files as checkpoint
 from research.checkpoint.transfer import Carried
 from research.config import check, from_json, packages_of, plain_from_json, plain_to_json
 from research.data.corpus import Corpus
-from research.differences import other_run
 from research.distributed.accelerator import fitted, make_accelerator
 from research.distributed.activity import PULSE
 from research.distributed.collectives import Processes
@@ -32,13 +30,21 @@ from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker, RankerConfig
 from research.evaluation.ranking import Shard
-from research.extension import extended, extension_of, note_of, set_aside
-from research.floor import beside_popularity
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
-from research.provenance import provenance_of, together, versions
-from research.run import RunConfig, open_corpus, record_of
-from research.start import Start, ended, find_start
+from research.runs.config import RunConfig, open_corpus, record_of
+from research.runs.differences import other_run
+from research.runs.extension import extended, extension_of, note_of, set_aside
+from research.runs.parts import (
+    StageParts,
+    Workbench,
+    ranking_objective,
+    stage_parts,
+)
+from research.runs.popularity_floor import beside_popularity
+from research.runs.provenance import provenance_of, together, versions
+from research.runs.stages import Trained, say, train_stages
+from research.runs.warm_start import Start, ended, find_start
 from research.storage.records import (
     CostRecord,
     ExtensionRecord,
@@ -50,12 +56,6 @@ from research.storage.records import (
 )
 from research.storage.run_folder import Mirror, RunFolder, Tracking
 from research.training.stage_run import CheckpointPlan
-from research.workbench import (
-    StageParts,
-    Workbench,
-    ranking_objective,
-    stage_parts,
-)
 
 
 @dataclass(frozen=True, kw_only=True)

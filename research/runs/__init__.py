@@ -1,0 +1,2 @@
+"""A run: what decides it, its parts, its stages one after another, its end; and runs that begin
+from another."""
