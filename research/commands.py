@@ -33,8 +33,10 @@ from research.interop.bert4rec_config import read_bert_config
 from research.overrides import changed, override
 from research.packed import Packed
 from research.runs.config import RunConfig
-from research.runs.execute import RunOptions, execute, load_run, opened_corpus
+from research.runs.corpus import opened_corpus
+from research.runs.execute import RunOptions, execute
 from research.runs.extension import with_more_epochs
+from research.runs.load import load_run
 from research.runs.parts import Workbench
 from research.show import show
 from research.storage.records import FailureRecord

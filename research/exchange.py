@@ -41,8 +41,9 @@ from research.interop.s3rec_checks import (
 )
 from research.interop.state_dict import checked_float, read_state_dict, write_state_dict
 from research.objectives.ranker import TrainedRanker
-from research.runs.config import RunConfig, identity, record_of
-from research.runs.execute import begin, conclude
+from research.runs.config import RunConfig
+from research.runs.finish import begin, conclude
+from research.runs.identity import identity, record_of
 from research.runs.parts import Workbench, ranking_objective
 from research.runs.stages import Trained
 from research.runs.warm_start import Start, find_start

@@ -24,9 +24,12 @@ from research.data.corpus import Corpus
 from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.evaluation.metrics import parse_all
-from research.runs.config import RunConfig, record_of
+from research.runs.config import RunConfig
+from research.runs.corpus import opened_corpus
 from research.runs.differences import difference_of
-from research.runs.execute import RunOptions, opened_corpus, started_from
+from research.runs.execute import RunOptions
+from research.runs.identity import record_of
+from research.runs.warm_start import started_from
 from research.storage.records import StudyRecord, read_record, write_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import is_file_name

@@ -14,7 +14,7 @@ from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus, write_corpus
 from research.data.names import Names
 from research.packed import Packed
-from research.runs.execute import load_run
+from research.runs.load import load_run
 from tests.calling import Answer, call, refused
 from tests.saved import newest_of
 from tests.synthetic import ends, flat

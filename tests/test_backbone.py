@@ -24,7 +24,8 @@ from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from research.runs.config import RunConfig
-from research.runs.execute import RunOptions, check_size, execute, load_run
+from research.runs.execute import RunOptions, execute
+from research.runs.load import check_size, load_run
 from tests.saved import newest_of
 from tests.stages import FINETUNE, QUIET, TABLE, corpus_in, refusal, still, weights_of
 from tests.synthetic import encoder_of

@@ -21,7 +21,7 @@ from research.data.corpus import Corpus
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
 from research.packed import Packed
-from research.runs.execute import load_run
+from research.runs.load import load_run
 from tests.calling import (
     NUM_ITEMS,
     TINY,

@@ -22,7 +22,8 @@ from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
 from research.rectangles import Rectangle, Rectangles, one_rectangle
 from research.runs.config import RunConfig
-from research.runs.execute import execute, load_run
+from research.runs.execute import execute
+from research.runs.load import load_run
 from tests.reference_blocks import run_hstu
 from tests.stages import FINETUNE, QUIET, corpus_in, refusal
 from tests.synthetic import encoder_of, scatter_parameters

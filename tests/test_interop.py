@@ -18,7 +18,7 @@ from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.evaluation.rank_table import RankTable
 from research.packed import Packed
-from research.runs.execute import load_run
+from research.runs.load import load_run
 from tests import reference_s3rec
 from tests.calling import call, cells_of
 from tests.reference_ranks import scores_of_all

@@ -15,7 +15,8 @@ from research.data.splits import UserHoldout
 from research.errors import InputError
 from research.evaluation.protocol import check_comparable, differing
 from research.evaluation.rank_table import RankTable
-from research.runs.config import RunConfig, protocol_of
+from research.runs.config import RunConfig
+from research.runs.identity import protocol_of
 from tests.reference_statistics import table_of
 
 COUNTING = RunConfig(ranker=PopularityConfig())

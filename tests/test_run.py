@@ -32,7 +32,8 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.runs.config import EvaluationConfig, RunConfig
-from research.runs.execute import RunOptions, execute, load_run
+from research.runs.execute import RunOptions, execute
+from research.runs.load import load_run
 from research.runs.parts import StageParts, Workbench, validation_of
 from research.show import show
 from research.storage.records import RunSummary, StageResult, UsersRecord, read_record

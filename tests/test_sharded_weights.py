@@ -40,8 +40,10 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.map import MAPConfig
 from research.objectives.next_item import NextItemConfig
+from research.runs.checks import check_sharding
 from research.runs.config import EvaluationConfig, RunConfig
-from research.runs.execute import RunOptions, check_sharding, conclude, execute, opened
+from research.runs.execute import RunOptions, execute, opened
+from research.runs.finish import conclude
 from research.runs.parts import stage_parts, validation_of
 from research.runs.stages import Trained, hand_over
 from research.storage.records import CostRecord

@@ -11,8 +11,9 @@ import pytest
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.objectives.mip import MIPConfig
-from research.runs.config import EvaluationConfig, RunConfig, stage_marks
+from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
+from research.runs.identity import stage_marks
 from research.storage.run_folder import RunFolder
 from research.training.stage_run import CheckpointPlan
 from research.training.step import TrainStep

@@ -11,16 +11,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from research.checkpoint import files as checkpoint
 from research.config import from_json, packages_of
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.runs.config import RunConfig, record_of
-from research.runs.differences import difference_of
+from research.runs.config import RunConfig
+from research.runs.differences import difference_of, other_run
+from research.runs.identity import record_of
 from research.runs.stage_reuse import taken_from
-from research.storage.records import ExtensionRecord, RunRecord, RunSummary
+from research.storage.records import (
+    ExtensionRecord,
+    RunRecord,
+    RunSummary,
+)
 from research.storage.run_folder import RunFolder
 from research.training.checkpointer import state_of
 from research.training.config import StageConfig
@@ -224,3 +229,28 @@ def note_of(extension: ExtensionRecord, config: RunConfig) -> str:
     if extension.tested:
         said += "; the test had been ranked before"
     return said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What of a run its folder holds."""
+
+    summary: RunSummary | None
+    """Its summary; None: it has not ended."""
+    extensions: tuple[ExtensionRecord, ...] = ()
+    """The later limits that it was given, the one of this call among them."""
+
+
+def _seen(folder: RunFolder, record: RunRecord, config: RunConfig, corpus: Corpus) -> Seen:
+    """What is there of a run; `InputError` when the folder holds another one."""
+    stored = folder.read(RunRecord)
+    if stored is None or stored.hash == extended(record, stored.extensions).hash:
+        before = () if stored is None else stored.extensions
+        return Seen(summary=folder.read(RunSummary), extensions=before)
+    extension = extension_of(stored, record, config, corpus, folder)
+    if extension is None:
+        why = other_run(stored, record, config)
+        raise InputError(
+            f"{folder.path} holds another run ({why}); choose another folder or remove that one"
+        )
+    return Seen(summary=None, extensions=(*stored.extensions, extension))

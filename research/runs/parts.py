@@ -29,7 +29,9 @@ from research.objectives.base import Objective, RankingObjective, able_to_rank
 from research.objectives.components import ModelComponents
 from research.objectives.ranker import TrainedRanker
 from research.randomness import seed_of
-from research.runs.config import RunConfig, open_corpus, protocol_of
+from research.runs.config import RunConfig
+from research.runs.corpus import open_corpus
+from research.runs.identity import protocol_of
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_checks import check_objectives

@@ -11,11 +11,16 @@ from torch import Tensor
 
 from research.checkpoint import files as checkpoint
 from research.checkpoint.transfer import Carried, RowMatch, carry
-from research.config import from_json
+from research.config import from_json, packages_of
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.runs.config import RunConfig, open_corpus
-from research.storage.records import RunRecord, RunSummary, StartRecord
+from research.runs.config import RunConfig
+from research.runs.corpus import open_corpus
+from research.storage.records import (
+    RunRecord,
+    RunSummary,
+    StartRecord,
+)
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
@@ -170,3 +175,22 @@ def ended(reader: RunFolder, stage: str, fingerprint: str, asked: str) -> Path:
         f"{asked}: what stage {stage} ended with is damaged; remove "
         f"{reader.path / RunSummary.FILE}, and the command that made the run does the rest again"
     )
+
+
+def started_from(
+    config: RunConfig, folder: RunFolder, allow: Sequence[str]
+) -> tuple[Start | None, StartRecord]:
+    """What a run starts from, and that as config.json has it; None: from scratch.
+
+    A run that has ended is known without its start, whose folder may be gone by then.
+    """
+    if config.start_from is None:
+        return None, StartRecord()
+    try:
+        start = find_start(config.start_from, allow=(*allow, *packages_of(config)))
+    except InputError:
+        stored = folder.read(RunRecord)
+        if stored is None or folder.read(RunSummary) is None:
+            raise
+        return None, stored.start
+    return start, start.record

@@ -1,0 +1,56 @@
+"""What is refused before anything is trained or written."""
+
+from __future__ import annotations
+
+import socket
+
+import torch
+
+from research.distributed.collectives import Processes
+from research.errors import InputError
+from research.runs.config import RunConfig
+
+
+def check_sharding(config: RunConfig) -> None:
+    """`InputError` for what does not go with split weights, nor with fp16's loss scale."""
+    for stage in config.stages:
+        if stage.combination.merges_gradients and config.compute.precision == "fp16":
+            raise InputError(
+                f"stage {stage.name}: combination is {type(stage.combination).__name__}, which "
+                "merges gradients that fp16 has scaled; use bf16 or fp32"
+            )
+    if not config.compute.shard_weights:
+        return
+    for stage in config.stages:
+        if stage.gradients_every is not None:
+            raise InputError(
+                f"stage {stage.name}: gradients_every is {stage.gradients_every}, but with "
+                "compute.shard_weights no process has an objective's whole gradient; leave one out"
+            )
+        if stage.optimizer.method == "sgd":
+            raise InputError(
+                f"stage {stage.name}: optimizer.method is sgd, which torch cannot do with "
+                "compute.shard_weights; use adam or adamw"
+            )
+        combination = stage.combination
+        if combination.learns or combination.merges_gradients:
+            raise InputError(
+                f"stage {stage.name}: combination is {type(combination).__name__}, which needs "
+                "whole gradients or weights of its own, but compute.shard_weights splits them; "
+                "leave one out"
+            )
+
+
+def check_alike(mark: str, processes: Processes) -> None:
+    """`InputError` when processes would do different runs: other corpora, code or arguments."""
+    own = {"run": mark, "torch": torch.__version__, "host": socket.gethostname()}
+    known = [each for each in processes.gathered(own) if isinstance(each, dict)]
+    first = known[0]
+    for rank, each in enumerate(known):
+        for name in ("run", "torch"):
+            if each[name] != first[name]:
+                raise InputError(
+                    f"{name} of rank {rank} on {each['host']} is {each[name]}, of rank 0 on "
+                    f"{first['host']} {first[name]}; give every machine the same corpus, code, "
+                    "arguments and versions"
+                )

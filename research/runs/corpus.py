@@ -1,0 +1,46 @@
+"""A run's corpus: opened, and prepared before if it has to be, once a machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from accelerate import PartialState
+
+from research.data.corpus import Corpus
+from research.data.preparation.download import ARCHIVES
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
+from research.distributed.collectives import Processes
+from research.errors import InputError
+
+
+def opened_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
+    """A corpus, prepared if it has to be."""
+    prepare_once(name, data_root, processes)
+    return open_corpus(name, data_root)
+
+
+def prepare_once(name: str, data_root: str, processes: Processes) -> None:
+    """Of several processes, let one a machine prepare a data set that has to be."""
+    if processes.world > 1:
+        processes.from_main(lambda: open_corpus(name, data_root).fingerprint)
+        # Machines that do not share their disks prepare each their own.
+        with PartialState().local_main_process_first():
+            open_corpus(name, data_root)
+
+
+def open_corpus(name: str, data_root: str) -> Corpus:
+    """A corpus folder, one under `data_root/corpora`, or a known data set.
+
+    A known data set is prepared at first use, with nothing filtered.
+    """
+    name = os.path.expanduser(name)
+    for folder in (Path(name), Path(data_root) / "corpora" / name):
+        if (folder / "manifest.json").is_file():
+            return Corpus.open(folder)
+    if name in ARCHIVES:
+        return prepare(PrepareConfig(source=name), data_root=data_root)
+    if "/" in name or Path(name).exists():
+        raise InputError(f"corpus {name} is not a prepared corpus folder; run `prepare` first")
+    return prepare(PrepareConfig(source=name), data_root=data_root)

@@ -1,0 +1,83 @@
+"""The records that a run begins and ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from accelerate import Accelerator
+
+from research.distributed.activity import PULSE
+from research.evaluation.candidates import AllItems, CandidateSet
+from research.evaluation.metrics import metrics, missed_share
+from research.evaluation.rank_table import RankTable
+from research.runs.extension import set_aside
+from research.runs.parts import (
+    Workbench,
+)
+from research.runs.popularity_floor import beside_popularity
+from research.runs.provenance import provenance_of, together, versions
+from research.runs.stages import Trained
+from research.storage.records import (
+    Provenance,
+    RunRecord,
+    RunSummary,
+    UsersRecord,
+)
+from research.storage.run_folder import RunFolder
+
+
+def begin(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> None:
+    """Write config.json, by which a run folder is recognized, and how the run is done from here."""
+    if not folder.writes:
+        return
+    set_aside(folder, record.hash)
+    stored = folder.read(RunRecord)
+    # What an earlier version has begun has an unknown beginning.
+    before = () if stored is None else stored.provenance or (Provenance(),)
+    latest = provenance_of(accelerator.device, accelerator.num_processes)
+    folder.write(replace(record, provenance=together(before, latest)))
+
+
+def conclude(
+    bench: Workbench,
+    trained: Trained,
+    sets: Sequence[CandidateSet],
+    mark: str,
+    folder: RunFolder,
+) -> RunSummary:
+    """Rank the validation part and, under `sets`, the test part; write rank tables and summary."""
+    PULSE.begin("ranking")
+    validated: dict[str, RankTable] = {}
+    if len(bench.split.validation):
+        validated = bench.tables(trained.ranker, "validation", [AllItems()])
+    tables = bench.tables(trained.ranker, "test", sets)
+    if folder.writes:
+        for part, each in (("validation", validated), ("test", tables)):
+            for name, table in each.items():
+                table.save(folder.path / "ranks" / f"{part}-{name}.npz")
+    names, ties = bench.config.evaluation.metrics, bench.config.evaluation.ties
+    summary = RunSummary(
+        hash=mark,
+        fingerprint=bench.corpus.fingerprint,
+        protocol=dict(tables[next(iter(tables))].protocol),
+        users=UsersRecord(
+            evaluated=bench.num_test_users,
+            not_evaluated=bench.split.not_evaluated,
+        ),
+        ties=ties,
+        val=metrics(validated["full"], names, ties) if validated else {},
+        test={name: metrics(table, names, ties) for name, table in tables.items()},
+        missed_share=missed_share(next(iter(tables.values()))),
+        popularity=beside_popularity(bench, tables, sets),
+        attributes=trained.attributes,
+        best=trained.best,
+        carried=trained.carried,
+        shared=trained.shared,
+        cost=trained.cost,
+        notes=trained.notes,
+        imported=trained.imported,
+        versions=versions(),
+    )
+    folder.write(summary)
+    return summary

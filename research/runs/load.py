@@ -1,0 +1,71 @@
+"""Finished runs, ready to rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from research.checkpoint import files as checkpoint
+from research.config import from_json
+from research.distributed.accelerator import make_accelerator
+from research.errors import InputError
+from research.evaluation.ranker import Ranker
+from research.model.backbone import BackboneConfig
+from research.objectives.ranker import TrainedRanker
+from research.runs.config import RunConfig
+from research.runs.parts import (
+    Workbench,
+    ranking_objective,
+)
+from research.runs.warm_start import ended
+from research.storage.records import (
+    RunRecord,
+    RunSummary,
+)
+from research.storage.run_folder import RunFolder
+
+
+def load_run(
+    path: Path, data_root: str, allow: Sequence[str] = (), device: str | None = None
+) -> tuple[Workbench, Ranker]:
+    """A finished run's parts, ready to rank on `device` (see `RunOptions`).
+
+    `InputError` for another corpus or a damaged run.
+    """
+    reader = RunFolder(path, writes=False)
+    record = reader.read(RunRecord)
+    if record is None:
+        raise InputError(f"{path} has no config.json: it is not a run folder")
+    if reader.read(RunSummary) is None:
+        raise InputError(
+            f"{path} holds a run that has not finished; the command that began it continues it"
+        )
+    config = from_json(record.config, RunConfig, allow=allow)
+    bench = Workbench.of(config, data_root)
+    if record.fingerprint != bench.corpus.fingerprint:
+        raise InputError(
+            f"{path} was made on a corpus with fingerprint {record.fingerprint}, but "
+            f"{bench.corpus.folder} has {bench.corpus.fingerprint}; ids would not mean the same"
+        )
+    if config.ranker is not None:
+        return bench, config.ranker.build(bench.corpus, bench.split)
+    accelerator = make_accelerator(device=device)
+    stage = config.stages[-1]
+    found = ended(reader, stage.name, bench.corpus.fingerprint, str(path))
+    check_size(config.encoder, bench.corpus.num_items, found / "model.safetensors")
+    pretrainer = bench.pretrainer(stage, bench.shared()).to(accelerator.device)
+    checkpoint.load_weights(found, pretrainer)
+    objective = ranking_objective(stage, pretrainer)
+    assert objective is not None, "a run's last stage ranks"
+    return bench, TrainedRanker(pretrainer.encoder, objective)
+
+
+def check_size(encoder: BackboneConfig, num_items: int, weights: Path) -> None:
+    """`InputError` for a model that its weights cannot be of, before memory is asked for it."""
+    least = encoder.num_parameters(num_items)
+    # No number takes less than two bytes.
+    if 2 * least > weights.stat().st_size:
+        raise InputError(
+            f"{weights} is too small for a model of {least:,} numbers, as the run's config has it; "
+            "the config or the checkpoint is of another run"
+        )
