@@ -13,7 +13,7 @@ from baselines.bert4rec import beauty
 from baselines.popularity import popularity
 from baselines.sasrec import bce, full_softmax
 from baselines.transitions import transitions
-from research.study import Study
+from research.studies.study import Study
 
 
 def study() -> Study:

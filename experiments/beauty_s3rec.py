@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from baselines import s3rec
 from research.runs.config import RunConfig
-from research.study import Study
+from research.studies.study import Study
 
 
 def pretrained(config: RunConfig) -> RunConfig:

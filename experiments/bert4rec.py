@@ -18,7 +18,7 @@ from dataclasses import replace
 from baselines.bert4rec import beauty, cloze, ml_1m, port
 from baselines.popularity import popularity
 from research.runs.config import EvaluationConfig, RunConfig
-from research.study import Study
+from research.studies.study import Study
 
 
 def cells() -> dict[str, RunConfig]:

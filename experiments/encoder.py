@@ -26,10 +26,10 @@ Results: experiments/LOG.md.
 from __future__ import annotations
 
 from experiments.recipes import SEEDS, cloze
-from research.ablation.budget import Budget
-from research.ablation.cells import Levels, levels, one_factor
 from research.model.transformer_block import PostNorm, QueryNorm
-from research.study import Study
+from research.studies.budget import Budget
+from research.studies.cells import Levels, levels, one_factor
+from research.studies.study import Study
 
 FACTORS: dict[str, Levels] = {
     "layers": levels("encoder.layers", (1, 2, 3, 4)),

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from baselines import s3rec
 from research.runs.config import EvaluationConfig, RunConfig
-from research.study import Study
+from research.studies.study import Study
 from research.training.config import StageConfig
 
 CORPORA = ("data/corpora/LastFM",)

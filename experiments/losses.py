@@ -25,8 +25,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from experiments.recipes import SEEDS, next_item
-from research.ablation.budget import Budget
-from research.ablation.cells import named
 from research.data.negatives import NegativesConfig
 from research.objectives.losses import (
     BayesianPersonalizedRanking,
@@ -35,7 +33,9 @@ from research.objectives.losses import (
     ItemLossConfig,
     SampledSoftmax,
 )
-from research.study import Study
+from research.studies.budget import Budget
+from research.studies.cells import named
+from research.studies.study import Study
 
 SHARED = SampledSoftmax(number=256, share="sequence")
 LOSSES: dict[str, ItemLossConfig] = {

@@ -21,9 +21,9 @@ Results: experiments/LOG.md.
 from __future__ import annotations
 
 from experiments.recipes import SEEDS, cloze
-from research.ablation.budget import Budget
-from research.ablation.cells import Levels, levels, one_factor
-from research.study import Study
+from research.studies.budget import Budget
+from research.studies.cells import Levels, levels, one_factor
+from research.studies.study import Study
 
 MASKS = "stages.0.objectives.cloze.corruption"
 FACTORS: dict[str, Levels] = {

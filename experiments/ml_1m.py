@@ -16,7 +16,7 @@ from baselines.sasrec import plus
 from baselines.transitions import transitions
 from research.data.windows import Sliding
 from research.runs.config import RunConfig
-from research.study import Study
+from research.studies.study import Study
 from research.training.schedule import ScheduleConfig
 
 

@@ -30,10 +30,10 @@ from dataclasses import replace
 
 from baselines.s3rec import corrected_objectives
 from experiments.recipes import CLOZE, SEEDS, SHARES, next_item, pretrained, ranked
-from research.ablation.budget import Budget
-from research.ablation.cells import Cells, leave_one_out, one_only
 from research.objectives.next_item import NextItemConfig
-from research.study import Study
+from research.studies.budget import Budget
+from research.studies.cells import Cells, leave_one_out, one_only
+from research.studies.study import Study
 
 
 def cells() -> Cells:

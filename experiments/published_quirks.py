@@ -36,14 +36,14 @@ from __future__ import annotations
 
 from baselines.s3rec import corrected_objectives, published_objectives
 from experiments.recipes import SEEDS, SHARES, pretrained
-from research.ablation.budget import Budget
-from research.ablation.cells import Changes, named
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
 from research.overrides import changed
 from research.runs.config import RunConfig
-from research.study import Study
+from research.studies.budget import Budget
+from research.studies.cells import Changes, named
+from research.studies.study import Study
 
 PRETRAIN, FINETUNE = "stages.0.objectives", "stages.1.objectives.next"
 LAST_MASKED = [f"{PRETRAIN}.{key}.corruption.mask_last_share" for key in ("aap", "mip", "map")]

@@ -20,7 +20,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.runs.config import RunConfig
-from research.study import Study
+from research.studies.study import Study
 from research.training.config import ValidationConfig
 
 

@@ -26,9 +26,9 @@ from dataclasses import replace
 
 from baselines.s3rec import corrected_objectives
 from experiments.recipes import CLOZE, SEEDS, SHARES, pretrained
-from research.ablation.budget import Budget
-from research.ablation.cells import Levels, one_factor
-from research.study import Study
+from research.studies.budget import Budget
+from research.studies.cells import Levels, one_factor
+from research.studies.study import Study
 from research.training.combination import CombinationConfig
 from research.training.one_objective import OneObjective
 from research.training.pcgrad import PCGrad

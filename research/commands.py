@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from rich.table import Table
 
-from research.ablation.budget import budget_of
 from research.config import check, hash_of, near
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
@@ -42,7 +41,8 @@ from research.show import show
 from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder, Tracking
 from research.storage.untrusted import plain
-from research.study import Study, StudyOptions, run_folder, run_study
+from research.studies.budget import budget_of
+from research.studies.study import Study, StudyOptions, run_folder, run_study
 from research.target import found, import_from_here, package_of
 from research.training.stage_run import CheckpointPlan
 from research.wandb_mirror.options import mirror_finished, tracking_of

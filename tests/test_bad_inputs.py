@@ -712,7 +712,7 @@ def test_a_study_does_not_go_on_in_folders_of_an_earlier_version(
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "own_study.py").write_text(
         "from baselines.popularity import popularity\n"
-        "from research.study import Study\n"
+        "from research.studies.study import Study\n"
         "cells = {'popularity': popularity()}\n"
         f"study = Study(name='old', question='?', cells=cells, base='popularity',\n"
         f"              corpora=({str(shop.folder)!r},))\n"

@@ -12,7 +12,6 @@ import pytest
 from baselines.popularity import popularity
 from baselines.s3rec import published_softmax
 from baselines.sasrec import full_softmax
-from research.ablation.budget import Budget, budget_of
 from research.data.batch import Batch
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
@@ -22,6 +21,7 @@ from research.errors import InputError
 from research.objectives.mip import MIPConfig
 from research.runs.execute import RunOptions, execute
 from research.runs.parts import Workbench
+from research.studies.budget import Budget, budget_of
 from research.training.config import StageConfig
 from research.training.limits import Limits
 from research.training.optimizer import OptimizerConfig

@@ -10,15 +10,6 @@ import pytest
 
 from baselines.popularity import PopularityConfig, popularity
 from baselines.s3rec import corrected_objectives
-from research.ablation.cells import (
-    grid,
-    leave_one_out,
-    levels,
-    named,
-    one_factor,
-    one_only,
-    without,
-)
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix
 from research.errors import InputError
@@ -31,6 +22,15 @@ from research.objectives.next_item import NextItemConfig
 from research.overrides import changed
 from research.runs.config import RunConfig
 from research.runs.differences import difference_of
+from research.studies.cells import (
+    grid,
+    leave_one_out,
+    levels,
+    named,
+    one_factor,
+    one_only,
+    without,
+)
 from research.training.config import StageConfig
 
 PRETRAIN = StageConfig(name="pretrain", objectives=corrected_objectives(), validation=None)

@@ -38,7 +38,7 @@ EXPERIMENT = """
 from dataclasses import replace
 from pathlib import Path
 from baselines.popularity import popularity
-from research.study import Study
+from research.studies.study import Study
 from tests.stages import ENCODER, FINETUNE
 from research.runs.config import RunConfig
 

@@ -16,7 +16,7 @@ from research.data.windows import Sliding
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute, make_accelerator
-from research.study import Study, run_study
+from research.studies.study import Study, run_study
 from tests.calling import TINY, call, refused, shop_corpus
 
 SASREC = "baselines.sasrec.full_softmax"

@@ -19,18 +19,18 @@ import pytest
 import torch
 
 import experiments.quickstart as quickstart
-import research.ablation.plan as plan
 import research.commands as commands
 import research.data.preparation.prepare as preparation
+import research.studies.plan as plan
 from research.__main__ import VERBS
-from research.ablation.probe import Expected
 from research.data.loader import BatchConfig
 from research.data.preparation.download import ARCHIVES
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.runs.config import RunConfig
 from research.runs.execute import execute
-from research.study import Study
+from research.studies.cost_estimate import Expected
+from research.studies.study import Study
 from tests.calling import call
 from tests.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state
 from tests.synthetic import markov_histories

@@ -80,7 +80,7 @@ from dataclasses import replace
 
 from baselines.popularity import popularity
 from research.overrides import override
-from research.study import Study
+from research.studies.study import Study
 from {SASREC.rpartition(".")[0]} import full_softmax
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from research.ablation.probe import expected
 from research.data.batch import Batch, fields_of, pack
 from research.data.catalogue import Catalogue
 from research.data.loader import BatchConfig
@@ -32,6 +31,7 @@ from research.objectives.sp import SPConfig
 from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.runs.parts import Workbench, stage_parts
+from research.studies.cost_estimate import expected
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import CheckpointPlan
 from tests.stages import ENCODER, FINETUNE, QUIET, config_of, corpus_in, refusal

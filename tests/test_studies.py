@@ -19,15 +19,15 @@ import experiments.masking
 import experiments.objectives
 import experiments.published_quirks
 import experiments.weights
-from research.ablation.budget import Budget
-from research.ablation.cells import Cells
 from research.config import hash_of
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.runs.config import RunConfig
 from research.runs.differences import difference_of
 from research.runs.execute import RunOptions, make_accelerator
-from research.study import Study, StudyOptions, run_study
+from research.studies.budget import Budget
+from research.studies.cells import Cells
+from research.studies.study import Study, StudyOptions, run_study
 from tests.synthetic import markov_histories, write_histories
 
 STUDIES = {

@@ -17,8 +17,6 @@ from baselines.bert4rec import cloze
 from baselines.popularity import popularity
 from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
-from research.ablation.budget import Budget
-from research.ablation.job import Job
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
@@ -31,7 +29,9 @@ from research.reporting import print_report
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, make_accelerator
 from research.storage.records import StudyRecord
-from research.study import Study, StudyOptions, run_study
+from research.studies.budget import Budget
+from research.studies.job import Job
+from research.studies.study import Study, StudyOptions, run_study
 from tests.calling import call, files_of, refused, shop_corpus
 from tests.synthetic import markov_histories, write_histories
 
@@ -333,7 +333,7 @@ from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
 from research.data.loader import BatchConfig
 from research.data.windows import Sliding
-from research.study import Study
+from research.studies.study import Study
 
 
 def small():
@@ -477,7 +477,7 @@ def test_a_corpus_is_opened_by_all_processes_in_agreement(
         asked.append((name, data_root, processes.world))
         return shop
 
-    monkeypatch.setattr("research.study.opened_corpus", opened_corpus)
+    monkeypatch.setattr("research.studies.study.opened_corpus", opened_corpus)
     done(study_of(shop, {"popularity": popularity()}), tmp_path, plan_only=True)
     assert asked == [(str(shop.folder), "data", 1)]
 

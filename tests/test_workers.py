@@ -21,17 +21,6 @@ import pytest
 import torch
 
 from baselines.popularity import popularity
-from research.ablation.job import Job, do
-from research.ablation.plan import seconds_of
-from research.ablation.workers import (
-    DISK,
-    Progress,
-    Working,
-    duration,
-    ended,
-    must_wait,
-    visible_devices,
-)
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.errors import InputError
@@ -40,7 +29,18 @@ from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, make_accelerator
 from research.storage.records import FailureRecord
 from research.storage.run_folder import Held, RunFolder, held
-from research.study import Study, StudyOptions, run_study
+from research.studies.job import Job, do
+from research.studies.plan import seconds_of
+from research.studies.study import Study, StudyOptions, run_study
+from research.studies.workers import (
+    DISK,
+    Progress,
+    Working,
+    duration,
+    ended,
+    must_wait,
+    visible_devices,
+)
 from tests.calling import files_of
 from tests.launching import ROOT, free_port, launched
 from tests.recorded import run_record
@@ -183,7 +183,7 @@ def test_memory_that_ran_out_is_a_failure_of_a_run_in_one_process(
     def fail(*given: object, **named: object) -> None:
         raise MemoryError("too much")
 
-    monkeypatch.setattr("research.ablation.job.execute", fail)
+    monkeypatch.setattr("research.studies.job.execute", fail)
     (job,) = done(study_of(corpus, {"small": small(corpus)}), tmp_path)
     assert (job.state(), job.failure()) == ("failed", "MemoryError: too much")
 
@@ -273,7 +273,7 @@ def test_processes_under_a_launcher_are_refused(
 
 SLOW = '''
 from dataclasses import replace
-from research.study import Study
+from research.studies.study import Study
 from tests.stages import FINETUNE, PRETRAIN, config_of
 from research.data.corpus import Corpus
 from pathlib import Path
@@ -480,7 +480,7 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
         def fail(*given: object, error: Exception = error, **named: object) -> None:
             raise error
 
-        monkeypatch.setattr("research.ablation.job.execute", fail)
+        monkeypatch.setattr("research.studies.job.execute", fail)
         try:
             assert not do(jobs[0], QUIET, accelerator)
         except type(error) as met:
@@ -583,7 +583,7 @@ def test_a_trial_that_fails_in_one_of_several_processes_is_not_passed_over(
         raise error
 
     accelerator = make_accelerator()
-    monkeypatch.setattr("research.ablation.plan.expected", expected)
+    monkeypatch.setattr("research.studies.plan.expected", expected)
     monkeypatch.setattr(type(accelerator), "num_processes", processes)
     if swallowed:
         assert seconds_of([job_named("a")], {}, "data", accelerator, True) == [0.0]

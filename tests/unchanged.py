@@ -62,7 +62,7 @@ from dataclasses import replace
 
 from baselines.popularity import popularity
 from baselines.sasrec import full_softmax
-from research.study import Study
+from research.studies.study import Study
 
 
 def study() -> Study:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from research.ablation.budget import budget_of
 from research.config import from_json, to_json
 from research.config_index import PACKAGES, definitions
 from research.data.preparation.filters import PrepareConfig
@@ -20,6 +19,7 @@ from research.overrides import changed, override
 from research.runs.config import EvaluationConfig
 from research.runs.execute import RunConfig
 from research.storage.json_files import read_json
+from research.studies.budget import budget_of
 from research.target import found
 from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of, string_of, value_altered, value_of
@@ -191,7 +191,7 @@ def target_words(folder: Path) -> Case:
     words += [
         "baselines",
         "research.runs.config:RunConfig",
-        "research.study",
+        "research.studies.study",
         "tests.configs:TWO_STAGES",
     ]
 

@@ -49,7 +49,7 @@ from research.storage.records import (
     write_record,
 )
 from research.storage.run_folder import RunFolder
-from research.study import Study, record_study
+from research.studies.study import Study, record_study
 from research.training.checkpointer import state_of
 from research.training.state import StageState
 from research.wandb_mirror.sync import checked

@@ -23,7 +23,6 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 
-from research.ablation.job import Job, do, record_failure
 from research.distributed.accelerator import make_accelerator
 from research.distributed.failures import FAILED, STOPPED
 from research.distributed.signals import SIGNALS, Stopped, listening
@@ -32,6 +31,7 @@ from research.runs.execute import RunOptions
 from research.runs.stage_reuse import has_finished
 from research.storage.run_folder import Held, RunFolder
 from research.storage.untrusted import plain
+from research.studies.job import Job, do, record_failure
 
 Outcome = Literal["done", "failed", "stopped"]
 # Exit code of a worker that met an error of the disk, as sysexits.h has it.

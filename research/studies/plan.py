@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from rich import box
 from rich.table import Table
 
-from research.ablation.budget import Budget
-from research.ablation.job import EVERYWHERE, Job, State
-from research.ablation.probe import Expected, expected
-from research.ablation.workers import duration
 from research.console import plain_console
+from research.studies.budget import Budget
+from research.studies.cost_estimate import Expected, expected
+from research.studies.job import EVERYWHERE, Job, State
+from research.studies.workers import duration
 
 
 def seconds_of(

@@ -15,10 +15,6 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from research.ablation.budget import Budget
-from research.ablation.job import Job, State
-from research.ablation.plan import say_plan, seconds_of
-from research.ablation.workers import Progress, in_processes, in_turn
 from research.config import check, check_types, hash_of, near
 from research.data.corpus import Corpus
 from research.distributed.collectives import Processes
@@ -33,6 +29,10 @@ from research.runs.warm_start import started_from
 from research.storage.records import StudyRecord, read_record, write_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import is_file_name
+from research.studies.budget import Budget
+from research.studies.job import Job, State
+from research.studies.plan import say_plan, seconds_of
+from research.studies.workers import Progress, in_processes, in_turn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,0 @@
-"""What a study is made of: cells, budgets, jobs, and doing them."""

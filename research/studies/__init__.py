@@ -1,0 +1,1 @@
+"""Studies: cells, seeds and corpora of runs, what is missing of them, and doing it."""
