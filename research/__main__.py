@@ -18,7 +18,7 @@ from research.distributed.signals import listening
 from research.distributed.watchdog import Watch
 from research.errors import InputError, said_of
 from research.storage.untrusted import plain, without_keys
-from research.wandb_mirror.options import add_wandb_options, needing_wandb, spelled
+from research.tracking.options import add_wandb_options, needing_wandb, spelled
 
 Verb = Callable[[Sequence[str]], int]
 TIES = ("expected", "mean")
@@ -226,7 +226,7 @@ def sync_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--wandb-entity", metavar="NAME", help="instead of the one of the mirror")
     known = parser.parse_args(list(arguments))
     with needing_wandb():
-        from research.wandb_mirror.sync import SYNCING, sync
+        from research.tracking.sync import SYNCING, sync
 
     tracking = replace(SYNCING, project=known.wandb_project, entity=known.wandb_entity)
     return sync([Path(folder) for folder in known.folders], tracking)

@@ -39,13 +39,14 @@ from research.runs.load import load_run
 from research.runs.parts import Workbench
 from research.show import show
 from research.storage.records import FailureRecord
-from research.storage.run_folder import RunFolder, Tracking
+from research.storage.run_folder import RunFolder
 from research.storage.untrusted import plain
 from research.studies.budget import budget_of
 from research.studies.study import Study, StudyOptions, run_folder, run_study
 from research.target import found, import_from_here, package_of
+from research.tracking.config import Tracking
+from research.tracking.options import mirror_finished, tracking_of
 from research.training.stage_run import CheckpointPlan
-from research.wandb_mirror.options import mirror_finished, tracking_of
 
 
 def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:

@@ -15,8 +15,8 @@ from research.report.model import Report
 from research.report.terminal import print_report as print_tables
 from research.storage.atomic import replacing
 from research.storage.records import StudyRecord
-from research.storage.run_folder import Tracking
-from research.wandb_mirror.options import needing_wandb
+from research.tracking.config import Tracking
+from research.tracking.options import needing_wandb
 
 
 def report(known: argparse.Namespace) -> int:
@@ -29,7 +29,7 @@ def report(known: argparse.Namespace) -> int:
     if known.wandb is None:
         return 0
     with needing_wandb():
-        from research.wandb_mirror.publish import publish
+        from research.tracking.publish_report import publish
 
     tracking = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
     published = publish(found, folder, tracking)

@@ -67,7 +67,8 @@ def bench(loop_corpus: Corpus, tmp_path: Path, accelerator: Accelerator) -> Benc
 @pytest.fixture
 def wandb_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """A W&B client that knows of nothing before and leaves nothing, by its environment."""
-    from research.wandb_mirror import mirror, run
+    from research.tracking import wandb_mirror as mirror
+    from research.tracking import wandb_run as run
 
     # One that a test without this fixture began would go on with the server that it knew.
     mirror.stop_client()

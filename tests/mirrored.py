@@ -10,7 +10,8 @@ from pathlib import Path
 
 from research.runs.config import RunConfig
 from research.storage.records import CostRecord, RunRecord, RunSummary, StageResult
-from research.storage.run_folder import RunFolder, Tracking
+from research.storage.run_folder import RunFolder
+from research.tracking.config import Tracking
 from tests.configs import CONFIGS
 from tests.recorded import run_record, run_summary
 

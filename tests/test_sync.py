@@ -11,10 +11,11 @@ import pytest
 
 from research.errors import InputError
 from research.storage.json_files import write_json
-from research.storage.run_folder import RunFolder, Tracking
-from research.wandb_mirror.fields import run_id
-from research.wandb_mirror.mirror import WandbMirror
-from research.wandb_mirror.sync import SYNCING, sync
+from research.storage.run_folder import RunFolder
+from research.tracking.config import Tracking
+from research.tracking.sync import SYNCING, sync
+from research.tracking.wandb_fields import run_id
+from research.tracking.wandb_mirror import WandbMirror
 from tests.calling import call, refused
 from tests.mirrored import KEY, LINES, SHORT, SUMMARY, record_of, silent_server, write_run
 from tests.recorded import write

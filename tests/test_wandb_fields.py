@@ -14,7 +14,7 @@ import baselines.s3rec
 import baselines.sasrec
 from research.runs.config import RunConfig
 from research.storage.records import StartRecord, WandbRecord
-from research.wandb_mirror.fields import (
+from research.tracking.wandb_fields import (
     Named,
     Place,
     Rows,

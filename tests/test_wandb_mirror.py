@@ -19,9 +19,10 @@ from research.data.corpus import Corpus
 from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord, RunRecord, RunSummary, read_record
-from research.storage.run_folder import Mirror, RunFolder, Scalar, Tracking
-from research.wandb_mirror.mirror import WandbMirror, bounded, settled
-from research.wandb_mirror.options import mirror_finished, spelled
+from research.storage.run_folder import Mirror, RunFolder, Scalar
+from research.tracking.config import Tracking
+from research.tracking.options import mirror_finished, spelled
+from research.tracking.wandb_mirror import WandbMirror, bounded, settled
 from tests.calling import TINY, call, refused, shop_corpus
 from tests.mirrored import KEY, LINES, SHORT, SUMMARY, record_of, silent_server, write_run
 from tests.stages import FINETUNE, PRETRAIN, config_of, corpus_in

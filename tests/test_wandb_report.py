@@ -33,10 +33,10 @@ from research.report.model import (
 from research.report.wandb_report import specification
 from research.storage.json_files import write_json
 from research.storage.records import WandbRecord, write_record
-from research.storage.run_folder import Tracking
-from research.wandb_mirror import fields as wandb_fields
-from research.wandb_mirror import publish as wandb_publish
-from research.wandb_mirror.publish import publish
+from research.tracking import publish_report as wandb_publish
+from research.tracking import wandb_fields
+from research.tracking.config import Tracking
+from research.tracking.publish_report import publish
 from tests.wandb_server import KEY, WandbServer
 
 ESTIMATE = Estimate(mean=0.125, deviation=0.01, low=0.1, high=0.15, seeds=2, users=943)

@@ -38,7 +38,8 @@ from research.storage.records import (
     CostRecord,
     RunSummary,
 )
-from research.storage.run_folder import Mirror, RunFolder, Tracking
+from research.storage.run_folder import Mirror, RunFolder
+from research.tracking.config import Tracking
 from research.training.stage_run import CheckpointPlan
 
 
@@ -152,7 +153,7 @@ def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
     if options.tracking is None:
         return None
     # The W&B client takes half a second to import.
-    from research.wandb_mirror.mirror import WandbMirror
+    from research.tracking.wandb_mirror import WandbMirror
 
     return WandbMirror(path, options.tracking, quiet=options.quiet)
 

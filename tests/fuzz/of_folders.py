@@ -50,9 +50,9 @@ from research.storage.records import (
 )
 from research.storage.run_folder import RunFolder
 from research.studies.study import Study, record_study
+from research.tracking.sync import checked
 from research.training.checkpointer import state_of
 from research.training.state import StageState
-from research.wandb_mirror.sync import checked
 from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of
 from tests.fuzz.targets import Case, Target, altering, some, written

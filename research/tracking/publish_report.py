@@ -24,8 +24,8 @@ from research.report.model import Report
 from research.report.wandb_report import specification
 from research.storage.json_files import read_json, write_json
 from research.storage.records import WandbRecord, read_record
-from research.storage.run_folder import Tracking
-from research.wandb_mirror.run import PROJECT, has_key
+from research.tracking.config import Tracking
+from research.tracking.wandb_run import PROJECT, has_key
 
 SPECIFICATION = "report.wandb.json"
 # Save and share take 2 s on a near server; the client alone would try a dead one for minutes.

@@ -11,7 +11,7 @@ from typing import get_args, get_type_hints
 
 from research.errors import InputError, needing
 from research.storage.records import RunRecord, RunSummary, WandbRecord, read_record
-from research.storage.run_folder import Tracking
+from research.tracking.config import Tracking
 
 MODES: tuple[str, ...] = get_args(get_type_hints(Tracking)["mode"])
 
@@ -55,7 +55,7 @@ def tracking_of(known: argparse.Namespace, *, main: bool) -> Tracking | None:
         return None
     # The W&B client takes half a second to import.
     with needing_wandb():
-        from research.wandb_mirror.mirror import settled
+        from research.tracking.wandb_mirror import settled
 
     asked = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
     return settled(asked, known.quiet)
@@ -67,7 +67,7 @@ def mirror_finished(path: Path, tracking: Tracking, *, quiet: bool = False) -> N
     known = read_record(path, WandbRecord)
     if given is None or (known is not None and known.id == given):
         return
-    from research.wandb_mirror.mirror import WandbMirror
+    from research.tracking.wandb_mirror import WandbMirror
 
     mirror = WandbMirror(path, tracking, quiet=quiet)
     record, summary = read_record(path, RunRecord), read_record(path, RunSummary)

@@ -13,10 +13,11 @@ from pathlib import Path
 from research.errors import InputError
 from research.storage.json_files import read_json
 from research.storage.records import RunRecord, RunSummary
-from research.storage.run_folder import RunFolder, Tracking
-from research.wandb_mirror.fields import config_of
-from research.wandb_mirror.mirror import GRACE, bounded, stop_client
-from research.wandb_mirror.run import WandbRun, has_key
+from research.storage.run_folder import RunFolder
+from research.tracking.config import Tracking
+from research.tracking.wandb_fields import config_of
+from research.tracking.wandb_mirror import GRACE, bounded, stop_client
+from research.tracking.wandb_run import WandbRun, has_key
 
 # Uploading may take as long as it takes; waiting for a server that says nothing may not.
 SYNCING = Tracking(mode="online", finish_seconds=120.0)

@@ -1,7 +1,7 @@
 """One W&B run by the client's own API: opened, told what it lacks of a run folder, finished.
 
 Everything here may raise whatever the client raises and wait as long as the client waits;
-`research/wandb_mirror/mirror.py` and `research/wandb_mirror/sync.py` set the bounds.
+`research/tracking/wandb_mirror.py` and `research/tracking/sync.py` set the bounds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Literal
 import wandb
 
 from research.storage.records import RunRecord, RunSummary, WandbRecord, read_record, write_record
-from research.storage.run_folder import RunFolder, Scalar, Tracking
-from research.wandb_mirror.fields import (
+from research.storage.run_folder import RunFolder, Scalar
+from research.tracking.config import Tracking
+from research.tracking.wandb_fields import (
     Named,
     Rows,
     axes_of,

@@ -20,8 +20,9 @@ import wandb
 
 from research.errors import InputError
 from research.storage.records import RunRecord, RunSummary
-from research.storage.run_folder import Mirror, Scalar, Tracking
-from research.wandb_mirror.run import WandbRun, has_key
+from research.storage.run_folder import Mirror, Scalar
+from research.tracking.config import Tracking
+from research.tracking.wandb_run import WandbRun, has_key
 
 Result = TypeVar("Result")
 # The client keeps its bounds by itself; where it does not, it is abandoned so many seconds later.
