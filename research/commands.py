@@ -27,8 +27,8 @@ from research.evaluation.chunks import CPU_TILE
 from research.evaluation.metrics import metrics
 from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import best_items
-from research.exchange import Account, export_stage, import_run
 from research.interop.bert4rec_config import read_bert_config
+from research.interop.import_export import Account, export_stage, import_run
 from research.overrides import changed, override
 from research.packed import Packed
 from research.runs.config import RunConfig

@@ -9,9 +9,9 @@ from pathlib import Path
 from research.console import wide_console
 from research.errors import InputError, needing
 from research.report.build import report_of
-from research.report.frame import frame_of
+from research.report.csv_table import frame_of
 from research.report.latex import latex_of
-from research.report.model import Report
+from research.report.schema import Report
 from research.report.terminal import print_report as print_tables
 from research.storage.atomic import replacing
 from research.storage.records import StudyRecord
@@ -66,7 +66,7 @@ def write(found: Report, out: Path) -> list[Path]:
         raise InputError(f"--out is {out}, which is a file; name a folder")
     extra = "install the extra: pip install 'sixfold[report]'"
     with needing(("jinja2", "markupsafe", "matplotlib"), "a report", extra):
-        from research.report.page import page_of
+        from research.report.html import page_of
     texts = {
         "report.html": page_of(found),
         "report.csv": frame_of(found).to_csv(index=False, lineterminator="\n"),

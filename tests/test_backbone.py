@@ -12,7 +12,7 @@ import torch
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.metrics import metrics
-from research.exchange import export_stage
+from research.interop.import_export import export_stage
 from research.model.backbone import BackboneConfig, check_direction, check_fields
 from research.model.compute import ComputeConfig
 from research.model.gru import GRUConfig, GRUEncoder

@@ -29,11 +29,11 @@ from research.data.splits import LeaveOneOut
 from research.errors import InputError
 from research.evaluation.candidates import from_file, sampled
 from research.evaluation.rank_table import RankTable
-from research.exchange import stored_zero_rows
+from research.interop.import_export import stored_zero_rows
 from research.report.build import report_of
 from research.report.latex import latex_of
 from research.report.markdown import figures_table
-from research.report.reading import read_study
+from research.report.records import read_study
 from research.report.terminal import print_report
 from research.runs.stage_reuse import taken_from
 from research.storage.json_files import read_json, write_json
@@ -350,7 +350,7 @@ def test_a_report_of_hostile_names_obeys_none_of_them(tmp_path: Path, capsys: Ca
 
 
 def test_a_page_of_hostile_names_has_no_script(tmp_path: Path) -> None:
-    from research.report.page import page_of
+    from research.report.html import page_of
 
     page = page_of(report_of(hostile_study(tmp_path)))
     assert "<script" not in page

@@ -201,7 +201,7 @@ def test_an_import_that_fails_late_leaves_nothing(
         raise OSError("No space left on device")
 
     torch.save(published_state(), tmp_path / "f.pt")
-    monkeypatch.setattr("research.exchange.conclude", full)
+    monkeypatch.setattr("research.interop.import_export.conclude", full)
     answer = call(
         capsys, "import", tmp_path / "f.pt", "--format", "s3rec", "--corpus", corpus.folder,
         "--out", tmp_path / "run", "--heads", HEADS,
@@ -218,7 +218,7 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(
         (tmp_path / "run" / "mine").write_text("mine")
 
     torch.save(published_state(), tmp_path / "f.pt")
-    monkeypatch.setattr("research.exchange.conclude", make_another)
+    monkeypatch.setattr("research.interop.import_export.conclude", make_another)
     said = refused(
         capsys, "import", tmp_path / "f.pt", "--format", "s3rec", "--corpus", corpus.folder,
         "--out", tmp_path / "run", "--heads", HEADS,

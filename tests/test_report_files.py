@@ -16,11 +16,11 @@ from rich.console import Console
 
 from research.evaluation.statistics import Comparison, Estimate
 from research.report.build import report_of
-from research.report.frame import frame_of
+from research.report.csv_table import frame_of
+from research.report.formatting import cut, difference_of, interval_of, p_of, verdict_of
 from research.report.latex import entry_of, escaped, latex_of
-from research.report.model import Figure
+from research.report.schema import Figure
 from research.report.terminal import print_report
-from research.report.words import cut, difference_of, interval_of, p_of, verdict_of
 from tests.calling import call, refused
 from tests.study_folders import begin_run, fail_run, write_run, write_study
 
@@ -286,7 +286,7 @@ def test_a_missing_library_is_named_with_the_extra_that_has_it(
     study: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.delitem(sys.modules, "research.report.page", raising=False)
+    monkeypatch.delitem(sys.modules, "research.report.html", raising=False)
     said = call(capsys, "report", study)
     assert said.code == 2
     assert "a report needs jinja2, which is not installed" in said.err

@@ -16,8 +16,8 @@ import pytest
 
 from research.report import plots
 from research.report.build import report_of
-from research.report.model import Cosines, Curve, Panel
-from research.report.page import page_of
+from research.report.html import page_of
+from research.report.schema import Cosines, Curve, Panel
 from tests.study_folders import fail_run, write_run, write_study
 
 # What a folder of a run may be called; slashes are refused.

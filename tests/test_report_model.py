@@ -15,8 +15,8 @@ from baselines.transitions import transitions
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
 from research.report.build import report_of
-from research.report.curves import cosines, curve
-from research.report.model import ProtocolTable, Report
+from research.report.learning_curves import cosines, curve
+from research.report.schema import ProtocolTable, Report
 from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord

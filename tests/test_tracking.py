@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from research.errors import InputError
-from research.evaluation import rank as rank_module
+from research.evaluation import rank_table as rank_module
 from research.storage.json_files import read_json, write_json
 from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import RunFolder, held

@@ -19,7 +19,7 @@ from research.errors import InputError
 from research.evaluation.statistics import Comparison, Estimate
 from research.report import wandb_report
 from research.report.markdown import code, figures_table
-from research.report.model import (
+from research.report.schema import (
     Change,
     CorpusPart,
     Cost,

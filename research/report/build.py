@@ -11,8 +11,18 @@ from research.evaluation.metrics import metrics
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
 from research.evaluation.ties import TiePolicy
-from research.report.curves import cosines, panels, read_lines
-from research.report.model import (
+from research.report.caveats import (
+    Group,
+    on_protocols,
+    on_runs,
+    on_study,
+    on_table,
+    on_ties,
+    title_of,
+)
+from research.report.learning_curves import cosines, panels, read_lines
+from research.report.records import StudyRun, changes_of, read_run, read_study
+from research.report.schema import (
     LEVEL,
     CorpusPart,
     Cost,
@@ -23,16 +33,6 @@ from research.report.model import (
     RunLine,
     Status,
 )
-from research.report.notes import (
-    Group,
-    on_protocols,
-    on_runs,
-    on_study,
-    on_table,
-    on_ties,
-    title_of,
-)
-from research.report.reading import StudyRun, changes_of, read_run, read_study
 from research.report.slices import slicings
 from research.storage.records import CostRecord, StudyRecord
 from research.storage.untrusted import plain, without_home

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from research.report.model import CorpusPart, Figure, ProtocolTable, Report, Row
-from research.report.words import bare, cut, interval_words, p_of
+from research.report.formatting import bare, cut, interval_words, p_of
+from research.report.schema import CorpusPart, Figure, ProtocolTable, Report, Row
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",

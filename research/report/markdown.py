@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from research.report.model import CorpusPart, ProtocolTable, Report, Row
-from research.report.words import (
+from research.report.formatting import (
     difference_of,
     interval_of,
     p_of,
@@ -14,6 +13,7 @@ from research.report.words import (
     seconds_of,
     seeds_of,
 )
+from research.report.schema import CorpusPart, ProtocolTable, Report, Row
 
 
 def figures_table(report: Report, table: ProtocolTable) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import estimate
 from research.evaluation.ties import TiePolicy
-from research.report.model import Bucket, Slicing
+from research.report.schema import Bucket, Slicing
 
 # First values of the buckets; the last has no end.
 COUNTS = (0, 1, 5, 20, 100, 500)

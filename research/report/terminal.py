@@ -6,8 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from research.report.model import DAGGER, CorpusPart, ProtocolTable, Report, Row
-from research.report.words import (
+from research.report.formatting import (
     cut,
     difference_of,
     interval_of,
@@ -17,6 +16,7 @@ from research.report.words import (
     seeds_of,
     smallest_of,
 )
+from research.report.schema import DAGGER, CorpusPart, ProtocolTable, Report, Row
 
 
 def print_report(report: Report, console: Console) -> None:

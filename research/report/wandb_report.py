@@ -12,10 +12,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from research.report.formatting import legend_of, smallest_of
 from research.report.markdown import changes_table, cost_table, figures_table, runs_table
-from research.report.model import CorpusPart, ProtocolTable, Report
+from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
-from research.report.words import legend_of, smallest_of
 
 LONGEST_TITLE = 128
 # As runs are mirrored (`wandb_fields`): W&B takes no longer groups and tags.

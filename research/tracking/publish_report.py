@@ -20,7 +20,7 @@ from typing import cast
 
 import research
 from research.errors import InputError
-from research.report.model import Report
+from research.report.schema import Report
 from research.report.wandb_report import specification
 from research.storage.json_files import read_json, write_json
 from research.storage.records import WandbRecord, read_record

@@ -21,14 +21,14 @@ from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer
 from research.config import plain_to_json
 from research.evaluation.rank_table import RankTable
-from research.exchange import stored_zero_rows
+from research.interop.import_export import stored_zero_rows
 from research.interop.s3rec_checks import check_heads, read_sizes
 from research.interop.state_dict import checked_float, read_state_dict
 from research.report.build import cost_of, read_runs, report_of
-from research.report.curves import cosines, panels, read_lines
-from research.report.frame import frame_of
+from research.report.csv_table import frame_of
 from research.report.latex import latex_of
-from research.report.reading import read_study
+from research.report.learning_curves import cosines, panels, read_lines
+from research.report.records import read_study
 from research.report.terminal import print_report
 from research.runs.stage_reuse import taken_from
 from research.runs.warm_start import find_start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from research.report.model import CorpusPart, Figure, ProtocolTable, Report, Row
+from research.report.schema import CorpusPart, Figure, ProtocolTable, Report, Row
 
 
 def frame_of(report: Report) -> pd.DataFrame:

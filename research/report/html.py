@@ -13,9 +13,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from research.report import plots, words
-from research.report.model import CorpusPart, Cosines, Panel, ProtocolTable, Report, Slicing
+from research.report import formatting as words
+from research.report import plots
 from research.report.plots import Dot, Style
+from research.report.schema import CorpusPart, Cosines, Panel, ProtocolTable, Report, Slicing
 from research.storage.untrusted import short
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from research.evaluation.statistics import Comparison, Estimate
-from research.report.model import Cost, ProtocolTable, Report
+from research.report.schema import Cost, ProtocolTable, Report
 
 
 def interval_of(estimate: Estimate) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from research.evaluation.protocol import differing
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
-from research.report.model import Status
-from research.report.reading import StudyRun
+from research.report.records import StudyRun
+from research.report.schema import Status
 from research.storage.records import StudyRecord
 from research.storage.untrusted import plain, short
 

@@ -7,8 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from research.report.model import Cosines, Curve, Panel
-from research.report.reading import StudyRun
+from research.report.records import StudyRun
+from research.report.schema import Cosines, Curve, Panel
 from research.storage.run_folder import RunFolder, Scalar
 from research.storage.untrusted import plain
 

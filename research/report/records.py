@@ -16,7 +16,7 @@ from research.errors import InputError
 from research.evaluation.metrics import parse
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
-from research.report.model import Change, Status
+from research.report.schema import Change, Status
 from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import own_file, plain, short
