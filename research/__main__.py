@@ -39,7 +39,7 @@ def prepare_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="CORPUS", help="folder to write (default: under the root)")
     parser.add_argument("--data-root", default="data", help="where raw files and corpora lie")
     known, rest = parse_first(parser, arguments)
-    from research.commands import prepare
+    from research.cli.commands import prepare
 
     return prepare(known.source, known.out, known.data_root, rest)
 
@@ -64,7 +64,7 @@ def run_verb(arguments: Sequence[str]) -> int:
     )
     known, rest = parse_first(parser, spelled(arguments))
     with Watch("sixfold run", known.stall_seconds):
-        from research.commands import run
+        from research.cli.commands import run
 
         return run(known, rest)
 
@@ -89,7 +89,7 @@ def study_verb(arguments: Sequence[str]) -> int:
     known = parser.parse_args(spelled(arguments))
     known.command = without_keys(["python", "-m", "research", "study", *arguments])
     with Watch("sixfold study", known.stall_seconds):
-        from research.commands import study
+        from research.cli.commands import study
 
         return study(known)
 
@@ -112,7 +112,7 @@ def evaluate_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--allow", nargs="+", default=[], help="packages whose configs you trust")
     add_machine_options(parser)
     known = parser.parse_args(list(arguments))
-    from research.commands import evaluate
+    from research.cli.commands import evaluate
 
     return evaluate(known)
 
@@ -128,7 +128,7 @@ def recommend_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--allow", nargs="+", default=[], help="packages whose configs you trust")
     add_machine_options(parser)
     known = parser.parse_args(list(arguments))
-    from research.commands import recommend
+    from research.cli.commands import recommend
 
     return recommend(known)
 
@@ -163,7 +163,7 @@ def import_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--data-root", default="data")
     add_machine_options(parser)
     known = parser.parse_args(list(arguments))
-    from research.commands import import_file
+    from research.cli.commands import import_file
 
     return import_file(known)
 
@@ -184,7 +184,7 @@ def export_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--data-root", default="data")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     known = parser.parse_args(list(arguments))
-    from research.commands import export
+    from research.cli.commands import export
 
     return export(known)
 
@@ -194,7 +194,7 @@ def show_verb(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="sixfold show", allow_abbrev=False)
     parser.add_argument("folder", metavar="RUN|CORPUS")
     known = parser.parse_args(list(arguments))
-    from research.show import show
+    from research.cli.show import show
 
     return show(known.folder)
 
@@ -208,7 +208,7 @@ def report_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--ties", choices=TIES, help=f"{TIES_HELP} (default: as the runs have it)")
     add_wandb_options(parser)
     known = parser.parse_args(spelled(arguments))
-    from research.reporting import report
+    from research.cli.report import report
 
     return report(known)
 

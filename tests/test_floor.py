@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from baselines.popularity import PopularityConfig
+from research.cli.show import show, verdict_of
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
 from research.runs.config import RunConfig
 from research.runs.execute import execute
-from research.show import show, verdict_of
 from research.storage.records import FloorRecord
 from research.training.config import ValidationConfig
 from tests.stages import FINETUNE, QUIET, config_of, corpus_in

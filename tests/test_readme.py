@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import experiments.quickstart as quickstart
-import research.commands as commands
+import research.cli.commands as commands
 import research.data.preparation.prepare as preparation
 import research.studies.plan as plan
 from research.__main__ import VERBS

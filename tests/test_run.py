@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from baselines.popularity import PopularityConfig
 from baselines.transitions import TransitionsConfig
 from research.checkpoint.files import numbered
+from research.cli.show import show
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.splits import GlobalTemporal, UserHoldout
@@ -35,7 +36,6 @@ from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
 from research.runs.load import load_run
 from research.runs.parts import StageParts, Workbench, validation_of
-from research.show import show
 from research.storage.records import RunSummary, StageResult, UsersRecord, read_record
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from research.cli.show import show
 from research.data.corpus import Corpus
 from research.data.windows import LastItems
 from research.model.item_table import ItemTableConfig
@@ -16,7 +17,6 @@ from research.objectives.map import MAPConfig
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.runs.execute import execute
-from research.show import show
 from research.storage.records import CoverageRecord
 from tests.saved import newest_of
 from tests.stages import (

@@ -18,6 +18,7 @@ from baselines.popularity import popularity
 from baselines.sasrec import full_softmax
 from baselines.transitions import transitions
 from research.checkpoint import files as checkpoint
+from research.cli.report import print_report
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import LastItems, Sliding
@@ -25,7 +26,6 @@ from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare, estimate
-from research.reporting import print_report
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, make_accelerator
 from research.storage.records import StudyRecord

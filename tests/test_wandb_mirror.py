@@ -105,7 +105,7 @@ def test_a_mirror_is_closed_however_the_run_is_left(tmp_path: Path) -> None:
 
 def test_running_without_a_mirror_imports_no_client() -> None:
     script = (
-        "import sys, research.runs.execute, research.commands; sys.exit('wandb' in sys.modules)"
+        "import sys, research.runs.execute, research.cli.commands; sys.exit('wandb' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 

@@ -17,7 +17,7 @@ from typing import Any
 from research.__main__ import main
 
 # All that a run imports, also where it is first used.
-IMPORTED = ("research.commands", "tests.faults.small", "torch._dynamo")
+IMPORTED = ("research.cli.commands", "tests.faults.small", "torch._dynamo")
 
 
 def requests() -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from research.cli.target import found
 from research.config import from_json, to_json
 from research.config_index import PACKAGES, definitions
 from research.data.preparation.filters import PrepareConfig
@@ -20,7 +21,6 @@ from research.runs.config import EvaluationConfig
 from research.runs.execute import RunConfig
 from research.storage.json_files import read_json
 from research.studies.budget import budget_of
-from research.target import found
 from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of, string_of, value_altered, value_of
 from tests.fuzz.targets import Case, Target, altering, written

@@ -13,13 +13,13 @@ from random import Random
 
 import numpy as np
 
+from research.cli.show import show_corpus
 from research.data.corpus import Corpus
 from research.data.preparation import download
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare, source_of
 from research.data.splits import LeaveOneOut
 from research.evaluation.candidates import from_file
-from research.show import show_corpus
 from tests.fuzz.mutations import number_of, string_of
 from tests.fuzz.targets import Case, Target, altering, some, written
 from tests.synthetic import write_histories

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer
+from research.cli.show import show_run
 from research.config import plain_to_json
 from research.evaluation.rank_table import RankTable
 from research.interop.import_export import stored_zero_rows
@@ -32,7 +33,6 @@ from research.report.records import read_study
 from research.report.terminal import print_report
 from research.runs.stage_reuse import taken_from
 from research.runs.warm_start import find_start
-from research.show import show_run
 from research.storage.json_files import write_json
 from research.storage.records import (
     CarriedRecord,

@@ -14,6 +14,8 @@ import torch
 from accelerate import Accelerator
 from rich.table import Table
 
+from research.cli.show import show
+from research.cli.target import found, import_from_here, package_of
 from research.config import check, hash_of, near
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
@@ -37,13 +39,11 @@ from research.runs.execute import RunOptions, execute
 from research.runs.extension import with_more_epochs
 from research.runs.load import load_run
 from research.runs.parts import Workbench
-from research.show import show
 from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import plain
 from research.studies.budget import budget_of
 from research.studies.study import Study, StudyOptions, run_folder, run_study
-from research.target import found, import_from_here, package_of
 from research.tracking.config import Tracking
 from research.tracking.options import mirror_finished, tracking_of
 from research.training.stage_run import CheckpointPlan
@@ -124,7 +124,7 @@ def study(known: argparse.Namespace) -> int:
     left = [job for job in jobs if job.left is not None]
     if len(failed) + len(left) < len(jobs):
         # Half a second to import, which a run can do without.
-        from research.reporting import print_report
+        from research.cli.report import print_report
 
         print_report(Path(known.runs) / chosen.name)
     for job in failed:
