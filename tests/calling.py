@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from research.__main__ import main
+from research.cli.main import main
 from research.data.corpus import Corpus
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare

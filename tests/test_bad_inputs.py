@@ -18,8 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from research.__main__ import main
 from research.checkpoint import files as checkpoint
+from research.cli.main import main
 from research.data.corpus import Corpus
 from tests.calling import TINY, call, files_of, raw_id, refused, shop_corpus
 from tests.saved import newest_of

@@ -14,9 +14,9 @@ from typing import Any, get_args
 
 import pytest
 
-import research.__main__ as command_line
-from research.__main__ import STOPPED, TIES, VERBS, main
+import research.cli.main as command_line
 from research.checkpoint import files as checkpoint
+from research.cli.main import STOPPED, TIES, VERBS, main
 from research.data.corpus import Corpus
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
@@ -84,7 +84,7 @@ def stored(folder: Path) -> dict[str, object]:
 def test_help_of_every_verb_imports_no_torch_and_names_its_options() -> None:
     script = """
 import contextlib, io, sys
-from research.__main__ import VERBS, main
+from research.cli.main import VERBS, main
 for verb in VERBS:
     said = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
@@ -149,7 +149,7 @@ def test_sixfold_is_the_same_program() -> None:
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
     assert config["options.entry_points"]["console_scripts"].split("\n")[1:] == [
-        "sixfold = research.__main__:main"
+        "sixfold = research.cli.main:main"
     ]
 
 
@@ -874,7 +874,7 @@ def test_show_of_a_run_that_has_not_begun(capsys: Capture, finished: Path, tmp_p
 
 
 def test_showing_a_corpus_needs_no_torch(shop: Corpus) -> None:
-    script = "import sys; from research.__main__ import main; main(sys.argv[1:]); "
+    script = "import sys; from research.cli.main import main; main(sys.argv[1:]); "
     script += "sys.exit('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script, "show", str(shop.folder)],

@@ -35,10 +35,10 @@ from research.report.latex import latex_of
 from research.report.markdown import figures_table
 from research.report.records import read_study
 from research.report.terminal import print_report
-from research.runs.stage_reuse import taken_from
 from research.storage.json_files import read_json, write_json
 from research.storage.records import CarriedRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
+from research.storage.stage_origin import taken_from
 from research.storage.untrusted import own_file, parsed, plain, without_home
 from tests.calling import TINY, call, refused, shop_corpus
 from tests.recorded import run_summary, write
@@ -65,7 +65,7 @@ def study(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, beside its corpus."""
-    from research.__main__ import main
+    from research.cli.main import main
 
     home = tmp_path_factory.mktemp("finished")
     corpus = shop_corpus(home)

@@ -24,7 +24,7 @@ class Finder(PathFinder):
         return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
 
 sys.meta_path[:] = [Finder if each is PathFinder else each for each in sys.meta_path]
-from research.__main__ import main
+from research.cli.main import main
 answers = []
 for call in calls:
     said = io.StringIO()

@@ -22,7 +22,7 @@ import experiments.quickstart as quickstart
 import research.cli.commands as commands
 import research.data.preparation.prepare as preparation
 import research.studies.plan as plan
-from research.__main__ import VERBS
+from research.cli.main import VERBS
 from research.data.loader import BatchConfig
 from research.data.preparation.download import ARCHIVES
 from research.data.preparation.filters import PrepareConfig
@@ -245,7 +245,7 @@ def test_the_run_folder_holds_what_is_promised(capsys: Capture, here: Path) -> N
 
 
 def test_the_exit_codes_are_those_of_the_command_line() -> None:
-    import research.__main__ as command_line
+    import research.cli.main as command_line
 
     text = " ".join(README.read_text(encoding="utf-8").split())
     said = "Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 75 stopped"

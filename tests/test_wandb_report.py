@@ -19,6 +19,7 @@ from research.errors import InputError
 from research.evaluation.statistics import Comparison, Estimate
 from research.report import wandb_report
 from research.report.markdown import code, figures_table
+from research.report.publish import publish
 from research.report.schema import (
     Change,
     CorpusPart,
@@ -36,7 +37,6 @@ from research.storage.records import WandbRecord, write_record
 from research.tracking import publish_report as wandb_publish
 from research.tracking import wandb_fields
 from research.tracking.config import Tracking
-from research.tracking.publish_report import publish
 from tests.wandb_server import KEY, WandbServer
 
 ESTIMATE = Estimate(mean=0.125, deviation=0.01, low=0.1, high=0.15, seeds=2, users=943)

@@ -34,7 +34,7 @@ import torch
 import baselines.bert4rec
 import baselines.s3rec
 import baselines.sasrec
-import research.__main__
+import research.cli.main
 from experiments.shop import histories
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def called(*arguments: str) -> str:
     """What `sixfold ARGUMENTS` prints, without what differs between any two calls."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        code = research.__main__.main(list(arguments))
+        code = research.cli.main.main(list(arguments))
     lines = [
         line
         for line in out.getvalue().splitlines()
@@ -186,7 +186,7 @@ def fields() -> Iterator[str]:
     """The dotted names that `run` takes."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        research.__main__.main(["run", "baselines.s3rec.joint", "--help"])
+        research.cli.main.main(["run", "baselines.s3rec.joint", "--help"])
     yield from sorted(set(re.findall(r"--[a-z0-9_.-]+\.[a-z0-9_.-]+", out.getvalue())))
 
 

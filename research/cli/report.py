@@ -29,7 +29,7 @@ def report(known: argparse.Namespace) -> int:
     if known.wandb is None:
         return 0
     with needing_wandb():
-        from research.tracking.publish_report import publish
+        from research.report.publish import publish
 
     tracking = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
     published = publish(found, folder, tracking)

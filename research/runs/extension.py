@@ -20,13 +20,13 @@ from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.differences import difference_of, other_run
 from research.runs.identity import record_of
-from research.runs.stage_reuse import taken_from
 from research.storage.records import (
     ExtensionRecord,
     RunRecord,
     RunSummary,
 )
 from research.storage.run_folder import RunFolder
+from research.storage.stage_origin import taken_from
 from research.training.checkpointer import state_of
 from research.training.config import StageConfig
 from research.training.state import StageState

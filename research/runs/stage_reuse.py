@@ -16,8 +16,9 @@ from research.checkpoint import files as checkpoint
 from research.errors import InputError
 from research.runs.warm_start import ended
 from research.storage.atomic import whole_folder
-from research.storage.records import OriginRecord, RunRecord, read_record, write_record
+from research.storage.records import OriginRecord, RunRecord, write_record
 from research.storage.run_folder import RunFolder
+from research.storage.stage_origin import taken_from
 
 
 def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) -> None:
@@ -46,12 +47,6 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
             )
             write_record(partial, OriginRecord(run=os.path.relpath(origin, folder.path)))
         return
-
-
-def taken_from(folder: RunFolder, name: str) -> str | None:
-    """The run, relative to this one's folder, whose stage this is; None: this run's own."""
-    record = read_record(folder.path, OriginRecord, f"stages/{name}")
-    return None if record is None else record.run
 
 
 def has_finished(donor: RunFolder, name: str, mark: str, *, verified: bool = False) -> bool:

@@ -13,7 +13,7 @@ from research.checkpoint.transfer import Carried, carry
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import Ranker
 from research.runs.parts import StageParts, Workbench, validation_of
-from research.runs.stage_reuse import take_stage, taken_from
+from research.runs.stage_reuse import take_stage
 from research.storage.records import (
     CarriedRecord,
     CostRecord,
@@ -23,6 +23,7 @@ from research.storage.records import (
     StageResult,
 )
 from research.storage.run_folder import RunFolder
+from research.storage.stage_origin import taken_from
 from research.storage.untrusted import plain
 from research.training.config import StageConfig
 from research.training.loop import train

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from research.config import plain_to_json
 from research.errors import InputError
-from research.runs.stage_reuse import taken_from
 from research.storage.records import (
     RunOutline,
     RunRecord,
@@ -27,6 +26,7 @@ from research.storage.records import (
     read_record,
 )
 from research.storage.run_folder import RunFolder, Scalar
+from research.storage.stage_origin import taken_from
 
 LONGEST_NAME, LONGEST_TAG = 128, 64
 _NOT_FINITE = ("inf", "-inf", "nan")

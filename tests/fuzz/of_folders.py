@@ -31,7 +31,6 @@ from research.report.latex import latex_of
 from research.report.learning_curves import cosines, panels, read_lines
 from research.report.records import read_study
 from research.report.terminal import print_report
-from research.runs.stage_reuse import taken_from
 from research.runs.warm_start import find_start
 from research.storage.json_files import write_json
 from research.storage.records import (
@@ -49,6 +48,7 @@ from research.storage.records import (
     write_record,
 )
 from research.storage.run_folder import RunFolder
+from research.storage.stage_origin import taken_from
 from research.studies.study import Study, record_study
 from research.tracking.sync import checked
 from research.training.checkpointer import state_of
