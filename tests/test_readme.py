@@ -92,9 +92,9 @@ def test_every_make_target_exists() -> None:
     assert quickstart_line[1].endswith("python -m research study experiments.quickstart")
 
 
-def paths_of_the_readme() -> list[str]:
+def paths_named_in(page: Path) -> list[str]:
     """Names in code quotes that look like a path of the project."""
-    text = README.read_text(encoding="utf-8") if README.is_file() else ""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     quoted = re.findall(r"`([^`\n]+)`", prose)
     top = (
@@ -103,23 +103,28 @@ def paths_of_the_readme() -> list[str]:
     return sorted({each for each in quoted if re.fullmatch(top, each)})
 
 
-@pytest.mark.parametrize("path", paths_of_the_readme())
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+
+
+@pytest.mark.parametrize("path", [*paths_named_in(README), *paths_named_in(CONTRIBUTING)])
 def test_every_path_that_is_named_exists(path: str) -> None:
     assert (ROOT / path).exists()
 
 
-def test_every_module_stands_in_the_map() -> None:
-    named = paths_of_the_readme()
-    modules = [path.relative_to(ROOT) for path in (ROOT / "research").rglob("*.py")]
-    left_out = [
-        str(path)
-        for path in modules
-        if path.name != "__init__.py"
-        and str(path) not in named
-        and not any(name.endswith("/") and f"{path.parent}/".startswith(name) for name in named)
-    ]
-    # What carries no decision of its own needs no line.
-    assert set(left_out) <= {"research/errors.py"}
+def test_every_room_and_every_module_of_the_root_stands_in_the_map() -> None:
+    named = paths_named_in(CONTRIBUTING)
+    rooms = {path.parent for path in (ROOT / "research").rglob("*.py")} - {ROOT / "research"}
+    wanted = {f"{path.relative_to(ROOT)}/" for path in rooms}
+    wanted |= {f"research/{path.name}" for path in (ROOT / "research").glob("[a-z]*.py")}
+    assert wanted <= set(named)
+
+
+def test_every_file_that_the_map_names_stands_in_its_room() -> None:
+    for room, files in re.findall(
+        r"^\| `(research/[\w/]*/)` \|(.*)\|$", CONTRIBUTING.read_text(), re.M
+    ):
+        for name in re.findall(r"`(\w+\.py)`", files):
+            assert (ROOT / room / name).is_file(), f"{room}{name}"
 
 
 def test_the_data_sets_that_are_named_are_known() -> None:
