@@ -1,6 +1,7 @@
 """A run that goes on beyond the limit that it was given."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+import research.runs.execute as execute_module
+from baselines.popularity import popularity
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.errors import InputError
@@ -17,7 +20,7 @@ from research.objectives.next_item import NextItemConfig
 from research.overrides import changed
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.extension import with_more_epochs
+from research.runs.extension import set_aside, with_more_epochs
 from research.runs.parts import validation_of
 from research.storage.records import RunRecord, RunSummary, read_record
 from research.storage.run_folder import RunFolder
@@ -147,7 +150,7 @@ def test_under_a_falling_rate_the_note_says_that_it_had_fallen(
     for epochs in (2, 3):
         config = config_of(corpus, stage_of(epochs=epochs, optimizer=falling))
         summary = execute(config, tmp_path / "run", options=QUIET)
-    assert "the learning rate had fallen by then as if it were the end" in summary.notes[-1]
+    assert "until then the learning rate fell towards the earlier limit" in summary.notes[-1]
 
 
 def test_the_command_that_extended_a_run_finds_it_finished(corpus: Corpus, tmp_path: Path) -> None:
@@ -227,6 +230,119 @@ def test_a_limit_that_still_holds_is_named(corpus: Corpus, tmp_path: Path) -> No
         execute(config_of(corpus, stage_of(epochs=9, steps=4)), tmp_path / "run", options=QUIET)
 
 
+@pytest.mark.parametrize("name", ["seed", "encoder", "corpus"])
+def test_a_higher_limit_of_another_run_does_not_extend(
+    corpus: Corpus, tmp_path: Path, name: str
+) -> None:
+    execute(config_of(corpus), tmp_path / "run", options=QUIET)
+    longer = config_of(corpus, stage_of(epochs=3))
+    histories = [[(user + 2 * step) % 12 for step in range(8)] for user in range(12)]
+    other = written(corpus_of(histories, 12), tmp_path / "other")
+    others = {
+        "seed": replace(longer, seed=1),
+        "encoder": replace(longer, encoder=replace(longer.encoder, dropout=0.1)),
+        "corpus": replace(longer, corpus=str(other.folder)),
+    }
+    with pytest.raises(InputError, match="holds another run"):
+        execute(others[name], tmp_path / "run", options=QUIET)
+
+
+def test_a_run_with_other_stages_is_refused_in_an_extended_folder(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    for epochs in (2, 3):
+        execute(config_of(corpus, stage_of(epochs=epochs)), tmp_path / "run", options=QUIET)
+    for other in (config_of(corpus, stage_of("other")), popularity()):
+        with pytest.raises(InputError, match="holds another run"):
+            execute(replace(other, corpus=str(corpus.folder)), tmp_path / "run", options=QUIET)
+
+
+def test_what_is_left_of_an_epoch_may_be_asked_for(corpus: Corpus, tmp_path: Path) -> None:
+    execute(config_of(corpus, stage_of(steps=5)), tmp_path / "run", options=QUIET)
+    summary = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
+    assert summary.best["train"].steps == 6
+    execute(config_of(corpus), tmp_path / "straight", options=QUIET)
+    assert_same_weights(tmp_path / "straight", tmp_path / "run")
+
+
+def test_a_stage_that_was_taken_over_does_not_go_on(corpus: Corpus, tmp_path: Path) -> None:
+    execute(config_of(corpus), tmp_path / "donor", options=QUIET)
+    other = replace(config_of(corpus), evaluation=EvaluationConfig(metrics=("mrr",)))
+    options = replace(QUIET, donors=(tmp_path / "donor",))
+    assert execute(other, tmp_path / "run", options=options).shared
+    longer = replace(other, stages=(stage_of(epochs=3),))
+    with pytest.raises(InputError, match=r"cannot go on: it was taken over from \.\./donor"):
+        execute(longer, tmp_path / "run", options=QUIET)
+
+
+def test_a_run_that_goes_on_needs_what_it_started_from(corpus: Corpus, tmp_path: Path) -> None:
+    execute(config_of(corpus), tmp_path / "start", options=QUIET)
+    short = replace(config_of(corpus, stage_of("next")), start_from=str(tmp_path / "start"))
+    first = execute(short, tmp_path / "run", options=QUIET)
+    shutil.move(tmp_path / "start", tmp_path / "moved")
+    assert execute(short, tmp_path / "run", options=QUIET) == first
+    longer = replace(short, stages=(stage_of("next", epochs=3),))
+    with pytest.raises(InputError, match=r"start_from .* holds no config\.json"):
+        execute(longer, tmp_path / "run", options=QUIET)
+    assert record_in(tmp_path / "run").extensions == ()
+    shutil.move(tmp_path / "moved", tmp_path / "start")
+    assert execute(longer, tmp_path / "run", options=QUIET).carried
+
+
+def test_a_folder_that_another_process_finished_meanwhile_is_looked_at_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it held before it could be held is no longer true then."""
+    config, longer = config_of(corpus), config_of(corpus, stage_of(epochs=4))
+    stop_after(monkeypatch, config, tmp_path / "run", validations=1)
+    hold = execute_module.hold
+
+    def holding(*given: Any) -> None:
+        monkeypatch.setattr(execute_module, "hold", hold)
+        execute(config, tmp_path / "run", options=QUIET)
+        hold(*given)
+
+    monkeypatch.setattr(execute_module, "hold", holding)
+    summary = execute(longer, tmp_path / "run", options=QUIET)
+    (extension,) = record_in(tmp_path / "run").extensions
+    assert (extension.step, extension.ended) == (6, True)
+    assert summary.best["train"].epochs == 4
+
+
+def test_a_crash_before_config_json_is_written_loses_nothing(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, longer = config_of(corpus), config_of(corpus, stage_of(epochs=3))
+    first = execute(config, tmp_path / "run", options=QUIET)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, "write", fail)
+            with pytest.raises(Interrupted):
+                execute(longer, tmp_path / "run", options=QUIET)
+        # The run is as it was, and its own command ranks anew.
+        assert without_versions(execute(config, tmp_path / "run", options=QUIET)) == (
+            without_versions(first)
+        )
+    execute(longer, tmp_path / "run", options=QUIET)
+    (extension,) = record_in(tmp_path / "run").extensions
+    assert extension.tested
+    kept = read_record(tmp_path / "run" / "earlier" / first.hash, RunSummary)
+    assert kept is not None
+    assert kept.test == first.test
+
+
+def without_versions(summary: RunSummary) -> RunSummary:
+    return replace(summary, versions={}, cost=replace(summary.cost, seconds=0.0))
+
+
+def test_a_hash_that_leads_out_of_the_folder_moves_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    execute(config_of(corpus), tmp_path / "run", options=QUIET)
+    record = replace(record_in(tmp_path / "run"), hash="../../escaped")
+    with pytest.raises(InputError, match=r"hash is '\.\./\.\./escaped'"):
+        set_aside(RunFolder(tmp_path / "run"), record, "other")
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
 def test_of_several_stages_only_the_newest_goes_on(corpus: Corpus, tmp_path: Path) -> None:
     def two(first: int, second: int) -> RunConfig:
         return config_of(corpus, stage_of("first", epochs=first), stage_of("second", epochs=second))
@@ -262,6 +378,39 @@ def test_more_epochs_of_an_interrupted_extension_are_not_added_again(
     assert changed(config, with_more_epochs(config, folder, 3)) == longer
 
 
+def test_more_epochs_follow_the_end_by_patience_too(corpus: Corpus, tmp_path: Path) -> None:
+    never = ValidationConfig(metric="mrr", patience=1, min_delta=1.0)
+    config = config_of(corpus, stage_of(epochs=50, validation=never))
+    folder = RunFolder(tmp_path / "run", writes=False)
+    assert execute(config, folder.path, options=QUIET).best["train"].epochs == 2
+    longer = changed(config, with_more_epochs(config, folder, 1))
+    assert longer.stages[0].epochs == 3
+    assert execute(longer, folder.path, options=QUIET).best["train"].epochs == 3
+
+
+def test_more_epochs_that_failed_in_the_last_ranking_are_not_added_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
+    execute(config, folder.path, options=QUIET)
+    longer = changed(config, with_more_epochs(config, folder, 3))
+    stop_after(monkeypatch, longer, folder.path, validations=9)
+    assert changed(config, with_more_epochs(config, folder, 3)) == longer
+
+
+def test_more_epochs_leave_what_else_is_raised(corpus: Corpus, tmp_path: Path) -> None:
+    rule = ValidationConfig(metric="mrr", patience=2)
+    config = config_of(corpus, stage_of(steps=4, validation=rule))
+    folder = RunFolder(tmp_path / "run", writes=False)
+    execute(config, folder.path, options=QUIET)
+    stage = stage_of(validation=replace(rule, patience=7))
+    overrides = with_more_epochs(config_of(corpus, stage), folder, 2)
+    longer = changed(config_of(corpus, stage), overrides)
+    assert (longer.stages[0].steps, longer.stages[0].epochs) == (None, 4)
+    assert longer.stages[0].validation == replace(rule, patience=7)
+    assert execute(longer, folder.path, options=QUIET).best["train"].epochs == 4
+
+
 def test_more_epochs_are_refused_where_there_is_nothing_to_extend(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,19 +422,24 @@ def test_more_epochs_are_refused_where_there_is_nothing_to_extend(
         with_more_epochs(config, folder, 1)
     with pytest.raises(InputError, match="--more-epochs is 0; it must be at least 1"):
         with_more_epochs(config, folder, 0)
+    with pytest.raises(InputError, match="a ranker that only counts has no epochs"):
+        with_more_epochs(popularity(), folder, 1)
     other = config_of(corpus, stage_of("other"))
     with pytest.raises(InputError, match="its stages are train, this run's other"):
         with_more_epochs(other, folder, 1)
 
 
 def test_only_the_state_that_had_ended_is_reopened() -> None:
-    config = stage_of(validation=ValidationConfig(metric="mrr", patience=2, min_epochs=9))
+    rule = ValidationConfig(metric="mrr", patience=2, min_epochs=9)
+    config = stage_of(epochs=9, validation=rule)
     ended = StageState(epoch=3, step=8, rows=32, finished=True, stale=1)
     assert reopened(ended, config, 12, 9) == ended
     assert reopened(replace(ended, finished=False), config, 12, 8).epoch == 3
     # 32 rows are two epochs and a part of the third; patience would not have begun.
     again = reopened(ended, config, 12, 8)
     assert (again.finished, again.epoch, again.stale) == (False, 2, 0)
+    # Where a limit still holds, nothing goes on.
+    assert reopened(ended, replace(config, steps=8), 12, 8) == ended
 
 
 class Interrupted(Exception):
@@ -311,7 +465,7 @@ def stop_after(
     with monkeypatch.context() as patch:
         patch.setattr("research.runs.stages.validation_of", counting)
         if validations >= 2:
-            patch.setattr("research.runs.finish.conclude", fail)
+            patch.setattr("research.runs.execute.conclude", fail)
         options = replace(QUIET, checkpoints=CheckpointPlan(steps=1))
         with pytest.raises(Interrupted):
             execute(config, folder, options=options)

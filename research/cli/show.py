@@ -17,6 +17,7 @@ from research.storage.run_folder import RunFolder
 from research.storage.untrusted import plain
 
 UNKNOWN = "unknown"
+CONTINUES = "the command that began it, or the last one that extended it, continues it"
 
 
 def show(path: str) -> int:
@@ -66,7 +67,7 @@ def show_run(folder: Path) -> None:
         lines = reader.metrics()
         state = f"{lines[-1]['stage']}, step {lines[-1]['step']}" if lines else "not begun"
         state = plain(state)
-        print(f"{folder}: not finished ({state}); the command that began it continues it")
+        print(f"{folder}: not finished ({state}); {CONTINUES}")
         return
     table = Table()
     # A split may hold nothing out for validation.

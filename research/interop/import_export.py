@@ -137,7 +137,7 @@ def import_run(
             with replacing(partial / ZERO_ROWS_FILE) as opened:
                 opened.write(safetensors.torch.save(kept))
         sets = bench.candidate_sets(bench.split.test, "test")
-        conclude(bench, trained, sets, record.hash, folder)
+        conclude(bench, trained, sets, record, folder)
     made = RunFolder(out, writes=False).read(RunRecord)
     if made is None or made.hash != record.hash:
         raise InputError(f"{out} was made by somebody else meanwhile; choose another folder")

@@ -37,7 +37,8 @@ class HeadConfig:
     """Epsilon of a nonlinear transform's LayerNorm."""
     special_classes: bool = False
     """Two further classes that are no items compete in full ranking, and in a full softmax: the
-    mask, and a padding row that stays at its random start (S3-Rec as published, under BCE; T3)."""
+    mask, and a padding row that is not learned: it stays at its random start (S3-Rec as published,
+    under BCE; T3), or is that of an imported file."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -24,11 +24,10 @@ from research.evaluation.ranking import Shard
 from research.runs.checks import check_alike, check_sharding
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_once
-from research.runs.extension import Seen, _seen, extended, note_of
+from research.runs.extension import FoundRun, extended, found_run
 from research.runs.finish import begin, conclude
 from research.runs.identity import record_of
 from research.runs.parts import (
-    StageParts,
     Workbench,
     stage_parts,
 )
@@ -79,42 +78,37 @@ def execute(
     check(config)
     accelerator = fitted(accelerator, config.compute, options.device)
     processes = Processes(accelerator)
-    main = processes.main
-    if config.compute.precision == "tf32" and accelerator.device.type == "cpu":
-        say(
-            "compute.precision is tf32, which a CPU does not have: products are in fp32",
-            options.quiet or not main,
-        )
+    quiet = options.quiet or not processes.main
+    say_of_tf32(config, accelerator, quiet)
     PULSE.begin("opening the corpus")
     bench = opened(config, options.data_root, processes)
-    folder = RunFolder(path, writes=main, mirror=mirror_of(path, options) if main else None)
+    mirror = mirror_of(path, options) if processes.main else None
+    folder = RunFolder(path, writes=processes.main, mirror=mirror)
     source, start = started_from(config, folder, options.allow)
     record = record_of(config, bench.corpus, start)
     check_alike(record.hash, processes)
-    # The main process alone looks into the folder, which the others need not see.
-    seen = processes.from_main(lambda: plain_to_json(_seen(folder, record, config, bench.corpus)))
-    there = plain_from_json(seen, Seen)
-    if there.summary is not None:
-        return there.summary
-    record = extended(record, there.extensions)
+    found = found_by_all(folder, record, config, bench, processes)
+    if found.summary is not None:
+        return found.summary
     if config.start_from is not None and source is None:
         # A run that goes on is no longer known without its start.
         source = find_start(config.start_from, allow=(*options.allow, *packages_of(config)))
     # What cannot work is refused here, before anything is trained or written.
     check_sharding(config)
     sets = bench.candidate_sets(bench.split.test, "test")
-    trained: Trained | None = None
-    stages: list[StageParts] = []
+    trained = None if config.ranker is None else _counted(config.ranker, bench)
+    stages = stage_parts(bench, accelerator) if config.ranker is None else []
     begun: list[Carried] = []
-    if config.ranker is not None:
-        trained = _counted(config.ranker, bench)
-    else:
-        stages = stage_parts(bench, accelerator)
     if source is not None:
         source.check(config, bench.corpus.fingerprint)
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
     with ExitStack() as held:
         processes.from_main(partial(hold, folder, held))
+        # Whoever held the folder before may have done the run, or a part of it.
+        found = found_by_all(folder, record, config, bench, processes)
+        if found.summary is not None:
+            return found.summary
+        record = extended(record, found.extensions)
         begin(record, folder, accelerator)
         try:
             trained = trained or train_stages(
@@ -126,14 +120,30 @@ def execute(
                 accelerator=accelerator,
                 donors=options.donors,
                 plan=options.checkpoints,
-                quiet=options.quiet or not main,
+                quiet=quiet,
             )
-            notes = tuple(note_of(each, config) for each in record.extensions)
-            trained = replace(trained, notes=(*trained.notes, *notes))
-            return conclude(bench, trained, sets, record.hash, folder)
+            return conclude(bench, trained, sets, record, folder)
         finally:
             # Accelerate keeps every prepared model; a study shares one accelerator between runs.
             accelerator.free_memory()
+
+
+def say_of_tf32(config: RunConfig, accelerator: Accelerator, quiet: bool) -> None:
+    """Say that a CPU has no tf32, where a run asks for it."""
+    if config.compute.precision == "tf32" and accelerator.device.type == "cpu":
+        say("compute.precision is tf32, which a CPU does not have: products are in fp32", quiet)
+
+
+def found_by_all(
+    folder: RunFolder,
+    record: RunRecord,
+    config: RunConfig,
+    bench: Workbench,
+    processes: Processes,
+) -> FoundRun:
+    """What the folder holds; the main process alone looks, and tells the others."""
+    looked = partial(found_run, folder, record, config, bench.corpus)
+    return plain_from_json(processes.from_main(lambda: plain_to_json(looked())), FoundRun)
 
 
 def hold(folder: RunFolder, held: ExitStack) -> None:

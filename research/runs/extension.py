@@ -1,16 +1,18 @@
 """Extending a run: the stage that it stands in goes on beyond the limit that it was given.
 
-A stage that is told of a later limit in the folder where it ended trains on from its last state,
-and what it ended with before is kept beside. The run's hash has its extensions in it: a run that
-was extended is not taken for one that had the later limit from the beginning, from which a falling
-learning rate, a last validation or patience may tell it.
+A stage that is given a later limit in the folder where it ended trains on from its last state, and
+what it ended with before is kept beside. The run's hash covers its extensions: a run that was
+extended is not taken for one that had the later limit from the beginning. The two may differ, since
+a falling learning rate follows the limit, an end has a validation of its own, and patience begins
+anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from research.checkpoint import files as checkpoint
@@ -20,13 +22,10 @@ from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.differences import difference_of, other_run
 from research.runs.identity import record_of
-from research.storage.records import (
-    ExtensionRecord,
-    RunRecord,
-    RunSummary,
-)
+from research.storage.records import ExtensionRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import taken_from
+from research.storage.untrusted import is_file_name, own_file
 from research.training.checkpointer import state_of
 from research.training.config import StageConfig
 from research.training.state import StageState
@@ -34,19 +33,53 @@ from research.training.state import StageState
 # Fields of a stage, and of its validation, that say when it ends.
 LIMITS = ("epochs", "steps", "tokens", "seconds")
 PATIENCE = ("patience", "patience_steps", "min_epochs", "min_steps")
-# The folder in a run's where the summaries of its earlier ends are kept.
+# The folder below a run's in which the summaries of its earlier ends are kept.
 EARLIER = "earlier"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundRun:
+    """What a folder holds of the run that is asked for."""
+
+    summary: RunSummary | None
+    """Its summary; None: it has not ended, or goes on now."""
+    extensions: tuple[ExtensionRecord, ...] = ()
+    """The later limits that it was given, the one of this call among them."""
+
+
+def found_run(folder: RunFolder, record: RunRecord, config: RunConfig, corpus: Corpus) -> FoundRun:
+    """What a folder holds of a run; `InputError` when it holds another run.
+
+    `record` and `config` are those of the run that is asked for. A folder that holds the same run
+    with an earlier limit holds a run to be extended.
+    """
+    stored = folder.read(RunRecord)
+    if stored is None:
+        return FoundRun(summary=folder.read(RunSummary))
+    if stored.hash == extended(record, stored.extensions).hash:
+        return FoundRun(summary=folder.read(RunSummary), extensions=stored.extensions)
+    extension = extension_of(stored, record, config, corpus, folder)
+    if extension is None:
+        why = other_run(stored, record, config)
+        raise InputError(
+            f"{folder.path} holds another run ({why}); choose another folder or remove that one"
+        )
+    return FoundRun(summary=None, extensions=(*stored.extensions, extension))
+
+
 def extended(record: RunRecord, extensions: Sequence[ExtensionRecord]) -> RunRecord:
-    """What recognizes a run that was extended: `record`, as its config has it, with another hash,
-    and another one for every stage whose weights are not what the config alone leads to."""
+    """The record of a run with these extensions; `record` is what its config alone leads to.
+
+    It has another hash, and so has every stage whose weights an extension has changed: the stage
+    that went on and those after it. Without extensions it is `record`.
+    """
     marks = dict(record.stages)
     for each in extensions:
-        begun = list(marks).index(each.stage)
+        # A stage that is not there belongs to another run, which its hash shows.
+        begun = list(marks).index(each.stage) if each.stage in marks else len(marks)
         for name in list(marks)[begun:]:
             marks[name] = _digest(marks[name], each)
-    # The hash of the run before has the extensions before in it.
+    # The hash before the last extension covers the ones before it.
     mark = _digest(record.hash, extensions[-1]) if extensions else record.hash
     return replace(record, hash=mark, stages=marks, extensions=tuple(extensions))
 
@@ -59,10 +92,10 @@ def _digest(mark: str, extension: ExtensionRecord) -> str:
 def extension_of(
     stored: RunRecord, record: RunRecord, config: RunConfig, corpus: Corpus, folder: RunFolder
 ) -> ExtensionRecord | None:
-    """How a run extends the one that its folder holds; None: it does not, it is another run.
+    """How a run extends the one that its folder holds; None: it is another run.
 
-    `stored` is what the folder says, `record` and `config` are the run's. `InputError` where one
-    limit was raised, but the stage cannot go on.
+    `stored` is what the folder says; `record` and `config` are those of the run that is asked for.
+    `InputError` where nothing but limits differs, but the stage cannot go on.
     """
     try:
         theirs = from_json(stored.config, RunConfig, allow=packages_of(config))
@@ -75,66 +108,34 @@ def extension_of(
     fields = {
         f"stages.{place}.{name}": (place, name)
         for place, each in enumerate(config.stages)
-        for name in _limits_of(each)
+        for name in limits_of(each)
     }
     places = {fields[name][0] for name in changes if name in fields}
     if len(places) != 1 or not changes.keys() <= fields.keys():
         return None
     place = places.pop()
     stage = config.stages[place]
-    state = standing(folder, stage, corpus.fingerprint)
+    state = newest_state(folder, stage, corpus.fingerprint)
     if state is None:
         return None
-    done = done_of(state)
-    if not all(
-        _is_later(old, new, done.get(fields[name][1])) for name, (old, new) in changes.items()
-    ):
+    changed = {fields[name][1]: both for name, both in changes.items()}
+    if not all(_is_later(name, *both, state) for name, both in changed.items()):
         return None
-    _check(config, place, state, folder)
+    _check(config, place, state, folder, changed)
+    earlier = folder.path / EARLIER / stored.hash
     return ExtensionRecord(
         hash=stored.hash,
         stage=stage.name,
         epoch=state.epoch,
         step=state.step,
         ended=state.finished,
-        tested=folder.read(RunSummary) is not None,
+        # A crash may have left the earlier summary where it stays.
+        tested=folder.read(RunSummary) is not None or earlier.exists(),
         limits=changes,
     )
 
 
-def _is_later(old: object, new: object, done: float | None) -> bool:
-    """Whether a limit has been raised; a first one must lie beyond what is `done`."""
-    if new is None:
-        return True
-    assert isinstance(new, (int, float))
-    if old is None:
-        return done is not None and new > done
-    assert isinstance(old, (int, float))
-    return new > old
-
-
-def _check(config: RunConfig, place: int, state: StageState, folder: RunFolder) -> None:
-    """`InputError` for a stage that cannot go on."""
-    stage = config.stages[place]
-    why = None
-    begun = [each.name for each in config.stages[place + 1 :] if _has_begun(folder, each.name)]
-    origin = taken_from(folder, stage.name)
-    reached = [
-        f"stages.{place}.{name} = {getattr(stage, name):,}"
-        for name, done in done_of(state).items()
-        if getattr(stage, name) is not None and done >= getattr(stage, name)
-    ]
-    if begun:
-        why = f"stage {begun[0]} has begun with what it ended with; only the newest can go on"
-    elif origin is not None:
-        why = f"it was taken over from {origin}; let that run go on, or train this one elsewhere"
-    elif reached and state.finished:
-        why = f"it has come to {' and '.join(reached)}; raise that as well, or set it to None"
-    if why is not None:
-        raise InputError(f"{folder.path}: stage {stage.name} cannot go on: {why}")
-
-
-def _limits_of(stage: StageConfig) -> dict[str, object]:
+def limits_of(stage: StageConfig) -> dict[str, object]:
     """What says when a stage ends, by dotted field."""
     limits = {name: getattr(stage, name) for name in LIMITS}
     if stage.validation is not None:
@@ -143,7 +144,7 @@ def _limits_of(stage: StageConfig) -> dict[str, object]:
 
 
 def done_of(state: StageState) -> dict[str, float]:
-    """What a stage has done, by the name of the limit on it."""
+    """What a stage has done, by the name of the limit on it; an epoch that was cut counts."""
     return {
         "epochs": state.epoch,
         "steps": state.step,
@@ -152,7 +153,48 @@ def done_of(state: StageState) -> dict[str, float]:
     }
 
 
-def standing(folder: RunFolder, stage: StageConfig, fingerprint: str) -> StageState | None:
+def _is_later(name: str, old: object, new: object, state: StageState) -> bool:
+    """Whether a limit lies beyond what a stage has done, or patience has grown."""
+    if new is None:
+        return True
+    before = done_of(state)[name] if name in LIMITS else old
+    assert isinstance(new, (int, float))
+    return isinstance(before, (int, float)) and new > before
+
+
+def _check(
+    config: RunConfig,
+    place: int,
+    state: StageState,
+    folder: RunFolder,
+    changed: Mapping[str, tuple[object, object]],
+) -> None:
+    """`InputError` for a stage that cannot go on; `changed` are its limits before and now."""
+    stage = config.stages[place]
+    begun = [each.name for each in config.stages[place + 1 :] if _has_begun(folder, each.name)]
+    origin = taken_from(folder, stage.name)
+    # With another limit that ended it the last epoch may have been cut.
+    cut = any(name in changed for name in LIMITS)
+    limits = {
+        name: getattr(stage, name)
+        for name, done in done_of(state).items()
+        if getattr(stage, name) is not None and done >= getattr(stage, name)
+    }
+    if cut and state.epoch == stage.epochs:
+        limits.pop("epochs", None)
+    why = None
+    if begun:
+        why = f"stage {begun[0]} has begun with what it ended with; only the newest can go on"
+    elif origin is not None:
+        why = f"it was taken over from {origin}; let that run go on, or train this one elsewhere"
+    elif limits and state.finished:
+        reached = " and ".join(f"stages.{place}.{name} = {at:,}" for name, at in limits.items())
+        why = f"it has come to {reached}; raise that as well, or set it to None"
+    if why is not None:
+        raise InputError(f"{folder.path}: stage {stage.name} cannot go on: {why}")
+
+
+def newest_state(folder: RunFolder, stage: StageConfig, fingerprint: str) -> StageState | None:
     """The state of a stage's newest whole checkpoint; None: it has none."""
     if not _has_begun(folder, stage.name):
         return None
@@ -165,9 +207,10 @@ def _has_begun(folder: RunFolder, stage: str) -> bool:
 
 
 def with_more_epochs(config: RunConfig, folder: RunFolder, count: int) -> dict[str, object]:
-    """Overrides by which a run has `count` epochs more than the folder's, which has ended.
+    """Overrides of `config` by which the run in `folder` goes on for `count` epochs.
 
-    A run that was being extended when it was interrupted keeps the limit that it was given then.
+    Of an ended run its last stage. A run whose extension was interrupted keeps the limit that it
+    was given then. Other limits stay as the folder has them, unless `config` has higher ones.
     `InputError` where there is nothing to extend.
     """
     if count < 1:
@@ -176,42 +219,62 @@ def with_more_epochs(config: RunConfig, folder: RunFolder, count: int) -> dict[s
     if stored is None:
         raise InputError(f"{folder.path} holds no run that could go on; leave out --more-epochs")
     theirs = from_json(stored.config, RunConfig, allow=packages_of(config)).stages
-    if [each.name for each in theirs] != [each.name for each in config.stages] or not theirs:
+    if not theirs or not config.stages:
+        raise InputError(f"{folder.path}: a ranker that only counts has no epochs to go on for")
+    if [each.name for each in theirs] != [each.name for each in config.stages]:
         raise InputError(
             f"{folder.path} holds another run: its stages are "
-            f"{', '.join(each.name for each in theirs) or 'none'}, this run's "
-            f"{', '.join(each.name for each in config.stages) or 'none'}"
+            f"{', '.join(each.name for each in theirs)}, this run's "
+            f"{', '.join(each.name for each in config.stages)}"
         )
-    place = max(
-        (place for place, each in enumerate(theirs) if _has_begun(folder, each.name)), default=0
-    )
-    state = standing(folder, theirs[place], stored.fingerprint)
-    overrides = {
-        f"stages.{number}.{name}": value
-        for number, each in enumerate(theirs)
-        for name, value in _limits_of(each).items()
-    }
-    if state is not None and state.finished and place == len(theirs) - 1:
-        return {**overrides, f"stages.{place}.epochs": state.epoch + count}
-    if stored.extensions and stored.extensions[-1].stage == theirs[place].name:
+    overrides: dict[str, object] = {}
+    for place, (there, here) in enumerate(zip(theirs, config.stages)):
+        asked = limits_of(here)
+        for name, old in limits_of(there).items():
+            if name in asked and (name == "epochs" or not _is_raised(old, asked[name])):
+                overrides[f"stages.{place}.{name}"] = old
+    if folder.read(RunSummary) is None:
+        if not stored.extensions:
+            raise InputError(
+                f"{folder.path} holds a run that has not finished; let its own command continue "
+                "it, without --more-epochs"
+            )
         return overrides
-    raise InputError(
-        f"{folder.path} holds a run that has not finished; let its own command continue it, "
-        "without --more-epochs, or give a higher limit"
-    )
+    state = newest_state(folder, theirs[-1], stored.fingerprint)
+    if state is None:
+        raise InputError(f"{folder.path}: stage {theirs[-1].name} has no checkpoint to go on from")
+    return {**overrides, f"stages.{len(theirs) - 1}.epochs": state.epoch + count}
 
 
-def set_aside(folder: RunFolder, mark: str) -> None:
-    """Move the summary and the rank tables of a run with another hash to where they stay."""
-    summary = folder.read(RunSummary)
-    if not folder.writes or summary is None or summary.hash == mark:
+def _is_raised(old: object, new: object) -> bool:
+    """Whether a limit is higher than another one; None is none at all."""
+    if old is None or new is None:
+        return old is not None and new is None
+    assert isinstance(old, (int, float))
+    assert isinstance(new, (int, float))
+    return new > old
+
+
+def set_aside(folder: RunFolder, before: RunRecord | None, mark: str) -> None:
+    """Move the summary and the rank tables of a run with another hash to where they stay.
+
+    `before` is what config.json says, `mark` the hash that it will have. A crash leaves the run as
+    it was, without a summary: its command ranks anew, and a second time moves what lacks.
+    """
+    if before is None or before.hash == mark:
         return
-    kept = folder.path / EARLIER / summary.hash
-    kept.mkdir(parents=True, exist_ok=True)
-    # The summary first: without it the run has not finished, and ranks anew what it needs.
+    if not is_file_name(before.hash):
+        raise InputError(f"{folder.path / RunRecord.FILE}: hash is {before.hash!r:.80}")
+    kept = own_file(folder.path, f"{EARLIER}/{before.hash}")
     for name in (RunSummary.FILE, "ranks"):
-        if (folder.path / name).exists():
-            os.replace(folder.path / name, kept / name)
+        moved = own_file(folder.path, name)
+        if not moved.exists():
+            continue
+        kept.mkdir(parents=True, exist_ok=True)
+        # What lies there is of the same run, and whole only if the run ended meanwhile.
+        if (kept / name).is_dir():
+            shutil.rmtree(kept / name)
+        os.replace(moved, kept / name)
 
 
 def note_of(extension: ExtensionRecord, config: RunConfig) -> str:
@@ -220,37 +283,12 @@ def note_of(extension: ExtensionRecord, config: RunConfig) -> str:
         f"{name} was {old} and became {new}" for name, (old, new) in extension.limits.items()
     )
     epochs = f"{extension.epoch} epochs ({extension.step:,} steps)"
-    if not extension.ended:
-        return f"stage {extension.stage} stood at {epochs} when {limits}"
-    said = f"stage {extension.stage} had ended after {epochs} and went on: {limits}"
+    if extension.ended:
+        note = f"stage {extension.stage} had ended after {epochs} and went on: {limits}"
+    else:
+        note = f"stage {extension.stage} stood at {epochs} when {limits}"
     shapes = {each.name: each.optimizer.schedule.shape for each in config.stages}
-    if shapes[extension.stage] in ("linear", "cosine"):
-        said += "; the learning rate had fallen by then as if it were the end"
-    if extension.tested:
-        said += "; the test had been ranked before"
-    return said
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What of a run its folder holds."""
-
-    summary: RunSummary | None
-    """Its summary; None: it has not ended."""
-    extensions: tuple[ExtensionRecord, ...] = ()
-    """The later limits that it was given, the one of this call among them."""
-
-
-def _seen(folder: RunFolder, record: RunRecord, config: RunConfig, corpus: Corpus) -> Seen:
-    """What is there of a run; `InputError` when the folder holds another one."""
-    stored = folder.read(RunRecord)
-    if stored is None or stored.hash == extended(record, stored.extensions).hash:
-        before = () if stored is None else stored.extensions
-        return Seen(summary=folder.read(RunSummary), extensions=before)
-    extension = extension_of(stored, record, config, corpus, folder)
-    if extension is None:
-        why = other_run(stored, record, config)
-        raise InputError(
-            f"{folder.path} holds another run ({why}); choose another folder or remove that one"
-        )
-    return Seen(summary=None, extensions=(*stored.extensions, extension))
+    counted = {name.rpartition(".")[2] for name in extension.limits} & {"epochs", "steps", "tokens"}
+    if shapes.get(extension.stage) in ("linear", "cosine") and counted:
+        note += "; until then the learning rate fell towards the earlier limit"
+    return f"{note}; the test had been ranked before" if extension.tested else note

@@ -11,7 +11,7 @@ from research.distributed.activity import PULSE
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
-from research.runs.extension import set_aside
+from research.runs.extension import note_of, set_aside
 from research.runs.parts import (
     Workbench,
 )
@@ -31,11 +31,11 @@ def begin(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> Non
     """Write config.json, by which a run folder is recognized, and how the run is done from here."""
     if not folder.writes:
         return
-    set_aside(folder, record.hash)
     stored = folder.read(RunRecord)
     # What an earlier version has begun has an unknown beginning.
     before = () if stored is None else stored.provenance or (Provenance(),)
     latest = provenance_of(accelerator.device, accelerator.num_processes)
+    set_aside(folder, stored, record.hash)
     folder.write(replace(record, provenance=together(before, latest)))
 
 
@@ -43,7 +43,7 @@ def conclude(
     bench: Workbench,
     trained: Trained,
     sets: Sequence[CandidateSet],
-    mark: str,
+    record: RunRecord,
     folder: RunFolder,
 ) -> RunSummary:
     """Rank the validation part and, under `sets`, the test part; write rank tables and summary."""
@@ -58,7 +58,7 @@ def conclude(
                 table.save(folder.path / "ranks" / f"{part}-{name}.npz")
     names, ties = bench.config.evaluation.metrics, bench.config.evaluation.ties
     summary = RunSummary(
-        hash=mark,
+        hash=record.hash,
         fingerprint=bench.corpus.fingerprint,
         protocol=dict(tables[next(iter(tables))].protocol),
         users=UsersRecord(
@@ -75,7 +75,7 @@ def conclude(
         carried=trained.carried,
         shared=trained.shared,
         cost=trained.cost,
-        notes=trained.notes,
+        notes=(*trained.notes, *(note_of(each, bench.config) for each in record.extensions)),
         imported=trained.imported,
         versions=versions(),
     )

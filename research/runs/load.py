@@ -38,7 +38,8 @@ def load_run(
         raise InputError(f"{path} has no config.json: it is not a run folder")
     if reader.read(RunSummary) is None:
         raise InputError(
-            f"{path} holds a run that has not finished; the command that began it continues it"
+            f"{path} holds a run that has not finished; the command that began it, or the last one "
+            "that extended it, continues it"
         )
     config = from_json(record.config, RunConfig, allow=allow)
     bench = Workbench.of(config, data_root)

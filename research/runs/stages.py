@@ -88,7 +88,7 @@ def train_stages(
         split_weights=bench.config.compute.shard_weights,
         quiet=quiet,
     )
-    extensions = {each.stage: each.step for each in record.extensions}
+    extensions = {each.stage: each.step for each in record.extensions if each.ended}
     for place, stage in enumerate(stages):
         name = stage.config.name
         carried = hand_over(stages[:place], stage, begun[place] if begun else None)

@@ -56,7 +56,7 @@ class EmptinessCheck:
                     f"stage {self.config.name}: objective {key} counted nothing: none of the "
                     f"{int(rows):,} rows that it was shown has a target, so nothing is learned "
                     f"from it; leave it out, set objectives.{key}.weight to 0, or give it other "
-                    "windows"
+                    "windows or a corruption that picks more"
                 )
             if self.judged and counted < rows:
                 say(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from research.training.config import StageConfig, ValidationConfig
+from research.training.limits import Limits
 from research.training.state import StageState
 
 
@@ -51,11 +52,13 @@ def reopened(
 
     Any other state is left as it is. `config` has the later limit, an epoch `num_rows` rows.
     Patience that has run out, or would not have begun by now, begins anew; what is left of an epoch
-    that a limit has cut comes first.
+    that a limit has cut comes first. Where another limit still holds, the stage has ended.
     """
     if not state.finished or state.step != extended_after:
         return state
-    state = replace(state, finished=False, epoch=state.rows // num_rows)
+    ended, state = state, replace(state, finished=False, epoch=state.rows // num_rows)
+    if Limits.of(config, num_rows).reached(state):
+        return ended
     rule = config.validation
     if rule is not None and (is_before_patience(state, rule) or is_out_of_patience(state, rule)):
         state = replace(state, stale=0)

@@ -103,7 +103,7 @@ class StageLog:
     def validation(self, state: StageState, values: Mapping[str, float]) -> None:
         """Write the figures of a validation, after which the stage stands at `state`."""
         assert self.config.validation is not None
-        improved = state.best_epoch == state.epoch
+        improved = state.best_step == state.step
         if improved and values.get("val/missed_share") == 1.0:
             self.say(f"{self.config.name}: {ALL_MISSED}")
         self.folder.log(self.config.name, state.step, state.epoch, values)
