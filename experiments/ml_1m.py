@@ -15,6 +15,7 @@ from baselines.popularity import popularity
 from baselines.sasrec import plus
 from baselines.transitions import transitions
 from research.data.windows import Sliding
+from research.overrides import changed
 from research.runs.config import RunConfig
 from research.studies.study import Study
 from research.training.schedule import ScheduleConfig
@@ -29,7 +30,7 @@ def sliding() -> RunConfig:
 def bert4rec() -> RunConfig:
     """The cloze recipe with the dropout that its figures in experiments/LOG.md were measured
     with."""
-    return replace(ml_1m(), encoder=replace(ml_1m().encoder, dropout=0.1))
+    return changed(ml_1m(), {"encoder.dropout": 0.1})
 
 
 def annealed(config: RunConfig, epochs: int, lr: float, anneal_epochs: int) -> RunConfig:

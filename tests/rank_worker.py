@@ -37,6 +37,7 @@ from research.config import plain_to_json
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix, Sliding
+from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.model.gru import GRUConfig
 from research.model.item_table import ItemTableConfig
@@ -62,7 +63,7 @@ from research.objectives.ranker import EncodedStates, TrainedRanker
 from research.objectives.sp import SPConfig
 from research.packed import Packed
 from research.runs.config import EvaluationConfig, RunConfig
-from research.runs.execute import RunOptions, execute, make_accelerator
+from research.runs.execute import RunOptions, execute
 from research.runs.parts import Workbench
 from research.storage.json_files import write_json
 from research.storage.records import RunSummary

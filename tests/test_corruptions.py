@@ -106,7 +106,9 @@ def test_only_picked_tokens_change_and_targets_are_what_stood_there(
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_row_that_is_not_empty_has_a_target_unless_said(name: str, catalogue: Catalogue) -> None:
+def test_every_row_that_is_not_empty_has_a_target_unless_said(
+    name: str, catalogue: Catalogue
+) -> None:
     view = CONFIGS[name].view(batch_of(ROWS * 50, length=50), catalogue)
     for row, picked in zip(ROWS * 50, picked_of(view), strict=True):
         if CONFIGS[name].at_least_one:

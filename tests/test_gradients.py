@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from research.data.corpus import Corpus
+from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
-from research.runs.execute import make_accelerator
 from research.training.gradient_conflict import GradientCosines
 from tests.bench import STAGE, Bench
 from tests.synthetic import markov_histories, write_histories

@@ -13,9 +13,10 @@ from baselines.popularity import PopularityConfig, popularity
 from baselines.sasrec import full_softmax
 from research.data.corpus import Corpus
 from research.data.windows import Sliding
+from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.runs.config import RunConfig
-from research.runs.execute import RunOptions, execute, make_accelerator
+from research.runs.execute import RunOptions, execute
 from research.studies.study import Study, run_study
 from tests.calling import TINY, call, refused, shop_corpus
 

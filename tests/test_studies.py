@@ -22,9 +22,10 @@ import experiments.weights
 from research.config import hash_of
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
+from research.distributed.accelerator import make_accelerator
 from research.runs.config import RunConfig
 from research.runs.differences import difference_of
-from research.runs.execute import RunOptions, make_accelerator
+from research.runs.execute import RunOptions
 from research.studies.budget import Budget
 from research.studies.cells import Cells
 from research.studies.study import Study, StudyOptions, run_study

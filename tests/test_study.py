@@ -22,12 +22,13 @@ from research.cli.report import print_report
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import LastItems, Sliding
+from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare, estimate
 from research.runs.config import EvaluationConfig, RunConfig
-from research.runs.execute import RunOptions, make_accelerator
+from research.runs.execute import RunOptions
 from research.storage.records import StudyRecord
 from research.studies.budget import Budget
 from research.studies.job import Job

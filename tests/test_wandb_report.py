@@ -17,6 +17,7 @@ import pytest
 
 from research.errors import InputError
 from research.evaluation.statistics import Comparison, Estimate
+from research.report import publish as wandb_publish
 from research.report import wandb_report
 from research.report.markdown import code, figures_table
 from research.report.publish import publish
@@ -34,7 +35,6 @@ from research.report.schema import (
 from research.report.wandb_report import specification
 from research.storage.json_files import write_json
 from research.storage.records import WandbRecord, write_record
-from research.tracking import publish_report as wandb_publish
 from research.tracking import wandb_fields
 from research.tracking.config import Tracking
 from tests.wandb_server import KEY, WandbServer

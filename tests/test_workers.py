@@ -23,10 +23,11 @@ import torch
 from baselines.popularity import popularity
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
+from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 from research.runs.config import EvaluationConfig, RunConfig
-from research.runs.execute import RunOptions, make_accelerator
+from research.runs.execute import RunOptions
 from research.storage.records import FailureRecord
 from research.storage.run_folder import Held, RunFolder, held
 from research.studies.job import Job, do

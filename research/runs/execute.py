@@ -35,6 +35,7 @@ from research.runs.stages import Trained, say, train_stages
 from research.runs.warm_start import find_start, started_from
 from research.storage.records import (
     CostRecord,
+    RunRecord,
     RunSummary,
 )
 from research.storage.run_folder import Mirror, RunFolder
