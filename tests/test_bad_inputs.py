@@ -676,7 +676,7 @@ def of_an_earlier_version(run: Path) -> None:
     """Make a run folder one that names classes by their modules."""
     edit(
         run / "config.json",
-        lambda stored: stored["config"].update({"class": "research.runs.config:X"}),
+        lambda stored: stored["config"].update({"class": "research.run:X"}),
     )
 
 
@@ -696,10 +696,7 @@ def test_a_run_folder_of_an_earlier_version_is_refused_wherever_it_is_named(
         [*other, f"start_from={run / STAGE}"],
     ):
         message = refused(capsys, *given)
-        assert (
-            f"{run / 'config.json'} names its class 'research.runs.config:X': that is the for"
-            in message
-        )
+        assert f"{run / 'config.json'} names its class 'research.run:X': that is the for" in message
         assert "Do the run again in a new folder, or read this one with the version that" in message
     assert files_of(run) == before
     assert not (tmp_path / "other").exists()

@@ -157,7 +157,7 @@ def test_what_is_not_a_config_of_ours_is_refused(name: object, message: str) -> 
 
 @pytest.mark.parametrize(
     "name",
-    ["research.runs.config:RunConfig", "research:RunConfig", "mine.sub:Mine"],
+    ["research.run:RunConfig", "research:RunConfig", "mine.sub:Mine"],
 )
 def test_a_config_of_an_earlier_version_is_refused_with_what_to_do(name: str) -> None:
     message = refusal(changed("ranker", {"class": name}))

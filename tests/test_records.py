@@ -268,10 +268,8 @@ def test_fields_of_a_config_that_this_version_does_not_know_are_left_to_its_clas
 
 
 def test_a_config_of_a_version_that_named_modules_says_so(tmp_path: Path) -> None:
-    write(tmp_path, run_record(), config={"class": "research.runs.config:RunConfig"})
-    with pytest.raises(
-        InputError, match=r"names its class 'research.runs.config:RunConfig': that is the"
-    ):
+    write(tmp_path, run_record(), config={"class": "research.run:RunConfig"})
+    with pytest.raises(InputError, match=r"names its class 'research.run:RunConfig': that is the"):
         read_record(tmp_path, RunRecord)
 
 

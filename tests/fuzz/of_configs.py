@@ -34,7 +34,7 @@ CLASSES += (
     "ObjectiveConfig",
     "os:system",
     "tests:Mine",
-    "research.runs.config:RunConfig",
+    "research.run:RunConfig",
 )
 
 
@@ -66,7 +66,7 @@ def config_class_names(folder: Path) -> Case:
     ours = [name for package in PACKAGES for name in definitions(package)]
     odd = ["os:system", "builtins:eval", "tests:Words", "tests.own:X", "research:RunConfig"]
     odd += [
-        "research.runs.config:RunConfig",
+        "research.run:RunConfig",
         ":",
         "a:",
         ":RunConfig",
@@ -190,7 +190,7 @@ def target_words(folder: Path) -> Case:
     words = ["baselines.sasrec.full_softmax", "baselines.popularity:popularity", "baselines.sasrec"]
     words += [
         "baselines",
-        "research.runs.config:RunConfig",
+        "research.run:RunConfig",
         "research.studies.study",
         "tests.configs:TWO_STAGES",
     ]
