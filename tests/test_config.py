@@ -24,7 +24,7 @@ from research.runs.config import EvaluationConfig, RunConfig
 from research.training.config import StageConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
-from tests.configs import CONFIGS, TWO_STAGES
+from tests.support.configs import CONFIGS, TWO_STAGES
 
 
 def stored(config: object) -> object:

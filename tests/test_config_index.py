@@ -25,8 +25,8 @@ from research.errors import InputError
 from research.evaluation.ranker import RankerConfig
 from research.objectives.base import ObjectiveConfig
 from research.runs.config import RunConfig
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 RANKER = """
 from dataclasses import dataclass
 from baselines.popularity import PopularityConfig

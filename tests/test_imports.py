@@ -9,7 +9,8 @@ from typing import TypeGuard
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 # The language of the house: modules at the root of `research`, which know nothing of its rooms.
 ROOT_MODULES = {
     "packed", "rectangles", "randomness", "config", "config_index", "overrides", "errors",
@@ -104,7 +105,7 @@ def test_the_rule_itself_refuses_what_it_should() -> None:
     assert not allowed("research.packed", "research.data.corpus")
     assert not allowed("research.runs.config", "baselines.sasrec")
     assert not allowed("baselines.sasrec", "experiments.quickstart")
-    assert not allowed("research.runs.config", "tests.synthetic")
+    assert not allowed("research.runs.config", "tests.support.synthetic")
     assert not allowed("research.training.loop", "research.runs.config")
 
 

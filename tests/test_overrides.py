@@ -21,7 +21,7 @@ from research.objectives.next_item import NextItemConfig
 from research.overrides import override
 from research.runs.config import RunConfig
 from research.training.config import ValidationConfig
-from tests.configs import CONFIGS, TWO_STAGES
+from tests.support.configs import CONFIGS, TWO_STAGES
 
 
 def refusal(given: list[str], config: object = TWO_STAGES) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from research.randomness import below, fold, generator, permutation, seed_of, uniform
-from tests import reference
+from tests.support import reference
 
 
 def unsigned(bits: torch.Tensor) -> list[int]:

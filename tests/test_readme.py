@@ -31,12 +31,12 @@ from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.studies.cost_estimate import Expected
 from research.studies.study import Study
-from tests.calling import call
-from tests.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state
-from tests.synthetic import markov_histories
-from tests.test_bert4rec_config import ORIGINAL
+from tests import ROOT
+from tests.interop.test_bert4rec_config import ORIGINAL
+from tests.support.calling import call
+from tests.support.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state
+from tests.support.synthetic import markov_histories
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 Capture = pytest.CaptureFixture[str]
 
@@ -213,7 +213,7 @@ def test_the_commands_run_in_the_order_in_which_they_stand(capsys: Capture, here
     for words in commands_of_the_readme():
         answer = call(capsys, *words)
         if words[0] == "sync":
-            # Nobody is logged in here; tests/test_sync.py uploads to a server of its own.
+            # Nobody is logged in here; tests/tracking/test_sync.py uploads to a server of its own.
             assert answer.code == 2
             assert "wandb login" in answer.err
             continue

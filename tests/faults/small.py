@@ -17,7 +17,7 @@ from research.objectives.sp import SPConfig
 from research.runs.config import EvaluationConfig, RunConfig
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
-from tests.synthetic import markov_histories, write_histories
+from tests.support.synthetic import markov_histories, write_histories
 
 CORPUS = "markov"
 FOUR = {"aap": AAPConfig(), "mip": MIPConfig(), "map": MAPConfig(), "sp": SPConfig()}

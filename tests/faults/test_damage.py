@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.calling import Answer, call, refused
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import checkpoints, differences, outcome, words
+from tests.support.calling import Answer, call, refused
 
 Capture = pytest.CaptureFixture[str]
 Damage = Callable[[Path], None]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.calling import call, files_of, write_shop
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import differences, outcome, unfinished, words
-from tests.study_folders import write_run, write_study
+from tests.support.calling import call, files_of, write_shop
+from tests.support.study_folders import write_run, write_study
 
 Capture = pytest.CaptureFixture[str]
 PAGE, ENOUGH = 4096, 4096

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from research.runs.execute import RunOptions, execute
-from tests.calling import refused
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, differences, lines_of, outcome, words
 from tests.faults.small import two_stages
-from tests.mirrored import SHORT
-from tests.wandb_answers import Answer
-from tests.wandb_server import WandbServer
+from tests.support.calling import refused
+from tests.support.mirrored import SHORT
+from tests.support.wandb_answers import Answer
+from tests.support.wandb_server import WandbServer
 
 
 def test_a_second_run_on_a_folder_is_refused_and_the_first_unharmed(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.calling import call
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, checkpoints, differences, lines_of, outcome, unfinished, words
+from tests.support.calling import call
 
 STOPPED = 75
 

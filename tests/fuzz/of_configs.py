@@ -21,10 +21,10 @@ from research.runs.config import EvaluationConfig
 from research.runs.execute import RunConfig
 from research.storage.json_files import read_json
 from research.studies.budget import budget_of
-from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of, string_of, value_altered, value_of
 from tests.fuzz.targets import Case, Target, altering, written
-from tests.study_folders import table_of
+from tests.support.configs import CONFIGS
+from tests.support.study_folders import table_of
 
 # `override` ends the program after --help.
 ENDS = (InputError, SystemExit)
@@ -192,7 +192,7 @@ def target_words(folder: Path) -> Case:
         "baselines",
         "research.run:RunConfig",
         "research.studies.study",
-        "tests.configs:TWO_STAGES",
+        "tests.support.configs:TWO_STAGES",
     ]
 
     def case(random: Random) -> None:

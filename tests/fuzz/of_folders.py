@@ -53,12 +53,12 @@ from research.studies.study import Study, record_study
 from research.tracking.sync import checked
 from research.training.checkpointer import state_of
 from research.training.state import StageState
-from tests.configs import CONFIGS
 from tests.fuzz.mutations import number_of
 from tests.fuzz.targets import Case, Target, altering, some, written
-from tests.recorded import FINGERPRINT, HASH, run_record, run_summary
-from tests.s3rec_files import published_state
-from tests.study_folders import fail_run, table_of, write_run, write_study
+from tests.support.configs import CONFIGS
+from tests.support.recorded import FINGERPRINT, HASH, run_record, run_summary
+from tests.support.s3rec_files import published_state
+from tests.support.study_folders import fail_run, table_of, write_run, write_study
 
 SUMMARY = run_summary(
     best={"train": StageResult(epoch=1, value=0.25, epochs=2, steps=10, skipped=0)},

@@ -1,0 +1,429 @@
+"""One row a configuration: value and gradient equal a loop written from its paper.
+
+A new objective adds its line to `CASES` and its loop to `tests/objectives/twins.py`. A loop gives
+the loss of one window, so that the sum over windows is at once the proof that foreign sequences do
+not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from research.data.batch import Batch
+from research.data.catalogue import Catalogue
+from research.data.negatives import NegativesConfig
+from research.errors import InputError
+from research.model.transformer_config import TransformerConfig
+from research.objectives.aap import AAPConfig
+from research.objectives.base import LossSum, ObjectiveConfig
+from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
+from research.objectives.head import Head, HeadConfig
+from research.objectives.losses import (
+    BayesianPersonalizedRanking,
+    BinaryCrossEntropy,
+    FullSoftmax,
+    GeneralizedBCE,
+    ItemLossConfig,
+    SampledSoftmax,
+)
+from research.objectives.map import MAPConfig
+from research.objectives.masking import MaskItems
+from research.objectives.mip import MIPConfig
+from research.objectives.next_item import NextItemConfig
+from research.objectives.ranker import TrainedRanker
+from research.objectives.sp import CutSegment, SPConfig
+from research.packed import Packed
+from research.training.multi_objective import MultiObjectiveModel
+from tests.evaluation.reference_ranks import scores_of_all
+from tests.objectives import twins
+from tests.support import reference
+from tests.support.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
+
+ITEMS = 12
+LENGTH = 6
+# Longer than the encoder, one, none, two, and a repeated item; item 0 is first, last and between.
+ROWS = [[0, 1, 2, 3, 4, 5, 6, 0], [7], [], [8, 0], [2, 2, 9]]
+# Items 3, 7 and 10 have none, item 2 has all that anybody has; nobody has attribute 1.
+ATTRIBUTES = [[0], [2, 3], [0, 2, 3, 4], [], [4], [0, 4], [2], [], [3], [0, 3], [], [2, 4]]
+NUM_ATTRIBUTES = 5
+POPULAR = NegativesConfig(distribution="popularity")
+FREE = NegativesConfig(exclude="nothing")
+MASKED = MaskItems(rate=0.4, random_share=0.1, keep_share=0.1, mask_last_share=0.5)
+BERT_HEAD = HeadConfig(bias=True, transform="nonlinear")
+# What S3-Rec's code does otherwise than its paper.
+PUBLISHED_MASKS = MaskItems(rate=0.2, mask_last_share=1.0)
+OUTSIDE_WINDOW = NegativesConfig(exclude="window", include_mask=True)
+CASES: dict[str, ObjectiveConfig] = {
+    "next, full softmax": NextItemConfig(),
+    "next, own table with bias": NextItemConfig(head=HeadConfig(table="own", bias=True)),
+    "next, sampled softmax": NextItemConfig(loss=SampledSoftmax(number=5)),
+    "next, sampled softmax, log q": NextItemConfig(
+        loss=SampledSoftmax(number=5, log_q=True, negatives=POPULAR), head=BERT_HEAD
+    ),
+    "next, sampled softmax, shared": NextItemConfig(
+        loss=SampledSoftmax(number=3, share="sequence")
+    ),
+    "next, BCE": NextItemConfig(loss=BinaryCrossEntropy()),
+    "next, BCE with three negatives": NextItemConfig(
+        loss=BinaryCrossEntropy(number=3, negatives=FREE), head=HeadConfig(table="own", bias=True)
+    ),
+    "next, BCE, shared": NextItemConfig(loss=BinaryCrossEntropy(number=2, share="sequence")),
+    "next, gBCE": NextItemConfig(loss=GeneralizedBCE(number=4, calibration=0.75)),
+    "next, gBCE, shared": NextItemConfig(loss=GeneralizedBCE(number=4, share="sequence")),
+    "next, BPR": NextItemConfig(loss=BayesianPersonalizedRanking(number=2)),
+    "next, BPR, shared": NextItemConfig(
+        loss=BayesianPersonalizedRanking(number=2, share="sequence")
+    ),
+    "cloze, full softmax": ClozeConfig(corruption=MASKED),
+    "cloze, BERT4Rec's head": ClozeConfig(corruption=MASKED, head=BERT_HEAD),
+    "cloze, own table with bias": ClozeConfig(
+        corruption=MaskItems(count="rounded", rate=0.5), head=HeadConfig(table="own", bias=True)
+    ),
+    "cloze, sampled softmax": ClozeConfig(
+        corruption=MASKED, loss=SampledSoftmax(number=4, log_q=True, negatives=POPULAR)
+    ),
+    "cloze, BCE": ClozeConfig(corruption=MASKED, loss=BinaryCrossEntropy(number=2)),
+    "next, special classes": NextItemConfig(head=HeadConfig(special_classes=True)),
+    "cloze, special classes": ClozeConfig(
+        corruption=MASKED, head=HeadConfig(transform="nonlinear", special_classes=True)
+    ),
+    "AAP": AAPConfig(corruption=MASKED),
+    "AAP, bare items": AAPConfig(corruption=MASKED, count_bare_items=True),
+    "AAP, attribute 0": AAPConfig(corruption=MASKED, zero_attribute=True),
+    "AAP as published": AAPConfig(
+        corruption=PUBLISHED_MASKS, count_bare_items=True, zero_attribute=True
+    ),
+    "MAP": MAPConfig(corruption=MASKED),
+    "MAP, bare items": MAPConfig(corruption=MASKED, count_bare_items=True),
+    "MAP, attribute 0": MAPConfig(corruption=MASKED, zero_attribute=True),
+    "MAP as published": MAPConfig(
+        corruption=PUBLISHED_MASKS, count_bare_items=True, zero_attribute=True
+    ),
+    "MIP": MIPConfig(corruption=MASKED),
+    "MIP as published": MIPConfig(
+        corruption=PUBLISHED_MASKS,
+        loss=BayesianPersonalizedRanking(inner_sigmoid=True, negatives=OUTSIDE_WINDOW),
+    ),
+    "MIP, nothing of the user's": MIPConfig(
+        corruption=MASKED,
+        loss=BayesianPersonalizedRanking(number=4, negatives=NegativesConfig(exclude="history")),
+    ),
+    "MIP, anything": MIPConfig(
+        corruption=MASKED, loss=BayesianPersonalizedRanking(number=4, negatives=FREE)
+    ),
+    "MIP, full softmax": MIPConfig(corruption=MASKED, loss=FullSoftmax()),
+    "MIP, sampled softmax with the mask, log q": MIPConfig(
+        corruption=MASKED, loss=SampledSoftmax(number=4, log_q=True, negatives=OUTSIDE_WINDOW)
+    ),
+    "SP": SPConfig(),
+    "SP, squashed": SPConfig(inner_sigmoid=True),
+    "SP, alone": SPConfig(corruption=CutSegment(placement="alone")),
+    "SP, from everything": SPConfig(corruption=CutSegment(foreign="everything")),
+    "SP, alone with short rows": SPConfig(
+        corruption=CutSegment(placement="alone", short_rows=True)
+    ),
+    "SP as published": SPConfig(
+        corruption=CutSegment(foreign="everything", short_rows=True), inner_sigmoid=True
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    """User 4 has trained on other items than stand in row 4; three users have held-out items."""
+    return catalogue_of(
+        [*ROWS[:4], [2, 9, 10, 11]],
+        ITEMS,
+        held_out=[[11, 7], [3], [], [], [5, 6]],
+        attributes=ATTRIBUTES,
+        num_attributes=NUM_ATTRIBUTES,
+    )
+
+
+def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> MultiObjectiveModel:
+    """An encoder under one objective, in float64, without dropout, no parameter at its start."""
+    sizes = TransformerConfig(
+        length=LENGTH, width=8, heads=2, layers=1, feed_forward=12,
+        embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+    encoder = encoder_of(sizes, ITEMS)
+    objective = config.build(ModelComponents(sizes, catalogue, 0), 0)
+    pretrainer = MultiObjectiveModel(encoder, {"only": objective}, catalogue).double()
+    scatter_parameters(pretrainer, std=0.3)
+    return pretrainer
+
+
+def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]]) -> tuple[
+    tuple[LossSum, dict[str, Tensor]], tuple[Tensor, int, dict[str, Tensor]]
+]:  # fmt: skip
+    """(loss, gradients) of the module, (total, count, gradients) of the loop."""
+    module = made(config, catalogue)
+    batch = batch_of(rows, length=LENGTH)
+    ours = module.losses(batch)["only"]
+    ours_grads = gradients(module, ours.total)
+    losses = []
+    for user, (row, state) in enumerate(zip(rows, batch.states_S.tolist(), strict=True)):
+        losses += twins.losses_of_window(config, module, catalogue, row, user, state)
+    total = torch.stack(losses).sum()
+    return (ours, ours_grads), (total, len(losses), gradients(module, total))
+
+
+def gradients(module: MultiObjectiveModel, total: Tensor) -> dict[str, Tensor]:
+    module.zero_grad(set_to_none=True)
+    total.backward()
+    return {
+        name: torch.zeros_like(each) if each.grad is None else each.grad
+        for name, each in module.named_parameters()
+    }
+
+
+# float64 agrees to about 1e-13; the buffer of log q is float32, taken over by the loop as it is.
+@pytest.mark.parametrize("name", CASES)
+def test_value_count_and_gradients_equal_the_loop(name: str, catalogue: Catalogue) -> None:
+    (ours, ours_grads), (total, count, grads) = both(CASES[name], catalogue, ROWS)
+    assert ours.count.item() == count
+    assert ours.count.dtype == torch.float64
+    torch.testing.assert_close(ours.total, total, rtol=1e-10, atol=1e-10)
+    for parameter, grad in grads.items():
+        torch.testing.assert_close(
+            ours_grads[parameter], grad, rtol=1e-10, atol=1e-10, msg=parameter
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_start_by_the_seed_and_no_global_generator(
+    name: str, catalogue: Catalogue
+) -> None:
+    sizes = TransformerConfig(length=LENGTH, width=8, heads=2, layers=1, feed_forward=12)
+    starts = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        objective = CASES[name].build(ModelComponents(sizes, catalogue, 0), 0)
+        starts.append(objective.state_dict())
+    assert all(torch.equal(one, starts[1][name]) for name, one in starts[0].items())
+
+
+def test_a_row_may_share_negatives_from_outside_its_window(catalogue: Catalogue) -> None:
+    loss = BayesianPersonalizedRanking(number=3, share="sequence", negatives=OUTSIDE_WINDOW)
+    (ours, _), (total, count, _) = both(MIPConfig(loss=loss), catalogue, ROWS)
+    assert ours.count.item() == count
+    torch.testing.assert_close(ours.total, total, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[], []]], ids=["no rows", "one empty", "two empty"])
+@pytest.mark.parametrize("name", CASES)
+def test_an_empty_pick_is_a_zero_that_every_parameter_hangs_on(
+    name: str, rows: list[list[int]], catalogue: Catalogue
+) -> None:
+    module = made(CASES[name], catalogue)
+    loss = module.losses(batch_of(rows, length=LENGTH))["only"]
+    loss.total.backward()
+    assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
+    for parameter, value in module.named_parameters():
+        if not value.requires_grad:
+            continue
+        assert value.grad is not None, parameter
+        assert not value.grad.any(), parameter
+
+
+def test_a_window_of_one_item_has_nothing_next(catalogue: Catalogue) -> None:
+    loss = made(NextItemConfig(), catalogue).losses(batch_of([[3], [4]], length=LENGTH))["only"]
+    loss.total.backward()
+    assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_foreign_sequences_do_not_matter(name: str, catalogue: Catalogue) -> None:
+    module = made(CASES[name], catalogue)
+    batch = batch_of(ROWS, length=LENGTH)
+    alone = 0.0
+    for row, sequence in enumerate(ROWS):
+        one = batch_of([sequence], length=LENGTH, users=[row], states=batch.states_S[row : row + 1])
+        alone += module.losses(one)["only"].total.item()
+    # Sums of about twenty terms of order one, in another order.
+    assert module.losses(batch)["only"].total.item() == pytest.approx(alone, abs=1e-10)
+
+
+@pytest.mark.parametrize("number", [2, 3, 7])
+@pytest.mark.parametrize("name", CASES)
+def test_a_batch_cut_into_pieces_has_the_same_loss_and_gradients(
+    name: str, number: int, catalogue: Catalogue
+) -> None:
+    module = made(CASES[name], catalogue)
+    batch = batch_of(ROWS, length=LENGTH)
+    whole = module.losses(batch)["only"]
+    expected = gradients(module, whole.total)
+    pieces = [module(piece)["only"] for piece in module.prepare_pieces(batch, number)]
+    assert len(pieces) == number
+    assert module.objectives["only"].couples_rows is None
+    assert sum(piece.count.item() for piece in pieces) == whole.count.item()
+    total = torch.stack([piece.total for piece in pieces]).sum()
+    assert total.item() == pytest.approx(whole.total.item(), abs=1e-10)
+    for parameter, grad in gradients(module, total).items():
+        torch.testing.assert_close(expected[parameter], grad, rtol=1e-10, atol=1e-10, msg=parameter)
+
+
+@pytest.mark.parametrize("config", [NextItemConfig(), ClozeConfig(corruption=MaskItems(rate=0.9))])
+def test_every_item_can_be_a_label_and_learns_from_it(
+    config: ObjectiveConfig, catalogue: Catalogue
+) -> None:
+    for item in range(ITEMS):
+        module = made(config, catalogue)
+        other = (item + 1) % ITEMS
+        loss = module.losses(batch_of([[other, item]], length=LENGTH))["only"]
+        assert loss.count.item() >= 1
+        loss.total.backward()
+        assert module.encoder.item_table.weight.grad[item].abs().sum() > 0
+
+
+def test_the_mask_row_learns_under_cloze_alone(catalogue: Catalogue) -> None:
+    learns = []
+    for config in (ClozeConfig(), NextItemConfig()):
+        module = made(config, catalogue)
+        module.losses(batch_of([[1, 2, 3]], length=LENGTH))["only"].total.backward()
+        learns.append(bool(module.encoder.item_table.weight.grad[ITEMS].any()))
+    assert learns == [True, False]
+
+
+@pytest.mark.parametrize("kind", [AAPConfig, MAPConfig])
+def test_every_attribute_learns_even_one_that_no_item_has(kind: type, catalogue: Catalogue) -> None:
+    # The first attribute is one like any other (T6); attribute 1 learns that it is false.
+    module = made(kind(corruption=MaskItems(rate=0.5), zero_attribute=True), catalogue)
+    module.losses(batch_of([[0, 1, 2, 4]], length=LENGTH))["only"].total.backward()
+    table = module.get_parameter("shared.attributes.attribute_table.weight")
+    assert (table.grad.abs().sum(1) > 0).tolist() == [True] * NUM_ATTRIBUTES
+    assert module.get_parameter("shared.zero.row").grad.any()
+
+
+def test_aap_and_map_share_attributes_and_not_their_projections(catalogue: Catalogue) -> None:
+    shared = ModelComponents(made(AAPConfig(), catalogue).encoder.config, catalogue, 0)
+    parts = [config.build(shared, 0) for config in (AAPConfig(), MAPConfig())]
+    tables, layers = (
+        [part.get_parameter(name) for part in parts]
+        for name in ("head.attributes.attribute_table.weight", "head.dense.weight")
+    )
+    assert tables[0] is tables[1]
+    assert not torch.equal(layers[0], layers[1])
+
+
+def test_log_q_is_subtracted_from_target_and_negatives(catalogue: Catalogue) -> None:
+    # With all scores equal, the corrected softmax is that of 1/q over the drawn items.
+    config = SampledSoftmax(number=3, log_q=True, negatives=POPULAR)
+    module = made(NextItemConfig(loss=config), catalogue)
+    with torch.no_grad():
+        module.encoder.item_table.weight.zero_()
+    batch = batch_of([[1, 2]], length=LENGTH)
+    loss = module.losses(batch)["only"].total.item()
+    drawn = twins.negatives_of(config, catalogue, [1, 2], 0, batch.states_S[0].item(), 0, "next")
+    counts = catalogue.training.counts_V.double()
+    inverse = [1 / counts[item].item() for item in [2, *drawn]]
+    # q is kept in float32, which is good to 1e-7.
+    expected = -torch.tensor(inverse[0] / sum(inverse)).log().item()
+    assert loss == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("head", [HeadConfig(), BERT_HEAD, HeadConfig(table="own", bias=True)])
+def test_candidate_scores_are_columns_of_all_scores(head: HeadConfig, catalogue: Catalogue) -> None:
+    module = made(ClozeConfig(head=head), catalogue)
+    ranker = TrainedRanker(module.encoder, module.objectives["only"])
+    histories, users_S = Packed.from_lists([[1, 2], [3]]), torch.tensor([0, 1])
+    items_SN = torch.tensor([[0, 11, 5], [7, 7, 2]])
+    encoded = ranker.encode(histories, users_S)
+    assert encoded.columns == ITEMS
+    scores_SV = encoded.scores(0, ITEMS)
+    assert scores_SV.shape == (2, ITEMS)
+    picked_SN = encoded.scores_of(items_SN)
+    torch.testing.assert_close(picked_SN, scores_SV.gather(1, items_SN), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", [HeadConfig(), BERT_HEAD, HeadConfig(table="own", bias=True)])
+@pytest.mark.parametrize("kind", [NextItemConfig, ClozeConfig])
+def test_ranking_scores_equal_the_loop(kind: type, head: HeadConfig, catalogue: Catalogue) -> None:
+    module = made(kind(head=head), catalogue)
+    objective = module.objectives["only"]
+    ranker = TrainedRanker(module.encoder, objective)
+    rows = [[1], [2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 5]]
+    scores_SV = scores_of_all(ranker, Packed.from_lists(rows))
+    for row, sequence in enumerate(rows):
+        cloze = kind is ClozeConfig
+        seen = [*sequence[-(LENGTH - 1) :], ITEMS] if cloze else sequence[-LENGTH:]
+        hidden_D = reference.encode(module.encoder, seen, causal=not cloze)[-1]
+        assert isinstance(objective.head, Head)
+        expected_V = torch.stack(reference.head_scores(objective.head, module.encoder, hidden_D))
+        torch.testing.assert_close(scores_SV[row], expected_V, rtol=1e-10, atol=1e-10)
+
+
+def test_ranking_leaves_the_training_mode_as_it_was(catalogue: Catalogue) -> None:
+    module = made(ClozeConfig(), catalogue)
+    ranker = TrainedRanker(module.encoder, module.objectives["only"])
+    for training in (True, False):
+        module.train(training)
+        ranker.encode(Packed.from_lists([[1]]), torch.tensor([0]))
+        assert all(part.training is training for part in module.modules())
+
+
+def calls_of(
+    objectives: dict[str, ObjectiveConfig], catalogue: Catalogue
+) -> list[tuple[bool, int]]:
+    """(causal, sequences) of each call of the encoder in one step."""
+    module = made(next(iter(objectives.values())), catalogue)
+    built = {
+        name: config.build(ModelComponents(module.encoder.config, catalogue, 0), 0).double()
+        for name, config in objectives.items()
+    }
+    calls = []
+
+    def note(part: object, given: tuple[Packed], named: dict[str, bool]) -> None:
+        calls.append((named["causal"], given[0].num_sequences))
+
+    module.encoder.register_forward_pre_hook(note, with_kwargs=True)
+    losses = MultiObjectiveModel(module.encoder, built, catalogue).losses(
+        batch_of(ROWS, length=LENGTH)
+    )
+    assert list(losses) == list(objectives)
+    return calls
+
+
+def test_equal_corruptions_share_one_encoding(catalogue: Catalogue) -> None:
+    objectives = {"a": ClozeConfig(weight=2.0), "b": ClozeConfig(head=BERT_HEAD)}
+    assert calls_of(objectives, catalogue) == [(False, 5)]
+
+
+def test_the_encoder_is_called_once_a_direction(catalogue: Catalogue) -> None:
+    objectives = {
+        "next": NextItemConfig(),
+        "cloze": ClozeConfig(),
+        "heavier": ClozeConfig(corruption=MaskItems(rate=0.5)),
+    }
+    assert calls_of(objectives, catalogue) == [(False, 10), (True, 5)]
+
+
+def test_an_objective_has_the_same_loss_alone_and_in_company(catalogue: Catalogue) -> None:
+    module = made(ClozeConfig(corruption=MASKED), catalogue)
+    objective = module.objectives["only"]
+    other = NextItemConfig().build(ModelComponents(module.encoder.config, catalogue, 0), 0).double()
+    batch: Batch = batch_of(ROWS, length=LENGTH)
+    alone = module.losses(batch)["only"].total.item()
+    company = MultiObjectiveModel(
+        module.encoder, {"next": other, "only": objective}, catalogue
+    ).losses(batch)
+    assert company["only"].total.item() == pytest.approx(alone, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SampledSoftmax(number=0),
+        BinaryCrossEntropy(number=0),
+        GeneralizedBCE(number=0),
+        BayesianPersonalizedRanking(number=0),
+    ],
+)
+def test_no_negatives_at_all_are_refused(loss: ItemLossConfig, catalogue: Catalogue) -> None:
+    with pytest.raises(InputError, match=r"loss\.number is 0; draw at least 1 negative"):
+        made(NextItemConfig(loss=loss), catalogue)

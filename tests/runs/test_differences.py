@@ -1,0 +1,84 @@
+"""What a message says of two runs of which one stands in the folder of the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from research.model.transformer_config import TransformerConfig
+from research.runs.config import RunConfig
+from research.runs.differences import other_run
+from research.storage.records import StartRecord
+from tests.support.configs import CONFIGS
+from tests.support.recorded import run_record
+
+CONFIG = CONFIGS["sasrec, full softmax"]()
+
+
+def said(there: RunConfig, here: RunConfig = CONFIG, **fields: Any) -> str:
+    """What is said when a folder holds `there`, whose record has these fields."""
+    stored = replace(run_record(there, hash="11"), **fields)
+    return other_run(stored, run_record(here, hash="22"), here)
+
+
+def with_encoder(**fields: Any) -> RunConfig:
+    assert isinstance(CONFIG.encoder, TransformerConfig)
+    return replace(CONFIG, encoder=replace(CONFIG.encoder, **fields))
+
+
+def test_fields_stand_by_their_dotted_names_with_both_values() -> None:
+    assert said(replace(with_encoder(width=128), seed=3)) == (
+        "encoder.width is 128 there and 64 here; seed is 3 there and 0 here; "
+        "hash 11 there and 22 here"
+    )
+
+
+def test_of_many_fields_five_are_shown_and_the_rest_is_counted() -> None:
+    fields = {"width": 8, "layers": 1, "heads": 4, "length": 9, "feed_forward": 8, "segments": 2}
+    text = said(replace(with_encoder(**fields), seed=3))
+    assert text.count(" there and ") == 6
+    assert "; 2 more fields differ; hash 11 there and 22 here" in text
+
+
+def test_a_long_value_is_cut() -> None:
+    metrics = tuple(f"hr@{k}" for k in range(1, 100))
+    text = said(replace(CONFIG, evaluation=replace(CONFIG.evaluation, metrics=metrics)))
+    assert "hr@8, hr@9, hr@1… there and [hr@5, " in text
+    assert len(text) < 250
+
+
+def test_where_a_corpus_lies_is_no_difference_but_what_it_is() -> None:
+    moved = replace(CONFIG, corpus="elsewhere")
+    assert said(moved) == ("what its config names has another content; hash 11 there and 22 here")
+    assert said(moved, fingerprint="0" * 64) == (
+        "the corpus's fingerprint is 0000000000000000 there and ffffffffffffffff here; "
+        "hash 11 there and 22 here"
+    )
+
+
+def test_files_of_negatives_differ_where_only_one_run_has_one() -> None:
+    own = replace(CONFIG, evaluation=replace(CONFIG.evaluation, negatives_file="a.txt"))
+    other = replace(CONFIG, evaluation=replace(CONFIG.evaluation, negatives_file="b.txt"))
+    assert "evaluation.negatives_file is a.txt there and none here" in said(own)
+    assert said(own, other).startswith("what its config names has another content")
+
+
+def test_what_the_runs_start_from_is_told_by_the_weights() -> None:
+    start = StartRecord(folder="runs/a", stage="train", sha256="abcdef")
+    there = replace(CONFIG, start_from="runs/a")
+    assert said(there, start=start) == (
+        "start_from is stage train (abcdef) of runs/a there and scratch here; "
+        "hash 11 there and 22 here"
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"class": "os:system"}, {"compute": 3}, {"another": 1}], ids=["class", "type", "new"]
+)
+def test_a_config_that_cannot_be_read_here_says_why(change: dict[str, object]) -> None:
+    record = run_record(CONFIG)
+    text = said(CONFIG, config={**record.config, **change})
+    assert text.startswith("that one cannot be read: config")
+    assert text.endswith("; hash 11 there and 22 here")

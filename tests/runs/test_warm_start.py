@@ -1,0 +1,245 @@
+"""Stages that hand over, and runs that start from earlier ones, with other vocabularies too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from research.checkpoint import files as checkpoint
+from research.data.corpus import Corpus
+from research.data.splits import UserHoldout
+from research.errors import InputError
+from research.runs.execute import execute
+from research.storage.records import RunSummary, read_record
+from tests.support.saved import newest_of
+from tests.support.stages import (
+    ENCODER,
+    FINETUNE,
+    PRETRAIN,
+    QUIET,
+    TABLE,
+    config_of,
+    corpus_in,
+    refusal,
+    still,
+    third,
+    weights_of,
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return corpus_in(tmp_path_factory.mktemp("data") / "first")
+
+
+@pytest.fixture(scope="module")
+def earlier(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two stages."""
+    run = tmp_path_factory.mktemp("runs") / "earlier"
+    execute(config_of(corpus, PRETRAIN, FINETUNE), run, options=QUIET)
+    return run
+
+
+def test_a_run_starts_from_the_stage_that_is_named(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    start = str(earlier / "stages" / "pretrain")
+    config = config_of(corpus, still(FINETUNE), start_from=start)
+    summary = execute(config, tmp_path, options=QUIET)
+    given = weights_of(newest_of(earlier / "stages" / "pretrain"))
+    after = weights_of(newest_of(tmp_path / "stages" / "finetune"))
+    assert torch.equal(after[TABLE], given[TABLE])
+    assert list(summary.carried["finetune"].moved) == [f"{earlier} (stage pretrain)"]
+
+
+def test_a_run_starts_from_the_best_state_of_the_last_stage(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    config = config_of(corpus, still(FINETUNE), start_from=str(earlier))
+    execute(config, tmp_path, options=QUIET)
+    given = weights_of(newest_of(earlier / "stages" / "finetune", "best"))
+    assert torch.equal(weights_of(newest_of(tmp_path / "stages" / "finetune"))[TABLE], given[TABLE])
+
+
+def test_fine_tuning_from_a_folder_is_fine_tuning_in_the_run(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    start = str(earlier / "stages" / "pretrain")
+    apart = execute(config_of(corpus, FINETUNE, start_from=start), tmp_path, options=QUIET)
+    within = read_record(earlier, RunSummary)
+    assert within is not None
+    assert apart.test == within.test
+    assert apart.best["finetune"] == within.best["finetune"]
+
+
+def test_items_of_another_vocabulary_are_matched_by_raw_id(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    # Dense id 0 is called i9, 1 i8, ...; the last two are unknown to the earlier run.
+    names = [f"i{9 - item}" for item in range(8)] + ["new1", "new2"]
+    other = corpus_in(tmp_path / "second", names=names, seed=1)
+    config = config_of(other, still(FINETUNE), start_from=str(earlier / "stages" / "pretrain"))
+    summary = execute(config, tmp_path / "run", options=QUIET)
+    given = weights_of(newest_of(earlier / "stages" / "pretrain"))[TABLE]
+    after = weights_of(newest_of(tmp_path / "run" / "stages" / "finetune"))[TABLE]
+    for item in range(8):
+        assert torch.equal(after[item], given[9 - item])
+    assert torch.equal(after[10], given[10])  # the mask
+    scratch = execute(config_of(other, still(FINETUNE)), tmp_path / "scratch", options=QUIET)
+    fresh = weights_of(newest_of(tmp_path / "scratch" / "stages" / "finetune"))[TABLE]
+    assert torch.equal(after[8:10], fresh[8:10])
+    assert scratch.carried == {}
+    rows = summary.carried["finetune"].rows
+    assert rows["items"] == {"matched": 8, "fresh": 2, "left": 2}
+    assert rows["attributes"] == {"matched": 3, "fresh": 0, "left": 0}
+
+
+def test_a_run_is_recognised_by_the_weights_it_starts_from_not_by_their_folder(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(earlier, moved)
+    config = config_of(corpus, FINETUNE, start_from=str(earlier))
+    first = execute(config, tmp_path / "run", options=QUIET)
+    again = execute(replace(config, start_from=str(moved)), tmp_path / "run", options=QUIET)
+    assert again.hash == first.hash
+    other = replace(config, start_from=str(earlier / "stages" / "pretrain"))
+    with pytest.raises(InputError, match="holds another run"):
+        execute(other, tmp_path / "run", options=QUIET)
+
+
+def test_a_later_stage_gets_the_heads_of_the_run_that_was_started_from(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    start = str(earlier / "stages" / "pretrain")
+    config = config_of(corpus, FINETUNE, third(), start_from=start)
+    summary = execute(config, tmp_path, options=QUIET)
+    given = weights_of(newest_of(earlier / "stages" / "pretrain"))
+    tuned = weights_of(newest_of(tmp_path / "stages" / "finetune", "best"))
+    after = weights_of(newest_of(tmp_path / "stages" / "third"))
+    for name, tensor in after.items():
+        assert torch.equal(tensor, (tuned if name in tuned else given)[name]), name
+    assert list(summary.carried["third"].moved) == [
+        f"{earlier} (stage pretrain)", "stage finetune",
+    ]  # fmt: skip
+
+
+def test_a_finished_run_is_known_when_its_start_is_gone(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(earlier, copy)
+    config = config_of(corpus, FINETUNE, start_from=str(copy))
+    first = execute(config, tmp_path / "run", options=QUIET)
+    shutil.rmtree(copy)
+    assert execute(config, tmp_path / "run", options=QUIET) == first
+
+
+def test_a_start_whose_weights_have_changed_is_told_apart(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    start = str(earlier / "stages" / "pretrain")
+    execute(config_of(corpus, FINETUNE, start_from=start), tmp_path / "run", options=QUIET)
+    other = config_of(corpus, FINETUNE, start_from=str(earlier))
+    said = r"start_from is stage pretrain \(.* there and stage finetune \(.* here; hash"
+    with pytest.raises(InputError, match=said):
+        execute(other, tmp_path / "run", options=QUIET)
+
+
+def test_a_folder_that_is_no_run_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    said = refusal(config_of(corpus, FINETUNE, start_from=str(tmp_path / "none")), tmp_path)
+    assert said == (
+        f"start_from {tmp_path / 'none'} holds no config.json; give an earlier run's folder or one "
+        "of its stages, RUN/stages/NAME"
+    )
+
+
+def test_an_unknown_stage_is_refused(corpus: Corpus, earlier: Path, tmp_path: Path) -> None:
+    start = earlier / "stages" / "warmup"
+    said = refusal(config_of(corpus, FINETUNE, start_from=str(start)), tmp_path)
+    assert said == f"start_from {start}: there is no such stage; its stages: pretrain, finetune"
+
+
+def test_a_stage_without_a_checkpoint_is_refused(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(earlier, copy)
+    shutil.rmtree(newest_of(copy / "stages" / "pretrain"))
+    start = str(copy / "stages" / "pretrain")
+    said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    assert "stages/pretrain holds no checkpoint" in said
+
+
+def test_a_stage_that_has_not_ended_is_refused(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(earlier, copy)
+    path = newest_of(copy / "stages" / "pretrain") / "state.json"
+    path.write_text(checkpoint.sealed({**json.loads(path.read_text()), "finished": False}))
+    start = str(copy / "stages" / "pretrain")
+    said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    # The run has ended: its command would see that, and continue nothing.
+    assert said.endswith(
+        f"what stage pretrain ended with is damaged; remove {copy / 'summary.json'}, and the "
+        "command that made the run does the rest again"
+    )
+    (copy / "summary.json").unlink()
+    said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    assert said.endswith("stage pretrain has not ended; let its own command continue it first")
+
+
+def test_another_encoder_is_refused_field_by_field(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    # Heads and activation show in no shape: the weights would be taken and mean something else.
+    other = replace(ENCODER, heads=1, activation="relu", width=8)
+    config = replace(config_of(corpus, FINETUNE, start_from=str(earlier)), encoder=other)
+    assert refusal(config, tmp_path) == (
+        f"start_from {earlier} (stage finetune) does not fit this run: encoder.width is 4 there "
+        "and 8 here; encoder.heads is 2 there and 1 here; encoder.activation is 'gelu' there and "
+        "'relu' here; give this run the other's encoder, or start from another run"
+    )
+
+
+def test_dropout_may_differ_from_the_earlier_run(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    config = config_of(corpus, still(FINETUNE), start_from=str(earlier))
+    gentle = replace(config, encoder=replace(ENCODER, hidden_dropout=0.1, init_std=0.1))
+    summary = execute(gentle, tmp_path, options=QUIET)
+    assert summary.status == "finished"
+
+
+def test_the_other_corpus_must_be_at_hand(corpus: Corpus, earlier: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(earlier, copy)
+    stored = json.loads((copy / "config.json").read_text())
+    stored["config"]["corpus"] = str(tmp_path / "gone")
+    (copy / "config.json").write_text(json.dumps(stored))
+    other = corpus_in(tmp_path / "second", seed=1)
+    said = refusal(config_of(other, FINETUNE, start_from=str(copy)), tmp_path)
+    assert f"was trained on corpus '{tmp_path / 'gone'}'" in said
+    assert "whose item names are needed, but: " in said
+
+
+def test_a_start_without_a_stage_is_refused(corpus: Corpus) -> None:
+    from baselines.popularity import popularity
+
+    with pytest.raises(InputError, match="start_from is set, but the run has no stage to start"):
+        replace(popularity(), start_from="runs/a")
+
+
+def test_another_split_of_the_same_corpus_would_leak_and_is_refused(
+    corpus: Corpus, earlier: Path, tmp_path: Path
+) -> None:
+    config = config_of(corpus, FINETUNE, start_from=str(earlier), split=UserHoldout())
+    said = refusal(config, tmp_path)
+    assert "was trained on LeaveOneOut(validation_in_training=False), this run holds out by" in said
+    assert said.endswith("the weights know items that would test them; split both alike")

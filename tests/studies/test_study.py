@@ -1,0 +1,645 @@
+"""Studies: cells, seeds and corpora one after another, then a table; nothing is done twice."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import experiments.quickstart as quickstart
+from baselines.bert4rec import cloze
+from baselines.popularity import popularity
+from baselines.sasrec import full_softmax
+from baselines.transitions import transitions
+from research.checkpoint import files as checkpoint
+from research.cli.report import print_report
+from research.data.corpus import Corpus
+from research.data.loader import BatchConfig
+from research.data.windows import LastItems, Sliding
+from research.distributed.accelerator import make_accelerator
+from research.distributed.collectives import Processes
+from research.errors import InputError
+from research.evaluation.rank_table import RankTable
+from research.evaluation.statistics import compare, estimate
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions
+from research.storage.records import StudyRecord
+from research.studies.budget import Budget
+from research.studies.job import Job
+from research.studies.study import Study, StudyOptions, run_study
+from tests.support.calling import call, files_of, refused, shop_corpus
+from tests.support.synthetic import markov_histories, write_histories
+
+Capture = pytest.CaptureFixture[str]
+QUIET = RunOptions(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return shop_corpus(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A corpus whose items have attributes, as films have genres."""
+    histories = markov_histories(num_users=40, num_items=30, length=9, seed=5)
+    return write_histories(tmp_path_factory.mktemp("films") / "films", histories, num_items=30)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Another corpus, of another name."""
+    folder = tmp_path_factory.mktemp("other")
+    corpus = shop_corpus(folder, seed=6)
+    manifest = json.loads((corpus.folder / "manifest.json").read_text())
+    manifest["name"] = "other"
+    (corpus.folder / "manifest.json").write_text(json.dumps(manifest))
+    return Corpus.open(corpus.folder)
+
+
+@pytest.fixture(autouse=True)
+def _own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Modules of the current folder that a test imports are gone after it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("own_"):
+            del sys.modules[name]
+
+
+def shrunk(config: RunConfig) -> RunConfig:
+    """The config with a tiny encoder and one epoch; sliding windows slide by half a length."""
+    if not config.stages:
+        return config
+    batches = BatchConfig(sequences_per_batch=32)
+    stages = tuple(
+        replace(
+            stage,
+            epochs=1,
+            batches=batches,
+            windows=Sliding(stride=3) if isinstance(stage.windows, Sliding) else stage.windows,
+        )
+        for stage in config.stages
+    )
+    encoder = replace(config.encoder, length=6, width=8, layers=1, feed_forward=8)
+    return replace(config, encoder=encoder, stages=stages)
+
+
+def study_of(corpus: Corpus, cells: Mapping[str, RunConfig], **changes: object) -> Study:
+    fields: dict[str, object] = {
+        "name": "mine", "question": "Which is best?", "cells": cells, "base": next(iter(cells)),
+        "corpora": (str(corpus.folder),),
+    }  # fmt: skip
+    return Study(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+CELLS = {"popularity": popularity(), "transitions": transitions(), "sasrec": shrunk(full_softmax())}
+
+
+def done(study: Study, out: Path, **how: object) -> list[Job]:
+    """The study's jobs, done one after another and without a trial before."""
+    chosen = StudyOptions(probe=False, **how)  # type: ignore[arg-type]
+    return run_study(study, out, options=QUIET, accelerator=make_accelerator(), how=chosen)
+
+
+def table_of(out: str, title: str = ", test") -> dict[str, list[str]]:
+    """Rows of the first table under a title by cell: the entries after the cell's name."""
+    lines = out.splitlines()
+    under = next(place for place, line in enumerate(lines) if title in line)
+    head = next(n for n in range(under, len(lines)) if lines[n].startswith("───"))
+    rows: dict[str, list[str]] = {}
+    for line in lines[head + 1 :]:
+        if not line.strip() or not re.search(r"\s{2,}", line.strip()):
+            break
+        cell, *entries = re.split(r"\s{2,}", line.strip())
+        rows[cell] = entries
+    return rows
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*arguments: object, **named: object) -> None:
+        raise AssertionError("the study trains again")
+
+    monkeypatch.setattr("research.runs.stages.train", train)
+
+
+# The code of a study
+
+
+def test_a_study_runs_every_cell_with_every_seed(
+    capsys: Capture, shop: Corpus, tmp_path: Path
+) -> None:
+    jobs = done(study_of(shop, CELLS, seeds=(0, 1)), tmp_path)
+    # Counting draws nothing, so one seed says all.
+    assert [(job.cell, job.seed) for job in jobs] == [
+        ("popularity", 0), ("transitions", 0), ("sasrec", 0), ("sasrec", 1)
+    ]  # fmt: skip
+    for job in jobs:
+        assert job.state() == "finished"
+        assert job.folder == tmp_path / "mine" / "shop" / job.cell / str(job.seed)
+    capsys.readouterr()
+    print_report(tmp_path / "mine")
+    out = capsys.readouterr().out
+    rows = table_of(out)
+    assert list(rows) == ["popularity", "transitions", "sasrec"]
+    tables = [RankTable.load(job.folder / "ranks" / "test-full.npz") for job in jobs]
+    for column, name in enumerate(("hr@10", "ndcg@10", "mrr")):
+        mean = estimate(tables[2:], name).mean
+        assert rows["sasrec"][column].startswith(f"{mean:.4f} ±")
+    difference = compare(tables[2:], tables[:1], "ndcg@10").difference
+    assert rows["sasrec"][3].startswith(f"{difference:+.4f}".replace("0.", "."))
+    costs = table_of(out, "cost of a run")
+    assert [entries[0] for entries in costs.values()] == ["1", "1", "2"]
+    assert out.startswith("Which is best?")
+    assert f"run folders: {tmp_path}/mine/shop/CELL/SEED\n" in out
+
+
+def test_a_second_call_repeats_nothing_and_shows_the_same_table(
+    capsys: Capture, shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(shop, CELLS)
+    done(study, tmp_path)
+    print_report(tmp_path / "mine")
+    first, before = capsys.readouterr().out, files_of(tmp_path)
+    forbid_training(monkeypatch)
+    done(study, tmp_path)
+    print_report(tmp_path / "mine")
+    assert capsys.readouterr().out == first
+    assert files_of(tmp_path) == before
+
+
+def test_a_study_adds_seeds_and_corpora_to_what_is_there(
+    shop: Corpus, other: Corpus, tmp_path: Path
+) -> None:
+    study = study_of(shop, CELLS)
+    done(study, tmp_path)
+    before = files_of(tmp_path)
+    done(replace(study, seeds=(0, 1)), tmp_path)
+    after = files_of(tmp_path)
+    unchanged = [name for name in before if not name.endswith(StudyRecord.FILE)]
+    assert {name: after[name] for name in unchanged} == {name: before[name] for name in unchanged}
+    added = {name.split("/")[3] for name in after.keys() - before.keys()}
+    assert added == {"1"}
+    done(replace(study, corpora=(str(other.folder),)), tmp_path)
+    record = json.loads((tmp_path / "mine" / StudyRecord.FILE).read_text())
+    assert (record["seeds"], record["corpora"]) == ([0, 1], ["shop", "other"])
+
+
+def test_the_record_says_what_was_asked(shop: Corpus, tmp_path: Path) -> None:
+    wide = replace(CELLS["sasrec"], encoder=replace(CELLS["sasrec"].encoder, width=16))
+    cells = {"sasrec": CELLS["sasrec"], "wide": wide}
+    study = study_of(shop, cells, budget=Budget(of="steps", amount=2), compared="mrr")
+    done(study, tmp_path, command="python -m research study mine")
+    record = json.loads((tmp_path / "mine" / StudyRecord.FILE).read_text())
+    assert set(record.pop("marks")) == {"sasrec", "wide"}
+    assert {cell: list(own) for cell, own in record.pop("runs")["shop"].items()} == {
+        "sasrec": ["0"],
+        "wide": ["0"],
+    }
+    assert record == {
+        "name": "mine",
+        "question": "Which is best?",
+        "base": "sasrec",
+        "metrics": ["hr@10", "ndcg@10", "mrr"],
+        "compared": "mrr",
+        "budget": "2 optimizer steps a run, all stages together",
+        "cells": ["sasrec", "wide"],
+        "objectives": ["next"],
+        "changes": {"sasrec": {}, "wide": {"encoder.width": [8, 16]}},
+        "seeds": [0],
+        "corpora": ["shop"],
+        "command": "python -m research study mine",
+    }
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(
+    shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(shop, {**CELLS, "bert4rec": shrunk(cloze())})
+
+    def save(folder: Path, *rest: object, **named: object) -> None:
+        if "bert4rec" in str(folder):
+            raise KeyboardInterrupt
+        real(folder, *rest, **named)  # type: ignore[arg-type]
+
+    real = checkpoint.save
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            done(study, tmp_path)
+    before = files_of(tmp_path / "mine" / "shop" / "sasrec")
+    jobs = done(study, tmp_path)
+    assert [job.state() for job in jobs] == ["finished"] * 4
+    assert files_of(tmp_path / "mine" / "shop" / "sasrec") == before
+
+
+def test_every_cell_is_given_the_metrics_and_the_full_ranking_of_the_table(
+    capsys: Capture, shop: Corpus, tmp_path: Path
+) -> None:
+    sparse = replace(
+        popularity(), evaluation=EvaluationConfig(metrics=("hr@3",), candidates=("uniform-5",))
+    )
+    study = study_of(shop, {"popularity": popularity(), "sparse": sparse}, metrics=("mrr", "map@7"))
+    jobs = done(study, tmp_path)
+    test = jobs[1].summary().test
+    assert set(test) == {"uniform-5", "full"}
+    assert set(test["full"]) == {"hr@3", "mrr", "map@7"}
+    print_report(tmp_path / "mine")
+    rows = table_of(capsys.readouterr().out)
+    assert rows["sparse"][:2] == rows["popularity"][:2]
+    assert rows["sparse"][2].startswith("+.0000")
+
+
+def test_cells_that_are_evaluated_differently_are_not_compared(
+    capsys: Capture, shop: Corpus, tmp_path: Path
+) -> None:
+    kept = replace(popularity(), evaluation=EvaluationConfig(seen="kept"))
+    done(study_of(shop, {"popularity": popularity(), "kept": kept}), tmp_path)
+    print_report(tmp_path / "mine")
+    out = capsys.readouterr().out
+    assert out.count(", test") >= 2
+    assert list(table_of(out)) == ["popularity"]
+    said = " ".join(out.split())
+    assert "seen" in said
+    assert "kept" in said
+
+
+def test_each_corpus_has_a_table(
+    capsys: Capture, shop: Corpus, other: Corpus, tmp_path: Path
+) -> None:
+    corpora = (str(shop.folder), str(other.folder))
+    done(study_of(shop, {"popularity": popularity()}, corpora=corpora), tmp_path)
+    print_report(tmp_path / "mine")
+    out = capsys.readouterr().out
+    assert re.findall(r"^ *(\w+), test", out, flags=re.MULTILINE) == ["shop", "other"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": "best"}, "study mine: base is 'best'; cells: popularity, transitions, sasrec"),
+        ({"metrics": ("hr@ten",)}, "metric 'hr@ten' does not exist"),
+        ({"seeds": ()}, "study mine: corpora, seeds and metrics need at least one entry each"),
+        ({"corpora": ()}, "study mine: corpora, seeds and metrics need at least one entry each"),
+        ({"metrics": ()}, "study mine: corpora, seeds and metrics need at least one entry each"),
+        ({"compared": "hr@11"}, "study mine: compared is 'hr@11'; metrics: hr@10, ndcg@10, mrr"),
+        ({"seeds": (0, 1, 0)}, "study mine: seeds are (0, 1, 0); each may stand once"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_refused(
+    shop: Corpus, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        study_of(shop, CELLS, **changes)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", "."])
+def test_a_name_that_leads_out_of_the_runs_folder_is_refused(
+    shop: Corpus, tmp_path: Path, name: str
+) -> None:
+    cells = {"popularity": popularity()}
+    for study in (study_of(shop, cells, name=name), study_of(shop, {name: popularity()})):
+        with pytest.raises(InputError, match="cannot be the name of a folder"):
+            done(study, tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_strangers_corpus_does_not_choose_where_runs_lie(capsys: Capture, tmp_path: Path) -> None:
+    corpus = shop_corpus(tmp_path)
+    manifest = json.loads((corpus.folder / "manifest.json").read_text())
+    manifest["name"] = "../../../elsewhere"
+    (corpus.folder / "manifest.json").write_text(json.dumps(manifest))
+    given = [f"corpus={corpus.folder}", "--runs", tmp_path / "a" / "b" / "runs"]
+    message = refused(capsys, "run", "baselines.popularity.popularity", *given)
+    assert "corpus is named '../../../elsewhere', which cannot be the name of a folder" in message
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "shop"}
+
+
+# From the command line
+
+
+OWN = '''"""Is one better than the other?"""
+from dataclasses import replace
+
+from baselines.popularity import popularity
+from baselines.sasrec import full_softmax
+from baselines.transitions import transitions
+from research.data.loader import BatchConfig
+from research.data.windows import Sliding
+from research.studies.study import Study
+
+
+def small():
+    config = full_softmax()
+    stage = replace(config.stages[0], epochs=1, batches=BatchConfig(sequences_per_batch=32))
+    encoder = replace(config.encoder, length=6, width=8, layers=1, feed_forward=8)
+    return replace(config, encoder=encoder, stages=(stage,))
+
+
+def study() -> Study:
+    return Study(
+        name="own",
+        question="Is one better than the other?",
+        cells={"popularity": popularity(), "transitions": transitions(), "small": small()},
+        base="popularity",
+        corpora=("CORPUS",),
+    )
+
+
+THE_STUDY = study()
+'''
+
+
+@pytest.fixture
+def here(shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a study of the reader's own in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_study.py").write_text(OWN.replace("CORPUS", str(shop.folder)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "target", ["own_study.study", "own_study:study", "own_study", "own_study:THE_STUDY"]
+)
+def test_a_study_of_ones_own_in_the_current_folder(
+    capsys: Capture, here: Path, target: str
+) -> None:
+    answer = call(capsys, "study", target, "--cells", "popularity", "transitions")
+    assert (answer.code, answer.err) == (0, "")
+    assert list(table_of(answer.out)) == ["popularity", "transitions"]
+    assert (here / "runs" / "own" / "shop" / "transitions" / "0" / "summary.json").is_file()
+
+
+def test_a_study_prints_its_runs_and_one_table_and_repeats_nothing(
+    capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = call(capsys, "study", "own_study", "--seeds", "2", "--no-probe")
+    assert (first.code, first.err) == (0, "")
+    runs = [line.split("  (")[0] for line in first.out.splitlines() if line.startswith("— ")]
+    assert runs == [
+        "— shop / popularity / seed 0",
+        "— shop / transitions / seed 0",
+        "— shop / small / seed 0",
+        "— shop / small / seed 1",
+    ]
+    assert "4 runs" not in first.out
+    assert len(re.findall(r"^train: epoch 1  val/ndcg@20 ", first.out, flags=re.MULTILINE)) == 2
+    assert list(table_of(first.out)) == ["popularity", "transitions", "small"]
+    forbid_training(monkeypatch)
+    again = call(capsys, "study", "own_study", "--seeds", "2")
+    assert again.code == 0
+    assert table_of(again.out) == table_of(first.out)
+    quiet = call(capsys, "study", "own_study", "--seeds", "2", "--quiet")
+    assert "— shop" not in quiet.out
+    assert table_of(quiet.out) == table_of(first.out)
+
+
+def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here: Path) -> None:
+    planned = call(capsys, "study", "own_study", "--seeds", "2", "--plan")
+    assert (planned.code, planned.err) == (0, "")
+    assert "trying each cell for a moment" in planned.out
+    assert re.search(r"^4 runs, about \d+ s at most with one process$", planned.out, re.MULTILINE)
+    assert not (here / "runs").exists()
+    rows = {cell: entries[:4] for cell, entries in table_of(planned.out, "corpus  cell").items()}
+    # The corpus comes first: runs, finished, failed, to do.
+    assert rows == {"shop": ["small", "2", "0", "0"]}
+    done = call(capsys, "study", "own_study", "--cells", "small", "--budget", "steps=1")
+    assert done.code == 0
+    assert "equal budget: 1 optimizer steps a run, all stages together" in done.out
+    summary = json.loads((here / "runs/own/shop/small/0/summary.json").read_text())
+    assert summary["best"]["train"]["steps"] == 1
+
+
+def test_a_study_with_a_failed_run_ends_with_1_and_the_tables_of_the_rest(
+    capsys: Capture, here: Path
+) -> None:
+    text = (here / "own_study.py").read_text()
+    wild = "replace(config.stages[0].optimizer, lr=1e30)"
+    (here / "own_wild.py").write_text(text.replace("epochs=1", f"epochs=1, optimizer={wild}"))
+    answer = call(capsys, "study", "own_wild", "--no-probe")
+    assert answer.code == 1
+    assert list(table_of(answer.out)) == ["popularity", "transitions"]
+    assert answer.err.startswith("failed: shop / small / seed 0: FloatingPointError: ")
+    assert "small/0/failed.json" in answer.err
+    again = call(capsys, "study", "own_wild", "--no-probe")
+    assert (again.code, again.err) == (1, answer.err)
+    assert "— shop" not in again.out
+    retried = call(capsys, "study", "own_wild", "--no-probe", "--retry")
+    assert retried.out.count("— shop") == 1
+
+
+def test_a_disk_error_of_a_worker_fails_no_run_and_the_same_command_continues(
+    capfd: Capture, here: Path
+) -> None:
+    folder = here / "runs" / "own" / "shop" / "small" / "0"
+    folder.mkdir(parents=True)
+    # No checkpoint can be written below a file.
+    (folder / "stages").write_text("")
+    command = ["study", "own_study", "--no-probe", "--workers", "2", "--threads", "1"]
+    answer = call(capfd, *command, "--cells", "small", "popularity")
+    assert answer.code == 1
+    assert list(table_of(answer.out)) == ["popularity"]
+    assert "  shop / small / seed 0: stopped  (" in answer.out
+    assert f"shop / small / seed 0: [Errno {errno.ENOTDIR}] Not a directory: " in answer.err
+    assert "stopped: shop / small / seed 0; the same command continues it\n" in answer.err
+    assert "Traceback" not in answer.err
+    (folder / "stages").unlink()
+    again = call(capfd, *command, "--cells", "small", "popularity")
+    assert (again.code, again.err) == (0, "")
+    assert list(table_of(again.out)) == ["popularity", "small"]
+
+
+def test_a_full_disk_ends_a_study_with_1_and_says_what_to_do(
+    capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*given: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/model.safetensors")
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    answer = call(capsys, "study", "own_study", "--no-probe")
+    said = "[Errno 28] No space left on device: 'runs/model.safetensors'; make room, and do the"
+    assert (answer.code, answer.err) == (1, f"sixfold study: {said} same command again\n")
+
+
+def test_a_corpus_is_opened_by_all_processes_in_agreement(
+    shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def opened_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
+        asked.append((name, data_root, processes.world))
+        return shop
+
+    monkeypatch.setattr("research.studies.study.opened_corpus", opened_corpus)
+    done(study_of(shop, {"popularity": popularity()}), tmp_path, plan_only=True)
+    assert asked == [(str(shop.folder), "data", 1)]
+
+
+def test_chosen_cells_are_done_and_the_table_has_all_that_is_there(
+    capsys: Capture, here: Path
+) -> None:
+    answer = call(capsys, "study", "own_study", "--cells", "small", "transitions")
+    assert list(table_of(answer.out)) == ["transitions", "small"]
+    more = call(capsys, "study", "own_study", "--cells", "popularity")
+    assert list(table_of(more.out)) == ["popularity", "transitions", "small"]
+
+
+def test_a_study_takes_other_corpora(
+    capsys: Capture, here: Path, other: Corpus, shop: Corpus
+) -> None:
+    given = ["--cells", "popularity", "--corpora", other.folder, shop.folder]
+    answer = call(capsys, "study", "own_study", *given)
+    assert answer.code == 0
+    tables = re.findall(r"^ *(\w+), test", answer.out, flags=re.MULTILINE)
+    assert tables == ["other", "shop"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["own_study", "--cells", "populrity"], "no cell 'populrity'; did you mean popularity?"),
+        (["own_study", "--seeds", "0"], "--seeds is 0; it must be at least 1"),
+        (["own_study", "--seeds", "-1"], "--seeds is -1; it must be at least 1"),
+        (["own_study", "--corpora", "no/where"], "corpus no/where is not a prepared corpus folder"),
+        (["own_study", "--corpora", "ml-1k"], "unknown source 'ml-1k'; known: ml-100k"),
+        (["own_study.studdy"], "own_study has no 'studdy'; did you mean study?"),
+        (["own_study:small"], "own_study:small gives a RunConfig, not a Study"),
+        (["baselines.sasrec"], "baselines.sasrec is a module; nothing in it gives a Study"),
+        (["own_nowhere"], "own_nowhere: there is no module 'own_nowhere'; write package.module"),
+    ],
+)
+def test_a_mistake_about_a_study_is_refused(
+    capsys: Capture, here: Path, given: list[str], message: str
+) -> None:
+    assert message in refused(capsys, "study", *given)
+    assert not (here / "runs").exists()
+
+
+# The quickstart
+
+
+def test_the_quickstart_compares_its_cells_with_popularity() -> None:
+    study = quickstart.study()
+    assert list(study.cells) == ["popularity", "transitions", "sasrec", "bert4rec", "s3rec"]
+    assert study.base == "popularity"
+    assert study.metrics == ("hr@10", "ndcg@10", "mrr")
+    assert study.corpora == ("ml-100k",)
+    assert list(study.cells["sasrec"].stages[0].objectives) == ["next"]
+    assert list(study.cells["bert4rec"].stages[0].objectives) == ["cloze"]
+    pretrain, finetune = study.cells["s3rec"].stages
+    assert list(pretrain.objectives) == ["aap", "mip", "map", "sp"]
+    assert isinstance(pretrain.windows, LastItems)
+    assert finetune == replace(study.cells["sasrec"].stages[0], name="finetune")
+    for config in study.cells.values():
+        assert config.evaluation.seen == "excluded"
+        assert "full" in config.evaluation.candidates
+
+
+def test_the_quickstart_runs_from_end_to_end(
+    capsys: Capture, films: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small() -> Study:
+        study = whole()
+        cells = {name: shrunk(config) for name, config in study.cells.items()}
+        return replace(study, cells=cells, corpora=(str(films.folder),))
+
+    whole = quickstart.study
+    monkeypatch.setattr(quickstart, "study", small)
+    answer = call(capsys, "study", "experiments.quickstart", "--runs", tmp_path)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.count("train: epoch 1  val/ndcg@10 ") == 2
+    assert answer.out.count("finetune: epoch 1  val/ndcg@10 ") == 1
+    rows = table_of(answer.out)
+    assert list(rows) == ["popularity", "transitions", "sasrec", "bert4rec", "s3rec"]
+    for cell, entries in rows.items():
+        figures = [float(each.split()[0]) for each in entries[:3]]
+        assert all(0.0 <= each <= 1.0 for each in figures)
+        folder = tmp_path / "quickstart" / "films" / cell / "0"
+        assert (folder / "config.json").is_file()
+        assert (folder / "ranks" / "test-full.npz").is_file()
+        assert bool(checkpoint.numbered(folder / "stages" / "train", "best")) == (
+            cell in ("sasrec", "bert4rec")
+        )
+    assert f"run folders: {tmp_path}/quickstart/films/CELL/SEED" in answer.out
+
+
+def test_the_quickstarts_table_fits_into_eighty_columns(
+    capsys: Capture, films: Corpus, tmp_path: Path
+) -> None:
+    study = quickstart.study()
+    cells = {name: shrunk(config) for name, config in study.cells.items()}
+    study = replace(study, cells=cells, corpora=(str(films.folder),))
+    for job in done(study, tmp_path):
+        # As much as the real quickstart costs at most.
+        summary = json.loads((job.folder / "summary.json").read_text())
+        summary["cost"].update(seconds=999.9, parameters=9_999_999)
+        (job.folder / "summary.json").write_text(json.dumps(summary))
+    capsys.readouterr()
+    print_report(tmp_path / "quickstart")
+    lines = capsys.readouterr().out.splitlines()
+    tables = [line for line in lines if re.search(r"^─|\S {2,}\S", line)]
+    assert len(tables) == 14
+    assert max(map(len, tables)) <= 80
+    assert not any("…" in line for line in tables)
+
+
+# What belongs to a study
+
+
+def test_runs_of_a_cell_that_has_changed_since_are_no_longer_of_the_study(
+    capsys: Capture, shop: Corpus, tmp_path: Path
+) -> None:
+    cells = {"sasrec": CELLS["sasrec"], "popularity": popularity()}
+    study = study_of(shop, cells, seeds=(0, 1))
+    done(study, tmp_path)
+    slower = replace(
+        CELLS["sasrec"].stages[0], optimizer=replace(CELLS["sasrec"].stages[0].optimizer, lr=1e-30)
+    )
+    changed = {**cells, "sasrec": replace(CELLS["sasrec"], stages=(slower,))}
+    done(study_of(shop, changed, seeds=(2, 3)), tmp_path)
+    print_report(tmp_path / "mine")
+    out = capsys.readouterr().out
+    assert table_of(out, "cost of a run")["sasrec"][0] == "2"
+    record = json.loads((tmp_path / "mine" / StudyRecord.FILE).read_text())
+    assert sorted(record["runs"]["shop"]["sasrec"]) == ["2", "3"]
+    assert sorted(record["runs"]["shop"]["popularity"]) == ["0", "2"]
+
+
+def test_runs_under_another_budget_are_not_compared(
+    capsys: Capture, shop: Corpus, tmp_path: Path
+) -> None:
+    cells = {"a": CELLS["sasrec"], "b": shrunk(cloze())}
+
+    def under(steps: int, cell: str) -> None:
+        study = study_of(shop, cells, budget=Budget(of="steps", amount=steps))
+        run_study(
+            study, tmp_path, options=QUIET, accelerator=make_accelerator(), cells=[cell],
+            how=StudyOptions(probe=False),
+        )  # fmt: skip
+
+    under(3, "a")
+    under(2, "b")
+    print_report(tmp_path / "mine")
+    out = capsys.readouterr().out
+    assert "equal budget: 2 optimizer steps a run" in out
+    assert list(table_of(out)) == ["b"]
+
+
+def test_two_corpora_in_one_folder_are_refused(shop: Corpus, tmp_path: Path) -> None:
+    twice = (str(shop.folder), f"{shop.folder}/.")
+    with pytest.raises(InputError, match="two corpora are called shop"):
+        done(study_of(shop, {"popularity": popularity()}, corpora=twice), tmp_path)
+
+
+def test_a_share_of_a_stage_that_no_cell_has_is_refused(shop: Corpus) -> None:
+    budget = Budget(of="steps", amount=9, shares={"trian": 1.0})
+    with pytest.raises(InputError, match=r"budget.shares names 'trian'; did you mean train\?"):
+        study_of(shop, {"sasrec": CELLS["sasrec"]}, budget=budget)

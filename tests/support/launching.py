@@ -1,0 +1,108 @@
+"""Ranks as processes of their own, with one common output, as on a terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests import ROOT
+
+PATIENCE = 60.0
+
+
+@dataclass
+class Ranks:
+    """Processes and what all of them have written so far."""
+
+    output: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """Standard output and standard error of all, as they came."""
+        return self.output.read_text()
+
+    def wait_for(self, *marks: str) -> None:
+        """Until every mark has been written."""
+        self.until(lambda: all(mark in self.text for mark in marks), f"no {marks}")
+
+    def ends(
+        self, only: Sequence[int] | None = None, patience: float = PATIENCE
+    ) -> tuple[list[int], float]:
+        """Exit codes of all processes, or of some, and the seconds that it took from now."""
+        started = time.monotonic()
+        awaited = [self.processes[place] for place in only or range(len(self.processes))]
+        self.until(lambda: None not in [each.poll() for each in awaited], "no end", patience)
+        return [each.returncode for each in awaited], time.monotonic() - started
+
+    def until(self, done: Callable[[], bool], why: str, patience: float = PATIENCE) -> None:
+        """Wait for something, but not for ever."""
+        deadline = time.monotonic() + patience
+        while not done():
+            assert time.monotonic() < deadline, f"{why} within {patience} s:\n{self.text}"
+            time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@contextmanager
+def launched(
+    commands: Sequence[Sequence[str]],
+    environments: Sequence[Mapping[str, str]],
+    output: Path,
+) -> Iterator[Ranks]:
+    """Processes in groups of their own, that are gone after the block."""
+    ranks = Ranks(output)
+    common = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    try:
+        with output.open("ab") as written:
+            for command, environment in zip(commands, environments, strict=True):
+                process = subprocess.Popen(
+                    command,
+                    env=common | environment,
+                    cwd=ROOT,
+                    stdout=written,
+                    stderr=written,
+                    start_new_session=True,
+                )
+                ranks.processes.append(process)
+        yield ranks
+    finally:
+        for process in ranks.processes:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            finally:
+                process.wait()
+
+
+def joined_ranks(
+    command: Sequence[str], output: Path, world: int = 2
+) -> AbstractContextManager[Ranks]:
+    """A process a rank, joined by rank 0 itself, as `srun` would start them."""
+    port = str(free_port())
+    environments = [
+        {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(world),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        for rank in range(world)
+    ]
+    return launched([[sys.executable, *command]] * world, environments, output)

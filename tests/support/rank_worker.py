@@ -1,0 +1,409 @@
+"""What every process of tests/distributed/test_collectives.py does: each case by `execute`,
+gradients noted.
+
+    python -m tests.support.rank_worker FOLDER 1=pretrain:10 3=finetune:7 2=never
+
+does all cases on the corpus FOLDER/corpus in one process, then in three, then in two, which are
+forked so that torch is imported once; they run on GPUs if there are any. `WORLD=STOP_AT` says where
+a part of the run FOLDER/resumed ends: before a stage's step, counted from where these processes
+began it, or with the run ("never").
+
+A case's run folder is FOLDER/<world>/<case>, where `gradients.safetensors` is added (what the
+optimizer was given in the first step of each stage) and `asked.json` (how many questions each
+process ranked). FOLDER/<world>/refusals.json has what processes that were started unlike each other
+say.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from research.config import plain_to_json
+from research.data.loader import BatchConfig
+from research.data.negatives import NegativesConfig
+from research.data.windows import EveryPrefix, Sliding
+from research.distributed.accelerator import make_accelerator
+from research.errors import InputError
+from research.model.gru import GRUConfig
+from research.model.item_table import ItemTableConfig
+from research.model.transformer_config import TransformerConfig
+from research.objectives.aap import AAPConfig
+from research.objectives.base import ObjectiveConfig
+from research.objectives.cloze import ClozeConfig
+from research.objectives.components import ModelComponents
+from research.objectives.contrast import ContrastConfig
+from research.objectives.in_batch_softmax import InBatchSoftmax
+from research.objectives.losses import (
+    BayesianPersonalizedRanking,
+    BinaryCrossEntropy,
+    FullSoftmax,
+    GeneralizedBCE,
+    SampledSoftmax,
+)
+from research.objectives.map import MAPConfig
+from research.objectives.masking import MaskItems
+from research.objectives.mip import MIPConfig
+from research.objectives.next_item import NextItemConfig
+from research.objectives.ranker import EncodedStates, TrainedRanker
+from research.objectives.sp import SPConfig
+from research.packed import Packed
+from research.runs.config import EvaluationConfig, RunConfig
+from research.runs.execute import RunOptions, execute
+from research.runs.parts import Workbench
+from research.storage.json_files import write_json
+from research.storage.records import RunSummary
+from research.training.config import StageConfig, ValidationConfig
+from research.training.multi_objective import MultiObjectiveModel
+from research.training.one_objective import OneObjective
+from research.training.optimizer import OptimizerConfig
+from research.training.pcgrad import PCGrad
+from research.training.schedule import ScheduleConfig
+from research.training.stage_run import CheckpointPlan
+from research.training.uncertainty import UncertaintyWeights
+from tests.support.launching import free_port
+
+SIZES = TransformerConfig(
+    length=6, width=8, layers=2, heads=2, feed_forward=12, init_std=0.3,
+    embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
+RECURRENT = GRUConfig(
+    length=6, width=8, hidden_width=5, layers=2, gate_biases=True, init_std=0.3,
+    embedding_dropout=0.0,
+)  # fmt: skip
+MASKS = MaskItems(rate=0.4, random_share=0.2, mask_last_share=0.3)
+SIX: dict[str, ObjectiveConfig] = {
+    "cloze": ClozeConfig(corruption=MASKS),
+    "next": NextItemConfig(weight=0.7),
+    "aap": AAPConfig(weight=0.5),
+    "mip": MIPConfig(),
+    "map": MAPConfig(corruption=MASKS),
+    "sp": SPConfig(weight=2.0),
+}
+FOUR = {key: SIX[key] for key in ("aap", "mip", "map", "sp")}
+
+
+def stage(name: str, objectives: dict[str, ObjectiveConfig], **changes: Any) -> StageConfig:
+    """Twenty steps on five rows each, of which the last of an epoch has fewer."""
+    fields: dict[str, Any] = {
+        "batches": BatchConfig(sequences_per_batch=5),
+        "epochs": None,
+        "steps": 20,
+        "optimizer": OptimizerConfig(lr=0.01),
+        "rank_by": "next" if "next" in objectives else None,
+        "validation": None,
+        "log_every": 1,
+    }
+    return StageConfig(name=name, objectives=objectives, **{**fields, **changes})
+
+
+RANKS = stage("ranks", {"next": NextItemConfig()}, steps=2)
+VALIDATED = ValidationConfig(metric="mrr", patience=3)
+PREFIXES = EveryPrefix()
+ALL_SIX = stage("train", SIX, epochs=4, steps=None, validation=VALIDATED)
+TWO_STAGES = (
+    stage(
+        "pretrain", FOUR, windows=PREFIXES, normalize="sequences", epochs=1, steps=None,
+        batches=BatchConfig(sequences_per_batch=8), log_every=4,
+        optimizer=OptimizerConfig(lr=0.01, clip_norm=0.5),
+    ),
+    stage(
+        "finetune", {"next": NextItemConfig()}, epochs=4, steps=None, validation=VALIDATED,
+        optimizer=OptimizerConfig(
+            method="adamw", lr=0.01, weight_decay=0.01, bias_correction=False,
+            schedule=ScheduleConfig(shape="cosine", warmup_steps=5),
+        ),
+        gradients_every=5, log_every=2,
+    ),
+)  # fmt: skip
+STAGES: dict[str, tuple[StageConfig, ...]] = {
+    **{
+        key: (stage(key, {key: objective}), *([RANKS] if key in FOUR else []))
+        for key, objective in SIX.items()
+    },
+    "all six": (ALL_SIX,),
+    "two stages": TWO_STAGES,
+    "sampled": (
+        stage(
+            "train",
+            {
+                "next": NextItemConfig(loss=SampledSoftmax(number=4, log_q=True)),
+                "cloze": ClozeConfig(
+                    loss=BinaryCrossEntropy(
+                        number=2, share="sequence",
+                        negatives=NegativesConfig(distribution="popularity"),
+                    )
+                ),
+                "mip": MIPConfig(loss=FullSoftmax()),
+            },
+        ),
+    ),
+    "sampled otherwise": (
+        stage(
+            "train",
+            {
+                "next": NextItemConfig(loss=GeneralizedBCE(number=3)),
+                "cloze": ClozeConfig(
+                    loss=BayesianPersonalizedRanking(
+                        number=2, negatives=NegativesConfig(exclude="window")
+                    )
+                ),
+            },
+        ),
+    ),
+    "own windows": (
+        stage(
+            "train", SIX, normalize="sequences",
+            own_windows={"aap": PREFIXES, "mip": PREFIXES, "sp": Sliding(stride=2)},
+        ),
+    ),
+    "one row": (stage("train", SIX, batches=BatchConfig(sequences_per_batch=1), steps=25),),
+    "by tokens": (
+        stage(
+            "train", SIX,
+            batches=BatchConfig(sequences_per_batch=None, tokens_per_batch=12),
+        ),
+    ),
+    "rows coupled by items": (
+        stage(
+            "train",
+            {"next": NextItemConfig(loss=InBatchSoftmax(log_q=True)), "mip": SIX["mip"]},
+        ),
+    ),
+    "rows coupled by states": (
+        stage(
+            "train", {"next": SIX["next"], "contrast": ContrastConfig(temperature=0.5), **FOUR},
+            batches=BatchConfig(sequences_per_batch=4),
+        ),
+    ),
+    "weights learned": (stage("train", SIX, combination=UncertaintyWeights()),),
+    "gradients projected": (stage("train", SIX, combination=PCGrad(), gradients_every=7),),
+    "one objective a step": (stage("train", SIX, combination=OneObjective()),),
+    # Of three processes one has no row.
+    "recurrent": (
+        stage(
+            "train", {"next": NextItemConfig()}, batches=BatchConfig(sequences_per_batch=2),
+            steps=40,
+        ),
+    ),
+    "attributes read": (
+        stage("train", {key: SIX[key] for key in ("next", "mip", "map")}),
+    ),
+}  # fmt: skip
+# The same but for how a process cuts its share; with five rows some pieces are empty.
+CUT = {
+    "all six, cut": "all six",
+    "own windows, cut": "own windows",
+    "rows coupled by items, cut": "rows coupled by items",
+    "weights learned, cut": "weights learned",
+    "gradients projected, cut": "gradients projected",
+    "one objective a step, cut": "one objective a step",
+}
+for cut, whole in CUT.items():
+    STAGES[cut] = tuple(
+        replace(each, batches=BatchConfig(sequences_per_batch=5, micro_batches=4))
+        for each in STAGES[whole]
+    )
+
+
+def configs(corpus: Path) -> dict[str, RunConfig]:
+    """Every case as a run on this corpus."""
+    made = {
+        name: RunConfig(
+            corpus=str(corpus),
+            encoder=RECURRENT if name == "recurrent" else SIZES,
+            items=ItemTableConfig(attributes=name == "attributes read"),
+            stages=stages,
+            evaluation=EvaluationConfig(candidates=("full", "uniform-3", "popularity-3")),
+        )
+        for name, stages in STAGES.items()
+    }
+    return {**made, "fp32": made["all six"]}
+
+
+QUIET = RunOptions(quiet=True)
+# In the middle of epochs.
+OFTEN = RunOptions(quiet=True, checkpoints=CheckpointPlan(steps=3))
+
+
+class Stopped(Exception):
+    """The run is left here, as a killed process leaves it."""
+
+
+class Notes:
+    """The gradients of each stage's first step, questions ranked, and the step to stop before."""
+
+    def __init__(self) -> None:
+        self.built: list[tuple[str, MultiObjectiveModel]] = []
+        self.gradients: dict[str, torch.Tensor] = {}
+        self.steps: dict[str, int] = {}
+        self.asked = 0
+        self.stop_at = "never"
+
+    def step(self, optimizer: torch.optim.Optimizer, *rest: object) -> None:
+        """Called before each step of any optimizer: every parameter must have a gradient."""
+        given = {id(each) for group in optimizer.param_groups for each in group["params"]}
+        (found,) = (
+            (name, module)
+            for name, module in self.built
+            if {id(each) for each in module.parameters()} == given
+        )
+        name, module = found
+        number = self.steps.get(name, 0)
+        if self.stop_at == f"{name}:{number}":
+            raise Stopped
+        for key, parameter in module.named_parameters():
+            assert parameter.grad is not None, f"{name}, step {number}: {key} takes no part"
+            if number == 0:
+                self.gradients[f"{name}/{key}"] = parameter.grad.detach().cpu().clone()
+        self.steps[name] = number + 1
+
+
+@contextmanager
+def noting() -> Iterator[Notes]:
+    """Note what happens in the runs of a block."""
+    notes = Notes()
+    build, encode = Workbench.pretrainer, TrainedRanker.encode
+
+    def pretrainer(
+        bench: Workbench, config: StageConfig, shared: ModelComponents
+    ) -> MultiObjectiveModel:
+        made = build(bench, config, shared)
+        notes.built.append((config.name, made))
+        return made
+
+    def counted(ranker: TrainedRanker, histories: Packed, users_S: torch.Tensor) -> EncodedStates:
+        notes.asked += len(users_S)
+        return encode(ranker, histories, users_S)
+
+    Workbench.pretrainer = pretrainer  # type: ignore[assignment, method-assign]
+    TrainedRanker.encode = counted  # type: ignore[assignment, method-assign]
+    hook = register_optimizer_step_pre_hook(notes.step)
+    try:
+        yield notes
+    finally:
+        hook.remove()
+        Workbench.pretrainer = build  # type: ignore[method-assign]
+        TrainedRanker.encode = encode  # type: ignore[method-assign]
+
+
+def same_everywhere(summary: RunSummary, module: MultiObjectiveModel) -> None:
+    """Every process must hold the very weights and figures of the others."""
+    sums = [parameter.double().sum().item() for parameter in module.parameters()]
+    figures = [plain_to_json(summary.best), summary.val, summary.test]
+    own = json.dumps([sums, figures], sort_keys=True)
+    assert set(gather_object([own])) == {own}, "processes differ"
+
+
+def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
+    """One case."""
+    with noting() as notes:
+        summary = execute(config, path, options=QUIET, accelerator=accelerator)
+    same_everywhere(summary, notes.built[-1][1])
+    asked = gather_object([notes.asked])
+    if accelerator.is_main_process:
+        save_file(notes.gradients, path / "gradients.safetensors")
+        write_json(path / "asked.json", {"by rank": asked})
+
+
+def refusals(folder: Path, accelerator: Accelerator) -> dict[str, list[str]]:
+    """What each process says when the last one has another seed, or another corpus."""
+    odd = accelerator.is_last_process
+    given = configs(folder / "corpus")["next"]
+    said = {}
+    for name, other in (
+        ("seed", replace(given, seed=1)),
+        ("corpus", replace(given, corpus=str(folder / "other"))),
+    ):
+        try:
+            execute(other if odd else given, folder / "refused", options=QUIET,
+                    accelerator=accelerator)  # fmt: skip
+        except InputError as error:
+            said[name] = gather_object([str(error)])
+    return said
+
+
+def work(folder: Path, stop_at: str) -> None:
+    """All cases in float64, then one in float32, then a part of the run that is resumed."""
+    accelerator = make_accelerator()
+    own = folder / str(accelerator.num_processes)
+    for name, config in configs(folder / "corpus").items():
+        torch.set_default_dtype(torch.float32 if name == "fp32" else torch.float64)
+        do(config, own / name, accelerator)
+        # Each run ends with a collection of garbage, which is quick where little is looked through.
+        gc.freeze()
+    torch.set_default_dtype(torch.float64)
+    if accelerator.num_processes > 1:
+        said = refusals(folder, accelerator)
+        if accelerator.is_main_process:
+            write_json(own / "refusals.json", said)
+    with noting() as notes:
+        notes.stop_at = stop_at
+        try:
+            config = configs(folder / "corpus")["two stages"]
+            execute(config, folder / "resumed", options=OFTEN, accelerator=accelerator)
+        except Stopped:
+            assert stop_at != "never"
+    accelerator.end_training()
+
+
+def forked(environment: dict[str, str], folder: Path, stop_at: str) -> int:
+    """The id of a new process that does the work and ends with 0, or prints why not."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        os.environ.update(environment)
+        work(folder, stop_at)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def main(folder: Path, parts: list[str]) -> None:
+    """One world after another; the first process that fails ends all."""
+    # An optimizer imports a good part of torch.
+    torch.optim.Adam([torch.zeros(1)])
+    gc.freeze()
+    for part in parts:
+        world, stop_at = part.split("=")
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        running = {
+            forked(
+                {**shared, "WORLD_SIZE": world, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                if world != "1"
+                else {},
+                folder,
+                stop_at,
+            )
+            for rank in range(int(world))
+        }
+        while running:
+            ended, status = os.wait()
+            running.remove(ended)
+            if status:
+                for each in running:
+                    os.kill(each, signal.SIGKILL)
+                sys.exit(f"a process of {world} failed")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

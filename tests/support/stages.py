@@ -1,0 +1,79 @@
+"""Stages of small runs, for the tests of what moves between stages and runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from research.data.corpus import Corpus
+from research.data.loader import BatchConfig
+from research.data.windows import EveryPrefix
+from research.errors import InputError
+from research.model.transformer_config import TransformerConfig
+from research.objectives.aap import AAPConfig
+from research.objectives.map import MAPConfig
+from research.objectives.mip import MIPConfig
+from research.objectives.next_item import NextItemConfig
+from research.objectives.sp import SPConfig
+from research.runs.config import RunConfig
+from research.runs.execute import RunOptions, execute
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
+from tests.support.synthetic import Histories, markov_histories, write_histories
+
+QUIET = RunOptions(quiet=True)
+ENCODER = TransformerConfig(length=5, width=4, layers=1, heads=2, feed_forward=8)
+FOUR = {"aap": AAPConfig(), "mip": MIPConfig(), "map": MAPConfig(), "sp": SPConfig()}
+PRETRAIN = StageConfig(
+    name="pretrain",
+    objectives=FOUR,
+    windows=EveryPrefix(),
+    batches=BatchConfig(sequences_per_batch=20),
+    epochs=1,
+    normalize="sequences",
+    validation=None,
+)
+FINETUNE = StageConfig(
+    name="finetune",
+    objectives={"next": NextItemConfig()},
+    epochs=2,
+    validation=ValidationConfig(metric="mrr"),
+)
+TABLE = "encoder.item_table.weight"
+
+
+def corpus_in(folder: Path, *, names: list[str] | None = None, seed: int = 0) -> Corpus:
+    histories: Histories = markov_histories(num_users=15, num_items=10, length=8, seed=seed)
+    return write_histories(folder, histories, num_items=10, item_names=names)
+
+
+def config_of(corpus: Corpus, *stages: StageConfig, **changes: Any) -> RunConfig:
+    return RunConfig(corpus=str(corpus.folder), encoder=ENCODER, stages=stages, **changes)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def still(stage: StageConfig) -> StageConfig:
+    """A stage that moves nothing, so that what it began with can be read afterwards."""
+    return replace(stage, epochs=1, validation=None, optimizer=OptimizerConfig(lr=1e-30))
+
+
+def third(**changes: Any) -> StageConfig:
+    """A last stage that moves nothing and has two of the pretraining's heads again."""
+    objectives = {"next": NextItemConfig(), "mip": MIPConfig(), "map": MAPConfig()}
+    return replace(still(FINETUNE), name="third", objectives=objectives, **changes)
+
+
+def refusal(config: RunConfig, tmp_path: Path) -> str:
+    """What is said of a run that cannot start; nothing may have been written."""
+    with pytest.raises(InputError) as caught:
+        execute(config, tmp_path / "refused", options=QUIET)
+    assert not (tmp_path / "refused").exists()
+    return str(caught.value)

@@ -1,0 +1,171 @@
+"""What the tests' W&B server answers to each GraphQL operation of the clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tests.support.wandb_records import FakeReport, FakeRun, FakeSweep
+
+if TYPE_CHECKING:
+    from tests.support.wandb_server import WandbServer
+
+ENTITY = "tester"
+Variables = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+def viewer(server: WandbServer, _: Variables) -> Answer:
+    """Whose key it is."""
+    teams = {"edges": [{"node": {"name": ENTITY}}]}
+    keys = {"edges": []}
+    nothing = dict.fromkeys(("email", "admin", "deletedAt"))
+    viewer = {"id": "user-1", "entity": ENTITY, "username": ENTITY, "name": ENTITY, "flags": "{}"}
+    return {"viewer": {**viewer, **nothing, "teams": teams, "apiKeys": keys}}
+
+
+def server_features(server: WandbServer, _: Variables) -> Answer:
+    """No feature that older servers lack."""
+    return {"serverInfo": {"features": []}}
+
+
+def organization(server: WandbServer, _: Variables) -> Answer:
+    """A user without an organization."""
+    return {"entity": {"organization": None}}
+
+
+def resume_status(server: WandbServer, variables: Variables) -> Answer:
+    """What a client needs to continue a run; null where it never began."""
+    run = server.runs.get(variables["name"])
+    bucket = None if run is None or not run.started else run.resume_status()
+    project = server.project(variables["project"])
+    return {"model": {**project, "bucket": bucket}}
+
+
+def upsert_run(server: WandbServer, variables: Variables) -> Answer:
+    """A run is made, or told something new."""
+    name = variables.get("name") or str(variables["id"]).removeprefix("run-")
+    inserted = name not in server.runs
+    if inserted:
+        server.runs[name] = FakeRun(name)
+    run = server.runs[name]
+    run.update(variables)
+    project = server.project(run.project)
+    return {"upsertBucket": {"bucket": {**run.bucket(), "project": project}, "inserted": inserted}}
+
+
+def create_run_files(server: WandbServer, variables: Variables) -> Answer:
+    """Where a run's files are to be uploaded to."""
+    run = variables["run"]
+    urls = [f"{server.url}/uploads/{run}/{name}" for name in variables["files"]]
+    files = [{"name": name, "uploadUrl": url} for name, url in zip(variables["files"], urls)]
+    return {"createRunFiles": {"runID": f"run-{run}", "uploadHeaders": [], "files": files}}
+
+
+def upsert_sweep(server: WandbServer, variables: Variables) -> Answer:
+    """A sweep is made, or its state set."""
+    name = str(variables.get("id") or f"sweep{len(server.sweeps) + 1:03d}").removeprefix("sweep-")
+    if name not in server.sweeps:
+        project = variables.get("projectName") or "uncategorized"
+        server.sweeps[name] = FakeSweep(name, project, variables["config"])
+    sweep = server.sweeps[name]
+    sweep.state = variables.get("state") or sweep.state
+    told = {"name": name, "id": f"sweep-{name}", "state": sweep.state}
+    whole = {**told, "project": server.project(sweep.project)}
+    return {"upsertSweep": {"sweep": whole, "configValidationWarnings": []}}
+
+
+def sweep_with_runs(server: WandbServer, variables: Variables) -> Answer:
+    """A sweep, or null; its runs are not told."""
+    sweep = server.sweeps.get(variables["sweep"])
+    told = None if sweep is None else sweep.told()
+    return {"project": {**server.project(variables.get("project")), "sweep": told}}
+
+
+def create_agent(server: WandbServer, variables: Variables) -> Answer:
+    """An agent that works for a sweep; its id is the sweep's."""
+    return {"createAgent": {"agent": {"id": f"agent-{variables['sweep']}"}}}
+
+
+def heartbeat(server: WandbServer, variables: Variables) -> Answer:
+    """The next run for an agent without one; `exit` when there is none left."""
+    sweep = server.sweeps[str(variables["id"]).removeprefix("agent-")]
+    # The ids of the runs at work.
+    at_work = json.loads(variables["runState"])
+    commands = [] if at_work else [sweep.command()]
+    told = {"agent": {"id": variables["id"]}, "commands": json.dumps(commands)}
+    return {"agentHeartbeat": told}
+
+
+def get_projects(server: WandbServer, _: Variables) -> Answer:
+    """All projects, on one page."""
+    edges = [{"node": server.project(name)} for name in server.projects]
+    page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+    return {"models": {"pageInfo": page, "edges": edges}}
+
+
+def create_project(server: WandbServer, variables: Variables) -> Answer:
+    """A project is made."""
+    project = server.project(variables["input"]["name"])
+    return {"result": {"project": project, "model": project, "inserted": True}}
+
+
+def project_id(server: WandbServer, variables: Variables) -> Answer:
+    """The number of a project."""
+    return {"project": server.project(variables["projectName"])}
+
+
+def upsert_view(server: WandbServer, variables: Variables) -> Answer:
+    """A report is saved."""
+    inserted = not variables.get("id")
+    name = f"Vmlldzo{len(server.reports) + 1}" if inserted else variables["id"]
+    tokens = [] if inserted else server.reports[name].tokens
+    server.reports[name] = FakeReport(name, dict(variables), tokens)
+    view = view_of(server, server.reports[name])
+    return {"upsertView": {"view": view, "inserted": inserted}}
+
+
+def view_of(server: WandbServer, report: FakeReport) -> Answer:
+    """A report as GraphQL tells it."""
+    return {**report.told(), "project": server.project(report.variables["projectName"])}
+
+
+def specific_report(server: WandbServer, variables: Variables) -> Answer:
+    """A report, by its id."""
+    return {"view": view_of(server, server.reports[variables["reportId"]])}
+
+
+def access_tokens(server: WandbServer, variables: Variables) -> Answer:
+    """The share links of a report."""
+    return {"view": {"accessTokens": server.reports[variables["reportId"]].tokens}}
+
+
+def create_access_token(server: WandbServer, variables: Variables) -> Answer:
+    """A view-only share link for a report and the projects named."""
+    report = server.reports[variables["viewId"]]
+    return {"createAccessToken": {"accessToken": report.share(variables["projects"])}}
+
+
+ANSWERS: dict[str, Callable[[WandbServer, Variables], Answer]] = {
+    "Viewer": viewer,
+    "GetViewer": viewer,
+    "GetDefaultEntity": viewer,
+    "ServerFeaturesQuery": server_features,
+    "OrganizationCoreWeaveOrganizationID": organization,
+    "RunResumeStatus": resume_status,
+    "UpsertBucket": upsert_run,
+    "CreateRunFiles": create_run_files,
+    "UpsertSweep": upsert_sweep,
+    "SweepWithRuns": sweep_with_runs,
+    "GetSweepState": sweep_with_runs,
+    "CreateAgent": create_agent,
+    "Heartbeat": heartbeat,
+    "GetProjects": get_projects,
+    "CreateProject": create_project,
+    "ProjectInternalId": project_id,
+    "upsertView": upsert_view,
+    "SpecificReport": specific_report,
+    "ViewAccessTokens": access_tokens,
+    "createAccessToken": create_access_token,
+}
