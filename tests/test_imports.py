@@ -236,3 +236,10 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         assert free, f"a circle among {', '.join(sorted(imports))}"
         for name in free:
             del imports[name]
+
+
+def test_no_test_imports_another() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        imported = set(imports_of(ast.parse(path.read_text(encoding="utf-8"))))
+        tests = {name for name in imported if name.rpartition(".")[2].startswith("test_")}
+        assert not tests, f"{path}: what tests share stands in tests/support"

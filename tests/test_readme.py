@@ -32,7 +32,7 @@ from research.runs.execute import execute
 from research.studies.cost_estimate import Expected
 from research.studies.study import Study
 from tests import ROOT
-from tests.interop.test_bert4rec_config import ORIGINAL
+from tests.support.bert_configs import ORIGINAL
 from tests.support.calling import call
 from tests.support.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state
 from tests.support.synthetic import markov_histories

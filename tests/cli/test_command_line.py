@@ -24,7 +24,7 @@ from research.packed import Packed
 from research.runs.load import load_run
 from tests import ROOT
 from tests.evaluation.reference_ranks import scores_of_all
-from tests.interop.test_bert4rec_config import write
+from tests.support.bert_configs import write
 from tests.support.calling import (
     NUM_ITEMS,
     TINY,

@@ -16,8 +16,8 @@ from research.objectives.masking import MaskItems
 from research.packed import Packed
 from research.randomness import below, fold, uniform
 from research.rectangles import Rectangle
-from tests.model.test_compute import BOTH, LOW, STILL, assert_near, made, step
-from tests.objectives.test_objectives import CASES
+from tests.support.low_precision import BOTH, LOW, STILL, assert_near, made, step
+from tests.support.objective_cases import CASES
 from tests.support.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -19,7 +19,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ from safetensors.torch import load_file
 from research.evaluation.rank_table import RankTable
 from tests import ROOT
 from tests.support.rank_worker import CUT, STAGES
+from tests.support.same_runs import assert_same_losses, assert_same_tables, lines_of
 from tests.support.synthetic import markov_histories, write_histories
 
 GPUS = torch.cuda.device_count()
@@ -41,7 +41,6 @@ LIMIT_SECONDS = 240.0
 # Each line's loss is that of another objective.
 TAKING_TURNS = ("one objective a step",)
 CASES = [case for case in STAGES if case not in CUT]
-COLUMNS = ("user", "item", "rank", "ties", "history_length", "item_count")
 
 
 def launch(folder: Path, parts: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -93,34 +92,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (shared / "done").touch()
             launch_all(shared)
     return shared
-
-
-def lines_of(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl but for the speed."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    left_out = ("items_per_second",)
-    return [
-        {name: value for name, value in line.items() if not name.endswith(left_out)}
-        for line in lines
-    ]
-
-
-def assert_same_losses(ours: Path, theirs: Path) -> None:
-    for one, other in zip(lines_of(ours), lines_of(theirs), strict=True):
-        assert one.pop("stage") == other.pop("stage")
-        # Float64 over at most 40 steps of Adam.
-        assert one == pytest.approx(other, rel=1e-8, abs=1e-8)
-
-
-def assert_same_tables(ours: Path, theirs: Path) -> None:
-    names = sorted(path.name for path in (ours / "ranks").iterdir())
-    assert names == sorted(path.name for path in (theirs / "ranks").iterdir())
-    assert len(names) == 4
-    for name in names:
-        first, second = (RankTable.load(run / "ranks" / name) for run in (ours, theirs))
-        for column in COLUMNS:
-            assert getattr(first, column).tolist() == getattr(second, column).tolist(), name
-        assert first.protocol == second.protocol
 
 
 def assert_same_gradients(ours: Path, theirs: Path, tolerance: float) -> None:

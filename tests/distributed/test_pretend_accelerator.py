@@ -14,8 +14,8 @@ from torch import Tensor
 
 import baselines.s3rec
 from research.randomness import fold
-from tests.model.test_compute import COUPLED, made
-from tests.objectives.test_objectives import CASES, LENGTH, ROWS
+from tests.support.low_precision import COUPLED, made
+from tests.support.objective_cases import CASES, LENGTH, ROWS
 from tests.support.pretend_accelerator import OnDevice, device, lacking, pretended
 from tests.support.pretended_works import (
     RANKING,

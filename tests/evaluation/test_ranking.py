@@ -34,6 +34,7 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import EncodedStates, TrainedRanker
 from research.packed import Packed
 from tests.evaluation.reference_ranks import FixedScores, corpus_of, question_rank, scores_of_all
+from tests.support.rank_tables import small_table
 from tests.support.synthetic import encoder_of
 
 # Item v has been trained on v times.
@@ -385,18 +386,6 @@ def test_a_split_that_holds_nothing_out_cannot_be_ranked() -> None:
 
 
 COLUMNS = ("user", "item", "rank", "ties", "history_length", "item_count")
-
-
-def small_table() -> RankTable:
-    return RankTable(
-        user=np.array([0, 1, 1], np.int32),
-        item=np.array([3, 0, 2], np.int32),
-        rank=np.array([1.0, 2.5, inf]),
-        ties=np.array([0, 1, 0], np.int32),
-        history_length=np.array([4, 2, 2], np.int32),
-        item_count=np.array([7, 0, 1], np.int32),
-        protocol={"part": "test", "candidates_seed": 0, "split": {"class": "Split"}},
-    )
 
 
 def test_a_saved_table_is_loaded_as_it_was(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare, source_of
 from research.data.splits import LeaveOneOut
 from research.evaluation.candidates import from_file
-from tests.data.test_movielens import layout_of
 from tests.fuzz.mutations import number_of, string_of
 from tests.fuzz.targets import Case, Target, altering, some, written
+from tests.support.movielens_files import layout_of
 from tests.support.synthetic import write_histories
 
 # Of cases that a reader accepts, the share that goes on to a corpus on the disk.

@@ -25,10 +25,10 @@ from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
 from research.storage.atomic import replacing
 from research.training.config import StageConfig
-from tests.runs.test_bad_inputs import plant
 from tests.support.calling import files_of, refused
 from tests.support.s3rec_files import ATTRIBUTES, ITEMS, numbered_corpus
 from tests.support.saved import newest_of
+from tests.support.tampering import plant
 
 Capture = pytest.CaptureFixture[str]
 State = dict[str, Tensor]

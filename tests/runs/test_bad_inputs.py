@@ -6,10 +6,9 @@ the same comes from the command line, with folders that are damaged, foreign or 
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ from research.data.corpus import Corpus
 from tests.support.calling import TINY, call, files_of, raw_id, refused, shop_corpus
 from tests.support.saved import newest_of
 from tests.support.synthetic import write_histories
+from tests.support.tampering import Json, edit, plant
 
 SASREC = "baselines.sasrec.full_softmax"
 POPULARITY = "baselines.popularity.popularity"
 STAGE = Path("stages") / "train"
 Capture = pytest.CaptureFixture[str]
-Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -82,27 +81,10 @@ def last(run: Path) -> Path:
     return newest_of(run / STAGE)
 
 
-def edit(path: Path, change: Callable[[Json], object]) -> None:
-    """Change a JSON file; a checkpoint's state has a checksum, which a stranger can make too."""
-    value = json.loads(path.read_text())
-    change(value)
-    if path.name == "state.json":
-        path.write_text(checkpoint.sealed(value))
-    else:
-        path.write_text(json.dumps(value))
-
-
 def flip(path: Path, place: int) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= 0x40
     path.write_bytes(data)
-
-
-def plant(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Other tensors in a checkpoint, and their checksum, so that they are taken for its own."""
-    save_file(dict(tensors), path)
-    signed = {path.name: checkpoint.sha256_of(path)}
-    edit(path.with_name("state.json"), lambda stored: stored["sha256"].update(signed))
 
 
 def continue_(shop: Corpus, run: Path) -> list[object]:

@@ -11,7 +11,7 @@ from research.evaluation import rank_table as rank_module
 from research.storage.json_files import read_json, write_json
 from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import RunFolder, held
-from tests.evaluation.test_ranking import small_table
+from tests.support.rank_tables import small_table
 from tests.support.recorded import run_summary
 
 

@@ -53,9 +53,9 @@ from research.training.loop import train
 from research.training.multi_objective import MultiObjectiveModel, StepInputs
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan, StageRun
-from tests.distributed.test_collectives import assert_same_losses, assert_same_tables, lines_of
 from tests.support.launching import free_port, launched
 from tests.support.rank_worker import ALL_SIX, SIX, SIZES, TWO_STAGES, stage
+from tests.support.same_runs import assert_same_losses, assert_same_tables, lines_of
 from tests.support.synthetic import markov_histories, write_histories
 
 LIMIT_SECONDS = 120.0

@@ -1,0 +1,32 @@
+"""Files of runs and checkpoints changed as a stranger could, checksums and all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from research.checkpoint import files as checkpoint
+
+Json = dict[str, Any]
+
+
+def edit(path: Path, change: Callable[[Json], object]) -> None:
+    """Change a JSON file; a checkpoint's state has a checksum, which a stranger can make too."""
+    value = json.loads(path.read_text())
+    change(value)
+    if path.name == "state.json":
+        path.write_text(checkpoint.sealed(value))
+    else:
+        path.write_text(json.dumps(value))
+
+
+def plant(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Other tensors in a checkpoint, and their checksum, so that they are taken for its own."""
+    save_file(dict(tensors), path)
+    signed = {path.name: checkpoint.sha256_of(path)}
+    edit(path.with_name("state.json"), lambda stored: stored["sha256"].update(signed))
