@@ -179,7 +179,11 @@ class Corpus:
 
 
 def fingerprint_of(arrays: Arrays, options: Mapping[str, object]) -> str:
-    """SHA-256 (hex) over the options and the name, type, shape and bytes of each array."""
+    """SHA-256 (hex) over the format version, the options and each array.
+
+    Options, and the name, type and shape of each array, enter as canonical JSON; then come the
+    bytes of the arrays.
+    """
     shapes = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
     head = {"format": FORMAT_VERSION, "options": options, "arrays": shapes}
     return digest_of(canonical_json(head), [arrays[name] for name in sorted(arrays)])
