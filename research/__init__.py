@@ -1,1 +1,1 @@
-"""Sixfold's mechanism: data, encoder, objectives, training, evaluation; nothing of one paper."""
+"""The library: data, encoders, objectives, training, evaluation; papers are in `baselines`."""

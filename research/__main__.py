@@ -1,4 +1,4 @@
-"""`python -m research VERB ...`."""
+"""The entry point of `python -m research VERB ...`."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Configs and records: frozen dataclasses to JSON and back, their types, and their hashes.
+"""Configs and records: frozen dataclasses to JSON and back, their type checks and their hashes.
 
-JSON names a class as `research/config_index.py` does, never by the file where it stands. Reading
-accepts only frozen config dataclasses of this project (or of packages that the user allows), checks
-every field's name and type, and calls nothing but those dataclasses: a run folder from a stranger
-is data, never code. A hash leaves out what is at its default, so that a field which is added later
-changes no hash of a run that does not use it.
+JSON names a class by its own name (`research/config_index.py`), never by the file that defines it.
+Reading accepts only frozen config dataclasses of this project and of packages that the user allows,
+checks every field's name and type, and calls nothing but those dataclasses: a run folder is
+untrusted input, so it is data and never code. A hash leaves out fields that have their default
+value, so that a field which is added later changes no hash of a run that does not use it.
 
-Records (`research/storage/records.py`) are dataclasses too, but their JSON names no classes: what
-stands where is known from the annotations (`plain_from_json`).
+Records (`research/storage/records.py`) are dataclasses too, but their JSON names no classes: the
+annotations say which class each value has (`plain_from_json`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from research.errors import InputError
 
 Config = TypeVar("Config")
 _CLASS = "class"
-# Whole numbers below this are floats without rounding.
+# Whole numbers below this are exact as floats.
 _EXACT = 1 << 53
 OLD_FORM = (
     "that is the form of an earlier version of Sixfold, which named classes by their modules. "
@@ -46,11 +46,11 @@ OLD_FORM = (
 
 
 def to_json(value: Any, hint: Any = None, *, short: bool = False) -> Any:
-    """A config as JSON values: dataclasses become objects with a `class` entry.
+    """A config as JSON values; each dataclass becomes an object with an entry `class`.
 
-    `short` is the form that is hashed: classes by their own names alone, and of a config's fields
-    those that differ from the defaults declared in its class. `hint` is the value's annotation, to
-    which numbers are brought: 1 is written as 1.0 where a float is wanted.
+    `short` gives the form that is hashed: a class by its own name without its package, and only the
+    fields that differ from the defaults that the class declares. `hint` is the annotation of the
+    value: a whole number is written as a float (1.0) where the annotation wants one.
     """
     parts = {
         name: to_json(part_of(value, name), part_hint, short=short)
@@ -70,13 +70,13 @@ def to_json(value: Any, hint: Any = None, *, short: bool = False) -> Any:
 
 
 def hash_of(value: Any, *context: str) -> str:
-    """16 hexadecimal digits over a config, in its short form, and any further strings."""
+    """The hash of a config in its short form and of further strings: 16 hexadecimal digits."""
     text = _text([to_json(value, type(value), short=True), *context])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def differing(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a config class's fields, in their short form, that are not at their defaults."""
+    """The fields, by name in their short form, that differ from the defaults of the class."""
     hints, defaults = field_hints(kind), _defaults(kind)
     brought = {name: _brought(part, hints[name]) for name, part in fields.items()}
     return {name: part for name, part in brought.items() if _text(part) != defaults[name]}
@@ -84,7 +84,7 @@ def differing(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _defaults(kind: type) -> dict[str, str | None]:
-    """The short forms of the defaults that a class declares, as text; None: it declares none."""
+    """For each field the short form of its default as JSON text; None: it has no default."""
     hints = field_hints(kind)
     return {
         name: None if default is dataclasses.MISSING else _text(to_json(default, hint, short=True))
@@ -98,9 +98,10 @@ def _text(value: Any) -> str:
 
 
 def from_json(value: Any, expected: type[Config], *, allow: Sequence[str] = ()) -> Config:
-    """The config that `to_json` wrote; `InputError` names the field that is wrong.
+    """The config that `to_json` wrote, an instance of `expected`.
 
-    `allow` are packages beside ours whose classes may be named.
+    `allow` names packages, beside this project's, whose classes may occur. Raises `InputError`,
+    which names the field, for anything else.
     """
     try:
         made = _read(value, allow, "config")
@@ -153,13 +154,13 @@ def _class_named(name: object, allow: Sequence[str], path: str) -> type:
 
 
 def is_old_form(name: object) -> bool:
-    """Whether a class is named `module:Class`, as earlier versions named those of the project."""
+    """Whether a class is named `module:Class`, as earlier versions of the project wrote it."""
     module = name.rpartition(":")[0] if isinstance(name, str) else ""
     return "." in module or module in PACKAGES
 
 
 def make(kind: type, fields: Mapping[str, Any]) -> Any:
-    """A config of a class; `InputError` for what the class refuses, and for a field it lacks."""
+    """An instance of a config class; `InputError` if a value is missing or the class refuses."""
     missing = [
         name
         for name in field_hints(kind)
@@ -176,10 +177,11 @@ def make(kind: type, fields: Mapping[str, Any]) -> Any:
 
 
 def check(config: Any) -> None:
-    """`InputError` for a config that is not what its annotations say, or could not be read back.
+    """Raise `InputError` for a config that config.json could not give back.
 
-    Whoever writes a config in Python is told here, before anything is trained, what would make
-    config.json unreadable: a value of a wrong type, a class that its name does not lead to.
+    The causes are a value that does not fit its annotation, a class that cannot be found by its
+    name, and two classes of one name. A config written in Python is checked here before anything is
+    trained.
     """
     named: dict[str, type] = {}
     for path, part in _configs(config, "config"):
@@ -206,10 +208,10 @@ def check(config: Any) -> None:
 
 
 def check_types(config: Any) -> None:
-    """`InputError` for a field that is not of its annotated type.
+    """Raise `InputError` for a field that is not of its annotated type.
 
-    A config calls it first of all that it checks of itself, so that a comparison of a text with a
-    number does not speak for it.
+    A config calls it at the start of `__post_init__`, so that a wrong type is reported as one and
+    not as a failed comparison of text with a number.
     """
     kind: type = type(config)
     for name, hint in field_hints(kind).items():
@@ -217,13 +219,13 @@ def check_types(config: Any) -> None:
 
 
 def packages_of(config: Any) -> tuple[str, ...]:
-    """The packages beside ours whose classes a config holds."""
+    """The packages, beside this project's, that the classes in a config belong to."""
     packages = dict.fromkeys(package_of(type(part)) for _, part in _configs(config, ""))
     return tuple(package for package in packages if package not in PACKAGES)
 
 
 def _configs(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every config in a value, itself first, with its dotted name."""
+    """Every config in a value, the value itself first, each with its dotted name."""
     if is_config(value):
         yield path, value
     for name in part_hints(value, None):
@@ -238,13 +240,16 @@ def _first_difference(ours: Any, theirs: Any, path: str) -> str:
 
 
 def is_config(value: Any) -> bool:
-    """Whether a value is a dataclass's, as configs are."""
+    """Whether a value is an instance of a dataclass, as configs and records are."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 @functools.cache
 def field_hints(kind: type) -> dict[str, Any]:
-    """The annotations of a config class's fields, in their order."""
+    """The annotation of each field of a config class, by name in the order of the fields.
+
+    Raises `InputError` if an annotation cannot be resolved.
+    """
     try:
         hints = get_type_hints(kind)
     except (NameError, TypeError) as error:
@@ -253,7 +258,7 @@ def field_hints(kind: type) -> dict[str, Any]:
 
 
 def default_of(kind: type, name: str) -> Any:
-    """What a class declares as a field's default; `dataclasses.MISSING`: nothing."""
+    """The default value of a field of a class; `dataclasses.MISSING` if it has none."""
     field = next(each for each in dataclasses.fields(kind) if each.name == name)
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
@@ -261,9 +266,10 @@ def default_of(kind: type, name: str) -> Any:
 
 
 def part_hints(value: Any, hint: Any) -> dict[str, Any]:
-    """The annotations of a config's fields, a mapping's entries, a tuple's places; {}: no parts.
+    """The annotation of each part of a value: a config's fields, a mapping's or tuple's entries.
 
-    `hint` is the annotation of a mapping or a tuple; where it says nothing, they are None.
+    Entries of a tuple are named "0", "1", ...; a value without parts gives {}. `hint` is the
+    annotation of the value; where it says nothing of the entries, their annotations are None.
     """
     kind: type = type(value)
     if is_config(value):
@@ -281,7 +287,7 @@ def part_hints(value: Any, hint: Any) -> dict[str, Any]:
 
 
 def members(hint: Any) -> tuple[Any, ...]:
-    """The annotations of a union, or the one."""
+    """The members of a union annotation; any other annotation alone."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
@@ -291,14 +297,14 @@ def _is_of(hint: Any, kind: type) -> bool:
 
 
 def part_of(value: Any, name: str) -> Any:
-    """What a config, a mapping or a tuple holds by a name of `part_hints`."""
+    """The part of a config, a mapping or a tuple that has a name from `part_hints`."""
     if isinstance(value, Mapping):
         return value[name]
     return value[int(name)] if isinstance(value, (tuple, list)) else getattr(value, name)
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; of what it holds see `fitted`."""
+    """Whether a value is of an annotated type; its entries are not checked (`fitted` does)."""
     if get_origin(hint) in (Union, types.UnionType):
         return any(fits(value, each) for each in get_args(hint))
     if get_origin(hint) is Literal:
@@ -319,7 +325,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def _brought(value: Any, hint: Any) -> Any:
-    """A whole number as a float where a float is wanted; all else as it is."""
+    """The value, as a float where it is a whole number and the annotation wants a float."""
     if isinstance(value, int) and not isinstance(value, bool) and not fits(value, hint):
         if float in members(hint) and abs(value) < _EXACT:
             return float(value)
@@ -327,11 +333,12 @@ def _brought(value: Any, hint: Any) -> Any:
 
 
 def fitted(value: Any, hint: Any, path: str) -> Any:
-    """A value brought to its annotated type; `InputError` names the first part that is not of it.
+    """The value converted to its annotated type.
 
-    Whole numbers become floats where floats are wanted, in mappings and tuples too. A config stays
-    as it is: its own fields were looked at when it was read, or are by `check`. What is annotated
-    as `object` is any JSON value, and stays as it is.
+    Whole numbers become floats where floats are wanted, in mappings and tuples too. A config is not
+    looked into, as its fields are checked when it is read, or by `check`. What is annotated as
+    `object` may be any value and is not checked. Raises `InputError`, which names the first part
+    that does not fit.
     """
     if hint is object:
         return value
@@ -362,7 +369,7 @@ def fitted(value: Any, hint: Any, path: str) -> Any:
 
 
 def plain_to_json(value: Any) -> Any:
-    """A record as JSON values, without the fields that are None by default."""
+    """A record as JSON values, without the fields that are None where None is the default."""
     if is_config(value):
         kind: type = type(value)
         return {
@@ -381,10 +388,10 @@ def plain_to_json(value: Any) -> Any:
 def plain_from_json(
     value: Any, kind: type[Config], path: str = "", *, more: bool = False
 ) -> Config:
-    """The record of a class that `plain_to_json` wrote; `InputError` names the field that is wrong.
+    """The record of class `kind` that `plain_to_json` wrote.
 
-    A field that has a default may be missing. With `more`, objects may have fields that their
-    classes do not have, which are passed over.
+    A field that has a default may be absent. With `more`, fields that the class does not have are
+    ignored. Raises `InputError`, which names the field, for anything else.
     """
     read: Config = _plain(value, kind, path, more)
     return read
@@ -430,7 +437,7 @@ def _is_record(hint: Any) -> TypeGuard[type]:
 
 
 def _form(hint: Any) -> str:
-    """An annotation as a person who looks into a JSON file reads it."""
+    """An annotation in the words of JSON, for errors: `a list of int`, `an object with a, b`."""
     if len(members(hint)) > 1:
         return " | ".join(_form(each) for each in members(hint))
     if _is_record(hint):
@@ -447,13 +454,13 @@ def _below(path: str, name: str) -> str:
 
 
 def type_name(hint: Any) -> str:
-    """An annotation as a person reads it: `int | None`, `post | pre | query`, `tuple[str, ...]`."""
+    """An annotation as text for errors and help: `int | None`, `post | pre`, `tuple[str, ...]`."""
     if get_origin(hint) is Literal or len(members(hint)) > 1:
         return " | ".join(type_name(each) for each in get_args(hint))
     if hint in (None, type(None)):
         return "None"
     if inspect.isabstract(hint):
-        # Nothing is of this class itself, but of those below it.
+        # An abstract class has no instances, so its subclasses are what is allowed.
         return " | ".join(kind.__name__ for kind in config_classes(hint)) or hint.__name__
     if isinstance(hint, type) and not get_args(hint):
         return hint.__name__
@@ -461,13 +468,16 @@ def type_name(hint: Any) -> str:
 
 
 def meant(name: str, names: Iterable[str]) -> str:
-    """`; did you mean ...?` for a misspelt name; nothing where no name is near."""
+    """`; did you mean ...?` with up to three of `names` like a misspelt one; "" if none is."""
     close = difflib.get_close_matches(name, list(names), 3, 0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def near(name: str, names: Collection[str]) -> str:
-    """`; did you mean ...?` for a misspelt name, and the allowed ones where these are few."""
+    """`; did you mean ...?` for a misspelt name, and all allowed names where these are few.
+
+    "" where no name is similar and more than 30 are allowed.
+    """
     question, allowed = meant(name, names), f"allowed: {', '.join(sorted(names))}"
     if question:
         return f"{question} ({allowed})" if len(names) <= 8 else question

@@ -1,7 +1,7 @@
-"""Where config classes stand: found by their own names in the sources of packages.
+"""Finds config classes by their own names in the source files of packages.
 
-Sources are parsed and not imported, so looking for a name runs nobody's code; `config_class` then
-imports the one module that defines it. `research/config.py` reads and writes by these names.
+Source files are parsed, not imported, so the search runs no code; `config_class` then imports only
+the module that defines the class. `research/config.py` reads and writes JSON with these names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from research.errors import InputError
 
-# The packages whose classes are known by their names alone.
+# Classes of these packages are stored by their own names, without the package.
 PACKAGES = ("research", "baselines")
 _WRITTEN = "one is written as @dataclass(frozen=True, kw_only=True) at the top level of its file"
 _THAWED = types.SimpleNamespace(frozen=False, eq=False)
@@ -36,16 +36,16 @@ class Definition:
     module: str
     path: Path
     bases: tuple[str, ...]
-    """Names of the classes that it inherits from, without their modules."""
+    """Names of its base classes, without their modules."""
     is_config: bool
     """Whether it is written as `@dataclass(frozen=True, kw_only=True)`."""
 
 
 def definitions(package: str) -> Mapping[str, tuple[Definition, ...]]:
-    """The classes that a package's sources define, by name; `InputError` when there is no package.
+    """The classes at the top level of a package's source files, by name.
 
-    A package is a folder of modules or a single file. A file that Python cannot parse has no
-    classes, as it cannot be imported either.
+    A package is a folder of modules or a single file. A file that Python cannot parse counts as
+    empty, as it cannot be imported either. Raises `InputError` if the package does not exist.
     """
     try:
         spec = importlib.util.find_spec(package)
@@ -79,11 +79,11 @@ def _definitions(package: str, places: Sequence[str]) -> Mapping[str, tuple[Defi
 
 
 def _sources(package: str, place: Path) -> Iterator[tuple[str, Path]]:
-    """The modules of a package and their files."""
+    """The dotted name and the file of every module of a package in the folder or file `place`."""
     if place.is_file():
         yield package, place
     for folder, inner, files in os.walk(place):
-        # What cannot be part of a module's name is not part of the package: .venv, site-packages.
+        # A folder whose name cannot be part of a module's is no part of the package, such as .venv.
         inner[:] = sorted(name for name in inner if name.isidentifier())
         for file in sorted(files):
             path = Path(folder, file)
@@ -102,7 +102,7 @@ def _is_written_as_config(node: ast.ClassDef) -> bool:
 
 
 def is_config_class(kind: object) -> bool:
-    """Whether a class is a frozen dataclass, compared by value, with keyword-only fields."""
+    """Whether a value is a frozen dataclass, compared by value, with keyword-only fields."""
     if not isinstance(kind, type):
         return False
     options = vars(kind).get("__dataclass_params__", _THAWED)
@@ -110,9 +110,10 @@ def is_config_class(kind: object) -> bool:
 
 
 def config_class(name: str, package: str | None = None) -> type:
-    """The config class of that name in a package; None: in one of ours.
+    """The config class called `name` in a package; None: in one of this project's packages.
 
-    `InputError` for a name that stands there twice, or not at all.
+    Raises `InputError` if there is no such class, if it is no config, if there are two, or if its
+    module cannot be imported.
     """
     packages = PACKAGES if package is None else (package,)
     known = [each for package in packages for each in definitions(package).get(name, ())]
@@ -133,7 +134,11 @@ def config_class(name: str, package: str | None = None) -> type:
 
 
 def _imported(found: Definition) -> object:
-    """What a module calls by a definition's name, the module imported unless it is the script."""
+    """The object that a definition's name has in its module; None: the module lacks it.
+
+    The module is imported, unless it is the one that runs as the script, which must not run twice.
+    Raises `InputError` if the import fails.
+    """
     module = sys.modules.get("__main__")
     if module is None or _name_of(module) != found.module:
         try:
@@ -144,9 +149,10 @@ def _imported(found: Definition) -> object:
 
 
 def config_classes(base: type, packages: Iterable[str] = ()) -> list[type]:
-    """The config classes of ours and of `packages` that may stand where a `base` is wanted.
+    """The config classes of this project and of `packages` that are `base` or inherit from it.
 
-    They are in order of their names. `base` itself is one of them unless it is abstract.
+    Abstract classes are left out; the others are sorted by name. Raises `InputError` if a package
+    does not exist or a module that defines one of the classes cannot be imported.
     """
     known = [
         each
@@ -169,20 +175,20 @@ def config_classes(base: type, packages: Iterable[str] = ()) -> list[type]:
 
 
 def stored_name(kind: type) -> str:
-    """What JSON calls a class: `Name` where it is one of ours, else `package:Name`."""
+    """The name of a class in JSON: `Name` for a class of this project, else `package:Name`."""
     package = package_of(kind)
     return kind.__name__ if package in PACKAGES else f"{package}:{kind.__name__}"
 
 
 def package_of(kind: type) -> str:
-    """The package that a class belongs to; a script is a package of its own."""
+    """The top-level package of a class; for a class of a script, the name of the script."""
     module = sys.modules.get(kind.__module__)
     name = kind.__module__ if module is None else _name_of(module)
     return name.partition(".")[0]
 
 
 def _name_of(module: types.ModuleType) -> str:
-    """The name by which a module can be imported, also where it runs as the script."""
+    """The name to import a module by, also for the module that runs as the script."""
     if module.__name__ not in ("__main__", "__mp_main__"):
         return module.__name__
     spec, file = module.__spec__, vars(module).get("__file__")
@@ -192,14 +198,18 @@ def _name_of(module: types.ModuleType) -> str:
 
 
 def file_of(kind: type) -> str:
-    """The file that defines a class, for errors."""
+    """The file that defines a class, for errors; its module where no file is known."""
     module = sys.modules.get(kind.__module__)
     file = None if module is None else vars(module).get("__file__")
     return str(file or kind.__module__)
 
 
 def check_class(kind: type) -> None:
-    """`InputError` for a class that its stored name would not lead back to."""
+    """Raise `InputError` for a class that cannot be found again by its stored name.
+
+    Such a class is no config, was typed into a session, is nested in a class or function, or shares
+    its name with another one.
+    """
     package, where = package_of(kind), f"class {kind.__name__} of {file_of(kind)}"
     if not is_config_class(kind):
         raise InputError(f"{where} is not a config; {_WRITTEN}")

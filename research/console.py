@@ -1,4 +1,8 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines when piped."""
+"""What a terminal shows: the progress of a stage, and consoles for tables of untrusted text.
+
+The training loop reports to a `Reporter`, which draws a bar on a terminal and prints plain lines
+where the output goes into a pipe or a file. The verbs that print tables use `plain_console`.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,15 @@ from rich.text import Text
 
 from research.storage.untrusted import plain
 
-# Seconds between plain lines, so that a log of a long run stays short.
+# Least seconds between two plain lines, so that the log of a long run stays short.
 PLAIN_INTERVAL = 15.0
 
 
 class Reporter:
-    """A context around one stage; says nothing when `quiet`."""
+    """A context that shows the progress of one stage; it shows nothing when `quiet`."""
 
     def __init__(self, label: str, most_steps: float, *, quiet: bool = False) -> None:
-        """`most_steps` is infinity where another limit ends the stage."""
+        """`most_steps` is the stage's number of steps; infinity where another limit ends it."""
         self.label = label
         self.total = "" if most_steps == math.inf else f"/{most_steps}"
         self.quiet = quiet
@@ -55,12 +59,15 @@ class Reporter:
             self.progress.stop()
 
     def advance(self, step: int, share: float) -> None:
-        """A step has ended, and with it `share` of the stage (0 to 1); nothing is waited for."""
+        """Move the bar to optimizer step `step` and to `share` (0 to 1) of the stage."""
         if self.progress is not None:
             self.progress.update(self.task, completed=share, steps=f"{step}{self.total}")
 
     def step(self, step: int, loss: float, items_per_second: float) -> None:
-        """The state after an interval of steps."""
+        """Show the loss and the speed of the last interval of steps.
+
+        Without a bar this is a line, printed at most once in `PLAIN_INTERVAL` seconds.
+        """
         state = f"loss {loss:.4f}  {items_per_second:,.0f} items/s"
         if self.progress is not None:
             self.progress.update(self.task, state=state)
@@ -69,7 +76,7 @@ class Reporter:
             print(f"{self.label}: step {step}{self.total}  {state}", flush=True)
 
     def say(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a line that stays on the screen, above the bar."""
         if self.quiet:
             return
         if self.progress is not None:
@@ -78,16 +85,16 @@ class Reporter:
             print(text, flush=True)
 
 
-# Wider than any table of ours.
+# Columns; wider than any table that is printed.
 WIDE = 1000
 
 
 @final
 class PlainConsole(Console):
-    """A console that takes text as it stands, and obeys nothing in it.
+    """A console that shows text literally, without markup and without control characters.
 
-    Names of items, cells and corpora come from strangers, who may write to a terminal what it would
-    carry out. Every text on its way to the screen, a table's too, passes `render_str`.
+    Names of items, cells and corpora are untrusted input and may hold control sequences that a
+    terminal would carry out. rich passes all text through `render_str`, that of table cells too.
     """
 
     def render_str(
@@ -102,7 +109,7 @@ class PlainConsole(Console):
         highlight: bool | None = None,
         highlighter: HighlighterType | None = None,
     ) -> Text:
-        """As rich has it, of plain lines, without markup or highlights."""
+        """The text as rich's own method gives it, but without markup, emoji and highlights."""
         return Text(
             "\n".join(map(plain, text.split("\n"))),
             style=style,
@@ -112,7 +119,7 @@ class PlainConsole(Console):
 
 
 def plain_console() -> Console:
-    """A console for text; without a terminal to fit it is as wide as needed."""
+    """A console for untrusted text, as wide as the terminal, or `WIDE` columns without one."""
     console = PlainConsole()
     if not console.is_terminal:
         console.width = WIDE
@@ -120,7 +127,7 @@ def plain_console() -> Console:
 
 
 def wide_console() -> Console:
-    """As `plain_console`, but a narrow terminal wraps a table's lines rather than lose figures."""
+    """A `plain_console` of `WIDE` columns: a narrow terminal wraps lines and no figure is cut."""
     console = plain_console()
     console.width = WIDE
     return console

@@ -1,7 +1,7 @@
-"""The one exception for a user's mistake, and what is said of a disk.
+"""`InputError`, the exception for a user's mistake, and the messages of disk errors.
 
-Every other exception is ours: it means a bug. The command line catches this one, prints its
-message and exits with 2.
+The command line catches `InputError`, prints its message and exits with 2. An error of the disk
+(`OSError`) is shown with a remedy. Any other exception means a bug of ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class InputError(Exception):
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the disk within names this file if it names none, as those of writing do not."""
+    """Add this path to an `OSError` raised within that names no file, as errors of writing do."""
     try:
         yield
     except OSError as error:
@@ -38,7 +38,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def needing(packages: tuple[str, ...], what: str, remedy: str) -> Iterator[None]:
-    """Turn a missing package of `packages`, imported within, into an `InputError` that names it.
+    """Raise `InputError` where an import within fails because one of `packages` is missing.
 
     Its message is "`what` needs NAME, which is not installed; `remedy`".
     """
@@ -51,6 +51,6 @@ def needing(packages: tuple[str, ...], what: str, remedy: str) -> Iterator[None]
 
 
 def said_of(error: OSError) -> str:
-    """An error of the disk, with what to do about it."""
+    """The message of a disk error, with what to do about it where that is known."""
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{error}; {remedy}, and do the same command again" if remedy else str(error)

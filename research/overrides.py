@@ -1,6 +1,6 @@
-"""Fields of a config replaced by dotted name: `changed` from Python, `override` from words.
+"""Replaces fields of a config by dotted name: `changed` in Python, `override` on a command line.
 
-A field that holds a config can be given a class by its name, which is then made with its own
+A field that holds a config may be given the name of a class. The class is then made with its own
 defaults and the fields that are named below it: `--split GlobalTemporal --split.test_share 0.2`.
 """
 
@@ -34,17 +34,17 @@ from research.config_index import config_classes, file_of, stored_name
 from research.errors import InputError
 
 Config = TypeVar("Config")
-# New values by what is left of their dotted names.
+# New values by their dotted names, relative to the part of the config that is being changed.
 Changes = Mapping[tuple[str, ...], object]
 _NOTHING = object()
-# In the order in which text is tried for them.
+# In the order in which a text is tried as each of them.
 _SCALARS = (bool, int, float, str)
 _NO_CONFIGS = (*_SCALARS, type(None))
 
 
 @dataclass(frozen=True)
 class Words:
-    """What a command line gives for a field."""
+    """The words of a command line that are the value of a field."""
 
     texts: tuple[str, ...]
 
@@ -54,11 +54,11 @@ def changed(
 ) -> Config:
     """The config with fields replaced by dotted name: `{"encoder.layers": 3, "stages.0.steps": 9}`.
 
-    All are replaced at once, so values that fit only together need no order. A value may be a whole
-    config, the name of a class where a config may stand (of ours or of `packages`), None where that
-    may stand, or what a new key of a mapping holds; fields below it are changed in what it is then.
-    `InputError` for a name that does not exist, a value of the wrong type, and what the configs
-    themselves refuse.
+    All fields are replaced at once, so values that are valid only together need no order. A value
+    may be a whole config, the name of a class of this project or of `packages` where the field
+    holds a config, None where the annotation allows it, or the value of a new key of a mapping.
+    Fields named below such a value are changed in the new value. Raises `InputError` for a name
+    that does not exist, a value of the wrong type, and values that a config refuses.
     """
     paths = {tuple(name.split(".")): value for name, value in changes.items()}
     return cast(Config, _changed(config, paths, type(config), "", packages))
@@ -71,10 +71,11 @@ def override(
     program: str = "run",
     packages: Sequence[str] = (),
 ) -> Config:
-    """The config with fields replaced by `--a.b 1`, `--a.b=1` or `a.b=1`; of two, the last counts.
+    """The config with fields replaced by `--a.b 1`, `--a.b=1` or `a.b=1`; the last one counts.
 
-    A list is `a.b=[x,y]` or `--a.b x y`, nothing is `None` or `null`. `--help` prints every field
-    with its type, default and meaning, and ends the program. `InputError` as of `changed`.
+    A list is written `a.b=[x,y]` or `--a.b x y`, None is written `None` or `null`. `--help` prints
+    every field with its type, default and meaning, and ends the program. Raises `InputError` as
+    `changed` does, and for a word that belongs to no field or a field without a value.
     """
     left = [word for word in arguments if word not in ("-h", "--help")]
     given = changed(config, _words_of(left), packages=packages)
@@ -85,7 +86,7 @@ def override(
 
 
 def _words_of(arguments: Sequence[str]) -> dict[str, Words]:
-    """The words after each name."""
+    """The words given for each dotted name; of several assignments to one name, the last."""
     words: dict[str, tuple[str, ...]] = {}
     name = ""
     for word in arguments:
@@ -109,7 +110,10 @@ def _words_of(arguments: Sequence[str]) -> dict[str, Words]:
 def _changed(
     value: object, changes: Changes, hint: object, path: str, packages: Sequence[str]
 ) -> object:
-    """`changes` inside the value at `path`, annotated `hint`; a class stands for a new config."""
+    """The value at `path`, annotated `hint`, with `changes` made in it.
+
+    A value that is a class stands for a config of it that is yet to be made.
+    """
     if () in changes:
         value = _chosen(changes[()], hint, path, packages)
     hints = field_hints(value) if isinstance(value, type) else part_hints(value, hint)
@@ -138,7 +142,7 @@ def _without_parts(value: object, hint: object, path: str, packages: Sequence[st
 
 
 def _current(value: object, name: str) -> object:
-    """What stands at a part now; None where nothing does."""
+    """The present value of a part; None where there is none."""
     if isinstance(value, type):
         default = default_of(value, name)
         return None if default is dataclasses.MISSING else default
@@ -148,7 +152,7 @@ def _current(value: object, name: str) -> object:
 
 
 def _with_parts(value: object, parts: Mapping[str, object]) -> object:
-    """A config of the class, or a copy of the value, with some parts replaced, all at once."""
+    """A new config if `value` is a class, else a copy of it, with `parts` set all at once."""
     if isinstance(value, type):
         return make(value, parts)
     if isinstance(value, Mapping):
@@ -160,7 +164,7 @@ def _with_parts(value: object, parts: Mapping[str, object]) -> object:
 
 
 def _chosen(new: object, hint: object, path: str, packages: Sequence[str]) -> object:
-    """A new value of the annotated type; a class where one is named."""
+    """The value that `new` means for the annotation; the class if it names one."""
     if isinstance(new, Words):
         for member in sorted(members(hint), key=_order):
             found = _parsed(new.texts, member)
@@ -177,7 +181,10 @@ def _chosen(new: object, hint: object, path: str, packages: Sequence[str]) -> ob
 
 
 def _classes(hint: object, packages: Sequence[str]) -> dict[str, type]:
-    """By name, the classes of configs that may stand where an annotation is."""
+    """The config classes that an annotation allows, by name and by stored name.
+
+    Raises `InputError` if two of them have one name.
+    """
     found = [
         kind
         for base in members(hint)
@@ -197,12 +204,16 @@ def _classes(hint: object, packages: Sequence[str]) -> dict[str, type]:
 
 
 def _order(hint: object) -> int:
-    """Text is what comes closest: nothing, a word of a few, a number, and any text last."""
+    """In which order a text is tried as the members of a union, those with the least value first.
+
+    None, literals, tuples and configs come first, then bool, int and float, and last str, which
+    every text is.
+    """
     return 1 + _SCALARS.index(hint) if isinstance(hint, type) and hint in _SCALARS else 0
 
 
 def _parsed(texts: Sequence[str], hint: object) -> object:
-    """What words mean as one annotated type; `_NOTHING` where they mean nothing."""
+    """The value that words mean as a type that is no union; `_NOTHING` where they do not fit it."""
     text = " ".join(texts)
     if get_origin(hint) is tuple:
         inner = get_args(hint)
@@ -225,7 +236,7 @@ def _parsed_any(text: str, hint: object) -> object:
 
 
 def _listed(texts: Sequence[str]) -> list[str]:
-    """The entries of a list: its words, or what stands between brackets and commas."""
+    """The entries of a list: the words, or the text between commas where brackets enclose it."""
     text = " ".join(texts).strip()
     if text[:1] + text[-1:] not in ("[]", "()"):
         return list(texts)
@@ -248,7 +259,7 @@ def _number(text: str, *, whole: bool) -> object:
 
 
 def _help_of(config: object, program: str, packages: Sequence[str]) -> Iterator[str]:
-    """Every field with its type, its meaning and its value."""
+    """The lines of `--help`: every field with its type, its meaning and its value."""
     yield f"usage: {program} [--FIELD VALUE ...]   (--FIELD=VALUE and FIELD=VALUE mean the same)"
     for path, hint, value, meaning in _fields(config, type(config), "", ""):
         classes = [kind.__name__ for kind in dict.fromkeys(_classes(hint, packages).values())]
@@ -262,7 +273,10 @@ def _help_of(config: object, program: str, packages: Sequence[str]) -> Iterator[
 def _fields(
     value: object, hint: object, path: str, meaning: str
 ) -> Iterator[tuple[str, object, object, str]]:
-    """Dotted name, annotation, value and meaning of all that words can change in a value."""
+    """Dotted name, annotation, value and meaning of every field that words can change in a value.
+
+    `meaning` is the meaning of the value itself.
+    """
     hints = part_hints(value, hint)
     inside = is_config(value) or any(is_config(part_of(value, name)) for name in hints)
     if path and (is_config(value) or not inside):
@@ -270,14 +284,14 @@ def _fields(
     told = _meanings(type(value)) if is_config(value) else None
     for name, part_hint in hints.items() if inside else ():
         part = part_of(value, name)
-        # An entry of a mapping or a tuple is explained by its class.
+        # An entry of a mapping or a tuple has no docstring of its own, so its class explains it.
         first_line = str(type(part).__doc__).partition("\n")[0]
         said = first_line if told is None else told.get(name, "")
         yield from _fields(part, part_hint, f"{path}.{name}" if path else name, said)
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """The docstrings below a config class's fields."""
+    """The docstrings below a config class's fields, inherited ones included, by field name."""
     told = {}
     for each in reversed(inspect.getmro(kind)):
         try:

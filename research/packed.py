@@ -1,14 +1,20 @@
-"""`Packed`, the only shape of a batch: sequences laid end to end, with no padding.
+"""`Packed`, the only form of a batch: sequences laid end to end, without padding.
 
-Sits between the loader and the encoder. A position that does not exist is never computed; only
-attention lays sequences out in rectangles.
+The loader makes it, corruptions change it, and the encoder reads it. Only what mixes tokens pads,
+inside itself: attention (`research/rectangles.py`), and GRU4Rec's layers on an accelerator.
 
-Legend of shape letters, used as suffixes everywhere: T tokens, S sequences, R rows of the batch, L
-the longest sequence, D width, F inner width, H heads, K width of a head, V items of the catalogue,
-A attributes, N negatives or other lists of one length, P tokens that are read or picked. In
-attention B rows of a rectangle and Q its queries. In scores C columns, R rows of a table, E further
-rows, and Q what all rows of a step compete with. Q questions and U users in evaluation, G groups of
-ties. K objectives where a step sums over them.
+Shape letters, used as suffixes everywhere:
+
+- T tokens, S sequences, R rows of the batch, L length of the longest sequence, P tokens that a
+  corruption picks or whose states are read.
+- D width of the hidden states, F inner width of a layer, H heads, K width of a head, E width of a
+  projection inside a block.
+- V items of the catalogue, A attributes, U users, N negatives or entries of any other list.
+- In attention: B rows of a rectangle, Q its queries.
+- In scores over items: R rows of a table, C columns of the scores, E rows that compete beside those
+  of the table, Q all candidates that the rows of a step compete with.
+- In evaluation: Q questions, G groups of ties. Where objectives are combined: K objectives, E
+  elements of a gradient.
 """
 
 from __future__ import annotations
@@ -24,7 +30,8 @@ from torch import Tensor
 
 from research.rectangles import Rectangles, lay_out
 
-# Fields of which a token that is put into a sequence takes the newest value; it has 0 of others.
+# A token that is added to a sequence takes the value of the token before it in these fields, and 0
+# in all others.
 KEPT_BY_INSERTED = frozenset({"time"})
 
 
@@ -32,19 +39,19 @@ KEPT_BY_INSERTED = frozenset({"time"})
 class Packed:
     """Sequences laid end to end.
 
-    Sequence s is `items_T[offsets[s]:offsets[s + 1]]`, oldest first. Sequences may be empty.
+    Sequence s is `items_T[offsets[s]:offsets[s + 1]]`, oldest item first. A sequence may be empty.
     """
 
     items_T: Tensor
-    """int64 [T]: item ids 0..V-1; V, known to the encoder alone, is the mask."""
+    """int64 [T]: item ids 0..V-1; V is the mask, which only the encoder's item table knows."""
     positions_T: Tensor
-    """int64 [T]: place in the history, counted from the oldest, 0-based."""
+    """int64 [T]: each token's place in its sequence, 0 for the oldest."""
     offsets: Tensor
-    """int64 [S + 1]: where each sequence begins; the last entry is T."""
+    """int64 [S + 1]: the index of each sequence's first token; the last entry is T."""
     longest: int
-    """Length of the longest sequence, or more, on the host, so that no kernel waits for it."""
+    """Upper bound of the sequences' lengths, on the host, so that no kernel waits for it."""
     fields: Mapping[str, Tensor] = field(default_factory=dict)
-    """By name int64 [T], further integers of every token ("time" in seconds, "segment")."""
+    """Further integers of every token, int64 [T] by name: "time" in seconds, "segment"."""
 
     @staticmethod
     def of(
@@ -53,7 +60,7 @@ class Packed:
         longest: int,
         fields: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Packed:
-        """Pack sequences whose positions begin at 0."""
+        """The sequences as a `Packed`; positions are counted from 0 in each of them."""
         starts_T = torch.repeat_interleave(
             offsets[:-1], offsets.diff(), output_size=items_T.shape[0]
         )
@@ -65,7 +72,7 @@ class Packed:
         sequences: Sequence[Sequence[int]],
         fields: Mapping[str, Sequence[Sequence[int]]] = MappingProxyType({}),
     ) -> Packed:
-        """Pack lists of item ids, and beside them lists of other integers of the same lengths."""
+        """Pack lists of item ids; `fields` holds lists of the same lengths for each field."""
         lengths = [len(sequence) for sequence in sequences]
         offsets = torch.tensor([0, *lengths]).cumsum(0)
         laid = {name: _laid_out(lists) for name, lists in fields.items()}
@@ -73,7 +80,10 @@ class Packed:
 
     @staticmethod
     def cat(parts: Sequence[Packed]) -> Packed:
-        """Lay the sequences of several batches end to end, in order; all have the same fields."""
+        """The sequences of several batches end to end, in order.
+
+        Raises `ValueError` unless all batches have the same fields.
+        """
         if len(parts) == 1:
             return parts[0]
         names = parts[0].fields.keys()
@@ -96,33 +106,33 @@ class Packed:
 
     @property
     def num_tokens(self) -> int:
-        """T."""
+        """T, the number of tokens."""
         return self.items_T.shape[0]
 
     @property
     def num_sequences(self) -> int:
-        """S."""
+        """S, the number of sequences, empty ones included."""
         return self.offsets.shape[0] - 1
 
     @cached_property
     def lengths_S(self) -> Tensor:
-        """int64 [S]."""
+        """int64 [S]: the number of tokens of each sequence."""
         return self.offsets.diff()
 
     @cached_property
     def owner_T(self) -> Tensor:
-        """int64 [T]: the sequence that each token belongs to."""
+        """int64 [T]: the number of the sequence that each token belongs to."""
         sequences_S = torch.arange(self.num_sequences, device=self.offsets.device)
         return torch.repeat_interleave(sequences_S, self.lengths_S, output_size=self.num_tokens)
 
     @cached_property
     def last_S(self) -> Tensor:
-        """int64 [S]: index of each sequence's newest token; every sequence must be non-empty."""
+        """int64 [S]: index of each sequence's newest token; meaningless for an empty one."""
         return self.offsets[1:] - 1
 
     @cached_property
     def ages_T(self) -> Tensor:
-        """int64 [T]: place in the sequence counted from the newest, 0-based."""
+        """int64 [T]: each token's place in its sequence counted from the newest, which has 0."""
         return (
             self.offsets[1:][self.owner_T]
             - 1
@@ -130,34 +140,44 @@ class Packed:
         )
 
     def ranks_within(self, keys_T: Tensor) -> Tensor:
-        """int64 [T]: how many tokens of the same sequence have a smaller key, ties in order."""
+        """int64 [T]: the rank of each token's key within its sequence, 0 for the smallest key.
+
+        Of tokens with equal keys the older one ranks first.
+        """
         order_T = torch.argsort(keys_T, stable=True)
         order_T = order_T[torch.argsort(self.owner_T[order_T], stable=True)]
         starts_T = self.offsets[:-1][self.owner_T]
         places_T = torch.arange(self.num_tokens, device=keys_T.device)
-        # Sorted by sequence, a sequence's tokens stand where they stood, in another order.
+        # After sorting by sequence, a sequence's tokens fill the same indices as before.
         return torch.empty_like(order_T).index_copy(0, order_T, places_T) - starts_T
 
     @cached_property
     def rectangles(self) -> Rectangles:
-        """The padded layout in which attention reads every token; computed once for all layers."""
+        """The padded layout for attention that reads every token; computed once for all layers."""
         return lay_out(self)
 
     def newest(self, length: int) -> Packed:
-        """The newest `length` tokens of every sequence, positions counted anew from 0."""
+        """The newest `length` tokens of every sequence, with positions counted from 0.
+
+        Returns the batch itself where `longest` is no more than that.
+        """
         if self.longest <= length:
             return self
         return self.keep(self.ages_T < length, self.lengths_S.clamp(max=length), length)
 
     def keep(self, kept_T: Tensor, lengths_S: Tensor, longest: int) -> Packed:
-        """The tokens that a mask names, `lengths_S` [S] of each sequence, positions anew from 0."""
+        """The tokens where `kept_T` (bool [T]) is true, with positions counted from 0.
+
+        `lengths_S` (int64 [S]) says how many are true in each sequence, and no sequence keeps more
+        than `longest`.
+        """
         tokens_P = kept_T.nonzero()[:, 0]
         offsets = torch.cat([self.offsets[:1], lengths_S.cumsum(0)])
         fields = {name: values_T[tokens_P] for name, values_T in self.fields.items()}
         return Packed.of(self.items_T[tokens_P], offsets, longest, fields)
 
     def select(self, sequences_N: Tensor) -> Packed:
-        """The sequences with these numbers (int64), in this order."""
+        """The sequences with these numbers (int64 [N]) in this order; positions are kept."""
         lengths_N = self.lengths_S[sequences_N]
         offsets = torch.cat([self.offsets[:1], lengths_N.cumsum(0)])
         shifts_N = self.offsets[:-1][sequences_N] - offsets[:-1]
@@ -172,7 +192,10 @@ class Packed:
         )
 
     def between(self, sequences: tuple[int, int], tokens: tuple[int, int]) -> Packed:
-        """Neighbouring sequences, (first, past the last), which have these tokens."""
+        """Neighbouring sequences, given by the number of the first and that after the last.
+
+        `tokens` has the index of their first token and that of the token after their last.
+        """
         (first, last), (begin, end) = sequences, tokens
         return Packed(
             self.items_T[begin:end],
@@ -183,9 +206,10 @@ class Packed:
         )
 
     def append(self, item: int) -> Packed:
-        """One more token, newest, at the end of every sequence (the mask of a question).
+        """Every sequence with `item` as its newest token, such as the mask that asks for the next.
 
-        It has the time of the newest token before it (0: there is none), and segment 0.
+        The new token takes the time of the token before it, 0 in an empty sequence; its other
+        fields are 0. Positions are counted from 0.
         """
         sequences_S = torch.arange(self.num_sequences, device=self.offsets.device)
         offsets = self.offsets + torch.arange(len(self.offsets), device=self.offsets.device)
@@ -206,12 +230,12 @@ class Packed:
         return Packed.of(items_T, offsets, self.longest + 1, fields)
 
     def with_fields(self, names: Iterable[str]) -> Packed:
-        """The same sequences, in which every token has these fields: 0 where it had none."""
+        """The same sequences with all of these fields; those that were absent are 0."""
         absent = {name: torch.zeros_like(self.items_T) for name in names if name not in self.fields}
         return replace(self, fields={**self.fields, **absent}) if absent else self
 
     def with_items(self, items_T: Tensor) -> Packed:
-        """The same sequences with other items in their places."""
+        """The same sequences with other items; positions and fields are kept."""
         return replace(self, items_T=items_T)
 
     def to(self, device: torch.device) -> Packed:

@@ -1,8 +1,9 @@
-"""Randomness as a pure function of (seed, epoch or step, row, purpose).
+"""Random numbers as a pure function of (seed, epoch or step, row, purpose).
 
-A counter-based generator: splitmix64 (Steele, Lea and Flood, OOPSLA 2014) in wrapping int64
-arithmetic on the tensor's own device, so that a CPU and a GPU, one process or eight, and a
-continued run all draw the same. Dropout alone uses torch's own generator.
+The generator is counter-based: splitmix64 (Steele, Lea and Flood, OOPSLA 2014) in wrapping int64
+arithmetic, computed on the device of its inputs. So a CPU and a GPU, one process and eight, and a
+run that was interrupted and continued draw the same numbers. Only dropout uses torch's global
+generator.
 """
 
 from __future__ import annotations
@@ -17,30 +18,34 @@ from torch import Tensor
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MULTIPLIER_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MULTIPLIER_2 = -7723592293110705685  # 0x94D049BB133111EB
-# The most rows whose order is sorted, and the rounds of the network that orders more of them: from
-# the fifth on no statistic in the tests tells it from sorting, the last two are to spare.
+# `permuted` sorts random keys up to `_SORTED` numbers, and runs `_ROUNDS` rounds of a Feistel
+# network for more. From five rounds on no statistic in the tests finds a difference between the two
+# kinds of order; two more rounds are a margin.
 _SORTED = 1 << 12
 _ROUNDS = 7
 
 
 def seed_of(*parts: int | str) -> int:
-    """A signed 64-bit state from a run's seed and names of purposes; equal parts, equal state."""
+    """A random state (signed 64 bits) hashed from its parts, such as a run's seed and a purpose.
+
+    Equal parts of equal types always give the same state.
+    """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
-    # `>>` on int64 copies the sign; the mask makes it the logical shift that splitmix64 means.
+    # `>>` on int64 copies the sign bit; the mask makes it the logical shift of splitmix64.
     return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 def fold(state: Tensor | int, counter: Tensor | int) -> Tensor:
-    """int64 tensor of random bits: the `counter`-th output of the stream that `state` names.
+    """int64 tensor of random bits: output number `counter` of the random stream of `state`.
 
-    State and counter broadcast; at least one is a tensor. The result may itself be a state.
+    State and counter are broadcast; at least one is a tensor. The result may serve as a state.
     """
-    # (counter + 1), as splitmix64 adds its constant before the first output.
+    # counter + 1, as splitmix64 adds its constant before the first output.
     if isinstance(counter, int):
         counter = torch.tensor(((counter + 1) * GOLDEN + 2**63) % 2**64 - 2**63)
     else:
@@ -52,12 +57,15 @@ def fold(state: Tensor | int, counter: Tensor | int) -> Tensor:
 
 
 def uniform(bits: Tensor) -> Tensor:
-    """float64 in [0, 1) from the upper 53 bits."""
+    """float64 in [0, 1), from the upper 53 of the random bits."""
     return _shifted(bits, 11).double().mul_(2.0**-53)
 
 
 def below(bits: Tensor, high: int | Tensor) -> Tensor:
-    """int64 in [0, high), each value equally likely to within high / 2**53."""
+    """int64 in [0, high), from random bits; the values are equally likely to within high / 2**53.
+
+    `high` is broadcast against `bits`.
+    """
     drawn = (uniform(bits) * high).long()
     if isinstance(high, int):
         return drawn.clamp_(max=high - 1)
@@ -70,16 +78,17 @@ def permutation(state: int, size: int) -> Tensor:
 
 
 def permuted(state: int, places: Tensor, size: int) -> Tensor:
-    """int64 like `places` [P]: the numbers that stand there in a random order of 0..size-1.
+    """int64 [P]: the numbers at `places` (int64 [P]) of a random order of 0..size-1.
 
-    Each is found alone, in constant time, by a Feistel network over pairs (left, right), of which
-    there are a few more than `size`: a result beyond `size` goes through the network again (Black
-    and Rogaway, CT-RSA 2002). Five rounds and more are proven (Patarin, CRYPTO 2004). Small halves
-    mix slowly, so an order of at most 4,096 numbers is sorted instead, whole at every call.
+    Each number takes constant time, as the order is never built: a Feistel network permutes pairs
+    (left, right), of which there are a few more than `size`, and a result of `size` or above goes
+    through the network again (Black and Rogaway, CT-RSA 2002). Five rounds or more are proven to
+    suffice (Patarin, CRYPTO 2004). Small halves mix slowly, so an order of at most 4,096 numbers is
+    sorted instead, the whole of it at every call.
     """
     if size <= _SORTED:
         return permutation(state, size).to(places.device)[places]
-    # One number is even: with two odd ones only even permutations would come of it.
+    # `lefts` is even, because with two odd numbers the network gives only even permutations.
     lefts = 2 * math.ceil(math.sqrt(size) / 2)
     rights = -(-size // lefts)
     keys = fold(state, torch.arange(_ROUNDS)).tolist()
@@ -90,7 +99,7 @@ def permuted(state: int, places: Tensor, size: int) -> Tensor:
 
 
 def _feistel(keys: Sequence[int], pairs: Tensor, lefts: int, rights: int) -> Tensor:
-    """A permutation of the pairs left * rights + right, one key a round."""
+    """int64 like `pairs`: a permutation of the numbers left * rights + right, one round a key."""
     left = pairs // rights
     right = pairs - left * rights
     for number, key in enumerate(keys):
@@ -102,7 +111,7 @@ def _feistel(keys: Sequence[int], pairs: Tensor, lefts: int, rights: int) -> Ten
 
 
 def generator(*parts: int | str) -> torch.Generator:
-    """A torch CPU generator seeded by `seed_of`, for initial weights."""
+    """A torch generator on the CPU seeded by `seed_of(*parts)`, for initial weights."""
     made = torch.Generator()
     made.manual_seed(seed_of(*parts) & (2**63 - 1))
     return made

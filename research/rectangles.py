@@ -1,8 +1,8 @@
-"""Padded layouts of a `Packed`, for attention alone: which token stands where, and who is read.
+"""Padded layouts of a `Packed` for attention: which token fills which slot, and which are queries.
 
-`Packed.rectangles` holds the layout that serves every layer; the core of attention sees one
-`Rectangle` at a time. Shape letters beside those of `packed.py`: B rows of a rectangle, Q queries
-of a row, L slots of a row.
+`Packed.rectangles` holds the layout that serves every layer; a core of attention gets one
+`Rectangle` at a time. A sequence is one row of a rectangle: B rows, L slots of a row (keys and
+values), Q queries of a row.
 """
 
 from __future__ import annotations
@@ -21,39 +21,41 @@ from torch import Tensor
 if TYPE_CHECKING:
     from research.packed import Packed
 
-# Scores of a query, at least, on a CPU: torch's softmax takes 240 ns for a row of 15, 17 for 16.
+# On a CPU a query's scores are widened to at least this many, because torch's softmax takes 240 ns
+# for a row of 15 scores and 17 ns for a row of 16.
 FEWEST_SCORES = 16
-# What a rectangle, and each query and each slot of it, cost beside their scores, in scores.
+# The fixed cost of a rectangle, and of each of its queries and slots, beside that of the scores.
+# The unit is the cost of one attention score of two heads.
 RECTANGLE_COST = 30_000
 ROW_COST = 15
 
 
 @dataclass(frozen=True, eq=False)
 class Rectangle:
-    """Sequences laid out side by side, one a row, and the tokens whose states attention gives.
+    """Sequences laid out side by side, one a row, and the tokens whose outputs are read.
 
     A row's tokens fill its first slots, oldest first; the tokens that are read fill its first
-    queries. What is left of slots and queries holds T, which is no token's number.
+    queries. The remaining slots and queries are padding and hold T, which is no token's index.
     """
 
     slots_BL: Tensor
-    """int64 [B, L]: the token in each slot."""
+    """int64 [B, L]: index of the token in each slot; T in an empty slot."""
     queries_BQ: Tensor
-    """int64 [B, Q]: the tokens that are read."""
+    """int64 [B, Q]: index of the token that is each query; T for an empty query."""
     lengths_B: Tensor | None
-    """int64 [B]: tokens of each row; None when every slot holds one."""
+    """int64 [B]: number of tokens in each row; None where every slot holds a token."""
     reads_all: bool
-    """Whether every token is read, so that query q stands in slot q, and Q = L."""
+    """Whether every token is a query, so that Q = L and query q is the token in slot q."""
     positions_T: Tensor
-    """Those of the `Packed`."""
+    """int64 [T]: `positions_T` of the `Packed`."""
     fields_T: Mapping[str, Tensor]
-    """Those of the `Packed`."""
+    """int64 [T] by name: `fields` of the `Packed`."""
 
     @cached_property
     def places_BQ(self) -> Tensor:
-        """int64 [B, Q]: the slot in which each query stands: its place from the oldest, 0-based.
+        """int64 [B, Q]: the slot of each query's token, which is 0 for a row's oldest token.
 
-        No more than a view where every token is read. Behind the queries stands a slot of the row.
+        An expanded view where every token is read. An empty query has some slot of its row.
         """
         if self.reads_all:
             return self._numbers_L.expand_as(self.queries_BQ)
@@ -62,37 +64,41 @@ class Rectangle:
 
     @cached_property
     def distances_BQL(self) -> Tensor:
-        """int64 [B or 1, Q, L]: how many places a key is older than the query; negative: newer."""
+        """int64 [B, Q, L]: by how many places each key is older than the query; below 0, newer.
+
+        [1, Q, L] where every token is read, as all rows are alike.
+        """
         places_BQ = self.places_BQ[:1] if self.reads_all else self.places_BQ
         return places_BQ[..., None] - self._numbers_L
 
     @cached_property
     def positions_BL(self) -> Tensor:
-        """int64 [B, L]: the tokens' positions in their histories; 0 in empty slots."""
+        """int64 [B, L]: the position of each slot's token (`Packed.positions_T`); 0 if empty."""
         return self._laid_out(self.positions_T)
 
     @cached_property
     def fields(self) -> Mapping[str, Tensor]:
-        """int64 [B, L] each: the tokens' fields by name; 0 in empty slots."""
+        """int64 [B, L] by name: the fields of each slot's token (`Packed.fields`); 0 if empty."""
         return {name: self._laid_out(field_T) for name, field_T in self.fields_T.items()}
 
     def visible(self, causal: bool) -> Tensor | None:
-        """bool, broadcast to [B, Q, L]: the slots that a query may see; None: all of them.
+        """bool, broadcastable to [B, Q, L]: which keys a query may see; None means every key.
 
-        For a query that is a token: no empty slot, and under `causal` no newer token than its own.
+        A query sees no empty slot and, under `causal`, no token newer than itself. What is said of
+        an empty query does not matter, as its output is dropped.
         """
         return self._no_newer if causal else self._filled
 
     @cached_property
     def _no_newer(self) -> Tensor:
-        # Empty slots stand behind the tokens, so this hides them as well.
+        # Empty slots come after a row's tokens, so this hides them as well.
         return self.distances_BQL >= 0
 
     @cached_property
     def _filled(self) -> Tensor | None:
         if self.lengths_B is None:
             return None
-        # An empty sequence keeps one slot, so that no softmax is over nothing.
+        # An empty sequence sees one empty slot, as a softmax over no key is NaN.
         return self._numbers_L < self.lengths_B.clamp(min=1)[:, None, None]
 
     @property
@@ -105,18 +111,18 @@ class Rectangle:
 
 @dataclass(frozen=True, eq=False)
 class SlotIndex:
-    """Which row of a tensor stands in which slot of the rectangles, both ways."""
+    """Which row of a packed tensor fills which slot of the rectangles, in both directions."""
 
     row_of_slot: Tensor
-    """int64 [slots]: the row that a slot holds; the number of rows where it is empty."""
+    """int64 [slots]: the row in each slot; the number of rows where the slot is empty."""
     slot_of_row: Tensor
-    """int64 [rows]: the slot that holds a row; the number of slots where none does."""
+    """int64 [rows]: the slot that holds each row; the number of slots where no slot does."""
 
     @staticmethod
     def of(rows: list[Tensor], number: int) -> SlotIndex:
-        """`rows` name the row in each slot, one of `number`, or `number` and above: it is empty.
+        """The index of slots that hold `rows` (int64), end to end, out of `number` rows.
 
-        A row stands in one slot at most.
+        A value of `number` or above marks an empty slot. No row may be in two slots.
         """
         row_of_slot = torch.cat(rows).clamp_(max=number)
         slots = torch.arange(len(row_of_slot), device=row_of_slot.device)
@@ -126,28 +132,32 @@ class SlotIndex:
 
 @dataclass(frozen=True, eq=False)
 class Rectangles:
-    """How the sequences of a `Packed` are laid out; those of which nothing is read may be absent.
+    """The rectangles that the sequences of a `Packed` are laid out in.
 
-    The rectangles stand one after the other, each with the queries of its rows, then the keys, then
-    the values, each row head by head: as products of matrices want them.
+    A sequence without a token that is read may be absent. In memory one rectangle follows another;
+    each holds its queries, then its keys, then its values, and in each of them a row's heads one
+    after the other, so that matrix products need no copy.
     """
 
     blocks: tuple[Rectangle, ...]
     """The rectangles."""
     outputs: tuple[Tensor, ...]
-    """int64 [B, Q] of each: which output, 0..P-1, is the query's; P behind the queries."""
+    """int64 [B, Q] of each rectangle: which output, 0..P-1, each query gives; P if it is empty."""
     num_tokens: int
-    """T."""
+    """T, the number of tokens."""
     num_outputs: int
-    """P."""
+    """P, the number of outputs, which is T where every token is read."""
     order: Tensor | None = None
-    """int64: the outputs that were asked for, one by one; None: all, in their order."""
+    """int64: indices of the outputs to return, in that order and possibly more than once; None:
+    all P outputs, in their order."""
     _indices: dict[int, tuple[SlotIndex, SlotIndex]] = field(default_factory=dict)
 
     def indices(self, heads: int) -> tuple[SlotIndex, SlotIndex]:
-        """Rows [K] of [T, 3, H, K] as queries, keys and values; rows of [P, H, K] as queries alone.
+        """Two indices: one lays tokens out in the rectangles, the other collects their outputs.
 
-        Computed once for all layers.
+        A row is one head of width K. The first index takes rows of [T, 3, H, K] to the slots of
+        queries, keys and values, the second rows of [P, H, K] to the slots of queries. They are
+        computed once for all layers.
         """
         if heads not in self._indices:
             parts: list[Tensor] = []
@@ -165,14 +175,20 @@ class Rectangles:
 
 
 def _head_rows(tokens_BN: Tensor, parts: int, kinds: range, heads: int) -> Tensor:
-    """The rows [K] of tokens in [T, parts, H, K], for these of the parts: by part, row and head."""
+    """int64: indices of the rows of [T, parts, H, K], of width K, that `tokens_BN` have in `kinds`.
+
+    They are ordered by part, then by row B, head and token.
+    """
     rows = torch.arange(kinds.start * heads, kinds.stop * heads, device=tokens_BN.device)
     firsts_BN = tokens_BN * (parts * heads)
     return (firsts_BN[:, None] + rows.view(len(kinds), 1, heads, 1)).flatten()
 
 
 def lay_out(packed: Packed, read_P: Tensor | None = None) -> Rectangles:
-    """The layout for the tokens that are read, in any order, some more than once; None: for all."""
+    """The layout of a batch for attention that reads the tokens `read_P` (int64 [P]); None: all.
+
+    They may be in any order and repeat. A CPU gets `by_length`, an accelerator `one_rectangle`.
+    """
     if packed.num_tokens == 0:
         return Rectangles((), (), 0, 0)
     if packed.offsets.device.type == "cpu":
@@ -181,9 +197,10 @@ def lay_out(packed: Packed, read_P: Tensor | None = None) -> Rectangles:
 
 
 def one_rectangle(packed: Packed) -> Rectangles:
-    """All sequences in one rectangle, all of their tokens read: for accelerators.
+    """All sequences in one rectangle, with every token as a query: the layout for accelerators.
 
-    There nothing may wait for a length or for what is read; that is selected from the outputs.
+    Its shape depends on no value on the device, so the host waits for nothing; the outputs that are
+    read are selected afterwards.
     """
     numbers_L = torch.arange(packed.longest, device=packed.offsets.device)
     slots_SL = packed.offsets[:-1, None] + numbers_L
@@ -193,7 +210,7 @@ def one_rectangle(packed: Packed) -> Rectangles:
 
 
 def by_length(packed: Packed, read_P: Tensor | None) -> Rectangles:
-    """Sequences of similar length together, with queries at what is read alone: for CPUs."""
+    """Sequences of similar length in one rectangle, with only read tokens as queries: for CPUs."""
     tokens, offsets, order = packed.num_tokens, packed.offsets.numpy(), None
     read, read_offsets = np.arange(tokens), offsets
     if read_P is not None:
@@ -222,17 +239,18 @@ def by_length(packed: Packed, read_P: Tensor | None) -> Rectangles:
 
 
 def _ragged(starts_B: np.ndarray, counts_B: np.ndarray, none: int) -> Tensor:
-    """int64 [B, most]: in each row so many numbers from its start on, then `none`."""
+    """int64 [B, largest count]: row b counts up from its start `counts_B[b]` times, then `none`."""
     numbers = np.arange(counts_B.max())
     rows = np.where(numbers < counts_B[:, None], starts_B[:, None] + numbers, none)
     return torch.from_numpy(rows)
 
 
 def buckets(lengths_S: np.ndarray, reads_S: np.ndarray) -> list[np.ndarray]:
-    """The sequences of each rectangle, such that all cost least; without those of no read token.
+    """The numbers of the sequences in each rectangle, grouped so that the total `cost` is least.
 
-    Dynamic programming over the cuts of an order: sequences of which one token is read, then those
-    of which more are, both by length in steps of about a third.
+    Sequences without a token that is read are left out. The others are ordered: first those with
+    one token that is read, then those with more, each by length in steps of about a third. Dynamic
+    programming finds the best places to cut this order.
     """
     rows = np.flatnonzero(reads_S)
     if len(rows) == 0:
@@ -261,6 +279,6 @@ def buckets(lengths_S: np.ndarray, reads_S: np.ndarray) -> list[np.ndarray]:
 
 
 def cost(rows: int, queries: int, slots: int) -> int:
-    """What a rectangle of so many rows costs on a CPU, in attention scores of two heads."""
+    """The estimated time of a rectangle on a CPU, in attention scores of two heads."""
     scores = queries * max(slots, FEWEST_SCORES)
     return RECTANGLE_COST + rows * (scores + ROW_COST * (queries + slots))

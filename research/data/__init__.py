@@ -1,1 +1,1 @@
-"""From raw files to batches: readers, preparation, the corpus on disk, windows and loading."""
+"""From raw files to batches: preparation, the corpus on disk, splits, windows, the loader."""

@@ -1,4 +1,7 @@
-"""A batch: the windows of some rows, packed, and what draws are keyed by."""
+"""`Batch`: the packed windows of some rows, with the random states that draws are keyed by.
+
+The loader makes batches; corruptions and objectives read them.
+"""
 
 from __future__ import annotations
 
@@ -18,35 +21,37 @@ from research.packed import Packed
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Clean windows of a step, before any corruption."""
+    """One process's clean windows of a step, before any corruption."""
 
     packed: Packed
-    """The windows' items, up to L + 1 a sequence."""
+    """The items of the windows, at most L + 1 in each sequence."""
     rows_S: Tensor
-    """int64 [S]: which window of the stage each sequence is."""
+    """int64 [S]: the row number of each sequence among the windows of its rule."""
     users_S: Tensor
-    """int64 [S]: dense user ids."""
+    """int64 [S]: the dense user id of each sequence."""
     states_S: Tensor
-    """int64 [S]: a random state a sequence, from (seed, epoch, place in the epoch)."""
+    """int64 [S]: a random state for each sequence, from (seed, epoch, place in the epoch)."""
     length: int
-    """L: the longest sequence that the encoder reads."""
+    """L: the most items of a sequence that the encoder reads."""
     others: Mapping[WindowsConfig, Batch] = field(default_factory=dict)
-    """The step's rows under other window rules, for objectives that have a rule of their own."""
+    """The step's rows under other window rules, for objectives that have their own rule."""
     offered: Tensor | None = None
     """int64: item ids that the rows of all processes offer as negatives, for objectives that couple
     rows by "items"; None for all others."""
     rows_done: int = 0
-    """Rows of its rule that all processes have been given once the step is done, in all epochs."""
+    """Rows of this batch's window rule that all processes together have used, in all epochs, once
+    this step is done."""
     step_tokens: int = 0
-    """Tokens of the whole step: of all processes and, but for a batch in `others`, all rules."""
+    """Tokens of the step on all processes: under all window rules, or for a batch in `others` under
+    its own rule."""
 
     def under(self, rule: WindowsConfig | None) -> Batch:
-        """The step's rows under a rule; None: these."""
+        """The step's batch under another window rule; None: this batch."""
         return self if rule is None else self.others[rule]
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all rules together, on this process."""
+        """The number of tokens on this process, under all window rules together."""
         return self.packed.num_tokens + sum(each.num_tokens for each in self.others.values())
 
     def to(self, device: torch.device) -> Batch:
@@ -64,7 +69,7 @@ class Batch:
 
 
 def pack(corpus: Corpus, ranges: Ranges, fields: Collection[str] = ()) -> Packed:
-    """The items of `ranges` as packed sequences on the CPU, with these fields of the corpus."""
+    """The items of `ranges` as packed sequences on the CPU, with the named fields of the corpus."""
     indices = flat_indices(ranges)
     known = fields_of(corpus)
     values = {name: torch.from_numpy(np.array(known[name][indices])) for name in fields}
@@ -75,5 +80,9 @@ def pack(corpus: Corpus, ranges: Ranges, fields: Collection[str] = ()) -> Packed
 
 
 def fields_of(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
-    """By name, what is known of every interaction beside its item: "time" in seconds, if at all."""
+    """int64 [interactions] by name: what the corpus knows of an interaction beside its item.
+
+    That is "time", where the corpus has timestamps, in the unit of the source; models take it for
+    seconds.
+    """
     return {} if corpus.timestamps is None else {"time": corpus.timestamps}

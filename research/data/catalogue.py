@@ -1,8 +1,8 @@
 """`Catalogue`: the part of a corpus that models and objectives may see, as tensors.
 
-Sizes, the item -> attribute CSR, and the training part's histories: counts for popularity, who has
-interacted with what for negatives, pieces of histories for segments. What is held out stands in
-`whole` alone, which only the forms "as published" read.
+It holds the sizes, the attributes of items (CSR), and the training histories: item counts for
+popularity, pairs of user and item for negatives, pieces of histories for segments. Held-out items
+are in `whole` alone, which only forms "as published" read.
 """
 
 from __future__ import annotations
@@ -23,61 +23,64 @@ from research.storage.records import CoverageRecord
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Pieces of users' histories; each tensor is made when it is first asked for."""
+    """One piece of each user's history; each tensor is computed at its first use and kept."""
 
     corpus_items: NDArray[np.int32]
-    """[N]: every interaction of the corpus, memory-mapped."""
+    """The item of every interaction of the corpus, memory-mapped."""
     ranges: Ranges
-    """[R]: one piece a user at most."""
+    """[R] rows: the pieces, at most one for each user."""
     num_users: int
     num_items: int
     device: torch.device = torch.device("cpu")
 
     @cached_property
     def items_N(self) -> Tensor:
-        """int64 [N]: the pieces' items end to end, user after user, oldest first."""
+        """int64 [N]: the items of all pieces end to end, user after user, oldest first."""
         items = self.corpus_items[flat_indices(self.ranges)].astype(np.int64)
         return torch.from_numpy(items).to(self.device)
 
     @cached_property
     def offsets_U(self) -> Tensor:
-        """int64 [U + 1]: where each user's items begin; the last entry is N."""
+        """int64 [U + 1]: index in `items_N` of each user's first item; the last entry is N."""
         lengths = np.zeros(self.num_users + 1, dtype=np.int64)
         lengths[self.ranges.users + 1] = self.ranges.stops - self.ranges.starts
         return torch.from_numpy(np.cumsum(lengths)).to(self.device)
 
     @cached_property
     def counts_V(self) -> Tensor:
-        """int64 [V]: interactions of each item."""
+        """int64 [V]: the number of interactions with each item."""
         return torch.bincount(self.items_N, minlength=self.num_items)
 
     @cached_property
     def pairs(self) -> Tensor:
-        """int64, sorted, unique: user * V + item of every interaction."""
+        """int64, sorted and unique: user * V + item of every interaction."""
         users = np.repeat(self.ranges.users, self.ranges.stops - self.ranges.starts)
         items = self.corpus_items[flat_indices(self.ranges)].astype(np.int64)
         return torch.from_numpy(np.unique(users * self.num_items + items)).to(self.device)
 
     @cached_property
     def lengths_U(self) -> Tensor:
-        """int64 [U]: items of each user."""
+        """int64 [U]: the number of interactions of each user."""
         return self.offsets_U.diff()
 
     @cached_property
     def longest_first_U(self) -> Tensor:
-        """int64 [U]: users by falling length, the lower id first where lengths are equal."""
+        """int64 [U]: user ids by decreasing length, of equal lengths the lower id first."""
         return torch.argsort(self.lengths_U, descending=True, stable=True)
 
     @cached_property
     def places_U(self) -> Tensor:
-        """int64 [U]: each user's place in that order."""
+        """int64 [U]: the place of each user in `longest_first_U`, 0 for the longest."""
         places_U = torch.empty_like(self.longest_first_U)
         places_U[self.longest_first_U] = torch.arange(self.num_users, device=self.device)
         return places_U
 
     @cached_property
     def longest_of_others_U(self) -> Tensor:
-        """int64 [U]: for each user the length of the longest piece of somebody else; two users."""
+        """int64 [U]: for each user the length of the longest piece of another user.
+
+        There must be at least two users.
+        """
         first, second = self.longest_first_U[:2]
         longest_U = self.lengths_U[first].repeat(self.num_users)
         longest_U[first] = self.lengths_U[second]
@@ -86,23 +89,24 @@ class Histories:
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """What is known of items, and of users' training items."""
+    """What models and objectives know of items, and of users' training items."""
 
     num_users: int
     num_items: int
     num_attributes: int
     attribute_offsets: Tensor
-    """int64 [V + 1]: item -> attributes CSR."""
+    """int64 [V + 1]: item v has `attribute_ids[attribute_offsets[v]:attribute_offsets[v + 1]]`."""
     attribute_ids: Tensor
-    """int64 [M]: attribute ids, sorted within an item."""
+    """int64 [M]: attribute ids, sorted within each item."""
     training: Histories
-    """The training part."""
+    """The training part of each user's history."""
     whole: Histories
-    """Held-out items included: for forms as published alone, which leak them (T19, T22)."""
+    """Each user's whole history with held-out items, only for forms as published, which leak them
+    (foreign segments drawn from held-out items, negatives that exclude the whole history)."""
 
     @staticmethod
     def of(corpus: Corpus, split: Split) -> Catalogue:
-        """From a corpus and the training part of its split."""
+        """The catalogue of a corpus and the training part of its split, on the CPU."""
         users = np.arange(corpus.num_users, dtype=np.int64)
         everything = Ranges(users, np.asarray(corpus.offsets[:-1]), np.asarray(corpus.offsets[1:]))
         training = Histories(corpus.items, split.training, corpus.num_users, corpus.num_items)
@@ -117,7 +121,10 @@ class Catalogue:
         )
 
     def attributes_of(self, items_P: Tensor) -> tuple[Tensor, Tensor]:
-        """(int64 [P + 1] where each item's attributes begin, int64 [M] attribute ids)."""
+        """The attributes of items [P]: (int64 [P + 1] offsets, int64 [M] attribute ids).
+
+        Those of item p are `ids[offsets[p]:offsets[p + 1]]`.
+        """
         starts_P = self.attribute_offsets[items_P]
         numbers_P = self.attribute_offsets[items_P + 1] - starts_P
         offsets = F.pad(numbers_P.cumsum(0), (1, 0))
@@ -127,7 +134,7 @@ class Catalogue:
 
     @cached_property
     def coverage(self) -> CoverageRecord:
-        """What the attributes cover, those of training items above all."""
+        """How many items have no attribute, and how many attributes no training item has."""
         numbers_V = self.attribute_offsets.diff()
         seen_V = self.training.counts_V > 0
         kept_M = torch.repeat_interleave(seen_V.cpu(), numbers_V.cpu())
@@ -140,7 +147,7 @@ class Catalogue:
         )
 
     def to(self, device: torch.device) -> Catalogue:
-        """The same catalogue, its tensors on another device."""
+        """The same catalogue with its tensors on another device."""
         if self.attribute_offsets.device == device:
             return self
         return replace(

@@ -1,7 +1,7 @@
 """The corpus on disk: memory-mapped CSR arrays, names and a manifest with a fingerprint.
 
-`prepare` writes it once; windows, loader, model and evaluation read it. Opening costs the same for
-a thousand interactions as for a billion. A corpus may come from a stranger: nothing in it is
+`prepare` writes it once; windows, loader, model and evaluation read it. To open a corpus costs the
+same for a thousand interactions as for a billion. A corpus is untrusted input: nothing in it is
 unpickled or executed, and no path is taken from it.
 """
 
@@ -53,93 +53,102 @@ _COUNTED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """manifest.json: what a corpus is, beside its arrays."""
+    """The content of manifest.json, which describes a corpus beside its arrays."""
 
     format: int
-    """Version of the format."""
+    """Version of the file format."""
     name: str
-    """The name of the data set."""
+    """Name of the data set."""
     fingerprint: str
-    """SHA-256 over every array and every preparation option."""
+    """SHA-256 (hex) over every array and over `options`."""
     counts: Mapping[str, int]
-    """Numbers of users, items, attributes and interactions."""
+    """Numbers of users, items, attributes and interactions, by these names."""
     has_timestamps: bool
-    """Whether the source has times."""
+    """Whether the corpus has timestamps."""
     has_titles: bool
-    """Whether the source has titles."""
+    """Whether the corpus has item titles."""
     options: Mapping[str, object]
     """The preparation options that enter the fingerprint."""
     report: Mapping[str, object]
-    """What preparation met: its files, and what it left out."""
+    """What preparation read, and what it removed: files and checksums, counts, shares of ties."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Histories and item attributes; ids are dense from 0 and there is no padding id."""
+    """Users' histories and items' attributes; ids are dense from 0 and there is no padding id."""
 
     folder: Path
-    """Where the arrays lie."""
+    """The folder that the arrays are in."""
     items: NDArray[np.int32]
-    """[N] every interaction, user after user, oldest first."""
+    """[N]: the item of every interaction, user after user, oldest first."""
     offsets: NDArray[np.int64]
-    """[U + 1] user u owns items[offsets[u]:offsets[u + 1]]."""
+    """[U + 1]: the history of user u is `items[offsets[u]:offsets[u + 1]]`."""
     timestamps: NDArray[np.int64] | None
-    """[N]; None: the source has no times, and the order of the file is the order."""
+    """[N]: the time of every interaction, in the unit of the source; None: the source has no times,
+    and interactions are in the order of the file."""
     attribute_offsets: NDArray[np.int64]
-    """[V + 1] item v owns attribute_ids[attribute_offsets[v]:attribute_offsets[v + 1]]."""
+    """[V + 1]: item v has `attribute_ids[attribute_offsets[v]:attribute_offsets[v + 1]]`."""
     attribute_ids: NDArray[np.int32]
-    """[M] sorted and unique within an item."""
+    """[M]: attribute ids, sorted and unique within each item."""
     user_names: Names
-    """Raw user ids."""
+    """Raw user id of each user."""
     item_names: Names
-    """Raw item ids."""
+    """Raw item id of each item."""
     attribute_names: Names
-    """Attribute names."""
+    """Name of each attribute."""
     item_titles: Names | None
-    """Titles (empty where one item has none); None: the source has none."""
+    """Title of each item, empty for an item without one; None: the source has no titles."""
     manifest: Manifest
-    """Name, counts, fingerprint, options, report."""
+    """Name, counts, fingerprint, options and report."""
 
     @property
     def num_users(self) -> int:
-        """U."""
+        """U, the number of users."""
         return len(self.offsets) - 1
 
     @property
     def num_items(self) -> int:
-        """V."""
+        """V, the number of items."""
         return len(self.attribute_offsets) - 1
 
     @property
     def num_attributes(self) -> int:
-        """A."""
+        """A, the number of attributes."""
         return len(self.attribute_names)
 
     @property
     def num_interactions(self) -> int:
-        """N."""
+        """N, the number of interactions of all users."""
         return len(self.items)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over every array and every preparation option."""
+        """SHA-256 (hex) over every array and over the preparation options in the manifest."""
         return self.manifest.fingerprint
 
     @property
     def name(self) -> str:
-        """The name of the data set."""
+        """Name of the data set."""
         return self.manifest.name
 
     @classmethod
     def open(cls, folder: Path | str) -> Corpus:
-        """Map the arrays of `folder`; InputError names the file that is missing or wrong."""
+        """The corpus in `folder`, whose arrays are mapped and not read.
+
+        Raises `InputError`, which names the file, if one is missing, damaged or of a wrong size or
+        type.
+        """
         folder = Path(folder)
         manifest = _read_manifest(folder)
         return _assemble(folder, _map_arrays(folder, manifest), manifest)
 
     def verify(self) -> None:
-        """Read everything once: order, ranges, names and the fingerprint; InputError if wrong."""
+        """Read all data once and check its order, id ranges, names and fingerprint.
+
+        Raises `InputError`, which names the file, if one is wrong, or the folder if the fingerprint
+        is.
+        """
         folder = self.folder
         check_offsets(folder / "offsets.npy", self.offsets)
         check_offsets(folder / "attribute_offsets.npy", self.attribute_offsets)
@@ -165,12 +174,16 @@ class Corpus:
             )
 
     def __reduce__(self) -> tuple[object, ...]:
-        # A worker process maps the files again instead of receiving a copy of them.
+        # Another process that is sent a corpus maps the files again and receives no copy of them.
         return (Corpus.open, (self.folder,))
 
 
 def fingerprint_of(arrays: Arrays, options: Mapping[str, object]) -> str:
-    """SHA-256 (hex) over options as canonical JSON and each array's name, type, shape, bytes."""
+    """SHA-256 (hex) over the format version, the options and each array.
+
+    Options, and the name, type and shape of each array, enter as canonical JSON; then come the
+    bytes of the arrays.
+    """
     shapes = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
     head = {"format": FORMAT_VERSION, "options": options, "arrays": shapes}
     return digest_of(canonical_json(head), [arrays[name] for name in sorted(arrays)])
@@ -192,10 +205,11 @@ def write_corpus(
     options: Mapping[str, object],
     report: Mapping[str, object],
 ) -> Corpus:
-    """Write beside `folder`, then rename: it appears whole or not at all.
+    """Write a corpus into `folder`, which appears whole or not at all, and open it.
 
-    A corpus that is already there is kept when its fingerprint is the same (another process was
-    faster); with another fingerprint, or when it cannot be opened, InputError.
+    A corpus that is already there is kept if its fingerprint is the same, as another process may
+    have written it meanwhile. Raises `InputError` if its fingerprint differs or it cannot be
+    opened.
     """
     folder = Path(folder)
     arrays: Arrays = {
@@ -275,7 +289,7 @@ def _map_arrays(folder: Path, manifest: Manifest) -> Arrays:
 
 
 def _assemble(folder: Path, arrays: Arrays, manifest: Manifest) -> Corpus:
-    """The corpus of these arrays, once their shapes fit together and fit the counts."""
+    """The corpus of these arrays; `InputError` if their sizes do not fit together or the counts."""
     counts = manifest.counts
     pairs = [("items", "offsets"), ("attribute_ids", "attribute_offsets")]
     pairs += [(f"{name}_blob", f"{name}_offsets") for name in _NAMES]

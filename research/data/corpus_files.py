@@ -1,4 +1,8 @@
-"""The files of a corpus: arrays that are mapped into memory, checked, and hashed."""
+"""The files of a corpus: arrays are written, mapped into memory, hashed and checked.
+
+`research/data/corpus.py` knows which files a corpus has. A corpus is untrusted input: nothing is
+unpickled, and each check raises an `InputError` that names the file.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from research.data.names import Names
 from research.errors import InputError, naming
 
 _HASHED_AT_ONCE = 1 << 24
-# What numpy raises for a header that is damaged or hostile: it reads headers as Python literals.
+# What numpy may raise for a damaged or hostile header, as it parses headers as Python literals.
 _NO_ARRAY: tuple[type[Exception], ...] = (
     *(ValueError, TypeError, OSError, EOFError, OverflowError, MemoryError, RecursionError),
     *(SyntaxError, TokenError, Warning),
@@ -25,12 +29,12 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces; a NaN is refused."""
+    """JSON text with sorted keys and no spaces; `ValueError` for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest_of(text: str, arrays: Sequence[NDArray[np.generic]]) -> str:
-    """SHA-256 (hex) of the text and then the bytes of each array."""
+    """SHA-256 (hex) of the text, followed by the bytes of each array in order."""
     digest = hashlib.sha256(text.encode())
     for array in arrays:
         for start in range(0, len(array), _HASHED_AT_ONCE):
@@ -40,7 +44,7 @@ def digest_of(text: str, arrays: Sequence[NDArray[np.generic]]) -> str:
 
 
 def write_files(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) -> None:
-    """One .npy file an array and manifest.json."""
+    """Write each array as NAME.npy and the manifest as manifest.json into `folder`."""
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
         with naming(path):
@@ -51,11 +55,14 @@ def write_files(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) ->
 
 
 def map_array(path: Path, dtype: str) -> NDArray[np.generic]:
-    """The one-dimensional array of a .npy file, mapped, not read; InputError names the file."""
+    """The one-dimensional array of a .npy file, mapped into memory and not read.
+
+    Raises `InputError` if the file is missing, is damaged or has another type or shape.
+    """
     if not path.is_file():
         raise InputError(f"{path}: missing. The corpus is incomplete; prepare it again.")
     try:
-        # Unlike np.load this reads nothing but .npy: no archive, no pickle.
+        # Unlike np.load this opens .npy files only, and neither archives nor pickles.
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             array = np.lib.format.open_memmap(path, mode="r")
@@ -72,19 +79,19 @@ def map_array(path: Path, dtype: str) -> NDArray[np.generic]:
 
 
 def check_ends(path: Path, offsets: NDArray[np.generic], total: int) -> None:
-    """InputError unless the offsets start at 0 and end at `total`."""
+    """Raise `InputError` unless the offsets begin with 0 and end with `total`."""
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != total:
         raise InputError(f"{path}: must run from 0 to {total}. Prepare the corpus again.")
 
 
 def check_range(path: Path, ids: NDArray[np.int32], count: int) -> None:
-    """InputError unless every id is in 0 ... count - 1."""
+    """Raise `InputError` unless every id is in 0..count - 1."""
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < count:
         raise InputError(f"{path}: ids from {ids.min()} to {ids.max()}; allowed 0 to {count - 1}.")
 
 
 def check_offsets(path: Path, offsets: NDArray[np.int64]) -> None:
-    """InputError unless the offsets never fall."""
+    """Raise `InputError` if an offset is smaller than the one before it."""
     falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if len(falls):
         raise InputError(f"{path}: entry {falls[0] + 1} is smaller than the one before it.")
@@ -97,7 +104,10 @@ def check_ascending(
     *,
     strictly: bool,
 ) -> None:
-    """InputError unless the values ascend within every row of the CSR pair (values, offsets)."""
+    """Raise `InputError` unless values ascend within each row of the CSR pair (values, offsets).
+
+    Equal neighbours are allowed unless `strictly`.
+    """
     falls = np.less_equal(values[1:], values[:-1])
     if not strictly:
         falls = np.less(values[1:], values[:-1])
@@ -110,7 +120,7 @@ def check_ascending(
 
 
 def check_names(path: Path, names: Names, *, unique: bool) -> None:
-    """InputError unless every name is UTF-8 and, where asked, stands only once."""
+    """Raise `InputError` unless every name is UTF-8 and, where `unique`, occurs only once."""
     try:
         known = list(names)
     except UnicodeDecodeError as error:

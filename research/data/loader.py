@@ -1,9 +1,9 @@
-"""Epoch order, batches and rank shards, all pure functions of (seed, epoch).
+"""The loader: the order of an epoch, its batches, and each process's share of them.
 
-`Loader.batches(epoch)` yields packed batches of clean items. Rows are looked up a chunk at a time
-as the epoch is walked, and no state is kept: a run continues by asking for the same epoch from the
-place that its last batch reached, and any number of processes sees the same global batches, each
-its own rows of them.
+All are pure functions of (seed, epoch), and the loader keeps no state. `Loader.batches(epoch)`
+yields packed batches of clean items, and computes the rows chunk by chunk. A continued run asks for
+the same epoch from the place that its last batch reached. Any number of processes gets the same
+global batches, and each process its own rows of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from research.data.windows import Windows, WindowsConfig
 from research.errors import InputError
 from research.randomness import below, fold, permuted, seed_of
 
-# Rows that are looked up at once: much fewer cost more each, many more no longer fit the cache.
+# Rows that are computed at once: with far fewer each row costs more, and far more do not fit into
+# the processor's cache.
 CHUNK = 1 << 14
 
 
@@ -34,16 +35,16 @@ class BatchConfig:
     """How an epoch is cut into global batches; exactly one of the two sizes is set."""
 
     sequences_per_batch: int | None = 256
-    """Sequences a step over all processes; None: by tokens."""
+    """Sequences in a step of all processes together; None: `tokens_per_batch` decides."""
     tokens_per_batch: int | None = None
-    """Tokens a step over all processes, at most (a longer single row goes alone); None: by
-    sequences."""
+    """Most tokens in a step of all processes together (a longer row is a batch of its own); None:
+    `sequences_per_batch` decides."""
     micro_batches: int = 1
-    """Pieces into which a process cuts its share of a step, one after another: the same gradient
-    (but for dropout's draws) in less memory."""
+    """Micro-batches that a process cuts its share of a step into (gradient accumulation): the same
+    gradient, except for dropout's draws, in less memory."""
     replacement: bool = False
-    """Draw rows with replacement, as the original SASRec draws users; an epoch then has as many
-    rows as there are windows, but not each once."""
+    """Whether rows are drawn with replacement, as the original SASRec draws users; an epoch then
+    has as many rows as there are windows, but may repeat some and miss others."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -60,9 +61,10 @@ class BatchConfig:
             )
 
     def cuts(self, ends: Indices) -> list[int]:
-        """Past the last row of each batch, for rows whose tokens, added up, are `ends`.
+        """For each batch the number of the row after its last one.
 
-        A batch has as many rows as the size allows; the last one has what is left.
+        `ends` has, for each row, the tokens of all rows up to it, itself included. A batch takes as
+        many rows as its size allows; the last batch takes what is left.
         """
         size = self.sequences_per_batch
         if size is not None:
@@ -77,9 +79,10 @@ class BatchConfig:
 
 
 class Loader:
-    """Batches of one stage's windows, and beside each one of every other window rule.
+    """Batches of a stage's windows, each together with one batch of every other window rule.
 
-    Epochs and steps are those of the stage's own windows; the others go round at their own pace.
+    Epochs and steps are counted in the stage's own windows. Another rule begins its next epoch
+    whenever its own rows are used up.
     """
 
     def __init__(
@@ -95,7 +98,11 @@ class Loader:
         others: Mapping[WindowsConfig, Loader] = MappingProxyType({}),
         fields: Collection[str] = (),
     ) -> None:
-        """`fields` are those of the corpus that every token is given."""
+        """A loader for process `rank` of `world` processes.
+
+        `length` is the encoder's, and `fields` names the fields of the corpus (`fields_of`) that
+        tokens carry. Raises `InputError` if there is no window.
+        """
         if windows.num_rows == 0:
             raise InputError(f"corpus {corpus.name}: no window is left to train on")
         self.corpus = corpus
@@ -110,11 +117,11 @@ class Loader:
 
     @property
     def num_rows(self) -> int:
-        """Rows of an epoch."""
+        """The number of rows of an epoch."""
         return self.windows.num_rows
 
     def rows_at(self, epoch: int, places: Tensor) -> Tensor:
-        """int64: the windows that stand at these places of an epoch's order."""
+        """int64 [P]: the row numbers of the windows at these places [P] of an epoch's order."""
         state = seed_of(self.seed, "order", epoch)
         if self.config.replacement:
             return below(fold(state, places), self.num_rows)
@@ -123,9 +130,10 @@ class Loader:
     def batches(
         self, epoch: int, place: int = 0, others: Mapping[WindowsConfig, int] = MappingProxyType({})
     ) -> Iterator[Batch]:
-        """This rank's share of each global batch from a place of an epoch to its end, on the CPU.
+        """This process's share of each global batch, from a place to the end of an epoch.
 
-        Each other rule goes on after as many rows in all as `others` says, 0 where it does not.
+        `place` counts rows of the epoch. `others` says how many rows of each other window rule were
+        used before, in all epochs; 0 for a rule that it does not have. Batches are on the CPU.
         """
         streams = {rule: each.stream(others.get(rule, 0)) for rule, each in self.others.items()}
         for batch in self._alone(epoch, place):
@@ -134,14 +142,20 @@ class Loader:
             yield replace(batch, others=beside, step_tokens=tokens)
 
     def stream(self, rows: int) -> Iterator[Batch]:
-        """Batches without end, epoch after epoch, after so many rows in all."""
+        """Endless batches of this loader's own windows, epoch after epoch.
+
+        `rows` is the number of rows that were used before, in all epochs.
+        """
         epoch, place = divmod(rows, self.num_rows)
         while True:
             yield from self._alone(epoch, place)
             epoch, place = epoch + 1, 0
 
     def _alone(self, epoch: int, place: int) -> Iterator[Batch]:
-        """An epoch's batches without those of other rules; a share of a last one may be empty."""
+        """An epoch's batches from a place on, without those of other window rules.
+
+        This process's share is empty where a batch has too few rows for all processes.
+        """
         state = seed_of(self.seed, "row", epoch)
         chunk = CHUNK
         while place < self.num_rows:
@@ -151,7 +165,7 @@ class Loader:
             ends = np.cumsum(ranges.stops - ranges.starts)
             cuts = self.config.cuts(ends)
             if place + len(places) < self.num_rows:
-                # The last one might go on beyond the chunk.
+                # The last batch may continue in the next chunk.
                 cuts = cuts[:-1]
                 chunk *= 1 if cuts else 2
             for begin, end in itertools.pairwise([0, *cuts]):

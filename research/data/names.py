@@ -1,8 +1,7 @@
-"""What a corpus folder is made of: names as one block of bytes, mapped arrays, one JSON object.
+"""`Names`: the names of a corpus's users, items and attributes, as one block of UTF-8 bytes.
 
-A million Python strings would be loaded at every start; a UTF-8 blob and its offsets are mapped
-into memory instead, and decoded one name at a time. The corpus reads, writes and checks its files
-with the functions below; they treat what they read as a stranger's.
+A million Python strings would have to be loaded at every start. The block and its offsets are
+mapped into memory instead, and a name is decoded when it is used.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from research.errors import InputError
 
-# difflib compares about 100,000 names a second; more candidates would stall an error message.
+# difflib compares about 100,000 names a second; with more candidates an error message would stall.
 _CANDIDATES_FOR_NEAR_NAMES = 20_000
 _LONGEST_NEAR_NAME = 60
 
@@ -33,7 +32,7 @@ class Names:
 
     @classmethod
     def from_strings(cls, strings: Sequence[str]) -> Names:
-        """The names in the order given."""
+        """The names `strings`, in their order."""
         encoded = [string.encode("utf-8") for string in strings]
         lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
@@ -59,7 +58,7 @@ class Names:
         return name in self._table()
 
     def index(self, name: str) -> int:
-        """The position of `name` (the first one, where names repeat); InputError if unknown."""
+        """The position of `name`, the first one if it repeats; `InputError` if there is none."""
         position = self._table().get(name)
         if position is None:
             raise InputError(f"{name!r} is not among the {len(self):,} names.{self._near(name)}")
@@ -74,7 +73,8 @@ class Names:
         return self._positions
 
     def _near(self, name: str) -> str:
-        # Long names take too long to compare, and the time grows with the square.
+        # The time of a comparison grows with the square of the length, so no name is compared with
+        # a long one (-3 is more than 2 away from every length).
         length = len(name) if len(name) <= _LONGEST_NEAR_NAME else -3
         alike = (known for known in self._table() if abs(len(known) - length) <= 2)
         candidates = list(islice(alike, _CANDIDATES_FOR_NEAR_NAMES))

@@ -1,8 +1,9 @@
-"""Negative items for sampled losses and sampled candidate sets: uniform or by popularity.
+"""Draws negative items for sampled losses and sampled candidate sets, uniformly or by popularity.
 
-Popularity is counted in the training part only, never over ids by rank (T32, T39). By default only
-items 0..V-1 can be drawn, never the mask (T2), no item of the user's training history is drawn, and
-nothing else is excluded: a held-out item may be, as excluding it would tell the model of it (T22).
+Popularity is counted in the training part only (counts must not come from held-out items) and never
+derived from ids (which are not sorted by popularity). By default only items 0..V-1 can be drawn
+(the mask must not be a negative), and no item of the user's training history. Held-out items can be
+drawn: excluding them would tell the model which they are (a leak by exclusion).
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ class NegativesConfig:
     """How negatives are drawn."""
 
     distribution: Literal["uniform", "popularity"] = "uniform"
-    """Every item alike, or in proportion to training interactions."""
+    """The probability of an item: the same for all, or proportional to its training
+    interactions."""
     exclude: Literal["training", "window", "history", "nothing"] = "training"
-    """Which items are redrawn (the target is one of them): the user's training items; the row's own
-    window alone (S3-Rec's pretraining as published); the user's whole history, held-out items
-    included (its fine-tuning as published: a leak by exclusion); none."""
+    """Which items are not drawn: the user's training items (the target is one of them); only the
+    items of the row's own window (S3-Rec's pretraining as published); the user's whole history,
+    held-out items included (its fine-tuning as published: a leak by exclusion); or every item may
+    be drawn."""
     include_mask: bool = False
-    """Whether the mask's row can be drawn like an item (S3-Rec as published, in both stages)."""
+    """Whether the mask can be drawn like an item (S3-Rec as published, in both stages)."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -45,7 +48,11 @@ class NegativesConfig:
 
 
 class Negatives:
-    """Draws items as a pure function of random states, on their device."""
+    """Draws items as a pure function of random states, on the device of these states.
+
+    Making one raises `InputError` where some user has interacted with every item that can be drawn,
+    unless `exclude` is 'nothing'.
+    """
 
     def __init__(self, config: NegativesConfig, catalogue: Catalogue) -> None:
         self.config = config
@@ -75,7 +82,7 @@ class Negatives:
             )
 
     def to(self, device: torch.device) -> Negatives:
-        """The same, its tables on another device."""
+        """The same sampler with its tables on another device."""
         if self.pairs.device == device:
             return self
         moved = copy.copy(self)
@@ -85,9 +92,10 @@ class Negatives:
     def draw(
         self, states: Tensor, owners: Tensor, number: int, pairs: Tensor | None = None
     ) -> Tensor:
-        """int64 [..., number] items for random states [...] of users [...] (dense ids).
+        """int64 [..., number]: drawn items for random states [...] of users `owners` [...].
 
-        With exclude 'window', `owners` are rows of a batch and `pairs` its `window_pairs`.
+        Users are dense ids. With exclude 'window', `owners` has rows of a batch instead, and
+        `pairs` is the `window_pairs` of that batch; otherwise `pairs` is None.
         """
         assert (pairs is not None) is (self.config.exclude == "window")
         columns = torch.arange(number, device=states.device)
@@ -101,7 +109,7 @@ class Negatives:
             if not bool(taken.any()):
                 return drawn
             drawn[taken] = self._items(fold(streams[taken], round_number))
-        # A user with almost no item left: walk on from the drawn item to the next free one.
+        # Almost every item is excluded for this owner: take the next one that is not.
         taken = self.seen(owners, drawn, pairs)
         while bool(taken.any()):
             drawn[taken] = self._after(drawn[taken])
@@ -109,17 +117,20 @@ class Negatives:
         return drawn
 
     def window_pairs(self, windows: Packed) -> Tensor:
-        """int64, sorted: row * V + item of every item of a batch's clean windows."""
+        """int64, sorted: row * V + item for every token of a batch's clean windows."""
         return (windows.owner_T * self.num_items + windows.items_T).sort().values
 
     def seen(self, owners: Tensor, items: Tensor, pairs: Tensor | None = None) -> Tensor:
-        """bool: whether each item is excluded for its owner."""
+        """bool, like `items`: whether each item is excluded for its owner.
+
+        `pairs` is sorted and holds owner * V + item; None: those of all users and their histories.
+        """
         pairs = self.pairs if pairs is None else pairs
         wanted = owners * self.num_items + items
         if len(pairs) == 0:
             return torch.zeros_like(wanted, dtype=torch.bool)
         found = torch.searchsorted(pairs, wanted).clamp_(max=len(pairs) - 1)
-        # The mask, V, would be taken for the next owner's item 0.
+        # The mask has the id V, so its pair would equal that of the next owner and item 0.
         return (pairs[found] == wanted) & (items < self.num_items)
 
     def _items(self, bits: Tensor) -> Tensor:

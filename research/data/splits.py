@@ -1,7 +1,8 @@
-"""Which interactions train and which are held out: leave-one-out, held-out users, points in time.
+"""Splits: which interactions are trained on and which are held out for validation and test.
 
-Held-out items are removed here, before any window rule runs, so that leakage is a property of one
-function. A split speaks of ranges of `Corpus.items`; nothing is copied.
+There are leave-one-out, held-out users and points in time. Held-out items are removed here, before
+any window rule runs, so whether they leak depends on one function alone. A split consists of ranges
+of `Corpus.items`; nothing is copied.
 """
 
 from __future__ import annotations
@@ -25,59 +26,66 @@ class Ranges:
     """Pieces of users' histories: row r is `corpus.items[starts[r]:stops[r]]` of `users[r]`."""
 
     users: Indices
-    """[R]: dense user ids."""
+    """int64 [R]: dense user id of each row."""
     starts: Indices
-    """[R]: index of the oldest interaction."""
+    """int64 [R]: index into `corpus.items` of each row's oldest interaction."""
     stops: Indices
-    """[R]: index after the newest interaction."""
+    """int64 [R]: index after each row's newest interaction."""
 
     def __len__(self) -> int:
         return len(self.users)
 
     def select(self, kept: NDArray[np.bool_] | Indices) -> Ranges:
-        """The rows that a mask or an index names."""
+        """The rows where a mask (bool [R]) is true, or those with the given numbers."""
         return Ranges(self.users[kept], self.starts[kept], self.stops[kept])
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Questions for an evaluation: given a history, at which rank stands the held-out item?"""
+    """Questions of an evaluation: given a history, what is the rank of the held-out item?"""
 
     histories: Ranges
-    """[Q]: what the ranker is shown; for the test split it contains the validation items."""
+    """[Q] rows: the history that the ranker sees; in a test of leave-one-out or of points in time
+    it includes the user's validation items."""
     targets: Indices
-    """[Q]: index into `corpus.items` of each held-out interaction."""
+    """int64 [Q]: index into `corpus.items` of each question's held-out interaction."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def select(self, kept: NDArray[np.bool_] | Indices) -> HeldOut:
-        """The rows that a mask or an index names."""
+        """The questions where a mask (bool [Q]) is true, or those with the given numbers."""
         return HeldOut(self.histories.select(kept), self.targets[kept])
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What trains, what selects, what tests."""
+    """The training histories, and the questions of validation and of test."""
 
     training: Ranges
-    """One row a user with at least one training interaction."""
+    """One row for each user who has at least one training interaction."""
     validation: HeldOut
+    """The questions that select the best checkpoint."""
     test: HeldOut
+    """The questions of the final evaluation."""
     not_evaluated: int
-    """Users who should test but cannot: too short a history, or nothing on one side of the cut."""
+    """Number of users that cannot be evaluated: their history is too short or, with points in time,
+    they have no interaction on one side of the test cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaveOneOut:
-    """Each user's last item tests, the one before validates, the rest trains."""
+    """Each user's last item is for test, the one before it for validation, the rest for training.
+
+    Users with fewer than three interactions are trained on and not evaluated.
+    """
 
     validation_in_training: bool = False
-    """Whether the validation item stands in the training rows too, as in the original BERT4Rec
-    code; its validation figures then say nothing, and only the test split is honest."""
+    """Whether the validation item is in the training rows too, as in the original BERT4Rec code;
+    validation figures then say nothing, and only those of the test are honest."""
 
     def split(self, corpus: Corpus) -> Split:
-        """Users with fewer than three interactions train and are not evaluated."""
+        """The split of a corpus; `InputError` if no user has three interactions."""
         starts = np.asarray(corpus.offsets[:-1])
         stops = np.asarray(corpus.offsets[1:])
         users = np.arange(corpus.num_users, dtype=np.int64)
@@ -108,14 +116,18 @@ class LeaveOneOut:
 
 @dataclass(frozen=True, kw_only=True)
 class UserHoldout:
-    """Whole users are held out; of each, the last item is the target, all before it the history."""
+    """Whole users are held out; a user's last item is the target, all items before it the history.
+
+    Held-out users with fewer than two interactions are not evaluated.
+    """
 
     validation_share: float = 0.1
-    """Share of users that validate."""
+    """Share of users that are held out for validation."""
     test_share: float = 0.1
-    """Share of users that test."""
+    """Share of users that are held out for test."""
     seed: int = 0
-    """Which users; kept apart from the run's seed so that seeds share one split."""
+    """Seed of the choice of users, apart from the run's seed, so that runs of all seeds share one
+    split."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -127,7 +139,7 @@ class UserHoldout:
             )
 
     def split(self, corpus: Corpus) -> Split:
-        """Held-out users with fewer than two interactions are not evaluated."""
+        """The split of a corpus; `InputError` if nobody remains to train on or to test."""
         starts = np.asarray(corpus.offsets[:-1])
         stops = np.asarray(corpus.offsets[1:])
         order = permutation(seed_of("user holdout", self.seed), corpus.num_users).numpy()
@@ -159,16 +171,17 @@ class UserHoldout:
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalTemporal:
-    """Two points in time cut all histories: before both trains, between validates, after tests.
+    """Two points in time cut all histories into training, validation and test, in this order.
 
-    Each held-out (user, item) is one question; its history is all of the user's interactions before
-    the cut that precedes it. Users without one, or with nothing after it, are not evaluated.
+    Each pair of a user and a held-out item is one question; its history is all of the user's
+    interactions before the start of the part that the item is in. A user without interactions
+    before that start, or without any in the part, has no question there.
     """
 
     validation_share: float = 0.1
-    """Share of all interactions, the ones just before the test part."""
+    """Share of all interactions that are for validation, those just before the test part."""
     test_share: float = 0.1
-    """Share of all interactions, the newest."""
+    """Share of all interactions that are for test, the newest ones."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -180,7 +193,11 @@ class GlobalTemporal:
             )
 
     def split(self, corpus: Corpus) -> Split:
-        """Interactions at the very second of a cut fall after it."""
+        """The split of a corpus; interactions at the very time of a cut fall after it.
+
+        Raises `InputError` if the corpus has no timestamps, or if nobody remains to train on or to
+        test.
+        """
         if corpus.timestamps is None:
             raise InputError(
                 f"corpus {corpus.name} has no timestamps, which a split at points in time needs; "
@@ -207,7 +224,7 @@ class GlobalTemporal:
             rows = np.repeat(users, counts)
             targets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
             targets += froms[rows]
-            # An item that returns is one question: its first place after the cut.
+            # An item that a user takes several times in a part is one question, at its first place.
             pairs = rows * corpus.num_items + corpus.items[targets]
             first = np.sort(np.unique(pairs, return_index=True)[1])
             rows, targets = rows[first], targets[first]
@@ -233,13 +250,13 @@ SplitConfig = LeaveOneOut | UserHoldout | GlobalTemporal
 
 
 def training_counts(corpus: Corpus, split: Split) -> torch.Tensor:
-    """int64 [V]: how often each item stands in the training part."""
+    """int64 [V]: the number of interactions with each item in the training part."""
     items = torch.from_numpy(corpus.items[flat_indices(split.training)].astype(np.int64))
     return torch.bincount(items, minlength=corpus.num_items)
 
 
 def flat_indices(ranges: Ranges) -> Indices:
-    """Indices into `corpus.items` of all rows' interactions, row after row."""
+    """int64: indices into `corpus.items` of the interactions of all rows, row after row."""
     lengths = ranges.stops - ranges.starts
     ends = np.cumsum(lengths)
     flat = np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int64)

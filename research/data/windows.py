@@ -1,8 +1,9 @@
 """Window rules: which pieces of the training histories are the rows of an epoch.
 
-A rule says how many windows a history has and where its n-th one stands; `Windows` finds a row of
-all of them when it is asked for, and nothing holds them all. L is the encoder's length: a window of
-L + 1 items serves a causal view (L inputs, L targets) and, by its newest L, a bidirectional one.
+A rule says how many windows each history has and where the n-th of them begins and ends. `Windows`
+computes the rows that the loader asks for, so no array holds all of them. L is the encoder's
+length: a window of L + 1 items serves a causal view (L inputs, L targets), and its newest L items
+serve a bidirectional view.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ Place = Callable[[Ranges, Indices], Ranges]
 
 
 class Windows:
-    """The rows of an epoch: user after user, each user's windows in the order of the rule."""
+    """The rows of an epoch, numbered user by user, each user's windows in the order of the rule."""
 
     def __init__(self, training: Ranges, counts: Indices | None, place: Place) -> None:
-        """`place(histories, numbers)` gives window `numbers[r]` of history r, for each r.
+        """`place(histories, numbers)` returns window `numbers[r]` of history r, for each r.
 
-        `counts` [U] says how many windows each history of `training` has; None: one.
+        `counts` has the number of windows of each history in `training`; None: one of each.
         """
         self._training = training
         self._place = place
@@ -36,11 +37,11 @@ class Windows:
 
     @property
     def num_rows(self) -> int:
-        """Windows of all users together."""
+        """The number of windows of all users together, which are the rows of an epoch."""
         return len(self._training) if self._firsts is None else int(self._firsts[-1])
 
     def ranges(self, rows: Indices) -> Ranges:
-        """[R]: where the windows with these numbers, each below `num_rows`, stand."""
+        """The ranges [R] of the windows with these row numbers (int64 [R], below `num_rows`)."""
         if self._firsts is None:
             return self._place(self._training.select(rows), np.zeros_like(rows))
         histories = np.searchsorted(self._firsts, rows, side="right") - 1
@@ -48,19 +49,19 @@ class Windows:
 
 
 class WindowsConfig(ABC):
-    """A window rule; one of your own is a subclass, a frozen dataclass like those below."""
+    """A window rule; a new rule is a subclass, written as a frozen dataclass like those below."""
 
     @abstractmethod
     def windows(self, training: Ranges, length: int) -> Windows:
-        """The rows for an encoder of `length` items."""
+        """The windows of the training histories for an encoder of length `length`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LastItems(WindowsConfig):
-    """One row a user: the newest L + 1 training items (SASRec, S3-Rec's fine-tuning)."""
+    """One window per user: the newest L + 1 training items (SASRec, S3-Rec's fine-tuning)."""
 
     def windows(self, training: Ranges, length: int) -> Windows:
-        """A row a history."""
+        """One window of each history."""
 
         def place(histories: Ranges, numbers: Indices) -> Ranges:
             starts = np.maximum(histories.starts, histories.stops - (length + 1))
@@ -74,7 +75,7 @@ class EveryPrefix(WindowsConfig):
     """Every prefix of each user's newest L training items (S3-Rec's pretraining rows)."""
 
     def windows(self, training: Ranges, length: int) -> Windows:
-        """A user's shortest prefix first."""
+        """The prefixes of each history, the shortest first."""
 
         def place(histories: Ranges, numbers: Indices) -> Ranges:
             starts = np.maximum(histories.starts, histories.stops - length)
@@ -85,18 +86,19 @@ class EveryPrefix(WindowsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Sliding(WindowsConfig):
-    """Windows of L + 1 items, a stride apart, counted back from the newest (BERT4Rec).
+    """Windows of L + 1 items at a fixed stride, counted back from the newest item (BERT4Rec).
 
-    A window ends at the newest item and others end a stride apart before it; the oldest holds the
-    first L items, so that a bidirectional view, which reads the newest L of a window, misses none.
+    The newest window ends at the newest item, and each further one ends a stride before the last.
+    The oldest window is the first L items, so that a bidirectional view, which reads the newest L
+    items of a window, misses none.
     """
 
     stride: int | None = None
-    """Items between the ends of neighbouring windows, at most L, else items would be skipped; None:
-    half of L."""
+    """Items between the ends of neighbouring windows; at most L, as a larger stride would skip
+    items. None: half of L."""
 
     def windows(self, training: Ranges, length: int) -> Windows:
-        """A user's newest window first; `InputError` for a stride that would skip items."""
+        """The windows of each history, the newest first; `InputError` if the stride is not 1..L."""
         stride = max(1, length // 2) if self.stride is None else self.stride
         if not 1 <= stride <= length:
             raise InputError(

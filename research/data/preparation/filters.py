@@ -1,4 +1,8 @@
-"""Which events a corpus keeps, and what that leaves."""
+"""The options of preparation, and its filters: which events a corpus keeps.
+
+`prepare.py` calls the filters. They keep or drop rows in this order: ratings, duplicates, cores;
+each writes what it removed into the report of the corpus.
+"""
 
 from __future__ import annotations
 
@@ -22,29 +26,36 @@ class PrepareConfig:
     source: str
     """A data set (ml-100k, ml-1m, ...: see `download.ARCHIVES`) or a format (see `FORMATS`)."""
     raw: str | None = None
-    """File, archive or folder of raw files; None: fetch it (data sets only)."""
+    """File, archive or folder of raw files; None: download them (data sets only)."""
     attributes: str | None = None
-    """Attribute file (atomic: .item, else JSON: item -> attributes); None: one beside `raw`."""
+    """Attribute file: a .item file for atomic, else JSON {item: [attribute, ...]}; not for
+    MovieLens, which has its own. None: the file beside `raw` (s3rec, atomic) if there is one."""
     min_rating: float | None = None
     """Interactions rated lower are removed; None: none are."""
     user_core: int = 0
-    """Least interactions of a user, at the fixed point of both cores; 0: any."""
+    """Least interactions of a user; users and items below their minimum are removed until there is
+    none (k-core). 0: no minimum."""
     item_core: int = 0
-    """Least interactions of an item, at the fixed point of both cores; 0: any."""
+    """Least interactions of an item; users and items below their minimum are removed until there is
+    none (k-core). 0: no minimum."""
     duplicates: Duplicates = "keep"
-    """Which interactions of one user with one item stay: all, the oldest or the newest."""
+    """Which interactions of one user with one item are kept: all, the oldest or the newest."""
     user_column: str = "user"
     """Column of raw user ids (csv, parquet)."""
     item_column: str = "item"
     """Column of raw item ids (csv, parquet)."""
     timestamp_column: str | None = "timestamp"
-    """Column of times (csv, parquet); None: the order of the file is the order."""
+    """Column of times (csv, parquet); None: interactions are in the order of the file."""
     rating_column: str = "rating"
-    """Column of ratings (csv, parquet); read for `min_rating` only."""
+    """Column of ratings (csv, parquet); read only if `min_rating` is set."""
 
 
 def _kept(events: Events, config: PrepareConfig, report: dict[str, object]) -> NDArray[np.int64]:
-    """The rows that stay: user after user, oldest first, ties in the order of the file."""
+    """int64: the rows of events to keep, user after user, oldest first, ties in the file's order.
+
+    Writes what was removed into `report`. Raises `InputError` if nothing remains, or if ratings are
+    needed and missing.
+    """
     rows = np.arange(len(events.users), dtype=np.int64)
     report["interactions_read"] = len(rows)
     if config.min_rating is not None:
@@ -90,7 +101,7 @@ def _without_duplicates(
 def _core(
     events: Events, rows: NDArray[np.int64], config: PrepareConfig, report: dict[str, object]
 ) -> NDArray[np.int64]:
-    """The rows of the largest set in which every user and every item has enough of them."""
+    """int64: the largest subset of `rows` in which every user and every item has enough rows."""
     if config.user_core <= 1 and config.item_core <= 1:
         return rows
     before = rows
@@ -115,7 +126,10 @@ def _core(
 
 
 def _dense(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Codes renumbered without gaps in their own order, and the old code of each new one."""
+    """The codes renumbered from 0 without gaps (int32), and the old code of each new one (int64).
+
+    `codes` are from 0 to `count` - 1; a smaller code stays smaller.
+    """
     present = np.zeros(count, dtype=np.bool_)
     present[codes] = True
     renumbered = np.cumsum(present, dtype=np.int32) - np.int32(1)
@@ -123,15 +137,18 @@ def _dense(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], NDA
 
 
 def _ties(timestamps: NDArray[np.int64], offsets: NDArray[np.int64]) -> dict[str, object]:
-    """How often time does not decide the order; every share is of all, none left out."""
+    """For the report, how often equal timestamps leave the order open.
+
+    Both values are shares (0 to 1), of all interactions and of all users.
+    """
     same = np.zeros(len(timestamps) + 1, dtype=np.bool_)
     same[1:-1] = timestamps[1:] == timestamps[:-1]
     same[offsets] = False
     tied = same[1:] | same[:-1]
     ends = offsets[1:][np.diff(offsets) > 1] - 1
     return {
-        # Interactions with the timestamp of another interaction of the same user.
+        # Interactions that have the same timestamp as another one of the same user.
         "tied_interactions": int(tied.sum()) / len(timestamps),
-        # Users whose last two interactions have one timestamp.
+        # Users whose last two interactions have the same timestamp.
         "users_with_tied_last_two": int(same[ends].sum()) / (len(offsets) - 1),
     }

@@ -1,7 +1,8 @@
-"""MovieLens in each of its layouts, and RecBole's atomic files, which are one of them.
+"""Readers of MovieLens in each of its layouts, and of RecBole's atomic files.
 
-A folder or an official archive is recognised by the name of its ratings file. Genres and the
-decade in a title's "(1995)" become attributes; titles are kept.
+The layout of a MovieLens folder or archive is recognised by the name of its ratings file. Genres
+and the decade of the year in a title, as in "(1995)", become attributes; titles are kept. One of
+the layouts is ml-100k as atomic files, as RecBole ships it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from research.data.preparation.events import Events, Source, need_file
 from research.data.preparation.readers import ColumnNames, first_line, named_events
 from research.errors import InputError
 
-# A ratings file and what may lie beside it.
+# The ratings file of each layout, and the files that may be beside it.
 LAYOUTS = {
     "u.data": ("u.item", "u.genre"),
     "ml-100k.inter": ("ml-100k.item",),
@@ -41,7 +42,7 @@ _KINDS: dict[str, Kind] = {
     "rating": "number",
     "timestamp": "time",
 }
-# u.genre of MovieLens-100K, in the order of the flags in u.item.
+# The genres in u.genre of MovieLens-100K, in the order of the flags in u.item.
 _GENRES_100K = (
     "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|"
     "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
@@ -52,7 +53,12 @@ _ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
 
 
 def movielens_source(raw: Path, name: str) -> Source:
-    """A folder or `.zip` with the ratings file of one layout (for `name`: of one that fits)."""
+    """The source of a folder, a file in it, or a `.zip` archive of MovieLens.
+
+    `name` is one of its data sets, which decides the layouts that are allowed, or "movielens" for
+    any of them. Raises `InputError` if there is nothing at `raw`, or no ratings file in the folder;
+    an archive is opened only when it is read.
+    """
     allowed = _OF_NAME.get(name, ("ratings.csv",))
     title = raw.stem if name == "movielens" else name
     if os.path.isfile(raw) and raw.suffix == ".zip":
@@ -72,7 +78,10 @@ def _read_archive(archive: Path, allowed: Iterable[str]) -> Events:
 
 
 def _find(raw: Path, allowed: Iterable[str], *, shown: Path | None = None) -> tuple[Path, ...]:
-    """The ratings file and what lies beside it, in `raw` or in one folder below."""
+    """The ratings file and then the files beside it, in `raw` or in a folder directly below.
+
+    Where `raw` is a file, its folder is searched. Errors name `shown` in place of `raw`.
+    """
     folders = [raw] if raw.is_dir() else [raw.parent]
     folders += sorted(folder for folder in folders[0].iterdir() if folder.is_dir())
     for folder in folders:
@@ -149,7 +158,7 @@ def _movies_csv(path: Path) -> Movies:
 
 
 def _movies_recbole(path: Path) -> Movies:
-    """RecBole cut the last parentheses off every title; here they come back."""
+    """The movies of RecBole's file, with the year that it removed from each title added again."""
     movies = []
     types, rows = read_item_file(path)
     for name in ("movie_title", "release_year", "class"):
@@ -157,7 +166,7 @@ def _movies_recbole(path: Path) -> Movies:
             raise InputError(f"{path}, line 1: no field {name}; found {', '.join(types)}.")
     for row in rows:
         title, year = row["movie_title"], row["release_year"]
-        # Item 267, whose title is "unknown" in u.item.
+        # Item 267, which RecBole misspells; in u.item it has the title "unknown" and no year.
         whole = "unknown" if title == "unkonwn" else f"{title} ({year})"
         movies.append((row["item_id"], whole, row["class"].split(" ")))
     return movies
@@ -180,7 +189,11 @@ def _rows(
 
 
 def atomic_source(raw: Path, items: Path | None) -> Source:
-    """A `.inter` file, or the folder of one, and the `.item` file beside it (or `items`)."""
+    """The source of RecBole's atomic files: a `.inter` file, or a folder with exactly one.
+
+    `items` is the `.item` file with the attributes; None: the one of the same name beside the
+    `.inter` file, if it exists.
+    """
     if os.path.isdir(raw):
         found = sorted(raw.glob("*.inter"))
         if len(found) != 1:
@@ -194,7 +207,10 @@ def atomic_source(raw: Path, items: Path | None) -> Source:
 
 
 def read_item_file(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Column types and rows (column -> text) of an atomic `.item` file."""
+    """The type of each column of an atomic `.item` file, and its rows as text by column.
+
+    Raises `InputError` if the header is wrong or has no item_id, or if a line is too short or long.
+    """
     types = _atomic_header(need_file(path))
     if "item_id" not in types:
         raise InputError(f"{path}, line 1: no field item_id; found {', '.join(types)}.")

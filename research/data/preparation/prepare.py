@@ -1,7 +1,7 @@
-"""From a source to a corpus: filters, time order, dense ids, and the report of what happened.
+"""From a source to a corpus: filters, time order, dense ids, and a report of what was removed.
 
-Nothing is filtered unless asked. Every step works on whole arrays; the slow twin that does the
-same with lists stands in the tests.
+The verb `prepare` calls `prepare`. Nothing is filtered unless the config asks for it. Every step
+works on whole arrays; the tests have a slow twin that does the same with lists.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from research.data.preparation.readers import (
 from research.errors import InputError
 
 FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet")
-# Where the files lie changes neither a corpus nor its fingerprint; what is in them does. An option
-# of mere syntax (how columns are separated, whether there is a header) belongs here as well, and
-# into the key of a corpus, as it decides what is read.
+# Options that do not enter the fingerprint: the content of the files changes a corpus, but not
+# where they are. A new option of mere syntax (how columns are separated, whether there is a header)
+# belongs here as well, but also into the key of a corpus, as it decides what is read.
 _APART = ("raw", "attributes")
-# Options that enter the fingerprint of every corpus, at their defaults too, as corpora have them
-# that were prepared before there were others.
+# Options that always enter the fingerprint, even at their defaults, so that corpora keep the
+# fingerprints they have from before there were other options.
 _ALWAYS = (
     *("source", "min_rating", "user_core", "item_core", "duplicates"),
     *("user_column", "item_column", "timestamp_column", "rating_column"),
@@ -50,10 +50,12 @@ _ALWAYS = (
 def prepare(
     config: PrepareConfig, out: Path | str | None = None, *, data_root: Path | str = "data"
 ) -> Corpus:
-    """The corpus of `config` in `out`, or under `data_root/corpora` with a key in its name.
+    """The corpus of `config`, prepared unless it is already there.
 
-    The key covers every option and the content of every raw file; a corpus with the same key that
-    is already there is returned at once.
+    Its folder is `out`, or one under `data_root/corpora` with the key in its name. The key is a
+    hash of the options and of the name and content of every raw file; a corpus in that folder with
+    the same key is returned at once. Raises `InputError` for wrong options or raw files, and if the
+    folder holds another corpus.
     """
     _check(config)
     source = source_of(config, Path(data_root))
@@ -76,10 +78,10 @@ def prepare(
 
 
 def options_of(config: PrepareConfig) -> dict[str, object]:
-    """The options that enter a corpus's fingerprint.
+    """The options that enter the fingerprint of a corpus, by name.
 
-    Those of `_ALWAYS`, and of the others but `_APART` what is not at its default, so that an option
-    which is added changes the fingerprint of no corpus that does without it.
+    They are those of `_ALWAYS`, and those others, except `_APART`, that are not at their defaults.
+    So a new option changes the fingerprint of no corpus that does not use it.
     """
     given = asdict(config)
     added = {name: value for name, value in given.items() if name not in (*_APART, *_ALWAYS)}
@@ -103,7 +105,10 @@ def _check(config: PrepareConfig) -> None:
 
 
 def source_of(config: PrepareConfig, data_root: Path) -> Source:
-    """The raw files of a config, found or fetched; nothing is parsed yet."""
+    """The raw files of a config, downloaded if `raw` is None; nothing is parsed yet.
+
+    Raises `InputError` if files are missing, cannot be downloaded or have a wrong checksum.
+    """
     attributes = Path(config.attributes) if config.attributes is not None else None
     if config.source in ARCHIVES or config.source == "movielens":
         if attributes is not None:
@@ -173,7 +178,11 @@ def _write(
 def _attributes(
     events: Events, item_names: Sequence[str], report: dict[str, object]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
-    """Item -> attribute CSR over the attributes that at least one kept item has."""
+    """The attributes of the items as CSR (int64 [V + 1] offsets, int32 [M] ids), and their names.
+
+    Only attributes that at least one of `item_names` has get an id. Counts go into `report`. Raises
+    `InputError` if the attribute file describes none of the source's items.
+    """
     if events.attribute_file is not None:
         unknown = len(events.attributes.keys() - set(events.item_names))
         if unknown == len(events.attributes):
@@ -185,7 +194,8 @@ def _attributes(
         report["attribute_file_unknown_items"] = unknown
     held = [set(events.attributes.get(item, ())) for item in item_names]
     found = set[str]().union(*held)
-    # More digits than that are a name: reading them as a number takes quadratic time.
+    # Names that are all numbers are sorted as numbers. A longer run of digits counts as text, as
+    # the time to read it as a number grows with the square of its length.
     integers = all(name.isdecimal() and len(name) <= 18 for name in found)
     names = sorted(found, key=(lambda name: (int(name), name)) if integers else None)
     position = {name: number for number, name in enumerate(names)}

@@ -1,7 +1,8 @@
 """Readers of general formats: S3-Rec text, pairs, CSV and Parquet.
 
-Each takes the paths that a user named, looks for what belongs to them, and returns a `Source`;
-nothing is parsed before `Source.read` is called.
+Each function `..._source` takes the paths that a user gave, finds the files that belong to them and
+returns a `Source` for `prepare.py`; nothing is parsed before `Source.read` is called. A missing
+file, or a wrong line or cell, raises an `InputError` that names it.
 """
 
 from __future__ import annotations
@@ -36,20 +37,24 @@ _MOST_DIGITS = 18
 @final
 @dataclass(frozen=True, kw_only=True)
 class ColumnNames:
-    """Which columns of a CSV or Parquet file hold what."""
+    """Names of the columns of a table."""
 
     user: str
-    """Raw user ids."""
+    """Column of raw user ids."""
     item: str
-    """Raw item ids."""
+    """Column of raw item ids."""
     timestamp: str | None
-    """Times; None: the order of the file is the order."""
+    """Column of times; None: interactions are in the order of the file."""
     rating: str | None
-    """Ratings; None: they are not read."""
+    """Column of ratings; None: ratings are not read."""
 
 
 def s3rec_source(raw: Path, attributes: Path | None) -> Source:
-    """`X.txt` and, where it exists, the `X_item2attributes.json` beside it (or `attributes`)."""
+    """S3-Rec's text: one line per user, `user item item ...`, the oldest item first.
+
+    The attributes are in the JSON file `attributes`; None: in `X_item2attributes.json` beside the
+    file `X.txt`, if that exists.
+    """
     need_file(raw)
     beside = raw.with_name(f"{raw.stem}_item2attributes.json")
     if attributes is None and beside.is_file():
@@ -58,12 +63,12 @@ def s3rec_source(raw: Path, attributes: Path | None) -> Source:
 
 
 def pairs_source(raw: Path, attributes: Path | None) -> Source:
-    """`user item` lines; users may be interleaved."""
+    """Text with one interaction `user item` per line; the lines of users may be interleaved."""
     return _with_json(need_file(raw), attributes, _read_pairs)
 
 
 def csv_source(raw: Path, columns: ColumnNames, attributes: Path | None) -> Source:
-    """Comma separated (`.tsv`: tab separated) text with a header."""
+    """Text with a header and columns separated by commas, or by tabs in a `.tsv` file."""
     return _with_json(need_file(raw), attributes, partial(_read_csv, columns))
 
 
@@ -73,7 +78,7 @@ def parquet_source(raw: Path, columns: ColumnNames, attributes: Path | None) -> 
 
 
 def named_events(rows: Rows, columns: ColumnNames) -> Events:
-    """The events of named columns, ids in order of first appearance."""
+    """The events in the given columns; raw ids are in order of first appearance."""
     users, user_names = rows.codes(columns.user)
     items, item_names = rows.codes(columns.item)
     times, rounded = rows.times(columns.timestamp) if columns.timestamp else (None, 0)
@@ -89,7 +94,7 @@ def named_events(rows: Rows, columns: ColumnNames) -> Events:
 
 
 def first_line(path: Path, delimiter: str, *, quoted: bool) -> list[str]:
-    """The fields of the first line that is not blank."""
+    """The fields of the first line that is not blank; `InputError` if every line is."""
     layout = Layout(columns=(), kinds={}, delimiter=delimiter, header=False, quoted=quoted)
     for _, fields in text_fields(path, layout):
         return fields
@@ -180,7 +185,11 @@ def _integer_events(users: NDArray[np.int64], items: NDArray[np.int64]) -> Event
 
 
 def _integer_lines(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """All integers of a text file, how many each line has, and the number of that line."""
+    """The integers of a text file, all int64: (all of them, their count per line, line numbers).
+
+    Blank lines are left out; line numbers count from 1. Raises `InputError` for anything but
+    non-negative integers.
+    """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
@@ -218,7 +227,7 @@ def _no_integer(path: Path, raw: bytes, position: int) -> NoReturn:
     if "\0" in text:
         raise InputError(f"{path}: not utf-8 text (utf-8 was tried; it holds null bytes).")
     line = raw.count(b"\n", 0, position) + 1
-    # Other spaces than these separate nothing here: they are what is wrong.
+    # Only these separate fields; any other kind of space belongs to the field that is wrong.
     fields = re.findall(r"[^ \t\r]+", text.split("\n")[line - 1])
     found = [(i, text) for i, text in enumerate(fields, 1) if not re.fullmatch("[0-9]+", text)]
     where, word = found[0]
@@ -247,7 +256,7 @@ def _read_parquet(columns: ColumnNames, path: Path) -> Events:
             kinds = _wanted(path, columns, file.schema_arrow.names)
             table = file.read(columns=list(kinds))
         for place, column in enumerate(table.columns):
-            # The dictionary of a file may hold a name twice, or none, or numbers.
+            # A dictionary in a file may hold a name twice, hold none, or hold numbers.
             if pa.types.is_dictionary(column.type):
                 plain = column.cast(column.type.value_type)
                 table = table.set_column(place, table.field(place).name, plain)
