@@ -1,4 +1,4 @@
-"""Loading a finished run, to rank with it: `evaluate`, `recommend` and `export` begin here."""
+"""Loading a finished run, to rank with it, as the commands `evaluate` and `recommend` do."""
 
 from __future__ import annotations
 
