@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-# With more distinct values than this, neighbouring values are binned and replaced by their mean. A
-# resample's mean then moves by less than a thousandth of its standard error, as long as values vary
-# by a 50th of their range.
+# With more distinct values than this, neighbouring values are binned and replaced by their mean.
+# The standard error of resampled means then changes by less than a thousandth of itself, as long as
+# the standard deviation of the values is at least a 50th of their range.
 LEVELS = 1024
 # A user's mean that is this close to 0 differs from 0 by rounding alone.
 ROUNDING = 1e-15

@@ -38,16 +38,16 @@ class CandidateSet(ABC):
 
     @abstractmethod
     def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
-        """(higher, equal): float64 [S], on the scores' device, by question.
+        """(higher, equal): float64 [S] each, on the scores' device, by question.
 
-        They are the numbers of candidates that score higher than the held-out item, and the same;
-        the held-out item itself is not counted. Where all items are scored, `columns` of them are
-        at a time.
+        They say how many candidates score higher than the held-out item, and how many score the
+        same; the held-out item itself is not counted. Where all items are scored, `columns` of them
+        are at a time.
         """
 
 
 class AllItems(CandidateSet):
-    """Full ranking."""
+    """Full ranking: a held-out item is ranked among all items."""
 
     name = "full"
 
@@ -61,7 +61,7 @@ class Listed(CandidateSet):
     """The held-out item of each question is ranked against a list of negatives."""
 
     name: str
-    """uniform-N, popularity-N or file-N."""
+    """uniform-N, popularity-N or file-N, where N is the number of negatives."""
     negatives_QN: Tensor
     """int64 [Q, N]: negatives of each question, in the order of the held-out items."""
     md5: str = ""

@@ -185,7 +185,7 @@ class _Spread:
     """S, the number of seeds."""
 
     def p(self, difference: float, possible: int = 4096) -> float:
-        """Two-sided p-value of a mean of `difference`, whose null hypothesis is a mean of 0.
+        """Two-sided p-value of a mean of `difference`, if the true mean is 0.
 
         It is averaged over `possible` equally likely values of the seeds' variance, which
         approximates the integral over that variance.

@@ -76,7 +76,7 @@ class Questions:
 
 
 def among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
-    """(higher, equal): numbers of columns that score higher than the held-out item, and the same.
+    """(higher, equal): how many columns score higher than the held-out item, and how many the same.
 
     Both are float64 [S], on the scores' device. All columns compete but the held-out item itself
     and excluded items; `columns` columns are scored at a time. The score of a held-out item is read
@@ -154,7 +154,7 @@ def _set_seen(scores_SC: Tensor, questions: Questions, tile: Tile) -> None:
 def among_listed(
     encoded: Encoded, questions: Questions, negatives_SN: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
-    """(higher, equal): numbers of negatives that score higher than the held-out item, and the same.
+    """(higher, equal): how many negatives score higher than the held-out item, how many the same.
 
     Both are float64 [S], on the scores' device. `negatives_SN`, [S, N], are items. A held-out item
     among its own negatives does not compete, nor does an excluded item.

@@ -69,8 +69,10 @@ class Workbench:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields of events that the encoder reads: all that it requires, and those of its
-        optional ones that the corpus has."""
+        """The names of the fields of events that the encoder reads.
+
+        They are all that it requires, and those of its optional ones that the corpus has.
+        """
         encoder, known = self.config.encoder, fields_of(self.corpus)
         optional = [name for name in encoder.optional_fields if name in known]
         return tuple(dict.fromkeys((*encoder.fields, *optional)))
