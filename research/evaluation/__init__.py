@@ -1,1 +1,1 @@
-"""Ranks of held-out items, and everything computed from them."""
+"""Ranking of held-out items; metrics, intervals and paired tests are computed from the ranks."""

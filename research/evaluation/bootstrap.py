@@ -1,7 +1,8 @@
-"""Randomisation and bootstrap of one value a user, fast enough for 10^5 users.
+"""The paired randomisation test and the bootstrap over users, fast enough for 10^5 users.
 
-`statistics.py` asks for a p or for resampled means; the slow twins that draw a sign or an index for
-each user stand in the tests. Randomness comes in as a generator.
+`statistics.py` calls them with one value a user, for a p-value and for resampled means. Their slow
+twins, which draw a sign or an index for each user, are in the tests. The caller passes the random
+generator.
 """
 
 from __future__ import annotations
@@ -10,21 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-# Above so many different values neighbours share a place at their mean: a resample's mean moves by
-# less than a thousandth of its standard error, as long as values vary by a 50th of their range.
+# With more distinct values than this, neighbouring values are binned and replaced by their mean.
+# The standard error of resampled means then changes by less than a thousandth of itself, as long as
+# the standard deviation of the values is at least a 50th of their range.
 LEVELS = 1024
-# Users' means that are this close to 0 differ from it by rounding alone.
+# A user's mean that is this close to 0 differs from 0 by rounding alone.
 ROUNDING = 1e-15
 
 
 def sign_flip_p(differences: Values, resamples: int, generator: np.random.Generator) -> float:
-    """Two-sided p of the paired randomisation test: how often random signs give such a sum.
+    """Two-sided p-value of the paired randomisation test on `differences`, one a user, [U].
 
-    `differences`: [U]. All sign patterns are tried when they are no more than `resamples`;
-    otherwise p = (1 + exceedances) / (1 + resamples) (Phipson and Smyth 2010).
+    It is the share of sign patterns that bring the sum at least as far from 0 as it is. If there
+    are at most `resamples` patterns, all are tried; otherwise `resamples` random ones are, and
+    p = (1 + exceedances) / (1 + resamples) (Phipson and Smyth 2010).
     """
     sizes = np.abs(differences)[np.abs(differences) > ROUNDING]
-    # Equal sums that rounding tells apart count as equal.
+    # Sums that differ by rounding alone count as equal.
     reached = abs(float(differences.sum())) - 1e-12 * float(sizes.sum())
     if len(sizes) == 0:
         return 1.0
@@ -38,9 +41,10 @@ def sign_flip_p(differences: Values, resamples: int, generator: np.random.Genera
 
 
 def _flipped_sums(sizes: Values, resamples: int, generator: np.random.Generator) -> Values:
-    """[resamples] sums of sizes [N] under random signs.
+    """Sums of `sizes` [N] under random signs: float64 [resamples].
 
-    A random byte signs eight users at once: their 256 possible sums are looked up, not added.
+    One random byte gives the signs of eight users; their 256 possible sums are computed once and
+    looked up.
     """
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     signs = 2.0 * bits.T.astype(np.float64) - 1.0
@@ -55,9 +59,9 @@ def _flipped_sums(sizes: Values, resamples: int, generator: np.random.Generator)
 
 
 def resampled_means(values: Values, resamples: int, generator: np.random.Generator) -> Values:
-    """[resamples] means of as many values as there are, drawn from them with replacement.
+    """Bootstrap means of `values` [U]: float64 [resamples], each of U draws with replacement.
 
-    How often each different value is drawn is multinomial, so the cost does not grow with users.
+    How often each distinct value is drawn is multinomial, so the cost does not grow with U.
     """
     place = np.unique(values, return_inverse=True)[1]
     if place.max() >= LEVELS:

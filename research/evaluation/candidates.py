@@ -1,8 +1,9 @@
-"""Candidate sets: among which items a held-out item is ranked.
+"""Candidate sets: the items among which a held-out item is ranked.
 
-All items; N sampled once a question, uniformly or by training popularity, without the user's
-history and the answer, each at most once (T49, T50, T52); or negatives read from a file. A set's
-name stands in every metric's protocol (T54).
+They are all items, N sampled negatives a question, or negatives read from a file. Sampled ones are
+drawn uniformly or by training popularity, each at most once, never from the user's history and
+never the held-out item (the user's own items must not be negatives). The set's name is part of
+every metric's protocol (figures of sampled and of full ranking cannot be compared).
 """
 
 from __future__ import annotations
@@ -26,51 +27,53 @@ from research.randomness import fold, seed_of, uniform
 
 
 class CandidateSet(ABC):
-    """Abstract: counts who beats the held-out items."""
+    """Abstract: counts the candidates that score higher than a held-out item, or tie with it."""
 
     name: str
 
     @property
     def protocol(self) -> dict[str, str]:
-        """What tells this set from others in a rank table's protocol."""
+        """The fields of a rank table's protocol that identify this set."""
         return {"candidates": self.name}
 
     @abstractmethod
     def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
-        """float64 [S] numbers of candidates that score higher than the held-out items, and equally.
+        """(higher, equal): float64 [S] each, on the scores' device, by question.
 
-        The held-out item itself is not counted; all-item scores are held for so many columns.
+        They say how many candidates score higher than the held-out item, and how many score the
+        same; the held-out item itself is not counted. Where all items are scored, `columns` of them
+        are at a time.
         """
 
 
 class AllItems(CandidateSet):
-    """Full ranking."""
+    """Full ranking: a held-out item is ranked among all items."""
 
     name = "full"
 
     def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
-        """Of all that competes."""
+        """As in `CandidateSet`, over all items and whatever further columns the ranker scores."""
         return among_all(encoded, questions, columns)
 
 
 @dataclass(frozen=True, eq=False)
 class Listed(CandidateSet):
-    """The answer against a list of negatives a question."""
+    """The held-out item of each question is ranked against a list of negatives."""
 
     name: str
-    """uniform-N, popularity-N or file-N."""
+    """uniform-N, popularity-N or file-N, where N is the number of negatives."""
     negatives_QN: Tensor
-    """int64 [Q, N], in the order of the held-out table."""
+    """int64 [Q, N]: negatives of each question, in the order of the held-out items."""
     md5: str = ""
-    """Checksum of the file that the negatives came from; empty when they were drawn."""
+    """MD5 of the file that the negatives came from; empty when they were sampled."""
 
     @property
     def protocol(self) -> dict[str, str]:
-        """A file is known by its content, not by its name."""
+        """The set's name, and for a file the MD5 of its content: its path identifies nothing."""
         return {"candidates": self.name} | ({"negatives_md5": self.md5} if self.md5 else {})
 
     def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
-        """Of the questions' own negatives; nothing else is scored."""
+        """As in `CandidateSet`; only the held-out items and their negatives are scored."""
         return among_listed(encoded, questions, self.negatives_QN.numpy()[questions.rows_S])
 
 
@@ -82,10 +85,13 @@ def sampled(
     counts_V: Tensor,
     *purpose: int | str,
 ) -> Listed:
-    """`number` distinct negatives a question, outside its history and its answer.
+    """Sample `number` distinct negatives a question, outside its history and its held-out item.
 
-    Drawn without replacement, uniformly or by training popularity (the Gumbel or exponential-key
-    trick of Efraimidis and Spirakis 2006); a pure function of (purpose, user, item).
+    They are drawn without replacement, uniformly or in proportion to the training counts `counts_V`
+    [V] (the Gumbel or exponential-key trick of Efraimidis and Spirakis 2006). The draw is a pure
+    function of `purpose` (a seed and the part, so that validation and test have different
+    negatives), the user and the held-out item. `InputError` when a user has several held-out items
+    or fewer than `number` items that can be drawn.
     """
     weights_V = (
         counts_V.double()
@@ -108,13 +114,14 @@ def sampled(
         rows = slice(first, first + chunk)
         histories = held_out.histories.select(np.arange(len(held_out))[rows])
         streams = fold(fold(state, users[rows]), targets[rows])[:, None]
-        # Exponential waiting times at the items' rates: the first `number` to arrive are drawn.
+        # Each item waits an exponential time at the rate of its weight; the `number` items with the
+        # shortest waits are the sample.
         waits = (2.0**-54 - torch.log1p(-uniform(fold(streams, columns_V)))) / weights_V
         waits[torch.arange(len(waits)), targets[rows]] = torch.inf
         owners = np.repeat(np.arange(len(histories)), histories.stops - histories.starts)
         seen = corpus.items[flat_indices(histories)].astype(np.int64)
         waits[torch.from_numpy(owners), torch.from_numpy(seen)] = torch.inf
-        # What is excluded, or has no weight, never arrives.
+        # An item that is excluded, or has no weight, waits forever.
         free = waits.isfinite().sum(1)
         if int(free.min()) < number:
             scarce = int(free.argmin())
@@ -129,7 +136,12 @@ def sampled(
 
 
 def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
-    """Negatives of a `user item item ...` file with raw ids, one line a user, equally many each."""
+    """Read negatives from a file of lines `user item item ...`, in raw ids, one line a user.
+
+    `InputError`, with the line, for a file that cannot be read, an unknown id, lines of different
+    lengths, and a user or a negative that occurs twice; also when an evaluated user has no line or
+    several held-out items, or has the held-out item among the negatives.
+    """
     check_one_each(held_out, "a negatives file")
     if path.exists() and not path.is_file():
         raise InputError(f"negatives file {path} cannot be read (it is no file)")
@@ -181,7 +193,7 @@ def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
 
 
 def md5_of(path: Path) -> str:
-    """Checksum of a file; `InputError` when it cannot be read."""
+    """The MD5 of a file, in hexadecimal; `InputError` when it cannot be read."""
     if path.exists() and not path.is_file():
         raise InputError(f"negatives file {path} cannot be read (it is no file)")
     try:
@@ -193,10 +205,11 @@ def md5_of(path: Path) -> str:
 
 
 def check_one_each(held_out: HeldOut, what: str) -> None:
-    """`InputError` when a user has several held-out items.
+    """Raise `InputError` when a user has several held-out items.
 
-    Each would be ranked in a list of its own, without the others, and could even be a negative of
-    another (T49): Precision, NDCG and MAP would then mean nothing.
+    Each would be ranked in a list of its own, without the others, and one could even be a negative
+    of another (a held-out item must not be a negative): Precision, NDCG and MAP would then mean
+    nothing. `what` names the candidate set in the message.
     """
     if len(np.unique(held_out.histories.users)) < len(held_out):
         raise InputError(

@@ -1,7 +1,7 @@
 """How many questions are ranked at a time, and what happens when they do not fit into memory.
 
-A chunk of questions is encoded together; its scores are then counted tile by tile, some thousands
-of columns at once.
+`ranking.py` takes its chunks of questions from here. The histories of a chunk are encoded together;
+its scores are then counted tile by tile, a tile being some thousands of columns of the catalogue.
 """
 
 from __future__ import annotations
@@ -20,29 +20,32 @@ from research.distributed.failures import is_out_of_memory
 # Scores of one tile: 2 MB in fp32 on a CPU (stays in cache), 256 MB on an accelerator.
 CPU_TILE = 1 << 19
 ACCELERATOR_TILE = 1 << 26
-# Products of fewer states are slower, so a tile of a large catalogue has some of its columns only.
+# Matrix products with fewer histories than this are slower, so a tile of a large catalogue covers
+# only some of its columns.
 QUESTIONS = 256
-# Tokens of histories that are encoded together.
+# Tokens of the histories that are encoded together.
 CPU_TOKENS = 1 << 15
 ACCELERATOR_TOKENS = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """What came of the questions that were ranked together."""
+    """The result of a chunk: S questions that were ranked together under C candidate sets."""
 
     results_CS: NDArray[np.float64]
-    """[2 x candidate sets + 1, S]: ranks, then ties, by candidate set; columns after the items."""
+    """[2 C + 1, S]: C rows of ranks, C rows of numbers of ties, and a row that says how many
+    columns after the items the ranker scores."""
     on_accelerator: bool
-    """Whether the scores stood on another device than the CPU."""
+    """Whether the scores were on another device than the CPU."""
     bad: int | None
-    """The first question with a score that is not finite, whose ranks mean nothing; None: none."""
+    """Index of the first question with a score that is not finite, so that its ranks mean nothing;
+    None: all scores are finite."""
 
 
 def tile_shape(num_items: int, scores: int) -> tuple[int, int]:
-    """(questions, columns) of a tile of about so many scores; columns are a multiple of 16.
+    """(questions, columns) of a tile of about `scores` scores; columns are a multiple of 16.
 
-    A catalogue is cut into tiles of equal width.
+    All tiles of a catalogue have the same number of columns.
     """
     tiles = -(-num_items * QUESTIONS // scores)
     columns = -(-num_items // tiles // 16) * 16
@@ -55,17 +58,18 @@ def in_chunks(
     held_out: HeldOut,
     share: slice,
 ) -> Iterator[tuple[NDArray[np.int64], Ranked]]:
-    """The chunks of a share of the questions, each with what `rank` makes of it, tile by tile.
+    """Rank the questions that `share` selects, chunk by chunk; yield (questions, results).
 
-    `rank` gets the questions of a chunk and the columns of a tile. Where memory runs out, fewer
-    questions are ranked at a time; `MemoryError` when one alone does not fit.
+    `share` slices the questions after they are sorted, `rank` is called with the numbers of a
+    chunk's questions (their rows in `held_out`) and the columns of a tile. When memory runs out,
+    fewer questions are ranked at a time; `MemoryError` when one question alone does not fit.
     """
     targets = corpus.items[held_out.targets]
     lengths = held_out.histories.stops - held_out.histories.starts
 
     def in_order(rows: NDArray[np.int64], columns: int) -> NDArray[np.int64]:
-        # Answers in one tile spare a second look at other tiles. Neighbors of similar length make
-        # full rectangles inside attention, and equal work for all processes.
+        # When a chunk's held-out items are in one tile, no tile has to be scored twice. Neighbours
+        # of similar length waste no padding inside attention, and give all processes equal work.
         return rows[np.lexsort((lengths[rows], targets[rows] // columns))]
 
     questions, columns = tile_shape(corpus.num_items, CPU_TILE)
@@ -82,7 +86,8 @@ def in_chunks(
             if len(rows) == 1:
                 raise MemoryError(nothing_fits(corpus, held_out, rows, error)) from error
         if ranked is None:
-            # Here the error is gone, and with it the tensors that its traceback held.
+            # The retry is outside the `except`: the error is freed by now, and with it the tensors
+            # that its traceback held.
             most, refused = len(rows) // 2, refused or len(rows)
             continue
         if refused:
@@ -97,12 +102,15 @@ def in_chunks(
 
 
 def chunk_size(lengths: NDArray[np.int64], tokens: int) -> int:
-    """How many of the next questions have at most so many tokens of histories; at least one."""
+    """How many of the next questions have histories of at most `tokens` tokens in all; at least 1.
+
+    `lengths` are the lengths of their histories, in order.
+    """
     return max(1, int(np.searchsorted(np.cumsum(lengths), tokens, side="right")))
 
 
 def lowered(refused: int, ranked: int) -> str:
-    """What is said when fewer questions are ranked at a time than were meant to be."""
+    """The message that only `ranked` questions are ranked at a time, as `refused` did not fit."""
     return (
         f"ranking {refused:,} questions at a time did not fit into memory; from here on at most "
         f"{ranked:,} are, with the same results"
@@ -112,7 +120,7 @@ def lowered(refused: int, ranked: int) -> str:
 def nothing_fits(
     corpus: Corpus, held_out: HeldOut, rows: NDArray[np.int64], error: BaseException
 ) -> str:
-    """What is said when a question does not fit into memory by itself."""
+    """The message that a question, the first of `rows`, does not fit into memory by itself."""
     asked = held_out.histories.select(rows)
     return (
         f"one question alone does not fit into memory: user {int(asked.users[0])} (dense id), a "

@@ -1,9 +1,10 @@
 """Metrics of rank tables: HR, NDCG, MRR, Recall, Precision, MAP at k.
 
 A metric is named `hr@10`, `ndcg@10`, `mrr`, `mrr@10`, `recall@10`, `precision@10`, `map@10`. Each
-is a mean over users; with one held-out item a user (leave-one-out) a user is a row. Values are at
-full precision (T59); means are sums divided once (T57). Where candidates tie, a metric is its
-expectation over their orders ("expected"), or that of the mean ranks ("mean").
+is a mean over users; with one held-out item a user (leave-one-out) a user is a row. Values are
+never rounded (early stopping would take rounded values for ties), and a mean is a sum divided once
+(not a mean of batches' means). Where candidates tie, a metric is its expectation over all orders of
+them ("expected"), or its value at their mean rank ("mean").
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KINDS = ("hr", "ndcg", "mrr", "recall", "precision", "map")
 
 
 def parse(name: str) -> tuple[str, float]:
-    """(kind, k) of a metric's name; k is infinite for a plain `mrr`. `InputError` if unknown."""
+    """(kind, k) of a metric's name, k infinite for a plain `mrr`; `InputError` if unknown."""
     found = re.fullmatch(r"([a-z]+)(?:@([1-9][0-9]{0,8}))?", name)
     if found and found[1] in KINDS and (found[2] or found[1] == "mrr"):
         return found[1], float(found[2] or np.inf)
@@ -42,7 +43,7 @@ def parse(name: str) -> tuple[str, float]:
 
 
 def parse_all(names: Iterable[str], field: str) -> None:
-    """`InputError`, which names the field that holds them, for a metric that does not exist."""
+    """Raise `InputError`, naming the config field `field`, if one of the metrics does not exist."""
     for name in names:
         try:
             parse(name)
@@ -51,10 +52,11 @@ def parse_all(names: Iterable[str], field: str) -> None:
 
 
 def per_user(table: RankTable, name: str, ties: TiePolicy = "expected") -> tuple[Integers, Floats]:
-    """(users [U], value of each [U]), users ascending; the input of paired tests.
+    """The users, int64 [U] ascending, and a metric of each, float64 [U]; the input of paired tests.
 
-    HR: any held-out item within k. Recall: their share within k. Precision: their number within k
-    over k. MRR: of the best one. NDCG, MAP: binary relevance, normalized by the best order.
+    HR: 1 if any held-out item is within the first k. Recall: the share of held-out items within k.
+    Precision: their number within k, over k. MRR: the reciprocal rank of the best one. NDCG and
+    MAP: binary relevance, normalized by the best possible order. `InputError` for an unknown name.
     """
     users, values = _per_user(table, [name], ties)
     return users, values[0]
@@ -63,7 +65,7 @@ def per_user(table: RankTable, name: str, ties: TiePolicy = "expected") -> tuple
 def metrics(
     table: RankTable, names: Sequence[str], ties: TiePolicy = "expected"
 ) -> dict[str, float]:
-    """Each metric's mean over users."""
+    """Each metric's mean over users, by name; `InputError` for an unknown name."""
     _, values = _per_user(table, names, ties)
     return {name: float(value.mean()) for name, value in zip(names, values)}
 
@@ -71,14 +73,14 @@ def metrics(
 def _per_user(
     table: RankTable, names: Sequence[str], ties: TiePolicy
 ) -> tuple[Integers, list[Floats]]:
-    """Users, and a value of each by metric."""
+    """The users, int64 [U] ascending, and for each metric their values, float64 [U]."""
     unique, owner = np.unique(table.user, return_inverse=True)
     groups, relevant = TieGroups.of(table, owner, ties), np.bincount(owner)
     return unique.astype(np.int64), [_values(groups, relevant, *parse(name)) for name in names]
 
 
 def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Floats:
-    """[U] a metric's expectation by user, of whom `relevant` [U] items are held out."""
+    """Expectation of a metric by user, float64 [U]; `relevant` [U] counts held-out items."""
     groups = groups.best() if kind in ("hr", "mrr") else groups
 
     def total(values: Floats) -> Floats:
@@ -96,8 +98,9 @@ def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Float
     if kind == "ndcg":
         ideal: Floats = np.cumsum(1.0 / np.log2(np.arange(relevant.max()) + 2.0))
         return total(chance * discounts(groups.first, within)) / ideal[most - 1]
-    # MAP: a held-out item at a place has there or before it those of better groups, itself and, of
-    # the n - 1 others of its group, the share (place - first) / (N - 1), all that over the place.
+    # MAP adds up the precision at the place of each held-out item: the number of held-out items at
+    # or before that place, over the place. These are the ones in better groups, the item itself,
+    # and of the n - 1 others in its group an expected share of (place - first) / (N - 1).
     others = (groups.number - 1.0) / np.maximum(groups.size - 1.0, 1.0)
     sums = reciprocals(groups.first, within)
     counted = (groups.before + 1.0) * sums + others * (within - groups.first * sums)
@@ -105,5 +108,5 @@ def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Float
 
 
 def missed_share(table: RankTable) -> float:
-    """Share of held-out items that stood in the history and could not be hit."""
+    """Share (0 to 1) of held-out items that are excluded as seen, and so cannot be hit."""
     return float(np.isinf(table.rank).mean())

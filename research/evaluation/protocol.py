@@ -1,8 +1,9 @@
-"""The protocol guard: which figures may stand in one table.
+"""The protocol guard: which figures may be compared in one table.
 
 A rank table carries its protocol: corpus and fingerprint, filters, split and part, candidates, the
 policies for seen items and ties, and how much of the history rankers are given. Figures of two
-protocols are figures of two questions (T50-T54): reports and `statistics.py` refuse to mix them.
+protocols answer two different questions (sampled and full ranking, other negatives, another tie
+policy, the validation item in the history or not): reports and `statistics.py` refuse to mix them.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from research.evaluation.rank_table import RankTable
 
 
 def differing(protocols: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, list[str]]]:
-    """{field: {value as text: [names]}} of the fields that are not equal over all protocols.
+    """The fields in which protocols differ: {field: {value as text: [names with that value]}}.
 
-    `protocols` maps names, of cells or runs, to what they were asked. Fields come in alphabetic
-    order, values and names as given; a field that is not there counts as None.
+    `protocols` maps the name of a cell or a run to its protocol. Fields are in alphabetical order,
+    values and names in the order of `protocols`; a missing field counts as None.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for field in sorted({field for protocol in protocols.values() for field in protocol}):
@@ -34,9 +35,10 @@ def differing(protocols: Mapping[str, Mapping[str, object]]) -> dict[str, dict[s
 
 
 def check_comparable(table_a: RankTable, table_b: RankTable) -> None:
-    """`InputError` unless the protocols, the users and their held-out items are the same.
+    """Raise `InputError` unless protocols, users and held-out items of two tables are the same.
 
-    The order of the rows does not matter; a question that a table asks twice is refused as well.
+    The order of rows does not matter. A table that has a question (user, held-out item) twice is
+    refused as well.
     """
     fields = differing({"first": table_a.protocol, "second": table_b.protocol})
     if fields:
@@ -58,12 +60,12 @@ def check_comparable(table_a: RankTable, table_b: RankTable) -> None:
 
 
 def _text(value: object) -> str:
-    """The same for equal values, whether they come from memory or from a file."""
+    """A text of a JSON value, the same whether the value comes from memory or from a file."""
     return repr(json.loads(json.dumps(value, sort_keys=True)))
 
 
 def _questions(table: RankTable) -> NDArray[np.int64]:
-    """[Q] user * 2^32 + item, ascending; `InputError` when one stands there twice."""
+    """A table's questions as user * 2^32 + item, int64 [Q] ascending; `InputError` for a repeat."""
     asked = np.sort((table.user.astype(np.int64) << 32) + table.item)
     repeated = asked[1:][asked[1:] == asked[:-1]]
     if len(repeated):

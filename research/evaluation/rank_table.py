@@ -1,4 +1,8 @@
-"""The rank table: a row a held-out item, its rank among candidates; all figures come from it."""
+"""The rank table: one row for each held-out item, with its rank among the candidates.
+
+`ranking.py` makes it, and a run folder keeps it as `.npz`. All metrics, slices and tests are
+computed from it. A file is read as untrusted input.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,15 @@ from research.errors import InputError
 from research.storage.atomic import replacing
 from research.storage.untrusted import parsed
 
-# Bytes that any table may have unpacked, and by how much a larger one may have been packed.
+# Unpacked size in bytes that is always allowed, and the compression ratio above which a larger
+# table is refused (a zip bomb).
 _ALWAYS_ALLOWED = 1 << 26
 _MOST_COMPRESSION = 100
 _COLUMNS = {
     "user": "int32", "item": "int32", "rank": "float64",
     "ties": "int32", "history_length": "int32", "item_count": "int32",
 }  # fmt: skip
-# What numpy and zipfile raise for a file that is damaged or something else.
+# What numpy and zipfile raise for a file that is damaged or is not a rank table.
 _UNREADABLE: tuple[type[Exception], ...] = (
     *(ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, struct.error, MemoryError, OverflowError, RecursionError),
@@ -43,21 +48,21 @@ class RankTable:
     item: NDArray[np.int32]
     """[Q] held-out items, dense ids."""
     rank: NDArray[np.float64]
-    """[Q] 1-based, ties at their mean; infinite for an excluded item (a miss)."""
+    """[Q] 1-based, tied candidates at their mean rank; infinite for an excluded item (a miss)."""
     ties: NDArray[np.int32]
-    """[Q] other candidates with the very score of the held-out item."""
+    """[Q] other candidates with exactly the score of the held-out item."""
     history_length: NDArray[np.int32]
-    """[Q] items in the history that was given."""
+    """[Q] items in the history that the ranker was given."""
     item_count: NDArray[np.int32]
     """[Q] training interactions of the held-out item; 0: a cold item."""
     protocol: Mapping[str, object]
-    """What was asked: fingerprint, split, candidates, seen policy; what `rank` is among ties."""
+    """What was evaluated, and how: fingerprint, split, candidates, seen policy, rank of ties."""
 
     def __len__(self) -> int:
         return len(self.rank)
 
     def save(self, path: Path) -> None:
-        """Write `.npz`, to a temporary name first."""
+        """Write the table as `.npz`; a crash leaves no partly written file at `path`."""
         with replacing(path) as file:
             np.savez_compressed(
                 file,
@@ -72,7 +77,10 @@ class RankTable:
 
     @staticmethod
     def load(path: Path) -> RankTable:
-        """Read what `save` wrote; `InputError` for anything else."""
+        """Read a table that `save` wrote.
+
+        `InputError` for a file that is missing, damaged, or holds numbers that no ranking gives.
+        """
         try:
             _check_sizes(path)
             with (
@@ -81,7 +89,8 @@ class RankTable:
                 np.load(file, allow_pickle=False) as stored,
             ):
                 warnings.simplefilter("error")
-                # numpy would make a str of any numbers, also of those that are no characters.
+                # numpy makes a str of any numbers, even of invalid code points; `decode` refuses
+                # those.
                 text = np.asarray(stored["protocol"]).astype("<U", casting="equiv", copy=False)
                 protocol = parsed(text.tobytes().decode("utf-32-le").rstrip("\0"))
                 if set(_COLUMNS) - set(stored.files) == {"item_count"}:
@@ -108,7 +117,7 @@ class RankTable:
 
 
 def _check_sizes(path: Path) -> None:
-    """`InputError` for what is no file, and for one that unpacks to far more than it is."""
+    """Raise `InputError` for a path that is no file, and for a zip bomb."""
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a rank table (it is no file)")
     with zipfile.ZipFile(path) as archive:
@@ -121,7 +130,10 @@ def _check_sizes(path: Path) -> None:
 
 
 def group_starts(*sorted_columns: NDArray[np.generic]) -> NDArray[np.int64]:
-    """[G] the first row of each group of rows that are equal in all of these columns [N]."""
+    """The first row of each group of rows that are equal in all of the columns: int64 [G].
+
+    The columns, [N] each, are sorted so that equal rows are neighbours.
+    """
     changes = [column[1:] != column[:-1] for column in sorted_columns]
     begins = np.ones(len(sorted_columns[0]), dtype=bool)
     begins[1:] = np.logical_or.reduce(changes)
@@ -129,18 +141,18 @@ def group_starts(*sorted_columns: NDArray[np.generic]) -> NDArray[np.int64]:
 
 
 def _can_be(table: RankTable) -> bool:
-    """Whether some ranking gives these numbers; metrics rely on it."""
+    """Whether the numbers of a table can come from a ranking, as the metrics assume."""
     if len(table) == 0 or not (table.rank >= 1.0).all():
         return False
     if min(column.min() for column in (table.user, table.item, table.ties)) < 0:
         return False
     if min(table.history_length.min(), table.item_count.min()) < 0:
         return False
-    # Whoever ties stands at whole places, from the first on.
+    # A group of tied candidates begins at a whole place, 1 or later.
     first = (table.rank - table.ties / 2)[np.isfinite(table.rank)]
     if not ((first >= 1.0) & (first == np.floor(first))).all():
         return False
-    # Of one user's items that share a rank, the first stands half their number above it.
+    # A user's held-out items that share a mean rank take places around it, none before place 1.
     order = np.lexsort((table.rank, table.user))
     ranks, users = table.rank[order], table.user[order]
     starts = group_starts(users, ranks)

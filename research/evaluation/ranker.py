@@ -1,7 +1,7 @@
-"""What ranks: a trained model or a table of counts alike.
+"""What a ranker is, whether a trained model or a table of counts.
 
-A ranker reads histories once and then answers for tiles of the catalogue, so that nobody ever holds
-the scores of all items for many users.
+A ranker encodes a chunk of histories once. Its result then gives scores for one tile of the
+catalogue at a time, so that the scores of all items for many users are never in memory together.
 """
 
 from __future__ import annotations
@@ -17,30 +17,34 @@ from research.packed import Packed
 
 
 class Encoded(Protocol):
-    """Histories that a ranker has read, ready to be scored; fp32 or float64, without a graph."""
+    """S histories that a ranker has encoded; its scores are fp32 or float64, without gradients."""
 
     @property
     def columns(self) -> int:
-        """V, or more: columns after V are no items; they compete in full ranking alone."""
+        """How many columns can be scored: V or more.
+
+        Those from V on are no items (special tokens, for example) and compete in full ranking only.
+        """
 
     @property
     def largest_S(self) -> Tensor:
-        """[S]: a bound on the magnitude of a history's scores; NaN or infinite where it has none.
+        """A bound on the magnitude of each history's scores, [S], on the device of the scores.
 
-        Its device is the scores' device.
+        It is NaN or infinite where a history has scores that are not finite.
         """
 
     def scores(self, first: int, last: int) -> Tensor:
-        """[S, last - first] scores of the columns from `first` to before `last`.
+        """The scores of columns `first` to before `last`: [S, last - first].
 
-        A tensor of the caller's own, who may write into it. Equal items get equal scores, wherever
-        they stand in tiles of one width.
+        The caller may write into the tensor. Items with equal weights get scores that are equal to
+        the last bit, wherever they are in tiles of the same width.
         """
 
     def scores_of(self, items_SN: Tensor) -> Tensor:
-        """[S, N] scores of each history's own items; equal items of a row get equal scores.
+        """The scores of N items for each history: [S, N].
 
-        They may differ from those of `scores` by rounding.
+        Items with equal weights in one row get equal scores. The scores may differ from those of
+        `scores` by rounding.
         """
 
 
@@ -48,12 +52,15 @@ class Ranker(Protocol):
     """Anything that scores items for histories."""
 
     def encode(self, histories: Packed, users_S: Tensor) -> Encoded:
-        """Read whole histories (clean, on the host, any length) of the users with these ids."""
+        """Encode S whole histories; `users_S`, int64 [S], are their users' ids.
+
+        Histories are on the host, not corrupted, and of any length.
+        """
 
 
 class RankerConfig(ABC):
-    """Abstract; a frozen dataclass for each ranker that counts instead of training."""
+    """Abstract config of a ranker that counts instead of training; each is a frozen dataclass."""
 
     @abstractmethod
     def build(self, corpus: Corpus, split: Split) -> Ranker:
-        """Count what the ranker needs, in the training part alone."""
+        """Build the ranker from counts of the training part only."""

@@ -1,9 +1,9 @@
-"""One scoring pass gives the rank table: a row a held-out item, its rank among candidates.
+"""Ranking: one pass of scores gives a rank table for each candidate set.
 
-rank = 1 + number of candidates that score strictly higher + half of those that tie (T51). Ranks
-are counted, never read from a sorted list, so the place of the answer cannot matter. All metrics,
-slices and tests are computed from the table. Several processes rank a share of the questions each,
-and each of them ends with the whole table.
+rank = 1 + number of candidates that score strictly higher + half the number of those that tie. The
+rank is counted, never read from a sorted list, so it cannot depend on where the held-out item is
+among ties (with an argsort it would). All metrics, slices and tests are computed from the table.
+Several processes rank a share of the questions each, and each of them gets the whole table.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def _itself(found: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Which of the processes that rank together this one is."""
+    """Which share of the questions this process ranks, and how the shares are added up."""
 
     rank: int = 0
-    """0 to world - 1; rank 0 always has a question."""
+    """Rank of this process, 0 to world - 1; rank 0 has at least one question."""
     world: int = 1
-    """Processes that share the questions; 1: nothing is communicated."""
+    """Number of processes that share the questions; 1: nothing is communicated."""
     add: Callable[[Tensor], Tensor] = _itself
-    """The sum over all processes of a float64 tensor on the CPU; every process calls it once."""
+    """Sums a float64 CPU tensor over all processes; every process calls it once a ranking."""
 
 
 def rank_tables(
@@ -57,28 +57,34 @@ def rank_tables(
     shard: Shard = Shard(),
     fields: Collection[str] = (),
 ) -> dict[str, RankTable]:
-    """Rank every held-out item under each candidate set, from one pass of scores.
+    """Rank every held-out item under each candidate set, encoding each history once.
 
-    `seen` says what becomes of items of the whole given history (T48): "excluded", they score minus
-    infinity and a held-out item among them is a miss; "kept", they compete; "zero", they score 0,
-    a held-out item among them too, as S3-Rec's code has it (T47). `counts_V` are the training
-    interactions of every item, `fields` those of the corpus that a ranker reads beside items. A
-    score that is not finite is an error.
+    Returns a table by the candidate set's name. `seen` says how items of the whole history, not
+    only of the window that an encoder reads, are ranked: "excluded", they score minus infinity, and
+    a held-out item among them is a miss; "kept", they compete; "zero", they score 0, also a
+    held-out item among them, as in S3-Rec's code (raw negative scores then rank below seen items).
+    `protocol` goes into each table, with the candidate set and the seen policy. `counts_V`, [V],
+    are the training interactions of each item; `fields` names the corpus fields that the ranker
+    reads beside items.
 
-    Each process of `shard` ranks its own questions and gets the table of all. Where memory runs
-    out, fewer questions are ranked at a time; `MemoryError` when one alone does not fit.
+    Each process of `shard` ranks its own share of the questions and gets the whole table. When
+    memory runs out, fewer questions are ranked at a time. `InputError` when nothing is held out,
+    `FloatingPointError` for a score that is not finite, `MemoryError` when one question alone does
+    not fit.
     """
     if len(held_out) == 0:
         raise InputError(f"corpus {corpus.name}: the split holds nothing out to rank")
     items = corpus.items[held_out.targets].astype(np.int64)
-    # Ranks and ties by candidate set, and columns after the items; 0 where another process answers.
+    # Rows as in `Ranked.results_CS`; 0 for the questions of other processes, so that a sum over all
+    # processes gives the whole.
     results_CQ = np.zeros((2 * len(candidates) + 1, len(items)))
     rank = partial(rank_chunk, ranker, corpus, held_out, candidates, seen, fields)
     share = slice(shard.rank, None, shard.world)
     for rows, ranked in in_chunks(rank, corpus, held_out, share):
         results_CQ[:, rows] = ranked.results_CS
         if ranked.bad is not None:
-            # Told after the sum, which the other processes wait for, and to all of them alike.
+            # Marked here and raised after the sum: the other processes wait for the sum, and all of
+            # them must raise.
             results_CQ[-1, rows[ranked.bad]] = np.nan
             break
         PULSE.progress()
@@ -120,14 +126,17 @@ def rank_chunk(
     rows: NDArray[np.int64],
     columns: int,
 ) -> Ranked:
-    """Rank the questions `rows`, whose histories are encoded once, in tiles of so many columns."""
+    """Rank the questions `rows` of `held_out`, in tiles of `columns` columns of the catalogue.
+
+    The other arguments are as in `rank_tables`. Histories are encoded once for all candidate sets.
+    """
     asked = held_out.select(rows)
     histories = pack(corpus, asked.histories, fields)
     targets_S = corpus.items[asked.targets].astype(np.int64)
     questions = Questions.of(histories, rows, targets_S, corpus.num_items, seen)
     encoded = ranker.encode(histories, torch.from_numpy(asked.histories.users))
     counts = [each.counts(encoded, questions, columns) for each in candidates]
-    # All that is read from the device comes in one copy.
+    # One copy from the device brings everything, so that the host waits once.
     rows_CS = [higher_S for higher_S, _ in counts] + [equal_S for _, equal_S in counts]
     read_CS = torch.stack([*rows_CS, encoded.largest_S.double()]).cpu().numpy()
     higher_CS, equal_CS = np.split(read_CS[:-1], 2)

@@ -1,19 +1,21 @@
 """Statistics of rank tables: a cell's mean and interval, and its comparison to the base cell.
 
-The unit is a user's value of a metric (`metrics.per_user`). The tables of a cell are one a seed and
-answer the same questions, so everything is paired: user by user and seed by seed (T61). A value has
-two sources of chance, the users and the seeds, and a mean over S seeds and U users the variance
+The unit is a user's value of a metric (`metrics.per_user`). A cell has one table a seed, and all
+its tables have the same questions, so everything is paired, user by user and seed by seed (an
+unpaired test would be wrong for the same users). A value varies for two reasons, the users and the
+seeds; its mean over S seeds and U users has the variance
 
     var(users' means) / U  +  what the seeds add.
 
-Users are many, and are resampled. Seeds are few: the S means vary by `between` = var / S and of
-that `within` only because users react to each seed in their own way, which users' means hold
-already. S values resampled would have (S - 1) / S of their variance and none of the doubt about it,
-and Satterthwaite's degrees of freedom for the sum still err in up to 8 % (S = 3) or 13 % (S = 2) of
-comparisons without a difference at the level of 5 %. So the seeds' part is drawn from what the S
-means leave possible (their fiducial distribution, Hannig 2009, Statistica Sinica 19, for one random
-effect; with `within` 0 it is the Behrens-Fisher distribution, Fisher 1935): normal with variance
-max(0, between (S - 1) / chi^2_(S-1) - within). Two seeds leave nearly everything possible.
+Users are many, and are resampled. Seeds are few. The variance of the mean over the S seed means is
+`between` = var / S. A part `within` of it comes only from each user's own reaction to a seed, and
+the users' means contain that part already. Resampling S values would show only (S - 1) / S of their
+variance and nothing of its uncertainty. With Satterthwaite's degrees of freedom for the sum, tests
+at the level of 5 % still find a difference in up to 8 % (S = 3) or 13 % (S = 2) of the comparisons
+that have none. So the part of the seeds is drawn from their fiducial distribution (Hannig 2009,
+Statistica Sinica 19, for one random effect; with `within` 0 it is the Behrens-Fisher distribution,
+Fisher 1935), which weighs the variances that could have given these S means: normal with variance
+max(0, between (S - 1) / chi^2_(S-1) - within). With two seeds almost any variance remains possible.
 """
 
 from __future__ import annotations
@@ -35,26 +37,26 @@ from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 
 POWER = 0.8
-# Resamples of an interval: its ends are certain to about 2 % of its width.
+# Resamples of an interval; its ends then vary by about 2 % of its width.
 BOOTSTRAP = 2000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A cell's figure."""
+    """A cell's value of one metric, with its confidence interval."""
 
     mean: float
-    """Over seeds and users."""
+    """Mean over seeds and users."""
     deviation: float | None
     """Standard deviation of the per-seed means (S - 1 in the denominator); None with one seed."""
     low: float
     """Lower end of the bootstrap interval over users and seeds (over users with one seed)."""
     high: float
-    """Upper end."""
+    """Upper end of the same interval."""
     seeds: int
-    """S."""
+    """S, the number of seeds."""
     users: int
-    """U."""
+    """U, the number of users."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +68,25 @@ class Comparison:
     low: float
     """Lower end of the bootstrap interval over users and seeds (over users with one seed)."""
     high: float
-    """Upper end."""
+    """Upper end of the same interval."""
     p: float
-    """Two-sided, not yet corrected. With one seed: of the sign-flip test over users, whose null is
-    that for these very trained runs a user's two values could as well be exchanged. With several:
-    the larger of that and of the test whose null is that training anew, for new users, gives a mean
-    difference of 0; runs that differ by their seeds are then no finding."""
+    """Two-sided p-value, not yet corrected. With one seed: that of the sign-flip test over users.
+    Its null hypothesis is that a user's two values, from these trained runs, are exchangeable. With
+    several seeds: the larger of that and of a second p-value, whose null hypothesis is that new
+    training runs for new users have a mean difference of 0; a difference between runs that only
+    their seeds explain is then not significant."""
     effect: float
     """Paired Cohen's d_z: mean over standard deviation of the users' differences, each a mean over
     seeds; 0 when all are 0, infinite when all are equal and not 0."""
     smallest: float
-    """Smallest true difference that such a comparison finds in four of five studies."""
+    """Smallest true difference that such a comparison would detect with a power of 0.8."""
     seeds: int
-    """S."""
+    """S, the number of seeds."""
     users: int
-    """U."""
+    """U, the number of users."""
 
     def significant(self, p_corrected: float, alpha: float = 0.05) -> bool:
-        """Whether the corrected p lies below `alpha` and the interval excludes 0."""
+        """Whether the corrected p-value is below `alpha` and the interval excludes 0."""
         return p_corrected < alpha and (self.low > 0.0 or self.high < 0.0)
 
 
@@ -99,8 +102,8 @@ def estimate(
     """The mean of a cell's tables, one a seed, with its percentile bootstrap interval.
 
     `ties` says what the metric is where candidates tie, `level` is the interval's coverage, `seed`
-    that of its resamples. `InputError` when the tables answer different questions, when there is
-    none, or when it has fewer than two users.
+    is the seed of its resamples. `InputError` when the tables differ in protocol or questions, when
+    there is no table, or when the tables have fewer than two users.
     """
     _check(tables, metric)
     values = _values(tables, metric, ties)
@@ -120,13 +123,13 @@ def compare(
     seed: int = 0,
     alpha: float = 0.05,
 ) -> Comparison:
-    """The paired comparison of a cell to the base; correct its p among the others with `holm`.
+    """Compare a cell to the base, paired by user and seed; correct the p-values with `holm`.
 
-    Tables are one a seed, paired by place; a side of one table (a ranker that only counts) serves
-    all seeds of the other. `resamples` is the number of sign flips; the interval of coverage
-    `level` takes at most 2,000 resamples. `smallest` is for a test at level `alpha`; give alpha / m
-    for what Holm's first step over m comparisons could have seen.
-    `InputError` as for `estimate`, and when seeds cannot be paired.
+    `own` and `base` have one table a seed, in the same order of seeds; a side of one table (a
+    ranker that only counts) is paired with all tables of the other. `resamples` is the number of
+    sign flips; the interval, of coverage `level`, takes at most 2,000 resamples. `smallest` is for
+    a test at level `alpha`; give alpha / m for what Holm's first step over m comparisons could
+    detect. `InputError` as for `estimate`, and when the numbers of tables cannot be paired.
     """
     if len(own) != len(base) and 1 not in (len(own), len(base)):
         raise InputError(
@@ -155,8 +158,10 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p corrected for all of them, in the given order (Holm 1979): the smallest of m times m,
-    the next times m - 1, and so on, never below the one before and at most 1.
+    """The p-values corrected for multiple comparisons, in the order given (Holm 1979).
+
+    The smallest of m p-values is multiplied by m, the next by m - 1, and so on; each is at least
+    the one before and at most 1.
     """
     corrected = [0.0] * len(p_values)
     largest = 0.0
@@ -168,41 +173,44 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Spread:
-    """From what the mean of values [S, U] varies: see the module's docstring."""
+    """The components of the variance of the mean of values [S, U]; see the module's docstring."""
 
     users: float
-    """Variance of the users' means over U."""
+    """Variance of the users' means, divided by U."""
     between: float
-    """Variance of the seeds' means over S; 0 with one seed."""
+    """Variance of the seeds' means, divided by S; 0 with one seed."""
     within: float
-    """The part of `between` that is users' own reactions to a seed."""
+    """The part of `between` that comes from each user's own reaction to a seed."""
     seeds: int
-    """S."""
+    """S, the number of seeds."""
 
     def p(self, difference: float, possible: int = 4096) -> float:
-        """Two-sided p of a mean this far from 0.
+        """Two-sided p-value of a mean of `difference`, if the true mean is 0.
 
-        So many equally likely values of the seeds' variance stand for an integral.
+        It is averaged over `possible` equally likely values of the seeds' variance, which
+        approximates the integral over that variance.
         """
         deviations = np.sqrt(self.users + self.seeds_variance(_chances(self.seeds - 1, possible)))
-        # Without any variance only a difference of 0 is no finding.
+        # The bound avoids 0 / 0: without any variance every difference but 0 is significant.
         return float(2 * ndtr(-abs(difference) / np.maximum(deviations, 1e-150)).mean())
 
     def seeds_variance(self, draws: Values) -> Values:
-        """What seeds may add, where `draws` are of chi^2_(S-1) / (S - 1)."""
+        """Possible values of the variance that seeds add; `draws` are of chi^2_(S-1) / (S - 1)."""
         return np.maximum(self.between / draws - self.within, 0.0)
 
     def critical(self, alpha: float) -> float:
-        """The difference whose p is `alpha`."""
+        """The positive difference whose two-sided p-value is `alpha`."""
         most = self.users + self.seeds_variance(_chances(self.seeds - 1, 256)[:1])[0]
         above = norm.isf(alpha / 2) * np.sqrt(most)
         return float(above * brentq(lambda share: self.p(share * above, 256) - alpha, 0.0, 1.001))
 
     def smallest(self, alpha: float) -> float:
-        """The true difference that is found at level `alpha` in four of five studies, were these
-        the true variances; with one seed (z_(1 - alpha / 2) + z_.8) standard errors.
+        """The true difference that a test at level `alpha` detects with a power of 0.8.
 
-        A study may find its seeds closer or wider apart, and then calls less or more a finding.
+        These variances are taken for the true ones. With one seed it is
+        (z_(1 - alpha / 2) + z_.8) standard errors. With several, the seeds of a study may happen to
+        be closer together or further apart, which moves its critical difference: the power is the
+        average over that.
         """
         error = float(np.sqrt(self.users + max(0.0, self.between - self.within)))
         if error == 0.0:
@@ -224,7 +232,10 @@ class _Spread:
 
 @lru_cache
 def _chances(free: int, number: int) -> Values:
-    """So many equally likely values of chi^2 over its degrees of freedom; 1 for none of them."""
+    """`number` equally likely values of chi^2_free / free, float64 ascending; [1] if `free` is 0.
+
+    `free` is the degrees of freedom.
+    """
     if free == 0:
         return np.ones(1)
     values: Values = chi2.ppf((np.arange(number) + 0.5) / number, free) / free
@@ -232,7 +243,10 @@ def _chances(free: int, number: int) -> Values:
 
 
 def _spread(values: Values) -> _Spread:
-    """Of values [S, U]: the analysis of variance of two crossed factors, one value a cell."""
+    """The variance components of values [S, U].
+
+    It is the analysis of variance of two crossed factors with one value for each combination.
+    """
     seeds, users = values.shape
     by_user, by_seed = values.mean(0), values.mean(1)
     of_users = float(by_user.var(ddof=1)) / users
@@ -246,8 +260,10 @@ def _spread(values: Values) -> _Spread:
 def _interval(
     values: Values, level: float, resamples: int, generator: np.random.Generator
 ) -> tuple[float, float]:
-    """(low, high) of the mean of values [S, U]: percentiles of means of resampled users to which
-    the seeds' part is added.
+    """(low, high) of the interval around the mean of values [S, U].
+
+    They are percentiles of the means over resampled users, to each of which a draw of the seeds'
+    part is added.
     """
     means = resampled_means(values.mean(0), resamples, generator)
     if len(values) > 1:
@@ -278,5 +294,5 @@ def _check(tables: Sequence[RankTable], metric: str) -> None:
 
 
 def _values(tables: Sequence[RankTable], metric: str, ties: TiePolicy) -> Values:
-    """[S, U] the metric by table and user, users ascending."""
+    """The metric by table and user, float64 [S, U], users ascending."""
     return np.stack([per_user(table, metric, ties)[1] for table in tables])

@@ -1,10 +1,10 @@
-"""Tied candidates as groups that share places, and what is expected over all of their orders.
+"""Tied candidates as groups that share places, and expectations over all orders within a group.
 
-Candidates of equal scores have no order, so a metric is its mean over all orders of them, each
-equally likely (McSherry and Najork 2008, ECIR, "Computing information retrieval performance
-measures efficiently in the presence of tied scores"). A user's candidates stand in one list, in
-which a group of N that tie takes N places in a row. The n held-out items among them stand at any n
-of those places with equal chance, whatever the order in other groups is.
+`metrics.py` computes every metric from these groups. Candidates of equal scores have no order, so a
+metric is its mean over all their orders, each equally likely (McSherry and Najork 2008, ECIR,
+"Computing information retrieval performance measures efficiently in the presence of tied scores").
+In a user's ranked list a group of N tied candidates takes N places in a row. The n held-out items
+in the group are at any n of those places with equal chance, independently of other groups.
 """
 
 from __future__ import annotations
@@ -22,35 +22,38 @@ TiePolicy = Literal["expected", "mean"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# Places up to here are added one by one; beyond, the midpoint rule is exact to rounding.
+# Sums over places up to here are added term by term; beyond, the midpoint rule is exact to
+# rounding.
 _ADDED = 4096
-# Numbers held at a time where the first held-out item of several is looked for.
+# Most numbers in memory at a time in `hit_and_reciprocal`.
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class TieGroups:
-    """The groups that hold a user's held-out items, user after user, best places first.
+    """The G groups of tied candidates that contain held-out items.
 
-    A missed item (infinite rank) is in none.
+    They are sorted by user, then from the best places down. An item with infinite rank (a miss) is
+    in no group.
     """
 
     owner: Integers
-    """[G] the user, counted from 0 in ascending order of ids."""
+    """[G] index of the user, counted from 0 in ascending order of user ids."""
     first: Floats
-    """[G] the group's first place, from 1."""
+    """[G] the group's first place in the ranked list, 1-based."""
     size: Floats
-    """[G] candidates in the group, N."""
+    """[G] N, the number of candidates in the group."""
     number: Floats
-    """[G] the user's held-out items among them, n: 1 to N."""
+    """[G] n, how many of them are held-out items of the user: 1 to N."""
     before: Floats
-    """[G] the user's held-out items in better groups."""
+    """[G] how many held-out items of the user are in better groups."""
 
     @staticmethod
     def of(table: RankTable, owner: Integers, ties: TiePolicy) -> TieGroups:
-        """The groups of a table whose row r belongs to user `owner[r]`.
+        """The groups of a table in which row r belongs to user `owner[r]`.
 
-        Under "expected" a group is what ties; under "mean" each item has its mean rank to itself.
+        Under "expected" a group is a set of tied candidates; under "mean" each held-out item is a
+        group of its own, at its mean rank.
         """
         kept = np.isfinite(table.rank)
         owner, rank = owner[kept], table.rank[kept]
@@ -62,8 +65,8 @@ class TieGroups:
         owner, first, others = owner[order], first[order], others[order]
         starts = group_starts(owner, first)
         number = np.diff(np.r_[starts, len(order)])
-        # Scores of one user from two batches may differ in their last bit: then a few held-out
-        # items can claim one place that no tie has been counted for.
+        # A user's scores from two batches may differ in their last bit. Then several held-out items
+        # can have the same place although no tie was counted for it.
         size = np.maximum(np.maximum.reduceat(others, starts) + 1.0, number)
         before = starts - np.searchsorted(owner, owner[starts])
         return TieGroups(
@@ -71,21 +74,22 @@ class TieGroups:
         )
 
     def within(self, k: float) -> Floats:
-        """[G] how many of a group's places are among the first k."""
+        """How many places of each group are among the first k: float64 [G]."""
         within: Floats = np.clip(np.floor(k - self.first) + 1.0, 0.0, self.size)
         return within
 
     def best(self) -> TieGroups:
-        """Each user's first group, which holds the best of the held-out items in any order."""
+        """Each user's best group; in every order it contains the user's best held-out item."""
         is_best = self.before == 0
         return TieGroups(**{name: column[is_best] for name, column in vars(self).items()})
 
 
 def spread(rank: Floats, owner: Integers) -> Floats:
-    """Mean ranks with a user's own held-out items that tie with each other set one place apart.
+    """Mean ranks, with a user's held-out items that tie with each other set one place apart.
 
-    They stand at one mean rank, but they cannot share a place: all of them within k would count
-    more hits than there are places. Around the same mean, the order among them does not matter.
+    `rank` and `owner` (the user) are by held-out item, as is the result, float64. Such items have
+    the same mean rank, but they cannot share a place: if all of them were within k, there would be
+    more hits than places. They are set around that mean; their order does not matter.
     """
     order = np.lexsort((rank, owner))
     ranks, owners = rank[order], owner[order]
@@ -99,12 +103,12 @@ def spread(rank: Floats, owner: Integers) -> Floats:
 
 
 def hit_and_reciprocal(groups: TieGroups, k: float) -> tuple[Floats, Floats]:
-    """[G] of a group's best held-out item: the chance that it stands within k, and the expectation
-    of one over its place, where a place beyond k counts as 0.
+    """For the best held-out item of each group: (chance of a hit, expected reciprocal), [G] each.
 
-    One alone is uniform over the places. Of n among N, the best one stands at the i-th place with
-    chance n / (N - i + 1) if it stands at none before: all places are tried in turn, once for all
-    groups of equal places.
+    The first is the chance that the item is within the first k, the second the expectation of
+    1 / place, where a place beyond k counts as 0. A single held-out item is uniform over the
+    group's places. The best of n among N, if it is not before the i-th place, is at it with chance
+    n / (N - i + 1): the places are tried in turn, once for all groups with the same numbers.
     """
     within = groups.within(k)
     hit = within / groups.size
@@ -130,12 +134,12 @@ def hit_and_reciprocal(groups: TieGroups, k: float) -> tuple[Floats, Floats]:
 
 
 def reciprocals(first: Floats, number: Floats) -> Floats:
-    """[G] the sum of 1 / place over `number` places from `first` on."""
+    """The sum of 1 / place over `number` places from `first` on: float64 [G]."""
     return _summed(first, number, lambda place: 1.0 / place, _integral_of_reciprocal)
 
 
 def discounts(first: Floats, number: Floats) -> Floats:
-    """[G] the sum of DCG's discount, 1 / log2(place + 1), over `number` places from `first` on."""
+    """The sum of DCG's discount, 1 / log2(place + 1), over `number` places from `first`: [G]."""
     return _summed(first, number, lambda place: 1.0 / np.log2(place + 1.0), _integral_of_discount)
 
 
@@ -145,7 +149,10 @@ def _summed(
     value: Callable[[Floats], Floats],
     integral: Callable[[Floats, Floats], Floats],
 ) -> Floats:
-    """[G] the sum of `value` over places; one place is that place's value to the last bit."""
+    """The sum of `value` over `number` places from `first` on: float64 [G].
+
+    `integral` gives its integral between two places. The sum over one place is exactly its value.
+    """
     sums = np.where(number > 0, value(first), 0.0)
     several = np.flatnonzero(number > 1)
     low, high = first[several], first[several] + number[several] - 1.0
@@ -164,7 +171,10 @@ def _integral_of_reciprocal(low: Floats, high: Floats) -> Floats:
 
 
 def _integral_of_discount(low: Floats, high: Floats) -> Floats:
-    """Of ln 2 / ln(x + 1), as e^u / u over u = ln(x + 1), by Gauss and Legendre's rule."""
+    """The integral of ln 2 / ln(x + 1), float64 [G].
+
+    With u = ln(x + 1) it is ln 2 times that of e^u / u, computed by Gauss-Legendre quadrature.
+    """
     begin, length = np.log(low + 1.0), np.log1p((high - low) / (low + 1.0))
     total: Floats = np.zeros(len(low))
     for node, weight in zip(*np.polynomial.legendre.leggauss(32)):

@@ -1,8 +1,8 @@
-"""Who beats the held-out items, counted a tile of scores at a time.
+"""Counts of the candidates that beat the held-out items, one tile of scores at a time.
 
-Sits between the rankers, which give scores, and the candidate sets, which say who competes. Ranks
-are counted from numbers of higher and of equal scores, so scores are compared within one tile or
-one list, where equal items have equal scores to the last bit.
+Sits between the rankers, which give scores, and the candidate sets, which say what competes. Ranks
+come from the numbers of higher and of equal scores. So only scores from tiles of one width, or from
+one list, are compared: there, items with equal weights have scores equal to the last bit.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ SeenPolicy = Literal["excluded", "kept", "zero"]
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Questions that are ranked together; on the host, where the sizes of all parts are known."""
+    """S questions that are ranked together; on the host, so that no size waits for the device."""
 
     rows_S: NDArray[np.int64]
-    """[S] their numbers in the table of held-out items."""
+    """[S] their rows in the table of held-out items."""
     targets_S: NDArray[np.int64]
-    """[S] held-out items."""
+    """[S] the held-out item of each."""
     owner_T: NDArray[np.int64]
-    """[T] the question that each seen item belongs to, ascending."""
+    """[T] index of the question that each seen item belongs to, ascending."""
     seen_T: NDArray[np.int64]
-    """[T] items of the histories; none when seen items are kept."""
+    """[T] items of the histories; empty when the policy is "kept"."""
     num_items: int
-    """V."""
+    """V, the number of items in the catalogue."""
     policy: SeenPolicy
-    """What becomes of seen items."""
+    """How items of the history are ranked: see `rank_tables` in `ranking.py`."""
 
     @staticmethod
     def of(
@@ -47,24 +47,24 @@ class Questions:
         num_items: int,
         policy: SeenPolicy,
     ) -> Questions:
-        """The questions that these histories, on the host, belong to."""
+        """The questions with these histories, which are on the host; see the fields."""
         tokens = 0 if policy == "kept" else histories.num_tokens
         owner_T, seen_T = histories.owner_T[:tokens].numpy(), histories.items_T[:tokens].numpy()
         return Questions(rows_S, targets_S, owner_T, seen_T, num_items, policy)
 
     @cached_property
     def target_is_seen_S(self) -> NDArray[np.bool_]:
-        """[S] whether the held-out item stands in its own history, if that matters."""
+        """[S] whether the held-out item is in its own history; False when the policy is "kept"."""
         owners = self.owner_T[self.seen_T == self.targets_S[self.owner_T]]
         return np.bincount(owners, minlength=len(self.targets_S)) > 0
 
     @property
     def missed_S(self) -> NDArray[np.bool_]:
-        """[S] whether the held-out item is excluded."""
+        """[S] whether the held-out item is excluded as seen, and so is a miss."""
         return self.target_is_seen_S & (self.policy == "excluded")
 
     def is_seen(self, items_SN: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[S, N] whether each item stands in the history of its row, if that matters."""
+        """[S, N] whether each item is in its row's history; False when the policy is "kept"."""
         if len(self.seen_T) == 0:
             return np.zeros(items_SN.shape, dtype=bool)
         keys_T = np.sort(self.owner_T * self.num_items + self.seen_T)
@@ -76,11 +76,12 @@ class Questions:
 
 
 def among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
-    """float64 [S] numbers of competitors that score higher than the held-out items, and equally.
+    """(higher, equal): how many columns score higher than the held-out item, and how many the same.
 
-    Everything competes but the held-out item itself and what is excluded; scores are held for so
-    many columns at once. What a held-out item scores is read from the tile in which it stands:
-    such tiles come first, and all but the last of them are formed a second time to be counted.
+    Both are float64 [S], on the scores' device. All columns compete but the held-out item itself
+    and excluded items; `columns` columns are scored at a time. The score of a held-out item is read
+    from its own tile: tiles that contain held-out items come first, and all but the last of them
+    are scored a second time, to be counted.
     """
     device, size = encoded.largest_S.device, len(questions.targets_S)
     tiles = tiles_of(questions.num_items, encoded.columns, columns)
@@ -95,7 +96,7 @@ def among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Ten
         scores_SC = encoded.scores(tile.first, tile.last)[:, tile.begin - tile.first :]
         if visit == 0:
             right_S1 = scores_SC.new_empty(size, 1)
-            # Comparisons that give numbers of the scores' own type are several times faster.
+            # Comparisons are several times faster when they write the scores' type, not bool.
             flags_SC = scores_SC.new_empty(size, max(part.last - part.begin for part in tiles))
         rows = np.flatnonzero(home_S == place)
         answers = entries(rows, questions.targets_S[rows] - tile.begin, device)
@@ -116,22 +117,22 @@ def among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Ten
 
 @dataclass(frozen=True)
 class Tile:
-    """Columns that are scored together, and those of them that are counted."""
+    """A range of columns that are scored together, and the part of it that is counted."""
 
     first: int
     """The first column that is scored."""
     begin: int
     """The first column that is counted."""
     last: int
-    """Past the last column of both."""
+    """One past the last column, of both."""
 
 
 def tiles_of(num_items: int, all_columns: int, columns: int) -> list[Tile]:
-    """Tiles that count every column once.
+    """Tiles of `columns` columns that together count each of `all_columns` columns once.
 
-    All tiles of items have one shape, because the bits of a product may depend on it; so the last
-    one scores some columns that are counted in the one before. What is no item is in a tile of its
-    own.
+    All tiles of items have the same width, because the last bits of a matrix product may depend on
+    it; so the last of them also scores columns that are counted in the one before. Columns that are
+    no items have a tile of their own.
     """
     tiles = [
         Tile(max(0, min(begin, num_items - columns)), begin, min(begin + columns, num_items))
@@ -143,7 +144,7 @@ def tiles_of(num_items: int, all_columns: int, columns: int) -> list[Tile]:
 
 
 def _set_seen(scores_SC: Tensor, questions: Questions, tile: Tile) -> None:
-    """Write over the scores of seen items in the columns that are counted."""
+    """Overwrite the scores of seen items in place: minus infinity if excluded, otherwise 0."""
     inside_T = (questions.seen_T >= tile.begin) & (questions.seen_T < tile.last)
     columns_T = questions.seen_T[inside_T] - tile.begin
     seen = entries(questions.owner_T[inside_T], columns_T, scores_SC.device)
@@ -153,9 +154,10 @@ def _set_seen(scores_SC: Tensor, questions: Questions, tile: Tile) -> None:
 def among_listed(
     encoded: Encoded, questions: Questions, negatives_SN: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
-    """float64 [S] numbers of negatives that score higher than the held-out items, and equally.
+    """(higher, equal): how many negatives score higher than the held-out item, how many the same.
 
-    A held-out item among its own negatives does not compete, nor does what is excluded.
+    Both are float64 [S], on the scores' device. `negatives_SN`, [S, N], are items. A held-out item
+    among its own negatives does not compete, nor does an excluded item.
     """
     device = encoded.largest_S.device
     items_SM = np.concatenate([questions.targets_S[:, None], negatives_SN], axis=1)
@@ -172,7 +174,10 @@ def among_listed(
 
 
 def first_not_finite(encoded: Encoded, columns: int) -> int | None:
-    """The first history with a NaN or an infinite score; None: there is none."""
+    """Index of the first history with a NaN or an infinite score; None: there is none.
+
+    `columns` columns are scored at a time.
+    """
     finite_S = torch.ones_like(encoded.largest_S, dtype=torch.bool)
     for first in range(0, encoded.columns, columns):
         last = min(first + columns, encoded.columns)
@@ -184,9 +189,10 @@ def first_not_finite(encoded: Encoded, columns: int) -> int | None:
 def best_items(
     encoded: Encoded, number: int, num_items: int, excluded: list[int], columns: int
 ) -> tuple[list[float], list[int]]:
-    """The highest scores of the one encoded history and their items, the best first.
+    """(scores, items): the `number` best items of the one encoded history, the best first.
 
-    Items that are excluded score minus infinity.
+    Only the `num_items` items are scored, `columns` at a time; items in `excluded` score minus
+    infinity.
     """
     scores_K, items_K = encoded.largest_S.new_empty(0), torch.empty(0, dtype=torch.int64)
     outside = torch.tensor(excluded, dtype=torch.int64)
@@ -202,12 +208,12 @@ def best_items(
 
 
 def on(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """A host array as a tensor on a device, which is not waited for."""
+    """A host array as a tensor on `device`; the host does not wait for the copy."""
     return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def entries(
     rows: NDArray[np.int64], columns: NDArray[np.int64], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """What indexes these entries of a matrix."""
+    """An index, on `device`, of the matrix entries (rows[i], columns[i])."""
     return on(rows, device), on(columns, device)

@@ -1,1 +1,1 @@
-"""Foreign weights in, ours out."""
+"""Weights and configs of other programs: their import, and the export of ours."""

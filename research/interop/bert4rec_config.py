@@ -1,4 +1,7 @@
-"""A `bert_config_*.json` of the original BERT4Rec code (FeiSun/BERT4Rec) as an encoder's config."""
+"""Reading a `bert_config_*.json` of the original BERT4Rec code (FeiSun/BERT4Rec).
+
+It becomes the config of an encoder, which a run takes as `encoder`.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,12 @@ _NEEDED: dict[str, type] = {
 
 
 def read_bert_config(path: Path) -> TransformerConfig:
-    """The encoder that the file describes.
+    """The config of the encoder that the file describes.
 
-    `vocab_size` counts that code's special tokens too, so the corpus says how many items there are.
-    `hidden_act` is taken for the encoder; that code's head has the same. `InputError` names the
-    file and the field that is missing, of a wrong type or not supported.
+    `vocab_size` is checked but not used: it counts that code's special tokens too, and here the
+    corpus says how many items there are. `hidden_act` sets the encoder's activation; that code's
+    head has the same. `InputError` names the file and the field that is missing, unknown, of a
+    wrong type or not supported.
     """
     stored = read_json(path)
     fields: dict[str, int | float | str] = {}
@@ -41,7 +45,7 @@ def read_bert_config(path: Path) -> TransformerConfig:
         value = stored[name]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        # True and False are whole numbers to Python, but not here.
+        # To Python True and False are ints; here they are of a wrong type.
         plain = value if isinstance(value, (int, float, str)) else None
         if plain is None or isinstance(plain, bool) or not isinstance(plain, kind):
             raise InputError(f"{path}: {name} is {value!r}; it must be of type {kind.__name__}")

@@ -1,8 +1,8 @@
 """`import` and `export`: a foreign checkpoint becomes a run folder, a run's stage a foreign file.
 
-`research/interop` knows the formats; here they meet runs. An imported run has one stage that was
-never trained here, is evaluated as any run is, and can be started from. Both directions give an
-account of every key.
+The format itself is in `s3rec.py`. An imported run has one stage, which was not trained here; it is
+evaluated like any other run, and another run can start from it. Both commands report what became of
+every key.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ ZERO_ROWS_FILE = "zero_rows.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Account:
-    """What became of every key of a file, or where it came from."""
+    """The report of an import or export: where every key of the file went, or came from."""
 
     keys: tuple[KeyRecord, ...]
-    """In the file's order."""
+    """Every key of the file, in its order."""
     remarks: tuple[str, ...]
-    """What else a person should know."""
+    """Remarks for the user, such as that tensors were rounded."""
 
 
 def import_run(
@@ -81,8 +81,14 @@ def import_run(
 ) -> Account:
     """Make the run folder `out` from an S3-Rec state dict; it appears whole or not at all.
 
-    With `special_classes` row 0 of the item table and the mask's compete with the items.
-    `InputError` for a file, a corpus or a folder that does not fit, before anything is written.
+    `corpus` is the corpus that the weights were trained on, `heads` the number of attention heads,
+    which the file does not say. With `keep_zero_rows` the rows 0 of the tables, which have no place
+    here, are kept in a file of the run folder, for an export. With `special_classes` the padding
+    row 0 of the item table and the mask's row are ranked among the items. The run is evaluated on
+    `device` (see `RunOptions`).
+
+    `InputError` when the file is not of the format, or does not fit the corpus, or `out` exists:
+    before anything is written, or, if `out` is made by another process meanwhile, at the end.
     """
     _check_free(out)
     given = read_state_dict(file)
@@ -147,7 +153,7 @@ def import_run(
 def _account(
     given: Mapping[str, Tensor], table: list[Entry], placed: Set[str], keep_zero_rows: bool
 ) -> Account:
-    """What became of every key; `placed` are those whose row 0 has its place in the stage."""
+    """The report of an import; `placed` are the keys whose row 0 the stage has a parameter for."""
     said = {each.key: each.said for each in table}
     aside = f"kept aside in {ZERO_ROWS_FILE}" if keep_zero_rows else "dropped"
     for key, parameter in ZERO_ROWS.items():
@@ -177,9 +183,10 @@ def _entries(sizes: Sizes, corpus: Corpus) -> list[Entry]:
 def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = ()) -> Account:
     """Write the stage that `run` names (RUN, or RUN/stages/NAME) as an S3-Rec state dict.
 
-    What the stage lacks comes from the nearest earlier stage that has it, else it is zeros.
-    `InputError` where the format cannot say what the run is; `out` is never overwritten. `allow`
-    are packages beside ours whose config classes the run may hold.
+    A parameter that the stage does not have comes from the nearest earlier stage that has it; if
+    none has it, it is written as zeros. `allow` names packages, beside ours, whose config classes
+    the run may hold. `InputError` when the run cannot be read, its encoder or head cannot be
+    written in the format, or `out` exists.
     """
     start = find_start(run, "RUN", allow)
     config, objectives_of_stage = start.config, start.stage.objectives
@@ -227,7 +234,11 @@ def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = 
 
 
 def _gathered(start: Start, needed: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Parameters of a stage, those it lacks of the nearest earlier one; and each one's stage."""
+    """(weights, stages): parameters by name, and the stage that each is taken from.
+
+    If the stage lacks some of `needed`, they are taken from the nearest earlier stage of the same
+    run that has them.
+    """
     names = [stage.name for stage in start.config.stages]
     place = names.index(start.stage.name)
     weights = checkpoint.read_weights(start.weights)
@@ -247,7 +258,7 @@ def _gathered(start: Start, needed: set[str]) -> tuple[dict[str, Tensor], dict[s
 def _zero_rows(
     start: Start, weights: Mapping[str, Tensor], stages: Mapping[str, str], width: int
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Rows 0 [D] by key, where there are any, and what to say of them."""
+    """(rows, texts): the rows 0 that are known, [D] each by key, and their part of the report."""
     rows: dict[str, Tensor] = {}
     said = dict.fromkeys(ZERO_ROWS, "; row 0 zeros")
     for key, parameter in ZERO_ROWS.items():
@@ -261,7 +272,10 @@ def _zero_rows(
 
 
 def stored_zero_rows(folder: Path, width: int) -> dict[str, Tensor]:
-    """Rows 0 [D] that an import has kept aside, by key; none: there is no such file."""
+    """The rows 0 that an import has kept in the run folder, [D] each by key; empty: it kept none.
+
+    `width` is D. `InputError` when their file is damaged.
+    """
     path = own_file(folder, ZERO_ROWS_FILE)
     if not path.is_file():
         return {}

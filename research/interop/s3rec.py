@@ -1,8 +1,9 @@
 """The state dict of S3-Rec's code (Zhou et al. 2020; RUCAIBox/CIKM2020-S3Rec), key by key.
 
-Each of its tensors is some rows of one of our parameters, so that both directions are the same
-table of rows, and exact. What the format cannot say is refused in `s3rec_checks.py`. It has V items
-1..V beside a padding row 0 and the mask's row V + 1, and A attributes 1..A beside a row 0.
+Each tensor of the format is some rows of one of our parameters. One table of rows (`entries`)
+therefore serves import and export, and both are exact. The format's item table has a padding row 0,
+rows 1..V for V items, and the mask's row V + 1; its attribute table has a row 0 and rows 1..A for A
+attributes. `import_export.py` uses this; `s3rec_checks.py` refuses what the format cannot express.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ ATTRIBUTES = "attribute_embeddings.weight"
 POSITIONS = "position_embeddings.weight"
 INNER = "item_encoder.layer.0.intermediate.dense_1.weight"
 BLOCK = re.compile(r"item_encoder\.layer\.(\d+)\.(.+)")
-# The modules of a block here, and the third of the fused projection that is theirs.
+# For each module of their block, ours, and which third of it (queries, keys or values of the fused
+# projection); 0 also where ours is not fused.
 _BLOCK_MODULES = {
     "attention.query": ("qkv", 0),
     "attention.key": ("qkv", 1),
@@ -54,27 +56,30 @@ _TABLES = {
     ATTRIBUTES: "shared.attributes.attribute_table.weight",
     POSITIONS: "encoder.positions.weight",
 }
-# Rows 0 have a place here only in a stage that scores those classes, as published.
+# The parameters that hold rows 0 here. Only a stage that scores those classes, as published, has
+# them.
 ZERO_ROWS = {ITEMS: "objectives.next.head.padding_row", ATTRIBUTES: "shared.zero.row"}
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the shapes of a state dict say."""
+    """The sizes of a model, as the shapes of its state dict show them."""
 
     num_items: int
-    """V."""
+    """V, the number of items."""
     num_attributes: int
-    """A."""
+    """A, the number of attributes."""
     width: int
-    """D."""
+    """D, the width of states and embeddings."""
     layers: int
+    """Number of transformer blocks."""
     length: int
+    """Number of positions: the most items that the encoder reads."""
     inner: int
-    """Inner width of the feed-forward part."""
+    """F, the inner width of the feed-forward part."""
 
     def encoder(self, heads: int) -> TransformerConfig:
-        """The published encoder of these sizes."""
+        """The config of the published encoder with these sizes and `heads` attention heads."""
         return TransformerConfig(
             length=self.length,
             width=self.width,
@@ -90,9 +95,10 @@ class Sizes:
 
 
 def objectives(special_classes: bool) -> dict[str, ObjectiveConfig]:
-    """What the format has heads for, and the next item, by which it is ranked.
+    """The configs, by key, of the four objectives that the format has heads for, and of next item.
 
-    With `special_classes` padding and mask compete there, as in S3-Rec's own full ranking.
+    The stage ranks by next item. With `special_classes` the padding and the mask are ranked among
+    the items, as in S3-Rec's own full ranking.
     """
     return {
         "next": NextItemConfig(head=HeadConfig(special_classes=special_classes)),
@@ -104,7 +110,7 @@ def objectives(special_classes: bool) -> dict[str, ObjectiveConfig]:
 
 
 def shapes_of(sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    """The shape of every key, in the format's order."""
+    """The shape of every tensor, by key, in the format's order."""
     width, inner = sizes.width, sizes.inner
     norm, square = (width,), (width, width)
     modules: dict[str, tuple[int, ...]] = {"LayerNorm": norm}
@@ -127,20 +133,30 @@ def shapes_of(sizes: Sizes) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One tensor of the format: its rows `theirs` are the rows `ours` of one of our parameters."""
+    """One tensor of the format: its row `theirs[i]` is row `ours[i]` of one of our parameters."""
 
     key: str
+    """Key of the tensor in the format."""
     shape: tuple[int, ...]
+    """Shape of the tensor in the format."""
     theirs: Tensor
+    """int64: rows of that tensor; rows 0 of the tables are not among them."""
     parameter: str
+    """Name of our parameter."""
     parameter_shape: tuple[int, ...]
+    """Shape of our parameter, all of its rows counted."""
     ours: Tensor
+    """int64: the corresponding rows of our parameter."""
     said: str
-    """Where it stands here, for people."""
+    """Our parameter and its rows, in words, for the report."""
 
 
 def entries(sizes: Sizes, items_V: Tensor, attributes_A: Tensor) -> list[Entry]:
-    """Every tensor's place; `items_V` and `attributes_A` are our rows' numbers, from 1."""
+    """The table of all tensors, in the format's order.
+
+    `items_V` and `attributes_A` are int64: for each of our items and attributes, in the order of
+    dense ids, its row in the format, from 1.
+    """
     made = []
     for key, shape in shapes_of(sizes).items():
         theirs = ours = torch.arange(shape[0])
@@ -169,7 +185,7 @@ def entries(sizes: Sizes, items_V: Tensor, attributes_A: Tensor) -> list[Entry]:
 
 
 def _module_of(stem: str) -> tuple[str, int]:
-    """Our module of a dense layer or norm of theirs, and which third of it."""
+    """Our module for a dense layer or norm of theirs, and which third of it (0 if it is whole)."""
     block = BLOCK.fullmatch(stem)
     if block is None:
         return _MODULES[stem], 0
@@ -178,7 +194,7 @@ def _module_of(stem: str) -> tuple[str, int]:
 
 
 def into_ours(state: Mapping[str, Tensor], table: list[Entry]) -> dict[str, Tensor]:
-    """Our parameters, every row of them, from a checked state dict; rows 0 are left out."""
+    """Our parameters by name, all rows filled, from a checked state dict; rows 0 are left out."""
     weights: dict[str, Tensor] = {}
     for entry in table:
         if entry.parameter not in weights:
@@ -191,9 +207,10 @@ def into_ours(state: Mapping[str, Tensor], table: list[Entry]) -> dict[str, Tens
 def into_theirs(
     weights: Mapping[str, Tensor], zero_rows: Mapping[str, Tensor], table: list[Entry]
 ) -> dict[str, Tensor]:
-    """The state dict; what `weights` lacks and a row 0 that is not in `zero_rows` are zeros.
+    """The state dict, float32, by key, from our parameters `weights` by name.
 
-    `zero_rows` [D] by key. `InputError` for a parameter of another shape than the sizes say.
+    `zero_rows` holds rows 0, [D] each, by key. Parameters that `weights` lacks, and rows 0 that
+    `zero_rows` lacks, are zeros. `InputError` for a parameter of another shape than in `table`.
     """
     state: dict[str, Tensor] = {}
     for entry in table:

@@ -1,7 +1,7 @@
-"""What cannot be read or written in S3-Rec's format, each with an error that says why.
+"""Checks that a file is of S3-Rec's format, and that a run can be written in it.
 
-`read_sizes` goes over a file before anything is made of it, `expressible_encoder` over a run before
-it is written, `numbers_of` over the corpus of either.
+An import calls `read_sizes` for the file before it makes anything, an export calls
+`expressible_encoder` for the run before it writes; both call `numbers_of` for the corpus.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from research.model.transformer_config import TransformerConfig, as_transformer
 from research.objectives.base import ObjectiveConfig
 from research.objectives.next_item import NextItemConfig
 
-# The fields of an encoder that the format has no word for, and the value that it means.
+# The fields of an encoder that the format does not store, and the value that it implies.
 _ALLOWED: dict[str, object] = {
     "block": PostNorm(),
     "activation": "gelu",
@@ -39,7 +39,7 @@ _NAMED_AT_ONCE = 3
 
 
 def read_sizes(state: Mapping[str, Tensor], path: Path) -> Sizes:
-    """The sizes of a state dict; `InputError` for keys or shapes that are not the format's."""
+    """The sizes of the model in a state dict; `InputError` for keys or shapes not of the format."""
     found = [BLOCK.fullmatch(key) for key in state]
     layers = max(1, len({match[1] for match in found if match is not None}))
     _check_keys(state, layers, path)
@@ -95,7 +95,7 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def check_heads(sizes: Sizes, heads: int, path: Path) -> None:
-    """`InputError` unless the width is a multiple of `heads`."""
+    """Raise `InputError` unless the width is a multiple of `heads`, which is at least 1."""
     if heads < 1 or sizes.width % heads:
         raise InputError(
             f"--heads is {heads}; allowed: divisors of the width {sizes.width} of {path}; the file "
@@ -106,7 +106,7 @@ def check_heads(sizes: Sizes, heads: int, path: Path) -> None:
 def check_counts(
     sizes: Sizes, num_items: int, num_attributes: int, path: Path, corpus: str
 ) -> None:
-    """`InputError` unless the file has the corpus's items and attributes."""
+    """Raise `InputError` unless file and corpus have as many items, and as many attributes."""
     for kind, key, more, theirs, ours in (
         ("items", ITEMS, 2, sizes.num_items, num_items),
         ("attributes", ATTRIBUTES, 1, sizes.num_attributes, num_attributes),
@@ -120,7 +120,10 @@ def check_counts(
 
 
 def numbers_of(names: Sequence[str], kind: str, corpus: str) -> Tensor:
-    """int64 [N]: the number that each name is; `InputError` unless they are 1..N in some order."""
+    """The numbers that the names spell: int64 [N]; `InputError` unless they are 1..N in any order.
+
+    `names` are raw ids of items or attributes (`kind`), in the order of dense ids.
+    """
     allowed = {str(number): number for number in range(1, len(names) + 1)}
     for name in names:
         if name not in allowed:
@@ -139,7 +142,11 @@ def expressible_encoder(
     objectives: Mapping[str, ObjectiveConfig],
     source: str,
 ) -> TransformerConfig:
-    """The encoder; `InputError` for one, or a next-item head, that the format has no words for."""
+    """The encoder as a transformer's config, if the format can express the run.
+
+    `InputError` when the encoder, the item table or the head of a next-item objective has a field
+    with a value other than the one that the format implies. `source` names the run in the message.
+    """
     transformer = as_transformer(encoder, f"{source}, for the s3rec format")
     fields = [(f"encoder.{name}", vars(transformer)[name], _ALLOWED[name]) for name in _ALLOWED]
     fields.append(("items.attributes", items.attributes, False))

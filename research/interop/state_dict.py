@@ -1,6 +1,7 @@
-"""State dicts of other programs: a file of torch's, read as a stranger's, and written whole.
+"""State dicts of other programs, in files of `torch.save`: read as untrusted input, and written.
 
-Only tensors are ever unpickled. What the tensors mean is the format's business (`s3rec.py`).
+Nothing but tensors is ever unpickled. `import_export.py` reads and writes with this; what the
+tensors mean is up to the format (`s3rec.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 from research.errors import InputError
 from research.storage.atomic import replacing
 
-# What pickles of tensors name: how they are rebuilt, their storages and types.
+# The globals that a pickle of tensors refers to: functions that rebuild them, storages and types.
 _NEEDED = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_\w+|torch \w+Storage|torch Size"
     r"|torch [a-z0-9_]+|torch\.storage (Typed|Untyped)Storage"
@@ -33,10 +34,10 @@ PLAIN = "write a plain state dict: torch.save(model.state_dict(), FILE)"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a file that `torch.save` wrote (zip or older format), by key, on the CPU.
+    """Read a file that `torch.save` wrote, in the zip or the older format: tensors by key, on CPU.
 
-    `InputError` for a file that is missing, holds more than tensors, is no checkpoint at all, or
-    holds something else than a dict of name -> tensor.
+    `InputError` for a file that is missing, is no checkpoint, refers to more than tensors, or holds
+    anything but a dict of name -> tensor.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
@@ -61,13 +62,13 @@ def _loaded(path: Path) -> object:
     try:
         _check_pickles(path)
         with warnings.catch_warnings():
-            # Of pickle protocols and TorchScript: what cannot be read is refused below.
+            # torch warns of pickle protocols and TorchScript; what it cannot read is refused below.
             warnings.simplefilter("ignore")
             value: object = torch.load(path, map_location="cpu", weights_only=True)
             return value
     except InputError:
         raise
-    # Bytes of a stranger can make the reader raise anything.
+    # Untrusted bytes can make torch raise any kind of exception.
     except Exception as error:
         asked = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
         if isinstance(error, UnpicklingError) and asked is not None:
@@ -80,13 +81,13 @@ def _loaded(path: Path) -> object:
 
 
 def _check_pickles(path: Path) -> None:
-    """`InputError` where a pickle asks for what no tensor needs, or a member is compressed.
+    """Raise `InputError` when a pickle refers to what no tensor needs, or a member is compressed.
 
-    `weights_only` runs no code, but lets a few bytes ask for any amount of memory: as a bytearray
-    of a given length, or unpacked from a member that torch itself never packs.
+    `weights_only` runs no code, but with it a few bytes can still ask for any amount of memory: for
+    a bytearray of a given length, or by a compressed member, which torch itself never writes.
     """
     with path.open("rb") as opened:
-        # As torch tells the two formats apart.
+        # torch tells the two formats apart by these bytes too.
         zipped = opened.read(4) == b"PK\x03\x04"
     if zipped:
         with zipfile.ZipFile(path) as archive:
@@ -100,7 +101,7 @@ def _check_pickles(path: Path) -> None:
                     _check_names(path, io.BytesIO(archive.read(member)))
         return
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        # The older format: a magic number, a version, the machine, the value and the keys.
+        # The older format is five pickles: magic number, version, machine, value and keys.
         for _ in range(5):
             _check_names(path, cast(IO[bytes], content))
 
@@ -119,14 +120,17 @@ def _more_than_tensors(path: Path, asked: str) -> InputError:
 
 
 def checked_float(name: str, tensor: Tensor, path: Path) -> Tensor:
-    """The tensor as float32; `InputError` unless it is dense, of a floating type and finite."""
+    """The tensor as float32; `InputError` unless it is dense, floating-point and finite.
+
+    `name` and `path`, its key and file, are for the message.
+    """
     if not tensor.is_floating_point():
         raise InputError(
             f"{path}: {name} is of type {str(tensor.dtype).removeprefix('torch.')}; allowed: "
             "floating types; it is no weight, write it as one or leave it away"
         )
     dense = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    # A view of one number can claim any shape.
+    # A view of a single stored number can claim any shape, and any amount of memory when copied.
     if not dense or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         raise InputError(
             f"{path}: {name}, {tuple(tensor.shape)}, is not a dense tensor with a value for each "
@@ -143,7 +147,7 @@ def checked_float(name: str, tensor: Tensor, path: Path) -> Tensor:
 
 
 def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write with `torch.save`, to a temporary name first; `InputError` when `path` exists."""
+    """Write a state dict with `torch.save`, atomically; `InputError` when `path` exists."""
     if path.exists():
         raise InputError(f"{path} exists and is not overwritten; remove it or choose another name")
     with replacing(path) as file:

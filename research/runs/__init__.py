@@ -1,2 +1,1 @@
-"""A run: what decides it, its parts, its stages one after another, its end; and runs that begin
-from another."""
+"""A run: its config, parts, stages and evaluation; runs that extend or start from another one."""

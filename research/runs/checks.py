@@ -1,4 +1,4 @@
-"""What is refused before anything is trained or written."""
+"""Checks of a run that `execute.py` makes before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from research.runs.config import RunConfig
 
 
 def check_sharding(config: RunConfig) -> None:
-    """`InputError` for what does not go with split weights, nor with fp16's loss scale."""
+    """Raise `InputError` for stages that cannot work with sharded weights or with fp16.
+
+    With fp16, gradients are multiplied by a loss scale, so a combination cannot merge them. With
+    `compute.shard_weights` no process has a whole gradient, and torch has no SGD.
+    """
     for stage in config.stages:
         if stage.combination.merges_gradients and config.compute.precision == "fp16":
             raise InputError(
@@ -42,7 +46,11 @@ def check_sharding(config: RunConfig) -> None:
 
 
 def check_alike(mark: str, processes: Processes) -> None:
-    """`InputError` when processes would do different runs: other corpora, code or arguments."""
+    """Raise `InputError` when processes have different run hashes or versions of torch.
+
+    `mark` is the run hash in this process. It differs where the corpus or the arguments do, or
+    where other code makes another config of them.
+    """
     own = {"run": mark, "torch": torch.__version__, "host": socket.gethostname()}
     known = [each for each in processes.gathered(own) if isinstance(each, dict)]
     first = known[0]

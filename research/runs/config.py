@@ -1,6 +1,7 @@
-"""`RunConfig`: everything that decides a run's result, its hash, and the protocol of its figures.
+"""`RunConfig`: everything that decides a run's result, and so its run hash and protocol.
 
-`research/runs/parts.py` builds a run's parts from it, `research/runs/execute.py` does the run.
+`research/runs/identity.py` computes hash and protocol from it, `research/runs/parts.py` builds the
+parts of the run, `research/runs/execute.py` does the run.
 """
 
 from __future__ import annotations
@@ -24,21 +25,23 @@ from research.training.config import StageConfig
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Which figures a run reports."""
+    """Which figures a run reports, and how items are ranked for them."""
 
     metrics: tuple[str, ...] = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
-    """hr@K, ndcg@K, recall@K, precision@K, map@K, mrr@K or mrr."""
+    """Metrics to report: hr@K, ndcg@K, recall@K, precision@K, map@K, mrr@K or mrr."""
     candidates: tuple[str, ...] = ("full",)
-    """Candidate sets of the test: full, uniform-N, popularity-N."""
+    """Candidate sets of the test: full, uniform-N, popularity-N (N sampled negatives)."""
     negatives_file: str | None = None
-    """A `user item item ...` file of raw ids to rank against in addition."""
+    """A file of lines `user item item ...`, in raw ids: the negatives of one more candidate set;
+    None: no such set."""
     candidates_seed: int = 0
-    """Seed of sampled candidates, apart from the run's so that seeds share them."""
+    """Seed of the sampled candidates; not the run's seed, so that runs of all seeds share them."""
     seen: SeenPolicy = "excluded"
-    """Items of the history are out of the ranking, compete, or score 0 (S3-Rec as published)."""
+    """Items of the history are excluded from the ranking, kept in it, or score 0 ("zero": S3-Rec as
+    published)."""
     ties: TiePolicy = "expected"
-    """Among candidates of equal scores, figures are expectations over all orders of them, or those
-    of their mean rank."""
+    """Where candidates tie, a metric is its expectation over all their orders ("expected"), or its
+    value at their mean rank ("mean")."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -55,27 +58,29 @@ class RunConfig:
     """Everything that decides a run's result."""
 
     corpus: str = "ml-100k"
-    """A corpus folder, or the name of a data set that `prepare` knows."""
+    """A prepared corpus: its folder, its name below the data root, or a data set that `prepare`
+    knows."""
     split: SplitConfig = LeaveOneOut()
-    """What is held out."""
+    """Which interactions are held out for validation and test."""
     encoder: BackboneConfig = TransformerConfig()
-    """The shared encoder."""
+    """The encoder that all stages share."""
     items: ItemTableConfig = ItemTableConfig()
-    """What an item is to the encoder, beside its own embedding."""
+    """What the encoder knows of an item beside the item's own embedding."""
     stages: tuple[StageConfig, ...] = ()
-    """Stages of training, the encoder carried from one to the next; none for a counting ranker."""
+    """The stages of training, in order, each from the weights of those before; none if `ranker` is
+    set."""
     start_from: str | None = None
-    """An earlier run's folder, or RUN/stages/NAME for another stage than its last: the first stage
-    starts from its weights; items of another vocabulary are matched by raw id. None: from scratch.
-    """
+    """Warm start: an earlier run's folder (its last stage), or RUN/stages/NAME (that stage), whose
+    weights this run begins with; items of another vocabulary are matched by raw id. None: from
+    scratch."""
     ranker: RankerConfig | None = None
-    """A ranker that only counts; None: the last stage ranks."""
+    """A ranker that only counts; None: the model ranks, after its last stage."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is reported."""
     compute: ComputeConfig = ComputeConfig()
     """How training is computed: precision, compilation, what is kept for the backward pass."""
     seed: int = 0
-    """Seed of initial weights, order, masks, negatives and dropout."""
+    """Seed of initial weights, order of rows, masks, negatives and dropout."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -1,4 +1,4 @@
-"""A run's corpus: opened, and prepared before if it has to be, once a machine."""
+"""A run's corpus: opened, and first prepared if it is not yet, by one process of each machine."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ from research.errors import InputError
 
 
 def opened_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
-    """A corpus, prepared if it has to be."""
+    """Open a corpus (see `open_corpus`), which one process of each machine prepares if needed."""
     prepare_once(name, data_root, processes)
     return open_corpus(name, data_root)
 
 
 def prepare_once(name: str, data_root: str, processes: Processes) -> None:
-    """Of several processes, let one a machine prepare a data set that has to be."""
+    """Let one process of each machine prepare the corpus, if it is not prepared yet.
+
+    With a single process this does nothing: `open_corpus` prepares it. An `InputError` of the main
+    process is raised by all.
+    """
     if processes.world > 1:
         processes.from_main(lambda: open_corpus(name, data_root).fingerprint)
-        # Machines that do not share their disks prepare each their own.
+        # Machines that do not share a disk each prepare their own copy.
         with PartialState().local_main_process_first():
             open_corpus(name, data_root)
 
 
 def open_corpus(name: str, data_root: str) -> Corpus:
-    """A corpus folder, one under `data_root/corpora`, or a known data set.
+    """Open the corpus `name`: a folder, a folder below `data_root/corpora`, or a known data set.
 
-    A known data set is prepared at first use, with nothing filtered.
+    A known data set is prepared at first use, with nothing filtered. `InputError` when there is no
+    such corpus, or it is damaged.
     """
     name = os.path.expanduser(name)
     for folder in (Path(name), Path(data_root) / "corpora" / name):

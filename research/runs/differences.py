@@ -1,4 +1,8 @@
-"""What differs between two runs, by dotted names and with both values."""
+"""What differs between the configs of two runs, by dotted field names and with both values.
+
+Studies list a cell's changes this way; `extension.py` decides by it whether a folder holds the same
+run, the same run with an earlier limit, or another run.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,30 @@ from research.storage.untrusted import short
 from research.training.config import StageConfig
 
 Differences = Iterator[tuple[str, list[object]]]
-# Fields that a message shows, and characters of each value.
+# Most fields that a message shows, and most characters of each value.
 SHOWN, LONGEST = 5, 60
-# They decide nothing by themselves: what they name does, which is compared by its content.
+# Fields that decide nothing by themselves: the corpus and the warm start are compared by content,
+# and sharding does not change what is learned.
 _NAMES = ("corpus", "start_from", "compute.shard_weights")
 
 
 def difference_of(base: RunConfig, config: RunConfig) -> dict[str, list[object]]:
-    """`{dotted field: [the base's value, the config's]}` of what differs, as JSON values.
+    """The fields that differ: `{dotted field: [the base's value, the config's]}`, as JSON values.
 
-    A whole config is named by its class. Below one that is new or of another class stand its fields
-    that differ, from their defaults where the other side, then None, has no such field; of a new
-    stage only the class. Stages go by number while both runs have the same ones, else by name.
+    A value that is a config is shown as the name of its class. If the two sides have configs of
+    different classes, or only `config` has one, its fields are listed below it: a field that one
+    side lacks is listed where it is not at its default, with None for the side without it. Of a new
+    stage only the class is listed. Stages are named by number if both runs have the same stages in
+    the same order, otherwise by their names.
     """
     return dict(_differences(base, config, ""))
 
 
 def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
-    """What tells the run that a folder holds from this one, whose `record` and `config` are given.
+    """A message that says how the run that a folder holds differs from the run asked for.
 
-    Of more fields than a line can hold it says how many there are.
+    `stored` is the folder's record; `record` and `config` are those of the run asked for. At most
+    five differing fields are shown, then the number of the others, and both run hashes.
     """
     hashes = f"hash {stored.hash} there and {record.hash} here"
     try:
@@ -55,25 +63,26 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
         for name, (there, here) in list(found.items())[:SHOWN]
     ]
     texts += [f"{len(found) - SHOWN} more fields differ"] if len(found) > SHOWN else []
-    # A file of negatives, or what another version of the code meant by the same config.
+    # No field differs, but the hashes do: a negatives file has changed, or another version of the
+    # code hashes the same config differently.
     texts = texts or ["what its config names has another content"]
     return f"{'; '.join(texts)}; {hashes}"
 
 
 def _steps_of(record: RunRecord) -> str:
-    """Where a run was given later limits, for a person."""
+    """The steps after which a run was extended, for a message."""
     return ", ".join(str(each.step) for each in record.extensions) or "none"
 
 
 def _start_of(start: StartRecord) -> str:
-    """What a run starts from, for a person."""
+    """What a run starts from, for a message."""
     if start.sha256 is None:
         return "scratch"
     return f"stage {start.stage} ({start.sha256[:16]}) of {start.folder}"
 
 
 def _differences(ours: object, theirs: object, path: str) -> Differences:
-    """What differs at `path` and below, each as its dotted name and both values."""
+    """What differs at `path` and below: pairs of a dotted name and [our value, their value]."""
     if ours == theirs:
         return
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
@@ -120,7 +129,7 @@ def _are_stages(values: Sequence[object]) -> bool:
 
 
 def _set(owner: object, name: str, path: str) -> Differences:
-    """Where a field of a config is not at its default: None and what it is."""
+    """Where field `name` of the config `owner` differs from its default: [None, its value]."""
     assert dataclasses.is_dataclass(owner)
     field = next(each for each in dataclasses.fields(owner) if each.name == name)
     default: object = None
@@ -133,5 +142,5 @@ def _set(owner: object, name: str, path: str) -> Differences:
 
 
 def _shown(value: object) -> object:
-    """A value in a difference: a config as its class's name, all else as JSON has it."""
+    """A value as a difference shows it: a config as its class's name, all else as JSON."""
     return type(value).__name__ if is_config(value) else to_json(value)

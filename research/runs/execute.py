@@ -1,7 +1,8 @@
 """A run: corpus -> split -> stages -> evaluation -> run folder.
 
-`execute` reads top to bottom. A finished run is recognised by the hash of its config and the
-corpus's fingerprint, an interrupted one continues. The test split is touched once, at the end.
+`execute` does a run from top to bottom. The run hash, of its config and the corpus's fingerprint,
+tells whether the folder holds this run: a finished one is not repeated, and an interrupted one
+continues. The test split is ranked once, at the end.
 """
 
 from __future__ import annotations
@@ -45,23 +46,23 @@ from research.training.stage_run import CheckpointPlan
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What does not change a run's result."""
+    """How a run is done; nothing here changes its result."""
 
     data_root: str = "data"
-    """Where raw files and prepared corpora lie."""
+    """The folder of raw files and prepared corpora."""
     quiet: bool = False
-    """Print nothing but errors."""
+    """Whether nothing but errors is printed."""
     device: str | None = None
     """cpu, cuda or cuda:N; None: a GPU if there is one, else the CPU."""
     checkpoints: CheckpointPlan = CheckpointPlan()
     """When checkpoints are written, and how many are kept."""
     donors: tuple[Path, ...] = ()
-    """Run folders whose finished stages may be taken over instead of training the same anew."""
+    """Run folders from which finished stages may be copied, instead of training the same again."""
     tracking: Tracking | None = None
     """How the run is mirrored to W&B; None: not at all."""
     allow: tuple[str, ...] = ()
-    """Packages whose config classes a run that this one starts from may hold, beside those that
-    this run's own config holds."""
+    """Packages whose config classes may be loaded from the config of a run that this one starts
+    from, beside the packages that this run's own config uses."""
 
 
 def execute(
@@ -71,10 +72,12 @@ def execute(
     options: RunOptions = RunOptions(),
     accelerator: Accelerator | None = None,
 ) -> RunSummary:
-    """Do the run in folder `path`, or what is left of it; returns its summary.
+    """Do the run in folder `path`, or what is left of it there, and return its summary.
 
-    `InputError`, before anything is trained or written, for a config that is not of its types or
-    could not be read from config.json again, and for parts that do not fit one another.
+    Every process calls it. If the run has finished already, its stored summary is returned.
+    `InputError`, before anything is trained or written, for a config whose values are not of their
+    types or that could not be read back from config.json, for parts that do not fit together, and
+    for a folder that holds another run; `Held` when another process is doing the run.
     """
     check(config)
     accelerator = fitted(accelerator, config.compute, options.device)
@@ -92,9 +95,10 @@ def execute(
     if found.summary is not None:
         return found.summary
     if config.start_from is not None and source is None:
-        # A run that goes on is no longer known without its start.
+        # The warm start's folder may be gone only if the run has finished; this one has not, so a
+        # missing one is an error now.
         source = find_start(config.start_from, allow=(*options.allow, *packages_of(config)))
-    # What cannot work is refused here, before anything is trained or written.
+    # Whatever cannot work is refused from here on, before anything is trained or written.
     check_sharding(config)
     sets = bench.candidate_sets(bench.split.test, "test")
     trained = None if config.ranker is None else _counted(config.ranker, bench)
@@ -105,7 +109,7 @@ def execute(
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
     with ExitStack() as held:
         processes.from_main(partial(hold, folder, held))
-        # Whoever held the folder before may have done the run, or a part of it.
+        # The process that had the lock before may have done the run, or a part of it.
         found = found_by_all(folder, record, config, bench, processes)
         if found.summary is not None:
             return found.summary
@@ -125,12 +129,13 @@ def execute(
             )
             return conclude(bench, trained, sets, record, folder)
         finally:
-            # Accelerate keeps every prepared model; a study shares one accelerator between runs.
+            # Accelerate keeps every prepared model alive, and a study uses one accelerator for all
+            # its runs.
             accelerator.free_memory()
 
 
 def say_of_tf32(config: RunConfig, accelerator: Accelerator, quiet: bool) -> None:
-    """Say that a CPU has no tf32, where a run asks for it."""
+    """Print that a CPU has no tf32, if the run asks for tf32 on a CPU."""
     if config.compute.precision == "tf32" and accelerator.device.type == "cpu":
         say("compute.precision is tf32, which a CPU does not have: products are in fp32", quiet)
 
@@ -142,28 +147,28 @@ def found_by_all(
     bench: Workbench,
     processes: Processes,
 ) -> FoundRun:
-    """What the folder holds; the main process alone looks, and tells the others."""
+    """What the folder holds of this run, in every process; only the main process reads it."""
     looked = partial(found_run, folder, record, config, bench.corpus)
     return plain_from_json(processes.from_main(lambda: plain_to_json(looked())), FoundRun)
 
 
 def hold(folder: RunFolder, held: ExitStack) -> None:
-    """Hold a run's folder until the end of `held`; `InputError` when another process does."""
+    """Lock a run's folder until `held` is closed; `Held` when another process has the lock."""
     held.enter_context(folder)
 
 
 def opened(config: RunConfig, data_root: str, processes: Processes) -> Workbench:
-    """A run's parts, with this process's share of the questions."""
+    """A run's parts, set up so that this process ranks its share of the questions."""
     prepare_once(config.corpus, data_root, processes)
     shard = Shard(processes.rank, processes.world, processes.summed)
     return replace(Workbench.of(config, data_root), shard=shard)
 
 
 def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
-    """The run's mirror, if it is to have one."""
+    """The run's mirror on W&B; None: the options ask for none."""
     if options.tracking is None:
         return None
-    # The W&B client takes half a second to import.
+    # Imported only when needed: the W&B client takes half a second to import.
     from research.tracking.wandb_mirror import WandbMirror
 
     return WandbMirror(path, options.tracking, quiet=options.quiet)

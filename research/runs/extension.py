@@ -1,10 +1,10 @@
-"""Extending a run: the stage that it stands in goes on beyond the limit that it was given.
+"""Extending a run: its newest stage trains on in the same folder, beyond the limit it had before.
 
-A stage that is given a later limit in the folder where it ended trains on from its last state, and
-what it ended with before is kept beside. The run's hash covers its extensions: a run that was
-extended is not taken for one that had the later limit from the beginning. The two may differ, since
-a falling learning rate follows the limit, an end has a validation of its own, and patience begins
-anew.
+The stage continues from its last checkpoint under a later limit; the summary and rank tables of its
+earlier end are kept in a folder beside. The run hash covers the extensions, so an extended run is
+not taken for one that had the later limit from the beginning. The two may differ: a decaying
+learning rate depends on the limit, a stage validates at its end, and patience starts from zero
+again.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from research.training.checkpointer import state_of
 from research.training.config import StageConfig
 from research.training.state import StageState
 
-# Fields of a stage, and of its validation, that say when it ends.
+# The fields of a stage, and those of its validation, that say when the stage ends.
 LIMITS = ("epochs", "steps", "tokens", "seconds")
 PATIENCE = ("patience", "patience_steps", "min_epochs", "min_steps")
-# The folder below a run's in which the summaries of its earlier ends are kept.
+# The folder inside a run's folder that keeps the summaries and rank tables of its earlier ends.
 EARLIER = "earlier"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundRun:
-    """What a folder holds of the run that is asked for."""
+    """What a folder already holds of the run that is asked for."""
 
     summary: RunSummary | None
-    """Its summary; None: it has not ended, or goes on now."""
+    """The run's summary; None: it has not finished, or is to be extended now."""
     extensions: tuple[ExtensionRecord, ...] = ()
-    """The later limits that it was given, the one of this call among them."""
+    """The extensions of the run so far, in order, and the one that is asked for now."""
 
 
 def found_run(folder: RunFolder, record: RunRecord, config: RunConfig, corpus: Corpus) -> FoundRun:
-    """What a folder holds of a run; `InputError` when it holds another run.
+    """What a folder holds of the run that is asked for, whose `record` and `config` are given.
 
-    `record` and `config` are those of the run that is asked for. A folder that holds the same run
-    with an earlier limit holds a run to be extended.
+    If the folder holds the same run with an earlier limit, the run is to be extended. `InputError`
+    when it holds another run, or a run that cannot be extended so.
     """
     stored = folder.read(RunRecord)
     if stored is None:
@@ -68,18 +68,18 @@ def found_run(folder: RunFolder, record: RunRecord, config: RunConfig, corpus: C
 
 
 def extended(record: RunRecord, extensions: Sequence[ExtensionRecord]) -> RunRecord:
-    """The record of a run with these extensions; `record` is what its config alone leads to.
+    """The record of a run with these extensions; `record` is the one of its config alone.
 
-    It has another hash, and so has every stage whose weights an extension has changed: the stage
-    that went on and those after it. Without extensions it is `record`.
+    Each extension changes the run hash, and the hashes of the stages whose weights it changes: the
+    extended stage and those after it. Without extensions the result equals `record`.
     """
     marks = dict(record.stages)
     for each in extensions:
-        # A stage that is not there belongs to another run, which its hash shows.
+        # If there is no such stage, the extension is of another run; the run hash will show that.
         begun = list(marks).index(each.stage) if each.stage in marks else len(marks)
         for name in list(marks)[begun:]:
             marks[name] = _digest(marks[name], each)
-    # The hash before the last extension covers the ones before it.
+    # The last extension holds the run hash before it, which covers the earlier extensions.
     mark = _digest(record.hash, extensions[-1]) if extensions else record.hash
     return replace(record, hash=mark, stages=marks, extensions=tuple(extensions))
 
@@ -92,10 +92,11 @@ def _digest(mark: str, extension: ExtensionRecord) -> str:
 def extension_of(
     stored: RunRecord, record: RunRecord, config: RunConfig, corpus: Corpus, folder: RunFolder
 ) -> ExtensionRecord | None:
-    """How a run extends the one that its folder holds; None: it is another run.
+    """The extension that turns the run in a folder into the run asked for; None: another run.
 
-    `stored` is what the folder says; `record` and `config` are those of the run that is asked for.
-    `InputError` where nothing but limits differs, but the stage cannot go on.
+    `stored` is the folder's record; `record` and `config` are those of the run asked for. It is an
+    extension when nothing differs but limits of one stage, which has begun, and all become later.
+    `InputError` when that is so but the stage cannot go on.
     """
     try:
         theirs = from_json(stored.config, RunConfig, allow=packages_of(config))
@@ -129,14 +130,14 @@ def extension_of(
         epoch=state.epoch,
         step=state.step,
         ended=state.finished,
-        # A crash may have left the earlier summary where it stays.
+        # A crash may have come after the earlier summary was moved to its final place.
         tested=folder.read(RunSummary) is not None or earlier.exists(),
         limits=changes,
     )
 
 
 def limits_of(stage: StageConfig) -> dict[str, object]:
-    """What says when a stage ends, by dotted field."""
+    """The limits of a stage, by the dotted name of the field."""
     limits = {name: getattr(stage, name) for name in LIMITS}
     if stage.validation is not None:
         limits |= {f"validation.{name}": getattr(stage.validation, name) for name in PATIENCE}
@@ -144,7 +145,7 @@ def limits_of(stage: StageConfig) -> dict[str, object]:
 
 
 def done_of(state: StageState) -> dict[str, float]:
-    """What a stage has done, by the name of the limit on it; an epoch that was cut counts."""
+    """How much a stage has done, by the name of the limit on it; an epoch cut short counts."""
     return {
         "epochs": state.epoch,
         "steps": state.step,
@@ -154,7 +155,7 @@ def done_of(state: StageState) -> dict[str, float]:
 
 
 def _is_later(name: str, old: object, new: object, state: StageState) -> bool:
-    """Whether a limit lies beyond what a stage has done, or patience has grown."""
+    """Whether a new limit is beyond what the stage has done; for patience, beyond the old value."""
     if new is None:
         return True
     before = done_of(state)[name] if name in LIMITS else old
@@ -169,11 +170,16 @@ def _check(
     folder: RunFolder,
     changed: Mapping[str, tuple[object, object]],
 ) -> None:
-    """`InputError` for a stage that cannot go on; `changed` are its limits before and now."""
+    """Raise `InputError` when stage number `place` cannot go on.
+
+    It cannot when a later stage has begun, when it was taken over from another run, or when it has
+    reached a limit that was not raised. `changed` holds the changed limits, before and now.
+    """
     stage = config.stages[place]
     begun = [each.name for each in config.stages[place + 1 :] if _has_begun(folder, each.name)]
     origin = taken_from(folder, stage.name)
-    # With another limit that ended it the last epoch may have been cut.
+    # If another limit was raised, that one may have cut the last epoch short: `epochs` need not be
+    # raised then to complete it.
     cut = any(name in changed for name in LIMITS)
     limits = {
         name: getattr(stage, name)
@@ -195,7 +201,7 @@ def _check(
 
 
 def newest_state(folder: RunFolder, stage: StageConfig, fingerprint: str) -> StageState | None:
-    """The state of a stage's newest whole checkpoint; None: it has none."""
+    """The state in a stage's newest undamaged checkpoint; None: the stage has no checkpoint."""
     if not _has_begun(folder, stage.name):
         return None
     path, state = checkpoint.newest_state(folder.stage(stage.name), fingerprint)
@@ -207,11 +213,11 @@ def _has_begun(folder: RunFolder, stage: str) -> bool:
 
 
 def with_more_epochs(config: RunConfig, folder: RunFolder, count: int) -> dict[str, object]:
-    """Overrides of `config` by which the run in `folder` goes on for `count` epochs.
+    """Overrides of `config`, by dotted field, that extend the run in `folder` by `count` epochs.
 
-    Of an ended run its last stage. A run whose extension was interrupted keeps the limit that it
-    was given then. Other limits stay as the folder has them, unless `config` has higher ones.
-    `InputError` where there is nothing to extend.
+    They extend the last stage of a finished run. For a run whose extension was interrupted they
+    keep the limit of that extension. Other limits are the folder's, unless those of `config` are
+    higher. `InputError` when the folder holds nothing that can be extended.
     """
     if count < 1:
         raise InputError(f"--more-epochs is {count}; it must be at least 1")
@@ -247,7 +253,7 @@ def with_more_epochs(config: RunConfig, folder: RunFolder, count: int) -> dict[s
 
 
 def _is_raised(old: object, new: object) -> bool:
-    """Whether a limit is higher than another one; None is none at all."""
+    """Whether the limit `new` is higher than `old`; None means no limit, the highest."""
     if old is None or new is None:
         return old is not None and new is None
     assert isinstance(old, (int, float))
@@ -256,10 +262,11 @@ def _is_raised(old: object, new: object) -> bool:
 
 
 def set_aside(folder: RunFolder, before: RunRecord | None, mark: str) -> None:
-    """Move the summary and the rank tables of a run with another hash to where they stay.
+    """Move the summary and rank tables of an extended run to the folder that keeps them.
 
-    `before` is what config.json says, `mark` the hash that it will have. A crash leaves the run as
-    it was, without a summary: its command ranks anew, and a second time moves what lacks.
+    `before` is the record in config.json, `mark` the run hash that it will get; if the hash stays
+    the same, nothing is moved. After a crash in the middle, the earlier run is there without its
+    summary: its own command ranks again, and the next call moves what has not been moved.
     """
     if before is None or before.hash == mark:
         return
@@ -271,14 +278,15 @@ def set_aside(folder: RunFolder, before: RunRecord | None, mark: str) -> None:
         if not moved.exists():
             continue
         kept.mkdir(parents=True, exist_ok=True)
-        # What lies there is of the same run, and whole only if the run ended meanwhile.
+        # A folder that is there already was moved before a crash and is of the same run; the newer
+        # one replaces it, as the older is complete only if the run had ended.
         if (kept / name).is_dir():
             shutil.rmtree(kept / name)
         os.replace(moved, kept / name)
 
 
 def note_of(extension: ExtensionRecord, config: RunConfig) -> str:
-    """What a reader of the figures must know of an extension."""
+    """A sentence that tells a reader of the figures about an extension."""
     limits = ", ".join(
         f"{name} was {old} and became {new}" for name, (old, new) in extension.limits.items()
     )

@@ -1,4 +1,4 @@
-"""The records that a run begins and ends with."""
+"""The records that a run writes at its beginning (config.json) and its end (summary.json)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,14 @@ from research.storage.run_folder import RunFolder
 
 
 def begin(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> None:
-    """Write config.json, by which a run folder is recognized, and how the run is done from here."""
+    """Write config.json: what the run is, and the code, machine and command that now do it.
+
+    Only the main process writes. What an extended run had ended with is moved aside first.
+    """
     if not folder.writes:
         return
     stored = folder.read(RunRecord)
-    # What an earlier version has begun has an unknown beginning.
+    # A run begun by a version that kept no provenance gets an entry that says nothing.
     before = () if stored is None else stored.provenance or (Provenance(),)
     latest = provenance_of(accelerator.device, accelerator.num_processes)
     set_aside(folder, stored, record.hash)
@@ -46,7 +49,11 @@ def conclude(
     record: RunRecord,
     folder: RunFolder,
 ) -> RunSummary:
-    """Rank the validation part and, under `sets`, the test part; write rank tables and summary."""
+    """Rank the validation part (full ranking) and the test part (under each of `sets`).
+
+    Every process ranks its share and returns the summary; the main process writes the rank tables
+    and summary.json.
+    """
     PULSE.begin("ranking")
     validated: dict[str, RankTable] = {}
     if len(bench.split.validation):

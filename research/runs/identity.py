@@ -1,4 +1,8 @@
-"""What recognizes a run: its hash and those of its stages, and the protocol of its figures."""
+"""The run hash, the hashes of a run's stages, and the protocol of its figures.
+
+`execute.py` recognizes a run by the first, `stage_reuse.py` a stage by the second; the third says
+which results may be compared.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,15 @@ from research.evaluation.candidates import md5_of
 from research.runs.config import EvaluationConfig, RunConfig
 from research.storage.records import DatasetRecord, RunRecord, StartRecord
 
-# Of a preparation's options: what decides which events there are.
+# The options of `prepare` that decide which events a corpus has.
 FILTERS = ("min_rating", "user_core", "item_core", "duplicates")
 
 
 def identity(config: RunConfig, corpus: Corpus, start: str | None) -> str:
-    """The hash that recognises a run; files take part by their content, not by their paths.
+    """The run hash; a file that the config names is hashed by its content, not by its path.
 
-    `start` is the checksum of the weights that `start_from` names.
+    `start` is the checksum of the weights that `start_from` names; None: from scratch. `InputError`
+    when the negatives file cannot be read.
     """
     evaluation, contents = config.evaluation, [corpus.fingerprint]
     if start is not None:
@@ -34,15 +39,15 @@ def identity(config: RunConfig, corpus: Corpus, start: str | None) -> str:
 
 
 def unsharded(config: RunConfig) -> RunConfig:
-    """The run without `compute.shard_weights`, which changes nothing that is learned or kept."""
+    """The config without `compute.shard_weights`, which changes neither weights nor checkpoints."""
     return replace(config, compute=replace(config.compute, shard_weights=False))
 
 
 def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[str, str]:
-    """By stage, the hash of all that decides its weights; stages with equal marks are the same.
+    """By stage, the hash of all that decides its weights: stages with equal hashes are the same.
 
-    Which figures are reported decides nothing, but how seen items rank and what becomes of ties
-    does where a stage selects.
+    `start` is as in `identity`. Which figures are reported does not decide weights; but from the
+    first stage that selects by validation on, the policies for seen items and for ties do.
     """
     begun = replace(unsharded(config), corpus="", start_from=None if start is None else "")
     contents = [corpus.fingerprint, *([] if start is None else [start])]
@@ -57,7 +62,7 @@ def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[st
 
 
 def record_of(config: RunConfig, corpus: Corpus, start: StartRecord = StartRecord()) -> RunRecord:
-    """What config.json says of a run, but for who did it."""
+    """The record of a run as config.json holds it, without provenance and extensions."""
     return RunRecord(
         hash=identity(config, corpus, start.sha256),
         fingerprint=corpus.fingerprint,
@@ -82,10 +87,11 @@ def filters_of(corpus: Corpus) -> dict[str, object]:
 
 
 def protocol_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, object]:
-    """What two results must share to stand in one table, beside the candidate set.
+    """What two results must have in common to be compared, beside candidates, seen and ties.
 
-    Rankers are given whole histories; how much of them an encoder reads is its cell's own choice.
-    Split and filters stand in the short form that is hashed.
+    `split` is the part, "validation" or "test". Every ranker is given whole histories; how much of
+    a history an encoder reads is up to the config. The split and the filters are in the short form
+    that is hashed, without defaults.
     """
     return {
         "corpus": corpus.name,

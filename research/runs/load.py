@@ -1,4 +1,4 @@
-"""Finished runs, ready to rank."""
+"""Loading a finished run, to rank with it, as the commands `evaluate` and `recommend` do."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ from research.storage.run_folder import RunFolder
 def load_run(
     path: Path, data_root: str, allow: Sequence[str] = (), device: str | None = None
 ) -> tuple[Workbench, Ranker]:
-    """A finished run's parts, ready to rank on `device` (see `RunOptions`).
+    """The parts of the finished run in folder `path`, and its ranker, on `device`.
 
-    `InputError` for another corpus or a damaged run.
+    `device` is as in `RunOptions`; `allow` names packages, beside ours, whose config classes the
+    run may hold. `InputError` when there is no run, it has not finished or is damaged, or when the
+    corpus is not the one that it was trained on.
     """
     reader = RunFolder(path, writes=False)
     record = reader.read(RunRecord)
@@ -62,9 +64,12 @@ def load_run(
 
 
 def check_size(encoder: BackboneConfig, num_items: int, weights: Path) -> None:
-    """`InputError` for a model that its weights cannot be of, before memory is asked for it."""
+    """Raise `InputError` when the file `weights` is too small for the encoder of the config.
+
+    It is checked before the model is built: an untrusted config could ask for any amount of memory.
+    """
     least = encoder.num_parameters(num_items)
-    # No number takes less than two bytes.
+    # A number takes at least two bytes.
     if 2 * least > weights.stat().st_size:
         raise InputError(
             f"{weights} is too small for a model of {least:,} numbers, as the run's config has it; "

@@ -1,4 +1,7 @@
-"""A run's parts, built and checked before anything is trained: corpus, split, stages, rankers."""
+"""A run's parts, built and checked before anything is trained: corpus, split, stages, rankers.
+
+`execute.py` builds them for a run to be trained, `load.py` for a finished one.
+"""
 
 from __future__ import annotations
 
@@ -39,18 +42,21 @@ from research.training.stage_checks import check_objectives
 
 @dataclass(frozen=True, eq=False)
 class Workbench:
-    """A run's fixed parts, from its config: what training and evaluation both need."""
+    """The parts of a run that do not change, built from its config, for training and evaluation."""
 
     config: RunConfig
     corpus: Corpus
     split: Split
     catalogue: Catalogue
     shard: Shard = Shard()
-    """Which part of the questions this process ranks."""
+    """Which share of the questions this process ranks; by default all of them."""
 
     @staticmethod
     def of(config: RunConfig, data_root: str) -> Workbench:
-        """Open the corpus, check its bytes against its fingerprint, split it, count it."""
+        """Open the corpus, check its files against its fingerprint, split it and count its items.
+
+        `InputError` when there is no such corpus, its files have changed, or it cannot be split so.
+        """
         corpus = open_corpus(config.corpus, data_root)
         corpus.verify()
         split = config.split.split(corpus)
@@ -58,18 +64,25 @@ class Workbench:
 
     @property
     def num_test_users(self) -> int:
-        """Users who have a held-out item in the test part."""
+        """Number of users who have a held-out item in the test part."""
         return len(np.unique(self.split.test.histories.users))
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields of events that the encoder reads: all it needs, others where there are any."""
+        """The names of the fields of events that the encoder reads.
+
+        They are all that it requires, and those of its optional ones that the corpus has.
+        """
         encoder, known = self.config.encoder, fields_of(self.corpus)
         optional = [name for name in encoder.optional_fields if name in known]
         return tuple(dict.fromkeys((*encoder.fields, *optional)))
 
     def candidate_sets(self, held_out: HeldOut, part: str) -> list[CandidateSet]:
-        """The candidate sets of the test or the validation part."""
+        """The candidate sets of the config for the items `held_out` of `part`.
+
+        `part` is "test" or "validation"; each has its own sampled negatives. `InputError` as for
+        `candidates.sampled` and `candidates.from_file`.
+        """
         config = self.config.evaluation
         sets: list[CandidateSet] = []
         for name in config.candidates:
@@ -96,7 +109,10 @@ class Workbench:
     def tables(
         self, ranker: Ranker, part: str, sets: Sequence[CandidateSet] | None = None
     ) -> dict[str, RankTable]:
-        """Rank tables of the validation or the test part."""
+        """Rank the "validation" or "test" part; returns a rank table by candidate set.
+
+        `sets` None means the candidate sets of the config. Errors are those of `rank_tables`.
+        """
         held_out = self.split.test if part == "test" else self.split.validation
         return rank_tables(
             ranker,
@@ -111,16 +127,16 @@ class Workbench:
         )
 
     def shared(self) -> ModelComponents:
-        """What all stages of a run share, at its initial weights.
+        """The components that all stages of the run share, with initial weights.
 
-        `InputError` for an encoder that reads what the corpus does not have.
+        `InputError` when the encoder reads a field of events that the corpus does not have.
         """
         config = self.config
         check_fields(config.encoder, fields_of(self.corpus), self.corpus.name)
         return ModelComponents(config.encoder, self.catalogue, config.seed, config.items)
 
     def pretrainer(self, stage: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
-        """The shared encoder under a stage's objectives, those freshly built."""
+        """The model of a stage: the shared encoder, and the stage's objectives, newly built."""
         objectives: dict[str, Objective] = {
             key: objective.build(shared, seed_of(self.config.seed, stage.name, key))
             for key, objective in stage.objectives.items()
@@ -132,7 +148,10 @@ class Workbench:
         )
 
     def loader(self, stage: StageConfig, rank: int, world: int) -> Loader:
-        """A stage's rows, and those of the rules that its objectives have of their own."""
+        """The loader of a stage's rows, and of the rows of its objectives' own window rules.
+
+        `rank` and `world` say which of how many processes it loads for.
+        """
         length, seed = self.config.encoder.length, seed_of(self.config.seed, stage.name)
 
         def over(rule: WindowsConfig, seed: int, others: Mapping[WindowsConfig, Loader]) -> Loader:
@@ -157,7 +176,10 @@ class Workbench:
 def ranking_objective(
     stage: StageConfig, pretrainer: MultiObjectiveModel
 ) -> RankingObjective | None:
-    """The objective that a stage ranks by; None when it has none that can."""
+    """The objective by which a stage ranks; None: the stage has none that can rank.
+
+    `InputError` when `rank_by` names one that cannot, or is not set although several can.
+    """
     able = able_to_rank(dict(pretrainer.objectives.items()))
     if stage.rank_by is not None:
         if stage.rank_by not in able:
@@ -181,13 +203,14 @@ class StageParts:
     pretrainer: MultiObjectiveModel
     loader: Loader
     ranker: TrainedRanker | None
-    """None when no objective of the stage ranks."""
+    """None: the stage neither selects by validation nor is the last, or no objective can rank."""
 
 
 def validation_of(bench: Workbench, stage: StageParts) -> Callable[[], Mapping[str, float]] | None:
-    """A function that ranks the validation items and gives `val/...` metrics; None: cannot rank.
+    """A function that ranks the validation items, in full ranking; None: the stage cannot rank.
 
-    Where some of them already stood in their histories, so does `val/missed_share`.
+    It returns `{"val/METRIC": value}` with the metrics of the config and the one that the stage
+    selects by. If some held-out items are excluded as seen, it adds `val/missed_share`.
     """
     if stage.ranker is None:
         return None
@@ -207,14 +230,19 @@ def validation_of(bench: Workbench, stage: StageParts) -> Callable[[], Mapping[s
 
 
 def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
-    """Every stage of a run, all on one encoder; `InputError` for one that cannot work."""
+    """Build every stage of a run on one shared encoder, in order.
+
+    `InputError` for objectives that do not fit the corpus, for a stage that has validation but
+    nothing to rank by or nothing held out, and for a last stage that cannot rank.
+    """
     config = bench.config
     shared = bench.shared()
     parts: list[StageParts] = []
     for stage in config.stages:
         pretrainer = bench.pretrainer(stage, shared)
         check_objectives(stage, pretrainer, bench.split, bench.catalogue)
-        # Only who selects or tests must say by what to rank.
+        # A stage that neither selects by validation nor ranks the test need not say what it ranks
+        # by.
         ranks = stage.validation is not None or stage is config.stages[-1]
         objective = ranking_objective(stage, pretrainer) if ranks else None
         ranker = None if objective is None else TrainedRanker(shared.encoder, objective)

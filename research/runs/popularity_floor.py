@@ -1,4 +1,7 @@
-"""A trained run beside popularity, the floor under all of its figures."""
+"""The comparison of a trained run to popularity, the floor that its figures must exceed.
+
+`finish.py` writes it into summary.json.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,11 @@ RESAMPLES = 1000
 def beside_popularity(
     bench: Workbench, tables: Mapping[str, RankTable], sets: Sequence[CandidateSet]
 ) -> FloorRecord | None:
-    """Popularity's figures on the test part, and whether the run is above it under `tables`' first.
+    """Popularity's metrics on the test part, and the run's paired difference from them.
 
-    None for what there is no comparison of: a run that only counts, a test of one user. Special
-    classes that compete in the run's ranking have no counts, and do not in popularity's.
+    `tables` are the run's, by candidate set, as `sets` are; the difference is under the first of
+    them. None: the run only counts, or the test has a single user. Special tokens that compete in
+    the run's full ranking do not in popularity's, as they have no counts.
     """
     config, name = bench.config, next(iter(tables))
     if not config.stages or bench.num_test_users < 2:
@@ -44,6 +48,9 @@ def beside_popularity(
 
 
 def deciding_metric(config: RunConfig) -> str:
-    """By which metric a run is held against popularity: what its last stage selects by, if any."""
+    """The metric by which a run is compared to popularity.
+
+    It is the one that the last stage selects by, or else the first that the run reports.
+    """
     rule = config.stages[-1].validation
     return config.evaluation.metrics[0] if rule is None else rule.metric

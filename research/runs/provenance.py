@@ -1,6 +1,6 @@
-"""By which code, on what machine and by which command a run is done, for the record.
+"""Provenance of a run: its code, machine, versions and command, recorded in config.json.
 
-Nothing of it decides a result. The machine's name, the environment and keys are left out.
+Nothing here changes a result. The machine's name, the environment and keys are not recorded.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from research.storage.records import Machine, Provenance
 from research.storage.untrusted import without_keys
 
 PACKAGES = ("torch", "numpy", "accelerate", "sixfold")
-# git may wait for a disk that is far away.
+# A limit, since git may wait for a disk in the network.
 _SECONDS_OF_GIT = 5.0
 
 
 def provenance_of(device: torch.device, processes: int) -> Provenance:
-    """Of this process, which computes on `device` as one of so many."""
+    """The provenance of this process, which computes on `device` as one of `processes`."""
     commit, clean = checkout()
     return Provenance(
         begun=now(),
@@ -47,42 +47,42 @@ def provenance_of(device: torch.device, processes: int) -> Provenance:
 
 
 def together(before: Sequence[Provenance], latest: Provenance) -> tuple[Provenance, ...]:
-    """How a run was done that was begun as `before` says and that `latest` goes on with.
+    """The provenance of a run: the entries `before`, and `latest`, by which it continues now.
 
-    What differs from one of them in time alone is not repeated, so that a run which is interrupted
-    a thousand times stays readable.
+    If `latest` differs from an earlier entry in nothing but time, it is left out, so that the
+    record of a run that is interrupted a thousand times stays readable.
     """
     known = any(replace(entry, begun=latest.begun) == latest for entry in before)
     return tuple(before) if known else (*before, latest)
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """The time in UTC, to the second, as YYYY-MM-DDThh:mm:ssZ."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that compute; a package without one is left out."""
+    """Versions of Python and of the packages that compute; one that is not installed is absent."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            # This one need not be installed to be run.
+            # This project itself can run without being installed.
             continue
-    # The installed one's metadata do not say how it was built.
+    # The metadata of an installed torch do not say how it was built; its own version does.
     return {**found, "torch": torch.__version__}
 
 
 def command_line() -> str:
-    """The words by which this process was begun, without the folder of the program."""
+    """The command line of this process, without the program's folder and with keys hidden."""
     program = Path(sys.argv[0])
     words = ["python", "-m", "research"] if program.name == "__main__.py" else [program.name]
     return without_keys([*words, *sys.argv[1:]])
 
 
 def cpu_model() -> str:
-    """The processor's model, as far as the system tells it."""
+    """The processor's model, or its architecture where the system does not say more."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -92,7 +92,7 @@ def cpu_model() -> str:
 
 
 def accelerator_model(device: torch.device) -> str | None:
-    """The model of a GPU, or what kind of device it is; None: a CPU."""
+    """The model of a CUDA GPU, or the type of another accelerator; None: a CPU."""
     if device.type == "cpu":
         return None
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -100,13 +100,13 @@ def accelerator_model(device: torch.device) -> str | None:
 
 @functools.cache
 def checkout() -> tuple[str | None, bool | None]:
-    """The git commit of this code, and whether nothing was changed; None: not known.
+    """(commit, clean): the git commit of this code, and whether it is unchanged; None: unknown.
 
-    Asked once: a process goes on with the code that it began with. Beside changes of tracked files
-    new Python files count, which may be what is run.
+    git is asked once a process, which keeps running the code that it began with. Changes of tracked
+    files count, and new Python files too, as they may be what runs.
     """
     file = str(research.__file__)
-    # Code that was installed below somebody's own checkout is none of that.
+    # Code that is installed inside another project's checkout does not belong to that checkout.
     if _git("ls-files", "--error-unmatch", file) is None:
         return None, None
     commit = _git("rev-parse", "--verify", "HEAD")
@@ -120,12 +120,12 @@ def checkout() -> tuple[str | None, bool | None]:
 
 
 def _git(*words: str) -> str | None:
-    """What git says of the checkout that this code stands in; None: it does not."""
+    """What a git command prints in the folder of this code; None: it fails, or there is no git."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
             ["git", "-C", str(Path(str(research.__file__)).parent), *words],
-            # A look takes no lock that somebody's own git would wait for.
+            # Without this, git could take a lock for which another git command would wait.
             env={**inherited, "GIT_OPTIONAL_LOCKS": "0"},
             stdin=subprocess.DEVNULL,
             capture_output=True,

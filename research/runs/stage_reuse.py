@@ -1,8 +1,9 @@
-"""A stage that several runs of a study have in common is trained once and taken over by the others.
+"""Stage reuse: a stage that several runs of a study have in common is trained only once.
 
-What decides a stage's weights (corpus, split, encoder, seed, the stage and those before it) is its
-mark. A run that takes a stage over has a copy of its checkpoints and log lines, so that every run
-folder is complete, and says in shared.json whose they are.
+Stages are recognized by their hash, of all that decides their weights (corpus, split, encoder,
+seed, the stage and those before it). A run that reuses a stage of another run gets a copy of its
+checkpoints and log lines, so that every run folder is complete; shared.json in the stage's folder
+names the run that trained it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from research.storage.stage_origin import taken_from
 
 
 def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) -> None:
-    """Fill a stage that is not begun from the first of `donors` that has finished the same one."""
+    """Copy stage `name` from the first of the runs `donors` that has finished the same stage.
+
+    `mark` is the hash of the stage. Nothing happens when the stage has begun already, or when no
+    donor has it undamaged.
+    """
     stage = folder.stage(name)
     if not folder.writes or checkpoint.numbered(stage):
         return
@@ -31,7 +36,8 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
         if path == folder.path or not has_finished(donor, name, mark, verified=True):
             continue
         origin = path / (taken_from(donor, name) or "")
-        # The lines come first: a stage without its folder is begun anew, which drops them.
+        # The log lines are copied first: if a crash comes before the folder is there, the stage
+        # starts from scratch, which drops them.
         folder.rewind(name, 0, 0)
         folder.append([line for line in donor.metrics() if line["stage"] == name])
         for stale in stage.parent.glob(f".{name}-*"):
@@ -50,10 +56,9 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
 
 
 def has_finished(donor: RunFolder, name: str, mark: str, *, verified: bool = False) -> bool:
-    """Whether a run's stage of that name and mark has ended.
+    """Whether a run has finished the stage of this name and hash (`mark`).
 
-    With `verified` also whether all that it ended with is as it was written, which takes a reading
-    of its weights.
+    With `verified`, also whether its checkpoint is undamaged, for which its weights are read.
     """
     record = donor.read(RunRecord)
     if record is None or record.stages.get(name) != mark:
@@ -69,7 +74,10 @@ def has_finished(donor: RunFolder, name: str, mark: str, *, verified: bool = Fal
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """Checkpoints are replaced and never changed, so two names for one file are safe."""
+    """Hard-link a file, or copy it where that fails.
+
+    A link is safe because the files of checkpoints are replaced, never changed.
+    """
     try:
         os.link(source, target)
     except OSError:

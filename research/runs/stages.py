@@ -1,4 +1,8 @@
-"""A run's stages one after another: hand over, take over or train, and keep account of it."""
+"""The stages of a run, one after another, and the record of what became of each.
+
+Each stage gets the weights of those before it, and is then trained, or copied from another run that
+has trained the same stage. `execute.py` calls `train_stages`, which calls the loop.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +37,24 @@ from research.training.stage_run import CheckpointPlan, StageRun
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
-    """A ranker, and what `RunSummary` says of how it came to be, in fields of the same names."""
+    """A trained ranker, and how it was made, in the fields of `RunSummary` with the same names."""
 
     ranker: Ranker
-    """With the best weights."""
+    """The ranker of the last stage, with its best weights."""
     cost: CostRecord
-    """What it took."""
+    """Parameters, wall time and tokens of the run."""
     best: Mapping[str, StageResult] = field(default_factory=dict)
-    """How each stage ended."""
+    """How each stage ended, by its name."""
     carried: Mapping[str, CarriedRecord] = field(default_factory=dict)
-    """By stage that did not begin from scratch, where its weights came from."""
+    """Where the initial weights came from, by stage that did not begin from scratch."""
     shared: Mapping[str, str] = field(default_factory=dict)
-    """By stage that was taken over, the run that trained it."""
+    """The run that trained it, by stage that was copied from another run."""
     attributes: CoverageRecord | None = None
-    """What attributes cover, where something uses them."""
+    """How many items and attributes are covered; None: no objective uses attributes."""
     notes: tuple[str, ...] = ()
-    """Where selection had nothing to go by."""
+    """Notes on stages whose selection metric never changed."""
     imported: ImportRecord | None = None
-    """The foreign file that the weights came from."""
+    """The foreign file that the weights came from; None: they were trained here."""
 
 
 def train_stages(
@@ -65,10 +69,11 @@ def train_stages(
     plan: CheckpointPlan,
     quiet: bool,
 ) -> Trained:
-    """Train every stage, each from the weights of those before.
+    """Train every stage, each from the weights of those before it.
 
-    `begun` is what each stage has of the run that this one starts from, if it does; a stage whose
-    mark in `record` a run of `donors` has finished is taken over from there.
+    `begun` says, for each stage, which parameters the warm start has filled; it is empty without
+    one. A stage that a run of `donors` has finished, with the same hash as in `record`, is copied
+    from there and not trained.
     """
     best: dict[str, StageResult] = {}
     notes: list[str | None] = []
@@ -139,7 +144,11 @@ def train_stages(
 def hand_over(
     before: Sequence[StageParts], stage: StageParts, begun: Carried | None
 ) -> Carried | None:
-    """Fill a stage from the stages before it, the nearest last; None: there is nothing to carry."""
+    """Copy weights of the stages before into a stage, the nearest stage last.
+
+    `begun` says what the warm start has filled. Returns where every parameter of the stage came
+    from; None: it is the first stage, and starts from scratch.
+    """
     account = begun
     for each in before:
         weights = dict(each.pretrainer.named_parameters())
@@ -149,9 +158,9 @@ def hand_over(
 
 
 def unmoved(config: StageConfig, folder: RunFolder) -> str | None:
-    """What is said of a stage whose selection metric was the same at all validations; None: not so.
+    """A note on a stage whose selection metric was the same at every validation; None: it was not.
 
-    At a single validation only a 0 is told.
+    After a single validation there is a note only if the metric was 0.
     """
     if config.validation is None:
         return None
@@ -169,7 +178,7 @@ def unmoved(config: StageConfig, folder: RunFolder) -> str | None:
 
 
 def coverage_line(coverage: CoverageRecord) -> str:
-    """What a corpus's attributes cover, for the terminal."""
+    """A line for the terminal: how many attributes there are, and how many items have none."""
     items, without = coverage.items, coverage.items_without
     return (
         f"attributes: {coverage.attributes:,}, of which {coverage.never_seen:,} stand on no "
@@ -178,6 +187,6 @@ def coverage_line(coverage: CoverageRecord) -> str:
 
 
 def say(text: str, quiet: bool) -> None:
-    """A line for a person."""
+    """Print a line on the terminal, unless `quiet`."""
     if not quiet:
         print(plain(text), flush=True)

@@ -1,4 +1,8 @@
-"""Where a first stage starts when it does not start from scratch: a stage of an earlier run."""
+"""Warm start: a run whose weights begin from a stage of an earlier run, not from scratch.
+
+`execute.py` finds that stage by `start_from`, checks that it fits, and fills the run's stages from
+its weights before training.
+"""
 
 from __future__ import annotations
 
@@ -28,34 +32,39 @@ from research.training.multi_objective import MultiObjectiveModel
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """An earlier run's stage: its weights, and what its items are called."""
+    """A stage of an earlier run, from whose weights this run starts."""
 
     asked: str
-    """The field or argument that named it, for errors."""
+    """The field or argument that named it, for error messages."""
     folder: Path
-    """The run's folder."""
+    """The earlier run's folder."""
     stage: StageConfig
+    """The stage's config."""
     config: RunConfig
-    """The run's."""
+    """The earlier run's config."""
     weights: Path
-    """The stage's checkpoint."""
+    """The folder of the checkpoint with which the stage ended."""
     fingerprint: str
-    """Of the corpus that its item ids belong to."""
+    """Fingerprint of the corpus that the item ids of the weights belong to."""
     content: str
-    """Checksum of the weights: what of a start decides a run's result."""
+    """SHA-256 of the weights; nothing else of a warm start goes into the run hash."""
 
     @property
     def record(self) -> StartRecord:
-        """As config.json has it."""
+        """The warm start as config.json holds it."""
         return StartRecord(folder=str(self.folder), stage=self.stage.name, sha256=self.content)
 
     @property
     def source(self) -> str:
-        """Folder and stage, for people."""
+        """Folder and stage, for messages."""
         return f"{self.folder} (stage {self.stage.name})"
 
     def into(self, pretrainer: MultiObjectiveModel, corpus: Corpus, data_root: str) -> Carried:
-        """Fill a stage; `InputError` where something does not fit."""
+        """Fill the model of a stage from these weights; returns which parameters were filled.
+
+        If `corpus` is not the one that the weights were trained on, rows of items and of attributes
+        are matched by raw name. `InputError` where a shape does not fit.
+        """
         given: dict[str, Tensor] = checkpoint.read_weights(self.weights)
         if self.fingerprint == corpus.fingerprint:
             return carry(given, pretrainer, source=self.source)
@@ -69,8 +78,12 @@ class Start:
         )
 
     def check(self, config: RunConfig, fingerprint: str) -> None:
-        """`InputError` for a run whose encoder means something else by the same weights, or which
-        splits the same corpus otherwise: what is held out would leak."""
+        """Raise `InputError` when a run cannot start from this stage.
+
+        `config` and `fingerprint` (of the corpus) are the run's. It cannot when its encoder would
+        compute something else from the same weights, or when it splits the same corpus differently:
+        the weights would have been trained on held-out items.
+        """
         self._check_encoder(config)
         if self.fingerprint == fingerprint and self.config.split != config.split:
             raise InputError(
@@ -80,7 +93,10 @@ class Start:
             )
 
     def _check_encoder(self, config: RunConfig) -> None:
-        """Weights mean the same in an encoder that computes the same; dropout may differ."""
+        """Raise `InputError` when the encoders compute different things from the same weights.
+
+        Fields that matter in training only, such as dropout, may differ.
+        """
         theirs, ours = _decisive(self.config), _decisive(config)
         differing = [
             f"{name} is {theirs[name]!r} there and {value!r} here"
@@ -94,7 +110,7 @@ class Start:
             )
 
     def corpus(self, data_root: str) -> Corpus:
-        """The corpus that it was trained on; `InputError` when it is not there or has changed."""
+        """The corpus of the earlier run; `InputError` when it is not there or has changed."""
         name = self.config.corpus
         try:
             corpus = open_corpus(name, data_root)
@@ -113,7 +129,7 @@ class Start:
 
 
 def _decisive(config: RunConfig) -> dict[str, object]:
-    """What decides the states that given weights lead to, by dotted name."""
+    """The fields, by dotted name, that decide which states an encoder computes from its weights."""
     encoder, items = config.encoder.decisive, vars(config.items)
     return {
         "encoder": type(config.encoder).__name__,
@@ -125,9 +141,9 @@ def _decisive(config: RunConfig) -> dict[str, object]:
 def find_start(path: str, asked: str = "start_from", allow: Sequence[str] = ()) -> Start:
     """The stage that `path` names: RUN/stages/NAME, or RUN, which means its last stage.
 
-    `asked` says in errors what gave the path, `allow` names packages beside ours whose config
-    classes the run may hold. `InputError` for a folder that is no run or no trained stage, or a
-    stage that has not ended.
+    `asked` is the field or argument that gave the path, for error messages; `allow` names packages,
+    beside ours, whose config classes the run may hold. `InputError` when the folder holds no run,
+    or the run no such stage, or when the stage has not ended.
     """
     folder = Path(os.path.expanduser(path))
     name = None
@@ -162,7 +178,11 @@ def find_start(path: str, asked: str = "start_from", allow: Sequence[str] = ()) 
 
 
 def ended(reader: RunFolder, stage: str, fingerprint: str, asked: str) -> Path:
-    """The weights with which a run's stage ended; `InputError` when they are not there any more."""
+    """The folder of the weights with which a run's stage ended: its best, if it selects.
+
+    `fingerprint` is the corpus's, `asked` begins error messages. `InputError` when the stage has
+    not ended, or the weights are missing or damaged.
+    """
     folder = reader.stage(stage)
     path, state = checkpoint.newest_state(folder, fingerprint)
     if state.get("finished") is True:
@@ -180,9 +200,11 @@ def ended(reader: RunFolder, stage: str, fingerprint: str, asked: str) -> Path:
 def started_from(
     config: RunConfig, folder: RunFolder, allow: Sequence[str]
 ) -> tuple[Start | None, StartRecord]:
-    """What a run starts from, and that as config.json has it; None: from scratch.
+    """What a run starts from, and its record in config.json.
 
-    A run that has ended is known without its start, whose folder may be gone by then.
+    The first is None if the run starts from scratch, and also if it has finished in `folder` and
+    the earlier run is gone: config.json then says enough. Otherwise `InputError` when the earlier
+    run cannot be read.
     """
     if config.start_from is None:
         return None, StartRecord()

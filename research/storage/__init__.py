@@ -1,1 +1,1 @@
-"""Files that outlast a process: written whole or not at all, and read with suspicion."""
+"""Files of runs and studies: written whole or not at all, and read as untrusted input."""

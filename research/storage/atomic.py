@@ -1,6 +1,7 @@
-"""Files and folders that appear whole or not at all, whatever ends the process that writes them.
+"""Atomic writes: a file or folder appears whole or not at all, even if the process is killed.
 
-Each is filled under a hidden name beside its place, brought to the disk, and then renamed.
+It is filled under a hidden name in the same folder, flushed to the disk, and then renamed. All that
+runs, studies and checkpoints write goes through here, but for lines appended to a log.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from research.errors import naming
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to fill that becomes `path` when the block ends; until then the old one stands."""
+    """Open a file for the block to fill; when the block ends, it becomes `path`.
+
+    Until then an older file at `path` is untouched, and it stays if the block raises.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -35,10 +39,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_folder(folder: Path, *, replaces: bool = False) -> Iterator[Path]:
-    """A new folder to fill, which is renamed to `folder` when the block ends.
+    """Make a new folder for the block to fill; when the block ends, it is renamed to `folder`.
 
-    What already lies at `folder` is kept, and the new folder removed. With `replaces` the old one
-    steps aside instead, as `.NAME.previous`, so that at every moment one of the two can be found.
+    If `folder` exists by then, it is kept and the new one removed. With `replaces` the old folder
+    is replaced: it is first renamed to `.NAME.previous`, so that at every moment one of the two is
+    on the disk. If the block raises, the new folder is removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
@@ -65,7 +70,7 @@ def _rename(partial: Path, folder: Path) -> None:
 
 
 def _swap(partial: Path, folder: Path) -> None:
-    # A folder cannot be renamed over a full one.
+    # A folder cannot be renamed over one that is not empty.
     previous = folder.with_name(f".{folder.name}.previous")
     if folder.exists():
         shutil.rmtree(previous, ignore_errors=True)
@@ -75,7 +80,7 @@ def _swap(partial: Path, folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Bring a file, or the list of a folder's entries, to the disk."""
+    """Flush a file, or a folder's list of entries, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with naming(path):

@@ -1,4 +1,4 @@
-"""JSON objects in files: read within limits, written whole and without the home folder's name."""
+"""JSON files: read as untrusted input, written atomically and without the home folder's name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JsonObject = dict[str, object]
 
 
 def read_json(path: Path, remedy: str = "") -> JsonObject:
-    """Read a JSON object; `InputError` names the file, what is wrong, and the `remedy`."""
+    """Read a JSON object; `InputError` names the file, what is wrong with it, and the `remedy`."""
     then = f"; {remedy}" if remedy else ""
     try:
         value = parsed(read_bytes(path).decode())
@@ -25,7 +25,7 @@ def read_json(path: Path, remedy: str = "") -> JsonObject:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically; paths below the home folder begin with `~` there."""
+    """Write JSON atomically; paths below the home folder are written with `~`."""
     text = json.dumps(without_home(value), indent=1, allow_nan=False)
     with replacing(path) as file:
         file.write(f"{text}\n".encode())

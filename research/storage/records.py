@@ -1,8 +1,8 @@
-"""What runs and studies write as JSON, a frozen dataclass a file; names as in the file.
+"""The JSON files that runs and studies write: a frozen dataclass for each, with the same names.
 
-Files are read by `read_record`, which checks them once, so that whoever has a record need not look
-again: the folder may come from a stranger, or from an earlier version. What a later version added
-has a default, which says what an older file means.
+`read_record` reads a file as untrusted input and checks it once, so that code which has a record
+need not check it again. A field that a later version has added has a default, which says what a
+file without it means.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Kind = TypeVar("Kind", bound="Record")
 
 
 class Record(ABC):
-    """All of a JSON file."""
+    """Abstract: the whole content of a JSON file."""
 
     FILE: ClassVar[str]
     """The file's name."""
     REMEDY: ClassVar[str] = "remove it, and the command that began the run writes it anew"
-    """What to do about a file that is damaged."""
+    """What to do about a damaged file, for error messages."""
 
 
 # config.json
@@ -51,71 +51,74 @@ class DatasetRecord:
     attributes: int
     """Number of attributes."""
     filters: Mapping[str, object]
-    """The options of `prepare` that decide which events there are."""
+    """The options of `prepare` that decide which events the corpus has, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartRecord:
-    """What a run starts from; without fields: from scratch."""
+    """What a run starts from; all fields are None if it starts from scratch."""
 
     folder: str | None = None
-    """The earlier run's folder."""
+    """The earlier run's folder; None: from scratch."""
     stage: str | None = None
-    """Its stage."""
+    """The name of the earlier run's stage; None: from scratch."""
     sha256: str | None = None
-    """Checksum of that stage's weights."""
+    """Checksum of that stage's weights; None: from scratch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a process ran. Its name in the network is nobody's business."""
+    """The machine on which the main process ran; its network name is private and not recorded."""
 
     platform: str
     """Operating system, its version, and the architecture."""
     cpu: str
     """The processor's model."""
     cores: int
-    """Cores of the machine."""
+    """Number of CPU cores of the machine."""
     accelerator: str | None = None
-    """The GPU's model; None: the CPU computed."""
+    """The accelerator's model; None: the CPU computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """By which code, on what and by which command a run was done, or a part of it."""
+    """By which code, on which machine and by which command a run, or a part of it, was done.
+
+    An entry without values is of a version of the code that recorded none of this.
+    """
 
     begun: str | None = None
-    """When first, in UTC; None: by an earlier version, which kept nothing of this."""
+    """When this was first so, in UTC; None: not recorded."""
     commit: str | None = None
-    """The git commit of the code; None: it stands in no checkout, or there is no git."""
+    """The git commit of the code; None: the code is in no checkout, or there is no git."""
     clean: bool | None = None
-    """Whether the checkout had no change and no new Python file; None: as above."""
+    """Whether the checkout had no change and no new Python file; None: not known, as above."""
     machine: Machine | None = None
-    """Of the main process."""
+    """The machine of the main process; None: not recorded."""
     processes: int | None = None
-    """Number of processes."""
+    """Number of processes; None: not recorded."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Of Python and of the packages that compute."""
+    """Versions of Python and of the packages that compute, by name."""
     command: str | None = None
-    """The command line, without the home folder's name and without keys."""
+    """The command line, without the home folder's name and without keys; None: not recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveOutline:
-    """What of a stored objective's config is known without its class."""
+    """The part of a stored objective's config that can be read without its class."""
 
     weight: float
-    """Its factor in the stage's loss."""
+    """The objective's weight in the stage's loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageOutline:
-    """What of a stored stage's config is known without its class."""
+    """The part of a stored stage's config that can be read without its classes."""
 
     name: str
     """The stage's name."""
     objectives: Mapping[str, ObjectiveOutline]
-    """By key."""
+    """The stage's objectives, by key."""
 
     def __post_init__(self) -> None:
         if not is_file_name(self.name):
@@ -124,22 +127,25 @@ class StageOutline:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutline:
-    """What of a stored `RunConfig` is known without its classes, which may be a stranger's."""
+    """The part of a stored `RunConfig` that can be read without its classes.
+
+    The classes may be somebody else's, and are not imported to show a run.
+    """
 
     corpus: str
     """The corpus's folder or name."""
     stages: tuple[StageOutline, ...]
-    """None of them: a ranker that only counts."""
+    """The stages, in order; empty: a ranker that only counts."""
     encoder: Mapping[str, object]
-    """The encoder's config."""
+    """The encoder's config, as JSON."""
     split: Mapping[str, object]
-    """The split's config."""
+    """The split's config, as JSON."""
     evaluation: Mapping[str, object]
-    """Which figures are reported."""
+    """The config of the evaluation, as JSON."""
     ranker: Mapping[str, object] | None = None
-    """The config of a ranker that only counts."""
+    """The config of a ranker that only counts, as JSON; None: the last stage ranks."""
     start_from: str | None = None
-    """The earlier run that the first stage starts from."""
+    """The earlier run that this one starts from; None: from scratch."""
     seed: int = 0
     """The run's seed."""
 
@@ -150,58 +156,59 @@ class RunOutline:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtensionRecord:
-    """A later limit that a run was given in the folder where it stood."""
+    """An extension of a run: a stage went on in the same folder, beyond its earlier limit."""
 
     hash: str
-    """The run's before."""
+    """The run hash before the extension."""
     stage: str
-    """The stage that went on."""
+    """The name of the stage that went on."""
     epoch: int
-    """Epochs that it had completed; one in which a limit of steps ended it counts."""
+    """Epochs that the stage had completed; one that a limit cut short counts."""
     step: int
-    """Steps that it had completed."""
+    """Optimizer steps that the stage had completed."""
     ended: bool
-    """Whether it had ended; else it was interrupted."""
+    """Whether the stage had ended; otherwise it had been interrupted."""
     tested: bool
-    """Whether the test had been ranked."""
+    """Whether the test part had been ranked before."""
     limits: Mapping[str, tuple[object, object]]
-    """By dotted field, the limit before and the later one."""
+    """The earlier and the later limit, by dotted field."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """config.json, which recognizes a run; it is written before anything is trained."""
+    """config.json: what a run is; it is written before anything is trained."""
 
     FILE: ClassVar[str] = "config.json"
     hash: str
-    """Of all that decides the run's result: equal runs have equal ones."""
+    """The run hash, of all that decides the run's result: the same runs have the same hash."""
     fingerprint: str
-    """Of the corpus, without which item ids mean nothing."""
+    """Fingerprint of the corpus, without which item ids mean nothing."""
     dataset: DatasetRecord
-    """What the corpus is."""
+    """Name, sizes and filters of the corpus."""
     start: StartRecord
     """What the run starts from."""
     stages: Mapping[str, str]
-    """By stage, the hash of all that decides its weights."""
+    """The hash of all that decides its weights, by stage."""
     config: Mapping[str, object]
-    """The `RunConfig`, which `config.from_json` reads."""
+    """The `RunConfig` as JSON, which `config.from_json` reads."""
     provenance: tuple[Provenance, ...] = ()
-    """Each way in which the run was begun and continued, once, in order."""
+    """How the run was begun and continued, in order; entries that differ in time alone are left
+    out."""
     extensions: tuple[ExtensionRecord, ...] = ()
-    """The later limits that the run was given since it began, in order."""
+    """The extensions of the run, in order."""
 
     def __post_init__(self) -> None:
-        # What is no config is refused with the file.
+        # A config that is not of the right form is refused when the file is read.
         _ = self.outline
 
     @cached_property
     def outline(self) -> RunOutline:
-        """What of the config is known without its classes."""
+        """The part of the config that can be read without its classes."""
         return plain_from_json(self.config, RunOutline, "config", more=True)
 
     @property
     def ties(self) -> Literal["expected", "mean"]:
-        """What the run's own figures are where candidates tie."""
+        """What the run's metrics are where candidates tie: see `EvaluationConfig.ties`."""
         return "mean" if self.outline.evaluation.get("ties") == "mean" else "expected"
 
 
@@ -210,12 +217,13 @@ class RunRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class UsersRecord:
-    """Users of the test part."""
+    """How many users the test part has."""
 
     evaluated: int
-    """Those who have a held-out item."""
+    """Number of users who have a held-out item."""
     not_evaluated: int
-    """Those whose history is too short for one."""
+    """Number of users who should have one but cannot: too short a history, or nothing on one side
+    of the split's time cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,15 +231,15 @@ class StageResult:
     """How a stage ended."""
 
     epoch: int | None
-    """Epochs completed at the best validation; None: there was none."""
+    """Epochs completed at the best validation; None: the stage had no validation."""
     value: float | None
-    """The selection metric there."""
+    """The selection metric at the best validation; None: the stage had none."""
     epochs: int
     """Epochs completed."""
     steps: int
-    """Optimizer steps completed."""
+    """Optimizer steps completed, skipped ones too."""
     skipped: int
-    """Those of them that were left out because a loss or gradient was not finite."""
+    """Optimizer steps that changed nothing because a loss or gradient was not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,32 +247,34 @@ class CarriedRecord:
     """Where a stage's initial weights came from."""
 
     moved: Mapping[str, tuple[str, ...]]
-    """By source, the parameters that were taken from it."""
+    """Names of the parameters that were copied, by source (a stage or an earlier run)."""
     new: tuple[str, ...]
-    """Parameters that no source had."""
+    """Names of parameters that no source had: they began from initial values."""
     left: tuple[str, ...]
-    """Parameters of a source that had no place here."""
+    """Names of parameters of a source that the stage does not have."""
     rows: Mapping[str, Mapping[str, int]]
-    """Where vocabularies differed: counts of items and of attributes."""
+    """Numbers of items and of attributes that were matched by raw name, new, and left behind; empty
+    unless the vocabularies differed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostRecord:
-    """What a run took."""
+    """What a run cost."""
 
     parameters: int
-    """Trained numbers."""
+    """Number of parameters of the last stage's model, each number counted."""
     seconds: float
-    """Wall time of all stages, over all continuations."""
+    """Wall time of training and validation in all stages, over all continuations, in seconds."""
     shared_seconds: float | None = None
-    """The part of it that other runs spent, on stages that were taken over."""
+    """The part of `seconds` that other runs spent, on stages that were copied from them; None: the
+    run trained no stage."""
     items: int | None = None
-    """Tokens trained on; None: a ranker that only counts."""
+    """Tokens trained on, in all stages; None: a ranker that only counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoverageRecord:
-    """What the attributes of a corpus cover."""
+    """How many items of a corpus have attributes, and how many attributes are trained on."""
 
     items: int
     """Number of items."""
@@ -273,94 +283,96 @@ class CoverageRecord:
     attributes: int
     """Number of attributes."""
     never_seen: int
-    """Attributes that stand on no training item."""
+    """Attributes that no item of the training part has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRecord:
-    """What became of a key of a foreign file, or where it came from."""
+    """A tensor of a foreign state dict, and what it is here."""
 
     key: str
-    """Its name in the file."""
+    """The tensor's key in the file."""
     shape: tuple[int, ...]
-    """Its tensor's shape."""
+    """The tensor's shape in the file."""
     place: str
-    """Where it went or came from."""
+    """The parameter, and its rows, that it was imported into or exported from, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportRecord:
-    """The foreign file that a run was made from."""
+    """The foreign file that a run was imported from."""
 
     file: str
-    """Its name, without its folder."""
+    """The file's name, without its folder."""
     sha256: str
-    """Its checksum."""
+    """The file's checksum."""
     keys: tuple[KeyRecord, ...]
-    """In the file's order."""
+    """Every tensor of the file, in its order."""
     remarks: tuple[str, ...]
-    """What else a person should know."""
+    """Remarks for the reader, such as that tensors were rounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FloorRecord:
-    """Popularity on a run's test, and the run held against it."""
+    """Popularity's metrics on a run's test part, and the run's difference from them."""
 
     test: Mapping[str, Mapping[str, float]]
     """Popularity's metrics by candidate set."""
     candidates: str
     """The candidate set of the comparison."""
     metric: str
-    """Its metric."""
+    """The metric of the comparison."""
     difference: float
-    """The run minus popularity, a mean over users."""
+    """The run minus popularity, mean over users; positive: the run is above popularity."""
     low: float
     """Lower end of the difference's 95 % bootstrap interval over users."""
     high: float
-    """Upper end."""
+    """Upper end of the same interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary(Record):
-    """summary.json, which a run has when it has ended."""
+    """summary.json: the results of a run; only a finished run has it."""
 
     FILE: ClassVar[str] = "summary.json"
     status: Literal["finished"] = "finished"
-    """Always the same."""
+    """Always "finished", for other programs that read the file."""
     hash: str
-    """As in config.json."""
+    """The run hash, as in config.json."""
     fingerprint: str
-    """As in config.json."""
+    """Fingerprint of the corpus, as in config.json."""
     protocol: Mapping[str, object]
-    """What another result must share to be compared with the first one of `test`."""
+    """The protocol of the first candidate set in `test`: results compare only under the same one.
+    """
     users: UsersRecord
-    """How many were evaluated."""
+    """How many users were evaluated."""
     ties: Literal["expected", "mean"]
-    """What the figures are where candidates tie."""
+    """What the metrics are where candidates tie: see `EvaluationConfig.ties`."""
     val: Mapping[str, float]
-    """Metrics of the validation part under full ranking; empty: nothing was held out for it."""
+    """Metrics of the validation part under full ranking, by name; empty: it has no held-out item.
+    """
     test: Mapping[str, Mapping[str, float]]
-    """Metrics of the test part by candidate set."""
+    """Metrics of the test part, by candidate set and name."""
     missed_share: float
-    """Share of the test's questions whose answer had no chance, having been seen before."""
+    """Share (0 to 1) of the test's held-out items that were excluded as seen, so never hit."""
     popularity: FloorRecord | None = None
     """Popularity on the same test; None: it was not ranked beside the run."""
     attributes: CoverageRecord | None = None
-    """What attributes cover; None: nothing in the run uses them."""
+    """How many items and attributes are covered; None: no objective uses attributes."""
     best: Mapping[str, StageResult]
-    """How each stage ended."""
+    """How each stage ended, by its name."""
     carried: Mapping[str, CarriedRecord] = field(default_factory=dict)
-    """By stage that did not begin from scratch, where its weights came from."""
+    """Where the initial weights came from, by stage that did not begin from scratch."""
     shared: Mapping[str, str] = field(default_factory=dict)
-    """By stage that was taken over, the run that trained it, relative to this run's folder."""
+    """The run that trained it, relative to this run's folder, by stage that was copied."""
     cost: CostRecord
-    """What it took."""
+    """Parameters, wall time and tokens of the run."""
     notes: tuple[str, ...] = ()
-    """What a reader of the figures must know, such as that a selection metric never moved."""
+    """What a reader of the figures must know, such as that a selection metric never changed."""
     imported: ImportRecord | None = None
     """The foreign file that the weights came from; None: they were trained here."""
     versions: Mapping[str, str]
-    """Of Python and of the packages that computed the figures."""
+    """Versions of Python and of the packages that computed the figures, by name."""
 
 
 # Other files of a run
@@ -372,53 +384,54 @@ class FailureRecord(Record):
 
     FILE: ClassVar[str] = "failed.json"
     hash: str
-    """The run's, as in config.json."""
+    """The run hash, as in config.json."""
     error: str
     """The error's class and message."""
     traceback: str
-    """Where it was raised; empty: the process was killed."""
+    """The error's traceback; empty: the process was killed."""
     when: str
-    """In UTC."""
+    """When the run failed, in UTC."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NonFiniteShare:
-    """What one process had of a step that was not finite."""
+    """One process's share of a step with a loss or gradient that was not finite."""
 
     rank: int
-    """The process's."""
+    """The rank of the process."""
     not_finite: tuple[str, ...]
-    """Its losses that were not finite."""
+    """Names of its losses that were not finite."""
     rows: tuple[int, ...]
-    """Rows of its batch."""
+    """The rows in its batch."""
     users: tuple[int, ...]
-    """Users of those rows."""
+    """The users of those rows."""
     gradients: tuple[str, ...] | None = None
-    """Parameters whose gradients were not finite; None: not asked."""
+    """In the share of rank 0, names of parameters whose gradients were not finite; None: another
+    rank, or a loss was not finite, so that gradients were not checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NonFiniteRecord(Record):
-    """nonfinite.json: the step that stopped a stage."""
+    """nonfinite.json: the step that stopped a stage, as a loss or gradient was not finite."""
 
     FILE: ClassVar[str] = "nonfinite.json"
     stage: str
     """The stage's name."""
     step: int
-    """Its number."""
+    """The number of the step."""
     epoch: int
-    """Epochs completed."""
+    """Epochs completed before the step."""
     shares: tuple[NonFiniteShare, ...]
-    """Of every process."""
+    """The share of every process, in the order of ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OriginRecord(Record):
-    """shared.json, in the folder of a stage that another run has trained."""
+    """shared.json: the run that trained a stage; it is in the folder of a stage that was copied."""
 
     FILE: ClassVar[str] = "shared.json"
     run: str
-    """That run, relative to this one's folder."""
+    """The folder of the run that trained the stage, relative to this run's folder."""
 
     def __post_init__(self) -> None:
         parts = self.run.split("/")
@@ -432,19 +445,19 @@ class OriginRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class WandbRecord(Record):
-    """wandb.json: where the run was last mirrored to."""
+    """wandb.json: the W&B run to which the run was last mirrored; a field is None if not known."""
 
     FILE: ClassVar[str] = "wandb.json"
     id: str
     """The W&B run's id."""
     project: str | None = None
-    """Its project."""
+    """The W&B project."""
     entity: str | None = None
-    """Its user or team."""
+    """The W&B user or team."""
     mode: str | None = None
     """online or offline."""
     url: str | None = None
-    """Its page."""
+    """The URL of the W&B run's page."""
 
 
 # study.json
@@ -452,40 +465,41 @@ class WandbRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord(Record):
-    """study.json: what a study asks, and which runs answer it."""
+    """study.json: what a study compares, and the runs that it needs."""
 
     FILE: ClassVar[str] = "study.json"
     REMEDY: ClassVar[str] = (
         "remove it, and the study's command writes it anew: finished runs are not repeated"
     )
     name: str
-    """The study's name, which is its folder's."""
+    """The study's name, and the name of its folder."""
     question: str
-    """What the tables answer."""
+    """The question that the study answers, in words."""
     base: str
-    """The cell that others are compared with."""
+    """The name of the base cell, with which the others are compared."""
     metrics: tuple[str, ...]
-    """Columns of the tables."""
+    """The metrics in the tables."""
     compared: str
-    """The metric that decides."""
+    """The metric by which cells are compared to the base: one of `metrics`."""
     budget: str | None
-    """What every run spends; None: as much as its config says."""
+    """The budget that every run gets, in words; None: each run's config says how long it trains."""
     cells: tuple[str, ...]
     """Names of the cells, the base among them."""
     objectives: tuple[str, ...] = ()
-    """Keys of all objectives of all cells."""
+    """Keys of the objectives that occur in any cell."""
     changes: Mapping[str, Mapping[str, tuple[object, object]]]
-    """By cell and dotted field, the base's value and the cell's, as JSON values."""
+    """The base's value and the cell's, as JSON values, by cell and dotted field."""
     seeds: tuple[int, ...]
-    """Seeds of all runs."""
+    """The seeds of the study's runs."""
     corpora: tuple[str, ...]
     """Names of the corpora."""
     marks: Mapping[str, str] = field(default_factory=dict)
-    """By cell, the hash of its config: runs of a cell that has changed are no longer wanted."""
+    """The hash of a cell's config, by cell: runs of a cell that has changed are not part of the
+    study any more."""
     runs: Mapping[str, Mapping[str, Mapping[str, str]]]
-    """By corpus, cell and seed, the hash of the run that is wanted."""
+    """The run hash of each run that the study needs, by corpus, cell and seed."""
     command: str
-    """The command line that runs the study, or what is left of it."""
+    """The command line that runs the study, or continues it."""
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.corpora, *self.cells):
@@ -501,21 +515,21 @@ class StudyRecord(Record):
             raise InputError("a seed is a whole number from 0 on, of 64 bits")
 
     def seeds_of(self, corpus: str, cell: str) -> dict[int, str]:
-        """By seed, ascending, the hash of the run of a cell that is wanted."""
+        """The run hashes of a cell's runs on a corpus, by seed, ascending."""
         wanted = self.runs.get(corpus, {}).get(cell, {})
         return {seed: wanted[str(seed)] for seed in sorted(map(int, wanted))}
 
 
 def is_seed(text: str) -> bool:
-    """Whether a text is a seed, as a folder is called by it."""
+    """Whether a text is a seed (0 to 2^64 - 1), written as in the name of a run's folder."""
     return re.fullmatch("0|[1-9][0-9]{0,19}", text) is not None and int(text) < 1 << 64
 
 
 def read_record(folder: Path, kind: type[Kind], below: str = "") -> Kind | None:
-    """What a file of a folder says, or one of the folder `below` in it; None: it is not there.
+    """Read the record of class `kind` from `folder`, or its subfolder `below`; None: no such file.
 
-    `InputError` names the file and the field that is wrong, and is raised for a link that leads
-    out of `folder`.
+    `InputError` names the file and the field that is wrong; it is also raised for a link that leads
+    out of `folder`, and for a config.json of an earlier version of the code.
     """
     path = own_file(folder, f"{below}/{kind.FILE}" if below else kind.FILE)
     if not path.exists():
@@ -533,5 +547,5 @@ def read_record(folder: Path, kind: type[Kind], below: str = "") -> Kind | None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write a record to its file, whole or not at all."""
+    """Write a record to its file in `folder`, atomically."""
     write_json(folder / record.FILE, plain_to_json(record))

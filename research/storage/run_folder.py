@@ -1,7 +1,7 @@
-"""The run folder, which is the record of a run: config.json, metrics.jsonl, summary.json.
+"""The run folder, the record of a run: config.json, metrics.jsonl, summary.json, stages, ranks.
 
-Everything is written to a temporary name and renamed, or appended a flushed line at a time. A
-mirror, such as W&B, is told of it afterwards and decides nothing.
+Files are written atomically, and metrics.jsonl grows a flushed line at a time. A mirror, such as
+W&B, is told afterwards what has been written; the run never depends on it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ Scalar = int | float | str
 
 
 class Held(InputError):
-    """Another process is at work in a run's folder; the run itself has not failed."""
+    """Raised when another process has a run's folder locked; the run itself has not failed."""
 
 
 def held(folder: Path, patience: float = 5.0) -> int | None:
-    """A descriptor that holds a folder until it is closed, or the process ends in any way.
+    """Lock a folder; returns a file descriptor, and the lock lasts until it is closed.
 
-    `Held` when another process goes on holding it. None: a file system that cannot hold.
+    It ends with the process, however that ends. `Held` when another process keeps its lock for
+    `patience` seconds. None: the file system has no locks.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     deadline = time.monotonic() + patience
@@ -41,7 +42,7 @@ def held(folder: Path, patience: float = 5.0) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
         except BlockingIOError as error:
-            # A process that was killed may need a moment to go.
+            # A process that was killed may need a moment to end and release the lock.
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise Held(
@@ -54,45 +55,46 @@ def held(folder: Path, patience: float = 5.0) -> int | None:
 
 
 class Mirror(ABC):
-    """Something that shows a run elsewhere; it raises nothing and keeps no one waiting for long.
+    """Abstract: shows a run elsewhere. Its methods raise nothing and return soon.
 
-    `begin`, any number of `line`, `end` if the run ends, `close` in any case. Lines are numbered
-    as in metrics.jsonl, from 0. Lines may be missing, which then stand in metrics.jsonl already,
-    and after a rewind they come again.
+    `begin` is called first, then `line` any number of times, `end` if the run finishes, and `close`
+    in any case. Lines are numbered as in metrics.jsonl, from 0. `line` is not called for lines that
+    are in metrics.jsonl already when the run begins or that are copied from another run, and it is
+    called with the same number again after a rewind.
     """
 
     @abstractmethod
     def begin(self, record: RunRecord) -> None:
-        """config.json has been written."""
+        """Called after config.json has been written."""
 
     @abstractmethod
     def line(self, number: int, line: Mapping[str, Scalar]) -> None:
-        """A line has been appended to metrics.jsonl."""
+        """Called after line `number` has been appended to metrics.jsonl."""
 
     @abstractmethod
     def end(self, summary: RunSummary) -> None:
-        """summary.json has been written."""
+        """Called after summary.json has been written."""
 
     @abstractmethod
     def close(self) -> None:
-        """The run is left; one that has not ended is continued another time, or never."""
+        """Called when this process leaves the run; one that has not finished may be continued."""
 
 
 class RunFolder:
-    """One run's folder; only the main process makes one that writes, or that has a mirror.
+    """The folder of one run; only the main process has one that writes, or that has a mirror.
 
-    As a context it holds the folder against other processes that would write there, and closes its
-    mirror, however the run is left.
+    As a context manager it locks the folder against other processes that would write there, and on
+    leaving, after an error too, it closes the mirror and releases the lock.
     """
 
     def __init__(self, path: Path, *, writes: bool = True, mirror: Mirror | None = None) -> None:
         self.path = path
         self.writes = writes
         self.mirror = mirror
-        # Lines of metrics.jsonl, which are counted for a mirror; None: not counted yet.
+        # Number of lines in metrics.jsonl, which only a mirror needs; None: not counted yet.
         self._lines: int | None = None
         self._held: int | None = None
-        # Lines of each stage, since it was rewound.
+        # Number of lines that each stage has in metrics.jsonl; known from its rewind on.
         self._logged: dict[str, int] = {}
 
     def __enter__(self) -> RunFolder:
@@ -113,11 +115,11 @@ class RunFolder:
             self.mirror.close()
 
     def stage(self, name: str) -> Path:
-        """Where a stage's checkpoints lie; `InputError` for a name or link that leads elsewhere."""
+        """The folder of a stage's checkpoints; `InputError` if it leads out of the run's folder."""
         return own_file(self.path, f"stages/{name}")
 
     def write(self, record: Record) -> None:
-        """Write a record to its file."""
+        """Write a record to its file and tell the mirror, if this process writes at all."""
         if not self.writes:
             return
         write_record(self.path, record)
@@ -127,13 +129,17 @@ class RunFolder:
             self.mirror.end(record)
 
     def read(self, kind: type[Kind]) -> Kind | None:
-        """What one of the run's files says, as `read_record` does; None: it is not there."""
+        """Read the record of class `kind` from its file; None: there is no such file.
+
+        `InputError` as for `read_record`.
+        """
         return read_record(self.path, kind)
 
     def log(self, stage: str, step: int, epoch: int, values: Mapping[str, Scalar]) -> None:
         """Append a line to metrics.jsonl and flush it; a value that is not finite becomes text.
 
-        `epoch` is the running one (0-based) for losses, the number completed for validation.
+        For losses `epoch` is the current epoch (0-based), for validation the number of completed
+        ones. `step` counts optimizer steps of the stage.
         """
         if not self.writes:
             return
@@ -150,7 +156,7 @@ class RunFolder:
             self.mirror.line(self._lines - 1, line)
 
     def append(self, lines: Sequence[Mapping[str, Scalar]]) -> None:
-        """Append lines as another run's metrics.jsonl has them, of a stage that is taken over."""
+        """Append lines from another run's metrics.jsonl, those of a stage that is copied."""
         if not self.writes or not lines:
             return
         self._append("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
@@ -162,7 +168,10 @@ class RunFolder:
             file.write(text)
 
     def metrics(self) -> list[dict[str, Scalar]]:
-        """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
+        """The lines of metrics.jsonl, without a last line that a crash has cut off.
+
+        Empty when there is no such file; `InputError` names a damaged line.
+        """
         path = own_file(self.path, "metrics.jsonl")
         if not path.is_file():
             return []
@@ -183,9 +192,10 @@ class RunFolder:
         return lines
 
     def rewind(self, stage: str, kept: int, step: int) -> list[dict[str, Scalar]]:
-        """Leave a stage's first `kept` lines, before it continues after `step`; gives those.
+        """Keep the first `kept` lines of a stage, up to `step`, remove its others; return the kept.
 
-        Where there are fewer, a word says so: the file is not as the run left it.
+        It is called before the stage continues after `step`. If there are fewer than `kept` lines,
+        the file has lost some, and a message on stderr says so.
         """
         self._logged[stage] = 0
         if not self.writes:
@@ -211,5 +221,5 @@ class RunFolder:
         return [lines[number] for number in numbers]
 
     def logged(self, stage: str) -> int:
-        """Lines that a stage has in metrics.jsonl, since it was rewound."""
+        """The number of lines that a stage has in metrics.jsonl; 0 before its first rewind."""
         return self._logged.get(stage, 0)

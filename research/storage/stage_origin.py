@@ -1,4 +1,4 @@
-"""Whose stage it is: the run that trained a stage which this one took over."""
+"""Which run trained a stage that was copied into this one (see `runs/stage_reuse.py`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from research.storage.run_folder import RunFolder
 
 
 def taken_from(folder: RunFolder, name: str) -> str | None:
-    """The run, relative to this one's folder, whose stage this is; None: this run's own."""
+    """The folder, relative to this run's, of the run that trained stage `name`; None: this run."""
     record = read_record(folder.path, OriginRecord, f"stages/{name}")
     return None if record is None else record.run

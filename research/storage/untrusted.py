@@ -1,7 +1,9 @@
-"""What strangers wrote: JSON within limits, files that lie where they seem to, text to be shown.
+"""Untrusted input: JSON within limits, paths that stay inside their folder, text safe to show.
 
-Run, study and corpus folders travel, so that whatever is read of them passes here first. A link
-within a folder may point to another file of it and nowhere else; the folder itself may be a link.
+Run, study and corpus folders are copied between people, so whatever is read from them goes through
+these functions. A symbolic link inside a folder may point to another file of the folder and nowhere
+else; the folder itself may be a link. Also here: keys and the home folder's name are removed from
+what is written.
 """
 
 from __future__ import annotations
@@ -17,17 +19,19 @@ from pathlib import Path
 
 from research.errors import InputError
 
-# Our own files have a few levels, numbers of 64 bits, and are far smaller.
+# Limits on nesting, digits of a whole number, and bytes of a file. Files that this code writes are
+# far within them.
 DEEPEST = 100
 MOST_DIGITS = 20
 MOST_BYTES = 1 << 24
-# Bytes of a file's name.
+# Most bytes in the name of a file.
 LONGEST_NAME = 255
 _SECRET_NAMES = re.compile(
     r"(?:^|[^a-z])(?:(?:api)?keys?|token|secrets?|passwords?|passwd|passphrase|credentials?)(?![a-z])",
     re.IGNORECASE,
 )
-# Keys of services by what they begin with; and long words of hexadecimal or mixed characters.
+# Keys of well-known services, by their prefixes; and long words of hexadecimal digits, or of digits
+# and letters of both cases.
 _KEYS = re.compile(
     r"\b(?:hf_|sk-|gh[opsu]_|github_pat_|glpat-|xox[abps]-|AKIA|ASIA|AIza|eyJ|wandb_v1_)[\w.-]{16,}"
     r"|\b[0-9a-fA-F]{32,}\b"
@@ -37,10 +41,10 @@ _USERS = re.compile(r"://[^/@\s]+@")
 
 
 def parsed(text: str) -> object:
-    """The value that JSON says; `ValueError` for anything else.
+    """Parse JSON; `ValueError` for text that is not JSON or exceeds the limits.
 
-    It is not deeply nested, its numbers are finite and of 64 bits about, and there is no NaN, so
-    that whoever walks through it meets no surprise.
+    The value is nested at most 100 levels deep, whole numbers have at most 20 characters, and no
+    number is NaN or infinite, so that code which walks through it needs no checks of its own.
     """
     try:
         value: object = json.loads(
@@ -54,7 +58,7 @@ def parsed(text: str) -> object:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a small file; `InputError` for what is no file, or too large for one of ours."""
+    """The content of a file; `InputError` when it is missing, no file, or larger than 16 MiB."""
     if not path.is_file():
         what = "is no file" if path.exists() or path.is_symlink() else "does not exist"
         raise InputError(f"{path} {what}; is {path.parent} a folder of Sixfold's?")
@@ -66,7 +70,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def own_file(folder: Path, name: str) -> Path:
-    """`folder/name`; `InputError` when a link there leads out of the folder."""
+    """The path `folder/name`; `InputError` when `name` or a link in it leads out of the folder."""
     path = folder / name
     real = os.path.realpath(folder)
     if os.path.commonpath([real, os.path.realpath(path)]) != real:
@@ -77,7 +81,7 @@ def own_file(folder: Path, name: str) -> Path:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a file or a folder can be called that, and is looked for where it seems to be."""
+    """Whether `name` can name a file or folder: no separator, no `.` or `..`, at most 255 bytes."""
     if name in ("", ".", "..") or set(name) & set("/\\\0"):
         return False
     try:
@@ -87,10 +91,10 @@ def is_file_name(name: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """Text that is safe to show anywhere but not yet escaped for anything.
+    """Text without characters that are unsafe to show; it is not escaped for HTML or LaTeX.
 
-    Control characters, halves of surrogate pairs and marks that turn the direction of writing
-    become U+FFFD: a terminal would obey them, and no file can hold some of them.
+    Control characters, unpaired surrogates and marks that change the direction of writing become
+    U+FFFD: a terminal would obey them, and unpaired surrogates cannot be written to a file.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -98,7 +102,10 @@ def plain(text: str) -> str:
 
 
 def short(value: object, most: int = 160) -> str:
-    """A value of a config as a person reads it: classes by their last name, cut when long."""
+    """A JSON value of a config as text for a message, at most `most` characters, cut with "…".
+
+    A config is shown as CLASS(field=value, ...), without the name of its module.
+    """
     text = plain(_spelled(value))
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
@@ -118,10 +125,10 @@ def _spelled(value: object) -> str:
 
 
 def without_home(value: object) -> object:
-    """A JSON value in which every path below the home folder begins with `~`.
+    """A JSON value in which the home folder is replaced by `~`, in every path, names of fields too.
 
-    What is written travels, and the name of a person's folder is nobody's business;
-    `os.path.expanduser` leads back.
+    Files that are written are passed on to others, and the home folder's name is private;
+    `os.path.expanduser` restores it.
     """
     home = os.path.expanduser("~").rstrip("/")
     if not home.startswith("/"):
@@ -140,10 +147,10 @@ def without_home(value: object) -> object:
 
 
 def without_keys(words: Sequence[str]) -> str:
-    """A command line in which `***` stands for whatever looks like a key or a password.
+    """The command line of `words`, with `***` in place of whatever looks like a key or a password.
 
-    Such are values of options and fields that are called so, values of environment variables that
-    are, what has the form of a well-known key, and the user of an address.
+    These are the values of options and fields with such names, the values of environment variables
+    with such names, text that has the form of a key, and the user and password in a URL.
     """
     secrets = [value for name, value in os.environ.items() if _is_secret(name) and len(value) > 5]
     shown, hides = [], False
@@ -162,7 +169,7 @@ def without_keys(words: Sequence[str]) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    """Whether what is called so is nobody's business: API_KEY, --token, a.password; not tokens."""
+    """Whether something of this name is a secret: API_KEY, --token, a.password; but not tokens."""
     return _SECRET_NAMES.search(name) is not None
 
 
