@@ -33,6 +33,7 @@ from research.training.config import StageConfig
 from research.training.loop import train
 from research.training.stage_log import ALL_MISSED
 from research.training.stage_run import CheckpointPlan, StageRun
+from research.training.state import StageState
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,16 +76,10 @@ def train_stages(
     one. A stage that a run of `donors` has finished, with the same hash as in `record`, is copied
     from there and not trained.
     """
-    best: dict[str, StageResult] = {}
-    notes: list[str | None] = []
-    moves: dict[str, CarriedRecord] = {}
-    shared: dict[str, str] = {}
-    seconds, shared_seconds, items = 0.0, 0.0, 0
     coverage: CoverageRecord | None = None
     if any(stage.pretrainer.uses_attributes for stage in stages):
         coverage = bench.catalogue.coverage
         say(coverage_line(coverage), quiet)
-    processes = Processes(accelerator)
     run = StageRun(
         accelerator=accelerator,
         folder=folder,
@@ -94,51 +89,90 @@ def train_stages(
         quiet=quiet,
     )
     extensions = {each.stage: each.step for each in record.extensions if each.ended}
+    ended: list[EndedStage] = []
     for place, stage in enumerate(stages):
         name = stage.config.name
         carried = hand_over(stages[:place], stage, begun[place] if begun else None)
-        if carried is not None:
-            moves[name] = CarriedRecord(
-                moved=carried.moved, new=carried.new, left=carried.left, rows=carried.rows
-            )
-            say(f"{name}: {carried.line}", quiet)
-        processes.from_main(partial(take_stage, folder, name, record.stages[name], donors))
         own = replace(
-            run,
-            validate=validation_of(bench, stage),
-            extended_after=extensions.get(name),
+            run, validate=validation_of(bench, stage), extended_after=extensions.get(name)
         )
-        state = train(stage.pretrainer, stage.loader, stage.config, own)
-        seconds, items = seconds + state.seconds, items + state.items
-        origin = processes.from_main(partial(taken_from, folder, name))
-        if origin is not None:
-            shared[name] = origin
-            shared_seconds += state.seconds
-            say(f"{name}: taken from {origin}", quiet)
-        notes.append(processes.from_main(partial(unmoved, stage.config, folder)))
-        best[name] = StageResult(
-            epoch=state.best_epoch,
-            value=state.best_value,
-            epochs=state.epoch,
-            steps=state.step,
-            skipped=state.skipped,
-        )
+        ended.append(train_stage(stage, carried, record.stages[name], own, donors))
     last = stages[-1]
     assert last.ranker is not None, "stage_parts has checked it"
     return Trained(
         ranker=last.ranker,
         cost=CostRecord(
             parameters=sum(parameter.numel() for parameter in last.pretrainer.parameters()),
-            seconds=seconds,
-            shared_seconds=shared_seconds,
-            items=items,
+            seconds=sum(each.state.seconds for each in ended),
+            shared_seconds=sum(each.state.seconds for each in ended if each.origin is not None),
+            items=sum(each.state.items for each in ended),
         ),
-        best=best,
-        carried=moves,
-        shared=shared,
+        best={each.name: each.result for each in ended},
+        carried={each.name: each.carried for each in ended if each.carried is not None},
+        shared={each.name: each.origin for each in ended if each.origin is not None},
         attributes=coverage,
-        notes=tuple(filter(None, notes)),
+        notes=tuple(each.note for each in ended if each.note is not None),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedStage:
+    """How one stage came to its end."""
+
+    name: str
+    """The stage's name."""
+    state: StageState
+    """Where it ended."""
+    carried: CarriedRecord | None
+    """Where its initial weights came from; None: it started from scratch."""
+    origin: str | None
+    """The run that trained it; None: this one."""
+    note: str | None
+    """A note on a selection metric that never changed."""
+
+    @property
+    def result(self) -> StageResult:
+        """As the summary has it."""
+        return StageResult(
+            epoch=self.state.best_epoch,
+            value=self.state.best_value,
+            epochs=self.state.epoch,
+            steps=self.state.step,
+            skipped=self.state.skipped,
+        )
+
+
+def train_stage(
+    stage: StageParts,
+    carried: Carried | None,
+    stage_hash: str,
+    run: StageRun,
+    donors: Sequence[Path],
+) -> EndedStage:
+    """Train a stage, or copy it from a run of `donors` that has ended one with the same hash.
+
+    `carried` says where its weights came from, with which `stage` holds them already.
+    """
+    name, folder, processes = stage.config.name, run.folder, Processes(run.accelerator)
+    if carried is not None:
+        say(f"{name}: {carried.line}", run.quiet)
+    processes.from_main(partial(take_stage, folder, name, stage_hash, donors))
+    state = train(stage.pretrainer, stage.loader, stage.config, run)
+    origin = processes.from_main(partial(taken_from, folder, name))
+    if origin is not None:
+        say(f"{name}: taken from {origin}", run.quiet)
+    return EndedStage(
+        name=name,
+        state=state,
+        carried=None if carried is None else record_of_transfer(carried),
+        origin=origin,
+        note=processes.from_main(partial(unmoved, stage.config, folder)),
+    )
+
+
+def record_of_transfer(carried: Carried) -> CarriedRecord:
+    """A transfer of weights as the summary has it."""
+    return CarriedRecord(moved=carried.moved, new=carried.new, left=carried.left, rows=carried.rows)
 
 
 def hand_over(
