@@ -58,7 +58,7 @@ class LiGR(BlockConfig):
     ) -> Mapping[str, int]:
         """Estimates, by name, of the bytes that one block in fp32 keeps for its backward pass.
 
-        Hidden states are T (12 D + 4 F) + S L 3 D numbers with SwiGLU; without it 2 F stands for
+        Hidden states are T (12 D + 4 F) + S L 3 D numbers with SwiGLU; without it 2 F replaces
         4 F. Dropout inside the feed-forward part adds T F. Scores are those of softmax attention.
         """
         inner = config.feed_forward * (4 if self.swiglu else 2)

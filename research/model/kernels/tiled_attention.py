@@ -95,7 +95,7 @@ class _Tile:
     sequences: slice
     """Which of the B sequences."""
     heads: int
-    """H."""
+    """H, the number of heads."""
     queries: slice
     """Which of the Q queries."""
     keys: int
