@@ -100,7 +100,10 @@ class AttributeHead(nn.Module):
         return Accuracy(correct, (targets.label_offsets.diff() > 0).sum().double())
 
     def emptiness(self, catalogue: Catalogue) -> str | None:
-        """A reason where no training item has an attribute, so that no token counts; else None."""
+        """A reason where no training item has an attribute, so that no token counts; else None.
+
+        With `count_bare_items` it is always None.
+        """
         if self.count_bare_items or catalogue.coverage.never_seen < catalogue.num_attributes:
             return None
         return "no item of the training part has an attribute"

@@ -46,7 +46,7 @@ class LossSum:
     total: Tensor
     """Scalar, attached to the graph: the sum of the losses."""
     count: Tensor
-    """Scalar float64: how many losses were summed, the later divisor; may be 0."""
+    """Scalar float64: how many targets the sum covers, by which it is divided later; may be 0."""
     accuracy: Accuracy | None = None
     """The accuracy on the same targets; None: not measured in this step, or not defined."""
 
@@ -140,7 +140,7 @@ class Targets:
     offsets_R: Tensor = field(metadata=MappingProxyType({"axis": "R + 1"}))
     """int64 [R + 1]: where each row's read tokens begin; the last entry is P."""
     counts_R: Tensor = field(metadata=PER_ROW)
-    """float64 [R]: how many losses are summed for each row."""
+    """float64 [R]: how many targets each row has, the row's part of the divisor of the loss."""
 
     def __post_init__(self) -> None:
         for part in fields(self):
@@ -157,7 +157,7 @@ class Targets:
 
     @property
     def count(self) -> Tensor:
-        """Scalar float64: how many losses are summed over all rows."""
+        """Scalar float64: how many targets all rows have, the divisor of the loss."""
         return self.counts_R.sum()
 
     @property
