@@ -1,1 +1,1 @@
-"""The shared encoder: packed tokens in, one hidden state a token out."""
+"""The encoders that objectives share: packed tokens in, one hidden state for each token out."""

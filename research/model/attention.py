@@ -1,10 +1,11 @@
-"""The one door to attention, and the one place that may pad.
+"""Attention over packed sequences; the only place in a transformer that pads.
 
-`attention` takes packed queries, keys and values and gives the packed outputs of the tokens that
-are read; no token sees another sequence's tokens, and under `causal` none sees a newer one. Below
-it, `over_rectangles` lays sequences out in padded rectangles for any core: a block may bring its
-own. Ours is torch's scaled_dot_product_attention (Vaswani et al. 2017, eq. 1); with attention
-dropout on a CPU it is spelled out, because torch's dropout would cost more than the attention.
+`attention` takes packed queries, keys and values and returns the packed outputs of the tokens that
+are read. No token sees another sequence's tokens, and under `causal` none sees a newer one. It
+calls `over_rectangles`, which lays sequences out in padded rectangles for any core, so that a block
+can bring a core of its own. The softmax core is torch's scaled_dot_product_attention (Vaswani et
+al. 2017, eq. 1). With attention dropout on a CPU it is `tiled_attention` instead, because there
+torch's dropout would cost more than the attention.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from research.model.kernels.tiled_attention import tiled_attention
 from research.packed import Packed
 from research.rectangles import Rectangle, Rectangles, SlotIndex, lay_out
 
-# Sequences of one call of torch's kernels: the grid of a GPU has no more room (pytorch#142228).
+# Most sequences in one call of torch's kernels: a GPU's grid has no room for more (pytorch#142228).
 MOST_SEQUENCES = (1 << 16) - 1
 
 Bias = Callable[[Rectangle], Tensor]
-"""What is added to the scaled scores of a rectangle, to be broadcast to [B, H, Q, L]."""
+"""From a rectangle to what is added to its scaled scores; it broadcasts to [B, H, Q, L]."""
 
 
 class Core(Protocol):
-    """Attention of the sequences of one rectangle."""
+    """A kind of attention, computed for the sequences of one rectangle."""
 
     def __call__(
         self, q_BQHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, rectangle: Rectangle
     ) -> Tensor:
-        """[B, Q, H, K]: the outputs of the queries, which may see what `rectangle.visible` says.
+        """[B, Q, H, K]: the output of each query over the keys that `rectangle.visible` shows it.
 
-        Empty slots hold zeros; outputs for empty queries are dropped.
+        Empty slots hold zeros. What is returned for empty queries is dropped.
         """
 
 
@@ -51,10 +52,10 @@ def attention(
     read_P: Tensor | None = None,
     bias: Bias | None = None,
 ) -> Tensor:
-    """Softmax attention within each sequence: [P, H, K], of the tokens that are read or of all.
+    """Softmax attention within each sequence: outputs [P, H, K] at the tokens `read_P`, or all T.
 
-    `dropout` is the probability of dropping an attention weight; 0 outside training. `read_P` may
-    name tokens in any order and more than once.
+    `dropout` is the probability of dropping an attention weight; 0 outside training. `read_P`,
+    int64 [P], may name tokens in any order and more than once; None: all tokens, in order.
     """
     return over_rectangles(SoftmaxCore(causal, dropout, bias), qkv_T3HK, packed, read_P)
 
@@ -62,10 +63,10 @@ def attention(
 def over_rectangles(
     core: Core, qkv_T3HK: Tensor, packed: Packed, read_P: Tensor | None = None
 ) -> Tensor:
-    """A core's outputs [P, H, K] of the tokens that are read, in that order; None: of all T.
+    """A core's outputs [P, H, K] at the tokens `read_P`, in that order; None: at all T tokens.
 
-    On a CPU the core gets sequences of similar length together, with queries at the tokens that
-    are read alone; on an accelerator all sequences at once, with queries at every token.
+    On a CPU, a rectangle holds sequences of similar length, and has queries only at the tokens that
+    are read. On an accelerator, one rectangle holds all sequences, with queries at every token.
     """
     rectangles = packed.rectangles if read_P is None else lay_out(packed, read_P)
     if not rectangles.blocks:
@@ -83,7 +84,7 @@ def over_rectangles(
 
 
 class _LayOut(torch.autograd.Function):
-    """[T, 3, H, K] -> queries [B, Q, H, K], keys and values [B, L, H, K] of each rectangle."""
+    """[T, 3, H, K] -> for each rectangle, queries [B, Q, H, K], keys and values [B, L, H, K]."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, qkv_T3HK: Tensor, rectangles: Rectangles) -> tuple[Tensor, ...]:
@@ -102,7 +103,7 @@ class _LayOut(torch.autograd.Function):
 
 
 class _Join(torch.autograd.Function):
-    """[B, Q, H, K] of each rectangle -> [P, H, K]."""
+    """The outputs [B, Q, H, K] of each rectangle -> [P, H, K]."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, rectangles: Rectangles, *outputs: Tensor) -> Tensor:
@@ -118,9 +119,9 @@ class _Join(torch.autograd.Function):
 
 
 def _to_slots(x: Tensor, index: SlotIndex, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
-    """[B, N, H, K] of each shape [B, N] from the rows [..., H, K] of x; zeros in empty slots.
+    """For each shape [B, N], a tensor [B, N, H, K] of rows of x [..., H, K]; 0 in empty slots.
 
-    A row's heads are apart in memory, so that a product of matrices takes them without a copy.
+    In memory it is [B, H, N, K], so that batched matrix products need no copy.
     """
     heads, width = x.shape[-2:]
     rows = torch.cat([x.reshape(-1, width), x.new_zeros(1, width)])
@@ -134,7 +135,7 @@ def _to_slots(x: Tensor, index: SlotIndex, shapes: Sequence[torch.Size]) -> tupl
 
 
 def _from_slots(parts: Sequence[Tensor], index: SlotIndex) -> Tensor:
-    """The rows [..., K] that stand in the slots [B, N, H, K]; zeros for those in none."""
+    """[rows, K]: each row from its slot in `parts` [B, N, H, K]; zeros for rows in no slot."""
     width = parts[0].shape[-1]
     slots = [part.transpose(1, 2).reshape(-1, width) for part in parts]
     return torch.cat([*slots, slots[0].new_zeros(1, width)]).index_select(0, index.slot_of_row)
@@ -145,28 +146,29 @@ class SoftmaxCore:
     """softmax(q k' / sqrt(K) + bias) v, with dropout on the weights."""
 
     causal: bool
-    """Whether a query sees no newer key than its own."""
+    """Whether a query sees only the keys of its own and of older tokens."""
     dropout: float = 0.0
-    """Probability of dropping a weight."""
+    """Probability of dropping an attention weight."""
     bias: Bias | None = None
-    """What is added to the scores; None: nothing."""
+    """What is added to the scaled scores; None: nothing."""
 
     def __call__(
         self, q_BQHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, rectangle: Rectangle
     ) -> Tensor:
-        """[B, Q, H, K]."""
+        """[B, Q, H, K]: see `Core`."""
         q, k, v = q_BQHK.transpose(1, 2), k_BLHK.transpose(1, 2), v_BLHK.transpose(1, 2)
         bias = None if self.bias is None else self.bias(rectangle)
-        # A query in the slot of its own number can do without a mask of what is newer.
+        # If query q is the token in slot q, the kernel's triangular mask hides newer tokens, and
+        # empty slots with them; no mask has to be formed.
         triangular = self.causal and rectangle.reads_all and bias is None
         visible = None if triangular else rectangle.visible(self.causal)
         if visible is not None:
-            # 0 where a query sees, minus infinity elsewhere.
+            # log of True and False: 0 where a query sees a key, minus infinity elsewhere.
             hidden = visible[:, None].to(q.dtype).log_()
             bias = hidden if bias is None else bias + hidden
         if self.dropout == 0.0 or q.device.type != "cpu":
             return _fused(q, k, v, bias, triangular, self.dropout).transpose(1, 2)
-        # In fp32 at least: torch's kernels round neither scores nor their softmax.
+        # In fp32 at least, as torch's kernels do not round scores and their softmax either.
         wide = torch.promote_types(q.dtype, torch.float32)
         if bias is not None:
             bias = bias.to(wide).expand(*q.shape[:3], k.shape[2])
@@ -181,7 +183,10 @@ class SoftmaxCore:
 def _fused(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, triangular: bool, dropout: float
 ) -> Tensor:
-    """torch's own attention: [B, H, Q, K], [B, H, L, K] x 2 -> [B, H, Q, K]."""
+    """torch's attention: q [B, H, Q, K], k and v [B, H, L, K] -> [B, H, Q, K].
+
+    `bias` is added to the scaled scores, and is minus infinity where a key is hidden.
+    """
     if bias is not None:
         bias = bias.to(q.dtype).expand(*q.shape[:3], k.shape[2])
     outputs = [

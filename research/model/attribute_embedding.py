@@ -1,6 +1,6 @@
-"""Embeddings of attributes, and which item has which: the CSR of a catalogue on the device.
+"""Attribute embeddings, with the catalogue's item -> attribute CSR on the model's device.
 
-AAP, MAP and an encoder that reads attributes share one table.
+One table serves AAP, MAP and an encoder that reads attributes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from research.model.initialization import initialize
 
 
 class AttributeTable(nn.Module):
-    """A rows of width D, beside the item -> attribute CSR."""
+    """Embeddings [A, D] of the attributes, and which attributes each item has."""
 
     offsets: Tensor
+    """int64 [V + 2]: where each item's attributes, and the mask's, begin in `ids`."""
     ids: Tensor
+    """int64: attribute ids, item by item."""
 
     def __init__(
         self,
@@ -29,17 +31,17 @@ class AttributeTable(nn.Module):
     ) -> None:
         super().__init__()
         self.attribute_table = nn.Embedding(num_attributes, width)
-        # The mask, row V, has no attributes.
+        # The mask, item id V, has no attributes.
         self.register_buffer("offsets", torch.cat([offsets, offsets[-1:]]), persistent=False)
         self.register_buffer("ids", ids, persistent=False)
         initialize(self, init_std, seed, "attributes")
 
     def number(self, items_P: Tensor) -> Tensor:
-        """int64 [P]: how many attributes each item has."""
+        """int64 [P]: how many attributes each item (or the mask) has."""
         return self.offsets[items_P + 1] - self.offsets[items_P]
 
     def pairs(self, items_P: Tensor) -> tuple[Tensor, Tensor]:
-        """(int64 [M] places in `items_P`, int64 [M] attribute ids), one pair an attribute."""
+        """int64 [M] indices into `items_P`, and int64 [M] attribute ids: all pairs that hold."""
         number_P = self.number(items_P)
         places_P = torch.arange(len(items_P), device=items_P.device)
         rows_M = torch.repeat_interleave(places_P, number_P)
@@ -48,7 +50,7 @@ class AttributeTable(nn.Module):
         return rows_M, self.ids[indices_M]
 
     def sums(self, items_T: Tensor) -> Tensor:
-        """[T, D]: the sum of the embeddings of each item's attributes; 0 for none."""
+        """[T, D]: the sum of the embeddings of each item's attributes; 0 if it has none."""
         _, ids_M = self.pairs(items_T)
         number_T = self.number(items_T)
         starts_T = number_T.cumsum(0) - number_T

@@ -1,7 +1,8 @@
-"""Backbones: what turns a packed batch of items into hidden states, under every objective.
+"""The interface of backbones: encoders that turn a packed batch of items into hidden states.
 
-A backbone is one file: a config and the module that it builds. Whoever needs to know its geometry
-(loading, memory advice, sharding, warm start, import and export) asks here.
+Objectives compute their losses from these states. A backbone is one file: a config and the module
+that it builds. Code that needs to know its geometry (loading, memory advice, sharding, warm start,
+import and export) asks through this interface.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from research.packed import Packed
 
 Direction = Literal["causal", "bidirectional"]
 BOTH: tuple[Direction, ...] = ("causal", "bidirectional")
-# No size of a config may be larger; a stranger's config cannot ask for endless memory by one field.
+# No size in a config may be larger, so that no single field of an untrusted config can ask for
+# endless memory.
 LARGEST = 1 << 20
 
 
 def check_numbers(config: BackboneConfig, sizes: Sequence[str], dropouts: Sequence[str]) -> None:
-    """`InputError` for a size of a config that is out of range, or a dropout; None is as good."""
+    """Check the fields of a config that are named in `sizes` and `dropouts`, and its `init_std`.
+
+    `InputError` for a size outside 1..`LARGEST`, a dropout outside [0, 1), where None is allowed
+    too, or a negative `init_std`.
+    """
     values = vars(config)
     for name in sizes:
         if values[name] < 1:
@@ -54,41 +60,47 @@ class BackboneConfig(ABC):
     @property
     @abstractmethod
     def directions(self) -> Collection[Direction]:
-        """In which directions states may be asked for."""
+        """The directions in which the backbone can encode."""
 
     @property
     def fields(self) -> Collection[str]:
-        """The fields of a `Packed` that the backbone cannot do without; none unless said."""
+        """The fields of a `Packed` that the backbone needs; by default none."""
         return ()
 
     @property
     def optional_fields(self) -> Collection[str]:
-        """Fields of a `Packed` that the backbone reads where tokens have them."""
+        """The fields of a `Packed` that the backbone reads if tokens have them; by default none."""
         return ()
 
     @property
     def learning_fields(self) -> Collection[str]:
-        """Fields of this config that shape how weights are learned, not what they compute then."""
+        """Fields of this config that affect how weights are learned, but not what they compute."""
         return ("init_std",)
 
     @abstractmethod
     def build(self, item_table: ItemTable, seed: int) -> Backbone:
-        """The module around an item table, its initial weights a function of the seed alone."""
+        """The module around an item table; its initial weights depend on the seed alone."""
 
     @abstractmethod
     def num_parameters(self, num_items: int) -> int:
-        """How many numbers the backbone learns, the item table with its mask's row included."""
+        """The number of learned numbers, including the item table and its row for the mask.
+
+        The model is not built for it, as an untrusted config may ask for a huge one.
+        """
 
     @abstractmethod
     def activation_bytes(self, tokens: int, rows: int, longest: int) -> Mapping[str, int]:
-        """Estimates, by name, of what a step in fp32 keeps for its backward pass, in bytes.
+        """Estimates, by name, of the bytes that a step in fp32 keeps for its backward pass.
 
-        Of `rows` sequences of `tokens` tokens in all, the longest of `longest`.
+        The batch has `rows` sequences with `tokens` tokens in all; the longest has `longest`.
         """
 
     @property
     def decisive(self) -> Mapping[str, object]:
-        """The fields, with their values, that decide what given weights compute."""
+        """The fields that decide what given weights compute, with their values.
+
+        A warm start requires them to be equal.
+        """
         return {
             each.name: vars(self)[each.name]
             for each in fields(self)
@@ -100,7 +112,7 @@ class Backbone(nn.Module, ABC):
     """Abstract: `Packed` in, hidden states out. It holds the item table, which heads share."""
 
     compiles = False
-    """Whether parts of it are compiled while it trains."""
+    """Whether torch.compile compiles parts of it while it trains."""
 
     def __init__(self, config: BackboneConfig, item_table: ItemTable) -> None:
         super().__init__()
@@ -109,22 +121,28 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, packed: Packed, *, causal: bool, read_P: Tensor | None = None) -> Tensor:
-        """Hidden states [T, D] of every token, each sequence by itself; with `read_P` [P, D].
+        """Hidden states [T, D] of all tokens, or [P, D] of the tokens with the indices `read_P`.
 
-        Under `causal` no state knows a newer item.
+        No state depends on another sequence; with `causal`, none depends on a newer token.
         """
 
     @property
     def num_items(self) -> int:
-        """V."""
+        """V, the number of items."""
         return self.item_table.num_items
 
     def parts_to_shard(self) -> Sequence[nn.Module]:
-        """Modules that nobody calls from outside `forward`, to split over processes one by one."""
+        """Submodules whose weights may be sharded over processes (FSDP), one unit each.
+
+        Nothing but `forward` may call them. By default there are none.
+        """
         return ()
 
     def use(self, compute: ComputeConfig) -> None:
-        """Train as `compute` says from now on; `InputError` for what the backbone cannot do."""
+        """Apply `compute` to all training from now on; `InputError` for what is not supported.
+
+        By default neither compilation nor recomputation is.
+        """
         for name, asked in (("compile", compute.compile), ("recompute", compute.recompute)):
             if asked:
                 raise InputError(
@@ -134,7 +152,10 @@ class Backbone(nn.Module, ABC):
 
 
 def check_direction(config: BackboneConfig, *, causal: bool, asker: str) -> None:
-    """`InputError` where `asker`, a stage's objective, needs a direction that is not there."""
+    """`InputError` if the backbone cannot encode in the direction that `asker` needs.
+
+    `asker` names an objective of a stage in the message.
+    """
     needed: Direction = "causal" if causal else "bidirectional"
     if needed not in config.directions:
         raise InputError(
@@ -144,7 +165,10 @@ def check_direction(config: BackboneConfig, *, causal: bool, asker: str) -> None
 
 
 def check_fields(config: BackboneConfig, available: Collection[str], corpus: str) -> None:
-    """`InputError` where the backbone reads a field that no token of the corpus has."""
+    """`InputError` if the backbone needs a field that is not in `available`, the corpus's fields.
+
+    `corpus` names the corpus in the message.
+    """
     for name in config.fields:
         if name not in available:
             raise InputError(
@@ -155,6 +179,6 @@ def check_fields(config: BackboneConfig, available: Collection[str], corpus: str
 
 
 def count_parameters(make: Callable[[], nn.Module]) -> int:
-    """How many numbers the module that `make` builds learns; no memory is asked for them."""
+    """The number of parameters of the module that `make` builds, without allocating them."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in make().parameters())

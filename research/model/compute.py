@@ -1,7 +1,8 @@
-"""How a model is computed: precision, compilation and what is kept for the backward pass.
+"""How training is computed: precision, compilation, recomputation, sharding and determinism.
 
-None of it changes what is learned but for rounding. `research/distributed/accelerator.py` takes
-precision and determinism, the encoder compilation and recomputation (`TransformerEncoder.use`).
+None of it changes what is learned, except by rounding. Precision and determinism are applied by
+`research/distributed/accelerator.py`, compilation and recomputation by the encoder
+(`TransformerEncoder.use`).
 """
 
 from __future__ import annotations
@@ -23,23 +24,26 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How training computes; evaluation is always in fp32 and never compiled."""
+    """How training is computed; evaluation is always in fp32 and never compiled."""
 
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """Matrix products of training; weights, sums and optimizer stay in fp32. In tf32 a GPU rounds
-    the factors of fp32 products to 10 bits of mantissa; a CPU, which has none, computes in fp32."""
+    """Precision of matrix products in training; weights, sums and optimizer stay in fp32. With tf32
+    a GPU rounds the factors of fp32 products to 10 bits of mantissa; a CPU has no tf32 and computes
+    in fp32."""
     compile: bool = False
-    """Whether torch.compile builds the position-wise parts of each block, for GPUs: it takes a
-    while at the start, and on a CPU its dropout costs more than it saves."""
+    """Whether torch.compile compiles the position-wise parts of each block. It is for GPUs: it
+    takes a while at the start, and on a CPU its dropout costs more than it saves."""
     recompute: bool = False
-    """Whether each block is computed again in the backward pass, to keep less for it."""
+    """Whether each block is computed again in the backward pass, so that less memory is kept for
+    it (activation checkpointing)."""
     shard_weights: bool = False
-    """Split weights, gradients and moments over the processes (FSDP2) instead of copying them, for
-    item tables that are too large; with one process there is nothing to split."""
+    """Whether weights, gradients and optimizer moments are sharded over the processes (FSDP2)
+    instead of copied to each, for item tables that are too large; with one process it does
+    nothing."""
     deterministic: bool = False
-    """Whether a GPU takes only algorithms that give the same bits each time, at a cost in speed; an
-    operation that has none is an error. Says nothing of another GPU, number of processes or version
-    of torch. A CPU repeats its bits without it."""
+    """Whether a GPU uses only algorithms that give the same bits each time, at a cost in speed; an
+    operation that has none is an error. Bits may still differ on another GPU, with another number
+    of processes or another version of torch. A CPU repeats its bits without this."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -52,16 +56,16 @@ class ComputeConfig:
 
 @cache
 def compiled(part: Callable[..., Result]) -> Callable[..., Result]:
-    """`part(module, tensor, ...)` compiled once for any number of rows and every layer alike.
+    """`part(module, tensor, ...)`, compiled once for all layers and any number of rows.
 
-    Rows are the first dimension of each tensor, at least two: none and one would each be compiled
-    for themselves. No tensor is a view, which would be compiled apart as well.
+    Rows are the first dimension of each tensor. There must be at least two, as torch would compile
+    once more for 0 and for 1; and no tensor may be a view, for which torch would compile again too.
     """
     built = torch.compile(part)
 
     def call(module: nn.Module, *tensors: Tensor) -> Result:
         for tensor in tensors:
-            # Without this a number of rows that happens to be the width is taken for the width.
+            # Without this, torch would tie the two sizes if the first batch has D rows.
             torch._dynamo.mark_dynamic(tensor, 0)
         return built(module, *tensors)
 
@@ -69,22 +73,23 @@ def compiled(part: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def begin_compiling() -> None:
-    """Forget what was compiled for other models, of which torch keeps eight, then no more."""
+    """Drop what was compiled for earlier models: torch keeps eight, then compiles no more."""
     torch.compiler.reset()
-    # Gradients of single objectives are measured on a graph that the step needs again.
+    # The gradients of single objectives are measured on the graph that the step needs afterwards,
+    # so no backward pass may reuse its buffers.
     torch._functorch.config.donated_buffer = False
-    # Said by the compiler of its own doings.
+    # Warnings about what the compiler itself does.
     warnings.filterwarnings("ignore", r".*torch\.jit\..* is deprecated", DeprecationWarning)
     warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
-    # Advice to allow TF32, which `precision` decides.
+    # Advice to allow TF32; `precision` decides that.
     warnings.filterwarnings("ignore", r"TensorFloat32 tensor cores .* available but not enabled")
 
 
 def graphs_compiled() -> int:
-    """Graphs that torch.compile has built in this process.
+    """The number of graphs that torch.compile has built in this process.
 
-    The number stands still once a stage has seen a few batches; if it rises, batches are compiled
-    for anew, which costs seconds each time.
+    It should not rise once a stage has trained on a few batches; if it does, torch compiles again
+    for new shapes, which costs seconds each time.
     """
     counters = torch._dynamo.utils.counters
     return int(counters["stats"]["unique_graphs"])

@@ -1,16 +1,16 @@
-"""HSTU's block: attention without softmax, and a gate in the place of a feed-forward part.
+"""HSTU's block: attention without softmax, and a gate in place of a feed-forward part.
 
     U, V, Q, K = split(SiLU(norm(x) W))                                            (1)
     A V = sum over the keys that are seen of SiLU(q k' + r_p + r_t) v / N          (2)
     y = x + (norm(A V) * U) W' + b'                                                (3)
 
 Source: Zhai et al. 2024, "Actions Speak Louder than Words" (arXiv 2402.17152), eq. 1-3; the first
-norm, the residual sum and N are of their code, `SequentialTransductionUnitJagged` of
-facebookresearch/generative-recommenders. The relative biases are learned numbers of each layer that
-its heads share: r_p by the distance in places, r_t by the time between two events, in the bucket
-floor(ln(max(1, seconds)) / 0.301). The second norm is over all heads together. A departure: that
-code takes for a query's time the time of the event after it, the one to be predicted, which here no
-causal state may know; ours takes the query's own.
+norm, the residual sum and N are from their code, `SequentialTransductionUnitJagged` of
+facebookresearch/generative-recommenders. The relative biases are numbers that each layer learns and
+its heads share: r_p for the distance between query and key in places, r_t for the time between
+their events, by the bucket floor(ln(max(1, seconds)) / 0.301). The second norm is over all heads
+together. A departure: their code uses, as a query's time, the time of the event after it, the one
+to be predicted. No causal state may know that time here, so the query's own time is used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from research.rectangles import Rectangle
 if TYPE_CHECKING:
     from research.model.transformer_config import TransformerConfig
 
-# Buckets of time are this wide, in natural logarithms of seconds.
+# Width of a bucket of times, in natural logarithms of seconds.
 BUCKET_WIDTH = 0.301
 
 
@@ -46,22 +46,25 @@ BUCKET_WIDTH = 0.301
 class HSTU(BlockConfig):
     """SiLU attention divided by a length, gated, with relative biases (HSTU).
 
-    The encoder's `attention_dropout` is on the weights (published: 0), its `hidden_dropout` on what
-    enters the last projection. As it has no feed-forward part and always projects, it does not read
-    `feed_forward`, `activation`, `inner_dropout`, `attention_output_dropout`, `output_projection`.
+    The encoder's `attention_dropout` is applied to the attention weights (published: 0), its
+    `hidden_dropout` to the input of the output projection. The block has no feed-forward part and
+    always projects, so it does not read `feed_forward`, `activation`, `inner_dropout`,
+    `attention_output_dropout` and `output_projection`.
     """
 
     times: bool = False
-    """Whether the time between two events biases their score too; then events need times."""
+    """Whether the time between two events also biases their score; the corpus must then have
+    times."""
     time_buckets: int = 128
-    """With `times`: the number of the last bucket, which holds all longer times as well."""
+    """With `times`: the index of the last bucket, which also holds all longer times."""
     head_width: int | None = None
-    """K, numbers of a head in each of U, V, Q and K; None: the encoder's width over its heads."""
+    """K, the width of a head in each of U, V, Q and K; None: the encoder's width over its heads."""
     divisor: Literal["length", "visible"] = "length"
-    """N: the encoder's length (the published code: the length that it pads to), or how many keys
-    the query sees."""
+    """N: "length", the encoder's length (in the published code, the length that it pads to), or
+    "visible", the number of keys that the query sees."""
     norm: Norm = "bare"
-    """Both norms: bare (LayerNorm without gain and shift, as published), layer or rms."""
+    """The kind of both norms: bare (LayerNorm without gain and shift, as published), layer or
+    rms."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -74,11 +77,11 @@ class HSTU(BlockConfig):
 
     @property
     def fields(self) -> Collection[str]:
-        """Times, where they bias scores."""
+        """The field "time", if times bias scores."""
         return ("time",) if self.times else ()
 
     def width_of_head(self, config: TransformerConfig) -> int:
-        """K."""
+        """K: `head_width`, or the encoder's width over its heads."""
         return config.width // config.heads if self.head_width is None else self.head_width
 
     def build(self, config: TransformerConfig) -> HSTUBlock:
@@ -88,11 +91,11 @@ class HSTU(BlockConfig):
     def activation_bytes(
         self, config: TransformerConfig, tokens: int, rows: int, longest: int
     ) -> Mapping[str, int]:
-        """Estimates, by name, of what one block in fp32 keeps for its backward pass, in bytes.
+        """Estimates, by name, of the bytes that one block in fp32 keeps for its backward pass.
 
-        Hidden states: T (3 D + 9 E) and S L 3 E, with E = H K. Scores before and after SiLU:
-        S H L^2 each, and as many of what dropout makes of them. Places in the tables of biases: 8
-        bytes for each of L^2, and with times for each of S L^2.
+        Hidden states are T (3 D + 9 E) + S L 3 E numbers, with E = H K. Scores are S H L^2 numbers
+        before SiLU, as many after it, and as many again after dropout. Indices into the tables of
+        biases take 8 bytes for each of L^2 pairs, and with times for each of S L^2 more.
         """
         inner = config.heads * self.width_of_head(config)
         states = tokens * (3 * config.width + 9 * inner) + rows * longest * 3 * inner
@@ -114,11 +117,12 @@ class HSTUBlock(Block):
         self.dropouts = config.dropouts
         self.inner = config.heads * block.width_of_head(config)
         self.input_norm = build_norm(block.norm, config.width, config.norm_eps)
-        # U, then Q, K and V.
+        # One product gives U, Q, K and V, in this order.
         self.projection = nn.Linear(config.width, 4 * self.inner, bias=False)
         self.mixed_norm = build_norm(block.norm, self.inner, config.norm_eps)
         self.output = nn.Linear(self.inner, config.width)
-        # By no name of a bias: the published code draws them, and decays them, like weights.
+        # Named as weights, so that they are drawn and decayed like weights, as in the published
+        # code: a parameter with "bias" in its name would begin at 0.
         self.position_weights = nn.Parameter(torch.empty(2 * config.length - 1))
         if block.times:
             self.time_weights = nn.Parameter(torch.empty(block.time_buckets + 1))
@@ -132,7 +136,7 @@ class HSTUBlock(Block):
         causal: bool,
         read_P: Tensor | None = None,
     ) -> Tensor:
-        """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
+        """[T, D] -> [T, D], or [P, D]: the output at the tokens with the indices `read_P`."""
 
         def bias(rectangle: Rectangle) -> Tensor:
             relative = self.relative_bias(rectangle)
@@ -151,14 +155,14 @@ class HSTUBlock(Block):
         mixed_PHK = over_rectangles(core, positions.turned(qkv_T3HK, packed), packed, read_P)
         mixed_PE = rearrange(mixed_PHK, "P H K -> P (H K)")
         if len(mixed_PE) == 0:
-            # Nothing was attended to: the tables take part all the same, with gradients of 0.
+            # No token is read, so no bias was looked up: this gives the tables gradients of 0.
             mixed_PE = mixed_PE + sum(table.sum() for table in self.tables())
         if read_P is not None:
             x_TD, gate_TE = x_TD.index_select(0, read_P), gate_TE.index_select(0, read_P)
         return self.built(HSTUBlock.after, len(x_TD))(self, x_TD, gate_TE, mixed_PE)
 
     def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """U [T, E], and Q, K and V [T, 3 E] (eq. 1)."""
+        """U [T, E], and Q, K and V side by side [T, 3 E] (eq. 1)."""
         normed_TD, weight = self.input_norm(x_TD), self.projection.weight
         gate_TE = F.silu(F.linear(normed_TD, weight[: self.inner]))
         return gate_TE, F.silu(F.linear(normed_TD, weight[self.inner :]))
@@ -170,11 +174,11 @@ class HSTUBlock(Block):
         return out_PD
 
     def tables(self) -> list[Tensor]:
-        """What relative biases are looked up in."""
+        """The learned tables that relative biases are looked up in."""
         return [self.position_weights, *([self.time_weights] if self.block.times else [])]
 
     def relative_bias(self, rectangle: Rectangle) -> Tensor:
-        """r_p + r_t, to be broadcast to [B, H, Q, L]."""
+        """r_p + r_t, [B or 1, 1, Q, L], which broadcasts to [B, H, Q, L]."""
         places_BQL = rectangle.distances_BQL + (self.config.length - 1)
         bias_BQL = looked_up(self.position_weights, places_BQL)
         if self.block.times:
@@ -188,31 +192,31 @@ class PointwiseCore:
     """SiLU(q k' + bias) v / N over the keys that a query may see, with dropout on the weights."""
 
     causal: bool
-    """Whether a query sees no newer key than its own."""
+    """Whether a query sees only the keys of its own and of older tokens."""
     dropout: float
-    """Probability of dropping a weight."""
+    """Probability of dropping an attention weight."""
     bias: Bias
     """What is added to the scores."""
     divisor: int | None
-    """N; None: how many keys the query sees."""
+    """N; None: the number of keys that the query sees."""
 
     def __call__(
         self, q_BQHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, rectangle: Rectangle
     ) -> Tensor:
-        """[B, Q, H, K], in fp32 at least: in low precision its sums would be rounded."""
+        """[B, Q, H, K], in fp32 at least, as low precision would round the sums; see `Core`."""
         q, k, v = q_BQHK.transpose(1, 2), k_BLHK.transpose(1, 2), v_BLHK.transpose(1, 2)
         wide = torch.promote_types(q.dtype, torch.float32)
         scores_BHQL = (q @ k.mT).to(wide) + self.bias(rectangle)
         visible = rectangle.visible(self.causal)
         if visible is not None:
-            # SiLU(0) is 0: what is not seen adds nothing.
+            # SiLU(0) is 0, so hidden keys add nothing.
             scores_BHQL = torch.where(visible[:, None], scores_BHQL, 0.0)
         weights_BHQL = dropout(F.silu(scores_BHQL), self.dropout, training=True)
         mixed = (weights_BHQL.to(v.dtype) @ v).to(wide)
         return (mixed / self._divisor(rectangle)).transpose(1, 2)
 
     def _divisor(self, rectangle: Rectangle) -> Tensor | int:
-        """N, to be broadcast to [B, H, Q, K]."""
+        """N, as a number or a tensor that broadcasts to [B, H, Q, K]."""
         if self.divisor is not None:
             return self.divisor
         if self.causal:
@@ -223,18 +227,18 @@ class PointwiseCore:
 
 
 def time_buckets(rectangle: Rectangle, last: int) -> Tensor:
-    """int64 [B, Q, L]: the bucket of the time between query and key, whichever is the newer.
+    """int64 [B, Q, L]: the bucket of the time between query and key, whichever of them is newer.
 
-    Bucket n holds times from e^(0.301 n) seconds on, bucket 0 those below two seconds as well, and
-    `last` all that are longer.
+    Bucket n begins at e^(0.301 n) seconds. Bucket 0 holds all times below two seconds, and bucket
+    `last` also all longer times.
     """
     times_BL = rectangle.fields["time"]
     times_BQ = times_BL.gather(1, rectangle.places_BQ)
     seconds_BQL = (times_BQ[..., None] - times_BL[:, None]).abs().clamp(min=1)
-    # In float64, whose logarithm of an integer is never off by a bucket.
+    # In float64, where rounding the logarithm of an integer never changes its bucket.
     return (seconds_BQL.double().log() / BUCKET_WIDTH).long().clamp(max=last)
 
 
 def looked_up(table_N: Tensor, places: Tensor) -> Tensor:
-    """The numbers in these places of a table, in the places' shape."""
+    """The table's numbers at the indices `places`, in the shape of `places`."""
     return table_N.index_select(0, places.flatten()).view(places.shape)

@@ -1,4 +1,7 @@
-"""Initial weights, each parameter from a generator of its own."""
+"""Initial weights: each parameter is drawn by a random generator of its own.
+
+Encoders, item tables and heads call `initialize` when they are built.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from research.randomness import generator
 
 
 def norm_parameters(module: nn.Module) -> set[str]:
-    """The paths of all weights and biases of LayerNorms and RMSNorms in a module."""
+    """The dotted paths of all weights and biases of LayerNorms and RMSNorms in a module."""
     return {
         f"{path}.{name}" if path else name
         for path, part in module.named_modules()
@@ -22,7 +25,7 @@ def norm_parameters(module: nn.Module) -> set[str]:
 
 
 def is_bias(path: str) -> bool:
-    """Whether a parameter is a bias, by its name."""
+    """Whether a parameter is a bias: whether the last part of its path contains "bias"."""
     return "bias" in path.rpartition(".")[2]
 
 
@@ -35,12 +38,12 @@ def initialize(
     names: Mapping[str, str] = MappingProxyType({}),
     skip: Sequence[nn.Module] = (),
 ) -> None:
-    """Normal weights, zero biases, unit norms, each parameter from its own keyed generator.
+    """Set all parameters of a module: normal weights of deviation `std`, zero biases, unit norms.
 
-    A parameter's start depends on (seed, purpose, name) alone, so that adding a head to a run
-    changes nothing else. The name is the parameter's path, or what `names` has for it: once a
-    parameter has been drawn by a name it keeps it, wherever it moves to. Parts in `skip` are left
-    as they are: they have come with their own.
+    A parameter's initial values depend only on (seed, purpose, name), so adding a head to a run
+    changes nothing else. The name is the parameter's path, or what `names` maps the path to, so
+    that a parameter keeps its initial values if its path changes. Modules in `skip` are left alone,
+    as they have drawn their own initial weights.
     """
     norms = norm_parameters(module)
     skipped = {id(parameter) for part in skip for parameter in part.parameters()}

@@ -1,8 +1,9 @@
-"""The item table: everything that has a row an item, looked up, scored and compared in one place.
+"""The item table: item embeddings, with all lookups, scores and losses that read them.
 
-The backbone holds it, so that checkpoints, gradient analysis and several processes count it as
-shared. Its rows are the items and then the mask, which is looked up and need not be scored. A head
-that does not share it holds a second one, without a mask. Nobody else touches `weight`.
+The backbone holds it, so that checkpoints, gradient analysis and several processes treat it as
+shared by all objectives. Its rows are the V items and then the mask, which is looked up and usually
+not scored. A head that is not tied to it holds a second table, without a mask. No other code reads
+`weight` for scores or lookups.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from research.model.kernels.scored_rows import ScoredRows
 
 @dataclass(frozen=True, kw_only=True)
 class ItemTableConfig:
-    """What an item is to the encoder, beside its own embedding."""
+    """What the encoder's input for an item has beside the item's own embedding."""
 
     attributes: bool = False
-    """Add the sum of an item's attribute embeddings to its own on the input side (SASRec_F)."""
+    """Whether the sum of an item's attribute embeddings is added to its own embedding, on the input
+    side only (SASRec_F)."""
 
 
 class ItemTable(nn.Module):
-    """Embeddings of V items and, in the backbone's, of the mask.
+    """Embeddings of V items and, in the backbone's table, of the mask.
 
-    `rows` says how many of them compete: None, the V items; V + 1, the mask too. `bias_V` has a
-    number for each of those rows. `further_ED` are rows that are not the table's and compete as
-    well, in columns after its own; they get no gradient.
+    Arguments that methods share: `rows` is how many of the table's rows compete (None: the V items;
+    V + 1: the mask too); `bias_V` is a bias for each of those rows; `further_ED` [E, D] are rows
+    outside the table that compete too, in columns after the table's, and get no gradient.
     """
 
     def __init__(
@@ -48,22 +50,28 @@ class ItemTable(nn.Module):
         masked: bool = True,
         attributes: AttributeTable | None = None,
     ) -> None:
-        """`purpose` keys the initial weights; `attributes` are added where items are looked up."""
+        """`purpose` keys the initial weights; `masked` adds the mask's row.
+
+        `attributes`, if given, are added where items are looked up.
+        """
         super().__init__()
         self.num_items = num_items
         self.masked = masked
         self.weight = nn.Parameter(torch.empty(num_items + masked, width))
         initialize(self, init_std, seed, purpose, names={"weight": "item_table.weight"})
-        # After the initial weights: these come with their own.
+        # After `initialize`, as this table has drawn its own initial weights.
         self.attributes = attributes
 
     @property
     def device(self) -> torch.device:
-        """Where it lies, and so the states that it is asked about."""
+        """The device of the table, on which the states to be scored are too."""
         return self.weight.device
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """Embeddings [..., D] of items (or the mask) of any shape, with those of attributes."""
+        """[..., D]: embeddings of `ids` (items or the mask, int64 of any shape).
+
+        They include the sum of the items' attribute embeddings if the table has `attributes`.
+        """
         embedded = F.embedding(ids, self.weight)
         if self.attributes is not None:
             embedded = embedded + self.attributes.sums(ids.flatten()).view_as(embedded)
@@ -78,8 +86,11 @@ class ItemTable(nn.Module):
         bias_V: Tensor | None = None,
         further_ED: Tensor | None = None,
     ) -> Tensor:
-        """Inner products: [P, N] with `ids` [P, N] of each state, or [N] of all states alike, which
-        may be the mask's; else [P, rows] with every row that competes, or [P, rows + E]."""
+        """Inner products of states with rows, plus biases.
+
+        With `ids`, int64 [P, N] for each state or [N] for all states, which may include the mask:
+        [P, N]. Without: [P, rows + E], with every row that competes.
+        """
         if ids is not None:
             assert (rows, further_ED) == (None, None), "ids say themselves what is scored"
             if ids.dim() == 1:
@@ -99,7 +110,7 @@ class ItemTable(nn.Module):
         bias_V: Tensor | None = None,
         further_ED: Tensor | None = None,
     ) -> Tensor:
-        """Scalar: the sum over P of -log softmax(scores)[target]; 0 for P = 0."""
+        """Scalar: the sum over P of -log softmax(scores)[target]; 0 if P = 0."""
         return softmax_loss(
             states_PD,
             self.weight,
@@ -118,7 +129,7 @@ class ItemTable(nn.Module):
         bias_V: Tensor | None = None,
         further_ED: Tensor | None = None,
     ) -> Tensor:
-        """int64 scalar: how many targets score above all else that competes; a tie is none."""
+        """int64 scalar: how many targets score above every other row; a tie does not count."""
         return top_one(
             states_PD,
             self.weight,
@@ -131,11 +142,12 @@ class ItemTable(nn.Module):
     def competing(
         self, rows: int, bias_V: Tensor | None = None, further_ED: Tensor | None = None
     ) -> ScoredRows:
-        """The first `rows` rows, and further ones, as ranking scores them; without a graph."""
+        """The first `rows` rows and the further ones, for ranking; without a graph."""
         table_RD = self.weight.detach()[: self._competing(rows)]
         return ScoredRows(table_RD, bias_V, further_ED)
 
     def _competing(self, rows: int | None) -> int:
+        """The number of the table's rows that compete: `rows`, or V for None."""
         rows = self.num_items if rows is None else rows
         assert self.num_items <= rows <= len(self.weight), "the items compete, and the mask may"
         return rows

@@ -1,12 +1,12 @@
-"""LiGR's block: a pre-norm transformer block in which gates weigh what each part adds.
+"""LiGR's block: a pre-norm transformer block with a learned gate on what each part adds.
 
     y = x + sigmoid(x G + g) * Attn(norm(x)),    z = y + sigmoid(y G' + g') * FF(norm(y))
 
 Source: Borisyuk et al. 2025, "From Features to Transformers: Redefining Ranking for Scalable
 Impact" (arXiv 2502.03417), in the form of RecTools' `LiGRLayer`, which is the block of eSASRec
-(arXiv 2508.06450): a gate reads what enters a part before its norm, is a dense layer with a bias,
-and has a number for each of the D that it weighs. LiGR's attention among the items to be ranked has
-no counterpart here, as items are scored one by one. The feed-forward part is SwiGLU (Shazeer 2020,
+(arXiv 2508.06450): a gate reads a part's input before the norm, is a dense layer with a bias, and
+gives one factor for each of the D numbers. LiGR's attention among the items to be ranked has no
+counterpart here, as items are scored one by one. The feed-forward part is SwiGLU (Shazeer 2020,
 "GLU Variants Improve Transformer", eq. 6), (SiLU(x W) * x V) W2 without biases.
 """
 
@@ -40,8 +40,9 @@ class LiGR(BlockConfig):
     """Pre-norm, with a learned gate on what attention and the feed-forward part add (LiGR)."""
 
     swiglu: bool = True
-    """Whether the feed-forward part is SwiGLU, which does not read `encoder.activation`; else two
-    dense layers, with biases, around that activation. `encoder.feed_forward` is F in both."""
+    """Whether the feed-forward part is SwiGLU, which does not read `encoder.activation`; False: two
+    dense layers with biases around that activation. `encoder.feed_forward` is the inner width F of
+    both."""
     norm: Norm = "layer"
     """The norm before each part: layer, bare (LayerNorm without gain and shift), rms."""
 
@@ -55,9 +56,10 @@ class LiGR(BlockConfig):
     def activation_bytes(
         self, config: TransformerConfig, tokens: int, rows: int, longest: int
     ) -> Mapping[str, int]:
-        """Hidden states: T (12 D + 4 F) and S L 3 D, with SwiGLU; T (12 D + 2 F) without.
+        """Estimates, by name, of the bytes that one block in fp32 keeps for its backward pass.
 
-        Dropout inside the feed-forward part adds T F. Scores are those of softmax attention.
+        Hidden states are T (12 D + 4 F) + S L 3 D numbers with SwiGLU; without it 2 F replaces
+        4 F. Dropout inside the feed-forward part adds T F. Scores are those of softmax attention.
         """
         inner = config.feed_forward * (4 if self.swiglu else 2)
         if config.dropouts.inner:
@@ -77,23 +79,23 @@ class LiGRBlock(SoftmaxBlock):
         self.attention_gate = nn.Linear(width, width)
         self.feed_forward_norm = build_norm(block.norm, width, config.norm_eps)
         self.feed_forward_gate = nn.Linear(width, width)
-        # With SwiGLU: W, then V.
+        # With SwiGLU, W and V are one layer: W's outputs come first.
         self.inner = nn.Linear(width, 2 * inner if block.swiglu else inner, bias=not block.swiglu)
         self.outer = nn.Linear(inner, width, bias=not block.swiglu)
 
     def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """The residual and the gate from x, the rest from its norm."""
+        """The residual, which the gate reads too, is x; query, key and value come from norm(x)."""
         return x_TD, self.qkv(self.attention_norm(x_TD))
 
     def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
-        """Both gated sums: [P, D]."""
+        """[P, D]: the block's output z, after both gated residual sums."""
         gate_PD = torch.sigmoid(self.attention_gate(carried_PD))
         x_PD = carried_PD + gate_PD * self.attended(mixed_PHK)
         gate_PD = torch.sigmoid(self.feed_forward_gate(x_PD))
         return x_PD + gate_PD * self.feed_forward(self.feed_forward_norm(x_PD))
 
     def feed_forward(self, x_PD: Tensor) -> Tensor:
-        """[P, D] -> [P, D], token by token."""
+        """[P, D] -> [P, D]: SwiGLU or two dense layers, on each token alone."""
         inner_PE = self.inner(x_PD)
         if self.block.swiglu:
             gate_PF, value_PF = inner_PE.chunk(2, dim=-1)

@@ -1,4 +1,4 @@
-"""The norms that a block may choose among."""
+"""The norms that a block can choose from."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Literal
 from torch import nn
 
 Norm = Literal["layer", "bare", "rms"]
-"""LayerNorm (Ba et al. 2016); the same with nothing learned; RMSNorm (Zhang and Sennrich 2019)."""
+"""LayerNorm (Ba et al. 2016); the same without learned parameters; RMSNorm (Zhang and Sennrich
+2019)."""
 
 
 def build_norm(kind: Norm, width: int, eps: float) -> nn.Module:
-    """A norm over the last dimension, of `width` numbers: [..., D] -> [..., D].
+    """A norm over the last dimension, which has `width` numbers: [..., D] -> [..., D].
 
     layer: (x - mean) / sqrt(variance + eps) * gain + shift; bare: without gain and shift; rms:
     x / sqrt(mean of squares + eps) * gain.

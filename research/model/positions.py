@@ -1,7 +1,8 @@
-"""Where in its sequence a token stands, told to the encoder in one of three places.
+"""Positions: how the transformer knows at which place of its sequence a token is.
 
-A positions class may add something to the embeddings, turn queries and keys, or add a bias to the
-scores of attention. Each is a config and a module in a file of its own; learned positions are here.
+They enter the encoder in one of three ways: added to the embeddings, as a rotation of queries and
+keys, or as a bias on attention scores. Each kind is a config and a module in a file of its own,
+chosen as `encoder.positions`; the interface and learned positions are here.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class PositionsConfig(ABC):
-    """Abstract: a way of telling positions; a frozen dataclass below."""
+    """Abstract: a kind of positions; a subclass is a frozen dataclass."""
 
     @property
     def fields(self) -> Collection[str]:
-        """The fields of a `Packed` that it cannot do without; none unless said."""
+        """The fields of a `Packed` that it needs; by default none."""
         return ()
 
     @property
@@ -37,46 +38,49 @@ class PositionsConfig(ABC):
 
     @abstractmethod
     def build(self, config: TransformerConfig) -> Positions:
-        """The module for an encoder; `InputError` where the encoder's sizes do not allow it."""
+        """The module for an encoder; `InputError` if the encoder's sizes do not allow it."""
 
 
 class Positions(nn.Module):
-    """What an encoder asks; each answer is nothing unless a subclass gives another.
+    """The three ways in which positions may enter an encoder; a subclass overrides one.
 
-    Learned weights are drawn by the encoder, by the names that they have in it.
+    The encoder draws the initial values of learned weights, keyed by their names in the encoder.
     """
 
     def added(self, packed: Packed) -> Tensor | None:
-        """[T, D]: what is added to the embeddings; None: nothing."""
+        """[T, D]: what is added to the embeddings; None, the default: nothing."""
         return None
 
     def turned(self, qkv_T3HK: Tensor, packed: Packed) -> Tensor:
-        """[T, 3, H, K]: query, key and value of every token, changed by where the token stands."""
+        """[T, 3, H, K]: queries, keys and values, changed by each token's position.
+
+        By default they are unchanged.
+        """
         return qkv_T3HK
 
     def bias(self, rectangle: Rectangle) -> Tensor:
-        """What attention adds to the scaled scores of a rectangle, asked for once a layer.
+        """What attention adds to the scaled scores of a rectangle; it broadcasts to [B, H, Q, L].
 
-        It broadcasts to [B, H, Q, L]; what it says of empty slots does not matter. Asked for where
-        the config says `biases_scores`.
+        Its values at empty slots do not matter. It is called once for each layer and rectangle,
+        and only if the config's `biases_scores` is True; the default raises `NotImplementedError`.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedPositions(PositionsConfig):
-    """One learned embedding a position (BERT, Devlin et al. 2019, section 3)."""
+    """A learned embedding for each position (BERT, Devlin et al. 2019, section 3)."""
 
     count_from: Literal["newest", "oldest"] = "newest"
-    """The end from which positions are counted."""
+    """Whether position 0 is a sequence's newest or its oldest token."""
 
     def build(self, config: TransformerConfig) -> PositionTable:
-        """A table of as many rows as the longest history has items."""
+        """A table with `encoder.length` rows."""
         return PositionTable(self, config.length, config.width)
 
 
 class PositionTable(Positions):
-    """A row [D] a position, added to the embeddings."""
+    """A learned row [D] for each position, added to the embeddings."""
 
     def __init__(self, config: LearnedPositions, length: int, width: int) -> None:
         super().__init__()
@@ -84,7 +88,7 @@ class PositionTable(Positions):
         self.weight = nn.Parameter(torch.empty(length, width))
 
     def added(self, packed: Packed) -> Tensor:
-        """[T, D]."""
+        """[T, D]: the row of each token's position."""
         places_T = packed.positions_T
         if self.config.count_from == "newest":
             places_T = (packed.lengths_S - 1)[packed.owner_T] - places_T

@@ -1,7 +1,8 @@
-"""Rotary positions (RoFormer, Su et al. 2021, section 3.2): queries and keys turned by their place.
+"""Rotary positions (RoFormer, Su et al. 2021, section 3.2): rotate queries and keys by position.
 
-With angles t base^(-2i/K) at position t, the inner product of a query and a key depends on their
-positions by the difference alone, so a state does not change when all its row moves.
+At position t, pair i of a head's numbers is rotated by the angle t base^(-2i/K). The inner product
+of a query and a key then depends only on the difference of their positions, so a state does not
+change when all positions of its row shift alike.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Rotary(PositionsConfig):
-    """Positions as turns of queries and keys; nothing is learned."""
+    """Positions as rotations of queries and keys; nothing is learned."""
 
     base: float = 10_000.0
-    """The slowest pair of numbers of a head turns once in about 2 pi times this many positions."""
+    """The slowest pair of a head's numbers makes a full turn in about 2 pi `base` positions."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -34,7 +35,7 @@ class Rotary(PositionsConfig):
             raise InputError(f"positions.base is {self.base}; it must be above 1")
 
     def build(self, config: TransformerConfig) -> RotaryPositions:
-        """The module; `InputError` for a head of odd width, whose numbers are not pairs."""
+        """The module; `InputError` if the width K of a head is odd, so that no pairs form."""
         head_width = config.block.width_of_head(config)
         if head_width % 2:
             raise InputError(
@@ -46,20 +47,21 @@ class Rotary(PositionsConfig):
 
 
 class RotaryPositions(Positions):
-    """A pair is number i of the first half of a head and number i of the second."""
+    """Rotates pairs of numbers: pair i is number i of a head's first half and i of its second."""
 
     turns_LK: Tensor
+    """float64 [L, K]: for each position, the cosines of the K/2 angles, then their sines."""
 
     def __init__(self, base: float, length: int, head_width: int) -> None:
         super().__init__()
         speeds = base ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
         angles = torch.arange(length, dtype=torch.float64)[:, None] * speeds
-        # Cosines, then sines; kept in float64, for whatever type the encoder computes in.
+        # In float64, so that it can be rounded to whatever type the encoder computes in.
         turns_LK = torch.cat([angles.cos(), angles.sin()], dim=1)
         self.register_buffer("turns_LK", turns_LK, persistent=False)
 
     def turned(self, qkv_T3HK: Tensor, packed: Packed) -> Tensor:
-        """[T, 3, H, K]: queries and keys turned, values as they are."""
+        """[T, 3, H, K]: queries and keys rotated, values unchanged; of the input's type."""
         # In fp32 at least: a sine rounded to bf16 is off by up to 0.4 %.
         wide = torch.promote_types(qkv_T3HK.dtype, torch.float32)
         turns_TK = self.turns_LK.to(wide)[packed.positions_T]

@@ -1,7 +1,7 @@
-"""The transformer backbone: embeddings, a stack of blocks, and the states of the tokens read.
+"""The transformer backbone: embeddings, then a stack of blocks, then states of the tokens read.
 
-What papers differ in is a field of `TransformerConfig`. Bidirectional or causal is an argument of
-the call.
+Choices in which papers differ are fields of `TransformerConfig`. Whether attention is bidirectional
+or causal is an argument of each call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from research.packed import Packed
 if TYPE_CHECKING:
     from research.model.transformer_config import TransformerConfig
 
-# Names by which initial weights are drawn, where a parameter's path is another.
+# By parameter path, the name that keys its initial weights where it is not the path: a parameter
+# keeps the name, and so the weights, that it was first drawn by.
 DRAWN_BY = {"positions.weight": "position_table.weight"}
 
 
@@ -63,7 +64,7 @@ class TransformerEncoder(Backbone):
         return self._blocks()
 
     def use(self, compute: ComputeConfig) -> None:
-        """Train as `compute` says from now on; parameters and their names stay as they are."""
+        """Apply `compute` to all training from now on; parameters and their names do not change."""
         self.recompute, self.compiles = compute.recompute, compute.compile
         for block in self._blocks():
             block.compiles = compute.compile
@@ -71,10 +72,9 @@ class TransformerEncoder(Backbone):
             begin_compiling()
 
     def forward(self, packed: Packed, *, causal: bool, read_P: Tensor | None = None) -> Tensor:
-        """Hidden states [T, D] of every token, each sequence by itself.
+        """Hidden states [T, D] of all tokens, or [P, D] of the tokens with the indices `read_P`.
 
-        With `read_P` [P, D], those of these tokens alone; the last block then spends nothing but
-        attention on the others.
+        With `read_P`, the last block uses the other tokens only as keys and values of attention.
         """
         assert packed.longest <= self.config.length, "a view longer than encoder.length"
         x_TD = self._embedded(packed)
@@ -85,7 +85,10 @@ class TransformerEncoder(Backbone):
         return self.final_norm(x_PD) if self.config.final_norm else x_PD
 
     def _embedded(self, packed: Packed) -> Tensor:
-        """[T, D]: what the first block reads."""
+        """[T, D]: the first block's input, the sum of a token's embeddings after norm and dropout.
+
+        Which of these apply is up to the config.
+        """
         config = self.config
         x_TD = self.item_table.lookup(packed.items_T)
         if config.embedding_scale:
@@ -105,11 +108,14 @@ class TransformerEncoder(Backbone):
     def _through(
         self, block: Block, x_TD: Tensor, packed: Packed, causal: bool, read_P: Tensor | None
     ) -> Tensor:
-        """The block's states, of which the backward pass keeps the input alone if it recomputes."""
+        """[T, D] or [P, D]: the block's output.
+
+        With `recompute`, only the block's input is kept for the backward pass.
+        """
         states_PD: Tensor
         beside = packed, self.positions
         if self.recompute and self.training and torch.is_grad_enabled():
-            # Dropout draws the same again: torch keeps the generator's state beside the input.
+            # Recomputed dropout repeats its draws, as torch keeps the generator's state as well.
             states_PD = checkpoint(
                 block, x_TD, *beside, causal=causal, read_P=read_P, use_reentrant=False
             )

@@ -1,7 +1,7 @@
-"""Transformer blocks: self-attention and feed-forward, in the orders in which papers put the norms.
+"""Transformer blocks: self-attention and a feed-forward part, with norms at the published places.
 
-A block is a config and the module that it builds; a new one is a file like this, named by
-`encoder.block`.
+A block is a config, chosen as `encoder.block`, and the module that it builds. A new kind of block
+is a file of its own, as `ligr.py` and `hstu.py` are.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ FLOAT = 4
 
 
 class BlockConfig(ABC):
-    """Abstract: a kind of block; a frozen dataclass below."""
+    """Abstract: a kind of block; a subclass is a frozen dataclass."""
 
     @property
     def fields(self) -> Collection[str]:
-        """The fields of a `Packed` that it cannot do without; none unless said."""
+        """The fields of a `Packed` that the block needs; by default none."""
         return ()
 
     def width_of_head(self, config: TransformerConfig) -> int:
-        """K, numbers of a head in queries, keys and values."""
+        """K, the width of a head's queries, keys and values."""
         return config.width // config.heads
 
     @abstractmethod
     def build(self, config: TransformerConfig) -> Block:
-        """One block of an encoder; the encoder draws its initial weights."""
+        """One block of an encoder; the encoder draws its initial weights afterwards."""
 
     def activation_bytes(
         self, config: TransformerConfig, tokens: int, rows: int, longest: int
     ) -> Mapping[str, int]:
-        """Estimates, by name, of what one block in fp32 keeps for its backward pass, in bytes.
+        """Estimates, by name, of the bytes that one block in fp32 keeps for its backward pass.
 
-        Of `rows` sequences of `tokens` tokens in all, the longest of `longest`. Unless a block says
-        otherwise, it is of softmax attention and two dense layers. Hidden states: T (8 D + 2 F) and
-        S L 3 D, the second for queries, keys and values laid out in a rectangle (within 10 % of
-        what torch saves, measured on a CPU).
+        The batch has `rows` sequences with `tokens` tokens in all; the longest has `longest`. By
+        default the estimate is that of softmax attention and two dense layers. Hidden states are
+        T (8 D + 2 F) + S L 3 D numbers, the second term for queries, keys and values laid out in a
+        rectangle (within 10 % of what torch saves, measured on a CPU).
         """
         width = config.width
         states = tokens * (8 * width + 2 * config.feed_forward) + rows * longest * 3 * width
@@ -63,10 +63,10 @@ class BlockConfig(ABC):
 
 
 def softmax_bytes(config: TransformerConfig, rows: int, longest: int) -> Mapping[str, int]:
-    """Estimates, by name, of what the scores of one block's softmax attention keep, in bytes.
+    """Estimates, by name, of the bytes that one block's attention scores keep for backward.
 
-    Which weights were dropped: S H L^2 bytes on a CPU; on an accelerator they are drawn again. A
-    bias of positions: as many scores in fp32.
+    The dropout mask of the weights takes S H L^2 bytes on a CPU; an accelerator draws it again. A
+    bias from positions takes S H L^2 numbers in fp32.
     """
     scores = rows * config.heads * longest**2
     return {
@@ -79,7 +79,7 @@ class Block(nn.Module, ABC):
     """Abstract: one layer of a transformer."""
 
     compiles = False
-    """Whether the encoder has been asked to compile what is position-wise."""
+    """Whether its position-wise parts are to be compiled while it trains."""
 
     @abstractmethod
     def forward(
@@ -91,10 +91,13 @@ class Block(nn.Module, ABC):
         causal: bool,
         read_P: Tensor | None = None,
     ) -> Tensor:
-        """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
+        """[T, D] -> [T, D], or [P, D]: the output at the tokens with the indices `read_P`."""
 
     def built(self, part: Callable[..., Part], rows: int) -> Callable[..., Part]:
-        """A part as it stands, or compiled: but 0 rows and 1 would be compiled for themselves."""
+        """`part`, or its compiled form where the block compiles and trains.
+
+        With 0 or 1 rows it stays as it is, as torch would compile it once more for each of these.
+        """
         return compiled(part) if self.compiles and self.training and rows > 1 else part
 
 
@@ -118,7 +121,7 @@ class PreNorm(BlockConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class QueryNorm(BlockConfig):
-    """SASRec's own: q = LN(x), y = LN(q + Attn(q, x, x)), y + FF(y); the residual is normalized."""
+    """SASRec's order: q = LN(x), y = LN(q + Attn(q, x, x)), y + FF(y); residuals are normalized."""
 
     def build(self, config: TransformerConfig) -> QueryNormBlock:
         """One block."""
@@ -126,7 +129,10 @@ class QueryNorm(BlockConfig):
 
 
 class SoftmaxBlock(Block):
-    """Abstract: softmax attention between two parts that are computed token by token."""
+    """Abstract: softmax attention, between two parts that treat each token by itself.
+
+    The two parts, `before` and `rest`, are what torch.compile may compile.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -138,11 +144,11 @@ class SoftmaxBlock(Block):
 
     @abstractmethod
     def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """What the residual sum starts from [T, D]; query, key and value [T, 3 D]."""
+        """The residual [T, D], and query, key and value side by side [T, 3 D]."""
 
     @abstractmethod
     def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
-        """The block's output [P, D], of what was carried [P, D] and what attention gave."""
+        """The block's output [P, D], from the residual [P, D] and attention's output [P, H, K]."""
 
     def forward(
         self,
@@ -153,7 +159,7 @@ class SoftmaxBlock(Block):
         causal: bool,
         read_P: Tensor | None = None,
     ) -> Tensor:
-        """[T, D] -> [T, D], or [P, D] of the tokens that are read from it."""
+        """[T, D] -> [T, D], or [P, D]: the output at the tokens with the indices `read_P`."""
         kind, heads = type(self), self.config.heads
         carried_TD, qkv_TE = self.built(kind.before, len(x_TD))(self, x_TD)
         qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=heads)
@@ -169,7 +175,7 @@ class SoftmaxBlock(Block):
         return self.built(kind.rest, len(carried_PD))(self, carried_PD, mixed_PHK)
 
     def attended(self, mixed_PHK: Tensor) -> Tensor:
-        """[P, H, K] -> [P, D]: what attention gave, projected, with dropout."""
+        """[P, H, K] -> [P, D]: attention's output after its projection and dropout."""
         mixed_PD = self.output(rearrange(mixed_PHK, "P H K -> P (H K)"))
         return dropout(mixed_PD, self.dropouts.attention_output, self.training)
 
@@ -186,16 +192,16 @@ class SelfAttentionBlock(SoftmaxBlock):
 
     @abstractmethod
     def after(self, summed_PD: Tensor) -> Tensor:
-        """What follows the residual sum of attention: [P, D] -> [P, D]."""
+        """[P, D] -> [P, D]: from the residual sum of attention to the block's output."""
 
     def feed_forward(self, x_PD: Tensor) -> Tensor:
-        """[P, D] -> [P, D], token by token."""
+        """[P, D] -> [P, D]: two dense layers with an activation between, on each token alone."""
         inner_PF = activate(self.inner(x_PD), self.config.activation)
         inner_PF = dropout(inner_PF, self.dropouts.inner, self.training)
         return dropout(self.outer(inner_PF), self.dropouts.hidden, self.training)
 
     def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
-        """The residual sum of attention, and what follows it: [P, D]."""
+        """[P, D]: the block's output, after the residual sum of attention."""
         return self.after(carried_PD + self.attended(mixed_PHK))
 
 
@@ -203,11 +209,11 @@ class PostNormBlock(SelfAttentionBlock):
     """See `PostNorm`."""
 
     def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """Everything from x."""
+        """The residual is x, and query, key and value are projected from x."""
         return x_TD, self.qkv(x_TD)
 
     def after(self, summed_PD: Tensor) -> Tensor:
-        """Two norms."""
+        """Each of the two residual sums goes through a norm."""
         x_PD = self.attention_norm(summed_PD)
         out_PD: Tensor = self.feed_forward_norm(x_PD + self.feed_forward(x_PD))
         return out_PD
@@ -217,11 +223,11 @@ class PreNormBlock(SelfAttentionBlock):
     """See `PreNorm`."""
 
     def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """The residual from x, the rest from its norm."""
+        """The residual is x; query, key and value are projected from LN(x)."""
         return x_TD, self.qkv(self.attention_norm(x_TD))
 
     def after(self, summed_PD: Tensor) -> Tensor:
-        """The residual from the sum, the rest from its norm."""
+        """The residual is the sum; the feed-forward part reads its norm."""
         return summed_PD + self.feed_forward(self.feed_forward_norm(summed_PD))
 
 
@@ -229,7 +235,7 @@ class QueryNormBlock(SelfAttentionBlock):
     """See `QueryNorm`."""
 
     def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """Residual and query from the norm of x, key and value from x."""
+        """The residual is LN(x), the query is projected from LN(x), key and value from x."""
         normed_TD: Tensor = self.attention_norm(x_TD)
         width, qkv = self.config.width, self.qkv
         q_TD = F.linear(normed_TD, qkv.weight[:width], qkv.bias[:width])
@@ -237,13 +243,13 @@ class QueryNormBlock(SelfAttentionBlock):
         return normed_TD, torch.cat([q_TD, kv_TE], dim=1)
 
     def after(self, summed_PD: Tensor) -> Tensor:
-        """Residual and all else from the norm of the sum."""
+        """The norm of the sum is both the residual and the feed-forward part's input."""
         normed_PD: Tensor = self.feed_forward_norm(summed_PD)
         return normed_PD + self.feed_forward(normed_PD)
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
-    """GELU (erf or tanh form; Hendrycks and Gimpel 2016) or ReLU, elementwise."""
+    """GELU (erf or tanh form; Hendrycks and Gimpel 2016) or ReLU of x, elementwise."""
     if activation == "relu":
         return F.relu(x)
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")

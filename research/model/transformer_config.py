@@ -1,4 +1,4 @@
-"""`TransformerConfig`: sizes, and the choices in which published transformers differ."""
+"""`TransformerConfig`: the transformer's sizes, and the choices in which published ones differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DROPOUTS = ("embedding", "hidden", "attention", "attention_output", "inner")
 
 @dataclass(frozen=True)
 class Dropouts:
-    """The dropouts of an encoder once those that are not set have been."""
+    """The dropout probabilities of an encoder, with the defaults filled in."""
 
     embedding: float
     hidden: float
@@ -39,7 +39,7 @@ class Dropouts:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig(BackboneConfig):
-    """Sizes and the choices in which published backbones differ."""
+    """A transformer encoder: its sizes, and the choices in which published ones differ."""
 
     length: int = 50
     """Longest history that the encoder reads, in items."""
@@ -54,23 +54,24 @@ class TransformerConfig(BackboneConfig):
     activation: Activation = "gelu"
     """Activation of the feed-forward part; gelu is the erf form."""
     block: BlockConfig = PostNorm()
-    """The kind of block: where its norms stand, and what it is made of."""
+    """The kind of block: which layers it has, and where its norms are."""
     positions: PositionsConfig = LearnedPositions()
-    """How the encoder is told where in its sequence an item stands."""
+    """How the encoder learns at which place of its sequence an item is."""
     output_projection: bool = True
     """Whether attention ends in a dense layer (SASRec has none)."""
     embedding_norm: bool = True
-    """LayerNorm on the sum of embeddings (BERT, S3-Rec)."""
+    """Whether the sum of embeddings goes through a LayerNorm (BERT, S3-Rec)."""
     embedding_scale: bool = False
-    """Multiply item embeddings by sqrt(width) on the input side only (SASRec)."""
+    """Whether item embeddings are multiplied by sqrt(width), on the input side only (SASRec)."""
     final_norm: bool = False
-    """LayerNorm after the last block (SASRec, pre-norm stacks)."""
+    """Whether a LayerNorm follows the last block (SASRec, pre-norm stacks)."""
     norm_eps: float = 1e-12
-    """Epsilon of every LayerNorm."""
+    """Epsilon of every norm."""
     segments: int = 0
-    """Number of segment types with an embedding; 0: none. Tokens are of type 0 unless said."""
+    """Number of segment types that have an embedding; 0: no segment embeddings. Tokens without the
+    field "segment" are of type 0."""
     dropout: float = 0.5
-    """Every dropout below that is not set."""
+    """Probability of each dropout below that is None."""
     embedding_dropout: float | None = None
     """Dropout on the sum of embeddings; None: as `dropout`."""
     hidden_dropout: float | None = None
@@ -78,7 +79,8 @@ class TransformerConfig(BackboneConfig):
     attention_dropout: float | None = None
     """Dropout on attention weights; None: as `dropout`."""
     attention_output_dropout: float | None = None
-    """Dropout on the output of attention (0: SASRec and its descendants); None: as hidden."""
+    """Dropout on the output of attention (0: SASRec and its descendants); None: as
+    `hidden_dropout`."""
     inner_dropout: float = 0.0
     """Dropout after the activation inside the feed-forward part (SASRec, the PyTorch ports)."""
     init_std: float = 0.02
@@ -100,27 +102,27 @@ class TransformerConfig(BackboneConfig):
 
     @property
     def directions(self) -> Collection[Direction]:
-        """Both."""
+        """Both: the caller chooses one for each call."""
         return BOTH
 
     @property
     def fields(self) -> Collection[str]:
-        """What its positions and blocks read; segments are of type 0 unless said."""
+        """The fields that its positions and its blocks need."""
         return (*self.positions.fields, *self.block.fields)
 
     @property
     def optional_fields(self) -> Collection[str]:
-        """Segments, where they have embeddings; tokens without are of type 0."""
+        """The field "segment", if segments have embeddings."""
         return ("segment",) if self.segments else ()
 
     @property
     def learning_fields(self) -> Collection[str]:
-        """Dropouts and the spread of initial weights."""
+        """The dropouts, and the standard deviation of initial weights."""
         return ("init_std", "dropout", *(f"{each}_dropout" for each in _DROPOUTS))
 
     @property
     def dropouts(self) -> Dropouts:
-        """Every dropout, set or not."""
+        """The probability of every dropout, with None replaced by what it defaults to."""
 
         def first(*values: float | None) -> float:
             return next(value for value in values if value is not None)
@@ -136,11 +138,11 @@ class TransformerConfig(BackboneConfig):
         )
 
     def build(self, item_table: ItemTable, seed: int) -> TransformerEncoder:
-        """The encoder; `InputError` where block or positions do not go with its sizes."""
+        """The encoder; `InputError` if its block or positions do not fit its sizes."""
         return TransformerEncoder(self, item_table, seed)
 
     def num_parameters(self, num_items: int) -> int:
-        """Item table, positions, segments, norms and blocks."""
+        """The learned numbers of item table, positions, segments, norms and blocks."""
         norm = count_parameters(lambda: nn.LayerNorm(self.width))
         return (
             self.width * (num_items + 1 + self.segments)
@@ -150,13 +152,13 @@ class TransformerConfig(BackboneConfig):
         )
 
     def activation_bytes(self, tokens: int, rows: int, longest: int) -> Mapping[str, int]:
-        """What its blocks say of themselves, times their number."""
+        """The block's own estimates in bytes, multiplied by the number of blocks."""
         of_block = self.block.activation_bytes(self, tokens, rows, longest)
         return {name: self.layers * number for name, number in of_block.items()}
 
 
 def as_transformer(config: BackboneConfig, asker: str) -> TransformerConfig:
-    """The config of a transformer; `InputError` for another backbone, beginning with `asker`."""
+    """`config` itself; `InputError`, whose message begins with `asker`, for another backbone."""
     if not isinstance(config, TransformerConfig):
         raise InputError(
             f"{asker}: encoder is a {type(config).__name__}; allowed: TransformerConfig alone"

@@ -1,1 +1,1 @@
-"""What is computed from the encoder's states, and the corruptions that it sees."""
+"""Objectives: how the encoder's input is corrupted, and the losses on its hidden states."""

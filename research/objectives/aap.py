@@ -1,7 +1,8 @@
-"""AAP, associated attribute prediction (S3-Rec, Zhou et al. 2020, eq. 4): of the items in sight.
+"""AAP, associated attribute prediction (S3-Rec, Zhou et al. 2020, eq. 4), for unmasked items.
 
-At every token that is not hidden, score(t, a) = e_a . (W_aap h_t + b) for all attributes a, against
-the attributes of the item at t by binary cross-entropy. Attention is bidirectional.
+At every token that is not masked, score(t, a) = e_a . (W_aap h_t + b) for all attributes a. The
+loss is the binary cross-entropy of these scores against the attributes of the item at t. Attention
+is bidirectional.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from research.objectives.masking import MaskItems
 
 @dataclass(frozen=True, kw_only=True)
 class AAPConfig(ObjectiveConfig):
-    """Associated attributes."""
+    """Associated attribute prediction."""
 
     weight: float = 1.0
     """Weight among the stage's objectives."""
     corruption: MaskItems = MaskItems()
-    """What is hidden; the rest is asked about."""
+    """Which items are masked; the attributes of all other items are predicted."""
     count_bare_items: bool = False
-    """Whether items without attributes count, all their targets being false (as published)."""
+    """Whether items without attributes count, with a false target for every attribute (as
+    published)."""
     zero_attribute: bool = False
     """Whether attribute 0, which no item has, is scored as a further class that is always false (as
     published); its embedding is shared with MAP."""
@@ -41,7 +43,10 @@ class AAPConfig(ObjectiveConfig):
 
 
 class AAP(Objective):
-    """The count is the number of tokens in sight; the total sums over attributes."""
+    """The AAP objective; it counts unmasked tokens, and its total sums over attributes.
+
+    `InputError` when `items.attributes` is on, as the inputs would then show the answers.
+    """
 
     def __init__(self, config: AAPConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
@@ -60,26 +65,26 @@ class AAP(Objective):
         )
 
     def shared(self) -> dict[str, nn.Module]:
-        """The attributes' embeddings."""
+        """The embeddings of the attributes."""
         return self.head.shared()
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
-        """The attributes of the items in sight."""
+        """The attributes of the items that are not picked."""
         in_sight_T = torch.ones_like(view.packed.items_T, dtype=torch.bool)
         in_sight_T[view.picked_P] = False
         tokens_P = in_sight_T.nonzero()[:, 0]
         return self.head.targets(view, tokens_P, view.packed.items_T[tokens_P], catalogue)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """Sum over tokens in sight."""
+        """Scalar: the sum over unmasked tokens and attributes."""
         return self.head.loss(targets, states_PD)
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
-        """Precision at each item's number of attributes."""
+        """Precision at k, where k is the item's number of attributes."""
         return self.head.accuracy(targets, states_PD)
 
     def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
-        """Nothing is in sight, or no attribute can be seen in training."""
+        """A reason where no row has a second item, or no training item an attribute; else None."""
         if longest < 2:
             return "of a row of one item that one is hidden, and none is in sight"
         return self.head.emptiness(catalogue)

@@ -1,4 +1,4 @@
-"""The part that AAP and MAP share: from states to the attributes of the items that belong there."""
+"""The head that AAP and MAP share: it predicts, from a token's state, its item's attributes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from research.objectives.components import ModelComponents
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AttributeTargets(Targets):
-    """The attributes of one item a read token."""
+    """For each read token, the attributes of its item."""
 
     label_offsets: Tensor = field(metadata=OFFSETS_OF_READS)
     """int64 [P + 1]: where each item's attributes begin; the last entry is M."""
@@ -24,7 +24,10 @@ class AttributeTargets(Targets):
     """int64 [M]: attribute ids."""
 
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """(int64 [M] places among the read tokens, int64 [M] attribute ids)."""
+        """The true (token, attribute) pairs.
+
+        int64 [M] indices into the read tokens, 0..P-1, and int64 [M] attribute ids.
+        """
         places_P = torch.arange(len(self.read_P), device=self.read_P.device)
         rows_M = torch.repeat_interleave(
             places_P, self.label_offsets.diff(), output_size=len(self.labels_M)
@@ -52,14 +55,17 @@ class AttributeHead(nn.Module):
         self.zero_attribute = shared.zero_attribute if zero_attribute else None
 
     def shared(self) -> dict[str, nn.Module]:
-        """The attribute table, and attribute 0 where it is scored."""
+        """The attribute table, and the embedding of attribute 0 where that is scored."""
         parts: dict[str, nn.Module] = {"attributes": self.attributes}
         return parts if self.zero_attribute is None else {**parts, "zero": self.zero_attribute}
 
     def targets(
         self, view: View, tokens_P: Tensor, items_P: Tensor, catalogue: Catalogue
     ) -> AttributeTargets:
-        """The attributes of the items at those of the tokens that count."""
+        """The attributes of `items_P` [P], the items at `tokens_P` [P] (ascending).
+
+        Without `count_bare_items`, tokens whose item has no attribute are left out.
+        """
         if not self.count_bare_items:
             bare_V = catalogue.attribute_offsets.diff() == 0
             counted_P = ~bare_V[items_P]
@@ -75,23 +81,29 @@ class AttributeHead(nn.Module):
         )
 
     def loss(self, targets: Targets, states_PD: Tensor) -> Tensor:
-        """Scalar: sum over read tokens and attributes."""
+        """Scalar: the sum of the binary cross-entropies over read tokens and all attributes."""
         assert isinstance(targets, AttributeTargets)
         table_AD = self.attributes.attribute_table.weight
         if self.zero_attribute is not None:
-            # The last row, which no pair names: false everywhere.
+            # As the last row: no true pair names it, so its target is false at every token.
             table_AD = torch.cat([table_AD, self.zero_attribute.row])
         return multilabel_loss(self.dense(states_PD), table_AD, *targets.pairs())
 
     def accuracy(self, targets: Targets, states_PD: Tensor) -> Accuracy:
-        """Precision at k of an item's k attributes; items without one do not count."""
+        """Precision at k, where k is the item's number of attributes; items with none are left out.
+
+        Attribute 0 does not compete here.
+        """
         assert isinstance(targets, AttributeTargets)
         table_AD = self.attributes.attribute_table.weight
         correct = precision_at_own_number(self.dense(states_PD), table_AD, *targets.pairs())
         return Accuracy(correct, (targets.label_offsets.diff() > 0).sum().double())
 
     def emptiness(self, catalogue: Catalogue) -> str | None:
-        """Only attributes of items that nobody has interacted with in training."""
+        """A reason where no training item has an attribute, so that no token counts; else None.
+
+        With `count_bare_items` it is always None.
+        """
         if self.count_bare_items or catalogue.coverage.never_seen < catalogue.num_attributes:
             return None
         return "no item of the training part has an attribute"

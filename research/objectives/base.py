@@ -1,8 +1,8 @@
-"""What every objective is: integers to predict, drawn beforehand, and a sum of losses over states.
+"""The interface of every objective: integer targets, drawn beforehand, and a summed loss.
 
-An objective works in two halves. `targets` draws and looks up all integers of a batch, before
-anything is encoded; `loss` is floating-point work alone. The loop knows `Objective` and `LossSum`
-only. An objective is one file in this folder.
+An objective works in two halves. `targets` makes all draws and lookups of a batch before anything
+is encoded; `loss` does floating-point work alone, on the encoder's states. The training loop knows
+only `Objective` and `LossSum`. Each objective is one file in this folder.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SomeTargets = TypeVar("SomeTargets", bound="Targets")
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """How much of what was counted is right, before any division."""
+    """An accuracy before its division: how many answers are right, and how many were judged."""
 
     correct: Tensor
-    """Scalar float64, without a graph."""
+    """Scalar float64, without a graph: right answers; one that is partly right adds a fraction."""
     count: Tensor
-    """Scalar float64; may be 0."""
+    """Scalar float64: answers that were judged; may be 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,47 +44,55 @@ class LossSum:
     """A loss before any division."""
 
     total: Tensor
-    """Scalar, attached to the graph: the sum over what is counted."""
+    """Scalar, attached to the graph: the sum of the losses."""
     count: Tensor
-    """Scalar float64: how many things were summed; may be 0."""
+    """Scalar float64: how many targets the sum covers, by which it is divided later; may be 0."""
     accuracy: Accuracy | None = None
-    """How much of it is right, in a step that measures."""
+    """The accuracy on the same targets; None: not measured in this step, or not defined."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the encoder sees of a batch, and which of its tokens a corruption picked."""
+    """The corrupted batch that the encoder sees, and the tokens that the corruption picked."""
 
     packed: Packed
     """Corrupted sequences, row by row: those of the batch's row 0 first, then those of row 1."""
     row_S: Tensor
-    """int64 [S], ascending: the batch's row of each sequence. A row may have none, or several."""
+    """int64 [S], ascending: the batch's row that each sequence comes from; a row may have no
+    sequence, or several."""
     num_rows: int
     """R: rows of the batch."""
     picked_P: Tensor
-    """int64 [P], ascending: tokens of `packed` that the corruption picked."""
+    """int64 [P], ascending: indices of the tokens of `packed` that the corruption picked."""
     items_P: Tensor
-    """int64 [P]: the item that belongs there; empty where picks are compared with one another."""
+    """int64 [P]: the true item at each picked token; int64 [0] where an objective compares the
+    picked states with one another and needs no items."""
 
     @staticmethod
     def of_rows(packed: Packed, picked_P: Tensor, items_P: Tensor) -> View:
-        """A view that has one sequence a row."""
+        """A view in which sequence s comes from row s: exactly one sequence for each row."""
         rows_S = torch.arange(packed.num_sequences, device=packed.offsets.device)
         return View(packed, rows_S, packed.num_sequences, picked_P, items_P)
 
     @cached_property
     def row_P(self) -> Tensor:
-        """int64 [P]: the batch's row of each picked token."""
+        """int64 [P]: the batch's row that each picked token belongs to."""
         return self.row_S[self.packed.owner_T[self.picked_P]]
 
     def row_offsets(self, tokens_P: Tensor) -> Tensor:
-        """int64 [R + 1]: where each row's tokens stand among `tokens_P` (ascending)."""
+        """int64 [R + 1]: where each row's tokens begin in `tokens_P`; the last entry is P.
+
+        `tokens_P` are indices of tokens of `packed`, ascending.
+        """
         rows_R = torch.arange(self.num_rows + 1, device=tokens_P.device)
         starts_R = self.packed.offsets[torch.searchsorted(self.row_S, rows_R)]
         return torch.searchsorted(tokens_P, starts_R)
 
     def cut(self, first: int, last: int) -> tuple[View, int]:
-        """The view of the rows from `first` to before `last`, and its first token's number here."""
+        """The view of the rows from `first` to before `last`, and where it begins in this one.
+
+        The second result is the index in this view's `packed` of the cut view's first token.
+        """
         bounds = torch.searchsorted(self.row_S, self.row_S.new_tensor([first, last]))
         begin, end = bounds.tolist()
         tokens = self.packed.offsets[bounds].tolist()
@@ -100,9 +108,10 @@ class View:
         return view, tokens[0]
 
 
-# How the fields of a class of `Targets` are cut, each given as `field(metadata=...)`: the first
-# axis is the batch's rows, the tokens that are read, or the offsets of what is ragged over those;
-# or the field belongs to no row and every piece of a batch has the whole of it.
+# How `Targets.cut` cuts a field into micro-batches, declared by `field(metadata=...)`: the field's
+# first axis is the batch's rows (PER_ROW), the read tokens (PER_READ), or the offsets of a list
+# that is ragged over the read tokens (OFFSETS_OF_READS). A field that belongs to no row is not cut:
+# every micro-batch has all of it (WHOLE).
 PER_ROW = MappingProxyType({"axis": "R"})
 PER_READ = MappingProxyType({"axis": "P"})
 OFFSETS_OF_READS = MappingProxyType({"axis": "P + 1"})
@@ -110,24 +119,28 @@ WHOLE = MappingProxyType({"axis": "whole"})
 
 
 def ragged(offsets: str) -> Mapping[str, str]:
-    """The metadata of a field with several entries a read token, cut by the field `offsets`."""
+    """The metadata of a field with any number of entries for each read token.
+
+    `offsets` names the field, declared by OFFSETS_OF_READS, that says where each token's begin.
+    """
     return {"axis": offsets}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Targets:
-    """What a loss compares with states: integers alone, in the order of the batch's rows.
+    """The integers that a loss needs beside the states, in the order of the batch's rows.
 
-    A class of its own beside each objective adds the integers that its loss needs, each of them a
-    tensor (or None) whose metadata is PER_ROW, PER_READ, OFFSETS_OF_READS, WHOLE or `ragged(...)`.
+    Each objective's subclass adds the integers of its own loss. Each is a tensor (or None) whose
+    metadata is PER_ROW, PER_READ, OFFSETS_OF_READS, WHOLE or `ragged(...)`.
     """
 
     read_P: Tensor = field(metadata=MappingProxyType({"axis": "tokens"}))
-    """int64 [P], ascending: the view's tokens whose states the loss is given, in this order."""
+    """int64 [P], ascending: indices of the view's tokens whose states the loss gets, in this
+    order."""
     offsets_R: Tensor = field(metadata=MappingProxyType({"axis": "R + 1"}))
     """int64 [R + 1]: where each row's read tokens begin; the last entry is P."""
     counts_R: Tensor = field(metadata=PER_ROW)
-    """float64 [R]: how much each row counts (how many things the loss sums for it)."""
+    """float64 [R]: how many targets each row has, the row's part of the divisor of the loss."""
 
     def __post_init__(self) -> None:
         for part in fields(self):
@@ -144,17 +157,20 @@ class Targets:
 
     @property
     def count(self) -> Tensor:
-        """Scalar float64: how many things the loss sums."""
+        """Scalar float64: how many targets all rows have, the divisor of the loss."""
         return self.counts_R.sum()
 
     @property
     def row_P(self) -> Tensor:
-        """int64 [P]: the batch's row of each read token."""
+        """int64 [P]: the batch's row that each read token belongs to."""
         rows_R = torch.arange(len(self.offsets_R) - 1, device=self.offsets_R.device)
         return torch.repeat_interleave(rows_R, self.offsets_R.diff(), output_size=len(self.read_P))
 
     def cut(self: SomeTargets, first: int, last: int, token: int) -> SomeTargets:
-        """The rows from `first` to before `last` of a view that begins at the token `token`."""
+        """The targets of the rows from `first` to before `last`.
+
+        `token` is the index of the first token of these rows, as `View.cut` returns it.
+        """
         begin, end = self.offsets_R[[first, last]].tolist()
 
         def piece(name: str, axis: str) -> Tensor:
@@ -181,80 +197,99 @@ class Targets:
 
 
 class Corruption(ABC):
-    """Abstract; a frozen dataclass below. Equal corruptions share one encoding."""
+    """Abstract: how a clean batch becomes the encoder's input. A subclass is a frozen dataclass.
+
+    Objectives with equal corruptions and the same rows share one view and its encoding.
+    """
 
     causal: ClassVar[bool] = False
-    """Whether its views are read from the oldest to the newest token, or from both sides."""
+    """Whether the encoder reads its views causally (no token sees a newer one); False:
+    bidirectionally."""
     fields: ClassVar[tuple[str, ...]] = ()
-    """Fields of `Packed` that it sets and that an encoder must read, else it would be lost."""
+    """Names of the fields of `Packed` that it sets. The encoder must read them, as the corruption
+    would otherwise be lost."""
 
     @abstractmethod
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
-        """The corrupted batch; a pure function of the batch and its random states."""
+        """The corrupted batch: a pure function of the batch, its random states and the catalogue.
+
+        No sequence may be longer than `batch.length`.
+        """
 
 
 class Objective(nn.Module, ABC):
-    """Abstract. Owns its projections; never moves devices, never sees step or rank."""
+    """Abstract: a loss on the encoder's hidden states, with the projections that it needs.
+
+    It moves nothing between devices, and knows neither the step nor the process's rank.
+    """
 
     corruption: Corruption
 
     @property
     def couples_rows(self) -> Literal["items", "states"] | None:
-        """By what a row's loss depends on other rows: items that they offer, or their states.
+        """How a row's loss depends on other rows: by "items" that they offer, or by their "states".
 
-        None: it does not, and a batch may be cut into pieces as one likes.
+        None: it does not. A batch coupled by "states" cannot be cut into micro-batches.
         """
         return None
 
     @property
     def most_candidates(self) -> int:
-        """Most items that are scored for a token, apart from the whole catalogue at once."""
+        """Most negatives that are scored one by one for a token, for estimates of memory.
+
+        0: there are none; the whole catalogue, or the step's items, compete instead.
+        """
         return 0
 
     @abstractmethod
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
-        """All integers that the loss of a view needs; a pure function, no parameter is read.
+        """All integers that the loss of a view needs: a pure function that reads no parameter.
 
-        Draws are keyed by `batch.states_S`, a token's by its place in the row from the oldest.
+        A row's draws are keyed by `batch.states_S`, a token's also by its 0-based position in the
+        row, counted from the oldest.
         """
 
     @abstractmethod
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """Scalar: the sum of the losses; `states_PD` are those of the tokens `targets.read_P`.
+        """Scalar: the sum of the losses, from the states [P, D] of the tokens `targets.read_P`.
 
-        Nothing is drawn here, and nothing is read back to the host.
+        It draws nothing and does not wait for the device.
         """
 
     def loss_among(
         self, targets: Targets, states_PD: Tensor, items: ItemTable, others_QD: Tensor
     ) -> Tensor:
-        """As `loss`, given the states of the other processes' rows too, in the order of ranks.
+        """Scalar: as `loss`, where the rows of the other processes are candidates too.
 
-        An objective that couples rows by "states" must have it, no other is asked; `others_QD` is
-        empty on one process.
+        `others_QD` [Q, D] are the states of those rows in the order of the processes' ranks; with
+        one process it is empty. It is called, and must be overridden, only where `couples_rows` is
+        "states"; otherwise it raises `NotImplementedError`.
         """
         raise NotImplementedError(
             f"{type(self).__name__} couples rows by 'states' and has no loss_among"
         )
 
     def offered(self, view: View, batch: Batch) -> Tensor:
-        """int64 [N]: item ids that the batch's rows offer to those of all processes.
+        """int64 [N]: item ids that the batch's rows offer as candidates to the rows of the step.
 
-        An objective that couples rows by "items" must have it, no other is asked; `targets` finds
-        those of all processes in `batch.offered`.
+        `targets` finds the ids of all processes in `batch.offered`. It is called, and must be
+        overridden, only where `couples_rows` is "items"; otherwise it raises `NotImplementedError`.
         """
         raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy | None:
-        """How much of what is asked is answered rightly; called without gradients. None: unsaid."""
+        """The accuracy on these targets; None: not defined. It is called without gradients."""
         return None
 
     def shared(self) -> dict[str, nn.Module]:
-        """The parts of `ModelComponents`, by name, that the objective holds beside its own."""
+        """By name, the modules of `ModelComponents` that the objective uses beside its own."""
         return {}
 
     def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
-        """Why nothing can be counted where the longest row has `longest` items; None: it can."""
+        """Why no row can have a target, if the longest row has `longest` items; None: one can.
+
+        It is asked before the stage trains.
+        """
         return None
 
 
@@ -265,9 +300,10 @@ class RankingObjective(Objective):
 
     @abstractmethod
     def ranking_view(self, histories: Packed, length: int, num_items: int) -> View:
-        """What an encoder of `length` items reads of histories of any length.
+        """What an encoder of `length` items reads of histories of any length, to rank items.
 
-        One picked token a sequence; all fields of the histories are kept.
+        The view has one sequence for each history, whose picked token's state ranks the items. It
+        keeps all fields of the histories. `num_items` is V, also the id of the mask.
         """
 
 
@@ -277,7 +313,10 @@ def able_to_rank(objectives: Mapping[str, nn.Module]) -> dict[str, RankingObject
 
 
 class ObjectiveConfig(ABC):
-    """Abstract; a frozen dataclass beside each objective, with at least a `weight`."""
+    """Abstract: a subclass is a frozen dataclass beside its objective, with at least a `weight`.
+
+    `InputError` when a value has the wrong type or `weight` is absent.
+    """
 
     weight: float
 
@@ -288,4 +327,4 @@ class ObjectiveConfig(ABC):
 
     @abstractmethod
     def build(self, shared: ModelComponents, seed: int) -> Objective:
-        """The objective's module, its start a function of the seed alone."""
+        """The objective's module; its initial weights depend on nothing but the seed."""

@@ -1,4 +1,4 @@
-"""Cloze (BERT4Rec, Sun et al. 2019, eq. 7-8): hidden items are told from both sides."""
+"""Cloze (BERT4Rec, Sun et al. 2019, eq. 7-8): masked items are predicted from both sides."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ClozeConfig(ObjectiveConfig):
     weight: float = 1.0
     """Weight among the stage's objectives."""
     corruption: MaskItems = MaskItems()
-    """What is hidden."""
+    """Which items are masked."""
     loss: ItemLossConfig = FullSoftmax()
-    """How the target is told from other items."""
+    """The loss of a target item against other items."""
     head: HeadConfig = HeadConfig()
     """The output head."""
 
@@ -34,7 +34,7 @@ class ClozeConfig(ObjectiveConfig):
 
 
 class Cloze(ItemObjective, RankingObjective):
-    """The count is the number of picked items."""
+    """The cloze objective; its loss is counted for each picked item."""
 
     def __init__(self, config: ClozeConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
@@ -43,10 +43,14 @@ class Cloze(ItemObjective, RankingObjective):
         self.item_loss = config.loss.build(shared.catalogue, "cloze")
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
-        """Targets that score highest of all items."""
+        """The share of targets that score above all other items."""
         return self.item_loss.top_one(targets, states_PD, self.head, items)
 
     def ranking_view(self, histories: Packed, length: int, num_items: int) -> View:
-        """The newest L - 1 items and a mask after them; the oldest falls only when full (T10)."""
+        """The newest L - 1 items and a mask after them, whose state ranks.
+
+        An item is dropped only from a history of L items or more (always dropping the oldest one,
+        also from short histories, is a common mistake).
+        """
         packed = histories.newest(length - 1).append(num_items)
         return View.of_rows(packed, packed.last_S, packed.items_T[packed.last_S])

@@ -1,4 +1,7 @@
-"""What the objectives of a run have in common: the catalogue and the attribute table."""
+"""What the stages and objectives of a run share: the encoder and the attribute embeddings.
+
+A run builds one `ModelComponents` and gives it to every `ObjectiveConfig.build`.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from research.model.item_table import ItemTable, ItemTableConfig
 
 
 class ModelComponents:
-    """What the stages and objectives of a run share; a part is made when it is first asked for.
+    """The modules that the stages and objectives of a run share; each is built on first use.
 
-    A part's initial weights are a function of the seed and its own name alone.
+    A module's initial weights depend only on the seed and the module's own name.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class ModelComponents:
 
     @cached_property
     def encoder(self) -> Backbone:
-        """The encoder; `InputError` when it reads attributes that the corpus lacks."""
+        """The encoder; `InputError` when `items.attributes` is on and the corpus has none."""
         item_table = ItemTable(
             self.catalogue.num_items,
             self.config.width,
@@ -66,12 +69,12 @@ class ModelComponents:
 
     @cached_property
     def zero_attribute(self) -> NullAttribute:
-        """The class that no item has (S3-Rec as published)."""
+        """The further class, attribute 0, that no item has (S3-Rec as published)."""
         return NullAttribute(self.config.width, self.config.init_std, self.seed)
 
 
 class NullAttribute(nn.Module):
-    """The embedding of attribute 0, which stands for none and yet is scored and trained."""
+    """The embedding of attribute 0, which no item has and which yet is scored and trained."""
 
     def __init__(self, width: int, init_std: float, seed: int) -> None:
         super().__init__()

@@ -1,13 +1,14 @@
 """Contrast of two augmented views of each history (CL4SRec, Xie et al. 2022, eq. 2-6).
 
-Each row is shown twice, each time changed by an operator drawn for it: a crop of neighbouring
-items, some items masked, or a stretch of items reordered. With z the state of a view's newest
-token, z' of the row's other view and N the views of the other rows of the step,
+The encoder reads each row twice. Each of these two views is changed by an operator drawn for it: it
+is cropped to neighbouring items, has some items masked, or has a stretch of items reordered. With z
+the state of a view's newest token, z' that of the row's other view, and N the states of all views
+of the step's other rows, over all processes, the loss is InfoNCE,
 
     -log( exp(sim(z, z') / t) / (exp(sim(z, z') / t) + sum over z" in N of exp(sim(z, z") / t)) )
 
-InfoNCE, summed over both views of every row, with N over all processes. The paper's sim is the
-inner product (t = 1); the encoder is causal there, as SASRec's is.
+summed over both views of every row. In the paper sim is the inner product (t = 1), and the encoder
+is causal, as SASRec's is.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ Operator = Literal["crop", "mask", "reorder"]
 
 @dataclass(frozen=True, kw_only=True)
 class TwoViews(Corruption):
-    """Two views of each row of at least one item, by operators drawn for each of them."""
+    """Two views of each row that has an item, each changed by an operator drawn for it."""
 
     causal: ClassVar[bool] = True
 
     operators: tuple[Operator, ...] = ("crop", "mask", "reorder")
-    """Which operators are drawn from, each alike."""
+    """The operators to draw from, with equal probabilities."""
     crop_share: float = 0.6
-    """eta: the share of a row's items that a crop leaves, at least one."""
+    """eta: the share of a row's items that a crop keeps, rounded down but at least one item."""
     mask_share: float = 0.3
     """gamma: the share of a row's items that are masked, rounded down."""
     reorder_share: float = 0.6
@@ -59,7 +60,10 @@ class TwoViews(Corruption):
                 )
 
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
-        """Two sequences a row, both picked at their newest token."""
+        """A view with two neighbouring sequences for each row that has an item.
+
+        The newest token of each is picked.
+        """
         rows = batch.packed.newest(batch.length)
         kept_R = (rows.lengths_S > 0).nonzero()[:, 0]
         row_S = kept_R.repeat_interleave(2)
@@ -75,7 +79,10 @@ class TwoViews(Corruption):
     def _changed(
         self, packed: Packed, operator: Operator, changed_S: Tensor, states_S: Tensor, mask: int
     ) -> Packed:
-        """The sequences, those of `changed_S` (bool) changed by one operator."""
+        """All sequences, with `operator` applied to those where `changed_S` (bool [S]) is True.
+
+        `mask` is the id of the mask.
+        """
         lengths_S, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
         keys_T = fold(fold(states_S, 2)[owner_T], places_T)
         if operator == "mask":
@@ -90,7 +97,7 @@ class TwoViews(Corruption):
         if operator == "crop":
             kept_S = torch.where(changed_S, sizes_S, lengths_S)
             return packed.keep(inside_T | ~changed_S[owner_T], kept_S, packed.longest)
-        # The stretch's tokens in the order of their draws, all others where they stand.
+        # Tokens of the stretch are sorted by their draws; all others keep their places.
         moved_T = inside_T & changed_S[owner_T]
         moved_P = moved_T.nonzero()[:, 0]
         order_P = torch.argsort(keys_T[moved_P], stable=True)
@@ -99,22 +106,22 @@ class TwoViews(Corruption):
         return packed.with_items(items_T)
 
     def _size(self, lengths_S: Tensor, share: float) -> Tensor:
-        # 0.29 * 100 is a little below 29.
+        # Without the 1e-9, 29 % of 100 would be 28: 0.29 * 100 is a little below 29.
         return (lengths_S.double() * share + 1e-9).floor().long()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastConfig(ObjectiveConfig):
-    """CL4SRec's contrast."""
+    """CL4SRec's contrastive objective."""
 
     weight: float = 0.1
     """Weight among the stage's objectives (lambda; the paper finds 0.1 good beside SASRec's)."""
     corruption: TwoViews = TwoViews()
     """How the two views are made."""
     similarity: Literal["dot", "cosine"] = "dot"
-    """What compares two states: the inner product, or that of states of length 1."""
+    """How two states are compared: by their inner product, or by that of the normalized states."""
     temperature: float = 1.0
-    """t: what similarities are divided by."""
+    """t: the number that similarities are divided by."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -127,9 +134,10 @@ class ContrastConfig(ObjectiveConfig):
 
 
 class Contrast(Objective):
-    """The count is the number of views, two for each row of at least one item.
+    """The contrastive objective; its loss is counted for each view, two for each row with an item.
 
-    It tells no accuracy: among how many views a partner comes first depends on the batch's size.
+    It has no accuracy, as that would depend on the batch size: the more rows in the step, the more
+    views compete with a view's partner.
     """
 
     def __init__(self, config: ContrastConfig) -> None:
@@ -140,30 +148,33 @@ class Contrast(Objective):
 
     @property
     def couples_rows(self) -> Literal["items", "states"] | None:
-        """A row's negatives are the states of all others."""
+        """By states: a row's negatives are the states of all other rows of the step."""
         return "states"
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
-        """The newest token of every view."""
+        """The newest token of every view; nothing else."""
         offsets_R = view.row_offsets(view.picked_P)
         return Targets(
             read_P=view.picked_P, offsets_R=offsets_R, counts_R=offsets_R.diff().double()
         )
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """Sum over views, among the rows of one process."""
+        """Scalar: the sum over views, with the other rows of this process as negatives."""
         return self.loss_among(targets, states_PD, items, states_PD[:0])
 
     def loss_among(
         self, targets: Targets, states_PD: Tensor, items: ItemTable, others_QD: Tensor
     ) -> Tensor:
-        """Sum over this process's views, among the rows of all processes."""
+        """Scalar: the sum over this process's views, with all processes' rows as negatives."""
         scores_PQ = self._scores(states_PD, others_QD)
         return F.cross_entropy(scores_PQ, self._partners(states_PD), reduction="sum")
 
     def _scores(self, states_PD: Tensor, others_QD: Tensor) -> Tensor:
-        """[P, P + Q]: similarity of every view with every other, its own at minus infinity."""
-        # Under autocast states may be in low precision, in which no length is taken.
+        """[P, P + Q]: each view's similarity with all views, over t; minus infinity with itself.
+
+        The P views of this process come first, then the Q of the others.
+        """
+        # Under autocast states may be in low precision, which is too coarse for norms and softmax.
         wide = torch.promote_types(states_PD.dtype, torch.float32)
         states_PD, others_QD = states_PD.to(wide), others_QD.to(wide)
         others_QD = torch.cat([states_PD, others_QD])
@@ -176,5 +187,5 @@ class Contrast(Objective):
 
     @staticmethod
     def _partners(states_PD: Tensor) -> Tensor:
-        """int64 [P]: the place of each view's partner: views stand in pairs."""
+        """int64 [P]: the index of each view's partner; a row's two views are neighbours."""
         return torch.arange(len(states_PD), device=states_PD.device) ^ 1

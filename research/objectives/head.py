@@ -1,6 +1,7 @@
-"""Output heads: from hidden states to scores of items, with a tied or an own table.
+"""Output heads: from hidden states to scores of items, with a tied or a separate item table.
 
-PAD does not exist and the mask's row is outside the table, so neither competes (T3).
+There is no padding item, and the mask is not scored, so neither competes in the loss or in the
+ranking (a common mistake) unless `special_classes` asks for it.
 """
 
 from __future__ import annotations
@@ -25,20 +26,22 @@ class HeadConfig:
     """How a hidden state is turned into scores."""
 
     table: Literal["tied", "own"] = "tied"
-    """Score against the encoder's item embeddings, or against a table of the head's own."""
+    """Score against the encoder's item embeddings ("tied"), or against a second item table that
+    only this head uses ("own")."""
     bias: bool = False
-    """A learned bias an item."""
+    """Whether each item has a learned bias."""
     transform: Literal["none", "linear", "nonlinear"] = "none"
-    """What comes before scoring: nothing, a dense layer (S3-Rec's W), or a dense layer, activation
-    and LayerNorm (BERT4Rec, eq. 7)."""
+    """What is applied to states before scoring: nothing, a dense layer (S3-Rec's W), or a dense
+    layer, activation and LayerNorm (BERT4Rec, eq. 7)."""
     activation: Activation = "gelu"
     """Activation of a nonlinear transform; gelu is the erf form."""
     norm_eps: float = 1e-12
     """Epsilon of a nonlinear transform's LayerNorm."""
     special_classes: bool = False
-    """Two further classes that are no items compete in full ranking, and in a full softmax: the
-    mask, and a padding row that is not learned: it stays at its random start (S3-Rec as published,
-    under BCE; T3), or is that of an imported file."""
+    """Whether two classes that are no items compete with the items in full ranking and in a full
+    softmax (the rows of PAD and MASK, in S3-Rec as published, under BCE): the mask, and a padding
+    row that is not trained. That row keeps its random initial weights, or those of an imported
+    file."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -50,7 +53,10 @@ class HeadConfig:
 
 
 class Head(nn.Module):
-    """Scores of items for states, against the backbone's item table or one of the head's own."""
+    """Scores items for hidden states, by the backbone's item table or a separate one.
+
+    Methods take the backbone's table as `items`, and ignore it if the head has a table of its own.
+    """
 
     def __init__(
         self,
@@ -74,7 +80,7 @@ class Head(nn.Module):
         initialize(self, encoder.init_std, seed, purpose)
         self.item_table: ItemTable | None = None
         if config.table == "own":
-            # After the initial weights: the table comes with its own.
+            # After `initialize`, as the table draws its own initial weights.
             self.item_table = ItemTable(
                 num_items,
                 encoder.width,
@@ -85,7 +91,7 @@ class Head(nn.Module):
             )
 
     def transformed(self, states_PD: Tensor) -> Tensor:
-        """[P, D] -> [P, D]: what is multiplied with the table."""
+        """[P, D] -> [P, D]: the states after the transform, to be multiplied with the table."""
         if self.config.transform == "none":
             return states_PD
         dense_PD: Tensor = self.dense(states_PD)
@@ -95,17 +101,23 @@ class Head(nn.Module):
         return normed_PD
 
     def competing(self, items: ItemTable) -> ScoredRows:
-        """What ranking scores transformed states against: items, then special classes if any."""
+        """The rows that ranking scores transformed states against, with biases; without a graph.
+
+        The V items come first, then the two special classes if they are on.
+        """
         bias_V = None if self.item_bias is None else self.item_bias.detach()
         return self._table(items).competing(self._rows, bias_V, self.padding_row)
 
     def candidate_scores(self, states_PD: Tensor, ids: Tensor, items: ItemTable) -> Tensor:
-        """[P, N]: scores of `ids`, [P, N] or [N]; with a tied table V, the mask, is one too."""
+        """[P, N]: scores of the items `ids`, int64 [P, N] for each state or [N] for all states.
+
+        With a tied table, V (the mask) is a valid id too.
+        """
         transformed_PD = self.transformed(states_PD)
         return self._table(items).scores(transformed_PD, ids, bias_V=self.item_bias)
 
     def softmax_loss(self, states_PD: Tensor, targets_P: Tensor, items: ItemTable) -> Tensor:
-        """Scalar: the sum over P of the cross-entropy over all that competes."""
+        """Scalar: the sum over P of the cross-entropy over all classes that compete."""
         return self._table(items).softmax_loss(
             self.transformed(states_PD),
             targets_P,
@@ -115,7 +127,7 @@ class Head(nn.Module):
         )
 
     def top_one(self, states_PD: Tensor, targets_P: Tensor, items: ItemTable) -> Tensor:
-        """int64 scalar: how many targets score above all else that competes."""
+        """int64 scalar: how many targets score above every other class; a tie does not count."""
         return self._table(items).top_one(
             self.transformed(states_PD),
             targets_P,
@@ -126,7 +138,7 @@ class Head(nn.Module):
 
     @property
     def _rows(self) -> int:
-        """Rows of the table that compete: V, or V + 1 where the mask is a class too."""
+        """Number of the table's rows that compete: V, or V + 1 where the mask is a class too."""
         return self.num_items + self.config.special_classes
 
     def _table(self, items: ItemTable) -> ItemTable:

@@ -1,11 +1,12 @@
-"""In-batch softmax: each item is told from the items that the other tokens of the step predict.
+"""In-batch softmax: each target competes with the targets of the step's other tokens.
 
     -log( exp s(+) / (exp s(+) + sum over j in B, j != + of n_j exp s(j)) )
 
-B are the different items that all rows of the step predict, over all processes and micro-batches,
-n_j how often j is among them (Hidasi et al. 2016, section 3.1.1, there under other losses; the
-usual loss of two-tower models). With `log_q` a score loses log(n_j / n), its probability of being
-among the batch's, which makes the sampled softmax unbiased (Yi et al. 2019, eq. 3).
+B is the set of all target items of the step, over all processes and micro-batches, n_j is how many
+tokens have target j, and n is the number of all tokens with a target (Hidasi et al. 2016, section
+3.1.1, there under other losses; the usual loss of two-tower models). With `log_q`, log(n_j / n) is
+subtracted from every score s(j), the log of the probability that a target of the step is j; this
+makes the sampled softmax unbiased (Yi et al. 2019, eq. 3).
 """
 
 from __future__ import annotations
@@ -26,28 +27,28 @@ from research.objectives.losses import ItemLoss, ItemLossConfig, ItemTargets
 
 @dataclass(frozen=True, kw_only=True)
 class InBatchSoftmax(ItemLossConfig):
-    """-log softmax over the target and the items that the step's other tokens predict."""
+    """-log softmax over the target and the targets of the step's other tokens."""
 
     log_q: bool = False
-    """Subtract the log of how often an item is among the step's from its score."""
+    """Whether the log of an item's share of the step's targets is subtracted from its score."""
 
     def build(self, catalogue: Catalogue, purpose: str) -> InBatchSoftmaxLoss:
-        """The loss."""
+        """The module."""
         return InBatchSoftmaxLoss(self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class InBatchTargets(ItemTargets):
-    """An item a read token, and the step's different items, among which it stands."""
+    """Target items, and the candidates that all of them share: the step's distinct targets."""
 
     candidates_Q: Tensor = field(metadata=WHOLE)
-    """int64 [Q], ascending: the items that the rows of all processes predict, each once."""
+    """int64 [Q], ascending: the distinct target items of all processes."""
     numbers_Q: Tensor = field(metadata=WHOLE)
-    """int64 [Q]: how often each of them is predicted."""
+    """int64 [Q]: how many tokens of all processes have each candidate as their target."""
 
 
 class InBatchSoftmaxLoss(ItemLoss):
-    """Nothing is drawn: the batch itself is the sample."""
+    """The in-batch softmax: it draws nothing, as the step's targets are the sample."""
 
     def __init__(self, config: InBatchSoftmax) -> None:
         super().__init__()
@@ -55,29 +56,29 @@ class InBatchSoftmaxLoss(ItemLoss):
 
     @property
     def couples_rows(self) -> Literal["items", "states"] | None:
-        """By the items that every row offers to the others."""
+        """By items: each row's targets are candidates of all rows."""
         return "items"
 
     def offered(self, view: View) -> Tensor:
-        """The items that the rows predict."""
+        """int64 [P]: the target items of this process, with repetitions."""
         return view.items_P
 
     def targets(self, view: View, batch: Batch) -> InBatchTargets:
-        """The items, and those of the whole step."""
+        """The target items, and the candidates, counted over all processes (`batch.offered`)."""
         assert batch.offered is not None, "the model gathers what its rows offer"
         candidates_Q, numbers_Q = batch.offered.unique(return_counts=True)
         base = ItemTargets.of(view)
         return InBatchTargets(**vars(base), candidates_Q=candidates_Q, numbers_Q=numbers_Q)
 
     def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
-        """Scalar: the sum over read tokens."""
+        """Scalar: the sum over read tokens of the formula above."""
         assert isinstance(targets, InBatchTargets)
         scores_PQ = head.candidate_scores(states_PD, targets.candidates_Q, items)
         right_P1 = torch.searchsorted(targets.candidates_Q, targets.items_P)[:, None]
         positive_P1 = scores_PQ.gather(1, right_P1)
         numbers_Q = targets.numbers_Q.to(scores_PQ.dtype)
         if self.log_q:
-            # Each of n_j equal candidates loses log(n_j / n): together they weigh n, as all others.
+            # n_j equal candidates, log(n_j / n) subtracted from each, weigh n exp s(j) together.
             total = numbers_Q.sum()
             positive_P1 = positive_P1 - (numbers_Q / total).log()[right_P1]
             others_PQ = scores_PQ + total.log()

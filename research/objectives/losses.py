@@ -1,8 +1,9 @@
 """Losses over items at picked tokens: full and sampled softmax, BCE, gBCE, BPR.
 
-Shared by next-item, cloze and MIP. Each is a frozen config; h is the head's transformed state,
-s(i) = e_i . h + b_i, + the target, j = 1..N the negatives. A further loss is a config in a file of
-its own (`research/objectives/in_batch_softmax.py`).
+Shared by next-item, cloze and MIP, each of which takes one as its `loss`. Each is a frozen config
+and the module that it builds. In the formulas h is the head's transformed state, s(i) = e_i . h +
+b_i an item's score (s(x) of a score x: its sigmoid), + the target, and j = 1..N the negatives.
+A further loss is a config in a file of its own, as `research/objectives/in_batch_softmax.py` is.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from research.randomness import fold, seed_of
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ItemTargets(Targets):
-    """One item a read token; all of them count."""
+    """One target item for each read token; every read token counts as one loss."""
 
     items_P: Tensor = field(metadata=PER_READ)
-    """int64 [P]: the item that belongs there."""
+    """int64 [P]: the target item of each read token."""
 
     @staticmethod
     def of(view: View) -> ItemTargets:
-        """A view's picked tokens with their items."""
+        """Reads the view's picked tokens, with their true items as targets."""
         offsets_R = view.row_offsets(view.picked_P)
         return ItemTargets(
             read_P=view.picked_P,
@@ -46,34 +47,37 @@ class ItemTargets(Targets):
 
 
 class ItemLoss(nn.Module, ABC):
-    """Abstract: the sum of a loss that tells each read token's item from other items."""
+    """Abstract: the summed loss of each read token's target item against other items.
+
+    `couples_rows`, `most_candidates` and `offered` mean what they mean for an `Objective`.
+    """
 
     @property
     def couples_rows(self) -> Literal["items", "states"] | None:
-        """As `Objective.couples_rows`."""
+        """See `Objective.couples_rows`."""
         return None
 
     @property
     def most_candidates(self) -> int:
-        """As `Objective.most_candidates`."""
+        """See `Objective.most_candidates`."""
         return 0
 
     def offered(self, view: View) -> Tensor:
-        """As `Objective.offered`."""
+        """int64 [N]: see `Objective.offered`."""
         raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
 
     @abstractmethod
     def targets(self, view: View, batch: Batch) -> ItemTargets:
-        """The items, and what each is told from."""
+        """The target items, and the negatives or candidates that they compete with, if listed."""
 
     @abstractmethod
     def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
-        """Scalar: the sum over read tokens."""
+        """Scalar: the sum of the loss over read tokens; `items` is the encoder's item table."""
 
     def top_one(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
-        """At how many read tokens the target scores highest of all items."""
+        """The share of read tokens whose target scores above all other classes of the head."""
         assert isinstance(targets, ItemTargets)
         correct = head.top_one(states_PD, targets.items_P, items).double()
         return Accuracy(correct, torch.full_like(correct, len(targets.items_P)))
@@ -81,16 +85,16 @@ class ItemLoss(nn.Module, ABC):
     def answered(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
-        """How often the loss's own question is answered rightly: the target before all items."""
+        """The accuracy on the question that the loss asks; here: the target above all others."""
         return self.top_one(targets, states_PD, head, items)
 
 
 class ItemLossConfig(ABC):
-    """Abstract; a frozen dataclass for each way to tell an item from others."""
+    """Abstract: a loss over items; a subclass is a frozen dataclass."""
 
     @abstractmethod
     def build(self, catalogue: Catalogue, purpose: str) -> ItemLoss:
-        """The loss; `purpose` keeps its draws apart from those of other objectives."""
+        """The module; `purpose` keys its draws, so that two objectives draw independently."""
 
 
 class ItemObjective(Objective):
@@ -101,24 +105,24 @@ class ItemObjective(Objective):
 
     @property
     def couples_rows(self) -> Literal["items", "states"] | None:
-        """As its loss does."""
+        """What its loss over items says."""
         return self.item_loss.couples_rows
 
     @property
     def most_candidates(self) -> int:
-        """As many as its loss scores."""
+        """What its loss over items says."""
         return self.item_loss.most_candidates
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
-        """The picked items, and what they are told from."""
+        """The picked tokens with their items, and the negatives or candidates of the loss."""
         return self.item_loss.targets(view, batch)
 
     def offered(self, view: View, batch: Batch) -> Tensor:
-        """As its loss says."""
+        """int64 [N]: what its loss over items offers."""
         return self.item_loss.offered(view)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """Sum over picked items of the loss."""
+        """Scalar: the sum of the loss over picked items."""
         return self.item_loss.loss(targets, states_PD, self.head, items)
 
 
@@ -127,15 +131,15 @@ class FullSoftmax(ItemLossConfig):
     """-log softmax over all V items (BERT4Rec eq. 7-8; SASRec+ of Klenitskiy and Vasilev 2023)."""
 
     def build(self, catalogue: Catalogue, purpose: str) -> FullSoftmaxLoss:
-        """The loss."""
+        """The module."""
         return FullSoftmaxLoss()
 
 
 class FullSoftmaxLoss(ItemLoss):
-    """Nothing is drawn: every item competes."""
+    """The full softmax: it draws nothing, as every item competes."""
 
     def targets(self, view: View, batch: Batch) -> ItemTargets:
-        """The items alone."""
+        """The target items alone."""
         return ItemTargets.of(view)
 
     def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
@@ -146,15 +150,15 @@ class FullSoftmaxLoss(ItemLoss):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SampledTargets(ItemTargets):
-    """An item a read token, and the negatives that it is told from; one of the two is given."""
+    """Target items and their negatives, drawn for each token or for each row; the other is None."""
 
     negatives_PN: Tensor | None = field(default=None, metadata=PER_READ)
-    """int64 [P, N]: each token's own."""
+    """int64 [P, N]: each token's negatives; None: the tokens of a row share theirs."""
     negatives_RN: Tensor | None = field(default=None, metadata=PER_ROW)
-    """int64 [R, N]: those that a row's tokens share."""
+    """int64 [R, N]: the negatives that all tokens of a row share; None: each token has its own."""
 
     def candidates(self) -> Tensor:
-        """int64 [P, 1 + N]: each token's item, then its negatives."""
+        """int64 [P, 1 + N]: each token's target item, then its negatives."""
         negatives_PN = self.negatives_PN
         if self.negatives_RN is not None:
             negatives_PN = self.negatives_RN.index_select(0, self.row_P)
@@ -164,33 +168,34 @@ class SampledTargets(ItemTargets):
 
 @dataclass(frozen=True, kw_only=True)
 class SampledLossConfig(ItemLossConfig):
-    """Abstract: losses of the target's score and those of N drawn negatives."""
+    """Abstract: losses that compare the target's score with the scores of N drawn negatives."""
 
     negatives: NegativesConfig = NegativesConfig()
     """How negatives are drawn."""
     number: int = 1
-    """N, negatives a target."""
+    """N, the number of negatives for each target."""
     share: Literal["token", "sequence"] = "token"
-    """Whether each token draws its own negatives or a sequence's tokens share them."""
+    """Whether each token draws its own negatives or all tokens of a sequence share them."""
 
     @property
     def corrected(self) -> bool:
-        """Whether log q of each item's draw probability is subtracted from its score."""
+        """Whether log q, q being an item's draw probability, is subtracted from its score."""
         return False
 
     @abstractmethod
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
-        """Scalar: the sum over P of the loss, from scores."""
+        """Scalar: the sum over P of the loss, from the targets' and the negatives' scores."""
 
     def build(self, catalogue: Catalogue, purpose: str) -> SampledLoss:
-        """The loss; `InputError` where so many negatives cannot be drawn."""
+        """The module; `InputError` unless 1 <= `number` < V and every user has negatives left."""
         return SampledLoss(self, catalogue, purpose)
 
 
 class SampledLoss(ItemLoss):
-    """Draws negatives, and gives their scores and the target's to the config's formula."""
+    """Draws negatives, scores them and the targets, and applies the config's formula."""
 
     log_probability_V: Tensor
+    """float32: log of each item's draw probability; [V + 1] where the mask can be drawn."""
 
     def __init__(self, config: SampledLossConfig, catalogue: Catalogue, purpose: str) -> None:
         super().__init__()
@@ -209,11 +214,11 @@ class SampledLoss(ItemLoss):
 
     @property
     def most_candidates(self) -> int:
-        """N."""
+        """N: the number of negatives for each token."""
         return self.config.number
 
     def targets(self, view: View, batch: Batch) -> SampledTargets:
-        """The items, and negatives drawn from the random states of the batch's rows alone."""
+        """The target items and their negatives, drawn by the random states of the batch's rows."""
         base = ItemTargets.of(view)
         states_R = fold(batch.states_S, seed_of("negatives", self.purpose))
         number, owners_R, pairs = self.config.number, batch.users_S, None
@@ -231,7 +236,7 @@ class SampledLoss(ItemLoss):
         return SampledTargets(**vars(base), negatives_PN=drawn_PN, negatives_RN=drawn_RN)
 
     def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
-        """Scalar: the sum over read tokens."""
+        """Scalar: the sum over read tokens of the config's formula."""
         assert isinstance(targets, SampledTargets)
         items_PN1 = targets.candidates()
         scores_PN1 = head.candidate_scores(states_PD, items_PN1, items)
@@ -242,7 +247,10 @@ class SampledLoss(ItemLoss):
     def answered(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
-        """How often the target scores higher than a negative; a tie is half right."""
+        """The share of (target, negative) pairs in which the target scores higher; a tie is half.
+
+        Scores are compared without the log q correction.
+        """
         assert isinstance(targets, SampledTargets)
         scores_PN1 = head.candidate_scores(states_PD, targets.candidates(), items)
         gaps_PN = scores_PN1[:, :1] - scores_PN1[:, 1:]
@@ -255,17 +263,18 @@ class SampledSoftmax(SampledLossConfig):
     """-log softmax over the target and N negatives (Jean et al. 2015)."""
 
     number: int = 256
-    """N, negatives a target."""
+    """N, the number of negatives for each target."""
     log_q: bool = False
-    """Subtract log q of each item's draw probability from its score (Bengio and Senecal 2008)."""
+    """Whether log q, q being an item's draw probability, is subtracted from its score (Bengio and
+    Senecal 2008)."""
 
     @property
     def corrected(self) -> bool:
-        """As `log_q` says."""
+        """Whether log q is subtracted: `log_q`."""
         return self.log_q
 
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
-        """Scalar: the sum over P."""
+        """Scalar: the sum over P of the loss."""
         scores_PN1 = torch.cat([positive_P[:, None], negative_PN], dim=1)
         return (scores_PN1.logsumexp(1) - positive_P).sum()
 
@@ -275,7 +284,7 @@ class BinaryCrossEntropy(SampledLossConfig):
     """-log s(s+) - sum_j log(1 - s(s_j)) (SASRec eq. 6, there with one negative)."""
 
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
-        """Scalar: the sum over P."""
+        """Scalar: the sum over P of the loss."""
         return F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
 
 
@@ -285,9 +294,9 @@ class GeneralizedBCE(SampledLossConfig):
     beta = a (t (1 - 1/a) + 1/a) with a = N / (V - 1), and the mean over the N + 1 terms."""
 
     number: int = 256
-    """N, negatives a target."""
+    """N, the number of negatives for each target."""
     calibration: float = 0.75
-    """t in [0, 1]: 0 is plain BCE (up to the mean), 1 fully calibrated."""
+    """t in [0, 1]: 0 is plain BCE (but for the mean over terms), 1 is fully calibrated."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -295,7 +304,7 @@ class GeneralizedBCE(SampledLossConfig):
             raise InputError(f"loss.calibration is {self.calibration}; gBCE's t must be in [0, 1]")
 
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
-        """Scalar: the sum over P."""
+        """Scalar: the sum over P of the loss."""
         share = self.number / (num_items - 1)
         beta = share * (self.calibration * (1 - 1 / share) + 1 / share)
         total = beta * F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
@@ -307,11 +316,12 @@ class BayesianPersonalizedRanking(SampledLossConfig):
     """-mean_j log s(s+ - s_j) (Rendle et al. 2009; S3-Rec's MIP, eq. 5, with one negative)."""
 
     inner_sigmoid: bool = False
-    """Squash each score by a sigmoid before the difference: s(s(s+) - s(s_j)), as S3-Rec's code has
-    it (T17); the loss of a comparison then stays between 0.31 and 1.32."""
+    """Whether each score goes through a sigmoid before the difference: s(s(s+) - s(s_j)), as in
+    S3-Rec's code. This double sigmoid keeps the loss of a comparison between 0.31 and 1.32, and its
+    gradient is weak."""
 
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
-        """Scalar: the sum over P."""
+        """Scalar: the sum over P of the loss."""
         if self.inner_sigmoid:
             positive_P, negative_PN = positive_P.sigmoid(), negative_PN.sigmoid()
         return F.softplus(negative_PN - positive_P[:, None]).sum() / self.number

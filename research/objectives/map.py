@@ -1,6 +1,7 @@
-"""MAP, masked attribute prediction (S3-Rec, Zhou et al. 2020, eq. 6): of the items that are hidden.
+"""MAP, masked attribute prediction (S3-Rec, Zhou et al. 2020, eq. 6), for masked items.
 
-As AAP, with a projection W_map of its own, at the tokens that are hidden.
+The same loss as AAP's, at the masked tokens instead of the others, with a separate projection
+W_map.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from research.objectives.masking import MaskItems
 
 @dataclass(frozen=True, kw_only=True)
 class MAPConfig(ObjectiveConfig):
-    """Masked attributes."""
+    """Masked attribute prediction."""
 
     weight: float = 1.0
     """Weight among the stage's objectives."""
     corruption: MaskItems = MaskItems()
-    """What is hidden and asked about."""
+    """Which items are masked; their attributes are predicted."""
     count_bare_items: bool = False
-    """Whether items without attributes count, all their targets being false (as published)."""
+    """Whether items without attributes count, with a false target for every attribute (as
+    published)."""
     zero_attribute: bool = False
     """Whether attribute 0, which no item has, is scored as a further class that is always false (as
     published); its embedding is shared with AAP."""
@@ -38,7 +40,7 @@ class MAPConfig(ObjectiveConfig):
 
 
 class MAP(Objective):
-    """The count is the number of hidden tokens; the total sums over attributes."""
+    """The MAP objective; it counts masked tokens, and its total sums over attributes."""
 
     def __init__(self, config: MAPConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
@@ -52,21 +54,21 @@ class MAP(Objective):
         )
 
     def shared(self) -> dict[str, nn.Module]:
-        """The attributes' embeddings."""
+        """The embeddings of the attributes."""
         return self.head.shared()
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
-        """The attributes of the hidden items."""
+        """The attributes of the masked items."""
         return self.head.targets(view, view.picked_P, view.items_P, catalogue)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """Sum over hidden tokens."""
+        """Scalar: the sum over masked tokens and attributes."""
         return self.head.loss(targets, states_PD)
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
-        """Precision at each item's number of attributes."""
+        """Precision at k, where k is the item's number of attributes."""
         return self.head.accuracy(targets, states_PD)
 
     def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
-        """No attribute can be seen in training."""
+        """A reason where no training item has an attribute; else None."""
         return self.head.emptiness(catalogue)

@@ -1,6 +1,7 @@
 """`MaskItems`: the corruption of cloze (BERT4Rec, section 3.6) and of S3-Rec's AAP, MIP and MAP.
 
-Objectives with an equal one share one encoding.
+It picks items of each row, replaces them (by the mask, unless told otherwise), and hands the true
+items on as targets. Objectives with an equal `MaskItems` share one encoding.
 """
 
 from __future__ import annotations
@@ -22,26 +23,31 @@ from research.randomness import below, fold, seed_of, uniform
 
 @dataclass(frozen=True, kw_only=True)
 class MaskItems(Corruption):
-    """Hide items of the newest L; every non-empty row has at least one target unless said (T12)."""
+    """Pick and replace items of each row's newest L.
+
+    Every non-empty row has at least one picked item, unless `at_least_one` is False (a batch
+    without any target has a loss of 0/0).
+    """
 
     rate: float = 0.2
     """Probability (or share, see `count`) of an item being picked."""
     count: Literal["bernoulli", "rounded"] = "bernoulli"
     """Pick each item independently (see `at_least_one`), or exactly max(1, round(rate n)) of a
-    row's n (BERT4Rec's original code)."""
+    row's n items (BERT4Rec's original code)."""
     at_least_one: bool = True
-    """With `bernoulli`, pick one at random in a row in which none was picked; else such a row
-    teaches nothing (the common ports: (1 - rate)^n of the rows with n items)."""
+    """With `bernoulli`, pick one item at random in a row in which none was picked; False: such a
+    row has no target and teaches nothing (the common ports: (1 - rate)^n of the rows with n
+    items)."""
     max_picked: int | None = None
     """With `rounded`, never pick more than this in a row; None: no bound."""
     random_share: float = 0.0
-    """Share of picked items that become a random item instead of the mask."""
+    """Share of picked items that are replaced by a random item instead of the mask."""
     keep_share: float = 0.0
     """Share of picked items that stay as they are."""
     mask_last_share: float = 0.0
-    """Share of rows in which the newest item is picked in addition (1: S3-Rec)."""
+    """Share of rows in which the newest item is always picked, beside the others (1: S3-Rec)."""
     last_only_share: float = 0.0
-    """Share of rows in which the newest item alone is picked (BERT4Rec's original: 1 of 11)."""
+    """Share of rows in which only the newest item is picked (BERT4Rec's original: 1 of 11)."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -66,7 +72,7 @@ class MaskItems(Corruption):
             )
 
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
-        """Picked tokens are replaced; all others stand as they are."""
+        """A view with one sequence for each row, in which the picked tokens are replaced."""
         packed = batch.packed.newest(batch.length)
         states_S = fold(batch.states_S, seed_of("mask"))
         tokens_T = fold(states_S[packed.owner_T], packed.ages_T)
@@ -81,7 +87,8 @@ class MaskItems(Corruption):
         if self.count == "bernoulli" and self.at_least_one:
             picked_T |= fallback_pick(packed, draws_T, picked_T)
         if self.last_only_share:
-            # The upper end of the same draw: the two shares overlap only where they must.
+            # `mask_last_share` takes the lower end of this draw and `last_only_share` the upper
+            # one, so that a row falls under both only where the shares add up to more than 1.
             alone_T = (rows_S >= 1.0 - self.last_only_share)[packed.owner_T]
             picked_T = torch.where(alone_T, last_T, picked_T)
         picked_P = picked_T.nonzero()[:, 0]
@@ -91,7 +98,7 @@ class MaskItems(Corruption):
         return View.of_rows(packed.with_items(items_T), picked_P, targets_P)
 
     def _counted(self, packed: Packed, draws_T: Tensor) -> Tensor:
-        """bool [T]: of each row the rounded count of tokens, those with the smallest draws."""
+        """bool [T]: in each row the max(1, round(rate n)) tokens with the smallest draws."""
         # In float64: float32 rounds 190 * 0.15 the other way.
         count_S = (packed.lengths_S.double() * self.rate).round().long()
         count_S = count_S.clamp(min=1, max=self.max_picked)
@@ -108,9 +115,9 @@ class MaskItems(Corruption):
 
 
 def fallback_pick(packed: Packed, draws_T: Tensor, picked_T: Tensor) -> Tensor:
-    """bool [T]: the token with the smallest draw of every row in which nothing is picked."""
+    """bool [T]: the token with the smallest draw, in every row in which nothing is picked yet."""
     owner_T = packed.owner_T
-    # A picked token counts as below every draw, so that its row's least is no draw.
+    # A picked token's key is below every draw, so that no draw equals its row's minimum.
     keys_T = draws_T.masked_fill(picked_T, -1.0)
     least_S = keys_T.new_full((packed.num_sequences,), 2.0)
     least_S = least_S.scatter_reduce(0, owner_T, keys_T, "amin")

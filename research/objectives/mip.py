@@ -1,9 +1,9 @@
-"""MIP, masked item prediction (S3-Rec, Zhou et al. 2020, eq. 5): the hidden item against another.
+"""MIP, masked item prediction (S3-Rec, Zhou et al. 2020, eq. 5): the masked item against another.
 
-At every hidden token, -log s(e_i . (W_mip h_t + b) - e_j . (W_mip h_t + b)) against a sampled item
-j; attention is bidirectional. What the published code does otherwise is a field of the loss:
-`inner_sigmoid`, `negatives.exclude` "window" and `negatives.include_mask`. With `FullSoftmax` the
-hidden item is told from all others.
+At every masked token, -log s(e_i . (W_mip h_t + b) - e_j . (W_mip h_t + b)) for its item i and a
+sampled item j, with s the sigmoid. Attention is bidirectional. Where the published code differs, a
+field of the loss says so: `inner_sigmoid`, `negatives.exclude` "window" and
+`negatives.include_mask`. With `FullSoftmax` the masked item competes with all others.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from research.objectives.masking import MaskItems
 
 @dataclass(frozen=True, kw_only=True)
 class MIPConfig(ObjectiveConfig):
-    """Masked items."""
+    """Masked item prediction."""
 
     weight: float = 1.0
     """Weight among the stage's objectives."""
     corruption: MaskItems = MaskItems()
-    """What is hidden and asked about."""
+    """Which items are masked and predicted."""
     loss: ItemLossConfig = BayesianPersonalizedRanking()
-    """How the hidden item is told from others."""
+    """The loss of the masked item against other items."""
 
     def build(self, shared: ModelComponents, seed: int) -> MIP:
         """The module."""
@@ -41,7 +41,7 @@ class MIPConfig(ObjectiveConfig):
 
 
 class MIP(ItemObjective):
-    """The count is the number of hidden items."""
+    """The MIP objective; its loss is counted for each masked item."""
 
     def __init__(self, config: MIPConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
@@ -51,5 +51,5 @@ class MIP(ItemObjective):
         self.item_loss = config.loss.build(shared.catalogue, "mip")
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
-        """How often the loss's own question is answered rightly."""
+        """The accuracy on the loss's question: under BPR, the share of negatives scored lower."""
         return self.item_loss.answered(targets, states_PD, self.head, items)

@@ -1,6 +1,7 @@
 """Next item (SASRec, Kang and McAuley 2018, eq. 4-6): each state predicts the item that follows.
 
-Causal attention; every token but a window's newest is an input, every one but its oldest a target.
+Attention is causal. Every item of a window but the newest is an input, every one but the oldest is
+a target.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from research.packed import Packed
 
 @dataclass(frozen=True, kw_only=True)
 class NextItemShift(Corruption):
-    """Inputs are all items but the last, targets all but the first; at most L of each."""
+    """Inputs are all items but the newest, targets all but the oldest; at most L of each."""
 
     causal: ClassVar[bool] = True
 
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
-        """One picked token an input; rows of one item become empty sequences."""
+        """A view in which every token is picked; a row of one item becomes an empty sequence."""
         packed = batch.packed.newest(batch.length + 1)
         lengths_S = (packed.lengths_S - 1).clamp(min=0)
         inputs = packed.keep(packed.ages_T > 0, lengths_S, max(packed.longest - 1, 0))
@@ -49,7 +50,7 @@ class NextItemConfig(ObjectiveConfig):
     weight: float = 1.0
     """Weight among the stage's objectives."""
     loss: ItemLossConfig = FullSoftmax()
-    """How the target is told from other items."""
+    """The loss of a target item against other items."""
     head: HeadConfig = HeadConfig()
     """The output head."""
 
@@ -59,7 +60,7 @@ class NextItemConfig(ObjectiveConfig):
 
 
 class NextItem(ItemObjective, RankingObjective):
-    """The count is the number of predicted items."""
+    """The next-item objective; its loss is counted for each target item."""
 
     def __init__(self, config: NextItemConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
@@ -68,16 +69,16 @@ class NextItem(ItemObjective, RankingObjective):
         self.item_loss = config.loss.build(shared.catalogue, "next")
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
-        """Targets that score highest of all items."""
+        """The share of targets that score above all other items."""
         return self.item_loss.top_one(targets, states_PD, self.head, items)
 
     def ranking_view(self, histories: Packed, length: int, num_items: int) -> View:
-        """The newest L items; the newest state ranks."""
+        """The newest L items; the newest one's state ranks."""
         packed = histories.newest(length)
         return View.of_rows(packed, packed.last_S, packed.items_T[packed.last_S])
 
     def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
-        """A row of one item has nothing that follows."""
+        """A reason where no row has two items, so that nothing follows any item; else None."""
         if longest >= 2:
             return None
         return "no row has a second item, so nothing follows that could be predicted"

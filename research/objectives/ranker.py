@@ -1,6 +1,7 @@
-"""A trained pair as a ranker: an encoder and the objective whose head ranks.
+"""A trained model as a ranker: an encoder and one objective whose head ranks all items.
 
-Whatever precision trained them, they rank in true fp32: rounder scores would tie.
+Evaluation and recommendation rank through it. Whatever precision the model was trained in, ranking
+is in true fp32, because scores of lower precision would tie.
 """
 
 from __future__ import annotations
@@ -21,36 +22,36 @@ from research.packed import Packed
 
 @dataclass(frozen=True, eq=False)
 class EncodedStates:
-    """Histories as states, beside the rows that they are scored against."""
+    """The states of histories, with the rows of the item table that they are scored against."""
 
     states_SD: Tensor
-    """[S, D] what is multiplied with the rows; without a graph."""
+    """[S, D]: the head's transformed state of each history; without a graph."""
     rows: ScoredRows
-    """What competes."""
+    """The rows that compete, with their biases."""
 
     @property
     def columns(self) -> int:
-        """V; V + 2 where special classes compete."""
+        """The number of rows that compete: V, or V + 2 where special classes do."""
         return self.rows.columns
 
     @cached_property
     def largest_S(self) -> Tensor:
-        """[S]: a bound on the magnitude of the scores; NaN or infinite where there is none."""
+        """[S]: an upper bound on the magnitude of each history's scores; NaN or infinite: none."""
         return self.rows.largest(self.states_SD)
 
     def scores(self, first: int, last: int) -> Tensor:
-        """[S, last - first] scores of the columns from `first` to before `last`."""
+        """[S, last - first]: scores of the columns from `first` to before `last`, in fp32."""
         with true_fp32(self.states_SD.device):
             return self.rows.scores(self.states_SD, first, last)
 
     def scores_of(self, items_SN: Tensor) -> Tensor:
-        """[S, N] scores of each history's own items."""
+        """[S, N]: each history's scores of its row of `items_SN`, int64 [S, N], in fp32."""
         with true_fp32(self.states_SD.device):
             return self.rows.scores_of(self.states_SD, items_SN.to(self.states_SD.device))
 
 
 class TrainedRanker:
-    """An encoder and one ranking objective, answering as any `Ranker` does."""
+    """An encoder and one ranking objective as a `Ranker` (`research/evaluation/ranker.py`)."""
 
     def __init__(self, encoder: Backbone, objective: RankingObjective) -> None:
         self.encoder = encoder
@@ -58,11 +59,15 @@ class TrainedRanker:
 
     @torch.no_grad()
     def encode(self, histories: Packed, users_S: Tensor) -> EncodedStates:
-        """The states of whole histories, on the encoder's device; without dropout."""
+        """The states of whole histories, on the encoder's device and without dropout.
+
+        `histories` are on the host. `users_S` is not read: the model knows a user by the history
+        alone.
+        """
         items, training = self.encoder.item_table, self.encoder.training
         device = items.device
         head, causal = self.objective.head, self.objective.corruption.causal
-        # Cut on the host, where it costs an accelerator nothing.
+        # Histories are cut to length on the host, so that the accelerator spends nothing on it.
         view = self.objective.ranking_view(histories, self.encoder.config.length, items.num_items)
         self.encoder.eval()
         self.objective.eval()

@@ -1,9 +1,10 @@
 """SP, segment prediction (S3-Rec, Zhou et al. 2020, eq. 7): does a segment belong to its context?
 
-A segment of m = 1..n/2 items is cut out of a row of n and replaced by masks. With the context's
-last state c, the true segment's p and a foreign segment's q, -log s(c' . p - c' . q) where
-c' = W_sp c + b; attention is bidirectional. In packed form contexts, true and foreign segments are
-just more sequences of the same call of the encoder.
+A segment of m = 1..n/2 items is cut out of a row of n and replaced by masks; what is left is its
+context. With c, p and q the last states of the context, of the true segment and of a foreign
+segment, the loss is -log s(c' . p - c' . q), where c' = W_sp c + b and s is the sigmoid. Attention
+is bidirectional. Contexts and segments are simply further sequences of the packed batch, so one
+call of the encoder serves them all.
 """
 
 from __future__ import annotations
@@ -29,26 +30,30 @@ from research.randomness import below, fold, seed_of
 
 @dataclass(frozen=True, kw_only=True)
 class CutSegment(Corruption):
-    """Contexts, true segments and foreign segments of the rows that have at least two items (T20).
+    """Cut a context, a true segment and a foreign segment from each row of two items or more.
 
-    The view holds three sequences of each such row, context, true and foreign segment, and picks
-    the last token of each.
+    The view has these three sequences, in this order, for each such row, and picks the last token
+    of each. Shorter rows are left out (their true and foreign segments would be equal) unless
+    `short_rows` is set.
     """
 
     placement: Literal["among_masks", "alone"] = "among_masks"
-    """Segments stand at their place among masks, as long as the row (as published), or alone, as
-    sequences of their m items."""
+    """Where segments stand: "among_masks", at their places in a sequence as long as the row whose
+    other tokens are masks (as published); or "alone", as sequences of their m items."""
     foreign: Literal["training", "everything"] = "training"
-    """Foreign segments are pieces of one other user's training items, the user being drawn first
-    among those with enough of them (m is at most the longest such history);
-    or of all users' items laid end to end (as published, T19): those leak held-out items, cross
-    users, and may be the user's own."""
+    """Where foreign segments come from. "training": one other user's training items; the user is
+    drawn first, among those who have at least m (m is at most the longest such history).
+    "everything": all users' items laid end to end (as published); these segments leak held-out
+    items, cross from one user to the next, and may be the user's own."""
     short_rows: bool = False
-    """Whether rows of one item take part, the row itself being context and both segments (as
-    published): but for dropout the comparison is a tie and teaches nothing."""
+    """Whether rows of one item take part, with the row itself as context and as both segments (as
+    published). Apart from dropout, their comparison is a tie and teaches nothing."""
 
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
-        """3R sequences; the picked tokens are contexts', true and foreign segments' last ones."""
+        """A view with context, true and foreign segment of each row that takes part.
+
+        Each of these three sequences has its last token picked.
+        """
         least = 1 if self.short_rows else 2
         windows = batch.packed.newest(batch.length)
         rows_R = (windows.lengths_S >= least).nonzero()[:, 0]
@@ -59,7 +64,7 @@ class CutSegment(Corruption):
         most_R = lengths_R // 2
         if self.foreign == "training":
             most_R = torch.minimum(most_R, catalogue.training.longest_of_others_U[users_R])
-        # A row of one item has a segment of none and keeps its item in all three sequences.
+        # In a row of one item the segment has length 0, and all three sequences keep the item.
         sizes_R = torch.where(most_R > 0, 1 + below(fold(states_R, 0), most_R.clamp(min=1)), 0)
         starts_R = below(fold(states_R, 1), lengths_R - sizes_R + 1)
         places_T = places_T - starts_R[owner_T]
@@ -71,7 +76,7 @@ class CutSegment(Corruption):
         picked_T = (froms_R[owner_T] + places_T).clamp(0, len(pool.items_N) - 1)
         foreign_T = torch.where(cut_T, pool.items_N[picked_T], items_T)
         shown_T = cut_T | (sizes_R == 0)[owner_T]
-        # A foreign segment takes the fields (the times) of the row's own.
+        # A foreign segment gets the fields (such as times) of the true segment that it replaces.
         true, foreign = packed.with_items(items_T), packed.with_items(foreign_T)
         if self.placement == "among_masks":
             true = packed.with_items(torch.where(shown_T, items_T, mask_T))
@@ -87,11 +92,11 @@ class CutSegment(Corruption):
     def _foreign_starts(
         self, pool: Histories, users_R: Tensor, sizes_R: Tensor, states_R: Tensor
     ) -> Tensor:
-        """int64 [R]: where in `pool.items_N` each row's foreign segment begins."""
+        """int64 [R]: the index in `pool.items_N` at which each row's foreign segment begins."""
         if self.foreign == "everything":
             return below(fold(states_R, 2), len(pool.items_N) - sizes_R + 1)
         order_U, places_U = pool.longest_first_U, pool.places_U
-        # Users with at least m items stand first; the row's own, if among them, is stepped over.
+        # Users with at least m items come first; the row's own user, if among them, is skipped.
         enough_R = torch.searchsorted(-pool.lengths_U[order_U], -sizes_R, right=True)
         among_R = (places_U[users_R] < enough_R).long()
         drawn_R = below(fold(states_R, 2), enough_R - among_R)
@@ -103,22 +108,23 @@ class CutSegment(Corruption):
 
 @dataclass(frozen=True, kw_only=True)
 class SPConfig(ObjectiveConfig):
-    """Segments."""
+    """Segment prediction."""
 
     weight: float = 1.0
     """Weight among the stage's objectives."""
     corruption: CutSegment = CutSegment()
     """How segments are cut, placed and drawn."""
     inner_sigmoid: bool = False
-    """Squash each score by a sigmoid before the difference, as S3-Rec's code has it (T17)."""
+    """Whether each score goes through a sigmoid before the difference, as in S3-Rec's code; this
+    double sigmoid caps the loss and weakens its gradient."""
 
     def build(self, shared: ModelComponents, seed: int) -> SP:
-        """The module; `InputError` when there is nobody to take foreign segments from."""
+        """The module; `InputError` when no other user has items for foreign segments."""
         return SP(self, shared, seed)
 
 
 class SP(Objective):
-    """The count is the number of rows that take part."""
+    """The SP objective; its loss is counted for each row that takes part."""
 
     def __init__(self, config: SPConfig, shared: ModelComponents, seed: int) -> None:
         super().__init__()
@@ -134,7 +140,7 @@ class SP(Objective):
         initialize(self, shared.config.init_std, seed, "sp head")
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
-        """Three tokens of each row that takes part; nothing else is needed."""
+        """The last tokens of the three sequences of each row that takes part; nothing else."""
         offsets_R = view.row_offsets(view.picked_P)
         return Targets(
             read_P=view.picked_P,
@@ -143,27 +149,28 @@ class SP(Objective):
         )
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """Sum over rows of the loss of their comparison."""
+        """Scalar: the sum over the rows that take part."""
         true_R, foreign_R = self._scores(states_PD)
         if self.inner_sigmoid:
             true_R, foreign_R = true_R.sigmoid(), foreign_R.sigmoid()
         return F.softplus(foreign_R - true_R).sum()
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
-        """Rows whose true segment scores higher than the foreign one; a tie is half right."""
+        """The share of rows whose true segment scores above the foreign one; a tie is half."""
         true_R, foreign_R = self._scores(states_PD)
-        # Equal segments tie, whichever way rounding breaks it.
+        # Equal segments are a tie, even if rounding makes their scores differ.
         gaps_R = (true_R - foreign_R).masked_fill(true_R.isclose(foreign_R), 0.0)
         correct = (gaps_R.sign().double() + 1).sum() / 2
         return Accuracy(correct, torch.full_like(correct, len(true_R)))
 
     def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
-        """A row of one item has no segment."""
+        """A reason where no row has the two items that a segment takes, unless `short_rows`."""
         if longest >= 2 or self.corruption.short_rows:
             return None
         return "no row has the two items without which no segment can be cut out"
 
     def _scores(self, states_PD: Tensor) -> tuple[Tensor, Tensor]:
+        """[R] each: the scores of the true and of the foreign segments, c' . p and c' . q."""
         contexts_RD, true_RD, foreign_RD = rearrange(states_PD, "(R three) D -> three R D", three=3)
         contexts_RD = self.dense(contexts_RD)
         return (contexts_RD * true_RD).sum(1), (contexts_RD * foreign_RD).sum(1)

@@ -1,1 +1,1 @@
-"""Numerics that a reader of the model need not meet: tiles, precision, dropout, copies."""
+"""Numerics below the model: tiled losses and attention, precision, dropout, copies to a device."""

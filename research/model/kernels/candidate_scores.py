@@ -1,9 +1,10 @@
-"""Scores of each token's own candidates.
+"""Scores of tokens that have N candidates each, as sampled losses need them.
 
-Gathering N embeddings a token is right for few candidates; for many it holds [P, N, D] and its
-gradient adds rows one by one. Then it is faster, and bounded in memory, to multiply with the whole
-table a tile at a time and pick: for 257 of 3,416 items at width 128, 20 to 50 times. Scores are
-fp32 under autocast too; only products with the whole table have factors in low precision.
+For few candidates, the N embeddings of each token are gathered. For many, that would hold
+[P, N, D], and its gradient would add rows one by one. It is then faster, and bounded in memory, to
+multiply with the whole table, a tile at a time, and pick the candidates' scores: for 257 of 3,416
+items at width 128, 20 to 50 times faster. Scores are fp32 under autocast too; only products with
+the whole table have factors in low precision.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.autograd.function import FunctionCtx
 from research.model.kernels.cross_entropy import aligned_tile, tile_rows
 from research.model.kernels.precision import low_precision, product, without_autocast
 
-# A gathered row costs as much as products with this many rows of the table (measured on a CPU).
+# Gathering a row costs as much as products with this many rows of the table (measured on a CPU).
 ROWS_PER_GATHER = 512
 
 
@@ -52,7 +53,7 @@ class _PickedProducts(torch.autograd.Function):
         tiles, buffer = _tiles(items_PN, grad_table_VD)
         for part in tiles:
             items, states = items_PN[part], states_PD[part]
-            # An item may stand in a row more than once, so the sum is formed before it is rounded.
+            # A row may hold an item more than once: gradients are added before they are rounded.
             spread = buffer[: len(items)].zero_().scatter_add_(1, items, grad_PN[part])
             if states.dtype == grad_PN.dtype:
                 torch.mm(spread, table_VD, out=grad_states_PD[part])
@@ -65,14 +66,17 @@ class _PickedProducts(torch.autograd.Function):
 
 
 def _tiles(items_PN: Tensor, table_VD: Tensor) -> tuple[list[slice], Tensor]:
-    """The rows of each tile, and room for products of one with the whole table."""
+    """The rows of each tile, and a buffer for the products of one tile with the whole table."""
     height = tile_rows(len(table_VD), items_PN.device)
     tiles = [slice(first, first + height) for first in range(0, len(items_PN), height)]
     return tiles, aligned_tile(table_VD, min(height, len(items_PN)), len(table_VD))
 
 
 def candidate_scores(hidden_PD: Tensor, table_VD: Tensor, items_PN: Tensor) -> Tensor:
-    """[P, N]: inner products of each state with its own row of items; differentiable once."""
+    """[P, N]: inner products of each state with the table's rows `items_PN[p]`.
+
+    Differentiable once, with respect to states and table.
+    """
     low = low_precision(table_VD)
     with without_autocast(hidden_PD):
         hidden_PD = hidden_PD.to(table_VD.dtype)

@@ -1,8 +1,9 @@
-"""Full-softmax cross-entropy that never holds [P, V].
+"""Full-softmax cross-entropy that never holds all logits [P, V].
 
-Loss and gradients are computed together, a tile of rows at a time, so the memory is one tile and
-the logits are formed once, not again in the backward pass. On a CPU a tile stays in cache. Under
-autocast the three products have factors in low precision; all else, gradients too, is fp32.
+Loss and gradients are computed together, one tile of rows at a time, so that memory holds one tile,
+and logits are computed once, not again in the backward pass. On a CPU a tile stays in cache. Under
+autocast the factors of the three products are in low precision; all else, including gradients, is
+fp32.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ from research.model.kernels.precision import SHARES, low_precision, product, wit
 # Elements of one tile of logits: 8 MB in fp32 on a CPU; 256 MB on an accelerator.
 CPU_TILE = 1 << 21
 ACCELERATOR_TILE = 1 << 26
-# exp(x) for |x| up to this neither overflows a sum over any catalogue nor underflows in fp32.
+# In fp32, exp(x) for |x| up to this neither overflows when summed over a catalogue nor underflows.
 SAFE_LOGIT = 60.0
-# A tile's rows begin at multiples of this many elements: 64 bytes in fp32, where a CPU's products
-# run twice as fast as at odd places, and 32 in low precision, which tensor cores want.
+# A tile's rows begin at multiples of this many elements. That is 64 bytes in fp32, for which a
+# CPU's products are twice as fast as at odd places, and 32 in low precision, as tensor cores need.
 ALIGNED = 16
 
 
 @dataclass(frozen=True, eq=False)
 class _Competing:
-    """The rows that states are scored against, in the type that they are multiplied in."""
+    """The rows that states are scored against, in the dtype of the products."""
 
     rows_CD: Tensor
-    """Trained rows, the first columns of the logits."""
+    """[C, D]: trained rows, the first columns of the logits."""
     further_ED: Tensor | None
-    """Frozen rows, the last columns; None: there are none."""
+    """[E, D]: frozen rows, the last columns of the logits; None: there are none."""
     bias_C: Tensor | None
-    """Added to the logits of the trained rows."""
+    """[C]: added to the logits of the trained rows; None: nothing."""
 
     @property
     def columns(self) -> int:
-        """Rows that compete, of both kinds."""
+        """C + E: the number of rows that compete."""
         return len(self.rows_CD) + (0 if self.further_ED is None else len(self.further_ED))
 
     def logits(self, states: Tensor, tile: Tensor) -> Tensor:
-        """[P, columns] of a few states; in fp32 they stand in `tile`."""
+        """[P, C + E]: logits of the states of one tile; in fp32 they are written to `tile`."""
         own, count = self.rows_CD, len(self.rows_CD)
         if states.dtype in (torch.bfloat16, torch.float16):
             logits = product(states, own.T)
@@ -59,7 +60,7 @@ class _Competing:
         return tile
 
     def mixed(self, weights: Tensor) -> Tensor:
-        """[P, D]: the sum of all rows, each times its weight in [P, columns]."""
+        """[P, D]: for each state, the sum of all rows times their weights [P, C + E]."""
         own = product(weights[:, : len(self.rows_CD)], self.rows_CD)
         if self.further_ED is None:
             return own
@@ -83,7 +84,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
         safe = is_safe(states_PD, own_CD, bias_C, further_ED)
         factors = states_PD
         if low is not None:
-            # What is differentiated below is the loss of the rounded factors.
+            # The loss and its gradients are those of the rounded factors.
             factors, own_CD = states_PD.to(low), own_CD.to(low)
             further_ED = None if further_ED is None else further_ED.to(low)
         competing = _Competing(own_CD, further_ED, bias_C)
@@ -129,18 +130,20 @@ class _TiledCrossEntropy(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class _Gradients:
-    """Gradients of a loss with respect to its differentiable inputs, filled tile by tile."""
+    """Gradients of the loss with respect to states, table and bias, filled tile by tile."""
 
     states_PD: Tensor
+    """[P, D]: the gradient for the states."""
     table_RD: Tensor
-    """Of the whole table; rows that do not compete stay 0."""
+    """[R, D]: the gradient for the whole table; rows that do not compete stay 0."""
     bias_C: Tensor | None
+    """[C]: the gradient for the bias; None: there is no bias."""
     rows: int
-    """How many rows of the table compete."""
+    """C: how many rows of the table compete."""
 
     @staticmethod
     def zeros(states_PD: Tensor, table_RD: Tensor, bias_C: Tensor | None, rows: int) -> _Gradients:
-        """Nothing yet."""
+        """Gradients of 0, in the shapes of the inputs."""
         bias = None if bias_C is None else torch.zeros_like(bias_C)
         return _Gradients(torch.zeros_like(states_PD), torch.zeros_like(table_RD), bias, rows)
 
@@ -153,7 +156,10 @@ class _Gradients:
         sums: Tensor,
         tile: Tensor,
     ) -> None:
-        """The expectations under the softmax, exponentials / sums, of the states in `part`."""
+        """Add the gradient of the log of the softmax's denominator, for the states in `part`.
+
+        The softmax is `exponentials` [P, C + E] over their `sums` [P]; `tile` is a buffer.
+        """
         own = exponentials[:, : self.rows]
         grad_states, grad_rows = self.states_PD[part], self.table_RD[: self.rows]
         if states.dtype != grad_states.dtype:
@@ -161,7 +167,7 @@ class _Gradients:
             torch.div(competing.mixed(shares), SHARES, out=grad_states)
             grad_rows.add_(product(shares[:, : self.rows].T, states), alpha=1 / SHARES)
         else:
-            # Dividing the narrow factors spares a pass over the tile.
+            # Dividing tensors of width D, not the tile, saves a pass over the tile.
             torch.mm(own, competing.rows_CD, out=grad_states)
             if competing.further_ED is not None:
                 grad_states.addmm_(exponentials[:, self.rows :], competing.further_ED)
@@ -171,7 +177,7 @@ class _Gradients:
             self.bias_C.addmv_(own.T, 1 / sums)
 
     def subtract_targets(self, own_CD: Tensor, states_PD: Tensor, targets_P: Tensor) -> None:
-        """What every state has of its target with certainty."""
+        """Subtract the gradient of the targets' logits, for all states."""
         wide = self.states_PD.dtype
         self.states_PD.sub_(own_CD[targets_P])
         self.table_RD.index_add_(0, targets_P, states_PD.to(wide), alpha=-1)
@@ -180,12 +186,12 @@ class _Gradients:
 
 
 def aligned_tile(like: Tensor, height: int, columns: int) -> Tensor:
-    """An uninitialized [height, columns] of the type and device of `like`, its rows aligned."""
+    """An uninitialized [height, columns] of the dtype and device of `like`, with aligned rows."""
     return like.new_empty(height, -(-columns // ALIGNED) * ALIGNED)[:, :columns]
 
 
 def tile_rows(columns: int, device: torch.device) -> int:
-    """Rows of a tile of products with a whole table of `columns` rows."""
+    """How many states a tile holds, if each has a product with a table of `columns` rows."""
     tile = CPU_TILE if device.type == "cpu" else ACCELERATOR_TILE
     return max(16, tile // columns)
 
@@ -196,14 +202,16 @@ def is_safe(
     bias_C: Tensor | None = None,
     further_ED: Tensor | None = None,
 ) -> bool:
-    """Whether no |logit| is above `SAFE_LOGIT`, by a bound; an accelerator, which would have to be
-    waited for, is not asked: False."""
+    """Whether a bound shows that every |logit| is below `SAFE_LOGIT`.
+
+    Always False on an accelerator, where the host would have to wait for the bound.
+    """
     if states_PD.device.type != "cpu":
         return False
     if len(states_PD) == 0:
         return True
     norms = [table.norm(dim=1).amax() for table in (table_CD, further_ED) if table is not None]
-    # By Cauchy and Schwarz.
+    # The inequality of Cauchy and Schwarz.
     bound = states_PD.norm(dim=1).amax() * torch.stack(norms).amax()
     bound = bound if bias_C is None else bound + bias_C.abs().amax()
     return bool(bound < SAFE_LOGIT)
@@ -218,9 +226,10 @@ def top_one(
     rows: int | None = None,
     further_ED: Tensor | None = None,
 ) -> Tensor:
-    """int64 scalar: how many rows score their target above all else; a tie is none; no graph.
+    """int64 scalar: how many states score their target above every other row that competes.
 
-    Outside autocast, which would round scores until they tie. What competes: as `softmax_loss`.
+    A tie does not count. There is no graph, and no autocast, which would round scores into ties.
+    The same rows compete as in `softmax_loss`.
     """
     correct = targets_P.new_zeros(())
     competing = _Competing(table_RD[:rows], further_ED, bias_C)
@@ -242,7 +251,7 @@ def all_scores(
     rows: int | None = None,
     further_ED: Tensor | None = None,
 ) -> Tensor:
-    """[P, columns]: scores of all that competes, as in `softmax_loss`; outside autocast."""
+    """[P, C + E]: scores of all rows that compete, as in `softmax_loss`; without autocast."""
     with without_autocast(states_PD):
         states_PD = states_PD.to(table_RD.dtype)
         scores_PC = states_PD @ table_RD[:rows].T
@@ -261,10 +270,11 @@ def softmax_loss(
     rows: int | None = None,
     further_ED: Tensor | None = None,
 ) -> Tensor:
-    """Sum over P of -log softmax(table h + bias)[target], a scalar; 0 for P = 0.
+    """Scalar: the sum over P of -log softmax(table h + bias)[target]; 0 if P = 0.
 
-    The first `rows` rows of the table compete (None: all), and those of `further_ED`, which are no
-    targets and get no gradient. Differentiable once, with respect to states, table and bias.
+    The first `rows` rows of the table compete (None: all), and the rows of `further_ED` [E, D],
+    which are never targets and get no gradient. Differentiable once, with respect to states, table
+    and bias.
     """
     low = low_precision(table_RD)
     rows = len(table_RD) if rows is None else rows

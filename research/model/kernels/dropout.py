@@ -1,8 +1,9 @@
-"""Dropout that does not dominate on a CPU.
+"""Dropout that is cheap on a CPU.
 
 torch's own dropout costs about 11 ns an element on a CPU; cutting 64 random bits into four 16-bit
-draws costs under 2. The probability is rounded to 1/65536 and the scale uses the rounded value, so
-the expectation is exact. On other devices, and in compiled code, torch's own serves.
+draws costs under 2. The probability is rounded to a multiple of 1/65536, and the scale uses the
+rounded value, so that the expectation is exact. On other devices and in compiled code torch's own
+dropout is used.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ _LEVELS = 1 << 16
 
 
 def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
-    """x with each element zeroed with `probability` and the rest scaled up; same shape.
+    """x with each element set to 0 with `probability` and the others scaled up; same shape.
 
-    Draws from torch's global generator of x's device.
+    It draws from torch's global generator of x's device. Outside training it returns x.
     """
     if not training or probability == 0.0:
         return x
@@ -27,29 +28,29 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
 
 
 def keep_scales(x: Tensor, probability: float) -> Tensor:
-    """A tensor like x that holds 0 with `probability`, else 1 / (1 - probability).
+    """A tensor of x's shape whose elements are 0 with `probability`, else 1 / (1 - probability).
 
-    fp32 where x is in low precision, which would round the scale and so shift the expectation.
+    It is fp32 if x is in low precision, which would round the scale and so bias the expectation.
     """
     draws, scale = _drawn(x.shape, probability)
     return draws.to(torch.promote_types(x.dtype, torch.float32)).mul_(scale)
 
 
 def fill_kept(kept: Tensor, probability: float) -> float:
-    """Fill a contiguous uint8 tensor with 0 with `probability`, else 1; returns the ones' scale."""
+    """Fill a contiguous uint8 tensor with 0 (with `probability`) or 1; return the scale of a 1."""
     draws, scale = _drawn(kept.shape, probability)
     kept.copy_(draws)
     return scale
 
 
 def _drawn(shape: torch.Size, probability: float) -> tuple[Tensor, float]:
-    """int16 of a shape, 0 with `probability`, else 1, and the scale of the ones.
+    """An int16 tensor of 0 (with `probability`) and 1, and the scale of a 1, 1 / (1 - probability).
 
-    Integers all along: torch's casts from and to bool cost a CPU five times as much.
+    It never goes through bool, as torch's casts from and to bool cost a CPU five times as much.
     """
     dropped = min(max(1, round(probability * _LEVELS)), _LEVELS - 1)
     words = torch.empty((shape.numel() + 3) // 4, dtype=torch.int64)
     words.random_(-(2**63), None)
     draws = words.view(torch.int16)[: shape.numel()].view(shape)
-    # Draws are uniform over -32768..32767.
+    # `draws` are uniform over -32768..32767.
     return draws.ge_(dropped - _LEVELS // 2), _LEVELS / (_LEVELS - dropped)

@@ -1,8 +1,8 @@
-"""Binary cross-entropy of every row against its own few of A labels, without a [P, A] target.
+"""Binary cross-entropy over A labels, of which each row has a few, without a target tensor [P, A].
 
-sum_a BCE(z_a, y_a) = sum_a softplus(z_a) - sum_{a in own} z_a. Loss and gradients are computed
-together, a tile of rows at a time, as in `softmax`, with the same products in low precision under
-autocast; what is true comes as (row, label) pairs.
+sum_a BCE(z_a, y_a) = sum_a softplus(z_a) - sum_{a in own} z_a, with own the row's true labels. The
+caller gives these as (row, label) pairs. Loss and gradients are computed together, one tile of rows
+at a time, with the same products in low precision under autocast as in `cross_entropy.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _TiledBinaryCrossEntropy(torch.autograd.Function):
         safe = is_safe(hidden_PD, table_AD)
         wide = hidden_PD.dtype
         if low is not None:
-            # What is differentiated below is the loss of the rounded factors.
+            # The loss and its gradients are those of the rounded factors.
             hidden_PD, table_AD = hidden_PD.to(low), table_AD.to(low)
         for first in range(0, len(hidden_PD), rows):
             hidden = hidden_PD[first : first + rows]
@@ -69,10 +69,10 @@ class _TiledBinaryCrossEntropy(torch.autograd.Function):
 def multilabel_loss(
     hidden_PD: Tensor, table_AD: Tensor, rows_M: Tensor, labels_M: Tensor
 ) -> Tensor:
-    """Sum over rows and labels of the binary cross-entropy of logits hidden @ table', a scalar.
+    """Scalar: the binary cross-entropy of logits hidden @ table', summed over rows and labels.
 
-    (rows_M[m], labels_M[m]) are the pairs that are true, each at most once. 0 for P = 0.
-    Differentiable once, with respect to hidden and table.
+    (rows_M[m], labels_M[m]) are the true pairs, each at most once. 0 if P = 0. Differentiable once,
+    with respect to `hidden_PD` and `table_AD`.
     """
     low = low_precision(table_AD)
     with without_autocast(hidden_PD):
@@ -85,9 +85,9 @@ def multilabel_loss(
 def precision_at_own_number(
     hidden_PD: Tensor, table_AD: Tensor, rows_M: Tensor, labels_M: Tensor
 ) -> Tensor:
-    """float64 scalar: sum over rows of the share of a row's k labels among its k best; no graph.
+    """float64 scalar: the sum over rows of precision at k, k being the row's number of labels.
 
-    A row without labels adds 0. Outside autocast, which would round logits until they tie.
+    A row without labels adds 0. Autocast is off, as it would round logits into ties.
     """
     with without_autocast(hidden_PD):
         return _precision_at_own_number(hidden_PD.to(table_AD.dtype), table_AD, rows_M, labels_M)
@@ -101,7 +101,7 @@ def _precision_at_own_number(
     rows = tile_rows(len(table_AD), hidden_PD.device)
     for first in range(0, len(hidden_PD), rows):
         logits = hidden_PD[first : first + rows] @ table_AD.T
-        # The place of each label in its row's falling order; equal logits stand in id order.
+        # Each label's rank in its row by descending logit; equal logits are in id order.
         order = logits.argsort(dim=1, descending=True, stable=True)
         places = torch.empty_like(order)
         places.scatter_(1, order, torch.arange(len(table_AD), device=order.device).expand_as(order))

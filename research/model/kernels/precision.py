@@ -1,7 +1,8 @@
-"""Products in low precision, everything else in fp32: what losses with own gradients need.
+"""Mixed precision for losses that compute their own gradients; tf32 on and off.
 
-Autocast casts what torch differentiates by itself, but neither `out=` products nor gradients formed
-in a forward pass. Those losses ask here what autocast would have done, and then work outside it.
+Autocast casts the operations that torch differentiates itself, but neither products with `out=` nor
+gradients that are computed in a forward pass. Such losses ask here which dtype autocast would use,
+then turn it off, and do products in low precision and all else in fp32.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-# Shares of a softmax over a million items are near 1e-6, below what fp16 resolves; times this they
-# are not, and 1 is still below its largest number. A power of two: nothing is rounded.
+# Softmax probabilities over a million items are near 1e-6, which fp16 cannot resolve. Multiplied by
+# this they can be, and a probability of 1 does not overflow. A power of two, so it rounds nothing.
 SHARES = 2.0**14
 
 
 def low_precision(x: Tensor) -> torch.dtype | None:
-    """The type in which autocast multiplies x; None when it would leave x as it is."""
+    """The dtype in which autocast would multiply x; None: it would leave x as it is."""
     device = x.device.type
     if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
         return None
@@ -28,14 +29,14 @@ def low_precision(x: Tensor) -> torch.dtype | None:
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """A context in which products keep the type of their factors on x's device."""
+    """A context without autocast on x's device, in which products keep their factors' dtype."""
     return torch.autocast(x.device.type, enabled=False)
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether fp32 products and convolutions on a GPU may round their factors to TF32."""
-    # torch's newer names for it (`fp32_precision`) make the older ones raise, and torch.compile
-    # reads those; these keep both in step in all of torch 2.11 to 2.15.
+    """Set whether fp32 products and convolutions on a GPU may round their factors to TF32."""
+    # Setting torch's newer names (`fp32_precision`) makes the older ones raise, which torch.compile
+    # reads. Setting these older ones keeps both in step in all of torch 2.11 to 2.15.
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
@@ -48,9 +49,10 @@ class _Rounding(Protocol):
 
 @contextmanager
 def true_fp32(device: torch.device) -> Iterator[None]:
-    """A context in which fp32 products are true ones, whatever training has chosen.
+    """A context in which fp32 products are computed in fp32, whatever precision training uses.
 
-    No autocast, no TF32 and no bf16 inside of fp32 products, by torch's names for them old and new.
+    It turns off autocast, and TF32 and bf16 within fp32 products, by torch's older and newer names
+    for them. Afterwards all settings are as before.
     """
     parts: list[_Rounding] = [
         torch.backends.cudnn.conv,  # type: ignore[attr-defined]
@@ -62,7 +64,7 @@ def true_fp32(device: torch.device) -> Iterator[None]:
     try:
         named = torch.get_float32_matmul_precision()
     except RuntimeError:
-        # It has no old name: the new ones were used.
+        # The setting has no older name, as it was made by the newer ones.
         named = "highest"
     torch.set_float32_matmul_precision("highest")
     for part in parts[:2]:
@@ -94,9 +96,10 @@ class _RowProducts(torch.autograd.Function):
 
 
 def row_products(left_PD: Tensor, right_QD: Tensor) -> Tensor:
-    """[P, Q]: inner products of rows, differentiable once, in fp32 under autocast too.
+    """[P, Q]: inner products of the rows of two tensors, in the dtype of `right_QD`.
 
-    Only their factors are rounded there. `right_QD` has the type of the result.
+    Under autocast the factors are rounded to its dtype, but the result is still fp32.
+    Differentiable once.
     """
     low = low_precision(right_QD)
     with without_autocast(right_QD):
@@ -107,9 +110,10 @@ def row_products(left_PD: Tensor, right_QD: Tensor) -> Tensor:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right of matrices of one type; in fp32, accumulated in fp32, when that is a low one.
+    """left @ right, for matrices of one dtype; in fp32 (sums too) if they are in low precision.
 
-    On a CPU, bf16 products are rounded to bf16 on their way: it has no product from low to fp32.
+    On a CPU, bf16 products are rounded to bf16 before they are returned in fp32, as torch has no
+    product from bf16 to fp32 there.
     """
     if left.dtype not in (torch.bfloat16, torch.float16):
         return left @ right

@@ -1,8 +1,9 @@
-"""What competes when items are ranked, and its scores a tile of columns at a time.
+"""`ScoredRows`: the rows that compete when items are ranked, scored a tile of columns at a time.
 
-Ranks are counted, so items of equal embeddings must have equal scores to the last bit. That rules
-out products with a single row (torch then takes another algorithm, whose order of sums differs from
-column to column) and batched products of lists (the same).
+Ranks are found by comparing scores, so items with equal embeddings must have scores that are equal
+to the last bit. That rules out products with a single row, for which torch uses another algorithm,
+whose order of summation differs from column to column; batched products of candidate lists do the
+same.
 """
 
 from __future__ import annotations
@@ -15,29 +16,29 @@ from torch import Tensor
 
 from research.model.kernels.cross_entropy import aligned_tile
 
-# Numbers of gathered embeddings that are held at once.
+# How many numbers of gathered embeddings `scores_of` holds at once.
 CPU_GATHERED = 1 << 18
 ACCELERATOR_GATHERED = 1 << 27
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredRows:
-    """Rows that states are multiplied with; used without a graph."""
+    """The rows that states are scored against, without a graph."""
 
     table_RD: Tensor
-    """[R, D] the items, and the mask where it competes."""
+    """[R, D]: the rows of the items, and of the mask if it competes."""
     bias_R: Tensor | None = None
-    """[R] added to the scores of `table_RD`."""
+    """[R]: added to the scores of `table_RD`; None: nothing."""
     further_ED: Tensor | None = None
-    """[E, D] rows that are not the table's; they stand in columns after it."""
+    """[E, D]: rows outside the item table, scored in columns after it; None: there are none."""
 
     @property
     def columns(self) -> int:
-        """R + E."""
+        """R + E: the number of rows that compete."""
         return len(self.table_RD) + (0 if self.further_ED is None else len(self.further_ED))
 
     def scores(self, states_SD: Tensor, first: int, last: int) -> Tensor:
-        """[S, last - first] scores of the columns from `first` to before `last`."""
+        """[S, last - first]: scores of the columns from `first` to before `last`."""
         columns = last - first
         scores_SC = aligned_tile(states_SD, len(states_SD), columns)
         table_CD = self.table_RD[first:last]
@@ -52,7 +53,7 @@ class ScoredRows:
         return scores_SC
 
     def scores_of(self, states_SD: Tensor, items_SN: Tensor) -> Tensor:
-        """[S, N] scores of each state's own rows of the table."""
+        """[S, N]: each state's scores of the table's rows `items_SN[s]`."""
         on_cpu = states_SD.device.type == "cpu"
         size = max(1, items_SN.shape[1] * states_SD.shape[1])
         rows = max(1, (CPU_GATHERED if on_cpu else ACCELERATOR_GATHERED) // size)
@@ -65,20 +66,20 @@ class ScoredRows:
         return scores_SN if self.bias_R is None else scores_SN + self.bias_R[items_SN]
 
     def largest(self, states_SD: Tensor) -> Tensor:
-        """[S]: no score of a state, nor a sum on the way to it, is larger in magnitude.
+        """[S]: an upper bound on the magnitude of a state's scores, and of their partial sums.
 
-        NaN or infinite where states or rows are, or are so large that scores may overflow.
+        It is NaN or infinite if the state or any row is, or if scores might overflow.
         """
         bound = _largest(self.table_RD)
         if self.further_ED is not None:
             bound = torch.maximum(bound, _largest(self.further_ED))
-        # Twice, for what is lost in rounding.
+        # Doubled, to allow for rounding.
         bound_S = 2 * states_SD.abs().sum(1) * bound
         return bound_S if self.bias_R is None else bound_S + 2 * _largest(self.bias_R)
 
 
 def _product(left_SD: Tensor, right_CD: Tensor, out_SC: Tensor) -> None:
-    """Write left @ right.T, never as a product with a single row."""
+    """Write left @ right.T into `out_SC`, never by a product with a single row."""
     if len(left_SD) > 1 and len(right_CD) > 1:
         torch.mm(left_SD, right_CD.T, out=out_SC)
         return
@@ -88,5 +89,6 @@ def _product(left_SD: Tensor, right_CD: Tensor, out_SC: Tensor) -> None:
 
 
 def _largest(numbers: Tensor) -> Tensor:
+    """Scalar: the largest magnitude; NaN if any number is."""
     lowest, highest = numbers.aminmax()
     return torch.maximum(-lowest, highest)

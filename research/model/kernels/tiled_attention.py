@@ -1,8 +1,8 @@
-"""Attention with dropped weights on a CPU, in tiles of scores that stay in cache.
+"""Softmax attention with dropout on a CPU, in tiles of scores that stay in cache.
 
-Used by `research/model/attention.py`, because torch's own dropout costs more there than the
-attention. Only which weights were dropped is kept for the backward pass; the weights are formed
-again, which costs less than writing and reading them.
+`research/model/attention.py` uses it, because on a CPU torch's own dropout costs more than the
+attention. For the backward pass only the dropout mask is kept; the weights are computed again,
+which costs less than writing and reading them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.autograd.function import FunctionCtx
 from research.model.kernels.dropout import fill_kept
 from research.rectangles import FEWEST_SCORES
 
-# Attention scores of a tile: 1 MB in fp32.
+# Attention scores in a tile: 1 MB in fp32.
 SCORES_TILE = 1 << 18
-# Queries of a tile that leaves out the keys which are newer than all of them.
+# Queries in a tile under `triangular`; the tile leaves out keys that are newer than all of them.
 TRIANGULAR_QUERIES = 64
 
 
@@ -29,9 +29,9 @@ def tiled_attention(
     q_BHQK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, bias_BHQL: Tensor | None, *,
     triangular: bool, dropout: float,
 ) -> Tensor:  # fmt: skip
-    """softmax(q k' / sqrt(K) + bias) v with dropout on the weights: [B, H, Q, K].
+    """[B, H, Q, K]: softmax(q k' / sqrt(K) + bias) v, with dropout on the attention weights.
 
-    Under `triangular` query q sees the keys 0..q alone.
+    Under `triangular`, query q sees only the keys 0..q.
     """
     output: Tensor = _TiledAttention.apply(  # type: ignore[no-untyped-call]
         q_BHQK, k_BHLK, v_BHLK, bias_BHQL, triangular, dropout
@@ -80,7 +80,8 @@ class _TiledAttention(torch.autograd.Function):
                 place.copy_(grad_scores.reshape(place.shape))
             weights = weights.mul_(kept_RQL)[..., : tile.keys]
             _multiply(tile.of_queries(grad_q), grad_scores, tile.of_keys(k), key_scale)
-            # The first tile of a sequence has all of its keys.
+            # A sequence's first tile, that of its newest queries, has all keys and so fills all
+            # gradients of keys and values; later tiles add to them.
             added = not tile.newest
             _multiply(tile.of_keys(grad_v), weights.mT, grad_RQK, scale, added)
             _multiply(tile.of_keys(grad_k), grad_scores.mT, tile.of_queries(q), key_scale, added)
@@ -89,41 +90,41 @@ class _TiledAttention(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Tile:
-    """Some queries of some sequences, each head a row of its own, and the keys that they see."""
+    """Some queries of some sequences, and the keys that they see; R = sequences x heads."""
 
     sequences: slice
-    """Which of B."""
+    """Which of the B sequences."""
     heads: int
-    """H."""
+    """H, the number of heads."""
     queries: slice
-    """Which of Q."""
+    """Which of the Q queries."""
     keys: int
-    """How many of L, from the oldest on."""
+    """How many of the L keys, counted from the oldest."""
     triangular: bool
-    """Whether query q sees the keys 0..q alone."""
+    """Whether query q sees only the keys 0..q."""
     newest: bool
-    """Whether these are the newest queries; they see all L keys."""
+    """Whether these are the newest queries; their tile has all L keys."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(R, queries, columns of the weights)."""
+        """The shape of the tile's weights: R, queries, and keys or `FEWEST_SCORES` if more."""
         rows = (self.sequences.stop - self.sequences.start) * self.heads
         return rows, self.queries.stop - self.queries.start, max(self.keys, FEWEST_SCORES)
 
     def of_queries(self, x_BHQK: Tensor) -> Tensor:
-        """[R, queries, K], a view."""
+        """[R, queries, K]: a view of the tile's part of a tensor shaped like the queries."""
         return x_BHQK[self.sequences].flatten(0, 1)[:, self.queries]
 
     def of_keys(self, x_BHLK: Tensor) -> Tensor:
-        """[R, keys, K], a view."""
+        """[R, keys, K]: a view of the tile's part of a tensor shaped like the keys."""
         return x_BHLK[self.sequences].flatten(0, 1)[:, : self.keys]
 
     def of_bias(self, x_BHQL: Tensor) -> Tensor:
-        """[sequences, H, queries, keys], a view."""
+        """[sequences, H, queries, keys]: a view of the tile's part of a bias."""
         return x_BHQL[self.sequences, :, self.queries, : self.keys]
 
     def weights(self, q_BHQK: Tensor, k_BHLK: Tensor, bias_BHQL: Tensor | None) -> Tensor:
-        """Attention weights before dropout; 0 in columns that belong to no key."""
+        """Attention weights before dropout, of `shape`; 0 in columns beyond the keys."""
         rows, queries, _ = self.shape
         scores = q_BHQK.new_empty(rows, queries, self.keys)
         scale = q_BHQK.shape[-1] ** -0.5
@@ -138,7 +139,7 @@ class _Tile:
 
 
 def _tiles(q_BHQK: Tensor, k_BHLK: Tensor, triangular: bool) -> Iterator[_Tile]:
-    """All tiles; of each sequence, the one of its newest queries first."""
+    """All tiles; a sequence's tile with its newest queries comes before its other tiles."""
     sequences, heads, queries, _ = q_BHQK.shape
     keys = k_BHLK.shape[2]
     most = min(queries, TRIANGULAR_QUERIES) if triangular else queries
@@ -153,12 +154,13 @@ def _tiles(q_BHQK: Tensor, k_BHLK: Tensor, triangular: bool) -> Iterator[_Tile]:
 
 
 def _cut(kept: Tensor, tiles: Sequence[_Tile]) -> list[Tensor]:
+    """Views of the flat dropout mask, one for each tile, in the tile's shape."""
     pieces = kept.split([math.prod(tile.shape) for tile in tiles])
     return [piece.view(tile.shape) for piece, tile in zip(pieces, tiles)]
 
 
 def _widened(x_RQL: Tensor, value: float) -> Tensor:
-    """The same with at least `FEWEST_SCORES` columns."""
+    """x, filled up with columns of `value` to at least `FEWEST_SCORES` columns."""
     absent = FEWEST_SCORES - x_RQL.shape[-1]
     return x_RQL if absent <= 0 else F.pad(x_RQL, (0, absent), value=value)
 
@@ -166,7 +168,7 @@ def _widened(x_RQL: Tensor, value: float) -> Tensor:
 def _multiply(out: Tensor, left: Tensor, right: Tensor, scale: float, added: bool = False) -> None:
     """Write scale * left @ right into `out`, or add it there."""
     if left.shape[-1] == 1 and not added:
-        # The gradients of a single query: torch's product takes ten times as long.
+        # Gradients of a single query, for which torch's product takes ten times as long.
         torch.mul(left * scale, right, out=out)
     else:
         torch.baddbmm(out, left, right, beta=int(added), alpha=scale, out=out)

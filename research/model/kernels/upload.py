@@ -1,4 +1,4 @@
-"""Integers that were prepared on the host, brought to an accelerator by one copy."""
+"""`upload`: copy the integers that were prepared on the host to an accelerator, by one transfer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ Value = TypeVar("Value")
 
 
 def upload(value: Value, device: torch.device) -> Value:
-    """A copy of nested frozen dataclasses, mappings and tuples, its int64 tensors on `device`.
+    """A copy of nested frozen dataclasses, mappings and tuples, with int64 tensors on `device`.
 
-    They travel end to end in one buffer by one copy that nobody waits for. Tensors of other types
-    (float64 counts) stay where they are.
+    These tensors are copied together, in one buffer, and the host does not wait for the copy.
+    Tensors of other types (float64 counts) stay where they are. If all int64 tensors are on
+    `device` already, `value` itself is returned.
     """
     tensors: list[Tensor] = []
 
@@ -28,7 +29,7 @@ def upload(value: Value, device: torch.device) -> Value:
     if all(tensor.device == device for tensor in tensors):
         return value
     size = sum(tensor.numel() for tensor in tensors)
-    # Torch does not give a pinned buffer to anybody else before its copy is done.
+    # The buffer may be freed below: torch does not reuse pinned memory until its copy is done.
     buffer = torch.empty(size, dtype=torch.int64, pin_memory=device.type != "cpu")
     torch.cat([tensor.flatten() for tensor in tensors], out=buffer)
     parts = buffer.to(device, non_blocking=True).split([tensor.numel() for tensor in tensors])
@@ -37,7 +38,7 @@ def upload(value: Value, device: torch.device) -> Value:
 
 
 def _with_tensors(value: Value, change: Callable[[Tensor], Tensor]) -> Value:
-    """A copy of `value` in which every int64 tensor is what `change` gives for it, in order."""
+    """A copy of `value` in which each int64 tensor x is `change(x)`, called in a fixed order."""
     changed: object = value
     if isinstance(value, Tensor):
         changed = change(value) if value.dtype == torch.int64 else value
