@@ -52,6 +52,7 @@ from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRec
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import own_file
 from research.training.config import StageConfig
+from research.training.multi_objective import MultiObjectiveModel
 from research.training.state import StageState
 
 STAGE = "imported"
@@ -117,37 +118,36 @@ def import_run(
     pretrainer = pretrainer.to(accelerator.device)
     objective = ranking_objective(stage, pretrainer)
     assert objective is not None, "the stage ranks by next"
+    parameters = sum(parameter.numel() for parameter in pretrainer.parameters())
     trained = Trained(
         ranker=TrainedRanker(pretrainer.encoder, objective),
-        cost=CostRecord(
-            parameters=sum(parameter.numel() for parameter in pretrainer.parameters()),
-            seconds=0.0,
-            items=0,
-        ),
-        best={
-            STAGE: StageResult(epoch=None, value=None, epochs=0, steps=0, skipped=0),
-        },
+        cost=CostRecord(parameters=parameters, seconds=0.0, items=0),
+        best={STAGE: StageResult(epoch=None, value=None, epochs=0, steps=0, skipped=0)},
         attributes=bench.catalogue.coverage,
         imported=ImportRecord(
             file=file.name, sha256=content, keys=account.keys, remarks=account.remarks
         ),
     )
+    zero_rows = {key: state[key][0].contiguous() for key in ZERO_ROWS if key not in placed}
     with whole_folder(out) as partial:
         folder = RunFolder(partial)
         begin(record, folder, accelerator)
-        stored = {"fingerprint": bench.corpus.fingerprint, **asdict(StageState(finished=True))}
-        target = checkpoint.folder_of(folder.stage(STAGE), checkpoint.STEP, 0)
-        checkpoint.save(target, pretrainer, None, stored)
+        _save_stage(folder, pretrainer, bench.corpus.fingerprint)
         if keep_zero_rows:
-            kept = {key: state[key][0].contiguous() for key in ZERO_ROWS if key not in placed}
             with replacing(partial / ZERO_ROWS_FILE) as opened:
-                opened.write(safetensors.torch.save(kept))
-        sets = bench.candidate_sets(bench.split.test, "test")
-        conclude(bench, trained, sets, record, folder)
+                opened.write(safetensors.torch.save(zero_rows))
+        conclude(bench, trained, bench.candidate_sets(bench.split.test, "test"), record, folder)
     made = RunFolder(out, writes=False).read(RunRecord)
     if made is None or made.hash != record.hash:
         raise InputError(f"{out} was made by somebody else meanwhile; choose another folder")
     return account
+
+
+def _save_stage(folder: RunFolder, model: MultiObjectiveModel, fingerprint: str) -> None:
+    """Write the weights as the checkpoint of a stage that has ended after no step."""
+    stored = {"fingerprint": fingerprint, **asdict(StageState(finished=True))}
+    target = checkpoint.folder_of(folder.stage(STAGE), checkpoint.STEP, 0)
+    checkpoint.save(target, model, None, stored)
 
 
 def _account(
