@@ -56,7 +56,7 @@ class ValidationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """One stage of training: its objectives, their rows, its limits and its optimizer."""
+    """One stage of training: any objectives, on one kind of rows."""
 
     name: str = "train"
     """Names the stage's folder and its metrics."""
