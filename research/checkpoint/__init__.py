@@ -1,1 +1,1 @@
-"""What a trained stage leaves on the disk, and how its weights go on elsewhere."""
+"""A stage's checkpoints on the disk, and the transfer of their weights to other stages and runs."""

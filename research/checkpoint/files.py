@@ -1,8 +1,9 @@
-"""Checkpoints: safetensors and JSON, written to a temporary name and renamed. No pickle.
+"""Checkpoints on disk: safetensors and JSON, written to a temporary name and renamed. No pickle.
 
 A stage's folder holds `step_N/{model.safetensors, optimizer.safetensors, state.json}`, from which
 it continues, and `best_N/{model.safetensors, state.json}`, the weights of the best validation so
-far, which the former name. All else that a run needs is a pure function of (seed, step).
+far. The state of a `step_N` names its `best_N`. All else that a run needs is a pure function of
+(seed, step).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ STEP, BEST = "step", "best"
 
 
 class Damaged(InputError):
-    """A checkpoint that is not as it was written; an earlier one may be whole."""
+    """A checkpoint that is not as it was written; an earlier one may still be whole."""
 
 
 def save(
@@ -46,7 +47,7 @@ def save(
     """Write a checkpoint; a crash at any moment leaves the previous one or the new one.
 
     `state` holds the corpus's `fingerprint`: item ids mean nothing without it. `on_host` gathers
-    tensors that are split.
+    tensors that are split over processes. `OSError` when the disk is full or fails.
     """
     with whole_folder(folder, replaces=True) as partial:
         _write_tensors(weights_of(module, on_host), partial / "model.safetensors")
@@ -60,12 +61,12 @@ def save(
 
 
 def sealed(state: Mapping[str, object]) -> str:
-    """The text of a state.json, with a checksum of itself."""
+    """Return the text of a state.json, with a checksum of its content."""
     return json.dumps({**state, "checksum": _sum_of(state)}, indent=1, allow_nan=False)
 
 
 def _sum_of(state: Mapping[str, object]) -> str:
-    """Checksum of all else in a state.json."""
+    """Return the SHA-256 of a state.json's content without its checksum, in hex."""
     rest = {name: value for name, value in state.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -74,20 +75,21 @@ def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path)
     except SafetensorError as error:
-        # What the disk says comes as text.
+        # safetensors reports an error of the disk as text alone.
         full = "No space left" in str(error) or "os error 28" in str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
 
 
 def folder_of(stage: Path, kind: str, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """Return the folder of a stage's checkpoint after `step` steps; `kind` is STEP or BEST."""
     return stage / f"{kind}_{step:08d}"
 
 
 def numbered(stage: Path, kind: str = STEP) -> dict[int, Path]:
-    """A stage's checkpoints of a kind by step, newest first; whether they are whole is not asked.
+    """Return a stage's checkpoints of a kind by step, newest first; none of them is checked.
 
-    One that was about to be replaced counts where the new one is not there.
+    Where the process died while it replaced a checkpoint, the previous one counts if the new one is
+    not there.
     """
     found: dict[int, Path] = {}
     if not stage.is_dir():
@@ -100,9 +102,10 @@ def numbered(stage: Path, kind: str = STEP) -> dict[int, Path]:
 
 
 def prune(stage: Path, step: int, keep: int) -> None:
-    """Leave the `keep` newest checkpoints up to `step`, and the best ones that these name.
+    """Keep the `keep` newest checkpoints up to `step` and the best ones they name; delete the rest.
 
-    Those after `step` are of a past that this run has left behind.
+    Checkpoints after `step` are deleted too: the run has gone back to an earlier one, and takes
+    those steps again.
     """
     kept = [path for number, path in numbered(stage).items() if number <= step][:keep]
     for number, best in numbered(stage, BEST).items():
@@ -115,7 +118,7 @@ def prune(stage: Path, step: int, keep: int) -> None:
 
 
 def has_finished(stage: Path) -> bool:
-    """Whether a stage's newest checkpoint says that the stage has ended; nothing is checked."""
+    """Whether a stage's newest readable state.json says that it has ended; no more is checked."""
     for path in numbered(stage).values():
         try:
             return _state_of(path).get("finished") is True
@@ -132,9 +135,10 @@ def _best_step(folder: Path) -> object:
 
 
 def newest_state(stage: Path, fingerprint: str) -> tuple[Path, dict[str, object]]:
-    """The newest checkpoint that is whole, and whose best is; damaged ones are passed with a word.
+    """Return the newest checkpoint that is whole, with a whole best one, and its state.
 
-    `InputError` when there is none, and for one of another corpus or version.
+    Damaged checkpoints are passed over with a message on standard error. `InputError` when none is
+    whole, and for one of another corpus or version.
     """
     passed: list[str] = []
     for path in numbered(stage).values():
@@ -161,12 +165,18 @@ def newest_state(stage: Path, fingerprint: str) -> tuple[Path, dict[str, object]
 
 
 def result(stage: Path, fingerprint: str) -> Path:
-    """The weights that a stage has so far: the best ones if it validates, else the newest."""
+    """Return the folder of a stage's weights so far: the best if it validates, else the newest.
+
+    Raises `InputError` as `newest_state` does.
+    """
     return result_of(stage, *newest_state(stage, fingerprint))
 
 
 def result_of(stage: Path, path: Path, state: Mapping[str, object]) -> Path:
-    """The weights that go with a stage's checkpoint at `path`, whose state is known."""
+    """Return the folder of the weights that go with the checkpoint `path`, whose state is `state`.
+
+    `Damaged` when the best weights that the state names are missing.
+    """
     return path if state.get("best_step") is None else _best_of(stage, state)
 
 
@@ -181,7 +191,7 @@ def _best_of(stage: Path, state: Mapping[str, object]) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Checksum of a file's bytes."""
+    """Return the SHA-256 of a file's bytes, in hex; `Damaged` when it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -193,10 +203,10 @@ def sha256_of(path: Path) -> str:
 
 
 def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
-    """The JSON part of a checkpoint.
+    """Return the content of a checkpoint's state.json, after checking all of its files.
 
-    `InputError` when it is missing, damaged, foreign, or of another corpus, and when a file beside
-    it is not the one that was written.
+    `Damaged` (an `InputError`) when a file is missing, unexpected or not as it was written;
+    `InputError` when the checkpoint is of another format version or another corpus.
     """
     path = folder / "state.json"
     state = _state_of(folder)
@@ -236,17 +246,20 @@ def _state_of(folder: Path) -> dict[str, object]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint's module, by name."""
+    """Return every tensor of a checkpoint's module, by name; `Damaged` when they cannot be read."""
     return _read_tensors(folder / "model.safetensors")
 
 
 def read_optimizer(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint's optimizer, as `NUMBER.FIELD` by place of the parameter."""
+    """Return every tensor of a checkpoint's optimizer, named `NUMBER.FIELD`.
+
+    NUMBER counts the optimizer's parameters from 0. `Damaged` when the tensors cannot be read.
+    """
     return _read_tensors(folder / "optimizer.safetensors")
 
 
 def load_weights(folder: Path, module: nn.Module) -> None:
-    """Fill the module from a checkpoint; `InputError` lists what does not fit."""
+    """Fill the module from a checkpoint; `InputError` lists names and shapes that do not fit."""
     fill_weights(read_weights(folder), module, str(folder / "model.safetensors"))
 
 

@@ -1,4 +1,4 @@
-"""Tensors of modules and optimizers, for a file and from one."""
+"""Tensors of modules and optimizers, on their way into a checkpoint's file and out of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from research.errors import InputError
 
 
 def on_host(tensor: Tensor) -> Tensor:
-    """A tensor as it is written."""
+    """Return a tensor as a file holds it: on the host, contiguous, without a graph."""
     return tensor.detach().cpu().contiguous()
 
 
 def like(stored: Tensor, target: Tensor) -> Tensor:
-    """A tensor as it was read, for `target`, which has its shape."""
+    """Return `stored` unchanged, for a `target` that is not split over processes."""
     return stored
 
 
@@ -27,9 +27,10 @@ def fill_weights(
     *,
     like: Callable[[Tensor, Tensor], Tensor] = like,
 ) -> None:
-    """Fill the module; every name and shape must match, else `InputError` lists what does not.
+    """Fill the module's parameters; `InputError` lists every name and shape that does not match.
 
-    `like` gives a process its part of a tensor that is split.
+    `source` names the file in the message. `like` gives a process its part of a tensor that is
+    split.
     """
     wanted = dict(module.named_parameters())
     problems = [f"missing {name}" for name in sorted(wanted.keys() - stored.keys())]
@@ -53,7 +54,11 @@ def fill_optimizer(
     *,
     like: Callable[[Tensor, Tensor], Tensor] = like,
 ) -> None:
-    """Fill an optimizer built over the same parameters; `InputError` when they do not fit."""
+    """Fill an optimizer built over the same parameters; `InputError` when they do not fit.
+
+    `source` names the file in the message. `like` gives a process its part of a tensor that is
+    split.
+    """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     momentum = isinstance(optimizer, torch.optim.SGD)
     kept = {"momentum_buffer"} if momentum else {"step", "exp_avg", "exp_avg_sq"}
@@ -80,14 +85,17 @@ def fill_optimizer(
 def weights_of(
     module: nn.Module, on_host: Callable[[Tensor], Tensor] = on_host
 ) -> dict[str, Tensor]:
-    """What model.safetensors holds."""
+    """Return the module's parameters by name, as model.safetensors holds them."""
     return {name: on_host(each) for name, each in module.named_parameters()}
 
 
 def moments_of(
     optimizer: torch.optim.Optimizer, on_host: Callable[[Tensor], Tensor] = on_host
 ) -> dict[str, Tensor]:
-    """What optimizer.safetensors holds."""
+    """Return the optimizer's tensors as `NUMBER.FIELD`, as optimizer.safetensors holds them.
+
+    NUMBER counts the optimizer's parameters from 0.
+    """
     return {
         f"{index}.{field}": on_host(value)
         for index, fields in optimizer.state_dict()["state"].items()

@@ -1,7 +1,7 @@
-"""Weights from one stage into the next, or from an earlier run, with an account of every parameter.
+"""Transfers weights into a stage from an earlier stage or run, and reports on every parameter.
 
-A parameter moves to the one of the same name. Where two vocabularies differ, rows of items and of
-attributes move by raw name; the others keep their initial values.
+A parameter goes to the one of the same name. Where two vocabularies differ, rows of items and of
+attributes are matched by raw name; the other rows keep their initial values.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from torch import Tensor, nn
 
 from research.errors import InputError
 
-# The last parts of the names of parameters that have a row an item, or an attribute.
+# Endings of the names of parameters that have one row for each item, or for each attribute.
 ITEM_ROWS = ("item_table.weight", "item_bias")
 ATTRIBUTE_ROWS = ("attribute_table.weight",)
 
 
 @dataclass(frozen=True, eq=False)
 class RowMatch:
-    """Which rows of an old vocabulary are which of a new one."""
+    """Which rows of an old vocabulary are which of a new one; N names are in both."""
 
     old: NDArray[np.int64]
-    """[N]: ids in the old vocabulary."""
+    """int64 [N]: ids of these names in the old vocabulary."""
     new: NDArray[np.int64]
-    """[N]: the same things' ids in the new one."""
+    """int64 [N]: ids of these names in the new vocabulary."""
     num_old: int
+    """Size of the old vocabulary."""
     num_new: int
+    """Size of the new vocabulary."""
 
     @staticmethod
     def of(old: Sequence[str], new: Sequence[str]) -> RowMatch:
-        """Match by raw name."""
+        """Match two vocabularies, given as raw names in the order of their ids."""
         place = {name: index for index, name in enumerate(new)}
         pairs = [(index, place[name]) for index, name in enumerate(old) if name in place]
         both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
@@ -42,7 +44,7 @@ class RowMatch:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many were matched, freshly initialized, and left behind."""
+        """How many rows were matched, keep their initial values ("fresh"), and were left behind."""
         matched = len(self.old)
         return {
             "matched": matched,
@@ -53,19 +55,22 @@ class RowMatch:
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """What became of every parameter of a stage."""
+    """What became of every parameter when weights were transferred into a stage."""
 
     moved: Mapping[str, tuple[str, ...]]
-    """By source, the parameters that came from it."""
+    """By source, the names of the parameters that came from it."""
     new: tuple[str, ...]
-    """Parameters that no source has: they keep their initial values."""
+    """Names of parameters that no source has; they keep their initial values."""
     left: tuple[str, ...]
-    """Parameters of a source that have no place here."""
+    """Names of a source's parameters that this stage does not have."""
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Where vocabularies differ: counts of items and of attributes."""
+    """For "items" and "attributes", where their vocabularies differ: `RowMatch.counts`."""
 
     def over(self, earlier: Carried) -> Carried:
-        """The account of both, when this was carried after `earlier`."""
+        """Return the report on two transfers, of which this one came after `earlier`.
+
+        A parameter that both filled came from this one's source.
+        """
         ours = {name for names in self.moved.values() for name in names}
         theirs = {
             source: tuple(name for name in names if name not in ours)
@@ -82,7 +87,7 @@ class Carried:
 
     @property
     def line(self) -> str:
-        """For the terminal."""
+        """The report as one line for the terminal."""
         from_each = [f"{len(names)} from {source}" for source, names in self.moved.items()]
         parts = [f"parameters moved: {', '.join(from_each)}"]
         parts += [f"newly made: {', '.join(self.new)}"] if self.new else ["none newly made"]
@@ -103,9 +108,11 @@ def carry(
     items: RowMatch | None = None,
     attributes: RowMatch | None = None,
 ) -> Carried:
-    """Fill the module's parameters from `weights`; `InputError` lists every shape that differs.
+    """Fill the module's parameters from those of the same name in `weights`, and return the report.
 
-    `items` and `attributes` are given where the vocabularies differ.
+    `source` names where the weights come from. `items` and `attributes` are given where the
+    vocabularies differ. `InputError` lists every shape that differs, and is raised too when
+    `weights` has no parameter of the encoder.
     """
     wanted = dict(module.named_parameters())
     moved = tuple(name for name in wanted if name in weights)
@@ -122,7 +129,7 @@ def carry(
                 with torch.no_grad():
                     parameter.copy_(given)
             continue
-        # The mask's row stands after the items'.
+        # The mask's row comes after the rows of the items.
         further = len(parameter) - match.num_new
         if len(given) - match.num_old != further or given.shape[1:] != parameter.shape[1:]:
             problems.append(_differing(name, given, parameter))

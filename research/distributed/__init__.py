@@ -1,1 +1,1 @@
-"""Several processes: Accelerate, what they tell one another, signals, and the watch over them."""
+"""Several processes as one job: Accelerate, collectives, signals, heartbeats and the watchdog."""

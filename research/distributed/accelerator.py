@@ -1,7 +1,7 @@
-"""The accelerator of a process: its device, how models are spread, how products are computed.
+"""Makes Accelerate's object for a process: its device, its precision, how models are spread.
 
 Accelerate's state and torch's switches belong to the whole process, so each run sets them when it
-begins (`fitted`). The loop and what stands above it know Accelerate; nothing below does.
+begins (`fitted`). Only the training loop and what is built on it know Accelerate.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from research.errors import InputError
 from research.model.compute import ComputeConfig
 from research.model.kernels.precision import allow_tf32
 
-# How Accelerate may spread a run over processes.
+# Ways in which Accelerate may spread a run over processes.
 SPREAD = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 def fitted(
     accelerator: Accelerator | None, compute: ComputeConfig, device: str | None = None
 ) -> Accelerator:
-    """An accelerator of this process that computes as `compute` says: the one given if it does.
+    """Return an accelerator that computes as `compute` says: `accelerator`, or else a new one.
 
-    torch's own switches are set as well. Raises as `make_accelerator` does.
+    torch's own switches are set as well. Raises `InputError` as `make_accelerator` does.
     """
     name = name_of(compute.precision)
     if accelerator is not None and accelerator.mixed_precision == name:
-        # All accelerators of a process name the precision of the newest; these tell their own.
+        # `mixed_precision` is the same in all accelerators of a process: that of the newest. These
+        # two attributes are the accelerator's own.
         own = accelerator.native_amp, accelerator.scaler is not None
         if own == (name != "no", name == "fp16"):
             set_switches(compute)
@@ -40,29 +41,29 @@ def fitted(
 
 
 def name_of(precision: str) -> str:
-    """What Accelerate calls a precision; it knows none whose tensors are all fp32."""
+    """Return Accelerate's name of a precision; "no" for fp32 and tf32, whose tensors are fp32."""
     return "no" if precision in ("fp32", "tf32") else precision
 
 
 def make_accelerator(
     compute: ComputeConfig = ComputeConfig(), device: str | None = None
 ) -> Accelerator:
-    """Accelerate's view of this process, on a `device` as --device names it.
+    """Return an accelerator for this process, on a `device` named as for --device.
 
-    None is the device that the process has, else a GPU if there is one, else the CPU. `InputError`
-    for a device that is not there, for fp16 without a GPU, and for a way to spread a model that is
-    not tried.
+    None is the device that the process already uses, else a GPU if there is one, else the CPU.
+    `InputError` for a device that does not exist, for fp16 without a GPU, and for a way of
+    spreading models over processes that is not supported.
     """
     cpu = not takes_gpu(device)
     if compute.precision == "fp16" and cpu:
         raise InputError("compute.precision is fp16, which needs a GPU; use bf16 or fp32 here")
     name = name_of(compute.precision)
     if is_initialized() and AcceleratorState().mixed_precision != name:
-        # One precision a process is Accelerate's rule; a study's runs may have several. The group
-        # of processes stays as it is.
+        # Accelerate allows one precision in a process, but a study's runs may have several. The
+        # process group stays as it is.
         AcceleratorState._reset_state()
-    # Precision, accumulation and compilation belong to the config: a launcher's environment has no
-    # say. There are no buffers that training changes.
+    # Precision, gradient accumulation and compilation come from the config, whatever a launcher
+    # puts into the environment. Buffers are not broadcast, since training changes none.
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=name,
@@ -81,9 +82,10 @@ def make_accelerator(
 
 
 def takes_gpu(device: str | None) -> bool:
-    """Whether a process that was asked for `device` uses a GPU, cuda:N being made its current one.
+    """Whether a process that was asked for `device` uses a GPU; cuda:N becomes its current device.
 
-    `InputError` for a device that does not exist, or that this process can no longer change to.
+    `InputError` for a device that is not allowed or does not exist, for cuda:N with several
+    processes, and for a device that this process can no longer change to.
     """
     taken = AcceleratorState().device.type if is_initialized() else None
     if device is None:
@@ -111,13 +113,15 @@ def takes_gpu(device: str | None) -> bool:
 
 
 def set_switches(compute: ComputeConfig) -> None:
-    """Set torch's switches, which the whole process has, as a run asks."""
-    # cuDNN builds and keeps a plan for every new shape; packed batches have a new one each step.
+    """Set torch's switches, which hold for the whole process, as a run's `compute` says."""
+    # cuDNN builds and keeps a plan for every new shape, and packed batches have a new one each
+    # step.
     torch.backends.cuda.enable_cudnn_sdp(False)
     allow_tf32(compute.precision == "tf32")
-    # Setting it imports the compiler, so only what changes is set.
+    # Setting this switch imports torch's compiler, so it is set only where it changes.
     if compute.deterministic is not torch.are_deterministic_algorithms_enabled():
         if compute.deterministic:
-            # Without it torch refuses matrix products on a GPU; read when the first one is made.
+            # Without this variable, torch in deterministic mode refuses matrix products on a GPU.
+            # It is read at the first product.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(compute.deterministic)

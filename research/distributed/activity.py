@@ -1,7 +1,7 @@
-"""What this process is doing and whether it gets on, told by whoever does the work.
+"""What this process is doing and whether it makes progress, as reported by the code that works.
 
-`research/distributed/watchdog.py` passes it on to the other processes of a job. It is a process's,
-as signals are, so there is one of it.
+`research/distributed/watchdog.py` sends it to the other processes of the job. It belongs to the
+process, as signals do, so there is one instance, `PULSE`.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from contextlib import contextmanager
 
 
 class Pulse:
-    """Counts what got done."""
+    """Counts progress, and names the present work and its step."""
 
     def __init__(self) -> None:
         self.moves = 0
-        """How often something got done."""
+        """How often progress was reported."""
         self.step = 0
-        """The last step that was told of the present work; 0: none."""
+        """The last step of the present work that was reported; 0: none."""
         self.phase = "starting"
-        """The present work, for people."""
+        """Name of the present work, for people."""
 
     def progress(self, step: int | None = None) -> None:
-        """Something got done, at `step` if given; by the main thread, as often as it likes."""
+        """Report progress, at `step` if given; the main thread calls it, as often as it likes."""
         self.moves += 1
         if step is not None:
             self.step = step
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
-        """Other work within; then the present one goes on."""
+        """Name other work within the block; return to the name before when the block succeeds."""
         before = self.phase
         self.begin(phase)
         yield
         self.begin(before)
 
     def begin(self, phase: str) -> None:
-        """Other work begins, which is progress too."""
+        """Begin work with the name `phase`, which counts as progress."""
         self.phase = phase
         self.step = 0
         self.moves += 1

@@ -1,7 +1,7 @@
-"""The processes of a job as one: what the main one knows, all know; what one wishes, all do.
+"""What the processes of a job exchange on the host: the main one's results, all values, flags.
 
-Tensors on the accelerator are summed by Accelerate; what is on the host goes through a group of its
-own (gloo), so that nothing here waits for a GPU.
+Tensors on the accelerator are summed by Accelerate. What is on the host goes through a process
+group of its own (gloo), so that nothing here waits for a GPU.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from research.errors import InputError
 from research.storage.run_folder import Held
 
 Value = TypeVar("Value")
-# What is asked here of the other ranks is waited for.
+# Tells the watchdog that a main thread in this module waits for other ranks.
 WAITING.add(__name__)
 
 
 class Processes:
-    """Who this process is, and how it and the others agree; with one process nothing is sent."""
+    """This process's rank, and its exchange with the others; with one process nothing is sent.
+
+    All processes call each method together.
+    """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.rank = accelerator.process_index
@@ -34,9 +37,9 @@ class Processes:
         self.main = accelerator.is_main_process
 
     def from_main(self, make: Callable[[], Value]) -> Value:
-        """What `make` gives in the main process; its `InputError` is raised by all.
+        """Return in every process what `make` returns in the main one; all raise its `InputError`.
 
-        That are JSON values: lists and not tuples, objects with text for keys.
+        The value must be JSON: lists and not tuples, objects with text for keys.
         """
         if self.world == 1:
             return make()
@@ -60,7 +63,7 @@ class Processes:
         return json.loads(content.numpy().tobytes())
 
     def gathered(self, value: object) -> list[object]:
-        """Every process's value (JSON values), in the order of ranks."""
+        """Return every process's value (JSON values), in the order of ranks."""
         if self.world == 1:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -77,7 +80,7 @@ class Processes:
         ]
 
     def tensors_of_main(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The main process's tensors on the host, by name; what the others give is ignored."""
+        """Return the main process's host tensors, by name; what other processes give is ignored."""
         if self.world == 1:
             return dict(given)
         shapes = {name: [str(each.dtype)[6:], *each.shape] for name, each in given.items()}
@@ -92,16 +95,17 @@ class Processes:
         return received
 
     def summed(self, tensor: Tensor) -> Tensor:
-        """A host tensor's sum over all processes."""
+        """Return the sum of a host tensor over all processes, computed in place."""
         if self.world > 1:
             dist.all_reduce(tensor, group=host_group())
         return tensor
 
 
 class Agreement:
-    """Wishes of any process, granted in all of them before the same step.
+    """Flags that any process may raise, known to all processes before the same step.
 
-    With several processes nobody waits: a wish is granted a step later than it was asked.
+    With several processes none waits for the others: a flag is known at the call after the one at
+    which it was raised.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -109,7 +113,11 @@ class Agreement:
         self._sent: tuple[Tensor, dist.Work] | None = None
 
     def ask(self, wishes: Sequence[bool], *, wait: bool = False) -> list[bool]:
-        """Which wishes are granted; with `wait` also those that were asked just now."""
+        """Return which flags some process raised at the call before; with `wait`, at this one too.
+
+        `wishes` are this process's flags. With one process they are returned at once. All processes
+        call it together.
+        """
         if self.processes.world == 1:
             return list(wishes)
         granted = self._answer() or [False] * len(wishes)
@@ -132,7 +140,7 @@ class Agreement:
 
 @functools.cache
 def host_group() -> dist.ProcessGroup:
-    """A group of all processes for tensors on the host; made at the first use, by all at once."""
+    """Return the gloo group of all processes for host tensors; all make it together once."""
     group = dist.new_group(backend="gloo")
     assert isinstance(group, dist.ProcessGroup), "every process is one of it"
     return group

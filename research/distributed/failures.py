@@ -1,5 +1,7 @@
-"""Errors told apart: what one process met alone, what all meet alike, what follows from another's
-end, and memory that ran out."""
+"""Tells errors apart: a user's mistake, lost contact with another rank, memory that ran out, bugs.
+
+It also has the exit codes of a run. The command line, a study's workers and the watchdog use it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from research.errors import InputError, said_of
 # Exit codes of a run that failed, and of one that was stopped and can be continued.
 FAILED, STOPPED = 1, 75
 CONTINUES = "The same command continues from the last checkpoint."
-# What torch says of memory in a plain RuntimeError: its CPU allocator (Linux, Windows), C++, MPS
-# and CUDA's libraries.
+# Messages by which torch reports in a plain RuntimeError that memory ran out: of its CPU allocator
+# (Linux, Windows), C++, MPS and CUDA's libraries.
 _SAID = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -22,7 +24,7 @@ _SAID = (
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on a device or on the host."""
-    # Whoever only needs an exit code does not wait for torch.
+    # Imported here, so that code that needs only an exit code does not wait for torch.
     import torch
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -30,6 +32,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(each in str(error) for each in _SAID)
 
 
+# Parts of messages by which an exchange with another rank tells that it broke.
 LOST = (
     "Connection closed by peer", "Connection reset", "Connection refused", "Broken pipe",
     "Timed out", "timed out", "timeout", "failed to recv", "failed to connect", "gloo", "NCCL",
@@ -37,9 +40,9 @@ LOST = (
 
 
 def is_consequence(error: BaseException) -> bool:
-    """Whether an error only tells that the exchange with another rank broke.
+    """Whether an error only says that the exchange with another rank broke.
 
-    What counts is the first error: others may come while it is cleared up.
+    The first error of a chain decides, since others may be raised while it is handled.
     """
     while True:
         earlier = error.__cause__
@@ -51,7 +54,7 @@ def is_consequence(error: BaseException) -> bool:
 
 
 def in_a_line(error: BaseException) -> str | None:
-    """What is said of an error that a user can mend; None: a bug, which needs its traceback."""
+    """Return the message of an error a user can mend; None: a bug, which needs its traceback."""
     if isinstance(error, OSError):
         return said_of(error)
     if is_out_of_memory(error):

@@ -1,8 +1,8 @@
-"""What the ranks of one job tell each other, and what follows when one falls silent.
+"""What the ranks of a job tell each other in heartbeats, and what follows when one falls silent.
 
-Nothing here talks or waits: `research/distributed/watchdog.py` does, and asks `Peers.verdict` what
-to make of what it has heard. Times are seconds of a clock that stands still while this process is
-stopped.
+Nothing here sends, receives or waits: `research/distributed/watchdog.py` does, and asks
+`Peers.verdict` what follows from the heartbeats it received. Times are seconds of a clock that
+stands still while this process is suspended.
 """
 
 from __future__ import annotations
@@ -15,99 +15,104 @@ from dataclasses import asdict, dataclass, replace
 from research.distributed.failures import CONTINUES, FAILED, STOPPED
 from research.distributed.liveness import is_alive, machine
 
-# A rank whose connections broke, or whose work is over, waits no longer than this for news.
+# Seconds without news after which a rank decides when its connections broke, or when another rank
+# has ended while it waits.
 SOON = 4.0
 
 
 @dataclass(frozen=True)
 class Beat:
-    """What a rank says of itself every second."""
+    """A heartbeat: what a rank says of itself every second."""
 
     number: int
-    """Counts the beats."""
+    """Number of the heartbeat, which rises by 1."""
     moves: int
-    """Counts what the main thread has got done."""
+    """How often the rank has reported progress (`Pulse.moves`)."""
     step: int
-    """The last step that was told; 0: none yet."""
+    """Last step of the present work that the rank reported; 0: none yet."""
     phase: str
-    """What it is doing, for people."""
+    """Name of the rank's present work, for people."""
     where: str
-    """What the main thread executes."""
+    """What the rank's main thread executes: function, file and line."""
     waits: bool
-    """Whether that is a place where a rank waits for others."""
+    """Whether the main thread waits for other ranks there."""
     host: str
+    """Host name of the rank's machine."""
     machine: str
-    """Equal for ranks whose processes can see each other."""
+    """Equal for ranks whose processes can see each other (`liveness.machine`)."""
     pid: int
+    """Process id of the rank."""
     ended: int | None = None
-    """Exit code of a rank whose work is over; None: at work."""
+    """Exit code of a rank whose work is over; None: it is at work."""
     failure: str | None = None
-    """The error with which it ended, in a line."""
+    """The error with which the rank fails, in one line; None: it has not failed."""
     informed: bool = False
-    """Whether it knows the verdict."""
+    """Whether the rank knows the verdict that ends the job."""
 
     def packed(self) -> str:
-        """For the store."""
+        """Return the heartbeat as JSON text, for the store."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def of(text: str) -> Beat:
-        """From the store."""
+        """Return the heartbeat from the store's JSON text."""
         return Beat(**json.loads(text))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why all ranks end."""
+    """Why all ranks of a job end."""
 
     text: str
-    """For people, whole."""
+    """The whole message, for people."""
     line: str
-    """The same in a few words."""
+    """The reason in a few words."""
     code: int = FAILED
-    """Exit code of those who end because of it."""
+    """Exit code of the ranks that end because of it."""
     stacks: bool = False
-    """Whether every rank is to show what its main thread executes."""
+    """Whether every rank prints what its main thread executes."""
     rank: int = -1
-    """Who says so."""
+    """The rank that gave the verdict; -1: not set yet."""
 
     def packed(self) -> str:
-        """For the store."""
+        """Return the verdict as JSON text, for the store."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def of(text: str) -> Verdict:
-        """From the store."""
+        """Return the verdict from the store's JSON text."""
         return Verdict(**json.loads(text))
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long is too long, in seconds."""
+    """How many seconds are too long."""
 
     stall: float
-    """Without progress of any rank."""
+    """Seconds without progress of any rank."""
     silent: float
-    """Without a word from a rank."""
+    """Seconds without a heartbeat of a rank."""
     start: float
-    """Until the first word of a rank: programs are read from slow disks, and queues differ."""
+    """Seconds until the first heartbeat of a rank: programs are read from slow disks, and queues
+    differ."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """A rank as another one knows it."""
+    """What this rank knows of a rank from its heartbeats."""
 
     beat: Beat
+    """The newest heartbeat."""
     heard: float
-    """When the beat last changed."""
+    """Time at which the newest heartbeat was received."""
     moved: float
-    """When `moves` last changed."""
+    """Time at which `moves` last changed."""
     near: bool
-    """Whether its process can be seen from here, so that its absence means something."""
+    """Whether its process can be seen from here, so that its absence means that it has ended."""
 
 
 class Peers:
-    """What a rank knows of all ranks, itself among them."""
+    """What a rank knows of all ranks, itself included."""
 
     def __init__(self, rank: int, world: int, bounds: Bounds, program: str) -> None:
         self.rank = rank
@@ -118,7 +123,7 @@ class Peers:
         self.known: dict[int, Heard] = {}
 
     def hear(self, beats: Mapping[int, Beat], now: float) -> None:
-        """Take in what the store holds."""
+        """Take in the heartbeats that the store holds, by rank; `now` is when they were read."""
         known = dict(self.known)
         for rank, beat in beats.items():
             old = known.get(rank)
@@ -136,7 +141,7 @@ class Peers:
         )
 
     def all_informed(self, now: float) -> bool:
-        """Whether every rank that could know the verdict does."""
+        """Whether every other rank that can still learn of the verdict knows it."""
         return len(self.known) == self.world and all(
             each.beat.informed or self._is_gone(each) or now - each.heard > SOON
             for rank, each in self.known.items()
@@ -144,9 +149,10 @@ class Peers:
         )
 
     def verdict(self, now: float, *, hurry: bool = False) -> Verdict | None:
-        """What is wrong by now, if anything; `now` is when the store last answered.
+        """Return what is wrong by now, or None; `now` is when the store last answered.
 
-        `hurry`: this rank's connections broke, so that a silence of some seconds explains it.
+        With `hurry` (this rank's connections broke) a few seconds of silence of another rank are
+        enough.
         """
         others = {rank: each for rank, each in self.known.items() if rank != self.rank}
         at_work = {rank: each for rank, each in others.items() if each.beat.ended is None}
@@ -178,7 +184,7 @@ class Peers:
         return None
 
     def name(self, rank: int) -> str:
-        """A rank, its machine and its process."""
+        """Return a rank's name for messages, with its host and process id once they are known."""
         name = f"rank {rank} of {self.world}"
         each = self.known.get(rank)
         return name if each is None else f"{name} on {each.beat.host} (pid {each.beat.pid})"
@@ -223,13 +229,13 @@ class Peers:
 
 
 def heard_of(each: Heard, now: float) -> str:
-    """When a rank was last heard of, and what it did then."""
+    """Return a sentence that says when a rank was last heard of, and what it was doing then."""
     seconds = now - each.heard
     at = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
     return f"Last heard of {seconds:.0f} s ago, at {at}: {doing(each.beat)}."
 
 
 def doing(beat: Beat) -> str:
-    """What a rank was doing, in a few words."""
+    """Return what a rank was doing, in a few words."""
     step = f", step {beat.step}" if beat.step else ""
     return f"{beat.phase}{step}, in {beat.where}"

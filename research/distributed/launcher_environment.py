@@ -1,4 +1,4 @@
-"""What a launcher has left in the environment."""
+"""Reads the environment variables by which a launcher (torchrun, Accelerate) describes a job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from research.errors import InputError
 
 
 def of_environment(name: str) -> str:
-    """What a launcher has told; `InputError` without."""
+    """Return an environment variable that a launcher sets; `InputError` if it is not set."""
     value = os.environ.get(name)
     if value is None:
         raise InputError(
@@ -20,7 +20,7 @@ def of_environment(name: str) -> str:
 
 
 def number_of(name: str) -> int:
-    """As `of_environment`, a whole number."""
+    """Return such a variable as a whole number; `InputError` if it is not set or not one."""
     value = of_environment(name)
     if not value.isdecimal():
         raise InputError(f"{name} is {value!r}; it must be a whole number")

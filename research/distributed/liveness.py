@@ -1,4 +1,4 @@
-"""Whether a process of a job lives, and where in the code it stands."""
+"""Whether a process of a job is alive, and what its main thread executes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ import socket
 from pathlib import Path
 from types import FrameType
 
-# Modules in which a main thread waits for other ranks: collectives, and the backward pass, which
-# holds DDP's. A module of ours adds its own name, so that it may be called anything.
+# Modules, by the beginnings of their names, in which a main thread waits for other ranks:
+# collectives, and the backward pass, in which DDP's collectives run. A module of this code adds its
+# own name, so that it may be renamed.
 WAITING = {"torch.distributed", "torch.autograd"}
 
 
 def machine() -> str:
-    """Equal for two processes if they can see each other's: one system and one container."""
+    """Return text that is equal for two processes if they can see each other.
+
+    These are processes of one system and one container.
+    """
     marks = [socket.gethostname()]
     try:
         marks.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         marks.append(os.readlink("/proc/self/ns/pid"))
     except OSError:
-        # Not Linux, where the name has to do.
+        # Not Linux: the host name has to do.
         pass
     return " ".join(marks)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine exists."""
+    """Whether a process with this id exists on this machine; a zombie does not count."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -36,12 +40,12 @@ def is_alive(pid: int) -> bool:
         about = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return True
-    # A dead process remains as a zombie until its parent asks for it.
+    # A dead process remains as a zombie until its parent collects its exit code.
     return about.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def place_of(frame: FrameType | None) -> tuple[str, bool]:
-    """What a thread executes, and whether it waits for other ranks there."""
+    """Return what a thread executes, by its frame, and whether it waits for other ranks there."""
     innermost: str | None = None
     waits = False
     while frame is not None:
@@ -58,5 +62,5 @@ def place_of(frame: FrameType | None) -> tuple[str, bool]:
 
 
 def is_standard(frame: FrameType) -> bool:
-    """Whether a frame belongs to Python's own library."""
+    """Whether a frame belongs to Python's standard library."""
     return frame.f_code.co_filename.startswith((os.path.dirname(os.__file__), "<frozen"))

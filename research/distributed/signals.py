@@ -1,7 +1,7 @@
 """SIGTERM, SIGINT and SIGHUP end a run so that the same command continues it.
 
-In training a signal is noted, and the loop leaves with a checkpoint after the step; at any other
-time the work is left at once, since nothing of it is lost.
+While a stage trains, a signal is only noted, and the loop stops after the step, with a checkpoint.
+At any other time the work stops at once, since nothing of it is lost.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# The last is what a terminal leaves behind when it closes.
+# A process is sent SIGHUP when its terminal closes.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# A launcher repeats what a terminal has sent already; later ones are meant.
+# Seconds after a signal in which another one counts as the same: a launcher repeats what the
+# terminal has sent to all processes already. A SIGINT after that is a second request.
 REPEATED_SECONDS = 2.0
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has ended the work; its argument says which."""
+    """A signal has ended the work; the argument is the signal's name."""
 
 
 class _Noted:
-    """What this process has been sent; signals are the process's, so there is one of these."""
+    """The first signal that this process was sent; there is one instance in a process."""
 
     def __init__(self) -> None:
         self.deferring = False
@@ -45,21 +46,24 @@ _noted = _Noted()
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Within, the signals raise `Stopped`, or are noted where that is deferred."""
+    """Within the block the signals raise `Stopped`, or are only noted inside `deferred`.
+
+    Outside of the main thread, where Python allows no handlers, nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
     _noted.name = None
     for number in SIGNALS:
-        # Who began this process may have asked it to ignore one (a study's worker, nohup).
+        # The parent process may have made this one ignore a signal (a study's worker, nohup).
         if before[number] not in (signal.SIG_IGN, None):
             signal.signal(number, _noted.receive)
     try:
         yield
     finally:
         for number, handler in before.items():
-            # None: one that was not set from Python.
+            # None: a handler that was not set from Python, and was left in place.
             if handler is not None:
                 signal.signal(number, handler)
         _noted.name = None
@@ -67,7 +71,10 @@ def listening() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within, a signal is noted only; who asks `is_asked` decides. One that is left comes after."""
+    """Within the block a signal is only noted, for code there that asks `is_asked`.
+
+    When the block ends without an error, a noted signal raises `Stopped`.
+    """
     _noted.deferring = True
     try:
         yield
@@ -83,5 +90,5 @@ def is_asked() -> bool:
 
 
 def asked_by() -> str:
-    """The name of the signal that this process, or another one of the job, has been sent."""
+    """Return the noted signal's name, or words for one sent to another process of the job."""
     return _noted.name or "a signal to another process"

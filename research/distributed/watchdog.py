@@ -1,8 +1,8 @@
-"""Ends a job of several processes as a whole, and first of all says why.
+"""Ends a job of several processes as a whole, and first says why.
 
-Each rank tells the others every second, through the store by which the launcher joins them, how far
-it is. One that dies, hangs, is cut off or fails with an error ends all others within a bound; the
-first output is what went wrong, and with which rank. For one process `Watch` does nothing.
+Each rank sends a heartbeat every second through the store by which the launcher joins the ranks.
+When a rank dies, hangs, is cut off or fails with an error, all others end within a time limit, and
+the first output says what went wrong, and with which rank. With one process `Watch` does nothing.
 """
 
 from __future__ import annotations
@@ -25,25 +25,29 @@ from research.distributed.launcher_environment import number_of, of_environment
 from research.distributed.liveness import place_of
 from research.errors import InputError
 
-# Seconds between beats.
+# Seconds between heartbeats.
 INTERVAL = 1.0
+# Seconds: the least --stall-seconds, the longest silence of a rank that is ever allowed, and the
+# least time that a rank has until its first heartbeat.
 SHORTEST_STALL, LONGEST_SILENCE, SHORTEST_START = 3.0, 60.0, 120.0
 UNJOINED = (
     "The ranks cannot reach each other: set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the card "
     "of the network that their machines share (docs/many-machines.md)."
 )
-# A rank gives the first one this long to report the same error.
+# Seconds that a rank waits for rank 0 to report the same error.
 SAME = 2.0
-# A process ends so long after it began to say why, whatever its output does.
+# Seconds after which a process that has begun to say why it ends is ended, even if its output is
+# stuck.
 LAST_WORDS = 10.0
 
 
 class Watch:
     """A context around all that a rank does, from before the processes are joined to their end.
 
-    An exception that leaves it is told, once for all ranks that raise the same, and ends the
-    process with 2 (`InputError`) or 1; `KeyboardInterrupt` and `SystemExit` go through. Otherwise
-    the ranks wait for each other at its end, so that a launcher sees them leave together.
+    An exception that leaves the block is reported, once for all ranks that raise the same, and ends
+    the process with exit code 2 (`InputError`) or 1; `KeyboardInterrupt` and `SystemExit` pass
+    through. A rank that does not fail waits for the others at the end of the block, so that a
+    launcher sees them leave together.
     """
 
     def __init__(self, program: str, stall_seconds: float) -> None:
@@ -67,7 +71,7 @@ class Watch:
         self._beats = 0
         self._ended: int | None = None
         self._failure: str | None = None
-        # When the store first and last answered, and how it was lost.
+        # When the store last answered (None: it has not yet), and the error by which it was lost.
         self._answered: float | None = None
         self._lost: Exception | None = None
         self._verdict: Verdict | None = None
@@ -79,7 +83,8 @@ class Watch:
 
     def __enter__(self) -> Watch:
         if self.world > 1:
-            # Else a store that vanishes fills the screen before anything of ours can be read.
+            # Otherwise torch's messages about a store that is gone fill the screen before ours can
+            # be read.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             for target in (self._talk, self._judge):
                 self._threads.append(threading.Thread(target=target, daemon=True))
@@ -104,13 +109,13 @@ class Watch:
             self._fail(error)
 
     def _leave(self, code: int) -> None:
-        """Wait until the work of all is over, so that nobody misses this rank or its store."""
+        """Wait until all ranks have ended their work, as others may need this one or its store."""
         import torch.distributed
 
         joined = torch.distributed.is_initialized()
         self._ended = code
         self._wake.set()
-        # Before the ranks are joined there may be no store, and nobody waits for this one.
+        # Before the ranks are joined there may be no store, and no rank waits for this one.
         waits = joined or self._answered is not None
         while waits and self._lost is None and not self._all_leave():
             time.sleep(0.05)
@@ -122,18 +127,19 @@ class Watch:
             torch.distributed.destroy_process_group()
 
     def _all_leave(self) -> bool:
-        """Whether the work of all is over, or all stop because this rank was asked to."""
+        """Whether all ranks have ended their work, or all stop because this rank was asked to."""
         stopped = self._verdict is not None and self._verdict.code == STOPPED
         return self.peers.all_ended() or (stopped and self._ended == STOPPED)
 
     def _fail(self, error: BaseException) -> NoReturn:
-        """Tell an error of this rank, unless another one's explains it, and end the process."""
-        # The launcher asks ranks to stop when the first has ended; what follows is short.
+        """Report this rank's error, unless another rank's explains it, and end the process."""
+        # The launcher sends these to the other ranks when the first has ended. What follows is
+        # short, and must not be interrupted.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         import torch.distributed
 
-        # Who fails right after the ranks were joined may not have been heard of yet.
+        # A rank that fails right after the ranks were joined may not have sent a heartbeat yet.
         deadline = time.monotonic() + SOON
         while torch.distributed.is_initialized() and self._answered is None and self._talks():
             if time.monotonic() > deadline:
@@ -141,7 +147,7 @@ class Watch:
             time.sleep(0.02)
         if is_consequence(error):
             self._broken = True
-            # Another rank's verdict, or our own on another rank, ends the process meanwhile.
+            # A verdict of another rank, or of this one on another, ends the process meanwhile.
             time.sleep(SOON + 2 * INTERVAL)
         self._ending.acquire()
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -168,7 +174,7 @@ class Watch:
         self._end(code)
 
     def _same_elsewhere(self, line: str) -> bool:
-        """Whether the first rank tells the same error; waits for it a moment."""
+        """Whether rank 0 reports the same error; waits for it for up to `SAME` seconds."""
         deadline = time.monotonic() + SAME
         while time.monotonic() < deadline:
             first = self.peers.known.get(0)
@@ -181,7 +187,7 @@ class Watch:
         return False
 
     def _talk(self) -> None:
-        """Thread: tell and hear. It may block for ever in a store that does not answer."""
+        """Thread: send and receive heartbeats. It may block for ever in a dead store."""
         import torch.distributed as distributed
 
         self._reach()
@@ -193,7 +199,7 @@ class Watch:
                 timeout=timedelta(seconds=2 * self.peers.bounds.start),
                 wait_for_workers=False,
             )
-            # A launcher that begins the ranks anew keeps its store.
+            # A launcher that restarts the ranks keeps its store, so each attempt has its own keys.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store = distributed.PrefixStore(f"sixfold/{attempt}", plain)  # type: ignore[attr-defined]
             silent = set(range(self.world))
@@ -211,14 +217,15 @@ class Watch:
                     self._verdict = Verdict.of(kept.decode())
                 self._answered = self._clock
                 self.peers.hear(beats, self._clock)
-                # At the beginning and at the end news is worth more.
+                # Heartbeats are more frequent until all ranks were heard of, and once this one has
+                # ended its work.
                 hasty = silent or self._ended is not None
                 self._wake.wait(INTERVAL / 5 if hasty else INTERVAL)
         except RuntimeError as error:
             self._lost = error
 
     def _reach(self) -> None:
-        """Wait until somebody listens for the store; its own trials would grow rare."""
+        """Wait until something listens at the store's address; torch's retries would grow rare."""
         while not self._over.is_set():
             try:
                 socket.create_connection((self.address, self.port), INTERVAL).close()
@@ -245,10 +252,11 @@ class Watch:
         )
 
     def _judge(self) -> None:
-        """Thread: decide; it never talks, so that nothing keeps it from ending the process."""
+        """Thread: decide whether the process ends. It never uses the store, which may block."""
         earlier, lost_at = time.monotonic(), None
         while not self._over.wait(INTERVAL / 4):
-            # While this process is stopped nobody can be heard, so that time does not count.
+            # While this process is suspended it cannot hear from anyone, so that time does not
+            # count.
             now = time.monotonic()
             self._clock += min(now - earlier, 2 * INTERVAL)
             earlier = now
@@ -259,7 +267,7 @@ class Watch:
                 if given.code == STOPPED and self._ended == STOPPED:
                     continue
                 if not given.stacks:
-                    # Who is about to raise the same error shall have the time to.
+                    # This rank may be about to raise the same error, and is given the time to.
                     time.sleep(INTERVAL)
                 self._follow(given)
                 continue
@@ -268,7 +276,7 @@ class Watch:
                 self._pronounce(found)
 
     def _found(self, lost_at: float | None) -> Verdict | None:
-        """What is wrong by now, if anything."""
+        """Return what is wrong by now, or None; `lost_at` is when the store was lost, if it was."""
         if self._answered is not None:
             found = self.peers.verdict(self._answered, hurry=self._broken)
             if found is not None:
@@ -279,7 +287,8 @@ class Watch:
             hosted = "the launcher of rank 0's machine"
         address = f"{self.address}:{self.port}"
         if lost_at is not None:
-            # Who ends its work last may find the others gone already.
+            # The last rank to end its work may find that the others, and the store, are gone
+            # already.
             if self._ended is not None or self._clock - lost_at < 2 * INTERVAL:
                 return None
             line = f"{hosted} at {address} is gone"
@@ -300,7 +309,7 @@ class Watch:
         return Verdict(f"{text} {CONTINUES}", line)
 
     def _pronounce(self, found: Verdict) -> NoReturn:
-        """End because of what this rank found, or of what another one said before."""
+        """End the process with this rank's verdict, or with one that another rank gave first."""
         given = self._agree(found)
         if given.rank == self.rank:
             self._say(given.text, stacks=given.stacks)
@@ -310,7 +319,7 @@ class Watch:
         self._end(given.code)
 
     def _follow(self, given: Verdict) -> None:
-        """End because of what another rank said, unless this one is saying something itself."""
+        """End the process with another rank's verdict, unless this rank is already ending it."""
         if not self._ending.acquire(blocking=False):
             return
         self._say(self._told(given), stacks=given.stacks)
@@ -320,7 +329,7 @@ class Watch:
         return f"{self.program}: {self.peers.name(self.rank)} ends: {given.line}"
 
     def _agree(self, found: Verdict) -> Verdict:
-        """The first verdict of all ranks: this one, unless another one came before."""
+        """Return the first verdict of all ranks: this rank's, unless another rank's came before."""
         mine = Verdict(found.text, found.line, found.code, found.stacks, self.rank)
         self._proposed = mine
         self._wake.set()
@@ -336,7 +345,7 @@ class Watch:
         return recent and self._lost is None
 
     def _linger(self) -> None:
-        """Wait until the others know: with this process the store may go."""
+        """Wait until the other ranks know the verdict, as the store may end with this process."""
         deadline = time.monotonic() + 3 * INTERVAL
         while self._talks() and time.monotonic() < deadline:
             answered = self._answered
@@ -347,7 +356,10 @@ class Watch:
             time.sleep(0.05)
 
     def _say(self, text: str, *, stacks: bool = False) -> None:
-        """Write at once to standard error, so that lines of several ranks do not mix."""
+        """Write to standard error in one call, so that messages of several ranks do not mix.
+
+        With `stacks`, the stack of the main thread is added.
+        """
         ending_anyway(FAILED)
         if stacks:
             frame = sys._current_frames().get(self._main)
@@ -356,7 +368,7 @@ class Watch:
         os.write(2, f"{text}\n".encode())
 
     def _end(self, code: int) -> NoReturn:
-        """End the process now: no thread, no destructor and no other rank is waited for."""
+        """End the process at once, without waiting for threads, destructors or other ranks."""
         ending_anyway(code)
         try:
             sys.stdout.flush()
@@ -365,7 +377,7 @@ class Watch:
 
 
 def ending_anyway(code: int) -> None:
-    """End the process in a while, even when its output cannot be written."""
+    """End the process after `LAST_WORDS` seconds, even if its output cannot be written."""
     last = threading.Timer(LAST_WORDS, os._exit, [code])
     last.daemon = True
     last.start()

@@ -1,1 +1,1 @@
-"""The loop that trains any objectives: corrupt, encode once, divide once, step."""
+"""The training of a stage: the loop and its helpers, optimizers, combinations of objectives."""

@@ -1,7 +1,8 @@
-"""What a stage watches itself for: losses and gradients that are not finite, and sudden rises.
+"""Watches a stage for values that are not finite, loss spikes and late compilations.
 
 An update that is not finite is never taken (`research/training/step.py`), so the weights and the
-last checkpoint stay good. On an accelerator its flag is read a step later, so that nothing waits.
+last checkpoint stay good. On an accelerator the flag that tells is read one step later, so that the
+host does not wait for the device.
 """
 
 from __future__ import annotations
@@ -24,38 +25,45 @@ from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
 from research.training.state import StageState
 
-# A line is a sudden rise when its loss is above this many times the median of the lines before it,
+# A log line is a loss spike when its loss is above this many times the median of earlier lines,
 SPIKE_FACTOR = 1.5
-# and above it by this many times their median distance from it.
+# and exceeds that median by more than this many times their median absolute deviation from it.
 SPIKE_DISTANCES = 8.0
-# Lines that are remembered, and how many there must be.
+# Losses of earlier lines that are remembered, and how many are needed before a spike is told.
 REMEMBERED, NEEDED = 20, 5
-# Steps after which all that a stage needs should be compiled; the count is looked at so often.
+# Everything that a stage needs should be compiled after this many steps. The number of compiled
+# graphs is read at each multiple of it.
 WARM_STEPS = 50
-# Rows that an error names; nonfinite.json has all.
+# Most rows that an error message names; nonfinite.json has all of them.
 SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """A step whose update is taken if all is finite."""
+    """A step whose update is taken only if everything in it is finite."""
 
     step: int
-    """Its number, counted from 1."""
+    """Number of the step in the stage, counted from 1."""
     epoch: int
+    """Epochs that the stage had completed before the step."""
     batch: Batch
-    """This process's share, on the host."""
+    """This process's share of the step's batch, on the host."""
     good: Tensor
-    """bool scalar, the same in every process: whether all was finite."""
+    """bool scalar, the same in every process: whether everything was finite (under fp16 the losses
+    alone, as the loss scaler watches the gradients)."""
     losses: dict[str, Tensor]
-    """By objective its sum over this process's share."""
+    """By objective, scalar: the sum of its losses over this process's share."""
     bad_parameters: Callable[[], list[str]]
-    """Names of the parameters whose gradients are not finite; none once these are gone, as they
-    are on an accelerator."""
+    """Returns the names of the parameters whose gradients are not finite; none once the gradients
+    are gone, as they are on an accelerator, where the check comes a step later."""
 
 
 class FiniteCheck:
-    """Counts the steps left out in their order; `FloatingPointError` for one too many."""
+    """Counts the steps left out because something was not finite; stops the run at one too many.
+
+    `FloatingPointError` is raised once more than `max_skipped` steps of the stage were not finite;
+    nonfinite.json then names the rows of the last of them. All processes call each method together.
+    """
 
     def __init__(
         self,
@@ -65,7 +73,7 @@ class FiniteCheck:
         folder: RunFolder,
         say: Callable[[str], None],
     ) -> None:
-        """`folder` keeps the rows of a step that stops the run."""
+        """`folder` keeps the rows of a step that stops the run; `say` prints a line."""
         self.config = config
         self.processes = processes
         self.skipped = state.skipped
@@ -74,7 +82,7 @@ class FiniteCheck:
         self._waiting: tuple[Attempt, Tensor, torch.Event] | None = None
 
     def check(self, attempt: Attempt) -> None:
-        """Check a step, at once on a CPU and else the one before it."""
+        """Check this step on a CPU; on an accelerator check the one before and keep this one."""
         if attempt.good.device.type == "cpu":
             self._check(attempt, bool(attempt.good))
             return
@@ -86,7 +94,7 @@ class FiniteCheck:
         self._waiting = attempt, flag, event
 
     def settle(self) -> None:
-        """Check what has not been checked yet."""
+        """Check the step that has not been checked yet, if there is one."""
         if self._waiting is None:
             return
         attempt, flag, event = self._waiting
@@ -110,7 +118,8 @@ class FiniteCheck:
             what = f"the gradient of {', '.join(names[:3]) or 'the loss'}"
             what += f" and {len(names) - 3} more" if len(names) > 3 else ""
             shares[0]["gradients"] = names
-        # Rows of the processes that met it; of all where the gradient alone tells.
+        # The rows of the processes whose losses are not finite, or of all processes where only a
+        # gradient is not finite.
         met = [each for each in shares if each["not_finite"]] or shares
         shown = [str(row) for each in met for row in each["rows"]]
         named = ", ".join(shown[:SHOWN]) + (
@@ -136,14 +145,18 @@ class FiniteCheck:
 
 
 class RecompileDetector:
-    """Tells when torch.compile goes on building code after a stage's first steps."""
+    """Tells when torch.compile still compiles new graphs after a stage's first steps."""
 
     def __init__(self) -> None:
         self.steps = 0
         self._graphs: int | None = None
 
     def check(self) -> bool:
-        """Called once a step: whether more was built since the first steps; true once."""
+        """Whether graphs were compiled since the number was last read; to be called once a step.
+
+        The number is read every `WARM_STEPS` steps. At the first reading, and at all other steps,
+        the answer is false.
+        """
         self.steps += 1
         if self.steps < WARM_STEPS or self.steps % WARM_STEPS:
             return False
@@ -152,14 +165,17 @@ class RecompileDetector:
 
 
 class SpikeDetector:
-    """Tells a line whose loss has suddenly risen, by the lines before it."""
+    """Tells when the loss of a log line is suddenly higher than those of the lines before it."""
 
     def __init__(self, before: Sequence[float]) -> None:
-        """`before` are the losses of the stage's lines so far."""
+        """`before` are the losses of the stage's earlier lines, oldest first."""
         self._last = deque(before, maxlen=REMEMBERED)
 
     def check(self, loss: float) -> float | None:
-        """The loss over the median of those before it, if that is a sudden rise."""
+        """Return the loss over the median of the losses before it if it is a spike, else None.
+
+        A finite loss is remembered for later lines.
+        """
         if not math.isfinite(loss):
             return None
         known = sorted(self._last)

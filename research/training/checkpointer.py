@@ -1,6 +1,7 @@
-"""When a stage is saved, and where it goes on: its checkpoints as the loop sees them.
+"""Decides when a stage is saved, and fills model and optimizer from its newest checkpoint.
 
-The main process alone reads and writes them; the others are sent what they hold.
+The loop (`research/training/loop.py`) has one `Checkpointer` a stage. The main process alone reads
+and writes the files (`research/checkpoint/files.py`), and sends the others what they hold.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from research.training.weights import Weights
 
 
 class Checkpointer:
-    """The checkpoints of one stage, by which a killed run goes on."""
+    """The checkpoints of one stage, from which a killed run continues."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class Checkpointer:
         weights: Weights,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """`stage` names it, `optimizer` steps `weights.trained`, `fingerprint` is the corpus's."""
+        """`stage` is a name, `fingerprint` the corpus's; `optimizer` steps `weights.trained`."""
         self.stage = run.folder.stage(stage)
         self.fingerprint = fingerprint
         self.plan = run.plan
@@ -48,22 +49,26 @@ class Checkpointer:
         self._asked = False
 
     def asks_by_time(self) -> bool:
-        """Whether it is time for a checkpoint; the main process says so once until it is saved."""
+        """Whether a checkpoint is due by wall time, which only the main process decides.
+
+        With several processes it says so once until the next save.
+        """
         late = time.monotonic() - self._saved_at >= self.plan.seconds
         if not late or self._asked or not self.processes.main:
             return False
-        # With one process it is saved at once.
+        # Several processes save a step later, when all know of it; one process saves at once.
         self._asked = self.processes.world > 1
         return True
 
     def is_due(self, step: int) -> bool:
-        """Whether a number of steps asks for a checkpoint."""
+        """Whether a checkpoint is due after `step` steps, by the plan's number of steps."""
         return self.plan.steps is not None and step % self.plan.steps == 0
 
     def save(self, state: StageState, *, best: bool = False) -> None:
-        """Write where the stage stands, and remove what is no longer kept.
+        """Write a checkpoint of the stage, and delete those that are no longer kept.
 
-        The weights of a new best, which `state` names, are written before.
+        With `best` the weights are first written as the best ones, under the step that
+        `state.best_step` names. All processes call it together.
         """
         if best:
             assert state.best_step == state.step
@@ -81,13 +86,19 @@ class Checkpointer:
         if self.processes.main:
             checkpoint.save(target, trained, optimizer, record, on_host=on_host)
         elif self.weights.split:
-            # Every process's part goes to the main one, in the order in which that one asks.
+            # Every process sends its parts to the main process, in the order in which that one
+            # receives them.
             weights_of(trained, on_host)
             if optimizer is not None:
                 moments_of(optimizer, on_host)
 
     def load(self) -> StageState:
-        """The state of the newest whole checkpoint, weights and optimizer filled; new without."""
+        """Fill weights and optimizer from the newest whole checkpoint, and return its state.
+
+        Without a checkpoint nothing is filled and the state is that of a new stage. `InputError`
+        when checkpoints exist but none is whole, or when one belongs to another corpus, version or
+        configuration. All processes call it together.
+        """
         weights, moments = dict[str, Tensor](), dict[str, Tensor]()
 
         def read() -> object:
@@ -113,7 +124,10 @@ class Checkpointer:
         return state
 
     def load_result(self, state: StageState) -> None:
-        """Leave in the model what an ended stage has come to: its best weights, else the last."""
+        """Fill the model with a finished stage's result: its best weights, or else the last ones.
+
+        All processes call it together.
+        """
         self.accelerator.wait_for_everyone()
         self.weights.join()
         if state.best_step is None:
@@ -129,7 +143,10 @@ class Checkpointer:
 
 
 def state_of(stored: Mapping[str, object], path: str) -> StageState:
-    """A stage's state from a checkpoint's JSON; `InputError` names the field that is wrong."""
+    """Return a stage's state from the JSON of the checkpoint in the folder `path`.
+
+    `InputError` names the field that is missing, of a wrong type or out of range.
+    """
     fields = {}
     for name, hint in get_type_hints(StageState).items():
         try:

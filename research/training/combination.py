@@ -1,7 +1,9 @@
-"""How a stage's objectives become one update: the term of each, and what is made of all of them.
+"""How the losses of a stage's objectives become one update; the default is their weighted sum.
 
-A way of combining is a config and a module in a file of its own; the weighted sum is here. A term
-is an objective's sum of losses, divided by its count and multiplied by its weight.
+An objective's term is its sum of losses divided by its count (or its rows, as the stage's
+`normalize` says) and multiplied by its weight. The training step (`research/training/step.py`)
+gives the terms to a `Combination`. Each way of combining is a config and a module in a file of its
+own; the weighted sum is here.
 """
 
 from __future__ import annotations
@@ -14,59 +16,68 @@ from torch import Tensor, nn
 
 
 class CombinationConfig(ABC):
-    """Abstract: a way of combining objectives; a frozen dataclass below."""
+    """Abstract: the config of a way of combining objectives. Subclasses are frozen dataclasses."""
 
     @abstractmethod
     def build(self, weights: Mapping[str, float]) -> Combination:
-        """The module, for objectives with these weights; `InputError` for what does not fit them.
+        """Return the module for objectives with these weights, by key.
 
-        What it learns is trained with the stage, without weight decay.
+        `InputError` when the weights do not fit this way of combining. The module's parameters are
+        trained with the stage, without weight decay.
         """
 
     @property
     def learns(self) -> bool:
-        """Whether its module has parameters."""
+        """Whether the module has parameters."""
         return False
 
     @property
     def merges_gradients(self) -> bool:
-        """Whether it needs the gradient of each objective: a backward pass more for each."""
+        """Whether it needs each objective's gradient, which costs one more backward pass each."""
         return False
 
 
 class Combination(nn.Module, ABC):
-    """Abstract: what the training step asks; K objectives in their order."""
+    """Abstract: what a training step asks of a combination. K objectives, in the config's order."""
 
     def weights_at(self, weights: Sequence[float], step: int, state: int) -> Sequence[float]:
-        """[K] the weights of the step with this number (0-based), from those of the objectives.
+        """Return the weights [K] of a step, given the objectives' own weights [K].
 
-        `state` keys what is drawn for it, alike in all processes.
+        `step` is the step's number (0-based). `state` is its random state, equal in all processes,
+        by which anything random is drawn.
         """
         return weights
 
     def takes_part(self, weights: Sequence[float], step: int, state: int) -> Sequence[bool]:
-        """[K] which objectives are shown rows in that step; the others count nothing in it."""
+        """Return [K] which objectives are shown rows in a step; the others count nothing in it."""
         return [True] * len(weights)
 
     def loss(self, terms_K: Tensor, pieces: int) -> Tensor:
-        """Scalar that is differentiated for each of the step's pieces: the sum of the terms."""
+        """Return the scalar that is differentiated for one micro-batch: here the sum of its terms.
+
+        `terms_K` are the micro-batch's terms; the step has `pieces` micro-batches.
+        """
         return terms_K.sum()
 
     def merged(self, gradients_KE: Tensor, state: int) -> Tensor:
-        """[E] what becomes of the terms' gradients on the encoder, where it merges them."""
+        """Return the encoder's gradient [E], made from the gradients [K, E] of the terms on it.
+
+        E is the number of values in the encoder's parameters. Called only where the config's
+        `merges_gradients` is true.
+        """
         raise NotImplementedError
 
     def figures(self, weights: Mapping[str, float], step: int, state: int) -> dict[str, float]:
-        """What a log line says of it, by name; nothing where weights are fixed."""
+        """Return the combination's figures for a log line, by name; none if weights are fixed."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedSum(CombinationConfig):
-    """The sum of the terms."""
+    """The sum of the objectives' terms, with fixed weights."""
 
     def build(self, weights: Mapping[str, float]) -> FixedWeights:
-        """The module."""
+        """Return the module."""
         return FixedWeights()
 
 

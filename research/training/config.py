@@ -1,4 +1,9 @@
-"""A stage of training: its config, and the state that a checkpoint holds beside tensors."""
+"""The configs of a stage of training and of its validation.
+
+A run's config (`research/runs/config.py`) lists its stages; `train` in `research/training/loop.py`
+trains one. What can be checked by the config alone is checked here; `stage_checks.py` checks a
+stage against encoder and corpus.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +23,24 @@ from research.training.optimizer import OptimizerConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """How the best state of a stage is found."""
+    """When a stage validates, which state it keeps as the best one, and when it stops early."""
 
     metric: str = "ndcg@10"
     """The metric to maximise, under full ranking."""
     every_epochs: int = 1
     """Epochs between validations."""
     patience: int | None = 10
-    """Validations without improvement before the stage stops; None: never."""
+    """Validations without improvement after which the stage stops; None: it never stops early."""
     patience_steps: int = 0
     """Optimizer steps without improvement that must have passed as well: an epoch of a small corpus
-    is few steps, and a cloze stays at popularity for its first thousands."""
+    is few steps, and a cloze objective stays at the level of popularity for its first thousands of
+    steps."""
     min_epochs: int = 0
-    """Epochs before which patience does not begin."""
+    """Validations up to this epoch do not count towards patience."""
     min_steps: int = 0
-    """Optimizer steps before which patience does not begin."""
+    """Validations up to this optimizer step do not count towards patience."""
     min_delta: float = 0.0
-    """An improvement must exceed this."""
+    """A validation is an improvement when it exceeds the best value so far by more than this."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -53,45 +59,49 @@ class StageConfig:
     """One stage of training: any objectives, on one kind of rows."""
 
     name: str = "train"
-    """Names the stage's folder and metrics."""
+    """Names the stage's folder and its metrics."""
     objectives: Mapping[str, ObjectiveConfig]
     """Objectives by key (cloze, next, aap, mip, map, sp, or the name of your own)."""
     windows: WindowsConfig = LastItems()
-    """Which pieces of the histories are rows; epochs are counted over them."""
+    """The rule that cuts histories into windows, the rows of training; epochs are counted over
+    them."""
     own_windows: Mapping[str, WindowsConfig] = field(default_factory=dict)
-    """Other rules for some objectives, by key (S3-Rec's heads on every prefix beside the next item
-    on whole histories): batches of the same size, which go round in an order of their own."""
+    """Other window rules for some objectives, by key (S3-Rec's heads on every prefix beside the
+    next item on whole histories). Their batches have the same size and follow an order and epochs
+    of their own."""
     batches: BatchConfig = BatchConfig()
     """How rows become batches."""
     epochs: int | None = 200
-    """Most epochs to train; None: another limit ends the stage."""
+    """Epochs after which the stage ends; None: no limit in epochs."""
     steps: int | None = None
-    """Most steps to train; None: no limit."""
+    """Optimizer steps after which the stage ends; None: no limit in steps."""
     tokens: int | None = None
-    """Tokens of clean windows after which the stage ends, over all processes; None: no limit."""
+    """Tokens of clean windows, over all window rules and processes, after which the stage ends;
+    None: no limit in tokens."""
     seconds: float | None = None
-    """Wall time of training and validation after which the stage has one more step, and its last
-    validation; None: no limit."""
+    """Wall time in seconds, of training and validation, after which the stage takes one more step,
+    validates a last time and ends; None: no limit in time."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimizer, clipping and schedule."""
+    """Optimizer, gradient clipping and learning-rate schedule."""
     combination: CombinationConfig = WeightedSum()
-    """How the objectives' terms become one update."""
+    """How the objectives' losses become one update."""
     normalize: Literal["terms", "sequences"] = "terms"
-    """Divide each objective's sum by its own count, or by the number of rows that it was shown (so
-    that weights are weights of sums, as S3-Rec's are)."""
+    """What each objective's sum of losses is divided by: "terms" is its own count; "sequences" is
+    the number of rows that it was shown (so that weights are weights of sums, as S3-Rec's are)."""
     rank_by: str | None = None
-    """The objective that ranks; None: the only one that can."""
+    """Key of the objective that ranks; None: the only one that can."""
     validation: ValidationConfig | None = ValidationConfig()
-    """How the best state is found; None: the last state is kept."""
+    """How the best state is found; None: the stage does not validate, and the last state is
+    kept."""
     log_every: int = 50
-    """Steps between lines of metrics.jsonl; an epoch's end is logged as well. A line's losses are
-    means since the line before, its accuracies those of its last step."""
+    """Steps between lines of metrics.jsonl; the end of an epoch is logged as well. A line's losses
+    are means since the line before; its accuracies are those of its last step."""
     max_skipped: int = 0
-    """Most steps that are left out, and counted, since a loss or a gradient is not finite; one more
-    stops the run."""
+    """Most steps that may be left out because a loss or a gradient is not finite (they count as
+    steps); one more stops the run."""
     gradients_every: int | None = None
     """Steps between measurements of each objective's gradient on the shared encoder (norms and
-    cosines); each costs a backward pass an objective. None: never."""
+    cosines), each of which costs one more backward pass an objective; None: never."""
 
     def __post_init__(self) -> None:
         check_types(self)

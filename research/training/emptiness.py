@@ -1,7 +1,7 @@
-"""Objectives that count nothing: a stage that trained one would report an untrained model.
+"""Finds objectives that have no targets: a stage that trained one would report an untrained model.
 
-What windows and attributes tell is refused when the run is built (`Objective.emptiness`); the rest
-shows at the end of the first epoch, or of the stage.
+What windows and attributes rule out is refused when the run is built (`Objective.emptiness`). The
+rest is found here, at the end of the first epoch or of the stage.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from research.training.state import StageState
 
 
 class EmptinessCheck:
-    """What each objective has counted since the stage began, judged once.
+    """Counts each objective's targets from the beginning of the stage, and judges the counts once.
 
-    A checkpoint keeps it, so that a stage that goes on is judged like one that was never left.
+    A checkpoint keeps the counts, so that a continued stage is judged like an uninterrupted one.
     """
 
     def __init__(self, config: StageConfig, state: StageState, processes: Processes) -> None:
         self.config = config
         self.processes = processes
         self.judged = state.counts_judged
-        # By objective: things counted, rows shown, and those of them in which something counts.
+        # By objective: targets counted, rows shown, and rows of these that have a target.
         self._sums_K3 = torch.zeros(len(config.objectives), 3, dtype=torch.float64)
         if state.counted and processes.main:
             self._sums_K3 += torch.tensor(
@@ -36,19 +36,21 @@ class EmptinessCheck:
             )
 
     def add(self, counts_K3: Tensor) -> None:
-        """Count a step, as `StepResult.counts_K3` tells it."""
+        """Add a step's `StepResult.counts_K3`, unless the counts have been judged already."""
         if not self.judged:
             self._sums_K3 += counts_K3
 
     def judge(self, say: Callable[[str], None]) -> None:
-        """`InputError` for an objective without any target; says the share of rows without one.
+        """Raise `InputError` for an objective without any target; report rows without one.
 
-        All processes call it together, at the end of an epoch or of the stage.
+        An objective of weight 0 is not refused. Each objective's share of rows without a target is
+        told to `say`. All processes call it together, at the end of an epoch or of the stage.
         """
         if self.judged:
             return
         totals = self._totals()
-        # One that has had no turn yet is judged after another epoch, and all with it.
+        # As long as an objective has been shown no row (`OneObjective` draws one a step), all
+        # objectives are judged again after the next epoch.
         self.judged = all(rows > 0.0 for _, rows, _ in totals.values())
         for key, (count, rows, counted) in totals.items():
             if rows > 0.0 and count == 0.0 and self.config.objectives[key].weight > 0.0:
@@ -65,12 +67,12 @@ class EmptinessCheck:
                 )
 
     def _totals(self) -> dict[str, tuple[float, ...]]:
-        """The sums over all processes, by objective."""
+        """Return the three sums of each objective, over all processes."""
         sums_K3 = self.processes.summed(self._sums_K3.clone())
         return dict(zip(self.config.objectives, map(tuple, sums_K3.tolist())))
 
     def complete(self, state: StageState) -> StageState:
-        """The state with what has been counted; all processes ask together."""
+        """Return the state with the counts for a checkpoint; all processes call it together."""
         counted = (
             {}
             if self.judged
@@ -84,5 +86,5 @@ class EmptinessCheck:
 
 
 def names(key: str) -> tuple[str, str, str]:
-    """How a checkpoint names what an objective has counted."""
+    """Return the names under which a checkpoint keeps an objective's three counts."""
     return f"count/{key}", f"rows/{key}", f"counted/{key}"

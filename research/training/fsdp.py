@@ -1,8 +1,9 @@
-"""Weights, gradients and moments of a stage split over the processes, by torch's FSDP2.
+"""Splits a stage's weights, gradients and optimizer moments over the processes, by torch's FSDP2.
 
-While a stage trains, a twin of its model holds the parameters, of which each process has some
-rows (DTensors). While it ranks, and outside of stages, the model itself holds them whole, so
-that nothing else knows of splitting. Imported only where it is asked for: torch's FSDP takes time.
+While a stage trains, a split copy of its model holds the parameters, and each process holds some
+rows of every parameter (DTensors). While the stage ranks, and outside of stages, the model itself
+holds them whole, so that no other code has to know of the splitting. The module is imported only
+where it is needed, since importing torch's FSDP takes time.
 """
 
 from __future__ import annotations
@@ -27,18 +28,19 @@ from research.training.weights import Weights
 
 
 class SplitWeights(Weights):
-    """A model whose parameters lie split in a twin; what is gathered, all processes ask for.
+    """Weights that are split by rows, in a copy of the model, while a stage trains.
 
-    Rows are split as `torch.chunk` does; the last processes may have none of a small tensor.
+    Rows are split as `torch.chunk` does, so the last processes may have none of a small tensor. All
+    processes call each method together where it gathers a tensor.
     """
 
     split = True
 
     def __init__(self, model: MultiObjectiveModel, accelerator: Accelerator) -> None:
-        """Split the parameters; until `join` the model has none but inside `with_whole`."""
+        """Split the parameters; until `join`, `model` has them only inside `with_whole`."""
         kept: dict[int, object] = {id(model.catalogue): model.catalogue}
         for parameter in model.parameters():
-            # A deep copy would hold them twice.
+            # A deep copy would hold every parameter twice.
             copied = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
             kept[id(parameter)] = copied
         super().__init__(model, copy.deepcopy(model, kept))
@@ -48,14 +50,14 @@ class SplitWeights(Weights):
         mesh = init_device_mesh(self.device.type, (self.world,))
         for part in self.trained.encoder.parts_to_shard():
             fully_shard(part, mesh=mesh)
-        # All else is one group: heads read the item table beside the encoder.
+        # All other parameters form one group, since heads read the encoder's item table too.
         fully_shard(self.trained, mesh=mesh)
         self._release()
-        # Ranking needs what is no parameter there as well.
+        # Ranking uses `model`, so what is no parameter (buffers) must be on the device too.
         model.to(self.device)
 
     def wrapped(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """The twin in the run's precision; the optimizer steps each process's part."""
+        """Return the split copy, called in the run's precision, and the optimizer unchanged."""
         return AutocastModule(self.trained, self.accelerator), optimizer
 
     def _release(self) -> None:
@@ -64,13 +66,13 @@ class SplitWeights(Weights):
 
     @torch.no_grad()
     def join(self) -> None:
-        """Fill the model with the weights as they stand, in every process."""
+        """Fill `model` with the current weights, whole in every process."""
         parts = dict(self.trained.named_parameters())
         for name, parameter in self.model.named_parameters():
             parameter.data = self.whole(parts[name].detach())
 
     def with_whole(self, validate: Validate) -> Mapping[str, float]:
-        """The figures of a validation by the model, whose weights are there so long."""
+        """Validate while `model` holds the whole weights, and return the figures by name."""
         self.join()
         try:
             return validate()
@@ -78,14 +80,14 @@ class SplitWeights(Weights):
             self._release()
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """A tensor whole in every process."""
+        """Return a tensor whole in every process."""
         if not isinstance(tensor, DTensor):
             return tensor
         full: Tensor = tensor.full_tensor()
         return full
 
     def on_host(self, tensor: Tensor) -> Tensor:
-        """A tensor on the host: in the main process the whole, elsewhere what is there of it."""
+        """Return a tensor on the host: whole in the main process, elsewhere the process's part."""
         if not isinstance(tensor, DTensor):
             return tensor.detach().cpu().contiguous()
         own: Tensor = tensor.to_local().detach().cpu().contiguous()
@@ -102,13 +104,13 @@ class SplitWeights(Weights):
         return gathered
 
     def like(self, stored: Tensor, target: Tensor) -> Tensor:
-        """A whole tensor as `target` holds it: this process's rows where that one is split."""
+        """Return what `target` holds of a whole tensor: this process's rows where it is split."""
         if not isinstance(target, DTensor):
             return stored
         rows = stored.chunk(self.world)
         own = rows[self.rank] if self.rank < len(rows) else stored[:0]
         return DTensor.from_local(
-            # A view would keep all rows.
+            # A view would keep the memory of all rows.
             own.to(self.device, copy=True),
             target.device_mesh,
             target.placements,
@@ -118,7 +120,7 @@ class SplitWeights(Weights):
 
 
 class AutocastModule(nn.Module):
-    """The twin as a step calls it: in the run's precision, as Accelerate's wrapper would."""
+    """Calls the split copy in the run's precision, as Accelerate's wrapper would."""
 
     def __init__(self, split: MultiObjectiveModel, accelerator: Accelerator) -> None:
         super().__init__()
@@ -126,14 +128,17 @@ class AutocastModule(nn.Module):
         self.accelerator = accelerator
 
     def forward(self, seen: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
-        """Each objective's loss, as `MultiObjectiveModel.forward`."""
+        """Return each objective's loss, as `MultiObjectiveModel.forward` does."""
         with self.accelerator.autocast():
             losses: dict[str, LossSum] = self.split(seen, measured=measured)
         return losses
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Gradients of the block stay whole in each process, and are summed with those after it."""
+        """Within the block, gradients are not reduced over processes.
+
+        They add up in each process, and are reduced in the first backward pass after the block.
+        """
         assert isinstance(self.split, FSDPModule)
         self.split.set_requires_gradient_sync(False)
         try:

@@ -1,4 +1,4 @@
-"""What the rows of one process need of those of the others: ids that they offer, and states."""
+"""Gathers what an objective that couples rows needs of other processes: item ids and states."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from research.distributed.collectives import host_group
 
 @dataclass(frozen=True)
 class Gather:
-    """The processes of a job; with one of them nothing is sent. All call each method together."""
+    """Collects ids and states of all processes; with one process nothing is sent.
+
+    All processes call each method together.
+    """
 
     rank: int = 0
+    """Rank of this process."""
     world: int = 1
+    """Number of processes."""
 
     def ids(self, ids_N: Tensor) -> Tensor:
-        """int64: the ids of all processes, in the order of ranks, on the device of `ids_N`."""
+        """Return the int64 ids of all processes, in the order of ranks, on `ids_N`'s device."""
         if self.world == 1:
             return ids_N
         own = ids_N.cpu()
@@ -34,13 +39,14 @@ class Gather:
         return ids[ids >= 0].to(ids_N.device)
 
     def states(self, states_QD: Tensor) -> Tensor:
-        """[others' rows, D]: the other processes' states in the order of ranks, differentiable.
+        """Return the other processes' states [other rows, D], fp32 or wider, in the order of ranks.
 
-        What a loss here asks of them is sent back to where they were made and added up there.
+        They are differentiable: the gradients that losses have on them are sent back to the process
+        that made them and added up there. With one process there are none.
         """
         if self.world == 1:
             return states_QD[:0]
-        # Not in low precision, in which not all that sends can add.
+        # Not in low precision, which not every communication backend can sum.
         wide_QD = states_QD.to(torch.promote_types(states_QD.dtype, torch.float32))
         others_QD: Tensor = _OtherStates.apply(  # type: ignore[no-untyped-call]
             wide_QD, self.rank, self.world
@@ -49,7 +55,7 @@ class Gather:
 
 
 class _OtherStates(torch.autograd.Function):
-    """The states of the other processes; backward, the sum of what all of them ask of ours."""
+    """The states of the other processes; backward, the sum of all processes' gradients on ours."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, states_QD: Tensor, rank: int, world: int) -> Tensor:

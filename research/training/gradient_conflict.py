@@ -1,6 +1,7 @@
-"""How the objectives of a stage pull at the shared encoder: norms of their gradients, and cosines.
+"""Measures how a stage's objectives pull at the shared encoder: gradient norms and cosines.
 
-Each measurement costs one further backward pass an objective, so a stage asks for an interval.
+Each measurement costs one more backward pass an objective, so a stage takes one only every
+`gradients_every` steps.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 
 
 class GradientCosines:
-    """The gradient of every term on the shared parameters, summed over micro-batches.
+    """Each objective's gradient on the shared parameters, summed over a step's micro-batches.
 
-    A term is an objective's part of the loss, weight and division included, so the norms add up to
-    the update as vectors do.
+    A term is an objective's part of the loss, weight and division included, so in a weighted sum
+    the terms' gradients add up, as vectors, to the gradient of the update.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -25,27 +26,32 @@ class GradientCosines:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Add a micro-batch's terms; the graph stays for the step's own backward pass."""
+        """Add the gradients of a micro-batch's terms; keep the graph for the backward pass."""
         for key, term in terms.items():
             flat = _flat(term, self.parameters)
             self._sums[key] = self._sums[key] + flat if key in self._sums else flat
 
     def stacked(self, accelerator: Accelerator) -> Tensor:
-        """float64 [K, E]: every term's gradient on all of the parameters, over all processes."""
-        # Every process holds world times its share: the mean is the gradient of the whole batch.
+        """Return float64 [K, E]: each of K terms' gradient on all E numbers of the parameters.
+
+        It is the gradient of the whole batch: all processes call it together.
+        """
+        # Each process's terms are multiplied by the number of processes (`loss_factors`), so the
+        # mean over processes is the gradient of the whole batch.
         stacked_KE: Tensor = accelerator.reduce(torch.stack(list(self._sums.values())), "mean")
         return stacked_KE
 
     def replace(self, gradient_E: Tensor) -> None:
-        """Let this be the gradient of the parameters."""
+        """Set the gradients of the parameters to the parts of `gradient_E` [E]."""
         sizes = [parameter.numel() for parameter in self.parameters]
         for parameter, part in zip(self.parameters, gradient_E.split(sizes)):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
 
     def figures(self, accelerator: Accelerator) -> dict[str, float]:
-        """`gradient_norm/KEY` of every term and `gradient_cosine/KEY+KEY` of every pair of terms.
+        """Return `gradient_norm/KEY` of every term and `gradient_cosine/KEY+KEY` of every pair.
 
-        A pair has no cosine when a gradient is zero.
+        A pair has no cosine when one of its gradients is zero. Without any term there are no
+        figures. All processes call it together.
         """
         if not self._sums:
             return {}
@@ -61,7 +67,7 @@ class GradientCosines:
 
 
 def _flat(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """float64 [all parameters]: the gradient of one term, zero where it does not reach."""
+    """Return float64 [E]: a term's gradient on all parameters, 0 on those it does not depend on."""
     parts = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
     return torch.cat(
         [

@@ -1,6 +1,6 @@
-"""What may interrupt a stage between two steps: a signal, the time of a checkpoint, its wall time.
+"""What interrupts a stage between two steps: a signal, a timed checkpoint, its limit of wall time.
 
-Any process may hear a signal; all of them act on it before the same step.
+Any process may receive a signal; all processes act on it before the same step.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from research.training.state import StageState
 
 
 class Interruption:
-    """A context around a stage, within which signals wait for the end of a step.
+    """A context around the training of a stage, within which signals wait for the end of a step.
 
-    A stage that ends by itself leaves it by `Stopped` where one has come meanwhile.
+    When the block ends without an error, `Stopped` is raised if a signal has come meanwhile.
     """
 
     def __init__(self, config: StageConfig, state: StageState, checkpoints: Checkpointer) -> None:
@@ -29,7 +29,8 @@ class Interruption:
         self.checkpoints = checkpoints
         self.agreement = Agreement(checkpoints.processes)
         self.time_is_up = False
-        """Whether the stage's wall time has passed in some process; known to all."""
+        """Whether the stage's limit of wall time has passed in some process; equal in all
+        processes."""
         self._stops = False
         self._seconds_before = state.seconds
         self._started = time.monotonic()
@@ -54,18 +55,19 @@ class Interruption:
 
     @property
     def time_share(self) -> float:
-        """How much of the stage's wall time has passed; 0 without a limit."""
+        """Share of the stage's limit of wall time that has passed; 0 without a limit."""
         return self.seconds / self.limit
 
     @property
     def seconds(self) -> float:
-        """Wall time of the stage so far, over all continuations."""
+        """Wall time of the stage so far in seconds, over all continuations."""
         return self._seconds_before + time.monotonic() - self._started
 
     def asks_to_save(self, *, wait: bool = False) -> bool:
-        """Whether a checkpoint is to be written now; all processes ask together.
+        """Whether a checkpoint is to be written now; all processes call it together.
 
-        With several of them what one has heard is known to all a step later, with `wait` at once.
+        With several processes, what one of them has noticed (a signal, a timed checkpoint, the end
+        of the wall time) is known to all at the next call; with `wait`, at this call.
         """
         heard = (
             stopping.is_asked(),
@@ -78,10 +80,10 @@ class Interruption:
         return stops or saves
 
     def raise_if_stopping(self) -> None:
-        """`Stopped` where a signal was the reason to save."""
+        """Raise `Stopped` if a signal was the reason to save."""
         if self._stops:
             raise stopping.Stopped(stopping.asked_by())
 
     def complete(self, state: StageState) -> StageState:
-        """The state with the stage's wall time so far."""
+        """Return the state with the stage's wall time so far."""
         return replace(state, seconds=self.seconds)

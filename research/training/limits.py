@@ -1,7 +1,8 @@
-"""Where a stage ends, and how much of the way there it has come.
+"""Where a stage ends, and what share of the way there it has come.
 
-A limit counts steps, rows or tokens; whichever is reached first ends the stage. Nothing is walked
-beforehand: what cannot be known in steps is followed in rows or tokens as they are seen.
+A limit counts steps, rows or tokens; the first that is reached ends the stage. The data are not
+read through beforehand: a limit that cannot be expressed in steps is followed in rows or tokens as
+training reaches them.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from research.training.state import StageState
 
 @dataclass(frozen=True)
 class Limits:
-    """What a stage may do at most (infinity: as much as it likes); seconds stand apart."""
+    """The most that a stage may do; infinity is no limit. Wall time is handled elsewhere."""
 
     steps: float
     """Optimizer steps."""
     rows: float
     """Rows of the stage's windows, over all epochs and processes."""
     tokens: float
-    """Tokens of clean windows, of every window rule, over all processes."""
+    """Tokens of clean windows, over all window rules and processes."""
 
     @staticmethod
     def of(config: StageConfig, num_rows: int) -> Limits:
-        """The limits of a stage whose epochs have `num_rows` rows."""
+        """Return the limits of a stage whose epochs have `num_rows` rows."""
         steps, tokens = config.steps or math.inf, config.tokens or math.inf
         rows = math.inf
         size = config.batches.sequences_per_batch
@@ -38,14 +39,14 @@ class Limits:
         return Limits(steps, rows, tokens)
 
     def share(self, state: StageState) -> float:
-        """How much of the stage is done, 0.0 to 1.0.
+        """Return the share of the stage that is done, 0.0 to 1.0.
 
-        1.0 when a limit has been reached, and only then; 0.0 where there is none.
+        It is 1.0 if and only if a limit has been reached, and stays 0.0 where there is no limit.
         """
         return self._share(state, 0, 0, 0)
 
     def share_after(self, state: StageState, warmup_steps: int) -> float:
-        """How much of the way from the end of the learning rate's warm-up is done, 0.0 to 1.0."""
+        """Return the share done of the way from the warm-up's end to the stage's, up to 1.0."""
         return self._share(state, warmup_steps, state.warmup_rows, state.warmup_items)
 
     def _share(self, state: StageState, steps: int, rows: int, tokens: int) -> float:
@@ -58,5 +59,5 @@ class Limits:
         return min(1.0, max(shares))
 
     def reached(self, state: StageState) -> bool:
-        """Whether the stage has done all that it may."""
+        """Whether the stage has reached one of its limits."""
         return self.share(state) == 1.0

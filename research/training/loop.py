@@ -1,8 +1,8 @@
-"""The training loop: one function, ordered as the work happens.
+"""The training loop: one function, in the order in which the work happens.
 
-It knows batches, steps and named figures; it does not know the losses. Validation comes in as a
-function. A stage continues from its last checkpoint at any step, since batches, masks and learning
-rates are functions of the seed and of what has been done: epochs, steps, rows, tokens.
+It handles batches, steps and named figures, and knows nothing of the losses. Validation is passed
+in as a function. A stage continues from its last checkpoint at any step, since batches, masks and
+learning rates are functions of the seed and of what has been done: epochs, steps, rows, tokens.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from research.training.weights import place_weights
 def train(
     model: MultiObjectiveModel, loader: Loader, config: StageConfig, run: StageRun
 ) -> StageState:
-    """Train a stage to its end, from its last checkpoint if it has one.
+    """Train a stage to its end, from its last checkpoint if it has one, and return its final state.
 
-    Afterwards `model` holds the best weights (without validation: the last). Raises
-    `FloatingPointError` for what is not finite, and after a signal
-    `research.distributed.signals.Stopped`.
+    Afterwards `model` holds the best weights (the last ones if the stage does not validate). Raises
+    `FloatingPointError` when more steps than allowed are not finite, `MemoryError` when a step does
+    not fit into memory, `InputError` when an objective has no targets or the checkpoint does not
+    fit, and `research.distributed.signals.Stopped` after a signal, once a checkpoint is written.
     """
     weights = place_weights(model, run)
     optimizer = build_optimizer(config.optimizer, weights.trained)
@@ -47,7 +48,7 @@ def train(
     step = TrainStep(config, state, weights, optimizer, run, log.say)
 
     def save(state: StageState, *, best: bool = False) -> StageState:
-        # What the three have pending goes into the state before it is written.
+        # Each of the three adds to the state what it keeps of it, before the state is written.
         state = interruption.complete(log.complete(step.complete(state)))
         checkpoints.save(state, best=best)
         interruption.raise_if_stopping()
@@ -72,7 +73,8 @@ def train(
                 if checkpoints.is_due(state.step):
                     state = save(state)
             log.end_epoch()
-            # With `wait` what any process has heard is acted on now, before a long validation.
+            # With `wait`, a signal that any process has received is acted on now, before a long
+            # validation.
             if interruption.asks_to_save(wait=True):
                 state = save(state)
             ended = limits.reached(state) or interruption.time_is_up
@@ -92,7 +94,10 @@ def train(
 def batches_left(
     loader: Loader, config: StageConfig, state: StageState, limits: Limits
 ) -> Iterator[Batch]:
-    """This process's shares of the batches that are left of the running epoch."""
+    """Yield this process's share of each batch that is left of the current epoch.
+
+    There is none once a limit is reached.
+    """
     if not limits.reached(state):
         place = state.rows - state.epoch * loader.num_rows
         own_rows = {rule: state.own_rows.get(key, 0) for key, rule in config.own_windows.items()}
@@ -100,7 +105,7 @@ def batches_left(
 
 
 def advanced(state: StageState, batch: Batch, config: StageConfig) -> StageState:
-    """The state after a step on a batch."""
+    """Return the state after a step on a batch."""
     own_rows = {key: batch.under(rule).rows_done for key, rule in config.own_windows.items()}
     items = state.items + batch.step_tokens
     after = replace(
@@ -117,7 +122,7 @@ def ends_epoch(state: StageState, loader: Loader, limits: Limits) -> bool:
 
 
 def lr_factor(state: StageState, config: StageConfig, limits: Limits) -> float:
-    """The factor of the learning rate for the step after `state`."""
+    """Return the factor of the learning rate for the step that follows `state`."""
     schedule = config.optimizer.schedule
     share = limits.share_after(state, schedule.warmup_steps)
     return factor_at(schedule, state.step, state.epoch, share)

@@ -1,4 +1,4 @@
-"""Means of losses and accuracies between two lines of a stage's log."""
+"""Means of losses and accuracies between two lines of a stage's log, for `StageLog`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from research.training.step import StepResult, on_device
 
 
 class LossMeter:
-    """Sums of steps since the last line, over objectives and processes.
+    """Sums of losses, counts and right answers since the last line, over objectives and processes.
 
-    Sums of losses stay on the device, so that nothing waits for them before a line is due.
+    The sums stay on the device, so that no step waits for them before a line is due.
     """
 
     def __init__(
         self, config: StageConfig, accelerator: Accelerator, pending: Mapping[str, float]
     ) -> None:
-        """`pending` are the sums of a checkpoint, {} without: the main process takes them all."""
+        """`pending` are a checkpoint's sums, {} without one; the main process takes them all."""
         self.config = config
         self.accelerator = accelerator
         self.weights = {key: each.weight for key, each in config.objectives.items()}
-        # K objectives; of each the sum of losses, the count and the rows of the steps kept so far.
+        # For each of K objectives: the sum of losses, the count and the rows of the steps whose
+        # update was taken.
         self._names = [
             f"{figure}/{key}" for figure in ("total", "count", "rows") for key in self.weights
         ]
@@ -43,16 +44,16 @@ class LossMeter:
     def _clear(self) -> None:
         device = self.accelerator.device
         self._sums = torch.zeros(len(self._names), dtype=torch.float64, device=device)
-        # By "correct/KEY" and "asked/KEY", of steps that were measured.
+        # By "correct/KEY" and "asked/KEY"; only measured steps have them.
         self._answers: dict[str, Tensor] = {}
         self._items = 0.0
         self._steps = 0
         self._started = time.monotonic()
 
     def add(self, result: StepResult) -> None:
-        """Count a step; the sums and accuracies of an update that was not taken are left out."""
+        """Add a step; losses and accuracies of an update that was not taken are left out."""
         step = torch.cat([result.totals_K, result.counts_2K])
-        # Not a product: what is left out may be no number.
+        # Not a product, since the losses of a step that is left out may be NaN.
         self._sums += torch.where(result.taken, step, torch.zeros_like(step))
         for piece in result.accuracies:
             for key, answer in piece.items():
@@ -67,9 +68,10 @@ class LossMeter:
         self._answers[name] = self._answers[name] + value if name in self._answers else value
 
     def pending(self) -> dict[str, float]:
-        """The sums since the last line, over all processes, which must all ask; {}: there are none.
+        """Return the sums since the last line over all processes, by name; {} if no step was added.
 
-        By "total/KEY", "count/KEY", "rows/KEY", "correct/KEY", "asked/KEY" and "items".
+        The names are "total/KEY", "count/KEY", "rows/KEY", "correct/KEY", "asked/KEY" and "items".
+        All processes call it together.
         """
         if self._steps == 0:
             return {}
@@ -79,19 +81,20 @@ class LossMeter:
         return dict(zip([*self._names, "items", *self._answers], summed.tolist()))
 
     def flush(self, lr_factor: float) -> dict[str, float]:
-        """The means since the last line, by name, over all processes, which must all ask.
+        """Return the means since the last line over all processes, by name, and begin a new line.
 
-        A loss of which no update was taken is left out.
+        `lr_factor` is the factor of the learning rate in the last step. An objective has no loss
+        where no update of it was taken. All processes call it together.
         """
         sums = self.pending()
         name = self.config.name
         values: dict[str, float] = {}
         combined = 0.0
-        # Every objective takes part in each step: all have kept rows, or none.
+        # False where no update was taken since the last line.
         kept = any(sums[f"rows/{key}"] > 0.0 for key in self.weights)
         for key, weight in self.weights.items() if kept else ():
             if sums[f"rows/{key}"] == 0.0:
-                # It had no turn.
+                # It took part in no step since the last line (`OneObjective` draws one a step).
                 continue
             total, count = sums[f"total/{key}"], sums[f"count/{key}"]
             mean = total / max(count, 1.0)

@@ -1,4 +1,4 @@
-"""fp16's loss scale, which a checkpoint keeps: where it stands, and that it does not sink away."""
+"""fp16's loss scale: kept in checkpoints, restored from them, and checked for a collapse."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from accelerate import Accelerator
 
 from research.training.state import StageState
 
-# A scale below this means that gradients overflow whatever it is.
+# A scale below this means that gradients overflow at any scale.
 LEAST_SCALE = 2.0**-14
-# Where torch begins.
+# The scale at which torch begins.
 FIRST_SCALE = 2.0**16
 
 
 def restore_scale(accelerator: Accelerator, state: StageState) -> None:
-    """Go on from a checkpoint's scale, or begin; another precision than fp16 has none."""
+    """Set the loss scale to a checkpoint's, or to the first one; only fp16 has a loss scale."""
     scaler = accelerator.scaler
     if scaler is not None:
-        # Another stage of this process may have left its own there.
+        # The scaler may still hold the scale of an earlier stage of this process.
         given = {"scale": state.scale or FIRST_SCALE, "_growth_tracker": state.scale_steps}
         scaler.load_state_dict({**scaler.state_dict(), **given})
 
 
 def with_scale(state: StageState, accelerator: Accelerator, stage: str) -> StageState:
-    """The state with the scale; `FloatingPointError` where gradients overflow at any."""
+    """Return the state with the current loss scale; unchanged without fp16.
+
+    `FloatingPointError` when the scale has fallen so low that gradients overflow at any scale.
+    """
     if accelerator.scaler is None:
         return state
     stored = accelerator.scaler.state_dict()

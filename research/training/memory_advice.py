@@ -1,7 +1,7 @@
-"""Memory that ran out: how it is recognised, and what of a training step to make smaller.
+"""Advice for a training step that ran out of memory: what fills it, and what to make smaller.
 
-Ranking lowers its own chunks (`research/evaluation/chunks.py`); a training step must not change by
-itself, so the loop stops with this advice.
+Ranking lowers its own chunks (`research/evaluation/chunks.py`). A training step must not change by
+itself, so the loop stops with this advice (`research/training/step_memory.py`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-# The share of the memory that a step is fitted into; the rest is left to fragmentation.
+# Share of the memory that a step may fill; the rest is left to fragmentation.
 FILLED = 0.8
 FLOAT = 4
-# Scores that a loss holds at once until its backward pass: raw, weighed, scattered, and a gradient.
+# Matrices of scores that a loss over pairs of tokens holds at once until its backward pass: raw,
+# weighted, scattered, and a gradient.
 COPIES = 4
 
 
@@ -24,55 +25,58 @@ class StepSize:
     rows: int
     """Sequences."""
     tokens: int
-    """Tokens of clean windows, of all window rules."""
+    """Tokens of clean windows, over all window rules."""
     longest: int
     """Tokens of the longest sequence."""
     width: int
     """Width D of the hidden states."""
     items: int
-    """V."""
+    """V: items of the catalogue."""
     parameters: int
-    """Numbers that the encoder learns."""
+    """Numbers that the encoder learns, the item table included."""
     activations: Mapping[str, int]
-    """Bytes that the encoder keeps for the backward pass, by what keeps them."""
+    """Bytes that the encoder keeps for the backward pass, by name of what is kept."""
     negatives: int = 0
-    """Most negatives a token of any objective; 0: none draws any."""
+    """Most negatives that any objective scores for a token; 0: none does."""
     compared: int = 0
-    """Most tokens that each token of a piece is compared with, of the whole step; 0: none are."""
+    """Tokens of the whole step with which each token may be compared; 0: tokens are not
+    compared."""
     micro_batches: int = 1
-    """Pieces that a process's share of a step is cut into; `rows` and `tokens` are of one."""
+    """Micro-batches that a process's share of a step is cut into; `rows` and `tokens` are of
+    one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """What is known of the memory."""
+    """What is known of the device's memory."""
 
     available: int
     """Bytes that the process may use in all."""
     used: int | None = None
-    """Peak of bytes in use during the largest step that worked; None: none has."""
+    """Bytes in use at the peak, taken as that of the largest step that fitted; None: none has
+    fitted."""
     tokens: int | None = None
-    """Tokens of that step or micro-batch."""
+    """Tokens of that step or micro-batch; None: none has fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A group of tensors of a step."""
+    """A group of tensors of a step, and how large it is."""
 
     name: str
-    """For people."""
+    """Name for people."""
     bytes: int
-    """An estimate."""
+    """Estimated size in bytes."""
     remedies: Sequence[str] = field(default_factory=tuple)
-    """What makes it smaller at a price, in words."""
+    """Changes of the config, in words, that make it smaller and also change the results."""
 
 
 def largest_parts(size: StepSize) -> list[Part]:
-    """Estimates of what a step holds until its backward pass, in fp32, largest first.
+    """Return estimates of what a step in fp32 holds until its backward pass, largest first.
 
-    The encoder tells its own. Candidates: D floats each where they are few (at most one item in
-    512), else 3. Tokens compared with one another: `COPIES` floats a pair. Weights: four times
-    (value, gradient, two moments).
+    The encoder estimates its own activations. Scores of candidates take D floats a candidate where
+    candidates are few (at most one item in 512), else 3. Tokens compared with one another take
+    `COPIES` floats a pair. Weights are held four times (value, gradient, two moments).
     """
     drawn = size.negatives + 1
     shorter = f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}"
@@ -106,9 +110,11 @@ def largest_parts(size: StepSize) -> list[Part]:
 
 
 def pieces(size: StepSize, peak: Peak | None) -> int | None:
-    """micro_batches that would do, a power of two times the present; None: no cut is left.
+    """Return a number of micro-batches that should fit; None: the rows cannot be cut further.
 
-    Where a smaller step worked, memory is taken to grow with the tokens; else the half is tried.
+    It is the current number times a power of two, or times the rows where that is less. Where a
+    smaller step fitted, memory is taken to grow in proportion to tokens; otherwise the number is
+    doubled.
     """
     if size.rows < 2:
         return None
@@ -121,7 +127,7 @@ def pieces(size: StepSize, peak: Peak | None) -> int | None:
 
 
 def advice(size: StepSize, error: BaseException, peak: Peak | None = None) -> str:
-    """What a training step that ran out of memory was, where its memory goes, and what to lower."""
+    """Return text on a step that ran out of memory: its size, what fills it, what to lower."""
     said = str(error).strip().split("\n")[0]
     rows = "1 row" if size.rows == 1 else f"{size.rows:,} rows"
     lines = [
@@ -150,7 +156,7 @@ def advice(size: StepSize, error: BaseException, peak: Peak | None = None) -> st
 
 
 def gigabytes(number: int) -> str:
-    """Bytes for people: 1.5 GB, 12 MB."""
+    """Return bytes as text for people: 1.5 GB, 12 MB."""
     if number >= 1e9:
         return f"{number / 1e9:.1f} GB"
     return f"{ceil(number / 1e6)} MB"

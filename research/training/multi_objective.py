@@ -1,7 +1,8 @@
-"""One step's integers, and its forward pass: corrupt once a corruption, encode once a direction.
+"""The encoder and objectives of a stage as one module, and what it needs of a batch.
 
-`prepare` draws and looks up all that a step's losses need, before anything is encoded;
-`MultiObjectiveModel` itself is the module that is wrapped for several processes, so everything
+`prepare` draws and looks up all integers that a step's losses need, before anything is encoded:
+each corruption is applied once. `forward` then calls the encoder at most once a direction.
+`MultiObjectiveModel` is the module that is wrapped for several processes, so everything
 differentiable happens inside its one call.
 """
 
@@ -28,48 +29,52 @@ from research.training.gather import Gather
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """One call of the encoder."""
+    """The input of one call of the encoder."""
 
     causal: bool
+    """Whether a token's state depends on no newer token."""
     packed: Packed
     """All views of this direction, end to end."""
     read_P: Tensor | None
-    """int64 [P], ascending: the tokens whose states anybody reads; None: all of them."""
+    """int64 [P], ascending: the tokens whose states an objective reads; None: all tokens."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reads:
-    """Where an objective's states stand among those of an encoding."""
+    """Where an objective finds its states among those of an encoding."""
 
     encoding: int
-    """The number of the encoding."""
+    """Index of the encoding in `StepInputs.encodings`."""
     begin: int
     end: int
     """The states of its view are those from `begin` to before `end`."""
     places_P: Tensor | None
-    """int64 [P]: which of these it reads; None: all of them, in their order."""
+    """int64 [P]: which of the view's states it reads; None: all of them, in their order."""
 
 
 @dataclass(frozen=True, eq=False)
 class StepInputs:
-    """What one call of the model needs of a batch, or of a piece of it: integers alone."""
+    """The integers that one call of the model needs of a batch or micro-batch."""
 
     encodings: tuple[Encoding, ...]
-    """At most one a direction."""
+    """At most one for each direction."""
     targets: Mapping[str, Targets]
-    """By objective."""
+    """By objective, what its loss compares states with."""
     reads: Mapping[str, Reads]
-    """By objective."""
+    """By objective, where it finds its states."""
     rows: Mapping[str, int]
     """By objective, how many rows of the batch it was shown."""
 
     def counts(self, key: str) -> tuple[float, float, float]:
-        """How many things an objective's loss sums, its rows, and those of them that count."""
+        """Return three counts of an objective: things that its loss sums, rows, rows that count.
+
+        A row counts if the loss sums at least one thing for it.
+        """
         counts_R = self.targets[key].counts_R
         return float(counts_R.sum()), float(self.rows[key]), float((counts_R > 0).sum())
 
     def to(self, device: torch.device) -> StepInputs:
-        """The same on another device, all integers by one copy that nobody waits for."""
+        """Return a copy on another device; all integers travel by one asynchronous copy."""
         return upload(self, device)
 
 
@@ -84,11 +89,14 @@ class MultiObjectiveModel(nn.Module):
         own_windows: Mapping[str, WindowsConfig] = MappingProxyType({}),
         combination: Combination | None = None,
     ) -> None:
-        """`own_windows` are the rules of objectives that do not see the stage's rows, by key;
-        `combination` makes one update of the objectives, None: their weighted sum."""
+        """`own_windows` are the window rules of objectives that do not use the stage's, by key.
+
+        `combination` makes one update of the objectives; None: their weighted sum.
+        """
         super().__init__()
         self.encoder = encoder
-        # Before the objectives, so that a part that several share has one name wherever it serves.
+        # Registered before the objectives, so that the parameters of a part that several objectives
+        # share have the same names in every stage.
         self.shared = nn.ModuleDict(
             {name: part for each in objectives.values() for name, part in each.shared().items()}
         )
@@ -105,7 +113,7 @@ class MultiObjectiveModel(nn.Module):
 
     @property
     def most_candidates(self) -> int:
-        """Most items that an objective scores for a token beside the whole catalogue; 0: none."""
+        """Most items that an objective scores for a token but for whole catalogues; 0: none."""
         return max(part.most_candidates for part in self._objectives().values())
 
     @property
@@ -114,17 +122,18 @@ class MultiObjectiveModel(nn.Module):
         return any(part.couples_rows is not None for part in self._objectives().values())
 
     def prepare(self, batch: Batch) -> StepInputs:
-        """What each objective sees of a batch: no parameter is read, nothing is encoded."""
+        """Return what each objective needs of a batch; no parameter is read, nothing is encoded."""
         return self.prepare_pieces(batch, 1)[0]
 
     @torch.no_grad()
     def prepare_pieces(
         self, batch: Batch, number: int, left_out: Collection[str] = ()
     ) -> list[StepInputs]:
-        """As `prepare`, cut by rows into so many pieces of neighbours; some may be empty.
+        """Prepare a batch, cut into `number` micro-batches of consecutive rows; some may be empty.
 
-        Objectives that are left out are shown no row. Works on the batch's device; a batch on the
-        host costs an accelerator nothing.
+        Objectives in `left_out` are shown no row. The work is done on the batch's device; with a
+        batch on the host it costs an accelerator nothing. All processes call it together, since
+        objectives may gather item ids.
         """
         catalogue = self.catalogue.to(batch.rows_S.device)
         rows = {key: batch.under(self.own_windows.get(key)) for key in self.objectives}
@@ -162,7 +171,7 @@ class MultiObjectiveModel(nn.Module):
         return pieces
 
     def _inputs(self, shown: Mapping[str, View], targets: Mapping[str, Targets]) -> StepInputs:
-        """The encodings of the views, and where each objective finds its states."""
+        """Return the encodings of the views, and where each objective finds its states in them."""
         encodings: list[Encoding] = []
         reads: dict[str, Reads] = {}
         for causal in (False, True):
@@ -191,7 +200,8 @@ class MultiObjectiveModel(nn.Module):
                 tokens.append(read_P + token)
                 begin, token = end, token + view.packed.num_tokens
             read_all = None if begin == token else torch.cat(tokens)
-            # A corruption may mark tokens by a field that those beside it do not set.
+            # The views of an encoding must have the same fields, but a corruption may set one that
+            # others do not.
             parts = self._objectives()
             fields = [name for key in keys for name in parts[key].corruption.fields]
             packed = Packed.cat([view.packed.with_fields(fields) for view in views])
@@ -200,7 +210,7 @@ class MultiObjectiveModel(nn.Module):
         return StepInputs(tuple(encodings), targets, reads, counts)
 
     def forward(self, inputs: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
-        """Each objective's loss of what it sees; measured, its accuracy too."""
+        """Return each objective's loss on the inputs, by key; with `measured` its accuracy too."""
         encoded: list[Tensor] = [
             self.encoder(each.packed, causal=each.causal, read_P=each.read_P)
             for each in inputs.encodings
@@ -224,7 +234,7 @@ class MultiObjectiveModel(nn.Module):
         return losses
 
     def losses(self, batch: Batch, *, measured: bool = False) -> dict[str, LossSum]:
-        """Each objective's loss on a batch, prepared and encoded at once."""
+        """Prepare and encode a batch at once, and return each objective's loss on it, by key."""
         return self.forward(self.prepare(batch), measured=measured)
 
     def _objectives(self) -> dict[str, Objective]:
@@ -236,7 +246,7 @@ class MultiObjectiveModel(nn.Module):
 
 
 def check_length(view: View, corruption: Corruption, length: int) -> None:
-    """An assertion that the encoder can read a view."""
+    """Assert that a view has no more tokens in a row than the encoder can read."""
     assert view.packed.longest <= length, (
         f"{type(corruption).__name__} shows {view.packed.longest} tokens in a row, the encoder "
         f"reads {length}: a view begins with batch.packed.newest(batch.length)"
@@ -244,14 +254,14 @@ def check_length(view: View, corruption: Corruption, length: int) -> None:
 
 
 def check_read(targets: Targets, key: str) -> None:
-    """An assertion that tokens are read in ascending order, each once; on the host alone."""
+    """Assert that `read_P` is ascending without repetition; it is checked on the host alone."""
     if targets.read_P.device.type == "cpu":
         ascending = bool((targets.read_P.diff() > 0).all())
         assert ascending, f"objective {key}: read_P must be ascending, without repetition"
 
 
 def union(read: Sequence[Tensor], view: View) -> Tensor:
-    """int64, ascending: the tokens of a view that at least one objective reads."""
+    """Return int64, ascending: the tokens of a view that at least one objective reads."""
     if len(read) == 1:
         return read[0]
     read_T = torch.zeros_like(view.packed.items_T, dtype=torch.bool)

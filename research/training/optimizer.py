@@ -1,7 +1,7 @@
-"""Optimizers and the learning rate as a function of where the stage stands.
+"""Optimizers, and how a step sets their learning rate.
 
-No scheduler object exists: `factor_at` is asked before every step, and follows from what the stage
-has done.
+No scheduler object exists: before every step the loop computes `factor_at`
+(`research/training/schedule.py`) from what the stage has done, and `set_rate` applies it.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ class OptimizerConfig:
     method: Literal["adam", "adamw", "sgd"] = "adam"
     """adam couples weight decay into the gradient, adamw decouples it."""
     lr: float = 1e-3
-    """Learning rate."""
+    """Learning rate, which the schedule multiplies by a factor."""
     beta1: float = 0.9
-    """Adam: decay of the mean; SGD: momentum."""
+    """Adam: decay of the running mean of gradients; SGD: momentum."""
     beta2: float = 0.999
-    """Adam: decay of the square."""
+    """Adam: decay of the running mean of squared gradients."""
     eps: float = 1e-8
-    """Adam: added to the root."""
+    """Adam: added to the square root in the denominator."""
     weight_decay: float = 0.0
-    """Not applied to norms and biases, nor to what a combination of objectives learns."""
+    """Weight decay; not applied to norms and biases, nor to what a combination of objectives
+    learns."""
     bias_correction: bool = True
-    """Adam's; the original BERT4Rec code goes without."""
+    """Adam: whether the running means are corrected for their start at 0; the original BERT4Rec
+    code goes without."""
     clip_norm: float | None = None
-    """Largest norm of the whole gradient; None: no clipping."""
+    """Largest norm of the gradient over all parameters; None: no clipping."""
     schedule: ScheduleConfig = ScheduleConfig()
-    """How the rate changes."""
+    """How the learning rate changes over the stage."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -60,7 +62,10 @@ class OptimizerConfig:
 
 
 def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over all that learns; norms and biases in a group without weight decay."""
+    """Return the optimizer over all parameters that learn.
+
+    Norms, biases and the parameters of a combination form a group without weight decay.
+    """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     norms = norm_parameters(module)
@@ -76,7 +81,8 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     if config.method == "sgd":
         optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.beta1, fused=True)
         if config.beta1:
-            # torch's own begin unset, and stay so when the first step is left out.
+            # torch's own buffers are uninitialized at first, and stay so when the first step is
+            # left out.
             for each in (*decayed, *spared):
                 optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
         return optimizer
@@ -90,7 +96,7 @@ def set_rate(
 ) -> None:
     """Prepare the groups for the step with number `step` (0-based) at learning rate `lr`.
 
-    Without bias correction, torch's is undone exactly: with c1 = 1 - beta1^t and
+    Without bias correction, torch's own is undone exactly: with c1 = 1 - beta1^t and
     c2 = sqrt(1 - beta2^t) torch's update lr / c1 * m / (sqrt(v) / c2 + eps) becomes
     lr * m / (sqrt(v) + eps) by lr -> lr * c1 / c2 and eps -> eps / c2.
     """
@@ -98,7 +104,8 @@ def set_rate(
     if config.method != "sgd" and not config.bias_correction:
         root = math.sqrt(1.0 - config.beta2 ** (step + 1))
         factor = (1.0 - config.beta1 ** (step + 1)) / root
-        # torch does not count a step that was left out, but what it corrects by is undone here.
+        # torch does not count a step that was left out; its count is set to the one by which its
+        # correction is undone here.
         for known in optimizer.state.values():
             known["step"].fill_(step)
     decays: Sequence[float] = (config.weight_decay, 0.0)
@@ -106,5 +113,6 @@ def set_rate(
         group["lr"] = lr * factor
         if config.method != "sgd":
             group["eps"] = config.eps / root
-        # Decoupled decay is multiplied by the rate given to torch; keep lr * decay as meant.
+        # AdamW multiplies the weight decay by the rate that torch is given; divided by `factor`,
+        # the product stays lr * decay.
         group["weight_decay"] = decay / factor if config.method == "adamw" else decay

@@ -1,8 +1,9 @@
 """PCGrad, projecting conflicting gradients (Yu et al. 2020, algorithm 1), on the shared encoder.
 
-Of every objective's gradient g_i, for each other one g_j in a random order: where they conflict,
-g_i . g_j < 0, what points against g_j is taken out, g_i - (g_i . g_j) / |g_j|^2 g_j. The update is
-the sum of what is left. What belongs to an objective alone (its head) keeps its own gradient.
+Each objective's gradient g_i meets the other gradients g_j in a random order. Where the two
+conflict, g_i . g_j < 0, the part of g_i that points against g_j is removed:
+g_i - (g_i . g_j) / |g_j|^2 g_j. The update is the sum of the projected gradients. Parameters
+outside of the encoder (an objective's head) keep their own gradient.
 """
 
 from __future__ import annotations
@@ -19,29 +20,30 @@ from research.training.combination import Combination, CombinationConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PCGrad(CombinationConfig):
-    """The sum of gradients without what conflicts in them.
+    """The sum of the objectives' gradients after conflicting parts are removed.
 
-    It holds every objective's gradient on the whole encoder, in float64, and takes a backward pass
-    more for each objective.
+    It holds every objective's gradient on the whole encoder in float64, and takes one more backward
+    pass for each objective.
     """
 
     @property
     def merges_gradients(self) -> bool:
-        """Yes."""
+        """True: the objectives' own gradients are projected."""
         return True
 
     def build(self, weights: Mapping[str, float]) -> ProjectedGradients:
-        """The module."""
+        """Return the module."""
         return ProjectedGradients()
 
 
 class ProjectedGradients(Combination):
-    """The order in which others are met is drawn anew each step, for each objective."""
+    """Draws in each step, for each objective, the order in which its gradient meets the others."""
 
     def merged(self, gradients_KE: Tensor, state: int) -> Tensor:
-        """[E] the sum of the projected gradients."""
+        """Return [E]: the sum of the projected gradients."""
         products_KK = gradients_KE @ gradients_KE.T
-        # Every g_i stays a combination of the gradients as they were: K numbers say which.
+        # Every projected g_i is a linear combination of the original gradients; row i holds its K
+        # coefficients.
         shares_KK = torch.eye(len(gradients_KE), dtype=gradients_KE.dtype)
         products_KK = products_KK.cpu()
         norms_K = products_KK.diagonal()

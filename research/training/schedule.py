@@ -1,4 +1,4 @@
-"""The learning rate as a function of where the stage stands; no scheduler object exists."""
+"""The learning rate as a function of what the stage has done; no scheduler object exists."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ class ScheduleConfig:
     """The learning rate over a stage, as a factor of the optimizer's rate."""
 
     shape: Literal["constant", "linear", "cosine", "steps"] = "constant"
-    """After the warm-up: constant, linear to `final_factor`, half a cosine to it, or stepwise."""
+    """After the warm-up: constant, linear to `final_factor`, half a cosine to it, or stepwise
+    decay."""
     warmup_steps: int = 0
-    """Steps over which the rate rises linearly from 0."""
+    """Optimizer steps over which the rate rises linearly from 0."""
     final_factor: float = 0.0
-    """Factor at the end of linear and cosine."""
+    """With `linear` and `cosine`: the factor at the end of the stage."""
     decay_every_epochs: int = 25
     """With `steps`: epochs between decays."""
     decay_factor: float = 1.0
-    """With `steps`: factor of each decay."""
+    """With `steps`: factor by which each decay multiplies the rate."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -38,9 +39,10 @@ class ScheduleConfig:
 
 
 def factor_at(schedule: ScheduleConfig, step: int, epoch: int, progress: float) -> float:
-    """The factor of the learning rate for the step with number `step` (0-based).
+    """Return the factor of the learning rate for the step with number `step` (0-based).
 
-    `progress` is how much of the way from the warm-up's end to the stage's has been come, 0 to 1.
+    `epoch` is the number of epochs completed. `progress` is the share, 0 to 1, that is done of the
+    way from the warm-up's end to the stage's end.
     """
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps

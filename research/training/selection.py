@@ -1,4 +1,4 @@
-"""When a stage validates, and what its validations decide: the best state, and patience."""
+"""When a stage validates, and what its validations decide: the best state, and early stopping."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def validates(config: StageConfig, state: StageState) -> bool:
 
 
 def judged(state: StageState, values: Mapping[str, float], config: StageConfig) -> StageState:
-    """The state after a validation: a better value is the new best, else patience runs."""
+    """Return the state after a validation: with a new best value, or one more without.
+
+    `values` has the metric by the name `val/METRIC`. A stage that is out of patience is finished.
+    """
     rule = config.validation
     assert rule is not None, "only a stage with validation is judged"
     value = values[f"val/{rule.metric}"]
@@ -33,12 +36,12 @@ def judged(state: StageState, values: Mapping[str, float], config: StageConfig) 
 
 
 def is_before_patience(state: StageState, rule: ValidationConfig) -> bool:
-    """Whether a stage has not come to where patience begins."""
+    """Whether it is too early for the stage's validations to count towards patience."""
     return state.epoch <= rule.min_epochs or state.step <= rule.min_steps
 
 
 def is_out_of_patience(state: StageState, rule: ValidationConfig) -> bool:
-    """Whether a stage has gone without improvement for as long as it may."""
+    """Whether the stage has gone without improvement for all the validations and steps it may."""
     steps = state.step - max(state.best_step or 0, rule.min_steps)
     return (
         rule.patience is not None and state.stale >= rule.patience and steps >= rule.patience_steps
@@ -48,11 +51,12 @@ def is_out_of_patience(state: StageState, rule: ValidationConfig) -> bool:
 def reopened(
     state: StageState, config: StageConfig, num_rows: int, extended_after: int | None
 ) -> StageState:
-    """The state from which a stage goes on that had ended after `extended_after` steps.
+    """Return the state from which a stage goes on that ended after `extended_after` steps.
 
-    Any other state is left as it is. `config` has the later limit, an epoch `num_rows` rows.
-    Patience that has run out, or would not have begun by now, begins anew; what is left of an epoch
-    that a limit has cut comes first. Where another limit still holds, the stage has ended.
+    A state that did not end there is returned unchanged. `config` has the later limit, and an epoch
+    has `num_rows` rows. Patience starts again where it has run out, or would not have begun by now.
+    An epoch that the earlier limit cut short is finished first. Where another limit is reached
+    already, the stage stays finished.
     """
     if not state.finished or state.step != extended_after:
         return state

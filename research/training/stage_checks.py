@@ -1,4 +1,4 @@
-"""What a stage's objectives need of encoder, corpus and batches, checked when a run is built."""
+"""Checks, when a run is built, what a stage's objectives need of encoder, corpus and batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from research.training.multi_objective import MultiObjectiveModel
 def check_objectives(
     stage: StageConfig, model: MultiObjectiveModel, split: Split, catalogue: Catalogue
 ) -> None:
-    """`InputError` for an objective that cannot work in this stage, or that would count nothing."""
+    """Raise `InputError` for an objective that cannot work in this stage, or can have no target."""
     training = split.training
     longest = int((training.stops - training.starts).max(initial=0))
     for key, part in model.objectives.items():
@@ -41,7 +41,7 @@ def check_objectives(
                 f"{asker} tells a row from the other rows of its step, and there are none: "
                 "batches.sequences_per_batch is 1; give it more"
             )
-        # A causal view reads one item less than its window, to predict it.
+        # A causal view reads all items of its window but the last, which is only predicted.
         rows_hold = min(longest, model.encoder.config.length + corruption.causal)
         reason = part.emptiness(rows_hold, catalogue)
         if reason is not None and stage.objectives[key].weight > 0.0:
@@ -53,7 +53,7 @@ def check_objectives(
 
 
 def check_fields_read(config: BackboneConfig, needed: tuple[str, ...], asker: str) -> None:
-    """`InputError` where a corruption sets a field that the encoder would not read."""
+    """Raise `InputError` when a corruption sets a field that the encoder would not read."""
     for name in needed:
         readable = (*config.fields, *config.optional_fields)
         if name not in readable:

@@ -1,4 +1,4 @@
-"""What a stage says while it trains: lines of metrics.jsonl, and what a person sees."""
+"""What a stage reports while it trains: lines of metrics.jsonl, and messages on the terminal."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ALL_MISSED = (
 
 
 class StageLog:
-    """A context around a stage: its progress on the terminal, its lines in the run folder."""
+    """A context around a stage: shows its progress, and writes lines to the run folder."""
 
     def __init__(
         self, config: StageConfig, state: StageState, limits: Limits, run: StageRun
     ) -> None:
-        """Lines that the run's folder has after `state`, a checkpoint's, are taken back."""
+        """Remove the lines that the run folder has after `state`, the state of a checkpoint."""
         self.config = config
         self.folder = run.folder
         self.accelerator = run.accelerator
@@ -63,11 +63,11 @@ class StageLog:
         self.reporter.__exit__(kind, error, trace)
 
     def say(self, text: str) -> None:
-        """A line for a person."""
+        """Print a line for a person."""
         self.reporter.say(text)
 
     def step(self, result: StepResult, state: StageState, share: float) -> None:
-        """Count a step that led to `state`; `share` of the stage is done (0 to 1)."""
+        """Count a step that led to `state`; `share` (0 to 1) of the stage is done."""
         self.meter.add(result)
         self.emptiness.add(result.counts_K3)
         figures = result.cosines.figures(self.accelerator)
@@ -78,7 +78,7 @@ class StageLog:
         PULSE.progress(state.step)
 
     def losses(self, result: StepResult, state: StageState, lr_factor: float) -> None:
-        """Write the means of the steps since the line before; `result` is of the last of them."""
+        """Write the means of the steps since the last line; `result` is that of the latest step."""
         name = self.config.name
         values = self.meter.flush(lr_factor)
         values |= {f"{name}/{figure}": value for figure, value in result.figures.items()}
@@ -96,12 +96,12 @@ class StageLog:
             self.reporter.step(state.step, loss, speed)
 
     def end_epoch(self) -> None:
-        """`InputError` where an objective has counted nothing."""
+        """Raise `InputError` if an objective has had no targets, unless `judges_counts` is off."""
         if self.judges_counts:
             self.emptiness.judge(self.say)
 
     def validation(self, state: StageState, values: Mapping[str, float]) -> None:
-        """Write the figures of a validation, after which the stage stands at `state`."""
+        """Write the figures of a validation; `state` is the stage's state after it."""
         assert self.config.validation is not None
         improved = state.best_step == state.step
         if improved and values.get("val/missed_share") == 1.0:
@@ -113,7 +113,7 @@ class StageLog:
         self.say(f"{self.config.name}: epoch {state.epoch}  {figures}{star}")
 
     def complete(self, state: StageState) -> StageState:
-        """The state with what the log keeps of it; all processes ask together."""
+        """Return the state with the log's part for a checkpoint; all processes call it together."""
         logged = self.folder.logged(self.config.name)
         state = replace(state, logged=logged, pending=self.meter.pending())
         return self.emptiness.complete(state)

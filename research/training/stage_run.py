@@ -1,4 +1,4 @@
-"""Where a stage trains, and what beside its config decides how."""
+"""Where a stage trains, and what besides its config decides how."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ Validate = Callable[[], Mapping[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointPlan:
-    """When checkpoints are written beside those of new bests and of a stage's end, and kept."""
+    """When checkpoints are written besides those at a new best and at a stage's end."""
 
     steps: int | None = None
-    """Steps between two; None: steps do not decide."""
+    """Optimizer steps between two checkpoints; None: steps do not decide."""
     seconds: float = 300.0
-    """Wall time between two."""
+    """Wall time between two checkpoints, in seconds."""
     keep: int = 2
-    """How many are kept, the newest; the best one is kept beside them."""
+    """How many of the newest checkpoints are kept; the best weights that they name are kept as
+    well."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -39,23 +40,25 @@ class CheckpointPlan:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StageRun:
-    """The surroundings of a stage."""
+    """What a stage is given besides its model, data and config."""
 
     accelerator: Accelerator
     """The processes of the job, and this one's device."""
     folder: RunFolder
-    """Where lines and checkpoints are written."""
+    """The run folder, for log lines and checkpoints."""
     seed: int
-    """The run's: of dropout here, all else has been drawn by it already."""
+    """The run's seed, which keys dropout and the draws of a combination here; loader and model were
+    built from it before."""
     plan: CheckpointPlan = CheckpointPlan()
     """When checkpoints are written."""
     split_weights: bool = False
-    """Whether several processes split the weights while the stage trains."""
+    """Whether several processes split the weights (FSDP2) while the stage trains."""
     validate: Validate | None = None
-    """Gives figures of the validation part, `val/...` by name; None: the stage cannot rank."""
+    """Returns the figures of a validation, by names `val/...`; None: the stage cannot rank."""
     quiet: bool = False
-    """Print nothing."""
+    """Whether nothing is printed."""
     extended_after: int | None = None
-    """Steps after which the stage had ended, but now has a later limit; None: it has not."""
+    """Optimizer steps after which the stage ended before it was given a later limit; None: it was
+    not."""
     judges_counts: bool = True
-    """Whether an objective that has counted nothing in an epoch, or in the stage, is an error."""
+    """Whether it is an error when an objective has had no targets in an epoch, or in the stage."""

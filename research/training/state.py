@@ -1,4 +1,8 @@
-"""Where a stage stands: all that a checkpoint holds beside tensors."""
+"""The state of a stage: everything that a checkpoint holds besides tensors.
+
+The loop (`research/training/loop.py`) passes it from step to step, and a checkpoint's `state.json`
+stores it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class StageState:
-    """Where a stage stands: all that a checkpoint holds beside tensors."""
+    """How far a stage has come, and what it keeps so that it can continue."""
 
     epoch: int = 0
     """Epochs completed."""
@@ -17,37 +21,38 @@ class StageState:
     rows: int = 0
     """Rows of the stage's windows done, in all epochs, over all processes."""
     own_rows: Mapping[str, int] = field(default_factory=dict)
-    """By objective with a window rule of its own, rows of that rule done."""
+    """By key of an objective with its own window rule, the rows of that rule done."""
     seconds: float = 0.0
-    """Wall time of training and validation so far, over all continuations."""
+    """Wall time of training and validation so far in seconds, over all continuations."""
     items: int = 0
-    """Items (tokens of clean windows, of every window rule) seen so far, over all processes."""
+    """Items (tokens of clean windows, over all window rules) seen so far, over all processes."""
     warmup_rows: int = 0
     """Rows done when the learning rate's warm-up ended."""
     warmup_items: int = 0
-    """Items seen when it ended."""
+    """Items seen when the learning rate's warm-up ended."""
     best_value: float | None = None
-    """Best validation value so far."""
+    """Best validation value so far; None: there is none yet."""
     best_epoch: int | None = None
-    """Epochs completed when it was reached."""
+    """Epochs completed when the best value was reached; None: there is none yet."""
     best_step: int | None = None
-    """Steps completed when it was reached; its weights lie under this number."""
+    """Optimizer steps completed when it was reached, which name the folder of its weights; None:
+    there is none yet."""
     stale: int = 0
-    """Validations since, without those before patience began."""
+    """Validations since the best one that count towards patience."""
     finished: bool = False
     """Whether the stage has ended."""
     skipped: int = 0
-    """Steps left out since a loss or a gradient was not finite; they count as steps."""
+    """Steps left out because a loss or a gradient was not finite; they count as steps."""
     scale: float | None = None
-    """fp16: what the loss is multiplied by."""
+    """The loss scale under fp16; None: another precision, or not known yet."""
     scale_steps: int = 0
-    """fp16: steps since that last changed."""
+    """Under fp16, steps without overflow since the loss scale last changed."""
     logged: int = 0
     """Lines that the stage has written to metrics.jsonl."""
     pending: Mapping[str, float] = field(default_factory=dict)
-    """What the next line's means are made of so far, summed over all processes."""
+    """Sums for the means of the next log line, over all processes (`LossMeter.pending`)."""
     counted: Mapping[str, float] = field(default_factory=dict)
-    """What objectives have counted over all processes, until that has been judged: by "count/KEY"
-    things, by "rows/KEY" rows shown, by "counted/KEY" those of them in which something counts."""
+    """What objectives have counted so far, over all processes, until it is judged: targets by
+    "count/KEY", rows shown by "rows/KEY", and rows that have a target by "counted/KEY"."""
     counts_judged: bool = False
-    """Whether that has been judged."""
+    """Whether the counts have been judged (`EmptinessCheck`)."""

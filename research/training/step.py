@@ -1,7 +1,7 @@
-"""One optimizer step: prepare, count, encode and differentiate each piece, clip, update.
+"""One optimizer step: prepare, count, encode and differentiate each micro-batch, clip, update.
 
-Every sum is divided by its count over all pieces and processes, so the gradient is that of the
-whole batch however it is cut. An update that is not finite is not taken.
+Every sum of losses is divided by its count over all micro-batches and processes, so the gradient is
+that of the whole batch however it is cut. An update that is not finite is not taken.
 """
 
 from __future__ import annotations
@@ -34,28 +34,31 @@ from research.training.weights import Weights
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
-    """What a step leaves for the log, of this process's share; K objectives in their order."""
+    """What a step leaves for the log, of this process's share; K objectives in config order."""
 
     items: int
-    """Tokens of clean windows."""
+    """Tokens of clean windows, over all window rules."""
     counts_K3: Tensor
-    """float64 [K, 3] on the host: things that a loss sums, rows, and those of them that count."""
+    """float64 [K, 3] on the host: things that the loss sums, rows shown, and rows that have such a
+    thing."""
     totals_K: Tensor
     """float64 [K] on the device: sums of losses."""
     counts_2K: Tensor
     """float64 [2K] on the device: the counts, then the rows."""
     accuracies: Sequence[Mapping[str, Accuracy | None]]
-    """By piece and objective, where the step was measured."""
+    """By micro-batch and objective; None unless the step was measured."""
     taken: Tensor
-    """bool scalar on the device, equal in all processes: whether all was finite."""
+    """bool scalar on the device, equal in all processes: whether everything was finite, so that the
+    update was taken (under fp16 the loss scaler may still leave it out)."""
     cosines: GradientCosines
-    """How the objectives pull at the encoder, where the step was asked for it."""
+    """The objectives' gradients on the encoder; none unless the step was due by
+    `gradients_every`."""
     figures: Mapping[str, float]
-    """What the way of combining objectives says, where the step was measured."""
+    """What the combination of objectives reports, by name; empty unless the step was measured."""
 
 
 class TrainStep:
-    """A stage's model and optimizer, and how a batch becomes an update of them."""
+    """A stage's model and optimizer, and how a batch becomes one update."""
 
     def __init__(
         self,
@@ -89,10 +92,11 @@ class TrainStep:
     def __call__(
         self, batch: Batch, state: StageState, lr_factor: float, *, measured: bool
     ) -> StepResult:
-        """Step on this process's share of a batch, from `state`; measured, with accuracies.
+        """Take the step that follows `state` on this process's share of a batch.
 
-        Raises `FloatingPointError` for one step too many that is not finite, `MemoryError` with
-        advice for one that does not fit.
+        With `measured` the result has accuracies and the combination's figures. Raises
+        `FloatingPointError` when one step too many is not finite, `MemoryError` with advice when
+        the step does not fit into memory.
         """
         rates = self.config.optimizer
         set_rate(self.optimizer, rates, rates.lr * lr_factor, state.step)
@@ -132,7 +136,7 @@ class TrainStep:
         totals, accuracies = [], []
         for number, piece in enumerate(pieces):
             torch.manual_seed(self._dropout_seed(state.step, number))
-            # Gradients are summed over processes once, with the last piece.
+            # Gradients are reduced over processes once, with the last micro-batch.
             last = number == len(pieces) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 losses = self.model(piece.to(self.accelerator.device), measured=measured)
@@ -161,31 +165,36 @@ class TrainStep:
         return seed_of(self.seed, self.config.name, "dropout", step, self.processes.rank, *pieces)
 
     def _update(self, totals_K: Tensor) -> Tensor:
-        """Take the update if all is finite in every process; whether it was (bool scalar)."""
-        # Of this stage's optimizer alone: those of stages before it hold the same encoder.
+        """Take the update if everything is finite in every process; return that flag (bool)."""
+        # Only this stage's optimizer: those of earlier stages hold the same encoder.
         self.accelerator.unscale_gradients(self.wrapped)
         given = [each.grad for each in self.learning if each.grad is not None]
         norm = torch.nn.utils.get_total_norm(given)
         clip_norm = self.config.optimizer.clip_norm
         if clip_norm is not None:
-            # By a norm that is no number all gradients would be none, and whose it was be lost.
+            # Clipping by a norm that is not finite would spoil every gradient, and hide which one
+            # was not finite before.
             known = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
             torch.nn.utils.clip_grads_with_norm_(self.learning, clip_norm, known)
         norm = self.weights.whole(norm)
         good = totals_K.isfinite().all()
-        # Under fp16 gradients overflow now and then, and the scaler leaves those steps out.
+        # Under fp16 gradients overflow now and then, and the loss scaler leaves those steps out.
         if self.accelerator.scaler is None:
             good = good & norm.isfinite()
         if self.processes.world > 1:
             good = self.accelerator.reduce((~good).float(), "sum") == 0.0
         if self.accelerator.scaler is None:
-            # Fused optimizers ask this before they change anything, without a wait for it.
+            # Fused optimizers read this flag on the device and change nothing where it is set, so
+            # the host need not wait for it.
             self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
         self.wrapped.step()
         return good
 
     def _bad_parameters(self, step: int) -> Callable[[], list[str]]:
-        """A function that names the parameters whose gradients are not finite, while they last."""
+        """Return a function that names the parameters whose gradients are not finite.
+
+        It names none once a later step has begun, whose gradients have replaced them.
+        """
         self._tried = step
 
         def names() -> list[str]:
@@ -200,14 +209,18 @@ class TrainStep:
         return names
 
     def complete(self, state: StageState) -> StageState:
-        """The state with what the step keeps of it: steps left out, and fp16's loss scale."""
+        """Return the state with the number of steps left out and, under fp16, the loss scale.
+
+        A step that is still unchecked is checked first. Raises `FloatingPointError` as a step does,
+        and when fp16's loss scale has sunk to nothing.
+        """
         self.finite.settle()
         state = replace(state, skipped=self.finite.skipped)
         return with_scale(state, self.accelerator, self.config.name)
 
 
 def counted(pieces: Sequence[StepInputs], keys: Sequence[str]) -> Tensor:
-    """float64 [K, 3]: what `StepInputs.counts` says of each objective, summed over pieces."""
+    """Return float64 [K, 3]: each objective's `StepInputs.counts`, summed over micro-batches."""
     each = [[piece.counts(key) for key in keys] for piece in pieces]
     return torch.tensor(each, dtype=torch.float64).sum(0)
 
@@ -218,10 +231,11 @@ def loss_factors(
     normalize: Literal["terms", "sequences"],
     accelerator: Accelerator,
 ) -> Tensor:
-    """float64 [K]: what each objective's sum is multiplied by, to be summed over processes.
+    """Return float64 [K]: the factor by which each objective's sum of losses is multiplied.
 
-    That is weight * world / divisor, where the divisor is the count, or the rows, of all pieces and
-    processes: gradients are averaged over processes afterwards, hence the factor `world`.
+    It is weight * world / divisor. The divisor is the count ("terms") or the rows ("sequences")
+    over all micro-batches and processes. Gradients are averaged over processes afterwards, hence
+    the factor `world`.
     """
     world = accelerator.num_processes
     whole = accelerator.reduce(counts_2K.clone(), "sum") if world > 1 else counts_2K
@@ -232,7 +246,7 @@ def loss_factors(
 
 
 def on_device(numbers: Sequence[float], accelerator: Accelerator) -> Tensor:
-    """float64 numbers of the host on the device, by a copy that nobody waits for."""
+    """Return numbers of the host as a float64 tensor on the device, by an asynchronous copy."""
     device = accelerator.device
     tensor = torch.tensor(numbers, dtype=torch.float64, pin_memory=device.type != "cpu")
     return tensor.to(device, non_blocking=True)

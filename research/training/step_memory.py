@@ -1,4 +1,4 @@
-"""What a training step says when it does not fit into memory: its size, and what to lower."""
+"""Turns the out-of-memory error of a training step into advice: its size, and what to lower."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from research.training.multi_objective import MultiObjectiveModel
 
 
 class StepMemory:
-    """The memory of a stage's steps on one process's device."""
+    """What is known of the memory that a stage's steps need on one process's device."""
 
     def __init__(
         self, model: MultiObjectiveModel, device: torch.device, micro_batches: int
@@ -22,12 +22,15 @@ class StepMemory:
         self.model = model
         self.device = device
         self.micro_batches = micro_batches
-        # Tokens of the largest piece that fitted.
+        # Tokens of the largest micro-batch that fitted.
         self._fitted = 0
 
     @contextmanager
     def explained(self, batch: Batch, place: str) -> Iterator[None]:
-        """Raise `MemoryError` with advice where the step on `batch`, at `place`, does not fit."""
+        """Raise `MemoryError` with advice if the step on `batch` runs out of memory in the block.
+
+        `place` names the step in the message.
+        """
         try:
             yield
         except (RuntimeError, MemoryError) as error:
@@ -38,7 +41,7 @@ class StepMemory:
         self._fitted = max(self._fitted, -(-batch.num_tokens // self.micro_batches))
 
     def _size(self, batch: Batch) -> StepSize:
-        """What one piece of a batch amounts to."""
+        """Return the size of one micro-batch of `batch`."""
         number, encoder = self.micro_batches, self.model.encoder
         rows, tokens = -(-len(batch.rows_S) // number), -(-batch.num_tokens // number)
         longest = min(batch.packed.longest, encoder.config.length)
@@ -56,7 +59,7 @@ class StepMemory:
         )
 
     def _peak(self) -> Peak | None:
-        """What is known of an accelerator's memory; of the host's nothing is."""
+        """Return what is known of a CUDA device's memory; None on another device."""
         if self.device.type != "cuda":
             return None
         available = torch.cuda.get_device_properties(self.device).total_memory

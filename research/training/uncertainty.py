@@ -20,20 +20,20 @@ from research.training.combination import Combination, CombinationConfig
 
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyWeights(CombinationConfig):
-    """Weights learned beside the model; each s_k begins at 0: at the weighted sum."""
+    """Weights learned with the model; each s_k starts at 0, which gives the weighted sum."""
 
     @property
     def learns(self) -> bool:
-        """One number an objective."""
+        """True: one number an objective."""
         return True
 
     def build(self, weights: Mapping[str, float]) -> LearnedWeights:
-        """The module."""
+        """Return the module."""
         return LearnedWeights(tuple(weights))
 
 
 class LearnedWeights(Combination):
-    """`log_variances` has a number an objective, by its key, so that it moves on with it."""
+    """`log_variances` holds s_k by the objective's key, so that a later stage can take it over."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         super().__init__()
@@ -41,13 +41,13 @@ class LearnedWeights(Combination):
         self.log_variances = nn.ParameterDict({key: nn.Parameter(torch.zeros(())) for key in keys})
 
     def loss(self, terms_K: Tensor, pieces: int) -> Tensor:
-        """Scalar; s_k / 2 is counted once a step, however many pieces there are."""
+        """Return the scalar loss of one micro-batch; over all of a step, s_k / 2 counts once."""
         s_K = self._log_variances().to(terms_K.dtype)
         return (terms_K * torch.exp(-s_K)).sum() + s_K.sum() / (2 * pieces)
 
     @torch.no_grad()
     def figures(self, weights: Mapping[str, float], step: int, state: int) -> dict[str, float]:
-        """`weight/KEY`: the objective's weight times exp(-s_k)."""
+        """Return `weight/KEY`: the objective's weight times exp(-s_k)."""
         factors = self._log_variances().neg().exp().tolist()
         return {f"weight/{key}": weights[key] * factor for key, factor in zip(self.keys, factors)}
 

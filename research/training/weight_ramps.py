@@ -1,4 +1,4 @@
-"""Weights that change over a stage's steps, each along a straight line."""
+"""Weights of objectives that change over a stage's steps, each along a straight line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Ramp:
     """A factor of an objective's weight: a straight line between two steps, constant outside."""
 
     first: float = 0.0
-    """The factor up to `begin`."""
+    """The factor up to step `begin`."""
     last: float = 1.0
-    """The factor from `end` on."""
+    """The factor from step `end` on."""
     begin: int = 0
     """Optimizer steps of the stage before the factor begins to change."""
     end: int = 1000
-    """Optimizer steps of the stage after which it has changed."""
+    """Optimizer steps of the stage after which the factor no longer changes."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -34,7 +34,7 @@ class Ramp:
             )
 
     def at(self, step: int) -> float:
-        """The factor in the step with this number (0-based)."""
+        """Return the factor in the step with number `step` (0-based)."""
         if step >= self.end:
             return self.last
         if step <= self.begin:
@@ -45,13 +45,13 @@ class Ramp:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightRamps(CombinationConfig):
-    """The weighted sum, in which some weights rise or fall over the stage's steps."""
+    """The weighted sum, with some weights that rise or fall over the stage's steps."""
 
     ramps: Mapping[str, Ramp] = field(default_factory=dict)
-    """By objective; one without keeps its weight."""
+    """By objective; one without a ramp keeps its weight."""
 
     def build(self, weights: Mapping[str, float]) -> RampedWeights:
-        """The module; `InputError` for a ramp of an objective that the stage lacks."""
+        """Return the module; `InputError` for a ramp of an objective that the stage lacks."""
         for key in self.ramps:
             if key not in weights:
                 raise InputError(f"combination.ramps names objective {key!r}{near(key, weights)}")
@@ -59,7 +59,7 @@ class WeightRamps(CombinationConfig):
 
 
 class RampedWeights(Combination):
-    """Each weight is multiplied by its ramp's factor."""
+    """Multiplies each weight by its ramp's factor."""
 
     def __init__(self, keys: tuple[str, ...], ramps: Mapping[str, Ramp]) -> None:
         super().__init__()
@@ -67,12 +67,12 @@ class RampedWeights(Combination):
         self.ramps = ramps
 
     def weights_at(self, weights: Sequence[float], step: int, state: int) -> Sequence[float]:
-        """[K]."""
+        """Return [K]: the weights of the step, multiplied by their ramps' factors."""
         return [
             weight * self.ramps[key].at(step) if key in self.ramps else weight
             for key, weight in zip(self.keys, weights)
         ]
 
     def figures(self, weights: Mapping[str, float], step: int, state: int) -> dict[str, float]:
-        """`weight/KEY` of every objective that has a ramp."""
+        """Return `weight/KEY` of every objective that has a ramp."""
         return {f"weight/{key}": weights[key] * ramp.at(step) for key, ramp in self.ramps.items()}

@@ -1,4 +1,8 @@
-"""The weights that a stage trains: whole in every process, or split over the processes."""
+"""Where a stage's weights are while it trains: whole in every process, or split over processes.
+
+`WholeWeights` is here, `SplitWeights` in `research/training/fsdp.py`. The loop, its step and the
+checkpointer use either through `Weights`.
+"""
 
 from __future__ import annotations
 
@@ -16,83 +20,84 @@ from research.training.stage_run import StageRun, Validate
 
 
 class Weights(ABC):
-    """Abstract: where a stage's parameters lie while it trains."""
+    """Abstract: where a stage's parameters are while it trains."""
 
     split = False
-    """Whether a process holds a part of them alone, so that all take part where they are read."""
+    """Whether each process holds only a part of the parameters, so that all must read them
+    together."""
 
     def __init__(self, model: MultiObjectiveModel, trained: MultiObjectiveModel) -> None:
         self.model = model
-        """Ranks, and holds all weights after the stage."""
+        """The model that ranks, and that holds all weights after the stage."""
         self.trained = trained
-        """Holds the parameters that the optimizer steps."""
+        """The model whose parameters the optimizer steps."""
 
     @abstractmethod
     def wrapped(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """What is called, and what is stepped: `trained` and its optimizer, for many processes."""
+        """Return the module that a step calls and the optimizer it steps, for many processes."""
 
     @abstractmethod
     def with_whole(self, validate: Validate) -> Mapping[str, float]:
-        """The figures of a validation, with all weights in `model`."""
+        """Validate while `model` holds all weights, and return the figures by name."""
 
     @abstractmethod
     def join(self) -> None:
-        """Leave all weights in `model`, in every process."""
+        """Put all weights into `model`, in every process."""
 
     @abstractmethod
     def whole(self, tensor: Tensor) -> Tensor:
-        """A parameter, its gradient or moment, whole in every process."""
+        """Return a parameter, or its gradient or moment, whole in every process."""
 
     @abstractmethod
     def on_host(self, tensor: Tensor) -> Tensor:
-        """One of these on the host as it is written: whole in the main process."""
+        """Return such a tensor on the host, as a file holds it: whole in the main process."""
 
     @abstractmethod
     def like(self, stored: Tensor, target: Tensor) -> Tensor:
-        """A whole tensor, as it was read, as `target` holds it."""
+        """Return a whole tensor, as read from a file, in the form in which `target` is held."""
 
 
 class WholeWeights(Weights):
-    """Every process holds all weights; `model` is trained as it stands."""
+    """Every process holds all weights, and `model` itself is trained."""
 
     def __init__(self, model: MultiObjectiveModel, accelerator: Accelerator) -> None:
         super().__init__(model, model)
         self.accelerator = accelerator
 
     def wrapped(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """As Accelerate wraps them."""
+        """Return the model and the optimizer as Accelerate wraps them."""
         with warnings.catch_warnings():
-            # torch 2.13 has another name for it, which Accelerate does not know.
+            # torch 2.13 has another name for this argument, which Accelerate does not know.
             known = "`broadcast_buffers` is deprecated"
             warnings.filterwarnings("ignore", known, FutureWarning)
             model, wrapped = self.accelerator.prepare(self.trained, optimizer)
         return model, wrapped
 
     def with_whole(self, validate: Validate) -> Mapping[str, float]:
-        """They are there."""
+        """Validate and return the figures; `model` holds all weights already."""
         return validate()
 
     def join(self) -> None:
-        """They are there."""
+        """Do nothing, as `model` holds all weights already."""
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """As it is."""
+        """Return the tensor unchanged."""
         return tensor
 
     def on_host(self, tensor: Tensor) -> Tensor:
-        """A copy where it is not on the host."""
+        """Return the tensor on the host, copied there if it lies elsewhere."""
         return on_host(tensor)
 
     def like(self, stored: Tensor, target: Tensor) -> Tensor:
-        """As it was read."""
+        """Return the tensor unchanged, as it was read."""
         return stored
 
 
 def place_weights(model: MultiObjectiveModel, run: StageRun) -> Weights:
-    """The model's weights where a stage trains them; with one process there is nothing to split."""
+    """Return the model's weights where a stage trains them; one process has nothing to split."""
     if not run.split_weights or run.accelerator.num_processes == 1:
         return WholeWeights(model, run.accelerator)
-    # It brings in torch's FSDP, which other runs do without.
+    # Imported here, since it imports torch's FSDP, which other runs do not need.
     from research.training.fsdp import SplitWeights
 
     return SplitWeights(model, run.accelerator)
