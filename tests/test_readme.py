@@ -104,9 +104,11 @@ def paths_named_in(page: Path) -> list[str]:
 
 
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PITFALLS = ROOT / "docs" / "pitfalls.md"
+PAGES = (README, CONTRIBUTING, PITFALLS)
 
 
-@pytest.mark.parametrize("path", [*paths_named_in(README), *paths_named_in(CONTRIBUTING)])
+@pytest.mark.parametrize("path", sorted({path for page in PAGES for path in paths_named_in(page)}))
 def test_every_path_that_is_named_exists(path: str) -> None:
     assert (ROOT / path).exists()
 
@@ -125,6 +127,54 @@ def test_every_file_that_the_map_names_stands_in_its_room() -> None:
     ):
         for name in re.findall(r"`(\w+\.py)`", files):
             assert (ROOT / room / name).is_file(), f"{room}{name}"
+
+
+def pitfalls() -> dict[str, str]:
+    """By the name of each pitfall, what its page says of it."""
+    _, *entries = re.split(r"^### ", PITFALLS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    pairs = [entry.split("\n", 1) for entry in entries]
+    assert len(dict(pairs)) == len(pairs), "two pitfalls have one name"
+    return {name: re.split(r"^## ", text, flags=re.MULTILINE)[0] for name, text in pairs}
+
+
+def named_tests(text: str) -> list[tuple[str, str]]:
+    """(file, function) of every test: `tests/FILE.py`: `test_one`, `test_another`; ..."""
+    file, named = "", []
+    for quoted in re.findall(r"`(tests/[\w/]+\.py|test_\w+)`", text):
+        if quoted.startswith("test_"):
+            named.append((file, quoted))
+        else:
+            file = quoted
+    return named
+
+
+def test_tests_are_found_behind_the_file_that_they_stand_in() -> None:
+    text = "`tests/test_a.py`: `test_one`,\n  `test_two`; `tests/b/test_c.py`: `test_three`, `d.py`"
+    assert named_tests(text) == [
+        ("tests/test_a.py", "test_one"),
+        ("tests/test_a.py", "test_two"),
+        ("tests/b/test_c.py", "test_three"),
+    ]
+
+
+@pytest.mark.parametrize("name", pitfalls())
+def test_a_pitfall_is_told_with_its_source_its_answer_and_tests_that_exist(name: str) -> None:
+    text = pitfalls()[name]
+    labels = re.findall(r"^- (\w+):", text, flags=re.MULTILINE)
+    assert labels == ["Seen", "Here", "Test"]
+    told = text.split("- Test:")[1]
+    named = named_tests(told)
+    assert named or "no test" in told
+    for file, function in named:
+        source = (ROOT / file).read_text(encoding="utf-8") if file else ""
+        assert re.search(rf"^def {function}\(", source, flags=re.MULTILINE), f"{file}: {function}"
+
+
+def test_what_the_page_of_pitfalls_links_to_stands_in_it() -> None:
+    links = re.findall(r"\]\(#([\w-]+)\)", PITFALLS.read_text(encoding="utf-8"))
+    assert links
+    anchors = {re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in pitfalls()}
+    assert set(links) <= anchors
 
 
 def test_the_data_sets_that_are_named_are_known() -> None:
