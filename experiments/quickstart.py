@@ -47,7 +47,7 @@ def sized(
 def pretrained(config: RunConfig, epochs: int) -> RunConfig:
     """The run with a pretraining stage first: S3-Rec's four objectives on items and genres.
 
-    The pretraining rows are each user's newest items (`LastItems`), not every prefix of them: an
+    The pretraining rows are each user's newest 50 items (`LastItems`), not every prefix of them: an
     epoch over 50 prefixes for each user would take minutes.
     """
     pretrain = replace(

@@ -1,4 +1,4 @@
-"""How figures and verdicts are written as text, alike in every form of the report."""
+"""Figures and verdicts as text: the same in the terminal, on the page, in LaTeX and on W&B."""
 
 from __future__ import annotations
 
