@@ -124,7 +124,7 @@ def corpus_part(
 
 
 def grouped(runs: Sequence[StudyRun], base: str) -> list[Group]:
-    """Rank tables grouped by protocol: those of full ranking first, then those with the base."""
+    """Rank tables grouped by protocol: full ranking first, and in each kind the base's first."""
     groups: dict[tuple[bool, str], dict[str, dict[int, RankTable]]] = {}
     for run in runs:
         for name, table in run.tables.items():

@@ -1,7 +1,8 @@
 """A job: one run of a study, what exists of it on disk, and doing it so that a failure is recorded.
 
 A temporary problem (a full disk, a folder that another process has locked) is no failure of the
-run: it ends the study, and the same command continues it later.
+run, and the same command continues it later. It ends a study that does its runs in one process;
+with several workers the other runs are done.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `run_study` does what is missing: finished runs are recognised and not repeated, an interrupted one
 continues, a failed one is recorded and does not stop the rest. A temporary problem, such as a full
-disk, ends the study, and the same command continues it. `research/report/` reads the answer from
-the run folders.
+disk, is not recorded as a failure, and the same command continues the study. `research/report/`
+reads the answer from the run folders.
 """
 
 from __future__ import annotations
