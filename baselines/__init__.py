@@ -1,1 +1,1 @@
-"""What we compare with, as published: every function returns a `RunConfig`."""
+"""Published models to compare with; every recipe is a function that returns a `RunConfig`."""

@@ -1,4 +1,4 @@
-"""BERT4Rec: as its authors' code has it, as the common PyTorch ports have it, and a tuned recipe.
+"""BERT4Rec as in its authors' code, as in the common PyTorch ports, and in tuned recipes.
 
 Sources: Sun et al. 2019 (FeiSun/BERT4Rec), jaywonchung/BERT4Rec-VAE-Pytorch, Petrov and Macdonald
 2022 (a systematic review and replicability study).
@@ -39,15 +39,16 @@ ORIGINAL = TransformerConfig(
 
 
 def original() -> RunConfig:
-    """The authors' code at ML-1M's sizes: 400,000 steps, everything picked becomes a mask.
+    """The authors' code with its settings for ML-1M: 400,000 steps; picked items become masks.
 
-    The validation item stands in the training rows, so nothing is selected: the last state tests.
-    Departures: our warm-up begins at 1/100 of the rate instead of 0 and the decay counts from its
-    end instead of from step 0 (100 of 400,000 steps); initial weights are normal, not truncated;
-    masks are drawn anew each epoch, where the source writes ten maskings of every row beforehand
-    (and one of its last item alone) and repeats them; items are counted for popular candidates in
-    the training rows alone, where the source counts all interactions, held-out ones too.
-    Published figures are on `ml-1m.txt` (3,416 items), not on the archive that `ml-1m` stands for.
+    The validation item is part of the training rows, so no validation selects the weights: the last
+    ones are tested. Departures: our warm-up begins at 1/100 of the learning rate instead of 0, and
+    the decay counts from the end of the warm-up instead of from step 0 (100 of 400,000 steps);
+    initial weights are normal, not truncated normal; new masks are drawn in every epoch, where the
+    source writes ten maskings of every row beforehand (and one of its last item alone) and repeats
+    them; the popularity of candidates is counted in the training rows alone, where the source
+    counts all interactions, held-out ones too. Published figures are on `ml-1m.txt` (3,416 items),
+    not on the archive that `ml-1m` stands for.
     """
     return RunConfig(
         corpus="ml-1m",
@@ -86,7 +87,7 @@ def original() -> RunConfig:
 def original_elsewhere(
     rate: float, max_picked: int, stride: int, hidden_dropout: float, attention_dropout: float
 ) -> RunConfig:
-    """The authors' code at length 50, with what differs between data sets."""
+    """The authors' code at length 50; the arguments are what differs between its data sets."""
     config = original()
     encoder = replace(
         ORIGINAL, length=50, dropout=hidden_dropout, attention_dropout=attention_dropout
@@ -100,23 +101,26 @@ def original_elsewhere(
 
 
 def original_beauty() -> RunConfig:
-    """The authors' code on their Beauty file (40,226 users): mask 0.6, windows 5 apart."""
+    """The authors' code on their Beauty file (40,226 users): mask rate 0.6, windows 5 apart."""
     return original_elsewhere(0.6, 30, 5, 0.5, 0.2)
 
 
 def original_steam() -> RunConfig:
-    """The authors' code on Steam: mask 0.4, windows 25 apart (they train it for 800,000 steps)."""
+    """The authors' code on Steam: mask rate 0.4, windows 25 apart.
+
+    They train it for 800,000 steps, this recipe for 400,000.
+    """
     return original_elsewhere(0.4, 20, 25, 0.1, 0.1)
 
 
 def port() -> RunConfig:
-    """The common PyTorch ports: pre-norm, width 256, an output layer of its own, Adam 1e-3.
+    """The common PyTorch ports: pre-norm, width 256, a separate output table, Adam at 1e-3.
 
     Departures from jaywonchung/BERT4Rec-VAE-Pytorch: its LayerNorm divides by the unbiased standard
-    deviation plus eps, ours by the root of the biased variance plus eps; it drops out once more at
-    a block's end; its output layer has a class for padding; its test histories lack the validation
-    item; initial weights are others; so are the number of epochs and the figure that selects, which
-    it takes among sampled candidates and ours among all items.
+    deviation plus eps, ours by the root of the biased variance plus eps; it applies dropout once
+    more at the end of a block; its output layer has a class for padding; its test histories lack
+    the validation item; initial weights differ; so do the number of epochs and the metric that
+    selects the weights, which it computes among sampled candidates and we among all items.
     """
     return RunConfig(
         corpus="ml-1m",
@@ -163,20 +167,20 @@ def port() -> RunConfig:
     )
 
 
-# Cloze on S3-Rec's post-norm backbone, with half of the rows ending in a mask.
+# S3-Rec's post-norm backbone, for the tuned recipes.
 SMALL = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256, dropout=0.2)
 
 
 def masks(rate: float) -> dict[str, ObjectiveConfig]:
-    """Cloze alone; the last item is masked in half of the rows."""
+    """Cloze as the only objective; in half of the rows the last item is masked in addition."""
     return {"cloze": ClozeConfig(corruption=MaskItems(rate=rate, mask_last_share=0.5))}
 
 
 def cloze() -> RunConfig:
-    """Cloze for data of any size: at least 3,000 steps, and 2,000 more after the best one.
+    """Cloze for data of any size: at least 3,000 steps, and at least 2,000 after the best one.
 
-    A cloze stays at popularity for its first hundreds of steps, and an epoch of few users is few
-    steps; patience by epochs alone would end it there.
+    For its first hundreds of steps a cloze model ranks no better than popularity, and on few users
+    an epoch has few steps. Patience counted in epochs alone would end the training there.
     """
     return RunConfig(
         encoder=SMALL,
@@ -196,12 +200,12 @@ def cloze() -> RunConfig:
 
 
 def beauty() -> RunConfig:
-    """Cloze for Amazon Beauty (S3-Rec's file): a high rate that falls to 0 in 60 epochs (44 steps).
+    """Cloze for Amazon Beauty (S3-Rec's file): a high learning rate that falls to 0 in 60 epochs.
 
-    Rate, batch, weight decay, share of masks and heads are those of BERT4Rec in MTandHJ/RecBoard
-    (`BERT4Rec/configs/Amazon2014Beauty_550_LOU.yaml`), which trains 500 epochs and scores by a
-    table of its own; on validation the tied one is better here (experiments/LOG.md). Its end is
-    counted in steps, so that it serves other data too.
+    Learning rate, batch size, weight decay, mask rate and heads are those of BERT4Rec in
+    MTandHJ/RecBoard (`BERT4Rec/configs/Amazon2014Beauty_550_LOU.yaml`). That trains 500 epochs and
+    has a separate output table; the tied one is better here on validation (experiments/LOG.md). The
+    limit is given in steps (44 an epoch), so that the recipe serves other data too.
     """
     stage = StageConfig(
         objectives={
@@ -221,8 +225,8 @@ def beauty() -> RunConfig:
 def ml_1m() -> RunConfig:
     """Cloze on ML-1M at width 64, length 200, about 200 epochs (Klenitskiy and Vasilev 2023).
 
-    An epoch there is 48 steps. Counted in steps, end and patience serve other data too, and so does
-    a dropout of 0.2, where the paper has 0.1.
+    An epoch has 48 steps. Limit and patience are given in steps, so that the recipe serves other
+    data too; for the same reason dropout is 0.2, where the paper has 0.1.
     """
     encoder = TransformerConfig(
         length=200, width=64, layers=2, heads=2, feed_forward=256, dropout=0.2

@@ -1,11 +1,11 @@
-"""eSASRec: LiGR's blocks under sampled softmax (Tikhonovich et al. 2025, arXiv 2508.06450).
+"""eSASRec: LiGR blocks trained by sampled softmax (Tikhonovich et al. 2025, arXiv 2508.06450).
 
 Sources: the table of hyper-parameters in the README of its repository
 (blondered/transformer_benchmark), and RecTools, whose models it trains: `LiGRLayer`,
-`CatalogUniformSampler` (each token its own negatives, of all items, the target not rejected), Adam
-with beta2 0.98, 128 rows a batch. The README has width 64 for Amazon's sets; the configs beside it
-(`configs/paper/loo`) have 256. A departure: initial weights are normal with 0.02, theirs are
-Xavier-normal.
+`CatalogUniformSampler` (negatives of its own for each token, from all items, the target not
+rejected), Adam with beta2 0.98, 128 rows a batch. The README has width 64 for the Amazon data sets;
+the configs beside it (`configs/paper/loo`) have 256. A departure: initial weights are normal with a
+standard deviation of 0.02, theirs are Xavier-normal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from research.training.optimizer import OptimizerConfig
 def recipe(
     *, length: int, width: int, layers: int, heads: int, dropout: float, epochs: int
 ) -> RunConfig:
-    """What its recipes have in common; the inner width is four times the width."""
+    """A run with what eSASRec's recipes have in common; the inner width is four times `width`."""
     loss = SampledSoftmax(number=256, negatives=NegativesConfig(exclude="nothing"))
     return RunConfig(
         encoder=TransformerConfig(
@@ -59,7 +59,7 @@ def beauty() -> RunConfig:
 
 
 def ml_1m() -> RunConfig:
-    """ML-1M, of which the paper keeps all 3,706 items: two blocks of width 64, one head."""
+    """ML-1M: two blocks of width 64, one head; the paper keeps all its 3,706 items."""
     config = recipe(length=200, width=64, layers=2, heads=1, dropout=0.1, epochs=100)
     return replace(config, corpus="ml-1m")
 

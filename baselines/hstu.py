@@ -1,11 +1,12 @@
 """HSTU (Zhai et al. 2024, arXiv 2402.17152): as its authors train it, and on Amazon Beauty.
 
 Sources: facebookresearch/generative-recommenders (`configs/ml-1m/hstu-sampled-softmax-n128-*.gin`
-and the code that they set), MTandHJ/RecBoard (`HSTU/configs/Amazon2014Beauty_550_LOU.yaml`). A
-departure that matters: both score by the cosine of state and item over a temperature (0.05 and
-0.1), which no head here has; ours score by inner products. Less so: the authors' code leaves out a
-negative that is the target, which counts here, and begins with other weights for positions (normal
-with width^-1/2) and the last projection (Xavier-uniform), where ours are normal with 0.02.
+and the code that they configure), MTandHJ/RecBoard
+(`HSTU/configs/Amazon2014Beauty_550_LOU.yaml`). A departure that matters: both score by the cosine
+of state and item over a temperature (0.05 and 0.1), which no head here can do; ours score by inner
+products. Smaller departures: the authors' code leaves out a negative that equals the target, which
+counts here; and it draws other initial weights for positions (normal with a standard deviation of
+width^-1/2) and for the last projection (Xavier-uniform), where ours are normal with 0.02.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from research.training.optimizer import OptimizerConfig
 
 
 def sampled(number: int) -> NextItemConfig:
-    """Sampled softmax over so many negatives a token, drawn from all items."""
+    """Next item by sampled softmax over `number` negatives for each token, drawn from all items."""
     negatives = NegativesConfig(exclude="nothing")
     return NextItemConfig(loss=SampledSoftmax(number=number, negatives=negatives))
 
 
 def on_ml_1m(*, layers: int, heads: int) -> RunConfig:
-    """Width 50, 128 negatives, 101 epochs, with times.
+    """HSTU on ML-1M: width 50, 128 negatives, 101 epochs, with timestamps.
 
-    The validation item stands in the training rows, as the authors hold out one item alone; nothing
-    is selected. N is 200 here and 211 there, where rows are padded by eleven more; their tables of
-    distances and positions are as much longer.
+    The validation item is part of the training rows, as the authors hold out only one item; so the
+    last weights are tested. The length is 200 here and 211 in the authors' code, which pads rows by
+    eleven more; its tables of distances and positions are longer by as much.
     """
     return RunConfig(
         corpus="ml-1m",
@@ -80,8 +81,8 @@ def large() -> RunConfig:
 def beauty() -> RunConfig:
     """RecBoard's sizes for Amazon Beauty: four blocks of width 64, two heads of width 4.
 
-    S3-Rec's file has no times, so that distances alone bias scores. RecBoard's config says nothing
-    of when it stops before its 300 epochs; ours waits for 10 of them.
+    S3-Rec's file has no timestamps, so attention scores are biased by distances alone. RecBoard's
+    config does not say when it stops before its 300 epochs; our patience is 10 validations.
     """
     return RunConfig(
         encoder=TransformerConfig(
@@ -110,7 +111,7 @@ def beauty() -> RunConfig:
 
 
 def full_softmax() -> RunConfig:
-    """`baselines.sasrec.full_softmax` with HSTU's blocks, and none of their weights dropped."""
+    """`baselines.sasrec.full_softmax` with HSTU's blocks, and without attention dropout."""
     encoder = TransformerConfig(
         length=50, width=64, layers=2, heads=2, block=HSTU(), attention_dropout=0.0
     )

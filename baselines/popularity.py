@@ -1,6 +1,6 @@
-"""Counting rankers: popularity and recent popularity.
+"""Counting rankers: popularity and recent popularity, which any trained model must beat.
 
-Counts come from the training part alone (T39). They are what any trained model must beat.
+Only the training part is counted (held-out interactions must not decide popularity).
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ class PopularityConfig(RankerConfig):
     """Rank items by the number of training interactions."""
 
     newest_share: float = 1.0
-    """Count only this newest share of the training interactions; needs timestamps below 1."""
+    """Share of the training interactions that count, the newest; below 1 it needs timestamps."""
 
     def build(self, corpus: Corpus, split: Split) -> Popularity:
-        """Count."""
+        """Count each item's training interactions.
+
+        Raises `InputError` for a share that is not above 0 and at most 1, and for a corpus without
+        timestamps where the share needs them.
+        """
         if not 0.0 < self.newest_share <= 1.0:
             raise InputError(
                 f"ranker.newest_share is {self.newest_share}; it must be above 0 and at most 1"
@@ -43,10 +47,10 @@ class PopularityConfig(RankerConfig):
 
 
 def popularity() -> RunConfig:
-    """Training interactions of all time."""
+    """Rank by all training interactions."""
     return RunConfig(ranker=PopularityConfig())
 
 
 def recent() -> RunConfig:
-    """The newest tenth of the training interactions."""
+    """Rank by the newest tenth of the training interactions."""
     return RunConfig(ranker=PopularityConfig(newest_share=0.1))

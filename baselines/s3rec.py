@@ -1,9 +1,10 @@
 """S3-Rec (Zhou et al. 2020): pretraining on four objectives, then fine-tuning on the next item.
 
-`published` follows the authors' code (RUCAIBox/CIKM2020-S3Rec) in every choice that has a field,
-errors included; `published_softmax` puts a full-softmax fine-tuning on that pretraining (Li et al.
-2023); `corrected` has the same objectives without the errors. A departure: losses are sums divided
-by the rows of a batch, a factor that Adam does not see while batches are equally large.
+`published` follows the authors' code (RUCAIBox/CIKM2020-S3Rec), errors included, in every choice
+that a config field can express; `published_softmax` follows that pretraining by a full-softmax
+fine-tuning (Li et al. 2023); `corrected` has the same objectives without the errors. A departure:
+losses are sums divided by the number of rows in the batch, a factor that Adam's update does not
+depend on while batches are equally large.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 
 ENCODER = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
-# Each item with probability 0.2, and the last one always, as it is what ranking will ask for.
+# Hide each item with probability 0.2, and always the last one, as ranking asks for the last place.
 MASKS = MaskItems(rate=0.2, mask_last_share=1.0)
 
 
 def published_objectives() -> dict[str, ObjectiveConfig]:
-    """The four heads as the authors' code has them."""
+    """The four pretraining objectives as in the authors' code, errors included."""
     return {
         "aap": AAPConfig(weight=0.2, corruption=MASKS, count_bare_items=True, zero_attribute=True),
         "mip": MIPConfig(
@@ -55,7 +56,7 @@ def published_objectives() -> dict[str, ObjectiveConfig]:
 
 
 def corrected_objectives() -> dict[str, ObjectiveConfig]:
-    """The four heads with their published weights and masks, without what is wrong with them."""
+    """The four pretraining objectives with published weights and masks, without the errors."""
     return {
         "aap": AAPConfig(weight=0.2, corruption=MASKS),
         "mip": MIPConfig(weight=1.0, corruption=MASKS),
@@ -65,7 +66,10 @@ def corrected_objectives() -> dict[str, ObjectiveConfig]:
 
 
 def pretraining(objectives: dict[str, ObjectiveConfig], epochs: int) -> StageConfig:
-    """Every prefix of the newest 50 training items, 100 rows a batch, weights of sums."""
+    """The pretraining stage: every prefix of the newest 50 training items, 100 rows a batch.
+
+    Each loss is a sum divided by the number of rows, so the objectives' weights weigh sums.
+    """
     return StageConfig(
         name="pretrain",
         objectives=objectives,
@@ -79,7 +83,7 @@ def pretraining(objectives: dict[str, ObjectiveConfig], epochs: int) -> StageCon
 
 
 def fine_tuning(objective: NextItemConfig) -> StageConfig:
-    """Causal, next item, whole histories, 256 rows, selected by NDCG@20."""
+    """The fine-tuning stage: causal, next item, one row a user, 256 rows, selected by NDCG@20."""
     return StageConfig(
         name="finetune",
         objectives={"next": objective},
@@ -91,7 +95,7 @@ def fine_tuning(objective: NextItemConfig) -> StageConfig:
 
 
 def published() -> RunConfig:
-    """As published: BCE with one negative, PAD and MASK among the candidates, seen items at 0."""
+    """As published: BCE with one negative, PAD and MASK as candidates, seen items score 0."""
     objective = NextItemConfig(
         loss=BinaryCrossEntropy(negatives=NegativesConfig(exclude="history", include_mask=True)),
         head=HeadConfig(special_classes=True),
@@ -104,13 +108,13 @@ def published() -> RunConfig:
 
 
 def published_softmax() -> RunConfig:
-    """The published pretraining under a full-softmax fine-tuning (Li et al. 2023)."""
+    """The published pretraining, then a fine-tuning by full softmax (Li et al. 2023)."""
     stages = (pretraining(published_objectives(), 150), fine_tuning(NextItemConfig()))
     return RunConfig(encoder=ENCODER, stages=stages)
 
 
 def corrected() -> RunConfig:
-    """The corrected pretraining under a full-softmax fine-tuning."""
+    """The corrected pretraining, then a fine-tuning by full softmax."""
     stages = (pretraining(corrected_objectives(), 150), fine_tuning(NextItemConfig()))
     return RunConfig(encoder=ENCODER, stages=stages)
 
@@ -118,8 +122,8 @@ def corrected() -> RunConfig:
 def joint() -> RunConfig:
     """All six objectives on one encoder in one stage, ranked by the next item.
 
-    The next item is asked of whole histories, the others of every prefix. Each loss is a mean here,
-    so the weights say something else than in the published sums.
+    The next-item rows are each user's newest items; the other objectives have every prefix as rows.
+    Each loss is a mean here, so the weights do not mean the same as in the published sums.
     """
     stage = replace(
         fine_tuning(NextItemConfig()),

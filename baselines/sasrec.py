@@ -1,4 +1,4 @@
-"""SASRec and its descendants, one function a published recipe.
+"""SASRec and its descendants, one function for each published recipe.
 
 Sources: Kang and McAuley 2018 (kang205/SASRec), Zhou et al. 2020 (S3-Rec's fine-tuning),
 Klenitskiy and Vasilev 2023 (SASRec+), Petrov and Macdonald 2023 (gSASRec). Published ML-1M figures
@@ -24,12 +24,17 @@ from research.training.optimizer import OptimizerConfig
 
 
 def original() -> RunConfig:
-    """SASRec as its authors' code has it, at ML-1M's sizes (elsewhere length 50, dropout 0.5).
+    """SASRec as in its authors' code, with its settings for ML-1M.
 
-    q = LN(x); x = q + Attn(q, x, x); y = LN(x); x = y + FFN(y); no output projection, feed-forward
-    of the model's width with ReLU, a last LayerNorm, embeddings times sqrt(50) on the input side;
-    BCE with one negative outside the training items; users drawn with replacement. A departure: we
-    begin from normal weights of 0.02, that code from TensorFlow's glorot-uniform ones.
+    For other data sets it has length 50 and dropout 0.5. A block computes
+
+        q = LN(x); x = q + Attn(q, x, x); y = LN(x); x = y + FFN(y)
+
+    without output projection, with a feed-forward part of the model's width and ReLU. A LayerNorm
+    follows the last block, and input embeddings are multiplied by sqrt(50). The loss is BCE with
+    one negative that is no training item of the user; users are drawn with replacement. A
+    departure: our initial weights are normal with a standard deviation of 0.02, theirs are
+    TensorFlow's glorot-uniform.
     """
     return RunConfig(
         corpus="ml-1m",
@@ -63,7 +68,7 @@ def original() -> RunConfig:
 
 
 def s3rec_block(loss: FullSoftmax | BinaryCrossEntropy) -> RunConfig:
-    """S3-Rec's post-norm backbone under the next-item objective, on whole histories."""
+    """S3-Rec's post-norm backbone under the next-item objective, one row for each user."""
     return RunConfig(
         encoder=TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256),
         stages=(
@@ -91,7 +96,8 @@ def bce() -> RunConfig:
 def with_attributes() -> RunConfig:
     """SASRec_F, S3-Rec's feature-aware baseline: item and attribute embeddings are summed.
 
-    The input is an item's embedding plus the sum of its attributes'; otherwise as `full_softmax`.
+    The input is an item's embedding plus the sum of its attributes' embeddings; all else is as in
+    `full_softmax`.
     """
     config = full_softmax()
     return replace(config, items=ItemTableConfig(attributes=True))
@@ -131,10 +137,10 @@ def plus() -> RunConfig:
 
 
 def gsasrec() -> RunConfig:
-    """gSASRec on ML-1M: 256 negatives a token, gBCE with t = 0.75, an output table of its own.
+    """gSASRec on ML-1M: 256 negatives a token, gBCE with t = 0.75, a separate output table.
 
     As in its authors' code, negatives are drawn from all items and positives are not rejected. That
-    code ends an epoch after 100 batches and waits 200 of them; ours waits 20 whole ones.
+    code's epochs end after 100 batches and its patience is 200 of them; ours is 20 full epochs.
     """
     return RunConfig(
         corpus="ml-1m",

@@ -1,6 +1,7 @@
-"""First-order transitions: how often each item directly followed the newest one in training.
+"""A counting ranker by first-order transitions: how often an item directly followed the newest one.
 
-Ties, and items never seen to follow, are ordered by popularity.
+Only training histories are counted. Items with equal counts, and those that never followed, are
+ordered by popularity.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class TransitionsConfig(RankerConfig):
     """Rank items by how often they followed the newest item."""
 
     def build(self, corpus: Corpus, split: Split) -> Transitions:
-        """Count pairs of neighbours within each training history."""
+        """Count the pairs of neighbouring items in all training histories."""
         training = split.training
         lengths = training.stops - training.starts
         items = corpus.items[flat_indices(training)].astype(np.int64)
@@ -39,7 +40,7 @@ class TransitionsConfig(RankerConfig):
 
 
 class Transitions:
-    """Counts of pairs in a sorted list; popularity, scaled below one, breaks ties."""
+    """The ranker: counts of item pairs in a sorted list; popularity scaled below 1 breaks ties."""
 
     def __init__(self, pairs: Tensor, counts: Tensor, popularity_V: Tensor) -> None:
         self.num_items = len(popularity_V)
@@ -48,34 +49,35 @@ class Transitions:
         self.popularity_V = popularity_V.double() / (popularity_V.max() + 1)
 
     def encode(self, histories: Packed, users_S: Tensor) -> EncodedTransitions:
-        """The newest items are all that matters."""
+        """Read histories, of which only the newest item is used."""
         return EncodedTransitions(self, histories.items_T[histories.last_S])
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedTransitions:
-    """The newest items of histories, and what followed them."""
+    """Histories, each represented by its newest item, ready to be scored."""
 
     ranker: Transitions
-    """The counts."""
+    """The ranker with its counts."""
     newest_S: Tensor
-    """int64 [S]."""
+    """int64 [S]: the newest item of each history."""
 
     @property
     def columns(self) -> int:
-        """V."""
+        """V, the number of items."""
         return self.ranker.num_items
 
     @property
     def largest_S(self) -> Tensor:
-        """[S] one more than the highest count."""
+        """float64 [S]: a bound on scores, one more than the highest count."""
         highest = self.ranker.counts.amax() if len(self.ranker.counts) else 0.0
         return torch.ones(len(self.newest_S), dtype=torch.float64) + highest
 
     def scores(self, first: int, last: int) -> Tensor:
-        """[S, last - first]."""
+        """float64 [S, last - first]: scores of the items from `first` to before `last`."""
         scores_SC = self.ranker.popularity_V[first:last].repeat(len(self.newest_S), 1)
-        # Where the pairs of each newest item with these columns begin and end.
+        # A pair is stored as before * V + after, so those of a newest item with these columns are
+        # neighbours in the sorted list; these are where they begin and end.
         ends = self.newest_S[:, None] * self.ranker.num_items + torch.tensor([first, last])
         bounds_S2 = torch.searchsorted(self.ranker.pairs, ends)
         sizes_S = bounds_S2.diff()[:, 0]
@@ -87,7 +89,7 @@ class EncodedTransitions:
         return scores_SC
 
     def scores_of(self, items_SN: Tensor) -> Tensor:
-        """[S, N]."""
+        """float64 [S, N]: scores of each history's own items."""
         scores_SN = self.ranker.popularity_V[items_SN]
         if len(self.ranker.pairs) == 0:
             return scores_SN
@@ -98,5 +100,5 @@ class EncodedTransitions:
 
 
 def transitions() -> RunConfig:
-    """Counts of direct successors."""
+    """Rank by counts of direct successors."""
     return RunConfig(ranker=TransitionsConfig())

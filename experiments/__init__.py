@@ -1,1 +1,1 @@
-"""Our questions, one file a study: its docstring says question, command, hardware and result."""
+"""Studies of ours, one file each; its docstring has the question, command, hardware and results."""

@@ -1,7 +1,6 @@
 """How good are plain SASRec and BERT4Rec on Amazon Beauty (S3-Rec's file)?
 
-Corpus: python -m research prepare s3rec --raw ../shared/data/s3rec/Beauty.txt
-        --out data/corpora/Beauty
+Corpus: python -m research prepare s3rec --raw Beauty.txt --out data/corpora/Beauty
 Command: python -m research study experiments.beauty --cells popularity transitions sasrec
          sasrec-bce; the same with --cells bert4rec --seeds 1
 Hardware: two CPU cores, no GPU. Times and results: experiments/LOG.md.
@@ -17,7 +16,7 @@ from research.studies.study import Study
 
 
 def study() -> Study:
-    """Counting, SASRec with full softmax and with BCE, BERT4Rec."""
+    """Two counting rankers, SASRec with full softmax and with BCE, and BERT4Rec."""
     return Study(
         name="beauty",
         question="Plain baselines on Amazon Beauty",

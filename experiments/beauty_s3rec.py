@@ -1,7 +1,6 @@
 """Does S3-Rec's pretraining lift a strong plain SASRec on Amazon Beauty (S3-Rec's file)?
 
-Corpus: python -m research prepare s3rec --raw ../shared/data/s3rec/Beauty.txt
-        --out data/corpora/Beauty
+Corpus: python -m research prepare s3rec --raw Beauty.txt --out data/corpora/Beauty
 Command: python -m research study experiments.beauty_s3rec --cells none published
 Hardware: two CPU cores, no GPU. Times and results: experiments/LOG.md.
 """
@@ -16,7 +15,7 @@ from research.studies.study import Study
 
 
 def pretrained(config: RunConfig) -> RunConfig:
-    """A two-stage recipe with 100 epochs of pretraining."""
+    """A two-stage run with its pretraining set to 100 epochs."""
     pretrain, finetune = config.stages
     return replace(config, stages=(replace(pretrain, epochs=100), finetune))
 

@@ -8,9 +8,9 @@ Hardware: any; two threads. Seconds are also given scaled to a machine of 325 GF
 matrix products (two cores with AVX-512), by this machine's own measured rate. Each workload runs in
 a process of its own. Results: experiments/LOG.md.
 
-`--against` runs another checkout of the project and this one in turn, with one thread, and tells
-the ratios of their CPU times (which other work on the machine disturbs least), and beside them the
-ratios of neighbouring runs of the other checkout with each other: what chance alone does.
+`--against` runs another checkout of the project and this one in turn, with one thread, and prints
+the ratios of their CPU times (which other work on the machine disturbs least). Beside them it
+prints the ratios of neighbouring runs of the other checkout: what chance alone does.
 
 W1 SASRec, full softmax at every position, Beauty, length 50, 256 rows: one epoch of training.
 W2 S3-Rec pretraining, AAP + MIP + MAP + SP, Beauty, every prefix, 100 rows: one epoch.
@@ -73,27 +73,30 @@ def gflops() -> float:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a workload took."""
+    """The time that a workload took."""
 
     seconds: float
     """Wall time."""
     cpu: float
-    """CPU time of this process, over its threads."""
+    """CPU seconds of this process, summed over its threads."""
 
 
 class Clock:
-    """Times from when it is made."""
+    """Measures time from its creation on."""
 
     def __init__(self) -> None:
         self.started, self.cpu = time.perf_counter(), time.process_time()
 
     def spent(self) -> Spent:
-        """Since then."""
+        """The time since the clock was created."""
         return Spent(time.perf_counter() - self.started, time.process_time() - self.cpu)
 
 
 def epoch(config: RunConfig, steps: int | None) -> Spent:
-    """One epoch of the first stage, or its first steps, without validation; a few come before."""
+    """Time one epoch of a run's first stage, or its first `steps`, without validation.
+
+    `WARM_STEPS` steps of another epoch are done before the clock starts.
+    """
     bench = Workbench.of(config, "data")
     stage = config.stages[0]
     shared = bench.shared()
@@ -116,7 +119,7 @@ def epoch(config: RunConfig, steps: int | None) -> Spent:
 
 
 def ranking(config: RunConfig) -> Spent:
-    """Ranking all test items with a model of the config's shape; the best of three."""
+    """Time ranking all test items with an untrained model of the config; the best of three."""
     bench = Workbench.of(config, "data")
     shared = bench.shared()
     model = bench.pretrainer(config.stages[0], shared)
@@ -131,7 +134,7 @@ def ranking(config: RunConfig) -> Spent:
 
 
 def large_softmax() -> Spent:
-    """One step of W8; also prints the memory above weights and gradients."""
+    """Time the step of W8; also prints its peak memory above that of a step with 64 targets."""
     table = (torch.randn(1_000_000, 64) * 0.02).requires_grad_()
     hidden = torch.randn(4096, 64, requires_grad=True)
     targets = torch.randint(0, 1_000_000, (4096,))
@@ -140,13 +143,13 @@ def large_softmax() -> Spent:
     clock = Clock()
     softmax_loss(hidden, table, None, targets).backward()
     spent = clock.spent()
-    # Weights, gradient and Adam's two moments would be four tables.
+    # To compare with: weights, gradient and Adam's two moments would be four tables.
     print(f"W8: {peak_megabytes() - before:.0f} MB above a step of 64 targets", flush=True)
     return spent
 
 
 def peak_megabytes() -> float:
-    """Peak resident memory of this process."""
+    """Peak resident memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -191,7 +194,7 @@ WORKLOADS: dict[str, tuple[Path | None, Callable[[int | None], Spent]]] = {
 
 
 def measure(name: str, threads: int, steps: int | None) -> None:
-    """Run one workload in this process and print its line."""
+    """Run one workload in this process, and print its time and memory as a line."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     rate = gflops()
@@ -205,7 +208,7 @@ def measure(name: str, threads: int, steps: int | None) -> None:
 
 
 def cpu_seconds(checkout: Path, name: str, steps: int | None) -> float:
-    """CPU seconds of a workload in a checkout, by its own benchmark, with one thread."""
+    """CPU seconds of a workload with one thread, measured by the benchmark of a checkout."""
     command = [sys.executable, "-m", "experiments.benchmark", "--here", name, "--threads", "1"]
     command += [] if steps is None else ["--steps", str(steps)]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
@@ -216,7 +219,7 @@ def cpu_seconds(checkout: Path, name: str, steps: int | None) -> float:
 
 
 def against(other: Path, name: str, pairs: int, steps: int | None) -> None:
-    """Run a workload there and here in turn, and print the ratios of their CPU times."""
+    """Run a workload in another checkout and here in turn, and print the ratios of CPU times."""
     theirs, ours = [], []
     for _ in range(pairs):
         theirs.append(cpu_seconds(other, name, steps))
@@ -232,7 +235,10 @@ def against(other: Path, name: str, pairs: int, steps: int | None) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Each workload in a process of its own; W7 is the peak in W1's line."""
+    """Run each workload in a process of its own; W7 is the peak in W1's line.
+
+    Returns exit code 0, or another one when a workload failed or is unknown.
+    """
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmark")
     parser.add_argument("names", nargs="*", metavar="W1", help="workloads; none: all")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare CPU times with")

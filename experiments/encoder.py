@@ -1,20 +1,20 @@
-"""What in the encoder matters to cloze? The BERT4Rec paper's ablation, as far as fields go.
+"""What in the encoder matters to cloze? The ablation of the BERT4Rec paper, where fields allow it.
 
 Base `base`: two pre-norm layers, two heads, width 64, length 50, positions counted from the newest
-item, dropout 0.2 on embeddings and outputs. One factor at a time:
-  layers, heads, width (with a feed-forward part four times as wide), inner (its inner width alone),
-  length, positions (the end they are counted from), activation;
+item, dropout 0.2 on embeddings and outputs. The cells vary one factor at a time:
+  layers, heads, width (with a feed-forward part four times as wide), inner (the feed-forward part's
+  inner width alone), length, positions (the end they are counted from), activation;
   norm=post (BERT4Rec's: on the sum of embeddings and after each residual sum, so none at the end),
   norm=query (SASRec's), norm=embedding-on (on the sum of embeddings too), norm=final-off;
   dropout (on embeddings and outputs), attention-dropout.
-The paper's table 5 also takes away positions, the feed-forward part, every LayerNorm and the
-residual sums; `TransformerConfig` has no fields for these, so they are not here. Its dropout row is
+The paper's table 5 also removes positions, the feed-forward part, every LayerNorm and the residual
+sums; `TransformerConfig` has no fields for these, so they are not here. The paper's dropout row is
 `dropout=0`, its L and h rows are `layers` and `heads`, its figure on width is `width`, and its
 table on the longest sequence is `length`.
 
 Equal budgets: 1 million tokens a run in batches of 1,600, hence equal steps whatever the length.
 Equal tokens are not equal time: four layers or twice the width take about twice as long;
-`--budget seconds=40` holds time equal instead. So short a training favours what learns fast, in
+`--budget seconds=40` makes time equal instead. A training this short favours what learns fast, in
 particular pre-norm over post-norm: with `--budget tokens=10000000` the answer may differ.
 
 Command: python -m research study experiments.encoder
@@ -58,7 +58,7 @@ FACTORS: dict[str, Levels] = {
 
 
 def study() -> Study:
-    """One factor of the encoder at a time."""
+    """Cells that vary one factor of the encoder at a time."""
     return Study(
         name="encoder",
         question="What in the encoder matters to cloze?",

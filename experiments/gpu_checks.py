@@ -1,18 +1,18 @@
-"""Does a GPU do what the CPU does, and how fast? All that no machine without one can tell.
+"""Does a GPU compute what the CPU computes, and how fast? These checks need a machine with a GPU.
 
 Commands, each planned for less than 6 minutes on an H100 and ended by --minutes (5.5):
     python -m experiments.gpu_checks correctness --out correctness.json
     python -m experiments.gpu_checks speed --out speed.json
-To carry to a machine without a network: data/corpora/Beauty and data/corpora/ml-1m-sas, made as
-    experiments/beauty.py and experiments/ml_1m.py say (what needs an absent one is left out). W&B's
-    client, matplotlib and jinja2 are not needed. torch 2.11 to 2.15.
+On a machine without a network, bring data/corpora/Beauty and data/corpora/ml-1m-sas, made as
+    experiments/beauty.py and experiments/ml_1m.py say (parts that need an absent one are left out).
+    W&B's client, matplotlib and jinja2 are not needed. torch 2.11 to 2.15.
 Hardware: one large GPU (written for H100 and H200).
 Expected: every line says PASS, or gives figures (FIGURE); exit code 0. A part that fails, raises or
-    takes too long stops no other, and 1 is the exit code then. The file holds the machine, the
-    versions, the corpora's fingerprints, the command and every figure, whole after each part.
-    `--only NAME ...` takes the parts whose names begin so. `--device cpu --tiny` tries the script
-    without a GPU on a generated corpus: it compares the CPU with itself, and leaves out what only
-    a GPU can do.
+    takes too long does not stop the others; the exit code is then 1. The file has the machine, the
+    versions, the corpora's fingerprints, the command and every figure, and is complete after each
+    part. `--only NAME ...` takes the parts whose names begin with one of these. `--device cpu
+    --tiny` tries the script without a GPU on a generated corpus: it compares the CPU with itself,
+    and leaves out what only a GPU can do.
 """
 
 from __future__ import annotations
@@ -36,19 +36,22 @@ from research.errors import InputError
 
 
 def fp16_run(setting: Setting) -> Outcome:
-    """A short fp16 run under loss scaling learns what an fp32 one does."""
+    """Check that a short fp16 run under loss scaling ends at the loss of an fp32 run."""
     if not setting.gpu:
         raise LeftOut("needs a GPU")
     plain = setting.short("fp16-plain", {})
     scaled = setting.short("fp16", {"compute.precision": "fp16"})
-    # The first steps may be left out until the scale fits, so only the last loss is compared.
+    # Loss scaling may skip the first steps until its scale fits; so only last losses are compared.
     apart = abs(scaled.losses[-1] - plain.losses[-1]) / plain.losses[-1]
     line = f"last losses {scaled.losses[-1]:.4f} and {plain.losses[-1]:.4f}, {apart:.1%} apart"
     return Outcome(passed=apart < 0.05, line=line, figures={"apart": apart})
 
 
 def compilation(setting: Setting) -> Outcome:
-    """Compiled runs lose as plain ones do, and compile two parts once, whatever a batch's size."""
+    """Check that compiled runs have the losses of plain ones, and compile two graphs, each once.
+
+    Batches have different sizes, which must not compile a graph again.
+    """
     batches = {"sequences_per_batch": None, "tokens_per_batch": 100 if setting.tiny else 4096}
     tokens = {f"stages.0.batches.{name}": size for name, size in batches.items()}
     figures: dict[str, float] = {}
@@ -62,13 +65,13 @@ def compilation(setting: Setting) -> Outcome:
             figures[f"{precision} graphs"] = built.graphs
             figures[f"{precision} plain rate"] = plain.rate
             figures[f"{precision} compiled rate"] = built.rate
-            # Sums in another order, over three epochs of steps that build on one another.
+            # Compiled code sums in another order, and three epochs of steps enlarge the difference.
             passed &= built.graphs == 2 and built.apart(plain) < most
     return Outcome(passed=passed, line=listed(figures), figures=figures)
 
 
 def recomputation(setting: Setting) -> Outcome:
-    """Recomputing blocks saves memory, at what cost of time, and loses as without."""
+    """Check that recomputing blocks keeps the losses; measure what it saves in memory and costs."""
     deep = {"encoder.layers": 4, "stages.0.steps": 30, "stages.0.epochs": None}
     if not setting.tiny:
         deep |= {"encoder.width": 256, "encoder.feed_forward": 1024, "encoder.heads": 4}
@@ -82,12 +85,15 @@ def recomputation(setting: Setting) -> Outcome:
         "plain rate": plain.rate,
         "recomputed rate": saved.rate,
     }
-    # A GPU adds the gradients of a table's rows in any order.
+    # A GPU sums the gradients of an embedding table's rows in no fixed order, so losses may differ.
     return Outcome(passed=figures["apart"] < 1e-3, line=listed(figures), figures=figures)
 
 
 def determinism(setting: Setting) -> Outcome:
-    """Two deterministic runs end with the same bits; what the switch costs, and what it changes."""
+    """Check that two deterministic runs end with equal bits; measure what the switch costs.
+
+    It also counts the parameters in which two runs without the switch differ.
+    """
     changes: dict[str, object] = {"stages.0.steps": 60, "stages.0.epochs": None}
     changes |= {"encoder.hidden_dropout": 0.2, "encoder.attention_dropout": 0.2}
     fixed = {**changes, "compute.deterministic": True}
@@ -104,7 +110,7 @@ def determinism(setting: Setting) -> Outcome:
 
 
 def differing(one: Run, other: Run) -> int:
-    """How many parameters of two runs differ in a bit."""
+    """The number of parameters that are not equal to the last bit in two runs."""
     ours, theirs = (
         load_file(next(each.folder.glob("stages/train/*/model.safetensors")))
         for each in (one, other)
@@ -113,7 +119,7 @@ def differing(one: Run, other: Run) -> int:
 
 
 def launched(setting: Setting) -> Outcome:
-    """The launcher, NCCL and a run of one process get along."""
+    """Check that a run of one process under Accelerate's launcher and NCCL works."""
     if not setting.gpu:
         raise LeftOut("needs a GPU")
     flags = ["--multi_gpu", "--num_machines", "1", "--num_processes", "1"]
@@ -129,12 +135,12 @@ def launched(setting: Setting) -> Outcome:
 
 
 def listed(figures: Mapping[str, float]) -> str:
-    """Figures for the terminal."""
+    """Figures as text for the terminal."""
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def correctness() -> dict[str, Part]:
-    """By name, the quick ones first."""
+    """The parts of `correctness` by name, with their limits in seconds; the quick ones first."""
     return {
         "draws": Part(draws, 40.0),
         "one step": Part(one_step, 40.0),
@@ -157,7 +163,11 @@ COMMANDS: Mapping[str, Callable[[], dict[str, Part]]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Every part of a command, one line each; 0 when none failed and all were done in time."""
+    """Do the parts of a command and print a line for each.
+
+    Returns exit code 0 when none failed and all were done in time, 1 when not, and 2 for wrong
+    arguments.
+    """
     parser = argparse.ArgumentParser(prog="experiments.gpu_checks", allow_abbrev=False)
     parser.add_argument("command", choices=list(COMMANDS))
     parser.add_argument("--out", type=Path, required=True, help="JSON file of all figures")

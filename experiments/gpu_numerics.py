@@ -1,6 +1,6 @@
-"""Numbers that a GPU must have in common with the CPU: draws, steps, products, ranks, figures.
+"""Checks that a GPU gives the CPU's numbers: draws, steps, matrix products, ranks and metrics.
 
-Here alone the checks reach into a step; what it is made of stands in `step_of`.
+`gpu_checks` runs them. Only this file of the checks takes a training step apart, in `step_of`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import build_optimizer
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# What a factor is rounded by: TF32 has the mantissa of fp16.
+# Relative rounding of a factor in each precision; TF32 has the mantissa of fp16.
 EPSILON = {"tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10}
 CPU = torch.device("cpu")
 FORMS = {
@@ -58,7 +58,7 @@ def first_batch(bench: Workbench) -> Batch:
 
 
 def tensors_of(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested dataclasses, mappings and tuples, with the path that leads to it."""
+    """Every tensor in nested dataclasses, mappings, tuples and lists, with its dotted path."""
     if isinstance(value, Tensor):
         yield path, value
     elif isinstance(value, Mapping):
@@ -73,7 +73,7 @@ def tensors_of(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def draws(setting: Setting) -> Outcome:
-    """Masks, segments, targets and negatives are the same on both devices."""
+    """Check that masks, segments, targets and negatives are the same on both devices."""
     bench, six = setting.six()
     shared = bench.shared()
     forms = {name: config.build(shared, 0) for name, config in FORMS.items()}
@@ -105,7 +105,10 @@ def draws(setting: Setting) -> Outcome:
 
 
 def step_of(model: MultiObjectiveModel, batch: Batch, low: torch.dtype | None = None) -> Tensor:
-    """The sum of the objectives' means on a batch, whose gradient the parameters then have."""
+    """The sum of the objectives' mean losses on a batch; it leaves gradients on the parameters.
+
+    `low` is the type that autocast uses; None: fp32 (or the model's own type) throughout.
+    """
     model.zero_grad(set_to_none=True)
     inputs = model.prepare(batch)
     with torch.autocast(batch.rows_S.device.type, low or torch.bfloat16, enabled=low is not None):
@@ -119,20 +122,26 @@ def step_of(model: MultiObjectiveModel, batch: Batch, low: torch.dtype | None = 
 def gradient(
     model: MultiObjectiveModel, batch: Batch, device: torch.device, low: torch.dtype | None = None
 ) -> Tensor:
-    """The loss of a batch and its gradient with respect to everything, end to end, on the CPU."""
+    """The loss of a batch, followed by all gradients in one vector: float64 on the CPU.
+
+    It is computed on `device`, under autocast to `low` if that is given.
+    """
     total = step_of(model.to(device), batch.to(device), low)
     grads = [each.grad.flatten() for each in model.parameters() if each.grad is not None]
     return torch.cat([total[None], *grads]).double().cpu()
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
-    """The relative difference of two gradients; infinite when one is not finite."""
+    """The relative difference of two results of `gradient`, without their first entry, the loss.
+
+    It is infinite when `ours` has an entry that is not finite.
+    """
     found = ((ours - theirs)[1:].norm() / theirs[1:].norm()).item()
     return found if ours.isfinite().all() else float("inf")
 
 
 def one_step(setting: Setting) -> Outcome:
-    """A step of all six objectives has the CPU's loss and gradient, in fp32 and float64."""
+    """Check that a step of all six objectives has the CPU's gradient, in fp32 and float64."""
     bench, model = setting.six()
     batch = first_batch(bench)
     figures = {}
@@ -140,14 +149,18 @@ def one_step(setting: Setting) -> Outcome:
         model = model.to(torch.float32 if name == "fp32" else torch.float64)
         theirs = gradient(model, batch, CPU)
         figures[name] = distance(gradient(model, batch, setting.device), theirs)
-    # Rounding of sums of some thousand terms; a wrong mask or position is off by 1e-2 or more.
+    # The bounds allow rounding in sums of some thousand terms; a wrong mask or position makes a
+    # difference of 1e-2 or more.
     passed = figures["fp32"] < 1e-4 and figures["float64"] < 1e-10
     line = f"gradients differ by {figures['fp32']:.1e} in fp32, {figures['float64']:.1e} in float64"
     return Outcome(passed=passed, line=line, figures=figures)
 
 
 def low_step(setting: Setting) -> Outcome:
-    """A step of all six objectives in low precision is near the fp32 one; products end in fp32."""
+    """Check that a step of all six objectives in low precision is near the fp32 one.
+
+    Products of low-precision matrices must be fp32 tensors.
+    """
     figures = {}
     bench, model = setting.six()
     batch = first_batch(bench)
@@ -166,7 +179,8 @@ def low_step(setting: Setting) -> Outcome:
         allow_tf32(False)
     passed = all(figures[name] < 16 * epsilon for name, epsilon in EPSILON.items())
     if setting.gpu:
-        # A CPU rounds bf16 products and knows no TF32; a GPU rounds none, and TF32 is not fp32.
+        # A CPU rounds the products to bf16 and has no TF32. A GPU must do neither: its products
+        # are exact to fp32, and its TF32 step differs from the fp32 one.
         passed = passed and all(figures[f"product {name}"] < 1e-5 for name in LOW)
         passed = passed and figures["tf32"] > 1e-6
     line = ", ".join(f"{name} {value:.1e}" for name, value in figures.items())
@@ -174,7 +188,7 @@ def low_step(setting: Setting) -> Outcome:
 
 
 def twenty_steps(setting: Setting) -> Outcome:
-    """Twenty steps of SASRec without dropout lose on the device what they lose on the CPU."""
+    """Check that twenty steps of SASRec without dropout have the CPU's losses on the device."""
     config = setting.config(full_softmax(), STILL)
     losses = {}
     for name, device in (("CPU", CPU), ("device", setting.device)):
@@ -191,12 +205,15 @@ def twenty_steps(setting: Setting) -> Outcome:
     apart = ((losses["device"] - losses["CPU"]) / losses["CPU"]).abs().max().item()
     first, last = (losses["device"][place].item() for place in (0, -1))
     line = f"losses {first:.4f} to {last:.4f}, {apart:.1e} apart at most"
-    # Adam divides by small numbers at first, so rounding grows from step to step.
+    # Adam divides by small numbers at first, so rounding errors grow from step to step.
     return Outcome(passed=apart < 1e-3 and last < first, line=line, figures={"apart": apart})
 
 
 def ranks(setting: Setting) -> Outcome:
-    """A model ranks every test item among all items on the device as it does on the CPU."""
+    """Check that a model ranks test items among all items on the device as on the CPU.
+
+    Nine of ten ranks must be equal, and NDCG@10 within 1e-3.
+    """
     bench = Workbench.of(setting.config(full_softmax(), STILL), setting.data_root)
     shared = bench.shared()
     model = bench.pretrainer(bench.config.stages[0], shared)
@@ -216,14 +233,17 @@ def ranks(setting: Setting) -> Outcome:
     }
     line = f"{figures['same']:.2%} of {len(kept)} ranks are the same, the farthest "
     line += f"{figures['farthest']:.0f} away; NDCG@10 {figures['ndcg@10 apart']:.1e} apart"
-    # Scores that rounding tells apart are next to each other.
+    # Rounding can swap items of nearly equal scores, which are neighbours in the ranking.
     passed = figures["same"] > 0.9 and figures["ndcg@10 apart"] < 1e-3
     passed = passed and bool(((ours.rank < float("inf")) == kept).all())
     return Outcome(passed=passed, line=line, figures=figures)
 
 
 def low_figures(setting: Setting) -> Outcome:
-    """Runs in bf16 and TF32 rank as well as in fp32, by the paired statistics over seeds."""
+    """Check that NDCG@10 of runs in bf16 and TF32 does not differ significantly from fp32.
+
+    The comparison is paired by user and seed.
+    """
     epochs, seeds = (2, 2) if setting.tiny else (20, 3)
     tables: dict[str, list[RankTable]] = {"fp32": [], "tf32": [], "bf16": []}
     figures: dict[str, float] = {}

@@ -1,7 +1,7 @@
-"""The parts of a check of a GPU: run one after another, and kept in a file after each of them.
+"""Runs the parts of `gpu_checks` one after another, and writes the results after each of them.
 
-A part is a function of a `Setting` that gives an `Outcome`. Each has a time of its own, and all
-have a common one, so that a borrowed machine is given back with what was found by then.
+A part is a function of a `Setting` that returns an `Outcome`. Each part has a time limit and all
+together have one, so that a borrowed machine goes back in time, with the results until then.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ from research.storage.json_files import write_json
 
 
 class Late(Exception):
-    """A part that takes longer than it may."""
+    """Raised in a part that exceeds its time limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a part found."""
+    """The result of a part."""
 
     passed: bool | None
-    """None: figures, of which nothing is demanded."""
+    """Whether the check passed; None: the part only measures."""
     line: str
-    """What the terminal shows."""
+    """The text that the terminal shows."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Numbers by name."""
+    """Measured numbers by name."""
     details: Mapping[str, object] = field(default_factory=dict)
-    """Further JSON values, for who looks closer."""
+    """Further JSON values, for a closer look."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing to find out."""
+    """One check or measurement."""
 
     run: Callable[[Setting], Outcome]
-    """Does it."""
+    """The function that does it."""
     seconds: float
-    """Most that it may take."""
+    """Its time limit."""
 
 
 def machine(setting: Setting) -> dict[str, object]:
-    """The machine and the versions that figures are of."""
+    """The device, its properties, and the versions of the software, for the results file."""
     told: dict[str, object] = {"device": platform.processor() or "cpu"}
     if setting.gpu:
         known = torch.cuda.get_device_properties(setting.device)
@@ -84,7 +84,7 @@ def installed(package: str) -> str | None:
 
 
 def driver() -> str | None:
-    """The version of the GPU's driver; None: nothing tells it."""
+    """The version of the GPU's driver; None: nvidia-smi is absent or does not say."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -94,7 +94,7 @@ def driver() -> str | None:
 
 
 def fingerprints(setting: Setting) -> dict[str, str]:
-    """The fingerprint of each corpus that is there."""
+    """The fingerprint of each corpus that exists, by name."""
     found = {}
     for name in (BEAUTY, ML_1M, ML_20M):
         path = setting.folder(name) / "manifest.json"
@@ -105,7 +105,7 @@ def fingerprints(setting: Setting) -> dict[str, str]:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """`Late` is raised inside when it takes longer."""
+    """A context in which `Late` is raised after `seconds`."""
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise Late(f"not done within {seconds:.3g} s")
@@ -120,7 +120,10 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def tried(part: Part, setting: Setting, seconds: float) -> dict[str, object]:
-    """A part's entry in the file, after at most so many seconds; what it raises is its result."""
+    """Run a part within `seconds` and its own limit; returns its entry in the results file.
+
+    An exception of the part is its result: LEFT OUT for `LeftOut`, else FAIL with a traceback.
+    """
     started = time.perf_counter()
     if seconds <= 0.0:
         return {"result": "NO TIME", "line": "the time for all parts is over"}
@@ -130,7 +133,7 @@ def tried(part: Part, setting: Setting, seconds: float) -> dict[str, object]:
     except LeftOut as reason:
         return {"result": "LEFT OUT", "line": str(reason)}
     except Exception as error:
-        # Nobody can look again at a borrowed machine.
+        # A borrowed machine cannot be asked again, so the traceback is kept.
         details = {"traceback": traceback.format_exc()[-4000:]}
         line = f"{type(error).__name__}: {error}"[:500]
         found = Outcome(passed=False, line=line, details=details)
@@ -145,14 +148,17 @@ def tried(part: Part, setting: Setting, seconds: float) -> dict[str, object]:
 
 
 def finite(value: float) -> float | str:
-    """A number as JSON has it, which knows neither NaN nor infinity."""
+    """A number that JSON can hold: NaN and infinity become text."""
     return value if math.isfinite(value) else str(value)
 
 
 def try_all(
     parts: Mapping[str, Part], setting: Setting, out: Path, minutes: float, command: Sequence[str]
 ) -> bool:
-    """Run the parts, a line each; whether every one was done or left out, and none failed."""
+    """Run the parts, print a line for each, and write `out` after each.
+
+    Returns whether none failed and none ran out of time; parts may be left out.
+    """
     began = time.perf_counter()
     results: dict[str, dict[str, object]] = {}
     head = {"command": list(command), "machine": machine(setting), "seed": SEED}

@@ -1,4 +1,4 @@
-"""Where the checks of a GPU work, and on what: corpora, recipes, whole runs and how they went."""
+"""What the parts of `gpu_checks` work on: the device, corpora, recipes and short runs."""
 
 from __future__ import annotations
 
@@ -33,36 +33,39 @@ STILL = {f"encoder.{name}_dropout": 0.0 for name in ("embedding", "hidden", "att
 
 
 class LeftOut(Exception):
-    """A part that cannot be done here; the message says what it needs."""
+    """Raised in a part that cannot be done on this machine; the message says what it needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where and on what the parts work."""
+    """The device and the folders that the parts use, and what they do there."""
 
     device: torch.device
-    """What is compared with the CPU."""
+    """The device that is compared with the CPU."""
     tiny: bool
-    """Whether only the script is tried."""
+    """Whether only the script itself is tried, with a tiny generated corpus and model."""
     data_root: str
-    """Where corpora lie."""
+    """The folder of prepared corpora."""
     scratch: Path
-    """Where runs are written; removed at the end."""
+    """The folder for runs and generated corpora; the caller removes it at the end."""
 
     @property
     def gpu(self) -> bool:
-        """Whether this is the real thing."""
+        """Whether the device is a CUDA GPU."""
         return self.device.type == "cuda"
 
     def folder(self, corpus: str) -> Path:
-        """Where a corpus lies, or would lie."""
+        """The path of a corpus's folder, which may not exist yet."""
         if self.tiny:
             return self.scratch / "Tiny"
         root = self.scratch if corpus == ML_20M else Path(self.data_root)
         return root / "corpora" / corpus
 
     def corpus(self, name: str) -> str:
-        """The folder of a corpus, made where it is a generated one; `LeftOut` when it is absent."""
+        """The folder of a corpus; a generated corpus is made first if it does not exist.
+
+        Raises `LeftOut` when another corpus is absent.
+        """
         folder = self.folder(name)
         if not (folder / "manifest.json").is_file():
             if self.tiny:
@@ -76,7 +79,7 @@ class Setting:
     def config(
         self, config: RunConfig, changes: Mapping[str, object], corpus: str = BEAUTY
     ) -> RunConfig:
-        """A recipe on a corpus; a tiny one for the script's own test."""
+        """A recipe with changes on a corpus; with `tiny` its sizes are made small."""
         small: dict[str, object] = {}
         if self.tiny:
             small = {"encoder.width": 8, "encoder.length": 8, "encoder.feed_forward": 8}
@@ -85,7 +88,7 @@ class Setting:
         return changed(there, {**small, **changes})
 
     def run(self, name: str, changes: Mapping[str, object]) -> Run:
-        """A run of SASRec with full softmax on Beauty; what it left behind and what it took."""
+        """Do a run of SASRec with full softmax on Beauty, and return its results and cost."""
         folder = self.scratch / name
         self.forget()
         graphs, started = graphs_compiled(), time.perf_counter()
@@ -104,35 +107,38 @@ class Setting:
         )
 
     def short(self, name: str, changes: Mapping[str, object]) -> Run:
-        """A run without dropout and validation, ten steps a line of metrics, in three epochs."""
+        """Do a run of three epochs without dropout and validation, logging every ten steps."""
         fixed = {"stages.0.validation": None, "stages.0.epochs": 3, "stages.0.log_every": 10}
         return self.run(name, {**STILL, **fixed, **changes})
 
     def six(self) -> tuple[Workbench, MultiObjectiveModel]:
-        """All six objectives on one encoder without dropout, in training, on the CPU."""
+        """The parts and the model of a run with all six objectives on one encoder.
+
+        The model is on the CPU, in training mode, and without dropout.
+        """
         bench = Workbench.of(self.config(joint(), STILL), self.data_root)
         return bench, bench.pretrainer(bench.config.stages[0], bench.shared()).train()
 
     def settle(self) -> None:
-        """Wait for all that the GPU was told to do."""
+        """Wait until the GPU has done all work in its queue."""
         if self.gpu:
             torch.cuda.synchronize()
 
     def forget(self) -> None:
-        """Give the GPU's unused memory back, and begin to measure its peak anew."""
+        """Free the GPU's cached memory, and reset its peak statistics."""
         self.settle()
         if self.gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> float:
-        """Most megabytes of the GPU that tensors took since `forget`; 0 on a CPU."""
+        """Peak GPU memory of tensors since `forget`, in MiB; 0 on a CPU."""
         return torch.cuda.max_memory_allocated() / 2**20 if self.gpu else 0.0
 
     def compiling(self) -> AbstractContextManager[object]:
-        """A context in which what is compiled is compiled for a GPU, or only traced on a CPU.
+        """A context in which `torch.compile` compiles for a GPU, but only traces on a CPU.
 
-        Machine code for a CPU takes long to build, and is no concern here.
+        Machine code for a CPU takes long to build, and is not what the checks are about.
         """
         stance: AbstractContextManager[object] = torch.compiler.set_stance(
             force_backend=None if self.gpu else "eager"
@@ -142,37 +148,37 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that has ended."""
+    """The results and the cost of a run that has ended."""
 
     folder: Path
-    """Its folder."""
+    """The run's folder."""
     table: RankTable
-    """Test ranks."""
+    """The test part's rank table under full ranking."""
     losses: list[float]
-    """One a line of metrics."""
+    """The training losses that were logged, in order."""
     rates: list[float]
-    """Items a second, one a line of metrics."""
+    """Items per second, as logged beside the losses."""
     graphs: int
-    """Compiled during it."""
+    """Number of graphs that were compiled during the run."""
     seconds: float
-    """With preparation, validation and test."""
+    """Wall time, with preparation, validation and test."""
     megabytes: float
-    """Peak on the GPU."""
+    """Peak GPU memory of tensors in MiB; 0 on a CPU."""
 
     @property
     def rate(self) -> float:
-        """The median of all lines but the first, which holds what is done once."""
+        """Median items per second, without the first logged line, which includes one-time work."""
         rates = sorted(self.rates[1:] or self.rates)
         return rates[len(rates) // 2]
 
     def apart(self, other: Run) -> float:
-        """The largest relative difference of two losses."""
+        """The largest relative difference between a loss of this run and the other's."""
         pairs = zip(self.losses, other.losses, strict=True)
         return max(abs(one - two) / abs(two) for one, two in pairs)
 
 
 def write_tiny(folder: Path) -> None:
-    """60 users, 20 items in a circle, two attributes an item; generated."""
+    """Generate a corpus of 60 users, 20 items in a circle, and two attributes for each item."""
     raw = folder.with_name("tiny-raw")
     raw.mkdir()
     rows = []
@@ -189,13 +195,14 @@ def write_tiny(folder: Path) -> None:
 def write_large(
     folder: Path, *, users: int = 138_493, items: int = 26_744, events: int = 20_000_000
 ) -> None:
-    """A corpus of MovieLens-20M's size, generated: its counts, its shape of lengths and popularity.
+    """Generate a corpus like MovieLens-20M in its counts, history lengths and item popularity.
 
-    There a user has 20 to 9,254 events, 68 in the median and 144 in the mean; items are drawn by a
-    Zipf law, and a user may meet one twice, which costs a model nothing.
+    In MovieLens-20M a user has 20 to 9,254 events, 68 in the median and 144 in the mean. Items are
+    drawn by a Zipf law, so a user may have one twice, which does not change a model's cost.
     """
     draws = np.random.default_rng(SEED)
-    # 20 and a log-normal rest of median 48 and mean 124, scaled to the number of events.
+    # A history has 20 events and a log-normal rest of median 48 and mean 124, scaled so that the
+    # number of events is right.
     rest = draws.lognormal(np.log(48.0), 1.38, users).clip(max=9_000.0)
     lengths = 20 + np.floor(rest * (events - 20 * users) / rest.sum()).astype(np.int64)
     lengths[: events - int(lengths.sum())] += 1

@@ -1,7 +1,8 @@
-"""What a step costs on a GPU: time, operations, waits, kernels and memory, by the loop itself.
+"""What a training step costs on a GPU: time, operations, synchronizations, kernels and memory.
 
-The works are those of experiments/benchmark.py, and a BERT4Rec of MovieLens-20M's size. The real
-loop trains them; a hook after each step of the optimizer says when what is looked at.
+The workloads are those of experiments/benchmark.py, and a BERT4Rec of MovieLens-20M's size. The
+real training loop runs them; a hook after each optimizer step switches between the phases of a
+measurement.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from research.training.stage_run import StageRun
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 WAITS = "called a synchronizing CUDA operation"
-# Operations of torch that the GPU is told nothing of: views, and memory without a content.
+# Operations of torch that start no work on the GPU: views, and allocations without content.
 NO_WORK = {
     "view", "_unsafe_view", "_reshape_alias", "t", "transpose", "slice", "select", "expand",
     "unsqueeze", "squeeze", "split", "split_with_sizes", "detach", "alias", "permute", "as_strided",
@@ -71,17 +72,17 @@ WORKS: Mapping[str, tuple[str, Callable[[], RunConfig]]] = {
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps within a context."""
+    """A number of optimizer steps that are done within a context."""
 
     steps: int
     context: Callable[[], AbstractContextManager[object]]
 
 
 class Phases:
-    """Called after each step: leaves one phase and enters the next when its steps are done."""
+    """A hook to call after each step: when a phase's steps are done, it enters the next phase."""
 
     def __init__(self, phases: Sequence[Phase]) -> None:
-        """The first phase begins at once."""
+        """Enter the first phase."""
         self.total = sum(each.steps for each in phases)
         self._waiting = list(phases)
         self._left = 0
@@ -101,13 +102,13 @@ class Phases:
             self._held.enter_context(phase.context())
 
     def close(self) -> None:
-        """Leave the phase that a failure left open."""
+        """Leave the current phase, if a failure has left one open."""
         self._held.close()
 
 
 @contextmanager
 def timing(setting: Setting, figures: dict[str, float], name: str) -> Iterator[None]:
-    """The seconds within, by the clock on the wall, with all that the GPU was told to do."""
+    """A context whose wall time in seconds becomes `figures[name]`; it waits for the GPU's work."""
     setting.settle()
     started = time.perf_counter()
     yield
@@ -116,7 +117,7 @@ def timing(setting: Setting, figures: dict[str, float], name: str) -> Iterator[N
 
 
 class Operations(TorchDispatchMode):
-    """Counts torch's operations on a kind of device; see `NO_WORK`."""
+    """Counts torch's operations on a type of device, except those of `NO_WORK`."""
 
     def __init__(self, device: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -140,9 +141,10 @@ class Operations(TorchDispatchMode):
 
 @contextmanager
 def counting(setting: Setting, steps: int, found: Measured, *, compiled: bool) -> Iterator[None]:
-    """Operations, and on a GPU what waits for it, a step; with the lines that wait.
+    """A context that counts operations per step, and on a GPU how often the host waits for it.
 
-    What is compiled would not be while operations are counted, so there they are not.
+    It puts both into `found`, with the lines of code that wait. Operations of compiled code are not
+    counted, as counting would prevent the compilation.
     """
     operations = Operations(setting.device.type)
     with ExitStack() as held:
@@ -163,7 +165,10 @@ def counting(setting: Setting, steps: int, found: Measured, *, compiled: bool) -
 
 
 def waits_of(caught: Sequence[warnings.WarningMessage]) -> Counter[str]:
-    """How often each line waited for the GPU, by torch's warnings; paths begin at the package."""
+    """How often each line of code waited for the GPU, counted from torch's warnings.
+
+    A line's path begins at its package.
+    """
     own = re.compile(r".*/(?=(?:research|baselines|experiments|torch|accelerate)/)")
     return Counter(
         f"{own.sub('', each.filename)}:{each.lineno}"
@@ -174,7 +179,7 @@ def waits_of(caught: Sequence[warnings.WarningMessage]) -> Counter[str]:
 
 @contextmanager
 def profiling(setting: Setting, steps: int, found: Measured) -> Iterator[None]:
-    """Kernels a step, the time in which they keep the GPU busy, and those that take the longest."""
+    """A context that puts kernels per step, their GPU time and the 20 longest into `found`."""
     kinds = torch.profiler.ProfilerActivity
     asked = [kinds.CUDA if setting.gpu else kinds.CPU]
     # Without acc_events torch 2.11 warns that it forgets the events of earlier cycles.
@@ -197,7 +202,7 @@ def profiling(setting: Setting, steps: int, found: Measured) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is found of a work."""
+    """What was measured of a workload."""
 
     figures: dict[str, float]
     details: dict[str, object]
@@ -206,7 +211,7 @@ class Measured:
 def trained(
     setting: Setting, work: str, changes: Mapping[str, object], phases: Sequence[Phase]
 ) -> int:
-    """Train a work's first stage through the phases; how many steps an epoch of it has."""
+    """Train a workload's first stage through the phases; returns the steps of one epoch of it."""
     corpus, recipe = WORKS[work]
     config = setting.config(recipe(), changes, corpus)
     bench = Workbench.of(config, setting.data_root)
@@ -242,9 +247,10 @@ def trained(
 
 
 def step_cost(setting: Setting, work: str, precision: str, compiled: bool) -> Outcome:
-    """Milliseconds a step and an epoch's seconds from many steps, operations and waits from a few.
+    """Measure milliseconds a step and seconds an epoch over many steps, and counts over a few.
 
-    "first" is what the first steps took, with all that is compiled and allocated then.
+    The counts are of operations and of waits for the GPU. "first seconds" is the time of the first
+    steps, which includes compilation and allocation.
     """
     warm, timed, counted = (2, 3, 2) if setting.tiny else (10, 100, 10)
     found = Measured({}, {})
@@ -268,7 +274,7 @@ def step_cost(setting: Setting, work: str, precision: str, compiled: bool) -> Ou
 
 
 def kernels(setting: Setting, work: str, precision: str) -> Outcome:
-    """What the GPU does in a step: how many kernels, for how long, and which take the longest."""
+    """Measure a step's kernels on the GPU: how many, for how long, and which take the longest."""
     warm, counted = (2, 1) if setting.tiny else (10, 5)
     found = Measured({}, {})
     phases = (
@@ -282,7 +288,7 @@ def kernels(setting: Setting, work: str, precision: str) -> Outcome:
 
 
 def ranking(setting: Setting, work: str, times: int) -> Outcome:
-    """Seconds to rank every test item among all items: the first time, and the best."""
+    """Measure the seconds to rank every test item among all items: the first time, and the best."""
     corpus, recipe = WORKS[work]
     bench = Workbench.of(setting.config(recipe(), {}, corpus), setting.data_root)
     fitted(None, bench.config.compute, str(setting.device))
@@ -302,7 +308,7 @@ def ranking(setting: Setting, work: str, times: int) -> Outcome:
 
 
 def generated(setting: Setting) -> Outcome:
-    """The corpus of MovieLens-20M's size is made, once for all that follows."""
+    """Generate the corpus of MovieLens-20M's size, once for all parts that follow."""
     taken: dict[str, float] = {}
     with timing(setting, taken, "seconds"):
         setting.corpus(ML_20M)
@@ -310,7 +316,7 @@ def generated(setting: Setting) -> Outcome:
 
 
 def parts() -> dict[str, Part]:
-    """By name, in order of worth: time runs out at the end."""
+    """The parts of `speed` by name, the most important first, as time may run out at the end."""
     beauty = [work for work in WORKS if work != "ML-20M"]
     made: dict[str, Part] = {}
 

@@ -1,11 +1,10 @@
 """Does S3-Rec's pretraining help on LastFM (S3-Rec's file, 1,090 users)?
 
-Corpus: python -m research prepare s3rec --raw ../shared/data/s3rec/LastFM.txt
-        --out data/corpora/LastFM
+Corpus: python -m research prepare s3rec --raw LastFM.txt --out data/corpora/LastFM
 Commands: python -m research study experiments.lastfm:pretraining
           python -m research study experiments.lastfm
           python -m research study experiments.lastfm:bce
-One pretraining of 100 epochs serves all fine-tunings, seeds 0, 1, 2.
+All fine-tunings (seeds 0, 1, 2) start from one pretraining of 100 epochs.
 Hardware: two CPU cores, no GPU. Times and results: experiments/LOG.md.
 """
 
@@ -20,12 +19,12 @@ from research.training.config import StageConfig
 
 CORPORA = ("data/corpora/LastFM",)
 PRETRAINED = "runs/lastfm-pretraining/LastFM/published/0/stages/pretrain"
-# S3-Rec's 99 uniform negatives a user, as released.
+# The file that S3-Rec's authors released, with 99 uniform negatives for each user.
 NEGATIVES = "../shared/data/s3rec/LastFM_sample.txt"
 
 
 def pretraining() -> Study:
-    """One pretraining, and one fine-tuning because a run must end in something that ranks."""
+    """One pretraining, followed by a fine-tuning because a run must end in a stage that ranks."""
     config = s3rec.published_softmax()
     pretrain, finetune = config.stages
     stages = (replace(pretrain, epochs=100), finetune)
@@ -39,7 +38,7 @@ def pretraining() -> Study:
 
 
 def finetuned(stage: StageConfig, start_from: str | None) -> RunConfig:
-    """One fine-tuning, from the pretraining or from scratch."""
+    """A run of one fine-tuning stage, from the stage folder `start_from` or (None) from scratch."""
     return RunConfig(
         encoder=s3rec.ENCODER,
         stages=(stage,),
@@ -49,7 +48,10 @@ def finetuned(stage: StageConfig, start_from: str | None) -> RunConfig:
 
 
 def compared(question: str, cells: dict[str, RunConfig], base: str) -> Study:
-    """Cells whose figures are comparable: a head with special classes ranks among more columns."""
+    """A study of cells with comparable figures.
+
+    A head with special classes ranks among more columns, so it needs a study of its own.
+    """
     return Study(
         name="lastfm",
         question=question,
@@ -68,7 +70,7 @@ def study() -> Study:
 
 
 def bce() -> Study:
-    """The published BCE, one negative, with and without pretraining."""
+    """The published BCE with one negative, with and without pretraining."""
     stage = s3rec.published().stages[-1]
     cells = {"bce": finetuned(stage, None), "s3rec-bce": finetuned(stage, PRETRAINED)}
     return compared("S3-Rec's pretraining under its published BCE on LastFM", cells, "bce")

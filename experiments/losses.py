@@ -1,18 +1,18 @@
 """Which loss trains the next item best at an equal number of tokens?
 
-Base `softmax`: the softmax over all items. Against it stand
-  bce-1 ... bce-64     binary cross-entropy with so many uniform negatives (SASRec has one);
+Base `softmax`: the softmax over all items. It is compared with
+  bce-1 ... bce-64     binary cross-entropy with 1 to 64 negatives (SASRec has one);
   gbce-64              gBCE with calibration 0.75 (gSASRec), and gbce-64-t1 fully calibrated;
-  sampled-16, -64      softmax over the target and so many negatives;
+  sampled-16, -64      softmax over the target and 16 or 64 negatives;
   sampled-256-shared   over 256 which the tokens of a row share (cheap: as much time as softmax);
   sampled-256-logq     the same, drawn by popularity and corrected for it;
   bpr-1, bpr-16        Bayesian personalized ranking.
-Negatives are drawn for every token anew unless said, outside the user's training items, and
-uniformly unless said. Nothing else differs:
-the rows, their order and the starting weights are the same.
+Unless the list says otherwise, each token draws its own negatives, uniformly. None of them is a
+training item of the user. Nothing else differs: the rows, their order and the initial weights are
+the same.
 
 Equal budgets: 1 million tokens a run in one stage, hence equal steps; a sampled loss does less
-work a token on a large catalogue. Every catalogue must have more than 256 items.
+work for each token on a large catalogue. Every catalogue must have more than 256 items.
 
 Command: python -m research study experiments.losses
          python -m research study experiments.losses --corpora data/corpora/Beauty
@@ -52,7 +52,7 @@ LOSSES: dict[str, ItemLossConfig] = {
 
 
 def study() -> Study:
-    """Every loss against the full softmax."""
+    """Every loss compared with the full softmax."""
     changes = {cell: {"stages.0.objectives.next.loss": loss} for cell, loss in LOSSES.items()}
     return Study(
         name="losses",

@@ -1,16 +1,16 @@
-"""How should cloze hide items: how many, the last one how often, and behind what?
+"""How should cloze hide items: how many, how often the last one, and what should replace them?
 
-Base `base`: each item hidden with probability 0.3, the last one also in half of the rows, always
-behind the mask. One factor at a time:
+Base `base`: each item is hidden with probability 0.3, and the last one in half of the rows in
+addition; a hidden item is always replaced by the mask. The cells vary one factor at a time:
   rate=...       the probability of being hidden (BERT4Rec's paper: best at 0.2 on ML-1M, 0.6 on
                  its Beauty, falling above 0.6);
-  last=...       the share of rows whose last item is hidden in addition: 0, as in most ports, asks
-                 the model in ranking for something that training seldom showed; 1 is S3-Rec's;
+  last=...       the share of rows whose last item is hidden in addition: with 0, as in most ports,
+                 training seldom shows the masked last place that ranking asks for; 1 is S3-Rec's;
   last-only=...  the share of rows in which the last item alone is hidden (BERT4Rec's code: 1/11);
-  behind=...     what a hidden item becomes: 80-10-10 is BERT's mask, random item, itself;
-                 random and kept take a fifth of one of the two.
+  behind=...     what replaces a hidden item: 80-10-10 is BERT's 80 % mask, 10 % random item, 10 %
+                 itself; random and kept are 80 % mask and 20 % of one of the other two.
 
-Equal budgets: 1.5 million tokens a run, hence equal steps; a higher rate has more targets a token.
+Equal budgets: 1.5 million tokens a run, hence equal steps; a higher rate has more targets in them.
 
 Command: python -m research study experiments.masking
          python -m research study experiments.masking --corpora data/corpora/Beauty
@@ -39,7 +39,7 @@ FACTORS: dict[str, Levels] = {
 
 
 def study() -> Study:
-    """One factor of the masking at a time."""
+    """Cells that vary one factor of the masking at a time."""
     return Study(
         name="masking",
         question="How should cloze hide items?",

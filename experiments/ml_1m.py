@@ -1,7 +1,6 @@
 """How good are plain SASRec and BERT4Rec on MovieLens-1M (SASRec's file, 3,416 items)?
 
-Corpus: python -m research prepare pairs --raw ../shared/data/ml-1m/ml-1m.txt
-        --out data/corpora/ml-1m-sas
+Corpus: python -m research prepare pairs --raw ml-1m.txt --out data/corpora/ml-1m-sas
 Command: python -m research study experiments.ml_1m
 Hardware: two CPU cores, no GPU. Times and results: experiments/LOG.md.
 """
@@ -22,19 +21,21 @@ from research.training.schedule import ScheduleConfig
 
 
 def sliding() -> RunConfig:
-    """SASRec+ on windows that slide over whole histories, not on the newest 201 items alone."""
+    """SASRec+ on windows that slide over whole histories, instead of on the newest 201 items."""
     config = plus()
     return replace(config, stages=(replace(config.stages[0], windows=Sliding(stride=200)),))
 
 
 def bert4rec() -> RunConfig:
-    """The cloze recipe with the dropout that its figures in experiments/LOG.md were measured
-    with."""
+    """The cloze recipe with dropout 0.1, with which the figures in experiments/LOG.md were made."""
     return changed(ml_1m(), {"encoder.dropout": 0.1})
 
 
 def annealed(config: RunConfig, epochs: int, lr: float, anneal_epochs: int) -> RunConfig:
-    """A recipe's stage for a number of epochs, then one on sliding windows with a falling rate."""
+    """A recipe's stage for `epochs`, then a second stage with a falling learning rate.
+
+    The second stage trains `anneal_epochs` on sliding windows, from the learning rate `lr` on.
+    """
     rule = config.stages[0].validation
     assert rule is not None, "the recipes on ML-1M select on validation"
     rule = replace(rule, patience_steps=0, min_steps=0)
@@ -52,7 +53,7 @@ def annealed(config: RunConfig, epochs: int, lr: float, anneal_epochs: int) -> R
 
 
 def study() -> Study:
-    """Counting, SASRec+ (full softmax) and BERT4Rec at width 64 and length 200."""
+    """Two counting rankers, SASRec+ (full softmax) and BERT4Rec at width 64 and length 200."""
     return Study(
         name="ml-1m",
         question="Plain baselines on MovieLens-1M",

@@ -1,22 +1,22 @@
 """What does each pretraining head add, and is it more than noise?
 
-Base `s3`: AAP, MIP, MAP and SP together, then the next item. Against it stand
-  none                 the next item from scratch: what pretraining adds, the sign turned;
-  no-aap ... no-sp     one head left out: what it adds to the other three, the sign turned;
+Base `s3`: pretraining on AAP, MIP, MAP and SP together, then the next item. It is compared with
+  none                 the next item from scratch: minus what pretraining adds;
+  no-aap ... no-sp     one head left out: minus what it adds to the other three;
   only-aap ... only-sp one head alone: whether one of them is enough;
   cloze, cloze+s3      BERT4Rec's objective instead of the four, or beside them;
   joint                the next item, cloze and the four heads in a single stage.
-`against_none` asks of the same runs what each pretraining adds to nothing; it trains nothing anew
-after `study`, but read its table as a second family of tests.
+`against_none` compares the same runs with `none`: what does each pretraining add to no pretraining?
+After `study` it has nothing to train, but its table is a second family of tests.
 
 Equal budgets: every cell sees 1 million tokens of clean windows, all stages together, and none
-stops earlier. A third is pretraining; `none` and `joint` have all of it in their one stage, so
-pretraining has to earn the tokens that it takes from the fine-tuning. Everything else about the
-fine-tuning is the same. Equal tokens are not equal time: a token of the four heads costs twice one
-of the next item (SP encodes three sequences a row), one of `joint` three times; `--budget
-seconds=40` holds time equal instead. All stages read the same rows, and not every prefix, S3-Rec's
-own rule. Weights are S3-Rec's (AAP 0.2, MIP 1, MAP 1, SP 0.5), of sums in the two-stage cells and
-of means in `joint`, as in `baselines.s3rec`.
+stops earlier. A third of them is pretraining; `none` and `joint` spend all in their one stage, so
+pretraining has to be worth the tokens that it takes from the fine-tuning. Everything else about the
+fine-tuning is the same. Equal tokens are not equal time: a token under the four heads costs twice
+one under the next item (SP encodes three sequences for each row), one in `joint` three times;
+`--budget seconds=40` makes time equal instead. All stages read the same rows, which are sliding
+windows and not every prefix as in S3-Rec. Weights are S3-Rec's (AAP 0.2, MIP 1, MAP 1, SP 0.5), of
+sums in the two-stage cells and of means in `joint`, as in `baselines.s3rec`.
 
 Command: python -m research study experiments.objectives
          python -m research study experiments.objectives --corpora data/corpora/Beauty
@@ -37,7 +37,7 @@ from research.studies.study import Study
 
 
 def cells() -> Cells:
-    """Fine-tuning after each pretraining, and all six objectives at once."""
+    """Cells with fine-tuning after each pretraining, and one with all six objectives at once."""
     four = corrected_objectives()
     base = pretrained(four)
     six = ranked("joint", {"next": NextItemConfig(), "cloze": CLOZE, **four})
@@ -53,7 +53,7 @@ def cells() -> Cells:
 
 
 def study() -> Study:
-    """Every cell against the four heads together."""
+    """Every cell compared with the four heads together."""
     return Study(
         name="objectives",
         question="What does each pretraining head add, and is it more than noise?",
@@ -65,7 +65,7 @@ def study() -> Study:
 
 
 def against_none() -> Study:
-    """The same runs, every cell against fine-tuning alone."""
+    """The same runs, every cell compared with fine-tuning alone."""
     return replace(
         study(), question="Does pretraining add anything to the next item alone?", base="none"
     )

@@ -1,26 +1,32 @@
 """Which of the published code's peculiarities matter, taken one at a time?
 
-Base `corrected`: S3-Rec's four heads without what is wrong with them, then the next item under a
-full softmax; losses are means and the last item is hidden no more often than others (here
+Base `corrected`: S3-Rec's four heads without the errors of their code, then the next item under a
+full softmax. Losses are means, and the last item is hidden no more often than others (in that
 `baselines.s3rec.corrected` keeps the published choice, which is no error). Every other cell adds
 one choice of the authors' code (RUCAIBox/CIKM2020-S3Rec), and `all` those of the pretraining:
-  mip-sigmoid, sp-sigmoid  scores squashed before their difference (T17);
-  mip-mask                 the mask can be drawn as MIP's negative (T2);
-  mip-window               MIP's negatives avoid the row alone, not all training items (T22);
-  sp-everything            foreign segments from all histories, held-out items included (T19);
-  sp-short-rows            rows of one item take part in SP (T20);
+  mip-sigmoid, sp-sigmoid  scores pass a sigmoid before their difference does (a double sigmoid
+                           bounds the loss and weakens the gradient);
+  mip-mask                 the mask, which is no item, can be drawn as MIP's negative;
+  mip-window               MIP's negatives avoid only the row's own items, not all training items;
+  sp-everything            foreign segments come from all histories joined, held-out items included
+                           (so they cross users, and may be the user's own);
+  sp-short-rows            rows of one item take part in SP (their input is then only the mask);
   zero-attribute           a class that no item has is scored in AAP and MAP;
   bare-items               items without attributes count in AAP and MAP (in ML-100K one film has
                            none, so there this cell nearly repeats the base);
-  last-masked              AAP, MIP and MAP always hide the last item (T12);
-  sums                     losses are sums over a batch's rows, and weights those of sums (T18);
-  special-classes          PAD and MASK compete in the fine-tuning's softmax and in ranking (T3);
-  seen-zero                seen items score 0, not minus infinity, in selection and test (T47).
-The last two change the protocol: their rows stand in tables of their own, compared with nothing.
+  last-masked              AAP, MIP and MAP always hide the last item;
+  sums                     losses are sums over a batch's rows, and weights those of sums (they grow
+                           with batch, length and number of attributes);
+  special-classes          PAD and MASK compete in the fine-tuning's softmax and in ranking (special
+                           tokens are no items);
+  seen-zero                seen items score 0, not minus infinity, in selection and test (items with
+                           negative scores then rank below them).
+The last two change the protocol: their rows are in tables of their own, compared with nothing.
 
-`bce` asks the same of the fine-tuning as published, BCE with one negative: against its corrected
-form stand bce-mask (T2), bce-history (negatives avoid held-out items too, T22), bce-special-classes
-(in ranking alone; a table of its own), and softmax.
+`bce` asks the same about the published fine-tuning, BCE with one negative. Its corrected form is
+compared with bce-mask (the mask can be drawn as a negative), bce-history (negatives avoid held-out
+items too, which leaks them by exclusion), bce-special-classes (in ranking alone; a table of its
+own), and softmax.
 
 Rows of the pretraining are every prefix, as published, since some choices concern short rows.
 Equal budgets: 1 million tokens a run, a third for pretraining, as in `experiments.objectives`.
@@ -71,7 +77,7 @@ OF_PROTOCOL: dict[str, Changes] = {
 
 
 def corrected() -> RunConfig:
-    """The corrected recipe: means, every prefix, the last item hidden as any other."""
+    """The base: corrected heads, mean losses, every prefix, the last item hidden as any other."""
     config = changed(pretrained(corrected_objectives()), dict.fromkeys(LAST_MASKED, 0.0))
     return changed(
         config,
@@ -84,7 +90,7 @@ def corrected() -> RunConfig:
 
 
 def study() -> Study:
-    """Each published choice of the pretraining and of the ranking against the corrected recipe."""
+    """Each published choice of pretraining and ranking, compared with the corrected recipe."""
     every: dict[str, Changes] = {
         "all": {PRETRAIN: published_objectives(), "stages.0.normalize": "sequences"}
     }
@@ -99,7 +105,7 @@ def study() -> Study:
 
 
 def bce() -> Study:
-    """Each published choice of a fine-tuning by BCE against its corrected form."""
+    """Each published choice of the fine-tuning by BCE, compared with its corrected form."""
     base = changed(corrected(), {f"{FINETUNE}.loss": BinaryCrossEntropy()})
     changes: dict[str, Changes] = {
         "bce-mask": {f"{FINETUNE}.loss.negatives.include_mask": True},

@@ -1,7 +1,7 @@
-"""Do SASRec, BERT4Rec and a two-stage S3-Rec beat counting on MovieLens-100K?
+"""Do SASRec, BERT4Rec and a two-stage S3-Rec beat the counting rankers on MovieLens-100K?
 
 Command: make quickstart (or python -m research study experiments.quickstart).
-Hardware: two CPU cores, no GPU; time and figures stand in README.md.
+Hardware: two CPU cores, no GPU; README.md has the time and the figures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from research.training.config import ValidationConfig
 def sized(
     config: RunConfig, key: str, objective: ObjectiveConfig, epochs: int, dropout: float
 ) -> RunConfig:
-    """A baseline at ML-100K's size: windows of 50 items that slide by 25 over whole histories."""
+    """A baseline sized for ML-100K: windows of 50 items that slide by 25 over whole histories."""
     stage = replace(
         config.stages[0],
         objectives={key: objective},
@@ -45,10 +45,10 @@ def sized(
 
 
 def pretrained(config: RunConfig, epochs: int) -> RunConfig:
-    """The recipe's stage after S3-Rec's four objectives on items and genres.
+    """The run with a pretraining stage first: S3-Rec's four objectives on items and genres.
 
-    The rows are each user's newest 50 items (`last_items`), not every prefix of them: a pass over
-    50 prefixes a user would take minutes.
+    The pretraining rows are each user's newest 50 items (`LastItems`), not every prefix of them: an
+    epoch over 50 prefixes for each user would take minutes.
     """
     pretrain = replace(
         pretraining(corrected_objectives(), epochs),
@@ -59,7 +59,7 @@ def pretrained(config: RunConfig, epochs: int) -> RunConfig:
 
 
 def study() -> Study:
-    """Popularity, transitions, SASRec, BERT4Rec, S3-Rec."""
+    """SASRec, BERT4Rec, S3-Rec and transitions, compared with popularity."""
     sasrec = sized(full_softmax(), "next", NextItemConfig(), 30, 0.3)
     masks = ClozeConfig(corruption=MaskItems(rate=0.3, mask_last_share=0.5))
     return Study(

@@ -1,8 +1,8 @@
-"""The recipes that the studies vary: one or two stages on one backbone, the same rows in all.
+"""The recipes that the studies vary: one or two stages on one backbone, with the same rows in all.
 
-Sized for MovieLens-100K on one CPU thread, to be ended by a study's budget: windows of 50 items
-that slide by 25 over whole histories, 64 of them a batch, Adam at 0.003, the best state of the last
-stage by NDCG@10 on validation, after every epoch.
+They are sized for MovieLens-100K on one CPU thread, and a study's budget ends them. Rows are
+windows of 50 items that slide by 25 over whole histories, 64 in a batch; Adam has a learning rate
+of 0.003; the last stage is validated after every epoch, and its best weights by NDCG@10 are kept.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 
 SEEDS = (0, 1, 2)
-# Parts of a budget: a third is pretraining, where there is one.
+# How a budget is divided among the stages: a third is pretraining, where there is one.
 SHARES = {"pretrain": 1, "finetune": 2}
-# Cloze beside S3-Rec's heads hides what they hide, so that one encoding serves them all.
+# Cloze hides the same items as S3-Rec's heads, so that one encoding serves them all.
 CLOZE = ClozeConfig(corruption=MASKS)
 
 
 def ranked(name: str, objectives: Mapping[str, ObjectiveConfig]) -> StageConfig:
-    """A stage that ranks and selects by validation; every loss is a mean."""
+    """A stage that ranks, with its weights selected by validation; every loss is a mean."""
     return replace(
         fine_tuning(NextItemConfig()),
         name=name,
@@ -44,7 +44,7 @@ def ranked(name: str, objectives: Mapping[str, ObjectiveConfig]) -> StageConfig:
 
 
 def next_item() -> RunConfig:
-    """SASRec with full softmax, at width 32: the fine-tuning without anything before it."""
+    """SASRec with full softmax at width 32: the fine-tuning stage without pretraining."""
     encoder = replace(
         ENCODER,
         width=32,
@@ -56,7 +56,7 @@ def next_item() -> RunConfig:
 
 
 def pretrained(objectives: Mapping[str, ObjectiveConfig]) -> RunConfig:
-    """`next_item` after pretraining on these objectives; their weights are weights of sums."""
+    """`next_item` after a pretraining stage on `objectives`; their weights are weights of sums."""
     config = next_item()
     pretrain = replace(
         pretraining(dict(objectives), 150),
@@ -68,10 +68,9 @@ def pretrained(objectives: Mapping[str, ObjectiveConfig]) -> RunConfig:
 
 
 def cloze() -> RunConfig:
-    """BERT4Rec in one stage, but pre-norm: a short budget ends before post-norm has learnt much.
+    """BERT4Rec in one stage, but pre-norm, as a short budget ends before post-norm has learnt much.
 
-    A batch has as many tokens whatever the encoder's length is, so that equal tokens are equal
-    steps.
+    A batch is 1,600 tokens whatever the encoder's length is, so that equal tokens are equal steps.
     """
     encoder = replace(
         ENCODER,

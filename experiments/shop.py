@@ -1,8 +1,8 @@
-"""A small shop, generated: what a first BERT4Rec has to learn from where data are few.
+"""Generates the events of a small shop, as an example of a first BERT4Rec on few data.
 
-Items stand in categories and are bought by a few laws: with probability 0.65 the next item is one
-of three that follow the last one, else one of a category that the user likes, and popular items are
-bought more often (Zipf). Users have 5 to 30 events, a day apart.
+Items belong to categories, and users buy by simple rules: with probability 0.65 the next item is
+one of three that follow the last one, else it is most often of a category that the user likes, and
+popular items are bought more often (Zipf). Users have 5 to 30 events, a day apart.
 
 Command: python -m experiments.shop --users 300 --out data/shop.csv
          python -m research prepare csv --raw data/shop.csv --out data/corpora/shop
@@ -25,7 +25,7 @@ FIRST = 1_600_000_000
 
 
 def histories(users: int, items: int, seed: int) -> list[list[int]]:
-    """By user, item ids from the oldest to the newest; a function of its arguments alone."""
+    """For each user the item ids from the oldest to the newest; equal arguments give equal ones."""
     draws = np.random.default_rng(seed)
     categories = draws.integers(max(1, items // 15), size=items)
     popularity = 1.0 / np.arange(2, items + 2)
@@ -45,7 +45,7 @@ def histories(users: int, items: int, seed: int) -> list[list[int]]:
 
 
 def write_csv(path: Path, rows: list[list[int]]) -> None:
-    """One line an event: user,item,timestamp."""
+    """Write a CSV file with a line for each event: user,item,timestamp (in seconds)."""
     lines = [
         f"u{user},i{item},{FIRST + place * DAY}"
         for user, row in enumerate(rows)
@@ -56,7 +56,7 @@ def write_csv(path: Path, rows: list[list[int]]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the shop's events."""
+    """Write the shop's events; returns exit code 0, or 2 for wrong arguments."""
     parser = argparse.ArgumentParser(prog="python -m experiments.shop", description=__doc__)
     parser.add_argument("--users", type=int, default=300)
     parser.add_argument("--items", type=int, default=150)

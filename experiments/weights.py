@@ -1,16 +1,16 @@
-"""Do the weights of the pretraining's losses matter, over two orders of magnitude, and their way?
+"""Do the weights of the pretraining's losses matter, and the way in which losses are combined?
 
-Base `published`: AAP 0.2, MIP 1, MAP 1 and SP 0.5, weights of sums over a batch's rows, then the
-next item. One factor at a time:
+Base `published`: AAP 0.2, MIP 1, MAP 1 and SP 0.5, as weights of sums over a batch's rows, then the
+next item. The cells vary one factor at a time, each weight over two orders of magnitude:
   aap=x0.1 ... sp=x10  one head's weight divided or multiplied by ten;
-  cloze=0.1, 1, 10     cloze beside the four at that weight;
-  all=equal            all four at 1, of sums; all=equal-means: at 1, of means (`normalize`), each
-                       loss divided by its own number of terms;
-  combination=...      the published weights combined otherwise: SP from 0 to its weight over the
-                       first 300 steps, weights learned by uncertainty (Kendall et al. 2018),
-                       PCGrad (Yu et al. 2020), one objective a step.
-A factor common to all weights changes Adam's update only as far as its eps (1e-8) counts beside the
-root of the second moment, so proportions alone are varied.
+  cloze=0.1, 1, 10     cloze beside the four heads, at that weight;
+  all=equal            all four weights at 1, of sums; all=equal-means: at 1, of means (`normalize`,
+                       each loss divided by its own number of terms);
+  combination=...      the published weights in other combinations: SP rising from 0 to its weight
+                       over the first 300 steps, weights learned by uncertainty (Kendall et al.
+                       2018), PCGrad (Yu et al. 2020), one objective in each step.
+A factor common to all weights changes Adam's update only as far as its eps (1e-8) matters beside
+the root of the second moment, so only the proportions are varied.
 
 Equal budgets: 1 million tokens a run, a third for pretraining, as in `experiments.objectives`.
 
@@ -45,7 +45,7 @@ WAYS: dict[str, CombinationConfig] = {
 
 
 def factors() -> dict[str, Levels]:
-    """A factor for each head, one for cloze, one for all together, one for how they combine."""
+    """The factors: one for each head, one for cloze, one for all heads, one for the combination."""
     heads = corrected_objectives()
     equal = {f"{OBJECTIVES}.{key}.weight": 1.0 for key in heads}
     return {
@@ -69,7 +69,7 @@ def factors() -> dict[str, Levels]:
 
 
 def study() -> Study:
-    """One weight at a time against the published ones."""
+    """Every change of weights or combination, compared with the published weights."""
     return Study(
         name="weights",
         question="Does it matter how the pretraining's losses are weighed and combined?",

@@ -1,1 +1,1 @@
-"""The command line: one function a verb, and what it prints."""
+"""The command line: parses the words, calls the rest of `research`, and prints what comes of it."""

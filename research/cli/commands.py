@@ -1,4 +1,8 @@
-"""What the verbs do, once their arguments are parsed; the heavy imports of the command line."""
+"""The verbs of the command line, called by `main` once their arguments are parsed.
+
+The heavy imports are here, so that `main` imports this file only when a verb needs it. Every verb
+returns an exit code.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +54,14 @@ from research.training.stage_run import CheckpointPlan
 
 
 def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:
-    """Prepare a corpus and show it."""
+    """Prepare a corpus from a data set or format `source`, and print what it holds."""
     config = override(PrepareConfig(source=source), rest, program="sixfold prepare")
     corpus = prepare_corpus(config, out, data_root=data_root)
     return show(str(corpus.folder))
 
 
 def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
-    """One run."""
+    """Do a run, or what is left of it, and print its figures."""
     config = found(known.target, RunConfig)
     given = config
     if known.encoder_from is not None:
@@ -88,7 +92,11 @@ def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def study(known: argparse.Namespace) -> int:
-    """A study and its tables; 1 when a run of it failed, 75 when one was stopped."""
+    """Do what is missing of a study, and print its tables.
+
+    Returns 75 when every run that was left for the same command to continue was stopped by a
+    signal, or found its folder locked. Otherwise returns 1 when a run was left or failed, else 0.
+    """
     chosen = found(known.target, Study)
     if known.seeds is not None:
         if known.seeds < 1:
@@ -123,7 +131,7 @@ def study(known: argparse.Namespace) -> int:
     failed = [job for job in jobs if job.state() == "failed"]
     left = [job for job in jobs if job.left is not None]
     if len(failed) + len(left) < len(jobs):
-        # Half a second to import, which a run can do without.
+        # It takes half a second to import, and nothing else here needs it.
         from research.cli.report import print_report
 
         print_report(Path(known.runs) / chosen.name)
@@ -138,7 +146,7 @@ def study(known: argparse.Namespace) -> int:
 
 
 def evaluate(known: argparse.Namespace) -> int:
-    """Figures of a run under any candidates."""
+    """Rank a run's held-out items again under the options asked for, and print the figures."""
     use_threads(known)
     bench, ranker = load(known)
     asked = bench.config.evaluation
@@ -168,7 +176,10 @@ def evaluate(known: argparse.Namespace) -> int:
 
 
 def recommend(known: argparse.Namespace) -> int:
-    """The best items after a history."""
+    """Print the items that a run ranks highest after a history of raw item ids.
+
+    Raises `InputError` for a run whose encoder reads more of an event than its item.
+    """
     use_threads(known)
     if known.k < 1:
         raise InputError(f"--k is {known.k}; it must be at least 1")
@@ -201,14 +212,17 @@ def recommend(known: argparse.Namespace) -> int:
 
 
 def load(known: argparse.Namespace) -> tuple[Workbench, Ranker]:
-    """A finished run that a command names, with the packages that it allows."""
+    """The parts and the ranker of the finished run that a command names.
+
+    Its config may hold classes of the packages given with --allow.
+    """
     if known.allow:
         import_from_here()
     return load_run(Path(known.run), known.data_root, known.allow, known.device)
 
 
 def import_file(known: argparse.Namespace) -> int:
-    """A foreign file as a run folder, what became of each key, and the run's figures."""
+    """Import a foreign file as a run folder; print what became of each key, and the figures."""
     use_threads(known)
     account = import_run(
         Path(known.file),
@@ -225,7 +239,7 @@ def import_file(known: argparse.Namespace) -> int:
 
 
 def export(known: argparse.Namespace) -> int:
-    """A run's stage as a foreign file, and where each key came from."""
+    """Export a run's stage as a foreign file, and print where each key came from."""
     use_threads(known)
     if known.allow:
         import_from_here()
@@ -235,7 +249,7 @@ def export(known: argparse.Namespace) -> int:
 
 
 def print_account(account: Account, heading: str, column: str) -> None:
-    """A table of keys, and the remarks below it."""
+    """Print an import's or export's keys as a table, and its remarks below."""
     table = Table("key", "shape", column)
     for row in account.keys:
         table.add_row(row.key, str(row.shape), row.place)
@@ -247,13 +261,13 @@ def print_account(account: Account, heading: str, column: str) -> None:
 
 
 def titled(corpus: Corpus, item: int) -> str:
-    """An item's title, or its raw id."""
+    """An item's title, or its raw id where it has none."""
     title = "" if corpus.item_titles is None else corpus.item_titles[item]
     return title or corpus.item_names[item]
 
 
 def options_of(known: argparse.Namespace, tracking: Tracking | None) -> RunOptions:
-    """What `run` and `study` are told that changes no result."""
+    """The options of `run` and `study` that change no result."""
     return RunOptions(
         data_root=known.data_root,
         quiet=known.quiet,
@@ -269,7 +283,7 @@ def options_of(known: argparse.Namespace, tracking: Tracking | None) -> RunOptio
 
 
 def use_threads(known: argparse.Namespace) -> None:
-    """CPU threads as asked for."""
+    """Set torch's CPU threads to --threads, if it is given."""
     if known.threads is None:
         return
     if known.threads < 1:
@@ -278,7 +292,11 @@ def use_threads(known: argparse.Namespace) -> None:
 
 
 def started(known: argparse.Namespace) -> Accelerator:
-    """Threads and processes as asked for, or an error before any work."""
+    """Set the threads and join the processes of the job, before any other work.
+
+    Raises `InputError` when the number of processes is not that of --expect-world, or of the
+    launcher.
+    """
     use_threads(known)
     accelerator = make_accelerator(device=known.device)
     launched = int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,7 +1,8 @@
 """The command line: `python -m research VERB ...`, also installed as `sixfold`.
 
-Only what a verb needs is imported, so `--help` answers at once. Exit codes: 0 done, 1 failed,
-2 wrong usage or bad input, 75 stopped early and can be continued.
+This file parses arguments; `commands` does the work. Only what a verb needs is imported, so
+`--help` answers at once. The docstring of a verb is its line in the list that `--help` prints. Exit
+codes: 0 done, 1 failed, 2 wrong usage or bad input, 75 stopped early and can be continued.
 """
 
 from __future__ import annotations
@@ -247,7 +248,7 @@ VERBS: dict[str, Verb] = {
 
 
 def run_parser(verb: str, metavar: str, meaning: str) -> argparse.ArgumentParser:
-    """Options that `run` and `study` share."""
+    """A parser with the options that `run` and `study` share."""
     parser = argparse.ArgumentParser(
         prog=f"sixfold {verb}",
         description="Dotted overrides follow as --a.b 1, --a.b=1 or a.b=1."
@@ -294,7 +295,7 @@ def run_parser(verb: str, metavar: str, meaning: str) -> argparse.ArgumentParser
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
-    """`--threads` and `--device`."""
+    """Add `--threads` and `--device` to a parser."""
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument(
         "--device", help="cpu, cuda or cuda:N (default: a GPU if there is one, else the CPU)"
@@ -304,7 +305,11 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
 def parse_first(
     parser: argparse.ArgumentParser, arguments: Sequence[str]
 ) -> tuple[argparse.Namespace, list[str]]:
-    """Known options and the rest; a `--help` after the first word is left for the rest."""
+    """Parse the options that `parser` knows; returns them, and the other words in order.
+
+    When the first word is no option, `--help` is among the other words: it then asks for the fields
+    of that target, not for the parser's options.
+    """
     given = list(arguments)
     wants_fields = bool(given) and not given[0].startswith("-")
     asked = [word for word in given if word in ("-h", "--help")] if wants_fields else []
@@ -313,7 +318,7 @@ def parse_first(
 
 
 def usage() -> str:
-    """The list of verbs."""
+    """The text of `--help`: the list of verbs."""
     lines = "\n".join(f"  {verb.__doc__}" for verb in VERBS.values())
     return (
         "usage: sixfold VERB ...   (or: python -m research VERB ...)\n\n"
@@ -322,7 +327,7 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit code."""
+    """Run the verb that `arguments` name (None: those of this process); returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(usage())
@@ -350,7 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sixfold {given[0]}: out of memory: {said}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader of a pipe (`| head`) has seen enough; the interpreter must not flush again.
+        # The reader of the pipe (`| head`) has closed it. Without this the interpreter would write
+        # to the pipe again when it exits, and print another error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -1,4 +1,7 @@
-"""The report of a study's folder: printed, and written as a page, as CSV and as LaTeX."""
+"""The verb `report`: prints a study's report, and writes it as HTML, CSV and LaTeX.
+
+It builds the report with `research/report/`, and saves it to W&B when asked to.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from research.tracking.options import needing_wandb
 
 
 def report(known: argparse.Namespace) -> int:
-    """What a study found; 1 when it was to be saved to W&B and could not be."""
+    """Print and write a study's report; returns 1 when saving it to W&B failed, else 0."""
     folder = study_folder(known.study, known.runs)
     found = report_of(folder, ties=known.ties)
     print_tables(found, wide_console())
@@ -44,12 +47,15 @@ def report(known: argparse.Namespace) -> int:
 
 
 def print_report(folder: Path) -> None:
-    """The tables of a study's folder in the terminal."""
+    """Print the tables of a study's folder."""
     print_tables(report_of(folder, figures=False), wide_console())
 
 
 def study_folder(study: str, runs: str) -> Path:
-    """A study's folder, or the one of that name among the runs; `InputError` for neither."""
+    """The folder of a study: `study` itself if it is one, else the folder of that name in `runs`.
+
+    Raises `InputError` when neither is a study's folder.
+    """
     for folder in (Path(study), Path(runs) / study):
         if (folder / StudyRecord.FILE).is_file():
             return folder
@@ -61,7 +67,10 @@ def study_folder(study: str, runs: str) -> Path:
 
 
 def write(found: Report, out: Path) -> list[Path]:
-    """Write report.html, report.csv and report.tex into a folder; each replaces an older one."""
+    """Write report.html, report.csv and report.tex into a folder, over older ones; returns paths.
+
+    Raises `InputError` when `out` is a file, or the extra `report` is not installed.
+    """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out is {out}, which is a file; name a folder")
     extra = "install the extra: pip install 'sixfold[report]'"

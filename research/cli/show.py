@@ -1,4 +1,4 @@
-"""`show`: what a run or corpus folder holds, as a person would ask."""
+"""The verb `show`: prints what a run folder or a corpus folder holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTINUES = "the command that began it, or the last one that extended it, contin
 
 
 def show(path: str) -> int:
-    """Print a run's figures or a corpus's facts; `InputError` for any other folder."""
+    """Print a run's figures or a corpus's sizes; raises `InputError` for any other folder."""
     folder = Path(path)
     if (folder / "manifest.json").is_file():
         show_corpus(Corpus.open(folder))
@@ -35,7 +35,10 @@ def show(path: str) -> int:
 
 
 def show_corpus(corpus: Corpus) -> None:
-    """Sizes, filters, ties, fingerprint; `InputError` when an array was changed."""
+    """Print a corpus's sizes, filters, tied timestamps and fingerprint.
+
+    Raises `InputError` when one of its arrays has changed since it was prepared.
+    """
     corpus.verify()
     lengths = np.diff(corpus.offsets)
     table = Table(title=f"corpus {corpus.name}", show_header=False)
@@ -59,9 +62,12 @@ def show_corpus(corpus: Corpus) -> None:
 
 
 def show_run(folder: Path) -> None:
-    """Status, figures, cost; `InputError` when the folder's files are not those of a run."""
+    """Print a run's figures, cost and origin, or how far it is when it has not ended.
+
+    Raises `InputError` when the folder's files are not those of a run.
+    """
     reader = RunFolder(folder, writes=False)
-    # What was written by an earlier version is refused here.
+    # Files that this version cannot read are refused here.
     record, summary = reader.read(RunRecord), reader.read(RunSummary)
     if record is None or summary is None:
         lines = reader.metrics()
@@ -70,7 +76,7 @@ def show_run(folder: Path) -> None:
         print(f"{folder}: not finished ({state}); {CONTINUES}")
         return
     table = Table()
-    # A split may hold nothing out for validation.
+    # `val` is empty when the split holds nothing out for validation.
     figures = {"validation, full": summary.val} if summary.val else {}
     figures |= {f"test, {candidates}": values for candidates, values in summary.test.items()}
     if summary.popularity is not None:
@@ -84,7 +90,7 @@ def show_run(folder: Path) -> None:
         texts = [f"{values[name]:.4f}" if name in values else "" for values in figures.values()]
         table.add_row(name, *texts)
     console = wide_console()
-    # Not as the table's title, which would break the path into lines.
+    # The path is not the table's title, as rich would break that into lines.
     console.print(str(folder))
     console.print(table)
     for name, value in {**facts_of(summary), **origin_of(record, summary)}.items():
@@ -96,7 +102,7 @@ def show_run(folder: Path) -> None:
 
 
 def verdict_of(floor: FloorRecord) -> str:
-    """In plain words whether the run is above popularity."""
+    """A sentence on whether the run is above popularity; if not, with what to try."""
     difference = (
         f"{floor.difference:+.4f} (95 % of resamples: {floor.low:+.4f} to {floor.high:+.4f})"
     )
@@ -111,7 +117,7 @@ def verdict_of(floor: FloorRecord) -> str:
 
 
 def facts_of(summary: RunSummary) -> dict[str, object]:
-    """What a summary says beside its figures and notes, by name."""
+    """By name, what a summary says beside its figures and notes."""
     stored = plain_to_json(summary)
     facts = flattened({name: stored[name] for name in ("best", "cost", "users", "missed_share")})
     facts |= flattened({"attributes": stored.get("attributes", {})})
@@ -120,8 +126,11 @@ def facts_of(summary: RunSummary) -> dict[str, object]:
 
 
 def origin_of(record: RunRecord, summary: RunSummary) -> dict[str, object]:
-    """When, by which code, where and how a run was done; what an earlier version did not keep is
-    `unknown`."""
+    """By name: when, by which commit, on which machine and by which command a run was done.
+
+    A run that was continued has these once for each entry of its provenance. What an earlier
+    version of the code did not record is `unknown`.
+    """
     facts: dict[str, object] = {"versions": text_of(summary.versions)}
     entries = record.provenance or (Provenance(),)
     for place, entry in enumerate(entries, 1):
@@ -134,7 +143,7 @@ def origin_of(record: RunRecord, summary: RunSummary) -> dict[str, object]:
 
 
 def commit_line(entry: Provenance) -> str:
-    """The commit that a run was done by, and whether the code was as it says."""
+    """The commit of a run's code, and whether the checkout had uncommitted changes."""
     if entry.commit is None:
         return UNKNOWN if entry.begun is None else "none, the code stood in no git checkout"
     states = {True: "as committed", False: "with changes", None: "changes unknown"}
@@ -142,7 +151,7 @@ def commit_line(entry: Provenance) -> str:
 
 
 def machine_line(entry: Provenance) -> str:
-    """What a run was done on."""
+    """The machine that a run was done on, and the number of processes unless it is 1."""
     if entry.machine is None:
         return UNKNOWN
     machine = entry.machine
@@ -152,7 +161,7 @@ def machine_line(entry: Provenance) -> str:
 
 
 def carried_line(account: CarriedRecord) -> str:
-    """How many parameters a stage got from where; their names stand in summary.json."""
+    """How many parameters a stage took from which source; summary.json has their names."""
     parts = [f"{len(names)} from {source}" for source, names in account.moved.items()]
     parts += [f"{len(account.new)} newly made", f"{len(account.left)} left behind"]
     parts += [f"{kind}: {text_of(counts)}" for kind, counts in account.rows.items()]
@@ -160,7 +169,7 @@ def carried_line(account: CarriedRecord) -> str:
 
 
 def text_of(value: object) -> str:
-    """A value as a person reads it: a list has a line an entry."""
+    """A value as text for a table: a list becomes one line for each entry."""
     if isinstance(value, list):
         return "\n".join(text_of(each) for each in value)
     if isinstance(value, Mapping):
@@ -169,7 +178,7 @@ def text_of(value: object) -> str:
 
 
 def flattened(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as one, names joined by a space."""
+    """Nested mappings as a single one, with names joined by a space."""
     flat: dict[str, object] = {}
     for name, value in values.items():
         label = plain(f"{prefix}{name.replace('_', ' ')}")

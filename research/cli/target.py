@@ -1,4 +1,4 @@
-"""What the words of a command line name: a run or a study, as a dotted path or `module:name`."""
+"""Finds the run or study that a command line names, as a dotted path or as `module:name`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ Wanted = TypeVar("Wanted")
 
 
 def found(target: str, kind: type[Wanted]) -> Wanted:
-    """What a dotted path or `module:name` names, called if it is a function."""
+    """The object of class `kind` that a target names; a function is called to make it.
+
+    A target is `module:name`, a dotted path, or a module, which stands for its entry named like the
+    class in lower case (`study` for a `Study`). Raises `InputError` when it does not exist, needs
+    arguments, or is or gives something else.
+    """
     import_from_here()
     module_name, colon, attribute = target.partition(":")
     module = None
@@ -49,31 +54,34 @@ def found(target: str, kind: type[Wanted]) -> Wanted:
 
 
 def import_from_here() -> None:
-    """Let modules of the working folder be imported, also where a script runs the program."""
+    """Make modules of the working folder importable.
+
+    Python does this itself for `python -m`, but not for an installed script.
+    """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
 
 
 def package_of(target: str) -> str:
-    """The package, or the single module, that a target stands in."""
+    """The top-level package or module of a target."""
     return target.partition(":")[0].partition(".")[0]
 
 
 def makes(value: object, kind: type) -> bool:
-    """Whether a module's entry is of a kind or a function annotated to return it."""
+    """Whether a value is a `kind`, or a function without arguments annotated to return one."""
     hints = getattr(value, "__annotations__", {})
     returns = hints.get("return") in (kind, kind.__name__) and not arguments_of(value)
     return isinstance(value, kind) or returns
 
 
 def arguments_of(value: object) -> list[str]:
-    """Names of the arguments without which a function cannot be called."""
+    """Names of a callable's arguments without default; empty for what is not callable."""
     if not callable(value):
         return []
     try:
         parameters = inspect.signature(value).parameters.values()
     except ValueError:
-        # Some built-in types tell no signature.
+        # Some built-in types have no signature that Python can read.
         return []
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [
@@ -82,7 +90,7 @@ def arguments_of(value: object) -> list[str]:
 
 
 def imported(name: str) -> ModuleType | None:
-    """A module, or None when no such module exists; errors inside it are its own."""
+    """The module `name`; None: no such module exists. Errors raised inside it are not caught."""
     if not all(part.isidentifier() for part in name.split(".")):
         return None
     try:

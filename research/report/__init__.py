@@ -1,1 +1,1 @@
-"""A study's report: one model, read from run folders, and what is written from it."""
+"""The report of a study: one `Report` made from run folders, and the formats written from it."""

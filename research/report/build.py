@@ -1,4 +1,8 @@
-"""Makes the report of a study's folder: reads it, groups by protocol, computes statistics once."""
+"""Makes the `Report` of a study's folder: reads the runs, groups them by protocol, compares cells.
+
+All statistics are computed here, once; the terminal, HTML, CSV, LaTeX and W&B forms only write them
+down.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +41,17 @@ from research.report.slices import slicings
 from research.storage.records import CostRecord, StudyRecord
 from research.storage.untrusted import plain, without_home
 
-# Sign flips of a test: of the metric that decides, and of the others.
+# Resamples of the sign-flip test: for the compared metric, and for the other metrics.
 DECIDING, DESCRIBING = 10_000, 2_000
 
 
 def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = None) -> Report:
-    """The report of a study's folder; `InputError` when it is none or has no finished run.
+    """The report of a study's folder.
 
-    Without `figures` it lacks what a terminal does not show: slices, curves and cosines. Every
-    figure follows one policy for `ties`; None: that of the runs, "expected" where they differ.
+    Without `figures` it lacks what a terminal does not show: slices, learning curves and gradient
+    cosines. All figures are computed under the tie policy `ties`; None: that of the finished runs,
+    or "expected" where theirs differ. Raises `InputError` when the folder is no study's or has no
+    finished run.
     """
     study = read_study(folder)
     runs = {corpus: read_runs(folder, study, corpus) for corpus in study.corpora}
@@ -82,7 +88,7 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
 
 
 def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[StudyRun]:
-    """Every run that the study wants; of a ranker that only counts, one seed says all."""
+    """Every run of a corpus that study.json lists; of a counting ranker only one seed's."""
     runs = []
     for cell in study.cells:
         for seed, mark in study.seeds_of(corpus, cell).items():
@@ -95,7 +101,7 @@ def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[StudyRun]:
 def corpus_part(
     study: StudyRecord, corpus: str, runs: Sequence[StudyRun], *, ties: TiePolicy, figures: bool
 ) -> CorpusPart:
-    """All that concerns one corpus."""
+    """The part of a report about one corpus."""
     done = [run for run in runs if run.status == "finished"]
     counting = {run.cell for run in runs if run.counts_only}
     groups = grouped(done, study.base)
@@ -118,7 +124,7 @@ def corpus_part(
 
 
 def grouped(runs: Sequence[StudyRun], base: str) -> list[Group]:
-    """Rank tables that share a protocol; full ranking first, the base's before others."""
+    """Rank tables grouped by protocol: full ranking first, and in each kind the base's first."""
     groups: dict[tuple[bool, str], dict[str, dict[int, RankTable]]] = {}
     for run in runs:
         for name, table in run.tables.items():
@@ -137,7 +143,7 @@ def protocol_table(
     ties: TiePolicy,
     figures: bool,
 ) -> ProtocolTable:
-    """Means, comparisons and slices of the rows that share a protocol."""
+    """The table of one protocol: means, comparisons to the base, and slices."""
     cells = [cell for cell in study.cells if cell in group]
     protocol = _any(group).protocol
     columns = {
@@ -173,7 +179,10 @@ def column(
     *,
     ties: TiePolicy,
 ) -> dict[str, Figure]:
-    """A metric of every cell of a group, with comparisons to the base corrected over the cells."""
+    """One metric by cell: mean, and the comparison to the base with p corrected over the cells.
+
+    Raises `InputError` when a cell's rank tables cannot be compared with each other or the base's.
+    """
     base = group.get(study.base, {})
     cells = [cell for cell in study.cells if cell in group]
     pairs = {
@@ -188,7 +197,7 @@ def column(
         try:
             estimates[cell] = estimate(list(group[cell].values()), metric, ties=ties)
             if cell in pairs:
-                # What Holm's first step over so many comparisons could have seen.
+                # The level of Holm's first, strictest step, so `smallest` holds for any cell.
                 level = LEVEL / len(pairs)
                 draws = DECIDING if metric == study.compared else DESCRIBING
                 found[cell] = compare(*pairs[cell], metric, ties=ties, resamples=draws, alpha=level)
@@ -210,9 +219,10 @@ def column(
 def paired(
     own: Mapping[int, RankTable], base: Mapping[int, RankTable], *, counts: bool
 ) -> tuple[list[RankTable], list[RankTable]]:
-    """Tables of the seeds that both have; empty: there is nothing to compare.
+    """The rank tables of a cell and of the base for the seeds that both have; may be empty.
 
-    `counts`: one of them only counts, so that its one table serves all seeds of the other.
+    `counts`: one of the two is a counting ranker, and its one table is compared with every seed of
+    the other.
     """
     if counts:
         return list(own.values()), list(base.values())
@@ -221,14 +231,14 @@ def paired(
 
 
 def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
-    """Means over a cell's finished runs."""
+    """What a cell cost, as means over its finished runs, and which seeds are in which state."""
     done = [run for run in runs if run.status == "finished"]
 
     def seeds(status: Status) -> tuple[int, ...]:
         return tuple(run.seed for run in runs if run.status == status)
 
     def mean(cost: Callable[[CostRecord], float | None]) -> float | None:
-        """Over the finished runs, of which one that lacks it has 0."""
+        """The mean over finished runs, where a run without a value counts as 0; None: no run."""
         costs = [cost(run.summary.cost) or 0.0 for run in done if run.summary is not None]
         return sum(costs) / len(costs) if costs else None
 
@@ -249,7 +259,7 @@ def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
 
 
 def run_line(study: StudyRecord, corpus: str, run: StudyRun, ties: TiePolicy) -> RunLine:
-    """A run for the list of all runs."""
+    """A run's entry in the list of all runs."""
     table, name = run.tables.get("full"), study.compared
     return RunLine(
         cell=plain(run.cell),

@@ -1,4 +1,7 @@
-"""What a report says in words: what was ranked, what cannot be compared, what is not there."""
+"""The sentences of a report: what was ranked, what cannot be compared, which runs are missing.
+
+`build` puts them into the notes of the `Report`, of its corpora and of its tables.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ TIES: Mapping[TiePolicy, str] = {
     "expected": "ties in expectation",
     "mean": "ties at their mean rank",
 }
-# Runs that a sentence names.
+# Most runs that a sentence names; it counts the others.
 NAMED = 6
 
 
 def on_study(study: StudyRecord) -> list[str]:
-    """What the study as a whole cannot say."""
+    """Notes on what the study as a whole cannot show: it has one cell, or one seed."""
     notes = []
     if len(study.cells) == 1:
         notes.append("The study has one cell: there is nothing to compare it with.")
@@ -37,7 +40,7 @@ def on_study(study: StudyRecord) -> list[str]:
 
 
 def on_ties(runs: Sequence[StudyRun], ties: TiePolicy) -> list[str]:
-    """Whose own figures are of another policy than the report's."""
+    """A note on the runs whose own summaries follow another tie policy than the report, if any."""
     others = [f"{plain(run.cell)}/{run.seed}" for run in runs if run.ties != ties]
     if not others:
         return []
@@ -48,7 +51,7 @@ def on_ties(runs: Sequence[StudyRun], ties: TiePolicy) -> list[str]:
 
 
 def title_of(protocol: Mapping[str, object], ties: TiePolicy) -> str:
-    """What was ranked and what becomes of ties, for a reader."""
+    """A table's title: part, candidates, what is done with seen items, and how ties count."""
     candidates, seen = str(protocol.get("candidates")), str(protocol.get("seen"))
     ranking = "full ranking" if candidates == "full" else f"ranked among {candidates}"
     scored = "at score 0" if seen == "zero" else seen
@@ -56,7 +59,7 @@ def title_of(protocol: Mapping[str, object], ties: TiePolicy) -> str:
 
 
 def on_table(study: StudyRecord, group: Group, counting: set[str]) -> list[str]:
-    """What a table cannot say."""
+    """Notes on a table without comparison, and on cells compared on only some of their seeds."""
     base, notes = group.get(study.base), []
     if base is None:
         return [f"The base, {plain(study.base)}, is not in this table: nothing is compared."]
@@ -73,7 +76,7 @@ def on_table(study: StudyRecord, group: Group, counting: set[str]) -> list[str]:
 
 
 def on_protocols(runs: Sequence[StudyRun]) -> list[str]:
-    """Which fields of the protocol differ, with which values for which cells."""
+    """Notes on each protocol field that differs between runs: its values, and their cells."""
     notes = []
     for name in dict.fromkeys(name for run in runs for name in run.tables):
         protocols = {
@@ -91,12 +94,12 @@ def on_protocols(runs: Sequence[StudyRun]) -> list[str]:
 
 
 def _cells(runs: Sequence[str]) -> str:
-    """`cell/seed` names as cells."""
+    """The cells in names `cell/seed`, each once, joined by commas."""
     return ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in runs))
 
 
 def on_runs(runs: Sequence[StudyRun]) -> list[str]:
-    """What runs say of themselves, and which have not finished."""
+    """The notes in the runs' summaries, and a note on runs that failed or have not finished."""
     notes = [
         f"{plain(run.cell)}/{run.seed}: {plain(note)}"
         for run in runs

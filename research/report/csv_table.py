@@ -1,4 +1,4 @@
-"""report.csv: every figure of a report, a row for each corpus, protocol, cell and metric."""
+"""report.csv: all figures of a report, one row for each corpus, protocol, cell and metric."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from research.report.schema import CorpusPart, Figure, ProtocolTable, Report, Ro
 
 
 def frame_of(report: Report) -> pd.DataFrame:
-    """The report's figures at full precision; what does not exist is missing.
+    """The report's figures at full precision; a value that does not exist is missing.
 
-    `candidates`, `seen`, `split` and `ties` name the protocol; rows of two values of any are not
-    comparable. Differences are to `base`; `p_corrected` is Holm's over the cells of a table and
-    metric. Costs are means over the finished runs of a cell.
+    `candidates`, `seen`, `split` and `ties` name the protocol; rows that differ in any of them are
+    not comparable. Differences are the cell minus `base`; `p_corrected` is p after Holm's
+    correction over the cells of a table, for each metric apart. Costs are means over the finished
+    runs of a cell.
     """
     return pd.DataFrame(
         [
@@ -37,7 +38,7 @@ def frame_of(report: Report) -> pd.DataFrame:
 
 
 def protocol_columns(table: ProtocolTable) -> dict[str, object]:
-    """What tells one protocol from another, as text."""
+    """The columns that tell one protocol from another, as text."""
     split = table.protocol.get("split")
     kind = str(split.get("class")) if isinstance(split, dict) else str(split)
     return {
@@ -50,7 +51,7 @@ def protocol_columns(table: ProtocolTable) -> dict[str, object]:
 
 
 def figure_columns(figure: Figure) -> dict[str, object]:
-    """Mean, interval, comparison."""
+    """The columns of a figure: mean, confidence interval, and comparison to the base."""
     own, other = figure.estimate, figure.comparison
     columns: dict[str, object] = {
         "mean": own.mean,
@@ -84,7 +85,7 @@ def figure_columns(figure: Figure) -> dict[str, object]:
 
 
 def cost_columns(corpus: CorpusPart, row: Row) -> dict[str, object]:
-    """What the cell took."""
+    """The columns of what the row's cell cost."""
     cost = next(each for each in corpus.costs if each.cell == row.cell)
     return {
         "seconds": cost.seconds,

@@ -1,4 +1,4 @@
-"""How figures are written: the same in the terminal, on the page and in LaTeX."""
+"""Figures and verdicts as text: the same in the terminal, on the page, in LaTeX and on W&B."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from research.report.schema import Cost, ProtocolTable, Report
 
 
 def interval_of(estimate: Estimate) -> str:
-    """`0.1101 ±.0123`: the mean and half of its 95 % interval."""
+    """`0.1101 ±.0123`: the mean and half the width of its 95 % interval."""
     return f"{estimate.mean:.4f} ±{bare((estimate.high - estimate.low) / 2)}"
 
 
 def difference_of(comparison: Comparison) -> str:
-    """`+0.0335 ±.0146`."""
+    """`+0.0335 ±.0146`: the difference and half the width of its 95 % interval."""
     return f"{comparison.difference:+.4f} ±{bare((comparison.high - comparison.low) / 2)}"
 
 
 def range_of(low: float, high: float, *, signed: bool = False) -> str:
-    """`0.0978 to 0.1224`."""
+    """`0.0978 to 0.1224`: the ends of an interval; `signed` adds a plus to positive ones."""
     return f"{low:+.4f} to {high:+.4f}" if signed else f"{low:.4f} to {high:.4f}"
 
 
 def bare(value: float) -> str:
-    """Four decimals without the zero before the point."""
+    """A value to four decimals, without the zero before the point."""
     text = f"{value:.4f}"
     return text.removeprefix("0") if text.startswith("0.") else text
 
 
 def cut(name: str, letters: int = 26) -> str:
-    """A name that fits; its end often tells names apart, so the middle goes."""
+    """A name of at most `letters` characters; the middle is cut, as ends often tell names apart."""
     if len(name) <= letters:
         return name
     return f"{name[: letters // 2]}…{name[-(letters // 2 - 1) :]}"
 
 
 def p_of(value: float | None) -> str:
-    """A corrected p to three decimals; nothing where there is none."""
+    """A corrected p to three decimals; empty for None."""
     if value is None:
         return ""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def seconds_of(cost: Cost) -> str:
-    """Mean training time in seconds."""
+    """Mean training time in seconds; empty when no run has finished."""
     return "" if cost.seconds is None else f"{cost.seconds:,.1f}"
 
 
 def seeds_of(cost: Cost) -> str:
-    """`3`, or `2, 1 failed`."""
+    """How many of a cell's seeds are done, and how many are not: `3`, or `2, 1 failed`."""
     parts = [str(len(cost.done))]
     told = {"failed": cost.failed, "unfinished": cost.unfinished, "missing": cost.missing}
     parts += [f"{len(seeds)} {word}" for word, seeds in told.items() if seeds]
@@ -55,7 +55,10 @@ def seeds_of(cost: Cost) -> str:
 
 
 def smallest_of(table: ProtocolTable, metric: str) -> str:
-    """What difference a table could have shown; nothing where nothing is compared."""
+    """A sentence on the smallest true difference that the table's tests find with 80 % power.
+
+    Empty when nothing is compared.
+    """
     figures = table.figures(metric).values()
     found = [each.comparison.smallest for each in figures if each.comparison is not None]
     if not found:
@@ -66,7 +69,10 @@ def smallest_of(table: ProtocolTable, metric: str) -> str:
 
 
 def verdict_of(report: Report, table: ProtocolTable) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The table's answer: which cells are above the base, below it, or not told apart from it."""
+    """The table's answer: the cells that are above, below or not significantly different.
+
+    Pairs of words and cells, such as ("above base", (...)); verdicts without a cell are left out.
+    """
     differences: dict[str, float] = {}
     same: list[str] = []
     for cell, figure in table.figures(report.compared).items():
@@ -84,17 +90,17 @@ def verdict_of(report: Report, table: ProtocolTable) -> tuple[tuple[str, tuple[s
 
 
 def legend_of(report: Report) -> tuple[str, ...]:
-    """What the signs of the tables mean."""
+    """Sentences on what the signs in the tables mean: ±, p and the dagger."""
     return (f"±: half of the {interval_words(report)}.", *signs_of(report))
 
 
 def interval_words(report: Report) -> str:
-    """What an interval is."""
+    """What kind of interval the report gives, in words."""
     return f"95 % bootstrap interval over users{' and seeds' if len(report.seeds) > 1 else ''}"
 
 
 def signs_of(report: Report) -> tuple[str, ...]:
-    """What p and the dagger mean."""
+    """Sentences on what p and the dagger mean."""
     return (
         f"p: two-sided, paired by user, against {report.base}; Holm over a table's cells.",
         "†: p below 0.05, and an interval without 0. "

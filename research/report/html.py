@@ -1,7 +1,8 @@
-"""report.html: one page without any outside reference, for a desktop, a phone and paper.
+"""report.html: a single page that loads nothing from elsewhere, for a desktop, a phone and paper.
 
-The template escapes whatever is put into it; figures are SVG of our own making, in which
-matplotlib has escaped the text. The page has no script, and its policy forbids every request.
+The template (page.html) escapes all text that it is given. Figures are inline SVG from `plots`, in
+which matplotlib has escaped the text. The page has no script, and its content security policy
+forbids every request.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ class Picture:
 
     title: str
     svg: Markup
-    """With a label that tells what it shows, for those who do not see it."""
+    """The figure, with its values as an `aria-label` for screen readers."""
 
 
 def page_of(report: Report) -> str:
-    """The whole page."""
+    """The whole page as HTML text."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -43,7 +44,7 @@ def page_of(report: Report) -> str:
     environment.filters["minus"] = minus
     styles = plots.styles_of(report.cells)
     figures = Figures(report, styles)
-    # Made in the page's order, so that the ids in it are the same every time.
+    # Figures are drawn in the page's order, so that their ids are the same in every build.
     pictures = {corpus.name: figures.of_corpus(corpus) for corpus in report.corpora}
     return environment.get_template("page.html").render(
         report=report,
@@ -54,7 +55,7 @@ def page_of(report: Report) -> str:
     )
 
 
-# Markers of the legend, in a box from -4 to 4.
+# SVG paths of the legend's markers, in a box from -4 to 4, by matplotlib's marker names.
 MARKER_PATHS = {
     "o": "M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0z",
     "s": "M-3,-3h6v6h-6z",
@@ -71,15 +72,15 @@ class CorpusPictures:
     """The figures of one corpus."""
 
     tables: tuple[tuple[Picture, ...], ...]
-    """Of each table: means, and differences where something is compared."""
+    """For each table a figure of means, and one of differences where something is compared."""
     slices: tuple[tuple[Picture, ...], ...]
-    """Of each table, by slicing."""
+    """For each table, one figure for each slicing."""
     curves: tuple[Picture, ...]
     cosines: tuple[Picture, ...]
 
 
 class Figures:
-    """Draws a report's figures, each with ids of its own."""
+    """Draws a report's figures; ids in the SVG are unique over all of them."""
 
     def __init__(self, report: Report, styles: Mapping[str, Style]) -> None:
         self.report = report
@@ -87,7 +88,7 @@ class Figures:
         self.drawn = 0
 
     def of_corpus(self, corpus: CorpusPart) -> CorpusPictures:
-        """All figures of a corpus, top to bottom."""
+        """All figures of a corpus, in the page's order."""
         return CorpusPictures(
             tables=tuple(self.of_table(table) for table in corpus.tables),
             slices=tuple(
@@ -99,7 +100,7 @@ class Figures:
         )
 
     def of_table(self, table: ProtocolTable) -> tuple[Picture, ...]:
-        """The compared metric by cell, and its difference to the base."""
+        """A figure of the compared metric by cell, and one of differences to the base, if any."""
         metric = self.report.compared.upper()
         figures = table.figures(self.report.compared)
         means, differences = [], []
@@ -121,7 +122,7 @@ class Figures:
         return tuple(pictures)
 
     def of_slicing(self, slicing: Slicing) -> Picture:
-        """The compared metric by bucket and cell."""
+        """A figure of the compared metric by bucket and cell."""
         metric = self.report.compared.upper()
         best = "; ".join(
             f"{bucket.label}: {', '.join(f'{c} {e.mean:.4f}' for c, e in bucket.estimates.items())}"
@@ -132,7 +133,7 @@ class Figures:
         )
 
     def of_panel(self, panel: Panel) -> Picture:
-        """Curves of one quantity."""
+        """A figure of one quantity's learning curves."""
         where = f"stage {panel.stage}" if panel.stage else "last stage"
         last = ", ".join(
             f"{curve.cell} ends at {curve.mean[-1]:.4g} after {curve.steps[-1]:.0f} steps"
@@ -141,7 +142,7 @@ class Figures:
         return self.picture(f"{panel.quantity}, {where}", plots.panel_svg(panel, self.styles), last)
 
     def of_cosines(self, cosines: Cosines) -> Picture:
-        """The heat map of one cell's stage."""
+        """A heat map of the gradient cosines of one cell's stage."""
         names = cosines.objectives
         pairs = [
             f"{names[row]} and {names[column]} {value:+.2f}"
@@ -153,7 +154,7 @@ class Figures:
         return self.picture(title, plots.heat_svg(cosines), ", ".join(pairs))
 
     def picture(self, title: str, svg: str, told: str) -> Picture:
-        """A figure with ids of its own, and its text for who does not see it."""
+        """The figure with unique ids; `told` goes into its label for screen readers."""
         self.drawn += 1
         opening = Markup('<svg role="img" aria-label="{}"').format(f"{title}. {told}")
         body = plots.apart(svg, f"f{self.drawn}").removeprefix("<svg")
@@ -161,17 +162,17 @@ class Figures:
 
 
 def told(dots: list[Dot]) -> str:
-    """Values and intervals as text."""
+    """Labels, values and intervals of dots as text."""
     return "; ".join(
         f"{dot.label} {dot.value:.4f} ({dot.low:.4f} to {dot.high:.4f})" for dot in dots
     )
 
 
 def thousands(number: float | None) -> str:
-    """A count with commas; nothing for None."""
+    """A count with commas as thousands separators; empty for None."""
     return "" if number is None else f"{number:,.0f}"
 
 
 def minus(text: str) -> str:
-    """Signed figures with the sign that is as wide as a plus."""
+    """The text with hyphens replaced by the minus sign, which is as wide as a plus."""
     return text.replace("-", "−")

@@ -1,7 +1,7 @@
 r"""report.tex: a booktabs table for each corpus and protocol, to be included with `\input`.
 
-Needs \usepackage{booktabs} and nothing else, under pdflatex too: a letter that plain LaTeX does not
-know stands as its code point.
+It needs \usepackage{booktabs} and nothing else, also under pdflatex: a character that plain LaTeX
+does not know is written as its code point.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
     "<": "$<$", ">": "$>$", "|": r"\textbar{}", '"': "''",
-    # After the end of a row these two would be read as its arguments; quotes would join.
+    # `[` and `*` right after `\\` would be read as its arguments; two quotes would be joined.
     "[": "{[}", "*": "{*}", "'": "{'}", "`": "{`}",
     "–": "--", "—": "---", "…": r"\ldots{}", "†": r"$^{\dagger}$", "×": r"$\times$",
     "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
 }  # fmt: skip
-# Letters with accents that every LaTeX since 2018 has.
+# Accented letters that every LaTeX since 2018 can set.
 PLAIN = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
 
 
 def latex_of(report: Report) -> str:
-    """All tables, one after another."""
+    """The whole file: the tables of all corpora, one after another."""
     tables = [
         table_of(report, corpus, table, place)
         for corpus in report.corpora
@@ -38,7 +38,10 @@ def latex_of(report: Report) -> str:
 
 
 def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, place: int) -> str:
-    """One table: means with half intervals, and the compared metric's difference to the base."""
+    """One table: means with half their intervals, and the compared metric's difference to the base.
+
+    `place` numbers the table within its corpus, from 1, for the label.
+    """
     compares = table.has_base and len(table.rows) > 1
     head = ["", *(escaped(name.upper()) for name in report.metrics)]
     if compares:
@@ -63,7 +66,7 @@ def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, place: in
 
 
 def row_of(report: Report, row: Row, compares: bool) -> list[str]:
-    """A row's entries."""
+    """The entries of a cell's row, as LaTeX."""
     entries = [
         escaped(cut(row.cell, 40)),
         *(entry_of(row.figures[name]) for name in report.metrics),
@@ -80,7 +83,11 @@ def row_of(report: Report, row: Row, compares: bool) -> list[str]:
 
 
 def entry_of(figure: Figure) -> str:
-    """A mean: the best bold, the second underlined, a dagger for a marked difference."""
+    """A mean and half its interval, as LaTeX.
+
+    The best mean of a column is bold, the second underlined, and a dagger marks a significant
+    difference to the base.
+    """
     own = figure.estimate
     text = f"{own.mean:.4f}"
     if figure.place == 1:
@@ -92,7 +99,7 @@ def entry_of(figure: Figure) -> str:
 
 
 def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compares: bool) -> str:
-    """What the table shows, and what its signs mean."""
+    """The caption: what the table shows, and what its signs mean."""
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
     parts = [
         f"{report.question} {corpus.name}: {table.title}; {table.users} users, {seeds}.",
@@ -107,7 +114,7 @@ def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compare
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX sets as it stands."""
+    """Text escaped so that LaTeX prints it unchanged."""
     spelled = [SPECIAL.get(each) or letter(each) for each in text]
     # Two hyphens in a row would be set as a dash.
     return "".join(
@@ -117,11 +124,11 @@ def escaped(text: str) -> str:
 
 
 def letter(character: str) -> str:
-    """A letter without a meaning of its own; `[U+4E2D]` for one that plain LaTeX lacks."""
+    """A character without a special meaning; `[U+4E2D]` for one that plain LaTeX does not know."""
     known = (character.isascii() and character.isprintable()) or character in PLAIN
     return character if known else f"{{[}}U+{ord(character):04X}{{]}}"
 
 
 def slug(name: str) -> str:
-    """A name for a label."""
+    """A name as part of a label: lower-case ASCII letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x"

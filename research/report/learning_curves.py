@@ -1,4 +1,4 @@
-"""What the runs logged: learning curves and cosines of gradients, brought together over seeds."""
+"""Learning curves and gradient cosines, read from the runs' metrics.jsonl and joined over seeds."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from research.storage.run_folder import RunFolder, Scalar
 from research.storage.untrusted import plain
 
 Lines = Sequence[Mapping[str, Scalar]]
-# Points of a curve at most: more cannot be seen, and a page holds many curves.
+# Most points of a curve: more cannot be seen, and a page holds many curves.
 POINTS = 150
 
 
 def read_lines(runs: Sequence[StudyRun]) -> dict[tuple[str, int], Lines]:
-    """By cell and seed the lines of metrics.jsonl; `InputError` names a damaged file."""
+    """The lines of metrics.jsonl by cell and seed; raises `InputError` for a damaged file."""
     return {(run.cell, run.seed): RunFolder(run.path, writes=False).metrics() for run in runs}
 
 
 def panels(lines: Mapping[tuple[str, int], Lines], compared: str) -> tuple[Panel, ...]:
-    """The compared metric on the validation part, then losses by stage and objective."""
+    """One panel for the validation metric `compared` of each stage, then one for each loss.
+
+    `lines` has the log lines by cell and seed. The cells' last stages share a validation panel.
+    """
     series: dict[tuple[str, str], dict[str, list[dict[float, float]]]] = {}
     for (cell, _), own in lines.items():
         for (stage, quantity), points in _series(own, compared).items():
-            # Cells whose last stages have different names are selected alike, so they meet here.
+            # Last stages with different names share a panel, as all cells are judged by their last.
             last = quantity.startswith("val/") and stage == own[-1]["stage"]
             key = ("" if last else stage, quantity)
             series.setdefault(key, {}).setdefault(cell, []).append(points)
@@ -42,9 +45,10 @@ def panels(lines: Mapping[tuple[str, int], Lines], compared: str) -> tuple[Panel
 
 
 def curve(cell: str, seeds: Sequence[Mapping[float, float]]) -> Curve | None:
-    """Mean, lowest and highest over seeds of {step: value}, on steps that all seeds have reached.
+    """The mean, lowest and highest value over seeds; `seeds` has {step: value} of each.
 
-    Values between two logged steps are interpolated. None: the seeds have no step in common.
+    The curve covers the steps that all seeds have reached, with values between two logged steps
+    interpolated. None: the seeds have no step in common.
     """
     first = max(min(points) for points in seeds)
     last = min(max(points) for points in seeds)
@@ -70,7 +74,10 @@ def curve(cell: str, seeds: Sequence[Mapping[float, float]]) -> Curve | None:
 
 
 def cosines(lines: Mapping[tuple[str, int], Lines]) -> tuple[Cosines, ...]:
-    """By cell and stage the mean over steps and seeds of the cosine of every pair of objectives."""
+    """For each cell and stage, the mean gradient cosine of every pair of objectives.
+
+    The mean is over all measured steps of all seeds. Stages without measurements have no entry.
+    """
     measured: dict[tuple[str, str], list[Mapping[str, Scalar]]] = {}
     for (cell, _), own in lines.items():
         for line in own:
@@ -104,7 +111,10 @@ def _cosines(cell: str, stage: str, lines: Lines) -> Cosines:
 
 
 def _series(lines: Lines, compared: str) -> dict[tuple[str, str], dict[float, float]]:
-    """By stage and quantity {step: value}; what is not finite was logged as text and is a gap."""
+    """{step: value} of one run, by stage and quantity (`loss/...` and `val/COMPARED`).
+
+    A value that is not finite was logged as text, and is left out.
+    """
     found: dict[tuple[str, str], dict[float, float]] = {}
     for line in lines:
         stage, step = str(line["stage"]), float(line["step"])

@@ -1,4 +1,7 @@
-"""The report's tables in markdown, in which no name is read as markup."""
+"""The report's tables in markdown, used by the W&B form.
+
+Names are written as code spans, so that none is read as markup.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ from research.report.schema import CorpusPart, ProtocolTable, Report, Row
 
 
 def figures_table(report: Report, table: ProtocolTable) -> str:
-    """Markdown: every metric with its interval; of the compared one the difference and p."""
+    """A markdown table of a protocol: each cell's metrics with intervals, and its comparison.
+
+    The comparison is the compared metric's difference to the base, its interval, effect and p.
+    """
     head = ["cell", "seeds", *(name.upper() for name in report.metrics)]
     compares = table.has_base and len(table.rows) > 1
     if compares:
@@ -36,7 +42,7 @@ def figures_table(report: Report, table: ProtocolTable) -> str:
 
 
 def compared_entries(row: Row, metric: str) -> tuple[str, ...]:
-    """A row's difference to the base, its interval, the effect and the corrected p."""
+    """A row's difference to the base, its interval, effect and corrected p; empty for the base."""
     figure = row.figures[metric]
     found = figure.comparison
     if found is None:
@@ -47,7 +53,7 @@ def compared_entries(row: Row, metric: str) -> tuple[str, ...]:
 
 
 def changes_table(report: Report) -> str:
-    """Markdown: what every cell changes."""
+    """A markdown table of the fields that each cell changes."""
     rows = [
         [code(cell), code(change.field), code(change.before), code(change.after)]
         for cell in report.cells
@@ -58,7 +64,7 @@ def changes_table(report: Report) -> str:
 
 
 def cost_table(corpus: CorpusPart) -> str:
-    """Markdown: seeds, time, tokens and parameters of every cell."""
+    """A markdown table of seeds, time, tokens and parameters of each cell."""
     rows = [
         [
             code(cost.cell),
@@ -75,7 +81,7 @@ def cost_table(corpus: CorpusPart) -> str:
 
 
 def runs_table(report: Report, corpus: CorpusPart) -> str:
-    """Markdown: every run's state, folder and figure."""
+    """A markdown table of every run's folder, status, hash, error and compared metric."""
     rows = [
         [
             code(run.folder),
@@ -91,13 +97,16 @@ def runs_table(report: Report, corpus: CorpusPart) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
-    """A table in markdown of cells that are markdown; later columns are set to the right."""
+    """A markdown table; `head` and `rows` are markdown already.
+
+    The first `text_columns` columns are aligned left, the others right.
+    """
     marks = [":--" if place < text_columns else "--:" for place in range(len(head))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
 
 
 def code(text: str) -> str:
-    """A name as a code span of a table's cell: within one, nothing is markup but `|` and `` ` ``.
+    """A name as a markdown code span, inside which only `|` and `` ` `` are markup.
 
     Those two are replaced by look-alikes, since renderers differ in how they are escaped there.
     """

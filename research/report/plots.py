@@ -1,7 +1,7 @@
-"""The report's figures as SVG text: the same model gives the same bytes.
+"""Draws the report's figures as SVG text; an equal report gives equal bytes.
 
 Text stays text, in the reader's own sans-serif font. A cell has one colour, dash and marker in all
-figures; the three together tell cells apart in grey print.
+figures; the three together distinguish cells in grey print too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from research.report.schema import Cosines, Panel, Slicing
 COLOURS = ("#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#b0447e", "#56a0d3", "#b8860b", "#6a4c93")
 DASHES = ((), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5), (3, 1.2, 1, 1.2, 1, 1.2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Wide enough to be read on a desktop, narrow enough that a phone shrinks it little; inches.
+# Inches: wide enough to be read on a desktop, narrow enough that a phone shrinks it little.
 WIDTH = 4.2
 SETTINGS: dict[str, object] = {
     "svg.fonttype": "none",
@@ -50,13 +50,14 @@ class Style:
 
     colour: str
     dash: tuple[float, ...]
-    """Lengths of strokes and gaps in points; empty: a whole line."""
+    """Lengths of strokes and gaps, as matplotlib's `dashes`; empty: a solid line."""
     marker: str
+    """matplotlib's name of the marker."""
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A value and its interval."""
+    """A labelled value and its interval."""
 
     label: str
     value: float
@@ -66,7 +67,7 @@ class Dot:
 
 
 def styles_of(cells: Sequence[str]) -> dict[str, Style]:
-    """A style for each cell; no two of 280 are alike."""
+    """A style for each cell; the first 280 are all different."""
     return {
         cell: Style(
             COLOURS[place % len(COLOURS)],
@@ -78,7 +79,7 @@ def styles_of(cells: Sequence[str]) -> dict[str, Style]:
 
 
 def dots_svg(dots: Sequence[Dot], label: str, *, zero: bool = False) -> str:
-    """Dots with intervals, one below the other; `zero` draws a line at no difference."""
+    """An SVG of dots with intervals, one below the other; `zero` adds a vertical line at 0."""
     with context(SETTINGS):
         figure = Canvas(figsize=(WIDTH, 0.75 + 0.26 * len(dots)))
         axes = figure.add_subplot()
@@ -95,7 +96,7 @@ def dots_svg(dots: Sequence[Dot], label: str, *, zero: bool = False) -> str:
 
 
 def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str:
-    """A group of dots with intervals for each bucket, cells in their order."""
+    """An SVG with a group of dots for each bucket: the mean and interval of each cell, in order."""
     with context(SETTINGS):
         cells = list(slicing.buckets[0].estimates)
         step = len(cells) + 1.4
@@ -118,7 +119,7 @@ def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str
 
 
 def panel_svg(panel: Panel, styles: Mapping[str, Style]) -> str:
-    """Curves over steps: the mean over seeds, and from the lowest to the highest seed."""
+    """An SVG of curves over steps: the mean over seeds, and a band from lowest to highest seed."""
     with context(SETTINGS):
         figure = Canvas(figsize=(3.6, 2.3))
         axes = figure.add_subplot()
@@ -146,7 +147,7 @@ def panel_svg(panel: Panel, styles: Mapping[str, Style]) -> str:
 
 
 def heat_svg(cosines: Cosines) -> str:
-    """A square for each pair of objectives with the cosine in it."""
+    """An SVG heat map: a square for each pair of objectives, with their gradient cosine in it."""
     with context(SETTINGS):
         size = len(cosines.objectives)
         figure = Canvas(figsize=(min(WIDTH, 1.6 + 0.55 * size), 1.0 + 0.45 * size))
@@ -173,10 +174,10 @@ def heat_svg(cosines: Cosines) -> str:
 
 
 def svg_of(figure: Canvas) -> str:
-    """A figure as an `<svg>` element for a page: no prologue, no metadata, no address."""
+    """A figure as an `<svg>` element to embed in HTML: no prologue, metadata or XML namespaces."""
     file = io.StringIO()
     with warnings.catch_warnings():
-        # Letters that matplotlib's font lacks are drawn by the reader's browser.
+        # Characters that matplotlib's font lacks stay text, which the reader's browser draws.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
@@ -185,7 +186,10 @@ def svg_of(figure: Canvas) -> str:
 
 
 def apart(svg: str, prefix: str) -> str:
-    """The element with every id of its own, as a page holds many figures; text stays as it is."""
+    """The element with `prefix` before every id and reference to one; its text is unchanged.
+
+    A page holds many figures, whose ids would otherwise be the same.
+    """
 
     def renamed(tag: re.Match[str]) -> str:
         return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", tag[0])

@@ -1,8 +1,9 @@
-"""Saves a report's specification to W&B, from a process of its own that is ended when it is late.
+"""Saves a report to W&B, through a child process that is killed when it takes too long.
 
-`publish` writes `report.wandb.json` into the study's folder whatever happens; online it also saves
-the report and enables its view-only link. Where the file says that it was saved before, the same
-report is replaced, links stay, and what was edited by hand on W&B is lost.
+`publish` always writes the report's specification, `report.wandb.json`, into the study's folder.
+Online it also saves the report on W&B and enables its view-only link. If the file says that the
+report was saved before, that report is replaced: its links stay, and edits made by hand on W&B are
+lost.
 """
 
 from __future__ import annotations
@@ -28,30 +29,32 @@ from research.tracking.config import Tracking
 from research.tracking.wandb_run import PROJECT, has_key
 
 SPECIFICATION = "report.wandb.json"
-# Save and share take 2 s on a near server; the client alone would try a dead one for minutes.
+# Saving and sharing take 2 s on a near server; W&B's client would try a dead one for minutes.
 SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Published:
-    """What came of publishing a report."""
+    """The result of publishing a report."""
 
     file: Path
-    """Its specification."""
+    """The file with its specification."""
     link: str | None
-    """Where anyone can read it without an account; None: it was not saved."""
+    """The URL at which anyone can read it without an account; None: it was not saved."""
     problem: str | None
-    """Why it could not be saved, in a line; None: it was, or nobody asked for it."""
+    """Why it could not be saved, in a line; None: it was saved, or saving was not asked for."""
 
 
 def publish(
     report: Report, folder: Path, tracking: Tracking, *, seconds: float = SECONDS
 ) -> Published:
-    """Write a study's specification into its folder, and save it to W&B if there is a key.
+    """Write a report's specification into the study's folder, and save it to W&B if there is a key.
 
-    Takes `seconds` at most, and raises nothing for a server that is dead, slow or refuses; the
-    specification is written then as well. The same command again saves what could not be saved.
-    `InputError`: the extra `report` is missing, or online is asked for and there is no key.
+    Saving takes at most `seconds`. A server that is dead, slow or refuses raises nothing: the
+    result names the problem, and the same command can be tried again. The specification is written
+    in any case.
+    Raises `InputError` when the extra `report` is not installed, or when online is asked for and
+    there is no key.
     """
     path = folder / SPECIFICATION
     document: dict[str, object] = {**specification(report), "saved": saved_before(path)}
@@ -65,13 +68,16 @@ def publish(
     if "error" in answer:
         return Published(path, None, answer["error"])
     link = answer.pop("link")
-    # The link opens the report to anyone, so it is told once and kept nowhere.
+    # The link opens the report to anyone, so it is printed once and stored nowhere.
     write_json(path, {**document, "saved": answer})
     return Published(path, link, None)
 
 
 def online(tracking: Tracking) -> bool:
-    """Whether to save to W&B: there is a key, and nobody said offline or disabled."""
+    """Whether to save to W&B: there is a key, and neither `tracking` nor WANDB_MODE forbids it.
+
+    Raises `InputError` when `tracking` asks for online and there is no key.
+    """
     asked = os.environ.get("WANDB_MODE", "")
     if tracking.mode == "offline" or (
         tracking.mode == "auto" and asked in ("offline", "dryrun", "disabled")
@@ -85,7 +91,11 @@ def online(tracking: Tracking) -> bool:
 
 
 def where(folder: Path, tracking: Tracking) -> dict[str, str | None]:
-    """Project and entity: as asked for, else where the study's runs were mirrored to."""
+    """The W&B project and entity to save to.
+
+    They are those of `tracking`, else those that the study's runs were mirrored to, else those of
+    the environment, else the default project and (None) the key's own entity.
+    """
     mirrored = sorted(folder.glob(f"*/*/*/{WandbRecord.FILE}"))
     known = read_record(mirrored[0].parent, WandbRecord) if mirrored else None
     project = None if known is None else known.project
@@ -97,7 +107,7 @@ def where(folder: Path, tracking: Tracking) -> dict[str, str | None]:
 
 
 def saved_before(path: Path) -> object:
-    """The report's server, project, entity and id on W&B; None when it was never saved."""
+    """The report's server, project, entity, id and URL on W&B; None: it was never saved."""
     try:
         return read_json(path).get("saved")
     except InputError:
@@ -105,7 +115,12 @@ def saved_before(path: Path) -> object:
 
 
 def saved(path: Path, wanted: Mapping[str, str | None], seconds: float) -> dict[str, str]:
-    """What the process that saves answers; it and all its children have ended."""
+    """Run W&B's client in a child process, and return the answer that it prints.
+
+    The answer is what `wandb_client.save` returns, or {"error": message}. The child and all that it
+    started have been killed when this returns or raises. Raises `subprocess.TimeoutExpired` after
+    `seconds`.
+    """
     above = str(Path(research.__file__).parent.parent)
     paths = [above, *filter(None, [os.environ.get("PYTHONPATH")])]
     with subprocess.Popen(

@@ -1,8 +1,8 @@
-"""Reads a study's folder: study.json, and of every run what is there.
+"""Reads a study's folder for its report: study.json, and the files of every run that it lists.
 
-Nothing is guessed: the runs are those of study.json, each known by its hash. A run is finished,
-failed (`failed.json`), unfinished (begun) or missing, as it also is when its folder holds one of
-another configuration. A damaged file is an `InputError` that names it.
+A run is identified by the hash that study.json gives. It is finished, failed (it has a
+failed.json), unfinished (begun) or missing; a run whose folder holds another config counts as
+missing. A damaged file raises an `InputError` that names it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from research.storage.untrusted import own_file, plain, short
 
 @dataclass(frozen=True, eq=False)
 class StudyRun:
-    """One run of a study as its folder tells it."""
+    """One run of a study, as read from its folder."""
 
     cell: str
     seed: int
@@ -32,18 +32,19 @@ class StudyRun:
     status: Status
     hash: str
     counts_only: bool
-    """It has no stages: nothing is drawn, and one seed says all."""
+    """Whether it is a counting ranker, which has no stages and gives the same for every seed."""
     ties: TiePolicy
-    """What its own figures are where candidates tie."""
+    """How tied candidates count in the run's own figures."""
     summary: RunSummary | None
-    """None unless finished."""
+    """None: the run has not finished."""
     tables: Mapping[str, RankTable]
-    """Of the test part by candidate set, `full` first; empty unless finished."""
+    """The test part's rank tables by candidate set, `full` first; empty: it has not finished."""
     error: str | None
+    """The first line of a failed run's error; None: it has not failed."""
 
     def shared(self) -> dict[str, str]:
-        """By stage, the cell of the run whose stage was taken over."""
-        # Folders stand relative to the run's own: ../../CELL/SEED.
+        """By stage that was taken over from another run, that run's cell."""
+        # The summary names folders relative to the run's own: ../../CELL/SEED.
         return {
             stage: Path(os.path.normpath(self.path / folder)).parent.name
             for stage, folder in ({} if self.summary is None else self.summary.shared).items()
@@ -51,7 +52,10 @@ class StudyRun:
 
 
 def read_study(folder: Path) -> StudyRecord:
-    """What study.json says; `InputError` for a folder without one, or another's."""
+    """The study.json of a folder.
+
+    Raises `InputError` when there is none, or when it names no run or an unknown metric.
+    """
     record = read_record(folder, StudyRecord)
     if record is None:
         raise InputError(
@@ -66,7 +70,7 @@ def read_study(folder: Path) -> StudyRecord:
 
 
 def changes_of(study: StudyRecord) -> dict[str, tuple[Change, ...]]:
-    """By cell, what differs from the base, as text."""
+    """By cell, its differences from the base, with values as short text."""
     return {
         plain(cell): tuple(
             Change(plain(field), short(before), short(after))
@@ -77,11 +81,11 @@ def changes_of(study: StudyRecord) -> dict[str, tuple[Change, ...]]:
 
 
 def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> StudyRun:
-    """The state of the run with that hash; rank tables are read for finished runs alone."""
+    """The state of the run whose hash is `mark`; rank tables are read only when it has finished."""
     path = own_file(folder, f"{corpus}/{cell}/{seed}")
     reader = RunFolder(path, writes=False)
     record, failure = reader.read(RunRecord), reader.read(FailureRecord)
-    # What has another hash is of another configuration, and no run of this study.
+    # A record with another hash is of another config, so it is no run of this study.
     record = record if record is not None and record.hash == mark else None
     failure = failure if failure is not None and failure.hash == mark else None
     summary = None if record is None else reader.read(RunSummary)
@@ -103,13 +107,16 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> Stud
 
 
 def read_tables(run: Path) -> dict[str, RankTable]:
-    """The test's rank tables by candidate set; full ranking must be there and comes first."""
+    """The test part's rank tables by candidate set, full ranking first.
+
+    Raises `InputError` when the table of full ranking is missing or a table is damaged.
+    """
     names = sorted(path.stem.removeprefix("test-") for path in run.glob("ranks/test-*.npz"))
     ordered = dict.fromkeys(["full", *names])
     return {name: RankTable.load(own_file(run, f"ranks/test-{name}.npz")) for name in ordered}
 
 
 def first_line(text: str) -> str:
-    """The first line that says something."""
+    """The first line that is not blank, at most 300 characters of it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return plain(lines[0])[:300] if lines else "no message"

@@ -1,7 +1,7 @@
-"""The one model of a report: terminal, HTML, CSV, LaTeX and W&B say what stands here.
+"""The data model of a report; the terminal, HTML, CSV, LaTeX and W&B forms are written from it.
 
-`build.report_of` makes it from a study's folder. Everything is frozen and final; names are those
-of the study with characters that no page or terminal can bear replaced (`foreign.plain`).
+`build.report_of` makes a `Report` from a study's folder. All classes are frozen. Names are those of
+the study, with control characters replaced (`untrusted.plain`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 from research.evaluation.statistics import Comparison, Estimate
 from research.evaluation.ties import TiePolicy
 
-# A difference is marked when its corrected p is below this.
+# A difference is significant, and gets a dagger, when its corrected p is below this.
 LEVEL = 0.05
 DAGGER = "†"
 Status = Literal["finished", "failed", "unfinished", "missing"]
@@ -21,7 +21,7 @@ Status = Literal["finished", "failed", "unfinished", "missing"]
 
 @dataclass(frozen=True)
 class Change:
-    """One field of a cell that is not as in the base cell."""
+    """One config field in which a cell differs from the base cell."""
 
     field: str
     """Its dotted name."""
@@ -33,26 +33,27 @@ class Change:
 
 @dataclass(frozen=True)
 class Figure:
-    """A metric of a cell, over users and seeds."""
+    """One metric of one cell, over all users and seeds."""
 
     estimate: Estimate
     comparison: Comparison | None
-    """To the base cell; None: the base itself, or nothing to compare with."""
+    """The comparison to the base cell; None: this is the base, or shares no seed with it."""
     corrected: float | None
-    """Holm's p over the cells of the table, each metric a family of its own."""
+    """p after Holm's correction over the cells of the table, for each metric apart; None: no
+    comparison."""
     place: int
-    """1: the best mean of the table's column; equal means share a place."""
+    """1 for the best mean of the table's column, 2 for the next; equal means share a place."""
 
     @property
     def significant(self) -> bool:
-        """Whether the difference to the base is marked: p below the level, no 0 in the interval."""
+        """Whether the corrected p is below `LEVEL` and the difference's interval excludes 0."""
         if self.comparison is None or self.corrected is None:
             return False
         return self.comparison.significant(self.corrected, LEVEL)
 
     @property
     def mark(self) -> str:
-        """A dagger, or nothing."""
+        """A dagger where the difference is significant, else an empty string."""
         return DAGGER if self.significant else ""
 
 
@@ -69,75 +70,76 @@ class Row:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Held-out items of one kind, such as cold ones."""
+    """The held-out items of one range, such as those with 5 to 19 training interactions."""
 
     label: str
     questions: int
-    """Held-out items in it."""
+    """Number of held-out items in the range."""
     users: int
-    """Users who have one."""
+    """Number of users who have such an item."""
     estimates: Mapping[str, Estimate]
-    """The compared metric by cell."""
+    """By cell, the compared metric on these items."""
 
 
 @dataclass(frozen=True)
 class Slicing:
-    """The compared metric on parts of a table's held-out items."""
+    """The compared metric on parts (buckets) of a table's held-out items."""
 
     by: str
-    """What the parts differ in."""
+    """The quantity by which the items are divided, in words."""
     buckets: tuple[Bucket, ...]
-    """Those with two users or more."""
+    """The buckets that have at least two users, in ascending order."""
     left_out: int
-    """Held-out items in buckets of a single user, which give no interval."""
+    """Number of held-out items in buckets of a single user, which give no interval."""
 
 
 @dataclass(frozen=True)
 class ProtocolTable:
-    """Rows that were evaluated under one protocol, and so can be compared."""
+    """The cells that were evaluated under one protocol, and so can be compared."""
 
     candidates: str
-    """full, uniform-N, popularity-N, file-N."""
+    """The candidate set: full, uniform-N, popularity-N or file-N."""
     title: str
-    """What was ranked, and what becomes of ties, in words."""
+    """What was ranked and how ties count, in words."""
     protocol: Mapping[str, object]
-    """As the rank tables carry it."""
+    """The protocol as the rank tables store it."""
     users: int
-    """Users evaluated."""
+    """Number of users evaluated."""
     rows: tuple[Row, ...]
-    """In the study's order of cells."""
+    """One for each cell, in the study's order."""
     has_base: bool
     """Whether the base is among the rows; without it nothing is compared."""
     slicings: tuple[Slicing, ...]
-    """By popularity and by history length."""
+    """By the item's popularity and by history length; empty except under full ranking."""
     notes: tuple[str, ...]
-    """What the table cannot say, and why."""
+    """What the table cannot show, and why."""
 
     def figures(self, metric: str) -> dict[str, Figure]:
-        """A column, by cell."""
+        """A metric's column of the table, by cell."""
         return {row.cell: row.figures[metric] for row in self.rows}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A logged quantity of one cell over optimizer steps: mean and band over seeds."""
+    """A logged quantity of one cell over optimizer steps: its mean and range over seeds."""
 
     cell: str
     steps: tuple[float, ...]
     mean: tuple[float, ...]
     low: tuple[float, ...]
-    """The lowest seed."""
+    """At each step the lowest value of any seed."""
     high: tuple[float, ...]
-    """The highest seed."""
+    """At each step the highest value of any seed."""
     seeds: int
+    """Number of seeds."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves of one quantity in one stage."""
+    """The curves of one quantity in one stage, one for each cell."""
 
     stage: str
-    """Empty: the last stage of each cell."""
+    """The stage's name; empty: the last stage of each cell, whatever its name."""
     quantity: str
     """`loss/OBJECTIVE` or `val/METRIC`."""
     curves: tuple[Curve, ...]
@@ -151,29 +153,34 @@ class Cosines:
     stage: str
     objectives: tuple[str, ...]
     matrix: tuple[tuple[float | None, ...], ...]
-    """[objectives, objectives]; the diagonal is 1; None where no pair was measured."""
+    """[objectives, objectives]; the diagonal is 1; None where a pair was never measured."""
     measurements: int
-    """Measured steps over all seeds."""
+    """Number of steps at which gradients were measured, over all seeds."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a cell took, as means over its finished runs."""
+    """What a cell cost, as means over its finished runs."""
 
     cell: str
     done: tuple[int, ...]
+    """Seeds that have finished."""
     failed: tuple[int, ...]
+    """Seeds that failed."""
     unfinished: tuple[int, ...]
+    """Seeds that have begun and not finished."""
     missing: tuple[int, ...]
+    """Seeds that have not begun, or whose folder holds another run."""
     seconds: float | None
-    """Training time, stages taken over from another run included; None: none has finished."""
+    """Training time, including stages taken over from another run; None: no run has finished."""
     shared_seconds: float
-    """The part of it that another run spent."""
+    """The part of `seconds` that other runs spent on stages taken over from them."""
     items: float | None
-    """Tokens trained on."""
+    """Tokens trained on, 0 for a counting ranker; None: no run has finished."""
     parameters: int | None
+    """Number of trained parameters; None: no run has finished."""
     shared: tuple[str, ...]
-    """`STAGE from CELL`: stages that were taken over."""
+    """The stages taken over from other runs, as `STAGE from CELL`."""
 
 
 @dataclass(frozen=True)
@@ -184,22 +191,22 @@ class RunLine:
     seed: int
     status: Status
     folder: str
-    """From the folder of all runs on."""
+    """The run's folder, relative to the folder of all runs."""
     hash: str
-    """Of its configuration and corpus; empty when the run never began."""
+    """The run hash, of all that decides the result; empty when the run never began."""
     value: float | None
-    """The compared metric under full ranking."""
+    """The compared metric on the test part under full ranking; None: it has not finished."""
     error: str | None
-    """The first line of what a failed run said."""
+    """The first line of a failed run's error; None: it has not failed."""
 
 
 @dataclass(frozen=True)
 class CorpusPart:
-    """All of a report that concerns one corpus."""
+    """The part of a report about one corpus."""
 
     name: str
     tables: tuple[ProtocolTable, ...]
-    """Full ranking first, and of two protocols that of the base first."""
+    """One for each protocol: those of full ranking first, and among equals those with the base."""
     panels: tuple[Panel, ...]
     cosines: tuple[Cosines, ...]
     costs: tuple[Cost, ...]
@@ -222,19 +229,19 @@ class Report:
     base: str
     cells: tuple[str, ...]
     changes: Mapping[str, tuple[Change, ...]]
-    """By cell, what differs from the base."""
+    """By cell, its differences from the base."""
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
     compared: str
-    """The metric that answers the question; the others describe."""
+    """The metric that answers the question; the other metrics only describe."""
     ties: TiePolicy
-    """What every figure is where candidates tie."""
+    """How tied candidates count, in every figure of the report."""
     budget: str | None
-    """What the cells were given alike; None: each ran as configured."""
+    """The budget that every run had; None: each ran as its config says."""
     command: str
-    """What runs the study, or what is left of it."""
+    """The command that runs the study, or what is left of it; empty: not known."""
     folder: str
-    """The study's folder as it was given."""
+    """The study's folder as it was given, with the home folder replaced."""
     corpora: tuple[CorpusPart, ...]
     notes: tuple[str, ...]
-    """What the report as a whole cannot say."""
+    """What the report as a whole cannot show."""

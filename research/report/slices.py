@@ -1,7 +1,7 @@
 """The compared metric on parts of a table's held-out items: by popularity, by history length.
 
-The limits are fixed, so that slices of two studies can be laid side by side. A user with several
-held-out items counts in a slice with those that belong to it.
+The limits of the parts are fixed, so that slices of two studies can be compared. A user with
+several held-out items counts in each part with the items that belong to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from research.evaluation.statistics import estimate
 from research.evaluation.ties import TiePolicy
 from research.report.schema import Bucket, Slicing
 
-# First values of the buckets; the last has no end.
+# The lowest value of each bucket, which ends where the next begins; the last has no upper limit.
 COUNTS = (0, 1, 5, 20, 100, 500)
 LENGTHS = (0, 5, 10, 20, 50, 100, 200)
 RESAMPLES = 1000
@@ -26,7 +26,10 @@ RESAMPLES = 1000
 def slicings(
     tables: Mapping[str, Sequence[RankTable]], metric: str, ties: TiePolicy
 ) -> tuple[Slicing, ...]:
-    """Of cells with the same questions, by training interactions and by history length."""
+    """The metric by training interactions of the held-out item, and by history length.
+
+    `tables` has the rank tables by cell, one for each seed; all answer the same questions.
+    """
     return (
         _slicing("training interactions of the item", tables, metric, ties, COUNTS, _counts),
         _slicing("items in the history", tables, metric, ties, LENGTHS, _lengths),
@@ -34,7 +37,7 @@ def slicings(
 
 
 def part_of(table: RankTable, kept: NDArray[np.bool_]) -> RankTable:
-    """The questions that are kept."""
+    """The rank table with only the held-out items where `kept` (bool [Q]) is true."""
     return replace(
         table,
         user=table.user[kept],
@@ -47,7 +50,7 @@ def part_of(table: RankTable, kept: NDArray[np.bool_]) -> RankTable:
 
 
 def label_of(starts: Sequence[int], place: int) -> str:
-    """A bucket's limits as text; `cold` for items without training interactions."""
+    """A bucket's limits as text, such as `5–19`; a bucket of zeros alone is `0 (cold)`."""
     start, after = starts[place], starts[place + 1] if place + 1 < len(starts) else None
     if start == 0 and after == 1:
         return "0 (cold)"

@@ -1,4 +1,4 @@
-"""The report in a terminal: a table of figures and one of costs for each corpus and protocol."""
+"""The report in a terminal: for each corpus a table of figures by protocol, and one of costs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from research.report.schema import DAGGER, CorpusPart, ProtocolTable, Report, Ro
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print it; the console must take text as it stands (`show.wide_console`).
+    """Print a report; the console must not read markup in text (`research.console.wide_console`).
 
-    Four cells and three metrics fit into 80 columns.
+    A table of four cells and three metrics fits into 80 columns.
     """
     console.print(report.question)
     if report.budget is not None:
@@ -49,13 +49,13 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def print_all(console: Console, lines: tuple[str, ...]) -> None:
-    """A line each."""
+    """Print each text on a line of its own."""
     for line in lines:
         console.print(line)
 
 
 def figures_table(report: Report, table: ProtocolTable) -> Table:
-    """Every metric with its interval, and of the compared one the difference to the base."""
+    """A table of a protocol: each cell's metrics with intervals, and its difference to the base."""
     made = plain_table()
     made.add_column("cell", no_wrap=True)
     for name in report.metrics:
@@ -74,18 +74,21 @@ def figures_table(report: Report, table: ProtocolTable) -> Table:
 
 
 def compared_of(row: Row, metric: str) -> tuple[str, str]:
-    """A row's difference to the base, and its corrected p with a dagger when it is marked."""
+    """A row's difference to the base, and its corrected p with a dagger when it is significant.
+
+    Both are empty when nothing is compared.
+    """
     figure = row.figures[metric]
     if figure.comparison is None:
         return "", ""
     mark = DAGGER if figure.significant else " "
-    # Without the zeros before the point, which would take the table past 80 columns.
+    # The zero before the point is dropped, so that the table fits into 80 columns.
     difference = difference_of(figure.comparison).replace("0.", ".", 1)
     return difference, f"{p_of(figure.corrected).replace('0.', '.', 1)}{mark}"
 
 
 def cost_table(corpus: CorpusPart) -> Table:
-    """Seeds, time, tokens and parameters of every cell."""
+    """A table of seeds, time, tokens and parameters of each cell of a corpus."""
     made = plain_table()
     made.add_column("cell", no_wrap=True)
     for name in ("seeds", "time (s)", "tokens", "parameters"):
@@ -108,7 +111,7 @@ def cost_table(corpus: CorpusPart) -> Table:
 
 
 def plain_table() -> Table:
-    """A table as our others are: one line under the head, nothing around it."""
+    """An empty table in the style of all tables here: a line under the head and no frame."""
     return Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

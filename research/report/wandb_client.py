@@ -1,7 +1,7 @@
-"""W&B's client for reports: `python -m research.report.wandb_client FILE WHERE` saves one.
+"""Saves one report with W&B's client: `python -m research.report.wandb_client FILE WHERE`.
 
-It runs in a process of its own (`wandb_publish.saved`), which is ended when it takes too long, and
-so imports little. `wandb-workspaces` comes with the extra `report`.
+`publish.saved` runs it as a child process, which is killed when it takes too long; so it imports
+little. The package `wandb-workspaces` comes with the extra `report`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from research.storage.json_files import read_json
 
 
 def reports_module() -> ModuleType:
-    """wandb_workspaces.reports.v2; `InputError` when it is not installed."""
+    """The module wandb_workspaces.reports.v2; raises `InputError` when it is not installed."""
     try:
         with warnings.catch_warnings():
-            # It is written for an earlier pydantic, which says so of every class.
+            # It is written for an earlier pydantic, which warns about each of its classes.
             warnings.simplefilter("ignore", DeprecationWarning)
             import wandb_workspaces.reports.v2 as module
     except ImportError as error:
@@ -35,7 +35,11 @@ def reports_module() -> ModuleType:
 
 
 def save(document: Mapping[str, object], project: str, entity: str | None) -> dict[str, str]:
-    """Save a specification with the W&B client; where it lies, and its view-only link."""
+    """Save a specification on W&B; returns its server, project, entity, id, url and link.
+
+    `document` is what `publish` writes; the link is view-only and open to anyone. A report that was
+    saved before on the same server, project and entity is replaced.
+    """
     import wandb
     from wandb_workspaces.reports.v2 import internal
 
@@ -55,7 +59,7 @@ def save(document: Mapping[str, object], project: str, entity: str | None) -> di
         }
     )
     report = wr.Report._from_model(view)
-    # The one thing that the way back leaves out.
+    # `_from_model` restores everything but the width.
     report.width = view.spec.width
     before = cast(Mapping[str, str], document["saved"] or {})
     if place.items() <= before.items():
@@ -65,17 +69,20 @@ def save(document: Mapping[str, object], project: str, entity: str | None) -> di
     except Exception:
         if not report.id:
             raise
-        # The earlier one is gone from the server; whoever deleted it gets a new one.
+        # The earlier report may have been deleted on the server, so a new one is made.
         report.id = ""
         report.save()
-    # Links are made of the title as it stands, and a `?` in it would end them.
+    # The link is made from the title without escaping, so a `?` in it would cut the link.
     report.title = re.sub(r"[^A-Za-z0-9]+", "-", report.title).strip("-") or "report"
     link = report.enable_share_link()
     return {**place, "id": report.id, "url": report.url, "link": link}
 
 
 def main(arguments: list[str]) -> int:
-    """Save the file named first and print where it lies, or the error, as a line of JSON."""
+    """Save a report and print a line of JSON: what `save` returns, or {"error": message}.
+
+    `arguments` are the specification's file, and JSON with the project and entity.
+    """
     wanted = json.loads(arguments[1])
     try:
         answer = save(read_json(Path(arguments[0])), wanted["project"], wanted["entity"])

@@ -1,8 +1,8 @@
-"""The report as a W&B Report: its specification, which is what the W&B client would send.
+"""The report as a W&B Report: its specification, which is what W&B's client would send.
 
-Prose becomes plain text blocks and names in tables code spans, so that no name is read as markup.
-Panels are queries: what they show is what was mirrored or synced to the report's project, found by
-group (the study) and tag (the corpus), and drawn as one line or bar a cell.
+Prose becomes plain text blocks, and names in tables become code spans, so that no name is read as
+markup. Panels are queries: they show the runs that were mirrored or synced to the report's project,
+selected by group (the study) and tag (the corpus), as one line or bar for each cell.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
 
 LONGEST_TITLE = 128
-# As runs are mirrored (`wandb_fields`): W&B takes no longer groups and tags.
+# W&B's limits on groups and tags, as in `wandb_fields`, which names the runs.
 LONGEST_NAME, LONGEST_TAG = 128, 64
-# Of the 24 columns of a panel grid: two panels a row.
+# Of a panel; a panel grid has 24 columns, so two panels fit in a row.
 WIDTH, HEIGHT = 12, 8
 Block = object
 Panel = object
 
 
 def specification(report: Report) -> dict[str, object]:
-    """Title, description and `spec` of the W&B report; equal reports give equal ones.
+    """Title, description and `spec` of the W&B report; equal reports give equal specifications.
 
-    It names neither entity nor project: whoever saves it does. `InputError`: the modules of the
-    extra `report` are missing.
+    It names no entity and no project; `wandb_client.save` adds them. Raises `InputError` when the
+    extra `report` is not installed.
     """
     wr = reports_module()
     written = wr.Report(
         project="unset", entity="unset", title=title_of(report), blocks=blocks_of(report),
         description=f"Study {report.name}, written by sixfold.", width="fluid",
     )  # fmt: skip
-    # Private, but exactly what `save` sends.
+    # A private method, but it gives exactly what the client's `save` sends.
     model = written._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     with_filters(spec, [filters_of(report, corpus) for corpus in report.corpora])
@@ -49,13 +49,13 @@ def specification(report: Report) -> dict[str, object]:
 
 
 def title_of(report: Report) -> str:
-    """`name: question`, cut where W&B would refuse it."""
+    """`name: question`, cut to W&B's longest title."""
     title = f"{report.name}: {report.question}"
     return title if len(title) <= LONGEST_TITLE else f"{title[: LONGEST_TITLE - 1]}…"
 
 
 def blocks_of(report: Report) -> list[Block]:
-    """The whole report, from the question to the commands."""
+    """The blocks of the whole report, from the question to the commands."""
     wr = reports_module()
     seeds = ", ".join(map(str, report.seeds))
     budget = report.budget or "none; each cell ran as configured"
@@ -79,7 +79,7 @@ def blocks_of(report: Report) -> list[Block]:
 
 
 def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
-    """Tables, what they mean, and the panels of one corpus."""
+    """The blocks of one corpus: notes, tables with their legend, protocol, cost and panels."""
     wr = reports_module()
     blocks: list[Block] = [wr.H1(f"Results on {corpus.name}"), *map(wr.P, corpus.notes)]
     for table in corpus.tables:
@@ -105,7 +105,7 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
 
 
 def panel_grid(report: Report, corpus: CorpusPart) -> Block:
-    """Learning curves and test metrics by cell, and the runs side by side."""
+    """The panels of a corpus: learning curves, test metrics by cell, and the runs side by side."""
     wr = reports_module()
     cell = wr.Config("ablation.cell")
     made: list[Callable[[object], Panel]] = []
@@ -132,7 +132,7 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
         within = "" if candidates == "full" else f"{candidates}/"
         names = [f"test/{within}{metric}" for metric in report.metrics]
         made += [bar(f"{name} (test)", name) for name in names]
-    # Curves of two validated stages are one metric on W&B, over epochs.
+    # Validation curves of two stages are one metric on W&B, over epochs; their panels are alike.
     panels = {
         place: build(wr.Layout(x=place % 2 * WIDTH, y=place // 2 * HEIGHT, w=WIDTH, h=HEIGHT))
         for place, build in enumerate(made)
@@ -151,7 +151,7 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
 
 
 def filters_of(report: Report, corpus: CorpusPart) -> dict[str, object]:
-    """Which of the project's runs a corpus's panels show."""
+    """The filter that selects the project's runs of this study and corpus, in W&B's JSON form."""
 
     def equal(name: str, op: str, value: object) -> dict[str, object]:
         key = {"section": "run", "name": name}
@@ -163,9 +163,10 @@ def filters_of(report: Report, corpus: CorpusPart) -> dict[str, object]:
 
 
 def with_filters(spec: Mapping[str, object], filters: Sequence[Mapping[str, object]]) -> None:
-    """Set the filters of the panel grids' run sets, in their order.
+    """Set the filters of the panel grids' run sets in place, one filter for each grid in order.
 
-    The client's own way is an expression in a string, into which a name could write.
+    W&B's client builds filters from an expression in a string, where a study's name could inject
+    code of its own.
     """
     blocks = cast(Sequence[Mapping[str, object]], spec["blocks"])
     grids = [block for block in blocks if block["type"] == "panel-grid"]
@@ -176,7 +177,7 @@ def with_filters(spec: Mapping[str, object], filters: Sequence[Mapping[str, obje
 
 
 def with_stable_names(spec: object, name: str) -> object:
-    """The client's random ids of panels and run sets, replaced by ones of the study's name."""
+    """The specification with the client's random ids replaced by ids made from the study's name."""
     known: dict[str, str] = {}
 
     def renamed(value: object) -> object:
@@ -199,6 +200,6 @@ def with_stable_names(spec: object, name: str) -> object:
 
 
 def protocol_text(table: ProtocolTable) -> str:
-    """What two figures must share to stand in one table."""
+    """A table's protocol as a sentence: what two figures must share to be compared."""
     fields = (f"{key}: {json.dumps(value)}" for key, value in table.protocol.items())
     return f"{table.title}: {'; '.join(fields)}."

@@ -1,1 +1,1 @@
-"""Studies: cells, seeds and corpora of runs, what is missing of them, and doing it."""
+"""Studies: which runs (cells, seeds, corpora) a study needs, which are missing, and doing those."""

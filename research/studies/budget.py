@@ -1,4 +1,8 @@
-"""Equal budgets: what every cell of a study may spend, in steps, tokens or wall time."""
+"""Equal budgets: how many steps, tokens or seconds every run of a study may spend.
+
+A `Study` applies its budget to each cell's config before the run is planned; a budget can also be
+given on the command line as `--budget tokens=2000000`.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,19 @@ from research.training.config import StageConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What every run of a study spends, over all its stages; it takes the place of their limits.
+    """What every run of a study spends over all its stages; it replaces the stages' own limits.
 
-    Patience ends no stage early under a budget: the best state by validation is kept as ever.
+    Early stopping (patience) is off under a budget; a stage still keeps the weights of its best
+    validation.
     """
 
     of: Literal["steps", "tokens", "seconds"]
-    """Optimizer steps, tokens of clean windows, or wall time of training and validation. Steps and
-    tokens give the same run wherever it is done, seconds do not."""
+    """The unit: optimizer steps, tokens of windows before corruption, or seconds of wall time for
+    training and validation. Steps and tokens give the same run on every machine, seconds do not."""
     amount: float
-    """How much of it a run has."""
+    """How many of these units a run has; above 0."""
     shares: Mapping[str, float] = field(default_factory=dict)
-    """By stage name, its part relative to the run's other stages; 1 for a stage not named here."""
+    """By stage name, the weight of its share of the amount; a stage not named here has 1."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -46,14 +51,17 @@ class Budget:
         return f"{self.amount:,.10g} {unit} a run, all stages together{shared}"
 
     def applied(self, config: RunConfig) -> RunConfig:
-        """The run under this budget; a ranker that only counts spends nothing."""
+        """The run with this budget divided among its stages; a counting ranker has no stages.
+
+        Raises `InputError` when a stage's share rounds down to no step or token.
+        """
         shares = [self.shares.get(stage.name, 1.0) for stage in config.stages]
         stages = []
         spent = 0
         for place, (stage, share) in enumerate(zip(config.stages, shares)):
             part = self.amount * share / sum(shares)
             if self.of != "seconds":
-                # The last stage has what rounding left.
+                # The last stage gets what rounding down left over, so that the sum is exact.
                 part = int(part) if place < len(shares) - 1 else int(self.amount) - spent
                 spent += int(part)
                 if part < 1:
@@ -77,7 +85,7 @@ class Budget:
 
 
 def budget_of(text: str) -> Budget:
-    """The budget that `tokens=2000000` names; `InputError` for anything else."""
+    """Parse a budget such as `tokens=2000000`; raises `InputError` for anything else."""
     of, _, amount = text.partition("=")
     try:
         number = float(amount)

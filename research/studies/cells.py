@@ -1,8 +1,8 @@
-"""Cells of a study: a base run and named changes of it.
+"""Builders of a study's cells: a base run and named changes of it.
 
 A change is a mapping from dotted names to values, as `research.overrides.changed` takes it:
-`{"encoder.layers": 3, "stages.0.objectives.cloze.corruption.rate": 0.4}`. Every builder gives the
-base under a name of its own first, then the cells, which are named so that they can be folders.
+`{"encoder.layers": 3, "stages.0.objectives.cloze.corruption.rate": 0.4}`. Every builder returns
+configs by cell name, the base first. A cell's name is also the name of its folder.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Cells = dict[str, RunConfig]
 
 
 def levels(fields: str | Sequence[str], values: Iterable[object]) -> dict[str, Changes]:
-    """A level a value, which all of `fields` (dotted names) get, named after the value."""
+    """One level for each value, named after it: a change that sets all `fields` (dotted names)."""
     names = (fields,) if isinstance(fields, str) else fields
     return {_text(value): dict.fromkeys(names, value) for value in values}
 
 
 def named(base: RunConfig, changes: Mapping[str, Changes], *, name: str = "base") -> Cells:
-    """The base as `name`, and a cell for each named change.
+    """The base under the name `name`, and one cell for each named change.
 
-    `InputError` for a change that cannot be made or changes nothing, for two cells that are the
-    same run, and for a name that cannot be a folder's.
+    Raises `InputError` for a change that cannot be made or that changes nothing, for two cells with
+    the same config, for a cell named like the base, and for a name that cannot name a folder.
     """
     cells = {name: base}
     for cell, change in changes.items():
@@ -54,9 +54,10 @@ def named(base: RunConfig, changes: Mapping[str, Changes], *, name: str = "base"
 
 
 def one_factor(base: RunConfig, factors: Mapping[str, Levels], *, name: str = "base") -> Cells:
-    """One factor at a time, all else as in the base: cells `layers=1`, `layers=3`, `norm=pre`.
+    """Vary one factor at a time, all else as in the base: cells `layers=1`, `layers=3`, `norm=pre`.
 
-    `factors` are levels by the name of the factor. The base's own level is not repeated.
+    `factors` maps the name of a factor to its levels. A level that the base already has gives no
+    cell.
     """
     changes = {
         f"{factor}={level}": change
@@ -67,9 +68,10 @@ def one_factor(base: RunConfig, factors: Mapping[str, Levels], *, name: str = "b
 
 
 def grid(base: RunConfig, factors: Mapping[str, Levels], *, name: str = "base") -> Cells:
-    """Every level of each factor with every one of the others: cells `rate=0.2,keep=0.1`.
+    """Every combination of the factors' levels: cells `rate=0.2,keep=0.1`.
 
-    The base is one of them if its own levels are all among the given ones.
+    The combination that equals the base, if there is one, gives no cell beside it. Raises
+    `InputError` when two factors change the same field.
     """
     changes: dict[str, Changes] = {}
     for picked in itertools.product(*(own.items() for own in factors.values())):
@@ -85,7 +87,11 @@ def grid(base: RunConfig, factors: Mapping[str, Levels], *, name: str = "base") 
 
 
 def without(config: RunConfig, stage: str, *keys: str) -> RunConfig:
-    """The run without some objectives of the stage of that name, nor windows of their own."""
+    """The run without the objectives `keys` of the stage named `stage`, and without their windows.
+
+    Raises `InputError` when there is no such stage or objective, and for the objective that the
+    stage ranks by.
+    """
     place = _place(config, stage)
     own = config.stages[place]
     unknown = [key for key in keys if key not in own.objectives]
@@ -107,9 +113,10 @@ def without(config: RunConfig, stage: str, *keys: str) -> RunConfig:
 def leave_one_out(
     base: RunConfig, stage: str, *, always: Sequence[str] = (), name: str = "base"
 ) -> Cells:
-    """A cell for each objective of a stage, all others kept: `no-aap`; `always` stay in every one.
+    """The base, and for each objective of a stage a cell without it, such as `no-aap`.
 
-    `InputError` where a stage would be left without objectives.
+    Objectives in `always` stay in every cell. Raises `InputError` when a stage would be left
+    without objectives.
     """
     cells = {name: base}
     for key in _others(base, stage, always):
@@ -120,9 +127,10 @@ def leave_one_out(
 def one_only(
     base: RunConfig, stage: str, *, always: Sequence[str] = (), name: str = "base"
 ) -> Cells:
-    """A cell for each objective of a stage, no other there but those of `always`: `only-aap`.
+    """The base, and for each objective of a stage a cell with it alone, such as `only-aap`.
 
-    The base alone where it has but one such objective.
+    Objectives in `always` stay in every cell. When the stage has only one objective beside those,
+    the base is the only cell.
     """
     cells = {name: base}
     keys = _others(base, stage, always)
@@ -139,12 +147,12 @@ def _made(base: RunConfig, change: Changes, cell: str) -> RunConfig:
 
 
 def _real(base: RunConfig, changes: Mapping[str, Changes]) -> dict[str, Changes]:
-    """The changes that change something."""
+    """The changes that make a config different from the base."""
     return {cell: each for cell, each in changes.items() if _made(base, each, cell) != base}
 
 
 def _text(value: object) -> str:
-    """A value in a cell's name."""
+    """How a value is written in a cell's name."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -162,7 +170,10 @@ def _place(config: RunConfig, stage: str) -> int:
 
 
 def _others(base: RunConfig, stage: str, always: Sequence[str]) -> list[str]:
-    """The keys of a stage's objectives but those of `always`, which must be among them."""
+    """The keys of a stage's objectives without those in `always`.
+
+    Raises `InputError` when `always` names an objective that the stage does not have.
+    """
     objectives = base.stages[_place(base, stage)].objectives
     unknown = [key for key in always if key not in objectives]
     if unknown:

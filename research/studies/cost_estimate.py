@@ -1,4 +1,8 @@
-"""What a run will cost, from a second of each of its stages; nothing of it is kept."""
+"""Estimates how long a run will take by training each of its stages for a second.
+
+A study prints the estimates before it begins. The trial writes to a temporary folder, and nothing
+that it has trained is used later.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +24,23 @@ from research.training.loop import train
 from research.training.stage_run import StageRun
 from research.training.state import StageState
 
-# The first steps are slow, and are not counted.
+# The first steps are slow, so they are run before the timing begins.
 FIRST_STEPS = 3
 SECONDS_A_STAGE = 0.7
 
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """Seconds that a run takes at most: patience may end a stage earlier."""
+    """Estimated seconds of a run: an upper bound, as patience may end a stage earlier."""
 
     stages: Mapping[str, float]
-    """By stage, training and validation."""
+    """By stage name, seconds of training and validation."""
     evaluation: float
-    """Ranking validation and test once."""
+    """Seconds of ranking the validation and the test part once each, at the end."""
 
 
 def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Expected:
-    """Train each stage for a moment in a folder that is thrown away, and rank once."""
+    """Estimate a run's seconds: train each stage briefly in a temporary folder, and rank once."""
     bench = Workbench.of(config, data_root)
     part = "validation" if len(bench.split.validation) else "test"
     started = time.monotonic()
@@ -82,7 +86,7 @@ def _moment(
     steps: int | None = None,
     seconds: float | None = None,
 ) -> StageState:
-    """Train for so long, and give where that leads."""
+    """Train a stage for `steps` or `seconds` in a temporary folder, and return its state."""
     schedule = replace(stage.config.optimizer.schedule, shape="constant")
     short = replace(
         stage.config,
@@ -99,7 +103,7 @@ def _moment(
             folder=RunFolder(Path(scratch)),
             seed=bench.config.seed,
             quiet=True,
-            # So few steps may well meet nothing of what an objective counts.
+            # In so few steps an objective may have no target at all, which is no error here.
             judges_counts=False,
         )
         return train(stage.pretrainer, stage.loader, short, run)

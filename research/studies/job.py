@@ -1,7 +1,8 @@
-"""A job: one run of a study, what is there of it, and doing it so that a failure is recorded.
+"""A job: one run of a study, what exists of it on disk, and doing it so that a failure is recorded.
 
-Trouble that passes (a full disk, a folder that another process holds) is no failure of the run: it
-ends the study, and the same command continues.
+A temporary problem (a full disk, a folder that another process has locked) is no failure of the
+run, and the same command continues it later. It ends a study that does its runs in one process;
+with several workers the other runs are done.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from research.storage.records import FailureRecord, RunRecord, RunSummary
 from research.storage.run_folder import Held, RunFolder
 
 State = Literal["finished", "failed", "begun", "new"]
-# What every process of a run meets alike.
+# Errors that every process of a run raises at the same point.
 EVERYWHERE = (InputError, FloatingPointError)
 
 
@@ -33,31 +34,35 @@ class Job:
     """One cell on one corpus with one seed."""
 
     corpus: str
-    """The corpus's name, as its folder has it."""
+    """The corpus's name, which is also a folder's name in the run's path."""
     cell: str
     seed: int
     config: RunConfig
     folder: Path
     """The run's folder."""
     record: RunRecord
-    """What recognizes the run."""
+    """What config.json says of the run; its hash identifies the run."""
     donors: tuple[Path, ...] = ()
-    """Folders of the study's other runs with the same first stage."""
+    """Folders of the study's other runs that have the same first stage, and may have trained it."""
     left: int | None = None
-    """The exit code of a study that left the run for the same command to continue."""
+    """Exit code (`FAILED` or `STOPPED`) for a run that was left for the same command to continue;
+    None: it was not left."""
 
     @property
     def name(self) -> str:
-        """As a person reads it."""
+        """Corpus, cell and seed, for messages."""
         return f"{self.corpus} / {self.cell} / seed {self.seed}"
 
     @property
     def stage_marks(self) -> tuple[str, ...]:
-        """By stage, the hash of all that decides its weights: jobs with equal ones can share it."""
+        """For each stage in order, the hash of all that decides its weights.
+
+        Jobs with equal hashes can share the stage.
+        """
         return tuple(self.record.stages.values())
 
     def state(self) -> State:
-        """What is there of the run; `InputError` when its folder holds another run."""
+        """How far the run is; raises `InputError` when its folder holds another run."""
         folder = RunFolder(self.folder, writes=False)
         stored = folder.read(RunRecord)
         if stored is not None and stored.hash != self.record.hash:
@@ -73,18 +78,18 @@ class Job:
         return "new" if stored is None else "begun"
 
     def summary(self) -> RunSummary:
-        """A finished run's summary."""
+        """The summary of a run that has finished."""
         summary = RunFolder(self.folder, writes=False).read(RunSummary)
         assert summary is not None, "asked of finished runs alone"
         return summary
 
     def seconds(self) -> float:
-        """What a finished run took, without the stages that it took over."""
+        """Seconds that a finished run trained, without the stages that it took from other runs."""
         cost = self.summary().cost
         return cost.seconds - (cost.shared_seconds or 0.0)
 
     def failure(self) -> str | None:
-        """The first line of a failed run's error; None: it has not failed."""
+        """The first line of the run's error; None: the run has not failed."""
         failure = RunFolder(self.folder, writes=False).read(FailureRecord)
         if failure is None or failure.hash != self.record.hash:
             return None
@@ -92,11 +97,11 @@ class Job:
 
 
 def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
-    """Do a job, or what is left of it; False: it failed, and failed.json says how.
+    """Do a job, or what is left of it; returns False when it failed, and failed.json says how.
 
-    Trouble that passes is raised again and not recorded. With several processes so is an error that
-    only one of them may have met, recorded or not: the others wait for it in vain, and a launcher
-    ends them all.
+    A temporary problem is raised again and not recorded (see `passes`). With several processes, an
+    error that only one of them may have met is raised again too (recorded, if the main process met
+    it): the others wait for this process, and its exit lets the launcher end them all.
     """
     folder = RunFolder(job.folder, writes=accelerator.is_main_process)
     if folder.writes:
@@ -115,10 +120,11 @@ def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
 
 
 def passes(error: Exception, processes: int) -> bool:
-    """Whether an error tells nothing of the run, which the same command continues.
+    """Whether an error is a temporary problem that says nothing about the run itself.
 
-    One process that ran out of memory would do so again; of several another one may be lost, or
-    have taken the memory.
+    The same command then continues the run. A single process that ran out of memory would do so
+    again, so that counts as a failure. With several processes it does not, as another process may
+    have taken the memory; nor does an error that only follows from the loss of another process.
     """
     if isinstance(error, (OSError, Held)):
         return True
@@ -126,9 +132,10 @@ def passes(error: Exception, processes: int) -> bool:
 
 
 def record_failure(job: Job, folder: RunFolder, error: str, trace: str) -> None:
-    """Write failed.json; paths below the home folder are written without it, wherever they stand.
+    """Write failed.json, with the home folder replaced by `~` in the error and the traceback.
 
-    A compiler's complaint, say, has them in the midst of words.
+    It is replaced anywhere in the text, since a compiler's message, for example, has paths in the
+    middle of other words.
     """
     home = os.path.join(os.path.expanduser("~"), "")
     if home not in ("/", "~/"):

@@ -1,4 +1,7 @@
-"""What a study is about to do, and what that will cost."""
+"""The plan of a study: how long its missing runs will take, and the table that says so.
+
+`run_study` makes and prints it before the first run begins; `study --plan` prints it alone.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,12 @@ def seconds_of(
     accelerator: Accelerator,
     quiet: bool,
 ) -> list[float]:
-    """Seconds that each missing job will take at most, where finished ones `took` so many.
+    """Estimated seconds of each missing job, in order; `took` has those of finished jobs.
 
-    A cell that has finished with another seed takes what it took; others are tried for a moment. A
-    stage that an earlier job trains as well costs nothing. A cell that cannot be tried counts as 0:
-    doing it will tell why. Of several processes all must have met the error.
+    A cell that has finished with another seed is taken to need as long again; the other cells are
+    tried briefly. A stage that an earlier job trains as well counts as 0. So does a cell whose
+    trial raises an error, which its run will report. With several processes, an error that only
+    one of them may have met is raised, as the others would wait for this one.
     """
     tried: dict[tuple[str, str], Expected] = {}
     known = {(job.corpus, job.cell): seconds for job, seconds in took.items()}
@@ -62,7 +66,10 @@ def say_plan(
     seconds: Sequence[float] | None,
     workers: int,
 ) -> None:
-    """Print a line a corpus and cell: what is there, what is to be done, what it will take."""
+    """Print a row for each corpus and cell: runs finished, failed and to do, and the time left.
+
+    `seconds` are the estimates for `missing`, in the same order; None: nothing was estimated.
+    """
     console = plain_console()
     console.print(question)
     console.print(f"equal budget: {budget}" if budget else "no common budget: as each cell says")

@@ -1,9 +1,9 @@
-"""A study: named cells of runs, seeds and data sets, and what to compare.
+"""A study: named cells (run configs), seeds and corpora, and the metric that compares them.
 
 `run_study` does what is missing: finished runs are recognised and not repeated, an interrupted one
-continues, a failed one is recorded and does not stop the rest. Trouble that passes, such as a full
-disk, ends the study, and the same command continues. The answer is read from the run
-folders by `research/report/`.
+continues, a failed one is recorded and does not stop the rest. A temporary problem, such as a full
+disk, is not recorded as a failure, and the same command continues the study. `research/report/`
+reads the answer from the run folders.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from research.studies.workers import Progress, in_processes, in_turn
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A question asked of several cells under equal conditions."""
+    """A question, and the cells whose runs under equal conditions answer it."""
 
     name: str
-    """Names the study's folder."""
+    """The study's name, which is also its folder's."""
     question: str
-    """What the tables answer."""
+    """The question that the report's tables answer."""
     cells: Mapping[str, RunConfig]
-    """Named runs; their seed and corpus are set by the study."""
+    """Configs by cell name; the study sets their seed and corpus."""
     base: str
-    """The cell that others are compared with."""
+    """The cell that the others are compared with."""
     corpora: tuple[str, ...] = ("ml-100k",)
     """Corpus folders or names of known data sets."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of every cell that trains."""
+    """Seeds of every cell that trains; a counting ranker is run with the first alone."""
     metrics: tuple[str, ...] = ("hr@10", "ndcg@10", "mrr")
-    """Columns of the table."""
+    """Metrics that the tables show, a column each."""
     compared: str | None = None
-    """The metric that decides; None: the second of `metrics`, or the only one."""
+    """The metric that cells are compared by; None: the second of `metrics`, or the only one."""
     budget: Budget | None = None
-    """What every run spends; None: as much as its config says."""
+    """What every run may spend; None: the limits of its own config."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -85,11 +85,14 @@ class Study:
 
     @property
     def decides(self) -> str:
-        """The metric by which cells are compared."""
+        """The metric that cells are compared by."""
         return self.compared or self.metrics[min(1, len(self.metrics) - 1)]
 
     def run(self, cell: str, corpus: str, seed: int) -> RunConfig:
-        """A cell's run on a corpus with a seed, under the study's budget, metrics and ranking."""
+        """A cell's config on a corpus with a seed, under the study's budget.
+
+        The study's metrics and full ranking are added to those that the cell asks for.
+        """
         config = self.cells[cell]
         evaluation = config.evaluation
         config = replace(
@@ -107,20 +110,22 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """What does not change a study's answer."""
+    """How a study is done; none of it changes the answer."""
 
     workers: int = 1
-    """Processes that work at a time; 1: this one, which may be one of a launcher's."""
+    """Worker processes at a time, one run each; 1: the runs are done in this process, which may be
+    one of several that a launcher started."""
     threads: int | None = None
-    """CPU threads of each process; None: as many as it gets."""
+    """CPU threads of each worker; None: the usable cores divided by the number of workers. It is
+    not read with one worker."""
     retry: bool = False
-    """Do failed runs again."""
+    """Whether failed runs are done again."""
     probe: bool = True
-    """Try what runs will take before they begin."""
+    """Whether the time that runs will take is estimated before they begin."""
     plan_only: bool = False
-    """Say what would be done, and do nothing."""
+    """Whether the plan is printed and nothing is done."""
     command: str = ""
-    """The command line, for the record."""
+    """The command line, which study.json records."""
 
 
 def run_study(
@@ -132,7 +137,11 @@ def run_study(
     cells: Collection[str] | None = None,
     how: StudyOptions = StudyOptions(),
 ) -> list[Job]:
-    """Do what is missing of `cells` (None: of all); every job of the plan, whatever came of it."""
+    """Do the missing runs of `cells` (None: of all cells); returns every job, done or not.
+
+    `out` is the folder of all runs. Raises `InputError` when `workers` is below 1 or is combined
+    with a launcher, and what `plan` raises.
+    """
     if how.workers < 1:
         raise InputError(f"--workers is {how.workers}; it must be at least 1")
     if how.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -140,7 +149,7 @@ def run_study(
     processes = Processes(accelerator)
     chosen = study.cells if cells is None else cells
     jobs = plan(study, out, options, chosen, processes)
-    # The main process alone looks into run folders, which the others need not see.
+    # Only the main process reads run folders: other hosts may not share its file system.
     states = dict(zip(jobs, processes.from_main(lambda: [job.state() for job in jobs])))
     missing = [job for job in jobs if is_missing(states[job], how.retry)]
     main = accelerator.is_main_process
@@ -167,14 +176,18 @@ def run_study(
 
 
 def is_missing(state: State, retry: bool) -> bool:
-    """Whether a run is to be done."""
+    """Whether a run in this state is to be done; `retry`: also when it has failed."""
     return state in ("new", "begun") or (retry and state == "failed")
 
 
 def plan(
     study: Study, out: Path, options: RunOptions, cells: Collection[str], processes: Processes
 ) -> list[Job]:
-    """Every run of a study: per corpus, seeds of cells in order; `InputError` for a wrong one."""
+    """Every run of a study, ordered by corpus, then cell, then seed.
+
+    Raises `InputError` for a config that is not valid, for two corpora of the same name, and for a
+    name that cannot name a folder.
+    """
     for cell, config in study.cells.items():
         try:
             check(config)
@@ -184,7 +197,7 @@ def plan(
     for corpus_name in study.corpora:
         corpus = opened_corpus(corpus_name, options.data_root, processes)
         for cell in (name for name in study.cells if name in cells):
-            # Counting rankers draw nothing, so one seed says all.
+            # Counting rankers draw no random numbers, so every seed gives the same figures.
             for seed in study.seeds if study.cells[cell].stages else study.seeds[:1]:
                 folder = run_folder(out, study.name, corpus, cell, seed)
                 if any(job.folder == folder for job in jobs):
@@ -216,7 +229,7 @@ def plan(
 
 
 def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path, allow: Sequence[str]) -> Job:
-    """A run of a cell, with what recognises it."""
+    """The job of a cell's run, with the record that identifies the run."""
     _, start = started_from(config, RunFolder(folder, writes=False), allow)
     return Job(
         corpus=corpus.name,
@@ -229,9 +242,10 @@ def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path, allow: Se
 
 
 def run_folder(out: Path, study: str, corpus: Corpus, cell: str, seed: int) -> Path:
-    """Where a run's folder lies; `InputError` for a name that would lead elsewhere.
+    """The path of a run's folder, OUT/STUDY/CORPUS/CELL/SEED.
 
-    A corpus may come from a stranger, and so may its name.
+    Raises `InputError` for a name that is no plain folder name, as it could lead out of `out`. A
+    corpus's name is untrusted input: it stands in the corpus's own files.
     """
     for what, name in (("study", study), ("corpus", corpus.name), ("cell", cell)):
         if not is_file_name(name):
@@ -240,10 +254,11 @@ def run_folder(out: Path, study: str, corpus: Corpus, cell: str, seed: int) -> P
 
 
 def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> None:
-    """Write study.json, from which a report knows the question and which runs answer it.
+    """Write study.json, which tells a report the question and which runs answer it.
 
-    Runs of earlier calls (other seeds, corpora, cells) stay while their cell is what it was; those
-    of a cell that has changed since, under another budget say, are no longer among them.
+    Runs that earlier calls listed (other seeds, corpora, cells) stay listed while the config of
+    their cell is unchanged. Those of a cell that has changed since, for example by another budget,
+    are dropped from the list.
     """
     folder = out / study.name
     before = read_record(folder, StudyRecord)

@@ -1,8 +1,9 @@
-"""Doing a study's jobs: one after another in this process, or in several processes at a time.
+"""Does a study's jobs, one after another in this process or several at a time in worker processes.
 
-A process works on one job and ends; what came of it stands in the run's folder. A job that shares a
-stage with one that is running waits for it, so that the stage is trained once. One that was stopped
-or met trouble that passes is left for the same command to continue, and the rest is done.
+A worker does one job and exits; the result is in the run's folder. A job that shares a stage with a
+running one waits until that stage is trained, so that it is trained once. A job that was stopped or
+met a temporary problem (see `job.passes`) is left for the same command to continue, and the other
+jobs are done.
 """
 
 from __future__ import annotations
@@ -34,18 +35,19 @@ from research.storage.untrusted import plain
 from research.studies.job import Job, do, record_failure
 
 Outcome = Literal["done", "failed", "stopped"]
-# Exit code of a worker that met an error of the disk, as sysexits.h has it.
+# Exit code of a worker that met a file system error (EX_IOERR of sysexits.h).
 DISK = 74
-# Seconds that a worker has to end when it is told to.
+# Seconds that a worker has to exit after SIGTERM, before it is killed.
 PATIENCE = 10.0
-# Seconds of work whose cost was foreseen well enough to go by.
+# Seconds added to both the measured and the estimated time where one is divided by the other, so
+# that a few short jobs barely change the estimate of the rest.
 SHORT = 10.0
-# Seconds between looks at what running jobs have finished.
+# Seconds between checks of which stages the running jobs have finished.
 LOOK_AGAIN = 2.0
 
 
 class Progress:
-    """Says which job begins and ends, and how long the rest will take."""
+    """Prints which job begins and ends, and about how long the rest will take."""
 
     def __init__(self, jobs: Sequence[Job], seconds: Sequence[float], workers: int, quiet: bool):
         self.total = len(jobs)
@@ -58,12 +60,15 @@ class Progress:
         self.foreseen = 0.0
 
     def begins(self, job: Job) -> None:
-        """A job begins."""
+        """Print that a job begins."""
         self.begun += 1
         self._say(f"— {job.name}  ({self.begun} of {self.total}{self._rest()})")
 
     def ends(self, job: Job, seconds: float, outcome: Outcome) -> None:
-        """A job has ended after so many seconds."""
+        """Note that a job has ended after `seconds`, and print it.
+
+        Nothing is printed for a job that was done when there is one worker.
+        """
         self.ended += 1
         foreseen = self.left.pop(job)
         how = "stopped"
@@ -76,7 +81,7 @@ class Progress:
 
     def _rest(self) -> str:
         seconds = sum(self.left.values()) / self.workers
-        # What was foreseen is corrected by what the jobs so far took, short ones with little say.
+        # The estimate of the rest is corrected by how far the jobs so far were from theirs.
         seconds *= (self.spent + SHORT) / (self.foreseen + SHORT)
         return f", about {duration(seconds)} left" if seconds >= 1 else ""
 
@@ -86,7 +91,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Seconds as text, in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -108,7 +113,7 @@ def in_turn(
 
 @dataclass(frozen=True, eq=False)
 class Working:
-    """A process at its job."""
+    """A worker process and the job that it is doing."""
 
     process: BaseProcess
     job: Job
@@ -119,9 +124,11 @@ class Working:
 def in_processes(
     jobs: Sequence[Job], progress: Progress, options: RunOptions, workers: int, threads: int | None
 ) -> Mapping[Job, int]:
-    """Do the jobs in `workers` processes, each with its share of threads or a GPU of its own.
+    """Do the jobs in up to `workers` processes at a time.
 
-    Gives the jobs that were left for the same command to continue, and with which exit code.
+    Each gets `threads` CPU threads (None: the usable cores divided by `workers`) and one of the
+    visible GPUs, if there are any. Returns the exit code (`FAILED` or `STOPPED`) by job for those
+    that were left for the same command to continue.
     """
     threads = threads or max(1, usable_cores() // workers)
     context = multiprocessing.get_context("spawn")
@@ -142,7 +149,7 @@ def in_processes(
                 working.append(Working(process, job, free[0], time.monotonic()))
                 progress.begins(job)
                 continue
-            # A running job may have finished a stage that another one waits for.
+            # The timeout is for jobs that wait for a stage, which a running job may have finished.
             wait([each.process.sentinel for each in working], LOOK_AGAIN)
             for each in [each for each in working if not each.process.is_alive()]:
                 working.remove(each)
@@ -156,7 +163,7 @@ def in_processes(
 
 
 def must_wait(job: Job, working: Sequence[Working]) -> bool:
-    """Whether a running job trains a stage that this one could take over, and has not ended it."""
+    """Whether a running job has yet to finish a stage that this job could take over from it."""
     for each in working:
         pairs = zip(job.stage_marks, each.job.stage_marks)
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -169,10 +176,13 @@ def must_wait(job: Job, working: Sequence[Working]) -> bool:
 
 
 def ended(job: Job, code: int) -> Outcome:
-    """What came of a job, by its process's exit code; an unexplained death is recorded."""
+    """What came of a job, by its process's exit code.
+
+    Writes failed.json when the process ended without having done so, for example by being killed.
+    """
     if code == 0:
         return "done"
-    # A signal may come before the process listens to it.
+    # -code: the signal arrived before the process had installed its handlers.
     if code in (STOPPED, DISK) or -code in SIGNALS:
         return "stopped"
     if job.state() != "failed":
@@ -182,7 +192,10 @@ def ended(job: Job, code: int) -> Outcome:
 
 
 def stop(working: Sequence[Working]) -> None:
-    """End processes; what they have written by then is whole."""
+    """Terminate worker processes, and kill those that do not exit within `PATIENCE` seconds.
+
+    What they have written stays readable: files are written whole, and a cut log line is dropped.
+    """
     for each in working:
         each.process.terminate()
     for each in working:
@@ -193,14 +206,17 @@ def stop(working: Sequence[Working]) -> None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
-    # Not every system can say which.
+    """Number of CPU cores that this process may run on."""
+    # `sched_getaffinity` does not exist on every system.
     known = "sched_getaffinity" in vars(os)
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def visible_devices(asked: str | None) -> list[str]:
-    """GPUs that workers may use, as CUDA_VISIBLE_DEVICES calls them; `asked`: see `RunOptions`."""
+    """GPUs that workers may use, as CUDA_VISIBLE_DEVICES names them; empty: the CPU.
+
+    `asked` is `RunOptions.device`: cpu, cuda, cuda:N or None.
+    """
     if asked == "cpu":
         return []
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -212,13 +228,16 @@ def visible_devices(asked: str | None) -> list[str]:
 
 
 def work(job: Job, options: RunOptions, threads: int, device: str | None) -> None:
-    """What a worker's process does; it does not outlive the process that began it."""
+    """Do one job in a worker process, and exit with a code that `ended` understands.
+
+    The process exits with its parent.
+    """
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    # A terminal's Ctrl-C goes to all; the process that began this one ends it.
+    # Ctrl-C in a terminal reaches every process; the parent ends this one with SIGTERM instead.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     if device is not None:
-        # The only one that this process sees.
+        # Set before CUDA is initialized, so this GPU is the only one that the process sees.
         os.environ["CUDA_VISIBLE_DEVICES"] = device
         options = replace(options, device="cuda")
     try:

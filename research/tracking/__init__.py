@@ -1,1 +1,1 @@
-"""The mirror of a run on W&B; only this folder and `report/` know W&B."""
+"""The mirror of a run on W&B (Weights & Biases); only this folder and `report/` use W&B."""

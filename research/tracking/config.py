@@ -1,4 +1,4 @@
-"""How runs are mirrored to W&B."""
+"""The config of the W&B mirror; it is no part of a run's config, and does not enter its hash."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """How runs are mirrored to W&B; nothing of this changes a run or its folder."""
+    """How runs are mirrored to W&B; none of it changes a run's results."""
 
     mode: Literal["auto", "online", "offline"] = "auto"
-    """auto: online if a key is configured, else offline."""
+    """online or offline; auto: online if a key is configured, else offline."""
     project: str | None = None
-    """W&B project; None: WANDB_PROJECT, else sixfold, which holds all studies as groups."""
+    """W&B project; None: where the run was mirrored before, else WANDB_PROJECT, else sixfold. A
+    project holds all studies, each as a group."""
     entity: str | None = None
-    """W&B user or team; None: WANDB_ENTITY, else the key's default."""
+    """W&B user or team; None: where the run was mirrored before, else WANDB_ENTITY, else the key's
+    default."""
     init_seconds: float = 10.0
-    """How long a run's beginning may wait for the server before it goes on offline."""
+    """Seconds that a run waits for the server when it begins, before it continues offline."""
     finish_seconds: float = 15.0
-    """How long a run's end may wait for the server to confirm what it was sent."""
+    """Seconds that a run waits at its end for the server to confirm what it was sent."""

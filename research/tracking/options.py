@@ -1,4 +1,4 @@
-"""The options of `run` and `study` that ask for a mirror on W&B."""
+"""The command line options `--wandb...`, which ask for a mirror on W&B."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODES: tuple[str, ...] = get_args(get_type_hints(Tracking)["mode"])
 
 
 def add_wandb_options(parser: argparse.ArgumentParser) -> None:
-    """`--wandb [auto|online|offline]`, and under which project and entity."""
+    """Add `--wandb [auto|online|offline]`, `--wandb-project` and `--wandb-entity` to a parser."""
     parser.add_argument(
         "--wandb",
         choices=MODES,
@@ -30,7 +30,10 @@ def add_wandb_options(parser: argparse.ArgumentParser) -> None:
 
 
 def spelled(arguments: Sequence[str]) -> list[str]:
-    """A `--wandb` before something that is no mode, such as an override, as `--wandb=auto`."""
+    """The arguments with `--wandb` replaced by `--wandb=auto` where no mode follows it.
+
+    Otherwise argparse would take the next word, such as an override, for the mode.
+    """
     following = [*arguments[1:], ""]
     return [
         "--wandb=auto" if word == "--wandb" and after not in MODES else word
@@ -39,15 +42,17 @@ def spelled(arguments: Sequence[str]) -> list[str]:
 
 
 def needing_wandb() -> AbstractContextManager[None]:
-    """A context that turns an import without W&B's client into an `InputError`."""
+    """A context in which importing W&B's client raises `InputError` when it is not installed."""
     remedy = "pip install wandb (a run goes without it, and `sync` uploads it later)"
     return needing(("wandb",), "W&B", remedy)
 
 
 def tracking_of(known: argparse.Namespace, *, main: bool) -> Tracking | None:
-    """What was asked for, `auto` decided; None: no mirror, and none but the `main` process has one.
+    """The mirror that the command line asks for, with the mode `auto` decided.
 
-    `InputError` for online without a key, and without W&B's client.
+    None: no mirror is wanted, or this is not the `main` process, which alone has one. Raises
+    `InputError` for online without a key, for a missing W&B client, and for a project or entity
+    without --wandb.
     """
     if known.wandb is None and (known.wandb_project or known.wandb_entity):
         raise InputError("--wandb-project and --wandb-entity say where to; add --wandb")
@@ -62,7 +67,11 @@ def tracking_of(known: argparse.Namespace, *, main: bool) -> Tracking | None:
 
 
 def mirror_finished(path: Path, tracking: Tracking, *, quiet: bool = False) -> None:
-    """Mirror a run that had ended before it was asked for under WANDB_RUN_ID, as sweeps do."""
+    """Mirror a run that had already ended, if WANDB_RUN_ID asks for it under a new id.
+
+    A W&B sweep's agent sets WANDB_RUN_ID, and expects figures under that id also when the run was
+    done before.
+    """
     given = os.environ.get("WANDB_RUN_ID")
     known = read_record(path, WandbRecord)
     if given is None or (known is not None and known.id == given):

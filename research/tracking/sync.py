@@ -1,7 +1,7 @@
-"""`sync`: upload run folders to W&B, or what W&B lacks of them.
+"""`sync`: upload run folders to W&B, or the part that W&B does not have yet.
 
-The run folder is what is uploaded, never the client's own offline files. The server is asked how
-far it is, so a second sync has nothing to send; runs that have not ended can be synced too.
+It uploads what the run folder says, never the client's own offline files. It asks the server which
+lines it has, so a second sync has nothing to send. Runs that have not ended can be synced too.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from research.tracking.wandb_fields import config_of
 from research.tracking.wandb_mirror import GRACE, bounded, stop_client
 from research.tracking.wandb_run import WandbRun, has_key
 
-# Uploading may take as long as it takes; waiting for a server that says nothing may not.
+# Uploading may take long, but waiting for a server that does not answer is limited to 120 s.
 SYNCING = Tracking(mode="online", finish_seconds=120.0)
 
 
 def sync(paths: Sequence[Path], tracking: Tracking = SYNCING) -> int:
-    """Upload every run at or below `paths`; returns 0, or 1 when W&B could not be reached.
+    """Upload every run at or below `paths`; returns exit code 0, or 1 when W&B is out of reach.
 
-    `InputError` when there is no key, or no run. After the first run that cannot be uploaded the
-    others are not tried.
+    After the first run that cannot be uploaded the others are not tried. Raises `InputError` when
+    there is no key, when a path holds no run, or when a run folder is damaged.
     """
     runs = list(dict.fromkeys(run for path in paths for run in runs_in(path)))
     if not has_key():
@@ -48,7 +48,7 @@ def sync(paths: Sequence[Path], tracking: Tracking = SYNCING) -> int:
 
 
 def runs_in(path: Path) -> list[Path]:
-    """The run folders at or below a path; `InputError` when there is none."""
+    """The run folders at or below a path; raises `InputError` when there are none."""
     configs = [path / "config.json"] if (path / "config.json").is_file() else []
     configs = configs or sorted(path.glob("**/config.json"))
     runs = [config.parent for config in configs if "hash" in read_json(config)]
@@ -58,7 +58,7 @@ def runs_in(path: Path) -> list[Path]:
 
 
 def upload(path: Path, tracking: Tracking) -> str:
-    """Upload a run, or what the server lacks of it; says what came of it."""
+    """Upload what the server does not have of a run; returns a sentence with the result and URL."""
     record, summary = checked(path)
     opening = partial(WandbRun, path, record, tracking, "online")
     run = bounded(opening, tracking.init_seconds + GRACE)
@@ -70,7 +70,11 @@ def upload(path: Path, tracking: Tracking) -> str:
 
 
 def checked(path: Path) -> tuple[RunRecord, RunSummary | None]:
-    """config.json and summary.json; `InputError` where something is damaged that W&B is told."""
+    """A run's config.json and summary.json (None: it has not ended).
+
+    Raises `InputError` when config.json is missing, or any file whose content is uploaded is
+    damaged.
+    """
     folder = RunFolder(path, writes=False)
     record, summary = folder.read(RunRecord), folder.read(RunSummary)
     if record is None:

@@ -1,8 +1,9 @@
-"""What W&B is told of a run: a function of the run folder, the same live and in a later `sync`.
+"""What is sent to W&B of a run: its id, name, tags, config, rows and summary.
 
-One run folder is one W&B run, however many stages. Its rows are the lines of metrics.jsonl, and a
-row's W&B step is the line's number, which is unique and grows; axes are named beside it. Of paths,
-keys and the environment nothing is told. No W&B client is needed here.
+All of it is computed from the run folder, so it is the same live and in a later `sync`. One run
+folder is one W&B run, however many stages it has. Its rows are the lines of metrics.jsonl; a row's
+W&B step is the line's number, as that is unique and ascending, and metrics name other axes to be
+drawn over. Paths, keys and the environment are not sent. This file does not import W&B's client.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _NOT_FINITE = ("inf", "-inf", "nan")
 
 @dataclass(frozen=True)
 class Place:
-    """What a run is called: `<study>/<corpus>/<cell>/<seed>`."""
+    """The names that identify a run: `<study>/<corpus>/<cell>/<seed>`."""
 
     study: str
     corpus: str
@@ -43,7 +44,7 @@ class Place:
 
     @classmethod
     def of(cls, path: Path, record: RunRecord) -> Place:
-        """Where the folder lies, if as a study lays it out; else the study `single`."""
+        """The names in the run folder's path, if a study laid it out; else study `single`."""
         corpus, seed = record.dataset.name, record.outline.seed
         *_, study, above, cell, last = ("", "", "", *path.absolute().parts)
         if study and (above, last) == (corpus, str(seed)):
@@ -52,9 +53,10 @@ class Place:
 
 
 def run_id(path: Path) -> str:
-    """The W&B id of the run in a folder: of its hash and its place, or as it was mirrored before.
+    """The W&B id of the run in a folder: the one it was mirrored under, else a hash of 24 digits.
 
-    A rerun of the same thing in the same place continues the same W&B run.
+    That is made of the run hash and the run's place, so doing the same run again in the same place
+    continues the same W&B run. Raises `InputError` for a folder that is no run's.
     """
     mirrored, record = read_record(path, WandbRecord), read_record(path, RunRecord)
     if mirrored is not None:
@@ -67,7 +69,11 @@ def run_id(path: Path) -> str:
 
 
 def job_type(outline: RunOutline) -> str:
-    """baseline: it only counts; finetune: it begins with trained weights; else train."""
+    """W&B's job type of a run.
+
+    "baseline" for a counting ranker, "finetune" when its last stage begins with trained weights (of
+    an earlier stage or run), else "train".
+    """
     if outline.ranker is not None:
         return "baseline"
     several = len(outline.stages) > 1 or outline.start_from is not None
@@ -76,23 +82,23 @@ def job_type(outline: RunOutline) -> str:
 
 @dataclass(frozen=True)
 class Named:
-    """Under what a run is found."""
+    """The names under which W&B shows a run."""
 
     group: str
-    """The study."""
+    """The study's name."""
     job_type: str
     name: str
 
     @classmethod
     def of(cls, path: Path, record: RunRecord) -> Named:
-        """`<cell>-s<seed>-<job type>` in its study, as long as W&B allows."""
+        """The name `<cell>-s<seed>-<job type>` in the study's group, both cut to W&B's limit."""
         place, job = Place.of(path, record), job_type(record.outline)
         name = f"{place.cell}-s{place.seed}-{job}"
         return cls(place.study[:LONGEST_NAME], job, name[-LONGEST_NAME:])
 
 
 def tags_of(record: RunRecord) -> list[str]:
-    """Few and stable: which data, which model, which protocol."""
+    """The run's W&B tags: its data set, its model, and its split (`proto`)."""
     outline = record.outline
     model = _name(outline.ranker or outline.encoder).removesuffix("Config").lower()
     tags = [f"dataset:{record.dataset.name}", f"model:{model}", f"proto:{_name(outline.split)}"]
@@ -100,7 +106,11 @@ def tags_of(record: RunRecord) -> list[str]:
 
 
 def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict[str, object]:
-    """The nested config, with the weight of each objective of its study (0.0: off)."""
+    """The run's config as W&B stores it, nested, with `summary` adding what is known at the end.
+
+    `objectives` has the weight of every objective of the study; 0.0: the run does not use it.
+    Raises `InputError` when a file of the run or of its study is damaged.
+    """
     place, outline = Place.of(path, record), record.outline
     study = study_of(path, place)
     stages = record.config["stages"]
@@ -118,7 +128,7 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
             **_told(outline.ranker or outline.encoder),
             **({} if summary is None else {"parameters": summary.cost.parameters}),
         },
-        # Of a run: an objective's weight in the last stage that has it on.
+        # An objective's weight in the last stage that uses it.
         "objectives": {
             key: next((each[key] for each in reversed(weights.values()) if each[key]), 0.0)
             for key in keys
@@ -142,13 +152,13 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
 
 
 def study_of(path: Path, place: Place) -> StudyRecord | None:
-    """The study.json of the study that a run belongs to; None: there is none."""
+    """The study.json of the study that a run belongs to; None: it belongs to none."""
     folder = path.absolute().parent.parent.parent
     return read_record(folder, StudyRecord) if place.study == folder.name else None
 
 
 def ablation_of(place: Place, study: StudyRecord | None) -> dict[str, object]:
-    """Which cell of which study this is, and what it changes if there is a study.json."""
+    """The run's study and cell; with a study.json also what the cell changes from the base."""
     told: dict[str, object] = {"id": place.study, "cell": place.cell}
     if study is None:
         return told
@@ -158,29 +168,32 @@ def ablation_of(place: Place, study: StudyRecord | None) -> dict[str, object]:
 
 
 def donors_of(path: Path, record: RunRecord) -> dict[str, Path]:
-    """By stage, the folder of the run that trained it, where that is another: it has logged it."""
+    """By stage that was taken over from another run, the folder of that run.
+
+    That run's W&B run has the stage's lines.
+    """
     folder = RunFolder(path, writes=False)
     origins = {stage.name: taken_from(folder, stage.name) for stage in record.outline.stages}
     return {name: path / origin for name, origin in origins.items() if origin is not None}
 
 
 def axes_of(record: RunRecord) -> dict[str, str]:
-    """Metrics by pattern, and the axis each is drawn over."""
+    """By pattern of metric names, the metric that is their x axis."""
     names = [stage.name for stage in record.outline.stages]
     return {f"{name}/*": f"{name}/step" for name in names} | {"val/*": "epoch"}
 
 
 class Rows:
-    """Makes rows of lines that come one after another from the first one on."""
+    """Turns the lines of metrics.jsonl into W&B rows; the lines come in order from the first."""
 
     def __init__(self) -> None:
         self.number = 0
-        """Lines seen, which is the number of the next one."""
+        """Number of lines so far, which is the 0-based number of the next line."""
         self._stage: Scalar | None = None
         self._before, self._last = 0, 0
 
     def row(self, line: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """The next line as W&B is told it; `global_step` counts optimizer steps over all stages."""
+        """The W&B row of the next line; `global_step` counts optimizer steps over all stages."""
         stage, step = line["stage"], int(line["step"])
         if stage != self._stage:
             self._stage, self._before, self._last = stage, self._before + self._last, 0
@@ -191,7 +204,10 @@ class Rows:
 
 
 def summary_of(summary: RunSummary) -> dict[str, Scalar]:
-    """`status`, `best/...`, `cost/...`, `test/...` (candidates other than all are named in it)."""
+    """The W&B summary of a run: `status`, `best/...`, `cost/...` and `test/METRIC`.
+
+    Under other candidates than full ranking a test metric is named `test/CANDIDATES/METRIC`.
+    """
     told: dict[str, Scalar | None] = {"status": summary.status}
     for stage, result in summary.best.items():
         told |= {f"best/{stage}/{name}": value for name, value in vars(result).items()}
@@ -205,17 +221,17 @@ def summary_of(summary: RunSummary) -> dict[str, Scalar]:
 
 
 def _name(config: Mapping[str, object]) -> str:
-    """The class of a stored config, without its package."""
+    """The class name of a stored config, without its package."""
     return str(config.get("class", "")).rpartition(":")[2]
 
 
 def _number(value: Scalar) -> Scalar:
-    """metrics.jsonl has values that are not finite as text."""
+    """A logged value, with a non-finite float restored from the text that metrics.jsonl holds."""
     return float(value) if value in _NOT_FINITE else value
 
 
 def _told(config: Mapping[str, object]) -> dict[str, object]:
-    """A config's JSON as W&B is told it: classes by their names."""
+    """A stored config as W&B gets it: `kind` with the class name takes the place of `class`."""
     named: dict[str, object] = {"kind": _name(config)} if "class" in config else {}
     return named | {name: _plain(part) for name, part in config.items() if name != "class"}
 
@@ -227,7 +243,10 @@ def _plain(value: object) -> object:
 
 
 def _without_paths(value: object) -> object:
-    """The same with the last part of every path alone: the rest names people and machines."""
+    """The value with every path cut to its last part, as the rest names people and machines.
+
+    A float that is not finite becomes text.
+    """
     if isinstance(value, Mapping):
         return {name: _without_paths(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""Runs are mirrored to W&B while they happen, without ever being stopped or held up by it.
+"""Mirrors runs to W&B while they happen; trouble with W&B never stops a run or delays it for long.
 
 Whatever the server does, a run waits at most 10 s at its beginning, 15 s at its end, and 45 s with
-all that follows from a failure. What could not be told stands in the run folder, and `sixfold
-sync` tells it later.
+all that follows from a failure. What could not be sent is still in the run folder, and `sixfold
+sync` sends it later.
 """
 
 from __future__ import annotations
@@ -25,19 +25,22 @@ from research.tracking.config import Tracking
 from research.tracking.wandb_run import WandbRun, has_key
 
 Result = TypeVar("Result")
-# The client keeps its bounds by itself; where it does not, it is abandoned so many seconds later.
+# Seconds. The client has timeouts of its own; if it exceeds one, it is abandoned GRACE later.
+# TEARDOWN bounds ending the client, OFFLINE bounds opening an offline run.
 GRACE, TEARDOWN, OFFLINE = 2.0, 5.0, 10.0
 
 
 @dataclass(eq=False)
 class Process:
-    """What a run of this process has learnt for the later ones."""
+    """What all runs of this process share: whether W&B failed before, and what was printed."""
 
     unreachable: bool = False
+    """Whether an earlier run failed to reach W&B; later runs then are mirrored offline at once."""
     said: set[str] = field(default_factory=set)
+    """Messages that were printed already."""
 
     def say(self, text: str, quiet: bool) -> None:
-        """Say something once; it is no result, so a quiet command has it on stderr."""
+        """Print a message once; to stderr when `quiet`, as stdout then has results alone."""
         if text not in self.said:
             self.said.add(text)
             print(f"W&B: {text}", file=sys.stderr if quiet else sys.stdout, flush=True)
@@ -47,9 +50,10 @@ PROCESS = Process()
 
 
 def settled(tracking: Tracking, quiet: bool = False) -> Tracking | None:
-    """With `auto` decided, by whether there is a key; None: WANDB_MODE says disabled.
+    """The config with mode `auto` decided: online if there is a key, else offline.
 
-    `InputError` when online is asked for and there is no key.
+    WANDB_MODE may turn `auto` to offline. None: WANDB_MODE is disabled, so there is no mirror.
+    Raises `InputError` when online is asked for and there is no key.
     """
     asked = os.environ.get("WANDB_MODE", "")
     if asked == "disabled":
@@ -71,14 +75,21 @@ def settled(tracking: Tracking, quiet: bool = False) -> Tracking | None:
 
 
 class WandbMirror(Mirror):
-    """A run on W&B; from the first failure on offline, and from the second on nowhere."""
+    """The mirror of one run on W&B.
+
+    When the run cannot be opened online it is mirrored offline; after a further failure it is not
+    mirrored any more. No method raises an error of W&B's.
+    """
 
     def __init__(self, path: Path, tracking: Tracking, *, quiet: bool = False) -> None:
         self.path, self.tracking, self.quiet = path, tracking, quiet
         self.run: WandbRun | None = None
 
     def begin(self, record: RunRecord) -> None:
-        """Begin or continue the W&B run; offline if the server does not answer in time."""
+        """Begin or continue the W&B run; offline if the server does not answer in time.
+
+        Raises `InputError` when online is asked for and there is no key.
+        """
         tracking = settled(self.tracking, self.quiet)
         if tracking is None:
             return
@@ -97,7 +108,7 @@ class WandbMirror(Mirror):
             self._give_up(error, "no offline run can be made", "this one is not mirrored")
 
     def line(self, number: int, line: Mapping[str, Scalar]) -> None:
-        """Send a line."""
+        """Send line `number` (0-based) of metrics.jsonl."""
         if self.run is None:
             return
         try:
@@ -106,12 +117,12 @@ class WandbMirror(Mirror):
             self._give_up(error, "a line was not taken", "the rest of the run is not mirrored")
 
     def end(self, summary: RunSummary) -> None:
-        """Send the summary and wait, within bounds, for everything to be confirmed."""
+        """Send the summary, and wait a limited time until the server has confirmed everything."""
         if self.run is not None:
             self._finish(self.run, partial(self.run.conclude, summary), exit_code=0)
 
     def close(self) -> None:
-        """Leave a run that has not ended; it counts as failed there until it is continued."""
+        """Close the W&B run of a run that has not ended; it counts as failed until continued."""
         if self.run is not None:
             self._finish(self.run, self.run.leave, exit_code=1)
 
@@ -135,7 +146,10 @@ class WandbMirror(Mirror):
 
 
 def bounded(action: Callable[[], Result], seconds: float) -> Result:
-    """What an action returns or raises; `TimeoutError` if it takes longer, and it is abandoned."""
+    """Do an action in a thread, and return or raise what it does.
+
+    Raises `TimeoutError` when it takes more than `seconds`; the thread is then abandoned.
+    """
     outcome: list[Result] = []
     errors: list[BaseException] = []
 
@@ -151,7 +165,7 @@ def bounded(action: Callable[[], Result], seconds: float) -> Result:
     if errors and isinstance(errors[0], Exception):
         raise errors[0]
     if errors:
-        # The client leaves the interpreter when its own process has ended badly.
+        # The client tries to exit the interpreter when its own process has crashed.
         raise RuntimeError(f"the W&B client ended ({errors[0]!r})") from errors[0]
     if not outcome:
         raise TimeoutError(f"no answer within {seconds:.0f} s")
@@ -159,9 +173,9 @@ def bounded(action: Callable[[], Result], seconds: float) -> Result:
 
 
 def stop_client() -> None:
-    """End the client's own process, and with it all that still waits for a server."""
+    """End the client's own process, and with it everything that still waits for a server."""
     try:
         bounded(wandb.teardown, TEARDOWN)
     except Exception:
-        # Then it ends with this process.
+        # The client's process then ends with this one.
         return

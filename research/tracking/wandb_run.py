@@ -1,7 +1,7 @@
-"""One W&B run by the client's own API: opened, told what it lacks of a run folder, finished.
+"""One W&B run through the client's API: opened, sent the lines that it lacks, and finished.
 
-Everything here may raise whatever the client raises and wait as long as the client waits;
-`research/tracking/wandb_mirror.py` and `research/tracking/sync.py` set the bounds.
+Everything here may raise what the client raises and wait as long as the client waits;
+`research/tracking/wandb_mirror.py` and `research/tracking/sync.py` limit the waiting.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from research.tracking.wandb_fields import (
 )
 
 PROJECT = "sixfold"
-# Folders by the id that WANDB_RUN_ID gave them: it names one run, not all of a study.
+# Run folders by the id that WANDB_RUN_ID gave them: one run gets the id, not every run of a study.
 _claimed: dict[str, Path] = {}
 
 
 def start_client() -> None:
-    """Set the client up to say nothing."""
-    # Its error reports would make a process wait 20 s at its exit for a server that hangs.
+    """Set the client up to print nothing."""
+    # Error reports would make a process wait 20 s at its exit for a server that does not answer.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     wandb.setup(settings=wandb.Settings(silent=True))
 
 
 def has_key() -> bool:
-    """Whether there is a key in the environment, a netrc file or W&B's settings; never asks."""
+    """Whether there is a key in the environment, a netrc file or W&B's settings; never prompts."""
     start_client()
     if os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     try:
         return bool(wandb.api.api_key)
     except wandb.Error:
-        # There is one, of a wrong form.
+        # The client raises this for a key of a wrong form, so there is a key.
         return True
 
 
 class WandbRun:
-    """An open W&B run, and how much of the run folder it has."""
+    """An open W&B run, which knows how many lines of metrics.jsonl it has been sent."""
 
     def __init__(
         self, path: Path, record: RunRecord, tracking: Tracking, mode: Literal["online", "offline"]
     ) -> None:
-        """Begin the run of a folder with this config.json, or continue it where the server has it.
+        """Begin the W&B run of a folder with this config.json, or continue it if it exists.
 
         Raises `wandb.Error` when the server cannot be reached or refuses the key.
         """
@@ -73,7 +73,7 @@ class WandbRun:
             entity=entity,
             dir=path,
             mode=mode,
-            # Also at the first time: otherwise a server begins the run anew and overwrites it.
+            # Also the first time: without it the server would overwrite a run of the same id.
             resume="allow",
             config=config_of(path, record, None),
             tags=tags_of(record),
@@ -84,7 +84,7 @@ class WandbRun:
         )
         for pattern, axis in axes_of(record).items():
             self.run.define_metric(pattern, step_metric=axis)
-        # Offline the client asks no one, so that an offline run has every line from the first on.
+        # Offline the client asks no server and starts at 0, so an offline run gets every line.
         self.next = self.run.starting_step
         self._rows = Rows()
         write_record(
@@ -99,15 +99,19 @@ class WandbRun:
         )
 
     def line(self, number: int, line: Mapping[str, Scalar]) -> int:
-        """Send the line of metrics.jsonl that has just been written; see `catch_up`."""
+        """Send the line of metrics.jsonl that has just been written; returns how many were sent.
+
+        If an earlier line is missing or the file was rewound, all lines are read again
+        (`catch_up`).
+        """
         if number != self._rows.number:
             return self.catch_up()
         return self._send(number, self._rows.row(line), donors={})
 
     def catch_up(self) -> int:
-        """Send all lines that the run lacks; returns how many.
+        """Send all lines of metrics.jsonl that the W&B run lacks; returns how many.
 
-        Lines of a stage that another run has trained are that run's.
+        Lines of a stage that was taken over are not sent: the run that trained it has them.
         """
         self._rows = Rows()
         donors = donors_of(self.path, self.record)
@@ -124,7 +128,7 @@ class WandbRun:
         return 1
 
     def conclude(self, summary: RunSummary) -> int:
-        """Send what is lacking, and the summary; returns how many lines were lacking."""
+        """Send the lines that are lacking and the summary; returns how many lines were sent."""
         sent = self.catch_up()
         config = config_of(self.path, self.record, summary)
         self.run.config.update(config, allow_val_change=True)  # type: ignore[no-untyped-call]
@@ -132,25 +136,28 @@ class WandbRun:
         return sent
 
     def leave(self) -> int:
-        """Send what is lacking of a run that has not ended; returns how many lines it was."""
+        """Send the lines that are lacking of a run that has not ended; returns how many."""
         sent = self.catch_up()
         self.run.summary.update({"status": "unfinished"})
         return sent
 
     def finish(self, exit_code: int) -> None:
-        """Wait until the server has confirmed everything; `TimeoutError` after `finish_seconds`."""
+        """End the W&B run, and wait until the server has confirmed everything.
+
+        Raises `TimeoutError` after `finish_seconds`.
+        """
         self.run.finish(exit_code)
 
 
 def settings_of(tracking: Tracking) -> wandb.Settings:
-    """Bounds, and nothing that looks at the machine, the code or the terminal."""
+    """The client's settings: timeouts, and nothing recorded of machine, code or terminal."""
     return wandb.Settings(
         init_timeout=tracking.init_seconds,
         finish_timeout=tracking.finish_seconds,
         finish_timeout_raises=True,
         # A caller's own W&B run is left alone.
         reinit="create_new",
-        # The client would tell the path of the script.
+        # Otherwise the client would send the path of the script.
         program="sixfold",
         program_relpath="sixfold",
         console="off",
@@ -165,7 +172,10 @@ def settings_of(tracking: Tracking) -> wandb.Settings:
 
 
 def _given_id(path: Path) -> str | None:
-    """The id of WANDB_RUN_ID, which a sweep's agent sets, for the first folder that asks."""
+    """The id in WANDB_RUN_ID, which a sweep's agent sets; None: not set, or another folder's.
+
+    The first folder that asks gets it.
+    """
     given = os.environ.get("WANDB_RUN_ID")
     if given is None or _claimed.setdefault(given, path) != path:
         return None
