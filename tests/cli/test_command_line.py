@@ -389,7 +389,7 @@ def test_a_stopped_run_says_so_is_shown_as_unfinished_and_continues(
     assert "the same command continues" in answer.err
     shown = call(capsys, "show", tmp_path / "r")
     assert shown.code == 0
-    expected = f"{tmp_path / 'r'}: not finished (train, step 3); the command that began it contin"
+    expected = f"{tmp_path / 'r'}: not finished (train, step 3); the command that began it, or"
     assert shown.out.startswith(expected)
     again = run_tiny(capsys, shop, "--out", tmp_path / "r")
     assert again.code == 0

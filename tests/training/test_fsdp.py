@@ -44,6 +44,7 @@ from research.runs.checks import check_sharding
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute, opened
 from research.runs.finish import conclude
+from research.runs.identity import record_of
 from research.runs.parts import stage_parts, validation_of
 from research.runs.stages import Trained, hand_over
 from research.storage.records import CostRecord
@@ -168,7 +169,8 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
         assert stages[-1].ranker is not None
         cost = CostRecord(parameters=0, seconds=0.0)
         trained = Trained(ranker=stages[-1].ranker, cost=cost)
-        conclude(bench, trained, bench.candidate_sets(bench.split.test, "test"), "", folder)
+        sets = bench.candidate_sets(bench.split.test, "test")
+        conclude(bench, trained, sets, record_of(config, bench.corpus), folder)
     accelerator.free_memory()
 
 

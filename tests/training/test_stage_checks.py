@@ -106,7 +106,7 @@ def test_what_only_training_shows_is_refused_after_an_epoch_or_the_stage(
     assert str(caught.value) == (
         "stage finetune: objective next counted nothing: none of the 20 rows that it was shown has "
         "a target, so nothing is learned from it; leave it out, set objectives.next.weight to 0, "
-        "or give it other windows"
+        "or give it other windows or a corruption that picks more"
     )
 
 
