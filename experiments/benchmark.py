@@ -51,7 +51,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
-from research.runs.parts import Workbench, ranking_objective
+from research.runs.parts import RunParts, ranking_objective
 from research.training.optimizer import build_optimizer
 
 BEAUTY = Path("data/corpora/Beauty")
@@ -97,7 +97,7 @@ def epoch(config: RunConfig, steps: int | None) -> Spent:
 
     `WARM_STEPS` steps of another epoch are done before the clock starts.
     """
-    bench = Workbench.of(config, "data")
+    bench = RunParts.of(config, "data")
     stage = config.stages[0]
     shared = bench.shared()
     model = bench.pretrainer(stage, shared).train()
@@ -120,7 +120,7 @@ def epoch(config: RunConfig, steps: int | None) -> Spent:
 
 def ranking(config: RunConfig) -> Spent:
     """Time ranking all test items with an untrained model of the config; the best of three."""
-    bench = Workbench.of(config, "data")
+    bench = RunParts.of(config, "data")
     shared = bench.shared()
     model = bench.pretrainer(config.stages[0], shared)
     objective = ranking_objective(config.stages[0], model)

@@ -26,7 +26,7 @@ from research.objectives.masking import MaskItems
 from research.objectives.ranker import TrainedRanker
 from research.objectives.sp import CutSegment, SPConfig
 from research.randomness import fold
-from research.runs.parts import Workbench, ranking_objective
+from research.runs.parts import RunParts, ranking_objective
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import build_optimizer
 
@@ -52,7 +52,7 @@ NEGATIVES = (
 )
 
 
-def first_batch(bench: Workbench) -> Batch:
+def first_batch(bench: RunParts) -> Batch:
     """The first batch of a run's first stage."""
     return next(bench.loader(bench.config.stages[0], 0, 1).batches(0))
 
@@ -192,7 +192,7 @@ def twenty_steps(setting: Setting) -> Outcome:
     config = setting.config(full_softmax(), STILL)
     losses = {}
     for name, device in (("CPU", CPU), ("device", setting.device)):
-        bench = Workbench.of(config, setting.data_root)
+        bench = RunParts.of(config, setting.data_root)
         stage = bench.config.stages[0]
         model = bench.pretrainer(stage, bench.shared()).train().to(device)
         optimizer = build_optimizer(stage.optimizer, model)
@@ -214,7 +214,7 @@ def ranks(setting: Setting) -> Outcome:
 
     Nine of ten ranks must be equal, and NDCG@10 within 1e-3.
     """
-    bench = Workbench.of(setting.config(full_softmax(), STILL), setting.data_root)
+    bench = RunParts.of(setting.config(full_softmax(), STILL), setting.data_root)
     shared = bench.shared()
     model = bench.pretrainer(bench.config.stages[0], shared)
     objective = ranking_objective(bench.config.stages[0], model)

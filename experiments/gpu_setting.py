@@ -23,7 +23,7 @@ from research.model.compute import graphs_compiled
 from research.overrides import changed
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.parts import Workbench
+from research.runs.parts import RunParts
 from research.training.multi_objective import MultiObjectiveModel
 
 BEAUTY, ML_1M, ML_20M = "Beauty", "ml-1m-sas", "ml-20m-sized"
@@ -111,12 +111,12 @@ class Setting:
         fixed = {"stages.0.validation": None, "stages.0.epochs": 3, "stages.0.log_every": 10}
         return self.run(name, {**STILL, **fixed, **changes})
 
-    def six(self) -> tuple[Workbench, MultiObjectiveModel]:
+    def six(self) -> tuple[RunParts, MultiObjectiveModel]:
         """The parts and the model of a run with all six objectives on one encoder.
 
         The model is on the CPU, in training mode, and without dropout.
         """
-        bench = Workbench.of(self.config(joint(), STILL), self.data_root)
+        bench = RunParts.of(self.config(joint(), STILL), self.data_root)
         return bench, bench.pretrainer(bench.config.stages[0], bench.shared()).train()
 
     def settle(self) -> None:

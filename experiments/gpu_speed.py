@@ -35,7 +35,7 @@ from research.model.compute import graphs_compiled
 from research.model.transformer_config import TransformerConfig
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
-from research.runs.parts import Workbench, ranking_objective, stage_parts
+from research.runs.parts import RunParts, ranking_objective, stage_parts
 from research.storage.run_folder import RunFolder
 from research.training.limits import Limits
 from research.training.loop import train
@@ -214,7 +214,7 @@ def trained(
     """Train a workload's first stage through the phases; returns the steps of one epoch of it."""
     corpus, recipe = WORKS[work]
     config = setting.config(recipe(), changes, corpus)
-    bench = Workbench.of(config, setting.data_root)
+    bench = RunParts.of(config, setting.data_root)
     accelerator = fitted(None, config.compute, str(setting.device))
     stage = stage_parts(bench, accelerator)[0]
     with tempfile.TemporaryDirectory() as scratch, setting.compiling():
@@ -290,7 +290,7 @@ def kernels(setting: Setting, work: str, precision: str) -> Outcome:
 def ranking(setting: Setting, work: str, times: int) -> Outcome:
     """Measure the seconds to rank every test item among all items: the first time, and the best."""
     corpus, recipe = WORKS[work]
-    bench = Workbench.of(setting.config(recipe(), {}, corpus), setting.data_root)
+    bench = RunParts.of(setting.config(recipe(), {}, corpus), setting.data_root)
     fitted(None, bench.config.compute, str(setting.device))
     shared = bench.shared()
     model = bench.pretrainer(bench.config.stages[0], shared).to(setting.device)

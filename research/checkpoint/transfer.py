@@ -54,7 +54,7 @@ class RowMatch:
 
 
 @dataclass(frozen=True, eq=False)
-class Carried:
+class TransferReport:
     """What became of every parameter when weights were transferred into a stage."""
 
     moved: Mapping[str, tuple[str, ...]]
@@ -66,7 +66,7 @@ class Carried:
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """For "items" and "attributes", where their vocabularies differ: `RowMatch.counts`."""
 
-    def over(self, earlier: Carried) -> Carried:
+    def over(self, earlier: TransferReport) -> TransferReport:
         """Return the report on two transfers, of which this one came after `earlier`.
 
         A parameter that both filled came from this one's source.
@@ -78,7 +78,7 @@ class Carried:
         }
         moved = {source: names for source, names in theirs.items() if names} | dict(self.moved)
         known = ours | {name for names in theirs.values() for name in names}
-        return Carried(
+        return TransferReport(
             moved=moved,
             new=tuple(name for name in self.new if name not in known),
             left=tuple(dict.fromkeys((*earlier.left, *self.left))),
@@ -100,14 +100,14 @@ class Carried:
         return "; ".join(parts)
 
 
-def carry(
+def transfer_weights(
     weights: Mapping[str, Tensor],
     module: nn.Module,
     *,
     source: str,
     items: RowMatch | None = None,
     attributes: RowMatch | None = None,
-) -> Carried:
+) -> TransferReport:
     """Fill the module's parameters from those of the same name in `weights`, and return the report.
 
     `source` names where the weights come from. `items` and `attributes` are given where the
@@ -145,7 +145,7 @@ def carry(
             "and heads, or start from another"
         )
     rows = {"items": items, "attributes": attributes}
-    return Carried(
+    return TransferReport(
         moved={source: moved},
         new=tuple(name for name in wanted if name not in weights),
         left=tuple(name for name in weights if name not in wanted),

@@ -42,7 +42,7 @@ from research.runs.corpus import opened_corpus
 from research.runs.execute import RunOptions, execute
 from research.runs.extension import with_more_epochs
 from research.runs.load import load_run
-from research.runs.parts import Workbench
+from research.runs.parts import RunParts
 from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import plain
@@ -211,7 +211,7 @@ def recommend(known: argparse.Namespace) -> int:
     return 0
 
 
-def load(known: argparse.Namespace) -> tuple[Workbench, Ranker]:
+def load(known: argparse.Namespace) -> tuple[RunParts, Ranker]:
     """The parts and the ranker of the finished run that a command names.
 
     Its config may hold classes of the packages given with --allow.

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from research.checkpoint import files as checkpoint
-from research.checkpoint.transfer import carry
+from research.checkpoint.transfer import transfer_weights
 from research.config import packages_of
 from research.data.corpus import Corpus
 from research.distributed.accelerator import make_accelerator
@@ -43,10 +43,10 @@ from research.interop.state_dict import checked_float, read_state_dict, write_st
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
 from research.runs.finish import begin, conclude
-from research.runs.identity import identity, record_of
-from research.runs.parts import Workbench, ranking_objective
+from research.runs.parts import RunParts, ranking_objective
+from research.runs.run_hash import record_of, run_hash
 from research.runs.stages import Trained
-from research.runs.warm_start import Start, find_start
+from research.runs.warm_start import WarmStart, find_warm_start
 from research.storage.atomic import replacing, whole_folder
 from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
@@ -100,7 +100,7 @@ def import_run(
         name=STAGE, objectives=objectives(special_classes), rank_by="next", validation=None
     )
     config = RunConfig(corpus=corpus, encoder=sizes.encoder(heads), stages=(stage,))
-    bench = Workbench.of(config, data_root)
+    bench = RunParts.of(config, data_root)
     items, attributes = bench.corpus.num_items, bench.corpus.num_attributes
     check_counts(sizes, items, attributes, file, bench.corpus.name)
     table = _entries(sizes, bench.corpus)
@@ -108,10 +108,10 @@ def import_run(
     weights = into_ours(state, table)
     if special_classes:
         weights[ZERO_ROWS[ITEMS]] = state[ITEMS][:1]
-    carried = carry(weights, pretrainer, source=str(file))
+    carried = transfer_weights(weights, pretrainer, source=str(file))
     assert not carried.new + carried.left, "the format has every parameter of the stage"
     content = checkpoint.sha256_of(file)
-    record = replace(record_of(config, bench.corpus), hash=identity(config, bench.corpus, content))
+    record = replace(record_of(config, bench.corpus), hash=run_hash(config, bench.corpus, content))
     placed = {ITEMS} if special_classes else set()
     account = _account(given, table, placed, keep_zero_rows)
     accelerator = make_accelerator(device=device)
@@ -188,7 +188,7 @@ def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = 
     the run may hold. `InputError` when the run cannot be read, its encoder or head cannot be
     written in the format, or `out` exists.
     """
-    start = find_start(run, "RUN", allow)
+    start = find_warm_start(run, "RUN", allow)
     config, objectives_of_stage = start.config, start.stage.objectives
     encoder = expressible_encoder(config.encoder, config.items, objectives_of_stage, start.source)
     corpus = start.corpus(data_root)
@@ -233,7 +233,7 @@ def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = 
     return Account(tuple(keys), tuple(remarks))
 
 
-def _gathered(start: Start, needed: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _gathered(start: WarmStart, needed: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(weights, stages): parameters by name, and the stage that each is taken from.
 
     If the stage lacks some of `needed`, they are taken from the nearest earlier stage of the same
@@ -246,7 +246,7 @@ def _gathered(start: Start, needed: set[str]) -> tuple[dict[str, Tensor], dict[s
     for name in reversed(names[:place]):
         if needed <= weights.keys():
             break
-        earlier = find_start(
+        earlier = find_warm_start(
             str(start.folder / "stages" / name), start.asked, packages_of(start.config)
         )
         for parameter, tensor in checkpoint.read_weights(earlier.weights).items():
@@ -256,7 +256,7 @@ def _gathered(start: Start, needed: set[str]) -> tuple[dict[str, Tensor], dict[s
 
 
 def _zero_rows(
-    start: Start, weights: Mapping[str, Tensor], stages: Mapping[str, str], width: int
+    start: WarmStart, weights: Mapping[str, Tensor], stages: Mapping[str, str], width: int
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(rows, texts): the rows 0 that are known, [D] each by key, and their part of the report."""
     rows: dict[str, Tensor] = {}

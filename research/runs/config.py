@@ -1,6 +1,6 @@
 """`RunConfig`: everything that decides a run's result, and so its run hash and protocol.
 
-`research/runs/identity.py` computes hash and protocol from it, `research/runs/parts.py` builds the
+`research/runs/run_hash.py` computes hash and protocol from it, `research/runs/parts.py` builds the
 parts of the run, `research/runs/execute.py` does the run.
 """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from research.checkpoint.transfer import Carried
+from research.checkpoint.transfer import TransferReport
 from research.config import check, packages_of, plain_from_json, plain_to_json
 from research.distributed.accelerator import fitted
 from research.distributed.activity import PULSE
@@ -27,13 +27,13 @@ from research.runs.config import RunConfig
 from research.runs.corpus import prepare_once
 from research.runs.extension import FoundRun, extended, found_run
 from research.runs.finish import begin, conclude
-from research.runs.identity import record_of
 from research.runs.parts import (
-    Workbench,
+    RunParts,
     stage_parts,
 )
+from research.runs.run_hash import record_of
 from research.runs.stages import Trained, say, train_stages
-from research.runs.warm_start import find_start, started_from
+from research.runs.warm_start import find_warm_start, started_from
 from research.storage.records import (
     CostRecord,
     RunRecord,
@@ -97,13 +97,13 @@ def execute(
     if config.start_from is not None and source is None:
         # The warm start's folder may be gone only if the run has finished; this one has not, so a
         # missing one is an error now.
-        source = find_start(config.start_from, allow=(*options.allow, *packages_of(config)))
+        source = find_warm_start(config.start_from, allow=(*options.allow, *packages_of(config)))
     # Whatever cannot work is refused from here on, before anything is trained or written.
     check_sharding(config)
     sets = bench.candidate_sets(bench.split.test, "test")
     trained = None if config.ranker is None else _counted(config.ranker, bench)
     stages = stage_parts(bench, accelerator) if config.ranker is None else []
-    begun: list[Carried] = []
+    begun: list[TransferReport] = []
     if source is not None:
         source.check(config, bench.corpus.fingerprint)
         begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
@@ -144,7 +144,7 @@ def found_by_all(
     folder: RunFolder,
     record: RunRecord,
     config: RunConfig,
-    bench: Workbench,
+    bench: RunParts,
     processes: Processes,
 ) -> FoundRun:
     """What the folder holds of this run, in every process; only the main process reads it."""
@@ -157,11 +157,11 @@ def hold(folder: RunFolder, held: ExitStack) -> None:
     held.enter_context(folder)
 
 
-def opened(config: RunConfig, data_root: str, processes: Processes) -> Workbench:
+def opened(config: RunConfig, data_root: str, processes: Processes) -> RunParts:
     """A run's parts, set up so that this process ranks its share of the questions."""
     prepare_once(config.corpus, data_root, processes)
     shard = Shard(processes.rank, processes.world, processes.summed)
-    return replace(Workbench.of(config, data_root), shard=shard)
+    return replace(RunParts.of(config, data_root), shard=shard)
 
 
 def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
@@ -174,7 +174,7 @@ def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
     return WandbMirror(path, options.tracking, quiet=options.quiet)
 
 
-def _counted(config: RankerConfig, bench: Workbench) -> Trained:
+def _counted(config: RankerConfig, bench: RunParts) -> Trained:
     started = time.monotonic()
     ranker = config.build(bench.corpus, bench.split)
     cost = CostRecord(parameters=0, seconds=time.monotonic() - started)

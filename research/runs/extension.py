@@ -21,10 +21,10 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.differences import difference_of, other_run
-from research.runs.identity import record_of
+from research.runs.run_hash import record_of
 from research.storage.records import ExtensionRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
-from research.storage.stage_origin import taken_from
+from research.storage.stage_origin import stage_origin
 from research.storage.untrusted import is_file_name, own_file
 from research.training.checkpointer import state_of
 from research.training.config import StageConfig
@@ -177,7 +177,7 @@ def _check(
     """
     stage = config.stages[place]
     begun = [each.name for each in config.stages[place + 1 :] if _has_begun(folder, each.name)]
-    origin = taken_from(folder, stage.name)
+    origin = stage_origin(folder, stage.name)
     # If another limit was raised, that one may have cut the last epoch short: `epochs` need not be
     # raised then to complete it.
     cut = any(name in changed for name in LIMITS)

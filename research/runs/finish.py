@@ -13,9 +13,9 @@ from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.runs.extension import note_of, set_aside
 from research.runs.parts import (
-    Workbench,
+    RunParts,
 )
-from research.runs.popularity_floor import beside_popularity
+from research.runs.popularity_floor import popularity_floor
 from research.runs.provenance import provenance_of, together, versions
 from research.runs.stages import Trained
 from research.storage.records import (
@@ -43,7 +43,7 @@ def begin(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> Non
 
 
 def conclude(
-    bench: Workbench,
+    bench: RunParts,
     trained: Trained,
     sets: Sequence[CandidateSet],
     record: RunRecord,
@@ -76,7 +76,7 @@ def conclude(
         val=metrics(validated["full"], names, ties) if validated else {},
         test={name: metrics(table, names, ties) for name, table in tables.items()},
         missed_share=missed_share(next(iter(tables.values()))),
-        popularity=beside_popularity(bench, tables, sets),
+        popularity=popularity_floor(bench, tables, sets),
         attributes=trained.attributes,
         best=trained.best,
         carried=trained.carried,

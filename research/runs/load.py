@@ -14,7 +14,7 @@ from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
 from research.runs.parts import (
-    Workbench,
+    RunParts,
     ranking_objective,
 )
 from research.runs.warm_start import ended
@@ -27,7 +27,7 @@ from research.storage.run_folder import RunFolder
 
 def load_run(
     path: Path, data_root: str, allow: Sequence[str] = (), device: str | None = None
-) -> tuple[Workbench, Ranker]:
+) -> tuple[RunParts, Ranker]:
     """The parts of the finished run in folder `path`, and its ranker, on `device`.
 
     `device` is as in `RunOptions`; `allow` names packages, beside ours, whose config classes the
@@ -44,7 +44,7 @@ def load_run(
             "that extended it, continues it"
         )
     config = from_json(record.config, RunConfig, allow=allow)
-    bench = Workbench.of(config, data_root)
+    bench = RunParts.of(config, data_root)
     if record.fingerprint != bench.corpus.fingerprint:
         raise InputError(
             f"{path} was made on a corpus with fingerprint {record.fingerprint}, but "

@@ -34,14 +34,14 @@ from research.objectives.ranker import TrainedRanker
 from research.randomness import seed_of
 from research.runs.config import RunConfig
 from research.runs.corpus import open_corpus
-from research.runs.identity import protocol_of
+from research.runs.run_hash import protocol_of
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_checks import check_objectives
 
 
 @dataclass(frozen=True, eq=False)
-class Workbench:
+class RunParts:
     """The parts of a run that do not change, built from its config, for training and evaluation."""
 
     config: RunConfig
@@ -52,7 +52,7 @@ class Workbench:
     """Which share of the questions this process ranks; by default all of them."""
 
     @staticmethod
-    def of(config: RunConfig, data_root: str) -> Workbench:
+    def of(config: RunConfig, data_root: str) -> RunParts:
         """Open the corpus, check its files against its fingerprint, split it and count its items.
 
         `InputError` when there is no such corpus, its files have changed, or it cannot be split so.
@@ -60,7 +60,7 @@ class Workbench:
         corpus = open_corpus(config.corpus, data_root)
         corpus.verify()
         split = config.split.split(corpus)
-        return Workbench(config, corpus, split, Catalogue.of(corpus, split))
+        return RunParts(config, corpus, split, Catalogue.of(corpus, split))
 
     @property
     def num_test_users(self) -> int:
@@ -206,7 +206,7 @@ class StageParts:
     """None: the stage neither selects by validation nor is the last, or no objective can rank."""
 
 
-def validation_of(bench: Workbench, stage: StageParts) -> Callable[[], Mapping[str, float]] | None:
+def validation_of(bench: RunParts, stage: StageParts) -> Callable[[], Mapping[str, float]] | None:
     """A function that ranks the validation items, in full ranking; None: the stage cannot rank.
 
     It returns `{"val/METRIC": value}` with the metrics of the config and the one that the stage
@@ -229,7 +229,7 @@ def validation_of(bench: Workbench, stage: StageParts) -> Callable[[], Mapping[s
     return validate
 
 
-def stage_parts(bench: Workbench, accelerator: Accelerator) -> list[StageParts]:
+def stage_parts(bench: RunParts, accelerator: Accelerator) -> list[StageParts]:
     """Build every stage of a run on one shared encoder, in order.
 
     `InputError` for objectives that do not fit the corpus, for a stage that has validation but

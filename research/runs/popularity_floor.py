@@ -14,14 +14,14 @@ from research.evaluation.popularity import Popularity
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare
 from research.runs.config import RunConfig
-from research.runs.parts import Workbench
+from research.runs.parts import RunParts
 from research.storage.records import FloorRecord
 
 RESAMPLES = 1000
 
 
-def beside_popularity(
-    bench: Workbench, tables: Mapping[str, RankTable], sets: Sequence[CandidateSet]
+def popularity_floor(
+    bench: RunParts, tables: Mapping[str, RankTable], sets: Sequence[CandidateSet]
 ) -> FloorRecord | None:
     """Popularity's metrics on the test part, and the run's paired difference from them.
 

@@ -19,10 +19,10 @@ from research.runs.warm_start import ended
 from research.storage.atomic import whole_folder
 from research.storage.records import OriginRecord, RunRecord, write_record
 from research.storage.run_folder import RunFolder
-from research.storage.stage_origin import taken_from
+from research.storage.stage_origin import stage_origin
 
 
-def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) -> None:
+def reuse_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) -> None:
     """Copy stage `name` from the first of the runs `donors` that has finished the same stage.
 
     `mark` is the hash of the stage. Nothing happens when the stage has begun already, or when no
@@ -35,7 +35,7 @@ def take_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) 
         donor = RunFolder(path, writes=False)
         if path == folder.path or not has_finished(donor, name, mark, verified=True):
             continue
-        origin = path / (taken_from(donor, name) or "")
+        origin = path / (stage_origin(donor, name) or "")
         # The log lines are copied first: if a crash comes before the folder is there, the stage
         # starts from scratch, which drops them.
         folder.rewind(name, 0, 0)

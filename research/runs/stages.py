@@ -13,11 +13,11 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from research.checkpoint.transfer import Carried, carry
+from research.checkpoint.transfer import TransferReport, transfer_weights
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import Ranker
-from research.runs.parts import StageParts, Workbench, validation_of
-from research.runs.stage_reuse import take_stage
+from research.runs.parts import RunParts, StageParts, validation_of
+from research.runs.stage_reuse import reuse_stage
 from research.storage.records import (
     CarriedRecord,
     CostRecord,
@@ -27,7 +27,7 @@ from research.storage.records import (
     StageResult,
 )
 from research.storage.run_folder import RunFolder
-from research.storage.stage_origin import taken_from
+from research.storage.stage_origin import stage_origin
 from research.storage.untrusted import plain
 from research.training.config import StageConfig
 from research.training.loop import train
@@ -59,9 +59,9 @@ class Trained:
 
 
 def train_stages(
-    bench: Workbench,
+    bench: RunParts,
     stages: Sequence[StageParts],
-    begun: Sequence[Carried],
+    begun: Sequence[TransferReport],
     record: RunRecord,
     *,
     folder: RunFolder,
@@ -92,7 +92,7 @@ def train_stages(
     ended: list[EndedStage] = []
     for place, stage in enumerate(stages):
         name = stage.config.name
-        carried = hand_over(stages[:place], stage, begun[place] if begun else None)
+        carried = transfer_from_stages(stages[:place], stage, begun[place] if begun else None)
         own = replace(
             run, validate=validation_of(bench, stage), extended_after=extensions.get(name)
         )
@@ -144,7 +144,7 @@ class EndedStage:
 
 def train_stage(
     stage: StageParts,
-    carried: Carried | None,
+    carried: TransferReport | None,
     stage_hash: str,
     run: StageRun,
     donors: Sequence[Path],
@@ -156,9 +156,9 @@ def train_stage(
     name, folder, processes = stage.config.name, run.folder, Processes(run.accelerator)
     if carried is not None:
         say(f"{name}: {carried.line}", run.quiet)
-    processes.from_main(partial(take_stage, folder, name, stage_hash, donors))
+    processes.from_main(partial(reuse_stage, folder, name, stage_hash, donors))
     state = train(stage.pretrainer, stage.loader, stage.config, run)
-    origin = processes.from_main(partial(taken_from, folder, name))
+    origin = processes.from_main(partial(stage_origin, folder, name))
     if origin is not None:
         say(f"{name}: taken from {origin}", run.quiet)
     return EndedStage(
@@ -166,18 +166,18 @@ def train_stage(
         state=state,
         carried=None if carried is None else record_of_transfer(carried),
         origin=origin,
-        note=processes.from_main(partial(unmoved, stage.config, folder)),
+        note=processes.from_main(partial(unmoved_metric_note, stage.config, folder)),
     )
 
 
-def record_of_transfer(carried: Carried) -> CarriedRecord:
+def record_of_transfer(carried: TransferReport) -> CarriedRecord:
     """A transfer of weights as the summary has it."""
     return CarriedRecord(moved=carried.moved, new=carried.new, left=carried.left, rows=carried.rows)
 
 
-def hand_over(
-    before: Sequence[StageParts], stage: StageParts, begun: Carried | None
-) -> Carried | None:
+def transfer_from_stages(
+    before: Sequence[StageParts], stage: StageParts, begun: TransferReport | None
+) -> TransferReport | None:
     """Copy weights of the stages before into a stage, the nearest stage last.
 
     `begun` says what the warm start has filled. Returns where every parameter of the stage came
@@ -186,12 +186,12 @@ def hand_over(
     account = begun
     for each in before:
         weights = dict(each.pretrainer.named_parameters())
-        moved = carry(weights, stage.pretrainer, source=f"stage {each.config.name}")
+        moved = transfer_weights(weights, stage.pretrainer, source=f"stage {each.config.name}")
         account = moved if account is None else moved.over(account)
     return account
 
 
-def unmoved(config: StageConfig, folder: RunFolder) -> str | None:
+def unmoved_metric_note(config: StageConfig, folder: RunFolder) -> str | None:
     """A note on a stage whose selection metric was the same at every validation; None: it was not.
 
     After a single validation there is a note only if the metric was 0.

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from research.checkpoint import files as checkpoint
-from research.checkpoint.transfer import Carried, RowMatch, carry
+from research.checkpoint.transfer import RowMatch, TransferReport, transfer_weights
 from research.config import from_json, packages_of
 from research.data.corpus import Corpus
 from research.errors import InputError
@@ -31,7 +31,7 @@ from research.training.multi_objective import MultiObjectiveModel
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class WarmStart:
     """A stage of an earlier run, from whose weights this run starts."""
 
     asked: str
@@ -59,7 +59,9 @@ class Start:
         """Folder and stage, for messages."""
         return f"{self.folder} (stage {self.stage.name})"
 
-    def into(self, pretrainer: MultiObjectiveModel, corpus: Corpus, data_root: str) -> Carried:
+    def into(
+        self, pretrainer: MultiObjectiveModel, corpus: Corpus, data_root: str
+    ) -> TransferReport:
         """Fill the model of a stage from these weights; returns which parameters were filled.
 
         If `corpus` is not the one that the weights were trained on, rows of items and of attributes
@@ -67,9 +69,9 @@ class Start:
         """
         given: dict[str, Tensor] = checkpoint.read_weights(self.weights)
         if self.fingerprint == corpus.fingerprint:
-            return carry(given, pretrainer, source=self.source)
+            return transfer_weights(given, pretrainer, source=self.source)
         theirs = self.corpus(data_root)
-        return carry(
+        return transfer_weights(
             given,
             pretrainer,
             source=self.source,
@@ -138,7 +140,7 @@ def _decisive(config: RunConfig) -> dict[str, object]:
     }
 
 
-def find_start(path: str, asked: str = "start_from", allow: Sequence[str] = ()) -> Start:
+def find_warm_start(path: str, asked: str = "start_from", allow: Sequence[str] = ()) -> WarmStart:
     """The stage that `path` names: RUN/stages/NAME, or RUN, which means its last stage.
 
     `asked` is the field or argument that gave the path, for error messages; `allow` names packages,
@@ -166,7 +168,7 @@ def find_start(path: str, asked: str = "start_from", allow: Sequence[str] = ()) 
     weights = ended(reader, name, record.fingerprint, f"{asked} {path}")
     content = checkpoint.read_state(weights, record.fingerprint)["sha256"]
     assert isinstance(content, dict), "read_state has checked it"
-    return Start(
+    return WarmStart(
         asked=asked,
         folder=folder,
         stage=stages[name],
@@ -199,7 +201,7 @@ def ended(reader: RunFolder, stage: str, fingerprint: str, asked: str) -> Path:
 
 def started_from(
     config: RunConfig, folder: RunFolder, allow: Sequence[str]
-) -> tuple[Start | None, StartRecord]:
+) -> tuple[WarmStart | None, StartRecord]:
     """What a run starts from, and its record in config.json.
 
     The first is None if the run starts from scratch, and also if it has finished in `folder` and
@@ -209,7 +211,7 @@ def started_from(
     if config.start_from is None:
         return None, StartRecord()
     try:
-        start = find_start(config.start_from, allow=(*allow, *packages_of(config)))
+        start = find_warm_start(config.start_from, allow=(*allow, *packages_of(config)))
     except InputError:
         stored = folder.read(RunRecord)
         if stored is None or folder.read(RunSummary) is None:

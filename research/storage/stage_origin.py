@@ -6,7 +6,7 @@ from research.storage.records import OriginRecord, read_record
 from research.storage.run_folder import RunFolder
 
 
-def taken_from(folder: RunFolder, name: str) -> str | None:
+def stage_origin(folder: RunFolder, name: str) -> str | None:
     """The folder, relative to this run's, of the run that trained stage `name`; None: this run."""
     record = read_record(folder.path, OriginRecord, f"stages/{name}")
     return None if record is None else record.run

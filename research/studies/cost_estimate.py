@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from research.evaluation.candidates import AllItems
 from research.runs.config import RunConfig
-from research.runs.parts import StageParts, Workbench, stage_parts
+from research.runs.parts import RunParts, StageParts, stage_parts
 from research.storage.run_folder import RunFolder
 from research.training.limits import Limits
 from research.training.loop import train
@@ -41,7 +41,7 @@ class Expected:
 
 def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Expected:
     """Estimate a run's seconds: train each stage briefly in a temporary folder, and rank once."""
-    bench = Workbench.of(config, data_root)
+    bench = RunParts.of(config, data_root)
     part = "validation" if len(bench.split.validation) else "test"
     started = time.monotonic()
     if config.ranker is not None:
@@ -60,7 +60,7 @@ def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Exp
     return Expected(by_stage, 2 * once)
 
 
-def _stage(bench: Workbench, stage: StageParts, once: float, accelerator: Accelerator) -> float:
+def _stage(bench: RunParts, stage: StageParts, once: float, accelerator: Accelerator) -> float:
     config = stage.config
     num_rows = stage.loader.num_rows
     limits = Limits.of(config, num_rows)
@@ -79,7 +79,7 @@ def _stage(bench: Workbench, stage: StageParts, once: float, accelerator: Accele
 
 
 def _moment(
-    bench: Workbench,
+    bench: RunParts,
     stage: StageParts,
     accelerator: Accelerator,
     *,

@@ -54,7 +54,7 @@ class Job:
         return f"{self.corpus} / {self.cell} / seed {self.seed}"
 
     @property
-    def stage_marks(self) -> tuple[str, ...]:
+    def stage_hashes(self) -> tuple[str, ...]:
         """For each stage in order, the hash of all that decides its weights.
 
         Jobs with equal hashes can share the stage.

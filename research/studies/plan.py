@@ -34,7 +34,7 @@ def seconds_of(
     """
     tried: dict[tuple[str, str], Expected] = {}
     known = {(job.corpus, job.cell): seconds for job, seconds in took.items()}
-    trained = {mark for job in took for mark in job.stage_marks}
+    trained = {mark for job in took for mark in job.stage_hashes}
     result = []
     for job in missing:
         key = (job.corpus, job.cell)
@@ -50,9 +50,9 @@ def seconds_of(
                 if accelerator.num_processes > 1 and not isinstance(error, EVERYWHERE):
                     raise
                 tried[key] = Expected({}, 0.0)
-        stages = zip(job.stage_marks, tried[key].stages.values())
+        stages = zip(job.stage_hashes, tried[key].stages.values())
         own = sum(seconds for mark, seconds in stages if mark not in trained)
-        trained.update(job.stage_marks)
+        trained.update(job.stage_hashes)
         result.append(own + tried[key].evaluation)
     return result
 

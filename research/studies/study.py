@@ -24,7 +24,7 @@ from research.runs.config import RunConfig
 from research.runs.corpus import opened_corpus
 from research.runs.differences import difference_of
 from research.runs.execute import RunOptions
-from research.runs.identity import record_of
+from research.runs.run_hash import record_of
 from research.runs.warm_start import started_from
 from research.storage.records import StudyRecord, read_record, write_record
 from research.storage.run_folder import RunFolder
@@ -212,14 +212,14 @@ def plan(
                     raise InputError(f"cell {cell}: {error}") from error
     by_first: dict[str, list[Job]] = {}
     for job in jobs:
-        for mark in job.stage_marks[:1]:
+        for mark in job.stage_hashes[:1]:
             by_first.setdefault(mark, []).append(job)
     return [
         replace(
             job,
             donors=tuple(
                 each.folder
-                for mark in job.stage_marks[:1]
+                for mark in job.stage_hashes[:1]
                 for each in by_first[mark]
                 if each is not job
             ),

@@ -165,10 +165,10 @@ def in_processes(
 def must_wait(job: Job, working: Sequence[Working]) -> bool:
     """Whether a running job has yet to finish a stage that this job could take over from it."""
     for each in working:
-        pairs = zip(job.stage_marks, each.job.stage_marks)
+        pairs = zip(job.stage_hashes, each.job.stage_hashes)
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         if common:
-            name, mark = job.config.stages[common - 1].name, job.stage_marks[common - 1]
+            name, mark = job.config.stages[common - 1].name, job.stage_hashes[common - 1]
             donors = [RunFolder(donor, writes=False) for donor in job.donors]
             if not any(has_finished(donor, name, mark) for donor in donors):
                 return True

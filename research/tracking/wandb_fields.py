@@ -27,7 +27,7 @@ from research.storage.records import (
     read_record,
 )
 from research.storage.run_folder import RunFolder, Scalar
-from research.storage.stage_origin import taken_from
+from research.storage.stage_origin import stage_origin
 
 LONGEST_NAME, LONGEST_TAG = 128, 64
 _NOT_FINITE = ("inf", "-inf", "nan")
@@ -173,7 +173,7 @@ def donors_of(path: Path, record: RunRecord) -> dict[str, Path]:
     That run's W&B run has the stage's lines.
     """
     folder = RunFolder(path, writes=False)
-    origins = {stage.name: taken_from(folder, stage.name) for stage in record.outline.stages}
+    origins = {stage.name: stage_origin(folder, stage.name) for stage in record.outline.stages}
     return {name: path / origin for name, origin in origins.items() if origin is not None}
 
 

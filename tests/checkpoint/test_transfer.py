@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from research.checkpoint.transfer import RowMatch, carry
+from research.checkpoint.transfer import RowMatch, transfer_weights
 from research.errors import InputError
 
 
@@ -43,7 +43,7 @@ def numbered(model: Model) -> dict[str, torch.Tensor]:
 
 def test_parameters_move_to_those_of_the_same_name() -> None:
     model = Model()
-    carried = carry(numbered(Model()), model, source="before")
+    carried = transfer_weights(numbered(Model()), model, source="before")
     assert model.encoder.item_table.weight[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     names = ("item_bias", "encoder.item_table.weight", "encoder.position_table.weight")
     assert dict(carried.moved) == {"before": names}
@@ -54,7 +54,7 @@ def test_parameters_move_to_those_of_the_same_name() -> None:
 def test_what_is_new_and_what_stays_behind_is_named() -> None:
     weights = numbered(Model(head=False)) | {"objectives.mip.dense": torch.zeros(1)}
     model = Model()
-    carried = carry(weights, model, source="before")
+    carried = transfer_weights(weights, model, source="before")
     assert (carried.new, carried.left) == (("item_bias",), ("objectives.mip.dense",))
     assert model.item_bias.tolist() == [-1.0] * 4
     assert "newly made: item_bias; left behind: objectives.mip.dense" in carried.line
@@ -65,7 +65,7 @@ def test_rows_of_another_vocabulary_move_by_raw_name() -> None:
     # Old items p q r s; new ones s x p: s and p are known, x is fresh, q and r are left.
     match = RowMatch.of(["p", "q", "r", "s"], ["s", "x", "p"])
     model = Model(items=3)
-    carried = carry(numbered(Model(items=4)), model, source="before", items=match)
+    carried = transfer_weights(numbered(Model(items=4)), model, source="before", items=match)
     # Rows s = 3, x = its own start, p = 0, and the mask's row 4 after them.
     assert model.encoder.item_table.weight[:, 0].tolist() == [3.0, -1.0, 0.0, 4.0]
     assert model.item_bias.tolist() == [3.0, -1.0, 0.0]
@@ -77,14 +77,14 @@ def test_rows_of_another_vocabulary_move_by_raw_name() -> None:
 def test_vocabularies_without_a_common_name_move_the_mask_alone() -> None:
     match = RowMatch.of(["p"], ["x", "y"])
     model = Model(items=2)
-    carry(numbered(Model(items=1)), model, source="before", items=match)
+    transfer_weights(numbered(Model(items=1)), model, source="before", items=match)
     assert model.encoder.item_table.weight[:, 0].tolist() == [-1.0, -1.0, 1.0]
     assert match.counts == {"matched": 0, "fresh": 2, "left": 1}
 
 
 def test_every_shape_that_differs_is_listed() -> None:
     with pytest.raises(InputError) as caught:
-        carry(numbered(Model(width=3)), Model(), source="runs/a")
+        transfer_weights(numbered(Model(width=3)), Model(), source="runs/a")
     assert str(caught.value).startswith(
         "runs/a does not fit this stage: encoder.item_table.weight has shape (5, 3), expected "
         "(5, 2); encoder.position_table.weight has shape (2, 3), expected (2, 2); give"
@@ -94,18 +94,18 @@ def test_every_shape_that_differs_is_listed() -> None:
 def test_a_wider_table_is_refused_also_where_vocabularies_differ() -> None:
     match = RowMatch.of(["p", "q", "r", "s"], ["p"])
     with pytest.raises(InputError, match=r"item_table.weight has shape \(5, 3\), expected \(2, 2"):
-        carry(numbered(Model(width=3)), Model(items=1), source="before", items=match)
+        transfer_weights(numbered(Model(width=3)), Model(items=1), source="before", items=match)
 
 
 def test_a_source_without_an_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="before has none of the encoder's parameters"):
-        carry({"item_bias": torch.zeros(4)}, Model(), source="before")
+        transfer_weights({"item_bias": torch.zeros(4)}, Model(), source="before")
 
 
 def test_of_two_sources_the_later_one_counts_and_both_are_told() -> None:
     model = Model()
-    first = carry(numbered(Model()) | {"old": torch.zeros(1)}, model, source="first")
-    second = carry(numbered(Model(head=False)), model, source="second")
+    first = transfer_weights(numbered(Model()) | {"old": torch.zeros(1)}, model, source="first")
+    second = transfer_weights(numbered(Model(head=False)), model, source="second")
     account = second.over(first)
     assert dict(account.moved) == {
         "first": ("item_bias",),

@@ -12,7 +12,7 @@ from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, training_
 from research.errors import InputError
 from research.evaluation.candidates import from_file, sampled
 from research.runs.config import EvaluationConfig, RunConfig
-from research.runs.parts import Workbench
+from research.runs.parts import RunParts
 from tests.evaluation.reference_ranks import corpus_of, written
 
 
@@ -68,14 +68,14 @@ def test_sampled_negatives_differ_between_users_of_one_history() -> None:
     assert len({tuple(sorted(row)) for row in rows}) == 50
 
 
-def bench_of(corpus: Corpus, folder: Path, candidates: str) -> Workbench:
+def bench_of(corpus: Corpus, folder: Path, candidates: str) -> RunParts:
     """The workbench of a counting run on this corpus, written to `folder`."""
     config = RunConfig(
         corpus=str(written(corpus, folder).folder),
         ranker=PopularityConfig(),
         evaluation=EvaluationConfig(candidates=(candidates,)),
     )
-    return Workbench.of(config, "data")
+    return RunParts.of(config, "data")
 
 
 def test_sampled_negatives_differ_between_validation_and_test_of_a_run(tmp_path: Path) -> None:

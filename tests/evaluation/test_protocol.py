@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from research.runs.run_hash import protocol_of
 
 from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
@@ -16,7 +17,6 @@ from research.errors import InputError
 from research.evaluation.protocol import check_comparable, differing
 from research.evaluation.rank_table import RankTable
 from research.runs.config import RunConfig
-from research.runs.identity import protocol_of
 from tests.evaluation.reference_statistics import table_of
 
 COUNTING = RunConfig(ranker=PopularityConfig())

@@ -31,7 +31,7 @@ from research.report.latex import latex_of
 from research.report.learning_curves import cosines, panels, read_lines
 from research.report.records import read_study
 from research.report.terminal import print_report
-from research.runs.warm_start import find_start
+from research.runs.warm_start import find_warm_start
 from research.storage.json_files import write_json
 from research.storage.records import (
     CarriedRecord,
@@ -48,7 +48,7 @@ from research.storage.records import (
     write_record,
 )
 from research.storage.run_folder import RunFolder
-from research.storage.stage_origin import taken_from
+from research.storage.stage_origin import stage_origin
 from research.studies.study import Study, record_study
 from research.tracking.sync import checked
 from research.training.checkpointer import state_of
@@ -112,7 +112,7 @@ def run_folder(folder: Path) -> Case:
         if kind == 2:
             return reader.metrics()
         if kind == 3:
-            return taken_from(reader, "train")
+            return stage_origin(reader, "train")
         if kind == 4:
             return checked(path)
         return show_run(path)
@@ -223,7 +223,7 @@ def start(folder: Path) -> Case:
     checkpoint.save(checkpoint.folder_of(stage, checkpoint.BEST, 2), module, None, state)
     checkpoint.save(checkpoint.folder_of(stage, checkpoint.STEP, 3), module, None, state)
     asked = (str(path), f"{path}/stages/train")
-    return altering(path, lambda random: find_start(random.choice(asked)))
+    return altering(path, lambda random: find_warm_start(random.choice(asked)))
 
 
 def checkpoints(folder: Path) -> Case:

@@ -35,7 +35,7 @@ from research.objectives.sp import SPConfig
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
 from research.runs.load import load_run
-from research.runs.parts import StageParts, Workbench, validation_of
+from research.runs.parts import RunParts, StageParts, validation_of
 from research.storage.records import RunSummary, StageResult, UsersRecord, read_record
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
@@ -284,7 +284,7 @@ def test_selection_and_summary_follow_the_policy_for_ties(corpus: Corpus, tmp_pa
     values = []
     for ties in get_args(TiePolicy):
         evaluation = EvaluationConfig(metrics=("hr@1",), ties=ties)
-        bench = Workbench.of(config_of(corpus, stage_of(), evaluation=evaluation), "data")
+        bench = RunParts.of(config_of(corpus, stage_of(), evaluation=evaluation), "data")
         scorer: Any = FixedScores(torch.zeros(12, 12))
         made: Any = None
         validate = validation_of(bench, StageParts(stage_of(), made, made, scorer))

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from research.runs.run_hash import stage_hashes
 
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.objectives.mip import MIPConfig
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.identity import stage_marks
 from research.storage.run_folder import RunFolder
 from research.training.stage_run import CheckpointPlan
 from research.training.step import TrainStep
@@ -197,7 +197,7 @@ def changed_stage(config: RunConfig, place: int, **fields: Any) -> RunConfig:
 
 
 def marks(config: RunConfig, corpus: Corpus, start: str | None = None) -> list[str]:
-    return list(stage_marks(config, corpus, start).values())
+    return list(stage_hashes(config, corpus, start).values())
 
 
 def test_what_is_reported_and_what_follows_do_not_decide_a_stage(

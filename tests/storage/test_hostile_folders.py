@@ -38,7 +38,7 @@ from research.report.terminal import print_report
 from research.storage.json_files import read_json, write_json
 from research.storage.records import CarriedRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
-from research.storage.stage_origin import taken_from
+from research.storage.stage_origin import stage_origin
 from research.storage.untrusted import own_file, parsed, plain, without_home
 from tests.support.calling import TINY, call, refused, shop_corpus
 from tests.support.recorded import run_summary, write
@@ -121,14 +121,14 @@ def test_a_stage_cannot_be_taken_from_anywhere(tmp_path: Path, origin: object) -
     with pytest.raises(
         InputError, match=r"shared\.json is damaged .*run is .*; allowed: (another|str)"
     ):
-        taken_from(RunFolder(tmp_path / "run", writes=False), "train")
+        stage_origin(RunFolder(tmp_path / "run", writes=False), "train")
 
 
 def test_a_stage_is_taken_from_a_run_of_the_study(tmp_path: Path) -> None:
     write_json(tmp_path / "run" / "stages" / "train" / "shared.json", {"run": "../../more/0"})
-    assert taken_from(RunFolder(tmp_path / "run", writes=False), "train") == "../../more/0"
+    assert stage_origin(RunFolder(tmp_path / "run", writes=False), "train") == "../../more/0"
     with pytest.raises(InputError, match=OUT):
-        taken_from(RunFolder(tmp_path / "run", writes=False), "../../../etc")
+        stage_origin(RunFolder(tmp_path / "run", writes=False), "../../../etc")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "items.npy", "item_names_blob.npy"])

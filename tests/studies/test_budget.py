@@ -20,7 +20,7 @@ from research.distributed import signals as stopping
 from research.errors import InputError
 from research.objectives.mip import MIPConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.parts import Workbench
+from research.runs.parts import RunParts
 from research.studies.budget import Budget, budget_of
 from research.training.config import StageConfig
 from research.training.limits import Limits
@@ -164,7 +164,7 @@ def test_tokens_count_the_rows_of_other_rules_too(corpus: Corpus, tmp_path: Path
         tokens=150,
     )
     config = config_of(corpus, stage)
-    batch = next(Workbench.of(config, "data").loader(stage, 0, 1).batches(0))
+    batch = next(RunParts.of(config, "data").loader(stage, 0, 1).batches(0))
     assert batch.num_tokens > batch.packed.num_tokens
     summary = execute(config, tmp_path / "run", options=RunOptions(quiet=True))
     steps = summary.best["finetune"].steps

@@ -24,7 +24,7 @@ import baselines.s3rec
 import baselines.sasrec
 from research.data.batch import Batch
 from research.runs.config import RunConfig
-from research.runs.parts import StageParts, Workbench, stage_parts
+from research.runs.parts import RunParts, StageParts, stage_parts
 from research.storage.run_folder import RunFolder
 from research.training.loop import train
 from research.training.stage_run import StageRun
@@ -66,7 +66,7 @@ class OnTheDevice(Accelerator):
         return device()
 
 
-def parts_of(config: RunConfig, folder: Path) -> tuple[Workbench, StageParts]:
+def parts_of(config: RunConfig, folder: Path) -> tuple[RunParts, StageParts]:
     """A config's first stage over a small corpus in `folder`, 16 rows a batch.
 
     96 users have 3 to 14 of the items, and an item none to three attributes. The encoder reads 6
@@ -92,7 +92,7 @@ def parts_of(config: RunConfig, folder: Path) -> tuple[Workbench, StageParts]:
         encoder=replace(config.encoder, length=6),
         stages=(stage, *config.stages[1:]),
     )
-    bench = Workbench.of(config, str(folder))
+    bench = RunParts.of(config, str(folder))
     return bench, stage_parts(bench, Accelerator(cpu=True))[0]
 
 

@@ -65,7 +65,7 @@ from research.objectives.sp import SPConfig
 from research.packed import Packed
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.parts import Workbench
+from research.runs.parts import RunParts
 from research.storage.json_files import write_json
 from research.storage.records import RunSummary
 from research.training.config import StageConfig, ValidationConfig
@@ -278,10 +278,10 @@ class Notes:
 def noting() -> Iterator[Notes]:
     """Note what happens in the runs of a block."""
     notes = Notes()
-    build, encode = Workbench.pretrainer, TrainedRanker.encode
+    build, encode = RunParts.pretrainer, TrainedRanker.encode
 
     def pretrainer(
-        bench: Workbench, config: StageConfig, shared: ModelComponents
+        bench: RunParts, config: StageConfig, shared: ModelComponents
     ) -> MultiObjectiveModel:
         made = build(bench, config, shared)
         notes.built.append((config.name, made))
@@ -291,14 +291,14 @@ def noting() -> Iterator[Notes]:
         notes.asked += len(users_S)
         return encode(ranker, histories, users_S)
 
-    Workbench.pretrainer = pretrainer  # type: ignore[assignment, method-assign]
+    RunParts.pretrainer = pretrainer  # type: ignore[assignment, method-assign]
     TrainedRanker.encode = counted  # type: ignore[assignment, method-assign]
     hook = register_optimizer_step_pre_hook(notes.step)
     try:
         yield notes
     finally:
         hook.remove()
-        Workbench.pretrainer = build  # type: ignore[method-assign]
+        RunParts.pretrainer = build  # type: ignore[method-assign]
         TrainedRanker.encode = encode  # type: ignore[method-assign]
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from research.runs.run_hash import record_of
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -44,9 +45,8 @@ from research.runs.checks import check_sharding
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute, opened
 from research.runs.finish import conclude
-from research.runs.identity import record_of
 from research.runs.parts import stage_parts, validation_of
-from research.runs.stages import Trained, hand_over
+from research.runs.stages import Trained, transfer_from_stages
 from research.storage.records import CostRecord
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
@@ -156,7 +156,7 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
     folder = RunFolder(path, writes=accelerator.is_main_process)
     with folder if folder.writes else nullcontext():
         for place, each in enumerate(stages):
-            hand_over(stages[:place], each, None)
+            transfer_from_stages(stages[:place], each, None)
             run = StageRun(
                 accelerator=accelerator,
                 folder=folder,

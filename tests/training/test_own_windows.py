@@ -28,7 +28,7 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.parts import Workbench
+from research.runs.parts import RunParts
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
 from research.training.loop import train
@@ -71,7 +71,7 @@ def loader_of(
 ) -> Loader:
     stage = replace(STAGE, batches=sizes)
     config = RunConfig(corpus=str(corpus.folder), encoder=SIZES, stages=(stage,))
-    return Workbench.of(config, "data").loader(stage, rank, world)
+    return RunParts.of(config, "data").loader(stage, rank, world)
 
 
 def module_of(corpus: Corpus, keys: tuple[str, ...]) -> MultiObjectiveModel:
@@ -236,7 +236,7 @@ def test_cut_into_pieces_a_step_has_the_same_gradient_and_trains_the_same(
         )
         config = RunConfig(corpus=str(corpus.folder), encoder=SIZES, stages=(stage,))
         run = StageRun(accelerator=Accelerator(cpu=True), folder=folder, seed=0, quiet=True)
-        train(module, Workbench.of(config, "data").loader(stage, 0, 1), stage, run)
+        train(module, RunParts.of(config, "data").loader(stage, 0, 1), stage, run)
         found[number] = module, folder.metrics()
     (whole, lines), (cut, others) = found[1], found[4]
     # Twelve steps in float64, whose sums are added up in another order.

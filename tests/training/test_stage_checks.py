@@ -30,7 +30,7 @@ from research.objectives.next_item import NextItem, NextItemConfig, NextItemShif
 from research.objectives.sp import SPConfig
 from research.runs.config import RunConfig
 from research.runs.execute import execute
-from research.runs.parts import Workbench, stage_parts
+from research.runs.parts import RunParts, stage_parts
 from research.studies.cost_estimate import expected
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import CheckpointPlan
@@ -186,7 +186,7 @@ class CausalOnly(TransformerConfig):
 def test_a_direction_that_the_encoder_lacks_is_refused(tmp_path: Path) -> None:
     corpus = corpus_in(tmp_path / "corpus")
     encoder = CausalOnly(**vars(ENCODER))
-    bench = Workbench.of(replace(config_of(corpus, FINETUNE), encoder=encoder), "data")
+    bench = RunParts.of(replace(config_of(corpus, FINETUNE), encoder=encoder), "data")
     assert len(stage_parts(bench, Accelerator(cpu=True))) == 1
     both = replace(FINETUNE, objectives={"next": NextItemConfig(), "cloze": ClozeConfig()})
     bench = replace(bench, config=replace(bench.config, stages=(replace(both, rank_by="next"),)))

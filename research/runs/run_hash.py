@@ -21,7 +21,7 @@ from research.storage.records import DatasetRecord, RunRecord, StartRecord
 FILTERS = ("min_rating", "user_core", "item_core", "duplicates")
 
 
-def identity(config: RunConfig, corpus: Corpus, start: str | None) -> str:
+def run_hash(config: RunConfig, corpus: Corpus, start: str | None) -> str:
     """The run hash; a file that the config names is hashed by its content, not by its path.
 
     `start` is the checksum of the weights that `start_from` names; None: from scratch. `InputError`
@@ -43,10 +43,10 @@ def unsharded(config: RunConfig) -> RunConfig:
     return replace(config, compute=replace(config.compute, shard_weights=False))
 
 
-def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[str, str]:
+def stage_hashes(config: RunConfig, corpus: Corpus, start: str | None) -> dict[str, str]:
     """By stage, the hash of all that decides its weights: stages with equal hashes are the same.
 
-    `start` is as in `identity`. Which figures are reported does not decide weights; but from the
+    `start` is as in `run_hash`. Which figures are reported does not decide weights; but from the
     first stage that selects by validation on, the policies for seen items and for ties do.
     """
     begun = replace(unsharded(config), corpus="", start_from=None if start is None else "")
@@ -64,7 +64,7 @@ def stage_marks(config: RunConfig, corpus: Corpus, start: str | None) -> dict[st
 def record_of(config: RunConfig, corpus: Corpus, start: StartRecord = StartRecord()) -> RunRecord:
     """The record of a run as config.json holds it, without provenance and extensions."""
     return RunRecord(
-        hash=identity(config, corpus, start.sha256),
+        hash=run_hash(config, corpus, start.sha256),
         fingerprint=corpus.fingerprint,
         dataset=DatasetRecord(
             name=corpus.name,
@@ -75,7 +75,7 @@ def record_of(config: RunConfig, corpus: Corpus, start: StartRecord = StartRecor
             filters=filters_of(corpus),
         ),
         start=start,
-        stages=stage_marks(config, corpus, start.sha256),
+        stages=stage_hashes(config, corpus, start.sha256),
         config=to_json(config),
     )
 
