@@ -467,7 +467,7 @@ def type_name(hint: Any) -> str:
     return re.sub(r"\w+\.(?=\w)", "", str(hint))
 
 
-def meant(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """`; did you mean ...?` with up to three of `names` like a misspelt one; "" if none is."""
     close = difflib.get_close_matches(name, list(names), 3, 0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
@@ -478,7 +478,7 @@ def near(name: str, names: Collection[str]) -> str:
 
     "" where no name is similar and more than 30 are allowed.
     """
-    question, allowed = meant(name, names), f"allowed: {', '.join(sorted(names))}"
+    question, allowed = did_you_mean(name, names), f"allowed: {', '.join(sorted(names))}"
     if question:
         return f"{question} ({allowed})" if len(names) <= 8 else question
     return f"; {allowed}" if len(names) <= 30 else ""

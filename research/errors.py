@@ -50,7 +50,7 @@ def needing(packages: tuple[str, ...], what: str, remedy: str) -> Iterator[None]
         raise InputError(f"{what} needs {error.name}, which is not installed; {remedy}") from error
 
 
-def said_of(error: OSError) -> str:
+def disk_error_message(error: OSError) -> str:
     """The message of a disk error, with what to do about it where that is known."""
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{error}; {remedy}, and do the same command again" if remedy else str(error)

@@ -29,7 +29,7 @@ from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.runs.config import RunConfig
 from research.runs.execute import execute
-from research.studies.cost_estimate import Expected
+from research.studies.cost_estimate import CostEstimate
 from research.studies.study import Study
 from tests import ROOT
 from tests.support.bert_configs import ORIGINAL
@@ -248,7 +248,7 @@ def here(
     monkeypatch.setattr(commands, "execute", execute_tiny)
     run_of = Study.run
     monkeypatch.setattr(Study, "run", lambda *given: shrunk(run_of(*given)))
-    monkeypatch.setattr(plan, "expected", lambda *given: Expected({}, 0.0))
+    monkeypatch.setattr(plan, "expected", lambda *given: CostEstimate({}, 0.0))
     sized = quickstart.sized
     monkeypatch.setattr(quickstart, "sized", lambda *given: shrunk(sized(*given)))
     # The generated archive is not the pinned one.

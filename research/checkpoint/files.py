@@ -26,7 +26,7 @@ from research.checkpoint.tensors import fill_weights, moments_of, on_host, weigh
 from research.errors import InputError, naming
 from research.storage.atomic import whole_folder
 from research.storage.json_files import read_json
-from research.storage.untrusted import own_file
+from research.storage.untrusted import file_inside
 
 FORMAT_VERSION = 2
 STEP, BEST = "step", "best"
@@ -233,7 +233,7 @@ def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
 
 
 def _state_of(folder: Path) -> dict[str, object]:
-    path = own_file(folder.parent, f"{folder.name}/state.json")
+    path = file_inside(folder.parent, f"{folder.name}/state.json")
     if not path.is_file():
         raise Damaged(f"{path} is missing: {folder} is not a whole checkpoint")
     try:
@@ -264,7 +264,7 @@ def load_weights(folder: Path, module: nn.Module) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    path = own_file(path.parent.parent, f"{path.parent.name}/{path.name}")
+    path = file_inside(path.parent.parent, f"{path.parent.name}/{path.name}")
     if not path.is_file():
         raise Damaged(f"{path} is missing; the checkpoint is not complete")
     try:

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from research.distributed.failures import STOPPED
-from research.distributed.signals import listening
-from research.distributed.watchdog import Watch
-from research.errors import InputError, said_of
+from research.distributed.signals import handle_signals
+from research.distributed.watchdog import Watchdog
+from research.errors import InputError, disk_error_message
 from research.storage.untrusted import plain, without_keys
 from research.tracking.options import add_wandb_options, needing_wandb, spelled
 
@@ -64,7 +64,7 @@ def run_verb(arguments: Sequence[str]) -> int:
         "limit, as stages.0.steps=N)",
     )
     known, rest = parse_first(parser, spelled(arguments))
-    with Watch("sixfold run", known.stall_seconds):
+    with Watchdog("sixfold run", known.stall_seconds):
         from research.cli.commands import run
 
         return run(known, rest)
@@ -89,7 +89,7 @@ def study_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("--no-probe", action="store_true", help="do not try what runs will take")
     known = parser.parse_args(spelled(arguments))
     known.command = without_keys(["python", "-m", "research", "study", *arguments])
-    with Watch("sixfold study", known.stall_seconds):
+    with Watchdog("sixfold study", known.stall_seconds):
         from research.cli.commands import study
 
         return study(known)
@@ -338,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sixfold: no verb {given[0]!r}{near(given[0], set(VERBS))}", file=sys.stderr)
         return 2
     try:
-        with listening():
+        with handle_signals():
             return VERBS[given[0]](given[1:])
     except InputError as error:
         print(f"sixfold {given[0]}: {plain(str(error))}", file=sys.stderr)
@@ -360,7 +360,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"sixfold {given[0]}: {said_of(error)}", file=sys.stderr)
+        print(f"sixfold {given[0]}: {disk_error_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         by = f" by {error}" if str(error) else ""

@@ -32,7 +32,7 @@ from research.data.names import Names
 from research.errors import InputError
 from research.storage.atomic import whole_folder
 from research.storage.json_files import read_json
-from research.storage.untrusted import own_file
+from research.storage.untrusted import file_inside
 
 FORMAT_VERSION = 1
 
@@ -255,7 +255,7 @@ def _counts(arrays: Arrays) -> dict[str, int]:
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    path = own_file(folder, "manifest.json")
+    path = file_inside(folder, "manifest.json")
     if not path.is_file():
         raise InputError(f"{folder} is not a corpus: there is no {path}. `prepare` makes one.")
     remedy = "prepare the corpus again"
@@ -284,7 +284,7 @@ def _layout(manifest: Manifest) -> dict[str, str]:
 def _map_arrays(folder: Path, manifest: Manifest) -> Arrays:
     layout = _layout(manifest)
     return {
-        name: map_array(own_file(folder, f"{name}.npy"), dtype) for name, dtype in layout.items()
+        name: map_array(file_inside(folder, f"{name}.npy"), dtype) for name, dtype in layout.items()
     }
 
 

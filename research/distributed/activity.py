@@ -1,7 +1,7 @@
 """What this process is doing and whether it makes progress, as reported by the code that works.
 
 `research/distributed/watchdog.py` sends it to the other processes of the job. It belongs to the
-process, as signals do, so there is one instance, `PULSE`.
+process, as signals do, so there is one instance, `ACTIVITY`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Pulse:
+class Activity:
     """Counts progress, and names the present work and its step."""
 
     def __init__(self) -> None:
@@ -42,4 +42,4 @@ class Pulse:
         self.moves += 1
 
 
-PULSE = Pulse()
+ACTIVITY = Activity()

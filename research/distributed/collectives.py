@@ -18,7 +18,7 @@ from torch import Tensor
 
 from research.distributed.liveness import WAITING
 from research.errors import InputError
-from research.storage.run_folder import Held
+from research.storage.run_folder import FolderLocked
 
 Value = TypeVar("Value")
 # Tells the watchdog that a main thread in this module waits for other ranks.
@@ -48,10 +48,10 @@ class Processes:
             try:
                 answer = {"value": make()}
             except InputError as error:
-                answer = {"error": str(error), "held": isinstance(error, Held)}
+                answer = {"error": str(error), "held": isinstance(error, FolderLocked)}
         answer = cast(dict[str, object], self._text_of_main(answer))
         if "error" in answer:
-            raise (Held if answer["held"] else InputError)(str(answer["error"]))
+            raise (FolderLocked if answer["held"] else InputError)(str(answer["error"]))
         return cast(Value, answer["value"])
 
     def _text_of_main(self, value: object) -> object:

@@ -5,7 +5,7 @@ It also has the exit codes of a run. The command line, a study's workers and the
 
 from __future__ import annotations
 
-from research.errors import InputError, said_of
+from research.errors import InputError, disk_error_message
 
 # Exit codes of a run that failed, and of one that was stopped and can be continued.
 FAILED, STOPPED = 1, 75
@@ -56,7 +56,7 @@ def is_consequence(error: BaseException) -> bool:
 def in_a_line(error: BaseException) -> str | None:
     """Return the message of an error a user can mend; None: a bug, which needs its traceback."""
     if isinstance(error, OSError):
-        return said_of(error)
+        return disk_error_message(error)
     if is_out_of_memory(error):
         return f"out of memory: {error}"
     return str(error) if isinstance(error, (InputError, FloatingPointError)) else None

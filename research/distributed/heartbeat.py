@@ -21,13 +21,13 @@ SOON = 4.0
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """A heartbeat: what a rank says of itself every second."""
 
     number: int
     """Number of the heartbeat, which rises by 1."""
     moves: int
-    """How often the rank has reported progress (`Pulse.moves`)."""
+    """How often the rank has reported progress (`Activity.moves`)."""
     step: int
     """Last step of the present work that the rank reported; 0: none yet."""
     phase: str
@@ -54,13 +54,13 @@ class Beat:
         return json.dumps(asdict(self))
 
     @staticmethod
-    def of(text: str) -> Beat:
+    def of(text: str) -> Heartbeat:
         """Return the heartbeat from the store's JSON text."""
-        return Beat(**json.loads(text))
+        return Heartbeat(**json.loads(text))
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JobFailure:
     """Why all ranks of a job end."""
 
     text: str
@@ -79,13 +79,13 @@ class Verdict:
         return json.dumps(asdict(self))
 
     @staticmethod
-    def of(text: str) -> Verdict:
+    def of(text: str) -> JobFailure:
         """Return the verdict from the store's JSON text."""
-        return Verdict(**json.loads(text))
+        return JobFailure(**json.loads(text))
 
 
 @dataclass(frozen=True)
-class Bounds:
+class TimeLimits:
     """How many seconds are too long."""
 
     stall: float
@@ -98,10 +98,10 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Heard:
+class RankStatus:
     """What this rank knows of a rank from its heartbeats."""
 
-    beat: Beat
+    beat: Heartbeat
     """The newest heartbeat."""
     heard: float
     """Time at which the newest heartbeat was received."""
@@ -114,21 +114,21 @@ class Heard:
 class Peers:
     """What a rank knows of all ranks, itself included."""
 
-    def __init__(self, rank: int, world: int, bounds: Bounds, program: str) -> None:
+    def __init__(self, rank: int, world: int, bounds: TimeLimits, program: str) -> None:
         self.rank = rank
         self.world = world
         self.bounds = bounds
         self.program = program
         self.machine = machine()
-        self.known: dict[int, Heard] = {}
+        self.known: dict[int, RankStatus] = {}
 
-    def hear(self, beats: Mapping[int, Beat], now: float) -> None:
+    def hear(self, beats: Mapping[int, Heartbeat], now: float) -> None:
         """Take in the heartbeats that the store holds, by rank; `now` is when they were read."""
         known = dict(self.known)
         for rank, beat in beats.items():
             old = known.get(rank)
             if old is None:
-                known[rank] = Heard(beat, now, now, beat.machine == self.machine)
+                known[rank] = RankStatus(beat, now, now, beat.machine == self.machine)
             elif beat.number != old.beat.number:
                 moved = now if beat.moves != old.beat.moves else old.moved
                 known[rank] = replace(old, beat=beat, heard=now, moved=moved)
@@ -148,7 +148,7 @@ class Peers:
             if rank != self.rank
         )
 
-    def verdict(self, now: float, *, hurry: bool = False) -> Verdict | None:
+    def verdict(self, now: float, *, hurry: bool = False) -> JobFailure | None:
         """Return what is wrong by now, or None; `now` is when the store last answered.
 
         With `hurry` (this rank's connections broke) a few seconds of silence of another rank are
@@ -170,7 +170,7 @@ class Peers:
             name = f"{'rank' if len(missing) == 1 else 'ranks'} {', '.join(missing)}"
             line = f"{name} of {self.world} never began"
             told = f"{line}: not heard of within {now:.0f} s. Look at what that machine says."
-            return Verdict(f"{self.program}: {told}", line)
+            return JobFailure(f"{self.program}: {told}", line)
         own = self.known.get(self.rank)
         if own is None or (own.beat.ended is not None and not at_work):
             return None
@@ -189,23 +189,23 @@ class Peers:
         each = self.known.get(rank)
         return name if each is None else f"{name} on {each.beat.host} (pid {each.beat.pid})"
 
-    def _is_gone(self, each: Heard) -> bool:
+    def _is_gone(self, each: RankStatus) -> bool:
         return each.near and not is_alive(each.beat.pid)
 
-    def _lost(self, rank: int, each: Heard, now: float, state: str, why: str) -> Verdict:
+    def _lost(self, rank: int, each: RankStatus, now: float, state: str, why: str) -> JobFailure:
         line = f"{self.name(rank)} {state}"
         text = f"{self.program}: {line}: {why}. {heard_of(each, now)} All ranks end. {CONTINUES}"
-        return Verdict(text, line)
+        return JobFailure(text, line)
 
-    def _deserted(self, rank: int) -> Verdict:
+    def _deserted(self, rank: int) -> JobFailure:
         code = self.known[rank].beat.ended
         if code == STOPPED:
             line = f"{self.name(rank)} was stopped"
-            return Verdict(f"{self.program}: {line}, so all stop. {CONTINUES}", line, STOPPED)
+            return JobFailure(f"{self.program}: {line}, so all stop. {CONTINUES}", line, STOPPED)
         line = f"{self.name(rank)} has ended its work while {self.name(self.rank)} waits for it"
-        return Verdict(f"{self.program}: {line}. {CONTINUES}", line, FAILED, True)
+        return JobFailure(f"{self.program}: {line}. {CONTINUES}", line, FAILED, True)
 
-    def _stalled(self, seconds: float) -> Verdict:
+    def _stalled(self, seconds: float) -> JobFailure:
         at_work = {
             rank: each for rank, each in sorted(self.known.items()) if each.beat.ended is None
         }
@@ -225,17 +225,17 @@ class Peers:
             f"All ranks end. {CONTINUES} Where one piece of work takes longer than that (a first "
             "compiled step, a download), give a longer --stall-seconds."
         )
-        return Verdict(f"{self.program}: {line}\n" + "\n".join(rows), line, FAILED, True)
+        return JobFailure(f"{self.program}: {line}\n" + "\n".join(rows), line, FAILED, True)
 
 
-def heard_of(each: Heard, now: float) -> str:
+def heard_of(each: RankStatus, now: float) -> str:
     """Return a sentence that says when a rank was last heard of, and what it was doing then."""
     seconds = now - each.heard
     at = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
     return f"Last heard of {seconds:.0f} s ago, at {at}: {doing(each.beat)}."
 
 
-def doing(beat: Beat) -> str:
+def doing(beat: Heartbeat) -> str:
     """Return what a rank was doing, in a few words."""
     step = f", step {beat.step}" if beat.step else ""
     return f"{beat.phase}{step}, in {beat.where}"

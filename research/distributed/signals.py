@@ -45,8 +45,8 @@ _noted = _Noted()
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Within the block the signals raise `Stopped`, or are only noted inside `deferred`.
+def handle_signals() -> Iterator[None]:
+    """Within the block the signals raise `Stopped`, or are only noted inside `deferred_signals`.
 
     Outside of the main thread, where Python allows no handlers, nothing changes.
     """
@@ -70,8 +70,8 @@ def listening() -> Iterator[None]:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
-    """Within the block a signal is only noted, for code there that asks `is_asked`.
+def deferred_signals() -> Iterator[None]:
+    """Within the block a signal is only noted, for code there that asks `stop_requested`.
 
     When the block ends without an error, a noted signal raises `Stopped`.
     """
@@ -84,7 +84,7 @@ def deferred() -> Iterator[None]:
         raise Stopped(_noted.name)
 
 
-def is_asked() -> bool:
+def stop_requested() -> bool:
     """Whether a signal has been noted."""
     return _noted.name is not None
 

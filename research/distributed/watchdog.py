@@ -2,7 +2,8 @@
 
 Each rank sends a heartbeat every second through the store by which the launcher joins the ranks.
 When a rank dies, hangs, is cut off or fails with an error, all others end within a time limit, and
-the first output says what went wrong, and with which rank. With one process `Watch` does nothing.
+the first output says what went wrong, and with which rank. With one process `Watchdog` does
+nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from datetime import timedelta
 from types import TracebackType
 from typing import NoReturn
 
-from research.distributed.activity import PULSE
+from research.distributed.activity import ACTIVITY
 from research.distributed.failures import CONTINUES, FAILED, STOPPED, in_a_line, is_consequence
-from research.distributed.heartbeat import SOON, Beat, Bounds, Peers, Verdict
+from research.distributed.heartbeat import SOON, Heartbeat, JobFailure, Peers, TimeLimits
 from research.distributed.launcher_environment import number_of, of_environment
 from research.distributed.liveness import place_of
 from research.errors import InputError
@@ -41,7 +42,7 @@ SAME = 2.0
 LAST_WORDS = 10.0
 
 
-class Watch:
+class Watchdog:
     """A context around all that a rank does, from before the processes are joined to their end.
 
     An exception that leaves the block is reported, once for all ranks that raise the same, and ends
@@ -60,7 +61,7 @@ class Watch:
         if os.environ.get("WORLD_SIZE", "1") != "1":
             self.world, self.rank = number_of("WORLD_SIZE"), number_of("RANK")
             self.address, self.port = of_environment("MASTER_ADDR"), number_of("MASTER_PORT")
-        bounds = Bounds(
+        bounds = TimeLimits(
             stall_seconds,
             min(stall_seconds, LONGEST_SILENCE),
             max(stall_seconds, SHORTEST_START),
@@ -74,14 +75,14 @@ class Watch:
         # When the store last answered (None: it has not yet), and the error by which it was lost.
         self._answered: float | None = None
         self._lost: Exception | None = None
-        self._verdict: Verdict | None = None
-        self._proposed: Verdict | None = None
+        self._verdict: JobFailure | None = None
+        self._proposed: JobFailure | None = None
         self._broken = False
         self._ending = threading.Lock()
         self._wake, self._over = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Watchdog:
         if self.world > 1:
             # Otherwise torch's messages about a store that is gone fill the screen before ours can
             # be read.
@@ -157,7 +158,7 @@ class Watch:
         if self.rank > 0 and self._same_elsewhere(line):
             self._end(code)
         name = self.peers.name(self.rank)
-        where = f"{PULSE.phase}, step {PULSE.step}" if PULSE.step else PULSE.phase
+        where = f"{ACTIVITY.phase}, step {ACTIVITY.step}" if ACTIVITY.step else ACTIVITY.phase
         text = f"{self.program}: {name} failed ({where}):"
         if self._broken:
             text = f"{self.program}: {name} lost touch with another, and none says why ({where}):"
@@ -169,7 +170,7 @@ class Watch:
             remedy = UNJOINED if "connectFullMesh" in str(error) else CONTINUES
             text = f"{text}\n{''.join(trace)}{remedy}"
         self._say(text)
-        self._agree(Verdict(text, f"{name} failed ({line})"))
+        self._agree(JobFailure(text, f"{name} failed ({line})"))
         self._linger()
         self._end(code)
 
@@ -209,12 +210,12 @@ class Watch:
                 silent = {rank for rank in silent if not store.check([f"beat/{rank}"])}
                 heard = [rank for rank in range(self.world) if rank not in silent]
                 texts = store.multi_get([f"beat/{rank}" for rank in heard])
-                beats = {rank: Beat.of(text.decode()) for rank, text in zip(heard, texts)}
+                beats = {rank: Heartbeat.of(text.decode()) for rank, text in zip(heard, texts)}
                 if self._verdict is None and store.check(["verdict"]):
-                    self._verdict = Verdict.of(store.get("verdict").decode())
+                    self._verdict = JobFailure.of(store.get("verdict").decode())
                 if self._verdict is None and self._proposed is not None:
                     kept = store.compare_set("verdict", "", self._proposed.packed())
-                    self._verdict = Verdict.of(kept.decode())
+                    self._verdict = JobFailure.of(kept.decode())
                 self._answered = self._clock
                 self.peers.hear(beats, self._clock)
                 # Heartbeats are more frequent until all ranks were heard of, and once this one has
@@ -233,14 +234,14 @@ class Watch:
             except OSError:
                 time.sleep(INTERVAL / 10)
 
-    def _beat(self) -> Beat:
+    def _beat(self) -> Heartbeat:
         self._beats += 1
         where, waits = place_of(sys._current_frames().get(self._main))
-        return Beat(
+        return Heartbeat(
             number=self._beats,
-            moves=PULSE.moves,
-            step=PULSE.step,
-            phase=PULSE.phase,
+            moves=ACTIVITY.moves,
+            step=ACTIVITY.step,
+            phase=ACTIVITY.phase,
             where=where,
             waits=waits,
             host=socket.gethostname(),
@@ -275,7 +276,7 @@ class Watch:
             if found is not None and self._ending.acquire(blocking=False):
                 self._pronounce(found)
 
-    def _found(self, lost_at: float | None) -> Verdict | None:
+    def _found(self, lost_at: float | None) -> JobFailure | None:
         """Return what is wrong by now, or None; `lost_at` is when the store was lost, if it was."""
         if self._answered is not None:
             found = self.peers.verdict(self._answered, hurry=self._broken)
@@ -306,9 +307,9 @@ class Watch:
             why = "it was stopped, its machine is down or the link to it is cut"
         name = self.peers.name(self.rank)
         text = f"{self.program}: {line}: {why}. {name} and all that are cut off with it end."
-        return Verdict(f"{text} {CONTINUES}", line)
+        return JobFailure(f"{text} {CONTINUES}", line)
 
-    def _pronounce(self, found: Verdict) -> NoReturn:
+    def _pronounce(self, found: JobFailure) -> NoReturn:
         """End the process with this rank's verdict, or with one that another rank gave first."""
         given = self._agree(found)
         if given.rank == self.rank:
@@ -318,19 +319,19 @@ class Watch:
             self._say(self._told(given), stacks=given.stacks)
         self._end(given.code)
 
-    def _follow(self, given: Verdict) -> None:
+    def _follow(self, given: JobFailure) -> None:
         """End the process with another rank's verdict, unless this rank is already ending it."""
         if not self._ending.acquire(blocking=False):
             return
         self._say(self._told(given), stacks=given.stacks)
         self._end(given.code)
 
-    def _told(self, given: Verdict) -> str:
+    def _told(self, given: JobFailure) -> str:
         return f"{self.program}: {self.peers.name(self.rank)} ends: {given.line}"
 
-    def _agree(self, found: Verdict) -> Verdict:
+    def _agree(self, found: JobFailure) -> JobFailure:
         """Return the first verdict of all ranks: this rank's, unless another rank's came before."""
-        mine = Verdict(found.text, found.line, found.code, found.stacks, self.rank)
+        mine = JobFailure(found.text, found.line, found.code, found.stacks, self.rank)
         self._proposed = mine
         self._wake.set()
         deadline = time.monotonic() + 2 * INTERVAL

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from research.config import meant
+from research.config import did_you_mean
 from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import (
@@ -38,7 +38,7 @@ def parse(name: str) -> tuple[str, float]:
     forms = [f"{kind}@K" for kind in KINDS]
     raise InputError(
         f"metric {name!r} does not exist; allowed: {', '.join(forms)} with K a whole number from "
-        f"1, and mrr{meant(name.lower().partition('@')[0] + '@K', forms)}"
+        f"1, and mrr{did_you_mean(name.lower().partition('@')[0] + '@K', forms)}"
     )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from research.data.batch import pack
 from research.data.corpus import Corpus
 from research.data.splits import HeldOut
-from research.distributed.activity import PULSE
+from research.distributed.activity import ACTIVITY
 from research.errors import InputError
 from research.evaluation.candidates import CandidateSet
 from research.evaluation.chunks import Ranked, in_chunks
@@ -34,7 +34,7 @@ def _itself(found: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Shard:
+class RankingShard:
     """Which share of the questions this process ranks, and how the shares are added up."""
 
     rank: int = 0
@@ -54,7 +54,7 @@ def rank_tables(
     seen: SeenPolicy,
     protocol: Mapping[str, object],
     counts_V: Tensor,
-    shard: Shard = Shard(),
+    shard: RankingShard = RankingShard(),
     fields: Collection[str] = (),
 ) -> dict[str, RankTable]:
     """Rank every held-out item under each candidate set, encoding each history once.
@@ -87,7 +87,7 @@ def rank_tables(
             # them must raise.
             results_CQ[-1, rows[ranked.bad]] = np.nan
             break
-        PULSE.progress()
+        ACTIVITY.progress()
     if shard.world > 1:
         results_CQ = shard.add(torch.from_numpy(results_CQ)).numpy()
     bad_Q = np.flatnonzero(np.isnan(results_CQ[-1]))

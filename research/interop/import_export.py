@@ -50,7 +50,7 @@ from research.runs.warm_start import WarmStart, find_warm_start
 from research.storage.atomic import replacing, whole_folder
 from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
-from research.storage.untrusted import own_file
+from research.storage.untrusted import file_inside
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.state import StageState
@@ -276,7 +276,7 @@ def stored_zero_rows(folder: Path, width: int) -> dict[str, Tensor]:
 
     `width` is D. `InputError` when their file is damaged.
     """
-    path = own_file(folder, ZERO_ROWS_FILE)
+    path = file_inside(folder, ZERO_ROWS_FILE)
     if not path.is_file():
         return {}
     try:

@@ -19,7 +19,7 @@ from research.evaluation.ties import TiePolicy
 from research.report.schema import Change, Status
 from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
 from research.storage.run_folder import RunFolder
-from research.storage.untrusted import own_file, plain, short
+from research.storage.untrusted import file_inside, plain, short
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def changes_of(study: StudyRecord) -> dict[str, tuple[Change, ...]]:
 
 def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> StudyRun:
     """The state of the run whose hash is `mark`; rank tables are read only when it has finished."""
-    path = own_file(folder, f"{corpus}/{cell}/{seed}")
+    path = file_inside(folder, f"{corpus}/{cell}/{seed}")
     reader = RunFolder(path, writes=False)
     record, failure = reader.read(RunRecord), reader.read(FailureRecord)
     # A record with another hash is of another config, so it is no run of this study.
@@ -113,7 +113,7 @@ def read_tables(run: Path) -> dict[str, RankTable]:
     """
     names = sorted(path.stem.removeprefix("test-") for path in run.glob("ranks/test-*.npz"))
     ordered = dict.fromkeys(["full", *names])
-    return {name: RankTable.load(own_file(run, f"ranks/test-{name}.npz")) for name in ordered}
+    return {name: RankTable.load(file_inside(run, f"ranks/test-{name}.npz")) for name in ordered}
 
 
 def first_line(text: str) -> str:

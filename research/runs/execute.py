@@ -18,10 +18,10 @@ from accelerate import Accelerator
 from research.checkpoint.transfer import TransferReport
 from research.config import check, packages_of, plain_from_json, plain_to_json
 from research.distributed.accelerator import fitted
-from research.distributed.activity import PULSE
+from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import RankerConfig
-from research.evaluation.ranking import Shard
+from research.evaluation.ranking import RankingShard
 from research.runs.checks import check_alike, check_sharding
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_once
@@ -77,14 +77,14 @@ def execute(
     Every process calls it. If the run has finished already, its stored summary is returned.
     `InputError`, before anything is trained or written, for a config whose values are not of their
     types or that could not be read back from config.json, for parts that do not fit together, and
-    for a folder that holds another run; `Held` when another process is doing the run.
+    for a folder that holds another run; `FolderLocked` when another process is doing the run.
     """
     check(config)
     accelerator = fitted(accelerator, config.compute, options.device)
     processes = Processes(accelerator)
     quiet = options.quiet or not processes.main
     say_of_tf32(config, accelerator, quiet)
-    PULSE.begin("opening the corpus")
+    ACTIVITY.begin("opening the corpus")
     bench = opened(config, options.data_root, processes)
     mirror = mirror_of(path, options) if processes.main else None
     folder = RunFolder(path, writes=processes.main, mirror=mirror)
@@ -153,14 +153,15 @@ def found_by_all(
 
 
 def hold(folder: RunFolder, held: ExitStack) -> None:
-    """Lock a run's folder until `held` is closed; `Held` when another process has the lock."""
+    """Lock a run's folder until `held` is closed; `FolderLocked` when another process has the
+    lock."""
     held.enter_context(folder)
 
 
 def opened(config: RunConfig, data_root: str, processes: Processes) -> RunParts:
     """A run's parts, set up so that this process ranks its share of the questions."""
     prepare_once(config.corpus, data_root, processes)
-    shard = Shard(processes.rank, processes.world, processes.summed)
+    shard = RankingShard(processes.rank, processes.world, processes.summed)
     return replace(RunParts.of(config, data_root), shard=shard)
 
 

@@ -25,7 +25,7 @@ from research.runs.run_hash import record_of
 from research.storage.records import ExtensionRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
-from research.storage.untrusted import is_file_name, own_file
+from research.storage.untrusted import file_inside, is_file_name
 from research.training.checkpointer import state_of
 from research.training.config import StageConfig
 from research.training.state import StageState
@@ -272,9 +272,9 @@ def set_aside(folder: RunFolder, before: RunRecord | None, mark: str) -> None:
         return
     if not is_file_name(before.hash):
         raise InputError(f"{folder.path / RunRecord.FILE}: hash is {before.hash!r:.80}")
-    kept = own_file(folder.path, f"{EARLIER}/{before.hash}")
+    kept = file_inside(folder.path, f"{EARLIER}/{before.hash}")
     for name in (RunSummary.FILE, "ranks"):
-        moved = own_file(folder.path, name)
+        moved = file_inside(folder.path, name)
         if not moved.exists():
             continue
         kept.mkdir(parents=True, exist_ok=True)

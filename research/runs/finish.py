@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from accelerate import Accelerator
 
-from research.distributed.activity import PULSE
+from research.distributed.activity import ACTIVITY
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
@@ -54,7 +54,7 @@ def conclude(
     Every process ranks its share and returns the summary; the main process writes the rank tables
     and summary.json.
     """
-    PULSE.begin("ranking")
+    ACTIVITY.begin("ranking")
     validated: dict[str, RankTable] = {}
     if len(bench.split.validation):
         validated = bench.tables(trained.ranker, "validation", [AllItems()])

@@ -20,13 +20,13 @@ from research.data.corpus import Corpus
 from research.data.loader import Loader
 from research.data.splits import HeldOut, Split
 from research.data.windows import WindowsConfig
-from research.distributed.activity import PULSE
+from research.distributed.activity import ACTIVITY
 from research.errors import InputError
 from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
-from research.evaluation.ranking import Shard, rank_tables
+from research.evaluation.ranking import RankingShard, rank_tables
 from research.model.backbone import check_fields
 from research.objectives.base import Objective, RankingObjective, able_to_rank
 from research.objectives.components import ModelComponents
@@ -48,7 +48,7 @@ class RunParts:
     corpus: Corpus
     split: Split
     catalogue: Catalogue
-    shard: Shard = Shard()
+    shard: RankingShard = RankingShard()
     """Which share of the questions this process ranks; by default all of them."""
 
     @staticmethod
@@ -220,7 +220,7 @@ def validation_of(bench: RunParts, stage: StageParts) -> Callable[[], Mapping[st
         names[stage.config.validation.metric] = None
 
     def validate() -> Mapping[str, float]:
-        with PULSE.during(f"validating {stage.config.name}"):
+        with ACTIVITY.during(f"validating {stage.config.name}"):
             table = bench.tables(ranker, "validation", [AllItems()])["full"]
         values, missed = metrics(table, tuple(names), ties), missed_share(table)
         values |= {"missed_share": missed} if missed else {}

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal, TypeVar
 from research.config import OLD_FORM, is_old_form, plain_from_json, plain_to_json
 from research.errors import InputError
 from research.storage.json_files import read_json, write_json
-from research.storage.untrusted import is_file_name, own_file
+from research.storage.untrusted import file_inside, is_file_name
 
 Kind = TypeVar("Kind", bound="Record")
 
@@ -531,7 +531,7 @@ def read_record(folder: Path, kind: type[Kind], below: str = "") -> Kind | None:
     `InputError` names the file and the field that is wrong; it is also raised for a link that leads
     out of `folder`, and for a config.json of an earlier version of the code.
     """
-    path = own_file(folder, f"{below}/{kind.FILE}" if below else kind.FILE)
+    path = file_inside(folder, f"{below}/{kind.FILE}" if below else kind.FILE)
     if not path.exists():
         return None
     stored = read_json(path, kind.REMEDY)

@@ -20,20 +20,20 @@ from types import TracebackType
 from research.errors import InputError, naming
 from research.storage.atomic import replacing
 from research.storage.records import Kind, Record, RunRecord, RunSummary, read_record, write_record
-from research.storage.untrusted import own_file, parsed
+from research.storage.untrusted import file_inside, parsed
 
 Scalar = int | float | str
 
 
-class Held(InputError):
+class FolderLocked(InputError):
     """Raised when another process has a run's folder locked; the run itself has not failed."""
 
 
 def held(folder: Path, patience: float = 5.0) -> int | None:
     """Lock a folder; returns a file descriptor, and the lock lasts until it is closed.
 
-    It ends with the process, however that ends. `Held` when another process keeps its lock for
-    `patience` seconds. None: the file system has no locks.
+    It ends with the process, however that ends. `FolderLocked` when another process keeps its lock
+    for `patience` seconds. None: the file system has no locks.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     deadline = time.monotonic() + patience
@@ -45,7 +45,7 @@ def held(folder: Path, patience: float = 5.0) -> int | None:
             # A process that was killed may need a moment to end and release the lock.
             if time.monotonic() > deadline:
                 os.close(descriptor)
-                raise Held(
+                raise FolderLocked(
                     f"another process is doing the run in {folder}; wait for it or end it"
                 ) from error
             time.sleep(0.1)
@@ -116,7 +116,7 @@ class RunFolder:
 
     def stage(self, name: str) -> Path:
         """The folder of a stage's checkpoints; `InputError` if it leads out of the run's folder."""
-        return own_file(self.path, f"stages/{name}")
+        return file_inside(self.path, f"stages/{name}")
 
     def write(self, record: Record) -> None:
         """Write a record to its file and tell the mirror, if this process writes at all."""
@@ -172,7 +172,7 @@ class RunFolder:
 
         Empty when there is no such file; `InputError` names a damaged line.
         """
-        path = own_file(self.path, "metrics.jsonl")
+        path = file_inside(self.path, "metrics.jsonl")
         if not path.is_file():
             return []
         lines = []

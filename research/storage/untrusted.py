@@ -69,7 +69,7 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def own_file(folder: Path, name: str) -> Path:
+def file_inside(folder: Path, name: str) -> Path:
     """The path `folder/name`; `InputError` when `name` or a link in it leads out of the folder."""
     path = folder / name
     real = os.path.realpath(folder)

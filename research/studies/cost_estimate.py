@@ -30,7 +30,7 @@ SECONDS_A_STAGE = 0.7
 
 
 @dataclass(frozen=True, eq=False)
-class Expected:
+class CostEstimate:
     """Estimated seconds of a run: an upper bound, as patience may end a stage earlier."""
 
     stages: Mapping[str, float]
@@ -39,14 +39,14 @@ class Expected:
     """Seconds of ranking the validation and the test part once each, at the end."""
 
 
-def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Expected:
+def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> CostEstimate:
     """Estimate a run's seconds: train each stage briefly in a temporary folder, and rank once."""
     bench = RunParts.of(config, data_root)
     part = "validation" if len(bench.split.validation) else "test"
     started = time.monotonic()
     if config.ranker is not None:
         bench.tables(config.ranker.build(bench.corpus, bench.split), part, [AllItems()])
-        return Expected({}, 2 * (time.monotonic() - started))
+        return CostEstimate({}, 2 * (time.monotonic() - started))
     stages = stage_parts(bench, accelerator)
     last = stages[-1]
     assert last.ranker is not None, "stage_parts has checked it"
@@ -57,7 +57,7 @@ def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Exp
         by_stage = {each.config.name: _stage(bench, each, once, accelerator) for each in stages}
     finally:
         accelerator.free_memory()
-    return Expected(by_stage, 2 * once)
+    return CostEstimate(by_stage, 2 * once)
 
 
 def _stage(bench: RunParts, stage: StageParts, once: float, accelerator: Accelerator) -> float:

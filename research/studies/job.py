@@ -22,7 +22,7 @@ from research.runs.differences import other_run
 from research.runs.execute import RunOptions, execute
 from research.runs.provenance import now
 from research.storage.records import FailureRecord, RunRecord, RunSummary
-from research.storage.run_folder import Held, RunFolder
+from research.storage.run_folder import FolderLocked, RunFolder
 
 State = Literal["finished", "failed", "begun", "new"]
 # Errors that every process of a run raises at the same point.
@@ -126,7 +126,7 @@ def passes(error: Exception, processes: int) -> bool:
     again, so that counts as a failure. With several processes it does not, as another process may
     have taken the memory; nor does an error that only follows from the loss of another process.
     """
-    if isinstance(error, (OSError, Held)):
+    if isinstance(error, (OSError, FolderLocked)):
         return True
     return processes > 1 and (is_out_of_memory(error) or is_consequence(error))
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from research.console import plain_console
 from research.studies.budget import Budget
-from research.studies.cost_estimate import Expected, expected
+from research.studies.cost_estimate import CostEstimate, expected
 from research.studies.job import EVERYWHERE, Job, State
 from research.studies.workers import duration
 
@@ -32,7 +32,7 @@ def seconds_of(
     trial raises an error, which its run will report. With several processes, an error that only
     one of them may have met is raised, as the others would wait for this one.
     """
-    tried: dict[tuple[str, str], Expected] = {}
+    tried: dict[tuple[str, str], CostEstimate] = {}
     known = {(job.corpus, job.cell): seconds for job, seconds in took.items()}
     trained = {mark for job in took for mark in job.stage_hashes}
     result = []
@@ -49,7 +49,7 @@ def seconds_of(
             except Exception as error:
                 if accelerator.num_processes > 1 and not isinstance(error, EVERYWHERE):
                     raise
-                tried[key] = Expected({}, 0.0)
+                tried[key] = CostEstimate({}, 0.0)
         stages = zip(job.stage_hashes, tried[key].stages.values())
         own = sum(seconds for mark, seconds in stages if mark not in trained)
         trained.update(job.stage_hashes)

@@ -26,11 +26,11 @@ from accelerate import Accelerator
 
 from research.distributed.accelerator import make_accelerator
 from research.distributed.failures import FAILED, STOPPED
-from research.distributed.signals import SIGNALS, Stopped, listening
-from research.errors import said_of
+from research.distributed.signals import SIGNALS, Stopped, handle_signals
+from research.errors import disk_error_message
 from research.runs.execute import RunOptions
 from research.runs.stage_reuse import has_finished
-from research.storage.run_folder import Held, RunFolder
+from research.storage.run_folder import FolderLocked, RunFolder
 from research.storage.untrusted import plain
 from research.studies.job import Job, do, record_failure
 
@@ -241,15 +241,15 @@ def work(job: Job, options: RunOptions, threads: int, device: str | None) -> Non
         os.environ["CUDA_VISIBLE_DEVICES"] = device
         options = replace(options, device="cuda")
     try:
-        with listening():
+        with handle_signals():
             done = do(job, options, make_accelerator(device=options.device))
     except Stopped:
         sys.exit(STOPPED)
-    except Held as error:
+    except FolderLocked as error:
         print(f"{job.name}: {plain(str(error))}", file=sys.stderr)
         sys.exit(STOPPED)
     except OSError as error:
-        print(f"{job.name}: {plain(said_of(error))}", file=sys.stderr)
+        print(f"{job.name}: {plain(disk_error_message(error))}", file=sys.stderr)
         sys.exit(DISK)
     sys.exit(0 if done else 1)
 

@@ -60,10 +60,10 @@ def tracking_of(known: argparse.Namespace, *, main: bool) -> Tracking | None:
         return None
     # The W&B client takes half a second to import.
     with needing_wandb():
-        from research.tracking.wandb_mirror import settled
+        from research.tracking.wandb_mirror import with_mode_decided
 
     asked = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
-    return settled(asked, known.quiet)
+    return with_mode_decided(asked, known.quiet)
 
 
 def mirror_finished(path: Path, tracking: Tracking, *, quiet: bool = False) -> None:

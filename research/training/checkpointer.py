@@ -18,7 +18,7 @@ from torch import Tensor
 from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer, fill_weights, moments_of, weights_of
 from research.config import fitted
-from research.distributed.activity import PULSE
+from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.training.stage_run import StageRun
@@ -77,7 +77,7 @@ class Checkpointer:
         self._write(checkpoint.STEP, self.optimizer, state)
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
-        PULSE.progress()
+        ACTIVITY.progress()
 
     def _write(self, kind: str, optimizer: torch.optim.Optimizer | None, state: StageState) -> None:
         target = checkpoint.folder_of(self.stage, kind, state.step)

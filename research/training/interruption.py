@@ -37,7 +37,7 @@ class Interruption:
         self._deferred = ExitStack()
 
     def __enter__(self) -> Interruption:
-        self._deferred.enter_context(stopping.deferred())
+        self._deferred.enter_context(stopping.deferred_signals())
         return self
 
     def __exit__(
@@ -70,7 +70,7 @@ class Interruption:
         of the wall time) is known to all at the next call; with `wait`, at this call.
         """
         heard = (
-            stopping.is_asked(),
+            stopping.stop_requested(),
             self.checkpoints.asks_by_time(),
             self.seconds >= self.limit,
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from research.console import Reporter
-from research.distributed.activity import PULSE
+from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.training.anomalies import SpikeDetector
 from research.training.config import StageConfig
@@ -51,7 +51,7 @@ class StageLog:
 
     def __enter__(self) -> StageLog:
         self.reporter.__enter__()
-        PULSE.begin(f"training {self.config.name}")
+        ACTIVITY.begin(f"training {self.config.name}")
         return self
 
     def __exit__(
@@ -75,7 +75,7 @@ class StageLog:
             named = {f"{self.config.name}/{name}": value for name, value in figures.items()}
             self.folder.log(self.config.name, state.step, state.epoch, named)
         self.reporter.advance(state.step, share)
-        PULSE.progress(state.step)
+        ACTIVITY.progress(state.step)
 
     def losses(self, result: StepResult, state: StageState, lr_factor: float) -> None:
         """Write the means of the steps since the last line; `result` is that of the latest step."""

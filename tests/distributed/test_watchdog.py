@@ -14,9 +14,9 @@ import pytest
 
 from research.distributed import collectives as processes
 from research.distributed.failures import STOPPED, is_consequence
-from research.distributed.heartbeat import Beat, Bounds, Peers, Verdict
+from research.distributed.heartbeat import Heartbeat, JobFailure, Peers, TimeLimits
 from research.distributed.liveness import WAITING, machine, place_of
-from research.distributed.watchdog import Watch
+from research.distributed.watchdog import Watchdog
 from research.errors import InputError
 from tests.support.launching import Ranks, joined_ranks, launched
 
@@ -24,8 +24,8 @@ from tests.support.launching import Ranks, joined_ranks, launched
 WORKER = """
 import os, signal, sys, time
 from research.errors import InputError
-from research.distributed.activity import PULSE
-from research.distributed.watchdog import Watch
+from research.distributed.activity import ACTIVITY
+from research.distributed.watchdog import Watchdog
 
 case, stall, rank = sys.argv[1], float(sys.argv[2]), int(os.environ["RANK"])
 signal.signal(signal.SIGTERM, lambda *_: None)
@@ -56,7 +56,7 @@ def work(watch):
     import torch
     from torch import distributed
     distributed.init_process_group("gloo")
-    PULSE.begin("training toys")
+    ACTIVITY.begin("training toys")
     for step in range(1, 10_000):
         step_of(step)
         if case == "late" and step == 5:
@@ -64,12 +64,12 @@ def work(watch):
             return
         distributed.all_reduce(torch.ones(1))
         time.sleep(0.02)
-        PULSE.progress(step)
+        ACTIVITY.progress(step)
         if step % 5 == 0:
             say(f"rank {rank} pid {os.getpid()} step {step}.")
 
 try:
-    with Watch("toys", stall) as watch:
+    with Watchdog("toys", stall) as watch:
         work(watch)
     say(f"rank {rank} has ended")
 except KeyboardInterrupt:
@@ -232,7 +232,7 @@ def test_ranks_that_stop_before_they_are_joined_do_not_wait(worker: str, tmp_pat
 
 def test_one_process_is_not_watched() -> None:
     before = threading.active_count()
-    watch = Watch("toys", 4)
+    watch = Watchdog("toys", 4)
     with pytest.raises(ValueError, match="as it is"), watch:
         raise ValueError("as it is")
     assert threading.active_count() == before
@@ -241,7 +241,7 @@ def test_one_process_is_not_watched() -> None:
 @pytest.mark.parametrize("seconds", [0, 2.9, -1, float("nan")])
 def test_a_bound_too_short_is_refused(seconds: float) -> None:
     with pytest.raises(InputError, match=r"--stall-seconds is .*; it must be at least 3"):
-        Watch("toys", seconds)
+        Watchdog("toys", seconds)
 
 
 @pytest.mark.parametrize(
@@ -258,29 +258,29 @@ def test_an_environment_that_no_launcher_makes_is_refused(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=re.escape(message)):
-        Watch("toys", 4)
+        Watchdog("toys", 4)
 
 
-def beat(number: int, moves: int, *, pid: int = 0, **changes: object) -> Beat:
+def beat(number: int, moves: int, *, pid: int = 0, **changes: object) -> Heartbeat:
     values = {"step": moves, "phase": "training", "where": "loop", "waits": False, "host": "here"}
     values |= {"machine": machine(), "pid": pid or os.getpid(), **changes}
-    return Beat(number, moves, **values)  # type: ignore[arg-type]
+    return Heartbeat(number, moves, **values)  # type: ignore[arg-type]
 
 
 def peers(world: int = 3) -> Peers:
-    return Peers(0, world, Bounds(stall=100, silent=20, start=200), "toys")
+    return Peers(0, world, TimeLimits(stall=100, silent=20, start=200), "toys")
 
 
-def said(verdict: Verdict | None) -> str:
+def said(verdict: JobFailure | None) -> str:
     assert verdict is not None
     return verdict.line
 
 
 def test_a_beat_and_a_verdict_come_back_from_the_store() -> None:
     sent = beat(3, 2, ended=75, failure="ValueError: ü")
-    assert Beat.of(sent.packed()) == sent
-    verdict = Verdict("a\nb", "a", 75, True, 3)
-    assert Verdict.of(verdict.packed()) == verdict
+    assert Heartbeat.of(sent.packed()) == sent
+    verdict = JobFailure("a\nb", "a", 75, True, 3)
+    assert JobFailure.of(verdict.packed()) == verdict
 
 
 def test_nothing_is_wrong_as_long_as_somebody_moves() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from research.runs.run_hash import protocol_of
 
 from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
@@ -17,6 +16,7 @@ from research.errors import InputError
 from research.evaluation.protocol import check_comparable, differing
 from research.evaluation.rank_table import RankTable
 from research.runs.config import RunConfig
+from research.runs.run_hash import protocol_of
 from tests.evaluation.reference_statistics import table_of
 
 COUNTING = RunConfig(ranker=PopularityConfig())

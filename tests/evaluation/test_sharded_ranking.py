@@ -15,7 +15,7 @@ from research.data.splits import HeldOut, LeaveOneOut
 from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
-from research.evaluation.ranking import Shard, rank_tables
+from research.evaluation.ranking import RankingShard, rank_tables
 from research.packed import Packed
 from tests.evaluation.reference_ranks import EncodedRows, FixedScores, corpus_of
 
@@ -39,7 +39,7 @@ def sets_of(corpus: Corpus, held_out: HeldOut) -> list[CandidateSet]:
 
 
 def ranked(
-    ranker: Ranker, corpus: Corpus, held_out: HeldOut, shard: Shard = Shard()
+    ranker: Ranker, corpus: Corpus, held_out: HeldOut, shard: RankingShard = RankingShard()
 ) -> dict[str, RankTable]:
     return rank_tables(
         ranker,
@@ -74,7 +74,7 @@ def test_a_score_that_is_not_finite_is_told_by_every_process_alike() -> None:
     said = []
     for rank in range(3):
         try:
-            ranked(FixedScores(scores), corpus, held_out, Shard(rank, 3, note))
+            ranked(FixedScores(scores), corpus, held_out, RankingShard(rank, 3, note))
         except FloatingPointError as error:
             said.append(str(error))
     assert len(given) == 3
@@ -95,7 +95,7 @@ def test_every_process_has_the_table_of_one_and_no_question_is_asked_twice(proce
         return found
 
     for rank, ranker in enumerate(rankers):
-        ranked(ranker, corpus, held_out, Shard(rank, processes, note))
+        ranked(ranker, corpus, held_out, RankingShard(rank, processes, note))
     # One reduction a process, whatever the number of candidate sets.
     assert len(given) == processes
     shares = [list(chain(*ranker.asked)) for ranker in rankers]
@@ -106,7 +106,10 @@ def test_every_process_has_the_table_of_one_and_no_question_is_asked_twice(proce
     total = torch.stack(given).sum(0)
     for rank in range(processes):
         tables = ranked(
-            FixedScores(scores), corpus, held_out, Shard(rank, processes, lambda found: total)
+            FixedScores(scores),
+            corpus,
+            held_out,
+            RankingShard(rank, processes, lambda found: total),
         )
         assert values_of(tables) == values_of(alone)
         assert tables["full"].protocol["special_candidates"] == 2
@@ -119,7 +122,7 @@ def test_one_process_asks_nobody() -> None:
     def add(found: Tensor) -> Tensor:
         raise AssertionError("one process has nobody to ask")
 
-    ranked(FixedScores(scores), corpus, held_out, Shard(0, 1, add))
+    ranked(FixedScores(scores), corpus, held_out, RankingShard(0, 1, add))
 
 
 class Cramped(FixedScores):

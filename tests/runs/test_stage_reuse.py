@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from research.runs.run_hash import stage_hashes
 
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.objectives.mip import MIPConfig
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
+from research.runs.run_hash import stage_hashes
 from research.storage.run_folder import RunFolder
 from research.training.stage_run import CheckpointPlan
 from research.training.step import TrainStep

@@ -39,7 +39,7 @@ from research.storage.json_files import read_json, write_json
 from research.storage.records import CarriedRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
-from research.storage.untrusted import own_file, parsed, plain, without_home
+from research.storage.untrusted import file_inside, parsed, plain, without_home
 from tests.support.calling import TINY, call, refused, shop_corpus
 from tests.support.recorded import run_summary, write
 from tests.support.study_folders import table_of, write_run, write_study
@@ -162,7 +162,7 @@ def test_links_within_a_folder_and_to_the_folder_are_followed(tiny_corpus: Corpu
     (folder / "items.npy").symlink_to("kept.npy")
     (folder.parent / "link").symlink_to(folder)
     Corpus.open(folder.parent / "link").verify()
-    assert own_file(folder.parent / "link", "items.npy") == folder.parent / "link" / "items.npy"
+    assert file_inside(folder.parent / "link", "items.npy") == folder.parent / "link" / "items.npy"
 
 
 def test_a_circle_of_links_is_no_file(tmp_path: Path) -> None:

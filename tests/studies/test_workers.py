@@ -29,7 +29,7 @@ from research.evaluation.rank_table import RankTable
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions
 from research.storage.records import FailureRecord
-from research.storage.run_folder import Held, RunFolder, held
+from research.storage.run_folder import FolderLocked, RunFolder, held
 from research.studies.job import Job, do
 from research.studies.plan import seconds_of
 from research.studies.study import Study, StudyOptions, run_study
@@ -172,7 +172,7 @@ def test_a_run_that_another_study_is_doing_is_left_alone(
     assert other is not None
     with monkeypatch.context() as patched:
         patched.setattr("research.storage.run_folder.held", functools.partial(held, patience=0.0))
-        with pytest.raises(Held, match="another process is doing the run in"):
+        with pytest.raises(FolderLocked, match="another process is doing the run in"):
             done(study, tmp_path)
     assert files_of(folder) == {}
     os.close(other)
@@ -473,7 +473,7 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
     # What all of them meet alike is recorded, and the study goes on.
     alike = [InputError("wrong"), FloatingPointError("nan")]
     passing = [
-        OSError(errno.ENOSPC, "No space left on device"), Held("held"), MemoryError(),
+        OSError(errno.ENOSPC, "No space left on device"), FolderLocked("held"), MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Connection reset by peer"),
     ]  # fmt: skip
     bugs = [ValueError("a bug")]

@@ -115,7 +115,7 @@ class Bench:
 def asked_from(patch: pytest.MonkeyPatch, time: int) -> None:
     """A signal that has come when the loop asks for the time with this number, from 1."""
     asked = itertools.count(1)
-    patch.setattr(stopping, "is_asked", lambda: next(asked) >= time)
+    patch.setattr(stopping, "stop_requested", lambda: next(asked) >= time)
 
 
 def giving(values: list[float], interrupt_at: int | None = None) -> Callable[[], dict[str, float]]:

@@ -53,9 +53,9 @@ class Ranks:
 
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    with socket.socket() as handle_signals:
+        handle_signals.bind(("127.0.0.1", 0))
+        return int(handle_signals.getsockname()[1])
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from research.storage.records import FailureRecord, RunRecord, RunSummary, read_
 from research.storage.run_folder import Mirror, RunFolder, Scalar
 from research.tracking.config import Tracking
 from research.tracking.options import mirror_finished, spelled
-from research.tracking.wandb_mirror import WandbMirror, bounded, settled
+from research.tracking.wandb_mirror import WandbMirror, bounded, with_mode_decided
 from tests import ROOT
 from tests.support.calling import TINY, call, refused, shop_corpus
 from tests.support.mirrored import KEY, LINES, SHORT, SUMMARY, record_of, silent_server, write_run
@@ -144,7 +144,7 @@ def test_auto_is_online_with_a_key(
 ) -> None:
     for name, value in environment.items():
         wandb_client.setenv(name, value)
-    found = settled(Tracking(mode=asked))
+    found = with_mode_decided(Tracking(mode=asked))
     assert (None if found is None else found.mode) == mode
 
 
@@ -153,14 +153,14 @@ def test_a_key_in_a_netrc_file_counts(wandb_client: Environment, tmp_path: Path)
     # The key is looked up and no server is asked.
     wandb_client.delenv("WANDB_BASE_URL")
     wandb_client.setenv("NETRC", str(tmp_path / "netrc"))
-    found = settled(Tracking())
+    found = with_mode_decided(Tracking())
     assert found is not None
     assert found.mode == "online"
 
 
 def test_without_a_key_offline_is_said_once(wandb_client: Environment, capsys: Capture) -> None:
     for _ in range(3):
-        settled(Tracking())
+        with_mode_decided(Tracking())
     assert capsys.readouterr().out.count("no key is configured") == 1
 
 

@@ -25,7 +25,6 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from research.runs.run_hash import record_of
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -46,6 +45,7 @@ from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute, opened
 from research.runs.finish import conclude
 from research.runs.parts import stage_parts, validation_of
+from research.runs.run_hash import record_of
 from research.runs.stages import Trained, transfer_from_stages
 from research.storage.records import CostRecord
 from research.storage.run_folder import RunFolder

@@ -17,7 +17,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from research.config import differing, meant
+from research.config import did_you_mean, differing
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
 from research.data.corpus_files import canonical_json
 from research.data.names import Names
@@ -91,7 +91,7 @@ def options_of(config: PrepareConfig) -> dict[str, object]:
 def _check(config: PrepareConfig) -> None:
     known = (*ARCHIVES, *FORMATS)
     if config.source not in known:
-        names = f"known: {', '.join(known)}{meant(config.source, known)}"
+        names = f"known: {', '.join(known)}{did_you_mean(config.source, known)}"
         raise InputError(f"unknown source {config.source!r}; {names}")
     if config.raw is None and config.source in FORMATS:
         raise InputError(f"{config.source} is a format: name the file with --raw.")
