@@ -355,7 +355,7 @@ def test_a_rank_waits_in_vain_for_one_that_has_ended() -> None:
 
 def test_a_place_is_the_own_line_and_where_it_leads() -> None:
     here, waits = place_of(sys._getframe())
-    assert re.fullmatch(r"test_a_place_is\w+ \(test_watch.py:\d+\)", here)
+    assert re.fullmatch(r"test_a_place_is\w+ \(test_watchdog.py:\d+\)", here)
     assert not waits
     assert place_of(None) == ("nothing", False)
 

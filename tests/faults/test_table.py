@@ -19,7 +19,7 @@ def test_every_row_names_a_test_and_every_test_of_a_fault_has_a_row() -> None:
     assert {len(row) for row in rows} == {5}
     named: list[str] = []
     for row in rows:
-        found = re.fullmatch(r" (?:`(tests/\w+\.py)`: )?`(test_\w+)` ", row[-1])
+        found = re.fullmatch(r" (?:`(tests/[\w/]+\.py)`: )?`(test_\w+)` ", row[-1])
         assert found, row[-1]
         if found[1] is None:
             named.append(found[2])
