@@ -13,22 +13,33 @@ annotations say which class each value has (`plain_from_json`).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import hashlib
-import inspect
 import json
-import math
 import re
-import types
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
+from research.annotations import (
+    _below,
+    _brought,
+    _form,
+    _is_of,
+    _is_record,
+    default_of,
+    field_hints,
+    fits,
+    fitted,
+    is_config,
+    members,
+    near,
+    part_hints,
+    part_of,
+)
 from research.config_index import (
     PACKAGES,
     check_class,
     config_class,
-    config_classes,
     package_of,
     stored_name,
 )
@@ -36,8 +47,6 @@ from research.errors import InputError
 
 Config = TypeVar("Config")
 _CLASS = "class"
-# Whole numbers below this are exact as floats.
-_EXACT = 1 << 53
 OLD_FORM = (
     "that is the form of an earlier version of Sixfold, which named classes by their modules. "
     "Names of classes and fields, random orders and the hashes that recognise runs have changed "
@@ -239,135 +248,6 @@ def _first_difference(ours: Any, theirs: Any, path: str) -> str:
     return path
 
 
-def is_config(value: Any) -> bool:
-    """Whether a value is an instance of a dataclass, as configs and records are."""
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-@functools.cache
-def field_hints(kind: type) -> dict[str, Any]:
-    """The annotation of each field of a config class, by name in the order of the fields.
-
-    Raises `InputError` if an annotation cannot be resolved.
-    """
-    try:
-        hints = get_type_hints(kind)
-    except (NameError, TypeError) as error:
-        raise InputError(f"the annotations of {kind.__name__} cannot be read: {error}") from error
-    return {each.name: hints[each.name] for each in dataclasses.fields(kind) if each.init}
-
-
-def default_of(kind: type, name: str) -> Any:
-    """The default value of a field of a class; `dataclasses.MISSING` if it has none."""
-    field = next(each for each in dataclasses.fields(kind) if each.name == name)
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
-def part_hints(value: Any, hint: Any) -> dict[str, Any]:
-    """The annotation of each part of a value: a config's fields, a mapping's or tuple's entries.
-
-    Entries of a tuple are named "0", "1", ...; a value without parts gives {}. `hint` is the
-    annotation of the value; where it says nothing of the entries, their annotations are None.
-    """
-    kind: type = type(value)
-    if is_config(value):
-        return field_hints(kind)
-    if isinstance(value, Mapping):
-        inner = [get_args(each)[1] for each in members(hint) if _is_of(each, Mapping)]
-        return dict.fromkeys(value, inner[0] if inner else None)
-    if isinstance(value, (tuple, list)):
-        inner = [get_args(each) for each in members(hint) if _is_of(each, tuple)]
-        several = inner[0] if inner and inner[0][-1] is not ... else ()
-        one = inner[0][0] if inner and not several else None
-        places = dict.fromkeys(map(str, range(len(value))), one)
-        return {**places, **{str(i): each for i, each in enumerate(several[: len(value)])}}
-    return {}
-
-
-def members(hint: Any) -> tuple[Any, ...]:
-    """The members of a union annotation; any other annotation alone."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _is_of(hint: Any, kind: type) -> bool:
-    origin = get_origin(hint)
-    return isinstance(origin, type) and issubclass(origin, kind) and bool(get_args(hint))
-
-
-def part_of(value: Any, name: str) -> Any:
-    """The part of a config, a mapping or a tuple that has a name from `part_hints`."""
-    if isinstance(value, Mapping):
-        return value[name]
-    return value[int(name)] if isinstance(value, (tuple, list)) else getattr(value, name)
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; its entries are not checked (`fitted` does)."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(fits(value, each) for each in get_args(hint))
-    if get_origin(hint) is Literal:
-        return any(value == each and type(value) is type(each) for each in get_args(hint))
-    if hint is float:
-        return isinstance(value, float) and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if _is_of(hint, tuple):
-        several = get_args(hint)
-        alike = several[-1] is ... or (isinstance(value, tuple) and len(value) == len(several))
-        return isinstance(value, tuple) and alike
-    if _is_of(hint, Mapping):
-        return isinstance(value, Mapping)
-    if hint is None or hint is Any:
-        return True
-    return isinstance(hint, type) and get_origin(hint) is None and isinstance(value, hint)
-
-
-def _brought(value: Any, hint: Any) -> Any:
-    """The value, as a float where it is a whole number and the annotation wants a float."""
-    if isinstance(value, int) and not isinstance(value, bool) and not fits(value, hint):
-        if float in members(hint) and abs(value) < _EXACT:
-            return float(value)
-    return value
-
-
-def fitted(value: Any, hint: Any, path: str) -> Any:
-    """The value converted to its annotated type.
-
-    Whole numbers become floats where floats are wanted, in mappings and tuples too. A config is not
-    looked into, as its fields are checked when it is read, or by `check`. What is annotated as
-    `object` may be any value and is not checked. Raises `InputError`, which names the first part
-    that does not fit.
-    """
-    if hint is object:
-        return value
-    value = _brought(value, hint)
-    if not fits(value, hint):
-        shown = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
-        allowed = type_name(hint)
-        if isinstance(value, float) and float in members(hint):
-            allowed = allowed.replace("float", "a finite float")
-        raise InputError(f"{path} is {shown}; allowed: {allowed}")
-    if not isinstance(value, (Mapping, tuple)):
-        if not (value is None or is_config(value) or isinstance(value, (bool, int, float, str))):
-            raise InputError(
-                f"{path} is {value!r:.200}, which JSON cannot hold; a config holds numbers, text, "
-                "booleans, None, tuples, mappings and configs"
-            )
-        return value
-    keys = (
-        [name for name in value if not isinstance(name, str)] if isinstance(value, Mapping) else []
-    )
-    if keys:
-        raise InputError(f"{path} has the key {keys[0]!r:.100}; keys are text")
-    parts = {
-        name: fitted(part_of(value, name), part_hint, f"{path}.{name}")
-        for name, part_hint in part_hints(value, hint).items()
-    }
-    return parts if isinstance(value, Mapping) else tuple(parts.values())
-
-
 def plain_to_json(value: Any) -> Any:
     """A record as JSON values, without the fields that are None where None is the default."""
     if is_config(value):
@@ -430,55 +310,3 @@ def _plain_object(value: dict[str, Any], kind: type, path: str, more: bool) -> A
         return make(kind, fields)
     except InputError as error:
         raise InputError(f"{path}: {error}" if path else str(error)) from error
-
-
-def _is_record(hint: Any) -> TypeGuard[type]:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
-
-
-def _form(hint: Any) -> str:
-    """An annotation in the words of JSON, for errors: `a list of int`, `an object with a, b`."""
-    if len(members(hint)) > 1:
-        return " | ".join(_form(each) for each in members(hint))
-    if _is_record(hint):
-        return f"an object with {', '.join(field_hints(hint))}"
-    if not (_is_of(hint, Mapping) or _is_of(hint, tuple)):
-        return type_name(hint)
-    what, inner = ("an object", 1) if _is_of(hint, Mapping) else ("a list", 0)
-    part = get_args(hint)[inner]
-    return what if part is object else f"{what} of {_form(part)}"
-
-
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def type_name(hint: Any) -> str:
-    """An annotation as text for errors and help: `int | None`, `post | pre`, `tuple[str, ...]`."""
-    if get_origin(hint) is Literal or len(members(hint)) > 1:
-        return " | ".join(type_name(each) for each in get_args(hint))
-    if hint in (None, type(None)):
-        return "None"
-    if inspect.isabstract(hint):
-        # An abstract class has no instances, so its subclasses are what is allowed.
-        return " | ".join(kind.__name__ for kind in config_classes(hint)) or hint.__name__
-    if isinstance(hint, type) and not get_args(hint):
-        return hint.__name__
-    return re.sub(r"\w+\.(?=\w)", "", str(hint))
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """`; did you mean ...?` with up to three of `names` like a misspelt one; "" if none is."""
-    close = difflib.get_close_matches(name, list(names), 3, 0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-def near(name: str, names: Collection[str]) -> str:
-    """`; did you mean ...?` for a misspelt name, and all allowed names where these are few.
-
-    "" where no name is similar and more than 30 are allowed.
-    """
-    question, allowed = did_you_mean(name, names), f"allowed: {', '.join(sorted(names))}"
-    if question:
-        return f"{question} ({allowed})" if len(names) <= 8 else question
-    return f"; {allowed}" if len(names) <= 30 else ""

@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, TypeVar, cast, get_args, get_origin
 
-from research.config import (
+from research.annotations import (
     default_of,
     field_hints,
     fits,
     fitted,
     is_config,
-    make,
     members,
     near,
     part_hints,
     part_of,
     type_name,
 )
+from research.config import make
 from research.config_index import config_classes, file_of, stored_name
 from research.errors import InputError
 

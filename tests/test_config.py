@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from baselines.popularity import PopularityConfig
-from research.config import check, from_json, hash_of, near, to_json
+from research.annotations import near
+from research.config import check, from_json, hash_of, to_json
 from research.data.splits import LeaveOneOut, UserHoldout
 from research.data.windows import Sliding
 from research.errors import InputError

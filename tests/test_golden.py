@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import get_args
 
 from baselines.popularity import PopularityConfig
-from research.config import default_of, field_hints, hash_of, to_json
+from research.annotations import default_of, field_hints
+from research.config import hash_of, to_json
 from research.config_index import config_classes
 from research.data.loader import BatchConfig
 from research.data.preparation.filters import PrepareConfig

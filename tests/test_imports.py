@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
@@ -13,7 +15,8 @@ from tests import ROOT
 
 # The language of the house: modules at the root of `research`, which know nothing of its rooms.
 ROOT_MODULES = {
-    "packed", "rectangles", "randomness", "config", "config_index", "overrides", "errors",
+    "packed", "rectangles", "randomness", "errors",
+    "annotations", "config", "config_index", "overrides",
 }  # fmt: skip
 # Each room of `research` may import itself, the root's modules and what is listed, and no other.
 BELOW: dict[str, set[str]] = {
@@ -243,3 +246,34 @@ def test_no_test_imports_another() -> None:
         imported = set(imports_of(ast.parse(path.read_text(encoding="utf-8"))))
         tests = {name for name in imported if name.rpartition(".")[2].startswith("test_")}
         assert not tests, f"{path}: what tests share stands in tests/support"
+
+
+def lines_of_code(path: Path) -> tuple[int, dict[str, int]]:
+    """Lines of code, without docstrings and comments, of a file and of each function in it."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    docstrings = {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    code = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type in (tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING)
+        for line in range(token.start[0], token.end[0] + 1)
+    } - docstrings
+    functions = {
+        node.name: sum(node.lineno <= line <= (node.end_lineno or 0) for line in code)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+    return len(code), functions
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_no_file_and_no_function_is_longer_than_one_reads_in_a_sitting(path: Path) -> None:
+    lines, functions = lines_of_code(path)
+    assert lines <= 300
+    assert not {name: count for name, count in functions.items() if count > 60}

@@ -18,9 +18,10 @@ import torch
 from accelerate import Accelerator
 from rich.table import Table
 
+from research.annotations import near
 from research.cli.show import show
 from research.cli.target import found, import_from_here, package_of
-from research.config import check, hash_of, near
+from research.config import check, hash_of
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.data.preparation.filters import PrepareConfig

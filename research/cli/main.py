@@ -329,15 +329,16 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb that `arguments` name (None: those of this process); returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if given else 2
-    if given[0] not in VERBS:
-        from research.config import near
+    wants_help = not given or given[0] in ("-h", "--help", "help")
+    if not wants_help and given[0] not in VERBS:
+        from research.annotations import near
 
         print(f"sixfold: no verb {given[0]!r}{near(given[0], set(VERBS))}", file=sys.stderr)
         return 2
     try:
+        if wants_help:
+            print(usage(), flush=True)
+            return 0 if given else 2
         with handle_signals():
             return VERBS[given[0]](given[1:])
     except InputError as error:

@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 from typing import TypeVar
 
-from research.config import near
+from research.annotations import near
 from research.errors import InputError
 
 Wanted = TypeVar("Wanted")

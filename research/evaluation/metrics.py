@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from research.config import did_you_mean
+from research.annotations import did_you_mean
 from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import (

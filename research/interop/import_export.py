@@ -96,9 +96,7 @@ def import_run(
     sizes = read_sizes(given, file)
     check_heads(sizes, heads, file)
     state = {key: checked_float(key, tensor, file) for key, tensor in given.items()}
-    stage = StageConfig(
-        name=STAGE, objectives=objectives(special_classes), rank_by="next", validation=None
-    )
+    stage = imported_stage(special_classes)
     config = RunConfig(corpus=corpus, encoder=sizes.encoder(heads), stages=(stage,))
     bench = RunParts.of(config, data_root)
     items, attributes = bench.corpus.num_items, bench.corpus.num_attributes
@@ -141,6 +139,13 @@ def import_run(
     if made is None or made.hash != record.hash:
         raise InputError(f"{out} was made by somebody else meanwhile; choose another folder")
     return account
+
+
+def imported_stage(special_classes: bool) -> StageConfig:
+    """The stage of an imported run: never trained here, and ranked by the next item."""
+    return StageConfig(
+        name=STAGE, objectives=objectives(special_classes), rank_by="next", validation=None
+    )
 
 
 def _save_stage(folder: RunFolder, model: MultiObjectiveModel, fingerprint: str) -> None:

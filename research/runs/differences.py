@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-from research.config import from_json, is_config, packages_of, to_json
+from research.annotations import is_config
+from research.config import from_json, packages_of, to_json
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.storage.records import RunRecord, StartRecord

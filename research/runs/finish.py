@@ -12,9 +12,7 @@ from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.runs.extension import note_of, set_aside
-from research.runs.parts import (
-    RunParts,
-)
+from research.runs.parts import RunParts
 from research.runs.popularity_floor import popularity_floor
 from research.runs.provenance import provenance_of, together, versions
 from research.runs.stages import Trained

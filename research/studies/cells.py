@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from research.config import near
+from research.annotations import near
 from research.errors import InputError
 from research.overrides import changed
 from research.runs.config import RunConfig

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from research.config import check, check_types, hash_of, near
+from research.annotations import near
+from research.config import check, check_types, hash_of
 from research.data.corpus import Corpus
 from research.distributed.collectives import Processes
 from research.errors import InputError

@@ -15,9 +15,9 @@ from typing import cast, get_type_hints
 import torch
 from torch import Tensor
 
+from research.annotations import fitted
 from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer, fill_weights, moments_of, weights_of
-from research.config import fitted
 from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.errors import InputError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from research.config import check_types, near
+from research.annotations import near
+from research.config import check_types
 from research.errors import InputError
 from research.training.combination import Combination, CombinationConfig
 

@@ -17,7 +17,8 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from research.config import did_you_mean, differing
+from research.annotations import did_you_mean
+from research.config import differing
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
 from research.data.corpus_files import canonical_json
 from research.data.names import Names
