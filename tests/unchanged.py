@@ -36,6 +36,8 @@ import baselines.s3rec
 import baselines.sasrec
 import research.cli.main
 from experiments.shop import histories
+from research.config import hash_of
+from research.runs.execute import RunOptions, execute
 
 ROOT = Path(__file__).parent.parent
 RECIPES = {
@@ -111,9 +113,6 @@ def make_corpus(folder: Path) -> None:
 
 def losses(corpus: Path) -> Iterator[str]:
     """Lines, weights and figures of 20 steps of six recipes."""
-    from importlib import import_module
-
-    run = import_module(RUN_MODULE)
     for name, recipe in RECIPES.items():
         config = recipe()
         stages = tuple(
@@ -134,8 +133,8 @@ def losses(corpus: Path) -> Iterator[str]:
         )
         config = replace(config, corpus=str(corpus), stages=stages)
         with tempfile.TemporaryDirectory() as scratch:
-            options = run.RunOptions(quiet=True)
-            summary = run.execute(config, Path(scratch) / "run", options=options)
+            options = RunOptions(quiet=True)
+            summary = execute(config, Path(scratch) / "run", options=options)
             for text in (Path(scratch) / "run" / "metrics.jsonl").read_text().splitlines():
                 line = json.loads(text)
                 yield f"{name} {json.dumps({k: v for k, v in line.items() if 'second' not in k})}"
@@ -144,12 +143,8 @@ def losses(corpus: Path) -> Iterator[str]:
         yield f"{name} {summary.hash} {json.dumps(dict(summary.test['full']))}"
 
 
-RUN_MODULE = "research.runs.execute"
-
-
 def config_hashes() -> Iterator[str]:
     """The hash of every recipe of `baselines` and of every cell of every study."""
-    hash_of = importlib.import_module("research.config").hash_of
     for top in ("baselines", "experiments"):
         for path in sorted((ROOT / top).glob("*.py")):
             module = importlib.import_module(f"{top}.{path.stem}")

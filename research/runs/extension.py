@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -275,14 +274,11 @@ def set_aside(folder: RunFolder, before: RunRecord | None, mark: str) -> None:
     kept = file_inside(folder.path, f"{EARLIER}/{before.hash}")
     for name in (RunSummary.FILE, "ranks"):
         moved = file_inside(folder.path, name)
-        if not moved.exists():
-            continue
-        kept.mkdir(parents=True, exist_ok=True)
-        # A folder that is there already was moved before a crash and is of the same run; the newer
-        # one replaces it, as the older is complete only if the run had ended.
-        if (kept / name).is_dir():
-            shutil.rmtree(kept / name)
-        os.replace(moved, kept / name)
+        # Rank tables that are there already were moved before a crash, of the same run and whole;
+        # those that a later ranking has left, perhaps unfinished, are overwritten by this run's.
+        if moved.exists() and not (kept / name).is_dir():
+            kept.mkdir(parents=True, exist_ok=True)
+            os.replace(moved, kept / name)
 
 
 def note_of(extension: ExtensionRecord, config: RunConfig) -> str:
