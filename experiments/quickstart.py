@@ -34,6 +34,7 @@ def sized(
         windows=Sliding(),
         batches=BatchConfig(sequences_per_batch=64),
         epochs=epochs,
+        steps=None,
         validation=ValidationConfig(metric="ndcg@10", every_epochs=epochs // 10, patience=4),
     )
     encoder = replace(

@@ -205,11 +205,25 @@ def test_nothing_but_a_named_quirk_is_on_by_default() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [bert4rec.cloze(), bert4rec.ml_1m()], ids=["beauty", "ml-1m"])
+@pytest.mark.parametrize(
+    "config",
+    [bert4rec.cloze(), bert4rec.beauty(), bert4rec.ml_1m()],
+    ids=["cloze", "beauty", "ml-1m"],
+)
 def test_our_cloze_recipes_select_on_validation(config: RunConfig) -> None:
     assert config.split == LeaveOneOut()
     assert only_stage(config).validation is not None
-    assert cloze_of(config).corruption.mask_last_share > 0
+
+
+def test_our_cloze_recipes_never_stop_on_the_plateau_of_their_first_steps() -> None:
+    for config in (bert4rec.cloze(), bert4rec.beauty()):
+        stage = only_stage(config)
+        assert stage.validation is not None
+        assert stage.validation.patience is None
+        assert (stage.optimizer.lr, stage.optimizer.schedule.shape) == (5e-3, "linear")
+    validation = only_stage(bert4rec.ml_1m()).validation
+    assert validation is not None
+    assert (validation.min_steps, validation.patience_steps) == (3_000, 2_000)
 
 
 def test_s3rec_pretrains_as_its_authors_do() -> None:
