@@ -17,6 +17,7 @@ from research.data.loader import BatchConfig
 from research.data.windows import LastItems, Sliding
 from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.head import HeadConfig
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.runs.config import RunConfig
@@ -62,7 +63,9 @@ def pretrained(config: RunConfig, epochs: int) -> RunConfig:
 def study() -> Study:
     """SASRec, BERT4Rec, S3-Rec and transitions, compared with popularity."""
     sasrec = sized(full_softmax(), "next", NextItemConfig(), 30, 0.3)
-    masks = ClozeConfig(corruption=MaskItems(rate=0.3, mask_last_share=0.5))
+    masks = ClozeConfig(
+        corruption=MaskItems(rate=0.3, mask_last_share=0.5), head=HeadConfig(bias=True)
+    )
     return Study(
         name="quickstart",
         question="Do SASRec, BERT4Rec and S3-Rec beat counting?",
