@@ -22,7 +22,7 @@ import experiments.quickstart as quickstart
 import research.cli.commands as commands
 import research.data.preparation.prepare as preparation
 import research.studies.plan as plan
-from research.cli.main import VERBS
+from research.cli.verbs import VERBS
 from research.data.loader import BatchConfig
 from research.data.preparation.download import ARCHIVES
 from research.data.preparation.filters import PrepareConfig

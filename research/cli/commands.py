@@ -6,7 +6,6 @@ returns an exit code.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from accelerate import Accelerator
 from rich.table import Table
 
 from research.annotations import near
+from research.cli import verbs
 from research.cli.show import show
 from research.cli.target import found, import_from_here, package_of
 from research.config import check, hash_of
@@ -50,84 +50,90 @@ from research.storage.untrusted import plain
 from research.studies.budget import budget_of
 from research.studies.study import Study, StudyOptions, run_folder, run_study
 from research.tracking.config import Tracking
-from research.tracking.options import mirror_finished, tracking_of
+from research.tracking.options import decided, mirror_finished
 from research.training.stage_run import CheckpointPlan
 
 
-def prepare(source: str, out: str | None, data_root: str, rest: Sequence[str]) -> int:
-    """Prepare a corpus from a data set or format `source`, and print what it holds."""
-    config = override(PrepareConfig(source=source), rest, program="sixfold prepare")
-    corpus = prepare_corpus(config, out, data_root=data_root)
+def prepare(asked: verbs.Prepare, overrides: Sequence[str]) -> int:
+    """Prepare a corpus from a data set or a format, and print what it holds."""
+    config = PrepareConfig(source=asked.source)
+    config = override(config, overrides, program="sixfold prepare")
+    corpus = prepare_corpus(config, asked.out, data_root=asked.data_root)
     return show(str(corpus.folder))
 
 
-def run(known: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(asked: verbs.Run, overrides: Sequence[str]) -> int:
     """Do a run, or what is left of it, and print its figures."""
-    config = found(known.target, RunConfig)
-    given = config
-    if known.encoder_from is not None:
-        given = replace(given, encoder=read_bert_config(Path(known.encoder_from)))
-    program = f"sixfold run {known.target}"
-    given = override(given, rest, program=program, packages=[package_of(known.target)])
-    check(given)
-    accelerator = started(known)
+    training = asked.training
+    base = found(asked.experiment, RunConfig)
+    config = base
+    if asked.encoder_from is not None:
+        config = replace(config, encoder=read_bert_config(Path(asked.encoder_from)))
+    program, packages = f"sixfold run {asked.experiment}", [package_of(asked.experiment)]
+    config = override(config, overrides, program=program, packages=packages)
+    check(config)
+    accelerator = started(asked.machine, training)
     processes = Processes(accelerator)
-    folder = Path(known.out) if known.out else None
+    folder = Path(asked.out) if asked.out else None
     if folder is None:
-        cell = known.cell or known.target.replace(":", ".")
-        alike = replace(given, seed=config.seed, corpus=config.corpus)
-        if known.cell is None and alike != config:
+        cell = asked.cell or asked.experiment.replace(":", ".")
+        alike = replace(config, seed=base.seed, corpus=base.corpus)
+        if asked.cell is None and alike != base:
             cell += f"-{hash_of(alike)[:6]}"
-        corpus = opened_corpus(given.corpus, known.data_root, processes)
-        folder = run_folder(Path(known.runs), known.study, corpus, cell, given.seed)
-    if known.more_epochs is not None:
+        corpus = opened_corpus(config.corpus, training.data_root, processes)
+        folder = run_folder(Path(training.runs), asked.study, corpus, cell, config.seed)
+    if asked.more_epochs is not None:
         there = RunFolder(folder, writes=False)
-        longer = partial(with_more_epochs, given, there, known.more_epochs)
-        given = changed(given, processes.from_main(longer))
-    tracking = tracking_of(known, main=accelerator.is_main_process)
-    options = options_of(known, tracking)
-    execute(given, folder, options=options, accelerator=accelerator)
+        longer = partial(with_more_epochs, config, there, asked.more_epochs)
+        config = changed(config, processes.from_main(longer))
+    main, quiet = accelerator.is_main_process, training.quiet
+    tracking = decided(asked.wandb.tracking(), main=main, quiet=quiet)
+    options = options_of(asked.experiment, asked.machine, training, tracking)
+    execute(config, folder, options=options, accelerator=accelerator)
     if tracking is not None:
-        mirror_finished(folder, tracking, quiet=known.quiet)
-    return show(str(folder)) if accelerator.is_main_process else 0
+        mirror_finished(folder, tracking, quiet=quiet)
+    return show(str(folder)) if main else 0
 
 
-def study(known: argparse.Namespace) -> int:
-    """Do what is missing of a study, and print its tables.
+def study(asked: verbs.Study, command: str) -> int:
+    """Do what is missing of a study, and print its tables; `command` is what the user typed.
 
     Returns 75 when every run that was left for the same command to continue was stopped by a
     signal, or found its folder locked. Otherwise returns 1 when a run was left or failed, else 0.
     """
-    chosen = found(known.target, Study)
-    if known.seeds is not None:
-        if known.seeds < 1:
-            raise InputError(f"--seeds is {known.seeds}; it must be at least 1")
-        chosen = replace(chosen, seeds=tuple(range(known.seeds)))
-    unknown = [name for name in known.cells or () if name not in chosen.cells]
+    training = asked.training
+    chosen = found(asked.study, Study)
+    if asked.seeds is not None:
+        if asked.seeds < 1:
+            raise InputError(f"--seeds is {asked.seeds}; it must be at least 1")
+        chosen = replace(chosen, seeds=tuple(range(asked.seeds)))
+    unknown = [name for name in asked.cells or () if name not in chosen.cells]
     if unknown:
         raise InputError(f"no cell {unknown[0]!r}{near(unknown[0], set(chosen.cells))}")
-    if known.corpora:
-        chosen = replace(chosen, corpora=tuple(known.corpora))
-    if known.budget is not None:
+    if asked.corpora:
+        chosen = replace(chosen, corpora=asked.corpora)
+    if asked.budget is not None:
         shares = {} if chosen.budget is None else chosen.budget.shares
-        chosen = replace(chosen, budget=replace(budget_of(known.budget), shares=shares))
-    accelerator = started(known)
+        chosen = replace(chosen, budget=replace(budget_of(asked.budget), shares=shares))
+    accelerator = started(asked.machine, training)
+    main = accelerator.is_main_process
+    tracking = decided(asked.wandb.tracking(), main=main, quiet=training.quiet)
     jobs = run_study(
         chosen,
-        Path(known.runs),
-        options=options_of(known, tracking_of(known, main=accelerator.is_main_process)),
+        Path(training.runs),
+        options=options_of(asked.study, asked.machine, training, tracking),
         accelerator=accelerator,
-        cells=known.cells,
+        cells=asked.cells,
         how=StudyOptions(
-            workers=known.workers,
-            threads=known.threads,
-            retry=known.retry,
-            probe=not known.no_probe,
-            plan_only=known.plan,
-            command=known.command,
+            workers=asked.workers,
+            threads=asked.machine.threads,
+            retry=asked.retry,
+            probe=not asked.no_probe,
+            plan_only=asked.plan,
+            command=command,
         ),
     )
-    if known.plan or not accelerator.is_main_process:
+    if asked.plan or not main:
         return 0
     failed = [job for job in jobs if job.state() == "failed"]
     left = [job for job in jobs if job.left is not None]
@@ -135,7 +141,7 @@ def study(known: argparse.Namespace) -> int:
         # It takes half a second to import, and nothing else here needs it.
         from research.cli.report import print_report
 
-        print_report(Path(known.runs) / chosen.name)
+        print_report(Path(training.runs) / chosen.name)
     for job in failed:
         said = f"failed: {job.name}: {job.failure()} ({job.folder}/{FailureRecord.FILE})"
         print(plain(said), file=sys.stderr)
@@ -146,47 +152,39 @@ def study(known: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def evaluate(known: argparse.Namespace) -> int:
+def evaluate(asked: verbs.Evaluate) -> int:
     """Rank a run's held-out items again under the options asked for, and print the figures."""
-    use_threads(known)
-    bench, ranker = load(known)
-    asked = bench.config.evaluation
-    if known.candidates:
-        asked = replace(asked, candidates=tuple(known.candidates))
-    if known.metrics:
-        asked = replace(asked, metrics=tuple(known.metrics))
-    if known.negatives_file:
-        asked = replace(asked, negatives_file=known.negatives_file)
-    if known.seen:
-        asked = replace(asked, seen=known.seen)
-    if known.ties:
-        asked = replace(asked, ties=known.ties)
-    bench = replace(bench, config=replace(bench.config, evaluation=asked))
+    use_threads(asked.machine.threads)
+    bench, ranker = load(asked)
+    names = ("candidates", "metrics", "negatives_file", "seen", "ties")
+    given = {name: getattr(asked, name) for name in names if getattr(asked, name)}
+    evaluation = replace(bench.config.evaluation, **given)
+    bench = replace(bench, config=replace(bench.config, evaluation=evaluation))
     table = Table("metric")
     figures = []
-    for name, ranks in bench.tables(ranker, known.part).items():
+    for name, ranks in bench.tables(ranker, asked.part).items():
         table.add_column(name, justify="right")
-        figures.append(metrics(ranks, asked.metrics, asked.ties))
-    for name in dict.fromkeys(asked.metrics):
+        figures.append(metrics(ranks, evaluation.metrics, evaluation.ties))
+    for name in dict.fromkeys(evaluation.metrics):
         table.add_row(name, *(f"{values[name]:.4f}" for values in figures))
     console = wide_console()
-    asked_for = f"{known.part} of {bench.corpus.name}, seen items {asked.seen}, ties {asked.ties}"
-    console.print(f"{known.run}: {asked_for}")
+    rules = f"seen items {evaluation.seen}, ties {evaluation.ties}"
+    console.print(f"{asked.run}: {asked.part} of {bench.corpus.name}, {rules}")
     console.print(table)
     return 0
 
 
-def recommend(known: argparse.Namespace) -> int:
+def recommend(asked: verbs.Recommend) -> int:
     """Print the items that a run ranks highest after a history of raw item ids.
 
     Raises `InputError` for a run whose encoder reads more of an event than its item.
     """
-    use_threads(known)
-    if known.k < 1:
-        raise InputError(f"--k is {known.k}; it must be at least 1")
-    bench, ranker = load(known)
+    use_threads(asked.machine.threads)
+    if asked.k < 1:
+        raise InputError(f"--k is {asked.k}; it must be at least 1")
+    bench, ranker = load(asked)
     corpus = bench.corpus
-    names = [name.strip() for name in known.items.split(",") if name.strip()]
+    names = [name.strip() for name in asked.items.split(",") if name.strip()]
     if not names:
         raise InputError("--items is empty; give raw item ids, oldest first, with commas between")
     if bench.config.stages and bench.config.encoder.fields:
@@ -197,8 +195,8 @@ def recommend(known: argparse.Namespace) -> int:
         )
     history = [corpus.item_names.index(name) for name in names]
     encoded = ranker.encode(Packed.from_lists([history]), torch.zeros(1).long())
-    excluded = [] if known.keep_seen else history
-    scores, items = best_items(encoded, known.k, corpus.num_items, excluded, CPU_TILE)
+    excluded = [] if asked.keep_seen else history
+    scores, items = best_items(encoded, asked.k, corpus.num_items, excluded, CPU_TILE)
     table = Table()
     for name in ("rank", "item", "title", "score"):
         table.add_column(name, overflow="fold")
@@ -212,40 +210,40 @@ def recommend(known: argparse.Namespace) -> int:
     return 0
 
 
-def load(known: argparse.Namespace) -> tuple[RunParts, Ranker]:
+def load(asked: verbs.Evaluate | verbs.Recommend) -> tuple[RunParts, Ranker]:
     """The parts and the ranker of the finished run that a command names.
 
     Its config may hold classes of the packages given with --allow.
     """
-    if known.allow:
+    if asked.allow:
         import_from_here()
-    return load_run(Path(known.run), known.data_root, known.allow, known.device)
+    return load_run(Path(asked.run), asked.data_root, asked.allow, asked.machine.device)
 
 
-def import_file(known: argparse.Namespace) -> int:
+def import_file(asked: verbs.Import) -> int:
     """Import a foreign file as a run folder; print what became of each key, and the figures."""
-    use_threads(known)
+    use_threads(asked.machine.threads)
     account = import_run(
-        Path(known.file),
-        Path(known.out),
-        corpus=known.corpus,
-        heads=known.heads,
-        keep_zero_rows=known.keep_zero_rows,
-        special_classes=known.special_classes,
-        data_root=known.data_root,
-        device=known.device,
+        Path(asked.file),
+        Path(asked.out),
+        corpus=asked.corpus,
+        heads=asked.heads,
+        keep_zero_rows=asked.keep_zero_rows,
+        special_classes=asked.special_classes,
+        data_root=asked.data_root,
+        device=asked.machine.device,
     )
-    print_account(account, f"{known.file} -> {known.out}", "went to")
-    return show(known.out)
+    print_account(account, f"{asked.file} -> {asked.out}", "went to")
+    return show(asked.out)
 
 
-def export(known: argparse.Namespace) -> int:
+def export(asked: verbs.Export) -> int:
     """Export a run's stage as a foreign file, and print where each key came from."""
-    use_threads(known)
-    if known.allow:
+    use_threads(asked.threads)
+    if asked.allow:
         import_from_here()
-    account = export_stage(known.run, Path(known.out), data_root=known.data_root, allow=known.allow)
-    print_account(account, f"{known.run} -> {known.out}", "came from")
+    account = export_stage(asked.run, Path(asked.out), data_root=asked.data_root, allow=asked.allow)
+    print_account(account, f"{asked.run} -> {asked.out}", "came from")
     return 0
 
 
@@ -267,41 +265,46 @@ def titled(corpus: Corpus, item: int) -> str:
     return title or corpus.item_names[item]
 
 
-def options_of(known: argparse.Namespace, tracking: Tracking | None) -> RunOptions:
+def options_of(
+    target: str,
+    machine: verbs.MachineOptions,
+    training: verbs.TrainingOptions,
+    tracking: Tracking | None,
+) -> RunOptions:
     """The options of `run` and `study` that change no result."""
     return RunOptions(
-        data_root=known.data_root,
-        quiet=known.quiet,
-        device=known.device,
+        data_root=training.data_root,
+        quiet=training.quiet,
+        device=machine.device,
         tracking=tracking,
-        allow=(package_of(known.target), *known.allow),
+        allow=(package_of(target), *training.allow),
         checkpoints=CheckpointPlan(
-            steps=known.checkpoint_steps,
-            seconds=known.checkpoint_seconds,
-            keep=known.keep_checkpoints,
+            steps=training.checkpoint_steps,
+            seconds=training.checkpoint_seconds,
+            keep=training.keep_checkpoints,
         ),
     )
 
 
-def use_threads(known: argparse.Namespace) -> None:
-    """Set torch's CPU threads to --threads, if it is given."""
-    if known.threads is None:
+def use_threads(threads: int | None) -> None:
+    """Set torch's number of CPU threads, if one is given; `InputError` when it is below 1."""
+    if threads is None:
         return
-    if known.threads < 1:
-        raise InputError(f"--threads is {known.threads}; it must be at least 1")
-    torch.set_num_threads(known.threads)
+    if threads < 1:
+        raise InputError(f"--threads is {threads}; it must be at least 1")
+    torch.set_num_threads(threads)
 
 
-def started(known: argparse.Namespace) -> Accelerator:
+def started(machine: verbs.MachineOptions, training: verbs.TrainingOptions) -> Accelerator:
     """Set the threads and join the processes of the job, before any other work.
 
     Raises `InputError` when the number of processes is not that of --expect-world, or of the
     launcher.
     """
-    use_threads(known)
-    accelerator = make_accelerator(device=known.device)
+    use_threads(machine.threads)
+    accelerator = make_accelerator(device=machine.device)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    wanted = launched if known.expect_world is None else known.expect_world
+    wanted = launched if training.expect_world is None else training.expect_world
     if accelerator.num_processes != wanted:
         raise InputError(
             f"{wanted} processes are wanted but this one sees {accelerator.num_processes}; launch "

@@ -5,10 +5,10 @@ It builds the report with `research/report/`, and saves it to W&B when asked to.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from research.cli import verbs
 from research.console import wide_console
 from research.errors import InputError, needing
 from research.report.build import report_of
@@ -18,23 +18,22 @@ from research.report.schema import Report
 from research.report.terminal import print_report as print_tables
 from research.storage.atomic import replacing
 from research.storage.records import StudyRecord
-from research.tracking.config import Tracking
 from research.tracking.options import needing_wandb
 
 
-def report(known: argparse.Namespace) -> int:
+def report(asked: verbs.Report) -> int:
     """Print and write a study's report; returns 1 when saving it to W&B failed, else 0."""
-    folder = study_folder(known.study, known.runs)
-    found = report_of(folder, ties=known.ties)
+    tracking = asked.wandb.tracking()
+    folder = study_folder(asked.study, asked.runs)
+    found = report_of(folder, ties=asked.ties)
     print_tables(found, wide_console())
-    for path in write(found, Path(known.out) if known.out else folder):
+    for path in write(found, Path(asked.out) if asked.out else folder):
         print(path)
-    if known.wandb is None:
+    if tracking is None:
         return 0
     with needing_wandb():
         from research.report.publish import publish
 
-    tracking = Tracking(mode=known.wandb, project=known.wandb_project, entity=known.wandb_entity)
     published = publish(found, folder, tracking)
     print(published.file)
     if published.link is None and published.problem is None:

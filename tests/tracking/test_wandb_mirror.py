@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from research.cli.main import with_wandb_mode
 from research.data.corpus import Corpus
 from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord, RunRecord, RunSummary, read_record
 from research.storage.run_folder import Mirror, RunFolder, Scalar
 from research.tracking.config import Tracking
-from research.tracking.options import mirror_finished, spelled
+from research.tracking.options import mirror_finished
 from research.tracking.wandb_mirror import WandbMirror, bounded, with_mode_decided
 from tests import ROOT
 from tests.support.calling import TINY, call, refused, shop_corpus
@@ -124,7 +125,7 @@ def test_running_without_a_mirror_imports_no_client() -> None:
     ],
 )
 def test_what_follows_wandb_is_a_mode_only_if_it_is_one(words: list[str], read: list[str]) -> None:
-    assert spelled(words) == read
+    assert with_wandb_mode(words) == read
 
 
 @pytest.mark.parametrize(
