@@ -97,11 +97,11 @@ def epoch(config: RunConfig, steps: int | None) -> Spent:
 
     `WARM_STEPS` steps of another epoch are done before the clock starts.
     """
-    bench = RunParts.of(config, "data")
+    run_parts = RunParts.of(config, "data")
     stage = config.stages[0]
-    shared = bench.shared()
-    model = bench.pretrainer(stage, shared).train()
-    loader = bench.loader(stage, 0, 1)
+    shared = run_parts.shared()
+    model = run_parts.model(stage, shared).train()
+    loader = run_parts.loader(stage, 0, 1)
     optimizer = build_optimizer(stage.optimizer, model)
 
     def train(batches: Iterable[Batch]) -> None:
@@ -120,15 +120,15 @@ def epoch(config: RunConfig, steps: int | None) -> Spent:
 
 def ranking(config: RunConfig) -> Spent:
     """Time ranking all test items with an untrained model of the config; the best of three."""
-    bench = RunParts.of(config, "data")
-    shared = bench.shared()
-    model = bench.pretrainer(config.stages[0], shared)
+    run_parts = RunParts.of(config, "data")
+    shared = run_parts.shared()
+    model = run_parts.model(config.stages[0], shared)
     objective = ranking_objective(config.stages[0], model)
     assert objective is not None
     best: list[Spent] = []
     for _ in range(3):
         clock = Clock()
-        bench.tables(TrainedRanker(shared.encoder, objective), "test", [AllItems()])
+        run_parts.tables(TrainedRanker(shared.encoder, objective), "test", [AllItems()])
         best.append(clock.spent())
     return min(best, key=lambda spent: spent.cpu)
 

@@ -52,9 +52,9 @@ NEGATIVES = (
 )
 
 
-def first_batch(bench: RunParts) -> Batch:
+def first_batch(run_parts: RunParts) -> Batch:
     """The first batch of a run's first stage."""
-    return next(bench.loader(bench.config.stages[0], 0, 1).batches(0))
+    return next(run_parts.loader(run_parts.config.stages[0], 0, 1).batches(0))
 
 
 def tensors_of(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -74,11 +74,11 @@ def tensors_of(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def draws(setting: Setting) -> Outcome:
     """Check that masks, segments, targets and negatives are the same on both devices."""
-    bench, six = setting.six()
-    shared = bench.shared()
+    run_parts, six = setting.six()
+    shared = run_parts.shared()
     forms = {name: config.build(shared, 0) for name, config in FORMS.items()}
-    models = {"six": six, "forms": MultiObjectiveModel(shared.encoder, forms, bench.catalogue)}
-    batch = first_batch(bench)
+    models = {"six": six, "forms": MultiObjectiveModel(shared.encoder, forms, run_parts.catalogue)}
+    batch = first_batch(run_parts)
     wrong: list[str] = []
     compared = 0
     for name, model in models.items():
@@ -94,7 +94,7 @@ def draws(setting: Setting) -> Outcome:
         ]
     states = fold(7, torch.arange(len(batch.users_S)))
     for config in NEGATIVES:
-        negatives = Negatives(config, bench.catalogue)
+        negatives = Negatives(config, run_parts.catalogue)
         here = negatives.draw(states, batch.users_S, 5)
         given = states.to(setting.device), batch.users_S.to(setting.device)
         if not torch.equal(here, negatives.to(setting.device).draw(*given, 5).cpu()):
@@ -142,8 +142,8 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 
 def one_step(setting: Setting) -> Outcome:
     """Check that a step of all six objectives has the CPU's gradient, in fp32 and float64."""
-    bench, model = setting.six()
-    batch = first_batch(bench)
+    run_parts, model = setting.six()
+    batch = first_batch(run_parts)
     figures = {}
     for name in ("fp32", "float64"):
         model = model.to(torch.float32 if name == "fp32" else torch.float64)
@@ -162,8 +162,8 @@ def low_step(setting: Setting) -> Outcome:
     Products of low-precision matrices must be fp32 tensors.
     """
     figures = {}
-    bench, model = setting.six()
-    batch = first_batch(bench)
+    run_parts, model = setting.six()
+    batch = first_batch(run_parts)
     theirs = gradient(model, batch, setting.device)
     for name, low in LOW.items():
         left, right = (torch.randn(300, 200, device=setting.device).to(low) for _ in range(2))
@@ -192,11 +192,11 @@ def twenty_steps(setting: Setting) -> Outcome:
     config = setting.config(full_softmax(), STILL)
     losses = {}
     for name, device in (("CPU", CPU), ("device", setting.device)):
-        bench = RunParts.of(config, setting.data_root)
-        stage = bench.config.stages[0]
-        model = bench.pretrainer(stage, bench.shared()).train().to(device)
+        run_parts = RunParts.of(config, setting.data_root)
+        stage = run_parts.config.stages[0]
+        model = run_parts.model(stage, run_parts.shared()).train().to(device)
         optimizer = build_optimizer(stage.optimizer, model)
-        stream = bench.loader(stage, 0, 1).stream(0)
+        stream = run_parts.loader(stage, 0, 1).stream(0)
         found = []
         for batch in (next(stream) for _ in range(20)):
             found.append(step_of(model, batch.to(device)))
@@ -214,15 +214,15 @@ def ranks(setting: Setting) -> Outcome:
 
     Nine of ten ranks must be equal, and NDCG@10 within 1e-3.
     """
-    bench = RunParts.of(setting.config(full_softmax(), STILL), setting.data_root)
-    shared = bench.shared()
-    model = bench.pretrainer(bench.config.stages[0], shared)
-    objective = ranking_objective(bench.config.stages[0], model)
+    run_parts = RunParts.of(setting.config(full_softmax(), STILL), setting.data_root)
+    shared = run_parts.shared()
+    model = run_parts.model(run_parts.config.stages[0], shared)
+    objective = ranking_objective(run_parts.config.stages[0], model)
     assert objective is not None, "the next item ranks"
     ranker = TrainedRanker(shared.encoder, objective)
-    theirs = bench.tables(ranker, "test", [AllItems()])["full"]
+    theirs = run_parts.tables(ranker, "test", [AllItems()])["full"]
     model.to(setting.device)
-    ours = bench.tables(ranker, "test", [AllItems()])["full"]
+    ours = run_parts.tables(ranker, "test", [AllItems()])["full"]
     kept = theirs.rank < float("inf")
     moved = abs(ours.rank[kept] - theirs.rank[kept])
     one, other = (metrics(each, ("ndcg@10",))["ndcg@10"] for each in (ours, theirs))

@@ -116,8 +116,8 @@ class Setting:
 
         The model is on the CPU, in training mode, and without dropout.
         """
-        bench = RunParts.of(self.config(joint(), STILL), self.data_root)
-        return bench, bench.pretrainer(bench.config.stages[0], bench.shared()).train()
+        run_parts = RunParts.of(self.config(joint(), STILL), self.data_root)
+        return run_parts, run_parts.model(run_parts.config.stages[0], run_parts.shared()).train()
 
     def settle(self) -> None:
         """Wait until the GPU has done all work in its queue."""

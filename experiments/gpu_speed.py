@@ -214,9 +214,9 @@ def trained(
     """Train a workload's first stage through the phases; returns the steps of one epoch of it."""
     corpus, recipe = WORKS[work]
     config = setting.config(recipe(), changes, corpus)
-    bench = RunParts.of(config, setting.data_root)
+    run_parts = RunParts.of(config, setting.data_root)
     accelerator = fitted(None, config.compute, str(setting.device))
-    stage = stage_parts(bench, accelerator)[0]
+    stage = stage_parts(run_parts, accelerator)[0]
     with tempfile.TemporaryDirectory() as scratch, setting.compiling():
         observed = Phases(phases)
         short = replace(
@@ -237,7 +237,7 @@ def trained(
                 quiet=True,
                 judges_counts=False,
             )
-            train(stage.pretrainer, stage.loader, short, run)
+            train(stage.model, stage.loader, short, run)
         finally:
             hook.remove()
             observed.close()
@@ -290,19 +290,19 @@ def kernels(setting: Setting, work: str, precision: str) -> Outcome:
 def ranking(setting: Setting, work: str, times: int) -> Outcome:
     """Measure the seconds to rank every test item among all items: the first time, and the best."""
     corpus, recipe = WORKS[work]
-    bench = RunParts.of(setting.config(recipe(), {}, corpus), setting.data_root)
-    fitted(None, bench.config.compute, str(setting.device))
-    shared = bench.shared()
-    model = bench.pretrainer(bench.config.stages[0], shared).to(setting.device)
-    objective = ranking_objective(bench.config.stages[0], model)
+    run_parts = RunParts.of(setting.config(recipe(), {}, corpus), setting.data_root)
+    fitted(None, run_parts.config.compute, str(setting.device))
+    shared = run_parts.shared()
+    model = run_parts.model(run_parts.config.stages[0], shared).to(setting.device)
+    objective = ranking_objective(run_parts.config.stages[0], model)
     assert objective is not None, "a work that is ranked ends with one"
     setting.forget()
     taken: dict[str, float] = {}
     for number in range(times):
         with timing(setting, taken, str(number)):
-            bench.tables(TrainedRanker(shared.encoder, objective), "test", [AllItems()])
+            run_parts.tables(TrainedRanker(shared.encoder, objective), "test", [AllItems()])
     figures = {"seconds": min(taken.values()), "first": taken["0"], "MB": setting.peak()}
-    figures["questions"] = len(bench.split.test)
+    figures["questions"] = len(run_parts.split.test)
     line = f"{figures['seconds']:.3f} s for {figures['questions']:,} questions"
     return Outcome(passed=None, line=line, figures=figures)
 

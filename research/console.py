@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.style import Style
 from rich.text import Text
 
-from research.storage.untrusted import plain
+from research.storage.untrusted import printable
 
 # Least seconds between two plain lines, so that the log of a long run stays short.
 PLAIN_INTERVAL = 15.0
@@ -111,7 +111,7 @@ class PlainConsole(Console):
     ) -> Text:
         """The text as rich's own method gives it, but without markup, emoji and highlights."""
         return Text(
-            "\n".join(map(plain, text.split("\n"))),
+            "\n".join(map(printable, text.split("\n"))),
             style=style,
             justify=justify,
             overflow=overflow,

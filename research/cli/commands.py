@@ -46,7 +46,7 @@ from research.runs.load import load_run
 from research.runs.parts import RunParts
 from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder
-from research.storage.untrusted import plain
+from research.storage.untrusted import printable
 from research.studies.budget import budget_of
 from research.studies.study import Study, StudyOptions, run_folder, run_study
 from research.tracking.config import Tracking
@@ -144,9 +144,9 @@ def study(asked: verbs.Study, command: str) -> int:
         print_report(Path(training.runs) / chosen.name)
     for job in failed:
         said = f"failed: {job.name}: {job.failure()} ({job.folder}/{FailureRecord.FILE})"
-        print(plain(said), file=sys.stderr)
+        print(printable(said), file=sys.stderr)
     for job in left:
-        print(plain(f"stopped: {job.name}; the same command continues it"), file=sys.stderr)
+        print(printable(f"stopped: {job.name}; the same command continues it"), file=sys.stderr)
     if left:
         return STOPPED if all(job.left == STOPPED for job in left) else 1
     return 1 if failed else 0
@@ -155,21 +155,21 @@ def study(asked: verbs.Study, command: str) -> int:
 def evaluate(asked: verbs.Evaluate) -> int:
     """Rank a run's held-out items again under the options asked for, and print the figures."""
     use_threads(asked.machine.threads)
-    bench, ranker = load(asked)
+    run_parts, ranker = load(asked)
     names = ("candidates", "metrics", "negatives_file", "seen", "ties")
     given = {name: getattr(asked, name) for name in names if getattr(asked, name)}
-    evaluation = replace(bench.config.evaluation, **given)
-    bench = replace(bench, config=replace(bench.config, evaluation=evaluation))
+    evaluation = replace(run_parts.config.evaluation, **given)
+    run_parts = replace(run_parts, config=replace(run_parts.config, evaluation=evaluation))
     table = Table("metric")
     figures = []
-    for name, ranks in bench.tables(ranker, asked.part).items():
+    for name, ranks in run_parts.tables(ranker, asked.part).items():
         table.add_column(name, justify="right")
         figures.append(metrics(ranks, evaluation.metrics, evaluation.ties))
     for name in dict.fromkeys(evaluation.metrics):
         table.add_row(name, *(f"{values[name]:.4f}" for values in figures))
     console = wide_console()
     rules = f"seen items {evaluation.seen}, ties {evaluation.ties}"
-    console.print(f"{asked.run}: {asked.part} of {bench.corpus.name}, {rules}")
+    console.print(f"{asked.run}: {asked.part} of {run_parts.corpus.name}, {rules}")
     console.print(table)
     return 0
 
@@ -182,13 +182,13 @@ def recommend(asked: verbs.Recommend) -> int:
     use_threads(asked.machine.threads)
     if asked.k < 1:
         raise InputError(f"--k is {asked.k}; it must be at least 1")
-    bench, ranker = load(asked)
-    corpus = bench.corpus
+    run_parts, ranker = load(asked)
+    corpus = run_parts.corpus
     names = [name.strip() for name in asked.items.split(",") if name.strip()]
     if not names:
         raise InputError("--items is empty; give raw item ids, oldest first, with commas between")
-    if bench.config.stages and bench.config.encoder.fields:
-        read = ", ".join(bench.config.encoder.fields)
+    if run_parts.config.stages and run_parts.config.encoder.fields:
+        read = ", ".join(run_parts.config.encoder.fields)
         raise InputError(
             f"--items gives items alone, but the run's encoder reads the {read} of every event as "
             "well; recommend from a run whose encoder does not"

@@ -18,7 +18,7 @@ from research.cli.verbs import VERBS, OverridingVerb, WandbMode
 from research.distributed.failures import STOPPED
 from research.distributed.signals import handle_signals
 from research.errors import InputError, disk_error_message
-from research.storage.untrusted import plain
+from research.storage.untrusted import printable
 
 
 def with_wandb_mode(arguments: Sequence[str]) -> list[str]:
@@ -78,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with handle_signals():
             return do(given[0], given[1:])
     except InputError as error:
-        print(f"sixfold {given[0]}: {plain(str(error))}", file=sys.stderr)
+        print(f"sixfold {given[0]}: {printable(str(error))}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"sixfold {given[0]}: {plain(str(error))}", file=sys.stderr)
+        print(f"sixfold {given[0]}: {printable(str(error))}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
         from research.distributed.failures import is_out_of_memory

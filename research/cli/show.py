@@ -14,7 +14,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.storage.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
-from research.storage.untrusted import plain
+from research.storage.untrusted import printable
 
 UNKNOWN = "unknown"
 CONTINUES = "the command that began it, or the last one that extended it, continues it"
@@ -72,7 +72,7 @@ def show_run(folder: Path) -> None:
     if record is None or summary is None:
         lines = reader.metrics()
         state = f"{lines[-1]['stage']}, step {lines[-1]['step']}" if lines else "not begun"
-        state = plain(state)
+        state = printable(state)
         print(f"{folder}: not finished ({state}); {CONTINUES}")
         return
     table = Table()
@@ -174,14 +174,14 @@ def text_of(value: object) -> str:
         return "\n".join(text_of(each) for each in value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {text_of(each)}" for name, each in value.items())
-    return f"{value:.4f}" if isinstance(value, float) else plain(str(value))
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
 def flattened(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested mappings as a single one, with names joined by a space."""
     flat: dict[str, object] = {}
     for name, value in values.items():
-        label = plain(f"{prefix}{name.replace('_', ' ')}")
+        label = printable(f"{prefix}{name.replace('_', ' ')}")
         if isinstance(value, Mapping):
             flat |= flattened(value, f"{label} ")
         else:

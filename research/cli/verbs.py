@@ -299,7 +299,7 @@ class Import(Verb):
     heads: Annotated[int, arg(metavar="H")]
     """number of attention heads, which the file does not say"""
     special_classes: Flag = False
-    """rank padding and the mask too, as S3-Rec's own full ranking does (evaluate RUN --seen zero)"""
+    """rank padding and the mask too, as S3-Rec's full ranking does (evaluate RUN --seen zero)"""
     keep_zero_rows: Flag = False
     """keep rows 0 of the item and attribute tables, which nothing here reads, for export"""
     data_root: DataRoot = "data"

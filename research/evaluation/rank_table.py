@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from research.errors import InputError
 from research.storage.atomic import replacing
-from research.storage.untrusted import parsed
+from research.storage.untrusted import parse_json
 
 # Unpacked size in bytes that is always allowed, and the compression ratio above which a larger
 # table is refused (a zip bomb).
@@ -92,7 +92,7 @@ class RankTable:
                 # numpy makes a str of any numbers, even of invalid code points; `decode` refuses
                 # those.
                 text = np.asarray(stored["protocol"]).astype("<U", casting="equiv", copy=False)
-                protocol = parsed(text.tobytes().decode("utf-32-le").rstrip("\0"))
+                protocol = parse_json(text.tobytes().decode("utf-32-le").rstrip("\0"))
                 if set(_COLUMNS) - set(stored.files) == {"item_count"}:
                     raise InputError(
                         f"{path} was written by an earlier version and does not say how often its "

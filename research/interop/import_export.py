@@ -42,7 +42,7 @@ from research.interop.s3rec_checks import (
 from research.interop.state_dict import checked_float, read_state_dict, write_state_dict
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
-from research.runs.finish import begin, conclude
+from research.runs.finish import evaluate_run, write_config
 from research.runs.parts import RunParts, ranking_objective
 from research.runs.run_hash import record_of, run_hash
 from research.runs.stages import Trained
@@ -98,30 +98,31 @@ def import_run(
     state = {key: checked_float(key, tensor, file) for key, tensor in given.items()}
     stage = imported_stage(special_classes)
     config = RunConfig(corpus=corpus, encoder=sizes.encoder(heads), stages=(stage,))
-    bench = RunParts.of(config, data_root)
-    items, attributes = bench.corpus.num_items, bench.corpus.num_attributes
-    check_counts(sizes, items, attributes, file, bench.corpus.name)
-    table = _entries(sizes, bench.corpus)
-    pretrainer = bench.pretrainer(stage, bench.shared())
+    run_parts = RunParts.of(config, data_root)
+    opened = run_parts.corpus
+    items, attributes = opened.num_items, opened.num_attributes
+    check_counts(sizes, items, attributes, file, opened.name)
+    table = _entries(sizes, opened)
+    model = run_parts.model(stage, run_parts.shared())
     weights = into_ours(state, table)
     if special_classes:
         weights[ZERO_ROWS[ITEMS]] = state[ITEMS][:1]
-    carried = transfer_weights(weights, pretrainer, source=str(file))
+    carried = transfer_weights(weights, model, source=str(file))
     assert not carried.new + carried.left, "the format has every parameter of the stage"
     content = checkpoint.sha256_of(file)
-    record = replace(record_of(config, bench.corpus), hash=run_hash(config, bench.corpus, content))
+    record = replace(record_of(config, opened), hash=run_hash(config, opened, content))
     placed = {ITEMS} if special_classes else set()
     account = _account(given, table, placed, keep_zero_rows)
     accelerator = make_accelerator(device=device)
-    pretrainer = pretrainer.to(accelerator.device)
-    objective = ranking_objective(stage, pretrainer)
+    model = model.to(accelerator.device)
+    objective = ranking_objective(stage, model)
     assert objective is not None, "the stage ranks by next"
-    parameters = sum(parameter.numel() for parameter in pretrainer.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = Trained(
-        ranker=TrainedRanker(pretrainer.encoder, objective),
+        ranker=TrainedRanker(model.encoder, objective),
         cost=CostRecord(parameters=parameters, seconds=0.0, items=0),
         best={STAGE: StageResult(epoch=None, value=None, epochs=0, steps=0, skipped=0)},
-        attributes=bench.catalogue.coverage,
+        attributes=run_parts.catalogue.coverage,
         imported=ImportRecord(
             file=file.name, sha256=content, keys=account.keys, remarks=account.remarks
         ),
@@ -129,12 +130,13 @@ def import_run(
     zero_rows = {key: state[key][0].contiguous() for key in ZERO_ROWS if key not in placed}
     with whole_folder(out) as partial:
         folder = RunFolder(partial)
-        begin(record, folder, accelerator)
-        _save_stage(folder, pretrainer, bench.corpus.fingerprint)
+        write_config(record, folder, accelerator)
+        _save_stage(folder, model, opened.fingerprint)
         if keep_zero_rows:
-            with replacing(partial / ZERO_ROWS_FILE) as opened:
-                opened.write(safetensors.torch.save(zero_rows))
-        conclude(bench, trained, bench.candidate_sets(bench.split.test, "test"), record, folder)
+            with replacing(partial / ZERO_ROWS_FILE) as written:
+                written.write(safetensors.torch.save(zero_rows))
+        sets = run_parts.candidate_sets(run_parts.split.test, "test")
+        evaluate_run(run_parts, trained, sets, record, folder)
     made = RunFolder(out, writes=False).read(RunRecord)
     if made is None or made.hash != record.hash:
         raise InputError(f"{out} was made by somebody else meanwhile; choose another folder")

@@ -39,7 +39,7 @@ from research.report.schema import (
 )
 from research.report.slices import slicings
 from research.storage.records import CostRecord, StudyRecord
-from research.storage.untrusted import plain, without_home
+from research.storage.untrusted import printable, without_home
 
 # Resamples of the sign-flip test: for the compared metric, and for the other metrics.
 DECIDING, DESCRIBING = 10_000, 2_000
@@ -70,18 +70,18 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         corpus_part(study, corpus, own, ties=ties, figures=figures) for corpus, own in runs.items()
     ]
     return Report(
-        name=plain(study.name),
-        question=plain(study.question),
-        base=plain(study.base),
-        cells=tuple(map(plain, study.cells)),
+        name=printable(study.name),
+        question=printable(study.question),
+        base=printable(study.base),
+        cells=tuple(map(printable, study.cells)),
         changes=changes_of(study),
         seeds=study.seeds,
         metrics=study.metrics,
         compared=study.compared,
         ties=ties,
-        budget=None if study.budget is None else plain(study.budget),
-        command=plain(study.command),
-        folder=plain(str(without_home(str(folder)))),
+        budget=None if study.budget is None else printable(study.budget),
+        command=printable(study.command),
+        folder=printable(str(without_home(str(folder)))),
         corpora=tuple(parts),
         notes=tuple(on_study(study)),
     )
@@ -106,14 +106,14 @@ def corpus_part(
     counting = {run.cell for run in runs if run.counts_only}
     groups = grouped(done, study.base)
     lines = read_lines(done if figures else [])
-    shown = {(plain(cell), seed): own for (cell, seed), own in lines.items()}
+    shown = {(printable(cell), seed): own for (cell, seed), own in lines.items()}
     tables = [
         protocol_table(study, group, counting, corpus, ties=ties, figures=figures)
         for group in groups
     ]
     by_cell = {cell: [run for run in runs if run.cell == cell] for cell in study.cells}
     return CorpusPart(
-        name=plain(corpus),
+        name=printable(corpus),
         tables=tuple(tables),
         panels=panels(shown, study.compared),
         cosines=cosines(shown),
@@ -150,7 +150,7 @@ def protocol_table(
         name: column(study, group, counting, name, corpus, ties=ties) for name in study.metrics
     }
     full = protocol.get("candidates") == "full"
-    tables = {plain(cell): list(group[cell].values()) for cell in cells}
+    tables = {printable(cell): list(group[cell].values()) for cell in cells}
     return ProtocolTable(
         candidates=str(protocol.get("candidates")),
         title=title_of(protocol, ties),
@@ -158,7 +158,7 @@ def protocol_table(
         users=columns[study.compared][cells[0]].estimate.users,
         rows=tuple(
             Row(
-                cell=plain(cell),
+                cell=printable(cell),
                 seeds=tuple(group[cell]),
                 figures={name: columns[name][cell] for name in study.metrics},
             )
@@ -245,7 +245,7 @@ def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
     origins = [f"{stage} from {other}" for run in done for stage, other in run.shared().items()]
     parameters = mean(lambda cost: cost.parameters)
     return Cost(
-        cell=plain(cell),
+        cell=printable(cell),
         done=seeds("finished"),
         failed=seeds("failed"),
         unfinished=seeds("unfinished"),
@@ -254,7 +254,7 @@ def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
         shared_seconds=mean(lambda cost: cost.shared_seconds) or 0.0,
         items=mean(lambda cost: cost.items),
         parameters=None if parameters is None else int(parameters),
-        shared=tuple(map(plain, dict.fromkeys(origins))),
+        shared=tuple(map(printable, dict.fromkeys(origins))),
     )
 
 
@@ -262,11 +262,11 @@ def run_line(study: StudyRecord, corpus: str, run: StudyRun, ties: TiePolicy) ->
     """A run's entry in the list of all runs."""
     table, name = run.tables.get("full"), study.compared
     return RunLine(
-        cell=plain(run.cell),
+        cell=printable(run.cell),
         seed=run.seed,
         status=run.status,
-        folder=plain("/".join((study.name, corpus, run.cell, str(run.seed)))),
-        hash=plain(run.hash),
+        folder=printable("/".join((study.name, corpus, run.cell, str(run.seed)))),
+        hash=printable(run.hash),
         value=None if table is None else metrics(table, [name], ties)[name],
         error=run.error,
     )

@@ -13,7 +13,7 @@ from research.evaluation.ties import TiePolicy
 from research.report.records import StudyRun
 from research.report.schema import Status
 from research.storage.records import StudyRecord
-from research.storage.untrusted import plain, short
+from research.storage.untrusted import printable, short
 
 # By cell and seed, the rank tables of one protocol.
 Group = Mapping[str, Mapping[int, RankTable]]
@@ -41,7 +41,7 @@ def on_study(study: StudyRecord) -> list[str]:
 
 def on_ties(runs: Sequence[StudyRun], ties: TiePolicy) -> list[str]:
     """A note on the runs whose own summaries follow another tie policy than the report, if any."""
-    others = [f"{plain(run.cell)}/{run.seed}" for run in runs if run.ties != ties]
+    others = [f"{printable(run.cell)}/{run.seed}" for run in runs if run.ties != ties]
     if not others:
         return []
     return [
@@ -55,23 +55,23 @@ def title_of(protocol: Mapping[str, object], ties: TiePolicy) -> str:
     candidates, seen = str(protocol.get("candidates")), str(protocol.get("seen"))
     ranking = "full ranking" if candidates == "full" else f"ranked among {candidates}"
     scored = "at score 0" if seen == "zero" else seen
-    return plain(f"{protocol.get('part')}, {ranking}, seen items {scored}, {TIES[ties]}")
+    return printable(f"{protocol.get('part')}, {ranking}, seen items {scored}, {TIES[ties]}")
 
 
 def on_table(study: StudyRecord, group: Group, counting: set[str]) -> list[str]:
     """Notes on a table without comparison, and on cells compared on only some of their seeds."""
     base, notes = group.get(study.base), []
     if base is None:
-        return [f"The base, {plain(study.base)}, is not in this table: nothing is compared."]
+        return [f"The base, {printable(study.base)}, is not in this table: nothing is compared."]
     if len(group) == 1 and len(study.cells) > 1:
-        notes.append(f"Only {plain(study.base)} is in this table: nothing is compared.")
+        notes.append(f"Only {printable(study.base)} is in this table: nothing is compared.")
     for cell, own in group.items():
         if cell == study.base or counting & {cell, study.base}:
             continue
         common = [seed for seed in own if seed in base]
         if len(common) < max(len(own), len(base)):
             seeds = ", ".join(map(str, common)) or "none, so there is no comparison"
-            notes.append(f"{plain(cell)} is compared on the seeds that both have: {seeds}.")
+            notes.append(f"{printable(cell)} is compared on the seeds that both have: {seeds}.")
     return notes
 
 
@@ -80,7 +80,7 @@ def on_protocols(runs: Sequence[StudyRun]) -> list[str]:
     notes = []
     for name in dict.fromkeys(name for run in runs for name in run.tables):
         protocols = {
-            f"{plain(run.cell)}/{run.seed}": run.tables[name].protocol
+            f"{printable(run.cell)}/{run.seed}": run.tables[name].protocol
             for run in runs
             if name in run.tables
         }
@@ -88,7 +88,7 @@ def on_protocols(runs: Sequence[StudyRun]) -> list[str]:
             said = "; ".join(f"{short(text)} for {_cells(runs)}" for text, runs in values.items())
             notes.append(
                 f"Rows that were evaluated differently stand in different tables and are not "
-                f"compared (candidates {plain(name)}): {plain(field)} is {said}."
+                f"compared (candidates {printable(name)}): {printable(field)} is {said}."
             )
     return notes
 
@@ -101,7 +101,7 @@ def _cells(runs: Sequence[str]) -> str:
 def on_runs(runs: Sequence[StudyRun]) -> list[str]:
     """The notes in the runs' summaries, and a note on runs that failed or have not finished."""
     notes = [
-        f"{plain(run.cell)}/{run.seed}: {plain(note)}"
+        f"{printable(run.cell)}/{run.seed}: {printable(note)}"
         for run in runs
         if run.summary is not None
         for note in run.summary.notes
@@ -114,7 +114,7 @@ def on_runs(runs: Sequence[StudyRun]) -> list[str]:
     for status, words in said.items():
         own = [run for run in runs if run.status == status]
         if own:
-            names = [f"{plain(run.cell)}/{run.seed}" for run in own]
+            names = [f"{printable(run.cell)}/{run.seed}" for run in own]
             names[NAMED:] = [f"and {len(own) - NAMED} more"] if len(own) > NAMED else []
             notes.append(f"{len(own)} of {len(runs)} runs {words}: {', '.join(names)}.")
     return notes

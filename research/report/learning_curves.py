@@ -10,7 +10,7 @@ import numpy as np
 from research.report.records import StudyRun
 from research.report.schema import Cosines, Curve, Panel
 from research.storage.run_folder import RunFolder, Scalar
-from research.storage.untrusted import plain
+from research.storage.untrusted import printable
 
 Lines = Sequence[Mapping[str, Scalar]]
 # Most points of a curve: more cannot be seen, and a page holds many curves.
@@ -40,7 +40,7 @@ def panels(lines: Mapping[tuple[str, int], Lines], compared: str) -> tuple[Panel
         curves = [curve(cell, seeds) for cell, seeds in series[stage, quantity].items()]
         kept = tuple(each for each in curves if each is not None)
         if kept:
-            found.append(Panel(plain(stage), plain(quantity), kept))
+            found.append(Panel(printable(stage), printable(quantity), kept))
     return tuple(found)
 
 
@@ -103,8 +103,8 @@ def _cosines(cell: str, stage: str, lines: Lines) -> Cosines:
             matrix[first][second] = matrix[second][first] = sum(values) / len(values)
     return Cosines(
         cell=cell,
-        stage=plain(stage),
-        objectives=tuple(map(plain, names)),
+        stage=printable(stage),
+        objectives=tuple(map(printable, names)),
         matrix=tuple(map(tuple, matrix)),
         measurements=len(lines),
     )

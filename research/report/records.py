@@ -19,7 +19,7 @@ from research.evaluation.ties import TiePolicy
 from research.report.schema import Change, Status
 from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
 from research.storage.run_folder import RunFolder
-from research.storage.untrusted import file_inside, plain, short
+from research.storage.untrusted import file_inside, printable, short
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,8 @@ def read_study(folder: Path) -> StudyRecord:
 def changes_of(study: StudyRecord) -> dict[str, tuple[Change, ...]]:
     """By cell, its differences from the base, with values as short text."""
     return {
-        plain(cell): tuple(
-            Change(plain(field), short(before), short(after))
+        printable(cell): tuple(
+            Change(printable(field), short(before), short(after))
             for field, (before, after) in fields.items()
         )
         for cell, fields in study.changes.items()
@@ -119,4 +119,4 @@ def read_tables(run: Path) -> dict[str, RankTable]:
 def first_line(text: str) -> str:
     """The first line that is not blank, at most 300 characters of it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return plain(lines[0])[:300] if lines else "no message"
+    return printable(lines[0])[:300] if lines else "no message"

@@ -26,7 +26,7 @@ from research.runs.checks import check_alike, check_sharding
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_once
 from research.runs.extension import FoundRun, extended, found_run
-from research.runs.finish import begin, conclude
+from research.runs.finish import evaluate_run, write_config
 from research.runs.parts import (
     RunParts,
     stage_parts,
@@ -85,13 +85,13 @@ def execute(
     quiet = options.quiet or not processes.main
     say_of_tf32(config, accelerator, quiet)
     ACTIVITY.begin("opening the corpus")
-    bench = opened(config, options.data_root, processes)
+    run_parts = opened(config, options.data_root, processes)
     mirror = mirror_of(path, options) if processes.main else None
     folder = RunFolder(path, writes=processes.main, mirror=mirror)
     source, start = started_from(config, folder, options.allow)
-    record = record_of(config, bench.corpus, start)
+    record = record_of(config, run_parts.corpus, start)
     check_alike(record.hash, processes)
-    found = found_by_all(folder, record, config, bench, processes)
+    found = found_by_all(folder, record, config, run_parts, processes)
     if found.summary is not None:
         return found.summary
     if config.start_from is not None and source is None:
@@ -100,24 +100,24 @@ def execute(
         source = find_warm_start(config.start_from, allow=(*options.allow, *packages_of(config)))
     # Whatever cannot work is refused from here on, before anything is trained or written.
     check_sharding(config)
-    sets = bench.candidate_sets(bench.split.test, "test")
-    trained = None if config.ranker is None else _counted(config.ranker, bench)
-    stages = stage_parts(bench, accelerator) if config.ranker is None else []
+    sets = run_parts.candidate_sets(run_parts.split.test, "test")
+    trained = None if config.ranker is None else _counted(config.ranker, run_parts)
+    stages = stage_parts(run_parts, accelerator) if config.ranker is None else []
     begun: list[TransferReport] = []
     if source is not None:
-        source.check(config, bench.corpus.fingerprint)
-        begun = [source.into(each.pretrainer, bench.corpus, options.data_root) for each in stages]
+        source.check(config, run_parts.corpus.fingerprint)
+        begun = [source.into(each.model, run_parts.corpus, options.data_root) for each in stages]
     with ExitStack() as held:
         processes.from_main(partial(hold, folder, held))
         # The process that had the lock before may have done the run, or a part of it.
-        found = found_by_all(folder, record, config, bench, processes)
+        found = found_by_all(folder, record, config, run_parts, processes)
         if found.summary is not None:
             return found.summary
         record = extended(record, found.extensions)
-        begin(record, folder, accelerator)
+        write_config(record, folder, accelerator)
         try:
             trained = trained or train_stages(
-                bench,
+                run_parts,
                 stages,
                 begun,
                 record,
@@ -127,7 +127,7 @@ def execute(
                 plan=options.checkpoints,
                 quiet=quiet,
             )
-            return conclude(bench, trained, sets, record, folder)
+            return evaluate_run(run_parts, trained, sets, record, folder)
         finally:
             # Accelerate keeps every prepared model alive, and a study uses one accelerator for all
             # its runs.
@@ -144,11 +144,11 @@ def found_by_all(
     folder: RunFolder,
     record: RunRecord,
     config: RunConfig,
-    bench: RunParts,
+    run_parts: RunParts,
     processes: Processes,
 ) -> FoundRun:
     """What the folder holds of this run, in every process; only the main process reads it."""
-    looked = partial(found_run, folder, record, config, bench.corpus)
+    looked = partial(found_run, folder, record, config, run_parts.corpus)
     return plain_from_json(processes.from_main(lambda: plain_to_json(looked())), FoundRun)
 
 
@@ -175,8 +175,8 @@ def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
     return WandbMirror(path, options.tracking, quiet=options.quiet)
 
 
-def _counted(config: RankerConfig, bench: RunParts) -> Trained:
+def _counted(config: RankerConfig, run_parts: RunParts) -> Trained:
     started = time.monotonic()
-    ranker = config.build(bench.corpus, bench.split)
+    ranker = config.build(run_parts.corpus, run_parts.split)
     cost = CostRecord(parameters=0, seconds=time.monotonic() - started)
     return Trained(ranker=ranker, cost=cost)

@@ -25,7 +25,7 @@ from research.storage.records import (
 from research.storage.run_folder import RunFolder
 
 
-def begin(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> None:
+def write_config(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> None:
     """Write config.json: what the run is, and the code, machine and command that now do it.
 
     Only the main process writes. What an extended run had ended with is moved aside first.
@@ -40,8 +40,8 @@ def begin(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> Non
     folder.write(replace(record, provenance=together(before, latest)))
 
 
-def conclude(
-    bench: RunParts,
+def evaluate_run(
+    run_parts: RunParts,
     trained: Trained,
     sets: Sequence[CandidateSet],
     record: RunRecord,
@@ -54,33 +54,33 @@ def conclude(
     """
     ACTIVITY.begin("ranking")
     validated: dict[str, RankTable] = {}
-    if len(bench.split.validation):
-        validated = bench.tables(trained.ranker, "validation", [AllItems()])
-    tables = bench.tables(trained.ranker, "test", sets)
+    if len(run_parts.split.validation):
+        validated = run_parts.tables(trained.ranker, "validation", [AllItems()])
+    tables = run_parts.tables(trained.ranker, "test", sets)
     if folder.writes:
         for part, each in (("validation", validated), ("test", tables)):
             for name, table in each.items():
                 table.save(folder.path / "ranks" / f"{part}-{name}.npz")
-    names, ties = bench.config.evaluation.metrics, bench.config.evaluation.ties
+    names, ties = run_parts.config.evaluation.metrics, run_parts.config.evaluation.ties
     summary = RunSummary(
         hash=record.hash,
-        fingerprint=bench.corpus.fingerprint,
+        fingerprint=run_parts.corpus.fingerprint,
         protocol=dict(tables[next(iter(tables))].protocol),
         users=UsersRecord(
-            evaluated=bench.num_test_users,
-            not_evaluated=bench.split.not_evaluated,
+            evaluated=run_parts.num_test_users,
+            not_evaluated=run_parts.split.not_evaluated,
         ),
         ties=ties,
         val=metrics(validated["full"], names, ties) if validated else {},
         test={name: metrics(table, names, ties) for name, table in tables.items()},
         missed_share=missed_share(next(iter(tables.values()))),
-        popularity=popularity_floor(bench, tables, sets),
+        popularity=popularity_floor(run_parts, tables, sets),
         attributes=trained.attributes,
         best=trained.best,
         carried=trained.carried,
         shared=trained.shared,
         cost=trained.cost,
-        notes=(*trained.notes, *(note_of(each, bench.config) for each in record.extensions)),
+        notes=(*trained.notes, *(note_of(each, run_parts.config) for each in record.extensions)),
         imported=trained.imported,
         versions=versions(),
     )

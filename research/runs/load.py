@@ -44,23 +44,24 @@ def load_run(
             "that extended it, continues it"
         )
     config = from_json(record.config, RunConfig, allow=allow)
-    bench = RunParts.of(config, data_root)
-    if record.fingerprint != bench.corpus.fingerprint:
+    run_parts = RunParts.of(config, data_root)
+    if record.fingerprint != run_parts.corpus.fingerprint:
         raise InputError(
             f"{path} was made on a corpus with fingerprint {record.fingerprint}, but "
-            f"{bench.corpus.folder} has {bench.corpus.fingerprint}; ids would not mean the same"
+            f"{run_parts.corpus.folder} has {run_parts.corpus.fingerprint}; ids would not mean the "
+            "same"
         )
     if config.ranker is not None:
-        return bench, config.ranker.build(bench.corpus, bench.split)
+        return run_parts, config.ranker.build(run_parts.corpus, run_parts.split)
     accelerator = make_accelerator(device=device)
     stage = config.stages[-1]
-    found = ended(reader, stage.name, bench.corpus.fingerprint, str(path))
-    check_size(config.encoder, bench.corpus.num_items, found / "model.safetensors")
-    pretrainer = bench.pretrainer(stage, bench.shared()).to(accelerator.device)
-    checkpoint.load_weights(found, pretrainer)
-    objective = ranking_objective(stage, pretrainer)
+    found = ended(reader, stage.name, run_parts.corpus.fingerprint, str(path))
+    check_size(config.encoder, run_parts.corpus.num_items, found / "model.safetensors")
+    model = run_parts.model(stage, run_parts.shared()).to(accelerator.device)
+    checkpoint.load_weights(found, model)
+    objective = ranking_objective(stage, model)
     assert objective is not None, "a run's last stage ranks"
-    return bench, TrainedRanker(pretrainer.encoder, objective)
+    return run_parts, TrainedRanker(model.encoder, objective)
 
 
 def check_size(encoder: BackboneConfig, num_items: int, weights: Path) -> None:

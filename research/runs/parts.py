@@ -135,7 +135,7 @@ class RunParts:
         check_fields(config.encoder, fields_of(self.corpus), self.corpus.name)
         return ModelComponents(config.encoder, self.catalogue, config.seed, config.items)
 
-    def pretrainer(self, stage: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
+    def model(self, stage: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
         """The model of a stage: the shared encoder, and the stage's objectives, newly built."""
         objectives: dict[str, Objective] = {
             key: objective.build(shared, seed_of(self.config.seed, stage.name, key))
@@ -173,14 +173,12 @@ class RunParts:
         return over(stage.windows, seed, others)
 
 
-def ranking_objective(
-    stage: StageConfig, pretrainer: MultiObjectiveModel
-) -> RankingObjective | None:
+def ranking_objective(stage: StageConfig, model: MultiObjectiveModel) -> RankingObjective | None:
     """The objective by which a stage ranks; None: the stage has none that can rank.
 
     `InputError` when `rank_by` names one that cannot, or is not set although several can.
     """
-    able = able_to_rank(dict(pretrainer.objectives.items()))
+    able = able_to_rank(dict(model.objectives.items()))
     if stage.rank_by is not None:
         if stage.rank_by not in able:
             raise InputError(
@@ -200,13 +198,15 @@ class StageParts:
     """A stage that is ready to train."""
 
     config: StageConfig
-    pretrainer: MultiObjectiveModel
+    model: MultiObjectiveModel
     loader: Loader
     ranker: TrainedRanker | None
     """None: the stage neither selects by validation nor is the last, or no objective can rank."""
 
 
-def validation_of(bench: RunParts, stage: StageParts) -> Callable[[], Mapping[str, float]] | None:
+def validation_of(
+    run_parts: RunParts, stage: StageParts
+) -> Callable[[], Mapping[str, float]] | None:
     """A function that ranks the validation items, in full ranking; None: the stage cannot rank.
 
     It returns `{"val/METRIC": value}` with the metrics of the config and the one that the stage
@@ -215,13 +215,16 @@ def validation_of(bench: RunParts, stage: StageParts) -> Callable[[], Mapping[st
     if stage.ranker is None:
         return None
     ranker = stage.ranker
-    names, ties = dict.fromkeys(bench.config.evaluation.metrics), bench.config.evaluation.ties
+    names, ties = (
+        dict.fromkeys(run_parts.config.evaluation.metrics),
+        run_parts.config.evaluation.ties,
+    )
     if stage.config.validation is not None:
         names[stage.config.validation.metric] = None
 
     def validate() -> Mapping[str, float]:
         with ACTIVITY.during(f"validating {stage.config.name}"):
-            table = bench.tables(ranker, "validation", [AllItems()])["full"]
+            table = run_parts.tables(ranker, "validation", [AllItems()])["full"]
         values, missed = metrics(table, tuple(names), ties), missed_share(table)
         values |= {"missed_share": missed} if missed else {}
         return {f"val/{name}": value for name, value in values.items()}
@@ -229,35 +232,35 @@ def validation_of(bench: RunParts, stage: StageParts) -> Callable[[], Mapping[st
     return validate
 
 
-def stage_parts(bench: RunParts, accelerator: Accelerator) -> list[StageParts]:
+def stage_parts(run_parts: RunParts, accelerator: Accelerator) -> list[StageParts]:
     """Build every stage of a run on one shared encoder, in order.
 
     `InputError` for objectives that do not fit the corpus, for a stage that has validation but
     nothing to rank by or nothing held out, and for a last stage that cannot rank.
     """
-    config = bench.config
-    shared = bench.shared()
+    config = run_parts.config
+    shared = run_parts.shared()
     parts: list[StageParts] = []
     for stage in config.stages:
-        pretrainer = bench.pretrainer(stage, shared)
-        check_objectives(stage, pretrainer, bench.split, bench.catalogue)
+        model = run_parts.model(stage, shared)
+        check_objectives(stage, model, run_parts.split, run_parts.catalogue)
         # A stage that neither selects by validation nor ranks the test need not say what it ranks
         # by.
         ranks = stage.validation is not None or stage is config.stages[-1]
-        objective = ranking_objective(stage, pretrainer) if ranks else None
+        objective = ranking_objective(stage, model) if ranks else None
         ranker = None if objective is None else TrainedRanker(shared.encoder, objective)
         if stage.validation is not None and ranker is None:
             raise InputError(
                 f"stage {stage.name} has validation but no objective that ranks; set "
                 "validation to None or add next or cloze"
             )
-        if stage.validation is not None and len(bench.split.validation) == 0:
+        if stage.validation is not None and len(run_parts.split.validation) == 0:
             raise InputError(
                 f"stage {stage.name} has validation but the split holds nothing out for it; set "
                 "validation to None or choose another split"
             )
-        loader = bench.loader(stage, accelerator.process_index, accelerator.num_processes)
-        parts.append(StageParts(stage, pretrainer, loader, ranker))
+        loader = run_parts.loader(stage, accelerator.process_index, accelerator.num_processes)
+        parts.append(StageParts(stage, model, loader, ranker))
     if config.compute.compile or config.compute.recompute:
         shared.encoder.use(config.compute)
     if parts[-1].ranker is None:

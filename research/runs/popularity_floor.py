@@ -21,7 +21,7 @@ RESAMPLES = 1000
 
 
 def popularity_floor(
-    bench: RunParts, tables: Mapping[str, RankTable], sets: Sequence[CandidateSet]
+    run_parts: RunParts, tables: Mapping[str, RankTable], sets: Sequence[CandidateSet]
 ) -> FloorRecord | None:
     """Popularity's metrics on the test part, and the run's paired difference from them.
 
@@ -29,10 +29,10 @@ def popularity_floor(
     them. None: the run only counts, or the test has a single user. Special tokens that compete in
     the run's full ranking do not in popularity's, as they have no counts.
     """
-    config, name = bench.config, next(iter(tables))
-    if not config.stages or bench.num_test_users < 2:
+    config, name = run_parts.config, next(iter(tables))
+    if not config.stages or run_parts.num_test_users < 2:
         return None
-    counted = bench.tables(Popularity(bench.catalogue.training.counts_V), "test", sets)
+    counted = run_parts.tables(Popularity(run_parts.catalogue.training.counts_V), "test", sets)
     names, ties = config.evaluation.metrics, config.evaluation.ties
     decides = deciding_metric(config)
     own, base = tables[name], replace(counted[name], protocol=tables[name].protocol)

@@ -28,7 +28,7 @@ from research.storage.records import (
 )
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
-from research.storage.untrusted import plain
+from research.storage.untrusted import printable
 from research.training.config import StageConfig
 from research.training.loop import train
 from research.training.stage_log import ALL_MISSED
@@ -59,7 +59,7 @@ class Trained:
 
 
 def train_stages(
-    bench: RunParts,
+    run_parts: RunParts,
     stages: Sequence[StageParts],
     begun: Sequence[TransferReport],
     record: RunRecord,
@@ -77,15 +77,15 @@ def train_stages(
     from there and not trained.
     """
     coverage: CoverageRecord | None = None
-    if any(stage.pretrainer.uses_attributes for stage in stages):
-        coverage = bench.catalogue.coverage
+    if any(stage.model.uses_attributes for stage in stages):
+        coverage = run_parts.catalogue.coverage
         say(coverage_line(coverage), quiet)
     run = StageRun(
         accelerator=accelerator,
         folder=folder,
-        seed=bench.config.seed,
+        seed=run_parts.config.seed,
         plan=plan,
-        split_weights=bench.config.compute.shard_weights,
+        split_weights=run_parts.config.compute.shard_weights,
         quiet=quiet,
     )
     extensions = {each.stage: each.step for each in record.extensions if each.ended}
@@ -94,7 +94,7 @@ def train_stages(
         name = stage.config.name
         carried = transfer_from_stages(stages[:place], stage, begun[place] if begun else None)
         own = replace(
-            run, validate=validation_of(bench, stage), extended_after=extensions.get(name)
+            run, validate=validation_of(run_parts, stage), extended_after=extensions.get(name)
         )
         ended.append(train_stage(stage, carried, record.stages[name], own, donors))
     last = stages[-1]
@@ -102,7 +102,7 @@ def train_stages(
     return Trained(
         ranker=last.ranker,
         cost=CostRecord(
-            parameters=sum(parameter.numel() for parameter in last.pretrainer.parameters()),
+            parameters=sum(parameter.numel() for parameter in last.model.parameters()),
             seconds=sum(each.state.seconds for each in ended),
             shared_seconds=sum(each.state.seconds for each in ended if each.origin is not None),
             items=sum(each.state.items for each in ended),
@@ -157,7 +157,7 @@ def train_stage(
     if carried is not None:
         say(f"{name}: {carried.line}", run.quiet)
     processes.from_main(partial(reuse_stage, folder, name, stage_hash, donors))
-    state = train(stage.pretrainer, stage.loader, stage.config, run)
+    state = train(stage.model, stage.loader, stage.config, run)
     origin = processes.from_main(partial(stage_origin, folder, name))
     if origin is not None:
         say(f"{name}: taken from {origin}", run.quiet)
@@ -185,8 +185,8 @@ def transfer_from_stages(
     """
     account = begun
     for each in before:
-        weights = dict(each.pretrainer.named_parameters())
-        moved = transfer_weights(weights, stage.pretrainer, source=f"stage {each.config.name}")
+        weights = dict(each.model.named_parameters())
+        moved = transfer_weights(weights, stage.model, source=f"stage {each.config.name}")
         account = moved if account is None else moved.over(account)
     return account
 
@@ -223,4 +223,4 @@ def coverage_line(coverage: CoverageRecord) -> str:
 def say(text: str, quiet: bool) -> None:
     """Print a line on the terminal, unless `quiet`."""
     if not quiet:
-        print(plain(text), flush=True)
+        print(printable(text), flush=True)

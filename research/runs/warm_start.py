@@ -59,9 +59,7 @@ class WarmStart:
         """Folder and stage, for messages."""
         return f"{self.folder} (stage {self.stage.name})"
 
-    def into(
-        self, pretrainer: MultiObjectiveModel, corpus: Corpus, data_root: str
-    ) -> TransferReport:
+    def into(self, model: MultiObjectiveModel, corpus: Corpus, data_root: str) -> TransferReport:
         """Fill the model of a stage from these weights; returns which parameters were filled.
 
         If `corpus` is not the one that the weights were trained on, rows of items and of attributes
@@ -69,11 +67,11 @@ class WarmStart:
         """
         given: dict[str, Tensor] = checkpoint.read_weights(self.weights)
         if self.fingerprint == corpus.fingerprint:
-            return transfer_weights(given, pretrainer, source=self.source)
+            return transfer_weights(given, model, source=self.source)
         theirs = self.corpus(data_root)
         return transfer_weights(
             given,
-            pretrainer,
+            model,
             source=self.source,
             items=RowMatch.of(list(theirs.item_names), list(corpus.item_names)),
             attributes=RowMatch.of(list(theirs.attribute_names), list(corpus.attribute_names)),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from research.errors import InputError
 from research.storage.atomic import replacing
-from research.storage.untrusted import parsed, read_bytes, without_home
+from research.storage.untrusted import parse_json, read_bytes, without_home
 
 JsonObject = dict[str, object]
 
@@ -16,7 +16,7 @@ def read_json(path: Path, remedy: str = "") -> JsonObject:
     """Read a JSON object; `InputError` names the file, what is wrong with it, and the `remedy`."""
     then = f"; {remedy}" if remedy else ""
     try:
-        value = parsed(read_bytes(path).decode())
+        value = parse_json(read_bytes(path).decode())
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error!s:.100}){then}") from error
     if not isinstance(value, dict):

@@ -20,7 +20,7 @@ from types import TracebackType
 from research.errors import InputError, naming
 from research.storage.atomic import replacing
 from research.storage.records import Kind, Record, RunRecord, RunSummary, read_record, write_record
-from research.storage.untrusted import file_inside, parsed
+from research.storage.untrusted import file_inside, parse_json
 
 Scalar = int | float | str
 
@@ -29,7 +29,7 @@ class FolderLocked(InputError):
     """Raised when another process has a run's folder locked; the run itself has not failed."""
 
 
-def held(folder: Path, patience: float = 5.0) -> int | None:
+def lock_folder(folder: Path, patience: float = 5.0) -> int | None:
     """Lock a folder; returns a file descriptor, and the lock lasts until it is closed.
 
     It ends with the process, however that ends. `FolderLocked` when another process keeps its lock
@@ -100,7 +100,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         if self.writes:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._held = held(self.path)
+            self._held = lock_folder(self.path)
         return self
 
     def __exit__(
@@ -178,7 +178,7 @@ class RunFolder:
         lines = []
         for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
             try:
-                line = parsed(text.decode())
+                line = parse_json(text.decode())
                 if not isinstance(line, dict) or not {"stage", "step"} <= line.keys():
                     raise ValueError(f"{line!r:.100} has no stage and step")
                 if not isinstance(line["stage"], str) or type(line["step"]) is not int:

@@ -40,7 +40,7 @@ _KEYS = re.compile(
 _USERS = re.compile(r"://[^/@\s]+@")
 
 
-def parsed(text: str) -> object:
+def parse_json(text: str) -> object:
     """Parse JSON; `ValueError` for text that is not JSON or exceeds the limits.
 
     The value is nested at most 100 levels deep, whole numbers have at most 20 characters, and no
@@ -90,7 +90,7 @@ def is_file_name(name: str) -> bool:
         return False
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Text without characters that are unsafe to show; it is not escaped for HTML or LaTeX.
 
     Control characters, unpaired surrogates and marks that change the direction of writing become
@@ -106,7 +106,7 @@ def short(value: object, most: int = 160) -> str:
 
     A config is shown as CLASS(field=value, ...), without the name of its module.
     """
-    text = plain(_spelled(value))
+    text = printable(_spelled(value))
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -41,34 +41,34 @@ class CostEstimate:
 
 def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> CostEstimate:
     """Estimate a run's seconds: train each stage briefly in a temporary folder, and rank once."""
-    bench = RunParts.of(config, data_root)
-    part = "validation" if len(bench.split.validation) else "test"
+    run_parts = RunParts.of(config, data_root)
+    part = "validation" if len(run_parts.split.validation) else "test"
     started = time.monotonic()
     if config.ranker is not None:
-        bench.tables(config.ranker.build(bench.corpus, bench.split), part, [AllItems()])
+        run_parts.tables(config.ranker.build(run_parts.corpus, run_parts.split), part, [AllItems()])
         return CostEstimate({}, 2 * (time.monotonic() - started))
-    stages = stage_parts(bench, accelerator)
+    stages = stage_parts(run_parts, accelerator)
     last = stages[-1]
     assert last.ranker is not None, "stage_parts has checked it"
     started = time.monotonic()
-    bench.tables(last.ranker, part, [AllItems()])
+    run_parts.tables(last.ranker, part, [AllItems()])
     once = time.monotonic() - started
     try:
-        by_stage = {each.config.name: _stage(bench, each, once, accelerator) for each in stages}
+        by_stage = {each.config.name: _stage(run_parts, each, once, accelerator) for each in stages}
     finally:
         accelerator.free_memory()
     return CostEstimate(by_stage, 2 * once)
 
 
-def _stage(bench: RunParts, stage: StageParts, once: float, accelerator: Accelerator) -> float:
+def _stage(run_parts: RunParts, stage: StageParts, once: float, accelerator: Accelerator) -> float:
     config = stage.config
     num_rows = stage.loader.num_rows
     limits = Limits.of(config, num_rows)
     if min(limits.steps, limits.rows, limits.tokens) == math.inf:
         assert config.seconds is not None, "a stage has a limit"
         return config.seconds
-    _moment(bench, stage, accelerator, steps=FIRST_STEPS)
-    tried = _moment(bench, stage, accelerator, seconds=SECONDS_A_STAGE)
+    _moment(run_parts, stage, accelerator, steps=FIRST_STEPS)
+    tried = _moment(run_parts, stage, accelerator, seconds=SECONDS_A_STAGE)
     share = limits.share(tried)
     validations = 0
     if config.validation is not None:
@@ -79,7 +79,7 @@ def _stage(bench: RunParts, stage: StageParts, once: float, accelerator: Acceler
 
 
 def _moment(
-    bench: RunParts,
+    run_parts: RunParts,
     stage: StageParts,
     accelerator: Accelerator,
     *,
@@ -101,9 +101,9 @@ def _moment(
         run = StageRun(
             accelerator=accelerator,
             folder=RunFolder(Path(scratch)),
-            seed=bench.config.seed,
+            seed=run_parts.config.seed,
             quiet=True,
             # In so few steps an objective may have no target at all, which is no error here.
             judges_counts=False,
         )
-        return train(stage.pretrainer, stage.loader, short, run)
+        return train(stage.model, stage.loader, short, run)

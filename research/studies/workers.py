@@ -31,7 +31,7 @@ from research.errors import disk_error_message
 from research.runs.execute import RunOptions
 from research.runs.stage_reuse import has_finished
 from research.storage.run_folder import FolderLocked, RunFolder
-from research.storage.untrusted import plain
+from research.storage.untrusted import printable
 from research.studies.job import Job, do, record_failure
 
 Outcome = Literal["done", "failed", "stopped"]
@@ -246,10 +246,10 @@ def work(job: Job, options: RunOptions, threads: int, device: str | None) -> Non
     except Stopped:
         sys.exit(STOPPED)
     except FolderLocked as error:
-        print(f"{job.name}: {plain(str(error))}", file=sys.stderr)
+        print(f"{job.name}: {printable(str(error))}", file=sys.stderr)
         sys.exit(STOPPED)
     except OSError as error:
-        print(f"{job.name}: {plain(disk_error_message(error))}", file=sys.stderr)
+        print(f"{job.name}: {printable(disk_error_message(error))}", file=sys.stderr)
         sys.exit(DISK)
     sys.exit(0 if done else 1)
 

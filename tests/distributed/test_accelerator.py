@@ -124,19 +124,19 @@ def test_a_product_in_low_precision_ends_in_fp32(low: str) -> None:
 @pytest.mark.parametrize("low", LOW)
 @pytest.mark.parametrize("name", CASES)
 def test_an_objective_in_low_precision_is_near_its_fp32_twin(name: str, low: str) -> None:
-    pretrainer = made({"only": CASES[name]}, **STILL).cuda()
-    assert_near(step(pretrainer, LOW[low]), step(pretrainer), low)
+    model = made({"only": CASES[name]}, **STILL).cuda()
+    assert_near(step(model, LOW[low]), step(model), low)
 
 
 @pytest.mark.parametrize("low", [None, "bf16", "fp16"])
 def test_compiled_training_is_near_plain_training(low: str | None) -> None:
-    pretrainer = made(BOTH, **STILL).cuda()
-    plain = step(pretrainer, LOW.get(low or ""))
+    model = made(BOTH, **STILL).cuda()
+    plain = step(model, LOW.get(low or ""))
     before = graphs_compiled()
-    pretrainer.encoder.use(ComputeConfig(compile=True))
+    model.encoder.use(ComputeConfig(compile=True))
     for rows in (ROWS, [], [[3]], ROWS * 2):
-        step(pretrainer, LOW.get(low or ""), rows)
-    ours = step(pretrainer, LOW.get(low or ""))
+        step(model, LOW.get(low or ""), rows)
+    ours = step(model, LOW.get(low or ""))
     assert graphs_compiled() - before == 2
     # Compiled code rounds less often than plain code, to fp32 in either case for one.
     tolerance = 1e-4 if low is None else 8 * torch.finfo(LOW[low]).eps
@@ -149,9 +149,9 @@ def test_compiled_training_is_near_plain_training(low: str | None) -> None:
 # Rows of a table's gradient are added in any order there: a few units of the last place.
 @pytest.mark.parametrize("built", [False, True])
 def test_recomputing_draws_the_same_dropout(built: bool) -> None:
-    pretrainer = made(BOTH).cuda()
+    model = made(BOTH).cuda()
     results = []
     for recompute in (False, True):
-        pretrainer.encoder.use(ComputeConfig(compile=built, recompute=recompute))
-        results.append(step(pretrainer))
+        model.encoder.use(ComputeConfig(compile=built, recompute=recompute))
+        results.append(step(model))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)

@@ -232,7 +232,7 @@ def test_the_device_trains_as_the_cpu_does(tmp_path: Path) -> None:
     def losses(accelerator: Accelerator, folder: Path) -> list[dict[str, float]]:
         _, parts = parts_of(config, folder / "corpus")
         parts = replace(parts, config=replace(parts.config, log_every=1))
-        parts.pretrainer.double().to(accelerator.device)
+        parts.model.double().to(accelerator.device)
         lines = trained(parts, accelerator, folder / "run").metrics()
         return [
             {name: float(value) for name, value in line.items() if "/loss" in name}

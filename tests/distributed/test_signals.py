@@ -19,16 +19,16 @@ def test_the_best_state_is_the_one_that_remains(bench: Bench) -> None:
     snapshots = []
 
     values = iter(VALUES)
-    pretrainer = bench.modules(STAGE)
+    model = bench.modules(STAGE)
 
     def validate() -> dict[str, float]:
-        snapshots.append([each.detach().clone() for each in pretrainer.parameters()])
+        snapshots.append([each.detach().clone() for each in model.parameters()])
         return {"val/hr@10": next(values)}
 
     run = replace(bench.run(), validate=validate)
-    state = train(pretrainer, bench.loader(STAGE), STAGE, run)
+    state = train(model, bench.loader(STAGE), STAGE, run)
     assert (state.best_epoch, state.best_value) == (2, 0.3)
-    for ours, second in zip(pretrainer.parameters(), snapshots[1], strict=True):
+    for ours, second in zip(model.parameters(), snapshots[1], strict=True):
         assert torch.equal(ours, second)
 
 

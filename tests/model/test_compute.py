@@ -38,8 +38,8 @@ from tests.support.synthetic import batch_of, encoder_of
 @pytest.mark.parametrize("low", LOW)
 @pytest.mark.parametrize("name", [*CASES, *COUPLED])
 def test_an_objective_in_low_precision_is_near_its_fp32_twin(name: str, low: str) -> None:
-    pretrainer = made({"only": {**CASES, **COUPLED}[name]}, **STILL)
-    assert_near(step(pretrainer, LOW[low]), step(pretrainer), low)
+    model = made({"only": {**CASES, **COUPLED}[name]}, **STILL)
+    assert_near(step(model, LOW[low]), step(model), low)
 
 
 @pytest.mark.parametrize("low", LOW)
@@ -63,15 +63,15 @@ def test_products_of_rows_are_fp32_of_rounded_factors(low: str) -> None:
 def test_every_kind_of_block_in_low_precision_is_near_its_fp32_twin(
     block: type[BlockConfig], low: str
 ) -> None:
-    pretrainer = made(BOTH, block=block(), **STILL)
-    assert_near(step(pretrainer, LOW[low]), step(pretrainer), low)
+    model = made(BOTH, block=block(), **STILL)
+    assert_near(step(model, LOW[low]), step(model), low)
 
 
 @pytest.mark.parametrize("low", LOW)
 def test_dropped_attention_in_low_precision_is_near_its_fp32_twin(low: str) -> None:
     # The same seed drops the same weights in both.
-    pretrainer = made(BOTH, **{**STILL, "attention_dropout": 0.3})
-    assert_near(step(pretrainer, LOW[low]), step(pretrainer), low)
+    model = made(BOTH, **{**STILL, "attention_dropout": 0.3})
+    assert_near(step(model, LOW[low]), step(model), low)
 
 
 @pytest.mark.parametrize("low", LOW)
@@ -96,12 +96,12 @@ def double_by_default() -> Iterator[None]:
 @pytest.mark.usefixtures("double_by_default")
 @pytest.mark.parametrize("name", CASES)
 def test_everything_is_float64_when_that_is_the_default(name: str) -> None:
-    pretrainer = made({"only": CASES[name]}, attention_dropout=0.3)
-    total, grads = step(pretrainer)
+    model = made({"only": CASES[name]}, attention_dropout=0.3)
+    total, grads = step(model)
     assert total.dtype == torch.float64
     assert {grad.dtype for grad in grads.values()} == {torch.float64}
     # Autocast leaves float64 alone.
-    assert_same(step(pretrainer, torch.bfloat16), (total, grads))
+    assert_same(step(model, torch.bfloat16), (total, grads))
 
 
 def test_shares_of_a_large_catalogue_do_not_underflow() -> None:
@@ -138,15 +138,15 @@ def test_full_products_of_every_loss_have_low_factors(monkeypatch: pytest.Monkey
 
 
 def test_multiplying_the_loss_as_loss_scaling_does_multiplies_the_gradient_alone() -> None:
-    pretrainer = made({"next": NextItemConfig()}, **STILL)
-    seen = pretrainer.prepare(batch_of(ROWS, length=LENGTH))
+    model = made({"next": NextItemConfig()}, **STILL)
+    seen = model.prepare(batch_of(ROWS, length=LENGTH))
     grads = []
     for scale in (1.0, 2.0**16):
-        pretrainer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.float16):
-            total = pretrainer(seen)["next"].total
+            total = model(seen)["next"].total
         (total / 20 * scale).backward()
-        grads.append(pretrainer.encoder.item_table.weight.grad / scale)
+        grads.append(model.encoder.item_table.weight.grad / scale)
     # Tiny gradients lose bits without the scale, none overflows with it.
     torch.testing.assert_close(grads[0], grads[1], rtol=2**-7, atol=1e-5)
 
@@ -172,29 +172,29 @@ def test_recomputing_changes_no_bit_of_loss_and_gradients(
     block: type[BlockConfig], low: str | None
 ) -> None:
     # All dropouts are on.
-    pretrainer = made(BOTH, block=block(), inner_dropout=0.2)
-    plain = step(pretrainer, LOW.get(low or ""))
-    pretrainer.encoder.use(ComputeConfig(recompute=True))
-    assert_same(step(pretrainer, LOW.get(low or "")), plain)
+    model = made(BOTH, block=block(), inner_dropout=0.2)
+    plain = step(model, LOW.get(low or ""))
+    model.encoder.use(ComputeConfig(recompute=True))
+    assert_same(step(model, LOW.get(low or "")), plain)
 
 
 def test_recomputing_leaves_what_is_drawn_later_as_it_was() -> None:
-    pretrainer = made(BOTH)
-    step(pretrainer)
+    model = made(BOTH)
+    step(model)
     later = torch.rand(3)
-    pretrainer.encoder.use(ComputeConfig(recompute=True))
-    step(pretrainer)
+    model.encoder.use(ComputeConfig(recompute=True))
+    step(model)
     assert torch.equal(torch.rand(3), later)
 
 
 def test_recomputing_serves_several_gradients_of_one_graph() -> None:
-    pretrainer = made(BOTH)
-    parameters = list(pretrainer.encoder.parameters())
+    model = made(BOTH)
+    parameters = list(model.encoder.parameters())
     found = []
     for recompute in (False, True):
-        pretrainer.encoder.use(ComputeConfig(recompute=recompute))
+        model.encoder.use(ComputeConfig(recompute=recompute))
         torch.manual_seed(3)
-        losses = pretrainer.losses(batch_of(ROWS, length=LENGTH))
+        losses = model.losses(batch_of(ROWS, length=LENGTH))
         found.append(
             [
                 torch.autograd.grad(each.total, parameters, retain_graph=True, allow_unused=True)
@@ -249,15 +249,15 @@ def compiler(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_compiled_training_has_the_same_loss_and_gradients(
     block: type[BlockConfig], low: str | None
 ) -> None:
-    pretrainer = made(BOTH, block=block(), **STILL)
-    plain = step(pretrainer, LOW.get(low or ""))
-    names = [name for name, _ in pretrainer.named_parameters()]
+    model = made(BOTH, block=block(), **STILL)
+    plain = step(model, LOW.get(low or ""))
+    names = [name for name, _ in model.named_parameters()]
     before = graphs_compiled()
-    pretrainer.encoder.use(ComputeConfig(compile=True))
-    ours = step(pretrainer, LOW.get(low or ""))
+    model.encoder.use(ComputeConfig(compile=True))
+    ours = step(model, LOW.get(low or ""))
     assert graphs_compiled() - before == 2
-    assert [name for name, _ in pretrainer.named_parameters()] == names
-    assert sorted(pretrainer.state_dict()) == sorted(made(BOTH, block=block()).state_dict())
+    assert [name for name, _ in model.named_parameters()] == names
+    assert sorted(model.state_dict()) == sorted(made(BOTH, block=block()).state_dict())
     # This backend runs the same kernels; what autocast casts twice may be rounded apart.
     tolerance = 1e-5 if low is None else 4 * torch.finfo(LOW[low]).eps
     torch.testing.assert_close(ours[0], plain[0], rtol=tolerance, atol=0.0)
@@ -277,21 +277,21 @@ def rows_of(count: int, draws: torch.Generator) -> list[list[int]]:
 @pytest.mark.parametrize("compiler", ["eager"], indirect=True)
 @pytest.mark.parametrize("recompute", [False, True])
 def test_nothing_is_compiled_again_whatever_the_batches_are(recompute: bool) -> None:
-    pretrainer = made(BOTH)
-    pretrainer.encoder.use(ComputeConfig(compile=True, recompute=recompute))
+    model = made(BOTH)
+    model.encoder.use(ComputeConfig(compile=True, recompute=recompute))
     before = graphs_compiled()
     # As many tokens as the width, at first: no size may be taken for another.
-    step(pretrainer, rows=[[1] * 5, [2] * 5])
+    step(model, rows=[[1] * 5, [2] * 5])
     assert graphs_compiled() - before == 2
     draws = torch.Generator().manual_seed(5)
     for rows in ([], [[]], [[3]], [[3], [4]], [[5, 6]]):
-        step(pretrainer, rows=rows)
+        step(model, rows=rows)
     for number in range(50):
-        step(pretrainer, rows=rows_of(number % 7, draws))
+        step(model, rows=rows_of(number % 7, draws))
     # Evaluation is not compiled at all.
-    pretrainer.eval()
+    model.eval()
     with torch.no_grad():
-        pretrainer.losses(batch_of(ROWS, length=LENGTH))
+        model.losses(batch_of(ROWS, length=LENGTH))
     assert graphs_compiled() - before == 2
 
 
@@ -300,29 +300,29 @@ def test_nothing_is_compiled_again_whatever_the_batches_are(recompute: bool) -> 
 def test_a_process_compiles_more_shapes_than_torch_keeps() -> None:
     with torch._dynamo.config.patch(recompile_limit=2):
         for width in (4, 6, 8, 10):
-            pretrainer = made({"next": NextItemConfig()}, width=width)
-            pretrainer.encoder.use(ComputeConfig(compile=True))
+            model = made({"next": NextItemConfig()}, width=width)
+            model.encoder.use(ComputeConfig(compile=True))
             before = graphs_compiled()
-            step(pretrainer)
+            step(model)
             assert graphs_compiled() - before == 2, width
 
 
 @pytest.mark.usefixtures("compiler")
 def test_compiled_dropout_is_drawn_again_when_recomputing() -> None:
-    pretrainer = made(BOTH, inner_dropout=0.2)
+    model = made(BOTH, inner_dropout=0.2)
     results = []
     for recompute in (False, True):
-        pretrainer.encoder.use(ComputeConfig(compile=True, recompute=recompute))
-        results.append(step(pretrainer))
+        model.encoder.use(ComputeConfig(compile=True, recompute=recompute))
+        results.append(step(model))
     assert_same(results[1], results[0])
 
 
 @pytest.mark.usefixtures("compiler")
 def test_compiled_training_serves_several_gradients_of_one_graph() -> None:
-    pretrainer = made(BOTH, **STILL)
-    pretrainer.encoder.use(ComputeConfig(compile=True))
-    parameters = [pretrainer.encoder.item_table.weight]
-    losses = pretrainer.losses(batch_of(ROWS, length=LENGTH))
+    model = made(BOTH, **STILL)
+    model.encoder.use(ComputeConfig(compile=True))
+    parameters = [model.encoder.item_table.weight]
+    losses = model.losses(batch_of(ROWS, length=LENGTH))
     for each in losses.values():
         torch.autograd.grad(each.total, parameters, retain_graph=True)
     torch.stack([each.total for each in losses.values()]).sum().backward()

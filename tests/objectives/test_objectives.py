@@ -74,9 +74,9 @@ def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> Mu
     )  # fmt: skip
     encoder = encoder_of(sizes, ITEMS)
     objective = config.build(ModelComponents(sizes, catalogue, 0), 0)
-    pretrainer = MultiObjectiveModel(encoder, {"only": objective}, catalogue).double()
-    scatter_parameters(pretrainer, std=0.3)
-    return pretrainer
+    model = MultiObjectiveModel(encoder, {"only": objective}, catalogue).double()
+    scatter_parameters(model, std=0.3)
+    return model
 
 
 def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]]) -> tuple[

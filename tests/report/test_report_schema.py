@@ -20,7 +20,7 @@ from research.report.schema import ProtocolTable, Report
 from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord
-from research.storage.untrusted import plain, short
+from research.storage.untrusted import printable, short
 from tests.support.calling import shop_corpus
 from tests.support.configs import CONFIGS
 from tests.support.recorded import HASH, run_record, write
@@ -396,7 +396,7 @@ def test_without_figures_there_are_neither_slices_nor_curves(study: Path) -> Non
     ],
 )
 def test_names_keep_what_can_be_shown(given: str, shown: str) -> None:
-    assert plain(given) == shown
+    assert printable(given) == shown
 
 
 def test_values_of_configs_are_written_shortly() -> None:

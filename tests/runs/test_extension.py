@@ -465,7 +465,7 @@ def stop_after(
     with monkeypatch.context() as patch:
         patch.setattr("research.runs.stages.validation_of", counting)
         if validations >= 2:
-            patch.setattr("research.runs.execute.conclude", fail)
+            patch.setattr("research.runs.execute.evaluate_run", fail)
         options = replace(QUIET, checkpoints=CheckpointPlan(steps=1))
         with pytest.raises(Interrupted):
             execute(config, folder, options=options)

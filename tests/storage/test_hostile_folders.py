@@ -39,7 +39,7 @@ from research.storage.json_files import read_json, write_json
 from research.storage.records import CarriedRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
-from research.storage.untrusted import file_inside, parsed, plain, without_home
+from research.storage.untrusted import file_inside, parse_json, printable, without_home
 from tests.support.calling import TINY, call, refused, shop_corpus
 from tests.support.recorded import run_summary, write
 from tests.support.study_folders import table_of, write_run, write_study
@@ -195,7 +195,7 @@ def test_a_run_cannot_have_a_device_read_as_negatives(tiny_corpus: Corpus) -> No
 )  # fmt: skip
 def test_json_that_no_program_of_ours_writes_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"nested|no JSON|too large|digits|Unexpected UTF-8 BOM"):
-        parsed(text)
+        parse_json(text)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config\.json is not valid JSON"):
         read_json(tmp_path / "config.json")
@@ -399,7 +399,7 @@ def test_a_console_shows_controls_as_marks(capsys: Capture) -> None:
     console: Console = wide_console()
     console.print("a\x1b[31mb\u202ec\nd")
     assert capsys.readouterr().out == "a\ufffd[31mb\ufffdc\nd\n"
-    assert plain("\r\x00\x9b\ud800\u2028é中") == "\ufffd\ufffd\ufffd\ufffd\ufffdé中"
+    assert printable("\r\x00\x9b\ud800\u2028é中") == "\ufffd\ufffd\ufffd\ufffd\ufffdé中"
 
 
 def test_an_unknown_name_of_many_letters_is_not_compared(tmp_path: Path) -> None:

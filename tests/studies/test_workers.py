@@ -29,7 +29,7 @@ from research.evaluation.rank_table import RankTable
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions
 from research.storage.records import FailureRecord
-from research.storage.run_folder import FolderLocked, RunFolder, held
+from research.storage.run_folder import FolderLocked, RunFolder, lock_folder
 from research.studies.job import Job, do
 from research.studies.plan import seconds_of
 from research.studies.study import Study, StudyOptions, run_study
@@ -168,10 +168,12 @@ def test_a_run_that_another_study_is_doing_is_left_alone(
     study = study_of(corpus, {"small": small(corpus)})
     folder = tmp_path / "mine" / "films" / "small" / "0"
     folder.mkdir(parents=True)
-    other = held(folder)
+    other = lock_folder(folder)
     assert other is not None
     with monkeypatch.context() as patched:
-        patched.setattr("research.storage.run_folder.held", functools.partial(held, patience=0.0))
+        patched.setattr(
+            "research.storage.run_folder.lock_folder", functools.partial(lock_folder, patience=0.0)
+        )
         with pytest.raises(FolderLocked, match="another process is doing the run in"):
             done(study, tmp_path)
     assert files_of(folder) == {}

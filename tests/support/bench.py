@@ -87,10 +87,10 @@ class Bench:
         validate: Callable[[], Mapping[str, float]] | None = None,
         plan: CheckpointPlan = EVERY_EPOCH,
     ) -> tuple[StageState, MultiObjectiveModel]:
-        pretrainer = self.modules(stage)
+        model = self.modules(stage)
         run = replace(self.run(plan), validate=validate)
-        state = train(pretrainer, self.loader(stage), stage, run)
-        return state, pretrainer
+        state = train(model, self.loader(stage), stage, run)
+        return state, model
 
     def run(self, plan: CheckpointPlan = EVERY_EPOCH, *, quiet: bool = True) -> StageRun:
         """Where the stage trains."""

@@ -43,25 +43,25 @@ def made(objectives: Mapping[str, ObjectiveConfig], **changes: object) -> MultiO
     )
     shared = ModelComponents(sizes, catalogue, 0)
     parts = {name: each.build(shared, 0) for name, each in objectives.items()}
-    pretrainer = MultiObjectiveModel(shared.encoder, parts, catalogue)
-    scatter_parameters(pretrainer, std=0.3)
-    return pretrainer.train()
+    model = MultiObjectiveModel(shared.encoder, parts, catalogue)
+    scatter_parameters(model, std=0.3)
+    return model.train()
 
 
 def step(
-    pretrainer: MultiObjectiveModel, low: torch.dtype | None = None, rows: list[list[int]] = ROWS
+    model: MultiObjectiveModel, low: torch.dtype | None = None, rows: list[list[int]] = ROWS
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of the objectives' means, and every parameter's gradient, under autocast to `low`."""
     torch.manual_seed(3)
-    pretrainer.zero_grad(set_to_none=True)
-    device = pretrainer.encoder.item_table.weight.device
-    seen = pretrainer.prepare(batch_of(rows, length=LENGTH).to(device))
+    model.zero_grad(set_to_none=True)
+    device = model.encoder.item_table.weight.device
+    seen = model.prepare(batch_of(rows, length=LENGTH).to(device))
     with torch.autocast(device.type, low or torch.bfloat16, enabled=low is not None):
-        losses = pretrainer(seen, measured=True)
+        losses = model(seen, measured=True)
     terms = [each.total / each.count.clamp(min=1).to(each.total) for each in losses.values()]
     total = torch.stack(terms).sum()
     total.backward()
-    grads = {name: each.grad for name, each in pretrainer.named_parameters() if each.requires_grad}
+    grads = {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
     return total.detach(), {name: grad for name, grad in grads.items() if grad is not None}
 
 

@@ -100,7 +100,7 @@ def trained(parts: StageParts, accelerator: Accelerator, folder: Path) -> RunFol
     """The run folder after the training loop has run a stage to its end."""
     run = RunFolder(folder)
     surroundings = StageRun(accelerator=accelerator, folder=run, seed=0, quiet=True)
-    train(parts.pretrainer, parts.loader, parts.config, surroundings)
+    train(parts.model, parts.loader, parts.config, surroundings)
     return run
 
 
@@ -108,7 +108,7 @@ def tallies_of_steps(config: RunConfig, folder: Path) -> list[Tally]:
     """A tally a step of the training loop, from one batch taken to the next."""
     with pretended() as tally:
         _, parts = parts_of(config, folder / "corpus")
-        parts.pretrainer.to(device())
+        parts.model.to(device())
         steps: list[Tally] = []
         batches = parts.loader.batches
 
@@ -127,7 +127,7 @@ def tally_of_ranking(folder: Path) -> Tally:
     """The tally of ranking a test set, small enough for one chunk, for the second time."""
     with pretended() as tally:
         bench, parts = parts_of(baselines.sasrec.full_softmax(), folder / "corpus")
-        parts.pretrainer.to(device())
+        parts.model.to(device())
         assert parts.ranker is not None
         bench.tables(parts.ranker, "test")
         tally.taken()

@@ -278,11 +278,9 @@ class Notes:
 def noting() -> Iterator[Notes]:
     """Note what happens in the runs of a block."""
     notes = Notes()
-    build, encode = RunParts.pretrainer, TrainedRanker.encode
+    build, encode = RunParts.model, TrainedRanker.encode
 
-    def pretrainer(
-        bench: RunParts, config: StageConfig, shared: ModelComponents
-    ) -> MultiObjectiveModel:
+    def model(bench: RunParts, config: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
         made = build(bench, config, shared)
         notes.built.append((config.name, made))
         return made
@@ -291,14 +289,14 @@ def noting() -> Iterator[Notes]:
         notes.asked += len(users_S)
         return encode(ranker, histories, users_S)
 
-    RunParts.pretrainer = pretrainer  # type: ignore[assignment, method-assign]
+    RunParts.model = model  # type: ignore[assignment, method-assign]
     TrainedRanker.encode = counted  # type: ignore[assignment, method-assign]
     hook = register_optimizer_step_pre_hook(notes.step)
     try:
         yield notes
     finally:
         hook.remove()
-        RunParts.pretrainer = build  # type: ignore[method-assign]
+        RunParts.model = build  # type: ignore[method-assign]
         TrainedRanker.encode = encode  # type: ignore[method-assign]
 
 

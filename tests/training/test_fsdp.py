@@ -43,7 +43,7 @@ from research.objectives.next_item import NextItemConfig
 from research.runs.checks import check_sharding
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute, opened
-from research.runs.finish import conclude
+from research.runs.finish import evaluate_run
 from research.runs.parts import stage_parts, validation_of
 from research.runs.run_hash import record_of
 from research.runs.stages import Trained, transfer_from_stages
@@ -165,12 +165,12 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
                 validate=validation_of(bench, each),
                 quiet=True,
             )
-            train(each.pretrainer, each.loader, each.config, run)
+            train(each.model, each.loader, each.config, run)
         assert stages[-1].ranker is not None
         cost = CostRecord(parameters=0, seconds=0.0)
         trained = Trained(ranker=stages[-1].ranker, cost=cost)
         sets = bench.candidate_sets(bench.split.test, "test")
-        conclude(bench, trained, sets, record_of(config, bench.corpus), folder)
+        evaluate_run(bench, trained, sets, record_of(config, bench.corpus), folder)
     accelerator.free_memory()
 
 

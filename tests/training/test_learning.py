@@ -131,11 +131,11 @@ def accuracy_on_new_users(config: ObjectiveConfig, *, planted: bool, steps: int 
     )  # fmt: skip
     shared = ModelComponents(sizes, catalogue, 0)
     objective = config.build(shared, 0)
-    pretrainer = MultiObjectiveModel(shared.encoder, {"only": objective}, catalogue)
-    optimizer = torch.optim.Adam(pretrainer.parameters(), lr=0.01)
+    model = MultiObjectiveModel(shared.encoder, {"only": objective}, catalogue)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for step in range(steps):
         states = fold(step, torch.arange(len(rows)))
-        loss = pretrainer.losses(batch_of(rows, length=LENGTH, states=states))["only"]
+        loss = model.losses(batch_of(rows, length=LENGTH, states=states))["only"]
         optimizer.zero_grad()
         (loss.total / loss.count).backward()
         optimizer.step()

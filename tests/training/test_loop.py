@@ -220,19 +220,19 @@ def test_a_stage_equals_the_plain_loop(bench: Bench) -> None:
 def test_a_finished_stage_is_not_trained_again(bench: Bench) -> None:
     bench.train(STAGE, giving(VALUES))
     before = bench.bytes_of("step", "state.json")
-    state, pretrainer = bench.train(STAGE, giving([]))
+    state, model = bench.train(STAGE, giving([]))
     assert state.finished
     assert bench.bytes_of("step", "state.json") == before
     again = bench.modules(STAGE)
     checkpoint.load_weights(newest(bench, "best"), again)
-    for ours, best in zip(pretrainer.parameters(), again.parameters(), strict=True):
+    for ours, best in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(ours, best)
 
 
 def test_another_seed_trains_another_model(bench: Bench, whole: Bench) -> None:
     stage = replace(STAGE, validation=None)
-    pretrainer = bench.modules(stage)
-    train(pretrainer, bench.loader(stage), stage, replace(bench.run(), seed=1))
+    model = bench.modules(stage)
+    train(model, bench.loader(stage), stage, replace(bench.run(), seed=1))
     # Only dropout hangs on the seed given here; order and weights are those of seed 0.
     ours = bench.bytes_of("step", "model.safetensors")
     assert ours != whole.bytes_of("step", "model.safetensors")
@@ -244,11 +244,11 @@ def test_a_number_of_steps_ends_the_stage_in_the_middle_of_an_epoch(bench: Bench
 
 
 def test_without_validation_the_last_state_stays(bench: Bench) -> None:
-    state, pretrainer = bench.train(replace(STAGE, validation=None))
+    state, model = bench.train(replace(STAGE, validation=None))
     assert (state.best_epoch, state.finished) == (None, True)
     again = bench.modules(STAGE)
     checkpoint.load_weights(newest(bench, "step"), again)
-    for ours, last in zip(pretrainer.parameters(), again.parameters(), strict=True):
+    for ours, last in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(ours, last)
     assert not checkpoint.numbered(bench.folder.stage("train"), "best")
 

@@ -28,7 +28,7 @@ from research.data.preparation.delimited import (
 )
 from research.data.preparation.events import Events, Source, need_file
 from research.errors import InputError
-from research.storage.untrusted import parsed
+from research.storage.untrusted import parse_json
 
 # 18 digits always fit into int64.
 _MOST_DIGITS = 18
@@ -116,7 +116,7 @@ def _with_json(raw: Path, attributes: Path | None, read: Callable[[Path], Events
 
 def _attributes_from_json(path: Path) -> dict[str, list[str]]:
     try:
-        described = parsed(path.read_bytes().decode())
+        described = parse_json(path.read_bytes().decode())
     except UnicodeDecodeError as error:
         wrong_encoding(path, "utf-8", error)
     except ValueError as error:
