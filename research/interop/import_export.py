@@ -100,8 +100,7 @@ def import_run(
     config = RunConfig(corpus=corpus, encoder=sizes.encoder(heads), stages=(stage,))
     run_parts = RunParts.of(config, data_root)
     opened = run_parts.corpus
-    items, attributes = opened.num_items, opened.num_attributes
-    check_counts(sizes, items, attributes, file, opened.name)
+    check_counts(sizes, opened.num_items, opened.num_attributes, file, opened.name)
     table = _entries(sizes, opened)
     model = run_parts.model(stage, run_parts.shared())
     weights = into_ours(state, table)
