@@ -116,13 +116,13 @@ def test_a_rare_item_is_found_when_redraws_give_up() -> None:
 
 
 def test_held_out_items_may_be_drawn(tiny_corpus: Corpus) -> None:
-    # User 1's test item is 5, validation item 0, training items 1 and 2 (T22).
+    # User 1's test item is 5, validation item 0, training items 1 and 2.
     catalogue = Catalogue.of(tiny_corpus, LeaveOneOut().split(tiny_corpus))
     assert set(drawn_for(UNIFORM, catalogue, 1, 1000).tolist()) == {0, 3, 4, 5}
 
 
 def test_excluding_the_whole_history_spares_held_out_items_too(tiny_corpus: Corpus) -> None:
-    # The leak by exclusion of S3-Rec's fine-tuning: user 1's history is 1, 2, 0, 5 (T22).
+    # The leak by exclusion of S3-Rec's fine-tuning: user 1's history is 1, 2, 0, 5.
     catalogue = Catalogue.of(tiny_corpus, LeaveOneOut().split(tiny_corpus))
     config = NegativesConfig(exclude="history")
     assert set(drawn_for(config, catalogue, 1, 1000).tolist()) == {3, 4}

@@ -54,7 +54,7 @@ def test_leave_one_out_by_hand(tiny_corpus: Corpus) -> None:
     assert questions(tiny_corpus, split.validation) == [
         (0, [0, 1, 2], 3), (1, [1, 2], 0), (2, [3], 4),
     ]  # fmt: skip
-    # The test history contains the validation item (T53).
+    # The test history contains the validation item.
     assert questions(tiny_corpus, split.test) == [
         (0, [0, 1, 2, 3], 4), (1, [1, 2, 0], 5), (2, [3, 4], 5),
     ]  # fmt: skip

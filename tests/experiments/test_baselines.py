@@ -159,7 +159,7 @@ def test_bert4rec_original_is_trained_as_the_authors_do() -> None:
     assert stage.windows == Sliding(stride=100)
     assert stage.steps == 400_000
     assert config.split == LeaveOneOut(validation_in_training=True)
-    # The validation item stands in training, so that nothing may be selected by it (T58).
+    # The validation item stands in training, so that nothing may be selected by it.
     assert stage.validation is None
 
 

@@ -89,7 +89,7 @@ def test_the_mask_and_bare_items_sum_to_zero(table: AttributeTable) -> None:
 
 def test_every_attribute_that_an_item_has_can_learn(table: AttributeTable) -> None:
     table.sums(torch.arange(ITEMS)).sum().backward()
-    # How many items have attribute 0, 1, ...; the first is an attribute like any other (T6).
+    # How many items have attribute 0, 1, ...; the first is an attribute like any other.
     assert table.attribute_table.weight.grad[:, 0].tolist() == [2, 2, 2, 0, 2]
 
 

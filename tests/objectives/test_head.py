@@ -1,4 +1,4 @@
-"""Classes that are no items: in the full softmax and the scores, as S3-Rec's code has them (T3)."""
+"""Classes that are no items: in the full softmax and the scores, as S3-Rec's code has them."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_the_mask_row_learns_under_cloze_alone(catalogue: Catalogue) -> None:
 
 @pytest.mark.parametrize("kind", [AAPConfig, MAPConfig])
 def test_every_attribute_learns_even_one_that_no_item_has(kind: type, catalogue: Catalogue) -> None:
-    # The first attribute is one like any other (T6); attribute 1 learns that it is false.
+    # The first attribute is one like any other; attribute 1 learns that it is false.
     module = made(kind(corruption=MaskItems(rate=0.5), zero_attribute=True), catalogue)
     module.losses(batch_of([[0, 1, 2, 4]], length=LENGTH))["only"].total.backward()
     table = module.get_parameter("shared.attributes.attribute_table.weight")

@@ -189,7 +189,7 @@ def test_mip_knows_nothing_where_neighbours_tell_nothing() -> None:
     [
         (SPConfig(), 0.8),
         (SPConfig(corruption=CutSegment(placement="alone")), 0.8),
-        # Squashed scores saturate, so that it learns more slowly (T17).
+        # Squashed scores saturate, so that it learns more slowly.
         (SPConfig(corruption=CutSegment(foreign="everything"), inner_sigmoid=True), 0.65),
     ],
     ids=["among masks", "alone", "as published"],
