@@ -1,13 +1,14 @@
 """What the processes of a job exchange on the host: the main one's results, all values, flags.
 
 Tensors on the accelerator are summed by Accelerate. What is on the host goes through a process
-group of its own (gloo), so that nothing here waits for a GPU.
+group of its own (gloo). Accelerate's `broadcast_object_list` and `gather_object` are the same calls
+of torch on the default group, which on GPUs is NCCL's: they would wait for the GPU's queue, and a
+main process that prepares a corpus for longer than NCCL's timeout would end the job.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, cast
 
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from research.distributed.liveness import WAITING
 from research.errors import InputError
-from research.storage.run_folder import FolderLocked
 
 Value = TypeVar("Value")
 # Tells the watchdog that a main thread in this module waits for other ranks.
@@ -39,57 +39,36 @@ class Processes:
     def from_main(self, make: Callable[[], Value]) -> Value:
         """Return in every process what `make` returns in the main one; all raise its `InputError`.
 
-        The value must be JSON: lists and not tuples, objects with text for keys.
+        The value is pickled.
         """
         if self.world == 1:
             return make()
-        answer: dict[str, object] = {}
+        answer: list[Value | InputError | None] = [None]
         if self.main:
             try:
-                answer = {"value": make()}
+                answer = [make()]
             except InputError as error:
-                answer = {"error": str(error), "held": isinstance(error, FolderLocked)}
-        answer = cast(dict[str, object], self._text_of_main(answer))
-        if "error" in answer:
-            raise (FolderLocked if answer["held"] else InputError)(str(answer["error"]))
-        return cast(Value, answer["value"])
+                answer = [error]
+        dist.broadcast_object_list(answer, src=0, group=host_group())
+        if isinstance(answer[0], InputError):
+            raise answer[0]
+        return cast(Value, answer[0])
 
-    def _text_of_main(self, value: object) -> object:
-        text = json.dumps(value).encode() if self.main else b""
-        length = torch.tensor(len(text))
-        dist.broadcast(length, 0, group=host_group())
-        content = torch.frombuffer(bytearray(text or bytes(int(length))), dtype=torch.uint8)
-        dist.broadcast(content, 0, group=host_group())
-        return json.loads(content.numpy().tobytes())
-
-    def gathered(self, value: object) -> list[object]:
-        """Return every process's value (JSON values), in the order of ranks."""
-        if self.world == 1:
-            return [value]
-        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        lengths = torch.zeros(self.world, dtype=torch.int64)
-        lengths[self.rank] = len(text)
-        dist.all_reduce(lengths, group=host_group())
-        padded = torch.zeros(int(lengths.max()), dtype=torch.uint8)
-        padded[: len(text)] = text
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
-        dist.all_gather(parts, padded, group=host_group())
-        return [
-            json.loads(part[:length].numpy().tobytes())
-            for part, length in zip(parts, lengths.tolist())
-        ]
+    def gathered(self, value: Value) -> list[Value]:
+        """Return every process's value, in the order of ranks; the values are pickled."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value, group=host_group())
+        return values
 
     def tensors_of_main(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the main process's host tensors, by name; what other processes give is ignored."""
         if self.world == 1:
             return dict(given)
-        shapes = {name: [str(each.dtype)[6:], *each.shape] for name, each in given.items()}
-        asked = cast(dict[str, list[int]], self._text_of_main(shapes))
         received = {}
-        for name, (kind, *shape) in asked.items():
-            tensor = torch.empty(shape, dtype=getattr(torch, str(kind)))
-            if self.main:
-                tensor = given[name].contiguous()
+        kinds = self.from_main(lambda: {name: (t.dtype, t.shape) for name, t in given.items()})
+        for name, (dtype, shape) in kinds.items():
+            tensor = given[name].contiguous() if self.main else torch.empty(shape, dtype=dtype)
             dist.broadcast(tensor, 0, group=host_group())
             received[name] = tensor
         return received

@@ -52,7 +52,7 @@ def check_alike(mark: str, processes: Processes) -> None:
     where other code makes another config of them.
     """
     own = {"run": mark, "torch": torch.__version__, "host": socket.gethostname()}
-    known = [each for each in processes.gathered(own) if isinstance(each, dict)]
+    known = processes.gathered(own)
     first = known[0]
     for rank, each in enumerate(known):
         for name in ("run", "torch"):

@@ -16,7 +16,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from research.checkpoint.transfer import TransferReport
-from research.config import check, packages_of, plain_from_json, plain_to_json
+from research.config import check, packages_of
 from research.distributed.accelerator import fitted
 from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
@@ -149,7 +149,7 @@ def found_by_all(
 ) -> FoundRun:
     """What the folder holds of this run, in every process; only the main process reads it."""
     looked = partial(found_run, folder, record, config, run_parts.corpus)
-    return plain_from_json(processes.from_main(lambda: plain_to_json(looked())), FoundRun)
+    return processes.from_main(looked)
 
 
 def hold(folder: RunFolder, held: ExitStack) -> None:

@@ -11,12 +11,11 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from research.config import plain_from_json
 from research.data.batch import Batch
 from research.distributed.collectives import Processes
 from research.model.compute import graphs_compiled
@@ -107,21 +106,25 @@ class FiniteCheck:
             return
         place = f"stage {self.config.name}, step {attempt.step}, epoch {attempt.epoch}"
         bad = [f"the loss of {key}" for key, loss in attempt.losses.items() if not loss.isfinite()]
-        rows = attempt.batch.rows_S.tolist()
-        users = attempt.batch.users_S.tolist()
-        own = {"rank": self.processes.rank, "not_finite": bad, "rows": rows, "users": users}
-        shares = [each for each in self.processes.gathered(own) if isinstance(each, dict)]
-        losses = dict.fromkeys(name for each in shares for name in each["not_finite"])
+        shares = self.processes.gathered(
+            NonFiniteShare(
+                rank=self.processes.rank,
+                not_finite=tuple(bad),
+                rows=tuple(attempt.batch.rows_S.tolist()),
+                users=tuple(attempt.batch.users_S.tolist()),
+            )
+        )
+        losses = dict.fromkeys(name for share in shares for name in share.not_finite)
         what = ", ".join(losses)
         if not losses:
             names = attempt.bad_parameters()
             what = f"the gradient of {', '.join(names[:3]) or 'the loss'}"
             what += f" and {len(names) - 3} more" if len(names) > 3 else ""
-            shares[0]["gradients"] = names
+            shares[0] = replace(shares[0], gradients=tuple(names))
         # The rows of the processes whose losses are not finite, or of all processes where only a
         # gradient is not finite.
-        met = [each for each in shares if each["not_finite"]] or shares
-        shown = [str(row) for each in met for row in each["rows"]]
+        affected = [share for share in shares if share.not_finite] or shares
+        shown = [str(row) for share in affected for row in share.rows]
         named = ", ".join(shown[:SHOWN]) + (
             f" and {len(shown) - SHOWN} more" * (len(shown) > SHOWN)
         )
@@ -135,7 +138,7 @@ class FiniteCheck:
                 stage=self.config.name,
                 step=attempt.step,
                 epoch=attempt.epoch,
-                shares=tuple(plain_from_json(share, NonFiniteShare) for share in shares),
+                shares=tuple(shares),
             )
         )
         raise FloatingPointError(

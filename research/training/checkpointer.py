@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast, get_type_hints
+from typing import get_type_hints
 
 import torch
 from torch import Tensor
@@ -101,18 +101,18 @@ class Checkpointer:
         """
         weights, moments = dict[str, Tensor](), dict[str, Tensor]()
 
-        def read() -> object:
+        def read() -> tuple[str, Mapping[str, object]] | None:
             if not checkpoint.numbered(self.stage) and not (self.stage / "last").exists():
                 return None
             found, stored = checkpoint.newest_state(self.stage, self.fingerprint)
             weights.update(checkpoint.read_weights(found))
             moments.update(checkpoint.read_optimizer(found))
-            return [str(found), stored]
+            return str(found), stored
 
         answer = self.processes.from_main(read)
         if answer is None:
             return StageState()
-        path, stored = cast(tuple[str, Mapping[str, object]], answer)
+        path, stored = answer
         state = state_of(stored, path)
         like = self.weights.like
         given = self.processes.tensors_of_main(weights)
