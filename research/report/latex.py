@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+import pandas as pd
+
 from research.report.formatting import bare, cut, interval_words, p_of
 from research.report.schema import CorpusPart, Figure, ProtocolTable, Report, Row
 
@@ -47,22 +49,17 @@ def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, place: in
     if compares:
         head += [rf"$\Delta$ {escaped(report.compared.upper())}", "$p$"]
     rows = [row_of(report, row, compares) for row in table.rows]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{caption_of(report, corpus, table, compares)}}}",
-            rf"\label{{tab:{slug(report.name)}-{slug(corpus.name)}-{place}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-            r"\toprule",
-            f"{' & '.join(head)} \\\\",
-            r"\midrule",
-            *(f"{' & '.join(row)} \\\\" for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    )
+    # Every entry is LaTeX already, so nothing is left for pandas to escape.
+    style = pd.DataFrame(rows, columns=pd.Index(head)).style.hide(axis="index")
+    return str(
+        style.to_latex(
+            caption=caption_of(report, corpus, table, compares),
+            label=f"tab:{slug(report.name)}-{slug(corpus.name)}-{place}",
+            column_format="l" + "r" * (len(head) - 1),
+            position_float="centering",
+            hrules=True,
+        )
+    ).rstrip("\n")
 
 
 def row_of(report: Report, row: Row, compares: bool) -> list[str]:
