@@ -22,39 +22,39 @@ from research.runs.config import RunConfig
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 
+# The encoder of SASRec's authors, with their settings for ML-1M. A block computes
+#   q = LN(x); x = q + Attn(q, x, x); y = LN(x); x = y + FFN(y)
+# without output projection, with a feed-forward part of the model's width and ReLU. A LayerNorm
+# follows the last block, and input embeddings are multiplied by sqrt(width).
+ENCODER = TransformerConfig(
+    length=200,
+    width=50,
+    layers=2,
+    heads=1,
+    feed_forward=50,
+    activation="relu",
+    block=QueryNorm(),
+    output_projection=False,
+    embedding_norm=False,
+    embedding_scale=True,
+    final_norm=True,
+    norm_eps=1e-8,
+    dropout=0.2,
+    attention_output_dropout=0.0,
+    inner_dropout=0.2,
+)
+
 
 def original() -> RunConfig:
     """SASRec as in its authors' code, with its settings for ML-1M.
 
-    For other data sets it has length 50 and dropout 0.5. A block computes
-
-        q = LN(x); x = q + Attn(q, x, x); y = LN(x); x = y + FFN(y)
-
-    without output projection, with a feed-forward part of the model's width and ReLU. A LayerNorm
-    follows the last block, and input embeddings are multiplied by sqrt(50). The loss is BCE with
-    one negative that is no training item of the user; users are drawn with replacement. A
-    departure: our initial weights are normal with a standard deviation of 0.02, theirs are
-    TensorFlow's glorot-uniform.
+    For other data sets it has length 50 and dropout 0.5. The loss is BCE with one negative that is
+    no training item of the user; users are drawn with replacement. A departure: our initial weights
+    are normal with a standard deviation of 0.02, theirs are TensorFlow's glorot-uniform.
     """
     return RunConfig(
         corpus="ml-1m",
-        encoder=TransformerConfig(
-            length=200,
-            width=50,
-            layers=2,
-            heads=1,
-            feed_forward=50,
-            activation="relu",
-            block=QueryNorm(),
-            output_projection=False,
-            embedding_norm=False,
-            embedding_scale=True,
-            final_norm=True,
-            norm_eps=1e-8,
-            dropout=0.2,
-            attention_output_dropout=0.0,
-            inner_dropout=0.2,
-        ),
+        encoder=ENCODER,
         stages=(
             StageConfig(
                 objectives={"next": NextItemConfig(loss=BinaryCrossEntropy())},
@@ -107,21 +107,12 @@ def plus() -> RunConfig:
     """SASRec+ on ML-1M: width 64, one head, length 200, dropout 0.1, full softmax, 128 rows."""
     return RunConfig(
         corpus="ml-1m",
-        encoder=TransformerConfig(
-            length=200,
+        encoder=replace(
+            ENCODER,
             width=64,
-            layers=2,
-            heads=1,
             feed_forward=64,
-            activation="relu",
-            block=QueryNorm(),
             output_projection=True,
-            embedding_norm=False,
-            embedding_scale=True,
-            final_norm=True,
-            norm_eps=1e-8,
             dropout=0.1,
-            attention_output_dropout=0.0,
             inner_dropout=0.1,
         ),
         stages=(
@@ -144,21 +135,13 @@ def gsasrec() -> RunConfig:
     """
     return RunConfig(
         corpus="ml-1m",
-        encoder=TransformerConfig(
-            length=200,
+        encoder=replace(
+            ENCODER,
             width=128,
-            layers=2,
-            heads=1,
             feed_forward=128,
-            activation="relu",
-            block=QueryNorm(),
-            output_projection=False,
-            embedding_norm=False,
             embedding_scale=False,
-            final_norm=True,
             norm_eps=1e-5,
             dropout=0.5,
-            attention_output_dropout=0.0,
             inner_dropout=0.5,
         ),
         stages=(
