@@ -10,14 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.errors import InputError
-from research.model.item_table import ItemTable
-from research.objectives.attribute_head import AttributeHead
-from research.objectives.base import Accuracy, Objective, ObjectiveConfig, Targets, View
+from research.objectives.attribute_head import AttributeHead, AttributePrediction
+from research.objectives.base import ObjectiveConfig, Targets, View
 from research.objectives.components import ModelComponents
 from research.objectives.masking import MaskItems
 
@@ -42,31 +40,27 @@ class AAPConfig(ObjectiveConfig):
         return AAP(self, shared, seed)
 
 
-class AAP(Objective):
-    """The AAP objective; it counts unmasked tokens, and its total sums over attributes.
+class AAP(AttributePrediction):
+    """The AAP objective; it counts tokens that are not masked.
 
     `InputError` when `items.attributes` is on, as the inputs would then show the answers.
     """
 
     def __init__(self, config: AAPConfig, shared: ModelComponents, seed: int) -> None:
-        super().__init__()
         if shared.items.attributes:
             raise InputError(
                 "aap asks for the attributes of items in sight, and items.attributes shows "
                 "them; take one of the two out (map asks for those of hidden items)"
             )
-        self.corruption = config.corruption
-        self.head = AttributeHead(
+        head = AttributeHead(
             shared,
             count_bare_items=config.count_bare_items,
             zero_attribute=config.zero_attribute,
             seed=seed,
             purpose="aap head",
         )
-
-    def shared(self) -> dict[str, nn.Module]:
-        """The embeddings of the attributes."""
-        return self.head.shared()
+        super().__init__(config.corruption, head)
+        self.hides_one = config.corruption.at_least_one
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The attributes of the items that are not picked."""
@@ -75,16 +69,8 @@ class AAP(Objective):
         tokens_P = in_sight_T.nonzero()[:, 0]
         return self.head.targets(view, tokens_P, view.packed.items_T[tokens_P], catalogue)
 
-    def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """Scalar: the sum over unmasked tokens and attributes."""
-        return self.head.loss(targets, states_PD)
-
-    def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
-        """Precision at k, where k is the item's number of attributes."""
-        return self.head.accuracy(targets, states_PD)
-
     def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has a second item, or no training item an attribute; else None."""
-        if longest < 2:
+        if longest < 2 and self.hides_one:
             return "of a row of one item that one is hidden, and none is in sight"
-        return self.head.emptiness(catalogue)
+        return super().emptiness(longest, catalogue)

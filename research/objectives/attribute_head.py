@@ -1,4 +1,8 @@
-"""The head that AAP and MAP share: it predicts, from a token's state, its item's attributes."""
+"""What AAP and MAP share: a head that predicts, from a token's state, its item's attributes.
+
+`AttributeHead` has the scores and the loss. `AttributePrediction` is an objective with such a head;
+the two differ in the tokens at which they ask.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,17 @@ from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.model.initialization import initialize
+from research.model.item_table import ItemTable
 from research.model.kernels.multilabel import multilabel_loss, precision_at_own_number
-from research.objectives.base import OFFSETS_OF_READS, Accuracy, Targets, View, ragged
+from research.objectives.base import (
+    OFFSETS_OF_READS,
+    Accuracy,
+    Corruption,
+    Objective,
+    Targets,
+    View,
+    ragged,
+)
 from research.objectives.components import ModelComponents
 
 
@@ -107,3 +120,28 @@ class AttributeHead(nn.Module):
         if self.count_bare_items or catalogue.coverage.never_seen < catalogue.num_attributes:
             return None
         return "no item of the training part has an attribute"
+
+
+class AttributePrediction(Objective):
+    """An objective with an `AttributeHead`; its total sums over read tokens and attributes."""
+
+    def __init__(self, corruption: Corruption, head: AttributeHead) -> None:
+        super().__init__()
+        self.corruption = corruption
+        self.head = head
+
+    def shared(self) -> dict[str, nn.Module]:
+        """The embeddings of the attributes."""
+        return self.head.shared()
+
+    def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
+        """Scalar: the sum over read tokens and attributes."""
+        return self.head.loss(targets, states_PD)
+
+    def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
+        """Precision at k, where k is the item's number of attributes."""
+        return self.head.accuracy(targets, states_PD)
+
+    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+        """A reason where no training item has an attribute; else None."""
+        return self.head.emptiness(catalogue)

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
-from research.model.item_table import ItemTable
-from research.objectives.attribute_head import AttributeHead
-from research.objectives.base import Accuracy, Objective, ObjectiveConfig, Targets, View
+from research.objectives.attribute_head import AttributeHead, AttributePrediction
+from research.objectives.base import ObjectiveConfig, Targets, View
 from research.objectives.components import ModelComponents
 from research.objectives.masking import MaskItems
 
@@ -39,36 +36,19 @@ class MAPConfig(ObjectiveConfig):
         return MAP(self, shared, seed)
 
 
-class MAP(Objective):
-    """The MAP objective; it counts masked tokens, and its total sums over attributes."""
+class MAP(AttributePrediction):
+    """The MAP objective; it counts masked tokens."""
 
     def __init__(self, config: MAPConfig, shared: ModelComponents, seed: int) -> None:
-        super().__init__()
-        self.corruption = config.corruption
-        self.head = AttributeHead(
+        head = AttributeHead(
             shared,
             count_bare_items=config.count_bare_items,
             zero_attribute=config.zero_attribute,
             seed=seed,
             purpose="map head",
         )
-
-    def shared(self) -> dict[str, nn.Module]:
-        """The embeddings of the attributes."""
-        return self.head.shared()
+        super().__init__(config.corruption, head)
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The attributes of the masked items."""
         return self.head.targets(view, view.picked_P, view.items_P, catalogue)
-
-    def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """Scalar: the sum over masked tokens and attributes."""
-        return self.head.loss(targets, states_PD)
-
-    def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
-        """Precision at k, where k is the item's number of attributes."""
-        return self.head.accuracy(targets, states_PD)
-
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
-        """A reason where no training item has an attribute; else None."""
-        return self.head.emptiness(catalogue)

@@ -82,6 +82,19 @@ def test_attributes_of_held_out_items_alone_are_refused(
     assert f"objective {key} counts nothing: no item of the training part has an attr" in message
 
 
+def test_aap_may_have_rows_of_one_item_when_a_row_may_hide_none(tmp_path: Path) -> None:
+    corpus = write_histories(
+        tmp_path / "one", [[0, 1, 2]] * 4, num_items=3, attributes=[[0], [1], [0]], num_attributes=2
+    )
+    assert corpus.num_attributes == 2
+    aap = AAPConfig(corruption=MaskItems(rate=0.5, at_least_one=False))
+    config = on(only({"next": NextItemConfig(weight=0.0), "aap": aap}, epochs=3), corpus.folder)
+    assert execute(config, tmp_path / "run", options=QUIET).status == "finished"
+    forced = only({"next": NextItemConfig(weight=0.0), "aap": AAPConfig()}, epochs=3)
+    message = refusal(on(forced, corpus.folder), tmp_path / "forced")
+    assert "of a row of one item that one is hidden, and none is in sight" in message
+
+
 def test_weight_0_is_exempt(tmp_path: Path) -> None:
     config = only({"next": NextItemConfig(weight=0.0), "cloze": ClozeConfig()}, epochs=1)
     summary = execute(on(config, three(tmp_path)), tmp_path / "run", options=QUIET)
