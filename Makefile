@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test faults fuzz lint types check clean
+.PHONY: install quickstart test test-long faults fuzz lint types check clean
 
 install: $(STAMP)
 
@@ -20,7 +20,11 @@ quickstart: $(STAMP)
 	$(BIN)/python -m research study experiments.quickstart
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not long"
+
+# Launches of several processes, kills and whole studies.
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m long
 
 # For nights: 200 kills of real runs, and a million inputs to everything that reads.
 faults: $(STAMP)
@@ -36,7 +40,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-check: test lint types
+check: test test-long lint types
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

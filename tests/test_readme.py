@@ -258,6 +258,7 @@ def here(
         del sys.modules[name]
 
 
+@pytest.mark.long
 def test_the_commands_run_in_the_order_in_which_they_stand(capsys: Capture, here: Path) -> None:
     assert commands_of_the_readme()
     for words in commands_of_the_readme():
@@ -271,6 +272,7 @@ def test_the_commands_run_in_the_order_in_which_they_stand(capsys: Capture, here
     assert len(list((here / "runs").rglob("summary.json"))) >= 3
 
 
+@pytest.mark.long
 def test_the_files_of_ones_own_run_as_their_first_line_says(capsys: Capture, here: Path) -> None:
     found = blocks("python")
     assert found

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.calling import shop_corpus
 from tests.support.launching import ROOT
 
@@ -67,6 +69,7 @@ def answers(folder: Path, *calls: list[str]) -> list[tuple[int, str]]:
     return [(code, said) for code, said in json.loads(done.stdout.splitlines()[-1])]
 
 
+@pytest.mark.long
 def test_runs_and_studies_go_without_every_package_that_they_do_not_need(tmp_path: Path) -> None:
     shop_corpus(tmp_path)
     (tmp_path / "mine.py").write_text(EXPERIMENT)

@@ -20,6 +20,8 @@ from research.data.corpus import Corpus
 from tests import ROOT
 from tests.support.calling import TINY, shop_corpus
 
+pytestmark = pytest.mark.long
+
 USER = "somebody-private"
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef0badc0de",

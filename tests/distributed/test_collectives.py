@@ -31,6 +31,8 @@ from tests.support.rank_worker import CUT, STAGES
 from tests.support.same_runs import assert_same_losses, assert_same_tables, lines_of
 from tests.support.synthetic import markov_histories, write_histories
 
+pytestmark = pytest.mark.long
+
 GPUS = torch.cuda.device_count()
 # One process comes first: the run that is resumed then goes to three processes and on to two.
 WORLDS = [1, 3, 2] if GPUS < 2 else [1, *range(2, min(GPUS, 3) + 1)]

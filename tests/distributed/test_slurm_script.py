@@ -13,6 +13,8 @@ import pytest
 from tests.support.calling import TINY, shop_corpus
 from tests.support.launching import ROOT, free_port, launched
 
+pytestmark = pytest.mark.long
+
 # As many processes as asked for; the highest exit code, as SLURM's own.
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do shift; done

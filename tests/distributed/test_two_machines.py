@@ -22,10 +22,11 @@ from tests.support.calling import TINY, files_of, shop_corpus
 from tests.support.launching import Ranks, joined_ranks, launched
 
 NEEDED = ("ip", "unshare", "hostname")
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux") or os.geteuid() != 0 or not all(map(shutil.which, NEEDED)),
-    reason=f"needs root and the commands {', '.join(NEEDED)}",
-)
+ABLE = sys.platform.startswith("linux") and os.geteuid() == 0 and all(map(shutil.which, NEEDED))
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not ABLE, reason=f"needs root and the commands {', '.join(NEEDED)}"),
+]
 PORT = "29400"
 # A name of its own, which it and the other know, and processes that the other does not see.
 APART = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]

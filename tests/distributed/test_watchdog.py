@@ -20,6 +20,8 @@ from research.distributed.watchdog import Watchdog
 from research.errors import InputError
 from tests.support.launching import Ranks, joined_ranks, launched
 
+pytestmark = pytest.mark.long
+
 # Trains for ever, or until something of its first argument happens; the second bounds a stall.
 WORKER = """
 import os, signal, sys, time

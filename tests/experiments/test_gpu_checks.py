@@ -31,7 +31,10 @@ from experiments.gpu_speed import (
 )
 from research.data.corpus import Corpus
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the real checks can run here")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="the real checks can run here"),
+]
 Capture = pytest.CaptureFixture[str]
 
 

@@ -10,6 +10,8 @@ from research.evaluation.bootstrap import sign_flip_p
 from research.evaluation.statistics import Comparison, compare, holm
 from tests.evaluation.reference_statistics import table_of, tables_of
 
+pytestmark = pytest.mark.long
+
 
 def with_a_common_base(draws: np.random.Generator) -> list[np.ndarray]:
     """A base and three cells of one seed, with correlated MRR and nothing between them."""

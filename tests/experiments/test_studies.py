@@ -31,6 +31,8 @@ from research.studies.cells import Cells
 from research.studies.study import Study, StudyOptions, run_study
 from tests.support.synthetic import markov_histories, write_histories
 
+pytestmark = pytest.mark.long
+
 STUDIES = {
     "objectives": experiments.objectives.study,
     "objectives against none": experiments.objectives.against_none,

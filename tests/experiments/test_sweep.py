@@ -20,6 +20,8 @@ from tests.support.calling import shop_corpus
 from tests.support.wandb_records import FakeSweep
 from tests.support.wandb_server import WandbServer
 
+pytestmark = pytest.mark.long
+
 SHIPPED = ROOT / "experiments" / "sweep.yaml"
 TINY = {
     "encoder.length": 6, "encoder.width": 8, "encoder.layers": 1, "encoder.feed_forward": 8,

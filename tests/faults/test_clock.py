@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, differences, outcome, words
+
+pytestmark = pytest.mark.long
 
 # For a module that Python imports before all others.
 JUMPING = """

@@ -29,6 +29,8 @@ from tests.faults.harness import (
     words,
 )
 
+pytestmark = pytest.mark.long
+
 # SIGKILLs in all: three of five meet a run of one process, the others one of two ranks. Beside them
 # come two SIGTERMs for five.
 KILLS = int(os.environ.get("SIXFOLD_KILLS", "5"))

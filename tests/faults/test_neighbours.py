@@ -19,6 +19,8 @@ from tests.support.mirrored import SHORT
 from tests.support.wandb_answers import Answer
 from tests.support.wandb_server import WandbServer
 
+pytestmark = pytest.mark.long
+
 
 def test_a_second_run_on_a_folder_is_refused_and_the_first_unharmed(
     undisturbed: Undisturbed, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -11,6 +11,8 @@ import pytest
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, checkpoints, differences, outcome, words
 
+pytestmark = pytest.mark.long
+
 
 def test_a_job_whose_rank_was_killed_ends_and_continues(
     undisturbed: Undisturbed, data: Path, tmp_path: Path

@@ -12,6 +12,8 @@ from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, checkpoints, differences, lines_of, outcome, unfinished, words
 from tests.support.calling import call
 
+pytestmark = pytest.mark.long
+
 STOPPED = 75
 
 

@@ -436,6 +436,7 @@ def test_a_study_with_a_failed_run_ends_with_1_and_the_tables_of_the_rest(
     assert retried.out.count("— shop") == 1
 
 
+@pytest.mark.long
 def test_a_disk_error_of_a_worker_fails_no_run_and_the_same_command_continues(
     capfd: Capture, here: Path
 ) -> None:
@@ -543,6 +544,7 @@ def test_the_quickstart_compares_its_cells_with_popularity() -> None:
         assert "full" in config.evaluation.candidates
 
 
+@pytest.mark.long
 def test_the_quickstart_runs_from_end_to_end(
     capsys: Capture, films: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -337,6 +337,7 @@ def outcome(out: Path) -> dict[str, object]:
     return found
 
 
+@pytest.mark.long
 def test_a_study_that_is_killed_again_and_again_ends_as_if_undisturbed(
     corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -361,6 +362,7 @@ def test_a_study_that_is_killed_again_and_again_ends_as_if_undisturbed(
     assert outcome(tmp_path / "runs") == expected
 
 
+@pytest.mark.long
 def test_a_worker_does_not_outlive_the_process_that_began_it(
     corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -374,6 +376,7 @@ def test_a_worker_does_not_outlive_the_process_that_began_it(
     assert (folder / "metrics.jsonl").stat().st_size == size
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
     process, folder = at_work(corpus, tmp_path)
     os.killpg(process.pid, signal.SIGINT)
@@ -384,6 +387,7 @@ def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
     assert not (folder / FailureRecord.FILE).exists()
 
 
+@pytest.mark.long
 def test_a_worker_that_is_stopped_leaves_its_run_to_be_continued(
     corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -462,6 +466,7 @@ def test_a_job_waits_only_for_a_stage_that_is_still_being_trained(
     assert not must_wait(two, running)
 
 
+@pytest.mark.long
 def test_an_error_that_one_of_several_processes_meets_ends_them_all(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -597,6 +602,7 @@ def test_a_trial_that_fails_in_one_of_several_processes_is_not_passed_over(
         seconds_of([job_named("a")], {}, "data", accelerator, True)
 
 
+@pytest.mark.long
 def test_a_study_goes_on_where_one_process_alone_sees_the_runs(
     corpus: Corpus, tmp_path: Path
 ) -> None:

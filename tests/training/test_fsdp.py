@@ -59,6 +59,8 @@ from tests.support.rank_worker import ALL_SIX, SIX, SIZES, TWO_STAGES, stage
 from tests.support.same_runs import assert_same_losses, assert_same_tables, lines_of
 from tests.support.synthetic import markov_histories, write_histories
 
+pytestmark = pytest.mark.long
+
 LIMIT_SECONDS = 120.0
 # Five rows a step: some pieces of a process's share are empty.
 CUT = BatchConfig(sequences_per_batch=5, micro_batches=2)
