@@ -16,7 +16,7 @@ from research.model.item_table import ItemTable
 from research.objectives.attribute_head import AttributeHead
 from research.objectives.base import Accuracy, Objective, ObjectiveConfig, Targets, View
 from research.objectives.components import ModelComponents
-from research.objectives.masking import MaskItems
+from research.objectives.masking import Masking, MaskItems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class MAPConfig(ObjectiveConfig):
 
     weight: float = 1.0
     """Weight among the stage's objectives."""
-    corruption: MaskItems = MaskItems()
+    corruption: Masking = MaskItems()
     """Which items are masked; their attributes are predicted."""
     count_bare_items: bool = False
     """Whether items without attributes count, with a false target for every attribute (as
