@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from research.config import check_types
 from research.errors import InputError
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTable
@@ -56,6 +57,10 @@ class BackboneConfig(ABC):
     """Width D of the hidden states and of the item embeddings."""
     init_std: float
     """Standard deviation of normal initial weights; biases start at 0."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_numbers(self, ("length", "width"), ())
 
     @property
     @abstractmethod
@@ -123,7 +128,9 @@ class Backbone(nn.Module, ABC):
     def forward(self, packed: Packed, *, causal: bool, read_P: Tensor | None = None) -> Tensor:
         """Hidden states [T, D] of all tokens, or [P, D] of the tokens with the indices `read_P`.
 
-        No state depends on another sequence; with `causal`, none depends on a newer token.
+        No state depends on another sequence; with `causal`, none depends on a newer token. Where
+        there is no token, every parameter still gets a gradient of zeros, as processes wait for
+        each other's.
         """
 
     @property

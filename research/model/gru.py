@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from research.config import check_types
 from research.errors import InputError
 from research.model.backbone import (
     Backbone,
@@ -74,7 +73,7 @@ class GRUConfig(BackboneConfig):
     """Standard deviation of normal initial weights; biases start at 0."""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         check_numbers(self, _SIZES, _DROPOUTS)
         if not self.projection and self.hidden_width != self.width:
             raise InputError(

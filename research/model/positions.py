@@ -63,6 +63,7 @@ class Positions(nn.Module):
 
         Its values at empty slots do not matter. It is called once for each layer and rectangle,
         and only if the config's `biases_scores` is True; the default raises `NotImplementedError`.
+        Attention brings it to the scores' type: keep constants in buffers that are exact in fp32.
         """
         raise NotImplementedError
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from research.config import check_types
 from research.errors import InputError
 from research.model.backbone import (
     BOTH,
@@ -87,7 +86,7 @@ class TransformerConfig(BackboneConfig):
     """Standard deviation of normal initial weights; biases start at 0."""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         check_numbers(self, _SIZES, ("dropout", *(f"{each}_dropout" for each in _DROPOUTS)))
         if self.width % self.heads:
             raise InputError(

@@ -155,6 +155,14 @@ class Targets:
                 "what it needs"
             )
 
+    @staticmethod
+    def of_picked(view: View) -> Targets:
+        """Reads the view's picked tokens; each of them is one target."""
+        offsets_R = view.row_offsets(view.picked_P)
+        return Targets(
+            read_P=view.picked_P, offsets_R=offsets_R, counts_R=offsets_R.diff().double()
+        )
+
     @property
     def count(self) -> Tensor:
         """Scalar float64: how many targets all rows have, the divisor of the loss."""
@@ -220,7 +228,9 @@ class Corruption(ABC):
 class Objective(nn.Module, ABC):
     """Abstract: a loss on the encoder's hidden states, with the projections that it needs.
 
-    It moves nothing between devices, and knows neither the step nor the process's rank.
+    It moves nothing between devices, and knows neither the step nor the process's rank. A parameter
+    with a row for each item is called `item_table.weight` or `item_bias`, one with a row for each
+    attribute `attribute_table.weight`, so that its rows can move to another catalogue.
     """
 
     corruption: Corruption

@@ -11,7 +11,7 @@ from research.objectives.base import Accuracy, ObjectiveConfig, RankingObjective
 from research.objectives.components import ModelComponents
 from research.objectives.head import Head, HeadConfig
 from research.objectives.losses import FullSoftmax, ItemLossConfig, ItemObjective
-from research.objectives.masking import MaskItems
+from research.objectives.masking import Masking, MaskItems
 from research.packed import Packed
 
 
@@ -21,7 +21,7 @@ class ClozeConfig(ObjectiveConfig):
 
     weight: float = 1.0
     """Weight among the stage's objectives."""
-    corruption: MaskItems = MaskItems()
+    corruption: Masking = MaskItems()
     """Which items are masked."""
     loss: ItemLossConfig = FullSoftmax()
     """The loss of a target item against other items."""

@@ -153,10 +153,7 @@ class Contrast(Objective):
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The newest token of every view; nothing else."""
-        offsets_R = view.row_offsets(view.picked_P)
-        return Targets(
-            read_P=view.picked_P, offsets_R=offsets_R, counts_R=offsets_R.diff().double()
-        )
+        return Targets.of_picked(view)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Scalar: the sum over views, with the other rows of this process as negatives."""

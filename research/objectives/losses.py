@@ -37,13 +37,7 @@ class ItemTargets(Targets):
     @staticmethod
     def of(view: View) -> ItemTargets:
         """Reads the view's picked tokens, with their true items as targets."""
-        offsets_R = view.row_offsets(view.picked_P)
-        return ItemTargets(
-            read_P=view.picked_P,
-            offsets_R=offsets_R,
-            counts_R=offsets_R.diff().double(),
-            items_P=view.items_P,
-        )
+        return ItemTargets(**vars(Targets.of_picked(view)), items_P=view.items_P)
 
 
 class ItemLoss(nn.Module, ABC):

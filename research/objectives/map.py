@@ -13,7 +13,7 @@ from research.data.catalogue import Catalogue
 from research.objectives.attribute_head import AttributeHead, AttributePrediction
 from research.objectives.base import ObjectiveConfig, Targets, View
 from research.objectives.components import ModelComponents
-from research.objectives.masking import MaskItems
+from research.objectives.masking import Masking, MaskItems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class MAPConfig(ObjectiveConfig):
 
     weight: float = 1.0
     """Weight among the stage's objectives."""
-    corruption: MaskItems = MaskItems()
+    corruption: Masking = MaskItems()
     """Which items are masked; their attributes are predicted."""
     count_bare_items: bool = False
     """Whether items without attributes count, with a false target for every attribute (as

@@ -1,7 +1,8 @@
 """`MaskItems`: the corruption of cloze (BERT4Rec, section 3.6) and of S3-Rec's AAP, MIP and MAP.
 
 It picks items of each row, replaces them (by the mask, unless told otherwise), and hands the true
-items on as targets. Objectives with an equal `MaskItems` share one encoding.
+items on as targets. Objectives with an equal `MaskItems` share one encoding. Another way of picking
+is another `Masking`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,15 @@ from research.packed import Packed
 from research.randomness import below, fold, seed_of, uniform
 
 
+class Masking(Corruption):
+    """Abstract: picks items of each row, hides them, and gives the true items as `View.items_P`.
+
+    The view has one sequence for each row. A subclass is a frozen dataclass.
+    """
+
+
 @dataclass(frozen=True, kw_only=True)
-class MaskItems(Corruption):
+class MaskItems(Masking):
     """Pick and replace items of each row's newest L.
 
     Every non-empty row has at least one picked item, unless `at_least_one` is False (a batch

@@ -21,7 +21,7 @@ from research.objectives.losses import (
     ItemLossConfig,
     ItemObjective,
 )
-from research.objectives.masking import MaskItems
+from research.objectives.masking import Masking, MaskItems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class MIPConfig(ObjectiveConfig):
 
     weight: float = 1.0
     """Weight among the stage's objectives."""
-    corruption: MaskItems = MaskItems()
+    corruption: Masking = MaskItems()
     """Which items are masked and predicted."""
     loss: ItemLossConfig = BayesianPersonalizedRanking()
     """The loss of the masked item against other items."""

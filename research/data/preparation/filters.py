@@ -24,7 +24,8 @@ class PrepareConfig:
     """Which data to prepare, and how."""
 
     source: str
-    """A data set (ml-100k, ml-1m, ...: see `download.ARCHIVES`) or a format (see `FORMATS`)."""
+    """A data set (ml-100k, ml-1m, ...: see `download.ARCHIVES`) or a format (see `FORMATS`); for
+    `prepare_source`, any name of a format."""
     raw: str | None = None
     """File, archive or folder of raw files; None: download them (data sets only)."""
     attributes: str | None = None

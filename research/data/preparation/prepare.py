@@ -1,7 +1,8 @@
 """From a source to a corpus: filters, time order, dense ids, and a report of what was removed.
 
-The verb `prepare` calls `prepare`. Nothing is filtered unless the config asks for it. Every step
-works on whole arrays; the tests have a slow twin that does the same with lists.
+The verb `prepare` calls `prepare`; a reader outside the project gives its `Source` to
+`prepare_source`. Nothing is filtered unless the config asks for it. Every step works on whole
+arrays; the tests have a slow twin that does the same with lists.
 """
 
 from __future__ import annotations
@@ -58,8 +59,29 @@ def prepare(
     the same key is returned at once. Raises `InputError` for wrong options or raw files, and if the
     folder holds another corpus.
     """
+    known = (*ARCHIVES, *FORMATS)
+    if config.source not in known:
+        names = f"known: {', '.join(known)}{did_you_mean(config.source, known)}"
+        raise InputError(f"unknown source {config.source!r}; {names}")
+    if config.raw is None and config.source in FORMATS:
+        raise InputError(f"{config.source} is a format: name the file with --raw.")
     _check(config)
-    source = source_of(config, Path(data_root))
+    return prepare_source(source_of(config, Path(data_root)), config, out, data_root=data_root)
+
+
+def prepare_source(
+    source: Source,
+    config: PrepareConfig,
+    out: Path | str | None = None,
+    *,
+    data_root: Path | str = "data",
+) -> Corpus:
+    """The corpus of a source, prepared unless it is already there; see `prepare`.
+
+    `config` says what is filtered. Its `source` names the format in the corpus's fingerprint and
+    may be any name; its fields on raw files and columns are for the readers, and are not read here.
+    """
+    _check(config)
     files = [
         {"name": path.name, "bytes": path.stat().st_size, "md5": checksum(path, "md5")}
         for path in source.files
@@ -90,12 +112,6 @@ def options_of(config: PrepareConfig) -> dict[str, object]:
 
 
 def _check(config: PrepareConfig) -> None:
-    known = (*ARCHIVES, *FORMATS)
-    if config.source not in known:
-        names = f"known: {', '.join(known)}{did_you_mean(config.source, known)}"
-        raise InputError(f"unknown source {config.source!r}; {names}")
-    if config.raw is None and config.source in FORMATS:
-        raise InputError(f"{config.source} is a format: name the file with --raw.")
     if min(config.user_core, config.item_core) < 0:
         raise InputError(f"user_core {config.user_core}, item_core {config.item_core}: 0 or more.")
     if config.duplicates not in get_args(Duplicates):
