@@ -60,7 +60,7 @@ class AAP(AttributePrediction):
             purpose="aap head",
         )
         super().__init__(config.corruption, head)
-        self.hides_one = config.corruption.at_least_one
+        self.hides_always = config.corruption.hides_always
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The attributes of the items that are not picked."""
@@ -71,6 +71,6 @@ class AAP(AttributePrediction):
 
     def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has a second item, or no training item an attribute; else None."""
-        if longest < 2 and self.hides_one:
+        if longest < 2 and self.hides_always:
             return "of a row of one item that one is hidden, and none is in sight"
         return super().emptiness(longest, catalogue)

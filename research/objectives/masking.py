@@ -28,6 +28,11 @@ class Masking(Corruption):
     The view has one sequence for each row. A subclass is a frozen dataclass.
     """
 
+    @property
+    def hides_always(self) -> bool:
+        """Whether every row that has an item has a hidden one; the default is True."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskItems(Masking):
@@ -78,6 +83,11 @@ class MaskItems(Masking):
                 f"corruption.max_picked is {self.max_picked} with count {self.count!r}; it needs "
                 "count 'rounded' and at least 1"
             )
+
+    @property
+    def hides_always(self) -> bool:
+        """As `at_least_one` says."""
+        return self.at_least_one
 
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
         """A view with one sequence for each row, in which the picked tokens are replaced."""
