@@ -33,7 +33,7 @@ class Reporter:
         self.quiet = quiet
         self.console = Console(file=sys.stdout)
         self.progress: Progress | None = None
-        self._said = 0.0
+        self._printed_at = 0.0
 
     def __enter__(self) -> Reporter:
         if not self.quiet and self.console.is_terminal:
@@ -71,8 +71,8 @@ class Reporter:
         state = f"loss {loss:.4f}  {items_per_second:,.0f} items/s"
         if self.progress is not None:
             self.progress.update(self.task, state=state)
-        elif not self.quiet and time.monotonic() - self._said > PLAIN_INTERVAL:
-            self._said = time.monotonic()
+        elif not self.quiet and time.monotonic() - self._printed_at > PLAIN_INTERVAL:
+            self._printed_at = time.monotonic()
             print(f"{self.label}: step {step}{self.total}  {state}", flush=True)
 
     def say(self, text: str) -> None:

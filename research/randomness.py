@@ -77,8 +77,8 @@ def permutation(state: int, size: int) -> Tensor:
     return torch.argsort(fold(state, torch.arange(size)), stable=True)
 
 
-def permuted(state: int, places: Tensor, size: int) -> Tensor:
-    """int64 [P]: the numbers at `places` (int64 [P]) of a random order of 0..size-1.
+def permuted(state: int, positions: Tensor, size: int) -> Tensor:
+    """int64 [P]: the numbers at `positions` (int64 [P]) of a random order of 0..size-1.
 
     Each number takes constant time, as the order is never built: a Feistel network permutes pairs
     (left, right), of which there are a few more than `size`, and a result of `size` or above goes
@@ -87,15 +87,15 @@ def permuted(state: int, places: Tensor, size: int) -> Tensor:
     sorted instead, the whole of it at every call.
     """
     if size <= _SORTED:
-        return permutation(state, size).to(places.device)[places]
+        return permutation(state, size).to(positions.device)[positions]
     # `lefts` is even, because with two odd numbers the network gives only even permutations.
     lefts = 2 * math.ceil(math.sqrt(size) / 2)
     rights = -(-size // lefts)
     keys = fold(state, torch.arange(_ROUNDS)).tolist()
-    rows = _feistel(keys, places, lefts, rights)
-    while len(beyond := (rows >= size).nonzero()[:, 0]):
-        rows[beyond] = _feistel(keys, rows[beyond], lefts, rights)
-    return rows
+    numbers = _feistel(keys, positions, lefts, rights)
+    while len(too_large := (numbers >= size).nonzero()[:, 0]):
+        numbers[too_large] = _feistel(keys, numbers[too_large], lefts, rights)
+    return numbers
 
 
 def _feistel(keys: Sequence[int], pairs: Tensor, lefts: int, rights: int) -> Tensor:
@@ -112,6 +112,6 @@ def _feistel(keys: Sequence[int], pairs: Tensor, lefts: int, rights: int) -> Ten
 
 def generator(*parts: int | str) -> torch.Generator:
     """A torch generator on the CPU seeded by `seed_of(*parts)`, for initial weights."""
-    made = torch.Generator()
-    made.manual_seed(seed_of(*parts) & (2**63 - 1))
-    return made
+    random_generator = torch.Generator()
+    random_generator.manual_seed(seed_of(*parts) & (2**63 - 1))
+    return random_generator

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from research.checkpoint.tensors import fill_weights, moments_of, on_host, weights_of
-from research.errors import InputError, naming
+from research.errors import InputError, path_in_errors
 from research.storage.atomic import whole_folder
 from research.storage.json_files import read_json
 from research.storage.untrusted import file_inside
@@ -56,7 +56,7 @@ def save(
             _write_tensors(moments, partial / "optimizer.safetensors")
         sums = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
         text = sealed({"format": FORMAT_VERSION, "sha256": sums, **state})
-        with naming(partial / "state.json"):
+        with path_in_errors(partial / "state.json"):
             (partial / "state.json").write_text(text + "\n", encoding="utf-8")
 
 

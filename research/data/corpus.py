@@ -15,7 +15,7 @@ from typing import cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from research.config import plain_from_json, plain_to_json
+from research.config import record_from_json, record_to_json
 from research.data.corpus_files import (
     Arrays,
     canonical_json,
@@ -239,7 +239,7 @@ def write_corpus(
     layout = _layout(manifest)
     assert {kind: array.dtype.str for kind, array in arrays.items()} == layout, layout
     with whole_folder(folder) as partial:
-        write_files(partial, arrays, plain_to_json(manifest))
+        write_files(partial, arrays, record_to_json(manifest))
     corpus = Corpus.open(folder)
     if corpus.fingerprint != manifest.fingerprint:
         raise InputError(
@@ -261,7 +261,7 @@ def _read_manifest(folder: Path) -> Manifest:
     remedy = "prepare the corpus again"
     stored = read_json(path, remedy)
     try:
-        manifest = plain_from_json(stored, Manifest, more=True)
+        manifest = record_from_json(stored, Manifest, more=True)
     except InputError as error:
         raise InputError(f"{path}: {error}; {remedy}") from error
     if manifest.format != FORMAT_VERSION:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.data.names import Names
-from research.errors import InputError, naming
+from research.errors import InputError, path_in_errors
 
 _HASHED_AT_ONCE = 1 << 24
 # What numpy may raise for a damaged or hostile header, as it parses headers as Python literals.
@@ -47,10 +47,10 @@ def write_files(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) ->
     """Write each array as NAME.npy and the manifest as manifest.json into `folder`."""
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
-        with naming(path):
+        with path_in_errors(path):
             np.save(path, array, allow_pickle=False)
     path = folder / "manifest.json"
-    with naming(path):
+    with path_in_errors(path):
         path.write_text(json.dumps(manifest, indent=2, allow_nan=False), encoding="utf-8")
 
 

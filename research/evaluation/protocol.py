@@ -18,7 +18,9 @@ from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 
 
-def differing(protocols: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, list[str]]]:
+def differing_fields(
+    protocols: Mapping[str, Mapping[str, object]],
+) -> dict[str, dict[str, list[str]]]:
     """The fields in which protocols differ: {field: {value as text: [names with that value]}}.
 
     `protocols` maps the name of a cell or a run to its protocol. Fields are in alphabetical order,
@@ -40,7 +42,7 @@ def check_comparable(table_a: RankTable, table_b: RankTable) -> None:
     The order of rows does not matter. A table that has a question (user, held-out item) twice is
     refused as well.
     """
-    fields = differing({"first": table_a.protocol, "second": table_b.protocol})
+    fields = differing_fields({"first": table_a.protocol, "second": table_b.protocol})
     if fields:
         told = "; ".join(f"{field} is {' and '.join(values)}" for field, values in fields.items())
         raise InputError(

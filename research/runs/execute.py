@@ -16,7 +16,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from research.checkpoint.transfer import TransferReport
-from research.config import check, packages_of, plain_from_json, plain_to_json
+from research.config import check_config, packages_of, record_from_json, record_to_json
 from research.distributed.accelerator import fitted
 from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
@@ -79,7 +79,7 @@ def execute(
     types or that could not be read back from config.json, for parts that do not fit together, and
     for a folder that holds another run; `FolderLocked` when another process is doing the run.
     """
-    check(config)
+    check_config(config)
     accelerator = fitted(accelerator, config.compute, options.device)
     processes = Processes(accelerator)
     quiet = options.quiet or not processes.main
@@ -149,7 +149,7 @@ def found_by_all(
 ) -> FoundRun:
     """What the folder holds of this run, in every process; only the main process reads it."""
     looked = partial(found_run, folder, record, config, run_parts.corpus)
-    return plain_from_json(processes.from_main(lambda: plain_to_json(looked())), FoundRun)
+    return record_from_json(processes.from_main(lambda: record_to_json(looked())), FoundRun)
 
 
 def hold(folder: RunFolder, held: ExitStack) -> None:

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from research.config import differing, hash_of, to_json
+from research.config import hash_of, non_default_fields, to_json
 from research.data.corpus import Corpus
 from research.data.preparation.filters import PrepareConfig
 from research.evaluation.candidates import md5_of
@@ -96,7 +96,7 @@ def protocol_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, obje
     return {
         "corpus": corpus.name,
         "fingerprint": corpus.fingerprint,
-        "filters": differing(PrepareConfig, filters_of(corpus)),
+        "filters": non_default_fields(PrepareConfig, filters_of(corpus)),
         "history": "whole",
         "split": to_json(config.split, short=True),
         "part": split,

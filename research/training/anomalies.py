@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from research.config import plain_from_json
+from research.config import record_from_json
 from research.data.batch import Batch
 from research.distributed.collectives import Processes
 from research.model.compute import graphs_compiled
@@ -135,7 +135,7 @@ class FiniteCheck:
                 stage=self.config.name,
                 step=attempt.step,
                 epoch=attempt.epoch,
-                shares=tuple(plain_from_json(share, NonFiniteShare) for share in shares),
+                shares=tuple(record_from_json(share, NonFiniteShare) for share in shares),
             )
         )
         raise FloatingPointError(

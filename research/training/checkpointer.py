@@ -15,7 +15,7 @@ from typing import cast, get_type_hints
 import torch
 from torch import Tensor
 
-from research.annotations import fitted
+from research.annotations import convert_value
 from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer, fill_weights, moments_of, weights_of
 from research.distributed.activity import ACTIVITY
@@ -150,7 +150,7 @@ def state_of(stored: Mapping[str, object], path: str) -> StageState:
     fields = {}
     for name, hint in get_type_hints(StageState).items():
         try:
-            fields[name] = fitted(stored.get(name, "missing"), hint, name)
+            fields[name] = convert_value(stored.get(name, "missing"), hint, name)
         except InputError as error:
             raise InputError(
                 f"{Path(path) / 'state.json'}: {error}; use another checkpoint"

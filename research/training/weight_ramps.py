@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from research.annotations import near
+from research.annotations import suggest
 from research.config import check_types
 from research.errors import InputError
 from research.training.combination import Combination, CombinationConfig
@@ -55,7 +55,9 @@ class WeightRamps(CombinationConfig):
         """Return the module; `InputError` for a ramp of an objective that the stage lacks."""
         for key in self.ramps:
             if key not in weights:
-                raise InputError(f"combination.ramps names objective {key!r}{near(key, weights)}")
+                raise InputError(
+                    f"combination.ramps names objective {key!r}{suggest(key, weights)}"
+                )
         return RampedWeights(tuple(weights), self.ramps)
 
 

@@ -16,7 +16,7 @@ from research.data.preparation.filters import PrepareConfig
 from research.errors import InputError
 from research.evaluation.metrics import metrics, parse
 from research.interop.bert4rec_config import read_bert_config
-from research.overrides import changed, override
+from research.overrides import override, replace_fields
 from research.runs.config import EvaluationConfig
 from research.runs.execute import RunConfig
 from research.storage.json_files import read_json
@@ -152,7 +152,7 @@ def changes(folder: Path) -> Case:
             name = random.choice(names) if random.random() < 0.8 else string_of(random)
             name += random.choice(("", "", "", ".x", ".0", ".", f".{string_of(random)}"))
             chosen[name] = random.choice((value_of(random), random.choice(CLASSES)))
-        changed(config, chosen)
+        replace_fields(config, chosen)
 
     return case
 

@@ -738,7 +738,7 @@ def test_a_module_that_is_allowed_is_read(
         ("[1]", "config.json holds list, not an object"),
         ("{}", "or of another program or version (hash is missing; allowed: str); remove it, and"),
         ('{"hash": 3}', "fingerprint is missing; allowed: str"),
-        ('{"hsh": 3}', "hsh is no field that is known; did you mean hash? (allowed: config, data"),
+        ('{"hsh": 3}', "hsh is not a known field; did you mean hash? (allowed: config, data"),
     ],
 )
 def test_a_damaged_config_is_named(capsys: Capture, run: Path, text: str, message: str) -> None:

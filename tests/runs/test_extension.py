@@ -17,7 +17,7 @@ from research.data.loader import BatchConfig
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.next_item import NextItemConfig
-from research.overrides import changed
+from research.overrides import replace_fields
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
 from research.runs.extension import set_aside, with_more_epochs
@@ -363,7 +363,7 @@ def test_more_epochs_are_counted_from_where_the_run_ended(corpus: Corpus, tmp_pa
     config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
     execute(config, folder.path, options=QUIET)
     for epochs in (5, 8):
-        longer = changed(config, with_more_epochs(config, folder, 3))
+        longer = replace_fields(config, with_more_epochs(config, folder, 3))
         assert longer.stages[0].epochs == epochs
         assert execute(longer, folder.path, options=QUIET).best["train"].epochs == epochs
 
@@ -373,9 +373,9 @@ def test_more_epochs_of_an_interrupted_extension_are_not_added_again(
 ) -> None:
     config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
     execute(config, folder.path, options=QUIET)
-    longer = changed(config, with_more_epochs(config, folder, 3))
+    longer = replace_fields(config, with_more_epochs(config, folder, 3))
     stop_after(monkeypatch, longer, folder.path, validations=1)
-    assert changed(config, with_more_epochs(config, folder, 3)) == longer
+    assert replace_fields(config, with_more_epochs(config, folder, 3)) == longer
 
 
 def test_more_epochs_follow_the_end_by_patience_too(corpus: Corpus, tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_more_epochs_follow_the_end_by_patience_too(corpus: Corpus, tmp_path: Pa
     config = config_of(corpus, stage_of(epochs=50, validation=never))
     folder = RunFolder(tmp_path / "run", writes=False)
     assert execute(config, folder.path, options=QUIET).best["train"].epochs == 2
-    longer = changed(config, with_more_epochs(config, folder, 1))
+    longer = replace_fields(config, with_more_epochs(config, folder, 1))
     assert longer.stages[0].epochs == 3
     assert execute(longer, folder.path, options=QUIET).best["train"].epochs == 3
 
@@ -393,9 +393,9 @@ def test_more_epochs_that_failed_in_the_last_ranking_are_not_added_again(
 ) -> None:
     config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
     execute(config, folder.path, options=QUIET)
-    longer = changed(config, with_more_epochs(config, folder, 3))
+    longer = replace_fields(config, with_more_epochs(config, folder, 3))
     stop_after(monkeypatch, longer, folder.path, validations=9)
-    assert changed(config, with_more_epochs(config, folder, 3)) == longer
+    assert replace_fields(config, with_more_epochs(config, folder, 3)) == longer
 
 
 def test_more_epochs_leave_what_else_is_raised(corpus: Corpus, tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_more_epochs_leave_what_else_is_raised(corpus: Corpus, tmp_path: Path) -
     execute(config, folder.path, options=QUIET)
     stage = stage_of(validation=replace(rule, patience=7))
     overrides = with_more_epochs(config_of(corpus, stage), folder, 2)
-    longer = changed(config_of(corpus, stage), overrides)
+    longer = replace_fields(config_of(corpus, stage), overrides)
     assert (longer.stages[0].steps, longer.stages[0].epochs) == (None, 4)
     assert longer.stages[0].validation == replace(rule, patience=7)
     assert execute(longer, folder.path, options=QUIET).best["train"].epochs == 4

@@ -474,11 +474,11 @@ def test_a_corpus_is_opened_by_all_processes_in_agreement(
 ) -> None:
     asked = []
 
-    def opened_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
+    def prepare_and_open_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
         asked.append((name, data_root, processes.world))
         return shop
 
-    monkeypatch.setattr("research.studies.study.opened_corpus", opened_corpus)
+    monkeypatch.setattr("research.studies.study.opened_corpus", prepare_and_open_corpus)
     done(study_of(shop, {"popularity": popularity()}), tmp_path, plan_only=True)
     assert asked == [(str(shop.folder), "data", 1)]
 

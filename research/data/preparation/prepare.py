@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.annotations import did_you_mean
-from research.config import differing
+from research.config import non_default_fields
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
 from research.data.corpus_files import canonical_json
 from research.data.names import Names
@@ -86,7 +86,7 @@ def options_of(config: PrepareConfig) -> dict[str, object]:
     """
     given = asdict(config)
     added = {name: value for name, value in given.items() if name not in (*_APART, *_ALWAYS)}
-    return {name: given[name] for name in _ALWAYS} | differing(type(config), added)
+    return {name: given[name] for name in _ALWAYS} | non_default_fields(type(config), added)
 
 
 def _check(config: PrepareConfig) -> None:
