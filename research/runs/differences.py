@@ -45,25 +45,27 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
     """
     hashes = f"hash {stored.hash} there and {record.hash} here"
     try:
-        theirs = from_json(stored.config, RunConfig, allow=packages_of(config))
+        stored_config = from_json(stored.config, RunConfig, allow=packages_of(config))
     except InputError as error:
         return f"that one cannot be read: {error}; {hashes}"
-    found = {
-        name: both for name, both in difference_of(theirs, config).items() if name not in _NAMES
+    differences = {
+        name: values
+        for name, values in difference_of(stored_config, config).items()
+        if name not in _NAMES
     }
-    if None not in found.get("evaluation.negatives_file", [None]):
-        del found["evaluation.negatives_file"]
+    if None not in differences.get("evaluation.negatives_file", [None]):
+        del differences["evaluation.negatives_file"]
     if stored.fingerprint != record.fingerprint:
-        found["the corpus's fingerprint"] = [stored.fingerprint[:16], record.fingerprint[:16]]
+        differences["the corpus's fingerprint"] = [stored.fingerprint[:16], record.fingerprint[:16]]
     if stored.start.sha256 != record.start.sha256:
-        found["start_from"] = [_start_of(stored.start), _start_of(record.start)]
+        differences["start_from"] = [_start_of(stored.start), _start_of(record.start)]
     if stored.extensions != record.extensions:
-        found["extended after steps"] = [_steps_of(stored), _steps_of(record)]
+        differences["extended after steps"] = [_steps_of(stored), _steps_of(record)]
     texts = [
-        f"{name} is {short(there, LONGEST)} there and {short(here, LONGEST)} here"
-        for name, (there, here) in list(found.items())[:SHOWN]
+        f"{name} is {short(stored_value, LONGEST)} there and {short(value, LONGEST)} here"
+        for name, (stored_value, value) in list(differences.items())[:SHOWN]
     ]
-    texts += [f"{len(found) - SHOWN} more fields differ"] if len(found) > SHOWN else []
+    texts += [f"{len(differences) - SHOWN} more fields differ"] if len(differences) > SHOWN else []
     # No field differs, but the hashes do: a negatives file has changed, or another version of the
     # code hashes the same config differently.
     texts = texts or ["what its config names has another content"]
@@ -72,7 +74,7 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
 
 def _steps_of(record: RunRecord) -> str:
     """The steps after which a run was extended, for a message."""
-    return ", ".join(str(each.step) for each in record.extensions) or "none"
+    return ", ".join(str(extension.step) for extension in record.extensions) or "none"
 
 
 def _start_of(start: StartRecord) -> str:
@@ -112,13 +114,13 @@ def _differences(ours: object, theirs: object, path: str) -> Differences:
 def _stage_differences(
     ours: tuple[StageConfig, ...], theirs: tuple[StageConfig, ...], path: str
 ) -> Differences:
-    first, second = ({each.name: each for each in side} for side in (ours, theirs))
+    first, second = ({stage.name: stage for stage in side} for side in (ours, theirs))
     if [name for name in first if name in second] != [name for name in second if name in first]:
         yield path, [list(first), list(second)]
     numbered = list(first) == list(second)
-    for place, name in enumerate(dict.fromkeys((*first, *second))):
-        stage = _below(path, str(place) if numbered else name)
-        yield from _differences(first.get(name), second.get(name), stage)
+    for index, name in enumerate(dict.fromkeys((*first, *second))):
+        stage_path = _below(path, str(index) if numbered else name)
+        yield from _differences(first.get(name), second.get(name), stage_path)
 
 
 def _below(path: str, name: object) -> str:
@@ -129,16 +131,16 @@ def _are_stages(values: Sequence[object]) -> bool:
     return all(isinstance(value, StageConfig) for value in values)
 
 
-def _set(owner: object, name: str, path: str) -> Differences:
-    """Where field `name` of the config `owner` differs from its default: [None, its value]."""
-    assert dataclasses.is_dataclass(owner)
-    field = next(each for each in dataclasses.fields(owner) if each.name == name)
+def _set(config: object, name: str, path: str) -> Differences:
+    """Where field `name` of `config` differs from its default: [None, its value]."""
+    assert dataclasses.is_dataclass(config)
+    field = next(candidate for candidate in dataclasses.fields(config) if candidate.name == name)
     default: object = None
     if field.default is not dataclasses.MISSING:
         default = field.default
     elif field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    for below, (_, value) in _differences(default, vars(owner)[name], path):
+    for below, (_, value) in _differences(default, vars(config)[name], path):
         yield below, [None, value]
 
 

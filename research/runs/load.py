@@ -17,7 +17,7 @@ from research.runs.parts import (
     RunParts,
     ranking_objective,
 )
-from research.runs.warm_start import ended
+from research.runs.warm_start import final_checkpoint
 from research.storage.records import (
     RunRecord,
     RunSummary,
@@ -55,10 +55,12 @@ def load_run(
         return run_parts, config.ranker.build(run_parts.corpus, run_parts.split)
     accelerator = make_accelerator(device=device)
     stage = config.stages[-1]
-    found = ended(reader, stage.name, run_parts.corpus.fingerprint, str(path))
-    check_size(config.encoder, run_parts.corpus.num_items, found / "model.safetensors")
+    checkpoint_folder = final_checkpoint(
+        reader, stage.name, run_parts.corpus.fingerprint, str(path)
+    )
+    check_size(config.encoder, run_parts.corpus.num_items, checkpoint_folder / "model.safetensors")
     model = run_parts.model(stage, run_parts.shared()).to(accelerator.device)
-    checkpoint.load_weights(found, model)
+    checkpoint.load_weights(checkpoint_folder, model)
     objective = ranking_objective(stage, model)
     assert objective is not None, "a run's last stage ranks"
     return run_parts, TrainedRanker(model.encoder, objective)

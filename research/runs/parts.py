@@ -73,8 +73,8 @@ class RunParts:
 
         They are all that it requires, and those of its optional ones that the corpus has.
         """
-        encoder, known = self.config.encoder, fields_of(self.corpus)
-        optional = [name for name in encoder.optional_fields if name in known]
+        encoder, available = self.config.encoder, fields_of(self.corpus)
+        optional = [name for name in encoder.optional_fields if name in available]
         return tuple(dict.fromkeys((*encoder.fields, *optional)))
 
     def candidate_sets(self, held_out: HeldOut, part: str) -> list[CandidateSet]:
@@ -154,7 +154,9 @@ class RunParts:
         """
         length, seed = self.config.encoder.length, seed_of(self.config.seed, stage.name)
 
-        def over(rule: WindowsConfig, seed: int, others: Mapping[WindowsConfig, Loader]) -> Loader:
+        def loader_for(
+            rule: WindowsConfig, seed: int, others: Mapping[WindowsConfig, Loader]
+        ) -> Loader:
             windows = rule.windows(self.split.training, length)
             return Loader(
                 self.corpus,
@@ -168,9 +170,9 @@ class RunParts:
                 fields=self.fields,
             )
 
-        own = dict.fromkeys(stage.own_windows.values())
-        others = {rule: over(rule, seed_of(seed, hash_of(rule)), {}) for rule in own}
-        return over(stage.windows, seed, others)
+        other_rules = dict.fromkeys(stage.own_windows.values())
+        others = {rule: loader_for(rule, seed_of(seed, hash_of(rule)), {}) for rule in other_rules}
+        return loader_for(stage.windows, seed, others)
 
 
 def ranking_objective(stage: StageConfig, model: MultiObjectiveModel) -> RankingObjective | None:
@@ -178,19 +180,19 @@ def ranking_objective(stage: StageConfig, model: MultiObjectiveModel) -> Ranking
 
     `InputError` when `rank_by` names one that cannot, or is not set although several can.
     """
-    able = able_to_rank(dict(model.objectives.items()))
+    candidates = able_to_rank(dict(model.objectives.items()))
     if stage.rank_by is not None:
-        if stage.rank_by not in able:
+        if stage.rank_by not in candidates:
             raise InputError(
                 f"stage {stage.name}: rank_by is {stage.rank_by!r}; objectives that can rank here: "
-                f"{', '.join(able) or 'none'}"
+                f"{', '.join(candidates) or 'none'}"
             )
-        return able[stage.rank_by]
-    if len(able) > 1:
+        return candidates[stage.rank_by]
+    if len(candidates) > 1:
         raise InputError(
-            f"stage {stage.name}: {' and '.join(able)} can both rank; say which with rank_by"
+            f"stage {stage.name}: {' and '.join(candidates)} can both rank; say which with rank_by"
         )
-    return next(iter(able.values()), None)
+    return next(iter(candidates.values()), None)
 
 
 @dataclass(frozen=True, eq=False)

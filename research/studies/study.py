@@ -26,7 +26,7 @@ from research.runs.corpus import prepare_and_open_corpus
 from research.runs.differences import difference_of
 from research.runs.execute import RunOptions
 from research.runs.run_hash import record_of
-from research.runs.warm_start import started_from
+from research.runs.warm_start import resolve_warm_start
 from research.storage.records import StudyRecord, read_record, write_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import is_file_name
@@ -231,7 +231,7 @@ def plan(
 
 def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path, allow: Sequence[str]) -> Job:
     """The job of a cell's run, with the record that identifies the run."""
-    _, start = started_from(config, RunFolder(folder, writes=False), allow)
+    _, start = resolve_warm_start(config, RunFolder(folder, writes=False), allow)
     return Job(
         corpus=corpus.name,
         cell=cell,

@@ -20,7 +20,7 @@ from research.objectives.next_item import NextItemConfig
 from research.overrides import replace_fields
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.extension import set_aside, with_more_epochs
+from research.runs.extension import archive_results, with_more_epochs
 from research.runs.parts import validation_of
 from research.storage.records import RunRecord, RunSummary, read_record
 from research.storage.run_folder import RunFolder
@@ -295,14 +295,14 @@ def test_a_folder_that_another_process_finished_meanwhile_is_looked_at_again(
     """What it held before it could be held is no longer true then."""
     config, longer = config_of(corpus), config_of(corpus, stage_of(epochs=4))
     stop_after(monkeypatch, config, tmp_path / "run", validations=1)
-    hold = execute_module.hold
+    lock_folder = execute_module.lock_folder
 
     def holding(*given: Any) -> None:
-        monkeypatch.setattr(execute_module, "hold", hold)
+        monkeypatch.setattr(execute_module, "lock_folder", lock_folder)
         execute(config, tmp_path / "run", options=QUIET)
-        hold(*given)
+        lock_folder(*given)
 
-    monkeypatch.setattr(execute_module, "hold", holding)
+    monkeypatch.setattr(execute_module, "lock_folder", holding)
     summary = execute(longer, tmp_path / "run", options=QUIET)
     (extension,) = record_in(tmp_path / "run").extensions
     assert (extension.step, extension.ended) == (6, True)
@@ -339,7 +339,7 @@ def test_a_hash_that_leads_out_of_the_folder_moves_nothing(corpus: Corpus, tmp_p
     execute(config_of(corpus), tmp_path / "run", options=QUIET)
     record = replace(record_in(tmp_path / "run"), hash="../../escaped")
     with pytest.raises(InputError, match=r"hash is '\.\./\.\./escaped'"):
-        set_aside(RunFolder(tmp_path / "run"), record, "other")
+        archive_results(RunFolder(tmp_path / "run"), record, "other")
     assert (tmp_path / "run" / "summary.json").is_file()
 
 

@@ -20,7 +20,7 @@ import research
 from research.data.corpus import Corpus
 from research.runs import provenance
 from research.runs.execute import execute
-from research.runs.provenance import checkout, cpu_model, provenance_of, together, versions
+from research.runs.provenance import checkout, cpu_model, merge_provenance, provenance_of, versions
 from research.storage.records import Machine, Provenance, RunRecord, RunSummary, read_record
 from research.storage.untrusted import without_keys
 from tests.support.calling import call
@@ -221,10 +221,10 @@ ONE = Provenance(begun="2026-01-01T00:00:00Z", commit="a", clean=True, processes
 
 def test_what_differs_in_time_alone_is_not_repeated() -> None:
     later, other = replace(ONE, begun="2026-01-02T00:00:00Z"), replace(ONE, commit="b")
-    assert together((), ONE) == (ONE,)
-    assert together((ONE,), later) == (ONE,)
-    assert together((ONE,), other) == (ONE, other)
-    assert together((ONE, other), later) == (ONE, other)
+    assert merge_provenance((), ONE) == (ONE,)
+    assert merge_provenance((ONE,), later) == (ONE,)
+    assert merge_provenance((ONE,), other) == (ONE, other)
+    assert merge_provenance((ONE, other), later) == (ONE, other)
 
 
 def test_a_run_keeps_how_it_was_begun_and_how_it_was_continued(
