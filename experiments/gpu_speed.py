@@ -235,7 +235,7 @@ def trained(
                 folder=folder,
                 seed=config.seed,
                 quiet=True,
-                judges_counts=False,
+                checks_targets=False,
             )
             train(stage.model, stage.loader, short, run)
         finally:

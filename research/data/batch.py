@@ -35,7 +35,7 @@ class Batch:
     """L: the most items of a sequence that the encoder reads."""
     others: Mapping[WindowsConfig, Batch] = field(default_factory=dict)
     """The step's rows under other window rules, for objectives that have their own rule."""
-    offered: Tensor | None = None
+    offered_items: Tensor | None = None
     """int64: item ids that the rows of all processes offer as negatives, for objectives that couple
     rows by "items"; None for all others."""
     rows_done: int = 0

@@ -83,8 +83,8 @@ class AAP(Objective):
         """Precision at k, where k is the item's number of attributes."""
         return self.head.accuracy(targets, states_PD)
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has a second item, or no training item an attribute; else None."""
         if longest < 2:
             return "of a row of one item that one is hidden, and none is in sight"
-        return self.head.emptiness(catalogue)
+        return self.head.no_target_reason(catalogue)

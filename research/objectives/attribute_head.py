@@ -75,7 +75,7 @@ class AttributeHead(nn.Module):
         return AttributeTargets(
             read_P=tokens_P,
             offsets_R=offsets_R,
-            counts_R=offsets_R.diff().double(),
+            target_counts_R=offsets_R.diff().double(),
             label_offsets=label_offsets,
             labels_M=labels_M,
         )
@@ -99,7 +99,7 @@ class AttributeHead(nn.Module):
         correct = precision_at_own_number(self.dense(states_PD), table_AD, *targets.pairs())
         return Accuracy(correct, (targets.label_offsets.diff() > 0).sum().double())
 
-    def emptiness(self, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, catalogue: Catalogue) -> str | None:
         """A reason where no training item has an attribute, so that no token counts; else None.
 
         With `count_bare_items` it is always None.

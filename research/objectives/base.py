@@ -139,7 +139,7 @@ class Targets:
     order."""
     offsets_R: Tensor = field(metadata=MappingProxyType({"axis": "R + 1"}))
     """int64 [R + 1]: where each row's read tokens begin; the last entry is P."""
-    counts_R: Tensor = field(metadata=PER_ROW)
+    target_counts_R: Tensor = field(metadata=PER_ROW)
     """float64 [R]: how many targets each row has, the row's part of the divisor of the loss."""
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ class Targets:
                 f"{place} must say by its metadata how it is cut: PER_ROW, PER_READ, "
                 "OFFSETS_OF_READS, WHOLE or ragged(...)"
             )
-            kind = torch.float64 if part.name == "counts_R" else torch.int64
+            kind = torch.float64 if part.name == "target_counts_R" else torch.int64
             assert value is None or value.dtype == kind, (
                 f"{place} is of {value.dtype}; targets are integers (int64), of which a loss makes "
                 "what it needs"
@@ -158,7 +158,7 @@ class Targets:
     @property
     def count(self) -> Tensor:
         """Scalar float64: how many targets all rows have, the divisor of the loss."""
-        return self.counts_R.sum()
+        return self.target_counts_R.sum()
 
     @property
     def row_P(self) -> Tensor:
@@ -234,7 +234,7 @@ class Objective(nn.Module, ABC):
         return None
 
     @property
-    def most_candidates(self) -> int:
+    def max_candidates(self) -> int:
         """Most negatives that are scored one by one for a token, for estimates of memory.
 
         0: there are none; the whole catalogue, or the step's items, compete instead.
@@ -256,7 +256,7 @@ class Objective(nn.Module, ABC):
         It draws nothing and does not wait for the device.
         """
 
-    def loss_among(
+    def loss_with_other_rows(
         self, targets: Targets, states_PD: Tensor, items: ItemTable, others_QD: Tensor
     ) -> Tensor:
         """Scalar: as `loss`, where the rows of the other processes are candidates too.
@@ -266,13 +266,13 @@ class Objective(nn.Module, ABC):
         "states"; otherwise it raises `NotImplementedError`.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} couples rows by 'states' and has no loss_among"
+            f"{type(self).__name__} couples rows by 'states' and has no loss_with_other_rows"
         )
 
-    def offered(self, view: View, batch: Batch) -> Tensor:
+    def offered_items(self, view: View, batch: Batch) -> Tensor:
         """int64 [N]: item ids that the batch's rows offer as candidates to the rows of the step.
 
-        `targets` finds the ids of all processes in `batch.offered`. It is called, and must be
+        `targets` finds the ids of all processes in `batch.offered_items`. It is called, and must be
         overridden, only where `couples_rows` is "items"; otherwise it raises `NotImplementedError`.
         """
         raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
@@ -285,7 +285,7 @@ class Objective(nn.Module, ABC):
         """By name, the modules of `ModelComponents` that the objective uses beside its own."""
         return {}
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """Why no row can have a target, if the longest row has `longest` items; None: one can.
 
         It is asked before the stage trains.

@@ -155,14 +155,14 @@ class Contrast(Objective):
         """The newest token of every view; nothing else."""
         offsets_R = view.row_offsets(view.picked_P)
         return Targets(
-            read_P=view.picked_P, offsets_R=offsets_R, counts_R=offsets_R.diff().double()
+            read_P=view.picked_P, offsets_R=offsets_R, target_counts_R=offsets_R.diff().double()
         )
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Scalar: the sum over views, with the other rows of this process as negatives."""
-        return self.loss_among(targets, states_PD, items, states_PD[:0])
+        return self.loss_with_other_rows(targets, states_PD, items, states_PD[:0])
 
-    def loss_among(
+    def loss_with_other_rows(
         self, targets: Targets, states_PD: Tensor, items: ItemTable, others_QD: Tensor
     ) -> Tensor:
         """Scalar: the sum over this process's views, with all processes' rows as negatives."""

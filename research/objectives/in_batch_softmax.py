@@ -59,14 +59,15 @@ class InBatchSoftmaxLoss(ItemLoss):
         """By items: each row's targets are candidates of all rows."""
         return "items"
 
-    def offered(self, view: View) -> Tensor:
+    def offered_items(self, view: View) -> Tensor:
         """int64 [P]: the target items of this process, with repetitions."""
         return view.items_P
 
     def targets(self, view: View, batch: Batch) -> InBatchTargets:
-        """The target items, and the candidates, counted over all processes (`batch.offered`)."""
-        assert batch.offered is not None, "the model gathers what its rows offer"
-        candidates_Q, numbers_Q = batch.offered.unique(return_counts=True)
+        """The target items, and the candidates, counted over all processes
+        (`batch.offered_items`)."""
+        assert batch.offered_items is not None, "the model gathers what its rows offer"
+        candidates_Q, numbers_Q = batch.offered_items.unique(return_counts=True)
         base = ItemTargets.of(view)
         return InBatchTargets(**vars(base), candidates_Q=candidates_Q, numbers_Q=numbers_Q)
 

@@ -41,7 +41,7 @@ class ItemTargets(Targets):
         return ItemTargets(
             read_P=view.picked_P,
             offsets_R=offsets_R,
-            counts_R=offsets_R.diff().double(),
+            target_counts_R=offsets_R.diff().double(),
             items_P=view.items_P,
         )
 
@@ -49,7 +49,7 @@ class ItemTargets(Targets):
 class ItemLoss(nn.Module, ABC):
     """Abstract: the summed loss of each read token's target item against other items.
 
-    `couples_rows`, `most_candidates` and `offered` mean what they mean for an `Objective`.
+    `couples_rows`, `max_candidates` and `offered_items` mean what they mean for an `Objective`.
     """
 
     @property
@@ -58,12 +58,12 @@ class ItemLoss(nn.Module, ABC):
         return None
 
     @property
-    def most_candidates(self) -> int:
-        """See `Objective.most_candidates`."""
+    def max_candidates(self) -> int:
+        """See `Objective.max_candidates`."""
         return 0
 
-    def offered(self, view: View) -> Tensor:
-        """int64 [N]: see `Objective.offered`."""
+    def offered_items(self, view: View) -> Tensor:
+        """int64 [N]: see `Objective.offered_items`."""
         raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
 
     @abstractmethod
@@ -82,7 +82,7 @@ class ItemLoss(nn.Module, ABC):
         correct = head.top_one(states_PD, targets.items_P, items).double()
         return Accuracy(correct, torch.full_like(correct, len(targets.items_P)))
 
-    def answered(
+    def accuracy(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
         """The accuracy on the question that the loss asks; here: the target above all others."""
@@ -109,17 +109,17 @@ class ItemObjective(Objective):
         return self.item_loss.couples_rows
 
     @property
-    def most_candidates(self) -> int:
+    def max_candidates(self) -> int:
         """What its loss over items says."""
-        return self.item_loss.most_candidates
+        return self.item_loss.max_candidates
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The picked tokens with their items, and the negatives or candidates of the loss."""
         return self.item_loss.targets(view, batch)
 
-    def offered(self, view: View, batch: Batch) -> Tensor:
+    def offered_items(self, view: View, batch: Batch) -> Tensor:
         """int64 [N]: what its loss over items offers."""
-        return self.item_loss.offered(view)
+        return self.item_loss.offered_items(view)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Scalar: the sum of the loss over picked items."""
@@ -213,7 +213,7 @@ class SampledLoss(ItemLoss):
         )
 
     @property
-    def most_candidates(self) -> int:
+    def max_candidates(self) -> int:
         """N: the number of negatives for each token."""
         return self.config.number
 
@@ -244,7 +244,7 @@ class SampledLoss(ItemLoss):
             scores_PN1 = scores_PN1 - self.log_probability_V[items_PN1]
         return self.config.of_scores(scores_PN1[:, 0], scores_PN1[:, 1:], self.num_items)
 
-    def answered(
+    def accuracy(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
         """The share of (target, negative) pairs in which the target scores higher; a tie is half.

@@ -69,6 +69,6 @@ class MAP(Objective):
         """Precision at k, where k is the item's number of attributes."""
         return self.head.accuracy(targets, states_PD)
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no training item has an attribute; else None."""
-        return self.head.emptiness(catalogue)
+        return self.head.no_target_reason(catalogue)

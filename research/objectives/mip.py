@@ -52,4 +52,4 @@ class MIP(ItemObjective):
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """The accuracy on the loss's question: under BPR, the share of negatives scored lower."""
-        return self.item_loss.answered(targets, states_PD, self.head, items)
+        return self.item_loss.accuracy(targets, states_PD, self.head, items)

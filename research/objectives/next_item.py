@@ -77,7 +77,7 @@ class NextItem(ItemObjective, RankingObjective):
         packed = histories.newest(length)
         return View.of_rows(packed, packed.last_S, packed.items_T[packed.last_S])
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has two items, so that nothing follows any item; else None."""
         if longest >= 2:
             return None

@@ -145,7 +145,7 @@ class SP(Objective):
         return Targets(
             read_P=view.picked_P,
             offsets_R=offsets_R,
-            counts_R=offsets_R.diff().double() / 3,
+            target_counts_R=offsets_R.diff().double() / 3,
         )
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
@@ -163,7 +163,7 @@ class SP(Objective):
         correct = (gaps_R.sign().double() + 1).sum() / 2
         return Accuracy(correct, torch.full_like(correct, len(true_R)))
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has the two items that a segment takes, unless `short_rows`."""
         if longest >= 2 or self.corruption.short_rows:
             return None

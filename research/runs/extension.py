@@ -214,7 +214,7 @@ def newest_state(folder: RunFolder, stage: StageConfig, fingerprint: str) -> Sta
 
 
 def _has_begun(folder: RunFolder, stage: str) -> bool:
-    return bool(checkpoint.numbered(folder.stage(stage)))
+    return bool(checkpoint.checkpoints_by_step(folder.stage(stage)))
 
 
 def with_more_epochs(config: RunConfig, folder: RunFolder, count: int) -> dict[str, object]:

@@ -29,7 +29,7 @@ def reuse_stage(folder: RunFolder, name: str, stage_hash: str, donors: Sequence[
     no donor has it undamaged.
     """
     stage = folder.stage(name)
-    if not folder.writes or checkpoint.numbered(stage):
+    if not folder.writes or checkpoint.checkpoints_by_step(stage):
         return
     for path in donors:
         donor = RunFolder(path, writes=False)

@@ -85,7 +85,7 @@ def train_stages(
         folder=folder,
         seed=run_parts.config.seed,
         plan=plan,
-        split_weights=run_parts.config.compute.shard_weights,
+        shard_weights=run_parts.config.compute.shard_weights,
         quiet=quiet,
     )
     extensions = {each.stage: each.step for each in record.extensions if each.ended}
@@ -191,7 +191,7 @@ def transfer_from_stages(
         new_report = transfer_weights(
             weights, stage.model, source=f"stage {source_stage.config.name}"
         )
-        report = new_report if report is None else new_report.over(report)
+        report = new_report if report is None else new_report.combined_with(report)
     return report
 
 

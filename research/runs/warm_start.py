@@ -188,7 +188,7 @@ def final_checkpoint(reader: RunFolder, stage: str, fingerprint: str, source: st
     folder = reader.stage(stage)
     path, state = checkpoint.newest_state(folder, fingerprint)
     if state.get("finished") is True:
-        return checkpoint.result_of(folder, path, state)
+        return checkpoint.result_folder_of(folder, path, state)
     if reader.read(RunSummary) is None:
         raise InputError(
             f"{source}: stage {stage} has not ended; let its own command continue it first"

@@ -79,53 +79,53 @@ class FiniteCheck:
         self.skipped = state.skipped
         self.folder = folder
         self.say = say
-        self._waiting: tuple[Attempt, Tensor, torch.Event] | None = None
+        self._pending: tuple[Attempt, Tensor, torch.Event] | None = None
 
     def check(self, attempt: Attempt) -> None:
         """Check this step on a CPU; on an accelerator check the one before and keep this one."""
         if attempt.good.device.type == "cpu":
             self._check(attempt, bool(attempt.good))
             return
-        self.settle()
+        self.check_pending()
         flag = torch.empty((), dtype=torch.bool, pin_memory=True)
         flag.copy_(attempt.good, non_blocking=True)
         event = torch.Event(attempt.good.device)
         event.record()
-        self._waiting = attempt, flag, event
+        self._pending = attempt, flag, event
 
-    def settle(self) -> None:
+    def check_pending(self) -> None:
         """Check the step that has not been checked yet, if there is one."""
-        if self._waiting is None:
+        if self._pending is None:
             return
-        attempt, flag, event = self._waiting
-        self._waiting = None
+        attempt, flag, event = self._pending
+        self._pending = None
         event.synchronize()
         self._check(attempt, bool(flag))
 
-    def _check(self, attempt: Attempt, good: bool) -> None:
-        if good:
+    def _check(self, attempt: Attempt, finite: bool) -> None:
+        if finite:
             return
-        place = f"stage {self.config.name}, step {attempt.step}, epoch {attempt.epoch}"
+        where = f"stage {self.config.name}, step {attempt.step}, epoch {attempt.epoch}"
         bad = [f"the loss of {key}" for key, loss in attempt.losses.items() if not loss.isfinite()]
         rows = attempt.batch.rows_S.tolist()
         users = attempt.batch.users_S.tolist()
-        own = {"rank": self.processes.rank, "not_finite": bad, "rows": rows, "users": users}
-        shares = [each for each in self.processes.gathered(own) if isinstance(each, dict)]
-        losses = dict.fromkeys(name for each in shares for name in each["not_finite"])
-        what = ", ".join(losses)
+        local = {"rank": self.processes.rank, "not_finite": bad, "rows": rows, "users": users}
+        shares = [share for share in self.processes.gathered(local) if isinstance(share, dict)]
+        losses = dict.fromkeys(name for share in shares for name in share["not_finite"])
+        culprits = ", ".join(losses)
         if not losses:
             names = attempt.bad_parameters()
-            what = f"the gradient of {', '.join(names[:3]) or 'the loss'}"
-            what += f" and {len(names) - 3} more" if len(names) > 3 else ""
+            culprits = f"the gradient of {', '.join(names[:3]) or 'the loss'}"
+            culprits += f" and {len(names) - 3} more" if len(names) > 3 else ""
             shares[0]["gradients"] = names
         # The rows of the processes whose losses are not finite, or of all processes where only a
         # gradient is not finite.
-        met = [each for each in shares if each["not_finite"]] or shares
-        shown = [str(row) for each in met for row in each["rows"]]
-        named = ", ".join(shown[:SHOWN]) + (
-            f" and {len(shown) - SHOWN} more" * (len(shown) > SHOWN)
+        affected = [share for share in shares if share["not_finite"]] or shares
+        row_names = [str(row) for share in affected for row in share["rows"]]
+        row_list = ", ".join(row_names[:SHOWN]) + (
+            f" and {len(row_names) - SHOWN} more" * (len(row_names) > SHOWN)
         )
-        message = f"{place}: {what} is not finite, for rows {named} of its windows"
+        message = f"{where}: {culprits} is not finite, for rows {row_list} of its windows"
         if self.skipped < self.config.max_skipped:
             self.skipped += 1
             self.say(f"{message}; left out ({self.skipped} of at most {self.config.max_skipped})")
@@ -178,12 +178,12 @@ class SpikeDetector:
         """
         if not math.isfinite(loss):
             return None
-        known = sorted(self._last)
+        losses = sorted(self._last)
         self._last.append(loss)
-        if len(known) < NEEDED:
+        if len(losses) < NEEDED:
             return None
-        middle = statistics.median(known)
-        distance = statistics.median(abs(each - middle) for each in known)
-        if loss <= SPIKE_FACTOR * middle or loss <= middle + SPIKE_DISTANCES * distance:
+        median = statistics.median(losses)
+        distance = statistics.median(abs(value - median) for value in losses)
+        if loss <= SPIKE_FACTOR * median or loss <= median + SPIKE_DISTANCES * distance:
             return None
-        return loss / middle if middle > 0.0 else None
+        return loss / median if median > 0.0 else None

@@ -48,7 +48,7 @@ class Checkpointer:
         self._saved_at = time.monotonic()
         self._asked = False
 
-    def asks_by_time(self) -> bool:
+    def is_save_due_by_time(self) -> bool:
         """Whether a checkpoint is due by wall time, which only the main process decides.
 
         With several processes it says so once until the next save.
@@ -85,7 +85,7 @@ class Checkpointer:
         trained, on_host = self.weights.trained, self.weights.on_host
         if self.processes.main:
             checkpoint.save(target, trained, optimizer, record, on_host=on_host)
-        elif self.weights.split:
+        elif self.weights.sharded:
             # Every process sends its parts to the main process, in the order in which that one
             # receives them.
             weights_of(trained, on_host)
@@ -102,23 +102,30 @@ class Checkpointer:
         weights, moments = dict[str, Tensor](), dict[str, Tensor]()
 
         def read() -> object:
-            if not checkpoint.numbered(self.stage) and not (self.stage / "last").exists():
+            if (
+                not checkpoint.checkpoints_by_step(self.stage)
+                and not (self.stage / "last").exists()
+            ):
                 return None
-            found, stored = checkpoint.newest_state(self.stage, self.fingerprint)
-            weights.update(checkpoint.read_weights(found))
-            moments.update(checkpoint.read_optimizer(found))
-            return [str(found), stored]
+            folder, stored = checkpoint.newest_state(self.stage, self.fingerprint)
+            weights.update(checkpoint.read_weights(folder))
+            moments.update(checkpoint.read_optimizer(folder))
+            return [str(folder), stored]
 
-        answer = self.processes.from_main(read)
-        if answer is None:
+        found = self.processes.from_main(read)
+        if found is None:
             return StageState()
-        path, stored = cast(tuple[str, Mapping[str, object]], answer)
+        path, stored = cast(tuple[str, Mapping[str, object]], found)
         state = state_of(stored, path)
-        like = self.weights.like
-        given = self.processes.tensors_of_main(weights)
-        fill_weights(given, self.weights.trained, f"{path}/model.safetensors", like=like)
-        given = self.processes.tensors_of_main(moments)
-        fill_optimizer(given, self.optimizer, f"{path}/optimizer.safetensors", like=like)
+        local_part = self.weights.local_part
+        tensors = self.processes.tensors_of_main(weights)
+        fill_weights(
+            tensors, self.weights.trained, f"{path}/model.safetensors", local_part=local_part
+        )
+        tensors = self.processes.tensors_of_main(moments)
+        fill_optimizer(
+            tensors, self.optimizer, f"{path}/optimizer.safetensors", local_part=local_part
+        )
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
         return state
@@ -129,17 +136,19 @@ class Checkpointer:
         All processes call it together.
         """
         self.accelerator.wait_for_everyone()
-        self.weights.join()
+        self.weights.gather_into_model()
         if state.best_step is None:
             return
         tensors: dict[str, Tensor] = {}
 
         def read() -> None:
-            tensors.update(checkpoint.read_weights(checkpoint.result(self.stage, self.fingerprint)))
+            tensors.update(
+                checkpoint.read_weights(checkpoint.result_folder(self.stage, self.fingerprint))
+            )
 
         self.processes.from_main(read)
-        given = self.processes.tensors_of_main(tensors)
-        fill_weights(given, self.weights.model, str(self.stage))
+        gathered = self.processes.tensors_of_main(tensors)
+        fill_weights(gathered, self.weights.model, str(self.stage))
 
 
 def state_of(stored: Mapping[str, object], path: str) -> StageState:

@@ -19,8 +19,8 @@ def restore_scale(accelerator: Accelerator, state: StageState) -> None:
     scaler = accelerator.scaler
     if scaler is not None:
         # The scaler may still hold the scale of an earlier stage of this process.
-        given = {"scale": state.scale or FIRST_SCALE, "_growth_tracker": state.scale_steps}
-        scaler.load_state_dict({**scaler.state_dict(), **given})
+        restored = {"scale": state.scale or FIRST_SCALE, "_growth_tracker": state.scale_steps}
+        scaler.load_state_dict({**scaler.state_dict(), **restored})
 
 
 def with_scale(state: StageState, accelerator: Accelerator, stage: str) -> StageState:

@@ -109,7 +109,7 @@ def largest_parts(size: StepSize) -> list[Part]:
     return sorted(parts, key=lambda part: -part.bytes)
 
 
-def pieces(size: StepSize, peak: Peak | None) -> int | None:
+def micro_batches_that_fit(size: StepSize, peak: Peak | None) -> int | None:
     """Return a number of micro-batches that should fit; None: the rows cannot be cut further.
 
     It is the current number times a power of two, or times the rows where that is less. Where a
@@ -128,27 +128,27 @@ def pieces(size: StepSize, peak: Peak | None) -> int | None:
 
 def advice(size: StepSize, error: BaseException, peak: Peak | None = None) -> str:
     """Return text on a step that ran out of memory: its size, what fills it, what to lower."""
-    said = str(error).strip().split("\n")[0]
+    reason = str(error).strip().split("\n")[0]
     rows = "1 row" if size.rows == 1 else f"{size.rows:,} rows"
     lines = [
         f"a step of {rows}, {size.tokens:,} tokens (the longest row {size.longest:,}) did not fit "
-        f"into memory: {said.rstrip('.') or type(error).__name__}"
+        f"into memory: {reason.rstrip('.') or type(error).__name__}"
     ]
     if peak is not None:
-        known = f"{gigabytes(peak.available)} are there"
+        memory = f"{gigabytes(peak.available)} are there"
         if peak.used is not None and peak.tokens is not None:
-            known += f"; {peak.tokens:,} tokens worked, with {gigabytes(peak.used)}"
-        lines.append(known)
+            memory += f"; {peak.tokens:,} tokens worked, with {gigabytes(peak.used)}"
+        lines.append(memory)
     parts = [part for part in largest_parts(size) if part.bytes]
-    shown = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in parts[:3])
-    lines.append(f"the largest tensors, by estimate: {shown}")
-    cut = pieces(size, peak)
-    if cut is not None:
+    largest = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in parts[:3])
+    lines.append(f"the largest tensors, by estimate: {largest}")
+    micro_batches = micro_batches_that_fit(size, peak)
+    if micro_batches is not None:
         lines.append(
-            f"batches.micro_batches {cut} instead of {size.micro_batches} keeps the results the "
-            "same (as does a further process)"
+            f"batches.micro_batches {micro_batches} instead of {size.micro_batches} keeps the "
+            "results the same (as does a further process)"
         )
-    remedies = list(dict.fromkeys(each for part in parts[:3] for each in part.remedies))
+    remedies = list(dict.fromkeys(remedy for part in parts[:3] for remedy in part.remedies))
     if size.rows > 1:
         remedies.insert(0, "a smaller batches.sequences_per_batch or tokens_per_batch")
     lines.append(f"what changes the results: {', '.join(remedies)}")

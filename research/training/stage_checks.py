@@ -43,10 +43,10 @@ def check_objectives(
             )
         # A causal view reads all items of its window but the last, which is only predicted.
         rows_hold = min(longest, model.encoder.config.length + corruption.causal)
-        reason = part.emptiness(rows_hold, catalogue)
+        reason = part.no_target_reason(rows_hold, catalogue)
         if reason is not None and stage.objectives[key].weight > 0.0:
             raise InputError(
-                f"{asker} counts nothing: {reason} (the longest training row has {rows_hold} "
+                f"{asker} can have no target: {reason} (the longest training row has {rows_hold} "
                 f"items, after what is held out); leave {key} out, set its weight to 0, hold less "
                 "out, or raise encoder.length"
             )

@@ -53,7 +53,7 @@ class StepMemory:
             items=encoder.num_items,
             parameters=encoder.config.num_parameters(encoder.num_items),
             activations=encoder.config.activation_bytes(tokens, rows, longest),
-            negatives=self.model.most_candidates,
+            negatives=self.model.max_candidates,
             compared=batch.step_tokens if self.model.couples_rows else 0,
             micro_batches=number,
         )

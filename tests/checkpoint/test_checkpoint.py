@@ -140,7 +140,7 @@ def test_a_kill_between_the_two_renames_still_leaves_one(
 
 
 def test_a_stage_without_checkpoints_has_none(tmp_path: Path) -> None:
-    assert checkpoint.numbered(tmp_path / "train") == {}
+    assert checkpoint.checkpoints_by_step(tmp_path / "train") == {}
     with pytest.raises(InputError, match=r"train holds no checkpoint; was the run interrupted"):
         checkpoint.newest_state(tmp_path / "train", "abc")[0]
 
@@ -200,7 +200,7 @@ def test_a_damaged_best_makes_the_checkpoints_that_name_it_useless(tmp_path: Pat
     first, _ = saved(tmp_path, 10, best=10), saved(tmp_path, 20, best=20)
     (tmp_path / "best_00000020" / "model.safetensors").write_bytes(b"")
     assert checkpoint.newest_state(tmp_path, "abc")[0] == first
-    assert checkpoint.result(tmp_path, "abc") == tmp_path / "best_00000010"
+    assert checkpoint.result_folder(tmp_path, "abc") == tmp_path / "best_00000010"
 
 
 def test_where_all_are_damaged_the_stage_must_be_begun_anew(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize("sums", ["[]", "{}"])
 def test_a_state_without_checksums_is_refused(tmp_path: Path, sums: str) -> None:
     checkpoint.save(tmp_path / "last", module_of(), None, MARK)
-    text = checkpoint.sealed({"format": 2, "fingerprint": "abc", "sha256": json.loads(sums)})
+    text = checkpoint.state_text({"format": 2, "fingerprint": "abc", "sha256": json.loads(sums)})
     (tmp_path / "last" / "state.json").write_text(text)
     with pytest.raises(InputError, match=r"is damaged \(sha256 is (\[\]|{})\)"):
         checkpoint.read_state(tmp_path / "last", "abc")

@@ -106,7 +106,7 @@ def test_of_two_sources_the_later_one_counts_and_both_are_told() -> None:
     model = Model()
     first = transfer_weights(numbered(Model()) | {"old": torch.zeros(1)}, model, source="first")
     second = transfer_weights(numbered(Model(head=False)), model, source="second")
-    account = second.over(first)
+    account = second.combined_with(first)
     assert dict(account.moved) == {
         "first": ("item_bias",),
         "second": ("encoder.item_table.weight", "encoder.position_table.weight"),

@@ -248,7 +248,7 @@ def checkpoints(folder: Path) -> Case:
         checkpoint.has_finished(folder)
         # What is filled is thrown away.
         fresh = torch.nn.Linear(3, 2)
-        checkpoint.load_weights(checkpoint.result(folder, FINGERPRINT), fresh)
+        checkpoint.load_weights(checkpoint.result_folder(folder, FINGERPRINT), fresh)
         stored = checkpoint.read_optimizer(newest)
         fill_optimizer(stored, torch.optim.AdamW(fresh.parameters()), str(newest))
 
@@ -275,7 +275,7 @@ def seal(path: Path) -> None:
             name: checkpoint.sha256_of(path / name) for name in names if (path / name).is_file()
         }
         state.pop("checksum", None)
-        (path / "state.json").write_text(checkpoint.sealed(state))
+        (path / "state.json").write_text(checkpoint.state_text(state))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         pass
 

@@ -112,7 +112,7 @@ def test_items_are_offered_to_every_piece_of_a_batch(
 ) -> None:
     module = made(kind(loss=InBatchSoftmax()), catalogue)
     batch = batch_of(ROWS, length=LENGTH)
-    pieces = [module(piece)["only"] for piece in module.prepare_pieces(batch, number)]
+    pieces = [module(piece)["only"] for piece in module.prepare_micro_batches(batch, number)]
     whole = module.losses(batch)["only"]
     assert sum(piece.count.item() for piece in pieces) == whole.count.item()
     total = torch.stack([piece.total for piece in pieces]).sum()

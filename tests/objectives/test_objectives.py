@@ -179,7 +179,7 @@ def test_a_batch_cut_into_pieces_has_the_same_loss_and_gradients(
     batch = batch_of(ROWS, length=LENGTH)
     whole = module.losses(batch)["only"]
     expected = gradients(module, whole.total)
-    pieces = [module(piece)["only"] for piece in module.prepare_pieces(batch, number)]
+    pieces = [module(piece)["only"] for piece in module.prepare_micro_batches(batch, number)]
     assert len(pieces) == number
     assert module.objectives["only"].couples_rows is None
     assert sum(piece.count.item() for piece in pieces) == whole.count.item()

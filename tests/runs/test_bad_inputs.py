@@ -42,7 +42,7 @@ def finished(shop: Corpus) -> Path:
     folder = shop.folder.parent / "sasrec"
     given = ["--out", str(folder), "--quiet", "--checkpoint-steps", "3", *TINY]
     assert main(["run", SASREC, f"corpus={shop.folder}", *given]) == 0
-    assert list(checkpoint.numbered(folder / STAGE)) == [6, 3]
+    assert list(checkpoint.checkpoints_by_step(folder / STAGE)) == [6, 3]
     return folder
 
 
@@ -63,11 +63,11 @@ def stopped(finished: Path, tmp_path: Path) -> Path:
 def copy_until(run: Path, step: int, folder: Path) -> Path:
     """A copy of a run whose only checkpoint is that of `step`."""
     shutil.copytree(run, folder)
-    for number, path in checkpoint.numbered(folder / STAGE).items():
+    for number, path in checkpoint.checkpoints_by_step(folder / STAGE).items():
         if number != step:
             shutil.rmtree(path)
     checkpoint.prune(folder / STAGE, step, keep=1)
-    assert len(checkpoint.numbered(folder / STAGE, "best")) == 1
+    assert len(checkpoint.checkpoints_by_step(folder / STAGE, "best")) == 1
     return folder
 
 

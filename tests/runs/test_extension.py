@@ -27,7 +27,7 @@ from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
-from research.training.selection import reopened
+from research.training.selection import resume_extended
 from research.training.stage_run import CheckpointPlan
 from research.training.state import StageState
 from tests.evaluation.reference_ranks import corpus_of, written
@@ -433,13 +433,13 @@ def test_only_the_state_that_had_ended_is_reopened() -> None:
     rule = ValidationConfig(metric="mrr", patience=2, min_epochs=9)
     config = stage_of(epochs=9, validation=rule)
     ended = StageState(epoch=3, step=8, rows=32, finished=True, stale=1)
-    assert reopened(ended, config, 12, 9) == ended
-    assert reopened(replace(ended, finished=False), config, 12, 8).epoch == 3
+    assert resume_extended(ended, config, 12, 9) == ended
+    assert resume_extended(replace(ended, finished=False), config, 12, 8).epoch == 3
     # 32 rows are two epochs and a part of the third; patience would not have begun.
-    again = reopened(ended, config, 12, 8)
+    again = resume_extended(ended, config, 12, 8)
     assert (again.finished, again.epoch, again.stale) == (False, 2, 0)
     # Where a limit still holds, nothing goes on.
-    assert reopened(ended, replace(config, steps=8), 12, 8) == ended
+    assert resume_extended(ended, replace(config, steps=8), 12, 8) == ended
 
 
 class Interrupted(Exception):

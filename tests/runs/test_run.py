@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from baselines.popularity import PopularityConfig
 from baselines.transitions import TransitionsConfig
-from research.checkpoint.files import numbered
+from research.checkpoint.files import checkpoints_by_step
 from research.cli.show import show
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
@@ -390,7 +390,7 @@ def test_a_stage_without_validation_keeps_its_last_state(corpus: Corpus, tmp_pat
     assert summary.best["train"] == StageResult(
         epoch=None, value=None, epochs=4, steps=12, skipped=0
     )
-    assert not numbered(tmp_path / "run" / "stages" / "train", "best")
+    assert not checkpoints_by_step(tmp_path / "run" / "stages" / "train", "best")
     bench, ranker = load_run(tmp_path / "run", "data")
     saved = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
     assert_same_table(bench.tables(ranker, "test")["full"], saved)

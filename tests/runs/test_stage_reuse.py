@@ -132,7 +132,7 @@ def test_a_stage_that_has_not_ended_is_not_taken(
         patched.setattr(checkpoint, "save", save)
         with pytest.raises(KeyboardInterrupt):
             execute(begun, tmp_path / "first", options=often)
-    assert checkpoint.numbered(tmp_path / "first" / "stages" / "pretrain")
+    assert checkpoint.checkpoints_by_step(tmp_path / "first" / "stages" / "pretrain")
     second = execute(begun, tmp_path / "second", options=taking(tmp_path / "first"))
     assert second.shared == {}
 

@@ -182,7 +182,7 @@ def test_a_stage_that_has_not_ended_is_refused(
     copy = tmp_path / "copy"
     shutil.copytree(earlier, copy)
     path = newest_of(copy / "stages" / "pretrain") / "state.json"
-    path.write_text(checkpoint.sealed({**json.loads(path.read_text()), "finished": False}))
+    path.write_text(checkpoint.state_text({**json.loads(path.read_text()), "finished": False}))
     start = str(copy / "stages" / "pretrain")
     said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
     # The run has ended: its command would see that, and continue nothing.

@@ -565,7 +565,7 @@ def test_the_quickstart_runs_from_end_to_end(
         folder = tmp_path / "quickstart" / "films" / cell / "0"
         assert (folder / "config.json").is_file()
         assert (folder / "ranks" / "test-full.npz").is_file()
-        assert bool(checkpoint.numbered(folder / "stages" / "train", "best")) == (
+        assert bool(checkpoint.checkpoints_by_step(folder / "stages" / "train", "best")) == (
             cell in ("sasrec", "bert4rec")
         )
     assert f"run folders: {tmp_path}/quickstart/films/CELL/SEED" in answer.out

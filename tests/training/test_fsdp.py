@@ -161,7 +161,7 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
                 accelerator=accelerator,
                 folder=folder,
                 seed=config.seed,
-                split_weights=config.compute.shard_weights,
+                shard_weights=config.compute.shard_weights,
                 validate=validation_of(bench, each),
                 quiet=True,
             )

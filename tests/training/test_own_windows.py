@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from research.checkpoint.files import numbered
+from research.checkpoint.files import checkpoints_by_step
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
@@ -36,7 +36,7 @@ from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan, StageRun
-from research.training.step import counted, loss_factors
+from research.training.step import count_targets, loss_factors
 from tests.support.saved import newest_of
 from tests.support.synthetic import markov_histories, scatter_parameters, write_histories
 
@@ -174,7 +174,7 @@ def test_sums_are_divided_by_the_rows_that_the_objective_saw(corpus: Corpus) -> 
     losses = module(seen)
     both = {key: STAGE.objectives[key] for key in ("next", "mip")}
     stage = replace(STAGE, objectives=both, own_windows={"mip": PREFIXES})
-    counts_2K = counted([seen], ["next", "mip"])[:, :2].T.flatten()
+    counts_2K = count_targets([seen], ["next", "mip"])[:, :2].T.flatten()
     weights_K = torch.ones(2, dtype=torch.float64)
     factors_K = loss_factors(counts_2K, weights_K, stage.normalize, Accelerator(cpu=True))
     assert factors_K.tolist() == [1 / 2, 1 / 6]
@@ -200,22 +200,22 @@ def test_an_interrupted_run_with_own_windows_continues_as_if_nothing_had_happene
     options = RunOptions(quiet=True, checkpoints=CheckpointPlan(steps=1, keep=50))
     execute(config, tmp_path / "whole", options=options)
     whole = tmp_path / "whole" / "stages" / "train"
-    steps = max(numbered(whole))
-    assert list(numbered(whole)) == list(range(steps, 0, -1))
+    steps = max(checkpoints_by_step(whole))
+    assert list(checkpoints_by_step(whole)) == list(range(steps, 0, -1))
     # By rows an epoch is four steps: in the warm-up and in the middle of an epoch, before an
     # epoch's last step, and between two.
     for step in (2, 6, 7, 8, 11):
         cut = tmp_path / f"cut-{step}"
         shutil.copytree(tmp_path / "whole", cut)
         (cut / "summary.json").unlink()
-        for number, path in numbered(cut / "stages" / "train").items():
+        for number, path in checkpoints_by_step(cut / "stages" / "train").items():
             if number > step:
                 shutil.rmtree(path)
         execute(config, cut, options=options)
         for file in ("model.safetensors", "optimizer.safetensors"):
             ours = (newest_of(cut / "stages" / "train") / file).read_bytes()
             assert ours == (newest_of(whole) / file).read_bytes(), (step, file)
-        assert max(numbered(cut / "stages" / "train")) == steps
+        assert max(checkpoints_by_step(cut / "stages" / "train")) == steps
     # Each went on from the very checkpoint: none was passed for an earlier one.
     assert capsys.readouterr().err == ""
 
