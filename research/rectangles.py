@@ -74,12 +74,12 @@ class Rectangle:
     @cached_property
     def positions_BL(self) -> Tensor:
         """int64 [B, L]: the position of each slot's token (`Packed.positions_T`); 0 if empty."""
-        return self._laid_out(self.positions_T)
+        return self._to_slots(self.positions_T)
 
     @cached_property
     def fields(self) -> Mapping[str, Tensor]:
         """int64 [B, L] by name: the fields of each slot's token (`Packed.fields`); 0 if empty."""
-        return {name: self._laid_out(field_T) for name, field_T in self.fields_T.items()}
+        return {name: self._to_slots(field_T) for name, field_T in self.fields_T.items()}
 
     def visible(self, causal: bool) -> Tensor | None:
         """bool, broadcastable to [B, Q, L]: which keys a query may see; None means every key.
@@ -105,7 +105,7 @@ class Rectangle:
     def _numbers_L(self) -> Tensor:
         return torch.arange(self.slots_BL.shape[1], device=self.slots_BL.device)
 
-    def _laid_out(self, x_T: Tensor) -> Tensor:
+    def _to_slots(self, x_T: Tensor) -> Tensor:
         return F.pad(x_T, (0, 1))[self.slots_BL]
 
 

@@ -119,14 +119,14 @@ class RankTable:
 def _check_sizes(path: Path) -> None:
     """Raise `InputError` for a path that is no file, and for a zip bomb."""
     if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a rank table (it is no file)")
+        raise InputError(f"{path} is not a rank table (it is not a file)")
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
         packings = {member.compress_type for member in archive.infolist()}
     if size > max(_ALWAYS_ALLOWED, _MOST_COMPRESSION * path.stat().st_size):
         raise InputError(f"{path} is not a rank table (it unpacks to {size:,} bytes)")
     if not packings <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise InputError(f"{path} is not a rank table (it is packed by another method)")
+        raise InputError(f"{path} is not a rank table (it is compressed by another method)")
 
 
 def group_starts(*sorted_columns: NDArray[np.generic]) -> NDArray[np.int64]:

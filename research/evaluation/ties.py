@@ -59,7 +59,7 @@ class TieGroups:
         owner, rank = owner[kept], table.rank[kept]
         others = table.ties[kept].astype(np.float64)
         if ties == "mean":
-            rank, others = spread(rank, owner), np.zeros(len(rank))
+            rank, others = separate_ties(rank, owner), np.zeros(len(rank))
         first = rank - others / 2
         order = np.lexsort((first, owner))
         owner, first, others = owner[order], first[order], others[order]
@@ -84,7 +84,7 @@ class TieGroups:
         return TieGroups(**{name: column[is_best] for name, column in vars(self).items()})
 
 
-def spread(rank: Floats, owner: Integers) -> Floats:
+def separate_ties(rank: Floats, owner: Integers) -> Floats:
     """Mean ranks, with a user's held-out items that tie with each other set one place apart.
 
     `rank` and `owner` (the user) are by held-out item, as is the result, float64. Such items have
@@ -96,10 +96,10 @@ def spread(rank: Floats, owner: Integers) -> Floats:
     starts = group_starts(owners, ranks)
     sizes = np.diff(np.r_[starts, len(order)])
     place = np.arange(len(order)) - np.repeat(starts, sizes)
-    apart = np.empty(len(order))
-    apart[order] = ranks + (place - (np.repeat(sizes, sizes) - 1) / 2)
-    assert np.all(apart >= 1.0), "ties of a user's own held-out items: an item asked for twice"
-    return apart
+    separated = np.empty(len(order))
+    separated[order] = ranks + (place - (np.repeat(sizes, sizes) - 1) / 2)
+    assert np.all(separated >= 1.0), "a user's held-out item is in the table twice"
+    return separated
 
 
 def hit_and_reciprocal(groups: TieGroups, k: float) -> tuple[Floats, Floats]:
@@ -113,23 +113,27 @@ def hit_and_reciprocal(groups: TieGroups, k: float) -> tuple[Floats, Floats]:
     within = groups.within(k)
     hit = within / groups.size
     reciprocal = reciprocals(groups.first, within) / groups.size
-    several = np.flatnonzero((groups.number > 1) & (within > 0))
-    if len(several) == 0:
+    groups_with_several = np.flatnonzero((groups.number > 1) & (within > 0))
+    if len(groups_with_several) == 0:
         return hit, reciprocal
-    kinds = np.stack([groups.first, groups.size, groups.number, within], axis=1)[several]
+    kinds = np.stack([groups.first, groups.size, groups.number, within], axis=1)[
+        groups_with_several
+    ]
     kinds, kind = np.unique(kinds, axis=0, return_inverse=True)
     first, size, number, tried = (column[:, None] for column in kinds.T)
-    left: Floats = np.ones((len(kinds), 1))
-    found: Floats = np.zeros(len(kinds))
+    miss_probability: Floats = np.ones((len(kinds), 1))
+    expected_reciprocal: Floats = np.zeros(len(kinds))
     width = min(max(1, _BLOCK // len(kinds)), int(tried.max()))
     for begin in range(0, int(tried.max()), width):
         steps = np.arange(begin, begin + width)
-        chance = np.where(steps < tried, number / np.maximum(size - steps, number), 0.0)
-        stays: Floats = np.multiply.accumulate(np.hstack([left, 1.0 - chance]), axis=1)
-        found += (stays[:, :-1] * chance / (first + steps)).sum(1)
-        left = stays[:, -1:]
-    hit[several] = (1.0 - left[:, 0])[kind.ravel()]
-    reciprocal[several] = found[kind.ravel()]
+        hit_probability = np.where(steps < tried, number / np.maximum(size - steps, number), 0.0)
+        still_missing: Floats = np.multiply.accumulate(
+            np.hstack([miss_probability, 1.0 - hit_probability]), axis=1
+        )
+        expected_reciprocal += (still_missing[:, :-1] * hit_probability / (first + steps)).sum(1)
+        miss_probability = still_missing[:, -1:]
+    hit[groups_with_several] = (1.0 - miss_probability[:, 0])[kind.ravel()]
+    reciprocal[groups_with_several] = expected_reciprocal[kind.ravel()]
     return hit, reciprocal
 
 

@@ -102,9 +102,9 @@ class BackboneConfig(ABC):
         A warm start requires them to be equal.
         """
         return {
-            each.name: vars(self)[each.name]
-            for each in fields(self)
-            if each.name not in self.learning_fields
+            config_field.name: vars(self)[config_field.name]
+            for config_field in fields(self)
+            if config_field.name not in self.learning_fields
         }
 
 
@@ -138,13 +138,13 @@ class Backbone(nn.Module, ABC):
         """
         return ()
 
-    def use(self, compute: ComputeConfig) -> None:
+    def use_compute(self, compute: ComputeConfig) -> None:
         """Apply `compute` to all training from now on; `InputError` for what is not supported.
 
         By default neither compilation nor recomputation is.
         """
-        for name, asked in (("compile", compute.compile), ("recompute", compute.recompute)):
-            if asked:
+        for name, requested in (("compile", compute.compile), ("recompute", compute.recompute)):
+            if requested:
                 raise InputError(
                     f"compute.{name} is True, which {type(self.config).__name__} cannot do; "
                     "set it to False"

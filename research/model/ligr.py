@@ -90,7 +90,7 @@ class LiGRBlock(SoftmaxBlock):
     def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
         """[P, D]: the block's output z, after both gated residual sums."""
         gate_PD = torch.sigmoid(self.attention_gate(carried_PD))
-        x_PD = carried_PD + gate_PD * self.attended(mixed_PHK)
+        x_PD = carried_PD + gate_PD * self.project_attention(mixed_PHK)
         gate_PD = torch.sigmoid(self.feed_forward_gate(x_PD))
         return x_PD + gate_PD * self.feed_forward(self.feed_forward_norm(x_PD))
 

@@ -51,7 +51,7 @@ class Positions(nn.Module):
         """[T, D]: what is added to the embeddings; None, the default: nothing."""
         return None
 
-    def turned(self, qkv_T3HK: Tensor, packed: Packed) -> Tensor:
+    def apply_positions(self, qkv_T3HK: Tensor, packed: Packed) -> Tensor:
         """[T, 3, H, K]: queries, keys and values, changed by each token's position.
 
         By default they are unchanged.

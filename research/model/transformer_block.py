@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from research.model.attention import attention
-from research.model.compute import compiled
+from research.model.compute import compile_part
 from research.model.kernels.dropout import dropout
 from research.model.positions import Positions
 from research.packed import Packed
@@ -93,12 +93,12 @@ class Block(nn.Module, ABC):
     ) -> Tensor:
         """[T, D] -> [T, D], or [P, D]: the output at the tokens with the indices `read_P`."""
 
-    def built(self, part: Callable[..., Part], rows: int) -> Callable[..., Part]:
+    def maybe_compiled(self, part: Callable[..., Part], rows: int) -> Callable[..., Part]:
         """`part`, or its compiled form where the block compiles and trains.
 
         With 0 or 1 rows it stays as it is, as torch would compile it once more for each of these.
         """
-        return compiled(part) if self.compiles and self.training and rows > 1 else part
+        return compile_part(part) if self.compiles and self.training and rows > 1 else part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,10 +161,10 @@ class SoftmaxBlock(Block):
     ) -> Tensor:
         """[T, D] -> [T, D], or [P, D]: the output at the tokens with the indices `read_P`."""
         kind, heads = type(self), self.config.heads
-        carried_TD, qkv_TE = self.built(kind.before, len(x_TD))(self, x_TD)
+        carried_TD, qkv_TE = self.maybe_compiled(kind.before, len(x_TD))(self, x_TD)
         qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=heads)
         mixed_PHK = attention(
-            positions.turned(qkv_T3HK, packed),
+            positions.apply_positions(qkv_T3HK, packed),
             packed,
             causal=causal,
             dropout=self.dropouts.attention if self.training else 0.0,
@@ -172,9 +172,9 @@ class SoftmaxBlock(Block):
             bias=positions.bias if self.config.positions.biases_scores else None,
         )
         carried_PD = carried_TD if read_P is None else carried_TD.index_select(0, read_P)
-        return self.built(kind.rest, len(carried_PD))(self, carried_PD, mixed_PHK)
+        return self.maybe_compiled(kind.rest, len(carried_PD))(self, carried_PD, mixed_PHK)
 
-    def attended(self, mixed_PHK: Tensor) -> Tensor:
+    def project_attention(self, mixed_PHK: Tensor) -> Tensor:
         """[P, H, K] -> [P, D]: attention's output after its projection and dropout."""
         mixed_PD = self.output(rearrange(mixed_PHK, "P H K -> P (H K)"))
         return dropout(mixed_PD, self.dropouts.attention_output, self.training)
@@ -202,7 +202,7 @@ class SelfAttentionBlock(SoftmaxBlock):
 
     def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
         """[P, D]: the block's output, after the residual sum of attention."""
-        return self.after(carried_PD + self.attended(mixed_PHK))
+        return self.after(carried_PD + self.project_attention(mixed_PHK))
 
 
 class PostNormBlock(SelfAttentionBlock):

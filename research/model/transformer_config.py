@@ -153,8 +153,8 @@ class TransformerConfig(BackboneConfig):
 
     def activation_bytes(self, tokens: int, rows: int, longest: int) -> Mapping[str, int]:
         """The block's own estimates in bytes, multiplied by the number of blocks."""
-        of_block = self.block.activation_bytes(self, tokens, rows, longest)
-        return {name: self.layers * number for name, number in of_block.items()}
+        block_bytes = self.block.activation_bytes(self, tokens, rows, longest)
+        return {name: self.layers * number for name, number in block_bytes.items()}
 
 
 def as_transformer(config: BackboneConfig, asker: str) -> TransformerConfig:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from research.data.catalogue import Catalogue
 from research.model.initialization import initialize
-from research.model.kernels.multilabel import multilabel_loss, precision_at_own_number
+from research.model.kernels.multilabel import multilabel_loss, precision_at_num_labels
 from research.objectives.base import OFFSETS_OF_READS, Accuracy, Targets, View, ragged
 from research.objectives.components import ModelComponents
 
@@ -96,7 +96,7 @@ class AttributeHead(nn.Module):
         """
         assert isinstance(targets, AttributeTargets)
         table_AD = self.attributes.attribute_table.weight
-        correct = precision_at_own_number(self.dense(states_PD), table_AD, *targets.pairs())
+        correct = precision_at_num_labels(self.dense(states_PD), table_AD, *targets.pairs())
         return Accuracy(correct, (targets.label_offsets.diff() > 0).sum().double())
 
     def no_target_reason(self, catalogue: Catalogue) -> str | None:

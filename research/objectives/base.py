@@ -173,7 +173,7 @@ class Targets:
         """
         begin, end = self.offsets_R[[first, last]].tolist()
 
-        def piece(name: str, axis: str) -> Tensor:
+        def cut_field(name: str, axis: str) -> Tensor:
             values: Tensor = vars(self)[name]
             if axis == "tokens":
                 return values[begin:end] - token
@@ -191,7 +191,9 @@ class Targets:
 
         axes = {part.name: part.metadata["axis"] for part in fields(self)}
         pieces = {
-            name: piece(name, axis) for name, axis in axes.items() if vars(self)[name] is not None
+            name: cut_field(name, axis)
+            for name, axis in axes.items()
+            if vars(self)[name] is not None
         }
         return replace(self, **pieces)
 

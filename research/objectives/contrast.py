@@ -65,14 +65,14 @@ class TwoViews(Corruption):
         The newest token of each is picked.
         """
         rows = batch.packed.newest(batch.length)
-        kept_R = (rows.lengths_S > 0).nonzero()[:, 0]
-        row_S = kept_R.repeat_interleave(2)
+        rows_R = (rows.lengths_S > 0).nonzero()[:, 0]
+        row_S = rows_R.repeat_interleave(2)
         packed = rows.select(row_S)
         second_S = torch.arange(len(row_S), device=row_S.device) % 2
         states_S = fold(fold(batch.states_S[row_S], seed_of("contrast")), second_S)
         drawn_S = below(fold(states_S, 0), len(self.operators))
-        for place, operator in enumerate(self.operators):
-            changed_S = drawn_S == place
+        for index, operator in enumerate(self.operators):
+            changed_S = drawn_S == index
             packed = self._changed(packed, operator, changed_S, states_S, catalogue.num_items)
         return View(packed, row_S, len(batch.rows_S), packed.last_S, packed.items_T[:0])
 
@@ -175,15 +175,15 @@ class Contrast(Objective):
         The P views of this process come first, then the Q of the others.
         """
         # Under autocast states may be in low precision, which is too coarse for norms and softmax.
-        wide = torch.promote_types(states_PD.dtype, torch.float32)
-        states_PD, others_QD = states_PD.to(wide), others_QD.to(wide)
+        dtype = torch.promote_types(states_PD.dtype, torch.float32)
+        states_PD, others_QD = states_PD.to(dtype), others_QD.to(dtype)
         others_QD = torch.cat([states_PD, others_QD])
         if self.similarity == "cosine":
             states_PD, others_QD = F.normalize(states_PD, dim=1), F.normalize(others_QD, dim=1)
         scores_PQ = row_products(states_PD, others_QD)
         places_Q = torch.arange(len(others_QD), device=others_QD.device)
-        itself_PQ = places_Q[: len(states_PD), None] == places_Q
-        return (scores_PQ / self.temperature).masked_fill(itself_PQ, -torch.inf)
+        is_self_PQ = places_Q[: len(states_PD), None] == places_Q
+        return (scores_PQ / self.temperature).masked_fill(is_self_PQ, -torch.inf)
 
     @staticmethod
     def _partners(states_PD: Tensor) -> Tensor:

@@ -77,27 +77,27 @@ class MaskItems(Corruption):
         states_S = fold(batch.states_S, seed_of("mask"))
         tokens_T = fold(states_S[packed.owner_T], packed.ages_T)
         draws_T = uniform(fold(tokens_T, 0))
-        last_T = packed.ages_T == 0
+        is_last_T = packed.ages_T == 0
         rows_S = uniform(fold(states_S, seed_of("row")))
         picked_T = (
-            self._counted(packed, draws_T) if self.count == "rounded" else draws_T < self.rate
+            self._pick_rounded(packed, draws_T) if self.count == "rounded" else draws_T < self.rate
         )
         if self.mask_last_share:
-            picked_T |= last_T & (rows_S < self.mask_last_share)[packed.owner_T]
+            picked_T |= is_last_T & (rows_S < self.mask_last_share)[packed.owner_T]
         if self.count == "bernoulli" and self.at_least_one:
             picked_T |= fallback_pick(packed, draws_T, picked_T)
         if self.last_only_share:
             # `mask_last_share` takes the lower end of this draw and `last_only_share` the upper
             # one, so that a row falls under both only where the shares add up to more than 1.
-            alone_T = (rows_S >= 1.0 - self.last_only_share)[packed.owner_T]
-            picked_T = torch.where(alone_T, last_T, picked_T)
+            last_only_T = (rows_S >= 1.0 - self.last_only_share)[packed.owner_T]
+            picked_T = torch.where(last_only_T, is_last_T, picked_T)
         picked_P = picked_T.nonzero()[:, 0]
         targets_P = packed.items_T[picked_P]
         items_T = packed.items_T.clone()
         items_T[picked_P] = self._replacements(targets_P, tokens_T[picked_P], catalogue)
         return View.of_rows(packed.with_items(items_T), picked_P, targets_P)
 
-    def _counted(self, packed: Packed, draws_T: Tensor) -> Tensor:
+    def _pick_rounded(self, packed: Packed, draws_T: Tensor) -> Tensor:
         """bool [T]: in each row the max(1, round(rate n)) tokens with the smallest draws."""
         # In float64: float32 rounds 190 * 0.15 the other way.
         count_S = (packed.lengths_S.double() * self.rate).round().long()

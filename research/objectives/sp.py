@@ -54,36 +54,40 @@ class CutSegment(Corruption):
 
         Each of these three sequences has its last token picked.
         """
-        least = 1 if self.short_rows else 2
+        min_items = 1 if self.short_rows else 2
         windows = batch.packed.newest(batch.length)
-        rows_R = (windows.lengths_S >= least).nonzero()[:, 0]
+        rows_R = (windows.lengths_S >= min_items).nonzero()[:, 0]
         packed = windows.select(rows_R)
         lengths_R, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
         users_R = batch.users_S[rows_R]
         states_R = fold(batch.states_S[rows_R], seed_of("segment"))
-        most_R = lengths_R // 2
+        max_sizes_R = lengths_R // 2
         if self.foreign == "training":
-            most_R = torch.minimum(most_R, catalogue.training.longest_of_others_U[users_R])
+            max_sizes_R = torch.minimum(
+                max_sizes_R, catalogue.training.longest_of_others_U[users_R]
+            )
         # In a row of one item the segment has length 0, and all three sequences keep the item.
-        sizes_R = torch.where(most_R > 0, 1 + below(fold(states_R, 0), most_R.clamp(min=1)), 0)
+        sizes_R = torch.where(
+            max_sizes_R > 0, 1 + below(fold(states_R, 0), max_sizes_R.clamp(min=1)), 0
+        )
         starts_R = below(fold(states_R, 1), lengths_R - sizes_R + 1)
         places_T = places_T - starts_R[owner_T]
-        cut_T = (places_T >= 0) & (places_T < sizes_R[owner_T])
+        in_segment_T = (places_T >= 0) & (places_T < sizes_R[owner_T])
         items_T, mask_T = packed.items_T, torch.full_like(packed.items_T, catalogue.num_items)
-        context = packed.with_items(torch.where(cut_T, mask_T, items_T))
+        context = packed.with_items(torch.where(in_segment_T, mask_T, items_T))
         pool = catalogue.training if self.foreign == "training" else catalogue.whole
-        froms_R = self._foreign_starts(pool, users_R, sizes_R, states_R)
-        picked_T = (froms_R[owner_T] + places_T).clamp(0, len(pool.items_N) - 1)
-        foreign_T = torch.where(cut_T, pool.items_N[picked_T], items_T)
-        shown_T = cut_T | (sizes_R == 0)[owner_T]
+        foreign_starts_R = self._foreign_starts(pool, users_R, sizes_R, states_R)
+        picked_T = (foreign_starts_R[owner_T] + places_T).clamp(0, len(pool.items_N) - 1)
+        foreign_T = torch.where(in_segment_T, pool.items_N[picked_T], items_T)
+        is_segment_T = in_segment_T | (sizes_R == 0)[owner_T]
         # A foreign segment gets the fields (such as times) of the true segment that it replaces.
         true, foreign = packed.with_items(items_T), packed.with_items(foreign_T)
         if self.placement == "among_masks":
-            true = packed.with_items(torch.where(shown_T, items_T, mask_T))
-            foreign = packed.with_items(torch.where(shown_T, foreign_T, mask_T))
+            true = packed.with_items(torch.where(is_segment_T, items_T, mask_T))
+            foreign = packed.with_items(torch.where(is_segment_T, foreign_T, mask_T))
         else:
-            shape = shown_T, sizes_R.clamp(min=1), max(1, packed.longest // 2)
-            true, foreign = true.keep(*shape), foreign.keep(*shape)
+            kept_tokens = is_segment_T, sizes_R.clamp(min=1), max(1, packed.longest // 2)
+            true, foreign = true.keep(*kept_tokens), foreign.keep(*kept_tokens)
         order_RK = torch.arange(3 * len(rows_R), device=rows_R.device).view(3, -1).T
         joined = Packed.cat([context, true, foreign]).select(order_RK.flatten())
         row_S = rows_R.repeat_interleave(3)
@@ -97,9 +101,9 @@ class CutSegment(Corruption):
             return below(fold(states_R, 2), len(pool.items_N) - sizes_R + 1)
         order_U, places_U = pool.longest_first_U, pool.places_U
         # Users with at least m items come first; the row's own user, if among them, is skipped.
-        enough_R = torch.searchsorted(-pool.lengths_U[order_U], -sizes_R, right=True)
-        among_R = (places_U[users_R] < enough_R).long()
-        drawn_R = below(fold(states_R, 2), enough_R - among_R)
+        num_eligible_R = torch.searchsorted(-pool.lengths_U[order_U], -sizes_R, right=True)
+        is_eligible_R = (places_U[users_R] < num_eligible_R).long()
+        drawn_R = below(fold(states_R, 2), num_eligible_R - is_eligible_R)
         drawn_R = drawn_R + (drawn_R >= places_U[users_R])
         others_R = order_U[drawn_R]
         spare_R = pool.lengths_U[others_R] - sizes_R + 1

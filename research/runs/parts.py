@@ -22,7 +22,12 @@ from research.data.splits import HeldOut, Split
 from research.data.windows import WindowsConfig
 from research.distributed.activity import ACTIVITY
 from research.errors import InputError
-from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
+from research.evaluation.candidates import (
+    AllItems,
+    CandidateSet,
+    read_candidates,
+    sample_candidates,
+)
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
@@ -91,7 +96,7 @@ class RunParts:
                 sets.append(AllItems())
                 continue
             sets.append(
-                sampled(
+                sample_candidates(
                     self.corpus,
                     held_out,
                     "uniform" if kind == "uniform" else "popularity",
@@ -103,7 +108,7 @@ class RunParts:
             )
         if config.negatives_file is not None:
             path = Path(os.path.expanduser(config.negatives_file))
-            sets.append(from_file(path, self.corpus, held_out))
+            sets.append(read_candidates(path, self.corpus, held_out))
         return sets
 
     def tables(
@@ -264,7 +269,7 @@ def stage_parts(run_parts: RunParts, accelerator: Accelerator) -> list[StagePart
         loader = run_parts.loader(stage, accelerator.process_index, accelerator.num_processes)
         parts.append(StageParts(stage, model, loader, ranker))
     if config.compute.compile or config.compute.recompute:
-        shared.encoder.use(config.compute)
+        shared.encoder.use_compute(config.compute)
     if parts[-1].ranker is None:
         raise InputError(
             f"the last stage, {parts[-1].config.name}, cannot rank; add next or cloze to it"

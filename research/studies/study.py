@@ -20,7 +20,7 @@ from research.config import check_config, check_types, hash_of
 from research.data.corpus import Corpus
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.evaluation.metrics import parse_all
+from research.evaluation.metrics import check_metric_names
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_and_open_corpus
 from research.runs.differences import difference_of
@@ -71,7 +71,7 @@ class Study:
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"study {self.name}: seeds are {self.seeds}; each may stand once")
-        parse_all((*self.metrics, self.decides), f"study {self.name}: metrics or compared")
+        check_metric_names((*self.metrics, self.decides), f"study {self.name}: metrics or compared")
         stages = {stage.name for config in self.cells.values() for stage in config.stages}
         for name in () if self.budget is None else self.budget.shares:
             if name not in stages:

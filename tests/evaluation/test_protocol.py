@@ -69,14 +69,14 @@ def test_every_field_that_differs_is_in_the_message() -> None:
         check_comparable(table_of([1.0]), other)
     assert str(caught.value) == (
         "the rank tables differ in protocol: candidates is 'full' and 'uniform-100'; seen is None "
-        "and 'kept'; compare runs that were evaluated alike"
+        "and 'kept'; compare runs with the same evaluation settings"
     )
 
 
 def test_tables_of_two_sets_of_users_are_refused() -> None:
     first = table_of([1.0, 0.5, 0.25])
     other = replace(first, user=np.array([0, 1, 7], np.int32))
-    with pytest.raises(InputError, match=r"differ in users: 1 stand only in the first and 1 only"):
+    with pytest.raises(InputError, match=r"differ in users: 1 are only in the first and 1 only"):
         check_comparable(first, other)
 
 
@@ -96,7 +96,7 @@ def test_tables_of_other_held_out_items_are_refused() -> None:
 
 def test_a_question_asked_twice_is_refused() -> None:
     twice = asked([(0, 5), (3, 2**31 - 1), (3, 2**31 - 1)])
-    message = r"asks 1 questions more than once \(dense ids: item 2147483647 of user 3"
+    message = r"has 1 questions more than once \(dense ids: item 2147483647 of user 3"
     with pytest.raises(InputError, match=message):
         check_comparable(twice, twice)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.data.splits import HeldOut, LeaveOneOut
-from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
+from research.evaluation.candidates import AllItems, CandidateSet, Listed, sample_candidates
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
 from research.evaluation.ranking import RankingShard, rank_tables
@@ -35,7 +35,7 @@ def world_of(users: int = 11) -> tuple[Corpus, HeldOut, Tensor]:
 
 def sets_of(corpus: Corpus, held_out: HeldOut) -> list[CandidateSet]:
     listed = Listed("file-2", torch.arange(2 * len(held_out)).view(-1, 2) % 12)
-    return [AllItems(), listed, sampled(corpus, held_out, "uniform", 3, COUNTS_V, 0)]
+    return [AllItems(), listed, sample_candidates(corpus, held_out, "uniform", 3, COUNTS_V, 0)]
 
 
 def ranked(

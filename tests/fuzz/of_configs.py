@@ -14,7 +14,7 @@ from research.config import from_json, to_json
 from research.config_index import PACKAGES, definitions
 from research.data.preparation.filters import PrepareConfig
 from research.errors import InputError
-from research.evaluation.metrics import metrics, parse
+from research.evaluation.metrics import metrics, parse_metric
 from research.interop.bert4rec_config import read_bert_config
 from research.overrides import override, replace_fields
 from research.runs.config import EvaluationConfig
@@ -164,7 +164,7 @@ def metric_names(folder: Path) -> Case:
         kind = random.choice(("hr", "ndcg", "mrr", "recall", "precision", "map", string_of(random)))
         middle = random.choice(("@", "@", "@", "", "@@", string_of(random)))
         name = kind + middle + random.choice((str(number_of(random)), "10", "", string_of(random)))
-        parse(name)
+        parse_metric(name)
         metrics(table, [name])
         EvaluationConfig(metrics=(name,), candidates=(name.replace("hr@", "uniform-"),))
 

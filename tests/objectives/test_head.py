@@ -64,7 +64,9 @@ def test_the_scores_are_of_items_then_mask_then_padding(catalogue: Catalogue) ->
     objective = module.objectives["only"]
     assert isinstance(objective, RankingObjective)
     hidden_PD = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.0, 1.0, 0.0, 0.0]])
-    scores_PV = objective.head.competing(module.encoder.item_table).scores(hidden_PD, 0, ITEMS + 2)
+    scores_PV = objective.head.scored_rows(module.encoder.item_table).scores(
+        hidden_PD, 0, ITEMS + 2
+    )
     assert scores_PV.shape == (2, ITEMS + 2)
     rows = [*module.encoder.item_table.weight, objective.head.padding_row[0]]
     for column, row_D in enumerate(rows):

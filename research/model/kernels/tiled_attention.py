@@ -142,15 +142,15 @@ def _tiles(q_BHQK: Tensor, k_BHLK: Tensor, triangular: bool) -> Iterator[_Tile]:
     """All tiles; a sequence's tile with its newest queries comes before its other tiles."""
     sequences, heads, queries, _ = q_BHQK.shape
     keys = k_BHLK.shape[2]
-    most = min(queries, TRIANGULAR_QUERIES) if triangular else queries
-    most = max(1, min(most, SCORES_TILE // (heads * keys)))
-    for stop in range(queries, 0, -most):
-        start, newest = max(0, stop - most), stop == queries
-        seen = stop if triangular and not newest else keys
-        size = max(1, SCORES_TILE // (heads * (stop - start) * seen))
+    queries_per_tile = min(queries, TRIANGULAR_QUERIES) if triangular else queries
+    queries_per_tile = max(1, min(queries_per_tile, SCORES_TILE // (heads * keys)))
+    for stop in range(queries, 0, -queries_per_tile):
+        start, newest = max(0, stop - queries_per_tile), stop == queries
+        num_keys = stop if triangular and not newest else keys
+        size = max(1, SCORES_TILE // (heads * (stop - start) * num_keys))
         for first in range(0, sequences, size):
-            some = slice(first, min(first + size, sequences))
-            yield _Tile(some, heads, slice(start, stop), seen, triangular, newest)
+            sequences_slice = slice(first, min(first + size, sequences))
+            yield _Tile(sequences_slice, heads, slice(start, stop), num_keys, triangular, newest)
 
 
 def _cut(kept: Tensor, tiles: Sequence[_Tile]) -> list[Tensor]:
