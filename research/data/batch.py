@@ -45,14 +45,14 @@ class Batch:
     """Tokens of the step on all processes: under all window rules, or for a batch in `others` under
     its own rule."""
 
-    def under(self, rule: WindowsConfig | None) -> Batch:
+    def for_windows(self, rule: WindowsConfig | None) -> Batch:
         """The step's batch under another window rule; None: this batch."""
         return self if rule is None else self.others[rule]
 
     @property
     def num_tokens(self) -> int:
         """The number of tokens on this process, under all window rules together."""
-        return self.packed.num_tokens + sum(each.num_tokens for each in self.others.values())
+        return self.packed.num_tokens + sum(batch.num_tokens for batch in self.others.values())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -64,15 +64,15 @@ class Batch:
             rows_S=self.rows_S.to(device, non_blocking=True),
             users_S=self.users_S.to(device, non_blocking=True),
             states_S=self.states_S.to(device, non_blocking=True),
-            others={rule: each.to(device) for rule, each in self.others.items()},
+            others={rule: batch.to(device) for rule, batch in self.others.items()},
         )
 
 
 def pack(corpus: Corpus, ranges: Ranges, fields: Collection[str] = ()) -> Packed:
     """The items of `ranges` as packed sequences on the CPU, with the named fields of the corpus."""
     indices = flat_indices(ranges)
-    known = fields_of(corpus)
-    values = {name: torch.from_numpy(np.array(known[name][indices])) for name in fields}
+    available = fields_of(corpus)
+    values = {name: torch.from_numpy(np.array(available[name][indices])) for name in fields}
     items_T = torch.from_numpy(corpus.items[indices].astype(np.int64))
     lengths = ranges.stops - ranges.starts
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

@@ -137,13 +137,13 @@ class Catalogue:
         """How many items have no attribute, and how many attributes no training item has."""
         numbers_V = self.attribute_offsets.diff()
         seen_V = self.training.counts_V > 0
-        kept_M = torch.repeat_interleave(seen_V.cpu(), numbers_V.cpu())
-        seen = len(self.attribute_ids.cpu()[kept_M].unique())
+        is_seen_M = torch.repeat_interleave(seen_V.cpu(), numbers_V.cpu())
+        num_seen = len(self.attribute_ids.cpu()[is_seen_M].unique())
         return CoverageRecord(
             items=self.num_items,
             items_without=int((numbers_V == 0).sum()),
             attributes=self.num_attributes,
-            never_seen=self.num_attributes - seen,
+            never_seen=self.num_attributes - num_seen,
         )
 
     def to(self, device: torch.device) -> Catalogue:

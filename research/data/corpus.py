@@ -159,16 +159,16 @@ class Corpus:
         if self.timestamps is not None:
             path = folder / "timestamps.npy"
             check_ascending(path, self.timestamps, self.offsets, strictly=False)
-        held = (self.user_names, self.item_names, self.attribute_names, self.item_titles)
-        for name, names in zip(_NAMES, held, strict=True):
+        all_names = (self.user_names, self.item_names, self.attribute_names, self.item_titles)
+        for name, names in zip(_NAMES, all_names, strict=True):
             if names is not None:
                 check_offsets(folder / f"{name}_offsets.npy", names.offsets)
                 unique = name != "item_titles"
                 check_names(folder / f"{name}_blob.npy", names, unique=unique)
-        found = fingerprint_of(_map_arrays(folder, self.manifest), self.manifest.options)
-        if found != self.fingerprint:
+        fingerprint = fingerprint_of(_map_arrays(folder, self.manifest), self.manifest.options)
+        if fingerprint != self.fingerprint:
             raise InputError(
-                f"{folder}: the arrays and options give the fingerprint {found[:12]}, but "
+                f"{folder}: the arrays and options give the fingerprint {fingerprint[:12]}, but "
                 f"manifest.json says {self.fingerprint[:12]}; the corpus was changed. Prepare it "
                 "again."
             )
@@ -296,12 +296,12 @@ def _assemble(folder: Path, arrays: Arrays, manifest: Manifest) -> Corpus:
     for values, offsets in pairs:
         if offsets in arrays:
             check_ends(folder / f"{offsets}.npy", arrays[offsets], len(arrays[values]))
-    found = [(name, kind, 1) for kind, names in _COUNTED.items() for name in names]
-    found += [("items", "interactions", 0), ("timestamps", "interactions", 0)]
-    for name, kind, more in found:
-        if name in arrays and counts.get(kind) != len(arrays[name]) - more:
+    lengths = [(name, kind, 1) for kind, names in _COUNTED.items() for name in names]
+    lengths += [("items", "interactions", 0), ("timestamps", "interactions", 0)]
+    for name, kind, extra in lengths:
+        if name in arrays and counts.get(kind) != len(arrays[name]) - extra:
             raise InputError(
-                f"{folder / f'{name}.npy'}: {len(arrays[name]) - more} {kind}, but manifest.json "
+                f"{folder / f'{name}.npy'}: {len(arrays[name]) - extra} {kind}, but manifest.json "
                 f"says {counts.get(kind)!r}. Prepare the corpus again."
             )
     user_names, item_names, attribute_names = (_names_of(arrays, name) for name in _NAMES[:3])

@@ -122,8 +122,8 @@ def check_ascending(
 def check_names(path: Path, names: Names, *, unique: bool) -> None:
     """Raise `InputError` unless every name is UTF-8 and, where `unique`, occurs only once."""
     try:
-        known = list(names)
+        decoded = list(names)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: a name is not UTF-8 ({error}).") from error
-    if unique and len(set(known)) != len(known):
+    if unique and len(set(decoded)) != len(decoded):
         raise InputError(f"{path}: a name stands twice.")

@@ -106,7 +106,7 @@ def remaining_batches(
 
 def state_after(state: StageState, batch: Batch, config: StageConfig) -> StageState:
     """Return the state after a step on a batch."""
-    own_rows = {key: batch.under(rule).rows_done for key, rule in config.own_windows.items()}
+    own_rows = {key: batch.for_windows(rule).rows_done for key, rule in config.own_windows.items()}
     items = state.items + batch.step_tokens
     next_state = replace(
         state, step=state.step + 1, rows=batch.rows_done, own_rows=own_rows, items=items

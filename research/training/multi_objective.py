@@ -144,7 +144,7 @@ class MultiObjectiveModel(nn.Module):
         objectives may gather item ids.
         """
         catalogue = self.catalogue.to(batch.rows_S.device)
-        rows = {key: batch.under(self.own_windows.get(key)) for key in self.objectives}
+        rows = {key: batch.for_windows(self.own_windows.get(key)) for key in self.objectives}
         views: dict[tuple[Corruption, Batch], View] = {}
         targets: dict[str, Targets] = {}
         for key, part in self._objectives().items():

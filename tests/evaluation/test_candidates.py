@@ -33,9 +33,8 @@ def test_sampled_negatives_are_distinct_and_outside_history_and_answer(kind: str
     corpus = many_users()
     asked = LeaveOneOut().split(corpus).test
     counts_V = torch.arange(40) + 1
-    negatives = sample_candidates(
-        corpus, asked, kind, 25, counts_V, 0, "test"
-    ).negatives_QN.tolist()  # type: ignore[arg-type]
+    listed = sample_candidates(corpus, asked, kind, 25, counts_V, 0, "test")  # type: ignore[arg-type]
+    negatives = listed.negatives_QN.tolist()
     assert len(negatives) == 200
     for user, row in enumerate(negatives):
         own = corpus.items[corpus.offsets[user] : corpus.offsets[user + 1]].tolist()

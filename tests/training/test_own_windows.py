@@ -93,7 +93,7 @@ def four_epochs(loader: Loader) -> list[Batch]:
     batches: list[Batch] = []
     for epoch in range(4):
         last = batches[-1] if batches else None
-        reached = {rule: last.under(rule).rows_done for rule in loader.others} if last else {}
+        reached = {rule: last.for_windows(rule).rows_done for rule in loader.others} if last else {}
         batches += loader.batches(epoch, 0, reached)
     return batches
 
@@ -104,7 +104,7 @@ def test_other_rules_go_on_where_the_last_epoch_left_them(
 ) -> None:
     loader = loader_of(corpus, sizes=sizes)
     batches = four_epochs(loader)
-    found = [batch.under(PREFIXES).rows_S.tolist() for batch in batches]
+    found = [batch.for_windows(PREFIXES).rows_S.tolist() for batch in batches]
     stream = islice(loader.others[PREFIXES].stream(0), len(batches))
     assert found == [batch.rows_S.tolist() for batch in stream]
     # So that every prefix is seen in turn: of 94 rows none twice before each once.
@@ -124,7 +124,7 @@ def test_from_where_a_batch_has_come_to_all_rules_continue_with_the_same_rows(
         reached = {rule: each.rows_done for rule, each in batch.others.items()}
         after = next(loader.batches(epoch, place, reached))
         for rule in (None, *loader.others):
-            ours, theirs = after.under(rule), whole[number + 1].under(rule)
+            ours, theirs = after.for_windows(rule), whole[number + 1].for_windows(rule)
             assert torch.equal(ours.rows_S, theirs.rows_S)
             assert torch.equal(ours.states_S, theirs.states_S)
             assert ours.rows_done == theirs.rows_done
@@ -132,9 +132,12 @@ def test_from_where_a_batch_has_come_to_all_rules_continue_with_the_same_rows(
 
 
 def test_ranks_share_out_the_rows_of_every_rule(corpus: Corpus) -> None:
-    one = [batch.under(PREFIXES).rows_S.tolist() for batch in loader_of(corpus).batches(0)]
+    one = [batch.for_windows(PREFIXES).rows_S.tolist() for batch in loader_of(corpus).batches(0)]
     shares = [
-        [batch.under(PREFIXES).rows_S.tolist() for batch in loader_of(corpus, rank, 2).batches(0)]
+        [
+            batch.for_windows(PREFIXES).rows_S.tolist()
+            for batch in loader_of(corpus, rank, 2).batches(0)
+        ]
         for rank in (0, 1)
     ]
     for whole, first, second in zip(one, *shares, strict=True):
@@ -157,7 +160,7 @@ def test_each_objective_has_the_loss_of_its_own_rows(corpus: Corpus) -> None:
             weights = dict(module.named_parameters())
             for name, parameter in alone.named_parameters():
                 parameter.copy_(weights[name])
-        own = batch.under(STAGE.own_windows.get(key))
+        own = batch.for_windows(STAGE.own_windows.get(key))
         expected = MultiObjectiveModel(
             alone.encoder, dict(alone.objectives.items()), alone.catalogue
         ).losses(own)  # type: ignore[arg-type]
@@ -168,7 +171,7 @@ def test_each_objective_has_the_loss_of_its_own_rows(corpus: Corpus) -> None:
 def test_sums_are_divided_by_the_rows_that_the_objective_saw(corpus: Corpus) -> None:
     batch = list(loader_of(corpus).batches(0))[-1]
     # The stage's last batch is two users; the prefixes' is six rows as ever.
-    assert (len(batch.rows_S), len(batch.under(PREFIXES).rows_S)) == (2, 6)
+    assert (len(batch.rows_S), len(batch.for_windows(PREFIXES).rows_S)) == (2, 6)
     module = module_of(corpus, ("next", "mip"))
     seen = module.prepare(batch)
     losses = module(seen)
@@ -184,7 +187,7 @@ def test_sums_are_divided_by_the_rows_that_the_objective_saw(corpus: Corpus) -> 
 def test_items_of_all_rules_are_counted(corpus: Corpus) -> None:
     batch = next(loader_of(corpus).batches(0))
     rules = {PREFIXES, Sliding(stride=2)}
-    others = sum(batch.under(rule).packed.num_tokens for rule in rules)
+    others = sum(batch.for_windows(rule).packed.num_tokens for rule in rules)
     assert batch.num_tokens == batch.packed.num_tokens + others
     shares = [next(loader_of(corpus, rank, 3).batches(0)) for rank in range(3)]
     assert {share.step_tokens for share in (batch, *shares)} == {batch.num_tokens}
@@ -270,7 +273,7 @@ def test_equal_corruptions_on_other_rows_are_other_views(corpus: Corpus) -> None
             batch
         ),
         "mip": MultiObjectiveModel(shared.encoder, {"mip": built["mip"]}, catalogue).losses(
-            batch.under(PREFIXES)
+            batch.for_windows(PREFIXES)
         ),
     }
     assert all(losses[key].count.item() == alone[key][key].count.item() for key in built)

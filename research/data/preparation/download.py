@@ -104,12 +104,12 @@ def fetch(
 
 def check_pinned(name: str, path: Path, md5: str | None) -> None:
     """Raise `InputError` unless the file has the MD5 `md5`; None: print the one that it has."""
-    found = checksum(path, "md5")
+    actual = checksum(path, "md5")
     if md5 is None:
-        _say(f"{name}: no checksum is pinned for this archive; its md5 is {found}")
-    elif found != md5:
+        _say(f"{name}: no checksum is pinned for this archive; its md5 is {actual}")
+    elif actual != md5:
         raise InputError(
-            f"{path.name}: the md5 is {found}, but {md5} is pinned for {name}; the archive is "
+            f"{path.name}: the md5 is {actual}, but {md5} is pinned for {name}; the archive is "
             "damaged or has changed. Try again, or name a folder of raw files with --raw."
         )
 
@@ -132,18 +132,18 @@ def extract(path: Path, folder: Path, *, wanted: Iterable[str], needed: Iterable
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
     with path.open("rb") as file:
-        with _reading(path):
+        with _zip_errors_as_input_errors(path):
             archive = zipfile.ZipFile(file)
-        members = _checked(path, archive.infolist(), set(wanted))
+        members = _check_members(path, archive.infolist(), set(wanted))
         for name in needed:
             if name not in members:
                 raise InputError(f"{path}: the archive holds no {name}.")
         for name, member in members.items():
-            with _reading(path):
+            with _zip_errors_as_input_errors(path):
                 source = archive.open(member)
             with source, (folder / name).open("wb") as target:
                 while True:
-                    with _reading(path):
+                    with _zip_errors_as_input_errors(path):
                         block = source.read(_BLOCK)
                     if not block:
                         break
@@ -151,7 +151,7 @@ def extract(path: Path, folder: Path, *, wanted: Iterable[str], needed: Iterable
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _zip_errors_as_input_errors(path: Path) -> Iterator[None]:
     """Turn every error that `zipfile` raises for damaged bytes into an `InputError`."""
     try:
         yield
@@ -162,7 +162,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: not a whole zip archive ({error}).") from error
 
 
-def _checked(
+def _check_members(
     path: Path, members: list[zipfile.ZipInfo], wanted: set[str]
 ) -> dict[str, zipfile.ZipInfo]:
     if len(members) > _MOST_MEMBERS:
@@ -170,7 +170,7 @@ def _checked(
     size = sum(member.file_size for member in members)
     if size > _MOST_BYTES:
         raise InputError(f"{path}: {size:,} bytes unpacked; at most {_MOST_BYTES:,} are allowed.")
-    found: dict[str, zipfile.ZipInfo] = {}
+    selected: dict[str, zipfile.ZipInfo] = {}
     for member in members:
         name = PurePosixPath(member.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in str(name) or ":" in str(name):
@@ -189,10 +189,10 @@ def _checked(
                 f"than {_MOST_COMPRESSION} times its packed size."
             )
         if name.name in wanted and not member.is_dir():
-            if name.name in found:
+            if name.name in selected:
                 raise InputError(f"{path}: two members are called {name.name}.")
-            found[name.name] = member
-    return found
+            selected[name.name] = member
+    return selected
 
 
 def _from_wheel(
@@ -213,10 +213,10 @@ def _from_wheel(
     if len(wheels) != 1:
         _say(f"ml-100k: pip left {len(wheels)} wheels; trying the official address")
         return False
-    found = checksum(wheels[0], "sha256")
-    if found != sha256:
+    actual = checksum(wheels[0], "sha256")
+    if actual != sha256:
         raise InputError(
-            f"{wheels[0].name}: the sha256 is {found}, but {sha256} is pinned. Name a folder of "
+            f"{wheels[0].name}: the sha256 is {actual}, but {sha256} is pinned. Name a folder of "
             "raw files with --raw."
         )
     members = ("ml-100k.inter", "ml-100k.item")
@@ -228,21 +228,21 @@ def _from_wheel(
 def _pip_download(folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--no-binary=:none:", "--dest", str(folder), _WHEEL]
-    done = subprocess.run(
+    process = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=_SECONDS_OF_PIP
     )
-    if done.returncode:
-        raise OSError((done.stderr.strip().splitlines() or ["pip said nothing"])[-1])
+    if process.returncode:
+        raise OSError((process.stderr.strip().splitlines() or ["pip said nothing"])[-1])
 
 
 def _download(url: str, path: Path) -> None:
     try:
         with (
-            urllib.request.urlopen(url, timeout=_SECONDS_OF_SILENCE) as answer,
+            urllib.request.urlopen(url, timeout=_SECONDS_OF_SILENCE) as response,
             path.open("wb") as file,
         ):
             total = 0
-            while block := answer.read(_BLOCK):
+            while block := response.read(_BLOCK):
                 total += len(block)
                 if total > _MOST_BYTES:
                     raise InputError(f"{url}: more than {_MOST_BYTES:,} bytes.")

@@ -24,7 +24,13 @@ from research.data.corpus_files import canonical_json
 from research.data.names import Names
 from research.data.preparation.download import ARCHIVES, check_pinned, checksum, fetch
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import Duplicates, PrepareConfig, _dense, _kept, _ties
+from research.data.preparation.filters import (
+    Duplicates,
+    PrepareConfig,
+    _filtered_rows,
+    _renumber,
+    _tie_shares,
+)
 from research.data.preparation.movielens import atomic_source, movielens_source
 from research.data.preparation.readers import (
     ColumnNames,
@@ -65,14 +71,14 @@ def prepare(
         for path in source.files
     ]
     options = options_of(config)
-    keyed = {"format": FORMAT_VERSION, "options": options, "files": files}
-    key = hashlib.sha256(canonical_json(keyed).encode()).hexdigest()
+    key_content = {"format": FORMAT_VERSION, "options": options, "files": files}
+    key = hashlib.sha256(canonical_json(key_content).encode()).hexdigest()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip(".-") or "corpus"
     folder = Path(out) if out is not None else Path(data_root) / "corpora" / f"{name}-{key[:12]}"
     if (folder / "manifest.json").is_file():
-        present = Corpus.open(folder)
-        if present.manifest.report.get("key") == key:
-            return present
+        existing = Corpus.open(folder)
+        if existing.manifest.report.get("key") == key:
+            return existing
     events = source.read()
     report = {"key": key, "files": files, **events.notes}
     return _write(folder, name, events, config, options, report)
@@ -84,15 +90,19 @@ def options_of(config: PrepareConfig) -> dict[str, object]:
     They are those of `_ALWAYS`, and those others, except `_APART`, that are not at their defaults.
     So a new option changes the fingerprint of no corpus that does not use it.
     """
-    given = asdict(config)
-    added = {name: value for name, value in given.items() if name not in (*_APART, *_ALWAYS)}
-    return {name: given[name] for name in _ALWAYS} | non_default_fields(type(config), added)
+    options = asdict(config)
+    further_options = {
+        name: value for name, value in options.items() if name not in (*_APART, *_ALWAYS)
+    }
+    return {name: options[name] for name in _ALWAYS} | non_default_fields(
+        type(config), further_options
+    )
 
 
 def _check(config: PrepareConfig) -> None:
-    known = (*ARCHIVES, *FORMATS)
-    if config.source not in known:
-        names = f"known: {', '.join(known)}{did_you_mean(config.source, known)}"
+    sources = (*ARCHIVES, *FORMATS)
+    if config.source not in sources:
+        names = f"known: {', '.join(sources)}{did_you_mean(config.source, sources)}"
         raise InputError(f"unknown source {config.source!r}; {names}")
     if config.raw is None and config.source in FORMATS:
         raise InputError(f"{config.source} is a format: name the file with --raw.")
@@ -148,14 +158,14 @@ def _write(
     options: Mapping[str, object],
     report: dict[str, object],
 ) -> Corpus:
-    rows = _kept(events, config, report)
-    users, user_codes = _dense(events.users[rows], len(events.user_names))
-    items, item_codes = _dense(events.items[rows], len(events.item_names))
+    rows = _filtered_rows(events, config, report)
+    users, user_codes = _renumber(events.users[rows], len(events.user_names))
+    items, item_codes = _renumber(events.items[rows], len(events.item_names))
     offsets = np.zeros(len(user_codes) + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_codes)), out=offsets[1:])
     timestamps = None if events.timestamps is None else events.timestamps[rows]
     if timestamps is not None:
-        report |= _ties(timestamps, offsets)
+        report |= _tie_shares(timestamps, offsets)
     item_names = [events.item_names[code] for code in item_codes.tolist()]
     attribute_offsets, attribute_ids, attribute_names = _attributes(events, item_names, report)
     titles = None if events.titles is None else [events.titles.get(item, "") for item in item_names]
@@ -193,15 +203,19 @@ def _attributes(
             )
         report["attribute_file_items"] = len(events.attributes)
         report["attribute_file_unknown_items"] = unknown
-    held = [set(events.attributes.get(item, ())) for item in item_names]
-    found = set[str]().union(*held)
+    attributes_by_item = [set(events.attributes.get(item, ())) for item in item_names]
+    used = set[str]().union(*attributes_by_item)
     # Names that are all numbers are sorted as numbers. A longer run of digits counts as text, as
     # the time to read it as a number grows with the square of its length.
-    integers = all(name.isdecimal() and len(name) <= 18 for name in found)
-    names = sorted(found, key=(lambda name: (int(name), name)) if integers else None)
+    integers = all(name.isdecimal() and len(name) <= 18 for name in used)
+    names = sorted(used, key=(lambda name: (int(name), name)) if integers else None)
     position = {name: number for number, name in enumerate(names)}
-    offsets = np.zeros(len(held) + 1, dtype=np.int64)
-    np.cumsum([len(attributes) for attributes in held], out=offsets[1:])
-    ids = [number for having in held for number in sorted(position[name] for name in having)]
-    report["items_without_attributes"] = sum(not attributes for attributes in held)
+    offsets = np.zeros(len(attributes_by_item) + 1, dtype=np.int64)
+    np.cumsum([len(attributes) for attributes in attributes_by_item], out=offsets[1:])
+    ids = [
+        number
+        for item_attributes in attributes_by_item
+        for number in sorted(position[name] for name in item_attributes)
+    ]
+    report["items_without_attributes"] = sum(not attributes for attributes in attributes_by_item)
     return offsets, np.array(ids, dtype=np.int32), names
