@@ -117,7 +117,9 @@ class Setting:
         The model is on the CPU, in training mode, and without dropout.
         """
         run_parts = RunParts.of(self.config(joint(), STILL), self.data_root)
-        return run_parts, run_parts.model(run_parts.config.stages[0], run_parts.shared()).train()
+        return run_parts, run_parts.model(
+            run_parts.config.stages[0], run_parts.components()
+        ).train()
 
     def settle(self) -> None:
         """Wait until the GPU has done all work in its queue."""

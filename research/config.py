@@ -87,8 +87,8 @@ def hash_of(value: Any, *context: str) -> str:
 def non_default_fields(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields, by name in their short form, that differ from the defaults of the class."""
     hints, defaults = field_hints(kind), _defaults(kind)
-    brought = {name: _int_to_float(part, hints[name]) for name, part in fields.items()}
-    return {name: part for name, part in brought.items() if _json_text(part) != defaults[name]}
+    converted = {name: _int_to_float(part, hints[name]) for name, part in fields.items()}
+    return {name: part for name, part in converted.items() if _json_text(part) != defaults[name]}
 
 
 @functools.cache

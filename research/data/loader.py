@@ -23,7 +23,7 @@ from research.data.corpus import Corpus
 from research.data.splits import Indices
 from research.data.windows import Windows, WindowsConfig
 from research.errors import InputError
-from research.randomness import below, fold, permuted, seed_of
+from research.randomness import below, fold, permutation_at, seed_of
 
 # Rows that are computed at once: with far fewer each row costs more, and far more do not fit into
 # the processor's cache.
@@ -125,7 +125,7 @@ class Loader:
         state = seed_of(self.seed, "order", epoch)
         if self.config.replacement:
             return below(fold(state, places), self.num_rows)
-        return permuted(state, places, self.num_rows)
+        return permutation_at(state, places, self.num_rows)
 
     def batches(
         self, epoch: int, place: int = 0, others: Mapping[WindowsConfig, int] = MappingProxyType({})

@@ -35,9 +35,9 @@ class Ranges:
     def __len__(self) -> int:
         return len(self.users)
 
-    def select(self, kept: NDArray[np.bool_] | Indices) -> Ranges:
+    def select(self, rows: NDArray[np.bool_] | Indices) -> Ranges:
         """The rows where a mask (bool [R]) is true, or those with the given numbers."""
-        return Ranges(self.users[kept], self.starts[kept], self.stops[kept])
+        return Ranges(self.users[rows], self.starts[rows], self.stops[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,9 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def select(self, kept: NDArray[np.bool_] | Indices) -> HeldOut:
+    def select(self, questions: NDArray[np.bool_] | Indices) -> HeldOut:
         """The questions where a mask (bool [Q]) is true, or those with the given numbers."""
-        return HeldOut(self.histories.select(kept), self.targets[kept])
+        return HeldOut(self.histories.select(questions), self.targets[questions])
 
 
 @dataclass(frozen=True, eq=False)

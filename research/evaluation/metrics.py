@@ -83,7 +83,7 @@ def _per_user(
 
 def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Floats:
     """Expectation of a metric by user, float64 [U]; `relevant` [U] counts held-out items."""
-    groups = groups.best() if kind in ("hr", "mrr") else groups
+    groups = groups.best_groups() if kind in ("hr", "mrr") else groups
 
     def total(values: Floats) -> Floats:
         summed: Floats = np.bincount(groups.owner, values, len(relevant)).astype(np.float64)

@@ -113,8 +113,8 @@ def estimate(
 
 
 def compare(
-    own: Sequence[RankTable],
-    base: Sequence[RankTable],
+    tables: Sequence[RankTable],
+    base_tables: Sequence[RankTable],
     metric: str,
     *,
     ties: TiePolicy = "expected",
@@ -125,19 +125,20 @@ def compare(
 ) -> Comparison:
     """Compare a cell to the base, paired by user and seed; correct the p-values with `holm`.
 
-    `own` and `base` have one table a seed, in the same order of seeds; a side of one table (a
-    ranker that only counts) is paired with all tables of the other. `resamples` is the number of
-    sign flips; the interval, of coverage `level`, takes at most 2,000 resamples. `smallest` is for
-    a test at level `alpha`; give alpha / m for what Holm's first step over m comparisons could
-    detect. `InputError` as for `estimate`, and when the numbers of tables cannot be paired.
+    `tables` and `base_tables` have one table a seed, in the same order of seeds; a side of one
+    table (a ranker that only counts) is paired with all tables of the other. `resamples` is the
+    number of sign flips; the interval, of coverage `level`, takes at most 2,000 resamples.
+    `smallest` is for a test at level `alpha`; give alpha / m for what Holm's first step over m
+    comparisons could detect. `InputError` as for `estimate`, and when the numbers of tables cannot
+    be paired.
     """
-    if len(own) != len(base) and 1 not in (len(own), len(base)):
+    if len(tables) != len(base_tables) and 1 not in (len(tables), len(base_tables)):
         raise InputError(
-            f"{len(own)} rank tables cannot be paired with {len(base)}: give one a seed for the "
-            "same seeds on both sides, or one that serves all seeds"
+            f"{len(tables)} rank tables cannot be paired with {len(base_tables)}: give one a seed "
+            "for the same seeds on both sides, or one that serves all seeds"
         )
-    _check([*own, *base], metric)
-    differences = _values(own, metric, ties) - _values(base, metric, ties)
+    _check([*tables, *base_tables], metric)
+    differences = _values(tables, metric, ties) - _values(base_tables, metric, ties)
     by_user = differences.mean(0)
     spread = _spread(differences)
     generator = np.random.default_rng(seed)

@@ -55,9 +55,9 @@ class TieGroups:
         Under "expected" a group is a set of tied candidates; under "mean" each held-out item is a
         group of its own, at its mean rank.
         """
-        kept = np.isfinite(table.rank)
-        owner, rank = owner[kept], table.rank[kept]
-        others = table.ties[kept].astype(np.float64)
+        is_ranked = np.isfinite(table.rank)
+        owner, rank = owner[is_ranked], table.rank[is_ranked]
+        others = table.ties[is_ranked].astype(np.float64)
         if ties == "mean":
             rank, others = separate_ties(rank, owner), np.zeros(len(rank))
         first = rank - others / 2
@@ -78,7 +78,7 @@ class TieGroups:
         within: Floats = np.clip(np.floor(k - self.first) + 1.0, 0.0, self.size)
         return within
 
-    def best(self) -> TieGroups:
+    def best_groups(self) -> TieGroups:
         """Each user's best group; in every order it contains the user's best held-out item."""
         is_best = self.before == 0
         return TieGroups(**{name: column[is_best] for name, column in vars(self).items()})
@@ -139,15 +139,17 @@ def hit_and_reciprocal(groups: TieGroups, k: float) -> tuple[Floats, Floats]:
 
 def reciprocals(first: Floats, number: Floats) -> Floats:
     """The sum of 1 / place over `number` places from `first` on: float64 [G]."""
-    return _summed(first, number, lambda place: 1.0 / place, _integral_of_reciprocal)
+    return _sum_over_places(first, number, lambda place: 1.0 / place, _integral_of_reciprocal)
 
 
 def discounts(first: Floats, number: Floats) -> Floats:
     """The sum of DCG's discount, 1 / log2(place + 1), over `number` places from `first`: [G]."""
-    return _summed(first, number, lambda place: 1.0 / np.log2(place + 1.0), _integral_of_discount)
+    return _sum_over_places(
+        first, number, lambda place: 1.0 / np.log2(place + 1.0), _integral_of_discount
+    )
 
 
-def _summed(
+def _sum_over_places(
     first: Floats,
     number: Floats,
     value: Callable[[Floats], Floats],

@@ -102,7 +102,7 @@ def import_run(
     opened = run_parts.corpus
     check_counts(sizes, opened.num_items, opened.num_attributes, file, opened.name)
     table = _entries(sizes, opened)
-    model = run_parts.model(stage, run_parts.shared())
+    model = run_parts.model(stage, run_parts.components())
     weights = into_ours(state, table)
     if special_classes:
         weights[ZERO_ROWS[ITEMS]] = state[ITEMS][:1]

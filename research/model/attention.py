@@ -167,7 +167,7 @@ class SoftmaxCore:
             hidden = visible[:, None].to(q.dtype).log_()
             bias = hidden if bias is None else bias + hidden
         if self.dropout == 0.0 or q.device.type != "cpu":
-            return _fused(q, k, v, bias, triangular, self.dropout).transpose(1, 2)
+            return _torch_attention(q, k, v, bias, triangular, self.dropout).transpose(1, 2)
         # In fp32 at least, as torch's kernels do not round scores and their softmax either.
         wide = torch.promote_types(q.dtype, torch.float32)
         if bias is not None:
@@ -180,7 +180,7 @@ class SoftmaxCore:
         return output.to(q.dtype).transpose(1, 2)
 
 
-def _fused(
+def _torch_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, triangular: bool, dropout: float
 ) -> Tensor:
     """torch's attention: q [B, H, Q, K], k and v [B, H, L, K] -> [B, H, Q, K].

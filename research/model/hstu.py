@@ -144,7 +144,7 @@ class HSTUBlock(Block):
                 return relative
             return relative + positions.bias(rectangle)
 
-        gate_TE, qkv_TE = self.maybe_compiled(HSTUBlock.before, len(x_TD))(self, x_TD)
+        gate_TE, qkv_TE = self.maybe_compiled(HSTUBlock.before_attention, len(x_TD))(self, x_TD)
         qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=self.config.heads)
         core = PointwiseCore(
             causal=causal,
@@ -161,15 +161,17 @@ class HSTUBlock(Block):
             mixed_PE = mixed_PE + sum(table.sum() for table in self.tables())
         if read_P is not None:
             x_TD, gate_TE = x_TD.index_select(0, read_P), gate_TE.index_select(0, read_P)
-        return self.maybe_compiled(HSTUBlock.after, len(x_TD))(self, x_TD, gate_TE, mixed_PE)
+        return self.maybe_compiled(HSTUBlock.after_attention, len(x_TD))(
+            self, x_TD, gate_TE, mixed_PE
+        )
 
-    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """U [T, E], and Q, K and V side by side [T, 3 E] (eq. 1)."""
         normed_TD, weight = self.input_norm(x_TD), self.projection.weight
         gate_TE = F.silu(F.linear(normed_TD, weight[: self.inner]))
         return gate_TE, F.silu(F.linear(normed_TD, weight[self.inner :]))
 
-    def after(self, x_PD: Tensor, gate_PE: Tensor, mixed_PE: Tensor) -> Tensor:
+    def after_attention(self, x_PD: Tensor, gate_PE: Tensor, mixed_PE: Tensor) -> Tensor:
         """The block's output [P, D] (eq. 3)."""
         gated_PE = dropout(self.mixed_norm(mixed_PE) * gate_PE, self.dropouts.hidden, self.training)
         out_PD: Tensor = x_PD + self.output(gated_PE)

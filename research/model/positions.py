@@ -47,7 +47,7 @@ class Positions(nn.Module):
     The encoder draws the initial values of learned weights, keyed by their names in the encoder.
     """
 
-    def added(self, packed: Packed) -> Tensor | None:
+    def added_embeddings(self, packed: Packed) -> Tensor | None:
         """[T, D]: what is added to the embeddings; None, the default: nothing."""
         return None
 
@@ -87,7 +87,7 @@ class PositionTable(Positions):
         self.config = config
         self.weight = nn.Parameter(torch.empty(length, width))
 
-    def added(self, packed: Packed) -> Tensor:
+    def added_embeddings(self, packed: Packed) -> Tensor:
         """[T, D]: the row of each token's position."""
         places_T = packed.positions_T
         if self.config.count_from == "newest":

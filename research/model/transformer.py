@@ -93,7 +93,7 @@ class TransformerEncoder(Backbone):
         x_TD = self.item_table.lookup(packed.items_T)
         if config.embedding_scale:
             x_TD = x_TD * math.sqrt(config.width)
-        added_TD = self.positions.added(packed)
+        added_TD = self.positions.added_embeddings(packed)
         if added_TD is not None:
             x_TD = x_TD + added_TD
         if config.segments:

@@ -37,9 +37,9 @@ class AAPConfig(ObjectiveConfig):
     """Whether attribute 0, which no item has, is scored as a further class that is always false (as
     published); its embedding is shared with MAP."""
 
-    def build(self, shared: ModelComponents, seed: int) -> AAP:
+    def build(self, components: ModelComponents, seed: int) -> AAP:
         """The module."""
-        return AAP(self, shared, seed)
+        return AAP(self, components, seed)
 
 
 class AAP(Objective):
@@ -48,25 +48,25 @@ class AAP(Objective):
     `InputError` when `items.attributes` is on, as the inputs would then show the answers.
     """
 
-    def __init__(self, config: AAPConfig, shared: ModelComponents, seed: int) -> None:
+    def __init__(self, config: AAPConfig, components: ModelComponents, seed: int) -> None:
         super().__init__()
-        if shared.items.attributes:
+        if components.items.attributes:
             raise InputError(
                 "aap asks for the attributes of items in sight, and items.attributes shows "
                 "them; take one of the two out (map asks for those of hidden items)"
             )
         self.corruption = config.corruption
         self.head = AttributeHead(
-            shared,
+            components,
             count_bare_items=config.count_bare_items,
             zero_attribute=config.zero_attribute,
             seed=seed,
             purpose="aap head",
         )
 
-    def shared(self) -> dict[str, nn.Module]:
+    def shared_modules(self) -> dict[str, nn.Module]:
         """The embeddings of the attributes."""
-        return self.head.shared()
+        return self.head.shared_modules()
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The attributes of the items that are not picked."""

@@ -40,7 +40,7 @@ class AttributeHead(nn.Module):
 
     def __init__(
         self,
-        shared: ModelComponents,
+        components: ModelComponents,
         *,
         count_bare_items: bool,
         zero_attribute: bool,
@@ -49,12 +49,12 @@ class AttributeHead(nn.Module):
     ) -> None:
         super().__init__()
         self.count_bare_items = count_bare_items
-        self.dense = nn.Linear(shared.config.width, shared.config.width)
-        initialize(self.dense, shared.config.init_std, seed, purpose)
-        self.attributes = shared.attributes
-        self.zero_attribute = shared.zero_attribute if zero_attribute else None
+        self.dense = nn.Linear(components.config.width, components.config.width)
+        initialize(self.dense, components.config.init_std, seed, purpose)
+        self.attributes = components.attributes
+        self.zero_attribute = components.zero_attribute if zero_attribute else None
 
-    def shared(self) -> dict[str, nn.Module]:
+    def shared_modules(self) -> dict[str, nn.Module]:
         """The attribute table, and the embedding of attribute 0 where that is scored."""
         parts: dict[str, nn.Module] = {"attributes": self.attributes}
         return parts if self.zero_attribute is None else {**parts, "zero": self.zero_attribute}

@@ -283,7 +283,7 @@ class Objective(nn.Module, ABC):
         """The accuracy on these targets; None: not defined. It is called without gradients."""
         return None
 
-    def shared(self) -> dict[str, nn.Module]:
+    def shared_modules(self) -> dict[str, nn.Module]:
         """By name, the modules of `ModelComponents` that the objective uses beside its own."""
         return {}
 
@@ -328,5 +328,5 @@ class ObjectiveConfig(ABC):
             raise InputError(f"{type(self).__name__} has no field weight: float")
 
     @abstractmethod
-    def build(self, shared: ModelComponents, seed: int) -> Objective:
+    def build(self, components: ModelComponents, seed: int) -> Objective:
         """The objective's module; its initial weights depend on nothing but the seed."""

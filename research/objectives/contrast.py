@@ -73,10 +73,12 @@ class TwoViews(Corruption):
         drawn_S = below(fold(states_S, 0), len(self.operators))
         for index, operator in enumerate(self.operators):
             changed_S = drawn_S == index
-            packed = self._changed(packed, operator, changed_S, states_S, catalogue.num_items)
+            packed = self._apply_operator(
+                packed, operator, changed_S, states_S, catalogue.num_items
+            )
         return View(packed, row_S, len(batch.rows_S), packed.last_S, packed.items_T[:0])
 
-    def _changed(
+    def _apply_operator(
         self, packed: Packed, operator: Operator, changed_S: Tensor, states_S: Tensor, mask: int
     ) -> Packed:
         """All sequences, with `operator` applied to those where `changed_S` (bool [S]) is True.
@@ -128,7 +130,7 @@ class ContrastConfig(ObjectiveConfig):
         if self.temperature <= 0.0:
             raise InputError(f"contrast: temperature is {self.temperature}; it must be above 0")
 
-    def build(self, shared: ModelComponents, seed: int) -> Contrast:
+    def build(self, components: ModelComponents, seed: int) -> Contrast:
         """The module, which has no parameters of its own."""
         return Contrast(self)
 

@@ -178,7 +178,7 @@ class SampledLossConfig(ItemLossConfig):
     """Whether each token draws its own negatives or all tokens of a sequence share them."""
 
     @property
-    def corrected(self) -> bool:
+    def subtracts_log_q(self) -> bool:
         """Whether log q, q being an item's draw probability, is subtracted from its score."""
         return False
 
@@ -240,7 +240,7 @@ class SampledLoss(ItemLoss):
         assert isinstance(targets, SampledTargets)
         items_PN1 = targets.candidates()
         scores_PN1 = head.candidate_scores(states_PD, items_PN1, items)
-        if self.config.corrected:
+        if self.config.subtracts_log_q:
             scores_PN1 = scores_PN1 - self.log_probability_V[items_PN1]
         return self.config.of_scores(scores_PN1[:, 0], scores_PN1[:, 1:], self.num_items)
 
@@ -269,7 +269,7 @@ class SampledSoftmax(SampledLossConfig):
     Senecal 2008)."""
 
     @property
-    def corrected(self) -> bool:
+    def subtracts_log_q(self) -> bool:
         """Whether log q is subtracted: `log_q`."""
         return self.log_q
 

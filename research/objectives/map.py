@@ -34,28 +34,28 @@ class MAPConfig(ObjectiveConfig):
     """Whether attribute 0, which no item has, is scored as a further class that is always false (as
     published); its embedding is shared with AAP."""
 
-    def build(self, shared: ModelComponents, seed: int) -> MAP:
+    def build(self, components: ModelComponents, seed: int) -> MAP:
         """The module."""
-        return MAP(self, shared, seed)
+        return MAP(self, components, seed)
 
 
 class MAP(Objective):
     """The MAP objective; it counts masked tokens, and its total sums over attributes."""
 
-    def __init__(self, config: MAPConfig, shared: ModelComponents, seed: int) -> None:
+    def __init__(self, config: MAPConfig, components: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = config.corruption
         self.head = AttributeHead(
-            shared,
+            components,
             count_bare_items=config.count_bare_items,
             zero_attribute=config.zero_attribute,
             seed=seed,
             purpose="map head",
         )
 
-    def shared(self) -> dict[str, nn.Module]:
+    def shared_modules(self) -> dict[str, nn.Module]:
         """The embeddings of the attributes."""
-        return self.head.shared()
+        return self.head.shared_modules()
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The attributes of the masked items."""

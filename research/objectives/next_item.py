@@ -54,19 +54,21 @@ class NextItemConfig(ObjectiveConfig):
     head: HeadConfig = HeadConfig()
     """The output head."""
 
-    def build(self, shared: ModelComponents, seed: int) -> NextItem:
+    def build(self, components: ModelComponents, seed: int) -> NextItem:
         """The module."""
-        return NextItem(self, shared, seed)
+        return NextItem(self, components, seed)
 
 
 class NextItem(ItemObjective, RankingObjective):
     """The next-item objective; its loss is counted for each target item."""
 
-    def __init__(self, config: NextItemConfig, shared: ModelComponents, seed: int) -> None:
+    def __init__(self, config: NextItemConfig, components: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = NextItemShift()
-        self.head = Head(config.head, shared.config, shared.catalogue.num_items, seed, "next head")
-        self.item_loss = config.loss.build(shared.catalogue, "next")
+        self.head = Head(
+            config.head, components.config, components.catalogue.num_items, seed, "next head"
+        )
+        self.item_loss = config.loss.build(components.catalogue, "next")
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """The share of targets that score above all other items."""

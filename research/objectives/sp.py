@@ -122,17 +122,17 @@ class SPConfig(ObjectiveConfig):
     """Whether each score goes through a sigmoid before the difference, as in S3-Rec's code; this
     double sigmoid caps the loss and weakens its gradient."""
 
-    def build(self, shared: ModelComponents, seed: int) -> SP:
+    def build(self, components: ModelComponents, seed: int) -> SP:
         """The module; `InputError` when no other user has items for foreign segments."""
-        return SP(self, shared, seed)
+        return SP(self, components, seed)
 
 
 class SP(Objective):
     """The SP objective; its loss is counted for each row that takes part."""
 
-    def __init__(self, config: SPConfig, shared: ModelComponents, seed: int) -> None:
+    def __init__(self, config: SPConfig, components: ModelComponents, seed: int) -> None:
         super().__init__()
-        others = len(shared.catalogue.training.ranges) - 1
+        others = len(components.catalogue.training.ranges) - 1
         if others < 1 and config.corruption.foreign == "training":
             raise InputError(
                 "sp takes foreign segments from other users' training items, but only one user has "
@@ -140,8 +140,8 @@ class SP(Objective):
             )
         self.corruption: CutSegment = config.corruption
         self.inner_sigmoid = config.inner_sigmoid
-        self.dense = nn.Linear(shared.config.width, shared.config.width)
-        initialize(self, shared.config.init_std, seed, "sp head")
+        self.dense = nn.Linear(components.config.width, components.config.width)
+        initialize(self, components.config.init_std, seed, "sp head")
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The last tokens of the three sequences of each row that takes part; nothing else."""

@@ -95,20 +95,22 @@ def _differences(ours: object, theirs: object, path: str) -> Differences:
         yield from _stage_differences(ours, theirs, path)
     elif is_config(ours) and is_config(theirs):
         if type(ours) is not type(theirs):
-            yield path, [_shown(ours), _shown(theirs)]
+            yield path, [_display_value(ours), _display_value(theirs)]
         for name in dict.fromkeys((*vars(ours), *vars(theirs))):
             field = _below(path, name)
             if name in vars(ours) and name in vars(theirs):
                 yield from _differences(vars(ours)[name], vars(theirs)[name], field)
             elif name in vars(theirs):
-                yield from _set(theirs, name, field)
+                yield from _difference_from_default(theirs, name, field)
             else:
-                yield from ((each, both[::-1]) for each, both in _set(ours, name, field))
+                yield from (
+                    (each, both[::-1]) for each, both in _difference_from_default(ours, name, field)
+                )
     else:
-        yield path, [_shown(ours), _shown(theirs)]
+        yield path, [_display_value(ours), _display_value(theirs)]
         if ours is None and is_config(theirs) and not isinstance(theirs, StageConfig):
             for name in vars(theirs):
-                yield from _set(theirs, name, _below(path, name))
+                yield from _difference_from_default(theirs, name, _below(path, name))
 
 
 def _stage_differences(
@@ -131,7 +133,7 @@ def _are_stages(values: Sequence[object]) -> bool:
     return all(isinstance(value, StageConfig) for value in values)
 
 
-def _set(config: object, name: str, path: str) -> Differences:
+def _difference_from_default(config: object, name: str, path: str) -> Differences:
     """Where field `name` of `config` differs from its default: [None, its value]."""
     assert dataclasses.is_dataclass(config)
     field = next(candidate for candidate in dataclasses.fields(config) if candidate.name == name)
@@ -144,6 +146,6 @@ def _set(config: object, name: str, path: str) -> Differences:
         yield below, [None, value]
 
 
-def _shown(value: object) -> object:
+def _display_value(value: object) -> object:
     """A value as a difference shows it: a config as its class's name, all else as JSON."""
     return type(value).__name__ if is_config(value) else to_json(value)

@@ -59,7 +59,7 @@ def load_run(
         reader, stage.name, run_parts.corpus.fingerprint, str(path)
     )
     check_size(config.encoder, run_parts.corpus.num_items, checkpoint_folder / "model.safetensors")
-    model = run_parts.model(stage, run_parts.shared()).to(accelerator.device)
+    model = run_parts.model(stage, run_parts.components()).to(accelerator.device)
     checkpoint.load_weights(checkpoint_folder, model)
     objective = ranking_objective(stage, model)
     assert objective is not None, "a run's last stage ranks"

@@ -131,7 +131,7 @@ class RunParts:
             fields=self.fields if self.config.stages else (),
         )
 
-    def shared(self) -> ModelComponents:
+    def components(self) -> ModelComponents:
         """The components that all stages of the run share, with initial weights.
 
         `InputError` when the encoder reads a field of events that the corpus does not have.
@@ -140,16 +140,16 @@ class RunParts:
         check_fields(config.encoder, fields_of(self.corpus), self.corpus.name)
         return ModelComponents(config.encoder, self.catalogue, config.seed, config.items)
 
-    def model(self, stage: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
+    def model(self, stage: StageConfig, components: ModelComponents) -> MultiObjectiveModel:
         """The model of a stage: the shared encoder, and the stage's objectives, newly built."""
         objectives: dict[str, Objective] = {
-            key: objective.build(shared, seed_of(self.config.seed, stage.name, key))
+            key: objective.build(components, seed_of(self.config.seed, stage.name, key))
             for key, objective in stage.objectives.items()
         }
         weights = {key: objective.weight for key, objective in stage.objectives.items()}
         combination = stage.combination.build(weights)
         return MultiObjectiveModel(
-            shared.encoder, objectives, self.catalogue, stage.own_windows, combination
+            components.encoder, objectives, self.catalogue, stage.own_windows, combination
         )
 
     def loader(self, stage: StageConfig, rank: int, world: int) -> Loader:
@@ -246,16 +246,16 @@ def stage_parts(run_parts: RunParts, accelerator: Accelerator) -> list[StagePart
     nothing to rank by or nothing held out, and for a last stage that cannot rank.
     """
     config = run_parts.config
-    shared = run_parts.shared()
+    components = run_parts.components()
     parts: list[StageParts] = []
     for stage in config.stages:
-        model = run_parts.model(stage, shared)
+        model = run_parts.model(stage, components)
         check_objectives(stage, model, run_parts.split, run_parts.catalogue)
         # A stage that neither selects by validation nor ranks the test need not say what it ranks
         # by.
         ranks = stage.validation is not None or stage is config.stages[-1]
         objective = ranking_objective(stage, model) if ranks else None
-        ranker = None if objective is None else TrainedRanker(shared.encoder, objective)
+        ranker = None if objective is None else TrainedRanker(components.encoder, objective)
         if stage.validation is not None and ranker is None:
             raise InputError(
                 f"stage {stage.name} has validation but no objective that ranks; set "
@@ -269,7 +269,7 @@ def stage_parts(run_parts: RunParts, accelerator: Accelerator) -> list[StagePart
         loader = run_parts.loader(stage, accelerator.process_index, accelerator.num_processes)
         parts.append(StageParts(stage, model, loader, ranker))
     if config.compute.compile or config.compute.recompute:
-        shared.encoder.use_compute(config.compute)
+        components.encoder.use_compute(config.compute)
     if parts[-1].ranker is None:
         raise InputError(
             f"the last stage, {parts[-1].config.name}, cannot rank; add next or cloze to it"

@@ -29,7 +29,7 @@ _SECONDS_OF_GIT = 5.0
 
 def provenance_of(device: torch.device, processes: int) -> Provenance:
     """The provenance of this process, which computes on `device` as one of `processes`."""
-    commit, clean = checkout()
+    commit, clean = code_version()
     return Provenance(
         begun=now(),
         commit=commit,
@@ -99,7 +99,7 @@ def accelerator_model(device: torch.device) -> str | None:
 
 
 @functools.cache
-def checkout() -> tuple[str | None, bool | None]:
+def code_version() -> tuple[str | None, bool | None]:
     """(commit, clean): the git commit of this code, and whether it is unchanged; None: unknown.
 
     git is asked once a process, which keeps running the code that it began with. Changes of tracked

@@ -78,7 +78,7 @@ def largest_parts(size: StepSize) -> list[Part]:
     candidates are few (at most one item in 512), else 3. Tokens compared with one another take
     `COPIES` floats a pair. Weights are held four times (value, gradient, two moments).
     """
-    drawn = size.negatives + 1
+    num_candidates = size.negatives + 1
     shorter = f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}"
     narrower = f"encoder.width {max(1, size.width // 2)} instead of {size.width}"
     parts = [
@@ -88,11 +88,11 @@ def largest_parts(size: StepSize) -> list[Part]:
     weights = 4 * FLOAT * size.parameters
     parts.append(Part(name="weights and their optimizer", bytes=weights, remedies=(narrower,)))
     if size.negatives:
-        gathered = size.items > 512 * drawn
+        gathered = size.items > 512 * num_candidates
         parts.append(
             Part(
                 name="scores of candidates",
-                bytes=FLOAT * size.tokens * drawn * (size.width if gathered else 3),
+                bytes=FLOAT * size.tokens * num_candidates * (size.width if gathered else 3),
                 remedies=(
                     f"loss.number {max(1, size.negatives // 4)} instead of {size.negatives}",
                 ),

@@ -105,7 +105,7 @@ class MultiObjectiveModel(nn.Module):
             {
                 name: part
                 for objective in objectives.values()
-                for name, part in objective.shared().items()
+                for name, part in objective.shared_modules().items()
             }
         )
         self.objectives = nn.ModuleDict(objectives)

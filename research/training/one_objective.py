@@ -33,15 +33,15 @@ class DrawnObjective(Combination):
 
     def weights_at(self, weights: Sequence[float], step: int, random_state: int) -> Sequence[float]:
         """Return [K]: the sum of all weights for the objective that is drawn, 0 for the others."""
-        chosen = draw_objective(weights, random_state)
-        return [sum(weights) if index == chosen else 0.0 for index in range(len(weights))]
+        index_drawn = draw_objective(weights, random_state)
+        return [sum(weights) if index == index_drawn else 0.0 for index in range(len(weights))]
 
     def participants(
         self, weights: Sequence[float], step: int, random_state: int
     ) -> Sequence[bool]:
         """Return [K]: true for the objective that is drawn alone."""
-        chosen = draw_objective(weights, random_state)
-        return [index == chosen for index in range(len(weights))]
+        index_drawn = draw_objective(weights, random_state)
+        return [index == index_drawn for index in range(len(weights))]
 
 
 def draw_objective(weights: Sequence[float], random_state: int) -> int:

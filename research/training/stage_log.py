@@ -72,8 +72,8 @@ class StageLog:
         self.target_check.add(result.counts_K3)
         figures = result.cosines.log_values(self.accelerator)
         if figures:
-            named = {f"{self.config.name}/{name}": value for name, value in figures.items()}
-            self.folder.log(self.config.name, state.step, state.epoch, named)
+            values = {f"{self.config.name}/{name}": value for name, value in figures.items()}
+            self.folder.log(self.config.name, state.step, state.epoch, values)
         self.reporter.advance(state.step, share)
         ACTIVITY.progress(state.step)
 
@@ -107,8 +107,8 @@ class StageLog:
         if improved and values.get("val/missed_share") == 1.0:
             self.say(f"{self.config.name}: {ALL_MISSED}")
         self.folder.log(self.config.name, state.step, state.epoch, values)
-        shown = dict.fromkeys([f"val/{self.config.validation.metric}", *values])
-        figures = "  ".join(f"{name} {values[name]:.4f}" for name in list(shown)[:3])
+        names = dict.fromkeys([f"val/{self.config.validation.metric}", *values])
+        figures = "  ".join(f"{name} {values[name]:.4f}" for name in list(names)[:3])
         star = "  *" if improved else ""
         self.say(f"{self.config.name}: epoch {state.epoch}  {figures}{star}")
 

@@ -26,7 +26,7 @@ class StepMemory:
         self._fitted = 0
 
     @contextmanager
-    def explained(self, batch: Batch, place: str) -> Iterator[None]:
+    def advise_on_out_of_memory(self, batch: Batch, place: str) -> Iterator[None]:
         """Raise `MemoryError` with advice if the step on `batch` runs out of memory in the block.
 
         `place` names the step in the message.

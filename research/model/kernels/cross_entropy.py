@@ -59,7 +59,7 @@ class _LogitRows:
             torch.mm(states, self.further_ED.T, out=tile[:, count:])
         return tile
 
-    def mixed(self, weights: Tensor) -> Tensor:
+    def weighted_sum(self, weights: Tensor) -> Tensor:
         """[P, D]: for each state, the sum of all rows times their weights [P, C + E]."""
         mixture = product(weights[:, : len(self.rows_CD)], self.rows_CD)
         if self.further_ED is None:
@@ -164,7 +164,7 @@ class _Gradients:
         grad_states, grad_rows = self.states_PD[part], self.table_RD[: self.rows]
         if states.dtype != grad_states.dtype:
             shares = torch.mul(exponentials, (SHARES / sums)[:, None], out=tile)
-            torch.div(competing.mixed(shares), SHARES, out=grad_states)
+            torch.div(competing.weighted_sum(shares), SHARES, out=grad_states)
             grad_rows.add_(product(shares[:, : self.rows].T, states), alpha=1 / SHARES)
         else:
             # Dividing tensors of width D, not the tile, saves a pass over the tile.
