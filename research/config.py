@@ -215,8 +215,8 @@ def check_config(config: Any) -> None:
     if read_back != config:
         field = _first_difference(config, read_back, "config")
         raise InputError(
-            f"{field} is not the same once it was written to config.json and read again; keep what "
-            "a config holds in fields of plain types"
+            f"{field} changes when it is written to config.json and read back; give configs only "
+            "fields of plain types"
         )
 
 

@@ -53,4 +53,4 @@ def optional_import(packages: tuple[str, ...], what: str, remedy: str) -> Iterat
 def disk_error_message(error: OSError) -> str:
     """The message of a disk error, with what to do about it where that is known."""
     remedy = _REMEDIES.get(error.errno or 0)
-    return f"{error}; {remedy}, and do the same command again" if remedy else str(error)
+    return f"{error}; {remedy}, and run the same command again" if remedy else str(error)

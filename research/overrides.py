@@ -103,7 +103,7 @@ def _words_of(arguments: Sequence[str]) -> dict[str, Words]:
             raise InputError(f"{word!r} belongs to no field; write --a.b 1, --a.b=1 or a.b=1")
     for name, texts in words.items():
         if not texts:
-            raise InputError(f"--{name} is given no value; write --{name} VALUE or {name}=VALUE")
+            raise InputError(f"--{name} has no value; write --{name} VALUE or {name}=VALUE")
     return {name: Words(texts) for name, texts in words.items()}
 
 

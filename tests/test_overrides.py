@@ -315,8 +315,8 @@ def test_two_classes_of_one_name_are_refused_where_one_is_asked_for(
         (["corpus=a", "b"], "corpus is 'a b'; allowed: str"),
         (["--stages.7.validation", "None"], "stages (tuple) has no '7'; allowed: 0, 1"),
         (["stages.0.validatoin=None"], "stages.0 (StageConfig) has no 'validatoin'; did you mean"),
-        (["--seed"], "--seed is given no value; write --seed VALUE or seed=VALUE"),
-        (["--seed", "--corpus", "x"], "--seed is given no value; write --seed VALUE or seed=VALUE"),
+        (["--seed"], "--seed has no value; write --seed VALUE or seed=VALUE"),
+        (["--seed", "--corpus", "x"], "--seed has no value; write --seed VALUE or seed=VALUE"),
         (["word"], "'word' belongs to no field; write --a.b 1, --a.b=1 or a.b=1"),
         (["--", "seed"], "'--' belongs to no field; write --a.b 1, --a.b=1 or a.b=1"),
         (["--=3", "4"], "RunConfig has no '=3'"),
@@ -335,7 +335,7 @@ def test_a_mistake_says_what_was_given_and_what_is_near(given: list[str], messag
             "ranker (PopularityConfig) has no 'newest_shar'; did y",
         ),
         (["--ranker.newest_share", "half"], "ranker.newest_share is 'half'; allowed: float"),
-        (["--ranker.newest_share"], "--ranker.newest_share is given no value"),
+        (["--ranker.newest_share"], "--ranker.newest_share has no value"),
     ],
 )
 def test_a_mistake_about_a_ranker_says_the_same(given: list[str], message: str) -> None:

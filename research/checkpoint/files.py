@@ -151,13 +151,16 @@ def newest_state(stage: Path, fingerprint: str) -> tuple[Path, dict[str, object]
             continue
         for message in damaged:
             print(
-                f"{message}; {path.name} before it is whole and serves", file=sys.stderr, flush=True
+                f"{message}; using the earlier checkpoint {path.name}, which is undamaged",
+                file=sys.stderr,
+                flush=True,
             )
         return path, state
     if damaged:
         raise InputError(
-            f"{stage}: no checkpoint is whole ({damaged[0]}); remove the folder {stage}, and the "
-            "run's summary.json if it has one, and its command trains the stage anew"
+            f"{stage}: no checkpoint is undamaged ({damaged[0]}); remove the folder {stage}, and "
+            "the run's summary.json if it has one, and run its command again to train the stage "
+            "from scratch"
         )
     if (stage / "last").is_dir():
         raise InputError(
@@ -185,7 +188,9 @@ def result_folder_of(stage: Path, path: Path, state: Mapping[str, object]) -> Pa
 def _best_of(stage: Path, state: Mapping[str, object]) -> Path:
     step = state["best_step"]
     if not isinstance(step, int) or not 0 <= step < 10**18:
-        raise DamagedCheckpoint(f"{stage}: best_step is {step!r:.100}; a number of steps is wanted")
+        raise DamagedCheckpoint(
+            f"{stage}: best_step is {step!r:.100}; a number of steps is expected"
+        )
     folder = checkpoints_by_step(stage, BEST).get(step)
     if folder is None:
         raise DamagedCheckpoint(f"{folder_of(stage, BEST, step)} is missing")
@@ -229,7 +234,7 @@ def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
         file = folder / name
         if file.is_file() is not (name in sums):
             raise DamagedCheckpoint(
-                f"{file} is {'missing' if name in sums else 'not of this checkpoint'}"
+                f"{file} is {'missing' if name in sums else 'not part of this checkpoint'}"
             )
         if name in sums and sha256_of(file) != sums[name]:
             raise DamagedCheckpoint(f"{file} is damaged (its checksum differs)")
@@ -239,11 +244,11 @@ def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
 def _state_of(folder: Path) -> dict[str, object]:
     path = file_inside(folder.parent, f"{folder.name}/state.json")
     if not path.is_file():
-        raise DamagedCheckpoint(f"{path} is missing: {folder} is not a whole checkpoint")
+        raise DamagedCheckpoint(f"{path} is missing: {folder} is not a complete checkpoint")
     try:
         state = read_json(path)
     except InputError as error:
-        raise DamagedCheckpoint(f"{error}; {folder} is not a whole checkpoint") from error
+        raise DamagedCheckpoint(f"{error}; {folder} is not a complete checkpoint") from error
     if state.get("format") == FORMAT_VERSION and state.get("checksum") != _checksum_of(state):
         raise DamagedCheckpoint(f"{path} is damaged (its checksum differs)")
     return state

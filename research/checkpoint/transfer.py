@@ -92,11 +92,15 @@ class TransferReport:
         """The report as one line for the terminal."""
         from_each = [f"{len(names)} from {source}" for source, names in self.moved.items()]
         parts = [f"parameters moved: {', '.join(from_each)}"]
-        parts += [f"newly made: {', '.join(self.new)}"] if self.new else ["none newly made"]
-        parts += [f"left behind: {', '.join(self.left)}"] if self.left else []
+        parts += (
+            [f"newly initialized: {', '.join(self.new)}"]
+            if self.new
+            else ["none newly initialized"]
+        )
+        parts += [f"not used: {', '.join(self.left)}"] if self.left else []
         parts += [
-            f"{kind}: {counts['matched']} matched by raw name, {counts['fresh']} fresh, "
-            f"{counts['left']} left behind"
+            f"{kind}: {counts['matched']} matched by raw name, {counts['fresh']} new, "
+            f"{counts['left']} not used"
             for kind, counts in self.rows.items()
         ]
         return "; ".join(parts)

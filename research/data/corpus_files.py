@@ -126,4 +126,4 @@ def check_names(path: Path, names: Names, *, unique: bool) -> None:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: a name is not UTF-8 ({error}).") from error
     if unique and len(set(decoded)) != len(decoded):
-        raise InputError(f"{path}: a name stands twice.")
+        raise InputError(f"{path}: a name occurs twice.")

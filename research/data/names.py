@@ -85,7 +85,7 @@ class Names:
         )
         candidates = list(islice(similar_length, _MOST_COMPARED_NAMES))
         close = difflib.get_close_matches(name, candidates)
-        label = "Near names" if close else "Names there are, for example"
+        label = "Similar names" if close else "Existing names, for example"
         names = ", ".join(
             repr(candidate) for candidate in close or islice(self._positions_by_name(), 3)
         )

@@ -162,7 +162,7 @@ def read_candidates(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
         if len(items) != number or number == 0:
             raise InputError(
                 f"{path}, line {line_number}: {len(items)} negatives, but the first line has "
-                f"{number}; every user needs equally many, at least 1"
+                f"{number}; every user needs the same number, at least 1"
             )
         try:
             user_id = corpus.user_names.index(user)

@@ -52,8 +52,8 @@ class AAP(Objective):
         super().__init__()
         if components.items.attributes:
             raise InputError(
-                "aap asks for the attributes of items in sight, and items.attributes shows "
-                "them; take one of the two out (map asks for those of hidden items)"
+                "aap predicts the attributes of unmasked items, but items.attributes adds them to "
+                "the input; remove one of the two (map predicts those of masked items)"
             )
         self.corruption = config.corruption
         self.head = AttributeHead(
@@ -86,5 +86,5 @@ class AAP(Objective):
     def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has a second item, or no training item an attribute; else None."""
         if longest < 2:
-            return "of a row of one item that one is hidden, and none is in sight"
+            return "in a row of one item that item is masked, and no other is left"
         return self.head.no_target_reason(catalogue)

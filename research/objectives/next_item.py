@@ -83,4 +83,4 @@ class NextItem(ItemObjective, RankingObjective):
         """A reason where no row has two items, so that nothing follows any item; else None."""
         if longest >= 2:
             return None
-        return "no row has a second item, so nothing follows that could be predicted"
+        return "no row has a second item, so no item can be predicted"

@@ -171,7 +171,7 @@ class SP(Objective):
         """A reason where no row has the two items that a segment takes, unless `short_rows`."""
         if longest >= 2 or self.corruption.short_rows:
             return None
-        return "no row has the two items without which no segment can be cut out"
+        return "no row has the two items that cutting out a segment needs"
 
     def _scores(self, states_PD: Tensor) -> tuple[Tensor, Tensor]:
         """[R] each: the scores of the true and of the foreign segments, c' . p and c' . q."""

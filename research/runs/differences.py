@@ -43,11 +43,11 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
     `stored` is the folder's record; `record` and `config` are those of the run asked for. At most
     five differing fields are shown, then the number of the others, and both run hashes.
     """
-    hashes = f"hash {stored.hash} there and {record.hash} here"
+    hashes = f"run hash {stored.hash} in the folder and {record.hash} in this run"
     try:
         stored_config = from_json(stored.config, RunConfig, allow=packages_of(config))
     except InputError as error:
-        return f"that one cannot be read: {error}; {hashes}"
+        return f"its config cannot be read: {error}; {hashes}"
     differences = {
         name: values
         for name, values in difference_of(stored_config, config).items()
@@ -62,13 +62,14 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
     if stored.extensions != record.extensions:
         differences["extended after steps"] = [_steps_of(stored), _steps_of(record)]
     texts = [
-        f"{name} is {short(stored_value, LONGEST)} there and {short(value, LONGEST)} here"
+        f"{name} is {short(stored_value, LONGEST)} in the folder and {short(value, LONGEST)} in "
+        "this run"
         for name, (stored_value, value) in list(differences.items())[:SHOWN]
     ]
     texts += [f"{len(differences) - SHOWN} more fields differ"] if len(differences) > SHOWN else []
     # No field differs, but the hashes do: a negatives file has changed, or another version of the
     # code hashes the same config differently.
-    texts = texts or ["what its config names has another content"]
+    texts = texts or ["a file that its config names has changed"]
     return f"{'; '.join(texts)}; {hashes}"
 
 

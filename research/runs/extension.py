@@ -98,7 +98,7 @@ def extension_of(
 
     `stored` is the folder's record; `record` and `config` are those of the run asked for. It is an
     extension when nothing differs but limits of one stage, which has begun, and all become later.
-    `InputError` when that is so but the stage cannot go on.
+    `InputError` when that is so but the stage cannot be extended.
     """
     try:
         stored_config = from_json(stored.config, RunConfig, allow=packages_of(config))
@@ -175,7 +175,7 @@ def _check_can_continue(
     folder: RunFolder,
     changed: Mapping[str, tuple[object, object]],
 ) -> None:
-    """Raise `InputError` when stage number `index` cannot go on.
+    """Raise `InputError` when stage number `index` cannot be extended.
 
     It cannot when a later stage has begun, when it was taken over from another run, or when it has
     reached a limit that was not raised. `changed` holds the changed limits, before and now.
@@ -185,24 +185,29 @@ def _check_can_continue(
     origin = stage_origin(folder, stage.name)
     # If another limit was raised, that one may have cut the last epoch short: `epochs` need not be
     # raised then to complete it.
-    more_work = any(name in changed for name in LIMITS)
+    raises_limit = any(name in changed for name in LIMITS)
     limits = {
         name: getattr(stage, name)
         for name, amount in done_of(state).items()
         if getattr(stage, name) is not None and amount >= getattr(stage, name)
     }
-    if more_work and state.epoch == stage.epochs:
+    if raises_limit and state.epoch == stage.epochs:
         limits.pop("epochs", None)
     reason = None
     if later:
-        reason = f"stage {later[0]} has begun with what it ended with; only the newest can go on"
+        reason = (
+            f"stage {later[0]} has already started from its weights; only the newest stage can be "
+            "extended"
+        )
     elif origin is not None:
-        reason = f"it was taken over from {origin}; let that run go on, or train this one elsewhere"
+        reason = (
+            f"it was copied from {origin}; extend that run, or train this one in another folder"
+        )
     elif limits and state.finished:
         reached = " and ".join(f"stages.{index}.{name} = {at:,}" for name, at in limits.items())
-        reason = f"it has come to {reached}; raise that as well, or set it to None"
+        reason = f"it has reached {reached}; raise that limit as well, or set it to None"
     if reason is not None:
-        raise InputError(f"{folder.path}: stage {stage.name} cannot go on: {reason}")
+        raise InputError(f"{folder.path}: stage {stage.name} cannot be extended: {reason}")
 
 
 def newest_state(folder: RunFolder, stage: StageConfig, fingerprint: str) -> StageState | None:
@@ -228,10 +233,14 @@ def with_more_epochs(config: RunConfig, folder: RunFolder, count: int) -> dict[s
         raise InputError(f"--more-epochs is {count}; it must be at least 1")
     stored = folder.read(RunRecord)
     if stored is None:
-        raise InputError(f"{folder.path} holds no run that could go on; leave out --more-epochs")
+        raise InputError(
+            f"{folder.path} holds no run that could be extended; leave out --more-epochs"
+        )
     stored_stages = from_json(stored.config, RunConfig, allow=packages_of(config)).stages
     if not stored_stages or not config.stages:
-        raise InputError(f"{folder.path}: a ranker that only counts has no epochs to go on for")
+        raise InputError(
+            f"{folder.path}: a counting ranker has no epochs to extend; leave out --more-epochs"
+        )
     if [stage.name for stage in stored_stages] != [stage.name for stage in config.stages]:
         raise InputError(
             f"{folder.path} holds another run: its stages are "
@@ -247,8 +256,8 @@ def with_more_epochs(config: RunConfig, folder: RunFolder, count: int) -> dict[s
     if folder.read(RunSummary) is None:
         if not stored.extensions:
             raise InputError(
-                f"{folder.path} holds a run that has not finished; let its own command continue "
-                "it, without --more-epochs"
+                f"{folder.path} holds a run that has not finished; run its own command, without "
+                "--more-epochs, to finish it"
             )
         return overrides
     state = newest_state(folder, stored_stages[-1], stored.fingerprint)
@@ -277,7 +286,9 @@ def archive_results(folder: RunFolder, before: RunRecord | None, run_hash: str) 
     if before is None or before.hash == run_hash:
         return
     if not is_file_name(before.hash):
-        raise InputError(f"{folder.path / RunRecord.FILE}: hash is {before.hash!r:.80}")
+        raise InputError(
+            f"{folder.path / RunRecord.FILE}: hash is {before.hash!r:.80}; expected a hash"
+        )
     archive = file_inside(folder.path, f"{EARLIER}/{before.hash}")
     for name in (RunSummary.FILE, "ranks"):
         source = file_inside(folder.path, name)

@@ -40,16 +40,16 @@ def load_run(
         raise InputError(f"{path} has no config.json: it is not a run folder")
     if reader.read(RunSummary) is None:
         raise InputError(
-            f"{path} holds a run that has not finished; the command that began it, or the last one "
-            "that extended it, continues it"
+            f"{path} holds a run that has not finished; run the command that started it, or the "
+            "last one that extended it, to finish it"
         )
     config = from_json(record.config, RunConfig, allow=allow)
     run_parts = RunParts.of(config, data_root)
     if record.fingerprint != run_parts.corpus.fingerprint:
         raise InputError(
-            f"{path} was made on a corpus with fingerprint {record.fingerprint}, but "
-            f"{run_parts.corpus.folder} has {run_parts.corpus.fingerprint}; ids would not mean the "
-            "same"
+            f"{path} was trained on a corpus with fingerprint {record.fingerprint}, but "
+            f"{run_parts.corpus.folder} has {run_parts.corpus.fingerprint}; the same ids would "
+            "mean other items"
         )
     if config.ranker is not None:
         return run_parts, config.ranker.build(run_parts.corpus, run_parts.split)

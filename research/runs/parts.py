@@ -195,7 +195,7 @@ def ranking_objective(stage: StageConfig, model: MultiObjectiveModel) -> Ranking
         return candidates[stage.rank_by]
     if len(candidates) > 1:
         raise InputError(
-            f"stage {stage.name}: {' and '.join(candidates)} can both rank; say which with rank_by"
+            f"stage {stage.name}: {' and '.join(candidates)} can both rank; choose one with rank_by"
         )
     return next(iter(candidates.values()), None)
 

@@ -162,7 +162,7 @@ def train_stage(
     state = train(stage.model, stage.loader, stage.config, run)
     origin = processes.from_main(partial(stage_origin, folder, name))
     if origin is not None:
-        say(f"{name}: taken from {origin}", run.quiet)
+        say(f"{name}: copied from {origin}", run.quiet)
     return StageOutcome(
         name=name,
         state=state,
@@ -219,7 +219,7 @@ def coverage_line(coverage: CoverageRecord) -> str:
     """A line for the terminal: how many attributes there are, and how many items have none."""
     items, without = coverage.items, coverage.items_without
     return (
-        f"attributes: {coverage.attributes:,}, of which {coverage.never_seen:,} stand on no "
+        f"attributes: {coverage.attributes:,}, of which {coverage.never_seen:,} belong to no "
         f"training item; {without:,} of {items:,} items ({without / items:.1%}) have none"
     )
 

@@ -87,9 +87,9 @@ class WarmStart:
         self._check_encoder(config)
         if self.fingerprint == fingerprint and self.config.split != config.split:
             raise InputError(
-                f"{self.argument} {self.source} was trained on {self.config.split}, this run holds "
-                f"out by {config.split}: the weights know items that would test them; split both "
-                "alike"
+                f"{self.argument} {self.source} was trained on {self.config.split}, but this run's "
+                f"split is {config.split}: the weights were trained on items that it holds out; "
+                "use the same split"
             )
 
     def _check_encoder(self, config: RunConfig) -> None:
@@ -99,14 +99,14 @@ class WarmStart:
         """
         theirs, ours = _decisive(self.config), _decisive(config)
         differing = [
-            f"{name} is {theirs[name]!r} there and {value!r} here"
+            f"{name} is {theirs[name]!r} in that run and {value!r} in this one"
             for name, value in ours.items()
             if name in theirs and theirs[name] != value
         ]
         if differing:
             raise InputError(
                 f"{self.argument} {self.source} does not fit this run: {'; '.join(differing)}; "
-                "give this run the other's encoder, or start from another run"
+                "use the same encoder, or start from another run"
             )
 
     def corpus(self, data_root: str) -> Corpus:
@@ -191,11 +191,11 @@ def final_checkpoint(reader: RunFolder, stage: str, fingerprint: str, source: st
         return checkpoint.result_folder_of(folder, path, state)
     if reader.read(RunSummary) is None:
         raise InputError(
-            f"{source}: stage {stage} has not ended; let its own command continue it first"
+            f"{source}: stage {stage} has not ended; run its own command to finish it first"
         )
     raise InputError(
-        f"{source}: what stage {stage} ended with is damaged; remove "
-        f"{reader.path / RunSummary.FILE}, and the command that made the run does the rest again"
+        f"{source}: the final checkpoint of stage {stage} is damaged; remove "
+        f"{reader.path / RunSummary.FILE}, and run the command of that run again"
     )
 
 

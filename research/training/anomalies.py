@@ -140,7 +140,7 @@ class FiniteCheck:
         )
         raise FloatingPointError(
             f"{message} (all are in nonfinite.json); lower the learning rate or clip the gradient, "
-            "or let some such steps be left out by max_skipped; what is saved is good"
+            "or let such steps be skipped by max_skipped; the saved checkpoints are good"
         )
 
 

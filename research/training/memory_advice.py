@@ -135,9 +135,9 @@ def advice(size: StepSize, error: BaseException, peak: Peak | None = None) -> st
         f"into memory: {reason.rstrip('.') or type(error).__name__}"
     ]
     if peak is not None:
-        memory = f"{gigabytes(peak.available)} are there"
+        memory = f"{gigabytes(peak.available)} are available"
         if peak.used is not None and peak.tokens is not None:
-            memory += f"; {peak.tokens:,} tokens worked, with {gigabytes(peak.used)}"
+            memory += f"; {peak.tokens:,} tokens fitted, with {gigabytes(peak.used)}"
         lines.append(memory)
     parts = [part for part in largest_parts(size) if part.bytes]
     largest = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in parts[:3])
@@ -145,13 +145,13 @@ def advice(size: StepSize, error: BaseException, peak: Peak | None = None) -> st
     micro_batches = micro_batches_that_fit(size, peak)
     if micro_batches is not None:
         lines.append(
-            f"batches.micro_batches {micro_batches} instead of {size.micro_batches} keeps the "
-            "results the same (as does a further process)"
+            f"batches.micro_batches {micro_batches} instead of {size.micro_batches} does not "
+            "change the results (nor does another process)"
         )
     remedies = list(dict.fromkeys(remedy for part in parts[:3] for remedy in part.remedies))
     if size.rows > 1:
         remedies.insert(0, "a smaller batches.sequences_per_batch or tokens_per_batch")
-    lines.append(f"what changes the results: {', '.join(remedies)}")
+    lines.append(f"these change the results: {', '.join(remedies)}")
     return "; ".join(lines)
 
 

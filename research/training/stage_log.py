@@ -19,8 +19,9 @@ from research.training.step import StepResult
 from research.training.target_check import TargetCheck
 
 ALL_MISSED = (
-    "every validation answer already stands in its history, whose items evaluation.seen excludes: "
-    "all metrics are 0 whatever is learned; evaluation.seen=kept lets these items compete"
+    "every held-out validation item is already in its history, whose items evaluation.seen "
+    "excludes: all metrics are 0 whatever is learned; set evaluation.seen to kept to rank these "
+    "items too"
 )
 
 

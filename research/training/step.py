@@ -112,8 +112,8 @@ class TrainStep:
         self.wrapped_optimizer.zero_grad(set_to_none=True)
         if self.recompiles is not None and self.recompiles.check():
             self.say(
-                f"{self.config.name}: step {state.step + 1}: torch.compile goes on building code, "
-                "which costs seconds each time; TORCH_LOGS=recompiles tells why"
+                f"{self.config.name}: step {state.step + 1}: torch.compile keeps recompiling, "
+                "which costs seconds each time; TORCH_LOGS=recompiles shows why"
             )
         return result
 

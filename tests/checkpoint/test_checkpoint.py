@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_is_passed_for_the_one_before(
     assert checkpoint.newest_state(tmp_path, "abc")[0] == whole
     said = capsys.readouterr().err
     assert f"step_00000020/{file} is " in said
-    assert "step_00000010 before it is whole and serves" in said
+    assert "step_00000010 , which is undamaged" in said
 
 
 def test_a_damaged_best_makes_the_checkpoints_that_name_it_useless(tmp_path: Path) -> None:
@@ -206,7 +206,9 @@ def test_a_damaged_best_makes_the_checkpoints_that_name_it_useless(tmp_path: Pat
 def test_where_all_are_damaged_the_stage_must_be_begun_anew(tmp_path: Path) -> None:
     for step in (10, 20):
         (saved(tmp_path, step) / "state.json").write_text("{")
-    with pytest.raises(InputError, match=r"no checkpoint is whole .*; remove the folder .* anew"):
+    with pytest.raises(
+        InputError, match=r"no checkpoint is undamaged .*; remove the folder .* anew"
+    ):
         checkpoint.newest_state(tmp_path, "abc")[0]
 
 
@@ -273,7 +275,7 @@ def test_a_state_of_another_format_is_refused(tmp_path: Path, text: str) -> None
 )
 def test_a_damaged_state_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(InputError, match=r"state\.json .*is not a whole checkpoint"):
+    with pytest.raises(InputError, match=r"state\.json .*is not a complete checkpoint"):
         checkpoint.read_state(tmp_path, "abc")
 
 
@@ -318,7 +320,9 @@ def test_an_optimizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_state_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"state\.json is missing: .* is not a whole checkpoint"):
+    with pytest.raises(
+        InputError, match=r"state\.json is missing: .* is not a complete checkpoint"
+    ):
         checkpoint.read_state(tmp_path, "abc")
 
 

@@ -48,7 +48,7 @@ def test_parameters_move_to_those_of_the_same_name() -> None:
     names = ("item_bias", "encoder.item_table.weight", "encoder.position_table.weight")
     assert dict(carried.moved) == {"before": names}
     assert (carried.new, carried.left, dict(carried.rows)) == ((), (), {})
-    assert carried.line == "parameters moved: 3 from before; none newly made"
+    assert carried.line == "parameters moved: 3 from before; none newly initialized"
 
 
 def test_what_is_new_and_what_stays_behind_is_named() -> None:
@@ -57,7 +57,7 @@ def test_what_is_new_and_what_stays_behind_is_named() -> None:
     carried = transfer_weights(weights, model, source="before")
     assert (carried.new, carried.left) == (("item_bias",), ("objectives.mip.dense",))
     assert model.item_bias.tolist() == [-1.0] * 4
-    assert "newly made: item_bias; left behind: objectives.mip.dense" in carried.line
+    assert "newly initialized: item_bias; not used: objectives.mip.dense" in carried.line
     assert carried.new == ("item_bias",)
 
 

@@ -789,9 +789,9 @@ def test_ten_items_are_recommended_unless_said(capsys: Capture, finished: Path) 
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ("B100,B1099", "'B1099' is not among the 40 names. Near names: 'B109'"),
-        ("b100", "'b100' is not among the 40 names. Near names: 'B100'"),
-        ("Film 3", "'Film 3' is not among the 40 names. Names there are, for example: 'B"),
+        ("B100,B1099", "'B1099' is not among the 40 names. Similar names: 'B109'"),
+        ("b100", "'b100' is not among the 40 names. Similar names: 'B100'"),
+        ("Film 3", "'Film 3' is not among the 40 names. Existing names, for example: 'B"),
         ("", "--items is empty; give raw item ids, oldest first, with commas between"),
         (" , ", "--items is empty; give raw item ids, oldest first, with commas between"),
     ],

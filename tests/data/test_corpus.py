@@ -238,7 +238,7 @@ def overwrite(folder: Path, name: str, values: list[int]) -> None:
         ("item_names_offsets", [0, 1, 4, 5], r"item_names_blob\.npy: a name is not UTF-8"),
         ("item_names_blob", list(b"xyzab"), "the corpus was changed"),
         ("user_names_blob", list(b"annabjornn"), "the corpus was changed"),
-        ("item_names_blob", list(b"xyyyy"), r"item_names_blob\.npy: a name stands twice"),
+        ("item_names_blob", list(b"xyyyy"), r"item_names_blob\.npy: a name occurs twice"),
     ],
 )
 def test_verify_finds_what_opening_does_not_look_at(
@@ -297,7 +297,7 @@ def test_no_names_are_no_names() -> None:
 
 def test_an_unknown_name_brings_near_ones() -> None:
     names = Names.from_strings(["genre:Drama", "genre:War", "decade:1990s"])
-    with pytest.raises(InputError, match=r"not among the 3 names\. Near names: 'genre:War'"):
+    with pytest.raises(InputError, match=r"not among the 3 names\. Similar names: 'genre:War'"):
         names.index("genre:Wars")
     with pytest.raises(InputError, match="there are, for example: 'genre:Drama', 'genre:War'"):
         names.index("zz")

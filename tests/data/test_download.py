@@ -122,7 +122,9 @@ def test_an_unpinned_archive_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_an_address_without_an_answer_is_named(tmp_path: Path) -> None:
     archives = archive_at(tmp_path / "gone.zip", None)
-    with pytest.raises(InputError, match=r"file:.*gone\.zip: could not be fetched .*name it with"):
+    with pytest.raises(
+        InputError, match=r"file:.*gone\.zip: could not be downloaded .*name it with"
+    ):
         fetch("ml-100k", tmp_path / "data", pip_download=pip_fails, archives=archives)
     assert raw_names(tmp_path) == []
 
@@ -155,7 +157,7 @@ def test_an_archive_is_fetched_over_http(
     fetch("ml-1m", tmp_path / "data", archives=archives)
     assert raw_names(tmp_path) == ["ml-1m", "movies.dat", "ratings.dat"]
     gone = {"ml-10m": Archive(url=f"{server}/gone.zip", md5=None, members=members)}
-    with pytest.raises(InputError, match=r"gone\.zip: could not be fetched \(HTTP Error 404"):
+    with pytest.raises(InputError, match=r"gone\.zip: could not be downloaded \(HTTP Error 404"):
         fetch("ml-10m", tmp_path / "data", archives=gone)
 
 

@@ -132,12 +132,12 @@ PREPARE: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     ),
     "a column that is not there": (
         {"c.csv": "who,item,timestamp\na,x,1\n"}, ["csv", "--raw", "c.csv"],
-        "c.csv: column 'user' stands 0 times; the columns are who, item, timestamp.",
+        "c.csv: column 'user' occurs 0 times; the columns are who, item, timestamp.",
     ),
     "an attribute file of another data set": (
         {"B.txt": "1 1 2 3\n", "B_item2attributes.json": '{"8": [1], "9": [1]}'},
         ["s3rec", "--raw", "B.txt"],
-        "B_item2attributes.json: none of its 2 items stands among the 3 items",
+        "B_item2attributes.json: none of its 2 items is among the 3 items",
     ),
     "an attribute file that is not JSON": (
         {"B.txt": "1 1 2 3\n", "B_item2attributes.json": "{'1': [1]}"},
@@ -389,8 +389,8 @@ def test_a_corpus_with_another_fingerprint_is_named(
     before = files_of(tmp_path)
     more = ["--items", raw_id(0)] if verb == "recommend" else []
     message = refused(capsys, verb, tmp_path / "r", *more)
-    assert f"was made on a corpus with fingerprint {shop.fingerprint}, but {mine}" in message
-    assert f"has {other.fingerprint}; ids would not mean the same" in message
+    assert f"was trained on a corpus with fingerprint {shop.fingerprint}, but {mine}" in message
+    assert f"has {other.fingerprint}; the same ids would mean other items" in message
     assert "holds another run" in refused(capsys, *given)
     assert files_of(tmp_path) == before
 
@@ -499,7 +499,7 @@ def test_a_damaged_state_is_not_continued(
 ) -> None:
     (last(stopped) / "state.json").write_text(text)
     before = files_of(stopped)
-    assert "no checkpoint is whole (" in refused(capsys, *continue_(shop, stopped))
+    assert "no checkpoint is undamaged (" in refused(capsys, *continue_(shop, stopped))
     assert files_of(stopped) == before
 
 

@@ -73,8 +73,11 @@ def test_what_moves_is_printed(
 ) -> None:
     execute(config_of(corpus, PRETRAIN, FINETUNE), tmp_path)
     out = capsys.readouterr().out
-    assert "attributes: 3, of which 0 stand on no training item; 0 of 10 items (0.0%)" in out
-    assert "finetune: parameters moved: 16 from stage pretrain; none newly made; left beh" in out
+    assert "attributes: 3, of which 0 belong to no training item; 0 of 10 items (0.0%)" in out
+    assert (
+        "finetune: parameters moved: 16 from stage pretrain; none newly initialized; left beh"
+        in out
+    )
 
 
 def test_heads_come_from_the_nearest_stage_that_has_them(corpus: Corpus, tmp_path: Path) -> None:

@@ -146,7 +146,9 @@ def test_a_start_whose_weights_have_changed_is_told_apart(
     start = str(earlier / "stages" / "pretrain")
     execute(config_of(corpus, FINETUNE, start_from=start), tmp_path / "run", options=QUIET)
     other = config_of(corpus, FINETUNE, start_from=str(earlier))
-    said = r"start_from is stage pretrain \(.* there and stage finetune \(.* here; hash"
+    said = (
+        r"start_from is stage pretrain \(.* in the folder and stage finetune \(.* in this run; hash"
+    )
     with pytest.raises(InputError, match=said):
         execute(other, tmp_path / "run", options=QUIET)
 
@@ -187,12 +189,12 @@ def test_a_stage_that_has_not_ended_is_refused(
     said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
     # The run has ended: its command would see that, and continue nothing.
     assert said.endswith(
-        f"what stage pretrain ended with is damaged; remove {copy / 'summary.json'}, and the "
-        "command that made the run does the rest again"
+        f"what stage pretrain ended with is damaged; remove {copy / 'summary.json'}, and run the "
+        "command of that run again"
     )
     (copy / "summary.json").unlink()
     said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
-    assert said.endswith("stage pretrain has not ended; let its own command continue it first")
+    assert said.endswith("stage pretrain has not ended; run its own command to finish it first")
 
 
 def test_another_encoder_is_refused_field_by_field(
@@ -202,9 +204,10 @@ def test_another_encoder_is_refused_field_by_field(
     other = replace(ENCODER, heads=1, activation="relu", width=8)
     config = replace(config_of(corpus, FINETUNE, start_from=str(earlier)), encoder=other)
     assert refusal(config, tmp_path) == (
-        f"start_from {earlier} (stage finetune) does not fit this run: encoder.width is 4 there "
-        "and 8 here; encoder.heads is 2 there and 1 here; encoder.activation is 'gelu' there and "
-        "'relu' here; give this run the other's encoder, or start from another run"
+        f"start_from {earlier} (stage finetune) does not fit this run: encoder.width is 4 in that "
+        "run and 8 in this one; encoder.heads is 2 in that run and 1 in this one; "
+        "encoder.activation is 'gelu' in that run and 'relu' in this one; use the same encoder, "
+        "or start from another run"
     )
 
 
@@ -241,5 +244,7 @@ def test_another_split_of_the_same_corpus_would_leak_and_is_refused(
 ) -> None:
     config = config_of(corpus, FINETUNE, start_from=str(earlier), split=UserHoldout())
     said = refusal(config, tmp_path)
-    assert "was trained on LeaveOneOut(validation_in_training=False), this run holds out by" in said
-    assert said.endswith("the weights know items that would test them; split both alike")
+    assert (
+        "was trained on LeaveOneOut(validation_in_training=False), but this run's split is" in said
+    )
+    assert said.endswith("the weights were trained on items that it holds out; use the same split")

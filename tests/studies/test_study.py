@@ -478,7 +478,7 @@ def test_a_corpus_is_opened_by_all_processes_in_agreement(
         asked.append((name, data_root, processes.world))
         return shop
 
-    monkeypatch.setattr("research.studies.study.opened_corpus", prepare_and_open_corpus)
+    monkeypatch.setattr("research.studies.study.prepare_and_open_corpus", prepare_and_open_corpus)
     done(study_of(shop, {"popularity": popularity()}), tmp_path, plan_only=True)
     assert asked == [(str(shop.folder), "data", 1)]
 

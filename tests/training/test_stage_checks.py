@@ -57,9 +57,9 @@ def three(folder: Path) -> Path:
 def test_a_next_item_stage_without_any_target_is_refused(tmp_path: Path) -> None:
     message = refusal(on(only({"next": NextItemConfig()}), three(tmp_path)), tmp_path)
     assert message == (
-        "stage finetune: objective next can have no target: no row has a second item, so nothing "
-        "follows that could be predicted (the longest training row has 1 items, after what is held "
-        "out); leave next out, set its weight to 0, hold less out, or raise encoder.length"
+        "stage finetune: objective next can have no target: no row has a second item, so no item "
+        "can be predicted (the longest training row has 1 items, after what is held out); leave "
+        "next out, set its weight to 0, hold less out, or raise encoder.length"
     )
 
 
@@ -222,7 +222,10 @@ def test_a_field_that_the_encoder_would_not_read_is_refused(
 
     monkeypatch.setattr(NextItemConfig, "build", marked)
     message = refusal(config, tmp_path)
-    assert "marks tokens by the field 'segment', which encoder (TransformerConfig) does" in message
+    assert (
+        "sets the field of tokens named 'segment', which encoder (TransformerConfig) does"
+        in message
+    )
     read = replace(config, encoder=replace(ENCODER, segments=2))
     assert execute(read, tmp_path / "run", options=QUIET).status == "finished"
 

@@ -183,7 +183,7 @@ def _check_members(
         if member.compress_type not in _PACKINGS:
             raise InputError(
                 f"{path}: member {member.filename!r} is packed by method {member.compress_type}; "
-                "only deflated and plain ones are read."
+                "only stored and deflated members are read."
             )
         if member.file_size > _MOST_COMPRESSION * max(member.compress_size, 1):
             raise InputError(
@@ -234,7 +234,7 @@ def _pip_download(folder: Path) -> None:
         command, check=False, capture_output=True, text=True, timeout=_SECONDS_OF_PIP
     )
     if process.returncode:
-        raise OSError((process.stderr.strip().splitlines() or ["pip said nothing"])[-1])
+        raise OSError((process.stderr.strip().splitlines() or ["pip printed nothing"])[-1])
 
 
 def _download(url: str, path: Path) -> None:
@@ -251,7 +251,8 @@ def _download(url: str, path: Path) -> None:
                 file.write(block)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(
-            f"{url}: could not be fetched ({error}). Fetch it otherwise and name it with --raw."
+            f"{url}: could not be downloaded ({error}). Download it another way and give its path "
+            "with --raw."
         ) from error
 
 

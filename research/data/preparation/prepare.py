@@ -123,7 +123,7 @@ def source_of(config: PrepareConfig, data_root: Path) -> Source:
     attributes = Path(config.attributes) if config.attributes is not None else None
     if config.source in ARCHIVES or config.source == "movielens":
         if attributes is not None:
-            raise InputError(f"{config.source}: brings its attributes; leave --attributes away.")
+            raise InputError(f"{config.source}: has its own attributes; leave out --attributes.")
         if config.raw is None:
             return movielens_source(fetch(config.source, data_root), config.source)
         archive = Path(config.raw)
@@ -198,7 +198,7 @@ def _attributes(
         unknown = len(events.attributes.keys() - set(events.item_names))
         if unknown == len(events.attributes):
             raise InputError(
-                f"{events.attribute_file}: none of its {unknown:,} items stands among the "
+                f"{events.attribute_file}: none of its {unknown:,} items is among the "
                 f"{len(events.item_names):,} items of the interactions; is it of another data set?"
             )
         report["attribute_file_items"] = len(events.attributes)

@@ -131,7 +131,9 @@ def _attributes_from_json(path: Path) -> dict[str, list[str]]:
     names_by_item = {item: [str(a) for a in attributes] for item, attributes in described.items()}
     for name in {*names_by_item, *chain.from_iterable(names_by_item.values())}:
         if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise InputError(f"{path}: {name!r:.60} is half of a character; names must be Unicode.")
+            raise InputError(
+                f"{path}: {name!r:.60} has half of a surrogate pair; names must be valid Unicode."
+            )
     return names_by_item
 
 
@@ -149,7 +151,7 @@ def _read_s3rec(path: Path) -> Events:
     if len(repeated):
         before, after = order[repeated[0]], order[repeated[0] + 1]
         raise InputError(
-            f"{path}, line {lines[after]}: user {users[after]} already stands in line "
+            f"{path}, line {lines[after]}: user {users[after]} already has line "
             f"{lines[before]}; expected one line a user."
         )
     is_item = np.ones(len(values), dtype=np.bool_)
@@ -235,7 +237,7 @@ def _raise_not_integer(path: Path, raw: bytes, position: int) -> NoReturn:
     field_number, field = wrong_fields[0]
     raise InputError(
         f"{path}, line {line}, field {field_number}: {field!r:.60} is not an integer; this format "
-        "knows ids from 0 only. For other ids, use the csv or atomic format."
+        "allows only integers from 0 as ids. For other ids, use the csv or atomic format."
     )
 
 
@@ -276,7 +278,7 @@ def _column_kinds(path: Path, columns: ColumnNames, present: Sequence[str]) -> d
     for name in kinds:
         if list(present).count(name) != 1:
             raise InputError(
-                f"{path}: column {name!r} stands {list(present).count(name)} times; the columns "
+                f"{path}: column {name!r} occurs {list(present).count(name)} times; the columns "
                 f"are {', '.join(present)}. Name yours with --user-column, --item-column, "
                 "--timestamp-column (None: file order) and --rating-column."
             )
