@@ -36,13 +36,7 @@ from research.annotations import (
     part_of,
     suggest,
 )
-from research.config_index import (
-    PACKAGES,
-    check_class,
-    config_class,
-    package_of,
-    stored_name,
-)
+from research.config_index import PACKAGES, check_class, config_class, package_of, stored_name
 from research.errors import InputError
 
 Config = TypeVar("Config")

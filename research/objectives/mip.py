@@ -16,11 +16,7 @@ from research.model.item_table import ItemTable
 from research.objectives.base import Accuracy, ObjectiveConfig, Targets
 from research.objectives.components import ModelComponents
 from research.objectives.head import Head, HeadConfig
-from research.objectives.losses import (
-    BayesianPersonalizedRanking,
-    ItemLossConfig,
-    ItemObjective,
-)
+from research.objectives.losses import BayesianPersonalizedRanking, ItemLossConfig, ItemObjective
 from research.objectives.masking import MaskItems
 
 

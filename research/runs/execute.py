@@ -27,18 +27,11 @@ from research.runs.config import RunConfig
 from research.runs.corpus import prepare_once
 from research.runs.extension import ExistingRun, existing_run, with_extensions
 from research.runs.finish import evaluate_run, write_config
-from research.runs.parts import (
-    RunParts,
-    stage_parts,
-)
+from research.runs.parts import RunParts, stage_parts
 from research.runs.run_hash import record_of
 from research.runs.stages import TrainingResult, say, train_stages
 from research.runs.warm_start import find_warm_start, resolve_warm_start
-from research.storage.records import (
-    CostRecord,
-    RunRecord,
-    RunSummary,
-)
+from research.storage.records import CostRecord, RunRecord, RunSummary
 from research.storage.run_folder import Mirror, RunFolder
 from research.tracking.config import Tracking
 from research.training.stage_run import CheckpointPlan

@@ -16,12 +16,7 @@ from research.runs.parts import RunParts
 from research.runs.popularity_floor import popularity_floor
 from research.runs.provenance import merge_provenance, provenance_of, versions
 from research.runs.stages import TrainingResult
-from research.storage.records import (
-    Provenance,
-    RunRecord,
-    RunSummary,
-    UsersRecord,
-)
+from research.storage.records import Provenance, RunRecord, RunSummary, UsersRecord
 from research.storage.run_folder import RunFolder
 
 

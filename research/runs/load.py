@@ -13,15 +13,9 @@ from research.evaluation.ranker import Ranker
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
-from research.runs.parts import (
-    RunParts,
-    ranking_objective,
-)
+from research.runs.parts import RunParts, ranking_objective
 from research.runs.warm_start import final_checkpoint
-from research.storage.records import (
-    RunRecord,
-    RunSummary,
-)
+from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
 
 

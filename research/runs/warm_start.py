@@ -20,11 +20,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.corpus import open_corpus
-from research.storage.records import (
-    RunRecord,
-    RunSummary,
-    StartRecord,
-)
+from research.storage.records import RunRecord, RunSummary, StartRecord
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
