@@ -16,7 +16,7 @@ from research.config_index import config_classes
 from research.errors import InputError
 
 # Whole numbers below this are exact as floats.
-_EXACT = 1 << 53
+_MAX_EXACT_INT = 1 << 53
 
 
 def is_config(value: Any) -> bool:
@@ -55,10 +55,10 @@ def part_hints(value: Any, hint: Any) -> dict[str, Any]:
     if is_config(value):
         return field_hints(kind)
     if isinstance(value, Mapping):
-        member_args = [get_args(each)[1] for each in members(hint) if _is_of(each, Mapping)]
+        member_args = [get_args(each)[1] for each in members(hint) if is_generic_of(each, Mapping)]
         return dict.fromkeys(value, member_args[0] if member_args else None)
     if isinstance(value, (tuple, list)):
-        member_args = [get_args(each) for each in members(hint) if _is_of(each, tuple)]
+        member_args = [get_args(each) for each in members(hint) if is_generic_of(each, tuple)]
         entry_hints = member_args[0] if member_args and member_args[0][-1] is not ... else ()
         common_hint = member_args[0][0] if member_args and not entry_hints else None
         hints = dict.fromkeys(map(str, range(len(value))), common_hint)
@@ -71,7 +71,9 @@ def members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _is_of(hint: Any, kind: type) -> bool:
+def is_generic_of(hint: Any, kind: type) -> bool:
+    """Whether an annotation is a parametrized `kind` or subclass of it, such as `tuple[int,
+    ...]`."""
     origin = get_origin(hint)
     return isinstance(origin, type) and issubclass(origin, kind) and bool(get_args(hint))
 
@@ -93,22 +95,22 @@ def has_type(value: Any, hint: Any) -> bool:
         return isinstance(value, float) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if _is_of(hint, tuple):
+    if is_generic_of(hint, tuple):
         entry_hints = get_args(hint)
         if not isinstance(value, tuple):
             return False
         return entry_hints[-1] is ... or len(value) == len(entry_hints)
-    if _is_of(hint, Mapping):
+    if is_generic_of(hint, Mapping):
         return isinstance(value, Mapping)
     if hint is None or hint is Any:
         return True
     return isinstance(hint, type) and get_origin(hint) is None and isinstance(value, hint)
 
 
-def _int_to_float(value: Any, hint: Any) -> Any:
+def int_to_float(value: Any, hint: Any) -> Any:
     """The value, as a float where it is a whole number and the annotation wants a float."""
     if isinstance(value, int) and not isinstance(value, bool) and not has_type(value, hint):
-        if float in members(hint) and abs(value) < _EXACT:
+        if float in members(hint) and abs(value) < _MAX_EXACT_INT:
             return float(value)
     return value
 
@@ -123,7 +125,7 @@ def convert_value(value: Any, hint: Any, path: str) -> Any:
     """
     if hint is object:
         return value
-    value = _int_to_float(value, hint)
+    value = int_to_float(value, hint)
     if not has_type(value, hint):
         shown = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
         allowed = type_name(hint)
@@ -149,24 +151,26 @@ def convert_value(value: Any, hint: Any, path: str) -> Any:
     return parts if isinstance(value, Mapping) else tuple(parts.values())
 
 
-def _is_record(hint: Any) -> TypeGuard[type]:
+def is_dataclass_type(hint: Any) -> TypeGuard[type]:
+    """Whether an annotation is a dataclass."""
     return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
-def _json_type_name(hint: Any) -> str:
+def json_type_name(hint: Any) -> str:
     """An annotation in the words of JSON, for errors: `a list of int`, `an object with a, b`."""
     if len(members(hint)) > 1:
-        return " | ".join(_json_type_name(each) for each in members(hint))
-    if _is_record(hint):
+        return " | ".join(json_type_name(each) for each in members(hint))
+    if is_dataclass_type(hint):
         return f"an object with {', '.join(field_hints(hint))}"
-    if not (_is_of(hint, Mapping) or _is_of(hint, tuple)):
+    if not (is_generic_of(hint, Mapping) or is_generic_of(hint, tuple)):
         return type_name(hint)
-    container, part_index = ("an object", 1) if _is_of(hint, Mapping) else ("a list", 0)
+    container, part_index = ("an object", 1) if is_generic_of(hint, Mapping) else ("a list", 0)
     part = get_args(hint)[part_index]
-    return container if part is object else f"{container} of {_json_type_name(part)}"
+    return container if part is object else f"{container} of {json_type_name(part)}"
 
 
-def _join_path(path: str, name: str) -> str:
+def join_path(path: str, name: str) -> str:
+    """The dotted name of the part `name` below `path`; `name` alone at the top."""
     return f"{path}.{name}" if path else name
 
 

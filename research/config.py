@@ -21,16 +21,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from research.annotations import (
-    _int_to_float,
-    _is_of,
-    _is_record,
-    _join_path,
-    _json_type_name,
     convert_value,
     default_of,
     field_hints,
     has_type,
+    int_to_float,
     is_config,
+    is_dataclass_type,
+    is_generic_of,
+    join_path,
+    json_type_name,
     members,
     part_hints,
     part_of,
@@ -41,7 +41,7 @@ from research.errors import InputError
 
 Config = TypeVar("Config")
 _CLASS = "class"
-OLD_FORM = (
+OLD_FORMAT_MESSAGE = (
     "that is the form of an earlier version of Sixfold, which named classes by their modules. "
     "Names of classes and fields, random orders and the hashes that recognise runs have changed "
     "since. Do the run again in a new folder, or read this one with the version that made it"
@@ -69,7 +69,7 @@ def to_json(value: Any, hint: Any = None, *, short: bool = False) -> Any:
     if isinstance(value, (tuple, list)):
         return list(parts.values())
     assert value is None or isinstance(value, (bool, int, float, str)), type(value)
-    return _int_to_float(value, hint)
+    return int_to_float(value, hint)
 
 
 def hash_of(value: Any, *context: str) -> str:
@@ -81,7 +81,7 @@ def hash_of(value: Any, *context: str) -> str:
 def non_default_fields(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields, by name in their short form, that differ from the defaults of the class."""
     hints, defaults = field_hints(kind), _defaults(kind)
-    converted = {name: _int_to_float(part, hints[name]) for name, part in fields.items()}
+    converted = {name: int_to_float(part, hints[name]) for name, part in fields.items()}
     return {name: part for name, part in converted.items() if _json_text(part) != defaults[name]}
 
 
@@ -146,8 +146,8 @@ def _class_named(name: object, allow: Sequence[str], path: str) -> type:
     if not isinstance(name, str) or not re.fullmatch(r"(?:[\w.]+:)?\w+", name):
         raise InputError(f"{path} is {name!r:.100}; it must look like Name or package:Name")
     package, _, class_name = name.rpartition(":")
-    if is_old_form(name):
-        raise InputError(f"{path} is {name}: {OLD_FORM}")
+    if is_old_format(name):
+        raise InputError(f"{path} is {name}: {OLD_FORMAT_MESSAGE}")
     if package and package not in allow:
         packages = ", ".join(dict.fromkeys((*PACKAGES, *allow)))
         raise InputError(
@@ -160,7 +160,7 @@ def _class_named(name: object, allow: Sequence[str], path: str) -> type:
         raise InputError(f"{path} is {name}, but {error}") from error
 
 
-def is_old_form(name: object) -> bool:
+def is_old_format(name: object) -> bool:
     """Whether a class is named `module:Class`, as earlier versions of the project wrote it."""
     module = name.rpartition(":")[0] if isinstance(name, str) else ""
     return "." in module or module in PACKAGES
@@ -276,19 +276,21 @@ def record_from_json(
 
 
 def _value_from_json(value: Any, hint: Any, path: str, more: bool) -> Any:
-    record_class = next(filter(_is_record, members(hint)), None)
+    record_class = next(filter(is_dataclass_type, members(hint)), None)
     if record_class is not None and isinstance(value, dict):
         return _record_from_json(value, record_class, path, more)
     container = tuple if isinstance(value, list) else Mapping
-    if isinstance(value, (dict, list)) and any(_is_of(each, container) for each in members(hint)):
+    if isinstance(value, (dict, list)) and any(
+        is_generic_of(each, container) for each in members(hint)
+    ):
         value = value if isinstance(value, dict) else tuple(value)
         parts = {
-            name: _value_from_json(part_of(value, name), part_hint, _join_path(path, name), more)
+            name: _value_from_json(part_of(value, name), part_hint, join_path(path, name), more)
             for name, part_hint in part_hints(value, hint).items()
         }
         value = parts if isinstance(value, dict) else tuple(parts.values())
-    if not has_type(_int_to_float(value, hint), hint):
-        raise InputError(f"{path} is {value!r:.200}; allowed: {_json_type_name(hint)}")
+    if not has_type(int_to_float(value, hint), hint):
+        raise InputError(f"{path} is {value!r:.200}; allowed: {json_type_name(hint)}")
     return convert_value(value, hint, path)
 
 
@@ -296,15 +298,13 @@ def _record_from_json(value: dict[str, Any], kind: type, path: str, more: bool) 
     hints = field_hints(kind)
     for name in value if not more else ():
         if name not in hints:
-            raise InputError(f"{_join_path(path, name)} is not a known field{suggest(name, hints)}")
+            raise InputError(f"{join_path(path, name)} is not a known field{suggest(name, hints)}")
     for name, hint in hints.items():
         if name not in value and default_of(kind, name) is dataclasses.MISSING:
-            raise InputError(
-                f"{_join_path(path, name)} is missing; allowed: {_json_type_name(hint)}"
-            )
+            raise InputError(f"{join_path(path, name)} is missing; allowed: {json_type_name(hint)}")
     given_hints = {name: hint for name, hint in hints.items() if name in value}
     fields = {
-        name: _value_from_json(value[name], hint, _join_path(path, name), more)
+        name: _value_from_json(value[name], hint, join_path(path, name), more)
         for name, hint in given_hints.items()
     }
     try:

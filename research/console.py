@@ -26,10 +26,10 @@ PLAIN_INTERVAL = 15.0
 class Reporter:
     """A context that shows the progress of one stage; it shows nothing when `quiet`."""
 
-    def __init__(self, label: str, most_steps: float, *, quiet: bool = False) -> None:
-        """`most_steps` is the stage's number of steps; infinity where another limit ends it."""
+    def __init__(self, label: str, max_steps: float, *, quiet: bool = False) -> None:
+        """`max_steps` is the stage's number of steps; infinity where another limit ends it."""
         self.label = label
-        self.total = "" if most_steps == math.inf else f"/{most_steps}"
+        self.total = "" if max_steps == math.inf else f"/{max_steps}"
         self.quiet = quiet
         self.console = Console(file=sys.stdout)
         self.progress: Progress | None = None

@@ -36,10 +36,10 @@ from research.errors import InputError
 Config = TypeVar("Config")
 # New values by their dotted names, relative to the part of the config that is being changed.
 Changes = Mapping[tuple[str, ...], object]
-_NOTHING = object()
+_NO_VALUE = object()
 # In the order in which a text is tried as each of them.
 _SCALARS = (bool, int, float, str)
-_NO_CONFIGS = (*_SCALARS, type(None))
+_NON_CONFIG_TYPES = (*_SCALARS, type(None))
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _choose_value(new: object, hint: object, path: str, packages: Sequence[str])
     if isinstance(new, Words):
         for member in sorted(members(hint), key=_order):
             parsed = _parse(new.texts, member)
-            if parsed is not _NOTHING:
+            if parsed is not _NO_VALUE:
                 return convert_value(parsed, hint, path)
         new = " ".join(new.texts)
     elif not isinstance(new, str) or has_type(new, hint):
@@ -192,7 +192,7 @@ def _classes(hint: object, packages: Sequence[str]) -> dict[str, type]:
     kinds = [
         kind
         for base in members(hint)
-        if isinstance(base, type) and get_origin(base) is None and base not in _NO_CONFIGS
+        if isinstance(base, type) and get_origin(base) is None and base not in _NON_CONFIG_TYPES
         for kind in config_classes(base, packages)
     ]
     classes: dict[str, type] = {}
@@ -217,26 +217,27 @@ def _order(hint: object) -> int:
 
 
 def _parse(texts: Sequence[str], hint: object) -> object:
-    """The value that words mean as a type that is no union; `_NOTHING` where they do not fit it."""
+    """The value that words mean as a type that is no union; `_NO_VALUE` where they do not fit
+    it."""
     text = " ".join(texts)
     if get_origin(hint) is tuple:
         entry_hints = get_args(hint)
         parts = [_parse_any(entry, entry_hints[0]) for entry in _split_list(texts)]
-        return _NOTHING if _NOTHING in parts else tuple(parts)
+        return _NO_VALUE if _NO_VALUE in parts else tuple(parts)
     if hint is type(None) and text in ("None", "null"):
         return None
     if get_origin(hint) is Literal:
-        return next((choice for choice in get_args(hint) if str(choice) == text), _NOTHING)
+        return next((choice for choice in get_args(hint) if str(choice) == text), _NO_VALUE)
     if hint is bool:
-        return {"true": True, "false": False}.get(text.lower(), _NOTHING)
+        return {"true": True, "false": False}.get(text.lower(), _NO_VALUE)
     if hint in (int, float):
         return _number(text, whole=hint is int)
-    return text if hint is str and len(texts) == 1 else _NOTHING
+    return text if hint is str and len(texts) == 1 else _NO_VALUE
 
 
 def _parse_any(text: str, hint: object) -> object:
     values = (_parse([text], member) for member in sorted(members(hint), key=_order))
-    return next((value for value in values if value is not _NOTHING), _NOTHING)
+    return next((value for value in values if value is not _NO_VALUE), _NO_VALUE)
 
 
 def _split_list(texts: Sequence[str]) -> list[str]:
@@ -254,12 +255,12 @@ def _number(text: str, *, whole: bool) -> object:
     try:
         number = float(text)
     except ValueError:
-        return _NOTHING
+        return _NO_VALUE
     if not math.isfinite(number):
-        return _NOTHING
+        return _NO_VALUE
     if not whole:
         return number
-    return int(number) if number.is_integer() and abs(number) < 1 << 53 else _NOTHING
+    return int(number) if number.is_integer() and abs(number) < 1 << 53 else _NO_VALUE
 
 
 def _help_lines(config: object, program: str, packages: Sequence[str]) -> Iterator[str]:

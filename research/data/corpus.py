@@ -44,7 +44,7 @@ _DTYPES = {
     "attribute_ids": "<i4",
 }
 _NAMES = ("user_names", "item_names", "attribute_names", "item_titles")
-_COUNTED = {
+_ARRAYS_BY_COUNT = {
     "users": ("offsets", "user_names_offsets"),
     "items": ("attribute_offsets", "item_names_offsets", "item_titles_offsets"),
     "attributes": ("attribute_names_offsets",),
@@ -250,7 +250,7 @@ def write_corpus(
 
 
 def _counts(arrays: Arrays) -> dict[str, int]:
-    rows = {kind: len(arrays[names[0]]) - 1 for kind, names in _COUNTED.items()}
+    rows = {kind: len(arrays[names[0]]) - 1 for kind, names in _ARRAYS_BY_COUNT.items()}
     return rows | {"interactions": len(arrays["items"])}
 
 
@@ -296,7 +296,7 @@ def _assemble(folder: Path, arrays: Arrays, manifest: Manifest) -> Corpus:
     for values, offsets in pairs:
         if offsets in arrays:
             check_ends(folder / f"{offsets}.npy", arrays[offsets], len(arrays[values]))
-    lengths = [(name, kind, 1) for kind, names in _COUNTED.items() for name in names]
+    lengths = [(name, kind, 1) for kind, names in _ARRAYS_BY_COUNT.items() for name in names]
     lengths += [("items", "interactions", 0), ("timestamps", "interactions", 0)]
     for name, kind, extra in lengths:
         if name in arrays and counts.get(kind) != len(arrays[name]) - extra:

@@ -21,7 +21,7 @@ from research.errors import InputError, path_in_errors
 
 _HASHED_AT_ONCE = 1 << 24
 # What numpy may raise for a damaged or hostile header, as it parses headers as Python literals.
-_NO_ARRAY: tuple[type[Exception], ...] = (
+_READ_ERRORS: tuple[type[Exception], ...] = (
     *(ValueError, TypeError, OSError, EOFError, OverflowError, MemoryError, RecursionError),
     *(SyntaxError, TokenError, Warning),
 )
@@ -66,7 +66,7 @@ def map_array(path: Path, dtype: str) -> NDArray[np.generic]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             array = np.lib.format.open_memmap(path, mode="r")
-    except _NO_ARRAY as error:
+    except _READ_ERRORS as error:
         raise InputError(f"{path}: not a whole .npy file ({error}). Prepare it again.") from error
     if array.ndim != 1 or array.dtype.str != dtype:
         raise InputError(

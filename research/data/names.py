@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from research.errors import InputError
 
 # difflib compares about 100,000 names a second; with more candidates an error message would stall.
-_MOST_COMPARED_NAMES = 20_000
-_LONGEST_COMPARED_NAME = 60
+_MAX_COMPARED_NAMES = 20_000
+_MAX_COMPARED_LENGTH = 60
 
 
 @final
@@ -77,13 +77,13 @@ class Names:
     def _suggestion(self, name: str) -> str:
         # The time of a comparison grows with the square of the length, so no name is compared with
         # a long one (-3 is more than 2 away from every length).
-        length = len(name) if len(name) <= _LONGEST_COMPARED_NAME else -3
+        length = len(name) if len(name) <= _MAX_COMPARED_LENGTH else -3
         similar_length = (
             candidate
             for candidate in self._positions_by_name()
             if abs(len(candidate) - length) <= 2
         )
-        candidates = list(islice(similar_length, _MOST_COMPARED_NAMES))
+        candidates = list(islice(similar_length, _MAX_COMPARED_NAMES))
         close = difflib.get_close_matches(name, candidates)
         label = "Similar names" if close else "Existing names, for example"
         names = ", ".join(

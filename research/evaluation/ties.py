@@ -24,7 +24,7 @@ Integers = NDArray[np.int64]
 
 # Sums over places up to here are added term by term; beyond, the midpoint rule is exact to
 # rounding.
-_ADDED = 4096
+_ADDED_DIRECTLY = 4096
 # Most numbers in memory at a time in `hit_and_reciprocal`.
 _BLOCK = 1 << 20
 
@@ -162,11 +162,11 @@ def _sum_over_places(
     sums = np.where(number > 0, value(first), 0.0)
     several = np.flatnonzero(number > 1)
     low, high = first[several], first[several] + number[several] - 1.0
-    added = np.r_[0.0, np.cumsum(value(np.arange(1.0, _ADDED + 1.0)))]
-    ends = [np.minimum(place, _ADDED).astype(np.int64) for place in (low - 1.0, high)]
+    added = np.r_[0.0, np.cumsum(value(np.arange(1.0, _ADDED_DIRECTLY + 1.0)))]
+    ends = [np.minimum(place, _ADDED_DIRECTLY).astype(np.int64) for place in (low - 1.0, high)]
     sums[several] = added[ends[1]] - added[ends[0]]
-    far = high > _ADDED
-    low, high = np.maximum(low[far], _ADDED + 1.0) - 0.5, high[far] + 0.5
+    far = high > _ADDED_DIRECTLY
+    low, high = np.maximum(low[far], _ADDED_DIRECTLY + 1.0) - 0.5, high[far] + 0.5
     slopes = [value(place + 0.5) - value(place - 0.5) for place in (low, high)]
     sums[several[far]] += integral(low, high) - (slopes[1] - slopes[0]) / 24.0
     return sums

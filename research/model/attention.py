@@ -25,7 +25,7 @@ from research.packed import Packed
 from research.rectangles import Rectangle, Rectangles, SlotIndex, lay_out
 
 # Most sequences in one call of torch's kernels: a GPU's grid has no room for more (pytorch#142228).
-MOST_SEQUENCES = (1 << 16) - 1
+MAX_SEQUENCES = (1 << 16) - 1
 
 Bias = Callable[[Rectangle], Tensor]
 """From a rectangle to what is added to its scaled scores; it broadcasts to [B, H, Q, L]."""
@@ -191,13 +191,13 @@ def _torch_attention(
         bias = bias.to(q.dtype).expand(*q.shape[:3], k.shape[2])
     outputs = [
         F.scaled_dot_product_attention(
-            q[first : first + MOST_SEQUENCES],
-            k[first : first + MOST_SEQUENCES],
-            v[first : first + MOST_SEQUENCES],
-            attn_mask=None if bias is None else bias[first : first + MOST_SEQUENCES],
+            q[first : first + MAX_SEQUENCES],
+            k[first : first + MAX_SEQUENCES],
+            v[first : first + MAX_SEQUENCES],
+            attn_mask=None if bias is None else bias[first : first + MAX_SEQUENCES],
             dropout_p=dropout,
             is_causal=triangular,
         )
-        for first in range(0, len(q), MOST_SEQUENCES)
+        for first in range(0, len(q), MAX_SEQUENCES)
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -21,24 +21,24 @@ from research.model.item_table import ItemTable
 from research.packed import Packed
 
 Direction = Literal["causal", "bidirectional"]
-BOTH: tuple[Direction, ...] = ("causal", "bidirectional")
+BOTH_DIRECTIONS: tuple[Direction, ...] = ("causal", "bidirectional")
 # No size in a config may be larger, so that no single field of an untrusted config can ask for
 # endless memory.
-LARGEST = 1 << 20
+MAX_SIZE = 1 << 20
 
 
 def check_numbers(config: BackboneConfig, sizes: Sequence[str], dropouts: Sequence[str]) -> None:
     """Check the fields of a config that are named in `sizes` and `dropouts`, and its `init_std`.
 
-    `InputError` for a size outside 1..`LARGEST`, a dropout outside [0, 1), where None is allowed
+    `InputError` for a size outside 1..`MAX_SIZE`, a dropout outside [0, 1), where None is allowed
     too, or a negative `init_std`.
     """
     values = vars(config)
     for name in sizes:
         if values[name] < 1:
             raise InputError(f"encoder.{name} is {values[name]}; it must be at least 1")
-        if values[name] > LARGEST:
-            raise InputError(f"encoder.{name} is {values[name]}; at most {LARGEST}")
+        if values[name] > MAX_SIZE:
+            raise InputError(f"encoder.{name} is {values[name]}; at most {MAX_SIZE}")
     for name in dropouts:
         if not 0.0 <= (values[name] or 0.0) < 1.0:
             raise InputError(f"encoder.{name} is {values[name]}; it must be in [0, 1)")

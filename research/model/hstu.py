@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from research.config import check_types
 from research.errors import InputError
 from research.model.attention import Bias, over_rectangles
-from research.model.backbone import LARGEST
+from research.model.backbone import MAX_SIZE
 from research.model.kernels.dropout import dropout
 from research.model.norms import Norm, build_norm
 from research.model.positions import Positions
@@ -70,9 +70,9 @@ class HSTU(BlockConfig):
         check_types(self)
         for name in ("time_buckets", "head_width"):
             value = vars(self)[name]
-            if value is not None and not 1 <= value <= LARGEST:
+            if value is not None and not 1 <= value <= MAX_SIZE:
                 raise InputError(
-                    f"encoder.block.{name} is {value}; it must be at least 1 and at most {LARGEST}"
+                    f"encoder.block.{name} is {value}; it must be at least 1 and at most {MAX_SIZE}"
                 )
 
     @property

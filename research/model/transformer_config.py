@@ -10,8 +10,8 @@ from torch import nn
 from research.config import check_types
 from research.errors import InputError
 from research.model.backbone import (
-    BOTH,
-    LARGEST,
+    BOTH_DIRECTIONS,
+    MAX_SIZE,
     BackboneConfig,
     Direction,
     check_numbers,
@@ -97,13 +97,13 @@ class TransformerConfig(BackboneConfig):
         for name in ("segments", "norm_eps"):
             if not vars(self)[name] >= 0:
                 raise InputError(f"encoder.{name} is {vars(self)[name]}; it must be 0 or more")
-        if self.segments > LARGEST:
-            raise InputError(f"encoder.segments is {self.segments}; at most {LARGEST}")
+        if self.segments > MAX_SIZE:
+            raise InputError(f"encoder.segments is {self.segments}; at most {MAX_SIZE}")
 
     @property
     def directions(self) -> Collection[Direction]:
         """Both: the caller chooses one for each call."""
-        return BOTH
+        return BOTH_DIRECTIONS
 
     @property
     def fields(self) -> Collection[str]:

@@ -119,6 +119,6 @@ def fallback_pick(packed: Packed, draws_T: Tensor, picked_T: Tensor) -> Tensor:
     owner_T = packed.owner_T
     # A picked token's key is below every draw, so that no draw equals its row's minimum.
     keys_T = draws_T.masked_fill(picked_T, -1.0)
-    least_S = keys_T.new_full((packed.num_sequences,), 2.0)
-    least_S = least_S.scatter_reduce(0, owner_T, keys_T, "amin")
-    return draws_T == least_S[owner_T]
+    minimum_S = keys_T.new_full((packed.num_sequences,), 2.0)
+    minimum_S = minimum_S.scatter_reduce(0, owner_T, keys_T, "amin")
+    return draws_T == minimum_S[owner_T]

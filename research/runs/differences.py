@@ -19,10 +19,10 @@ from research.training.config import StageConfig
 
 Differences = Iterator[tuple[str, list[object]]]
 # Most fields that a message shows, and most characters of each value.
-SHOWN, LONGEST = 5, 60
+MAX_SHOWN, MAX_SHOWN_LENGTH = 5, 60
 # Fields that decide nothing by themselves: the corpus and the warm start are compared by content,
 # and sharding does not change what is learned.
-_NAMES = ("corpus", "start_from", "compute.shard_weights")
+_IGNORED_FIELDS = ("corpus", "start_from", "compute.shard_weights")
 
 
 def difference_of(base: RunConfig, config: RunConfig) -> dict[str, list[object]]:
@@ -51,7 +51,7 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
     differences = {
         name: values
         for name, values in difference_of(stored_config, config).items()
-        if name not in _NAMES
+        if name not in _IGNORED_FIELDS
     }
     if None not in differences.get("evaluation.negatives_file", [None]):
         del differences["evaluation.negatives_file"]
@@ -62,11 +62,15 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
     if stored.extensions != record.extensions:
         differences["extended after steps"] = [_steps_of(stored), _steps_of(record)]
     texts = [
-        f"{name} is {short(stored_value, LONGEST)} in the folder and {short(value, LONGEST)} in "
-        "this run"
-        for name, (stored_value, value) in list(differences.items())[:SHOWN]
+        f"{name} is {short(stored_value, MAX_SHOWN_LENGTH)} in the folder and "
+        f"{short(value, MAX_SHOWN_LENGTH)} in this run"
+        for name, (stored_value, value) in list(differences.items())[:MAX_SHOWN]
     ]
-    texts += [f"{len(differences) - SHOWN} more fields differ"] if len(differences) > SHOWN else []
+    texts += (
+        [f"{len(differences) - MAX_SHOWN} more fields differ"]
+        if len(differences) > MAX_SHOWN
+        else []
+    )
     # No field differs, but the hashes do: a negatives file has changed, or another version of the
     # code hashes the same config differently.
     texts = texts or ["a file that its config names has changed"]
@@ -91,14 +95,14 @@ def _differences(ours: object, theirs: object, path: str) -> Differences:
         return
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         for key in dict.fromkeys((*ours, *theirs)):
-            yield from _differences(ours.get(key), theirs.get(key), _below(path, key))
+            yield from _differences(ours.get(key), theirs.get(key), _join_path(path, key))
     elif isinstance(ours, tuple) and isinstance(theirs, tuple) and _are_stages((*ours, *theirs)):
         yield from _stage_differences(ours, theirs, path)
     elif is_config(ours) and is_config(theirs):
         if type(ours) is not type(theirs):
             yield path, [_display_value(ours), _display_value(theirs)]
         for name in dict.fromkeys((*vars(ours), *vars(theirs))):
-            field = _below(path, name)
+            field = _join_path(path, name)
             if name in vars(ours) and name in vars(theirs):
                 yield from _differences(vars(ours)[name], vars(theirs)[name], field)
             elif name in vars(theirs):
@@ -111,7 +115,7 @@ def _differences(ours: object, theirs: object, path: str) -> Differences:
         yield path, [_display_value(ours), _display_value(theirs)]
         if ours is None and is_config(theirs) and not isinstance(theirs, StageConfig):
             for name in vars(theirs):
-                yield from _difference_from_default(theirs, name, _below(path, name))
+                yield from _difference_from_default(theirs, name, _join_path(path, name))
 
 
 def _stage_differences(
@@ -122,11 +126,11 @@ def _stage_differences(
         yield path, [list(first), list(second)]
     checkpoints_by_step = list(first) == list(second)
     for index, name in enumerate(dict.fromkeys((*first, *second))):
-        stage_path = _below(path, str(index) if checkpoints_by_step else name)
+        stage_path = _join_path(path, str(index) if checkpoints_by_step else name)
         yield from _differences(first.get(name), second.get(name), stage_path)
 
 
-def _below(path: str, name: object) -> str:
+def _join_path(path: str, name: object) -> str:
     return f"{path}.{name}" if path else str(name)
 
 

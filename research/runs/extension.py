@@ -33,7 +33,7 @@ from research.training.state import StageState
 LIMITS = ("epochs", "steps", "tokens", "seconds")
 PATIENCE = ("patience", "patience_steps", "min_epochs", "min_steps")
 # The folder inside a run's folder that keeps the summaries and rank tables of its earlier ends.
-EARLIER = "earlier"
+EARLIER_FOLDER = "earlier"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def extension_of(
     if not all(_extends_limit(name, *both, state) for name, both in changed.items()):
         return None
     _check_can_continue(config, index, state, folder, changed)
-    earlier = folder.path / EARLIER / stored.hash
+    earlier = folder.path / EARLIER_FOLDER / stored.hash
     return ExtensionRecord(
         hash=stored.hash,
         stage=stage.name,
@@ -149,7 +149,7 @@ def limits_of(stage: StageConfig) -> dict[str, object]:
     return limits
 
 
-def done_of(state: StageState) -> dict[str, float]:
+def progress_of(state: StageState) -> dict[str, float]:
     """How much a stage has done, by the name of the limit on it; an epoch cut short counts."""
     return {
         "epochs": state.epoch,
@@ -163,7 +163,7 @@ def _extends_limit(name: str, old: object, new: object, state: StageState) -> bo
     """Whether a new limit is beyond what the stage has done; for patience, beyond the old value."""
     if new is None:
         return True
-    before = done_of(state)[name] if name in LIMITS else old
+    before = progress_of(state)[name] if name in LIMITS else old
     assert isinstance(new, (int, float))
     return isinstance(before, (int, float)) and new > before
 
@@ -188,7 +188,7 @@ def _check_can_continue(
     raises_limit = any(name in changed for name in LIMITS)
     limits = {
         name: getattr(stage, name)
-        for name, amount in done_of(state).items()
+        for name, amount in progress_of(state).items()
         if getattr(stage, name) is not None and amount >= getattr(stage, name)
     }
     if raises_limit and state.epoch == stage.epochs:
@@ -289,7 +289,7 @@ def archive_results(folder: RunFolder, before: RunRecord | None, run_hash: str) 
         raise InputError(
             f"{folder.path / RunRecord.FILE}: hash is {before.hash!r:.80}; expected a hash"
         )
-    archive = file_inside(folder.path, f"{EARLIER}/{before.hash}")
+    archive = file_inside(folder.path, f"{EARLIER_FOLDER}/{before.hash}")
     for name in (RunSummary.FILE, "ranks"):
         source = file_inside(folder.path, name)
         # Rank tables that are there already were moved before a crash, of the same run and whole;

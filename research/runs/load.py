@@ -65,10 +65,10 @@ def check_size(encoder: BackboneConfig, num_items: int, weights: Path) -> None:
 
     It is checked before the model is built: an untrusted config could ask for any amount of memory.
     """
-    least = encoder.num_parameters(num_items)
+    num_parameters = encoder.num_parameters(num_items)
     # A number takes at least two bytes.
-    if 2 * least > weights.stat().st_size:
+    if 2 * num_parameters > weights.stat().st_size:
         raise InputError(
-            f"{weights} is too small for a model of {least:,} numbers, as the run's config has it; "
-            "the config or the checkpoint is of another run"
+            f"{weights} is too small for a model of {num_parameters:,} numbers, as the run's "
+            "config has it; the config or the checkpoint is of another run"
         )

@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
-from research.config import OLD_FORM, is_old_form, record_from_json, record_to_json
+from research.config import OLD_FORMAT_MESSAGE, is_old_format, record_from_json, record_to_json
 from research.errors import InputError
 from research.storage.json_files import read_json, write_json
 from research.storage.untrusted import file_inside, is_file_name
@@ -536,8 +536,8 @@ def read_record(folder: Path, kind: type[Kind], below: str = "") -> Kind | None:
         return None
     stored = read_json(path, kind.REMEDY)
     config = stored.get("config")
-    if kind is RunRecord and isinstance(config, dict) and is_old_form(config.get("class")):
-        raise InputError(f"{path} names its class {config['class']!r:.100}: {OLD_FORM}")
+    if kind is RunRecord and isinstance(config, dict) and is_old_format(config.get("class")):
+        raise InputError(f"{path} names its class {config['class']!r:.100}: {OLD_FORMAT_MESSAGE}")
     try:
         return record_from_json(stored, kind)
     except InputError as error:

@@ -30,12 +30,12 @@ SPIKE_FACTOR = 1.5
 # and exceeds that median by more than this many times their median absolute deviation from it.
 SPIKE_DISTANCES = 8.0
 # Losses of earlier lines that are remembered, and how many are needed before a spike is told.
-REMEMBERED, NEEDED = 20, 5
+NUM_REMEMBERED, MIN_LOSSES = 20, 5
 # Everything that a stage needs should be compiled after this many steps. The number of compiled
 # graphs is read at each multiple of it.
 WARM_STEPS = 50
 # Most rows that an error message names; nonfinite.json has all of them.
-SHOWN = 8
+MAX_SHOWN_ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +122,8 @@ class FiniteCheck:
         # gradient is not finite.
         affected = [share for share in shares if share["not_finite"]] or shares
         row_names = [str(row) for share in affected for row in share["rows"]]
-        row_list = ", ".join(row_names[:SHOWN]) + (
-            f" and {len(row_names) - SHOWN} more" * (len(row_names) > SHOWN)
+        row_list = ", ".join(row_names[:MAX_SHOWN_ROWS]) + (
+            f" and {len(row_names) - MAX_SHOWN_ROWS} more" * (len(row_names) > MAX_SHOWN_ROWS)
         )
         message = f"{where}: {culprits} is not finite, for rows {row_list} of its windows"
         if self.skipped < self.config.max_skipped:
@@ -169,7 +169,7 @@ class SpikeDetector:
 
     def __init__(self, before: Sequence[float]) -> None:
         """`before` are the losses of the stage's earlier lines, oldest first."""
-        self._last = deque(before, maxlen=REMEMBERED)
+        self._last = deque(before, maxlen=NUM_REMEMBERED)
 
     def check(self, loss: float) -> float | None:
         """Return the loss over the median of the losses before it if it is a spike, else None.
@@ -180,7 +180,7 @@ class SpikeDetector:
             return None
         losses = sorted(self._last)
         self._last.append(loss)
-        if len(losses) < NEEDED:
+        if len(losses) < MIN_LOSSES:
             return None
         median = statistics.median(losses)
         distance = statistics.median(abs(value - median) for value in losses)

@@ -74,9 +74,9 @@ class _OtherStates(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad_QD: Tensor) -> tuple[Tensor, None, None]:
         rank, sizes = ctx.rank, ctx.sizes  # type: ignore[attr-defined]
-        grads = grad_QD.new_zeros(len(sizes), max(sizes), grad_QD.shape[1])
+        grad_by_rank = grad_QD.new_zeros(len(sizes), max(sizes), grad_QD.shape[1])
         others = [other for other in range(len(sizes)) if other != rank]
         for other, part in zip(others, grad_QD.split([sizes[other] for other in others])):
-            grads[other, : len(part)] = part
-        dist.all_reduce(grads)
-        return grads[rank, : sizes[rank]], None, None
+            grad_by_rank[other, : len(part)] = part
+        dist.all_reduce(grad_by_rank)
+        return grad_by_rank[rank, : sizes[rank]], None, None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 # Share of the memory that a step may fill; the rest is left to fragmentation.
-FILLED = 0.8
+MEMORY_SHARE = 0.8
 FLOAT = 4
 # Matrices of scores that a loss over pairs of tokens holds at once until its backward pass: raw,
 # weighted, scattered, and a gradient.
@@ -120,7 +120,7 @@ def micro_batches_that_fit(size: StepSize, peak: Peak | None) -> int | None:
         return None
     factor = 2
     if peak is not None and peak.used and peak.tokens:
-        needed = peak.used * size.tokens / peak.tokens / (FILLED * peak.available)
+        needed = peak.used * size.tokens / peak.tokens / (MEMORY_SHARE * peak.available)
         while factor < min(needed, size.rows):
             factor *= 2
     return size.micro_batches * min(factor, size.rows)

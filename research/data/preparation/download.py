@@ -28,11 +28,11 @@ from research.storage.atomic import whole_folder
 _SITE = "https://files.grouplens.org/datasets/movielens/"
 _WHEEL = "recbole==1.2.1"
 _WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
-_MOST_MEMBERS = 2_000
-_MOST_BYTES = 8 << 30
-_MOST_COMPRESSION = 200
+_MAX_MEMBERS = 2_000
+_MAX_BYTES = 8 << 30
+_MAX_COMPRESSION = 200
 # Other compression methods may need gigabytes of memory to unpack a few bytes.
-_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_COMPRESSION_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BLOCK = 1 << 20
 _SECONDS_OF_SILENCE = 60
 _SECONDS_OF_PIP = 300
@@ -167,11 +167,11 @@ def _zip_errors_as_input_errors(path: Path) -> Iterator[None]:
 def _check_members(
     path: Path, members: list[zipfile.ZipInfo], names: set[str]
 ) -> dict[str, zipfile.ZipInfo]:
-    if len(members) > _MOST_MEMBERS:
-        raise InputError(f"{path}: {len(members)} members; at most {_MOST_MEMBERS} are allowed.")
+    if len(members) > _MAX_MEMBERS:
+        raise InputError(f"{path}: {len(members)} members; at most {_MAX_MEMBERS} are allowed.")
     size = sum(member.file_size for member in members)
-    if size > _MOST_BYTES:
-        raise InputError(f"{path}: {size:,} bytes unpacked; at most {_MOST_BYTES:,} are allowed.")
+    if size > _MAX_BYTES:
+        raise InputError(f"{path}: {size:,} bytes unpacked; at most {_MAX_BYTES:,} are allowed.")
     selected: dict[str, zipfile.ZipInfo] = {}
     for member in members:
         name = PurePosixPath(member.filename)
@@ -180,15 +180,15 @@ def _check_members(
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise InputError(f"{path}: member {member.filename!r} is a link or a device.")
-        if member.compress_type not in _PACKINGS:
+        if member.compress_type not in _COMPRESSION_METHODS:
             raise InputError(
                 f"{path}: member {member.filename!r} is packed by method {member.compress_type}; "
                 "only stored and deflated members are read."
             )
-        if member.file_size > _MOST_COMPRESSION * max(member.compress_size, 1):
+        if member.file_size > _MAX_COMPRESSION * max(member.compress_size, 1):
             raise InputError(
                 f"{path}: member {member.filename!r} unpacks to {member.file_size:,} bytes, more "
-                f"than {_MOST_COMPRESSION} times its packed size."
+                f"than {_MAX_COMPRESSION} times its packed size."
             )
         if name.name in names and not member.is_dir():
             if name.name in selected:
@@ -246,8 +246,8 @@ def _download(url: str, path: Path) -> None:
             total = 0
             while block := response.read(_BLOCK):
                 total += len(block)
-                if total > _MOST_BYTES:
-                    raise InputError(f"{url}: more than {_MOST_BYTES:,} bytes.")
+                if total > _MAX_BYTES:
+                    raise InputError(f"{url}: more than {_MAX_BYTES:,} bytes.")
                 file.write(block)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(

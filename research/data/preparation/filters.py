@@ -50,7 +50,7 @@ class PrepareConfig:
     """Column of ratings (csv, parquet); read only if `min_rating` is set."""
 
 
-def _filtered_rows(
+def filter_rows(
     events: Events, config: PrepareConfig, report: dict[str, object]
 ) -> NDArray[np.int64]:
     """int64: the rows of events to keep, user after user, oldest first, ties in the file's order.
@@ -127,7 +127,7 @@ def _k_core(
     return rows
 
 
-def _renumber(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def renumber(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The codes renumbered from 0 without gaps (int32), and the old code of each new one (int64).
 
     `codes` are from 0 to `count` - 1; a smaller code stays smaller.
@@ -138,7 +138,7 @@ def _renumber(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], 
     return renumbered[codes], np.flatnonzero(present)
 
 
-def _tie_shares(timestamps: NDArray[np.int64], offsets: NDArray[np.int64]) -> dict[str, object]:
+def tie_shares(timestamps: NDArray[np.int64], offsets: NDArray[np.int64]) -> dict[str, object]:
     """For the report, how often equal timestamps leave the order open.
 
     Both values are shares (0 to 1), of all interactions and of all users.

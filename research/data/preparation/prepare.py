@@ -27,9 +27,9 @@ from research.data.preparation.events import Events, Source
 from research.data.preparation.filters import (
     Duplicates,
     PrepareConfig,
-    _filtered_rows,
-    _renumber,
-    _tie_shares,
+    filter_rows,
+    renumber,
+    tie_shares,
 )
 from research.data.preparation.movielens import atomic_source, movielens_source
 from research.data.preparation.readers import (
@@ -45,10 +45,10 @@ FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet")
 # Options that do not enter the fingerprint: the content of the files changes a corpus, but not
 # where they are. A new option of mere syntax (how columns are separated, whether there is a header)
 # belongs here as well, but also into the key of a corpus, as it decides what is read.
-_APART = ("raw", "attributes")
+_NOT_FINGERPRINTED = ("raw", "attributes")
 # Options that always enter the fingerprint, even at their defaults, so that corpora keep the
 # fingerprints they have from before there were other options.
-_ALWAYS = (
+_ALWAYS_FINGERPRINTED = (
     *("source", "min_rating", "user_core", "item_core", "duplicates"),
     *("user_column", "item_column", "timestamp_column", "rating_column"),
 )
@@ -87,14 +87,17 @@ def prepare(
 def options_of(config: PrepareConfig) -> dict[str, object]:
     """The options that enter the fingerprint of a corpus, by name.
 
-    They are those of `_ALWAYS`, and those others, except `_APART`, that are not at their defaults.
-    So a new option changes the fingerprint of no corpus that does not use it.
+    They are those of `_ALWAYS_FINGERPRINTED`, and those others, except `_NOT_FINGERPRINTED`, that
+    are not at their defaults. So a new option changes the fingerprint of no corpus that does not
+    use it.
     """
     options = asdict(config)
     further_options = {
-        name: value for name, value in options.items() if name not in (*_APART, *_ALWAYS)
+        name: value
+        for name, value in options.items()
+        if name not in (*_NOT_FINGERPRINTED, *_ALWAYS_FINGERPRINTED)
     }
-    return {name: options[name] for name in _ALWAYS} | non_default_fields(
+    return {name: options[name] for name in _ALWAYS_FINGERPRINTED} | non_default_fields(
         type(config), further_options
     )
 
@@ -158,14 +161,14 @@ def _write(
     options: Mapping[str, object],
     report: dict[str, object],
 ) -> Corpus:
-    rows = _filtered_rows(events, config, report)
-    users, user_codes = _renumber(events.users[rows], len(events.user_names))
-    items, item_codes = _renumber(events.items[rows], len(events.item_names))
+    rows = filter_rows(events, config, report)
+    users, user_codes = renumber(events.users[rows], len(events.user_names))
+    items, item_codes = renumber(events.items[rows], len(events.item_names))
     offsets = np.zeros(len(user_codes) + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_codes)), out=offsets[1:])
     timestamps = None if events.timestamps is None else events.timestamps[rows]
     if timestamps is not None:
-        report |= _tie_shares(timestamps, offsets)
+        report |= tie_shares(timestamps, offsets)
     item_names = [events.item_names[code] for code in item_codes.tolist()]
     attribute_offsets, attribute_ids, attribute_names = _attributes(events, item_names, report)
     titles = None if events.titles is None else [events.titles.get(item, "") for item in item_names]

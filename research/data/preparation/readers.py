@@ -31,7 +31,7 @@ from research.errors import InputError
 from research.storage.untrusted import parse_json
 
 # 18 digits always fit into int64.
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 
 
 @final
@@ -207,9 +207,9 @@ def _integer_lines(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
     if not len(starts):
         raise InputError(f"{path}: holds no interactions.")
     longest = int((stops - starts).argmax())
-    if stops[longest] - starts[longest] > _MOST_DIGITS:
+    if stops[longest] - starts[longest] > _MAX_DIGITS:
         line = int(np.searchsorted(newlines, starts[longest])) + 1
-        raise InputError(f"{path}, line {line}: an id of more than {_MOST_DIGITS} digits.")
+        raise InputError(f"{path}, line {line}: an id of more than {_MAX_DIGITS} digits.")
     ends = np.append(np.searchsorted(starts, newlines), len(starts))
     lengths = np.diff(ends, prepend=0)
     lines = np.flatnonzero(lengths) + 1

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from research.model.kernels.dropout import fill_keep_mask
-from research.rectangles import FEWEST_SCORES
+from research.rectangles import MIN_SCORES
 
 # Attention scores in a tile: 1 MB in fp32.
 SCORES_TILE = 1 << 18
@@ -107,9 +107,9 @@ class _Tile:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of the tile's weights: R, queries, and keys or `FEWEST_SCORES` if more."""
+        """The shape of the tile's weights: R, queries, and keys or `MIN_SCORES` if more."""
         rows = (self.sequences.stop - self.sequences.start) * self.heads
-        return rows, self.queries.stop - self.queries.start, max(self.keys, FEWEST_SCORES)
+        return rows, self.queries.stop - self.queries.start, max(self.keys, MIN_SCORES)
 
     def of_queries(self, x_BHQK: Tensor) -> Tensor:
         """[R, queries, K]: a view of the tile's part of a tensor shaped like the queries."""
@@ -160,8 +160,8 @@ def _tile_views(keep_mask: Tensor, tiles: Sequence[_Tile]) -> list[Tensor]:
 
 
 def _pad_columns(x_RQL: Tensor, value: float) -> Tensor:
-    """x, filled up with columns of `value` to at least `FEWEST_SCORES` columns."""
-    absent = FEWEST_SCORES - x_RQL.shape[-1]
+    """x, filled up with columns of `value` to at least `MIN_SCORES` columns."""
+    absent = MIN_SCORES - x_RQL.shape[-1]
     return x_RQL if absent <= 0 else F.pad(x_RQL, (0, absent), value=value)
 
 
