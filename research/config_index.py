@@ -221,7 +221,7 @@ def check_class(kind: type) -> None:
         raise InputError(f"{where} was typed into a session; put it into a file and import it")
     if kind.__qualname__ != kind.__name__:
         raise InputError(
-            f"{where} stands inside a class or a function; move it to the top level of its file"
+            f"{where} is defined inside a class or a function; move it to the top level of its file"
         )
     if package not in PACKAGES:
         ours = [each for name in PACKAGES for each in definitions(name).get(kind.__name__, ())]

@@ -112,7 +112,7 @@ def _replace(
 ) -> object:
     """The value at `path`, annotated `hint`, after `changes`.
 
-    A value that is a class stands for a config of it that is yet to be made.
+    A value that is a class means a config of that class that is yet to be built.
     """
     if () in changes:
         value = _choose_value(changes[()], hint, path, packages)

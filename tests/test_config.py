@@ -444,6 +444,6 @@ def test_a_class_inside_a_function_is_refused() -> None:
         number: int = 1
 
     assert check_refuses(Inner()) == (
-        f"config: class Inner of {__file__} stands inside a class or a function; move it to the "
-        "top level of its file"
+        f"config: class Inner of {__file__} is defined inside a class or a function; move it to "
+        "the top level of its file"
     )

@@ -33,7 +33,7 @@ STEP, BEST = "step", "best"
 
 
 class DamagedCheckpoint(InputError):
-    """A checkpoint that is not as it was written; an earlier one may still be whole."""
+    """A checkpoint whose files have changed or are missing; an earlier one may be undamaged."""
 
 
 def save(
@@ -135,7 +135,7 @@ def _best_step(folder: Path) -> object:
 
 
 def newest_state(stage: Path, fingerprint: str) -> tuple[Path, dict[str, object]]:
-    """Return the newest checkpoint that is whole, with a whole best one, and its state.
+    """Return the newest undamaged checkpoint whose best weights are undamaged too, and its state.
 
     Damaged checkpoints are passed over with a message on standard error. `InputError` when none is
     whole, and for one of another corpus or version.

@@ -55,7 +55,7 @@ class RowMatch:
 
 @dataclass(frozen=True, eq=False)
 class TransferReport:
-    """What became of every parameter when weights were transferred into a stage."""
+    """Where each parameter came from when weights were transferred into a stage."""
 
     moved: Mapping[str, tuple[str, ...]]
     """By source, the names of the parameters that came from it."""

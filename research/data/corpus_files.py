@@ -67,7 +67,9 @@ def map_array(path: Path, dtype: str) -> NDArray[np.generic]:
             warnings.simplefilter("error")
             array = np.lib.format.open_memmap(path, mode="r")
     except _READ_ERRORS as error:
-        raise InputError(f"{path}: not a whole .npy file ({error}). Prepare it again.") from error
+        raise InputError(
+            f"{path}: not a complete .npy file ({error}). Prepare it again."
+        ) from error
     if array.ndim != 1 or array.dtype.str != dtype:
         raise InputError(
             f"{path}: {array.ndim}-dimensional {array.dtype.str}; expected one dimension, {dtype}."

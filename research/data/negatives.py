@@ -60,7 +60,7 @@ class Negatives:
         weights_V = torch.ones(catalogue.num_items + config.include_mask, dtype=torch.int64)
         if config.distribution == "popularity":
             weights_V = catalogue.training.counts_V
-        histories = catalogue.whole if config.exclude == "history" else catalogue.training
+        histories = catalogue.full_histories if config.exclude == "history" else catalogue.training
         self.pairs = histories.pairs
         self.cumulative_V = weights_V.cumsum(0)
         self.log_probability_V = (weights_V.double() / weights_V.sum()).log().float()

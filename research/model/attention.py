@@ -146,7 +146,7 @@ class SoftmaxCore:
     """softmax(q k' / sqrt(K) + bias) v, with dropout on the weights."""
 
     causal: bool
-    """Whether a query sees only the keys of its own and of older tokens."""
+    """Whether a query sees only the keys of its own token and of older ones."""
     dropout: float = 0.0
     """Probability of dropping an attention weight."""
     bias: Bias | None = None

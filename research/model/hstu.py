@@ -196,7 +196,7 @@ class PointwiseCore:
     """SiLU(q k' + bias) v / N over the keys that a query may see, with dropout on the weights."""
 
     causal: bool
-    """Whether a query sees only the keys of its own and of older tokens."""
+    """Whether a query sees only the keys of its own token and of older ones."""
     dropout: float
     """Probability of dropping an attention weight."""
     bias: Bias

@@ -31,12 +31,13 @@ SomeTargets = TypeVar("SomeTargets", bound="Targets")
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """An accuracy before its division: how many answers are right, and how many were judged."""
+    """An accuracy before its division: how many predictions are right, out of how many."""
 
     correct: Tensor
-    """Scalar float64, without a graph: right answers; one that is partly right adds a fraction."""
+    """Scalar float64, without a graph: right predictions; one that is partly right adds a
+    fraction."""
     count: Tensor
-    """Scalar float64: answers that were judged; may be 0."""
+    """Scalar float64: number of predictions that were scored; may be 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +291,7 @@ class Objective(nn.Module, ABC):
     def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """Why no row can have a target, if the longest row has `longest` items; None: one can.
 
-        It is asked before the stage trains.
+        It is called before the stage trains.
         """
         return None
 

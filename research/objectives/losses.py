@@ -85,7 +85,7 @@ class ItemLoss(nn.Module, ABC):
     def accuracy(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
-        """The accuracy on the question that the loss asks; here: the target above all others."""
+        """The accuracy on what the loss compares; here: whether the target is above all others."""
         return self.top_one(targets, states_PD, head, items)
 
 

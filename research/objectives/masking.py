@@ -1,7 +1,7 @@
 """`MaskItems`: the corruption of cloze (BERT4Rec, section 3.6) and of S3-Rec's AAP, MIP and MAP.
 
-It picks items of each row, replaces them (by the mask, unless told otherwise), and hands the true
-items on as targets. Objectives with an equal `MaskItems` share one encoding.
+It picks items of each row, replaces them (by the mask, unless configured otherwise), and hands the
+true items on as targets. Objectives with an equal `MaskItems` share one encoding.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class CutSegment(Corruption):
     """
 
     placement: Literal["among_masks", "alone"] = "among_masks"
-    """Where segments stand: "among_masks", at their places in a sequence as long as the row whose
+    """Where segments are: "among_masks", at their places in a sequence as long as the row whose
     other tokens are masks (as published); or "alone", as sequences of their m items."""
     foreign: Literal["training", "everything"] = "training"
     """Where foreign segments come from. "training": one other user's training items; the user is
@@ -75,7 +75,7 @@ class CutSegment(Corruption):
         in_segment_T = (places_T >= 0) & (places_T < sizes_R[owner_T])
         items_T, mask_T = packed.items_T, torch.full_like(packed.items_T, catalogue.num_items)
         context = packed.with_items(torch.where(in_segment_T, mask_T, items_T))
-        pool = catalogue.training if self.foreign == "training" else catalogue.whole
+        pool = catalogue.training if self.foreign == "training" else catalogue.full_histories
         foreign_starts_R = self._foreign_starts(pool, users_R, sizes_R, states_R)
         picked_T = (foreign_starts_R[owner_T] + places_T).clamp(0, len(pool.items_N) - 1)
         foreign_T = torch.where(in_segment_T, pool.items_N[picked_T], items_T)

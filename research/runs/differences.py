@@ -38,9 +38,9 @@ def difference_of(base: RunConfig, config: RunConfig) -> dict[str, list[object]]
 
 
 def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
-    """A message that says how the run that a folder holds differs from the run asked for.
+    """A message that says how the run that a folder holds differs from the requested one.
 
-    `stored` is the folder's record; `record` and `config` are those of the run asked for. At most
+    `stored` is the folder's record; `record` and `config` are those of the requested run. At most
     five differing fields are shown, then the number of the others, and both run hashes.
     """
     hashes = f"run hash {stored.hash} in the folder and {record.hash} in this run"

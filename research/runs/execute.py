@@ -65,7 +65,7 @@ def execute(
     options: RunOptions = RunOptions(),
     accelerator: Accelerator | None = None,
 ) -> RunSummary:
-    """Do the run in folder `path`, or what is left of it there, and return its summary.
+    """Do the run in folder `path`, or the rest of it if it has begun there, and return its summary.
 
     Every process calls it. If the run has finished already, its stored summary is returned.
     `InputError`, before anything is trained or written, for a config whose values are not of their

@@ -38,18 +38,18 @@ EARLIER_FOLDER = "earlier"
 
 @dataclass(frozen=True, kw_only=True)
 class ExistingRun:
-    """What a folder already holds of the run that is asked for."""
+    """What a folder already holds of the requested run."""
 
     summary: RunSummary | None
     """The run's summary; None: it has not finished, or is to be extended now."""
     extensions: tuple[ExtensionRecord, ...] = ()
-    """The extensions of the run so far, in order, and the one that is asked for now."""
+    """The extensions of the run so far, in order, and the one that is requested now."""
 
 
 def existing_run(
     folder: RunFolder, record: RunRecord, config: RunConfig, corpus: Corpus
 ) -> ExistingRun:
-    """What a folder holds of the run that is asked for, whose `record` and `config` are given.
+    """What a folder holds of the requested run, whose `record` and `config` are given.
 
     If the folder holds the same run with an earlier limit, the run is to be extended. `InputError`
     when it holds another run, or a run that cannot be extended so.
@@ -94,9 +94,9 @@ def _digest(previous: str, extension: ExtensionRecord) -> str:
 def extension_of(
     stored: RunRecord, record: RunRecord, config: RunConfig, corpus: Corpus, folder: RunFolder
 ) -> ExtensionRecord | None:
-    """The extension that turns the run in a folder into the run asked for; None: another run.
+    """The extension that turns the run in a folder into the requested one; None: another run.
 
-    `stored` is the folder's record; `record` and `config` are those of the run asked for. It is an
+    `stored` is the folder's record; `record` and `config` are those of the requested run. It is an
     extension when nothing differs but limits of one stage, which has begun, and all become later.
     `InputError` when that is so but the stage cannot be extended.
     """

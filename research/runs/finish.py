@@ -23,7 +23,7 @@ from research.storage.run_folder import RunFolder
 def write_config(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> None:
     """Write config.json: what the run is, and the code, machine and command that now do it.
 
-    Only the main process writes. What an extended run had ended with is moved aside first.
+    Only the main process writes. The results of a run that is extended are archived first.
     """
     if not folder.writes:
         return

@@ -102,8 +102,8 @@ def accelerator_model(device: torch.device) -> str | None:
 def code_version() -> tuple[str | None, bool | None]:
     """(commit, clean): the git commit of this code, and whether it is unchanged; None: unknown.
 
-    git is asked once a process, which keeps running the code that it began with. Changes of tracked
-    files count, and new Python files too, as they may be what runs.
+    git is called once a process, which keeps running the code that it started with. Changes of
+    tracked files count, and new Python files too, as they may be what runs.
     """
     file = str(research.__file__)
     # Code that is installed inside another project's checkout does not belong to that checkout.

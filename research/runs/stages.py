@@ -1,4 +1,4 @@
-"""The stages of a run, one after another, and the record of what became of each.
+"""The stages of a run, one after another, and the record of each one's result.
 
 Each stage gets the weights of those before it, and is then trained, or copied from another run that
 has trained the same stage. `execute.py` calls `train_stages`, which calls the loop.

@@ -29,7 +29,7 @@ from research.training.state import StageState
 SPIKE_FACTOR = 1.5
 # and exceeds that median by more than this many times their median absolute deviation from it.
 SPIKE_DISTANCES = 8.0
-# Losses of earlier lines that are remembered, and how many are needed before a spike is told.
+# Losses of earlier lines that are remembered, and how many are needed before a spike is reported.
 NUM_REMEMBERED, MIN_LOSSES = 20, 5
 # Everything that a stage needs should be compiled after this many steps. The number of compiled
 # graphs is read at each multiple of it.

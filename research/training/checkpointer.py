@@ -93,10 +93,10 @@ class Checkpointer:
                 moments_of(optimizer, on_host)
 
     def load(self) -> StageState:
-        """Fill weights and optimizer from the newest whole checkpoint, and return its state.
+        """Fill weights and optimizer from the newest undamaged checkpoint, and return its state.
 
         Without a checkpoint nothing is filled and the state is that of a new stage. `InputError`
-        when checkpoints exist but none is whole, or when one belongs to another corpus, version or
+        when all checkpoints are damaged, or when one belongs to another corpus, version or
         configuration. All processes call it together.
         """
         weights, moments = dict[str, Tensor](), dict[str, Tensor]()

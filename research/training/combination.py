@@ -38,7 +38,8 @@ class CombinationConfig(ABC):
 
 
 class Combination(nn.Module, ABC):
-    """Abstract: what a training step asks of a combination. K objectives, in the config's order."""
+    """Abstract: what a training step needs of a combination. K objectives, in the config's
+    order."""
 
     def weights_at(self, weights: Sequence[float], step: int, random_state: int) -> Sequence[float]:
         """Return the weights [K] of a step, given the objectives' own weights [K].

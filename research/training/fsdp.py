@@ -69,13 +69,13 @@ class ShardedWeights(Weights):
 
     @torch.no_grad()
     def gather_into_model(self) -> None:
-        """Fill `model` with the current weights, whole in every process."""
+        """Fill `model` with the full current weights, in every process."""
         parts = dict(self.trained.named_parameters())
         for name, parameter in self.model.named_parameters():
             parameter.data = self.full_tensor(parts[name].detach())
 
     def validate_with_full_weights(self, validate: Validate) -> Mapping[str, float]:
-        """Validate while `model` holds the whole weights, and return the figures by name."""
+        """Validate while `model` holds the full weights, and return the figures by name."""
         self.gather_into_model()
         try:
             return validate()
@@ -83,14 +83,14 @@ class ShardedWeights(Weights):
             self._release()
 
     def full_tensor(self, tensor: Tensor) -> Tensor:
-        """Return a tensor whole in every process."""
+        """Return the full tensor, in every process."""
         if not isinstance(tensor, DTensor):
             return tensor
         full: Tensor = tensor.full_tensor()
         return full
 
     def on_host(self, tensor: Tensor) -> Tensor:
-        """Return a tensor on the host: whole in the main process, elsewhere the process's part."""
+        """Return a tensor on the host: full in the main process, elsewhere the process's part."""
         if not isinstance(tensor, DTensor):
             return tensor.detach().cpu().contiguous()
         local: Tensor = tensor.to_local().detach().cpu().contiguous()
@@ -107,7 +107,7 @@ class ShardedWeights(Weights):
         return full
 
     def local_part(self, stored: Tensor, target: Tensor) -> Tensor:
-        """Return what `target` holds of a whole tensor: this process's rows where it is split."""
+        """Return what `target` holds of a full tensor: this process's rows where it is sharded."""
         if not isinstance(target, DTensor):
             return stored
         rows = stored.chunk(self.world)

@@ -1,4 +1,4 @@
-"""Where a stage ends, and what share of the way there it has come.
+"""Where a stage ends, and what share of it is done.
 
 A limit counts steps, rows or tokens; the first that is reached ends the stage. The data are not
 read through beforehand: a limit that cannot be expressed in steps is followed in rows or tokens as

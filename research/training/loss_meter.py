@@ -14,7 +14,7 @@ from research.training.step import StepResult, on_device
 
 
 class LossMeter:
-    """Sums of losses, counts and right answers since the last line, over objectives and processes.
+    """Sums of losses, counts and correct predictions since the last line, over all processes.
 
     The sums stay on the device, so that no step waits for them before a line is due.
     """

@@ -41,7 +41,7 @@ class Encoding:
 
 @dataclass(frozen=True, eq=False)
 class Reads:
-    """Where an objective finds its states among those of an encoding."""
+    """Where an objective finds its hidden states among those of an encoding."""
 
     encoding: int
     """Index of the encoding in `StepInputs.encodings`."""
@@ -121,7 +121,7 @@ class MultiObjectiveModel(nn.Module):
 
     @property
     def max_candidates(self) -> int:
-        """Most items that an objective scores for a token but for whole catalogues; 0: none."""
+        """Most negatives that an objective scores one by one for a token; 0: none."""
         return max(part.max_candidates for part in self._objectives().values())
 
     @property
@@ -202,13 +202,15 @@ class MultiObjectiveModel(nn.Module):
             tokens = []
             for view, read_P in zip(views, reads_by_view):
                 end = begin + len(read_P)
-                whole = len(read_P) == view.packed.num_tokens
+                reads_whole_view = len(read_P) == view.packed.num_tokens
                 for key in keys:
                     if view_of[key] is view:
                         read_by_key_P = targets[key].read_P
                         reads_all = len(read_by_key_P) == len(read_P)
                         places_P = (
-                            read_by_key_P if whole else torch.searchsorted(read_P, read_by_key_P)
+                            read_by_key_P
+                            if reads_whole_view
+                            else torch.searchsorted(read_P, read_by_key_P)
                         )
                         places = None if reads_all else places_P
                         reads[key] = Reads(len(encodings), begin, end, places)

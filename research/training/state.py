@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class StageState:
-    """How far a stage has come, and what it keeps so that it can continue."""
+    """The progress of a stage, and what it keeps so that it can continue."""
 
     epoch: int = 0
     """Epochs completed."""

@@ -259,8 +259,8 @@ def loss_factors(
     the factor `world`.
     """
     world = accelerator.num_processes
-    whole = accelerator.reduce(counts_2K.clone(), "sum") if world > 1 else counts_2K
-    counts_K, rows_K = whole.tensor_split(2)
+    total_counts_2K = accelerator.reduce(counts_2K.clone(), "sum") if world > 1 else counts_2K
+    counts_K, rows_K = total_counts_2K.tensor_split(2)
     divisors_K = counts_K if normalize == "terms" else rows_K
     scaled_K: Tensor = weights_K * world
     return scaled_K / divisors_K.clamp(min=1.0)

@@ -45,7 +45,7 @@ class TargetCheck:
         """Raise `InputError` for an objective without any target; report rows without one.
 
         An objective of weight 0 is not refused. Each objective's share of rows without a target is
-        told to `say`. All processes call it together, at the end of an epoch or of the stage.
+        passed to `say`. All processes call it together, at the end of an epoch or of the stage.
         """
         if self.checked:
             return

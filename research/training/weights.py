@@ -1,4 +1,4 @@
-"""Where a stage's weights are while it trains: whole in every process, or split over processes.
+"""Where a stage's weights are while it trains: full in every process, or sharded over processes.
 
 `WholeWeights` is here, `ShardedWeights` in `research/training/fsdp.py`. The loop, its step and the
 checkpointer use either through `Weights`.
@@ -46,15 +46,16 @@ class Weights(ABC):
 
     @abstractmethod
     def full_tensor(self, tensor: Tensor) -> Tensor:
-        """Return a parameter, or its gradient or moment, whole in every process."""
+        """Return the full tensor of a parameter, or of its gradient or moment, in every process."""
 
     @abstractmethod
     def on_host(self, tensor: Tensor) -> Tensor:
-        """Return such a tensor on the host, as a file holds it: whole in the main process."""
+        """Return such a tensor on the host, as a file holds it: full in the main process."""
 
     @abstractmethod
     def local_part(self, stored: Tensor, target: Tensor) -> Tensor:
-        """Return a whole tensor, as read from a file, in the form in which `target` is held."""
+        """Return this process's part of a full tensor, as read from a file, in the form of
+        `target`."""
 
 
 class WholeWeights(Weights):

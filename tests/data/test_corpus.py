@@ -162,7 +162,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 def test_a_file_that_is_too_short_or_too_long_is_named(folder: Path) -> None:
     whole = (folder / "items.npy").read_bytes()
     (folder / "items.npy").write_bytes(whole[:-4])
-    refuse(folder, r"items\.npy: not a whole \.npy file")
+    refuse(folder, r"items\.npy: not a complete \.npy file")
     (folder / "items.npy").write_bytes(whole + b"more")
     refuse(folder, r"items\.npy: 148 bytes, more than its header says")
 
@@ -186,9 +186,9 @@ class Bomb:
 
 def test_a_pickle_in_the_place_of_an_array_is_not_loaded(folder: Path, tmp_path: Path) -> None:
     np.save(folder / "items.npy", np.array([Bomb(tmp_path / "trace")]), allow_pickle=True)
-    refuse(folder, r"items\.npy: not a whole \.npy file")
+    refuse(folder, r"items\.npy: not a complete \.npy file")
     (folder / "items.npy").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
-    refuse(folder, r"items\.npy: not a whole \.npy file")
+    refuse(folder, r"items\.npy: not a complete \.npy file")
     assert not (tmp_path / "trace").exists()
 
 

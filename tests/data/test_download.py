@@ -219,10 +219,10 @@ def test_a_corrupt_archive_is_refused(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.zip", {"u.data": bytes(range(256)) * 8})
     content = path.read_bytes()
     path.write_bytes(content[:200])
-    refuse(tmp_path, path, r"ml-100k\.zip: not a whole zip archive \(File is not a zip file\)")
+    refuse(tmp_path, path, r"ml-100k\.zip: not a complete zip archive \(File is not a zip file\)")
     path.write_bytes(content[:60] + b"\0" * 20 + content[80:])
-    refuse(tmp_path, path, r"ml-100k\.zip: not a whole zip archive")
-    with pytest.raises(InputError, match="not a whole zip archive"):
+    refuse(tmp_path, path, r"ml-100k\.zip: not a complete zip archive")
+    with pytest.raises(InputError, match="not a complete zip archive"):
         prepare(PrepareConfig(source="movielens", raw=str(path)), data_root=tmp_path / "data")
 
 

@@ -315,7 +315,7 @@ CORPUS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing array": (
         lambda folder: (folder / "offsets.npy").unlink(), "offsets.npy: missing. The corpus is inc"
     ),
-    "a cut array": (truncate, "items.npy: not a whole .npy file"),
+    "a cut array": (truncate, "items.npy: not a complete .npy file"),
     "an array of something else": (
         lambda folder: np.save(folder / "items.npy", np.zeros(3)),
         "items.npy: 1-dimensional <f8; expected one dimension, <i4",

@@ -226,7 +226,7 @@ def header(text: str) -> bytes:
 )  # fmt: skip
 def test_an_array_with_a_hostile_header_is_refused(tiny_corpus: Corpus, text: str) -> None:
     (tiny_corpus.folder / "items.npy").write_bytes(header(text) + b"\0" * 12)
-    with pytest.raises(InputError, match=r"items\.npy: not a whole \.npy file"):
+    with pytest.raises(InputError, match=r"items\.npy: not a complete \.npy file"):
         Corpus.open(tiny_corpus.folder)
 
 

@@ -144,7 +144,7 @@ def catalogue_of(
         attribute_offsets=torch.from_numpy(ends(attributes)),
         attribute_ids=torch.from_numpy(flat(attributes)),
         training=replace(whole, ranges=Ranges(users, bounds[:-1], bounds[:-1] + known)),
-        whole=whole,
+        full_histories=whole,
     )
 
 

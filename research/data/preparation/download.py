@@ -161,7 +161,7 @@ def _zip_errors_as_input_errors(path: Path) -> Iterator[None]:
         *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError),
         *(RuntimeError, NotImplementedError, OverflowError, LookupError),
     ) as error:
-        raise InputError(f"{path}: not a whole zip archive ({error}).") from error
+        raise InputError(f"{path}: not a complete zip archive ({error}).") from error
 
 
 def _check_members(

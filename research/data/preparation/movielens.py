@@ -167,8 +167,8 @@ def _movies_recbole(path: Path) -> Movies:
     for row in rows:
         title, year = row["movie_title"], row["release_year"]
         # Item 267, which RecBole misspells; in u.item it has the title "unknown" and no year.
-        whole = "unknown" if title == "unkonwn" else f"{title} ({year})"
-        movies.append((row["item_id"], whole, row["class"].split(" ")))
+        full_title = "unknown" if title == "unkonwn" else f"{title} ({year})"
+        movies.append((row["item_id"], full_title, row["class"].split(" ")))
     return movies
 
 
