@@ -58,7 +58,7 @@ def check_fields_read(config: BackboneConfig, needed: tuple[str, ...], asker: st
         readable = (*config.fields, *config.optional_fields)
         if name not in readable:
             raise InputError(
-                f"{asker} sets the field of tokens named {name!r}, which encoder "
+                f"{asker} sets the token field {name!r}, which encoder "
                 f"({type(config).__name__}) does not read (it reads: "
                 f"{', '.join(readable) or 'none'}); choose an encoder that does"
             )

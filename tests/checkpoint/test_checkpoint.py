@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_is_passed_for_the_one_before(
     assert checkpoint.newest_state(tmp_path, "abc")[0] == whole
     said = capsys.readouterr().err
     assert f"step_00000020/{file} is " in said
-    assert "step_00000010 , which is undamaged" in said
+    assert "using the earlier checkpoint step_00000010, which is undamaged" in said
 
 
 def test_a_damaged_best_makes_the_checkpoints_that_name_it_useless(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_where_all_are_damaged_the_stage_must_be_begun_anew(tmp_path: Path) -> N
     for step in (10, 20):
         (saved(tmp_path, step) / "state.json").write_text("{")
     with pytest.raises(
-        InputError, match=r"no checkpoint is undamaged .*; remove the folder .* anew"
+        InputError, match=r"no checkpoint is undamaged .*; remove the folder .* from scratch"
     ):
         checkpoint.newest_state(tmp_path, "abc")[0]
 

@@ -71,7 +71,7 @@ def test_rows_of_another_vocabulary_move_by_raw_name() -> None:
     assert model.item_bias.tolist() == [3.0, -1.0, 0.0]
     assert model.encoder.position_table.weight[:, 0].tolist() == [0.0, 1.0]
     assert carried.rows["items"] == {"matched": 2, "fresh": 1, "left": 2}
-    assert "items: 2 matched by raw name, 1 fresh, 2 left behind" in carried.line
+    assert "items: 2 matched by raw name, 1 new, 2 not used" in carried.line
 
 
 def test_vocabularies_without_a_common_name_move_the_mask_alone() -> None:

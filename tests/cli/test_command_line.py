@@ -373,7 +373,7 @@ def test_a_finished_run_goes_on_for_more_epochs_and_says_so(
     assert len(list((tmp_path / "run" / "earlier").glob("*/summary.json"))) == 1
     answer = run_tiny(capsys, shop, "--out", tmp_path / "other", "--more-epochs", 2)
     assert answer.code == 2
-    assert "other holds no run that could go on" in answer.err
+    assert "other holds no run that could be extended" in answer.err
 
 
 def test_a_quiet_run_prints_results_alone(capsys: Capture, shop: Corpus, tmp_path: Path) -> None:

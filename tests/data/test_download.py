@@ -123,7 +123,7 @@ def test_an_unpinned_archive_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_an_address_without_an_answer_is_named(tmp_path: Path) -> None:
     archives = archive_at(tmp_path / "gone.zip", None)
     with pytest.raises(
-        InputError, match=r"file:.*gone\.zip: could not be downloaded .*name it with"
+        InputError, match=r"file:.*gone\.zip: could not be downloaded .*give its path with"
     ):
         fetch("ml-100k", tmp_path / "data", pip_download=pip_fails, archives=archives)
     assert raw_names(tmp_path) == []

@@ -198,7 +198,7 @@ def test_a_bad_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"min_rating 3\.0: the pairs has no ratings"):
         prepare(config, data_root=tmp_path)
     config = PrepareConfig(source="ml-1m", raw=str(tmp_path), attributes="a.json")
-    with pytest.raises(InputError, match="ml-1m: brings its attributes"):
+    with pytest.raises(InputError, match="ml-1m: has its own attributes"):
         prepare(config, data_root=tmp_path)
 
 

@@ -225,7 +225,7 @@ def test_only_a_higher_limit_extends(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_a_limit_that_still_holds_is_named(corpus: Corpus, tmp_path: Path) -> None:
     execute(config_of(corpus, stage_of(epochs=5, steps=4)), tmp_path / "run", options=QUIET)
-    said = "stage train cannot be extended:  it has reached stages.0.steps = 4; raise that as well"
+    said = "stage train cannot be extended: it has reached stages.0.steps = 4; raise that limit as well"
     with pytest.raises(InputError, match=said):
         execute(config_of(corpus, stage_of(epochs=9, steps=4)), tmp_path / "run", options=QUIET)
 
@@ -271,7 +271,7 @@ def test_a_stage_that_was_taken_over_does_not_go_on(corpus: Corpus, tmp_path: Pa
     options = replace(QUIET, donors=(tmp_path / "donor",))
     assert execute(other, tmp_path / "run", options=options).shared
     longer = replace(other, stages=(stage_of(epochs=3),))
-    with pytest.raises(InputError, match=r"cannot be extended:  it was copied from \.\./donor"):
+    with pytest.raises(InputError, match=r"cannot be extended: it was copied from \.\./donor"):
         execute(longer, tmp_path / "run", options=QUIET)
 
 
@@ -349,7 +349,7 @@ def test_of_several_stages_only_the_newest_goes_on(corpus: Corpus, tmp_path: Pat
 
     execute(two(2, 2), tmp_path / "run", options=QUIET)
     with pytest.raises(
-        InputError, match="stage first cannot be extended:  stage second has begun with"
+        InputError, match="stage first cannot be extended: stage second has already started"
     ):
         execute(two(3, 2), tmp_path / "run", options=QUIET)
     with pytest.raises(InputError, match="holds another run"):
@@ -417,7 +417,7 @@ def test_more_epochs_are_refused_where_there_is_nothing_to_extend(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
-    with pytest.raises(InputError, match="run holds no run that could go on"):
+    with pytest.raises(InputError, match="run holds no run that could be extended"):
         with_more_epochs(config, folder, 1)
     stop_after(monkeypatch, config, folder.path, validations=1)
     with pytest.raises(InputError, match="holds a run that has not finished"):

@@ -189,7 +189,7 @@ def test_a_stage_that_has_not_ended_is_refused(
     said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
     # The run has ended: its command would see that, and continue nothing.
     assert said.endswith(
-        f"what stage pretrain ended with is damaged; remove {copy / 'summary.json'}, and run the "
+        f"the final checkpoint of stage pretrain is damaged; remove {copy / 'summary.json'}, and run the "
         "command of that run again"
     )
     (copy / "summary.json").unlink()

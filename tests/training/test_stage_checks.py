@@ -162,7 +162,7 @@ def test_a_row_alone_in_its_step_has_no_others_to_be_told_from(tmp_path: Path) -
         batches=BatchConfig(sequences_per_batch=1),
     )
     message = refusal(on(config, corpus.folder), tmp_path)
-    assert "objective contrast tells a row from the other rows of its step" in message
+    assert "objective contrast compares each row with the other rows of its step" in message
     assert "batches.sequences_per_batch is 1; give it more" in message
 
 
@@ -222,10 +222,7 @@ def test_a_field_that_the_encoder_would_not_read_is_refused(
 
     monkeypatch.setattr(NextItemConfig, "build", marked)
     message = refusal(config, tmp_path)
-    assert (
-        "sets the field of tokens named 'segment', which encoder (TransformerConfig) does"
-        in message
-    )
+    assert "sets the token field 'segment', which encoder (TransformerConfig) does" in message
     read = replace(config, encoder=replace(ENCODER, segments=2))
     assert execute(read, tmp_path / "run", options=QUIET).status == "finished"
 
