@@ -404,8 +404,8 @@ def test_a_field_without_a_type_holds_anything_that_json_can() -> None:
     assert check_refuses(Numbers(pair=(1, 2, 3))).startswith("config.pair is (1, 2, 3); allowed: ")
     assert check_refuses(Numbers(untyped={3: 4})) == "config.untyped has the key 3; keys are text"
     for name, value in {"place": Path("x"), "anything": {3}}.items():
-        said = check_refuses(replace(Numbers(), **{name: value}))
-        assert said.startswith(
+        message = check_refuses(replace(Numbers(), **{name: value}))
+        assert message.startswith(
             f"config.{name} is {value!r}, which JSON cannot hold; a config holds"
         )
 

@@ -374,7 +374,7 @@ def test_help_tells_each_fields_type_meaning_and_default(
 
 
 def test_help_names_the_classes_that_a_part_may_have(capsys: pytest.CaptureFixture[str]) -> None:
-    said = help_of(capsys, TWO_STAGES)
+    help_text = help_of(capsys, TWO_STAGES)
     for part in (
         "--split  LeaveOneOut | UserHoldout | GlobalTemporal\n",
         "--stages.1.windows  EveryPrefix | LastItems | ",
@@ -384,14 +384,14 @@ def test_help_names_the_classes_that_a_part_may_have(capsys: pytest.CaptureFixtu
         "--encoder.activation  gelu | gelu_tanh | relu\n",
         "--stages.0  StageConfig\n    One stage of training: any objectives, on one kind of rows.",
     ):
-        assert part in said
+        assert part in help_text
 
 
 def test_help_tells_every_field_of_a_preparation(capsys: pytest.CaptureFixture[str]) -> None:
-    said = help_of(capsys, PrepareConfig(source="csv"))
+    help_text = help_of(capsys, PrepareConfig(source="csv"))
     assert (
         "--min_rating  float | None\n    Interactions rated lower are removed; None: none are."
-        in said
+        in help_text
     )
 
 

@@ -300,7 +300,7 @@ def archive_results(folder: RunFolder, before: RunRecord | None, run_hash: str) 
 
 
 def note_of(extension: ExtensionRecord, config: RunConfig) -> str:
-    """A sentence that tells a reader of the figures about an extension."""
+    """A sentence about an extension, for the notes of a run."""
     limits = ", ".join(
         f"{name} was {old} and became {new}" for name, (old, new) in extension.limits.items()
     )

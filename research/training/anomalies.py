@@ -1,7 +1,7 @@
 """Watches a stage for values that are not finite, loss spikes and late compilations.
 
 An update that is not finite is never taken (`research/training/step.py`), so the weights and the
-last checkpoint stay good. On an accelerator the flag that tells is read one step later, so that the
+last checkpoint stay good. On an accelerator that flag is read one step later, so that the
 host does not wait for the device.
 """
 
@@ -128,7 +128,7 @@ class FiniteCheck:
         message = f"{where}: {culprits} is not finite, for rows {row_list} of its windows"
         if self.skipped < self.config.max_skipped:
             self.skipped += 1
-            self.say(f"{message}; left out ({self.skipped} of at most {self.config.max_skipped})")
+            self.say(f"{message}; skipped ({self.skipped} of at most {self.config.max_skipped})")
             return
         self.folder.write(
             NonFiniteRecord(

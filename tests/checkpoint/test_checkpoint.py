@@ -189,9 +189,9 @@ def test_a_damaged_checkpoint_is_passed_for_the_one_before(
     if damage == "gone":
         path.unlink()
     assert checkpoint.newest_state(tmp_path, "abc")[0] == whole
-    said = capsys.readouterr().err
-    assert f"step_00000020/{file} is " in said
-    assert "using the earlier checkpoint step_00000010, which is undamaged" in said
+    message = capsys.readouterr().err
+    assert f"step_00000020/{file} is " in message
+    assert "using the earlier checkpoint step_00000010, which is undamaged" in message
 
 
 def test_a_damaged_best_makes_the_checkpoints_that_name_it_useless(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from research.errors import InputError
 from research.evaluation.candidates import read_candidates, sample_candidates
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.parts import RunParts
-from tests.evaluation.reference_ranks import corpus_of, written
+from tests.evaluation.reference_ranks import corpus_of, write_to_disk
 
 
 def ones(corpus: Corpus) -> torch.Tensor:
@@ -76,7 +76,7 @@ def test_sampled_negatives_differ_between_users_of_one_history() -> None:
 def bench_of(corpus: Corpus, folder: Path, candidates: str) -> RunParts:
     """The workbench of a counting run on this corpus, written to `folder`."""
     config = RunConfig(
-        corpus=str(written(corpus, folder).folder),
+        corpus=str(write_to_disk(corpus, folder).folder),
         ranker=PopularityConfig(),
         evaluation=EvaluationConfig(candidates=(candidates,)),
     )

@@ -80,7 +80,7 @@ def test_tables_of_two_sets_of_users_are_refused() -> None:
         check_comparable(first, other)
 
 
-def asked(questions: list[tuple[int, int]]) -> RankTable:
+def table_asking(questions: list[tuple[int, int]]) -> RankTable:
     """A table that asks these (user, item) pairs."""
     users, items = np.array(questions, np.int32).reshape(-1, 2).T
     return replace(table_of([1.0] * len(questions)), user=users, item=items)
@@ -88,14 +88,14 @@ def asked(questions: list[tuple[int, int]]) -> RankTable:
 
 def test_tables_of_other_held_out_items_are_refused() -> None:
     with pytest.raises(InputError, match="differ in the held-out items of some users"):
-        check_comparable(asked([(0, 5), (1, 6)]), asked([(0, 6), (1, 5)]))
+        check_comparable(table_asking([(0, 5), (1, 6)]), table_asking([(0, 6), (1, 5)]))
     # The same users, one of them asked more than once.
     with pytest.raises(InputError, match="differ in the held-out items of some users"):
-        check_comparable(asked([(0, 5), (1, 6)]), asked([(0, 5), (1, 6), (1, 7)]))
+        check_comparable(table_asking([(0, 5), (1, 6)]), table_asking([(0, 5), (1, 6), (1, 7)]))
 
 
 def test_a_question_asked_twice_is_refused() -> None:
-    twice = asked([(0, 5), (3, 2**31 - 1), (3, 2**31 - 1)])
+    twice = table_asking([(0, 5), (3, 2**31 - 1), (3, 2**31 - 1)])
     message = r"has 1 questions more than once \(dense ids: item 2147483647 of user 3"
     with pytest.raises(InputError, match=message):
         check_comparable(twice, twice)
@@ -111,7 +111,7 @@ def test_questions_compare_as_sorted_lists_of_pairs_do() -> None:
         same = sorted(one) == sorted(other)
         outcomes.add(same)
         try:
-            check_comparable(asked(one), asked(other))
+            check_comparable(table_asking(one), table_asking(other))
         except InputError:
             assert not same
         else:

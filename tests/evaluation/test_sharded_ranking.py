@@ -71,15 +71,15 @@ def test_a_score_that_is_not_finite_is_told_by_every_process_alike() -> None:
         return torch.stack(given).sum(0)
 
     # Whoever has the user meets it; who comes last knows it from the sum.
-    said = []
+    messages = []
     for rank in range(3):
         try:
             ranked(FixedScores(scores), corpus, held_out, RankingShard(rank, 3, note))
         except FloatingPointError as error:
-            said.append(str(error))
+            messages.append(str(error))
     assert len(given) == 3
-    assert "first for user 4 (dense id)" in said[-1]
-    assert len(set(said)) == 1
+    assert "first for user 4 (dense id)" in messages[-1]
+    assert len(set(messages)) == 1
 
 
 @pytest.mark.parametrize("processes", [2, 3, 11, 14])

@@ -30,7 +30,7 @@ from research.training.schedule import ScheduleConfig
 from research.training.selection import resume_extended
 from research.training.stage_run import CheckpointPlan
 from research.training.state import StageState
-from tests.evaluation.reference_ranks import corpus_of, written
+from tests.evaluation.reference_ranks import corpus_of, write_to_disk
 from tests.support.saved import newest_of
 
 QUIET = RunOptions(quiet=True)
@@ -40,7 +40,7 @@ QUIET = RunOptions(quiet=True)
 def corpus(tmp_path: Path) -> Corpus:
     """12 users with 8 of 12 items each: 3 steps of 5 rows are an epoch."""
     histories = [[(user + step * (1 + user % 2)) % 12 for step in range(8)] for user in range(12)]
-    return written(corpus_of(histories, 12), tmp_path / "corpus")
+    return write_to_disk(corpus_of(histories, 12), tmp_path / "corpus")
 
 
 def stage_of(name: str = "train", **changes: Any) -> StageConfig:
@@ -225,8 +225,11 @@ def test_only_a_higher_limit_extends(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_a_limit_that_still_holds_is_named(corpus: Corpus, tmp_path: Path) -> None:
     execute(config_of(corpus, stage_of(epochs=5, steps=4)), tmp_path / "run", options=QUIET)
-    said = "stage train cannot be extended: it has reached stages.0.steps = 4; raise that limit as well"
-    with pytest.raises(InputError, match=said):
+    message = (
+        "stage train cannot be extended: it has reached stages.0.steps = 4; raise that limit as "
+        "well"
+    )
+    with pytest.raises(InputError, match=message):
         execute(config_of(corpus, stage_of(epochs=9, steps=4)), tmp_path / "run", options=QUIET)
 
 
@@ -237,7 +240,7 @@ def test_a_higher_limit_of_another_run_does_not_extend(
     execute(config_of(corpus), tmp_path / "run", options=QUIET)
     longer = config_of(corpus, stage_of(epochs=3))
     histories = [[(user + 2 * step) % 12 for step in range(8)] for user in range(12)]
-    other = written(corpus_of(histories, 12), tmp_path / "other")
+    other = write_to_disk(corpus_of(histories, 12), tmp_path / "other")
     others = {
         "seed": replace(longer, seed=1),
         "encoder": replace(longer, encoder=replace(longer.encoder, dropout=0.1)),

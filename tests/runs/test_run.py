@@ -40,7 +40,7 @@ from research.storage.records import RunSummary, StageResult, UsersRecord, read_
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
-from tests.evaluation.reference_ranks import FixedScores, corpus_of, written
+from tests.evaluation.reference_ranks import FixedScores, corpus_of, write_to_disk
 from tests.support.saved import newest_of
 
 QUIET = RunOptions(quiet=True)
@@ -62,7 +62,7 @@ def times_of(users: int) -> list[list[int]]:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
-    return written(corpus_of(histories_of(0), 12, times_of(12)), tmp_path / "corpus")
+    return write_to_disk(corpus_of(histories_of(0), 12, times_of(12)), tmp_path / "corpus")
 
 
 def stage_of(name: str = "train", **changes: Any) -> StageConfig:
@@ -221,7 +221,7 @@ def test_the_test_split_is_evaluated_once_and_after_training(
 def repeating(folder: Path) -> Corpus:
     """Eight users who take three items of their own in turn, so that no answer is new."""
     histories = [[user + step % 3 for step in range(12)] for user in range(8)]
-    return written(corpus_of(histories, 10), folder)
+    return write_to_disk(corpus_of(histories, 10), folder)
 
 
 def test_answers_that_were_all_seen_before_are_told_at_the_first_validation_and_in_the_summary(
@@ -421,8 +421,8 @@ def test_another_config_in_the_same_folder_is_refused(
     config = config_of(corpus, stage_of())
     execute(config, tmp_path / "run", options=QUIET)
     before = files_of(tmp_path / "run")
-    said = f"run holds another run \\({DIFFERENCES[name]}; hash .*choose another folder"
-    with pytest.raises(InputError, match=said):
+    message = f"run holds another run \\({DIFFERENCES[name]}; hash .*choose another folder"
+    with pytest.raises(InputError, match=message):
         execute(CHANGES[name](config), tmp_path / "run", options=QUIET)
     assert files_of(tmp_path / "run") == before
 
@@ -431,7 +431,7 @@ def test_another_corpus_in_the_same_folder_is_refused(corpus: Corpus, tmp_path: 
     config = config_of(corpus, stage_of())
     execute(config, tmp_path / "run", options=QUIET)
     shutil.rmtree(corpus.folder)
-    written(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
+    write_to_disk(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
     message = (
         "holds another run .the corpus's fingerprint is [0-9a-f]{16} in the folder and "
         "[0-9a-f]{16} in this run"
@@ -443,7 +443,7 @@ def test_another_corpus_in_the_same_folder_is_refused(corpus: Corpus, tmp_path: 
 def test_a_run_is_not_loaded_on_another_corpus(corpus: Corpus, tmp_path: Path) -> None:
     execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
     shutil.rmtree(corpus.folder)
-    other = written(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
+    other = write_to_disk(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
     assert other.fingerprint != corpus.fingerprint
     with pytest.raises(InputError, match=f"{corpus.fingerprint}.*{other.fingerprint}"):
         load_run(tmp_path / "run", "data")

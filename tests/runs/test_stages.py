@@ -112,8 +112,10 @@ def test_attributes_that_the_corpus_lacks_are_named(key: str, tmp_path: Path) ->
         tmp_path / "bare", histories, num_items=10, attributes=[[]] * 10, num_attributes=0
     )
     stage = replace(PRETRAIN, objectives={key: FOUR[key]})
-    said = refusal(config_of(bare, stage, FINETUNE), tmp_path)
-    assert said.startswith("the corpus has no item attributes, which aap, map and items.attributes")
+    message = refusal(config_of(bare, stage, FINETUNE), tmp_path)
+    assert message.startswith(
+        "the corpus has no item attributes, which aap, map and items.attributes"
+    )
 
 
 def test_an_encoder_that_reads_attributes_needs_them(tmp_path: Path) -> None:

@@ -99,12 +99,12 @@ def test_a_step_that_is_left_out_is_said(bench: Bench, monkeypatch: Patch, capsy
     spoil(monkeypatch, 4)
     stage = WITHOUT_VALIDATION
     train(bench.modules(stage), bench.loader(stage), stage, bench.run(quiet=False))
-    said = [line for line in capsys.readouterr().out.splitlines() if "finite" in line]
-    (line,) = said
+    message = [line for line in capsys.readouterr().out.splitlines() if "finite" in line]
+    (line,) = message
     assert line.startswith(
         "stage train, step 5, epoch 1: the loss of next is not finite, for rows "
     )
-    assert line.endswith("left out (1 of at most 2)")
+    assert line.endswith("skipped (1 of at most 2)")
 
 
 def test_one_too_many_stops_the_run_and_the_last_checkpoint_is_good(
@@ -159,11 +159,11 @@ def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
     stage: StageConfig = replace(STAGE, objectives={"next": STAGE.objectives["next"]})
     with pytest.raises(FloatingPointError) as caught:
         bench.train(stage, giving(VALUES))
-    said = str(caught.value)
-    assert said.startswith(
+    message = str(caught.value)
+    assert message.startswith(
         "stage train, step 1, epoch 0: the gradient of encoder.item_table.weight"
     )
-    assert " more is not finite, for rows " in said
+    assert " more is not finite, for rows " in message
     stored = bench.folder.read(NonFiniteRecord)
     assert stored is not None
     (share,) = stored.shares
