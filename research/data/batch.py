@@ -29,7 +29,7 @@ class Batch:
     """int64 [S]: the row number of each sequence among the windows of its rule."""
     users_S: Tensor
     """int64 [S]: the dense user id of each sequence."""
-    states_S: Tensor
+    random_states_S: Tensor
     """int64 [S]: a random state for each sequence, from (seed, epoch, place in the epoch)."""
     length: int
     """L: the most items of a sequence that the encoder reads."""
@@ -63,7 +63,7 @@ class Batch:
             packed=self.packed.to(device),
             rows_S=self.rows_S.to(device, non_blocking=True),
             users_S=self.users_S.to(device, non_blocking=True),
-            states_S=self.states_S.to(device, non_blocking=True),
+            random_states_S=self.random_states_S.to(device, non_blocking=True),
             others={rule: batch.to(device) for rule, batch in self.others.items()},
         )
 

@@ -91,7 +91,7 @@ class Negatives:
         return moved
 
     def draw(
-        self, states: Tensor, owners: Tensor, number: int, pairs: Tensor | None = None
+        self, random_states: Tensor, owners: Tensor, number: int, pairs: Tensor | None = None
     ) -> Tensor:
         """int64 [..., number]: drawn items for random states [...] of users `owners` [...].
 
@@ -99,8 +99,8 @@ class Negatives:
         `pairs` is the `window_pairs` of that batch; otherwise `pairs` is None.
         """
         assert (pairs is not None) is (self.config.exclude == "window")
-        columns = torch.arange(number, device=states.device)
-        streams = fold(states[..., None], columns)
+        columns = torch.arange(number, device=random_states.device)
+        streams = fold(random_states[..., None], columns)
         drawn = self._items(streams)
         if self.config.exclude == "nothing":
             return drawn

@@ -248,8 +248,8 @@ class Objective(nn.Module, ABC):
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """All integers that the loss of a view needs: a pure function that reads no parameter.
 
-        A row's draws are keyed by `batch.states_S`, a token's also by its 0-based position in the
-        row, counted from the oldest.
+        A row's draws are keyed by `batch.random_states_S`, a token's also by its 0-based position
+        in the row, counted from the oldest.
         """
 
     @abstractmethod

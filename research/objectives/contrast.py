@@ -69,31 +69,36 @@ class TwoViews(Corruption):
         row_S = rows_R.repeat_interleave(2)
         packed = rows.select(row_S)
         second_S = torch.arange(len(row_S), device=row_S.device) % 2
-        states_S = fold(fold(batch.states_S[row_S], seed_of("contrast")), second_S)
-        drawn_S = below(fold(states_S, 0), len(self.operators))
+        random_states_S = fold(fold(batch.random_states_S[row_S], seed_of("contrast")), second_S)
+        drawn_S = below(fold(random_states_S, 0), len(self.operators))
         for index, operator in enumerate(self.operators):
             changed_S = drawn_S == index
             packed = self._apply_operator(
-                packed, operator, changed_S, states_S, catalogue.num_items
+                packed, operator, changed_S, random_states_S, catalogue.num_items
             )
         return View(packed, row_S, len(batch.rows_S), packed.last_S, packed.items_T[:0])
 
     def _apply_operator(
-        self, packed: Packed, operator: Operator, changed_S: Tensor, states_S: Tensor, mask: int
+        self,
+        packed: Packed,
+        operator: Operator,
+        changed_S: Tensor,
+        random_states_S: Tensor,
+        mask: int,
     ) -> Packed:
         """All sequences, with `operator` applied to those where `changed_S` (bool [S]) is True.
 
         `mask` is the id of the mask.
         """
         lengths_S, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
-        keys_T = fold(fold(states_S, 2)[owner_T], places_T)
+        keys_T = fold(fold(random_states_S, 2)[owner_T], places_T)
         if operator == "mask":
             sizes_S = torch.where(changed_S, self._size(lengths_S, self.mask_share), 0)
             hidden_T = packed.ranks_within(keys_T) < sizes_S[owner_T]
             return packed.with_items(packed.items_T.masked_fill(hidden_T, mask))
         share = self.crop_share if operator == "crop" else self.reorder_share
         sizes_S = self._size(lengths_S, share).clamp(min=1)
-        starts_S = below(fold(states_S, 1), lengths_S - sizes_S + 1)
+        starts_S = below(fold(random_states_S, 1), lengths_S - sizes_S + 1)
         offsets_T = places_T - starts_S[owner_T]
         inside_T = (offsets_T >= 0) & (offsets_T < sizes_S[owner_T])
         if operator == "crop":

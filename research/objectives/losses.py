@@ -220,19 +220,19 @@ class SampledLoss(ItemLoss):
     def targets(self, view: View, batch: Batch) -> SampledTargets:
         """The target items and their negatives, drawn by the random states of the batch's rows."""
         base = ItemTargets.of(view)
-        states_R = fold(batch.states_S, seed_of("negatives", self.purpose))
+        random_states_R = fold(batch.random_states_S, seed_of("negatives", self.purpose))
         number, owners_R, pairs = self.config.number, batch.users_S, None
-        negatives = self.negatives.to(states_R.device)
+        negatives = self.negatives.to(random_states_R.device)
         if self.config.negatives.exclude == "window":
-            owners_R = torch.arange(len(states_R), device=states_R.device)
+            owners_R = torch.arange(len(random_states_R), device=random_states_R.device)
             pairs = negatives.window_pairs(batch.packed)
         drawn_PN, drawn_RN = None, None
         if self.config.share == "sequence":
-            drawn_RN = negatives.draw(states_R, owners_R, number, pairs)
+            drawn_RN = negatives.draw(random_states_R, owners_R, number, pairs)
         else:
             row_P = view.row_P
-            states_P = fold(states_R[row_P], view.packed.positions_T[view.picked_P])
-            drawn_PN = negatives.draw(states_P, owners_R[row_P], number, pairs)
+            random_states_P = fold(random_states_R[row_P], view.packed.positions_T[view.picked_P])
+            drawn_PN = negatives.draw(random_states_P, owners_R[row_P], number, pairs)
         return SampledTargets(**vars(base), negatives_PN=drawn_PN, negatives_RN=drawn_RN)
 
     def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:

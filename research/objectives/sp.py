@@ -60,7 +60,7 @@ class CutSegment(Corruption):
         packed = windows.select(rows_R)
         lengths_R, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
         users_R = batch.users_S[rows_R]
-        states_R = fold(batch.states_S[rows_R], seed_of("segment"))
+        random_states_R = fold(batch.random_states_S[rows_R], seed_of("segment"))
         max_sizes_R = lengths_R // 2
         if self.foreign == "training":
             max_sizes_R = torch.minimum(
@@ -68,15 +68,15 @@ class CutSegment(Corruption):
             )
         # In a row of one item the segment has length 0, and all three sequences keep the item.
         sizes_R = torch.where(
-            max_sizes_R > 0, 1 + below(fold(states_R, 0), max_sizes_R.clamp(min=1)), 0
+            max_sizes_R > 0, 1 + below(fold(random_states_R, 0), max_sizes_R.clamp(min=1)), 0
         )
-        starts_R = below(fold(states_R, 1), lengths_R - sizes_R + 1)
+        starts_R = below(fold(random_states_R, 1), lengths_R - sizes_R + 1)
         places_T = places_T - starts_R[owner_T]
         in_segment_T = (places_T >= 0) & (places_T < sizes_R[owner_T])
         items_T, mask_T = packed.items_T, torch.full_like(packed.items_T, catalogue.num_items)
         context = packed.with_items(torch.where(in_segment_T, mask_T, items_T))
         pool = catalogue.training if self.foreign == "training" else catalogue.full_histories
-        foreign_starts_R = self._foreign_starts(pool, users_R, sizes_R, states_R)
+        foreign_starts_R = self._foreign_starts(pool, users_R, sizes_R, random_states_R)
         picked_T = (foreign_starts_R[owner_T] + places_T).clamp(0, len(pool.items_N) - 1)
         foreign_T = torch.where(in_segment_T, pool.items_N[picked_T], items_T)
         is_segment_T = in_segment_T | (sizes_R == 0)[owner_T]
@@ -94,20 +94,20 @@ class CutSegment(Corruption):
         return View(joined, row_S, len(windows.lengths_S), joined.last_S, joined.items_T[:0])
 
     def _foreign_starts(
-        self, pool: Histories, users_R: Tensor, sizes_R: Tensor, states_R: Tensor
+        self, pool: Histories, users_R: Tensor, sizes_R: Tensor, random_states_R: Tensor
     ) -> Tensor:
         """int64 [R]: the index in `pool.items_N` at which each row's foreign segment begins."""
         if self.foreign == "everything":
-            return below(fold(states_R, 2), len(pool.items_N) - sizes_R + 1)
+            return below(fold(random_states_R, 2), len(pool.items_N) - sizes_R + 1)
         order_U, places_U = pool.longest_first_U, pool.places_U
         # Users with at least m items come first; the row's own user, if among them, is skipped.
         num_eligible_R = torch.searchsorted(-pool.lengths_U[order_U], -sizes_R, right=True)
         is_eligible_R = (places_U[users_R] < num_eligible_R).long()
-        drawn_R = below(fold(states_R, 2), num_eligible_R - is_eligible_R)
+        drawn_R = below(fold(random_states_R, 2), num_eligible_R - is_eligible_R)
         drawn_R = drawn_R + (drawn_R >= places_U[users_R])
         others_R = order_U[drawn_R]
         spare_R = pool.lengths_U[others_R] - sizes_R + 1
-        return pool.offsets_U[others_R] + below(fold(states_R, 3), spare_R)
+        return pool.offsets_U[others_R] + below(fold(random_states_R, 3), spare_R)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ class RunParts:
         """The candidate sets of the config for the items `held_out` of `part`.
 
         `part` is "test" or "validation"; each has its own sampled negatives. `InputError` as for
-        `candidates.sampled` and `candidates.from_file`.
+        `sample_candidates` and `read_candidates`.
         """
         config = self.config.evaluation
         sets: list[CandidateSet] = []

@@ -112,10 +112,10 @@ class Checkpointer:
             moments.update(checkpoint.read_optimizer(folder))
             return [str(folder), stored]
 
-        found = self.processes.from_main(read)
-        if found is None:
+        newest = self.processes.from_main(read)
+        if newest is None:
             return StageState()
-        path, stored = cast(tuple[str, Mapping[str, object]], found)
+        path, stored = cast(tuple[str, Mapping[str, object]], newest)
         state = state_of(stored, path)
         local_part = self.weights.local_part
         tensors = self.processes.tensors_of_main(weights)

@@ -103,8 +103,8 @@ class TrainStep:
         rates = self.config.optimizer
         set_rate(self.optimizer, rates, rates.lr * lr_factor, state.step)
         self.model.train()
-        place = f"stage {self.config.name}, step {state.step + 1}, epoch {state.epoch}"
-        with self.memory.advise_on_out_of_memory(batch, place):
+        step_name = f"stage {self.config.name}, step {state.step + 1}, epoch {state.epoch}"
+        with self.memory.advise_on_out_of_memory(batch, step_name):
             result = self._step(batch, state, measured)
         losses = dict(zip(self.config.objectives, result.totals_K.unbind()))
         names = self._bad_parameters(state.step)

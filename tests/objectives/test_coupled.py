@@ -173,7 +173,9 @@ def test_foreign_rows_matter(catalogue: Catalogue) -> None:
         assert module.objectives["only"].couples_rows is not None
         batch = batch_of(ROWS, length=LENGTH)
         pieces = [
-            batch_of([row], length=LENGTH, users=[user], states=batch.states_S[user : user + 1])
+            batch_of(
+                [row], length=LENGTH, users=[user], states=batch.random_states_S[user : user + 1]
+            )
             for user, row in enumerate(ROWS)
         ]
         alone = sum(module.losses(piece)["only"].total.item() for piece in pieces)

@@ -90,7 +90,7 @@ def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]
     ours = module.losses(batch)["only"]
     ours_grads = gradients(module, ours.total)
     losses = []
-    for user, (row, state) in enumerate(zip(rows, batch.states_S.tolist(), strict=True)):
+    for user, (row, state) in enumerate(zip(rows, batch.random_states_S.tolist(), strict=True)):
         losses += twins.losses_of_window(config, module, catalogue, row, user, state)
     total = torch.stack(losses).sum()
     return (ours, ours_grads), (total, len(losses), gradients(module, total))
@@ -168,7 +168,9 @@ def test_foreign_sequences_do_not_matter(name: str, catalogue: Catalogue) -> Non
     batch = batch_of(ROWS, length=LENGTH)
     alone = 0.0
     for row, sequence in enumerate(ROWS):
-        one = batch_of([sequence], length=LENGTH, users=[row], states=batch.states_S[row : row + 1])
+        one = batch_of(
+            [sequence], length=LENGTH, users=[row], states=batch.random_states_S[row : row + 1]
+        )
         alone += module.losses(one)["only"].total.item()
     # Sums of about twenty terms of order one, in another order.
     assert module.losses(batch)["only"].total.item() == pytest.approx(alone, abs=1e-10)
@@ -244,7 +246,9 @@ def test_log_q_is_subtracted_from_target_and_negatives(catalogue: Catalogue) -> 
         module.encoder.item_table.weight.zero_()
     batch = batch_of([[1, 2]], length=LENGTH)
     loss = module.losses(batch)["only"].total.item()
-    drawn = twins.negatives_of(config, catalogue, [1, 2], 0, batch.states_S[0].item(), 0, "next")
+    drawn = twins.negatives_of(
+        config, catalogue, [1, 2], 0, batch.random_states_S[0].item(), 0, "next"
+    )
     counts = catalogue.training.counts_V.double()
     inverse = [1 / counts[item].item() for item in [2, *drawn]]
     # q is kept in float32, which is good to 1e-7.

@@ -126,7 +126,7 @@ def test_from_where_a_batch_has_come_to_all_rules_continue_with_the_same_rows(
         for rule in (None, *loader.others):
             ours, theirs = after.for_windows(rule), whole[number + 1].for_windows(rule)
             assert torch.equal(ours.rows_S, theirs.rows_S)
-            assert torch.equal(ours.states_S, theirs.states_S)
+            assert torch.equal(ours.random_states_S, theirs.random_states_S)
             assert ours.rows_done == theirs.rows_done
         assert after.step_tokens == whole[number + 1].step_tokens
 
