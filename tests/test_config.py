@@ -421,7 +421,7 @@ class Forgetful:
 
 
 def test_a_config_that_is_another_one_after_its_json_is_refused() -> None:
-    assert check_refuses(Forgetful()).startswith("config.number is not the same once it was writ")
+    assert check_refuses(Forgetful()).startswith("config.number changes when it is writ")
 
 
 @dataclass(frozen=True)

@@ -299,5 +299,5 @@ def test_an_unknown_name_brings_near_ones() -> None:
     names = Names.from_strings(["genre:Drama", "genre:War", "decade:1990s"])
     with pytest.raises(InputError, match=r"not among the 3 names\. Similar names: 'genre:War'"):
         names.index("genre:Wars")
-    with pytest.raises(InputError, match="there are, for example: 'genre:Drama', 'genre:War'"):
+    with pytest.raises(InputError, match="names, for example: 'genre:Drama', 'genre:War'"):
         names.index("zz")

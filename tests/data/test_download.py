@@ -194,7 +194,7 @@ def test_too_many_members_and_too_many_bytes_are_refused(
 ) -> None:
     path = pack(tmp_path / "a.zip", {f"{number}": b"" for number in range(2001)})
     refuse(tmp_path, path, "2001 members; at most 2000 are allowed")
-    monkeypatch.setattr(download, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(download, "_MAX_BYTES", 1000)
     path = pack(tmp_path / "b.zip", {"u.data": b"0" * 1001})
     refuse(tmp_path, path, "1,001 bytes unpacked; at most 1,000 are allowed")
 
@@ -203,7 +203,11 @@ def test_too_many_members_and_too_many_bytes_are_refused(
 def test_a_member_of_another_packing_is_refused(tmp_path: Path, method: int) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
         archive.writestr("ml-100k/u.data", b"1")
-    refuse(tmp_path, tmp_path / "a.zip", rf"u\.data' is packed by method {method}; only deflated")
+    refuse(
+        tmp_path,
+        tmp_path / "a.zip",
+        rf"u\.data' is packed by method {method}; only stored and deflated",
+    )
 
 
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:

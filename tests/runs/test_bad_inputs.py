@@ -515,7 +515,9 @@ def test_a_state_that_lacks_fields_is_not_continued(
 def test_an_unfinished_run_is_named(capsys: Capture, stopped: Path, verb: str) -> None:
     more = ["--items", raw_id(0)] if verb == "recommend" else []
     message = refused(capsys, verb, stopped, *more)
-    assert f"{stopped} holds a run that has not finished; the command that began it" in message
+    assert (
+        f"{stopped} holds a run that has not finished; run the command that started it" in message
+    )
 
 
 def test_an_undamaged_run_is_continued(capsys: Capture, shop: Corpus, stopped: Path) -> None:

@@ -427,7 +427,7 @@ def test_more_epochs_are_refused_where_there_is_nothing_to_extend(
         with_more_epochs(config, folder, 1)
     with pytest.raises(InputError, match="--more-epochs is 0; it must be at least 1"):
         with_more_epochs(config, folder, 0)
-    with pytest.raises(InputError, match="a ranker that only counts has no epochs"):
+    with pytest.raises(InputError, match="a counting ranker has no epochs"):
         with_more_epochs(popularity(), folder, 1)
     other = config_of(corpus, stage_of("other"))
     with pytest.raises(InputError, match="its stages are train, this run's other"):

@@ -421,7 +421,7 @@ def test_another_config_in_the_same_folder_is_refused(
     config = config_of(corpus, stage_of())
     execute(config, tmp_path / "run", options=QUIET)
     before = files_of(tmp_path / "run")
-    message = f"run holds another run \\({DIFFERENCES[name]}; hash .*choose another folder"
+    message = f"run holds another run \\({DIFFERENCES[name]}; run hash .*choose another folder"
     with pytest.raises(InputError, match=message):
         execute(CHANGES[name](config), tmp_path / "run", options=QUIET)
     assert files_of(tmp_path / "run") == before

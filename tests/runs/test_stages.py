@@ -75,7 +75,7 @@ def test_what_moves_is_printed(
     out = capsys.readouterr().out
     assert "attributes: 3, of which 0 belong to no training item; 0 of 10 items (0.0%)" in out
     assert (
-        "finetune: parameters moved: 16 from stage pretrain; none newly initialized; left beh"
+        "finetune: parameters moved: 16 from stage pretrain; none newly initialized; not used"
         in out
     )
 
@@ -132,7 +132,7 @@ def test_aap_of_attributes_that_the_encoder_is_shown_is_refused(
 ) -> None:
     config = config_of(corpus, PRETRAIN, FINETUNE)
     shown = replace(config, items=ItemTableConfig(attributes=True))
-    assert "and items.attributes shows them; take one" in refusal(shown, tmp_path)
+    assert "but items.attributes adds them to the input; remove one" in refusal(shown, tmp_path)
 
 
 def test_items_without_attributes_are_counted_in_the_summary(tmp_path: Path) -> None:

@@ -465,7 +465,7 @@ def test_a_full_disk_ends_a_study_with_1_and_says_what_to_do(
 
     monkeypatch.setattr(checkpoint, "save", save)
     answer = call(capsys, "study", "own_study", "--no-probe")
-    said = "[Errno 28] No space left on device: 'runs/model.safetensors'; make room, and do the"
+    said = "[Errno 28] No space left on device: 'runs/model.safetensors'; make room, and run the"
     assert (answer.code, answer.err) == (1, f"sixfold study: {said} same command again\n")
 
 

@@ -154,7 +154,7 @@ def test_advice_with_the_peak_of_a_smaller_step_says_how_many_pieces_fit() -> No
         "fit into memory: MemoryError; 8.0 GB are available; 3,200 tokens fitted, with 6.0 GB"
         in said
     )
-    assert "batches.micro_batches 4 instead of 1 keeps the results the same" in said
+    assert "batches.micro_batches 4 instead of 1 does not change the results" in said
 
 
 def test_a_single_row_is_not_cut_further() -> None:

@@ -163,7 +163,7 @@ def test_a_row_alone_in_its_step_has_no_others_to_be_told_from(tmp_path: Path) -
     )
     message = refusal(on(config, corpus.folder), tmp_path)
     assert "objective contrast compares each row with the other rows of its step" in message
-    assert "batches.sequences_per_batch is 1; give it more" in message
+    assert "batches.sequences_per_batch is 1; set it to 2 or more" in message
 
 
 def test_nothing_is_in_sight_where_the_only_item_of_a_row_is_hidden(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_nothing_is_in_sight_where_the_only_item_of_a_row_is_hidden(tmp_path: Pa
     corpus = write_histories(tmp_path / "three", histories, num_items=5, attributes=attributes)
     config = only({"next": NextItemConfig(weight=0.0), "aap": AAPConfig()})
     message = refusal(on(config, corpus.folder), tmp_path)
-    assert "objective aap can have no target: of a row of one item that one is hidden" in message
+    assert "objective aap can have no target: in a row of one item that item is masked" in message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,7 +343,11 @@ class Uncoupled(NextItem):
     ("kind", "error", "message"),
     [
         (Backwards, AssertionError, "objective next: read_P must be ascending"),
-        (Uncoupled, NotImplementedError, "Uncoupled couples rows by 'states' and has no loss_amon"),
+        (
+            Uncoupled,
+            NotImplementedError,
+            "Uncoupled couples rows by 'states' and has no loss_with_other_rows",
+        ),
     ],
 )
 def test_what_would_train_another_loss_in_silence_is_an_error(
