@@ -146,7 +146,10 @@ def test_a_start_whose_weights_have_changed_is_told_apart(
     start = str(earlier / "stages" / "pretrain")
     execute(config_of(corpus, FINETUNE, start_from=start), tmp_path / "run", options=QUIET)
     other = config_of(corpus, FINETUNE, start_from=str(earlier))
-    message = r"start_from is stage pretrain \(.* in the folder and stage finetune \(.* in this run; run hash"
+    message = (
+        r"start_from is stage pretrain \(.* in the folder and stage finetune \(.* in this run; "
+        "run hash"
+    )
     with pytest.raises(InputError, match=message):
         execute(other, tmp_path / "run", options=QUIET)
 

@@ -186,7 +186,7 @@ def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: 
     assert "the gradient of encoder.item_table.weight is not finite" in str(caught.value)
 
 
-def after_validation(before: list[float], *losses: float) -> list[float | None]:
+def rises_of(before: list[float], *losses: float) -> list[float | None]:
     spikes = SpikeDetector(before)
     return [spikes.check(loss) for loss in losses]
 
@@ -213,12 +213,12 @@ def after_validation(before: list[float], *losses: float) -> list[float | None]:
 def test_a_sudden_rise_is_one_above_the_lines_before_it(
     before: list[float], losses: list[float], rises: list[float | None]
 ) -> None:
-    assert after_validation(before, *losses) == rises
+    assert rises_of(before, *losses) == rises
 
 
 def test_a_loss_that_stays_high_is_usual_after_half_of_the_twenty_lines_remembered() -> None:
     # Of ten ones and ten twos the median is 1.5, and 2 is not half above it.
-    assert after_validation([9.0] * 3 + [1.0] * 20, *[2.0] * 12) == [2.0] * 10 + [None] * 2
+    assert rises_of([9.0] * 3 + [1.0] * 20, *[2.0] * 12) == [2.0] * 10 + [None] * 2
 
 
 def test_a_sudden_rise_is_logged_and_said(

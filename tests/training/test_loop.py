@@ -33,7 +33,7 @@ SELDOM = CheckpointPlan()
 
 
 @pytest.fixture(scope="module")
-def full_tensor(
+def whole(
     loop_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory, accelerator: Accelerator
 ) -> Bench:
     """The run that nothing interrupts."""
