@@ -39,10 +39,10 @@ class PopularityConfig(RankerConfig):
             return Popularity(training_counts(corpus, split))
         if corpus.timestamps is None:
             raise InputError(f"corpus {corpus.name} has no timestamps, which recency needs")
-        places = flat_indices(split.training)
-        times = corpus.timestamps[places]
-        kept = places[times >= np.quantile(times, 1.0 - self.newest_share)]
-        items = torch.from_numpy(corpus.items[kept].astype(np.int64))
+        indices = flat_indices(split.training)
+        times = corpus.timestamps[indices]
+        newest = indices[times >= np.quantile(times, 1.0 - self.newest_share)]
+        items = torch.from_numpy(corpus.items[newest].astype(np.int64))
         return Popularity(torch.bincount(items, minlength=corpus.num_items))
 
 

@@ -93,9 +93,9 @@ class EncodedTransitions:
         scores_SN = self.ranker.popularity_V[items_SN]
         if len(self.ranker.pairs) == 0:
             return scores_SN
-        asked = self.newest_S[:, None] * self.ranker.num_items + items_SN
-        places = torch.searchsorted(self.ranker.pairs, asked).clamp(max=len(self.ranker.pairs) - 1)
-        follows = self.ranker.pairs[places] == asked
+        keys = self.newest_S[:, None] * self.ranker.num_items + items_SN
+        places = torch.searchsorted(self.ranker.pairs, keys).clamp(max=len(self.ranker.pairs) - 1)
+        follows = self.ranker.pairs[places] == keys
         return scores_SN + self.ranker.counts[places] * follows
 
 

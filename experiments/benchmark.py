@@ -99,7 +99,7 @@ def epoch(config: RunConfig, steps: int | None) -> Spent:
     """
     run_parts = RunParts.of(config, "data")
     stage = config.stages[0]
-    shared = run_parts.shared()
+    shared = run_parts.components()
     model = run_parts.model(stage, shared).train()
     loader = run_parts.loader(stage, 0, 1)
     optimizer = build_optimizer(stage.optimizer, model)
@@ -121,7 +121,7 @@ def epoch(config: RunConfig, steps: int | None) -> Spent:
 def ranking(config: RunConfig) -> Spent:
     """Time ranking all test items with an untrained model of the config; the best of three."""
     run_parts = RunParts.of(config, "data")
-    shared = run_parts.shared()
+    shared = run_parts.components()
     model = run_parts.model(config.stages[0], shared)
     objective = ranking_objective(config.stages[0], model)
     assert objective is not None

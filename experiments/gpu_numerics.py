@@ -75,7 +75,7 @@ def tensors_of(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
 def draws(setting: Setting) -> Outcome:
     """Check that masks, segments, targets and negatives are the same on both devices."""
     run_parts, six = setting.six()
-    shared = run_parts.shared()
+    shared = run_parts.components()
     forms = {name: config.build(shared, 0) for name, config in FORMS.items()}
     models = {"six": six, "forms": MultiObjectiveModel(shared.encoder, forms, run_parts.catalogue)}
     batch = first_batch(run_parts)
@@ -194,7 +194,7 @@ def twenty_steps(setting: Setting) -> Outcome:
     for name, device in (("CPU", CPU), ("device", setting.device)):
         run_parts = RunParts.of(config, setting.data_root)
         stage = run_parts.config.stages[0]
-        model = run_parts.model(stage, run_parts.shared()).train().to(device)
+        model = run_parts.model(stage, run_parts.components()).train().to(device)
         optimizer = build_optimizer(stage.optimizer, model)
         stream = run_parts.loader(stage, 0, 1).stream(0)
         found = []
@@ -215,7 +215,7 @@ def ranks(setting: Setting) -> Outcome:
     Nine of ten ranks must be equal, and NDCG@10 within 1e-3.
     """
     run_parts = RunParts.of(setting.config(full_softmax(), STILL), setting.data_root)
-    shared = run_parts.shared()
+    shared = run_parts.components()
     model = run_parts.model(run_parts.config.stages[0], shared)
     objective = ranking_objective(run_parts.config.stages[0], model)
     assert objective is not None, "the next item ranks"

@@ -20,7 +20,7 @@ from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.evaluation.rank_table import RankTable
 from research.model.compute import graphs_compiled
-from research.overrides import changed
+from research.overrides import replace_fields
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
 from research.runs.parts import RunParts
@@ -85,7 +85,7 @@ class Setting:
             small = {"encoder.width": 8, "encoder.length": 8, "encoder.feed_forward": 8}
             small |= {"encoder.heads": 2, "stages.0.batches.sequences_per_batch": 16}
         there = replace(config, corpus=self.corpus(corpus), seed=SEED)
-        return changed(there, {**small, **changes})
+        return replace_fields(there, {**small, **changes})
 
     def run(self, name: str, changes: Mapping[str, object]) -> Run:
         """Do a run of SASRec with full softmax on Beauty, and return its results and cost."""
@@ -117,7 +117,9 @@ class Setting:
         The model is on the CPU, in training mode, and without dropout.
         """
         run_parts = RunParts.of(self.config(joint(), STILL), self.data_root)
-        return run_parts, run_parts.model(run_parts.config.stages[0], run_parts.shared()).train()
+        return run_parts, run_parts.model(
+            run_parts.config.stages[0], run_parts.components()
+        ).train()
 
     def settle(self) -> None:
         """Wait until the GPU has done all work in its queue."""

@@ -235,7 +235,7 @@ def trained(
                 folder=folder,
                 seed=config.seed,
                 quiet=True,
-                judges_counts=False,
+                checks_targets=False,
             )
             train(stage.model, stage.loader, short, run)
         finally:
@@ -292,7 +292,7 @@ def ranking(setting: Setting, work: str, times: int) -> Outcome:
     corpus, recipe = WORKS[work]
     run_parts = RunParts.of(setting.config(recipe(), {}, corpus), setting.data_root)
     fitted(None, run_parts.config.compute, str(setting.device))
-    shared = run_parts.shared()
+    shared = run_parts.components()
     model = run_parts.model(run_parts.config.stages[0], shared).to(setting.device)
     objective = ranking_objective(run_parts.config.stages[0], model)
     assert objective is not None, "a work that is ranked ends with one"

@@ -14,7 +14,7 @@ from baselines.popularity import popularity
 from baselines.sasrec import plus
 from baselines.transitions import transitions
 from research.data.windows import Sliding
-from research.overrides import changed
+from research.overrides import replace_fields
 from research.runs.config import RunConfig
 from research.studies.study import Study
 from research.training.schedule import ScheduleConfig
@@ -28,7 +28,7 @@ def sliding() -> RunConfig:
 
 def bert4rec() -> RunConfig:
     """The cloze recipe with dropout 0.1, with which the figures in experiments/LOG.md were made."""
-    return changed(ml_1m(), {"encoder.dropout": 0.1})
+    return replace_fields(ml_1m(), {"encoder.dropout": 0.1})
 
 
 def annealed(config: RunConfig, epochs: int, lr: float, anneal_epochs: int) -> RunConfig:

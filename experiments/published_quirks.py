@@ -45,7 +45,7 @@ from experiments.recipes import SEEDS, SHARES, pretrained
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
-from research.overrides import changed
+from research.overrides import replace_fields
 from research.runs.config import RunConfig
 from research.studies.budget import Budget
 from research.studies.cells import Changes, named
@@ -78,8 +78,8 @@ OF_PROTOCOL: dict[str, Changes] = {
 
 def corrected() -> RunConfig:
     """The base: corrected heads, mean losses, every prefix, the last item hidden as any other."""
-    config = changed(pretrained(corrected_objectives()), dict.fromkeys(LAST_MASKED, 0.0))
-    return changed(
+    config = replace_fields(pretrained(corrected_objectives()), dict.fromkeys(LAST_MASKED, 0.0))
+    return replace_fields(
         config,
         {
             "stages.0.windows": EveryPrefix(),
@@ -106,7 +106,7 @@ def study() -> Study:
 
 def bce() -> Study:
     """Each published choice of the fine-tuning by BCE, compared with its corrected form."""
-    base = changed(corrected(), {f"{FINETUNE}.loss": BinaryCrossEntropy()})
+    base = replace_fields(corrected(), {f"{FINETUNE}.loss": BinaryCrossEntropy()})
     changes: dict[str, Changes] = {
         "bce-mask": {f"{FINETUNE}.loss.negatives.include_mask": True},
         "bce-history": {f"{FINETUNE}.loss.negatives.exclude": "history"},

@@ -1,4 +1,4 @@
-"""Values and the types that annotate them: whether one fits, and what is said where it does not."""
+"""Checks whether values have their annotated types, and words the messages where they do not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from research.config_index import config_classes
 from research.errors import InputError
 
 # Whole numbers below this are exact as floats.
-_EXACT = 1 << 53
+_MAX_EXACT_INT = 1 << 53
 
 
 def is_config(value: Any) -> bool:
@@ -34,7 +34,7 @@ def field_hints(kind: type) -> dict[str, Any]:
         hints = get_type_hints(kind)
     except (NameError, TypeError) as error:
         raise InputError(f"the annotations of {kind.__name__} cannot be read: {error}") from error
-    return {each.name: hints[each.name] for each in dataclasses.fields(kind) if each.init}
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
 
 
 def default_of(kind: type, name: str) -> Any:
@@ -49,20 +49,20 @@ def part_hints(value: Any, hint: Any) -> dict[str, Any]:
     """The annotation of each part of a value: a config's fields, a mapping's or tuple's entries.
 
     Entries of a tuple are named "0", "1", ...; a value without parts gives {}. `hint` is the
-    annotation of the value; where it says nothing of the entries, their annotations are None.
+    annotation of the value; where it does not annotate the entries, theirs are None.
     """
     kind: type = type(value)
     if is_config(value):
         return field_hints(kind)
     if isinstance(value, Mapping):
-        inner = [get_args(each)[1] for each in members(hint) if _is_of(each, Mapping)]
-        return dict.fromkeys(value, inner[0] if inner else None)
+        member_args = [get_args(each)[1] for each in members(hint) if is_generic_of(each, Mapping)]
+        return dict.fromkeys(value, member_args[0] if member_args else None)
     if isinstance(value, (tuple, list)):
-        inner = [get_args(each) for each in members(hint) if _is_of(each, tuple)]
-        several = inner[0] if inner and inner[0][-1] is not ... else ()
-        one = inner[0][0] if inner and not several else None
-        places = dict.fromkeys(map(str, range(len(value))), one)
-        return {**places, **{str(i): each for i, each in enumerate(several[: len(value)])}}
+        member_args = [get_args(each) for each in members(hint) if is_generic_of(each, tuple)]
+        entry_hints = member_args[0] if member_args and member_args[0][-1] is not ... else ()
+        common_hint = member_args[0][0] if member_args and not entry_hints else None
+        hints = dict.fromkeys(map(str, range(len(value))), common_hint)
+        return {**hints, **{str(i): each for i, each in enumerate(entry_hints[: len(value)])}}
     return {}
 
 
@@ -71,7 +71,9 @@ def members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _is_of(hint: Any, kind: type) -> bool:
+def is_generic_of(hint: Any, kind: type) -> bool:
+    """Whether an annotation is a parametrized `kind` or subclass of it, such as `tuple[int,
+    ...]`."""
     origin = get_origin(hint)
     return isinstance(origin, type) and issubclass(origin, kind) and bool(get_args(hint))
 
@@ -83,47 +85,48 @@ def part_of(value: Any, name: str) -> Any:
     return value[int(name)] if isinstance(value, (tuple, list)) else getattr(value, name)
 
 
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; its entries are not checked (`fitted` does)."""
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type; `convert_value` also checks its entries."""
     if get_origin(hint) in (Union, types.UnionType):
-        return any(fits(value, each) for each in get_args(hint))
+        return any(has_type(value, each) for each in get_args(hint))
     if get_origin(hint) is Literal:
         return any(value == each and type(value) is type(each) for each in get_args(hint))
     if hint is float:
         return isinstance(value, float) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if _is_of(hint, tuple):
-        several = get_args(hint)
-        alike = several[-1] is ... or (isinstance(value, tuple) and len(value) == len(several))
-        return isinstance(value, tuple) and alike
-    if _is_of(hint, Mapping):
+    if is_generic_of(hint, tuple):
+        entry_hints = get_args(hint)
+        if not isinstance(value, tuple):
+            return False
+        return entry_hints[-1] is ... or len(value) == len(entry_hints)
+    if is_generic_of(hint, Mapping):
         return isinstance(value, Mapping)
     if hint is None or hint is Any:
         return True
     return isinstance(hint, type) and get_origin(hint) is None and isinstance(value, hint)
 
 
-def _brought(value: Any, hint: Any) -> Any:
+def int_to_float(value: Any, hint: Any) -> Any:
     """The value, as a float where it is a whole number and the annotation wants a float."""
-    if isinstance(value, int) and not isinstance(value, bool) and not fits(value, hint):
-        if float in members(hint) and abs(value) < _EXACT:
+    if isinstance(value, int) and not isinstance(value, bool) and not has_type(value, hint):
+        if float in members(hint) and abs(value) < _MAX_EXACT_INT:
             return float(value)
     return value
 
 
-def fitted(value: Any, hint: Any, path: str) -> Any:
+def convert_value(value: Any, hint: Any, path: str) -> Any:
     """The value converted to its annotated type.
 
-    Whole numbers become floats where floats are wanted, in mappings and tuples too. A config is not
-    looked into, as its fields are checked when it is read, or by `check`. What is annotated as
+    Whole numbers become floats where floats are annotated, in mappings and tuples too. The fields
+    of a config are not checked here: reading it does that, or `check_config`. What is annotated as
     `object` may be any value and is not checked. Raises `InputError`, which names the first part
     that does not fit.
     """
     if hint is object:
         return value
-    value = _brought(value, hint)
-    if not fits(value, hint):
+    value = int_to_float(value, hint)
+    if not has_type(value, hint):
         shown = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
         allowed = type_name(hint)
         if isinstance(value, float) and float in members(hint):
@@ -136,36 +139,38 @@ def fitted(value: Any, hint: Any, path: str) -> Any:
                 "booleans, None, tuples, mappings and configs"
             )
         return value
-    keys = (
+    wrong_keys = (
         [name for name in value if not isinstance(name, str)] if isinstance(value, Mapping) else []
     )
-    if keys:
-        raise InputError(f"{path} has the key {keys[0]!r:.100}; keys are text")
+    if wrong_keys:
+        raise InputError(f"{path} has the key {wrong_keys[0]!r:.100}; keys are text")
     parts = {
-        name: fitted(part_of(value, name), part_hint, f"{path}.{name}")
+        name: convert_value(part_of(value, name), part_hint, f"{path}.{name}")
         for name, part_hint in part_hints(value, hint).items()
     }
     return parts if isinstance(value, Mapping) else tuple(parts.values())
 
 
-def _is_record(hint: Any) -> TypeGuard[type]:
+def is_dataclass_type(hint: Any) -> TypeGuard[type]:
+    """Whether an annotation is a dataclass."""
     return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
-def _form(hint: Any) -> str:
+def json_type_name(hint: Any) -> str:
     """An annotation in the words of JSON, for errors: `a list of int`, `an object with a, b`."""
     if len(members(hint)) > 1:
-        return " | ".join(_form(each) for each in members(hint))
-    if _is_record(hint):
+        return " | ".join(json_type_name(each) for each in members(hint))
+    if is_dataclass_type(hint):
         return f"an object with {', '.join(field_hints(hint))}"
-    if not (_is_of(hint, Mapping) or _is_of(hint, tuple)):
+    if not (is_generic_of(hint, Mapping) or is_generic_of(hint, tuple)):
         return type_name(hint)
-    what, inner = ("an object", 1) if _is_of(hint, Mapping) else ("a list", 0)
-    part = get_args(hint)[inner]
-    return what if part is object else f"{what} of {_form(part)}"
+    container, part_index = ("an object", 1) if is_generic_of(hint, Mapping) else ("a list", 0)
+    part = get_args(hint)[part_index]
+    return container if part is object else f"{container} of {json_type_name(part)}"
 
 
-def _below(path: str, name: str) -> str:
+def join_path(path: str, name: str) -> str:
+    """The dotted name of the part `name` below `path`; `name` alone at the top."""
     return f"{path}.{name}" if path else name
 
 
@@ -184,13 +189,13 @@ def type_name(hint: Any) -> str:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """`; did you mean ...?` with up to three of `names` like a misspelt one; "" if none is."""
-    close = difflib.get_close_matches(name, list(names), 3, 0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    """`; did you mean ...?` with up to three of `names` like a misspelled one; "" if none is."""
+    similar = difflib.get_close_matches(name, list(names), 3, 0.5)
+    return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
-def near(name: str, names: Collection[str]) -> str:
-    """`; did you mean ...?` for a misspelt name, and all allowed names where these are few.
+def suggest(name: str, names: Collection[str]) -> str:
+    """`; did you mean ...?` for a misspelled name, and all allowed names where these are few.
 
     "" where no name is similar and more than 30 are allowed.
     """

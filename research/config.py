@@ -7,7 +7,7 @@ untrusted input, so it is data and never code. A hash leaves out fields that hav
 value, so that a field which is added later changes no hash of a run that does not use it.
 
 Records (`research/storage/records.py`) are dataclasses too, but their JSON names no classes: the
-annotations say which class each value has (`plain_from_json`).
+annotations say which class each value has (`record_from_json`).
 """
 
 from __future__ import annotations
@@ -21,33 +21,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from research.annotations import (
-    _below,
-    _brought,
-    _form,
-    _is_of,
-    _is_record,
+    convert_value,
     default_of,
     field_hints,
-    fits,
-    fitted,
+    has_type,
+    int_to_float,
     is_config,
+    is_dataclass_type,
+    is_generic_of,
+    join_path,
+    json_type_name,
     members,
-    near,
     part_hints,
     part_of,
+    suggest,
 )
-from research.config_index import (
-    PACKAGES,
-    check_class,
-    config_class,
-    package_of,
-    stored_name,
-)
+from research.config_index import PACKAGES, check_class, config_class, package_of, stored_name
 from research.errors import InputError
 
 Config = TypeVar("Config")
 _CLASS = "class"
-OLD_FORM = (
+OLD_FORMAT_MESSAGE = (
     "that is the form of an earlier version of Sixfold, which named classes by their modules. "
     "Names of classes and fields, random orders and the hashes that recognise runs have changed "
     "since. Do the run again in a new folder, or read this one with the version that made it"
@@ -69,26 +63,26 @@ def to_json(value: Any, hint: Any = None, *, short: bool = False) -> Any:
         kind: type = type(value)
         if not short:
             return {_CLASS: stored_name(kind), **parts}
-        return {_CLASS: kind.__name__, **differing(kind, parts)}
+        return {_CLASS: kind.__name__, **non_default_fields(kind, parts)}
     if isinstance(value, Mapping):
         return parts
     if isinstance(value, (tuple, list)):
         return list(parts.values())
     assert value is None or isinstance(value, (bool, int, float, str)), type(value)
-    return _brought(value, hint)
+    return int_to_float(value, hint)
 
 
 def hash_of(value: Any, *context: str) -> str:
     """The hash of a config in its short form and of further strings: 16 hexadecimal digits."""
-    text = _text([to_json(value, type(value), short=True), *context])
+    text = _json_text([to_json(value, type(value), short=True), *context])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def differing(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+def non_default_fields(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields, by name in their short form, that differ from the defaults of the class."""
     hints, defaults = field_hints(kind), _defaults(kind)
-    brought = {name: _brought(part, hints[name]) for name, part in fields.items()}
-    return {name: part for name, part in brought.items() if _text(part) != defaults[name]}
+    converted = {name: int_to_float(part, hints[name]) for name, part in fields.items()}
+    return {name: part for name, part in converted.items() if _json_text(part) != defaults[name]}
 
 
 @functools.cache
@@ -96,13 +90,15 @@ def _defaults(kind: type) -> dict[str, str | None]:
     """For each field the short form of its default as JSON text; None: it has no default."""
     hints = field_hints(kind)
     return {
-        name: None if default is dataclasses.MISSING else _text(to_json(default, hint, short=True))
+        name: None
+        if default is dataclasses.MISSING
+        else _json_text(to_json(default, hint, short=True))
         for name, hint in hints.items()
         for default in [default_of(kind, name)]
     }
 
 
-def _text(value: Any) -> str:
+def _json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
@@ -113,21 +109,23 @@ def from_json(value: Any, expected: type[Config], *, allow: Sequence[str] = ()) 
     which names the field, for anything else.
     """
     try:
-        made = _read(value, allow, "config")
+        config = _config_from_json(value, allow, "config")
     except RecursionError as error:
         raise InputError("config: it is nested too deeply") from error
-    if not isinstance(made, expected):
-        raise InputError(f"config: a {expected.__name__} is wanted, not {type(made).__name__}")
-    return made
+    if not isinstance(config, expected):
+        raise InputError(f"config: a {expected.__name__} is expected, not {type(config).__name__}")
+    return config
 
 
-def _read(value: Any, allow: Sequence[str], path: str) -> Any:
+def _config_from_json(value: Any, allow: Sequence[str], path: str) -> Any:
     if isinstance(value, list):
-        return tuple(_read(part, allow, f"{path}.{i}") for i, part in enumerate(value))
+        return tuple(_config_from_json(part, allow, f"{path}.{i}") for i, part in enumerate(value))
     if not isinstance(value, dict):
         return value
     if _CLASS not in value:
-        return {name: _read(part, allow, f"{path}.{name}") for name, part in value.items()}
+        return {
+            name: _config_from_json(part, allow, f"{path}.{name}") for name, part in value.items()
+        }
     kind = _class_named(value[_CLASS], allow, f"{path}.class")
     hints = field_hints(kind)
     fields = {}
@@ -135,11 +133,11 @@ def _read(value: Any, allow: Sequence[str], path: str) -> Any:
         if name == _CLASS:
             continue
         if name not in hints:
-            raise InputError(f"{path}: {kind.__name__} has no field {name!r}{near(name, hints)}")
-        read = _read(part, allow, f"{path}.{name}")
-        fields[name] = fitted(read, hints[name], f"{path}.{name}")
+            raise InputError(f"{path}: {kind.__name__} has no field {name!r}{suggest(name, hints)}")
+        field_value = _config_from_json(part, allow, f"{path}.{name}")
+        fields[name] = convert_value(field_value, hints[name], f"{path}.{name}")
     try:
-        return make(kind, fields)
+        return build_config(kind, fields)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -147,29 +145,29 @@ def _read(value: Any, allow: Sequence[str], path: str) -> Any:
 def _class_named(name: object, allow: Sequence[str], path: str) -> type:
     if not isinstance(name, str) or not re.fullmatch(r"(?:[\w.]+:)?\w+", name):
         raise InputError(f"{path} is {name!r:.100}; it must look like Name or package:Name")
-    package, _, own = name.rpartition(":")
-    if is_old_form(name):
-        raise InputError(f"{path} is {name}: {OLD_FORM}")
+    package, _, class_name = name.rpartition(":")
+    if is_old_format(name):
+        raise InputError(f"{path} is {name}: {OLD_FORMAT_MESSAGE}")
     if package and package not in allow:
-        known = ", ".join(dict.fromkeys((*PACKAGES, *allow)))
+        packages = ", ".join(dict.fromkeys((*PACKAGES, *allow)))
         raise InputError(
-            f"{path} is {name}, outside {known}; name its package with --allow {package} if you "
+            f"{path} is {name}, outside {packages}; name its package with --allow {package} if you "
             "trust it"
         )
     try:
-        return config_class(own, package or None)
+        return config_class(class_name, package or None)
     except InputError as error:
         raise InputError(f"{path} is {name}, but {error}") from error
 
 
-def is_old_form(name: object) -> bool:
+def is_old_format(name: object) -> bool:
     """Whether a class is named `module:Class`, as earlier versions of the project wrote it."""
     module = name.rpartition(":")[0] if isinstance(name, str) else ""
     return "." in module or module in PACKAGES
 
 
-def make(kind: type, fields: Mapping[str, Any]) -> Any:
-    """An instance of a config class; `InputError` if a value is missing or the class refuses."""
+def build_config(kind: type, fields: Mapping[str, Any]) -> Any:
+    """An instance of a config class; `InputError` if a value is missing or invalid."""
     missing = [
         name
         for name in field_hints(kind)
@@ -182,23 +180,23 @@ def make(kind: type, fields: Mapping[str, Any]) -> Any:
     except InputError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{kind.__name__} cannot be made: {error!s:.300}") from error
+        raise InputError(f"{kind.__name__} cannot be built: {error!s:.300}") from error
 
 
-def check(config: Any) -> None:
-    """Raise `InputError` for a config that config.json could not give back.
+def check_config(config: Any) -> None:
+    """Raise `InputError` for a config that could not be read back from config.json.
 
     The causes are a value that does not fit its annotation, a class that cannot be found by its
     name, and two classes of one name. A config written in Python is checked here before anything is
     trained.
     """
-    named: dict[str, type] = {}
+    class_by_name: dict[str, type] = {}
     for path, part in _configs(config, "config"):
         for name, hint in part_hints(part, None).items():
-            fitted(part_of(part, name), hint, f"{path}.{name}")
+            convert_value(part_of(part, name), hint, f"{path}.{name}")
         try:
             check_class(type(part))
-            other = named.setdefault(type(part).__name__, type(part))
+            other = class_by_name.setdefault(type(part).__name__, type(part))
             if other is not type(part):
                 raise InputError(
                     f"classes {stored_name(other)} and {stored_name(type(part))} have one name; "
@@ -207,12 +205,12 @@ def check(config: Any) -> None:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     stored = json.loads(json.dumps(to_json(config, type(config))))
-    read = from_json(stored, type(config), allow=packages_of(config))
-    if read != config:
-        where = _first_difference(config, read, "config")
+    read_back = from_json(stored, type(config), allow=packages_of(config))
+    if read_back != config:
+        field = _first_difference(config, read_back, "config")
         raise InputError(
-            f"{where} is not the same once it was written to config.json and read again; keep what "
-            "a config holds in fields of plain types"
+            f"{field} changes when it is written to config.json and read back; give configs only "
+            "fields of plain types"
         )
 
 
@@ -224,7 +222,7 @@ def check_types(config: Any) -> None:
     """
     kind: type = type(config)
     for name, hint in field_hints(kind).items():
-        fitted(vars(config)[name], hint, f"{kind.__name__}.{name}")
+        convert_value(vars(config)[name], hint, f"{kind.__name__}.{name}")
 
 
 def packages_of(config: Any) -> tuple[str, ...]:
@@ -248,65 +246,68 @@ def _first_difference(ours: Any, theirs: Any, path: str) -> str:
     return path
 
 
-def plain_to_json(value: Any) -> Any:
+def record_to_json(value: Any) -> Any:
     """A record as JSON values, without the fields that are None where None is the default."""
     if is_config(value):
         kind: type = type(value)
         return {
-            name: plain_to_json(part)
+            name: record_to_json(part)
             for name in field_hints(kind)
             for part in [part_of(value, name)]
             if part is not None or default_of(kind, name) is not None
         }
     if isinstance(value, Mapping):
-        return {name: plain_to_json(part) for name, part in value.items()}
+        return {name: record_to_json(part) for name, part in value.items()}
     if isinstance(value, (tuple, list)):
-        return [plain_to_json(part) for part in value]
+        return [record_to_json(part) for part in value]
     return value
 
 
-def plain_from_json(
+def record_from_json(
     value: Any, kind: type[Config], path: str = "", *, more: bool = False
 ) -> Config:
-    """The record of class `kind` that `plain_to_json` wrote.
+    """The record of class `kind` that `record_to_json` wrote.
 
     A field that has a default may be absent. With `more`, fields that the class does not have are
     ignored. Raises `InputError`, which names the field, for anything else.
     """
-    read: Config = _plain(value, kind, path, more)
-    return read
+    record: Config = _value_from_json(value, kind, path, more)
+    return record
 
 
-def _plain(value: Any, hint: Any, path: str, more: bool) -> Any:
-    kind = next(filter(_is_record, members(hint)), None)
-    if kind is not None and isinstance(value, dict):
-        return _plain_object(value, kind, path, more)
-    wanted = tuple if isinstance(value, list) else Mapping
-    if isinstance(value, (dict, list)) and any(_is_of(each, wanted) for each in members(hint)):
+def _value_from_json(value: Any, hint: Any, path: str, more: bool) -> Any:
+    record_class = next(filter(is_dataclass_type, members(hint)), None)
+    if record_class is not None and isinstance(value, dict):
+        return _record_from_json(value, record_class, path, more)
+    container = tuple if isinstance(value, list) else Mapping
+    if isinstance(value, (dict, list)) and any(
+        is_generic_of(each, container) for each in members(hint)
+    ):
         value = value if isinstance(value, dict) else tuple(value)
         parts = {
-            name: _plain(part_of(value, name), part_hint, _below(path, name), more)
+            name: _value_from_json(part_of(value, name), part_hint, join_path(path, name), more)
             for name, part_hint in part_hints(value, hint).items()
         }
         value = parts if isinstance(value, dict) else tuple(parts.values())
-    if not fits(_brought(value, hint), hint):
-        raise InputError(f"{path} is {value!r:.200}; allowed: {_form(hint)}")
-    return fitted(value, hint, path)
+    if not has_type(int_to_float(value, hint), hint):
+        raise InputError(f"{path} is {value!r:.200}; allowed: {json_type_name(hint)}")
+    return convert_value(value, hint, path)
 
 
-def _plain_object(value: dict[str, Any], kind: type, path: str, more: bool) -> Any:
+def _record_from_json(value: dict[str, Any], kind: type, path: str, more: bool) -> Any:
     hints = field_hints(kind)
     for name in value if not more else ():
         if name not in hints:
-            raise InputError(f"{_below(path, name)} is no field that is known{near(name, hints)}")
+            raise InputError(f"{join_path(path, name)} is not a known field{suggest(name, hints)}")
     for name, hint in hints.items():
         if name not in value and default_of(kind, name) is dataclasses.MISSING:
-            raise InputError(f"{_below(path, name)} is missing; allowed: {_form(hint)}")
-    known = {name: hint for name, hint in hints.items() if name in value}
+            raise InputError(f"{join_path(path, name)} is missing; allowed: {json_type_name(hint)}")
+    given_hints = {name: hint for name, hint in hints.items() if name in value}
     fields = {
-        name: _plain(value[name], hint, _below(path, name), more) for name, hint in known.items()
+        name: _value_from_json(value[name], hint, join_path(path, name), more)
+        for name, hint in given_hints.items()
     }
     try:
-        return make(kind, fields)
+        return build_config(kind, fields)
     except InputError as error:
         raise InputError(f"{path}: {error}" if path else str(error)) from error

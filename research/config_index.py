@@ -24,8 +24,8 @@ from research.errors import InputError
 
 # Classes of these packages are stored by their own names, without the package.
 PACKAGES = ("research", "baselines")
-_WRITTEN = "one is written as @dataclass(frozen=True, kw_only=True) at the top level of its file"
-_THAWED = types.SimpleNamespace(frozen=False, eq=False)
+_REMEDY = "one is written as @dataclass(frozen=True, kw_only=True) at the top level of its file"
+_NO_DATACLASS = types.SimpleNamespace(frozen=False, eq=False)
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,16 @@ def definitions(package: str) -> Mapping[str, tuple[Definition, ...]]:
             f"there is no package {package} to find classes in; run this from the folder that "
             "holds it, or put that folder on PYTHONPATH"
         )
-    places = spec.submodule_search_locations or [spec.origin or ""]
-    return _definitions(package, tuple(dict.fromkeys(places)))
+    locations = spec.submodule_search_locations or [spec.origin or ""]
+    return _definitions(package, tuple(dict.fromkeys(locations)))
 
 
 @functools.cache
-def _definitions(package: str, places: Sequence[str]) -> Mapping[str, tuple[Definition, ...]]:
-    found: dict[str, tuple[Definition, ...]] = {}
-    for module, path in (each for place in places for each in _sources(package, Path(place))):
+def _definitions(package: str, locations: Sequence[str]) -> Mapping[str, tuple[Definition, ...]]:
+    by_name: dict[str, tuple[Definition, ...]] = {}
+    for module, path in (
+        source for folder in locations for source in _sources(package, Path(folder))
+    ):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -73,29 +75,29 @@ def _definitions(package: str, places: Sequence[str]) -> Mapping[str, tuple[Defi
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 bases = tuple(ast.unparse(base).rpartition(".")[2] for base in node.bases)
-                made = Definition(node.name, module, path, bases, _is_written_as_config(node))
-                found[node.name] = (*found.get(node.name, ()), made)
-    return found
+                definition = Definition(node.name, module, path, bases, _is_written_as_config(node))
+                by_name[node.name] = (*by_name.get(node.name, ()), definition)
+    return by_name
 
 
-def _sources(package: str, place: Path) -> Iterator[tuple[str, Path]]:
-    """The dotted name and the file of every module of a package in the folder or file `place`."""
-    if place.is_file():
-        yield package, place
-    for folder, inner, files in os.walk(place):
+def _sources(package: str, location: Path) -> Iterator[tuple[str, Path]]:
+    """The dotted name and the file of every module of a package at `location`, a folder or file."""
+    if location.is_file():
+        yield package, location
+    for folder, subfolders, files in os.walk(location):
         # A folder whose name cannot be part of a module's is no part of the package, such as .venv.
-        inner[:] = sorted(name for name in inner if name.isidentifier())
+        subfolders[:] = sorted(name for name in subfolders if name.isidentifier())
         for file in sorted(files):
             path = Path(folder, file)
             if path.suffix == ".py":
-                parts = path.relative_to(place).with_suffix("").parts
+                parts = path.relative_to(location).with_suffix("").parts
                 yield ".".join((package, *(name for name in parts if name != "__init__"))), path
 
 
 def _is_written_as_config(node: ast.ClassDef) -> bool:
     for decorator in node.decorator_list:
         if isinstance(decorator, ast.Call) and "dataclass" in ast.unparse(decorator.func):
-            options = {each.arg: ast.unparse(each.value) for each in decorator.keywords}
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in decorator.keywords}
             if options.get("frozen") == options.get("kw_only") == "True":
                 return options.get("eq", "True") == "True"
     return False
@@ -105,8 +107,10 @@ def is_config_class(kind: object) -> bool:
     """Whether a value is a frozen dataclass, compared by value, with keyword-only fields."""
     if not isinstance(kind, type):
         return False
-    options = vars(kind).get("__dataclass_params__", _THAWED)
-    return options.frozen and options.eq and all(each.kw_only for each in dataclasses.fields(kind))
+    options = vars(kind).get("__dataclass_params__", _NO_DATACLASS)
+    return (
+        options.frozen and options.eq and all(field.kw_only for field in dataclasses.fields(kind))
+    )
 
 
 def config_class(name: str, package: str | None = None) -> type:
@@ -116,36 +120,36 @@ def config_class(name: str, package: str | None = None) -> type:
     module cannot be imported.
     """
     packages = PACKAGES if package is None else (package,)
-    known = [each for package in packages for each in definitions(package).get(name, ())]
-    if not known:
+    classes = [each for package in packages for each in definitions(package).get(name, ())]
+    if not classes:
         raise InputError(f"there is no such class in {' and '.join(packages)}")
-    found = [each for each in known if each.is_config]
-    if not found:
-        raise InputError(f"{name} of {known[0].path} is not a config; {_WRITTEN}")
-    if len(found) > 1:
+    configs = [each for each in classes if each.is_config]
+    if not configs:
+        raise InputError(f"{name} of {classes[0].path} is not a config; {_REMEDY}")
+    if len(configs) > 1:
         raise InputError(
-            f"{found[0].path} and {found[1].path} both define a config class {name}; configs are "
-            "known by their names, so rename one of them"
+            f"{configs[0].path} and {configs[1].path} both define a config class {name}; configs "
+            "are known by their names, so rename one of them"
         )
-    kind = _imported(found[0])
+    kind = _import_definition(configs[0])
     if not isinstance(kind, type) or not is_config_class(kind):
-        raise InputError(f"{name} of {found[0].path} is not a config; {_WRITTEN}")
+        raise InputError(f"{name} of {configs[0].path} is not a config; {_REMEDY}")
     return kind
 
 
-def _imported(found: Definition) -> object:
+def _import_definition(definition: Definition) -> object:
     """The object that a definition's name has in its module; None: the module lacks it.
 
     The module is imported, unless it is the one that runs as the script, which must not run twice.
     Raises `InputError` if the import fails.
     """
     module = sys.modules.get("__main__")
-    if module is None or _name_of(module) != found.module:
+    if module is None or _name_of(module) != definition.module:
         try:
-            module = importlib.import_module(found.module)
+            module = importlib.import_module(definition.module)
         except ImportError as error:
-            raise InputError(f"{found.path} cannot be imported: {error}") from error
-    return vars(module).get(found.name)
+            raise InputError(f"{definition.path} cannot be imported: {error}") from error
+    return vars(module).get(definition.name)
 
 
 def config_classes(base: type, packages: Iterable[str] = ()) -> list[type]:
@@ -154,19 +158,19 @@ def config_classes(base: type, packages: Iterable[str] = ()) -> list[type]:
     Abstract classes are left out; the others are sorted by name. Raises `InputError` if a package
     does not exist or a module that defines one of the classes cannot be imported.
     """
-    known = [
+    candidates = [
         each
         for package in dict.fromkeys((*PACKAGES, *packages))
-        for alike in definitions(package).values()
-        for each in alike
+        for same_named in definitions(package).values()
+        for each in same_named
     ]
     names = {base.__name__}
-    while more := {each.name for each in known if names.intersection(each.bases)} - names:
+    while more := {each.name for each in candidates if names.intersection(each.bases)} - names:
         names |= more
     kinds = {base}
-    for each in known:
+    for each in candidates:
         if each.is_config and each.name in names:
-            kind = _imported(each)
+            kind = _import_definition(each)
             kinds |= {kind} if isinstance(kind, type) and issubclass(kind, base) else set()
     return sorted(
         (kind for kind in kinds if is_config_class(kind) and not inspect.isabstract(kind)),
@@ -212,12 +216,12 @@ def check_class(kind: type) -> None:
     """
     package, where = package_of(kind), f"class {kind.__name__} of {file_of(kind)}"
     if not is_config_class(kind):
-        raise InputError(f"{where} is not a config; {_WRITTEN}")
+        raise InputError(f"{where} is not a config; {_REMEDY}")
     if package == "__main__":
         raise InputError(f"{where} was typed into a session; put it into a file and import it")
     if kind.__qualname__ != kind.__name__:
         raise InputError(
-            f"{where} stands inside a class or a function; move it to the top level of its file"
+            f"{where} is defined inside a class or a function; move it to the top level of its file"
         )
     if package not in PACKAGES:
         ours = [each for name in PACKAGES for each in definitions(name).get(kind.__name__, ())]
@@ -226,9 +230,9 @@ def check_class(kind: type) -> None:
                 f"{where} has the name of a class in {ours[0].path}; configs are known by their "
                 "names, so give yours another one"
             )
-    found = config_class(kind.__name__, None if package in PACKAGES else package)
-    if found is not kind:
+    other = config_class(kind.__name__, None if package in PACKAGES else package)
+    if other is not kind:
         raise InputError(
-            f"{where} is not the one that its name leads to, in {file_of(found)}; configs are "
+            f"{where} is not the one that its name leads to, in {file_of(other)}; configs are "
             "known by their names, so give it another one"
         )

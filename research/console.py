@@ -26,14 +26,14 @@ PLAIN_INTERVAL = 15.0
 class Reporter:
     """A context that shows the progress of one stage; it shows nothing when `quiet`."""
 
-    def __init__(self, label: str, most_steps: float, *, quiet: bool = False) -> None:
-        """`most_steps` is the stage's number of steps; infinity where another limit ends it."""
+    def __init__(self, label: str, max_steps: float, *, quiet: bool = False) -> None:
+        """`max_steps` is the stage's number of steps; infinity where another limit ends it."""
         self.label = label
-        self.total = "" if most_steps == math.inf else f"/{most_steps}"
+        self.total = "" if max_steps == math.inf else f"/{max_steps}"
         self.quiet = quiet
         self.console = Console(file=sys.stdout)
         self.progress: Progress | None = None
-        self._said = 0.0
+        self._printed_at = 0.0
 
     def __enter__(self) -> Reporter:
         if not self.quiet and self.console.is_terminal:
@@ -71,8 +71,8 @@ class Reporter:
         state = f"loss {loss:.4f}  {items_per_second:,.0f} items/s"
         if self.progress is not None:
             self.progress.update(self.task, state=state)
-        elif not self.quiet and time.monotonic() - self._said > PLAIN_INTERVAL:
-            self._said = time.monotonic()
+        elif not self.quiet and time.monotonic() - self._printed_at > PLAIN_INTERVAL:
+            self._printed_at = time.monotonic()
             print(f"{self.label}: step {step}{self.total}  {state}", flush=True)
 
     def say(self, text: str) -> None:

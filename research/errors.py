@@ -25,19 +25,19 @@ class InputError(Exception):
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def path_in_errors(path: Path) -> Iterator[None]:
     """Add this path to an `OSError` raised within that names no file, as errors of writing do."""
     try:
         yield
     except OSError as error:
         if error.filename is not None:
             raise
-        said = error.strerror or str(error)
-        raise OSError(error.errno or errno.EIO, said, str(path)) from error
+        reason = error.strerror or str(error)
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
 
 @contextmanager
-def needing(packages: tuple[str, ...], what: str, remedy: str) -> Iterator[None]:
+def optional_import(packages: tuple[str, ...], what: str, remedy: str) -> Iterator[None]:
     """Raise `InputError` where an import within fails because one of `packages` is missing.
 
     Its message is "`what` needs NAME, which is not installed; `remedy`".
@@ -53,4 +53,4 @@ def needing(packages: tuple[str, ...], what: str, remedy: str) -> Iterator[None]
 def disk_error_message(error: OSError) -> str:
     """The message of a disk error, with what to do about it where that is known."""
     remedy = _REMEDIES.get(error.errno or 0)
-    return f"{error}; {remedy}, and do the same command again" if remedy else str(error)
+    return f"{error}; {remedy}, and run the same command again" if remedy else str(error)

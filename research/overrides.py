@@ -1,4 +1,4 @@
-"""Replaces fields of a config by dotted name: `changed` in Python, `override` on a command line.
+"""Replaces fields of a config by dotted name: in Python, or by words of a command line.
 
 A field that holds a config may be given the name of a class. The class is then made with its own
 defaults and the fields that are named below it: `--split GlobalTemporal --split.test_share 0.2`.
@@ -18,28 +18,28 @@ from itertools import pairwise
 from typing import Literal, TypeVar, cast, get_args, get_origin
 
 from research.annotations import (
+    convert_value,
     default_of,
     field_hints,
-    fits,
-    fitted,
+    has_type,
     is_config,
     members,
-    near,
     part_hints,
     part_of,
+    suggest,
     type_name,
 )
-from research.config import make
+from research.config import build_config
 from research.config_index import config_classes, file_of, stored_name
 from research.errors import InputError
 
 Config = TypeVar("Config")
 # New values by their dotted names, relative to the part of the config that is being changed.
 Changes = Mapping[tuple[str, ...], object]
-_NOTHING = object()
+_NO_VALUE = object()
 # In the order in which a text is tried as each of them.
 _SCALARS = (bool, int, float, str)
-_NO_CONFIGS = (*_SCALARS, type(None))
+_NON_CONFIG_TYPES = (*_SCALARS, type(None))
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Words:
     texts: tuple[str, ...]
 
 
-def changed(
+def replace_fields(
     config: Config, changes: Mapping[str, object], *, packages: Sequence[str] = ()
 ) -> Config:
     """The config with fields replaced by dotted name: `{"encoder.layers": 3, "stages.0.steps": 9}`.
@@ -61,7 +61,7 @@ def changed(
     that does not exist, a value of the wrong type, and values that a config refuses.
     """
     paths = {tuple(name.split(".")): value for name, value in changes.items()}
-    return cast(Config, _changed(config, paths, type(config), "", packages))
+    return cast(Config, _replace(config, paths, type(config), "", packages))
 
 
 def override(
@@ -75,14 +75,14 @@ def override(
 
     A list is written `a.b=[x,y]` or `--a.b x y`, None is written `None` or `null`. `--help` prints
     every field with its type, default and meaning, and ends the program. Raises `InputError` as
-    `changed` does, and for a word that belongs to no field or a field without a value.
+    `replace_fields` does, and for a word that belongs to no field or a field without a value.
     """
-    left = [word for word in arguments if word not in ("-h", "--help")]
-    given = changed(config, _words_of(left), packages=packages)
-    if len(left) < len(arguments):
-        print("\n".join(_help_of(given, program, packages)))
+    words = [word for word in arguments if word not in ("-h", "--help")]
+    new_config = replace_fields(config, _words_of(words), packages=packages)
+    if len(words) < len(arguments):
+        print("\n".join(_help_lines(new_config, program, packages)))
         raise SystemExit(0)
-    return given
+    return new_config
 
 
 def _words_of(arguments: Sequence[str]) -> dict[str, Words]:
@@ -103,45 +103,49 @@ def _words_of(arguments: Sequence[str]) -> dict[str, Words]:
             raise InputError(f"{word!r} belongs to no field; write --a.b 1, --a.b=1 or a.b=1")
     for name, texts in words.items():
         if not texts:
-            raise InputError(f"--{name} is given no value; write --{name} VALUE or {name}=VALUE")
+            raise InputError(f"--{name} has no value; write --{name} VALUE or {name}=VALUE")
     return {name: Words(texts) for name, texts in words.items()}
 
 
-def _changed(
+def _replace(
     value: object, changes: Changes, hint: object, path: str, packages: Sequence[str]
 ) -> object:
-    """The value at `path`, annotated `hint`, with `changes` made in it.
+    """The value at `path`, annotated `hint`, after `changes`.
 
-    A value that is a class stands for a config of it that is yet to be made.
+    A value that is a class means a config of that class that is yet to be built.
     """
     if () in changes:
-        value = _chosen(changes[()], hint, path, packages)
+        value = _choose_value(changes[()], hint, path, packages)
     hints = field_hints(value) if isinstance(value, type) else part_hints(value, hint)
     parts: dict[str, dict[tuple[str, ...], object]] = {}
     for (name, *rest), new in ((names, new) for names, new in changes.items() if names):
-        spelled = name if name in hints else name.replace("-", "_")
-        parts.setdefault(spelled if spelled in hints else name, {})[tuple(rest)] = new
-    made = {}
-    for name, inner in parts.items():
-        if isinstance(value, Mapping) and () in inner and name:
+        field_name = name if name in hints else name.replace("-", "_")
+        parts.setdefault(field_name if field_name in hints else name, {})[tuple(rest)] = new
+    new_parts = {}
+    for name, part_changes in parts.items():
+        if isinstance(value, Mapping) and () in part_changes and name:
             hints = {**part_hints({name: None}, hint), **hints}
         if name not in hints:
             kind = value if isinstance(value, type) else type(value)
             owner = f"{path} ({kind.__name__})" if path else kind.__name__
-            why = near(name, hints) if hints else _without_parts(value, hint, path, packages)
-            raise InputError(f"{owner} has no {name!r}{why}")
-        where = f"{path}.{name}" if path else name
-        made[name] = _changed(_current(value, name), inner, hints[name], where, packages)
-    return _with_parts(value, made) if made or isinstance(value, type) else value
+            hint_text = (
+                suggest(name, hints) if hints else _no_parts_message(value, hint, path, packages)
+            )
+            raise InputError(f"{owner} has no {name!r}{hint_text}")
+        part_path = f"{path}.{name}" if path else name
+        new_parts[name] = _replace(
+            _current_part(value, name), part_changes, hints[name], part_path, packages
+        )
+    return _with_parts(value, new_parts) if new_parts or isinstance(value, type) else value
 
 
-def _without_parts(value: object, hint: object, path: str, packages: Sequence[str]) -> str:
+def _no_parts_message(value: object, hint: object, path: str, packages: Sequence[str]) -> str:
     classes = ", ".join(_classes(hint, packages))
-    give = f"; give it a class first, {path}=NAME with one of {classes}" if classes else ""
-    return f"; it is {value!r:.200} and has no parts{give}"
+    advice = f"; give it a class first, {path}=NAME with one of {classes}" if classes else ""
+    return f"; it is {value!r:.200} and has no parts{advice}"
 
 
-def _current(value: object, name: str) -> object:
+def _current_part(value: object, name: str) -> object:
     """The present value of a part; None where there is none."""
     if isinstance(value, type):
         default = default_of(value, name)
@@ -154,29 +158,29 @@ def _current(value: object, name: str) -> object:
 def _with_parts(value: object, parts: Mapping[str, object]) -> object:
     """A new config if `value` is a class, else a copy of it, with `parts` set all at once."""
     if isinstance(value, type):
-        return make(value, parts)
+        return build_config(value, parts)
     if isinstance(value, Mapping):
         return {**value, **parts}
     if isinstance(value, tuple):
         return tuple(parts.get(str(place), part) for place, part in enumerate(value))
     present = {name: part_of(value, name) for name in part_hints(value, None)}
-    return make(type(value), {**present, **parts})
+    return build_config(type(value), {**present, **parts})
 
 
-def _chosen(new: object, hint: object, path: str, packages: Sequence[str]) -> object:
+def _choose_value(new: object, hint: object, path: str, packages: Sequence[str]) -> object:
     """The value that `new` means for the annotation; the class if it names one."""
     if isinstance(new, Words):
         for member in sorted(members(hint), key=_order):
-            found = _parsed(new.texts, member)
-            if found is not _NOTHING:
-                return fitted(found, hint, path)
+            parsed = _parse(new.texts, member)
+            if parsed is not _NO_VALUE:
+                return convert_value(parsed, hint, path)
         new = " ".join(new.texts)
-    elif not isinstance(new, str) or fits(new, hint):
-        return fitted(new, hint, path)
+    elif not isinstance(new, str) or has_type(new, hint):
+        return convert_value(new, hint, path)
     classes = _classes(hint, packages)
     if new in classes:
         return classes[new]
-    allowed = near(new, classes) if classes else f"; allowed: {type_name(hint)}"
+    allowed = suggest(new, classes) if classes else f"; allowed: {type_name(hint)}"
     raise InputError(f"{path} is {new!r:.200}{allowed}")
 
 
@@ -185,14 +189,14 @@ def _classes(hint: object, packages: Sequence[str]) -> dict[str, type]:
 
     Raises `InputError` if two of them have one name.
     """
-    found = [
+    kinds = [
         kind
         for base in members(hint)
-        if isinstance(base, type) and get_origin(base) is None and base not in _NO_CONFIGS
+        if isinstance(base, type) and get_origin(base) is None and base not in _NON_CONFIG_TYPES
         for kind in config_classes(base, packages)
     ]
     classes: dict[str, type] = {}
-    for kind in found:
+    for kind in kinds:
         other = classes.setdefault(kind.__name__, kind)
         if other is not kind:
             raise InputError(
@@ -212,36 +216,37 @@ def _order(hint: object) -> int:
     return 1 + _SCALARS.index(hint) if isinstance(hint, type) and hint in _SCALARS else 0
 
 
-def _parsed(texts: Sequence[str], hint: object) -> object:
-    """The value that words mean as a type that is no union; `_NOTHING` where they do not fit it."""
+def _parse(texts: Sequence[str], hint: object) -> object:
+    """The value that words mean as a type that is no union; `_NO_VALUE` where they do not fit
+    it."""
     text = " ".join(texts)
     if get_origin(hint) is tuple:
-        inner = get_args(hint)
-        parts = [_parsed_any(each, inner[0]) for each in _listed(texts)]
-        return _NOTHING if _NOTHING in parts else tuple(parts)
+        entry_hints = get_args(hint)
+        parts = [_parse_any(entry, entry_hints[0]) for entry in _split_list(texts)]
+        return _NO_VALUE if _NO_VALUE in parts else tuple(parts)
     if hint is type(None) and text in ("None", "null"):
         return None
     if get_origin(hint) is Literal:
-        return next((each for each in get_args(hint) if str(each) == text), _NOTHING)
+        return next((choice for choice in get_args(hint) if str(choice) == text), _NO_VALUE)
     if hint is bool:
-        return {"true": True, "false": False}.get(text.lower(), _NOTHING)
+        return {"true": True, "false": False}.get(text.lower(), _NO_VALUE)
     if hint in (int, float):
         return _number(text, whole=hint is int)
-    return text if hint is str and len(texts) == 1 else _NOTHING
+    return text if hint is str and len(texts) == 1 else _NO_VALUE
 
 
-def _parsed_any(text: str, hint: object) -> object:
-    found = (_parsed([text], each) for each in sorted(members(hint), key=_order))
-    return next((each for each in found if each is not _NOTHING), _NOTHING)
+def _parse_any(text: str, hint: object) -> object:
+    values = (_parse([text], member) for member in sorted(members(hint), key=_order))
+    return next((value for value in values if value is not _NO_VALUE), _NO_VALUE)
 
 
-def _listed(texts: Sequence[str]) -> list[str]:
+def _split_list(texts: Sequence[str]) -> list[str]:
     """The entries of a list: the words, or the text between commas where brackets enclose it."""
     text = " ".join(texts).strip()
     if text[:1] + text[-1:] not in ("[]", "()"):
         return list(texts)
     inner = text[1:-1].strip().removesuffix(",")
-    return [each.strip().strip("'\"") for each in inner.split(",")] if inner else []
+    return [entry.strip().strip("'\"") for entry in inner.split(",")] if inner else []
 
 
 def _number(text: str, *, whole: bool) -> object:
@@ -250,24 +255,24 @@ def _number(text: str, *, whole: bool) -> object:
     try:
         number = float(text)
     except ValueError:
-        return _NOTHING
+        return _NO_VALUE
     if not math.isfinite(number):
-        return _NOTHING
+        return _NO_VALUE
     if not whole:
         return number
-    return int(number) if number.is_integer() and abs(number) < 1 << 53 else _NOTHING
+    return int(number) if number.is_integer() and abs(number) < 1 << 53 else _NO_VALUE
 
 
-def _help_of(config: object, program: str, packages: Sequence[str]) -> Iterator[str]:
+def _help_lines(config: object, program: str, packages: Sequence[str]) -> Iterator[str]:
     """The lines of `--help`: every field with its type, its meaning and its value."""
     yield f"usage: {program} [--FIELD VALUE ...]   (--FIELD=VALUE and FIELD=VALUE mean the same)"
     for path, hint, value, meaning in _fields(config, type(config), "", ""):
         classes = [kind.__name__ for kind in dict.fromkeys(_classes(hint, packages).values())]
-        none = ["None"] if fits(None, hint) else []
+        none = ["None"] if has_type(None, hint) else []
         shown = type(value).__name__ if is_config(value) else value
-        told = f"{meaning} (default: {shown})".lstrip()
+        meaning_line = f"{meaning} (default: {shown})".lstrip()
         yield f"\n--{path}  {' | '.join(classes + none) if classes else type_name(hint)}"
-        yield textwrap.fill(told, 96, initial_indent="    ", subsequent_indent="    ")
+        yield textwrap.fill(meaning_line, 96, initial_indent="    ", subsequent_indent="    ")
 
 
 def _fields(
@@ -278,30 +283,30 @@ def _fields(
     `meaning` is the meaning of the value itself.
     """
     hints = part_hints(value, hint)
-    inside = is_config(value) or any(is_config(part_of(value, name)) for name in hints)
-    if path and (is_config(value) or not inside):
+    has_inner_fields = is_config(value) or any(is_config(part_of(value, name)) for name in hints)
+    if path and (is_config(value) or not has_inner_fields):
         yield path, hint, value, meaning
-    told = _meanings(type(value)) if is_config(value) else None
-    for name, part_hint in hints.items() if inside else ():
+    meanings = _meanings(type(value)) if is_config(value) else None
+    for name, part_hint in hints.items() if has_inner_fields else ():
         part = part_of(value, name)
         # An entry of a mapping or a tuple has no docstring of its own, so its class explains it.
         first_line = str(type(part).__doc__).partition("\n")[0]
-        said = first_line if told is None else told.get(name, "")
-        yield from _fields(part, part_hint, f"{path}.{name}" if path else name, said)
+        part_meaning = first_line if meanings is None else meanings.get(name, "")
+        yield from _fields(part, part_hint, f"{path}.{name}" if path else name, part_meaning)
 
 
 def _meanings(kind: type) -> dict[str, str]:
     """The docstrings below a config class's fields, inherited ones included, by field name."""
-    told = {}
-    for each in reversed(inspect.getmro(kind)):
+    meanings = {}
+    for base in reversed(inspect.getmro(kind)):
         try:
-            (node,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+            (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         except (OSError, TypeError, SyntaxError, ValueError):
             continue
         body = node.body if isinstance(node, ast.ClassDef) else []
         for field, after in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
-                told[ast.unparse(field.target)] = " ".join(
+                meanings[ast.unparse(field.target)] = " ".join(
                     str(ast.literal_eval(after.value)).split()
                 )
-    return told
+    return meanings

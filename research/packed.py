@@ -75,8 +75,8 @@ class Packed:
         """Pack lists of item ids; `fields` holds lists of the same lengths for each field."""
         lengths = [len(sequence) for sequence in sequences]
         offsets = torch.tensor([0, *lengths]).cumsum(0)
-        laid = {name: _laid_out(lists) for name, lists in fields.items()}
-        return Packed.of(_laid_out(sequences), offsets, max(lengths, default=0), laid)
+        laid = {name: _flatten(lists) for name, lists in fields.items()}
+        return Packed.of(_flatten(sequences), offsets, max(lengths, default=0), laid)
 
     @staticmethod
     def cat(parts: Sequence[Packed]) -> Packed:
@@ -254,5 +254,5 @@ class Packed:
         )
 
 
-def _laid_out(lists: Sequence[Sequence[int]]) -> Tensor:
+def _flatten(lists: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([value for values in lists for value in values]).long()

@@ -18,7 +18,7 @@ from torch import Tensor
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MULTIPLIER_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MULTIPLIER_2 = -7723592293110705685  # 0x94D049BB133111EB
-# `permuted` sorts random keys up to `_SORTED` numbers, and runs `_ROUNDS` rounds of a Feistel
+# `permutation_at` sorts random keys up to `_SORTED` numbers, and runs `_ROUNDS` rounds of a Feistel
 # network for more. From five rounds on no statistic in the tests finds a difference between the two
 # kinds of order; two more rounds are a margin.
 _SORTED = 1 << 12
@@ -35,7 +35,7 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def _shifted(bits: Tensor, by: int) -> Tensor:
+def _logical_shift(bits: Tensor, by: int) -> Tensor:
     # `>>` on int64 copies the sign bit; the mask makes it the logical shift of splitmix64.
     return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
 
@@ -51,14 +51,14 @@ def fold(state: Tensor | int, counter: Tensor | int) -> Tensor:
     else:
         counter = (counter + 1) * GOLDEN
     bits = counter + state
-    bits = (bits ^ _shifted(bits, 30)).mul_(_MULTIPLIER_1)
-    bits = (bits ^ _shifted(bits, 27)).mul_(_MULTIPLIER_2)
-    return bits ^ _shifted(bits, 31)
+    bits = (bits ^ _logical_shift(bits, 30)).mul_(_MULTIPLIER_1)
+    bits = (bits ^ _logical_shift(bits, 27)).mul_(_MULTIPLIER_2)
+    return bits ^ _logical_shift(bits, 31)
 
 
 def uniform(bits: Tensor) -> Tensor:
     """float64 in [0, 1), from the upper 53 of the random bits."""
-    return _shifted(bits, 11).double().mul_(2.0**-53)
+    return _logical_shift(bits, 11).double().mul_(2.0**-53)
 
 
 def below(bits: Tensor, high: int | Tensor) -> Tensor:
@@ -66,10 +66,10 @@ def below(bits: Tensor, high: int | Tensor) -> Tensor:
 
     `high` is broadcast against `bits`.
     """
-    drawn = (uniform(bits) * high).long()
+    numbers = (uniform(bits) * high).long()
     if isinstance(high, int):
-        return drawn.clamp_(max=high - 1)
-    return torch.minimum(drawn, high - 1)
+        return numbers.clamp_(max=high - 1)
+    return torch.minimum(numbers, high - 1)
 
 
 def permutation(state: int, size: int) -> Tensor:
@@ -77,8 +77,8 @@ def permutation(state: int, size: int) -> Tensor:
     return torch.argsort(fold(state, torch.arange(size)), stable=True)
 
 
-def permuted(state: int, places: Tensor, size: int) -> Tensor:
-    """int64 [P]: the numbers at `places` (int64 [P]) of a random order of 0..size-1.
+def permutation_at(state: int, positions: Tensor, size: int) -> Tensor:
+    """int64 [P]: the numbers at `positions` (int64 [P]) of a random order of 0..size-1.
 
     Each number takes constant time, as the order is never built: a Feistel network permutes pairs
     (left, right), of which there are a few more than `size`, and a result of `size` or above goes
@@ -87,15 +87,15 @@ def permuted(state: int, places: Tensor, size: int) -> Tensor:
     sorted instead, the whole of it at every call.
     """
     if size <= _SORTED:
-        return permutation(state, size).to(places.device)[places]
+        return permutation(state, size).to(positions.device)[positions]
     # `lefts` is even, because with two odd numbers the network gives only even permutations.
     lefts = 2 * math.ceil(math.sqrt(size) / 2)
     rights = -(-size // lefts)
     keys = fold(state, torch.arange(_ROUNDS)).tolist()
-    rows = _feistel(keys, places, lefts, rights)
-    while len(beyond := (rows >= size).nonzero()[:, 0]):
-        rows[beyond] = _feistel(keys, rows[beyond], lefts, rights)
-    return rows
+    numbers = _feistel(keys, positions, lefts, rights)
+    while len(too_large := (numbers >= size).nonzero()[:, 0]):
+        numbers[too_large] = _feistel(keys, numbers[too_large], lefts, rights)
+    return numbers
 
 
 def _feistel(keys: Sequence[int], pairs: Tensor, lefts: int, rights: int) -> Tensor:
@@ -112,6 +112,6 @@ def _feistel(keys: Sequence[int], pairs: Tensor, lefts: int, rights: int) -> Ten
 
 def generator(*parts: int | str) -> torch.Generator:
     """A torch generator on the CPU seeded by `seed_of(*parts)`, for initial weights."""
-    made = torch.Generator()
-    made.manual_seed(seed_of(*parts) & (2**63 - 1))
-    return made
+    random_generator = torch.Generator()
+    random_generator.manual_seed(seed_of(*parts) & (2**63 - 1))
+    return random_generator

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # On a CPU a query's scores are widened to at least this many, because torch's softmax takes 240 ns
 # for a row of 15 scores and 17 ns for a row of 16.
-FEWEST_SCORES = 16
+MIN_SCORES = 16
 # The fixed cost of a rectangle, and of each of its queries and slots, beside that of the scores.
 # The unit is the cost of one attention score of two heads.
 RECTANGLE_COST = 30_000
@@ -74,12 +74,12 @@ class Rectangle:
     @cached_property
     def positions_BL(self) -> Tensor:
         """int64 [B, L]: the position of each slot's token (`Packed.positions_T`); 0 if empty."""
-        return self._laid_out(self.positions_T)
+        return self._to_slots(self.positions_T)
 
     @cached_property
     def fields(self) -> Mapping[str, Tensor]:
         """int64 [B, L] by name: the fields of each slot's token (`Packed.fields`); 0 if empty."""
-        return {name: self._laid_out(field_T) for name, field_T in self.fields_T.items()}
+        return {name: self._to_slots(field_T) for name, field_T in self.fields_T.items()}
 
     def visible(self, causal: bool) -> Tensor | None:
         """bool, broadcastable to [B, Q, L]: which keys a query may see; None means every key.
@@ -105,7 +105,7 @@ class Rectangle:
     def _numbers_L(self) -> Tensor:
         return torch.arange(self.slots_BL.shape[1], device=self.slots_BL.device)
 
-    def _laid_out(self, x_T: Tensor) -> Tensor:
+    def _to_slots(self, x_T: Tensor) -> Tensor:
         return F.pad(x_T, (0, 1))[self.slots_BL]
 
 
@@ -262,16 +262,16 @@ def buckets(lengths_S: np.ndarray, reads_S: np.ndarray) -> list[np.ndarray]:
     steps = np.searchsorted(caps, lengths_S[rows]) + len(caps) * (reads_S[rows] > 1)
     cuts = np.append(np.flatnonzero(np.diff(steps, prepend=-1)), len(rows))
     longest = np.maximum.reduceat(lengths_S[rows], cuts[:-1]).tolist()
-    most = np.maximum.reduceat(reads_S[rows], cuts[:-1]).tolist()
+    max_reads = np.maximum.reduceat(reads_S[rows], cuts[:-1]).tolist()
     best = [(0, 0)]
     for end in range(1, len(cuts)):
         slots = queries = 0
-        ways = []
+        options = []
         for begin in range(end - 1, -1, -1):
-            slots, queries = max(slots, longest[begin]), max(queries, most[begin])
+            slots, queries = max(slots, longest[begin]), max(queries, max_reads[begin])
             number = int(cuts[end] - cuts[begin])
-            ways.append((best[begin][0] + cost(number, queries, slots), begin))
-        best.append(min(ways))
+            options.append((best[begin][0] + cost(number, queries, slots), begin))
+        best.append(min(options))
     ends = [len(cuts) - 1]
     while ends[-1] > 0:
         ends.append(best[ends[-1]][1])
@@ -280,5 +280,5 @@ def buckets(lengths_S: np.ndarray, reads_S: np.ndarray) -> list[np.ndarray]:
 
 def cost(rows: int, queries: int, slots: int) -> int:
     """The estimated time of a rectangle on a CPU, in attention scores of two heads."""
-    scores = queries * max(slots, FEWEST_SCORES)
+    scores = queries * max(slots, MIN_SCORES)
     return RECTANGLE_COST + rows * (scores + ROW_COST * (queries + slots))

@@ -15,7 +15,7 @@ from research.objectives.losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
-from research.overrides import changed
+from research.overrides import replace_fields
 from research.runs.config import RunConfig
 from research.training.config import StageConfig
 
@@ -27,12 +27,12 @@ RATE = "stages.0.objectives.mip.corruption.rate"
 
 def refused(config: RunConfig, changes: dict[str, object]) -> str:
     with pytest.raises(InputError) as caught:
-        changed(config, changes)
+        replace_fields(config, changes)
     return str(caught.value)
 
 
 def test_fields_are_replaced_by_their_dotted_names() -> None:
-    config = changed(BASE, {"encoder.layers": 3, "stages.1.epochs": 7, RATE: 0.4})
+    config = replace_fields(BASE, {"encoder.layers": 3, "stages.1.epochs": 7, RATE: 0.4})
     assert config.encoder == TransformerConfig(layers=3)
     assert config.stages[1] == replace(FINETUNE, epochs=7)
     masks = MaskItems(rate=0.4, mask_last_share=1.0)
@@ -41,30 +41,30 @@ def test_fields_are_replaced_by_their_dotted_names() -> None:
 
 
 def test_nothing_changed_is_the_same_config() -> None:
-    assert changed(BASE, {}) == BASE
+    assert replace_fields(BASE, {}) == BASE
 
 
 def test_values_that_fit_only_together_need_no_order() -> None:
     together = {"encoder.width": 30, "encoder.heads": 3}
     for changes in (together, dict(reversed(together.items()))):
-        assert changed(BASE, changes).encoder == TransformerConfig(width=30, heads=3)
+        assert replace_fields(BASE, changes).encoder == TransformerConfig(width=30, heads=3)
 
 
 def test_a_value_may_be_a_whole_config_or_nothing() -> None:
     changes = {"stages.1.validation": None, "stages.1.objectives.next.loss": BinaryCrossEntropy()}
-    stage = changed(BASE, changes).stages[1]
+    stage = replace_fields(BASE, changes).stages[1]
     assert stage.validation is None
     assert stage.objectives["next"] == NextItemConfig(loss=BinaryCrossEntropy())
 
 
 def test_an_objective_is_added_by_its_key() -> None:
-    config = changed(BASE, {"stages.0.objectives.cloze": ClozeConfig(weight=2.0)})
+    config = replace_fields(BASE, {"stages.0.objectives.cloze": ClozeConfig(weight=2.0)})
     assert list(config.stages[0].objectives) == ["aap", "mip", "map", "sp", "cloze"]
     assert config.stages[0].objectives["cloze"].weight == 2.0
 
 
 def test_a_whole_number_may_stand_for_a_float() -> None:
-    config = changed(BASE, {"encoder.hidden_dropout": 0})
+    config = replace_fields(BASE, {"encoder.hidden_dropout": 0})
     assert config.encoder.hidden_dropout == 0.0
     assert isinstance(config.encoder.hidden_dropout, float)
 
@@ -103,7 +103,7 @@ def test_a_change_that_cannot_be_made_says_why(name: str, value: object, message
 
 @pytest.mark.parametrize("encoder", [TransformerConfig(width=32), "TransformerConfig"])
 def test_a_part_is_changed_in_what_it_is_then(encoder: object) -> None:
-    config = changed(BASE, {"encoder.layers": 3, "encoder": encoder})
+    config = replace_fields(BASE, {"encoder.layers": 3, "encoder": encoder})
     expected = TransformerConfig() if encoder == "TransformerConfig" else encoder
     assert config.encoder == replace(expected, layers=3)
 
@@ -115,7 +115,7 @@ def test_a_class_is_given_by_its_name() -> None:
         "stages.1.objectives.cloze": "ClozeConfig", "stages.1.objectives.cloze.weight": 2,
         "stages.1.rank_by": "next",
     }  # fmt: skip
-    config = changed(BASE, changes)
+    config = replace_fields(BASE, changes)
     assert config.split == GlobalTemporal(test_share=0.2)
     assert config.stages[1].objectives == {
         "next": NextItemConfig(loss=SampledSoftmax()), "cloze": ClozeConfig(weight=2.0),

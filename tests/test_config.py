@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from baselines.popularity import PopularityConfig
-from research.annotations import near
-from research.config import check, from_json, hash_of, to_json
+from research.annotations import suggest
+from research.config import check_config, from_json, hash_of, to_json
 from research.data.splits import LeaveOneOut, UserHoldout
 from research.data.windows import Sliding
 from research.errors import InputError
@@ -119,9 +119,9 @@ def test_a_part_of_another_kind_is_refused() -> None:
     value = changed("split", stored(TransformerConfig()))
     allowed = "LeaveOneOut | UserHoldout | GlobalTemporal"
     assert refusal(value) == f"config.split is a TransformerConfig; allowed: {allowed}"
-    assert refusal(stored(LeaveOneOut())) == "config: a RunConfig is wanted, not LeaveOneOut"
-    assert refusal([1]) == "config: a RunConfig is wanted, not tuple"
-    assert refusal(None) == "config: a RunConfig is wanted, not NoneType"
+    assert refusal(stored(LeaveOneOut())) == "config: a RunConfig is expected, not LeaveOneOut"
+    assert refusal([1]) == "config: a RunConfig is expected, not tuple"
+    assert refusal(None) == "config: a RunConfig is expected, not NoneType"
 
 
 def test_a_missing_field_is_named() -> None:
@@ -291,10 +291,10 @@ def test_a_hash_sees_every_field_and_its_context() -> None:
 
 
 def test_near_names_are_suggested_and_all_names_when_none_is_near() -> None:
-    assert near("widht", {"width", "heads"}) == "; did you mean width? (allowed: heads, width)"
+    assert suggest("widht", {"width", "heads"}) == "; did you mean width? (allowed: heads, width)"
     many = {"width", *(f"field{number}" for number in range(20))}
-    assert near("widht", many) == "; did you mean width?"
-    assert near("xyz", {"width", "heads"}) == "; allowed: heads, width"
+    assert suggest("widht", many) == "; did you mean width?"
+    assert suggest("xyz", {"width", "heads"}) == "; allowed: heads, width"
 
 
 def test_a_run_has_stages_or_a_ranker() -> None:
@@ -315,13 +315,13 @@ def test_stages_have_names_of_their_own() -> None:
 
 def check_refuses(config: object) -> str:
     with pytest.raises(InputError) as caught:
-        check(config)
+        check_config(config)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_our_configs_pass_the_check(name: str) -> None:
-    check(CONFIGS[name]())
+    check_config(CONFIGS[name]())
 
 
 FIRST_STAGE = TWO_STAGES.stages[0]
@@ -373,7 +373,7 @@ def test_the_check_looks_at_classes_that_check_nothing_themselves() -> None:
 
 
 def test_a_whole_number_for_a_float_passes_the_check() -> None:
-    check(RunConfig(ranker=PopularityConfig(newest_share=1)))
+    check_config(RunConfig(ranker=PopularityConfig(newest_share=1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,16 +396,16 @@ def test_whole_numbers_become_floats_in_tuples_and_mappings_too() -> None:
     assert to_json(Numbers(shares=(1,), pair=(1, 1)), short=True) == {"class": "Numbers"}
     read = from_json(stored(whole), Numbers, allow=["tests"])
     assert [type(share) for share in (*read.shares, *read.pair)] == [float, float, int, float]
-    check(whole)
+    check_config(whole)
 
 
 def test_a_field_without_a_type_holds_anything_that_json_can() -> None:
-    check(Numbers(anything=(1, "a", None), untyped={"b": 2.5}))
+    check_config(Numbers(anything=(1, "a", None), untyped={"b": 2.5}))
     assert check_refuses(Numbers(pair=(1, 2, 3))).startswith("config.pair is (1, 2, 3); allowed: ")
     assert check_refuses(Numbers(untyped={3: 4})) == "config.untyped has the key 3; keys are text"
     for name, value in {"place": Path("x"), "anything": {3}}.items():
-        said = check_refuses(replace(Numbers(), **{name: value}))
-        assert said.startswith(
+        message = check_refuses(replace(Numbers(), **{name: value}))
+        assert message.startswith(
             f"config.{name} is {value!r}, which JSON cannot hold; a config holds"
         )
 
@@ -421,7 +421,7 @@ class Forgetful:
 
 
 def test_a_config_that_is_another_one_after_its_json_is_refused() -> None:
-    assert check_refuses(Forgetful()).startswith("config.number is not the same once it was writ")
+    assert check_refuses(Forgetful()).startswith("config.number changes when it is writ")
 
 
 @dataclass(frozen=True)
@@ -444,6 +444,6 @@ def test_a_class_inside_a_function_is_refused() -> None:
         number: int = 1
 
     assert check_refuses(Inner()) == (
-        f"config: class Inner of {__file__} stands inside a class or a function; move it to the "
-        "top level of its file"
+        f"config: class Inner of {__file__} is defined inside a class or a function; move it to "
+        "the top level of its file"
     )

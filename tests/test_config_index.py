@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from baselines.popularity import PopularityConfig
-from research.config import check, from_json, to_json
+from research.config import check_config, from_json, to_json
 from research.config_index import (
     PACKAGES,
     config_class,
@@ -70,7 +70,7 @@ def own(module: str, name: str = "OwnConfig") -> RunConfig:
 
 def refusal(config: RunConfig) -> str:
     with pytest.raises(InputError) as caught:
-        check(config)
+        check_config(config)
     return str(caught.value)
 
 
@@ -130,7 +130,7 @@ def test_a_users_class_is_stored_with_its_package_and_read_where_it_is_allowed(m
     stored = to_json(config)
     assert stored["ranker"] == {"class": f"{package}:OwnConfig", "share": 0.25}
     assert from_json(stored, RunConfig, allow=[package]) == config
-    check(config)
+    check_config(config)
     with pytest.raises(InputError, match=f"name its package with --allow {package} if you trust"):
         from_json(stored, RunConfig)
 
@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_parsed_hides_no_other(here: Path) -> None:
         ("deep.py", b"(" * 9999),
     ):
         (here / "own_package" / name).write_bytes(content)
-    check(config)
+    check_config(config)
 
 
 def test_a_package_that_is_not_there_is_named() -> None:
@@ -193,9 +193,9 @@ def test_a_package_that_is_not_there_is_named() -> None:
 def test_a_script_writes_and_reads_its_own_classes(here: Path) -> None:
     (here / "own_script.py").write_text(
         RANKER.format(name="OwnConfig")
-        + "from research.config import check, to_json\n"
+        + "from research.config import check_config, to_json\n"
         + "if __name__ == '__main__':\n"
-        + "    check(cell())\n"
+        + "    check_config(cell())\n"
         + "    print(to_json(cell())['ranker'])\n"
     )
     given = (here / "own_script.py").read_text().replace("if __name__ == '__main__':", "if True:")

@@ -30,7 +30,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.components import ModelComponents
 from research.objectives.contrast import TwoViews
-from research.overrides import changed
+from research.overrides import replace_fields
 from research.packed import Packed
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
@@ -99,7 +99,7 @@ def trained(name: str, here: Path, **sizes: object) -> tuple[RunConfig, RunSumma
     small = {"encoder.length": 6, "encoder.width": 8, **sizes}
     limits = {"epochs": None, "steps": 2, "validation": None, "batches.sequences_per_batch": 32}
     stage = {f"stages.0.{field}": value for field, value in limits.items()}
-    config = changed(module_of(name).recipe(), {**small, **stage, "corpus": "ml-100k"})
+    config = replace_fields(module_of(name).recipe(), {**small, **stage, "corpus": "ml-100k"})
     summary = execute(config, here / "run", options=RunOptions(quiet=True))
     assert summary.best["train"].steps == 2
     return config, summary
@@ -178,7 +178,7 @@ def test_the_objective_is_the_same_sum_in_pieces() -> None:
     model = model_of(config, catalogue_of(ROWS, ITEMS))
     batch = batch_of(ROWS, length=6)
     whole = model.losses(batch)["crops"]
-    pieces = [model(piece)["crops"] for piece in model.prepare_pieces(batch, 3)]
+    pieces = [model(piece)["crops"] for piece in model.prepare_micro_batches(batch, 3)]
     # Two views of each of the four rows that have an item.
     assert whole.count.item() == sum(piece.count.item() for piece in pieces) == 8.0
     parts = torch.stack([piece.total for piece in pieces])
@@ -200,7 +200,9 @@ def test_the_corruption_trains_and_masks_one_stretch_of_each_row(
     assert {tuple(span) for span in spans} == {(2, 3, 4), (3, 4, 5), (4, 5, 6), (5, 6, 7)}
     # All rows but the empty one have a target.
     assert view.row_P.unique().tolist() == [*range(52), 53, 54]
-    alone = corruption.view(batch_of([ROWS[0]], length=6, states=batch.states_S[50:51]), catalogue)
+    alone = corruption.view(
+        batch_of([ROWS[0]], length=6, states=batch.random_states_S[50:51]), catalogue
+    )
     assert alone.items_P.tolist() == view.items_P[view.row_P == 50].tolist()
 
 
@@ -220,7 +222,7 @@ def test_the_backbone_trains_and_owes_nothing(here: Path, corpus: Corpus) -> Non
     after_TD = encoder(Packed.from_lists([[1, 2, 4]]), causal=True)
     assert torch.equal(before_TD[:2], after_TD[:2])
     with pytest.raises(InputError, match=r"encoder\.width is 0; it must be at least 1"):
-        changed(config.encoder, {"width": 0})
+        replace_fields(config.encoder, {"width": 0})
 
 
 def test_the_block_trains_and_keeps_sequences_apart(here: Path, corpus: Corpus) -> None:
@@ -228,7 +230,7 @@ def test_the_block_trains_and_keeps_sequences_apart(here: Path, corpus: Corpus) 
     assert isinstance(config.encoder, TransformerConfig)
     assert type(config.encoder.block).__name__ == "Parallel"
     assert_packed_equals_one_by_one(config.encoder)
-    assert_gradients_reach_all_parameters(changed(config.encoder, {"dropout": 0.0}))
+    assert_gradients_reach_all_parameters(replace_fields(config.encoder, {"dropout": 0.0}))
 
 
 def test_the_data_set_is_prepared_and_opened(

@@ -143,12 +143,12 @@ def lines() -> Iterator[str]:
         yield kind.__name__
         for name, hint in field_hints(kind).items():
             default = default_of(kind, name)
-            yield f"    {name}" + ("" if default is MISSING else f" = {told(default, hint)}")
+            yield f"    {name}" + ("" if default is MISSING else f" = {short_json(default, hint)}")
     yield "hashes"
     yield from (f"    {name}: {hash_of(config)}" for name, config in RUNS.items())
 
 
-def told(default: object, hint: object) -> str:
+def short_json(default: object, hint: object) -> str:
     return json.dumps(to_json(default, hint, short=True), sort_keys=True)
 
 

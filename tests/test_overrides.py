@@ -315,8 +315,8 @@ def test_two_classes_of_one_name_are_refused_where_one_is_asked_for(
         (["corpus=a", "b"], "corpus is 'a b'; allowed: str"),
         (["--stages.7.validation", "None"], "stages (tuple) has no '7'; allowed: 0, 1"),
         (["stages.0.validatoin=None"], "stages.0 (StageConfig) has no 'validatoin'; did you mean"),
-        (["--seed"], "--seed is given no value; write --seed VALUE or seed=VALUE"),
-        (["--seed", "--corpus", "x"], "--seed is given no value; write --seed VALUE or seed=VALUE"),
+        (["--seed"], "--seed has no value; write --seed VALUE or seed=VALUE"),
+        (["--seed", "--corpus", "x"], "--seed has no value; write --seed VALUE or seed=VALUE"),
         (["word"], "'word' belongs to no field; write --a.b 1, --a.b=1 or a.b=1"),
         (["--", "seed"], "'--' belongs to no field; write --a.b 1, --a.b=1 or a.b=1"),
         (["--=3", "4"], "RunConfig has no '=3'"),
@@ -335,7 +335,7 @@ def test_a_mistake_says_what_was_given_and_what_is_near(given: list[str], messag
             "ranker (PopularityConfig) has no 'newest_shar'; did y",
         ),
         (["--ranker.newest_share", "half"], "ranker.newest_share is 'half'; allowed: float"),
-        (["--ranker.newest_share"], "--ranker.newest_share is given no value"),
+        (["--ranker.newest_share"], "--ranker.newest_share has no value"),
     ],
 )
 def test_a_mistake_about_a_ranker_says_the_same(given: list[str], message: str) -> None:
@@ -374,7 +374,7 @@ def test_help_tells_each_fields_type_meaning_and_default(
 
 
 def test_help_names_the_classes_that_a_part_may_have(capsys: pytest.CaptureFixture[str]) -> None:
-    said = help_of(capsys, TWO_STAGES)
+    help_text = help_of(capsys, TWO_STAGES)
     for part in (
         "--split  LeaveOneOut | UserHoldout | GlobalTemporal\n",
         "--stages.1.windows  EveryPrefix | LastItems | ",
@@ -384,14 +384,14 @@ def test_help_names_the_classes_that_a_part_may_have(capsys: pytest.CaptureFixtu
         "--encoder.activation  gelu | gelu_tanh | relu\n",
         "--stages.0  StageConfig\n    One stage of training: any objectives, on one kind of rows.",
     ):
-        assert part in said
+        assert part in help_text
 
 
 def test_help_tells_every_field_of_a_preparation(capsys: pytest.CaptureFixture[str]) -> None:
-    said = help_of(capsys, PrepareConfig(source="csv"))
+    help_text = help_of(capsys, PrepareConfig(source="csv"))
     assert (
         "--min_rating  float | None\n    Interactions rated lower are removed; None: none are."
-        in said
+        in help_text
     )
 
 

@@ -15,7 +15,7 @@ def on_host(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous()
 
 
-def like(stored: Tensor, target: Tensor) -> Tensor:
+def local_part(stored: Tensor, target: Tensor) -> Tensor:
     """Return `stored` unchanged, for a `target` that is not split over processes."""
     return stored
 
@@ -25,26 +25,26 @@ def fill_weights(
     module: nn.Module,
     source: str,
     *,
-    like: Callable[[Tensor, Tensor], Tensor] = like,
+    local_part: Callable[[Tensor, Tensor], Tensor] = local_part,
 ) -> None:
     """Fill the module's parameters; `InputError` lists every name and shape that does not match.
 
-    `source` names the file in the message. `like` gives a process its part of a tensor that is
-    split.
+    `source` names the file in the message. `local_part` gives a process its part of a tensor that
+    is split.
     """
-    wanted = dict(module.named_parameters())
-    problems = [f"missing {name}" for name in sorted(wanted.keys() - stored.keys())]
-    problems += [f"unknown {name}" for name in sorted(stored.keys() - wanted.keys())]
+    parameters = dict(module.named_parameters())
+    problems = [f"missing {name}" for name in sorted(parameters.keys() - stored.keys())]
+    problems += [f"unknown {name}" for name in sorted(stored.keys() - parameters.keys())]
     problems += [
-        f"{name} has shape {tuple(stored[name].shape)}, expected {tuple(wanted[name].shape)}"
-        for name in sorted(stored.keys() & wanted.keys())
-        if stored[name].shape != wanted[name].shape
+        f"{name} has shape {tuple(stored[name].shape)}, expected {tuple(parameters[name].shape)}"
+        for name in sorted(stored.keys() & parameters.keys())
+        if stored[name].shape != parameters[name].shape
     ]
     if problems:
         raise InputError(f"{source} does not fit this configuration: {'; '.join(problems)}")
     with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(like(stored[name], parameter))
+        for name, parameter in parameters.items():
+            parameter.copy_(local_part(stored[name], parameter))
 
 
 def fill_optimizer(
@@ -52,31 +52,33 @@ def fill_optimizer(
     optimizer: torch.optim.Optimizer,
     source: str,
     *,
-    like: Callable[[Tensor, Tensor], Tensor] = like,
+    local_part: Callable[[Tensor, Tensor], Tensor] = local_part,
 ) -> None:
     """Fill an optimizer built over the same parameters; `InputError` when they do not fit.
 
-    `source` names the file in the message. `like` gives a process its part of a tensor that is
-    split.
+    `source` names the file in the message. `local_part` gives a process its part of a tensor that
+    is split.
     """
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     momentum = isinstance(optimizer, torch.optim.SGD)
-    kept = {"momentum_buffer"} if momentum else {"step", "exp_avg", "exp_avg_sq"}
+    fields = {"momentum_buffer"} if momentum else {"step", "exp_avg", "exp_avg_sq"}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in stored.items():
         index, _, field = name.partition(".")
-        known = field in kept and index.isdecimal() and int(index) < len(parameters)
-        if not known or tensor.shape != (() if field == "step" else parameters[int(index)].shape):
+        is_known = field in fields and index.isdecimal() and int(index) < len(parameters)
+        if not is_known or tensor.shape != (
+            () if field == "step" else parameters[int(index)].shape
+        ):
             raise InputError(
                 f"{source} does not fit this configuration: {name} has shape {tuple(tensor.shape)}"
             )
-        part = tensor if field == "step" else like(tensor, parameters[int(index)])
+        part = tensor if field == "step" else local_part(tensor, parameters[int(index)])
         state.setdefault(int(index), {})[field] = part
-    lacking = [
-        f"{index}.{field}" for index in state for field in sorted(kept - state[index].keys())
+    missing = [
+        f"{index}.{field}" for index in state for field in sorted(fields - state[index].keys())
     ]
-    if lacking:
-        raise InputError(f"{source} does not fit this configuration: missing {', '.join(lacking)}")
+    if missing:
+        raise InputError(f"{source} does not fit this configuration: missing {', '.join(missing)}")
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
@@ -86,7 +88,7 @@ def weights_of(
     module: nn.Module, on_host: Callable[[Tensor], Tensor] = on_host
 ) -> dict[str, Tensor]:
     """Return the module's parameters by name, as model.safetensors holds them."""
-    return {name: on_host(each) for name, each in module.named_parameters()}
+    return {name: on_host(parameter) for name, parameter in module.named_parameters()}
 
 
 def moments_of(

@@ -55,7 +55,7 @@ class RowMatch:
 
 @dataclass(frozen=True, eq=False)
 class TransferReport:
-    """What became of every parameter when weights were transferred into a stage."""
+    """Where each parameter came from when weights were transferred into a stage."""
 
     moved: Mapping[str, tuple[str, ...]]
     """By source, the names of the parameters that came from it."""
@@ -66,21 +66,23 @@ class TransferReport:
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """For "items" and "attributes", where their vocabularies differ: `RowMatch.counts`."""
 
-    def over(self, earlier: TransferReport) -> TransferReport:
+    def combined_with(self, earlier: TransferReport) -> TransferReport:
         """Return the report on two transfers, of which this one came after `earlier`.
 
         A parameter that both filled came from this one's source.
         """
-        ours = {name for names in self.moved.values() for name in names}
-        theirs = {
-            source: tuple(name for name in names if name not in ours)
+        own_names = {name for names in self.moved.values() for name in names}
+        earlier_moved = {
+            source: tuple(name for name in names if name not in own_names)
             for source, names in earlier.moved.items()
         }
-        moved = {source: names for source, names in theirs.items() if names} | dict(self.moved)
-        known = ours | {name for names in theirs.values() for name in names}
+        moved = {source: names for source, names in earlier_moved.items() if names} | dict(
+            self.moved
+        )
+        all_names = own_names | {name for names in earlier_moved.values() for name in names}
         return TransferReport(
             moved=moved,
-            new=tuple(name for name in self.new if name not in known),
+            new=tuple(name for name in self.new if name not in all_names),
             left=tuple(dict.fromkeys((*earlier.left, *self.left))),
             rows={**earlier.rows, **self.rows},
         )
@@ -90,11 +92,15 @@ class TransferReport:
         """The report as one line for the terminal."""
         from_each = [f"{len(names)} from {source}" for source, names in self.moved.items()]
         parts = [f"parameters moved: {', '.join(from_each)}"]
-        parts += [f"newly made: {', '.join(self.new)}"] if self.new else ["none newly made"]
-        parts += [f"left behind: {', '.join(self.left)}"] if self.left else []
+        parts += (
+            [f"newly initialized: {', '.join(self.new)}"]
+            if self.new
+            else ["none newly initialized"]
+        )
+        parts += [f"not used: {', '.join(self.left)}"] if self.left else []
         parts += [
-            f"{kind}: {counts['matched']} matched by raw name, {counts['fresh']} fresh, "
-            f"{counts['left']} left behind"
+            f"{kind}: {counts['matched']} matched by raw name, {counts['fresh']} new, "
+            f"{counts['left']} not used"
             for kind, counts in self.rows.items()
         ]
         return "; ".join(parts)
@@ -114,31 +120,31 @@ def transfer_weights(
     vocabularies differ. `InputError` lists every shape that differs, and is raised too when
     `weights` has no parameter of the encoder.
     """
-    wanted = dict(module.named_parameters())
-    moved = tuple(name for name in wanted if name in weights)
+    parameters = dict(module.named_parameters())
+    moved = tuple(name for name in parameters if name in weights)
     if not any(name.startswith("encoder.") for name in moved):
         raise InputError(f"{source} has none of the encoder's parameters; is it a trained run?")
     problems = []
     for name in moved:
         match = _match_of(name, items, attributes)
-        parameter, given = wanted[name], weights[name]
+        parameter, tensor = parameters[name], weights[name]
         if match is None:
-            if parameter.shape != given.shape:
-                problems.append(_differing(name, given, parameter))
-            elif parameter is not given:
+            if parameter.shape != tensor.shape:
+                problems.append(_shape_mismatch(name, tensor, parameter))
+            elif parameter is not tensor:
                 with torch.no_grad():
-                    parameter.copy_(given)
+                    parameter.copy_(tensor)
             continue
         # The mask's row comes after the rows of the items.
-        further = len(parameter) - match.num_new
-        if len(given) - match.num_old != further or given.shape[1:] != parameter.shape[1:]:
-            problems.append(_differing(name, given, parameter))
+        extra_rows = len(parameter) - match.num_new
+        if len(tensor) - match.num_old != extra_rows or tensor.shape[1:] != parameter.shape[1:]:
+            problems.append(_shape_mismatch(name, tensor, parameter))
             continue
         with torch.no_grad():
             old, new = torch.from_numpy(match.old), torch.from_numpy(match.new)
-            parameter[new.to(parameter.device)] = given[old].to(parameter)
-            if further:
-                parameter[-further:] = given[-further:].to(parameter)
+            parameter[new.to(parameter.device)] = tensor[old].to(parameter)
+            if extra_rows:
+                parameter[-extra_rows:] = tensor[-extra_rows:].to(parameter)
     if problems:
         raise InputError(
             f"{source} does not fit this stage: {'; '.join(problems)}; give both the same sizes "
@@ -147,8 +153,8 @@ def transfer_weights(
     rows = {"items": items, "attributes": attributes}
     return TransferReport(
         moved={source: moved},
-        new=tuple(name for name in wanted if name not in weights),
-        left=tuple(name for name in weights if name not in wanted),
+        new=tuple(name for name in parameters if name not in weights),
+        left=tuple(name for name in weights if name not in parameters),
         rows={kind: match.counts for kind, match in rows.items() if match is not None},
     )
 
@@ -159,5 +165,5 @@ def _match_of(name: str, items: RowMatch | None, attributes: RowMatch | None) ->
     return attributes if name.endswith(ATTRIBUTE_ROWS) else None
 
 
-def _differing(name: str, given: Tensor, wanted: Tensor) -> str:
-    return f"{name} has shape {tuple(given.shape)}, expected {tuple(wanted.shape)}"
+def _shape_mismatch(name: str, tensor: Tensor, parameter: Tensor) -> str:
+    return f"{name} has shape {tuple(tensor.shape)}, expected {tuple(parameter.shape)}"

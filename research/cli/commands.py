@@ -17,11 +17,11 @@ import torch
 from accelerate import Accelerator
 from rich.table import Table
 
-from research.annotations import near
+from research.annotations import suggest
 from research.cli import verbs
 from research.cli.show import show
 from research.cli.target import found, import_from_here, package_of
-from research.config import check, hash_of
+from research.config import check_config, hash_of
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.data.preparation.filters import PrepareConfig
@@ -36,10 +36,10 @@ from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import best_items
 from research.interop.bert4rec_config import read_bert_config
 from research.interop.import_export import Account, export_stage, import_run
-from research.overrides import changed, override
+from research.overrides import override, replace_fields
 from research.packed import Packed
 from research.runs.config import RunConfig
-from research.runs.corpus import opened_corpus
+from research.runs.corpus import prepare_and_open_corpus
 from research.runs.execute import RunOptions, execute
 from research.runs.extension import with_more_epochs
 from research.runs.load import load_run
@@ -71,7 +71,7 @@ def run(asked: verbs.Run, overrides: Sequence[str]) -> int:
         config = replace(config, encoder=read_bert_config(Path(asked.encoder_from)))
     program, packages = f"sixfold run {asked.experiment}", [package_of(asked.experiment)]
     config = override(config, overrides, program=program, packages=packages)
-    check(config)
+    check_config(config)
     accelerator = started(asked.machine, training)
     processes = Processes(accelerator)
     folder = Path(asked.out) if asked.out else None
@@ -80,12 +80,12 @@ def run(asked: verbs.Run, overrides: Sequence[str]) -> int:
         alike = replace(config, seed=base.seed, corpus=base.corpus)
         if asked.cell is None and alike != base:
             cell += f"-{hash_of(alike)[:6]}"
-        corpus = opened_corpus(config.corpus, training.data_root, processes)
+        corpus = prepare_and_open_corpus(config.corpus, training.data_root, processes)
         folder = run_folder(Path(training.runs), asked.study, corpus, cell, config.seed)
     if asked.more_epochs is not None:
         there = RunFolder(folder, writes=False)
         longer = partial(with_more_epochs, config, there, asked.more_epochs)
-        config = changed(config, processes.from_main(longer))
+        config = replace_fields(config, processes.from_main(longer))
     main, quiet = accelerator.is_main_process, training.quiet
     tracking = decided(asked.wandb.tracking(), main=main, quiet=quiet)
     options = options_of(asked.experiment, asked.machine, training, tracking)
@@ -109,7 +109,7 @@ def study(asked: verbs.Study, command: str) -> int:
         chosen = replace(chosen, seeds=tuple(range(asked.seeds)))
     unknown = [name for name in asked.cells or () if name not in chosen.cells]
     if unknown:
-        raise InputError(f"no cell {unknown[0]!r}{near(unknown[0], set(chosen.cells))}")
+        raise InputError(f"no cell {unknown[0]!r}{suggest(unknown[0], set(chosen.cells))}")
     if asked.corpora:
         chosen = replace(chosen, corpora=asked.corpora)
     if asked.budget is not None:

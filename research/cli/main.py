@@ -67,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     wants_help = not given or given[0] in ("-h", "--help", "help")
     if not wants_help and given[0] not in VERBS:
-        from research.annotations import near
+        from research.annotations import suggest
 
-        print(f"sixfold: no verb {given[0]!r}{near(given[0], set(VERBS))}", file=sys.stderr)
+        print(f"sixfold: no verb {given[0]!r}{suggest(given[0], set(VERBS))}", file=sys.stderr)
         return 2
     try:
         if wants_help:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from research.cli import verbs
 from research.console import wide_console
-from research.errors import InputError, needing
+from research.errors import InputError, optional_import
 from research.report.build import report_of
 from research.report.csv_table import frame_of
 from research.report.latex import latex_of
@@ -73,7 +73,7 @@ def write(found: Report, out: Path) -> list[Path]:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out is {out}, which is a file; name a folder")
     extra = "install the extra: pip install 'sixfold[report]'"
-    with needing(("jinja2", "markupsafe", "matplotlib"), "a report", extra):
+    with optional_import(("jinja2", "markupsafe", "matplotlib"), "a report", extra):
         from research.report.html import page_of
     texts = {
         "report.html": page_of(found),

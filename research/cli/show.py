@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from research.config import plain_to_json
+from research.config import record_to_json
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.errors import InputError
@@ -118,7 +118,7 @@ def verdict_of(floor: FloorRecord) -> str:
 
 def facts_of(summary: RunSummary) -> dict[str, object]:
     """By name, what a summary says beside its figures and notes."""
-    stored = plain_to_json(summary)
+    stored = record_to_json(summary)
     facts = flattened({name: stored[name] for name in ("best", "cost", "users", "missed_share")})
     facts |= flattened({"attributes": stored.get("attributes", {})})
     facts |= {f"carried into {name}": carried_line(part) for name, part in summary.carried.items()}

@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 from typing import TypeVar
 
-from research.annotations import near
+from research.annotations import suggest
 from research.errors import InputError
 
 Wanted = TypeVar("Wanted")
@@ -41,7 +41,7 @@ def found(target: str, kind: type[Wanted]) -> Wanted:
         names = {name for name, each in vars(module).items() if makes(each, kind)}
         said = f"{target} is a module" if module.__name__ == target else ""
         said = said or f"{module.__name__} has no {attribute!r}"
-        hint = near(attribute, names) if names else f"; nothing in it gives a {kind.__name__}"
+        hint = suggest(attribute, names) if names else f"; nothing in it gives a {kind.__name__}"
         raise InputError(said + hint)
     if (needed := arguments_of(value)) and not isinstance(value, kind):
         raise InputError(

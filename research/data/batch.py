@@ -29,13 +29,13 @@ class Batch:
     """int64 [S]: the row number of each sequence among the windows of its rule."""
     users_S: Tensor
     """int64 [S]: the dense user id of each sequence."""
-    states_S: Tensor
+    random_states_S: Tensor
     """int64 [S]: a random state for each sequence, from (seed, epoch, place in the epoch)."""
     length: int
     """L: the most items of a sequence that the encoder reads."""
     others: Mapping[WindowsConfig, Batch] = field(default_factory=dict)
     """The step's rows under other window rules, for objectives that have their own rule."""
-    offered: Tensor | None = None
+    offered_items: Tensor | None = None
     """int64: item ids that the rows of all processes offer as negatives, for objectives that couple
     rows by "items"; None for all others."""
     rows_done: int = 0
@@ -45,14 +45,14 @@ class Batch:
     """Tokens of the step on all processes: under all window rules, or for a batch in `others` under
     its own rule."""
 
-    def under(self, rule: WindowsConfig | None) -> Batch:
+    def for_windows(self, rule: WindowsConfig | None) -> Batch:
         """The step's batch under another window rule; None: this batch."""
         return self if rule is None else self.others[rule]
 
     @property
     def num_tokens(self) -> int:
         """The number of tokens on this process, under all window rules together."""
-        return self.packed.num_tokens + sum(each.num_tokens for each in self.others.values())
+        return self.packed.num_tokens + sum(batch.num_tokens for batch in self.others.values())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -63,16 +63,16 @@ class Batch:
             packed=self.packed.to(device),
             rows_S=self.rows_S.to(device, non_blocking=True),
             users_S=self.users_S.to(device, non_blocking=True),
-            states_S=self.states_S.to(device, non_blocking=True),
-            others={rule: each.to(device) for rule, each in self.others.items()},
+            random_states_S=self.random_states_S.to(device, non_blocking=True),
+            others={rule: batch.to(device) for rule, batch in self.others.items()},
         )
 
 
 def pack(corpus: Corpus, ranges: Ranges, fields: Collection[str] = ()) -> Packed:
     """The items of `ranges` as packed sequences on the CPU, with the named fields of the corpus."""
     indices = flat_indices(ranges)
-    known = fields_of(corpus)
-    values = {name: torch.from_numpy(np.array(known[name][indices])) for name in fields}
+    available = fields_of(corpus)
+    values = {name: torch.from_numpy(np.array(available[name][indices])) for name in fields}
     items_T = torch.from_numpy(corpus.items[indices].astype(np.int64))
     lengths = ranges.stops - ranges.starts
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

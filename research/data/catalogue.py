@@ -2,7 +2,7 @@
 
 It holds the sizes, the attributes of items (CSR), and the training histories: item counts for
 popularity, pairs of user and item for negatives, pieces of histories for segments. Held-out items
-are in `whole` alone, which only forms "as published" read.
+are in `full_histories` alone, which only forms "as published" read.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Catalogue:
     """int64 [M]: attribute ids, sorted within each item."""
     training: Histories
     """The training part of each user's history."""
-    whole: Histories
+    full_histories: Histories
     """Each user's whole history with held-out items, only for forms as published, which leak them
     (foreign segments drawn from held-out items, negatives that exclude the whole history)."""
 
@@ -117,7 +117,7 @@ class Catalogue:
             attribute_offsets=torch.from_numpy(np.array(corpus.attribute_offsets)),
             attribute_ids=torch.from_numpy(corpus.attribute_ids.astype(np.int64)),
             training=training,
-            whole=replace(training, ranges=everything),
+            full_histories=replace(training, ranges=everything),
         )
 
     def attributes_of(self, items_P: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,13 +137,13 @@ class Catalogue:
         """How many items have no attribute, and how many attributes no training item has."""
         numbers_V = self.attribute_offsets.diff()
         seen_V = self.training.counts_V > 0
-        kept_M = torch.repeat_interleave(seen_V.cpu(), numbers_V.cpu())
-        seen = len(self.attribute_ids.cpu()[kept_M].unique())
+        is_seen_M = torch.repeat_interleave(seen_V.cpu(), numbers_V.cpu())
+        num_seen = len(self.attribute_ids.cpu()[is_seen_M].unique())
         return CoverageRecord(
             items=self.num_items,
             items_without=int((numbers_V == 0).sum()),
             attributes=self.num_attributes,
-            never_seen=self.num_attributes - seen,
+            never_seen=self.num_attributes - num_seen,
         )
 
     def to(self, device: torch.device) -> Catalogue:
@@ -155,5 +155,5 @@ class Catalogue:
             attribute_offsets=self.attribute_offsets.to(device),
             attribute_ids=self.attribute_ids.to(device),
             training=replace(self.training, device=device),
-            whole=replace(self.whole, device=device),
+            full_histories=replace(self.full_histories, device=device),
         )

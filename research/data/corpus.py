@@ -15,7 +15,7 @@ from typing import cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from research.config import plain_from_json, plain_to_json
+from research.config import record_from_json, record_to_json
 from research.data.corpus_files import (
     Arrays,
     canonical_json,
@@ -44,7 +44,7 @@ _DTYPES = {
     "attribute_ids": "<i4",
 }
 _NAMES = ("user_names", "item_names", "attribute_names", "item_titles")
-_COUNTED = {
+_ARRAYS_BY_COUNT = {
     "users": ("offsets", "user_names_offsets"),
     "items": ("attribute_offsets", "item_names_offsets", "item_titles_offsets"),
     "attributes": ("attribute_names_offsets",),
@@ -159,16 +159,16 @@ class Corpus:
         if self.timestamps is not None:
             path = folder / "timestamps.npy"
             check_ascending(path, self.timestamps, self.offsets, strictly=False)
-        held = (self.user_names, self.item_names, self.attribute_names, self.item_titles)
-        for name, names in zip(_NAMES, held, strict=True):
+        all_names = (self.user_names, self.item_names, self.attribute_names, self.item_titles)
+        for name, names in zip(_NAMES, all_names, strict=True):
             if names is not None:
                 check_offsets(folder / f"{name}_offsets.npy", names.offsets)
                 unique = name != "item_titles"
                 check_names(folder / f"{name}_blob.npy", names, unique=unique)
-        found = fingerprint_of(_map_arrays(folder, self.manifest), self.manifest.options)
-        if found != self.fingerprint:
+        fingerprint = fingerprint_of(_map_arrays(folder, self.manifest), self.manifest.options)
+        if fingerprint != self.fingerprint:
             raise InputError(
-                f"{folder}: the arrays and options give the fingerprint {found[:12]}, but "
+                f"{folder}: the arrays and options give the fingerprint {fingerprint[:12]}, but "
                 f"manifest.json says {self.fingerprint[:12]}; the corpus was changed. Prepare it "
                 "again."
             )
@@ -239,7 +239,7 @@ def write_corpus(
     layout = _layout(manifest)
     assert {kind: array.dtype.str for kind, array in arrays.items()} == layout, layout
     with whole_folder(folder) as partial:
-        write_files(partial, arrays, plain_to_json(manifest))
+        write_files(partial, arrays, record_to_json(manifest))
     corpus = Corpus.open(folder)
     if corpus.fingerprint != manifest.fingerprint:
         raise InputError(
@@ -250,7 +250,7 @@ def write_corpus(
 
 
 def _counts(arrays: Arrays) -> dict[str, int]:
-    rows = {kind: len(arrays[names[0]]) - 1 for kind, names in _COUNTED.items()}
+    rows = {kind: len(arrays[names[0]]) - 1 for kind, names in _ARRAYS_BY_COUNT.items()}
     return rows | {"interactions": len(arrays["items"])}
 
 
@@ -261,7 +261,7 @@ def _read_manifest(folder: Path) -> Manifest:
     remedy = "prepare the corpus again"
     stored = read_json(path, remedy)
     try:
-        manifest = plain_from_json(stored, Manifest, more=True)
+        manifest = record_from_json(stored, Manifest, more=True)
     except InputError as error:
         raise InputError(f"{path}: {error}; {remedy}") from error
     if manifest.format != FORMAT_VERSION:
@@ -296,12 +296,12 @@ def _assemble(folder: Path, arrays: Arrays, manifest: Manifest) -> Corpus:
     for values, offsets in pairs:
         if offsets in arrays:
             check_ends(folder / f"{offsets}.npy", arrays[offsets], len(arrays[values]))
-    found = [(name, kind, 1) for kind, names in _COUNTED.items() for name in names]
-    found += [("items", "interactions", 0), ("timestamps", "interactions", 0)]
-    for name, kind, more in found:
-        if name in arrays and counts.get(kind) != len(arrays[name]) - more:
+    lengths = [(name, kind, 1) for kind, names in _ARRAYS_BY_COUNT.items() for name in names]
+    lengths += [("items", "interactions", 0), ("timestamps", "interactions", 0)]
+    for name, kind, extra in lengths:
+        if name in arrays and counts.get(kind) != len(arrays[name]) - extra:
             raise InputError(
-                f"{folder / f'{name}.npy'}: {len(arrays[name]) - more} {kind}, but manifest.json "
+                f"{folder / f'{name}.npy'}: {len(arrays[name]) - extra} {kind}, but manifest.json "
                 f"says {counts.get(kind)!r}. Prepare the corpus again."
             )
     user_names, item_names, attribute_names = (_names_of(arrays, name) for name in _NAMES[:3])

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.data.names import Names
-from research.errors import InputError, naming
+from research.errors import InputError, path_in_errors
 
 _HASHED_AT_ONCE = 1 << 24
 # What numpy may raise for a damaged or hostile header, as it parses headers as Python literals.
-_NO_ARRAY: tuple[type[Exception], ...] = (
+_READ_ERRORS: tuple[type[Exception], ...] = (
     *(ValueError, TypeError, OSError, EOFError, OverflowError, MemoryError, RecursionError),
     *(SyntaxError, TokenError, Warning),
 )
@@ -47,10 +47,10 @@ def write_files(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) ->
     """Write each array as NAME.npy and the manifest as manifest.json into `folder`."""
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
-        with naming(path):
+        with path_in_errors(path):
             np.save(path, array, allow_pickle=False)
     path = folder / "manifest.json"
-    with naming(path):
+    with path_in_errors(path):
         path.write_text(json.dumps(manifest, indent=2, allow_nan=False), encoding="utf-8")
 
 
@@ -66,8 +66,10 @@ def map_array(path: Path, dtype: str) -> NDArray[np.generic]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             array = np.lib.format.open_memmap(path, mode="r")
-    except _NO_ARRAY as error:
-        raise InputError(f"{path}: not a whole .npy file ({error}). Prepare it again.") from error
+    except _READ_ERRORS as error:
+        raise InputError(
+            f"{path}: not a complete .npy file ({error}). Prepare it again."
+        ) from error
     if array.ndim != 1 or array.dtype.str != dtype:
         raise InputError(
             f"{path}: {array.ndim}-dimensional {array.dtype.str}; expected one dimension, {dtype}."
@@ -122,8 +124,8 @@ def check_ascending(
 def check_names(path: Path, names: Names, *, unique: bool) -> None:
     """Raise `InputError` unless every name is UTF-8 and, where `unique`, occurs only once."""
     try:
-        known = list(names)
+        decoded = list(names)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: a name is not UTF-8 ({error}).") from error
-    if unique and len(set(known)) != len(known):
-        raise InputError(f"{path}: a name stands twice.")
+    if unique and len(set(decoded)) != len(decoded):
+        raise InputError(f"{path}: a name occurs twice.")

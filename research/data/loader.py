@@ -23,7 +23,7 @@ from research.data.corpus import Corpus
 from research.data.splits import Indices
 from research.data.windows import Windows, WindowsConfig
 from research.errors import InputError
-from research.randomness import below, fold, permuted, seed_of
+from research.randomness import below, fold, permutation_at, seed_of
 
 # Rows that are computed at once: with far fewer each row costs more, and far more do not fit into
 # the processor's cache.
@@ -49,8 +49,8 @@ class BatchConfig:
     def __post_init__(self) -> None:
         check_types(self)
         sizes = [self.sequences_per_batch, self.tokens_per_batch]
-        given = [size for size in sizes if size is not None]
-        if len(given) != 1 or given[0] < 1:
+        set_sizes = [size for size in sizes if size is not None]
+        if len(set_sizes) != 1 or set_sizes[0] < 1:
             raise InputError(
                 f"batches: sequences_per_batch is {sizes[0]} and tokens_per_batch is {sizes[1]}; "
                 "set exactly one of them, to at least 1"
@@ -73,8 +73,8 @@ class BatchConfig:
         cuts = [0]
         while cuts[-1] < len(ends):
             used = ends[cuts[-1] - 1] if cuts[-1] else 0
-            fitting = np.searchsorted(ends, used + self.tokens_per_batch, side="right")
-            cuts.append(max(cuts[-1] + 1, int(fitting)))
+            end = np.searchsorted(ends, used + self.tokens_per_batch, side="right")
+            cuts.append(max(cuts[-1] + 1, int(end)))
         return cuts[1:]
 
 
@@ -125,7 +125,7 @@ class Loader:
         state = seed_of(self.seed, "order", epoch)
         if self.config.replacement:
             return below(fold(state, places), self.num_rows)
-        return permuted(state, places, self.num_rows)
+        return permutation_at(state, places, self.num_rows)
 
     def batches(
         self, epoch: int, place: int = 0, others: Mapping[WindowsConfig, int] = MappingProxyType({})
@@ -135,11 +135,11 @@ class Loader:
         `place` counts rows of the epoch. `others` says how many rows of each other window rule were
         used before, in all epochs; 0 for a rule that it does not have. Batches are on the CPU.
         """
-        streams = {rule: each.stream(others.get(rule, 0)) for rule, each in self.others.items()}
-        for batch in self._alone(epoch, place):
-            beside = {rule: next(stream) for rule, stream in streams.items()}
-            tokens = batch.step_tokens + sum(each.step_tokens for each in beside.values())
-            yield replace(batch, others=beside, step_tokens=tokens)
+        streams = {rule: loader.stream(others.get(rule, 0)) for rule, loader in self.others.items()}
+        for batch in self._batches_of_windows(epoch, place):
+            other_batches = {rule: next(stream) for rule, stream in streams.items()}
+            tokens = batch.step_tokens + sum(other.step_tokens for other in other_batches.values())
+            yield replace(batch, others=other_batches, step_tokens=tokens)
 
     def stream(self, rows: int) -> Iterator[Batch]:
         """Endless batches of this loader's own windows, epoch after epoch.
@@ -148,10 +148,10 @@ class Loader:
         """
         epoch, place = divmod(rows, self.num_rows)
         while True:
-            yield from self._alone(epoch, place)
+            yield from self._batches_of_windows(epoch, place)
             epoch, place = epoch + 1, 0
 
-    def _alone(self, epoch: int, place: int) -> Iterator[Batch]:
+    def _batches_of_windows(self, epoch: int, place: int) -> Iterator[Batch]:
         """An epoch's batches from a place on, without those of other window rules.
 
         This process's share is empty where a batch has too few rows for all processes.
@@ -170,13 +170,13 @@ class Loader:
                 chunk *= 1 if cuts else 2
             for begin, end in itertools.pairwise([0, *cuts]):
                 # Rank r takes rows r, r + world, ...
-                share = torch.arange(begin + self.rank, max(begin + self.rank, end), self.world)
-                dealt = ranges.select(share.numpy())
+                own_rows = torch.arange(begin + self.rank, max(begin + self.rank, end), self.world)
+                own_ranges = ranges.select(own_rows.numpy())
                 yield Batch(
-                    pack(self.corpus, dealt, self.fields),
-                    rows[share],
-                    torch.from_numpy(dealt.users),
-                    fold(state, places[share]),
+                    pack(self.corpus, own_ranges, self.fields),
+                    rows[own_rows],
+                    torch.from_numpy(own_ranges.users),
+                    fold(state, places[own_rows]),
                     self.length,
                     rows_done=epoch * self.num_rows + place + end,
                     step_tokens=int(ends[end - 1] - (ends[begin - 1] if begin else 0)),

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from research.errors import InputError
 
 # difflib compares about 100,000 names a second; with more candidates an error message would stall.
-_CANDIDATES_FOR_NEAR_NAMES = 20_000
-_LONGEST_NEAR_NAME = 60
+_MAX_COMPARED_NAMES = 20_000
+_MAX_COMPARED_LENGTH = 60
 
 
 @final
@@ -55,16 +55,18 @@ class Names:
         return (blob[start:stop].decode("utf-8") for start, stop in pairwise(bounds))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._table()
+        return name in self._positions_by_name()
 
     def index(self, name: str) -> int:
         """The position of `name`, the first one if it repeats; `InputError` if there is none."""
-        position = self._table().get(name)
+        position = self._positions_by_name().get(name)
         if position is None:
-            raise InputError(f"{name!r} is not among the {len(self):,} names.{self._near(name)}")
+            raise InputError(
+                f"{name!r} is not among the {len(self):,} names.{self._suggestion(name)}"
+            )
         return position
 
-    def _table(self) -> dict[str, int]:
+    def _positions_by_name(self) -> dict[str, int]:
         if self._positions is None:
             table: dict[str, int] = {}
             for position, name in enumerate(self):
@@ -72,13 +74,19 @@ class Names:
             self._positions = table
         return self._positions
 
-    def _near(self, name: str) -> str:
+    def _suggestion(self, name: str) -> str:
         # The time of a comparison grows with the square of the length, so no name is compared with
         # a long one (-3 is more than 2 away from every length).
-        length = len(name) if len(name) <= _LONGEST_NEAR_NAME else -3
-        alike = (known for known in self._table() if abs(len(known) - length) <= 2)
-        candidates = list(islice(alike, _CANDIDATES_FOR_NEAR_NAMES))
-        near = difflib.get_close_matches(name, candidates)
-        label = "Near names" if near else "Names there are, for example"
-        shown = ", ".join(repr(known) for known in near or islice(self._table(), 3))
-        return f" {label}: {shown}." if shown else ""
+        length = len(name) if len(name) <= _MAX_COMPARED_LENGTH else -3
+        similar_length = (
+            candidate
+            for candidate in self._positions_by_name()
+            if abs(len(candidate) - length) <= 2
+        )
+        candidates = list(islice(similar_length, _MAX_COMPARED_NAMES))
+        close = difflib.get_close_matches(name, candidates)
+        label = "Similar names" if close else "Existing names, for example"
+        names = ", ".join(
+            repr(candidate) for candidate in close or islice(self._positions_by_name(), 3)
+        )
+        return f" {label}: {names}." if names else ""

@@ -60,25 +60,26 @@ class Negatives:
         weights_V = torch.ones(catalogue.num_items + config.include_mask, dtype=torch.int64)
         if config.distribution == "popularity":
             weights_V = catalogue.training.counts_V
-        histories = catalogue.whole if config.exclude == "history" else catalogue.training
+        histories = catalogue.full_histories if config.exclude == "history" else catalogue.training
         self.pairs = histories.pairs
         self.cumulative_V = weights_V.cumsum(0)
         self.log_probability_V = (weights_V.double() / weights_V.sum()).log().float()
         self.total = int(weights_V.sum())
         if config.exclude != "nothing":
-            self._check_someone_has_negatives(catalogue, weights_V)
+            self._check_every_user_has_negatives(catalogue, weights_V)
 
-    def _check_someone_has_negatives(self, catalogue: Catalogue, weights_V: Tensor) -> None:
+    def _check_every_user_has_negatives(self, catalogue: Catalogue, weights_V: Tensor) -> None:
         users = self.pairs // self.num_items
-        mass = torch.zeros(catalogue.num_users, dtype=torch.int64).index_add_(
+        excluded_weight_U = torch.zeros(catalogue.num_users, dtype=torch.int64).index_add_(
             0, users, weights_V[self.pairs % self.num_items]
         )
-        exhausted = int((mass >= self.total).sum())
-        if exhausted:
+        num_exhausted = int((excluded_weight_U >= self.total).sum())
+        if num_exhausted:
             raise InputError(
-                f"negatives.exclude is {self.config.exclude!r}, but {exhausted} users (dense id "
-                f"{int((mass >= self.total).int().argmax())} the first) have interacted with every "
-                "item that could be drawn; filter them out or set exclude to 'nothing'"
+                f"negatives.exclude is {self.config.exclude!r}, but {num_exhausted} users (dense "
+                f"id {int((excluded_weight_U >= self.total).int().argmax())} the first) have "
+                "interacted with every item that could be drawn; filter them out or set exclude "
+                "to 'nothing'"
             )
 
     def to(self, device: torch.device) -> Negatives:
@@ -90,7 +91,7 @@ class Negatives:
         return moved
 
     def draw(
-        self, states: Tensor, owners: Tensor, number: int, pairs: Tensor | None = None
+        self, random_states: Tensor, owners: Tensor, number: int, pairs: Tensor | None = None
     ) -> Tensor:
         """int64 [..., number]: drawn items for random states [...] of users `owners` [...].
 
@@ -98,40 +99,40 @@ class Negatives:
         `pairs` is the `window_pairs` of that batch; otherwise `pairs` is None.
         """
         assert (pairs is not None) is (self.config.exclude == "window")
-        columns = torch.arange(number, device=states.device)
-        streams = fold(states[..., None], columns)
+        columns = torch.arange(number, device=random_states.device)
+        streams = fold(random_states[..., None], columns)
         drawn = self._items(streams)
         if self.config.exclude == "nothing":
             return drawn
         owners = owners[..., None].expand(drawn.shape)
         for round_number in range(_ROUNDS):
-            taken = self.seen(owners, drawn, pairs)
-            if not bool(taken.any()):
+            excluded = self.is_excluded(owners, drawn, pairs)
+            if not bool(excluded.any()):
                 return drawn
-            drawn[taken] = self._items(fold(streams[taken], round_number))
+            drawn[excluded] = self._items(fold(streams[excluded], round_number))
         # Almost every item is excluded for this owner: take the next one that is not.
-        taken = self.seen(owners, drawn, pairs)
-        while bool(taken.any()):
-            drawn[taken] = self._after(drawn[taken])
-            taken = self.seen(owners, drawn, pairs)
+        excluded = self.is_excluded(owners, drawn, pairs)
+        while bool(excluded.any()):
+            drawn[excluded] = self._after(drawn[excluded])
+            excluded = self.is_excluded(owners, drawn, pairs)
         return drawn
 
     def window_pairs(self, windows: Packed) -> Tensor:
         """int64, sorted: row * V + item for every token of a batch's clean windows."""
         return (windows.owner_T * self.num_items + windows.items_T).sort().values
 
-    def seen(self, owners: Tensor, items: Tensor, pairs: Tensor | None = None) -> Tensor:
+    def is_excluded(self, owners: Tensor, items: Tensor, pairs: Tensor | None = None) -> Tensor:
         """bool, like `items`: whether each item is excluded for its owner.
 
         `pairs` is sorted and holds owner * V + item; None: those of all users and their histories.
         """
         pairs = self.pairs if pairs is None else pairs
-        wanted = owners * self.num_items + items
+        keys = owners * self.num_items + items
         if len(pairs) == 0:
-            return torch.zeros_like(wanted, dtype=torch.bool)
-        found = torch.searchsorted(pairs, wanted).clamp_(max=len(pairs) - 1)
+            return torch.zeros_like(keys, dtype=torch.bool)
+        places = torch.searchsorted(pairs, keys).clamp_(max=len(pairs) - 1)
         # The mask has the id V, so its pair would equal that of the next owner and item 0.
-        return (pairs[found] == wanted) & (items < self.num_items)
+        return (pairs[places] == keys) & (items < self.num_items)
 
     def _items(self, bits: Tensor) -> Tensor:
         places = below(bits, self.total)
@@ -140,8 +141,8 @@ class Negatives:
         return torch.searchsorted(self.cumulative_V, places, right=True)
 
     def _after(self, items: Tensor) -> Tensor:
-        following = (items + 1) % len(self.cumulative_V)
+        next_items = (items + 1) % len(self.cumulative_V)
         if self.config.distribution == "uniform":
-            return following
-        places = torch.cat([self.cumulative_V.new_zeros(1), self.cumulative_V])[following]
+            return next_items
+        places = torch.cat([self.cumulative_V.new_zeros(1), self.cumulative_V])[next_items]
         return torch.searchsorted(self.cumulative_V, places % self.total, right=True)

@@ -35,9 +35,9 @@ class Ranges:
     def __len__(self) -> int:
         return len(self.users)
 
-    def select(self, kept: NDArray[np.bool_] | Indices) -> Ranges:
+    def select(self, rows: NDArray[np.bool_] | Indices) -> Ranges:
         """The rows where a mask (bool [R]) is true, or those with the given numbers."""
-        return Ranges(self.users[kept], self.starts[kept], self.stops[kept])
+        return Ranges(self.users[rows], self.starts[rows], self.stops[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,9 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def select(self, kept: NDArray[np.bool_] | Indices) -> HeldOut:
+    def select(self, questions: NDArray[np.bool_] | Indices) -> HeldOut:
         """The questions where a mask (bool [Q]) is true, or those with the given numbers."""
-        return HeldOut(self.histories.select(kept), self.targets[kept])
+        return HeldOut(self.histories.select(questions), self.targets[questions])
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,16 +149,16 @@ class UserHoldout:
             np.sort(part) for part in np.split(order, [num_test, num_test + num_validation])
         )
         users = np.arange(corpus.num_users, dtype=np.int64)
-        everyone = Ranges(users, starts, stops)
+        histories = Ranges(users, starts, stops)
 
-        def ask(chosen: Indices) -> HeldOut:
-            rows = everyone.select(chosen[stops[chosen] - starts[chosen] >= 2])
+        def held_out_for(users_chosen: Indices) -> HeldOut:
+            rows = histories.select(users_chosen[stops[users_chosen] - starts[users_chosen] >= 2])
             return HeldOut(Ranges(rows.users, rows.starts, rows.stops - 1), rows.stops - 1)
 
         split = Split(
-            training=everyone.select(training[stops[training] > starts[training]]),
-            validation=ask(validation),
-            test=ask(test),
+            training=histories.select(training[stops[training] > starts[training]]),
+            validation=held_out_for(validation),
+            test=held_out_for(test),
             not_evaluated=int((stops - starts < 2)[np.r_[validation, test]].sum()),
         )
         if len(split.test) == 0 or len(split.training) == 0:
@@ -219,22 +219,22 @@ class GlobalTemporal:
         validation_starts = stops_before(validate_from)
         test_starts = stops_before(test_from)
 
-        def ask(froms: Indices, tos: Indices) -> HeldOut:
-            counts = np.where(froms > starts, tos - froms, 0)
+        def held_out_between(part_starts: Indices, part_stops: Indices) -> HeldOut:
+            counts = np.where(part_starts > starts, part_stops - part_starts, 0)
             rows = np.repeat(users, counts)
             targets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            targets += froms[rows]
+            targets += part_starts[rows]
             # An item that a user takes several times in a part is one question, at its first place.
             pairs = rows * corpus.num_items + corpus.items[targets]
             first = np.sort(np.unique(pairs, return_index=True)[1])
             rows, targets = rows[first], targets[first]
-            return HeldOut(Ranges(rows, starts[rows], froms[rows]), targets)
+            return HeldOut(Ranges(rows, starts[rows], part_starts[rows]), targets)
 
-        everyone = Ranges(users, starts, validation_starts)
-        test = ask(test_starts, np.asarray(corpus.offsets[1:]))
+        histories = Ranges(users, starts, validation_starts)
+        test = held_out_between(test_starts, np.asarray(corpus.offsets[1:]))
         split = Split(
-            training=everyone.select(validation_starts > starts),
-            validation=ask(validation_starts, test_starts),
+            training=histories.select(validation_starts > starts),
+            validation=held_out_between(validation_starts, test_starts),
             test=test,
             not_evaluated=corpus.num_users - len(np.unique(test.histories.users)),
         )

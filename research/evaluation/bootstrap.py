@@ -26,18 +26,18 @@ def sign_flip_p(differences: Values, resamples: int, generator: np.random.Genera
     are at most `resamples` patterns, all are tried; otherwise `resamples` random ones are, and
     p = (1 + exceedances) / (1 + resamples) (Phipson and Smyth 2010).
     """
-    sizes = np.abs(differences)[np.abs(differences) > ROUNDING]
+    magnitudes = np.abs(differences)[np.abs(differences) > ROUNDING]
     # Sums that differ by rounding alone count as equal.
-    reached = abs(float(differences.sum())) - 1e-12 * float(sizes.sum())
-    if len(sizes) == 0:
+    threshold = abs(float(differences.sum())) - 1e-12 * float(magnitudes.sum())
+    if len(magnitudes) == 0:
         return 1.0
-    if 2 ** min(len(sizes), 62) <= resamples:
+    if 2 ** min(len(magnitudes), 62) <= resamples:
         sums = np.zeros(1)
-        for size in sizes:
+        for size in magnitudes:
             sums = np.concatenate((sums + size, sums - size))
-        return float((np.abs(sums) >= reached).mean())
-    sums = _flipped_sums(sizes, resamples, generator)
-    return (1 + int((np.abs(sums) >= reached).sum())) / (1 + resamples)
+        return float((np.abs(sums) >= threshold).mean())
+    sums = _flipped_sums(magnitudes, resamples, generator)
+    return (1 + int((np.abs(sums) >= threshold).sum())) / (1 + resamples)
 
 
 def _flipped_sums(sizes: Values, resamples: int, generator: np.random.Generator) -> Values:
@@ -51,10 +51,10 @@ def _flipped_sums(sizes: Values, resamples: int, generator: np.random.Generator)
     groups = np.pad(sizes, (0, -len(sizes) % 8)).reshape(-1, 8)
     sums = np.zeros(resamples)
     for first in range(0, len(groups), 256):
-        possible = groups[first : first + 256] @ signs
-        drawn = generator.integers(0, 256, (len(possible), resamples), dtype=np.uint8)
-        for table, chosen in zip(possible, drawn):
-            sums += table.take(chosen)
+        group_sums = groups[first : first + 256] @ signs
+        patterns = generator.integers(0, 256, (len(group_sums), resamples), dtype=np.uint8)
+        for table, pattern in zip(group_sums, patterns):
+            sums += table.take(pattern)
     return sums
 
 
@@ -63,13 +63,13 @@ def resampled_means(values: Values, resamples: int, generator: np.random.Generat
 
     How often each distinct value is drawn is multinomial, so the cost does not grow with U.
     """
-    place = np.unique(values, return_inverse=True)[1]
-    if place.max() >= LEVELS:
+    level = np.unique(values, return_inverse=True)[1]
+    if level.max() >= LEVELS:
         scaled = (values - values.min()) * (LEVELS / np.ptp(values))
-        place = np.minimum(scaled.astype(np.int64), LEVELS - 1)
-    counts = np.bincount(place)
-    kept = counts > 0
-    means = np.bincount(place, values)[kept] / counts[kept]
-    drawn = generator.multinomial(len(values), counts[kept] / len(values), resamples)
-    resampled: Values = drawn @ means / len(values)
+        level = np.minimum(scaled.astype(np.int64), LEVELS - 1)
+    counts = np.bincount(level)
+    is_drawn = counts > 0
+    means = np.bincount(level, values)[is_drawn] / counts[is_drawn]
+    draws = generator.multinomial(len(values), counts[is_drawn] / len(values), resamples)
+    resampled: Values = draws @ means / len(values)
     return resampled

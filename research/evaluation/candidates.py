@@ -22,7 +22,7 @@ from research.data.corpus import Corpus
 from research.data.splits import HeldOut, flat_indices
 from research.errors import InputError
 from research.evaluation.ranker import Encoded
-from research.evaluation.tiles import Questions, among_all, among_listed
+from research.evaluation.tiles import Questions, count_among_all, count_among_listed
 from research.randomness import fold, seed_of, uniform
 
 
@@ -53,7 +53,7 @@ class AllItems(CandidateSet):
 
     def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
         """As in `CandidateSet`, over all items and whatever further columns the ranker scores."""
-        return among_all(encoded, questions, columns)
+        return count_among_all(encoded, questions, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +74,10 @@ class Listed(CandidateSet):
 
     def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
         """As in `CandidateSet`; only the held-out items and their negatives are scored."""
-        return among_listed(encoded, questions, self.negatives_QN.numpy()[questions.rows_S])
+        return count_among_listed(encoded, questions, self.negatives_QN.numpy()[questions.rows_S])
 
 
-def sampled(
+def sample_candidates(
     corpus: Corpus,
     held_out: HeldOut,
     distribution: Literal["uniform", "popularity"],
@@ -98,7 +98,7 @@ def sampled(
         if distribution == "popularity"
         else torch.ones_like(counts_V, dtype=torch.float64)
     )
-    check_one_each(held_out, f"{distribution}-{number}")
+    check_one_target_per_user(held_out, f"{distribution}-{number}")
     if number >= corpus.num_items:
         raise InputError(
             f"evaluation: {distribution}-{number} asks for {number} distinct negatives, but corpus "
@@ -122,29 +122,29 @@ def sampled(
         seen = corpus.items[flat_indices(histories)].astype(np.int64)
         waits[torch.from_numpy(owners), torch.from_numpy(seen)] = torch.inf
         # An item that is excluded, or has no weight, waits forever.
-        free = waits.isfinite().sum(1)
-        if int(free.min()) < number:
-            scarce = int(free.argmin())
+        num_allowed = waits.isfinite().sum(1)
+        if int(num_allowed.min()) < number:
+            question = int(num_allowed.argmin())
             raise InputError(
                 f"evaluation: {distribution}-{number} asks for {number} distinct negatives, but "
-                f"for user {corpus.user_names[int(histories.users[scarce])]} only "
-                f"{int(free[scarce])} items can be drawn outside the history and the answer; ask "
-                "for fewer or rank all items"
+                f"for user {corpus.user_names[int(histories.users[question])]} only "
+                f"{int(num_allowed[question])} items can be drawn outside the history and the "
+                "held-out item; ask for fewer or rank all items"
             )
         negatives[rows] = waits.topk(number, dim=1, largest=False).indices
     return Listed(f"{distribution}-{number}", negatives)
 
 
-def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
+def read_candidates(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
     """Read negatives from a file of lines `user item item ...`, in raw ids, one line a user.
 
     `InputError`, with the line, for a file that cannot be read, an unknown id, lines of different
     lengths, and a user or a negative that occurs twice; also when an evaluated user has no line or
     several held-out items, or has the held-out item among the negatives.
     """
-    check_one_each(held_out, "a negatives file")
+    check_one_target_per_user(held_out, "a negatives file")
     if path.exists() and not path.is_file():
-        raise InputError(f"negatives file {path} cannot be read (it is no file)")
+        raise InputError(f"negatives file {path} cannot be read (it is not a file)")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
@@ -162,40 +162,40 @@ def from_file(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
         if len(items) != number or number == 0:
             raise InputError(
                 f"{path}, line {line_number}: {len(items)} negatives, but the first line has "
-                f"{number}; every user needs equally many, at least 1"
+                f"{number}; every user needs the same number, at least 1"
             )
         try:
-            owner = corpus.user_names.index(user)
+            user_id = corpus.user_names.index(user)
             negatives = [corpus.item_names.index(name) for name in items]
         except InputError as error:
             raise InputError(f"{path}, line {line_number}: {error}") from error
-        if owner in rows:
+        if user_id in rows:
             raise InputError(f"{path}, line {line_number}: user {user} has a line already")
         if len(set(negatives)) < number:
-            raise InputError(f"{path}, line {line_number}: a negative stands there twice")
-        rows[owner] = negatives
+            raise InputError(f"{path}, line {line_number}: a negative is listed twice")
+        rows[user_id] = negatives
     absent = [user for user in held_out.histories.users.tolist() if user not in rows]
     if absent:
         raise InputError(
             f"{path}: no line for user {corpus.user_names[absent[0]]} and {len(absent) - 1} "
             "others that are evaluated; add their negatives"
         )
-    table = torch.tensor([rows[user] for user in held_out.histories.users.tolist()])
-    answers = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
-    among = (table == answers[:, None]).any(1).nonzero()[:, 0].tolist()
-    if among:
-        name = corpus.user_names[int(held_out.histories.users[among[0]])]
+    negatives_table = torch.tensor([rows[user] for user in held_out.histories.users.tolist()])
+    targets = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
+    conflicts = (negatives_table == targets[:, None]).any(1).nonzero()[:, 0].tolist()
+    if conflicts:
+        name = corpus.user_names[int(held_out.histories.users[conflicts[0]])]
         raise InputError(
-            f"{path}: the held-out item of user {name} and of {len(among) - 1} others stands among "
+            f"{path}: the held-out item of user {name} and of {len(conflicts) - 1} others is among "
             "their own negatives; remove it there"
         )
-    return Listed(f"file-{number}", table, md5_of(path))
+    return Listed(f"file-{number}", negatives_table, md5_of(path))
 
 
 def md5_of(path: Path) -> str:
     """The MD5 of a file, in hexadecimal; `InputError` when it cannot be read."""
     if path.exists() and not path.is_file():
-        raise InputError(f"negatives file {path} cannot be read (it is no file)")
+        raise InputError(f"negatives file {path} cannot be read (it is not a file)")
     try:
         return hashlib.md5(path.read_bytes()).hexdigest()
     except FileNotFoundError as error:
@@ -204,7 +204,7 @@ def md5_of(path: Path) -> str:
         raise InputError(f"negatives file {path} cannot be read ({error})") from error
 
 
-def check_one_each(held_out: HeldOut, what: str) -> None:
+def check_one_target_per_user(held_out: HeldOut, what: str) -> None:
     """Raise `InputError` when a user has several held-out items.
 
     Each would be ranked in a list of its own, without the others, and one could even be a negative

@@ -73,10 +73,10 @@ def in_chunks(
         return rows[np.lexsort((lengths[rows], targets[rows] // columns))]
 
     questions, columns = tile_shape(corpus.num_items, CPU_TILE)
-    left = in_order(np.arange(len(targets)), columns)[share]
-    tokens, most, refused = CPU_TOKENS, len(left), 0
-    while len(left):
-        rows = left[: min(most, chunk_size(lengths[left[:questions]], tokens))]
+    remaining = in_order(np.arange(len(targets)), columns)[share]
+    tokens, max_questions, too_many = CPU_TOKENS, len(remaining), 0
+    while len(remaining):
+        rows = remaining[: min(max_questions, chunk_size(lengths[remaining[:questions]], tokens))]
         ranked: Ranked | None = None
         try:
             ranked = rank(rows, columns)
@@ -84,21 +84,23 @@ def in_chunks(
             if not is_out_of_memory(error):
                 raise
             if len(rows) == 1:
-                raise MemoryError(nothing_fits(corpus, held_out, rows, error)) from error
+                raise MemoryError(
+                    question_too_large_message(corpus, held_out, rows, error)
+                ) from error
         if ranked is None:
             # The retry is outside the `except`: the error is freed by now, and with it the tensors
             # that its traceback held.
-            most, refused = len(rows) // 2, refused or len(rows)
+            max_questions, too_many = len(rows) // 2, too_many or len(rows)
             continue
-        if refused:
-            print(lowered(refused, len(rows)), file=sys.stderr, flush=True)
-            refused = 0
+        if too_many:
+            print(smaller_chunk_message(too_many, len(rows)), file=sys.stderr, flush=True)
+            too_many = 0
         yield rows, ranked
-        left = left[len(rows) :]
+        remaining = remaining[len(rows) :]
         if ranked.on_accelerator and tokens == CPU_TOKENS:
             tokens = ACCELERATOR_TOKENS
             questions, columns = tile_shape(corpus.num_items, ACCELERATOR_TILE)
-            left = in_order(left, columns)
+            remaining = in_order(remaining, columns)
 
 
 def chunk_size(lengths: NDArray[np.int64], tokens: int) -> int:
@@ -109,22 +111,22 @@ def chunk_size(lengths: NDArray[np.int64], tokens: int) -> int:
     return max(1, int(np.searchsorted(np.cumsum(lengths), tokens, side="right")))
 
 
-def lowered(refused: int, ranked: int) -> str:
-    """The message that only `ranked` questions are ranked at a time, as `refused` did not fit."""
+def smaller_chunk_message(too_many: int, ranked: int) -> str:
+    """The message that only `ranked` questions are ranked at a time, as `too_many` did not fit."""
     return (
-        f"ranking {refused:,} questions at a time did not fit into memory; from here on at most "
+        f"ranking {too_many:,} questions at a time did not fit into memory; from here on at most "
         f"{ranked:,} are, with the same results"
     )
 
 
-def nothing_fits(
+def question_too_large_message(
     corpus: Corpus, held_out: HeldOut, rows: NDArray[np.int64], error: BaseException
 ) -> str:
     """The message that a question, the first of `rows`, does not fit into memory by itself."""
-    asked = held_out.histories.select(rows)
+    question = held_out.histories.select(rows)
     return (
-        f"one question alone does not fit into memory: user {int(asked.users[0])} (dense id), a "
-        f"history of {int(asked.stops[0] - asked.starts[0]):,} items, {corpus.num_items:,} items "
-        f"to score ({error}); stop what else uses the memory, take a larger machine, or train an "
-        "encoder of a smaller encoder.length or encoder.width"
+        f"one question alone does not fit into memory: user {int(question.users[0])} (dense id), a "
+        f"history of {int(question.stops[0] - question.starts[0]):,} items, {corpus.num_items:,} "
+        f"items to score ({error}); stop what else uses the memory, take a larger machine, or "
+        "train an encoder of a smaller encoder.length or encoder.width"
     )

@@ -30,11 +30,11 @@ from research.evaluation.ties import (
 KINDS = ("hr", "ndcg", "mrr", "recall", "precision", "map")
 
 
-def parse(name: str) -> tuple[str, float]:
+def parse_metric(name: str) -> tuple[str, float]:
     """(kind, k) of a metric's name, k infinite for a plain `mrr`; `InputError` if unknown."""
-    found = re.fullmatch(r"([a-z]+)(?:@([1-9][0-9]{0,8}))?", name)
-    if found and found[1] in KINDS and (found[2] or found[1] == "mrr"):
-        return found[1], float(found[2] or np.inf)
+    match = re.fullmatch(r"([a-z]+)(?:@([1-9][0-9]{0,8}))?", name)
+    if match and match[1] in KINDS and (match[2] or match[1] == "mrr"):
+        return match[1], float(match[2] or np.inf)
     forms = [f"{kind}@K" for kind in KINDS]
     raise InputError(
         f"metric {name!r} does not exist; allowed: {', '.join(forms)} with K a whole number from "
@@ -42,11 +42,11 @@ def parse(name: str) -> tuple[str, float]:
     )
 
 
-def parse_all(names: Iterable[str], field: str) -> None:
+def check_metric_names(names: Iterable[str], field: str) -> None:
     """Raise `InputError`, naming the config field `field`, if one of the metrics does not exist."""
     for name in names:
         try:
-            parse(name)
+            parse_metric(name)
         except InputError as error:
             raise InputError(f"{field}: {error}") from error
 
@@ -76,12 +76,14 @@ def _per_user(
     """The users, int64 [U] ascending, and for each metric their values, float64 [U]."""
     unique, owner = np.unique(table.user, return_inverse=True)
     groups, relevant = TieGroups.of(table, owner, ties), np.bincount(owner)
-    return unique.astype(np.int64), [_values(groups, relevant, *parse(name)) for name in names]
+    return unique.astype(np.int64), [
+        _values(groups, relevant, *parse_metric(name)) for name in names
+    ]
 
 
 def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Floats:
     """Expectation of a metric by user, float64 [U]; `relevant` [U] counts held-out items."""
-    groups = groups.best() if kind in ("hr", "mrr") else groups
+    groups = groups.best_groups() if kind in ("hr", "mrr") else groups
 
     def total(values: Floats) -> Floats:
         summed: Floats = np.bincount(groups.owner, values, len(relevant)).astype(np.float64)
@@ -91,20 +93,20 @@ def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Float
         return total(hit_and_reciprocal(groups, k)[kind == "mrr"])
     within = groups.within(k)
     if kind in ("recall", "precision"):
-        found = total(groups.number * within / groups.size)
-        return found / relevant if kind == "recall" else found / k
-    chance = groups.number / groups.size
-    most: Integers = np.minimum(relevant, int(k))
+        hits = total(groups.number * within / groups.size)
+        return hits / relevant if kind == "recall" else hits / k
+    hit_probability = groups.number / groups.size
+    max_hits: Integers = np.minimum(relevant, int(k))
     if kind == "ndcg":
         ideal: Floats = np.cumsum(1.0 / np.log2(np.arange(relevant.max()) + 2.0))
-        return total(chance * discounts(groups.first, within)) / ideal[most - 1]
+        return total(hit_probability * discounts(groups.first, within)) / ideal[max_hits - 1]
     # MAP adds up the precision at the place of each held-out item: the number of held-out items at
     # or before that place, over the place. These are the ones in better groups, the item itself,
     # and of the n - 1 others in its group an expected share of (place - first) / (N - 1).
     others = (groups.number - 1.0) / np.maximum(groups.size - 1.0, 1.0)
     sums = reciprocals(groups.first, within)
     counted = (groups.before + 1.0) * sums + others * (within - groups.first * sums)
-    return total(chance * counted) / most
+    return total(hit_probability * counted) / max_hits
 
 
 def missed_share(table: RankTable) -> float:

@@ -1,4 +1,4 @@
-"""Popularity as a ranker: items are ranked by their training interactions, for every history alike.
+"""Popularity as a ranker: it ranks items by their training interactions, whatever the history.
 
 Any trained model must beat it, so a run reports its figures beside its own
 (`research/runs/popularity_floor.py`).

@@ -18,20 +18,22 @@ from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 
 
-def differing(protocols: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, list[str]]]:
+def differing_fields(
+    protocols: Mapping[str, Mapping[str, object]],
+) -> dict[str, dict[str, list[str]]]:
     """The fields in which protocols differ: {field: {value as text: [names with that value]}}.
 
     `protocols` maps the name of a cell or a run to its protocol. Fields are in alphabetical order,
     values and names in the order of `protocols`; a missing field counts as None.
     """
-    found: dict[str, dict[str, list[str]]] = {}
+    differences: dict[str, dict[str, list[str]]] = {}
     for field in sorted({field for protocol in protocols.values() for field in protocol}):
         values: dict[str, list[str]] = {}
         for name, protocol in protocols.items():
             values.setdefault(_text(protocol.get(field)), []).append(name)
         if len(values) > 1:
-            found[field] = values
-    return found
+            differences[field] = values
+    return differences
 
 
 def check_comparable(table_a: RankTable, table_b: RankTable) -> None:
@@ -40,11 +42,14 @@ def check_comparable(table_a: RankTable, table_b: RankTable) -> None:
     The order of rows does not matter. A table that has a question (user, held-out item) twice is
     refused as well.
     """
-    fields = differing({"first": table_a.protocol, "second": table_b.protocol})
+    fields = differing_fields({"first": table_a.protocol, "second": table_b.protocol})
     if fields:
-        told = "; ".join(f"{field} is {' and '.join(values)}" for field, values in fields.items())
+        differences = "; ".join(
+            f"{field} is {' and '.join(values)}" for field, values in fields.items()
+        )
         raise InputError(
-            f"the rank tables differ in protocol: {told}; compare runs that were evaluated alike"
+            f"the rank tables differ in protocol: {differences}; compare runs with the same "
+            "evaluation settings"
         )
     questions_a, questions_b = _questions(table_a), _questions(table_b)
     if np.array_equal(questions_a, questions_b):
@@ -53,7 +58,7 @@ def check_comparable(table_a: RankTable, table_b: RankTable) -> None:
     only_b = np.setdiff1d(table_b.user, table_a.user)
     if len(only_a) or len(only_b):
         raise InputError(
-            f"the rank tables differ in users: {len(only_a)} stand only in the first and "
+            f"the rank tables differ in users: {len(only_a)} are only in the first and "
             f"{len(only_b)} only in the second (dense id {np.r_[only_a, only_b][0]}, for example)"
         )
     raise InputError("the rank tables differ in the held-out items of some users")
@@ -66,12 +71,12 @@ def _text(value: object) -> str:
 
 def _questions(table: RankTable) -> NDArray[np.int64]:
     """A table's questions as user * 2^32 + item, int64 [Q] ascending; `InputError` for a repeat."""
-    asked = np.sort((table.user.astype(np.int64) << 32) + table.item)
-    repeated = asked[1:][asked[1:] == asked[:-1]]
+    questions = np.sort((table.user.astype(np.int64) << 32) + table.item)
+    repeated = questions[1:][questions[1:] == questions[:-1]]
     if len(repeated):
         user, item = divmod(int(repeated[0]), 1 << 32)
         raise InputError(
-            f"a rank table asks {len(repeated)} questions more than once (dense ids: item {item} "
+            f"a rank table has {len(repeated)} questions more than once (dense ids: item {item} "
             f"of user {user}, for example), and a user counts once; evaluate the run again"
         )
-    return asked
+    return questions

@@ -26,13 +26,13 @@ from research.storage.untrusted import parse_json
 # Unpacked size in bytes that is always allowed, and the compression ratio above which a larger
 # table is refused (a zip bomb).
 _ALWAYS_ALLOWED = 1 << 26
-_MOST_COMPRESSION = 100
+_MAX_COMPRESSION = 100
 _COLUMNS = {
     "user": "int32", "item": "int32", "rank": "float64",
     "ties": "int32", "history_length": "int32", "item_count": "int32",
 }  # fmt: skip
 # What numpy and zipfile raise for a file that is damaged or is not a rank table.
-_UNREADABLE: tuple[type[Exception], ...] = (
+_READ_ERRORS: tuple[type[Exception], ...] = (
     *(ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, struct.error, MemoryError, OverflowError, RecursionError),
     *(SyntaxError, TokenError, Warning),
@@ -102,7 +102,7 @@ class RankTable:
                 columns = {name: np.asarray(stored[name]) for name in _COLUMNS}
         except FileNotFoundError as error:
             raise InputError(f"{path} does not exist") from error
-        except _UNREADABLE as error:
+        except _READ_ERRORS as error:
             raise InputError(f"{path} is not a rank table ({error!s:.300})") from error
         shapes = {column.shape for column in columns.values()}
         types = {name: column.dtype.name for name, column in columns.items()}
@@ -111,7 +111,7 @@ class RankTable:
         if not isinstance(protocol, dict):
             raise InputError(f"{path} is not a rank table (its protocol is {protocol!r:.100})")
         table = RankTable(**columns, protocol=protocol)
-        if not _can_be(table):
+        if not _is_possible(table):
             raise InputError(f"{path} is not a rank table (no ranking gives such ranks or counts)")
         return table
 
@@ -119,14 +119,14 @@ class RankTable:
 def _check_sizes(path: Path) -> None:
     """Raise `InputError` for a path that is no file, and for a zip bomb."""
     if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a rank table (it is no file)")
+        raise InputError(f"{path} is not a rank table (it is not a file)")
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
-        packings = {member.compress_type for member in archive.infolist()}
-    if size > max(_ALWAYS_ALLOWED, _MOST_COMPRESSION * path.stat().st_size):
+        compression_methods = {member.compress_type for member in archive.infolist()}
+    if size > max(_ALWAYS_ALLOWED, _MAX_COMPRESSION * path.stat().st_size):
         raise InputError(f"{path} is not a rank table (it unpacks to {size:,} bytes)")
-    if not packings <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise InputError(f"{path} is not a rank table (it is packed by another method)")
+    if not compression_methods <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise InputError(f"{path} is not a rank table (it is compressed by another method)")
 
 
 def group_starts(*sorted_columns: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -140,7 +140,7 @@ def group_starts(*sorted_columns: NDArray[np.generic]) -> NDArray[np.int64]:
     return np.flatnonzero(begins)
 
 
-def _can_be(table: RankTable) -> bool:
+def _is_possible(table: RankTable) -> bool:
     """Whether the numbers of a table can come from a ranking, as the metrics assume."""
     if len(table) == 0 or not (table.rank >= 1.0).all():
         return False

@@ -29,8 +29,8 @@ from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import Questions, SeenPolicy, first_not_finite
 
 
-def _itself(found: Tensor) -> Tensor:
-    return found
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class RankingShard:
     """Rank of this process, 0 to world - 1; rank 0 has at least one question."""
     world: int = 1
     """Number of processes that share the questions; 1: nothing is communicated."""
-    add: Callable[[Tensor], Tensor] = _itself
+    add: Callable[[Tensor], Tensor] = _identity
     """Sums a float64 CPU tensor over all processes; every process calls it once a ranking."""
 
 
@@ -97,22 +97,26 @@ def rank_tables(
             f"{int(held_out.histories.users[bad_Q[0]])} (dense id); a model has diverged: lower "
             "its learning rate or clip the gradient"
         )
-    further = int(results_CQ[-1, 0])
+    num_special = int(results_CQ[-1, 0])
     lengths = held_out.histories.stops - held_out.histories.starts
     item_count = counts_V.cpu().numpy()[items].astype(np.int32)
     shared = {**protocol, "seen": seen, "ties": "mean"}
-    special = {"special_candidates": further} if further else {}
+    special = {"special_candidates": num_special} if num_special else {}
     return {
-        each.name: RankTable(
+        candidate_set.name: RankTable(
             user=held_out.histories.users.astype(np.int32),
             item=items.astype(np.int32),
-            rank=results_CQ[place].copy(),
-            ties=results_CQ[len(candidates) + place].astype(np.int32),
+            rank=results_CQ[index].copy(),
+            ties=results_CQ[len(candidates) + index].astype(np.int32),
             history_length=lengths.astype(np.int32),
             item_count=item_count,
-            protocol={**shared, **each.protocol, **(special if each.name == "full" else {})},
+            protocol={
+                **shared,
+                **candidate_set.protocol,
+                **(special if candidate_set.name == "full" else {}),
+            },
         )
-        for place, each in enumerate(candidates)
+        for index, candidate_set in enumerate(candidates)
     }
 
 
@@ -130,21 +134,21 @@ def rank_chunk(
 
     The other arguments are as in `rank_tables`. Histories are encoded once for all candidate sets.
     """
-    asked = held_out.select(rows)
-    histories = pack(corpus, asked.histories, fields)
-    targets_S = corpus.items[asked.targets].astype(np.int64)
+    chunk = held_out.select(rows)
+    histories = pack(corpus, chunk.histories, fields)
+    targets_S = corpus.items[chunk.targets].astype(np.int64)
     questions = Questions.of(histories, rows, targets_S, corpus.num_items, seen)
-    encoded = ranker.encode(histories, torch.from_numpy(asked.histories.users))
-    counts = [each.counts(encoded, questions, columns) for each in candidates]
+    encoded = ranker.encode(histories, torch.from_numpy(chunk.histories.users))
+    counts = [candidate_set.counts(encoded, questions, columns) for candidate_set in candidates]
     # One copy from the device brings everything, so that the host waits once.
     rows_CS = [higher_S for higher_S, _ in counts] + [equal_S for _, equal_S in counts]
     read_CS = torch.stack([*rows_CS, encoded.largest_S.double()]).cpu().numpy()
     higher_CS, equal_CS = np.split(read_CS[:-1], 2)
     rank_CS = np.where(questions.missed_S, np.inf, 1.0 + higher_CS + 0.5 * equal_CS)
-    further_S = np.full(len(rows), encoded.columns - corpus.num_items)
+    num_special_S = np.full(len(rows), encoded.columns - corpus.num_items)
     finite = bool(np.isfinite(read_CS[-1]).all())
     return Ranked(
-        results_CS=np.concatenate([rank_CS, equal_CS, further_S[None]]),
+        results_CS=np.concatenate([rank_CS, equal_CS, num_special_S[None]]),
         on_accelerator=encoded.largest_S.device.type != "cpu",
         bad=None if finite else first_not_finite(encoded, columns),
     )

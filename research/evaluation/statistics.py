@@ -113,8 +113,8 @@ def estimate(
 
 
 def compare(
-    own: Sequence[RankTable],
-    base: Sequence[RankTable],
+    tables: Sequence[RankTable],
+    base_tables: Sequence[RankTable],
     metric: str,
     *,
     ties: TiePolicy = "expected",
@@ -125,19 +125,20 @@ def compare(
 ) -> Comparison:
     """Compare a cell to the base, paired by user and seed; correct the p-values with `holm`.
 
-    `own` and `base` have one table a seed, in the same order of seeds; a side of one table (a
-    ranker that only counts) is paired with all tables of the other. `resamples` is the number of
-    sign flips; the interval, of coverage `level`, takes at most 2,000 resamples. `smallest` is for
-    a test at level `alpha`; give alpha / m for what Holm's first step over m comparisons could
-    detect. `InputError` as for `estimate`, and when the numbers of tables cannot be paired.
+    `tables` and `base_tables` have one table a seed, in the same order of seeds; a side of one
+    table (a ranker that only counts) is paired with all tables of the other. `resamples` is the
+    number of sign flips; the interval, of coverage `level`, takes at most 2,000 resamples.
+    `smallest` is for a test at level `alpha`; give alpha / m for what Holm's first step over m
+    comparisons could detect. `InputError` as for `estimate`, and when the numbers of tables cannot
+    be paired.
     """
-    if len(own) != len(base) and 1 not in (len(own), len(base)):
+    if len(tables) != len(base_tables) and 1 not in (len(tables), len(base_tables)):
         raise InputError(
-            f"{len(own)} rank tables cannot be paired with {len(base)}: give one a seed for the "
-            "same seeds on both sides, or one that serves all seeds"
+            f"{len(tables)} rank tables cannot be paired with {len(base_tables)}: give one a seed "
+            "for the same seeds on both sides, or one that serves all seeds"
         )
-    _check([*own, *base], metric)
-    differences = _values(own, metric, ties) - _values(base, metric, ties)
+    _check([*tables, *base_tables], metric)
+    differences = _values(tables, metric, ties) - _values(base_tables, metric, ties)
     by_user = differences.mean(0)
     spread = _spread(differences)
     generator = np.random.default_rng(seed)
@@ -190,7 +191,9 @@ class _Spread:
         It is averaged over `possible` equally likely values of the seeds' variance, which
         approximates the integral over that variance.
         """
-        deviations = np.sqrt(self.users + self.seeds_variance(_chances(self.seeds - 1, possible)))
+        deviations = np.sqrt(
+            self.users + self.seeds_variance(_chi2_quantiles(self.seeds - 1, possible))
+        )
         # The bound avoids 0 / 0: without any variance every difference but 0 is significant.
         return float(2 * ndtr(-abs(difference) / np.maximum(deviations, 1e-150)).mean())
 
@@ -200,9 +203,13 @@ class _Spread:
 
     def critical(self, alpha: float) -> float:
         """The positive difference whose two-sided p-value is `alpha`."""
-        most = self.users + self.seeds_variance(_chances(self.seeds - 1, 256)[:1])[0]
-        above = norm.isf(alpha / 2) * np.sqrt(most)
-        return float(above * brentq(lambda share: self.p(share * above, 256) - alpha, 0.0, 1.001))
+        largest_variance = (
+            self.users + self.seeds_variance(_chi2_quantiles(self.seeds - 1, 256)[:1])[0]
+        )
+        upper_bound = norm.isf(alpha / 2) * np.sqrt(largest_variance)
+        return float(
+            upper_bound * brentq(lambda share: self.p(share * upper_bound, 256) - alpha, 0.0, 1.001)
+        )
 
     def smallest(self, alpha: float) -> float:
         """The true difference that a test at level `alpha` detects with a power of 0.8.
@@ -215,23 +222,25 @@ class _Spread:
         error = float(np.sqrt(self.users + max(0.0, self.between - self.within)))
         if error == 0.0:
             return 0.0
-        truth = max(self.between, self.within)
-        needed = np.array(
+        true_between = max(self.between, self.within)
+        thresholds = np.array(
             [
-                replace(self, between=truth * float(draw)).critical(alpha) / error
-                for draw in _chances(self.seeds - 1, 8)
+                replace(self, between=true_between * float(draw)).critical(alpha) / error
+                for draw in _chi2_quantiles(self.seeds - 1, 8)
             ]
         )
 
-        def missing(errors: float) -> float:
-            return POWER - float(ndtr(errors - needed).mean())
+        def power_gap(errors: float) -> float:
+            return POWER - float(ndtr(errors - thresholds).mean())
 
-        beyond = norm.ppf(POWER) + np.array([-0.001, 0.001])
-        return float(error * brentq(missing, needed.min() + beyond[0], needed.max() + beyond[1]))
+        margins = norm.ppf(POWER) + np.array([-0.001, 0.001])
+        return float(
+            error * brentq(power_gap, thresholds.min() + margins[0], thresholds.max() + margins[1])
+        )
 
 
 @lru_cache
-def _chances(free: int, number: int) -> Values:
+def _chi2_quantiles(free: int, number: int) -> Values:
     """`number` equally likely values of chi^2_free / free, float64 ascending; [1] if `free` is 0.
 
     `free` is the degrees of freedom.
@@ -249,12 +258,12 @@ def _spread(values: Values) -> _Spread:
     """
     seeds, users = values.shape
     by_user, by_seed = values.mean(0), values.mean(1)
-    of_users = float(by_user.var(ddof=1)) / users
+    user_variance = float(by_user.var(ddof=1)) / users
     if seeds == 1:
-        return _Spread(of_users, 0.0, 0.0, seeds)
-    left = values - by_user - by_seed[:, None] + values.mean()
-    within = float(np.square(left).sum()) / ((seeds - 1) * (users - 1)) / (seeds * users)
-    return _Spread(of_users, float(by_seed.var(ddof=1)) / seeds, within, seeds)
+        return _Spread(user_variance, 0.0, 0.0, seeds)
+    residuals = values - by_user - by_seed[:, None] + values.mean()
+    within = float(np.square(residuals).sum()) / ((seeds - 1) * (users - 1)) / (seeds * users)
+    return _Spread(user_variance, float(by_seed.var(ddof=1)) / seeds, within, seeds)
 
 
 def _interval(

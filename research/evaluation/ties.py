@@ -24,7 +24,7 @@ Integers = NDArray[np.int64]
 
 # Sums over places up to here are added term by term; beyond, the midpoint rule is exact to
 # rounding.
-_ADDED = 4096
+_ADDED_DIRECTLY = 4096
 # Most numbers in memory at a time in `hit_and_reciprocal`.
 _BLOCK = 1 << 20
 
@@ -55,11 +55,11 @@ class TieGroups:
         Under "expected" a group is a set of tied candidates; under "mean" each held-out item is a
         group of its own, at its mean rank.
         """
-        kept = np.isfinite(table.rank)
-        owner, rank = owner[kept], table.rank[kept]
-        others = table.ties[kept].astype(np.float64)
+        is_ranked = np.isfinite(table.rank)
+        owner, rank = owner[is_ranked], table.rank[is_ranked]
+        others = table.ties[is_ranked].astype(np.float64)
         if ties == "mean":
-            rank, others = spread(rank, owner), np.zeros(len(rank))
+            rank, others = separate_ties(rank, owner), np.zeros(len(rank))
         first = rank - others / 2
         order = np.lexsort((first, owner))
         owner, first, others = owner[order], first[order], others[order]
@@ -78,13 +78,13 @@ class TieGroups:
         within: Floats = np.clip(np.floor(k - self.first) + 1.0, 0.0, self.size)
         return within
 
-    def best(self) -> TieGroups:
+    def best_groups(self) -> TieGroups:
         """Each user's best group; in every order it contains the user's best held-out item."""
         is_best = self.before == 0
         return TieGroups(**{name: column[is_best] for name, column in vars(self).items()})
 
 
-def spread(rank: Floats, owner: Integers) -> Floats:
+def separate_ties(rank: Floats, owner: Integers) -> Floats:
     """Mean ranks, with a user's held-out items that tie with each other set one place apart.
 
     `rank` and `owner` (the user) are by held-out item, as is the result, float64. Such items have
@@ -96,10 +96,10 @@ def spread(rank: Floats, owner: Integers) -> Floats:
     starts = group_starts(owners, ranks)
     sizes = np.diff(np.r_[starts, len(order)])
     place = np.arange(len(order)) - np.repeat(starts, sizes)
-    apart = np.empty(len(order))
-    apart[order] = ranks + (place - (np.repeat(sizes, sizes) - 1) / 2)
-    assert np.all(apart >= 1.0), "ties of a user's own held-out items: an item asked for twice"
-    return apart
+    separated = np.empty(len(order))
+    separated[order] = ranks + (place - (np.repeat(sizes, sizes) - 1) / 2)
+    assert np.all(separated >= 1.0), "a user's held-out item is in the table twice"
+    return separated
 
 
 def hit_and_reciprocal(groups: TieGroups, k: float) -> tuple[Floats, Floats]:
@@ -113,37 +113,43 @@ def hit_and_reciprocal(groups: TieGroups, k: float) -> tuple[Floats, Floats]:
     within = groups.within(k)
     hit = within / groups.size
     reciprocal = reciprocals(groups.first, within) / groups.size
-    several = np.flatnonzero((groups.number > 1) & (within > 0))
-    if len(several) == 0:
+    groups_with_several = np.flatnonzero((groups.number > 1) & (within > 0))
+    if len(groups_with_several) == 0:
         return hit, reciprocal
-    kinds = np.stack([groups.first, groups.size, groups.number, within], axis=1)[several]
+    kinds = np.stack([groups.first, groups.size, groups.number, within], axis=1)[
+        groups_with_several
+    ]
     kinds, kind = np.unique(kinds, axis=0, return_inverse=True)
     first, size, number, tried = (column[:, None] for column in kinds.T)
-    left: Floats = np.ones((len(kinds), 1))
-    found: Floats = np.zeros(len(kinds))
+    miss_probability: Floats = np.ones((len(kinds), 1))
+    expected_reciprocal: Floats = np.zeros(len(kinds))
     width = min(max(1, _BLOCK // len(kinds)), int(tried.max()))
     for begin in range(0, int(tried.max()), width):
         steps = np.arange(begin, begin + width)
-        chance = np.where(steps < tried, number / np.maximum(size - steps, number), 0.0)
-        stays: Floats = np.multiply.accumulate(np.hstack([left, 1.0 - chance]), axis=1)
-        found += (stays[:, :-1] * chance / (first + steps)).sum(1)
-        left = stays[:, -1:]
-    hit[several] = (1.0 - left[:, 0])[kind.ravel()]
-    reciprocal[several] = found[kind.ravel()]
+        hit_probability = np.where(steps < tried, number / np.maximum(size - steps, number), 0.0)
+        still_missing: Floats = np.multiply.accumulate(
+            np.hstack([miss_probability, 1.0 - hit_probability]), axis=1
+        )
+        expected_reciprocal += (still_missing[:, :-1] * hit_probability / (first + steps)).sum(1)
+        miss_probability = still_missing[:, -1:]
+    hit[groups_with_several] = (1.0 - miss_probability[:, 0])[kind.ravel()]
+    reciprocal[groups_with_several] = expected_reciprocal[kind.ravel()]
     return hit, reciprocal
 
 
 def reciprocals(first: Floats, number: Floats) -> Floats:
     """The sum of 1 / place over `number` places from `first` on: float64 [G]."""
-    return _summed(first, number, lambda place: 1.0 / place, _integral_of_reciprocal)
+    return _sum_over_places(first, number, lambda place: 1.0 / place, _integral_of_reciprocal)
 
 
 def discounts(first: Floats, number: Floats) -> Floats:
     """The sum of DCG's discount, 1 / log2(place + 1), over `number` places from `first`: [G]."""
-    return _summed(first, number, lambda place: 1.0 / np.log2(place + 1.0), _integral_of_discount)
+    return _sum_over_places(
+        first, number, lambda place: 1.0 / np.log2(place + 1.0), _integral_of_discount
+    )
 
 
-def _summed(
+def _sum_over_places(
     first: Floats,
     number: Floats,
     value: Callable[[Floats], Floats],
@@ -156,11 +162,11 @@ def _summed(
     sums = np.where(number > 0, value(first), 0.0)
     several = np.flatnonzero(number > 1)
     low, high = first[several], first[several] + number[several] - 1.0
-    added = np.r_[0.0, np.cumsum(value(np.arange(1.0, _ADDED + 1.0)))]
-    ends = [np.minimum(place, _ADDED).astype(np.int64) for place in (low - 1.0, high)]
+    added = np.r_[0.0, np.cumsum(value(np.arange(1.0, _ADDED_DIRECTLY + 1.0)))]
+    ends = [np.minimum(place, _ADDED_DIRECTLY).astype(np.int64) for place in (low - 1.0, high)]
     sums[several] = added[ends[1]] - added[ends[0]]
-    far = high > _ADDED
-    low, high = np.maximum(low[far], _ADDED + 1.0) - 0.5, high[far] + 0.5
+    far = high > _ADDED_DIRECTLY
+    low, high = np.maximum(low[far], _ADDED_DIRECTLY + 1.0) - 0.5, high[far] + 0.5
     slopes = [value(place + 0.5) - value(place - 0.5) for place in (low, high)]
     sums[several[far]] += integral(low, high) - (slopes[1] - slopes[0]) / 24.0
     return sums

@@ -75,7 +75,7 @@ class Questions:
         return is_seen_SN
 
 
-def among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
+def count_among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
     """(higher, equal): how many columns score higher than the held-out item, and how many the same.
 
     Both are float64 [S], on the scores' device. All columns compete but the held-out item itself
@@ -85,33 +85,35 @@ def among_all(encoded: Encoded, questions: Questions, columns: int) -> tuple[Ten
     """
     device, size = encoded.largest_S.device, len(questions.targets_S)
     tiles = tiles_of(questions.num_items, encoded.columns, columns)
-    home_S = questions.targets_S // columns
-    homes = np.unique(home_S).tolist()
-    others = np.setdiff1d(np.arange(len(tiles)), homes).tolist()
+    target_tile_S = questions.targets_S // columns
+    target_tiles = np.unique(target_tile_S).tolist()
+    others = np.setdiff1d(np.arange(len(tiles)), target_tiles).tolist()
     higher_S = torch.zeros(size, dtype=torch.float64, device=device)
     at_least_S = torch.zeros_like(higher_S)
-    right_S1 = flags_SC = higher_S[:, None]
-    for visit, place in enumerate([*homes, *others, *homes[:-1]]):
-        tile = tiles[place]
+    target_scores_S1 = flags_SC = higher_S[:, None]
+    for visit, tile_number in enumerate([*target_tiles, *others, *target_tiles[:-1]]):
+        tile = tiles[tile_number]
         scores_SC = encoded.scores(tile.first, tile.last)[:, tile.begin - tile.first :]
         if visit == 0:
-            right_S1 = scores_SC.new_empty(size, 1)
+            target_scores_S1 = scores_SC.new_empty(size, 1)
             # Comparisons are several times faster when they write the scores' type, not bool.
             flags_SC = scores_SC.new_empty(size, max(part.last - part.begin for part in tiles))
-        rows = np.flatnonzero(home_S == place)
-        answers = entries(rows, questions.targets_S[rows] - tile.begin, device)
-        if visit < len(homes):
-            right_S1[answers[0], 0] = scores_SC[answers]
-        if visit < len(homes) - 1:
+        rows = np.flatnonzero(target_tile_S == tile_number)
+        target_entries = entry_index(rows, questions.targets_S[rows] - tile.begin, device)
+        if visit < len(target_tiles):
+            target_scores_S1[target_entries[0], 0] = scores_SC[target_entries]
+        if visit < len(target_tiles) - 1:
             continue
-        if visit == len(homes) - 1 and questions.policy == "zero":
-            right_S1.masked_fill_(on(questions.target_is_seen_S, device)[:, None], 0.0)
+        if visit == len(target_tiles) - 1 and questions.policy == "zero":
+            target_scores_S1.masked_fill_(
+                to_device(questions.target_is_seen_S, device)[:, None], 0.0
+            )
         _set_seen(scores_SC, questions, tile)
-        scores_SC[answers] = -torch.inf
+        scores_SC[target_entries] = -torch.inf
         # Sums of ones are exact in fp32 up to 2^24 columns.
         flags = flags_SC[:, : scores_SC.shape[1]]
-        higher_S += torch.gt(scores_SC, right_S1, out=flags).sum(1)
-        at_least_S += scores_SC.ge_(right_S1).sum(1)
+        higher_S += torch.gt(scores_SC, target_scores_S1, out=flags).sum(1)
+        at_least_S += scores_SC.ge_(target_scores_S1).sum(1)
     return higher_S, at_least_S - higher_S
 
 
@@ -147,11 +149,11 @@ def _set_seen(scores_SC: Tensor, questions: Questions, tile: Tile) -> None:
     """Overwrite the scores of seen items in place: minus infinity if excluded, otherwise 0."""
     inside_T = (questions.seen_T >= tile.begin) & (questions.seen_T < tile.last)
     columns_T = questions.seen_T[inside_T] - tile.begin
-    seen = entries(questions.owner_T[inside_T], columns_T, scores_SC.device)
+    seen = entry_index(questions.owner_T[inside_T], columns_T, scores_SC.device)
     scores_SC[seen] = -torch.inf if questions.policy == "excluded" else 0.0
 
 
-def among_listed(
+def count_among_listed(
     encoded: Encoded, questions: Questions, negatives_SN: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
     """(higher, equal): how many negatives score higher than the held-out item, how many the same.
@@ -161,14 +163,14 @@ def among_listed(
     """
     device = encoded.largest_S.device
     items_SM = np.concatenate([questions.targets_S[:, None], negatives_SN], axis=1)
-    scores_SM = encoded.scores_of(on(items_SM, device))
+    scores_SM = encoded.scores_of(to_device(items_SM, device))
     seen_SM = questions.is_seen(items_SM)
     competes_SN = negatives_SN != questions.targets_S[:, None]
     if questions.policy == "zero":
-        scores_SM = scores_SM.masked_fill(on(seen_SM, device), 0.0)
+        scores_SM = scores_SM.masked_fill(to_device(seen_SM, device), 0.0)
     else:
         competes_SN &= ~seen_SM[:, 1:]
-    others_SN = scores_SM[:, 1:].masked_fill(on(~competes_SN, device), -torch.inf)
+    others_SN = scores_SM[:, 1:].masked_fill(to_device(~competes_SN, device), -torch.inf)
     higher_S = (others_SN > scores_SM[:, :1]).sum(1, dtype=torch.float64)
     return higher_S, (others_SN == scores_SM[:, :1]).sum(1, dtype=torch.float64)
 
@@ -195,25 +197,27 @@ def best_items(
     infinity.
     """
     scores_K, items_K = encoded.largest_S.new_empty(0), torch.empty(0, dtype=torch.int64)
-    outside = torch.tensor(excluded, dtype=torch.int64)
+    excluded_items = torch.tensor(excluded, dtype=torch.int64)
     for first in range(0, num_items, columns):
         scores_C = encoded.scores(first, min(first + columns, num_items))[0].cpu()
-        inside = outside[(outside >= first) & (outside < first + len(scores_C))]
-        scores_C[inside - first] = -torch.inf
-        both_C = torch.cat([scores_K.to(scores_C), scores_C])
+        excluded_here = excluded_items[
+            (excluded_items >= first) & (excluded_items < first + len(scores_C))
+        ]
+        scores_C[excluded_here - first] = -torch.inf
+        all_scores = torch.cat([scores_K.to(scores_C), scores_C])
         items_C = torch.cat([items_K, torch.arange(first, first + len(scores_C))])
-        scores_K, best_K = torch.topk(both_C, min(number, len(both_C)))
+        scores_K, best_K = torch.topk(all_scores, min(number, len(all_scores)))
         items_K = items_C[best_K]
     return scores_K.tolist(), items_K.tolist()
 
 
-def on(array: NDArray[np.generic], device: torch.device) -> Tensor:
+def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
     """A host array as a tensor on `device`; the host does not wait for the copy."""
     return torch.from_numpy(array).to(device, non_blocking=True)
 
 
-def entries(
+def entry_index(
     rows: NDArray[np.int64], columns: NDArray[np.int64], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """An index, on `device`, of the matrix entries (rows[i], columns[i])."""
-    return on(rows, device), on(columns, device)
+    return to_device(rows, device), to_device(columns, device)

@@ -45,7 +45,7 @@ from research.runs.config import RunConfig
 from research.runs.finish import evaluate_run, write_config
 from research.runs.parts import RunParts, ranking_objective
 from research.runs.run_hash import record_of, run_hash
-from research.runs.stages import Trained
+from research.runs.stages import TrainingResult
 from research.runs.warm_start import WarmStart, find_warm_start
 from research.storage.atomic import replacing, whole_folder
 from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
@@ -102,7 +102,7 @@ def import_run(
     opened = run_parts.corpus
     check_counts(sizes, opened.num_items, opened.num_attributes, file, opened.name)
     table = _entries(sizes, opened)
-    model = run_parts.model(stage, run_parts.shared())
+    model = run_parts.model(stage, run_parts.components())
     weights = into_ours(state, table)
     if special_classes:
         weights[ZERO_ROWS[ITEMS]] = state[ITEMS][:1]
@@ -117,7 +117,7 @@ def import_run(
     objective = ranking_objective(stage, model)
     assert objective is not None, "the stage ranks by next"
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    trained = Trained(
+    trained = TrainingResult(
         ranker=TrainedRanker(model.encoder, objective),
         cost=CostRecord(parameters=parameters, seconds=0.0, items=0),
         best={STAGE: StageResult(epoch=None, value=None, epochs=0, steps=0, skipped=0)},
@@ -253,7 +253,7 @@ def _gathered(start: WarmStart, needed: set[str]) -> tuple[dict[str, Tensor], di
         if needed <= weights.keys():
             break
         earlier = find_warm_start(
-            str(start.folder / "stages" / name), start.asked, packages_of(start.config)
+            str(start.folder / "stages" / name), start.argument, packages_of(start.config)
         )
         for parameter, tensor in checkpoint.read_weights(earlier.weights).items():
             if parameter not in weights:

@@ -25,7 +25,7 @@ from research.packed import Packed
 from research.rectangles import Rectangle, Rectangles, SlotIndex, lay_out
 
 # Most sequences in one call of torch's kernels: a GPU's grid has no room for more (pytorch#142228).
-MOST_SEQUENCES = (1 << 16) - 1
+MAX_SEQUENCES = (1 << 16) - 1
 
 Bias = Callable[[Rectangle], Tensor]
 """From a rectangle to what is added to its scaled scores; it broadcasts to [B, H, Q, L]."""
@@ -146,7 +146,7 @@ class SoftmaxCore:
     """softmax(q k' / sqrt(K) + bias) v, with dropout on the weights."""
 
     causal: bool
-    """Whether a query sees only the keys of its own and of older tokens."""
+    """Whether a query sees only the keys of its own token and of older ones."""
     dropout: float = 0.0
     """Probability of dropping an attention weight."""
     bias: Bias | None = None
@@ -167,7 +167,7 @@ class SoftmaxCore:
             hidden = visible[:, None].to(q.dtype).log_()
             bias = hidden if bias is None else bias + hidden
         if self.dropout == 0.0 or q.device.type != "cpu":
-            return _fused(q, k, v, bias, triangular, self.dropout).transpose(1, 2)
+            return _torch_attention(q, k, v, bias, triangular, self.dropout).transpose(1, 2)
         # In fp32 at least, as torch's kernels do not round scores and their softmax either.
         wide = torch.promote_types(q.dtype, torch.float32)
         if bias is not None:
@@ -180,7 +180,7 @@ class SoftmaxCore:
         return output.to(q.dtype).transpose(1, 2)
 
 
-def _fused(
+def _torch_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, triangular: bool, dropout: float
 ) -> Tensor:
     """torch's attention: q [B, H, Q, K], k and v [B, H, L, K] -> [B, H, Q, K].
@@ -191,13 +191,13 @@ def _fused(
         bias = bias.to(q.dtype).expand(*q.shape[:3], k.shape[2])
     outputs = [
         F.scaled_dot_product_attention(
-            q[first : first + MOST_SEQUENCES],
-            k[first : first + MOST_SEQUENCES],
-            v[first : first + MOST_SEQUENCES],
-            attn_mask=None if bias is None else bias[first : first + MOST_SEQUENCES],
+            q[first : first + MAX_SEQUENCES],
+            k[first : first + MAX_SEQUENCES],
+            v[first : first + MAX_SEQUENCES],
+            attn_mask=None if bias is None else bias[first : first + MAX_SEQUENCES],
             dropout_p=dropout,
             is_causal=triangular,
         )
-        for first in range(0, len(q), MOST_SEQUENCES)
+        for first in range(0, len(q), MAX_SEQUENCES)
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -22,24 +22,24 @@ from research.model.item_table import ItemTable
 from research.packed import Packed
 
 Direction = Literal["causal", "bidirectional"]
-BOTH: tuple[Direction, ...] = ("causal", "bidirectional")
+BOTH_DIRECTIONS: tuple[Direction, ...] = ("causal", "bidirectional")
 # No size in a config may be larger, so that no single field of an untrusted config can ask for
 # endless memory.
-LARGEST = 1 << 20
+MAX_SIZE = 1 << 20
 
 
 def check_numbers(config: BackboneConfig, sizes: Sequence[str], dropouts: Sequence[str]) -> None:
     """Check the fields of a config that are named in `sizes` and `dropouts`, and its `init_std`.
 
-    `InputError` for a size outside 1..`LARGEST`, a dropout outside [0, 1), where None is allowed
+    `InputError` for a size outside 1..`MAX_SIZE`, a dropout outside [0, 1), where None is allowed
     too, or a negative `init_std`.
     """
     values = vars(config)
     for name in sizes:
         if values[name] < 1:
             raise InputError(f"encoder.{name} is {values[name]}; it must be at least 1")
-        if values[name] > LARGEST:
-            raise InputError(f"encoder.{name} is {values[name]}; at most {LARGEST}")
+        if values[name] > MAX_SIZE:
+            raise InputError(f"encoder.{name} is {values[name]}; at most {MAX_SIZE}")
     for name in dropouts:
         if not 0.0 <= (values[name] or 0.0) < 1.0:
             raise InputError(f"encoder.{name} is {values[name]}; it must be in [0, 1)")
@@ -107,9 +107,9 @@ class BackboneConfig(ABC):
         A warm start requires them to be equal.
         """
         return {
-            each.name: vars(self)[each.name]
-            for each in fields(self)
-            if each.name not in self.learning_fields
+            config_field.name: vars(self)[config_field.name]
+            for config_field in fields(self)
+            if config_field.name not in self.learning_fields
         }
 
 
@@ -145,13 +145,13 @@ class Backbone(nn.Module, ABC):
         """
         return ()
 
-    def use(self, compute: ComputeConfig) -> None:
+    def use_compute(self, compute: ComputeConfig) -> None:
         """Apply `compute` to all training from now on; `InputError` for what is not supported.
 
         By default neither compilation nor recomputation is.
         """
-        for name, asked in (("compile", compute.compile), ("recompute", compute.recompute)):
-            if asked:
+        for name, requested in (("compile", compute.compile), ("recompute", compute.recompute)):
+            if requested:
                 raise InputError(
                     f"compute.{name} is True, which {type(self.config).__name__} cannot do; "
                     "set it to False"

@@ -2,7 +2,7 @@
 
 None of it changes what is learned, except by rounding. Precision and determinism are applied by
 `research/distributed/accelerator.py`, compilation and recomputation by the encoder
-(`TransformerEncoder.use`).
+(`TransformerEncoder.use_compute`).
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ class ComputeConfig:
 
 
 @cache
-def compiled(part: Callable[..., Result]) -> Callable[..., Result]:
+def compile_part(part: Callable[..., Result]) -> Callable[..., Result]:
     """`part(module, tensor, ...)`, compiled once for all layers and any number of rows.
 
     Rows are the first dimension of each tensor. There must be at least two, as torch would compile
     once more for 0 and for 1; and no tensor may be a view, for which torch would compile again too.
     """
-    built = torch.compile(part)
+    compiled = torch.compile(part)
 
     def call(module: nn.Module, *tensors: Tensor) -> Result:
         for tensor in tensors:
             # Without this, torch would tie the two sizes if the first batch has D rows.
             torch._dynamo.mark_dynamic(tensor, 0)
-        return built(module, *tensors)
+        return compiled(module, *tensors)
 
     return call
 

@@ -160,7 +160,7 @@ class TimeMajor:
         slots_T = firsts[places_T] + ranks_S[owner_T]
         return TimeMajor(slots_T, packed.num_tokens, step_sizes, rows)
 
-    def laid_out(self, x_TD: Tensor) -> Tensor:
+    def to_slots(self, x_TD: Tensor) -> Tensor:
         """[slots, D]: the rows of `x_TD` in their tokens' slots; zeros in empty slots."""
         return x_TD.new_zeros(self.num_slots, x_TD.shape[1]).index_copy(0, self.slots_T, x_TD)
 
@@ -169,15 +169,17 @@ class TimeMajor:
         if self.step_sizes is None:
             padded: Tensor = layer(inputs.unflatten(0, (-1, self.rows)))[0]
             return padded.flatten(0, 1)
-        parts: list[Tensor] = []
-        last: Tensor | None = None
-        calls = self.step_sizes.split(STEPS_A_CALL)
-        for read, sizes in zip(inputs.split([int(sizes.sum()) for sizes in calls]), calls):
-            if last is not None:
-                last = last[:, : sizes[0]]
-            part, last = layer(PackedSequence(read, sizes), last)
-            parts.append(part.data)
-        return torch.cat(parts)
+        all_outputs: list[Tensor] = []
+        hidden: Tensor | None = None
+        step_sizes_by_call = self.step_sizes.split(STEPS_A_CALL)
+        for step_inputs, sizes in zip(
+            inputs.split([int(sizes.sum()) for sizes in step_sizes_by_call]), step_sizes_by_call
+        ):
+            if hidden is not None:
+                hidden = hidden[:, : sizes[0]]
+            outputs, hidden = layer(PackedSequence(step_inputs, sizes), hidden)
+            all_outputs.append(outputs.data)
+        return torch.cat(all_outputs)
 
 
 class GRUEncoder(Backbone):
@@ -203,7 +205,7 @@ class GRUEncoder(Backbone):
         x_TD = self.item_table.lookup(packed.items_T)
         x_TD = dropout(x_TD, config.embedding_dropout, self.training)
         layout = TimeMajor.of(packed)
-        states = layout.laid_out(x_TD)
+        states = layout.to_slots(x_TD)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, nn.GRU)
             if number:

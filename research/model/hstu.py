@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from research.config import check_types
 from research.errors import InputError
 from research.model.attention import Bias, over_rectangles
-from research.model.backbone import LARGEST
+from research.model.backbone import MAX_SIZE
 from research.model.kernels.dropout import dropout
 from research.model.norms import Norm, build_norm
 from research.model.positions import Positions
@@ -70,9 +70,9 @@ class HSTU(BlockConfig):
         check_types(self)
         for name in ("time_buckets", "head_width"):
             value = vars(self)[name]
-            if value is not None and not 1 <= value <= LARGEST:
+            if value is not None and not 1 <= value <= MAX_SIZE:
                 raise InputError(
-                    f"encoder.block.{name} is {value}; it must be at least 1 and at most {LARGEST}"
+                    f"encoder.block.{name} is {value}; it must be at least 1 and at most {MAX_SIZE}"
                 )
 
     @property
@@ -144,7 +144,7 @@ class HSTUBlock(Block):
                 return relative
             return relative + positions.bias(rectangle)
 
-        gate_TE, qkv_TE = self.built(HSTUBlock.before, len(x_TD))(self, x_TD)
+        gate_TE, qkv_TE = self.maybe_compiled(HSTUBlock.before_attention, len(x_TD))(self, x_TD)
         qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=self.config.heads)
         core = PointwiseCore(
             causal=causal,
@@ -152,22 +152,26 @@ class HSTUBlock(Block):
             bias=bias,
             divisor=self.config.length if self.block.divisor == "length" else None,
         )
-        mixed_PHK = over_rectangles(core, positions.turned(qkv_T3HK, packed), packed, read_P)
+        mixed_PHK = over_rectangles(
+            core, positions.apply_positions(qkv_T3HK, packed), packed, read_P
+        )
         mixed_PE = rearrange(mixed_PHK, "P H K -> P (H K)")
         if len(mixed_PE) == 0:
             # No token is read, so no bias was looked up: this gives the tables gradients of 0.
             mixed_PE = mixed_PE + sum(table.sum() for table in self.tables())
         if read_P is not None:
             x_TD, gate_TE = x_TD.index_select(0, read_P), gate_TE.index_select(0, read_P)
-        return self.built(HSTUBlock.after, len(x_TD))(self, x_TD, gate_TE, mixed_PE)
+        return self.maybe_compiled(HSTUBlock.after_attention, len(x_TD))(
+            self, x_TD, gate_TE, mixed_PE
+        )
 
-    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """U [T, E], and Q, K and V side by side [T, 3 E] (eq. 1)."""
         normed_TD, weight = self.input_norm(x_TD), self.projection.weight
         gate_TE = F.silu(F.linear(normed_TD, weight[: self.inner]))
         return gate_TE, F.silu(F.linear(normed_TD, weight[self.inner :]))
 
-    def after(self, x_PD: Tensor, gate_PE: Tensor, mixed_PE: Tensor) -> Tensor:
+    def after_attention(self, x_PD: Tensor, gate_PE: Tensor, mixed_PE: Tensor) -> Tensor:
         """The block's output [P, D] (eq. 3)."""
         gated_PE = dropout(self.mixed_norm(mixed_PE) * gate_PE, self.dropouts.hidden, self.training)
         out_PD: Tensor = x_PD + self.output(gated_PE)
@@ -180,10 +184,10 @@ class HSTUBlock(Block):
     def relative_bias(self, rectangle: Rectangle) -> Tensor:
         """r_p + r_t, [B or 1, 1, Q, L], which broadcasts to [B, H, Q, L]."""
         places_BQL = rectangle.distances_BQL + (self.config.length - 1)
-        bias_BQL = looked_up(self.position_weights, places_BQL)
+        bias_BQL = look_up(self.position_weights, places_BQL)
         if self.block.times:
             buckets_BQL = time_buckets(rectangle, self.block.time_buckets)
-            bias_BQL = bias_BQL + looked_up(self.time_weights, buckets_BQL)
+            bias_BQL = bias_BQL + look_up(self.time_weights, buckets_BQL)
         return bias_BQL[:, None]
 
 
@@ -192,7 +196,7 @@ class PointwiseCore:
     """SiLU(q k' + bias) v / N over the keys that a query may see, with dropout on the weights."""
 
     causal: bool
-    """Whether a query sees only the keys of its own and of older tokens."""
+    """Whether a query sees only the keys of its own token and of older ones."""
     dropout: float
     """Probability of dropping an attention weight."""
     bias: Bias
@@ -239,6 +243,6 @@ def time_buckets(rectangle: Rectangle, last: int) -> Tensor:
     return (seconds_BQL.double().log() / BUCKET_WIDTH).long().clamp(max=last)
 
 
-def looked_up(table_N: Tensor, places: Tensor) -> Tensor:
-    """The table's numbers at the indices `places`, in the shape of `places`."""
-    return table_N.index_select(0, places.flatten()).view(places.shape)
+def look_up(table_N: Tensor, indices: Tensor) -> Tensor:
+    """The table's numbers at `indices`, in the shape of `indices`."""
+    return table_N.index_select(0, indices.flatten()).view(indices.shape)

@@ -139,7 +139,7 @@ class ItemTable(nn.Module):
             further_ED=further_ED,
         )
 
-    def competing(
+    def scored_rows(
         self, rows: int, bias_V: Tensor | None = None, further_ED: Tensor | None = None
     ) -> ScoredRows:
         """The first `rows` rows and the further ones, for ranking; without a graph."""

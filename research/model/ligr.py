@@ -83,14 +83,14 @@ class LiGRBlock(SoftmaxBlock):
         self.inner = nn.Linear(width, 2 * inner if block.swiglu else inner, bias=not block.swiglu)
         self.outer = nn.Linear(inner, width, bias=not block.swiglu)
 
-    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The residual, which the gate reads too, is x; query, key and value come from norm(x)."""
         return x_TD, self.qkv(self.attention_norm(x_TD))
 
-    def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
+    def after_attention(self, residual_PD: Tensor, attended_PHK: Tensor) -> Tensor:
         """[P, D]: the block's output z, after both gated residual sums."""
-        gate_PD = torch.sigmoid(self.attention_gate(carried_PD))
-        x_PD = carried_PD + gate_PD * self.attended(mixed_PHK)
+        gate_PD = torch.sigmoid(self.attention_gate(residual_PD))
+        x_PD = residual_PD + gate_PD * self.project_attention(attended_PHK)
         gate_PD = torch.sigmoid(self.feed_forward_gate(x_PD))
         return x_PD + gate_PD * self.feed_forward(self.feed_forward_norm(x_PD))
 

@@ -47,11 +47,11 @@ class Positions(nn.Module):
     The encoder draws the initial values of learned weights, keyed by their names in the encoder.
     """
 
-    def added(self, packed: Packed) -> Tensor | None:
+    def added_embeddings(self, packed: Packed) -> Tensor | None:
         """[T, D]: what is added to the embeddings; None, the default: nothing."""
         return None
 
-    def turned(self, qkv_T3HK: Tensor, packed: Packed) -> Tensor:
+    def apply_positions(self, qkv_T3HK: Tensor, packed: Packed) -> Tensor:
         """[T, 3, H, K]: queries, keys and values, changed by each token's position.
 
         By default they are unchanged.
@@ -88,7 +88,7 @@ class PositionTable(Positions):
         self.config = config
         self.weight = nn.Parameter(torch.empty(length, width))
 
-    def added(self, packed: Packed) -> Tensor:
+    def added_embeddings(self, packed: Packed) -> Tensor:
         """[T, D]: the row of each token's position."""
         places_T = packed.positions_T
         if self.config.count_from == "newest":

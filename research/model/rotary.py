@@ -60,13 +60,13 @@ class RotaryPositions(Positions):
         turns_LK = torch.cat([angles.cos(), angles.sin()], dim=1)
         self.register_buffer("turns_LK", turns_LK, persistent=False)
 
-    def turned(self, qkv_T3HK: Tensor, packed: Packed) -> Tensor:
+    def apply_positions(self, qkv_T3HK: Tensor, packed: Packed) -> Tensor:
         """[T, 3, H, K]: queries and keys rotated, values unchanged; of the input's type."""
         # In fp32 at least: a sine rounded to bf16 is off by up to 0.4 %.
-        wide = torch.promote_types(qkv_T3HK.dtype, torch.float32)
-        turns_TK = self.turns_LK.to(wide)[packed.positions_T]
+        dtype = torch.promote_types(qkv_T3HK.dtype, torch.float32)
+        turns_TK = self.turns_LK.to(dtype)[packed.positions_T]
         cosines, sines = turns_TK[:, None, None].chunk(2, dim=-1)
-        first, second = qkv_T3HK[:, :2].to(wide).chunk(2, dim=-1)
-        turned = [first * cosines - second * sines, first * sines + second * cosines]
-        turned_T2HK = torch.cat(turned, dim=-1).to(qkv_T3HK.dtype)
-        return torch.cat([turned_T2HK, qkv_T3HK[:, 2:]], dim=1)
+        first, second = qkv_T3HK[:, :2].to(dtype).chunk(2, dim=-1)
+        rotated = [first * cosines - second * sines, first * sines + second * cosines]
+        rotated_T2HK = torch.cat(rotated, dim=-1).to(qkv_T3HK.dtype)
+        return torch.cat([rotated_T2HK, qkv_T3HK[:, 2:]], dim=1)

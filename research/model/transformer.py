@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # By parameter path, the name that keys its initial weights where it is not the path: a parameter
 # keeps the name, and so the weights, that it was first drawn by.
-DRAWN_BY = {"positions.weight": "position_table.weight"}
+INITIAL_WEIGHT_NAMES = {"positions.weight": "position_table.weight"}
 
 
 class TransformerEncoder(Backbone):
@@ -56,14 +56,14 @@ class TransformerEncoder(Backbone):
             self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.embedding_dropout = config.dropouts.embedding
         skip = [item_table]
-        initialize(self, config.init_std, seed, "encoder", names=DRAWN_BY, skip=skip)
+        initialize(self, config.init_std, seed, "encoder", names=INITIAL_WEIGHT_NAMES, skip=skip)
         self.recompute = False
 
     def parts_to_shard(self) -> Sequence[nn.Module]:
         """The blocks."""
         return self._blocks()
 
-    def use(self, compute: ComputeConfig) -> None:
+    def use_compute(self, compute: ComputeConfig) -> None:
         """Apply `compute` to all training from now on; parameters and their names do not change."""
         self.recompute, self.compiles = compute.recompute, compute.compile
         for block in self._blocks():
@@ -77,14 +77,14 @@ class TransformerEncoder(Backbone):
         With `read_P`, the last block uses the other tokens only as keys and values of attention.
         """
         assert packed.longest <= self.config.length, "a view longer than encoder.length"
-        x_TD = self._embedded(packed)
+        x_TD = self._embed(packed)
         *earlier, last = self._blocks()
         for block in earlier:
-            x_TD = self._through(block, x_TD, packed, causal, None)
-        x_PD = self._through(last, x_TD, packed, causal, read_P)
+            x_TD = self._apply_block(block, x_TD, packed, causal, None)
+        x_PD = self._apply_block(last, x_TD, packed, causal, read_P)
         return self.final_norm(x_PD) if self.config.final_norm else x_PD
 
-    def _embedded(self, packed: Packed) -> Tensor:
+    def _embed(self, packed: Packed) -> Tensor:
         """[T, D]: the first block's input, the sum of a token's embeddings after norm and dropout.
 
         Which of these apply is up to the config.
@@ -93,7 +93,7 @@ class TransformerEncoder(Backbone):
         x_TD = self.item_table.lookup(packed.items_T)
         if config.embedding_scale:
             x_TD = x_TD * math.sqrt(config.width)
-        added_TD = self.positions.added(packed)
+        added_TD = self.positions.added_embeddings(packed)
         if added_TD is not None:
             x_TD = x_TD + added_TD
         if config.segments:
@@ -105,7 +105,7 @@ class TransformerEncoder(Backbone):
             x_TD = self.embedding_norm(x_TD)
         return dropout(x_TD, self.embedding_dropout, self.training)
 
-    def _through(
+    def _apply_block(
         self, block: Block, x_TD: Tensor, packed: Packed, causal: bool, read_P: Tensor | None
     ) -> Tensor:
         """[T, D] or [P, D]: the block's output.
@@ -113,14 +113,14 @@ class TransformerEncoder(Backbone):
         With `recompute`, only the block's input is kept for the backward pass.
         """
         states_PD: Tensor
-        beside = packed, self.positions
+        inputs = packed, self.positions
         if self.recompute and self.training and torch.is_grad_enabled():
             # Recomputed dropout repeats its draws, as torch keeps the generator's state as well.
             states_PD = checkpoint(
-                block, x_TD, *beside, causal=causal, read_P=read_P, use_reentrant=False
+                block, x_TD, *inputs, causal=causal, read_P=read_P, use_reentrant=False
             )
         else:
-            states_PD = block(x_TD, *beside, causal=causal, read_P=read_P)
+            states_PD = block(x_TD, *inputs, causal=causal, read_P=read_P)
         return states_PD
 
     def _blocks(self) -> list[Block]:

@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from research.model.attention import attention
-from research.model.compute import compiled
+from research.model.compute import compile_part
 from research.model.kernels.dropout import dropout
 from research.model.positions import Positions
 from research.packed import Packed
@@ -93,12 +93,12 @@ class Block(nn.Module, ABC):
     ) -> Tensor:
         """[T, D] -> [T, D], or [P, D]: the output at the tokens with the indices `read_P`."""
 
-    def built(self, part: Callable[..., Part], rows: int) -> Callable[..., Part]:
+    def maybe_compiled(self, part: Callable[..., Part], rows: int) -> Callable[..., Part]:
         """`part`, or its compiled form where the block compiles and trains.
 
         With 0 or 1 rows it stays as it is, as torch would compile it once more for each of these.
         """
-        return compiled(part) if self.compiles and self.training and rows > 1 else part
+        return compile_part(part) if self.compiles and self.training and rows > 1 else part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class QueryNorm(BlockConfig):
 class SoftmaxBlock(Block):
     """Abstract: softmax attention, between two parts that treat each token by itself.
 
-    The two parts, `before` and `rest`, are what torch.compile may compile.
+    The two parts, `before_attention` and `after_attention`, are what torch.compile may compile.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -143,11 +143,11 @@ class SoftmaxBlock(Block):
         self.output = nn.Linear(width, width) if config.output_projection else nn.Identity()
 
     @abstractmethod
-    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The residual [T, D], and query, key and value side by side [T, 3 D]."""
 
     @abstractmethod
-    def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
+    def after_attention(self, residual_PD: Tensor, attended_PHK: Tensor) -> Tensor:
         """The block's output [P, D], from the residual [P, D] and attention's output [P, H, K]."""
 
     def forward(
@@ -161,23 +161,25 @@ class SoftmaxBlock(Block):
     ) -> Tensor:
         """[T, D] -> [T, D], or [P, D]: the output at the tokens with the indices `read_P`."""
         kind, heads = type(self), self.config.heads
-        carried_TD, qkv_TE = self.built(kind.before, len(x_TD))(self, x_TD)
+        residual_TD, qkv_TE = self.maybe_compiled(kind.before_attention, len(x_TD))(self, x_TD)
         qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=heads)
-        mixed_PHK = attention(
-            positions.turned(qkv_T3HK, packed),
+        attended_PHK = attention(
+            positions.apply_positions(qkv_T3HK, packed),
             packed,
             causal=causal,
             dropout=self.dropouts.attention if self.training else 0.0,
             read_P=read_P,
             bias=positions.bias if self.config.positions.biases_scores else None,
         )
-        carried_PD = carried_TD if read_P is None else carried_TD.index_select(0, read_P)
-        return self.built(kind.rest, len(carried_PD))(self, carried_PD, mixed_PHK)
+        residual_PD = residual_TD if read_P is None else residual_TD.index_select(0, read_P)
+        return self.maybe_compiled(kind.after_attention, len(residual_PD))(
+            self, residual_PD, attended_PHK
+        )
 
-    def attended(self, mixed_PHK: Tensor) -> Tensor:
+    def project_attention(self, attended_PHK: Tensor) -> Tensor:
         """[P, H, K] -> [P, D]: attention's output after its projection and dropout."""
-        mixed_PD = self.output(rearrange(mixed_PHK, "P H K -> P (H K)"))
-        return dropout(mixed_PD, self.dropouts.attention_output, self.training)
+        attended_PD = self.output(rearrange(attended_PHK, "P H K -> P (H K)"))
+        return dropout(attended_PD, self.dropouts.attention_output, self.training)
 
 
 class SelfAttentionBlock(SoftmaxBlock):
@@ -191,7 +193,7 @@ class SelfAttentionBlock(SoftmaxBlock):
         self.feed_forward_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     @abstractmethod
-    def after(self, summed_PD: Tensor) -> Tensor:
+    def after_residual_sum(self, summed_PD: Tensor) -> Tensor:
         """[P, D] -> [P, D]: from the residual sum of attention to the block's output."""
 
     def feed_forward(self, x_PD: Tensor) -> Tensor:
@@ -200,19 +202,19 @@ class SelfAttentionBlock(SoftmaxBlock):
         inner_PF = dropout(inner_PF, self.dropouts.inner, self.training)
         return dropout(self.outer(inner_PF), self.dropouts.hidden, self.training)
 
-    def rest(self, carried_PD: Tensor, mixed_PHK: Tensor) -> Tensor:
+    def after_attention(self, residual_PD: Tensor, attended_PHK: Tensor) -> Tensor:
         """[P, D]: the block's output, after the residual sum of attention."""
-        return self.after(carried_PD + self.attended(mixed_PHK))
+        return self.after_residual_sum(residual_PD + self.project_attention(attended_PHK))
 
 
 class PostNormBlock(SelfAttentionBlock):
     """See `PostNorm`."""
 
-    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The residual is x, and query, key and value are projected from x."""
         return x_TD, self.qkv(x_TD)
 
-    def after(self, summed_PD: Tensor) -> Tensor:
+    def after_residual_sum(self, summed_PD: Tensor) -> Tensor:
         """Each of the two residual sums goes through a norm."""
         x_PD = self.attention_norm(summed_PD)
         out_PD: Tensor = self.feed_forward_norm(x_PD + self.feed_forward(x_PD))
@@ -222,11 +224,11 @@ class PostNormBlock(SelfAttentionBlock):
 class PreNormBlock(SelfAttentionBlock):
     """See `PreNorm`."""
 
-    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The residual is x; query, key and value are projected from LN(x)."""
         return x_TD, self.qkv(self.attention_norm(x_TD))
 
-    def after(self, summed_PD: Tensor) -> Tensor:
+    def after_residual_sum(self, summed_PD: Tensor) -> Tensor:
         """The residual is the sum; the feed-forward part reads its norm."""
         return summed_PD + self.feed_forward(self.feed_forward_norm(summed_PD))
 
@@ -234,7 +236,7 @@ class PreNormBlock(SelfAttentionBlock):
 class QueryNormBlock(SelfAttentionBlock):
     """See `QueryNorm`."""
 
-    def before(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The residual is LN(x), the query is projected from LN(x), key and value from x."""
         normed_TD: Tensor = self.attention_norm(x_TD)
         width, qkv = self.config.width, self.qkv
@@ -242,7 +244,7 @@ class QueryNormBlock(SelfAttentionBlock):
         kv_TE = F.linear(x_TD, qkv.weight[width:], qkv.bias[width:])
         return normed_TD, torch.cat([q_TD, kv_TE], dim=1)
 
-    def after(self, summed_PD: Tensor) -> Tensor:
+    def after_residual_sum(self, summed_PD: Tensor) -> Tensor:
         """The norm of the sum is both the residual and the feed-forward part's input."""
         normed_PD: Tensor = self.feed_forward_norm(summed_PD)
         return normed_PD + self.feed_forward(normed_PD)

@@ -9,8 +9,8 @@ from torch import nn
 
 from research.errors import InputError
 from research.model.backbone import (
-    BOTH,
-    LARGEST,
+    BOTH_DIRECTIONS,
+    MAX_SIZE,
     BackboneConfig,
     Direction,
     check_numbers,
@@ -96,13 +96,13 @@ class TransformerConfig(BackboneConfig):
         for name in ("segments", "norm_eps"):
             if not vars(self)[name] >= 0:
                 raise InputError(f"encoder.{name} is {vars(self)[name]}; it must be 0 or more")
-        if self.segments > LARGEST:
-            raise InputError(f"encoder.segments is {self.segments}; at most {LARGEST}")
+        if self.segments > MAX_SIZE:
+            raise InputError(f"encoder.segments is {self.segments}; at most {MAX_SIZE}")
 
     @property
     def directions(self) -> Collection[Direction]:
         """Both: the caller chooses one for each call."""
-        return BOTH
+        return BOTH_DIRECTIONS
 
     @property
     def fields(self) -> Collection[str]:
@@ -152,8 +152,8 @@ class TransformerConfig(BackboneConfig):
 
     def activation_bytes(self, tokens: int, rows: int, longest: int) -> Mapping[str, int]:
         """The block's own estimates in bytes, multiplied by the number of blocks."""
-        of_block = self.block.activation_bytes(self, tokens, rows, longest)
-        return {name: self.layers * number for name, number in of_block.items()}
+        block_bytes = self.block.activation_bytes(self, tokens, rows, longest)
+        return {name: self.layers * number for name, number in block_bytes.items()}
 
 
 def as_transformer(config: BackboneConfig, asker: str) -> TransformerConfig:

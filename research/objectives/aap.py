@@ -35,9 +35,9 @@ class AAPConfig(ObjectiveConfig):
     """Whether attribute 0, which no item has, is scored as a further class that is always false (as
     published); its embedding is shared with MAP."""
 
-    def build(self, shared: ModelComponents, seed: int) -> AAP:
+    def build(self, components: ModelComponents, seed: int) -> AAP:
         """The module."""
-        return AAP(self, shared, seed)
+        return AAP(self, components, seed)
 
 
 class AAP(AttributePrediction):
@@ -46,14 +46,14 @@ class AAP(AttributePrediction):
     `InputError` when `items.attributes` is on, as the inputs would then show the answers.
     """
 
-    def __init__(self, config: AAPConfig, shared: ModelComponents, seed: int) -> None:
-        if shared.items.attributes:
+    def __init__(self, config: AAPConfig, components: ModelComponents, seed: int) -> None:
+        if components.items.attributes:
             raise InputError(
-                "aap asks for the attributes of items in sight, and items.attributes shows "
-                "them; take one of the two out (map asks for those of hidden items)"
+                "aap predicts the attributes of unmasked items, but items.attributes adds them to "
+                "the input; remove one of the two (map predicts those of masked items)"
             )
         head = AttributeHead(
-            shared,
+            components,
             count_bare_items=config.count_bare_items,
             zero_attribute=config.zero_attribute,
             seed=seed,
@@ -69,8 +69,8 @@ class AAP(AttributePrediction):
         tokens_P = in_sight_T.nonzero()[:, 0]
         return self.head.targets(view, tokens_P, view.packed.items_T[tokens_P], catalogue)
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has a second item, or no training item an attribute; else None."""
         if longest < 2 and self.hides_always:
-            return "of a row of one item that one is hidden, and none is in sight"
-        return super().emptiness(longest, catalogue)
+            return "in a row of one item that item is masked, and no other is left"
+        return super().no_target_reason(longest, catalogue)

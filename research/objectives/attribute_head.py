@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from research.data.catalogue import Catalogue
 from research.model.initialization import initialize
 from research.model.item_table import ItemTable
-from research.model.kernels.multilabel import multilabel_loss, precision_at_own_number
+from research.model.kernels.multilabel import multilabel_loss, precision_at_num_labels
 from research.objectives.base import (
     OFFSETS_OF_READS,
     Accuracy,
@@ -53,7 +53,7 @@ class AttributeHead(nn.Module):
 
     def __init__(
         self,
-        shared: ModelComponents,
+        components: ModelComponents,
         *,
         count_bare_items: bool,
         zero_attribute: bool,
@@ -62,12 +62,12 @@ class AttributeHead(nn.Module):
     ) -> None:
         super().__init__()
         self.count_bare_items = count_bare_items
-        self.dense = nn.Linear(shared.config.width, shared.config.width)
-        initialize(self.dense, shared.config.init_std, seed, purpose)
-        self.attributes = shared.attributes
-        self.zero_attribute = shared.zero_attribute if zero_attribute else None
+        self.dense = nn.Linear(components.config.width, components.config.width)
+        initialize(self.dense, components.config.init_std, seed, purpose)
+        self.attributes = components.attributes
+        self.zero_attribute = components.zero_attribute if zero_attribute else None
 
-    def shared(self) -> dict[str, nn.Module]:
+    def shared_modules(self) -> dict[str, nn.Module]:
         """The attribute table, and the embedding of attribute 0 where that is scored."""
         parts: dict[str, nn.Module] = {"attributes": self.attributes}
         return parts if self.zero_attribute is None else {**parts, "zero": self.zero_attribute}
@@ -88,7 +88,7 @@ class AttributeHead(nn.Module):
         return AttributeTargets(
             read_P=tokens_P,
             offsets_R=offsets_R,
-            counts_R=offsets_R.diff().double(),
+            target_counts_R=offsets_R.diff().double(),
             label_offsets=label_offsets,
             labels_M=labels_M,
         )
@@ -109,10 +109,10 @@ class AttributeHead(nn.Module):
         """
         assert isinstance(targets, AttributeTargets)
         table_AD = self.attributes.attribute_table.weight
-        correct = precision_at_own_number(self.dense(states_PD), table_AD, *targets.pairs())
+        correct = precision_at_num_labels(self.dense(states_PD), table_AD, *targets.pairs())
         return Accuracy(correct, (targets.label_offsets.diff() > 0).sum().double())
 
-    def emptiness(self, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, catalogue: Catalogue) -> str | None:
         """A reason where no training item has an attribute, so that no token counts; else None.
 
         With `count_bare_items` it is always None.
@@ -130,9 +130,9 @@ class AttributePrediction(Objective):
         self.corruption = corruption
         self.head = head
 
-    def shared(self) -> dict[str, nn.Module]:
+    def shared_modules(self) -> dict[str, nn.Module]:
         """The embeddings of the attributes."""
-        return self.head.shared()
+        return self.head.shared_modules()
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Scalar: the sum over read tokens and attributes."""
@@ -142,6 +142,6 @@ class AttributePrediction(Objective):
         """Precision at k, where k is the item's number of attributes."""
         return self.head.accuracy(targets, states_PD)
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no training item has an attribute; else None."""
-        return self.head.emptiness(catalogue)
+        return self.head.no_target_reason(catalogue)

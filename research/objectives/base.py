@@ -31,12 +31,13 @@ SomeTargets = TypeVar("SomeTargets", bound="Targets")
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """An accuracy before its division: how many answers are right, and how many were judged."""
+    """An accuracy before its division: how many predictions are right, out of how many."""
 
     correct: Tensor
-    """Scalar float64, without a graph: right answers; one that is partly right adds a fraction."""
+    """Scalar float64, without a graph: right predictions; one that is partly right adds a
+    fraction."""
     count: Tensor
-    """Scalar float64: answers that were judged; may be 0."""
+    """Scalar float64: number of predictions that were scored; may be 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +140,7 @@ class Targets:
     order."""
     offsets_R: Tensor = field(metadata=MappingProxyType({"axis": "R + 1"}))
     """int64 [R + 1]: where each row's read tokens begin; the last entry is P."""
-    counts_R: Tensor = field(metadata=PER_ROW)
+    target_counts_R: Tensor = field(metadata=PER_ROW)
     """float64 [R]: how many targets each row has, the row's part of the divisor of the loss."""
 
     def __post_init__(self) -> None:
@@ -149,7 +150,7 @@ class Targets:
                 f"{place} must say by its metadata how it is cut: PER_ROW, PER_READ, "
                 "OFFSETS_OF_READS, WHOLE or ragged(...)"
             )
-            kind = torch.float64 if part.name == "counts_R" else torch.int64
+            kind = torch.float64 if part.name == "target_counts_R" else torch.int64
             assert value is None or value.dtype == kind, (
                 f"{place} is of {value.dtype}; targets are integers (int64), of which a loss makes "
                 "what it needs"
@@ -160,13 +161,13 @@ class Targets:
         """Reads the view's picked tokens; each of them is one target."""
         offsets_R = view.row_offsets(view.picked_P)
         return Targets(
-            read_P=view.picked_P, offsets_R=offsets_R, counts_R=offsets_R.diff().double()
+            read_P=view.picked_P, offsets_R=offsets_R, target_counts_R=offsets_R.diff().double()
         )
 
     @property
     def count(self) -> Tensor:
         """Scalar float64: how many targets all rows have, the divisor of the loss."""
-        return self.counts_R.sum()
+        return self.target_counts_R.sum()
 
     @property
     def row_P(self) -> Tensor:
@@ -181,7 +182,7 @@ class Targets:
         """
         begin, end = self.offsets_R[[first, last]].tolist()
 
-        def piece(name: str, axis: str) -> Tensor:
+        def cut_field(name: str, axis: str) -> Tensor:
             values: Tensor = vars(self)[name]
             if axis == "tokens":
                 return values[begin:end] - token
@@ -199,7 +200,9 @@ class Targets:
 
         axes = {part.name: part.metadata["axis"] for part in fields(self)}
         pieces = {
-            name: piece(name, axis) for name, axis in axes.items() if vars(self)[name] is not None
+            name: cut_field(name, axis)
+            for name, axis in axes.items()
+            if vars(self)[name] is not None
         }
         return replace(self, **pieces)
 
@@ -244,7 +247,7 @@ class Objective(nn.Module, ABC):
         return None
 
     @property
-    def most_candidates(self) -> int:
+    def max_candidates(self) -> int:
         """Most negatives that are scored one by one for a token, for estimates of memory.
 
         0: there are none; the whole catalogue, or the step's items, compete instead.
@@ -255,8 +258,8 @@ class Objective(nn.Module, ABC):
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """All integers that the loss of a view needs: a pure function that reads no parameter.
 
-        A row's draws are keyed by `batch.states_S`, a token's also by its 0-based position in the
-        row, counted from the oldest.
+        A row's draws are keyed by `batch.random_states_S`, a token's also by its 0-based position
+        in the row, counted from the oldest.
         """
 
     @abstractmethod
@@ -266,7 +269,7 @@ class Objective(nn.Module, ABC):
         It draws nothing and does not wait for the device.
         """
 
-    def loss_among(
+    def loss_with_other_rows(
         self, targets: Targets, states_PD: Tensor, items: ItemTable, others_QD: Tensor
     ) -> Tensor:
         """Scalar: as `loss`, where the rows of the other processes are candidates too.
@@ -276,13 +279,13 @@ class Objective(nn.Module, ABC):
         "states"; otherwise it raises `NotImplementedError`.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} couples rows by 'states' and has no loss_among"
+            f"{type(self).__name__} couples rows by 'states' and has no loss_with_other_rows"
         )
 
-    def offered(self, view: View, batch: Batch) -> Tensor:
+    def offered_items(self, view: View, batch: Batch) -> Tensor:
         """int64 [N]: item ids that the batch's rows offer as candidates to the rows of the step.
 
-        `targets` finds the ids of all processes in `batch.offered`. It is called, and must be
+        `targets` finds the ids of all processes in `batch.offered_items`. It is called, and must be
         overridden, only where `couples_rows` is "items"; otherwise it raises `NotImplementedError`.
         """
         raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
@@ -291,14 +294,14 @@ class Objective(nn.Module, ABC):
         """The accuracy on these targets; None: not defined. It is called without gradients."""
         return None
 
-    def shared(self) -> dict[str, nn.Module]:
+    def shared_modules(self) -> dict[str, nn.Module]:
         """By name, the modules of `ModelComponents` that the objective uses beside its own."""
         return {}
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """Why no row can have a target, if the longest row has `longest` items; None: one can.
 
-        It is asked before the stage trains.
+        It is called before the stage trains.
         """
         return None
 
@@ -336,5 +339,5 @@ class ObjectiveConfig(ABC):
             raise InputError(f"{type(self).__name__} has no field weight: float")
 
     @abstractmethod
-    def build(self, shared: ModelComponents, seed: int) -> Objective:
+    def build(self, components: ModelComponents, seed: int) -> Objective:
         """The objective's module; its initial weights depend on nothing but the seed."""

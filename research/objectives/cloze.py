@@ -28,19 +28,21 @@ class ClozeConfig(ObjectiveConfig):
     head: HeadConfig = HeadConfig()
     """The output head."""
 
-    def build(self, shared: ModelComponents, seed: int) -> Cloze:
+    def build(self, components: ModelComponents, seed: int) -> Cloze:
         """The module."""
-        return Cloze(self, shared, seed)
+        return Cloze(self, components, seed)
 
 
 class Cloze(ItemObjective, RankingObjective):
     """The cloze objective; its loss is counted for each picked item."""
 
-    def __init__(self, config: ClozeConfig, shared: ModelComponents, seed: int) -> None:
+    def __init__(self, config: ClozeConfig, components: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = config.corruption
-        self.head = Head(config.head, shared.config, shared.catalogue.num_items, seed, "cloze head")
-        self.item_loss = config.loss.build(shared.catalogue, "cloze")
+        self.head = Head(
+            config.head, components.config, components.catalogue.num_items, seed, "cloze head"
+        )
+        self.item_loss = config.loss.build(components.catalogue, "cloze")
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """The share of targets that score above all other items."""

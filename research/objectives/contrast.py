@@ -65,33 +65,40 @@ class TwoViews(Corruption):
         The newest token of each is picked.
         """
         rows = batch.packed.newest(batch.length)
-        kept_R = (rows.lengths_S > 0).nonzero()[:, 0]
-        row_S = kept_R.repeat_interleave(2)
+        rows_R = (rows.lengths_S > 0).nonzero()[:, 0]
+        row_S = rows_R.repeat_interleave(2)
         packed = rows.select(row_S)
         second_S = torch.arange(len(row_S), device=row_S.device) % 2
-        states_S = fold(fold(batch.states_S[row_S], seed_of("contrast")), second_S)
-        drawn_S = below(fold(states_S, 0), len(self.operators))
-        for place, operator in enumerate(self.operators):
-            changed_S = drawn_S == place
-            packed = self._changed(packed, operator, changed_S, states_S, catalogue.num_items)
+        random_states_S = fold(fold(batch.random_states_S[row_S], seed_of("contrast")), second_S)
+        drawn_S = below(fold(random_states_S, 0), len(self.operators))
+        for index, operator in enumerate(self.operators):
+            changed_S = drawn_S == index
+            packed = self._apply_operator(
+                packed, operator, changed_S, random_states_S, catalogue.num_items
+            )
         return View(packed, row_S, len(batch.rows_S), packed.last_S, packed.items_T[:0])
 
-    def _changed(
-        self, packed: Packed, operator: Operator, changed_S: Tensor, states_S: Tensor, mask: int
+    def _apply_operator(
+        self,
+        packed: Packed,
+        operator: Operator,
+        changed_S: Tensor,
+        random_states_S: Tensor,
+        mask: int,
     ) -> Packed:
         """All sequences, with `operator` applied to those where `changed_S` (bool [S]) is True.
 
         `mask` is the id of the mask.
         """
         lengths_S, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
-        keys_T = fold(fold(states_S, 2)[owner_T], places_T)
+        keys_T = fold(fold(random_states_S, 2)[owner_T], places_T)
         if operator == "mask":
             sizes_S = torch.where(changed_S, self._size(lengths_S, self.mask_share), 0)
             hidden_T = packed.ranks_within(keys_T) < sizes_S[owner_T]
             return packed.with_items(packed.items_T.masked_fill(hidden_T, mask))
         share = self.crop_share if operator == "crop" else self.reorder_share
         sizes_S = self._size(lengths_S, share).clamp(min=1)
-        starts_S = below(fold(states_S, 1), lengths_S - sizes_S + 1)
+        starts_S = below(fold(random_states_S, 1), lengths_S - sizes_S + 1)
         offsets_T = places_T - starts_S[owner_T]
         inside_T = (offsets_T >= 0) & (offsets_T < sizes_S[owner_T])
         if operator == "crop":
@@ -128,7 +135,7 @@ class ContrastConfig(ObjectiveConfig):
         if self.temperature <= 0.0:
             raise InputError(f"contrast: temperature is {self.temperature}; it must be above 0")
 
-    def build(self, shared: ModelComponents, seed: int) -> Contrast:
+    def build(self, components: ModelComponents, seed: int) -> Contrast:
         """The module, which has no parameters of its own."""
         return Contrast(self)
 
@@ -157,9 +164,9 @@ class Contrast(Objective):
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Scalar: the sum over views, with the other rows of this process as negatives."""
-        return self.loss_among(targets, states_PD, items, states_PD[:0])
+        return self.loss_with_other_rows(targets, states_PD, items, states_PD[:0])
 
-    def loss_among(
+    def loss_with_other_rows(
         self, targets: Targets, states_PD: Tensor, items: ItemTable, others_QD: Tensor
     ) -> Tensor:
         """Scalar: the sum over this process's views, with all processes' rows as negatives."""
@@ -172,15 +179,15 @@ class Contrast(Objective):
         The P views of this process come first, then the Q of the others.
         """
         # Under autocast states may be in low precision, which is too coarse for norms and softmax.
-        wide = torch.promote_types(states_PD.dtype, torch.float32)
-        states_PD, others_QD = states_PD.to(wide), others_QD.to(wide)
+        dtype = torch.promote_types(states_PD.dtype, torch.float32)
+        states_PD, others_QD = states_PD.to(dtype), others_QD.to(dtype)
         others_QD = torch.cat([states_PD, others_QD])
         if self.similarity == "cosine":
             states_PD, others_QD = F.normalize(states_PD, dim=1), F.normalize(others_QD, dim=1)
         scores_PQ = row_products(states_PD, others_QD)
         places_Q = torch.arange(len(others_QD), device=others_QD.device)
-        itself_PQ = places_Q[: len(states_PD), None] == places_Q
-        return (scores_PQ / self.temperature).masked_fill(itself_PQ, -torch.inf)
+        is_self_PQ = places_Q[: len(states_PD), None] == places_Q
+        return (scores_PQ / self.temperature).masked_fill(is_self_PQ, -torch.inf)
 
     @staticmethod
     def _partners(states_PD: Tensor) -> Tensor:

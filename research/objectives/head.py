@@ -90,7 +90,7 @@ class Head(nn.Module):
                 masked=False,
             )
 
-    def transformed(self, states_PD: Tensor) -> Tensor:
+    def transform(self, states_PD: Tensor) -> Tensor:
         """[P, D] -> [P, D]: the states after the transform, to be multiplied with the table."""
         if self.config.transform == "none":
             return states_PD
@@ -100,26 +100,26 @@ class Head(nn.Module):
         normed_PD: Tensor = self.norm(activate(dense_PD, self.config.activation))
         return normed_PD
 
-    def competing(self, items: ItemTable) -> ScoredRows:
+    def scored_rows(self, items: ItemTable) -> ScoredRows:
         """The rows that ranking scores transformed states against, with biases; without a graph.
 
         The V items come first, then the two special classes if they are on.
         """
         bias_V = None if self.item_bias is None else self.item_bias.detach()
-        return self._table(items).competing(self._rows, bias_V, self.padding_row)
+        return self._table(items).scored_rows(self._rows, bias_V, self.padding_row)
 
     def candidate_scores(self, states_PD: Tensor, ids: Tensor, items: ItemTable) -> Tensor:
         """[P, N]: scores of the items `ids`, int64 [P, N] for each state or [N] for all states.
 
         With a tied table, V (the mask) is a valid id too.
         """
-        transformed_PD = self.transformed(states_PD)
+        transformed_PD = self.transform(states_PD)
         return self._table(items).scores(transformed_PD, ids, bias_V=self.item_bias)
 
     def softmax_loss(self, states_PD: Tensor, targets_P: Tensor, items: ItemTable) -> Tensor:
         """Scalar: the sum over P of the cross-entropy over all classes that compete."""
         return self._table(items).softmax_loss(
-            self.transformed(states_PD),
+            self.transform(states_PD),
             targets_P,
             rows=self._rows,
             bias_V=self.item_bias,
@@ -129,7 +129,7 @@ class Head(nn.Module):
     def top_one(self, states_PD: Tensor, targets_P: Tensor, items: ItemTable) -> Tensor:
         """int64 scalar: how many targets score above every other class; a tie does not count."""
         return self._table(items).top_one(
-            self.transformed(states_PD),
+            self.transform(states_PD),
             targets_P,
             rows=self._rows,
             bias_V=self.item_bias,

@@ -59,14 +59,15 @@ class InBatchSoftmaxLoss(ItemLoss):
         """By items: each row's targets are candidates of all rows."""
         return "items"
 
-    def offered(self, view: View) -> Tensor:
+    def offered_items(self, view: View) -> Tensor:
         """int64 [P]: the target items of this process, with repetitions."""
         return view.items_P
 
     def targets(self, view: View, batch: Batch) -> InBatchTargets:
-        """The target items, and the candidates, counted over all processes (`batch.offered`)."""
-        assert batch.offered is not None, "the model gathers what its rows offer"
-        candidates_Q, numbers_Q = batch.offered.unique(return_counts=True)
+        """The target items, and the candidates, counted over all processes
+        (`batch.offered_items`)."""
+        assert batch.offered_items is not None, "the model gathers what its rows offer"
+        candidates_Q, numbers_Q = batch.offered_items.unique(return_counts=True)
         base = ItemTargets.of(view)
         return InBatchTargets(**vars(base), candidates_Q=candidates_Q, numbers_Q=numbers_Q)
 
@@ -74,15 +75,15 @@ class InBatchSoftmaxLoss(ItemLoss):
         """Scalar: the sum over read tokens of the formula above."""
         assert isinstance(targets, InBatchTargets)
         scores_PQ = head.candidate_scores(states_PD, targets.candidates_Q, items)
-        right_P1 = torch.searchsorted(targets.candidates_Q, targets.items_P)[:, None]
-        positive_P1 = scores_PQ.gather(1, right_P1)
+        target_columns_P1 = torch.searchsorted(targets.candidates_Q, targets.items_P)[:, None]
+        positive_P1 = scores_PQ.gather(1, target_columns_P1)
         numbers_Q = targets.numbers_Q.to(scores_PQ.dtype)
         if self.log_q:
             # n_j equal candidates, log(n_j / n) subtracted from each, weigh n exp s(j) together.
             total = numbers_Q.sum()
-            positive_P1 = positive_P1 - (numbers_Q / total).log()[right_P1]
-            others_PQ = scores_PQ + total.log()
+            positive_P1 = positive_P1 - (numbers_Q / total).log()[target_columns_P1]
+            adjusted_PQ = scores_PQ + total.log()
         else:
-            others_PQ = scores_PQ + numbers_Q.log()
-        all_PQ = others_PQ.scatter(1, right_P1, positive_P1)
+            adjusted_PQ = scores_PQ + numbers_Q.log()
+        all_PQ = adjusted_PQ.scatter(1, target_columns_P1, positive_P1)
         return (all_PQ.logsumexp(1) - positive_P1[:, 0]).sum()

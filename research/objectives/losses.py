@@ -43,7 +43,7 @@ class ItemTargets(Targets):
 class ItemLoss(nn.Module, ABC):
     """Abstract: the summed loss of each read token's target item against other items.
 
-    `couples_rows`, `most_candidates` and `offered` mean what they mean for an `Objective`.
+    `couples_rows`, `max_candidates` and `offered_items` mean what they mean for an `Objective`.
     """
 
     @property
@@ -52,12 +52,12 @@ class ItemLoss(nn.Module, ABC):
         return None
 
     @property
-    def most_candidates(self) -> int:
-        """See `Objective.most_candidates`."""
+    def max_candidates(self) -> int:
+        """See `Objective.max_candidates`."""
         return 0
 
-    def offered(self, view: View) -> Tensor:
-        """int64 [N]: see `Objective.offered`."""
+    def offered_items(self, view: View) -> Tensor:
+        """int64 [N]: see `Objective.offered_items`."""
         raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
 
     @abstractmethod
@@ -76,10 +76,10 @@ class ItemLoss(nn.Module, ABC):
         correct = head.top_one(states_PD, targets.items_P, items).double()
         return Accuracy(correct, torch.full_like(correct, len(targets.items_P)))
 
-    def answered(
+    def accuracy(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
-        """The accuracy on the question that the loss asks; here: the target above all others."""
+        """The accuracy on what the loss compares; here: whether the target is above all others."""
         return self.top_one(targets, states_PD, head, items)
 
 
@@ -103,17 +103,17 @@ class ItemObjective(Objective):
         return self.item_loss.couples_rows
 
     @property
-    def most_candidates(self) -> int:
+    def max_candidates(self) -> int:
         """What its loss over items says."""
-        return self.item_loss.most_candidates
+        return self.item_loss.max_candidates
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The picked tokens with their items, and the negatives or candidates of the loss."""
         return self.item_loss.targets(view, batch)
 
-    def offered(self, view: View, batch: Batch) -> Tensor:
+    def offered_items(self, view: View, batch: Batch) -> Tensor:
         """int64 [N]: what its loss over items offers."""
-        return self.item_loss.offered(view)
+        return self.item_loss.offered_items(view)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Scalar: the sum of the loss over picked items."""
@@ -172,7 +172,7 @@ class SampledLossConfig(ItemLossConfig):
     """Whether each token draws its own negatives or all tokens of a sequence share them."""
 
     @property
-    def corrected(self) -> bool:
+    def subtracts_log_q(self) -> bool:
         """Whether log q, q being an item's draw probability, is subtracted from its score."""
         return False
 
@@ -207,26 +207,26 @@ class SampledLoss(ItemLoss):
         )
 
     @property
-    def most_candidates(self) -> int:
+    def max_candidates(self) -> int:
         """N: the number of negatives for each token."""
         return self.config.number
 
     def targets(self, view: View, batch: Batch) -> SampledTargets:
         """The target items and their negatives, drawn by the random states of the batch's rows."""
         base = ItemTargets.of(view)
-        states_R = fold(batch.states_S, seed_of("negatives", self.purpose))
+        random_states_R = fold(batch.random_states_S, seed_of("negatives", self.purpose))
         number, owners_R, pairs = self.config.number, batch.users_S, None
-        negatives = self.negatives.to(states_R.device)
+        negatives = self.negatives.to(random_states_R.device)
         if self.config.negatives.exclude == "window":
-            owners_R = torch.arange(len(states_R), device=states_R.device)
+            owners_R = torch.arange(len(random_states_R), device=random_states_R.device)
             pairs = negatives.window_pairs(batch.packed)
         drawn_PN, drawn_RN = None, None
         if self.config.share == "sequence":
-            drawn_RN = negatives.draw(states_R, owners_R, number, pairs)
+            drawn_RN = negatives.draw(random_states_R, owners_R, number, pairs)
         else:
             row_P = view.row_P
-            states_P = fold(states_R[row_P], view.packed.positions_T[view.picked_P])
-            drawn_PN = negatives.draw(states_P, owners_R[row_P], number, pairs)
+            random_states_P = fold(random_states_R[row_P], view.packed.positions_T[view.picked_P])
+            drawn_PN = negatives.draw(random_states_P, owners_R[row_P], number, pairs)
         return SampledTargets(**vars(base), negatives_PN=drawn_PN, negatives_RN=drawn_RN)
 
     def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
@@ -234,11 +234,11 @@ class SampledLoss(ItemLoss):
         assert isinstance(targets, SampledTargets)
         items_PN1 = targets.candidates()
         scores_PN1 = head.candidate_scores(states_PD, items_PN1, items)
-        if self.config.corrected:
+        if self.config.subtracts_log_q:
             scores_PN1 = scores_PN1 - self.log_probability_V[items_PN1]
         return self.config.of_scores(scores_PN1[:, 0], scores_PN1[:, 1:], self.num_items)
 
-    def answered(
+    def accuracy(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
         """The share of (target, negative) pairs in which the target scores higher; a tie is half.
@@ -263,7 +263,7 @@ class SampledSoftmax(SampledLossConfig):
     Senecal 2008)."""
 
     @property
-    def corrected(self) -> bool:
+    def subtracts_log_q(self) -> bool:
         """Whether log q is subtracted: `log_q`."""
         return self.log_q
 

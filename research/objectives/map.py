@@ -31,17 +31,17 @@ class MAPConfig(ObjectiveConfig):
     """Whether attribute 0, which no item has, is scored as a further class that is always false (as
     published); its embedding is shared with AAP."""
 
-    def build(self, shared: ModelComponents, seed: int) -> MAP:
+    def build(self, components: ModelComponents, seed: int) -> MAP:
         """The module."""
-        return MAP(self, shared, seed)
+        return MAP(self, components, seed)
 
 
 class MAP(AttributePrediction):
     """The MAP objective; it counts masked tokens."""
 
-    def __init__(self, config: MAPConfig, shared: ModelComponents, seed: int) -> None:
+    def __init__(self, config: MAPConfig, components: ModelComponents, seed: int) -> None:
         head = AttributeHead(
-            shared,
+            components,
             count_bare_items=config.count_bare_items,
             zero_attribute=config.zero_attribute,
             seed=seed,

@@ -1,8 +1,8 @@
 """`MaskItems`: the corruption of cloze (BERT4Rec, section 3.6) and of S3-Rec's AAP, MIP and MAP.
 
-It picks items of each row, replaces them (by the mask, unless told otherwise), and hands the true
-items on as targets. Objectives with an equal `MaskItems` share one encoding. Another way of picking
-is another `Masking`.
+It picks items of each row, replaces them (by the mask, unless configured otherwise), and hands the
+true items on as targets. Objectives with an equal `MaskItems` share one encoding. Another way of
+picking is another `Masking`.
 """
 
 from __future__ import annotations
@@ -92,41 +92,43 @@ class MaskItems(Masking):
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
         """A view with one sequence for each row, in which the picked tokens are replaced."""
         packed = batch.packed.newest(batch.length)
-        states_S = fold(batch.states_S, seed_of("mask"))
-        tokens_T = fold(states_S[packed.owner_T], packed.ages_T)
-        draws_T = uniform(fold(tokens_T, 0))
-        last_T = packed.ages_T == 0
-        rows_S = uniform(fold(states_S, seed_of("row")))
+        random_states_S = fold(batch.random_states_S, seed_of("mask"))
+        random_states_T = fold(random_states_S[packed.owner_T], packed.ages_T)
+        draws_T = uniform(fold(random_states_T, 0))
+        is_last_T = packed.ages_T == 0
+        row_draws_S = uniform(fold(random_states_S, seed_of("row")))
         picked_T = (
-            self._counted(packed, draws_T) if self.count == "rounded" else draws_T < self.rate
+            self._pick_rounded(packed, draws_T) if self.count == "rounded" else draws_T < self.rate
         )
         if self.mask_last_share:
-            picked_T |= last_T & (rows_S < self.mask_last_share)[packed.owner_T]
+            picked_T |= is_last_T & (row_draws_S < self.mask_last_share)[packed.owner_T]
         if self.count == "bernoulli" and self.at_least_one:
             picked_T |= fallback_pick(packed, draws_T, picked_T)
         if self.last_only_share:
             # `mask_last_share` takes the lower end of this draw and `last_only_share` the upper
             # one, so that a row falls under both only where the shares add up to more than 1.
-            alone_T = (rows_S >= 1.0 - self.last_only_share)[packed.owner_T]
-            picked_T = torch.where(alone_T, last_T, picked_T)
+            last_only_T = (row_draws_S >= 1.0 - self.last_only_share)[packed.owner_T]
+            picked_T = torch.where(last_only_T, is_last_T, picked_T)
         picked_P = picked_T.nonzero()[:, 0]
         targets_P = packed.items_T[picked_P]
         items_T = packed.items_T.clone()
-        items_T[picked_P] = self._replacements(targets_P, tokens_T[picked_P], catalogue)
+        items_T[picked_P] = self._replacements(targets_P, random_states_T[picked_P], catalogue)
         return View.of_rows(packed.with_items(items_T), picked_P, targets_P)
 
-    def _counted(self, packed: Packed, draws_T: Tensor) -> Tensor:
+    def _pick_rounded(self, packed: Packed, draws_T: Tensor) -> Tensor:
         """bool [T]: in each row the max(1, round(rate n)) tokens with the smallest draws."""
         # In float64: float32 rounds 190 * 0.15 the other way.
         count_S = (packed.lengths_S.double() * self.rate).round().long()
         count_S = count_S.clamp(min=1, max=self.max_picked)
         return packed.ranks_within(draws_T) < count_S[packed.owner_T]
 
-    def _replacements(self, targets_P: Tensor, states_P: Tensor, catalogue: Catalogue) -> Tensor:
+    def _replacements(
+        self, targets_P: Tensor, random_states_P: Tensor, catalogue: Catalogue
+    ) -> Tensor:
         replaced_P = torch.full_like(targets_P, catalogue.num_items)
         if self.random_share or self.keep_share:
-            draws_P = uniform(fold(states_P, 1))
-            random_P = below(fold(states_P, 2), catalogue.num_items)
+            draws_P = uniform(fold(random_states_P, 1))
+            random_P = below(fold(random_states_P, 2), catalogue.num_items)
             replaced_P = torch.where(draws_P < self.random_share, random_P, replaced_P)
             replaced_P = torch.where(draws_P >= 1.0 - self.keep_share, targets_P, replaced_P)
         return replaced_P
@@ -137,6 +139,6 @@ def fallback_pick(packed: Packed, draws_T: Tensor, picked_T: Tensor) -> Tensor:
     owner_T = packed.owner_T
     # A picked token's key is below every draw, so that no draw equals its row's minimum.
     keys_T = draws_T.masked_fill(picked_T, -1.0)
-    least_S = keys_T.new_full((packed.num_sequences,), 2.0)
-    least_S = least_S.scatter_reduce(0, owner_T, keys_T, "amin")
-    return draws_T == least_S[owner_T]
+    minimum_S = keys_T.new_full((packed.num_sequences,), 2.0)
+    minimum_S = minimum_S.scatter_reduce(0, owner_T, keys_T, "amin")
+    return draws_T == minimum_S[owner_T]

@@ -16,11 +16,7 @@ from research.model.item_table import ItemTable
 from research.objectives.base import Accuracy, ObjectiveConfig, Targets
 from research.objectives.components import ModelComponents
 from research.objectives.head import Head, HeadConfig
-from research.objectives.losses import (
-    BayesianPersonalizedRanking,
-    ItemLossConfig,
-    ItemObjective,
-)
+from research.objectives.losses import BayesianPersonalizedRanking, ItemLossConfig, ItemObjective
 from research.objectives.masking import Masking, MaskItems
 
 
@@ -35,21 +31,23 @@ class MIPConfig(ObjectiveConfig):
     loss: ItemLossConfig = BayesianPersonalizedRanking()
     """The loss of the masked item against other items."""
 
-    def build(self, shared: ModelComponents, seed: int) -> MIP:
+    def build(self, components: ModelComponents, seed: int) -> MIP:
         """The module."""
-        return MIP(self, shared, seed)
+        return MIP(self, components, seed)
 
 
 class MIP(ItemObjective):
     """The MIP objective; its loss is counted for each masked item."""
 
-    def __init__(self, config: MIPConfig, shared: ModelComponents, seed: int) -> None:
+    def __init__(self, config: MIPConfig, components: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = config.corruption
-        num_items = shared.catalogue.num_items
-        self.head = Head(HeadConfig(transform="linear"), shared.config, num_items, seed, "mip head")
-        self.item_loss = config.loss.build(shared.catalogue, "mip")
+        num_items = components.catalogue.num_items
+        self.head = Head(
+            HeadConfig(transform="linear"), components.config, num_items, seed, "mip head"
+        )
+        self.item_loss = config.loss.build(components.catalogue, "mip")
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """The accuracy on the loss's question: under BPR, the share of negatives scored lower."""
-        return self.item_loss.answered(targets, states_PD, self.head, items)
+        return self.item_loss.accuracy(targets, states_PD, self.head, items)

@@ -54,19 +54,21 @@ class NextItemConfig(ObjectiveConfig):
     head: HeadConfig = HeadConfig()
     """The output head."""
 
-    def build(self, shared: ModelComponents, seed: int) -> NextItem:
+    def build(self, components: ModelComponents, seed: int) -> NextItem:
         """The module."""
-        return NextItem(self, shared, seed)
+        return NextItem(self, components, seed)
 
 
 class NextItem(ItemObjective, RankingObjective):
     """The next-item objective; its loss is counted for each target item."""
 
-    def __init__(self, config: NextItemConfig, shared: ModelComponents, seed: int) -> None:
+    def __init__(self, config: NextItemConfig, components: ModelComponents, seed: int) -> None:
         super().__init__()
         self.corruption = NextItemShift()
-        self.head = Head(config.head, shared.config, shared.catalogue.num_items, seed, "next head")
-        self.item_loss = config.loss.build(shared.catalogue, "next")
+        self.head = Head(
+            config.head, components.config, components.catalogue.num_items, seed, "next head"
+        )
+        self.item_loss = config.loss.build(components.catalogue, "next")
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:
         """The share of targets that score above all other items."""
@@ -77,8 +79,8 @@ class NextItem(ItemObjective, RankingObjective):
         packed = histories.newest(length)
         return View.of_rows(packed, packed.last_S, packed.items_T[packed.last_S])
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has two items, so that nothing follows any item; else None."""
         if longest >= 2:
             return None
-        return "no row has a second item, so nothing follows that could be predicted"
+        return "no row has a second item, so no item can be predicted"

@@ -75,7 +75,7 @@ class TrainedRanker:
             with true_fp32(device):
                 view = upload(view, device)
                 states_SD = self.encoder(view.packed, causal=causal, read_P=view.picked_P)
-                return EncodedStates(head.transformed(states_SD), head.competing(items))
+                return EncodedStates(head.transform(states_SD), head.scored_rows(items))
         finally:
             self.encoder.train(training)
             self.objective.train(training)

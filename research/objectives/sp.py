@@ -38,7 +38,7 @@ class CutSegment(Corruption):
     """
 
     placement: Literal["among_masks", "alone"] = "among_masks"
-    """Where segments stand: "among_masks", at their places in a sequence as long as the row whose
+    """Where segments are: "among_masks", at their places in a sequence as long as the row whose
     other tokens are masks (as published); or "alone", as sequences of their m items."""
     foreign: Literal["training", "everything"] = "training"
     """Where foreign segments come from. "training": one other user's training items; the user is
@@ -54,56 +54,60 @@ class CutSegment(Corruption):
 
         Each of these three sequences has its last token picked.
         """
-        least = 1 if self.short_rows else 2
+        min_items = 1 if self.short_rows else 2
         windows = batch.packed.newest(batch.length)
-        rows_R = (windows.lengths_S >= least).nonzero()[:, 0]
+        rows_R = (windows.lengths_S >= min_items).nonzero()[:, 0]
         packed = windows.select(rows_R)
         lengths_R, owner_T, places_T = packed.lengths_S, packed.owner_T, packed.positions_T
         users_R = batch.users_S[rows_R]
-        states_R = fold(batch.states_S[rows_R], seed_of("segment"))
-        most_R = lengths_R // 2
+        random_states_R = fold(batch.random_states_S[rows_R], seed_of("segment"))
+        max_sizes_R = lengths_R // 2
         if self.foreign == "training":
-            most_R = torch.minimum(most_R, catalogue.training.longest_of_others_U[users_R])
+            max_sizes_R = torch.minimum(
+                max_sizes_R, catalogue.training.longest_of_others_U[users_R]
+            )
         # In a row of one item the segment has length 0, and all three sequences keep the item.
-        sizes_R = torch.where(most_R > 0, 1 + below(fold(states_R, 0), most_R.clamp(min=1)), 0)
-        starts_R = below(fold(states_R, 1), lengths_R - sizes_R + 1)
+        sizes_R = torch.where(
+            max_sizes_R > 0, 1 + below(fold(random_states_R, 0), max_sizes_R.clamp(min=1)), 0
+        )
+        starts_R = below(fold(random_states_R, 1), lengths_R - sizes_R + 1)
         places_T = places_T - starts_R[owner_T]
-        cut_T = (places_T >= 0) & (places_T < sizes_R[owner_T])
+        in_segment_T = (places_T >= 0) & (places_T < sizes_R[owner_T])
         items_T, mask_T = packed.items_T, torch.full_like(packed.items_T, catalogue.num_items)
-        context = packed.with_items(torch.where(cut_T, mask_T, items_T))
-        pool = catalogue.training if self.foreign == "training" else catalogue.whole
-        froms_R = self._foreign_starts(pool, users_R, sizes_R, states_R)
-        picked_T = (froms_R[owner_T] + places_T).clamp(0, len(pool.items_N) - 1)
-        foreign_T = torch.where(cut_T, pool.items_N[picked_T], items_T)
-        shown_T = cut_T | (sizes_R == 0)[owner_T]
+        context = packed.with_items(torch.where(in_segment_T, mask_T, items_T))
+        pool = catalogue.training if self.foreign == "training" else catalogue.full_histories
+        foreign_starts_R = self._foreign_starts(pool, users_R, sizes_R, random_states_R)
+        picked_T = (foreign_starts_R[owner_T] + places_T).clamp(0, len(pool.items_N) - 1)
+        foreign_T = torch.where(in_segment_T, pool.items_N[picked_T], items_T)
+        is_segment_T = in_segment_T | (sizes_R == 0)[owner_T]
         # A foreign segment gets the fields (such as times) of the true segment that it replaces.
         true, foreign = packed.with_items(items_T), packed.with_items(foreign_T)
         if self.placement == "among_masks":
-            true = packed.with_items(torch.where(shown_T, items_T, mask_T))
-            foreign = packed.with_items(torch.where(shown_T, foreign_T, mask_T))
+            true = packed.with_items(torch.where(is_segment_T, items_T, mask_T))
+            foreign = packed.with_items(torch.where(is_segment_T, foreign_T, mask_T))
         else:
-            shape = shown_T, sizes_R.clamp(min=1), max(1, packed.longest // 2)
-            true, foreign = true.keep(*shape), foreign.keep(*shape)
+            kept_tokens = is_segment_T, sizes_R.clamp(min=1), max(1, packed.longest // 2)
+            true, foreign = true.keep(*kept_tokens), foreign.keep(*kept_tokens)
         order_RK = torch.arange(3 * len(rows_R), device=rows_R.device).view(3, -1).T
         joined = Packed.cat([context, true, foreign]).select(order_RK.flatten())
         row_S = rows_R.repeat_interleave(3)
         return View(joined, row_S, len(windows.lengths_S), joined.last_S, joined.items_T[:0])
 
     def _foreign_starts(
-        self, pool: Histories, users_R: Tensor, sizes_R: Tensor, states_R: Tensor
+        self, pool: Histories, users_R: Tensor, sizes_R: Tensor, random_states_R: Tensor
     ) -> Tensor:
         """int64 [R]: the index in `pool.items_N` at which each row's foreign segment begins."""
         if self.foreign == "everything":
-            return below(fold(states_R, 2), len(pool.items_N) - sizes_R + 1)
+            return below(fold(random_states_R, 2), len(pool.items_N) - sizes_R + 1)
         order_U, places_U = pool.longest_first_U, pool.places_U
         # Users with at least m items come first; the row's own user, if among them, is skipped.
-        enough_R = torch.searchsorted(-pool.lengths_U[order_U], -sizes_R, right=True)
-        among_R = (places_U[users_R] < enough_R).long()
-        drawn_R = below(fold(states_R, 2), enough_R - among_R)
+        num_eligible_R = torch.searchsorted(-pool.lengths_U[order_U], -sizes_R, right=True)
+        is_eligible_R = (places_U[users_R] < num_eligible_R).long()
+        drawn_R = below(fold(random_states_R, 2), num_eligible_R - is_eligible_R)
         drawn_R = drawn_R + (drawn_R >= places_U[users_R])
         others_R = order_U[drawn_R]
         spare_R = pool.lengths_U[others_R] - sizes_R + 1
-        return pool.offsets_U[others_R] + below(fold(states_R, 3), spare_R)
+        return pool.offsets_U[others_R] + below(fold(random_states_R, 3), spare_R)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +122,17 @@ class SPConfig(ObjectiveConfig):
     """Whether each score goes through a sigmoid before the difference, as in S3-Rec's code; this
     double sigmoid caps the loss and weakens its gradient."""
 
-    def build(self, shared: ModelComponents, seed: int) -> SP:
+    def build(self, components: ModelComponents, seed: int) -> SP:
         """The module; `InputError` when no other user has items for foreign segments."""
-        return SP(self, shared, seed)
+        return SP(self, components, seed)
 
 
 class SP(Objective):
     """The SP objective; its loss is counted for each row that takes part."""
 
-    def __init__(self, config: SPConfig, shared: ModelComponents, seed: int) -> None:
+    def __init__(self, config: SPConfig, components: ModelComponents, seed: int) -> None:
         super().__init__()
-        others = len(shared.catalogue.training.ranges) - 1
+        others = len(components.catalogue.training.ranges) - 1
         if others < 1 and config.corruption.foreign == "training":
             raise InputError(
                 "sp takes foreign segments from other users' training items, but only one user has "
@@ -136,8 +140,8 @@ class SP(Objective):
             )
         self.corruption: CutSegment = config.corruption
         self.inner_sigmoid = config.inner_sigmoid
-        self.dense = nn.Linear(shared.config.width, shared.config.width)
-        initialize(self, shared.config.init_std, seed, "sp head")
+        self.dense = nn.Linear(components.config.width, components.config.width)
+        initialize(self, components.config.init_std, seed, "sp head")
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The last tokens of the three sequences of each row that takes part; nothing else."""
@@ -145,7 +149,7 @@ class SP(Objective):
         return Targets(
             read_P=view.picked_P,
             offsets_R=offsets_R,
-            counts_R=offsets_R.diff().double() / 3,
+            target_counts_R=offsets_R.diff().double() / 3,
         )
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
@@ -163,11 +167,11 @@ class SP(Objective):
         correct = (gaps_R.sign().double() + 1).sum() / 2
         return Accuracy(correct, torch.full_like(correct, len(true_R)))
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has the two items that a segment takes, unless `short_rows`."""
         if longest >= 2 or self.corruption.short_rows:
             return None
-        return "no row has the two items without which no segment can be cut out"
+        return "no row has the two items that cutting out a segment needs"
 
     def _scores(self, states_PD: Tensor) -> tuple[Tensor, Tensor]:
         """[R] each: the scores of the true and of the foreign segments, c' . p and c' . q."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from research.evaluation.protocol import differing
+from research.evaluation.protocol import differing_fields
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 from research.report.records import StudyRun
@@ -84,7 +84,7 @@ def on_protocols(runs: Sequence[StudyRun]) -> list[str]:
             for run in runs
             if name in run.tables
         }
-        for field, values in differing(protocols).items():
+        for field, values in differing_fields(protocols).items():
             said = "; ".join(f"{short(text)} for {_cells(runs)}" for text, runs in values.items())
             notes.append(
                 f"Rows that were evaluated differently stand in different tables and are not "

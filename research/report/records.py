@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research.errors import InputError
-from research.evaluation.metrics import parse
+from research.evaluation.metrics import parse_metric
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 from research.report.schema import Change, Status
@@ -65,7 +65,7 @@ def read_study(folder: Path) -> StudyRecord:
     if not (record.corpora and record.seeds):
         raise InputError(f"{folder / StudyRecord.FILE} names no run; the study's command does")
     for name in record.metrics:
-        parse(name)
+        parse_metric(name)
     return record
 
 

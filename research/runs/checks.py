@@ -45,20 +45,20 @@ def check_sharding(config: RunConfig) -> None:
             )
 
 
-def check_alike(mark: str, processes: Processes) -> None:
+def check_same_run(run_hash: str, processes: Processes) -> None:
     """Raise `InputError` when processes have different run hashes or versions of torch.
 
-    `mark` is the run hash in this process. It differs where the corpus or the arguments do, or
+    `run_hash` is the run hash in this process. It differs where the corpus or the arguments do, or
     where other code makes another config of them.
     """
-    own = {"run": mark, "torch": torch.__version__, "host": socket.gethostname()}
-    known = processes.gathered(own)
-    first = known[0]
-    for rank, each in enumerate(known):
+    local = {"run": run_hash, "torch": torch.__version__, "host": socket.gethostname()}
+    reports = processes.gathered(local)
+    first = reports[0]
+    for rank, report in enumerate(reports):
         for name in ("run", "torch"):
-            if each[name] != first[name]:
+            if report[name] != first[name]:
                 raise InputError(
-                    f"{name} of rank {rank} on {each['host']} is {each[name]}, of rank 0 on "
+                    f"{name} of rank {rank} on {report['host']} is {report[name]}, of rank 0 on "
                     f"{first['host']} {first[name]}; give every machine the same corpus, code, "
                     "arguments and versions"
                 )

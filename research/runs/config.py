@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from research.config import check_types
 from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
-from research.evaluation.metrics import parse_all
+from research.evaluation.metrics import check_metric_names
 from research.evaluation.ranker import RankerConfig
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
@@ -45,7 +45,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        parse_all(self.metrics, "evaluation.metrics")
+        check_metric_names(self.metrics, "evaluation.metrics")
         for name in self.candidates:
             if not re.fullmatch(r"full|(uniform|popularity)-[1-9][0-9]{0,8}", name):
                 raise InputError(
@@ -94,7 +94,7 @@ class RunConfig:
         for stage in self.stages:
             if stage.validation is None:
                 continue
-            parse_all([stage.validation.metric], f"stage {stage.name}: validation.metric")
+            check_metric_names([stage.validation.metric], f"stage {stage.name}: validation.metric")
             if isinstance(self.split, LeaveOneOut) and self.split.validation_in_training:
                 raise InputError(
                     f"stage {stage.name} selects on validation items that split."

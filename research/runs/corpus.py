@@ -15,7 +15,7 @@ from research.distributed.collectives import Processes
 from research.errors import InputError
 
 
-def opened_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
+def prepare_and_open_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
     """Open a corpus (see `open_corpus`), which one process of each machine prepares if needed."""
     prepare_once(name, data_root, processes)
     return open_corpus(name, data_root)

@@ -19,10 +19,10 @@ from research.training.config import StageConfig
 
 Differences = Iterator[tuple[str, list[object]]]
 # Most fields that a message shows, and most characters of each value.
-SHOWN, LONGEST = 5, 60
+MAX_SHOWN, MAX_SHOWN_LENGTH = 5, 60
 # Fields that decide nothing by themselves: the corpus and the warm start are compared by content,
 # and sharding does not change what is learned.
-_NAMES = ("corpus", "start_from", "compute.shard_weights")
+_IGNORED_FIELDS = ("corpus", "start_from", "compute.shard_weights")
 
 
 def difference_of(base: RunConfig, config: RunConfig) -> dict[str, list[object]]:
@@ -38,41 +38,48 @@ def difference_of(base: RunConfig, config: RunConfig) -> dict[str, list[object]]
 
 
 def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
-    """A message that says how the run that a folder holds differs from the run asked for.
+    """A message that says how the run that a folder holds differs from the requested one.
 
-    `stored` is the folder's record; `record` and `config` are those of the run asked for. At most
+    `stored` is the folder's record; `record` and `config` are those of the requested run. At most
     five differing fields are shown, then the number of the others, and both run hashes.
     """
-    hashes = f"hash {stored.hash} there and {record.hash} here"
+    hashes = f"run hash {stored.hash} in the folder and {record.hash} in this run"
     try:
-        theirs = from_json(stored.config, RunConfig, allow=packages_of(config))
+        stored_config = from_json(stored.config, RunConfig, allow=packages_of(config))
     except InputError as error:
-        return f"that one cannot be read: {error}; {hashes}"
-    found = {
-        name: both for name, both in difference_of(theirs, config).items() if name not in _NAMES
+        return f"its config cannot be read: {error}; {hashes}"
+    differences = {
+        name: values
+        for name, values in difference_of(stored_config, config).items()
+        if name not in _IGNORED_FIELDS
     }
-    if None not in found.get("evaluation.negatives_file", [None]):
-        del found["evaluation.negatives_file"]
+    if None not in differences.get("evaluation.negatives_file", [None]):
+        del differences["evaluation.negatives_file"]
     if stored.fingerprint != record.fingerprint:
-        found["the corpus's fingerprint"] = [stored.fingerprint[:16], record.fingerprint[:16]]
+        differences["the corpus's fingerprint"] = [stored.fingerprint[:16], record.fingerprint[:16]]
     if stored.start.sha256 != record.start.sha256:
-        found["start_from"] = [_start_of(stored.start), _start_of(record.start)]
+        differences["start_from"] = [_start_of(stored.start), _start_of(record.start)]
     if stored.extensions != record.extensions:
-        found["extended after steps"] = [_steps_of(stored), _steps_of(record)]
+        differences["extended after steps"] = [_steps_of(stored), _steps_of(record)]
     texts = [
-        f"{name} is {short(there, LONGEST)} there and {short(here, LONGEST)} here"
-        for name, (there, here) in list(found.items())[:SHOWN]
+        f"{name} is {short(stored_value, MAX_SHOWN_LENGTH)} in the folder and "
+        f"{short(value, MAX_SHOWN_LENGTH)} in this run"
+        for name, (stored_value, value) in list(differences.items())[:MAX_SHOWN]
     ]
-    texts += [f"{len(found) - SHOWN} more fields differ"] if len(found) > SHOWN else []
+    texts += (
+        [f"{len(differences) - MAX_SHOWN} more fields differ"]
+        if len(differences) > MAX_SHOWN
+        else []
+    )
     # No field differs, but the hashes do: a negatives file has changed, or another version of the
     # code hashes the same config differently.
-    texts = texts or ["what its config names has another content"]
+    texts = texts or ["a file that its config names has changed"]
     return f"{'; '.join(texts)}; {hashes}"
 
 
 def _steps_of(record: RunRecord) -> str:
     """The steps after which a run was extended, for a message."""
-    return ", ".join(str(each.step) for each in record.extensions) or "none"
+    return ", ".join(str(extension.step) for extension in record.extensions) or "none"
 
 
 def _start_of(start: StartRecord) -> str:
@@ -88,40 +95,42 @@ def _differences(ours: object, theirs: object, path: str) -> Differences:
         return
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         for key in dict.fromkeys((*ours, *theirs)):
-            yield from _differences(ours.get(key), theirs.get(key), _below(path, key))
+            yield from _differences(ours.get(key), theirs.get(key), _join_path(path, key))
     elif isinstance(ours, tuple) and isinstance(theirs, tuple) and _are_stages((*ours, *theirs)):
         yield from _stage_differences(ours, theirs, path)
     elif is_config(ours) and is_config(theirs):
         if type(ours) is not type(theirs):
-            yield path, [_shown(ours), _shown(theirs)]
+            yield path, [_display_value(ours), _display_value(theirs)]
         for name in dict.fromkeys((*vars(ours), *vars(theirs))):
-            field = _below(path, name)
+            field = _join_path(path, name)
             if name in vars(ours) and name in vars(theirs):
                 yield from _differences(vars(ours)[name], vars(theirs)[name], field)
             elif name in vars(theirs):
-                yield from _set(theirs, name, field)
+                yield from _difference_from_default(theirs, name, field)
             else:
-                yield from ((each, both[::-1]) for each, both in _set(ours, name, field))
+                yield from (
+                    (each, both[::-1]) for each, both in _difference_from_default(ours, name, field)
+                )
     else:
-        yield path, [_shown(ours), _shown(theirs)]
+        yield path, [_display_value(ours), _display_value(theirs)]
         if ours is None and is_config(theirs) and not isinstance(theirs, StageConfig):
             for name in vars(theirs):
-                yield from _set(theirs, name, _below(path, name))
+                yield from _difference_from_default(theirs, name, _join_path(path, name))
 
 
 def _stage_differences(
     ours: tuple[StageConfig, ...], theirs: tuple[StageConfig, ...], path: str
 ) -> Differences:
-    first, second = ({each.name: each for each in side} for side in (ours, theirs))
+    first, second = ({stage.name: stage for stage in side} for side in (ours, theirs))
     if [name for name in first if name in second] != [name for name in second if name in first]:
         yield path, [list(first), list(second)]
-    numbered = list(first) == list(second)
-    for place, name in enumerate(dict.fromkeys((*first, *second))):
-        stage = _below(path, str(place) if numbered else name)
-        yield from _differences(first.get(name), second.get(name), stage)
+    checkpoints_by_step = list(first) == list(second)
+    for index, name in enumerate(dict.fromkeys((*first, *second))):
+        stage_path = _join_path(path, str(index) if checkpoints_by_step else name)
+        yield from _differences(first.get(name), second.get(name), stage_path)
 
 
-def _below(path: str, name: object) -> str:
+def _join_path(path: str, name: object) -> str:
     return f"{path}.{name}" if path else str(name)
 
 
@@ -129,19 +138,19 @@ def _are_stages(values: Sequence[object]) -> bool:
     return all(isinstance(value, StageConfig) for value in values)
 
 
-def _set(owner: object, name: str, path: str) -> Differences:
-    """Where field `name` of the config `owner` differs from its default: [None, its value]."""
-    assert dataclasses.is_dataclass(owner)
-    field = next(each for each in dataclasses.fields(owner) if each.name == name)
+def _difference_from_default(config: object, name: str, path: str) -> Differences:
+    """Where field `name` of `config` differs from its default: [None, its value]."""
+    assert dataclasses.is_dataclass(config)
+    field = next(candidate for candidate in dataclasses.fields(config) if candidate.name == name)
     default: object = None
     if field.default is not dataclasses.MISSING:
         default = field.default
     elif field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    for below, (_, value) in _differences(default, vars(owner)[name], path):
+    for below, (_, value) in _differences(default, vars(config)[name], path):
         yield below, [None, value]
 
 
-def _shown(value: object) -> object:
+def _display_value(value: object) -> object:
     """A value as a difference shows it: a config as its class's name, all else as JSON."""
     return type(value).__name__ if is_config(value) else to_json(value)

@@ -16,29 +16,22 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from research.checkpoint.transfer import TransferReport
-from research.config import check, packages_of
+from research.config import check_config, packages_of
 from research.distributed.accelerator import fitted
 from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import RankerConfig
 from research.evaluation.ranking import RankingShard
-from research.runs.checks import check_alike, check_sharding
+from research.runs.checks import check_same_run, check_sharding
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_once
-from research.runs.extension import FoundRun, extended, found_run
+from research.runs.extension import ExistingRun, existing_run, with_extensions
 from research.runs.finish import evaluate_run, write_config
-from research.runs.parts import (
-    RunParts,
-    stage_parts,
-)
+from research.runs.parts import RunParts, stage_parts
 from research.runs.run_hash import record_of
-from research.runs.stages import Trained, say, train_stages
-from research.runs.warm_start import find_warm_start, started_from
-from research.storage.records import (
-    CostRecord,
-    RunRecord,
-    RunSummary,
-)
+from research.runs.stages import TrainingResult, say, train_stages
+from research.runs.warm_start import find_warm_start, resolve_warm_start
+from research.storage.records import CostRecord, RunRecord, RunSummary
 from research.storage.run_folder import Mirror, RunFolder
 from research.tracking.config import Tracking
 from research.training.stage_run import CheckpointPlan
@@ -72,54 +65,56 @@ def execute(
     options: RunOptions = RunOptions(),
     accelerator: Accelerator | None = None,
 ) -> RunSummary:
-    """Do the run in folder `path`, or what is left of it there, and return its summary.
+    """Do the run in folder `path`, or the rest of it if it has begun there, and return its summary.
 
     Every process calls it. If the run has finished already, its stored summary is returned.
     `InputError`, before anything is trained or written, for a config whose values are not of their
     types or that could not be read back from config.json, for parts that do not fit together, and
     for a folder that holds another run; `FolderLocked` when another process is doing the run.
     """
-    check(config)
+    check_config(config)
     accelerator = fitted(accelerator, config.compute, options.device)
     processes = Processes(accelerator)
     quiet = options.quiet or not processes.main
-    say_of_tf32(config, accelerator, quiet)
+    warn_about_tf32(config, accelerator, quiet)
     ACTIVITY.begin("opening the corpus")
-    run_parts = opened(config, options.data_root, processes)
+    run_parts = open_parts(config, options.data_root, processes)
     mirror = mirror_of(path, options) if processes.main else None
     folder = RunFolder(path, writes=processes.main, mirror=mirror)
-    source, start = started_from(config, folder, options.allow)
+    source, start = resolve_warm_start(config, folder, options.allow)
     record = record_of(config, run_parts.corpus, start)
-    check_alike(record.hash, processes)
-    found = found_by_all(folder, record, config, run_parts, processes)
-    if found.summary is not None:
-        return found.summary
+    check_same_run(record.hash, processes)
+    existing = share_existing_run(folder, record, config, run_parts, processes)
+    if existing.summary is not None:
+        return existing.summary
     if config.start_from is not None and source is None:
         # The warm start's folder may be gone only if the run has finished; this one has not, so a
         # missing one is an error now.
         source = find_warm_start(config.start_from, allow=(*options.allow, *packages_of(config)))
     # Whatever cannot work is refused from here on, before anything is trained or written.
     check_sharding(config)
-    sets = run_parts.candidate_sets(run_parts.split.test, "test")
-    trained = None if config.ranker is None else _counted(config.ranker, run_parts)
+    candidate_sets = run_parts.candidate_sets(run_parts.split.test, "test")
+    result = None if config.ranker is None else _build_counting_ranker(config.ranker, run_parts)
     stages = stage_parts(run_parts, accelerator) if config.ranker is None else []
-    begun: list[TransferReport] = []
+    transfers: list[TransferReport] = []
     if source is not None:
         source.check(config, run_parts.corpus.fingerprint)
-        begun = [source.into(each.model, run_parts.corpus, options.data_root) for each in stages]
-    with ExitStack() as held:
-        processes.from_main(partial(hold, folder, held))
+        transfers = [
+            source.fill(stage.model, run_parts.corpus, options.data_root) for stage in stages
+        ]
+    with ExitStack() as stack:
+        processes.from_main(partial(lock_folder, folder, stack))
         # The process that had the lock before may have done the run, or a part of it.
-        found = found_by_all(folder, record, config, run_parts, processes)
-        if found.summary is not None:
-            return found.summary
-        record = extended(record, found.extensions)
+        existing = share_existing_run(folder, record, config, run_parts, processes)
+        if existing.summary is not None:
+            return existing.summary
+        record = with_extensions(record, existing.extensions)
         write_config(record, folder, accelerator)
         try:
-            trained = trained or train_stages(
+            result = result or train_stages(
                 run_parts,
                 stages,
-                begun,
+                transfers,
                 record,
                 folder=folder,
                 accelerator=accelerator,
@@ -127,38 +122,38 @@ def execute(
                 plan=options.checkpoints,
                 quiet=quiet,
             )
-            return evaluate_run(run_parts, trained, sets, record, folder)
+            return evaluate_run(run_parts, result, candidate_sets, record, folder)
         finally:
             # Accelerate keeps every prepared model alive, and a study uses one accelerator for all
             # its runs.
             accelerator.free_memory()
 
 
-def say_of_tf32(config: RunConfig, accelerator: Accelerator, quiet: bool) -> None:
+def warn_about_tf32(config: RunConfig, accelerator: Accelerator, quiet: bool) -> None:
     """Print that a CPU has no tf32, if the run asks for tf32 on a CPU."""
     if config.compute.precision == "tf32" and accelerator.device.type == "cpu":
         say("compute.precision is tf32, which a CPU does not have: products are in fp32", quiet)
 
 
-def found_by_all(
+def share_existing_run(
     folder: RunFolder,
     record: RunRecord,
     config: RunConfig,
     run_parts: RunParts,
     processes: Processes,
-) -> FoundRun:
+) -> ExistingRun:
     """What the folder holds of this run, in every process; only the main process reads it."""
-    looked = partial(found_run, folder, record, config, run_parts.corpus)
-    return processes.from_main(looked)
+    read = partial(existing_run, folder, record, config, run_parts.corpus)
+    return processes.from_main(read)
 
 
-def hold(folder: RunFolder, held: ExitStack) -> None:
-    """Lock a run's folder until `held` is closed; `FolderLocked` when another process has the
+def lock_folder(folder: RunFolder, stack: ExitStack) -> None:
+    """Lock a run's folder until `stack` is closed; `FolderLocked` when another process has the
     lock."""
-    held.enter_context(folder)
+    stack.enter_context(folder)
 
 
-def opened(config: RunConfig, data_root: str, processes: Processes) -> RunParts:
+def open_parts(config: RunConfig, data_root: str, processes: Processes) -> RunParts:
     """A run's parts, set up so that this process ranks its share of the questions."""
     prepare_once(config.corpus, data_root, processes)
     shard = RankingShard(processes.rank, processes.world, processes.summed)
@@ -175,8 +170,8 @@ def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
     return WandbMirror(path, options.tracking, quiet=options.quiet)
 
 
-def _counted(config: RankerConfig, run_parts: RunParts) -> Trained:
+def _build_counting_ranker(config: RankerConfig, run_parts: RunParts) -> TrainingResult:
     started = time.monotonic()
     ranker = config.build(run_parts.corpus, run_parts.split)
     cost = CostRecord(parameters=0, seconds=time.monotonic() - started)
-    return Trained(ranker=ranker, cost=cost)
+    return TrainingResult(ranker=ranker, cost=cost)

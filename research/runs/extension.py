@@ -33,96 +33,102 @@ from research.training.state import StageState
 LIMITS = ("epochs", "steps", "tokens", "seconds")
 PATIENCE = ("patience", "patience_steps", "min_epochs", "min_steps")
 # The folder inside a run's folder that keeps the summaries and rank tables of its earlier ends.
-EARLIER = "earlier"
+EARLIER_FOLDER = "earlier"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundRun:
-    """What a folder already holds of the run that is asked for."""
+class ExistingRun:
+    """What a folder already holds of the requested run."""
 
     summary: RunSummary | None
     """The run's summary; None: it has not finished, or is to be extended now."""
     extensions: tuple[ExtensionRecord, ...] = ()
-    """The extensions of the run so far, in order, and the one that is asked for now."""
+    """The extensions of the run so far, in order, and the one that is requested now."""
 
 
-def found_run(folder: RunFolder, record: RunRecord, config: RunConfig, corpus: Corpus) -> FoundRun:
-    """What a folder holds of the run that is asked for, whose `record` and `config` are given.
+def existing_run(
+    folder: RunFolder, record: RunRecord, config: RunConfig, corpus: Corpus
+) -> ExistingRun:
+    """What a folder holds of the requested run, whose `record` and `config` are given.
 
     If the folder holds the same run with an earlier limit, the run is to be extended. `InputError`
     when it holds another run, or a run that cannot be extended so.
     """
     stored = folder.read(RunRecord)
     if stored is None:
-        return FoundRun(summary=folder.read(RunSummary))
-    if stored.hash == extended(record, stored.extensions).hash:
-        return FoundRun(summary=folder.read(RunSummary), extensions=stored.extensions)
+        return ExistingRun(summary=folder.read(RunSummary))
+    if stored.hash == with_extensions(record, stored.extensions).hash:
+        return ExistingRun(summary=folder.read(RunSummary), extensions=stored.extensions)
     extension = extension_of(stored, record, config, corpus, folder)
     if extension is None:
         why = other_run(stored, record, config)
         raise InputError(
             f"{folder.path} holds another run ({why}); choose another folder or remove that one"
         )
-    return FoundRun(summary=None, extensions=(*stored.extensions, extension))
+    return ExistingRun(summary=None, extensions=(*stored.extensions, extension))
 
 
-def extended(record: RunRecord, extensions: Sequence[ExtensionRecord]) -> RunRecord:
+def with_extensions(record: RunRecord, extensions: Sequence[ExtensionRecord]) -> RunRecord:
     """The record of a run with these extensions; `record` is the one of its config alone.
 
     Each extension changes the run hash, and the hashes of the stages whose weights it changes: the
     extended stage and those after it. Without extensions the result equals `record`.
     """
-    marks = dict(record.stages)
-    for each in extensions:
+    stage_hashes = dict(record.stages)
+    for extension in extensions:
         # If there is no such stage, the extension is of another run; the run hash will show that.
-        begun = list(marks).index(each.stage) if each.stage in marks else len(marks)
-        for name in list(marks)[begun:]:
-            marks[name] = _digest(marks[name], each)
+        names = list(stage_hashes)
+        first = names.index(extension.stage) if extension.stage in names else len(names)
+        for name in names[first:]:
+            stage_hashes[name] = _digest(stage_hashes[name], extension)
     # The last extension holds the run hash before it, which covers the earlier extensions.
-    mark = _digest(record.hash, extensions[-1]) if extensions else record.hash
-    return replace(record, hash=mark, stages=marks, extensions=tuple(extensions))
+    run_hash = _digest(record.hash, extensions[-1]) if extensions else record.hash
+    return replace(record, hash=run_hash, stages=stage_hashes, extensions=tuple(extensions))
 
 
-def _digest(mark: str, extension: ExtensionRecord) -> str:
-    text = f"{mark} {extension.hash} {extension.stage} {extension.step}"
+def _digest(previous: str, extension: ExtensionRecord) -> str:
+    text = f"{previous} {extension.hash} {extension.stage} {extension.step}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def extension_of(
     stored: RunRecord, record: RunRecord, config: RunConfig, corpus: Corpus, folder: RunFolder
 ) -> ExtensionRecord | None:
-    """The extension that turns the run in a folder into the run asked for; None: another run.
+    """The extension that turns the run in a folder into the requested one; None: another run.
 
-    `stored` is the folder's record; `record` and `config` are those of the run asked for. It is an
+    `stored` is the folder's record; `record` and `config` are those of the requested run. It is an
     extension when nothing differs but limits of one stage, which has begun, and all become later.
-    `InputError` when that is so but the stage cannot go on.
+    `InputError` when that is so but the stage cannot be extended.
     """
     try:
-        theirs = from_json(stored.config, RunConfig, allow=packages_of(config))
-        before = replace(config, stages=theirs.stages)
+        stored_config = from_json(stored.config, RunConfig, allow=packages_of(config))
+        config_before = replace(config, stages=stored_config.stages)
     except InputError:
         return None
-    if extended(record_of(before, corpus, record.start), stored.extensions).hash != stored.hash:
+    if (
+        with_extensions(record_of(config_before, corpus, record.start), stored.extensions).hash
+        != stored.hash
+    ):
         return None
-    changes = {name: (a, b) for name, (a, b) in difference_of(before, config).items()}
+    changes = {name: (a, b) for name, (a, b) in difference_of(config_before, config).items()}
     fields = {
-        f"stages.{place}.{name}": (place, name)
-        for place, each in enumerate(config.stages)
-        for name in limits_of(each)
+        f"stages.{index}.{name}": (index, name)
+        for index, stage_config in enumerate(config.stages)
+        for name in limits_of(stage_config)
     }
-    places = {fields[name][0] for name in changes if name in fields}
-    if len(places) != 1 or not changes.keys() <= fields.keys():
+    changed_stages = {fields[name][0] for name in changes if name in fields}
+    if len(changed_stages) != 1 or not changes.keys() <= fields.keys():
         return None
-    place = places.pop()
-    stage = config.stages[place]
+    index = changed_stages.pop()
+    stage = config.stages[index]
     state = newest_state(folder, stage, corpus.fingerprint)
     if state is None:
         return None
     changed = {fields[name][1]: both for name, both in changes.items()}
-    if not all(_is_later(name, *both, state) for name, both in changed.items()):
+    if not all(_extends_limit(name, *both, state) for name, both in changed.items()):
         return None
-    _check(config, place, state, folder, changed)
-    earlier = folder.path / EARLIER / stored.hash
+    _check_can_continue(config, index, state, folder, changed)
+    earlier = folder.path / EARLIER_FOLDER / stored.hash
     return ExtensionRecord(
         hash=stored.hash,
         stage=stage.name,
@@ -143,7 +149,7 @@ def limits_of(stage: StageConfig) -> dict[str, object]:
     return limits
 
 
-def done_of(state: StageState) -> dict[str, float]:
+def progress_of(state: StageState) -> dict[str, float]:
     """How much a stage has done, by the name of the limit on it; an epoch cut short counts."""
     return {
         "epochs": state.epoch,
@@ -153,50 +159,55 @@ def done_of(state: StageState) -> dict[str, float]:
     }
 
 
-def _is_later(name: str, old: object, new: object, state: StageState) -> bool:
+def _extends_limit(name: str, old: object, new: object, state: StageState) -> bool:
     """Whether a new limit is beyond what the stage has done; for patience, beyond the old value."""
     if new is None:
         return True
-    before = done_of(state)[name] if name in LIMITS else old
+    before = progress_of(state)[name] if name in LIMITS else old
     assert isinstance(new, (int, float))
     return isinstance(before, (int, float)) and new > before
 
 
-def _check(
+def _check_can_continue(
     config: RunConfig,
-    place: int,
+    index: int,
     state: StageState,
     folder: RunFolder,
     changed: Mapping[str, tuple[object, object]],
 ) -> None:
-    """Raise `InputError` when stage number `place` cannot go on.
+    """Raise `InputError` when stage number `index` cannot be extended.
 
     It cannot when a later stage has begun, when it was taken over from another run, or when it has
     reached a limit that was not raised. `changed` holds the changed limits, before and now.
     """
-    stage = config.stages[place]
-    begun = [each.name for each in config.stages[place + 1 :] if _has_begun(folder, each.name)]
+    stage = config.stages[index]
+    later = [each.name for each in config.stages[index + 1 :] if _has_begun(folder, each.name)]
     origin = stage_origin(folder, stage.name)
     # If another limit was raised, that one may have cut the last epoch short: `epochs` need not be
     # raised then to complete it.
-    cut = any(name in changed for name in LIMITS)
+    raises_limit = any(name in changed for name in LIMITS)
     limits = {
         name: getattr(stage, name)
-        for name, done in done_of(state).items()
-        if getattr(stage, name) is not None and done >= getattr(stage, name)
+        for name, amount in progress_of(state).items()
+        if getattr(stage, name) is not None and amount >= getattr(stage, name)
     }
-    if cut and state.epoch == stage.epochs:
+    if raises_limit and state.epoch == stage.epochs:
         limits.pop("epochs", None)
-    why = None
-    if begun:
-        why = f"stage {begun[0]} has begun with what it ended with; only the newest can go on"
+    reason = None
+    if later:
+        reason = (
+            f"stage {later[0]} has already started from its weights; only the newest stage can be "
+            "extended"
+        )
     elif origin is not None:
-        why = f"it was taken over from {origin}; let that run go on, or train this one elsewhere"
+        reason = (
+            f"it was copied from {origin}; extend that run, or train this one in another folder"
+        )
     elif limits and state.finished:
-        reached = " and ".join(f"stages.{place}.{name} = {at:,}" for name, at in limits.items())
-        why = f"it has come to {reached}; raise that as well, or set it to None"
-    if why is not None:
-        raise InputError(f"{folder.path}: stage {stage.name} cannot go on: {why}")
+        reached = " and ".join(f"stages.{index}.{name} = {at:,}" for name, at in limits.items())
+        reason = f"it has reached {reached}; raise that limit as well, or set it to None"
+    if reason is not None:
+        raise InputError(f"{folder.path}: stage {stage.name} cannot be extended: {reason}")
 
 
 def newest_state(folder: RunFolder, stage: StageConfig, fingerprint: str) -> StageState | None:
@@ -208,7 +219,7 @@ def newest_state(folder: RunFolder, stage: StageConfig, fingerprint: str) -> Sta
 
 
 def _has_begun(folder: RunFolder, stage: str) -> bool:
-    return bool(checkpoint.numbered(folder.stage(stage)))
+    return bool(checkpoint.checkpoints_by_step(folder.stage(stage)))
 
 
 def with_more_epochs(config: RunConfig, folder: RunFolder, count: int) -> dict[str, object]:
@@ -222,33 +233,38 @@ def with_more_epochs(config: RunConfig, folder: RunFolder, count: int) -> dict[s
         raise InputError(f"--more-epochs is {count}; it must be at least 1")
     stored = folder.read(RunRecord)
     if stored is None:
-        raise InputError(f"{folder.path} holds no run that could go on; leave out --more-epochs")
-    theirs = from_json(stored.config, RunConfig, allow=packages_of(config)).stages
-    if not theirs or not config.stages:
-        raise InputError(f"{folder.path}: a ranker that only counts has no epochs to go on for")
-    if [each.name for each in theirs] != [each.name for each in config.stages]:
+        raise InputError(
+            f"{folder.path} holds no run that could be extended; leave out --more-epochs"
+        )
+    stored_stages = from_json(stored.config, RunConfig, allow=packages_of(config)).stages
+    if not stored_stages or not config.stages:
+        raise InputError(
+            f"{folder.path}: a counting ranker has no epochs to extend; leave out --more-epochs"
+        )
+    if [stage.name for stage in stored_stages] != [stage.name for stage in config.stages]:
         raise InputError(
             f"{folder.path} holds another run: its stages are "
-            f"{', '.join(each.name for each in theirs)}, this run's "
-            f"{', '.join(each.name for each in config.stages)}"
+            f"{', '.join(stage.name for stage in stored_stages)}, this run's "
+            f"{', '.join(stage.name for stage in config.stages)}"
         )
     overrides: dict[str, object] = {}
-    for place, (there, here) in enumerate(zip(theirs, config.stages)):
-        asked = limits_of(here)
-        for name, old in limits_of(there).items():
-            if name in asked and (name == "epochs" or not _is_raised(old, asked[name])):
-                overrides[f"stages.{place}.{name}"] = old
+    for index, (stored_stage, stage) in enumerate(zip(stored_stages, config.stages)):
+        limits = limits_of(stage)
+        for name, old in limits_of(stored_stage).items():
+            if name in limits and (name == "epochs" or not _is_raised(old, limits[name])):
+                overrides[f"stages.{index}.{name}"] = old
     if folder.read(RunSummary) is None:
         if not stored.extensions:
             raise InputError(
-                f"{folder.path} holds a run that has not finished; let its own command continue "
-                "it, without --more-epochs"
+                f"{folder.path} holds a run that has not finished; run its own command, without "
+                "--more-epochs, to finish it"
             )
         return overrides
-    state = newest_state(folder, theirs[-1], stored.fingerprint)
+    state = newest_state(folder, stored_stages[-1], stored.fingerprint)
     if state is None:
-        raise InputError(f"{folder.path}: stage {theirs[-1].name} has no checkpoint to go on from")
-    return {**overrides, f"stages.{len(theirs) - 1}.epochs": state.epoch + count}
+        name = stored_stages[-1].name
+        raise InputError(f"{folder.path}: stage {name} has no checkpoint to continue from")
+    return {**overrides, f"stages.{len(stored_stages) - 1}.epochs": state.epoch + count}
 
 
 def _is_raised(old: object, new: object) -> bool:
@@ -260,29 +276,31 @@ def _is_raised(old: object, new: object) -> bool:
     return new > old
 
 
-def set_aside(folder: RunFolder, before: RunRecord | None, mark: str) -> None:
+def archive_results(folder: RunFolder, before: RunRecord | None, run_hash: str) -> None:
     """Move the summary and rank tables of an extended run to the folder that keeps them.
 
-    `before` is the record in config.json, `mark` the run hash that it will get; if the hash stays
-    the same, nothing is moved. After a crash in the middle, the earlier run is there without its
-    summary: its own command ranks again, and the next call moves what has not been moved.
+    `before` is the record in config.json, `run_hash` the run hash that it will get; if the hash
+    stays the same, nothing is moved. After a crash in the middle, the earlier run is there without
+    its summary: its own command ranks again, and the next call moves what has not been moved.
     """
-    if before is None or before.hash == mark:
+    if before is None or before.hash == run_hash:
         return
     if not is_file_name(before.hash):
-        raise InputError(f"{folder.path / RunRecord.FILE}: hash is {before.hash!r:.80}")
-    kept = file_inside(folder.path, f"{EARLIER}/{before.hash}")
+        raise InputError(
+            f"{folder.path / RunRecord.FILE}: hash is {before.hash!r:.80}; expected a hash"
+        )
+    archive = file_inside(folder.path, f"{EARLIER_FOLDER}/{before.hash}")
     for name in (RunSummary.FILE, "ranks"):
-        moved = file_inside(folder.path, name)
+        source = file_inside(folder.path, name)
         # Rank tables that are there already were moved before a crash, of the same run and whole;
         # those that a later ranking has left, perhaps unfinished, are overwritten by this run's.
-        if moved.exists() and not (kept / name).is_dir():
-            kept.mkdir(parents=True, exist_ok=True)
-            os.replace(moved, kept / name)
+        if source.exists() and not (archive / name).is_dir():
+            archive.mkdir(parents=True, exist_ok=True)
+            os.replace(source, archive / name)
 
 
 def note_of(extension: ExtensionRecord, config: RunConfig) -> str:
-    """A sentence that tells a reader of the figures about an extension."""
+    """A sentence about an extension, for the notes of a run."""
     limits = ", ".join(
         f"{name} was {old} and became {new}" for name, (old, new) in extension.limits.items()
     )
@@ -291,7 +309,7 @@ def note_of(extension: ExtensionRecord, config: RunConfig) -> str:
         note = f"stage {extension.stage} had ended after {epochs} and went on: {limits}"
     else:
         note = f"stage {extension.stage} stood at {epochs} when {limits}"
-    shapes = {each.name: each.optimizer.schedule.shape for each in config.stages}
+    shapes = {stage.name: stage.optimizer.schedule.shape for stage in config.stages}
     counted = {name.rpartition(".")[2] for name in extension.limits} & {"epochs", "steps", "tokens"}
     if shapes.get(extension.stage) in ("linear", "cosine") and counted:
         note += "; until then the learning rate fell towards the earlier limit"

@@ -11,24 +11,19 @@ from research.distributed.activity import ACTIVITY
 from research.evaluation.candidates import AllItems, CandidateSet
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
-from research.runs.extension import note_of, set_aside
+from research.runs.extension import archive_results, note_of
 from research.runs.parts import RunParts
 from research.runs.popularity_floor import popularity_floor
-from research.runs.provenance import provenance_of, together, versions
-from research.runs.stages import Trained
-from research.storage.records import (
-    Provenance,
-    RunRecord,
-    RunSummary,
-    UsersRecord,
-)
+from research.runs.provenance import merge_provenance, provenance_of, versions
+from research.runs.stages import TrainingResult
+from research.storage.records import Provenance, RunRecord, RunSummary, UsersRecord
 from research.storage.run_folder import RunFolder
 
 
 def write_config(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> None:
     """Write config.json: what the run is, and the code, machine and command that now do it.
 
-    Only the main process writes. What an extended run had ended with is moved aside first.
+    Only the main process writes. The results of a run that is extended are archived first.
     """
     if not folder.writes:
         return
@@ -36,30 +31,30 @@ def write_config(record: RunRecord, folder: RunFolder, accelerator: Accelerator)
     # A run begun by a version that kept no provenance gets an entry that says nothing.
     before = () if stored is None else stored.provenance or (Provenance(),)
     latest = provenance_of(accelerator.device, accelerator.num_processes)
-    set_aside(folder, stored, record.hash)
-    folder.write(replace(record, provenance=together(before, latest)))
+    archive_results(folder, stored, record.hash)
+    folder.write(replace(record, provenance=merge_provenance(before, latest)))
 
 
 def evaluate_run(
     run_parts: RunParts,
-    trained: Trained,
-    sets: Sequence[CandidateSet],
+    result: TrainingResult,
+    candidate_sets: Sequence[CandidateSet],
     record: RunRecord,
     folder: RunFolder,
 ) -> RunSummary:
-    """Rank the validation part (full ranking) and the test part (under each of `sets`).
+    """Rank the validation part (full ranking) and the test part (under each of `candidate_sets`).
 
     Every process ranks its share and returns the summary; the main process writes the rank tables
     and summary.json.
     """
     ACTIVITY.begin("ranking")
-    validated: dict[str, RankTable] = {}
+    validation_tables: dict[str, RankTable] = {}
     if len(run_parts.split.validation):
-        validated = run_parts.tables(trained.ranker, "validation", [AllItems()])
-    tables = run_parts.tables(trained.ranker, "test", sets)
+        validation_tables = run_parts.tables(result.ranker, "validation", [AllItems()])
+    tables = run_parts.tables(result.ranker, "test", candidate_sets)
     if folder.writes:
-        for part, each in (("validation", validated), ("test", tables)):
-            for name, table in each.items():
+        for part, part_tables in (("validation", validation_tables), ("test", tables)):
+            for name, table in part_tables.items():
                 table.save(folder.path / "ranks" / f"{part}-{name}.npz")
     names, ties = run_parts.config.evaluation.metrics, run_parts.config.evaluation.ties
     summary = RunSummary(
@@ -71,17 +66,20 @@ def evaluate_run(
             not_evaluated=run_parts.split.not_evaluated,
         ),
         ties=ties,
-        val=metrics(validated["full"], names, ties) if validated else {},
+        val=metrics(validation_tables["full"], names, ties) if validation_tables else {},
         test={name: metrics(table, names, ties) for name, table in tables.items()},
         missed_share=missed_share(next(iter(tables.values()))),
-        popularity=popularity_floor(run_parts, tables, sets),
-        attributes=trained.attributes,
-        best=trained.best,
-        carried=trained.carried,
-        shared=trained.shared,
-        cost=trained.cost,
-        notes=(*trained.notes, *(note_of(each, run_parts.config) for each in record.extensions)),
-        imported=trained.imported,
+        popularity=popularity_floor(run_parts, tables, candidate_sets),
+        attributes=result.attributes,
+        best=result.best,
+        carried=result.carried,
+        shared=result.shared,
+        cost=result.cost,
+        notes=(
+            *result.notes,
+            *(note_of(each, run_parts.config) for each in record.extensions),
+        ),
+        imported=result.imported,
         versions=versions(),
     )
     folder.write(summary)

@@ -13,15 +13,9 @@ from research.evaluation.ranker import Ranker
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
-from research.runs.parts import (
-    RunParts,
-    ranking_objective,
-)
-from research.runs.warm_start import ended
-from research.storage.records import (
-    RunRecord,
-    RunSummary,
-)
+from research.runs.parts import RunParts, ranking_objective
+from research.runs.warm_start import final_checkpoint
+from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
 
 
@@ -40,25 +34,27 @@ def load_run(
         raise InputError(f"{path} has no config.json: it is not a run folder")
     if reader.read(RunSummary) is None:
         raise InputError(
-            f"{path} holds a run that has not finished; the command that began it, or the last one "
-            "that extended it, continues it"
+            f"{path} holds a run that has not finished; run the command that started it, or the "
+            "last one that extended it, to finish it"
         )
     config = from_json(record.config, RunConfig, allow=allow)
     run_parts = RunParts.of(config, data_root)
     if record.fingerprint != run_parts.corpus.fingerprint:
         raise InputError(
-            f"{path} was made on a corpus with fingerprint {record.fingerprint}, but "
-            f"{run_parts.corpus.folder} has {run_parts.corpus.fingerprint}; ids would not mean the "
-            "same"
+            f"{path} was trained on a corpus with fingerprint {record.fingerprint}, but "
+            f"{run_parts.corpus.folder} has {run_parts.corpus.fingerprint}; the same ids would "
+            "mean other items"
         )
     if config.ranker is not None:
         return run_parts, config.ranker.build(run_parts.corpus, run_parts.split)
     accelerator = make_accelerator(device=device)
     stage = config.stages[-1]
-    found = ended(reader, stage.name, run_parts.corpus.fingerprint, str(path))
-    check_size(config.encoder, run_parts.corpus.num_items, found / "model.safetensors")
-    model = run_parts.model(stage, run_parts.shared()).to(accelerator.device)
-    checkpoint.load_weights(found, model)
+    checkpoint_folder = final_checkpoint(
+        reader, stage.name, run_parts.corpus.fingerprint, str(path)
+    )
+    check_size(config.encoder, run_parts.corpus.num_items, checkpoint_folder / "model.safetensors")
+    model = run_parts.model(stage, run_parts.components()).to(accelerator.device)
+    checkpoint.load_weights(checkpoint_folder, model)
     objective = ranking_objective(stage, model)
     assert objective is not None, "a run's last stage ranks"
     return run_parts, TrainedRanker(model.encoder, objective)
@@ -69,10 +65,10 @@ def check_size(encoder: BackboneConfig, num_items: int, weights: Path) -> None:
 
     It is checked before the model is built: an untrusted config could ask for any amount of memory.
     """
-    least = encoder.num_parameters(num_items)
+    num_parameters = encoder.num_parameters(num_items)
     # A number takes at least two bytes.
-    if 2 * least > weights.stat().st_size:
+    if 2 * num_parameters > weights.stat().st_size:
         raise InputError(
-            f"{weights} is too small for a model of {least:,} numbers, as the run's config has it; "
-            "the config or the checkpoint is of another run"
+            f"{weights} is too small for a model of {num_parameters:,} numbers, as the run's "
+            "config has it; the config or the checkpoint is of another run"
         )

@@ -22,7 +22,12 @@ from research.data.splits import HeldOut, Split
 from research.data.windows import WindowsConfig
 from research.distributed.activity import ACTIVITY
 from research.errors import InputError
-from research.evaluation.candidates import AllItems, CandidateSet, from_file, sampled
+from research.evaluation.candidates import (
+    AllItems,
+    CandidateSet,
+    read_candidates,
+    sample_candidates,
+)
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
@@ -73,15 +78,15 @@ class RunParts:
 
         They are all that it requires, and those of its optional ones that the corpus has.
         """
-        encoder, known = self.config.encoder, fields_of(self.corpus)
-        optional = [name for name in encoder.optional_fields if name in known]
+        encoder, available = self.config.encoder, fields_of(self.corpus)
+        optional = [name for name in encoder.optional_fields if name in available]
         return tuple(dict.fromkeys((*encoder.fields, *optional)))
 
     def candidate_sets(self, held_out: HeldOut, part: str) -> list[CandidateSet]:
         """The candidate sets of the config for the items `held_out` of `part`.
 
         `part` is "test" or "validation"; each has its own sampled negatives. `InputError` as for
-        `candidates.sampled` and `candidates.from_file`.
+        `sample_candidates` and `read_candidates`.
         """
         config = self.config.evaluation
         sets: list[CandidateSet] = []
@@ -91,7 +96,7 @@ class RunParts:
                 sets.append(AllItems())
                 continue
             sets.append(
-                sampled(
+                sample_candidates(
                     self.corpus,
                     held_out,
                     "uniform" if kind == "uniform" else "popularity",
@@ -103,7 +108,7 @@ class RunParts:
             )
         if config.negatives_file is not None:
             path = Path(os.path.expanduser(config.negatives_file))
-            sets.append(from_file(path, self.corpus, held_out))
+            sets.append(read_candidates(path, self.corpus, held_out))
         return sets
 
     def tables(
@@ -126,7 +131,7 @@ class RunParts:
             fields=self.fields if self.config.stages else (),
         )
 
-    def shared(self) -> ModelComponents:
+    def components(self) -> ModelComponents:
         """The components that all stages of the run share, with initial weights.
 
         `InputError` when the encoder reads a field of events that the corpus does not have.
@@ -135,16 +140,16 @@ class RunParts:
         check_fields(config.encoder, fields_of(self.corpus), self.corpus.name)
         return ModelComponents(config.encoder, self.catalogue, config.seed, config.items)
 
-    def model(self, stage: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
+    def model(self, stage: StageConfig, components: ModelComponents) -> MultiObjectiveModel:
         """The model of a stage: the shared encoder, and the stage's objectives, newly built."""
         objectives: dict[str, Objective] = {
-            key: objective.build(shared, seed_of(self.config.seed, stage.name, key))
+            key: objective.build(components, seed_of(self.config.seed, stage.name, key))
             for key, objective in stage.objectives.items()
         }
         weights = {key: objective.weight for key, objective in stage.objectives.items()}
         combination = stage.combination.build(weights)
         return MultiObjectiveModel(
-            shared.encoder, objectives, self.catalogue, stage.own_windows, combination
+            components.encoder, objectives, self.catalogue, stage.own_windows, combination
         )
 
     def loader(self, stage: StageConfig, rank: int, world: int) -> Loader:
@@ -154,7 +159,9 @@ class RunParts:
         """
         length, seed = self.config.encoder.length, seed_of(self.config.seed, stage.name)
 
-        def over(rule: WindowsConfig, seed: int, others: Mapping[WindowsConfig, Loader]) -> Loader:
+        def loader_for(
+            rule: WindowsConfig, seed: int, others: Mapping[WindowsConfig, Loader]
+        ) -> Loader:
             windows = rule.windows(self.split.training, length)
             return Loader(
                 self.corpus,
@@ -168,9 +175,9 @@ class RunParts:
                 fields=self.fields,
             )
 
-        own = dict.fromkeys(stage.own_windows.values())
-        others = {rule: over(rule, seed_of(seed, hash_of(rule)), {}) for rule in own}
-        return over(stage.windows, seed, others)
+        other_rules = dict.fromkeys(stage.own_windows.values())
+        others = {rule: loader_for(rule, seed_of(seed, hash_of(rule)), {}) for rule in other_rules}
+        return loader_for(stage.windows, seed, others)
 
 
 def ranking_objective(stage: StageConfig, model: MultiObjectiveModel) -> RankingObjective | None:
@@ -178,19 +185,19 @@ def ranking_objective(stage: StageConfig, model: MultiObjectiveModel) -> Ranking
 
     `InputError` when `rank_by` names one that cannot, or is not set although several can.
     """
-    able = able_to_rank(dict(model.objectives.items()))
+    candidates = able_to_rank(dict(model.objectives.items()))
     if stage.rank_by is not None:
-        if stage.rank_by not in able:
+        if stage.rank_by not in candidates:
             raise InputError(
                 f"stage {stage.name}: rank_by is {stage.rank_by!r}; objectives that can rank here: "
-                f"{', '.join(able) or 'none'}"
+                f"{', '.join(candidates) or 'none'}"
             )
-        return able[stage.rank_by]
-    if len(able) > 1:
+        return candidates[stage.rank_by]
+    if len(candidates) > 1:
         raise InputError(
-            f"stage {stage.name}: {' and '.join(able)} can both rank; say which with rank_by"
+            f"stage {stage.name}: {' and '.join(candidates)} can both rank; choose one with rank_by"
         )
-    return next(iter(able.values()), None)
+    return next(iter(candidates.values()), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,16 +246,16 @@ def stage_parts(run_parts: RunParts, accelerator: Accelerator) -> list[StagePart
     nothing to rank by or nothing held out, and for a last stage that cannot rank.
     """
     config = run_parts.config
-    shared = run_parts.shared()
+    components = run_parts.components()
     parts: list[StageParts] = []
     for stage in config.stages:
-        model = run_parts.model(stage, shared)
+        model = run_parts.model(stage, components)
         check_objectives(stage, model, run_parts.split, run_parts.catalogue)
         # A stage that neither selects by validation nor ranks the test need not say what it ranks
         # by.
         ranks = stage.validation is not None or stage is config.stages[-1]
         objective = ranking_objective(stage, model) if ranks else None
-        ranker = None if objective is None else TrainedRanker(shared.encoder, objective)
+        ranker = None if objective is None else TrainedRanker(components.encoder, objective)
         if stage.validation is not None and ranker is None:
             raise InputError(
                 f"stage {stage.name} has validation but no objective that ranks; set "
@@ -262,7 +269,7 @@ def stage_parts(run_parts: RunParts, accelerator: Accelerator) -> list[StagePart
         loader = run_parts.loader(stage, accelerator.process_index, accelerator.num_processes)
         parts.append(StageParts(stage, model, loader, ranker))
     if config.compute.compile or config.compute.recompute:
-        shared.encoder.use(config.compute)
+        components.encoder.use_compute(config.compute)
     if parts[-1].ranker is None:
         raise InputError(
             f"the last stage, {parts[-1].config.name}, cannot rank; add next or cloze to it"

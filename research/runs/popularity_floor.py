@@ -32,15 +32,19 @@ def popularity_floor(
     config, name = run_parts.config, next(iter(tables))
     if not config.stages or run_parts.num_test_users < 2:
         return None
-    counted = run_parts.tables(Popularity(run_parts.catalogue.training.counts_V), "test", sets)
+    popularity = Popularity(run_parts.catalogue.training.counts_V)
+    popularity_tables = run_parts.tables(popularity, "test", sets)
     names, ties = config.evaluation.metrics, config.evaluation.ties
-    decides = deciding_metric(config)
-    own, base = tables[name], replace(counted[name], protocol=tables[name].protocol)
-    comparison = compare([own], [base], decides, ties=ties, resamples=RESAMPLES)
+    metric = deciding_metric(config)
+    run_table = tables[name]
+    popularity_table = replace(popularity_tables[name], protocol=run_table.protocol)
+    comparison = compare([run_table], [popularity_table], metric, ties=ties, resamples=RESAMPLES)
     return FloorRecord(
-        test={part: metrics(table, names, ties) for part, table in counted.items()},
+        test={
+            set_name: metrics(table, names, ties) for set_name, table in popularity_tables.items()
+        },
         candidates=name,
-        metric=decides,
+        metric=metric,
         difference=comparison.difference,
         low=comparison.low,
         high=comparison.high,

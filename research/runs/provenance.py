@@ -29,7 +29,7 @@ _SECONDS_OF_GIT = 5.0
 
 def provenance_of(device: torch.device, processes: int) -> Provenance:
     """The provenance of this process, which computes on `device` as one of `processes`."""
-    commit, clean = checkout()
+    commit, clean = code_version()
     return Provenance(
         begun=now(),
         commit=commit,
@@ -46,14 +46,14 @@ def provenance_of(device: torch.device, processes: int) -> Provenance:
     )
 
 
-def together(before: Sequence[Provenance], latest: Provenance) -> tuple[Provenance, ...]:
-    """The provenance of a run: the entries `before`, and `latest`, by which it continues now.
+def merge_provenance(entries: Sequence[Provenance], latest: Provenance) -> tuple[Provenance, ...]:
+    """The provenance of a run: its earlier `entries`, and `latest`, by which it continues now.
 
     If `latest` differs from an earlier entry in nothing but time, it is left out, so that the
     record of a run that is interrupted a thousand times stays readable.
     """
-    known = any(replace(entry, begun=latest.begun) == latest for entry in before)
-    return tuple(before) if known else (*before, latest)
+    recorded = any(replace(entry, begun=latest.begun) == latest for entry in entries)
+    return tuple(entries) if recorded else (*entries, latest)
 
 
 def now() -> str:
@@ -63,15 +63,15 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that compute; one that is not installed is absent."""
-    found = {"python": platform.python_version()}
+    versions_found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions_found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             # This project itself can run without being installed.
             continue
     # The metadata of an installed torch do not say how it was built; its own version does.
-    return {**found, "torch": torch.__version__}
+    return {**versions_found, "torch": torch.__version__}
 
 
 def command_line() -> str:
@@ -87,8 +87,8 @@ def cpu_model() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(named), "") or platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(models), "") or platform.processor() or platform.machine()
 
 
 def accelerator_model(device: torch.device) -> str | None:
@@ -99,11 +99,11 @@ def accelerator_model(device: torch.device) -> str | None:
 
 
 @functools.cache
-def checkout() -> tuple[str | None, bool | None]:
+def code_version() -> tuple[str | None, bool | None]:
     """(commit, clean): the git commit of this code, and whether it is unchanged; None: unknown.
 
-    git is asked once a process, which keeps running the code that it began with. Changes of tracked
-    files count, and new Python files too, as they may be what runs.
+    git is called once a process, which keeps running the code that it started with. Changes of
+    tracked files count, and new Python files too, as they may be what runs.
     """
     file = str(research.__file__)
     # Code that is installed inside another project's checkout does not belong to that checkout.
@@ -123,7 +123,7 @@ def _git(*words: str) -> str | None:
     """What a git command prints in the folder of this code; None: it fails, or there is no git."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(Path(str(research.__file__)).parent), *words],
             # Without this, git could take a lock for which another git command would wait.
             env={**inherited, "GIT_OPTIONAL_LOCKS": "0"},
@@ -136,4 +136,4 @@ def _git(*words: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return process.stdout if process.returncode == 0 else None

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from research.config import differing, hash_of, to_json
+from research.config import hash_of, non_default_fields, to_json
 from research.data.corpus import Corpus
 from research.data.preparation.filters import PrepareConfig
 from research.evaluation.candidates import md5_of
@@ -34,11 +34,11 @@ def run_hash(config: RunConfig, corpus: Corpus, start: str | None) -> str:
     if evaluation.negatives_file is not None:
         contents.append(md5_of(Path(os.path.expanduser(evaluation.negatives_file))))
         evaluation = replace(evaluation, negatives_file="")
-    plain = replace(unsharded(config), corpus="", evaluation=evaluation)
-    return hash_of(plain, *contents)
+    hashed = replace(without_sharding(config), corpus="", evaluation=evaluation)
+    return hash_of(hashed, *contents)
 
 
-def unsharded(config: RunConfig) -> RunConfig:
+def without_sharding(config: RunConfig) -> RunConfig:
     """The config without `compute.shard_weights`, which changes neither weights nor checkpoints."""
     return replace(config, compute=replace(config.compute, shard_weights=False))
 
@@ -49,16 +49,16 @@ def stage_hashes(config: RunConfig, corpus: Corpus, start: str | None) -> dict[s
     `start` is as in `run_hash`. Which figures are reported does not decide weights; but from the
     first stage that selects by validation on, the policies for seen items and for ties do.
     """
-    begun = replace(unsharded(config), corpus="", start_from=None if start is None else "")
+    base = replace(without_sharding(config), corpus="", start_from=None if start is None else "")
     contents = [corpus.fingerprint, *([] if start is None else [start])]
     plain = EvaluationConfig()
-    marks = {}
-    for place, stage in enumerate(config.stages):
+    hashes = {}
+    for index, stage in enumerate(config.stages):
         if stage.validation is not None:
             plain = EvaluationConfig(seen=config.evaluation.seen, ties=config.evaluation.ties)
-        chain = replace(begun, stages=config.stages[: place + 1], evaluation=plain)
-        marks[stage.name] = hash_of(chain, *contents)
-    return marks
+        chain = replace(base, stages=config.stages[: index + 1], evaluation=plain)
+        hashes[stage.name] = hash_of(chain, *contents)
+    return hashes
 
 
 def record_of(config: RunConfig, corpus: Corpus, start: StartRecord = StartRecord()) -> RunRecord:
@@ -96,7 +96,7 @@ def protocol_of(config: RunConfig, corpus: Corpus, split: str) -> dict[str, obje
     return {
         "corpus": corpus.name,
         "fingerprint": corpus.fingerprint,
-        "filters": differing(PrepareConfig, filters_of(corpus)),
+        "filters": non_default_fields(PrepareConfig, filters_of(corpus)),
         "history": "whole",
         "split": to_json(config.split, short=True),
         "part": split,

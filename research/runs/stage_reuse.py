@@ -15,39 +15,39 @@ from pathlib import Path
 
 from research.checkpoint import files as checkpoint
 from research.errors import InputError
-from research.runs.warm_start import ended
+from research.runs.warm_start import final_checkpoint
 from research.storage.atomic import whole_folder
 from research.storage.records import OriginRecord, RunRecord, write_record
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
 
 
-def reuse_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path]) -> None:
+def reuse_stage(folder: RunFolder, name: str, stage_hash: str, donors: Sequence[Path]) -> None:
     """Copy stage `name` from the first of the runs `donors` that has finished the same stage.
 
-    `mark` is the hash of the stage. Nothing happens when the stage has begun already, or when no
-    donor has it undamaged.
+    `stage_hash` is the hash of the stage. Nothing happens when the stage has begun already, or when
+    no donor has it undamaged.
     """
     stage = folder.stage(name)
-    if not folder.writes or checkpoint.numbered(stage):
+    if not folder.writes or checkpoint.checkpoints_by_step(stage):
         return
     for path in donors:
         donor = RunFolder(path, writes=False)
-        if path == folder.path or not has_finished(donor, name, mark, verified=True):
+        if path == folder.path or not has_finished_stage(donor, name, stage_hash, verified=True):
             continue
         origin = path / (stage_origin(donor, name) or "")
         # The log lines are copied first: if a crash comes before the folder is there, the stage
         # starts from scratch, which drops them.
         folder.rewind(name, 0, 0)
         folder.append([line for line in donor.metrics() if line["stage"] == name])
-        for stale in stage.parent.glob(f".{name}-*"):
-            shutil.rmtree(stale)
-        hidden = shutil.ignore_patterns(".*", OriginRecord.FILE)
+        for leftover in stage.parent.glob(f".{name}-*"):
+            shutil.rmtree(leftover)
+        ignored = shutil.ignore_patterns(".*", OriginRecord.FILE)
         with whole_folder(stage, replaces=True) as partial:
             shutil.copytree(
                 donor.stage(name),
                 partial,
-                ignore=hidden,
+                ignore=ignored,
                 copy_function=_link_or_copy,
                 dirs_exist_ok=True,
             )
@@ -55,19 +55,21 @@ def reuse_stage(folder: RunFolder, name: str, mark: str, donors: Sequence[Path])
         return
 
 
-def has_finished(donor: RunFolder, name: str, mark: str, *, verified: bool = False) -> bool:
-    """Whether a run has finished the stage of this name and hash (`mark`).
+def has_finished_stage(
+    donor: RunFolder, name: str, stage_hash: str, *, verified: bool = False
+) -> bool:
+    """Whether a run has finished the stage of this name and hash.
 
     With `verified`, also whether its checkpoint is undamaged, for which its weights are read.
     """
     record = donor.read(RunRecord)
-    if record is None or record.stages.get(name) != mark:
+    if record is None or record.stages.get(name) != stage_hash:
         return False
     if not checkpoint.has_finished(donor.stage(name)):
         return False
     if verified:
         try:
-            ended(donor, name, record.fingerprint, str(donor.path))
+            final_checkpoint(donor, name, record.fingerprint, str(donor.path))
         except InputError:
             return False
     return True

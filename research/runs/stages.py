@@ -1,4 +1,4 @@
-"""The stages of a run, one after another, and the record of what became of each.
+"""The stages of a run, one after another, and the record of each one's result.
 
 Each stage gets the weights of those before it, and is then trained, or copied from another run that
 has trained the same stage. `execute.py` calls `train_stages`, which calls the loop.
@@ -37,7 +37,7 @@ from research.training.state import StageState
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trained:
+class TrainingResult:
     """A trained ranker, and how it was made, in the fields of `RunSummary` with the same names."""
 
     ranker: Ranker
@@ -61,7 +61,7 @@ class Trained:
 def train_stages(
     run_parts: RunParts,
     stages: Sequence[StageParts],
-    begun: Sequence[TransferReport],
+    transfers: Sequence[TransferReport],
     record: RunRecord,
     *,
     folder: RunFolder,
@@ -69,12 +69,12 @@ def train_stages(
     donors: Sequence[Path],
     plan: CheckpointPlan,
     quiet: bool,
-) -> Trained:
+) -> TrainingResult:
     """Train every stage, each from the weights of those before it.
 
-    `begun` says, for each stage, which parameters the warm start has filled; it is empty without
-    one. A stage that a run of `donors` has finished, with the same hash as in `record`, is copied
-    from there and not trained.
+    `transfers` says, for each stage, which parameters the warm start has filled; it is empty
+    without one. A stage that a run of `donors` has finished, with the same hash as in `record`, is
+    copied from there and not trained.
     """
     coverage: CoverageRecord | None = None
     if any(stage.model.uses_attributes for stage in stages):
@@ -85,38 +85,40 @@ def train_stages(
         folder=folder,
         seed=run_parts.config.seed,
         plan=plan,
-        split_weights=run_parts.config.compute.shard_weights,
+        shard_weights=run_parts.config.compute.shard_weights,
         quiet=quiet,
     )
     extensions = {each.stage: each.step for each in record.extensions if each.ended}
-    ended: list[EndedStage] = []
-    for place, stage in enumerate(stages):
+    outcomes: list[StageOutcome] = []
+    for index, stage in enumerate(stages):
         name = stage.config.name
-        carried = transfer_from_stages(stages[:place], stage, begun[place] if begun else None)
-        own = replace(
+        transfer = transfer_from_stages(
+            stages[:index], stage, transfers[index] if transfers else None
+        )
+        stage_run = replace(
             run, validate=validation_of(run_parts, stage), extended_after=extensions.get(name)
         )
-        ended.append(train_stage(stage, carried, record.stages[name], own, donors))
+        outcomes.append(train_stage(stage, transfer, record.stages[name], stage_run, donors))
     last = stages[-1]
     assert last.ranker is not None, "stage_parts has checked it"
-    return Trained(
+    return TrainingResult(
         ranker=last.ranker,
         cost=CostRecord(
             parameters=sum(parameter.numel() for parameter in last.model.parameters()),
-            seconds=sum(each.state.seconds for each in ended),
-            shared_seconds=sum(each.state.seconds for each in ended if each.origin is not None),
-            items=sum(each.state.items for each in ended),
+            seconds=sum(each.state.seconds for each in outcomes),
+            shared_seconds=sum(each.state.seconds for each in outcomes if each.origin is not None),
+            items=sum(each.state.items for each in outcomes),
         ),
-        best={each.name: each.result for each in ended},
-        carried={each.name: each.carried for each in ended if each.carried is not None},
-        shared={each.name: each.origin for each in ended if each.origin is not None},
+        best={each.name: each.result for each in outcomes},
+        carried={each.name: each.carried for each in outcomes if each.carried is not None},
+        shared={each.name: each.origin for each in outcomes if each.origin is not None},
         attributes=coverage,
-        notes=tuple(each.note for each in ended if each.note is not None),
+        notes=tuple(each.note for each in outcomes if each.note is not None),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndedStage:
+class StageOutcome:
     """How one stage came to its end."""
 
     name: str
@@ -144,51 +146,53 @@ class EndedStage:
 
 def train_stage(
     stage: StageParts,
-    carried: TransferReport | None,
+    transfer: TransferReport | None,
     stage_hash: str,
     run: StageRun,
     donors: Sequence[Path],
-) -> EndedStage:
+) -> StageOutcome:
     """Train a stage, or copy it from a run of `donors` that has ended one with the same hash.
 
-    `carried` says where its weights came from, with which `stage` holds them already.
+    `transfer` says where its weights came from, with which `stage` holds them already.
     """
     name, folder, processes = stage.config.name, run.folder, Processes(run.accelerator)
-    if carried is not None:
-        say(f"{name}: {carried.line}", run.quiet)
+    if transfer is not None:
+        say(f"{name}: {transfer.line}", run.quiet)
     processes.from_main(partial(reuse_stage, folder, name, stage_hash, donors))
     state = train(stage.model, stage.loader, stage.config, run)
     origin = processes.from_main(partial(stage_origin, folder, name))
     if origin is not None:
-        say(f"{name}: taken from {origin}", run.quiet)
-    return EndedStage(
+        say(f"{name}: copied from {origin}", run.quiet)
+    return StageOutcome(
         name=name,
         state=state,
-        carried=None if carried is None else record_of_transfer(carried),
+        carried=None if transfer is None else record_of_transfer(transfer),
         origin=origin,
         note=processes.from_main(partial(unmoved_metric_note, stage.config, folder)),
     )
 
 
-def record_of_transfer(carried: TransferReport) -> CarriedRecord:
+def record_of_transfer(report: TransferReport) -> CarriedRecord:
     """A transfer of weights as the summary has it."""
-    return CarriedRecord(moved=carried.moved, new=carried.new, left=carried.left, rows=carried.rows)
+    return CarriedRecord(moved=report.moved, new=report.new, left=report.left, rows=report.rows)
 
 
 def transfer_from_stages(
-    before: Sequence[StageParts], stage: StageParts, begun: TransferReport | None
+    earlier: Sequence[StageParts], stage: StageParts, warm_start: TransferReport | None
 ) -> TransferReport | None:
     """Copy weights of the stages before into a stage, the nearest stage last.
 
-    `begun` says what the warm start has filled. Returns where every parameter of the stage came
-    from; None: it is the first stage, and starts from scratch.
+    `warm_start` says what the warm start has filled. Returns where every parameter of the stage
+    came from; None: it is the first stage, and starts from scratch.
     """
-    account = begun
-    for each in before:
-        weights = dict(each.model.named_parameters())
-        moved = transfer_weights(weights, stage.model, source=f"stage {each.config.name}")
-        account = moved if account is None else moved.over(account)
-    return account
+    report = warm_start
+    for source_stage in earlier:
+        weights = dict(source_stage.model.named_parameters())
+        new_report = transfer_weights(
+            weights, stage.model, source=f"stage {source_stage.config.name}"
+        )
+        report = new_report if report is None else new_report.combined_with(report)
+    return report
 
 
 def unmoved_metric_note(config: StageConfig, folder: RunFolder) -> str | None:
@@ -203,11 +207,11 @@ def unmoved_metric_note(config: StageConfig, folder: RunFolder) -> str | None:
     values = {line[name] for line in lines}
     if len(values) != 1 or (len(lines) == 1 and values != {0.0}):
         return None
-    times = "its only validation" if len(lines) == 1 else f"each of its {len(lines)} validations"
-    why = f": {ALL_MISSED}" if lines[0].get("val/missed_share") == 1.0 else ""
+    when = "its only validation" if len(lines) == 1 else f"each of its {len(lines)} validations"
+    reason = f": {ALL_MISSED}" if lines[0].get("val/missed_share") == 1.0 else ""
     return (
-        f"stage {config.name}: {name} was {values.pop():.4g} at {times}, so nothing was selected, "
-        f"and the weights of the first, after epoch {lines[0]['epoch']}, were kept{why}"
+        f"stage {config.name}: {name} was {values.pop():.4g} at {when}, so nothing was selected, "
+        f"and the weights of the first, after epoch {lines[0]['epoch']}, were kept{reason}"
     )
 
 
@@ -215,7 +219,7 @@ def coverage_line(coverage: CoverageRecord) -> str:
     """A line for the terminal: how many attributes there are, and how many items have none."""
     items, without = coverage.items, coverage.items_without
     return (
-        f"attributes: {coverage.attributes:,}, of which {coverage.never_seen:,} stand on no "
+        f"attributes: {coverage.attributes:,}, of which {coverage.never_seen:,} belong to no "
         f"training item; {without:,} of {items:,} items ({without / items:.1%}) have none"
     )
 

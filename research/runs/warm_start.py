@@ -20,11 +20,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.corpus import open_corpus
-from research.storage.records import (
-    RunRecord,
-    RunSummary,
-    StartRecord,
-)
+from research.storage.records import RunRecord, RunSummary, StartRecord
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
@@ -34,7 +30,7 @@ from research.training.multi_objective import MultiObjectiveModel
 class WarmStart:
     """A stage of an earlier run, from whose weights this run starts."""
 
-    asked: str
+    argument: str
     """The field or argument that named it, for error messages."""
     folder: Path
     """The earlier run's folder."""
@@ -59,22 +55,22 @@ class WarmStart:
         """Folder and stage, for messages."""
         return f"{self.folder} (stage {self.stage.name})"
 
-    def into(self, model: MultiObjectiveModel, corpus: Corpus, data_root: str) -> TransferReport:
+    def fill(self, model: MultiObjectiveModel, corpus: Corpus, data_root: str) -> TransferReport:
         """Fill the model of a stage from these weights; returns which parameters were filled.
 
         If `corpus` is not the one that the weights were trained on, rows of items and of attributes
         are matched by raw name. `InputError` where a shape does not fit.
         """
-        given: dict[str, Tensor] = checkpoint.read_weights(self.weights)
+        weights: dict[str, Tensor] = checkpoint.read_weights(self.weights)
         if self.fingerprint == corpus.fingerprint:
-            return transfer_weights(given, model, source=self.source)
-        theirs = self.corpus(data_root)
+            return transfer_weights(weights, model, source=self.source)
+        old_corpus = self.corpus(data_root)
         return transfer_weights(
-            given,
+            weights,
             model,
             source=self.source,
-            items=RowMatch.of(list(theirs.item_names), list(corpus.item_names)),
-            attributes=RowMatch.of(list(theirs.attribute_names), list(corpus.attribute_names)),
+            items=RowMatch.of(list(old_corpus.item_names), list(corpus.item_names)),
+            attributes=RowMatch.of(list(old_corpus.attribute_names), list(corpus.attribute_names)),
         )
 
     def check(self, config: RunConfig, fingerprint: str) -> None:
@@ -87,9 +83,9 @@ class WarmStart:
         self._check_encoder(config)
         if self.fingerprint == fingerprint and self.config.split != config.split:
             raise InputError(
-                f"{self.asked} {self.source} was trained on {self.config.split}, this run holds "
-                f"out by {config.split}: the weights know items that would test them; split both "
-                "alike"
+                f"{self.argument} {self.source} was trained on {self.config.split}, but this run's "
+                f"split is {config.split}: the weights were trained on items that it holds out; "
+                "use the same split"
             )
 
     def _check_encoder(self, config: RunConfig) -> None:
@@ -99,14 +95,14 @@ class WarmStart:
         """
         theirs, ours = _decisive(self.config), _decisive(config)
         differing = [
-            f"{name} is {theirs[name]!r} there and {value!r} here"
+            f"{name} is {theirs[name]!r} in that run and {value!r} in this one"
             for name, value in ours.items()
             if name in theirs and theirs[name] != value
         ]
         if differing:
             raise InputError(
-                f"{self.asked} {self.source} does not fit this run: {'; '.join(differing)}; give "
-                "this run the other's encoder, or start from another run"
+                f"{self.argument} {self.source} does not fit this run: {'; '.join(differing)}; "
+                "use the same encoder, or start from another run"
             )
 
     def corpus(self, data_root: str) -> Corpus:
@@ -116,12 +112,12 @@ class WarmStart:
             corpus = open_corpus(name, data_root)
         except InputError as error:
             raise InputError(
-                f"{self.asked} {self.source} was trained on corpus {name!r}, whose item names are "
-                f"needed, but: {error}"
+                f"{self.argument} {self.source} was trained on corpus {name!r}, whose item names "
+                f"are needed, but: {error}"
             ) from error
         if corpus.fingerprint != self.fingerprint:
             raise InputError(
-                f"{self.asked} {self.source} was trained on a corpus with fingerprint "
+                f"{self.argument} {self.source} was trained on a corpus with fingerprint "
                 f"{self.fingerprint}, but {corpus.folder} has {corpus.fingerprint}; prepare the "
                 "corpus that it was trained on"
             )
@@ -138,12 +134,14 @@ def _decisive(config: RunConfig) -> dict[str, object]:
     }
 
 
-def find_warm_start(path: str, asked: str = "start_from", allow: Sequence[str] = ()) -> WarmStart:
+def find_warm_start(
+    path: str, argument: str = "start_from", allow: Sequence[str] = ()
+) -> WarmStart:
     """The stage that `path` names: RUN/stages/NAME, or RUN, which means its last stage.
 
-    `asked` is the field or argument that gave the path, for error messages; `allow` names packages,
-    beside ours, whose config classes the run may hold. `InputError` when the folder holds no run,
-    or the run no such stage, or when the stage has not ended.
+    `argument` is the field or argument that gave the path, for error messages; `allow` names
+    packages, beside ours, whose config classes the run may hold. `InputError` when the folder holds
+    no run, or the run no such stage, or when the stage has not ended.
     """
     folder = Path(os.path.expanduser(path))
     name = None
@@ -153,7 +151,7 @@ def find_warm_start(path: str, asked: str = "start_from", allow: Sequence[str] =
     record = reader.read(RunRecord)
     if record is None:
         raise InputError(
-            f"{asked} {path} holds no config.json; give an earlier run's folder or one of its "
+            f"{argument} {path} holds no config.json; give an earlier run's folder or one of its "
             "stages, RUN/stages/NAME"
         )
     config = from_json(record.config, RunConfig, allow=allow)
@@ -161,13 +159,13 @@ def find_warm_start(path: str, asked: str = "start_from", allow: Sequence[str] =
     if name is None and stages:
         name = list(stages)[-1]
     if name not in stages:
-        known = f"its stages: {', '.join(stages)}" if stages else "it has no stages"
-        raise InputError(f"{asked} {path}: there is no such stage; {known}")
-    weights = ended(reader, name, record.fingerprint, f"{asked} {path}")
+        stage_list = f"its stages: {', '.join(stages)}" if stages else "it has no stages"
+        raise InputError(f"{argument} {path}: there is no such stage; {stage_list}")
+    weights = final_checkpoint(reader, name, record.fingerprint, f"{argument} {path}")
     content = checkpoint.read_state(weights, record.fingerprint)["sha256"]
     assert isinstance(content, dict), "read_state has checked it"
     return WarmStart(
-        asked=asked,
+        argument=argument,
         folder=folder,
         stage=stages[name],
         config=config,
@@ -177,27 +175,27 @@ def find_warm_start(path: str, asked: str = "start_from", allow: Sequence[str] =
     )
 
 
-def ended(reader: RunFolder, stage: str, fingerprint: str, asked: str) -> Path:
+def final_checkpoint(reader: RunFolder, stage: str, fingerprint: str, source: str) -> Path:
     """The folder of the weights with which a run's stage ended: its best, if it selects.
 
-    `fingerprint` is the corpus's, `asked` begins error messages. `InputError` when the stage has
+    `fingerprint` is the corpus's, `source` begins error messages. `InputError` when the stage has
     not ended, or the weights are missing or damaged.
     """
     folder = reader.stage(stage)
     path, state = checkpoint.newest_state(folder, fingerprint)
     if state.get("finished") is True:
-        return checkpoint.result_of(folder, path, state)
+        return checkpoint.result_folder_of(folder, path, state)
     if reader.read(RunSummary) is None:
         raise InputError(
-            f"{asked}: stage {stage} has not ended; let its own command continue it first"
+            f"{source}: stage {stage} has not ended; run its own command to finish it first"
         )
     raise InputError(
-        f"{asked}: what stage {stage} ended with is damaged; remove "
-        f"{reader.path / RunSummary.FILE}, and the command that made the run does the rest again"
+        f"{source}: the final checkpoint of stage {stage} is damaged; remove "
+        f"{reader.path / RunSummary.FILE}, and run the command of that run again"
     )
 
 
-def started_from(
+def resolve_warm_start(
     config: RunConfig, folder: RunFolder, allow: Sequence[str]
 ) -> tuple[WarmStart | None, StartRecord]:
     """What a run starts from, and its record in config.json.

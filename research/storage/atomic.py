@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from research.errors import naming
+from research.errors import path_in_errors
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with naming(path):
+        with path_in_errors(path):
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
@@ -83,7 +83,7 @@ def flush(path: Path) -> None:
     """Flush a file, or a folder's list of entries, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with naming(path):
+        with path_in_errors(path):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

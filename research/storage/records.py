@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
-from research.config import OLD_FORM, is_old_form, plain_from_json, plain_to_json
+from research.config import OLD_FORMAT_MESSAGE, is_old_format, record_from_json, record_to_json
 from research.errors import InputError
 from research.storage.json_files import read_json, write_json
 from research.storage.untrusted import file_inside, is_file_name
@@ -204,7 +204,7 @@ class RunRecord(Record):
     @cached_property
     def outline(self) -> RunOutline:
         """The part of the config that can be read without its classes."""
-        return plain_from_json(self.config, RunOutline, "config", more=True)
+        return record_from_json(self.config, RunOutline, "config", more=True)
 
     @property
     def ties(self) -> Literal["expected", "mean"]:
@@ -536,10 +536,10 @@ def read_record(folder: Path, kind: type[Kind], below: str = "") -> Kind | None:
         return None
     stored = read_json(path, kind.REMEDY)
     config = stored.get("config")
-    if kind is RunRecord and isinstance(config, dict) and is_old_form(config.get("class")):
-        raise InputError(f"{path} names its class {config['class']!r:.100}: {OLD_FORM}")
+    if kind is RunRecord and isinstance(config, dict) and is_old_format(config.get("class")):
+        raise InputError(f"{path} names its class {config['class']!r:.100}: {OLD_FORMAT_MESSAGE}")
     try:
-        return plain_from_json(stored, kind)
+        return record_from_json(stored, kind)
     except InputError as error:
         raise InputError(
             f"{path} is damaged or of another program or version ({error}); {kind.REMEDY}"
@@ -548,4 +548,4 @@ def read_record(folder: Path, kind: type[Kind], below: str = "") -> Kind | None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Write a record to its file in `folder`, atomically."""
-    write_json(folder / record.FILE, plain_to_json(record))
+    write_json(folder / record.FILE, record_to_json(record))

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from research.errors import InputError, naming
+from research.errors import InputError, path_in_errors
 from research.storage.atomic import replacing
 from research.storage.records import Kind, Record, RunRecord, RunSummary, read_record, write_record
 from research.storage.untrusted import file_inside, parse_json
@@ -164,7 +164,7 @@ class RunFolder:
 
     def _append(self, text: str) -> None:
         path = self.path / "metrics.jsonl"
-        with naming(path), path.open("a", encoding="utf-8") as file:
+        with path_in_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(text)
 
     def metrics(self) -> list[dict[str, Scalar]]:

@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from research.annotations import near
+from research.annotations import suggest
 from research.errors import InputError
-from research.overrides import changed
+from research.overrides import replace_fields
 from research.runs.config import RunConfig
 
 Changes = Mapping[str, object]
@@ -97,7 +97,8 @@ def without(config: RunConfig, stage: str, *keys: str) -> RunConfig:
     unknown = [key for key in keys if key not in own.objectives]
     if unknown:
         raise InputError(
-            f"stage {stage} has no objective {unknown[0]!r}{near(unknown[0], set(own.objectives))}"
+            f"stage {stage} has no objective {unknown[0]!r}"
+            f"{suggest(unknown[0], set(own.objectives))}"
         )
     if own.rank_by in keys:
         raise InputError(f"stage {stage} ranks by {own.rank_by}, which cannot be left out")
@@ -141,7 +142,7 @@ def one_only(
 
 def _made(base: RunConfig, change: Changes, cell: str) -> RunConfig:
     try:
-        return changed(base, change)
+        return replace_fields(base, change)
     except InputError as error:
         raise InputError(f"cell {cell}: {error}") from error
 
@@ -165,7 +166,7 @@ def _text(value: object) -> str:
 def _place(config: RunConfig, stage: str) -> int:
     names = [each.name for each in config.stages]
     if stage not in names:
-        raise InputError(f"the run has no stage {stage!r}{near(stage, names)}")
+        raise InputError(f"the run has no stage {stage!r}{suggest(stage, names)}")
     return names.index(stage)
 
 
@@ -178,6 +179,6 @@ def _others(base: RunConfig, stage: str, always: Sequence[str]) -> list[str]:
     unknown = [key for key in always if key not in objectives]
     if unknown:
         raise InputError(
-            f"stage {stage} has no objective {unknown[0]!r}{near(unknown[0], set(objectives))}"
+            f"stage {stage} has no objective {unknown[0]!r}{suggest(unknown[0], set(objectives))}"
         )
     return [key for key in objectives if key not in always]

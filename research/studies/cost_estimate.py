@@ -104,6 +104,6 @@ def _moment(
             seed=run_parts.config.seed,
             quiet=True,
             # In so few steps an objective may have no target at all, which is no error here.
-            judges_counts=False,
+            checks_targets=False,
         )
         return train(stage.model, stage.loader, short, run)

@@ -15,18 +15,18 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from research.annotations import near
-from research.config import check, check_types, hash_of
+from research.annotations import suggest
+from research.config import check_config, check_types, hash_of
 from research.data.corpus import Corpus
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.evaluation.metrics import parse_all
+from research.evaluation.metrics import check_metric_names
 from research.runs.config import RunConfig
-from research.runs.corpus import opened_corpus
+from research.runs.corpus import prepare_and_open_corpus
 from research.runs.differences import difference_of
 from research.runs.execute import RunOptions
 from research.runs.run_hash import record_of
-from research.runs.warm_start import started_from
+from research.runs.warm_start import resolve_warm_start
 from research.storage.records import StudyRecord, read_record, write_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import is_file_name
@@ -71,12 +71,12 @@ class Study:
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"study {self.name}: seeds are {self.seeds}; each may stand once")
-        parse_all((*self.metrics, self.decides), f"study {self.name}: metrics or compared")
+        check_metric_names((*self.metrics, self.decides), f"study {self.name}: metrics or compared")
         stages = {stage.name for config in self.cells.values() for stage in config.stages}
         for name in () if self.budget is None else self.budget.shares:
             if name not in stages:
                 raise InputError(
-                    f"study {self.name}: budget.shares names {name!r}{near(name, stages)}"
+                    f"study {self.name}: budget.shares names {name!r}{suggest(name, stages)}"
                 )
         if self.decides not in self.metrics:
             raise InputError(
@@ -191,12 +191,12 @@ def plan(
     """
     for cell, config in study.cells.items():
         try:
-            check(config)
+            check_config(config)
         except InputError as error:
             raise InputError(f"cell {cell}: {error}") from error
     jobs: list[Job] = []
     for corpus_name in study.corpora:
-        corpus = opened_corpus(corpus_name, options.data_root, processes)
+        corpus = prepare_and_open_corpus(corpus_name, options.data_root, processes)
         for cell in (name for name in study.cells if name in cells):
             # Counting rankers draw no random numbers, so every seed gives the same figures.
             for seed in study.seeds if study.cells[cell].stages else study.seeds[:1]:
@@ -231,7 +231,7 @@ def plan(
 
 def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path, allow: Sequence[str]) -> Job:
     """The job of a cell's run, with the record that identifies the run."""
-    _, start = started_from(config, RunFolder(folder, writes=False), allow)
+    _, start = resolve_warm_start(config, RunFolder(folder, writes=False), allow)
     return Job(
         corpus=corpus.name,
         cell=cell,

@@ -29,7 +29,7 @@ from research.distributed.failures import FAILED, STOPPED
 from research.distributed.signals import SIGNALS, Stopped, handle_signals
 from research.errors import disk_error_message
 from research.runs.execute import RunOptions
-from research.runs.stage_reuse import has_finished
+from research.runs.stage_reuse import has_finished_stage
 from research.storage.run_folder import FolderLocked, RunFolder
 from research.storage.untrusted import printable
 from research.studies.job import Job, do, record_failure
@@ -170,7 +170,7 @@ def must_wait(job: Job, working: Sequence[Working]) -> bool:
         if common:
             name, mark = job.config.stages[common - 1].name, job.stage_hashes[common - 1]
             donors = [RunFolder(donor, writes=False) for donor in job.donors]
-            if not any(has_finished(donor, name, mark) for donor in donors):
+            if not any(has_finished_stage(donor, name, mark) for donor in donors):
                 return True
     return False
 

@@ -6,7 +6,7 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from research.errors import needing
+from research.errors import optional_import
 from research.storage.records import RunRecord, RunSummary, WandbRecord, read_record
 from research.tracking.config import Tracking
 
@@ -14,7 +14,7 @@ from research.tracking.config import Tracking
 def needing_wandb() -> AbstractContextManager[None]:
     """A context in which importing W&B's client raises `InputError` when it is not installed."""
     remedy = "pip install wandb (a run goes without it, and `sync` uploads it later)"
-    return needing(("wandb",), "W&B", remedy)
+    return optional_import(("wandb",), "W&B", remedy)
 
 
 def decided(tracking: Tracking | None, *, main: bool, quiet: bool) -> Tracking | None:

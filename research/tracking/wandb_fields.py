@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from research.config import plain_to_json
+from research.config import record_to_json
 from research.errors import InputError
 from research.storage.records import (
     RunOutline,
@@ -123,7 +123,7 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
     )
     weights = {stage: dict.fromkeys(keys, 0.0) | own for stage, own in weights.items()}
     told: dict[str, object] = {
-        "dataset": {**plain_to_json(record.dataset), "fingerprint": record.fingerprint},
+        "dataset": {**record_to_json(record.dataset), "fingerprint": record.fingerprint},
         "model": {
             **_told(outline.ranker or outline.encoder),
             **({} if summary is None else {"parameters": summary.cost.parameters}),
@@ -143,7 +143,7 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
         "ablation": ablation_of(place, study),
         "seed": place.seed,
         "hash": record.hash,
-        "start": plain_to_json(replace(record.start, folder=None)),
+        "start": record_to_json(replace(record.start, folder=None)),
         "shared": {stage: run_id(donor) for stage, donor in donors_of(path, record).items()},
     }
     if summary is not None:

@@ -1,7 +1,7 @@
 """Watches a stage for values that are not finite, loss spikes and late compilations.
 
 An update that is not finite is never taken (`research/training/step.py`), so the weights and the
-last checkpoint stay good. On an accelerator the flag that tells is read one step later, so that the
+last checkpoint stay good. On an accelerator that flag is read one step later, so that the
 host does not wait for the device.
 """
 
@@ -28,13 +28,13 @@ from research.training.state import StageState
 SPIKE_FACTOR = 1.5
 # and exceeds that median by more than this many times their median absolute deviation from it.
 SPIKE_DISTANCES = 8.0
-# Losses of earlier lines that are remembered, and how many are needed before a spike is told.
-REMEMBERED, NEEDED = 20, 5
+# Losses of earlier lines that are remembered, and how many are needed before a spike is reported.
+NUM_REMEMBERED, MIN_LOSSES = 20, 5
 # Everything that a stage needs should be compiled after this many steps. The number of compiled
 # graphs is read at each multiple of it.
 WARM_STEPS = 50
 # Most rows that an error message names; nonfinite.json has all of them.
-SHOWN = 8
+MAX_SHOWN_ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,33 +78,33 @@ class FiniteCheck:
         self.skipped = state.skipped
         self.folder = folder
         self.say = say
-        self._waiting: tuple[Attempt, Tensor, torch.Event] | None = None
+        self._pending: tuple[Attempt, Tensor, torch.Event] | None = None
 
     def check(self, attempt: Attempt) -> None:
         """Check this step on a CPU; on an accelerator check the one before and keep this one."""
         if attempt.good.device.type == "cpu":
             self._check(attempt, bool(attempt.good))
             return
-        self.settle()
+        self.check_pending()
         flag = torch.empty((), dtype=torch.bool, pin_memory=True)
         flag.copy_(attempt.good, non_blocking=True)
         event = torch.Event(attempt.good.device)
         event.record()
-        self._waiting = attempt, flag, event
+        self._pending = attempt, flag, event
 
-    def settle(self) -> None:
+    def check_pending(self) -> None:
         """Check the step that has not been checked yet, if there is one."""
-        if self._waiting is None:
+        if self._pending is None:
             return
-        attempt, flag, event = self._waiting
-        self._waiting = None
+        attempt, flag, event = self._pending
+        self._pending = None
         event.synchronize()
         self._check(attempt, bool(flag))
 
-    def _check(self, attempt: Attempt, good: bool) -> None:
-        if good:
+    def _check(self, attempt: Attempt, finite: bool) -> None:
+        if finite:
             return
-        place = f"stage {self.config.name}, step {attempt.step}, epoch {attempt.epoch}"
+        where = f"stage {self.config.name}, step {attempt.step}, epoch {attempt.epoch}"
         bad = [f"the loss of {key}" for key, loss in attempt.losses.items() if not loss.isfinite()]
         shares = self.processes.gathered(
             NonFiniteShare(
@@ -115,23 +115,23 @@ class FiniteCheck:
             )
         )
         losses = dict.fromkeys(name for share in shares for name in share.not_finite)
-        what = ", ".join(losses)
+        culprits = ", ".join(losses)
         if not losses:
             names = attempt.bad_parameters()
-            what = f"the gradient of {', '.join(names[:3]) or 'the loss'}"
-            what += f" and {len(names) - 3} more" if len(names) > 3 else ""
+            culprits = f"the gradient of {', '.join(names[:3]) or 'the loss'}"
+            culprits += f" and {len(names) - 3} more" if len(names) > 3 else ""
             shares[0] = replace(shares[0], gradients=tuple(names))
         # The rows of the processes whose losses are not finite, or of all processes where only a
         # gradient is not finite.
         affected = [share for share in shares if share.not_finite] or shares
-        shown = [str(row) for share in affected for row in share.rows]
-        named = ", ".join(shown[:SHOWN]) + (
-            f" and {len(shown) - SHOWN} more" * (len(shown) > SHOWN)
+        row_names = [str(row) for share in affected for row in share.rows]
+        row_list = ", ".join(row_names[:MAX_SHOWN_ROWS]) + (
+            f" and {len(row_names) - MAX_SHOWN_ROWS} more" * (len(row_names) > MAX_SHOWN_ROWS)
         )
-        message = f"{place}: {what} is not finite, for rows {named} of its windows"
+        message = f"{where}: {culprits} is not finite, for rows {row_list} of its windows"
         if self.skipped < self.config.max_skipped:
             self.skipped += 1
-            self.say(f"{message}; left out ({self.skipped} of at most {self.config.max_skipped})")
+            self.say(f"{message}; skipped ({self.skipped} of at most {self.config.max_skipped})")
             return
         self.folder.write(
             NonFiniteRecord(
@@ -143,7 +143,7 @@ class FiniteCheck:
         )
         raise FloatingPointError(
             f"{message} (all are in nonfinite.json); lower the learning rate or clip the gradient, "
-            "or let some such steps be left out by max_skipped; what is saved is good"
+            "or let such steps be skipped by max_skipped; the saved checkpoints are good"
         )
 
 
@@ -172,7 +172,7 @@ class SpikeDetector:
 
     def __init__(self, before: Sequence[float]) -> None:
         """`before` are the losses of the stage's earlier lines, oldest first."""
-        self._last = deque(before, maxlen=REMEMBERED)
+        self._last = deque(before, maxlen=NUM_REMEMBERED)
 
     def check(self, loss: float) -> float | None:
         """Return the loss over the median of the losses before it if it is a spike, else None.
@@ -181,12 +181,12 @@ class SpikeDetector:
         """
         if not math.isfinite(loss):
             return None
-        known = sorted(self._last)
+        losses = sorted(self._last)
         self._last.append(loss)
-        if len(known) < NEEDED:
+        if len(losses) < MIN_LOSSES:
             return None
-        middle = statistics.median(known)
-        distance = statistics.median(abs(each - middle) for each in known)
-        if loss <= SPIKE_FACTOR * middle or loss <= middle + SPIKE_DISTANCES * distance:
+        median = statistics.median(losses)
+        distance = statistics.median(abs(value - median) for value in losses)
+        if loss <= SPIKE_FACTOR * median or loss <= median + SPIKE_DISTANCES * distance:
             return None
-        return loss / middle if middle > 0.0 else None
+        return loss / median if median > 0.0 else None

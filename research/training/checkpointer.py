@@ -15,7 +15,7 @@ from typing import get_type_hints
 import torch
 from torch import Tensor
 
-from research.annotations import fitted
+from research.annotations import convert_value
 from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer, fill_weights, moments_of, weights_of
 from research.distributed.activity import ACTIVITY
@@ -48,7 +48,7 @@ class Checkpointer:
         self._saved_at = time.monotonic()
         self._asked = False
 
-    def asks_by_time(self) -> bool:
+    def is_save_due_by_time(self) -> bool:
         """Whether a checkpoint is due by wall time, which only the main process decides.
 
         With several processes it says so once until the next save.
@@ -85,7 +85,7 @@ class Checkpointer:
         trained, on_host = self.weights.trained, self.weights.on_host
         if self.processes.main:
             checkpoint.save(target, trained, optimizer, record, on_host=on_host)
-        elif self.weights.split:
+        elif self.weights.sharded:
             # Every process sends its parts to the main process, in the order in which that one
             # receives them.
             weights_of(trained, on_host)
@@ -93,32 +93,39 @@ class Checkpointer:
                 moments_of(optimizer, on_host)
 
     def load(self) -> StageState:
-        """Fill weights and optimizer from the newest whole checkpoint, and return its state.
+        """Fill weights and optimizer from the newest undamaged checkpoint, and return its state.
 
         Without a checkpoint nothing is filled and the state is that of a new stage. `InputError`
-        when checkpoints exist but none is whole, or when one belongs to another corpus, version or
+        when all checkpoints are damaged, or when one belongs to another corpus, version or
         configuration. All processes call it together.
         """
         weights, moments = dict[str, Tensor](), dict[str, Tensor]()
 
         def read() -> tuple[str, Mapping[str, object]] | None:
-            if not checkpoint.numbered(self.stage) and not (self.stage / "last").exists():
+            if (
+                not checkpoint.checkpoints_by_step(self.stage)
+                and not (self.stage / "last").exists()
+            ):
                 return None
-            found, stored = checkpoint.newest_state(self.stage, self.fingerprint)
-            weights.update(checkpoint.read_weights(found))
-            moments.update(checkpoint.read_optimizer(found))
-            return str(found), stored
+            folder, stored = checkpoint.newest_state(self.stage, self.fingerprint)
+            weights.update(checkpoint.read_weights(folder))
+            moments.update(checkpoint.read_optimizer(folder))
+            return str(folder), stored
 
-        answer = self.processes.from_main(read)
-        if answer is None:
+        newest = self.processes.from_main(read)
+        if newest is None:
             return StageState()
-        path, stored = answer
+        path, stored = newest
         state = state_of(stored, path)
-        like = self.weights.like
-        given = self.processes.tensors_of_main(weights)
-        fill_weights(given, self.weights.trained, f"{path}/model.safetensors", like=like)
-        given = self.processes.tensors_of_main(moments)
-        fill_optimizer(given, self.optimizer, f"{path}/optimizer.safetensors", like=like)
+        local_part = self.weights.local_part
+        tensors = self.processes.tensors_of_main(weights)
+        fill_weights(
+            tensors, self.weights.trained, f"{path}/model.safetensors", local_part=local_part
+        )
+        tensors = self.processes.tensors_of_main(moments)
+        fill_optimizer(
+            tensors, self.optimizer, f"{path}/optimizer.safetensors", local_part=local_part
+        )
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
         return state
@@ -129,17 +136,19 @@ class Checkpointer:
         All processes call it together.
         """
         self.accelerator.wait_for_everyone()
-        self.weights.join()
+        self.weights.gather_into_model()
         if state.best_step is None:
             return
         tensors: dict[str, Tensor] = {}
 
         def read() -> None:
-            tensors.update(checkpoint.read_weights(checkpoint.result(self.stage, self.fingerprint)))
+            tensors.update(
+                checkpoint.read_weights(checkpoint.result_folder(self.stage, self.fingerprint))
+            )
 
         self.processes.from_main(read)
-        given = self.processes.tensors_of_main(tensors)
-        fill_weights(given, self.weights.model, str(self.stage))
+        gathered = self.processes.tensors_of_main(tensors)
+        fill_weights(gathered, self.weights.model, str(self.stage))
 
 
 def state_of(stored: Mapping[str, object], path: str) -> StageState:
@@ -150,7 +159,7 @@ def state_of(stored: Mapping[str, object], path: str) -> StageState:
     fields = {}
     for name, hint in get_type_hints(StageState).items():
         try:
-            fields[name] = fitted(stored.get(name, "missing"), hint, name)
+            fields[name] = convert_value(stored.get(name, "missing"), hint, name)
         except InputError as error:
             raise InputError(
                 f"{Path(path) / 'state.json'}: {error}; use another checkpoint"

@@ -38,28 +38,31 @@ class CombinationConfig(ABC):
 
 
 class Combination(nn.Module, ABC):
-    """Abstract: what a training step asks of a combination. K objectives, in the config's order."""
+    """Abstract: what a training step needs of a combination. K objectives, in the config's
+    order."""
 
-    def weights_at(self, weights: Sequence[float], step: int, state: int) -> Sequence[float]:
+    def weights_at(self, weights: Sequence[float], step: int, random_state: int) -> Sequence[float]:
         """Return the weights [K] of a step, given the objectives' own weights [K].
 
-        `step` is the step's number (0-based). `state` is its random state, equal in all processes,
-        by which anything random is drawn.
+        `step` is the step's number (0-based). `random_state` is its random state, equal in all
+        processes, by which anything random is drawn.
         """
         return weights
 
-    def takes_part(self, weights: Sequence[float], step: int, state: int) -> Sequence[bool]:
+    def participants(
+        self, weights: Sequence[float], step: int, random_state: int
+    ) -> Sequence[bool]:
         """Return [K] which objectives are shown rows in a step; the others count nothing in it."""
         return [True] * len(weights)
 
-    def loss(self, terms_K: Tensor, pieces: int) -> Tensor:
+    def loss(self, terms_K: Tensor, num_micro_batches: int) -> Tensor:
         """Return the scalar that is differentiated for one micro-batch: here the sum of its terms.
 
-        `terms_K` are the micro-batch's terms; the step has `pieces` micro-batches.
+        `terms_K` are the micro-batch's terms; the step has `num_micro_batches` micro-batches.
         """
         return terms_K.sum()
 
-    def merged(self, gradients_KE: Tensor, state: int) -> Tensor:
+    def merge_gradients(self, gradients_KE: Tensor, random_state: int) -> Tensor:
         """Return the encoder's gradient [E], made from the gradients [K, E] of the terms on it.
 
         E is the number of values in the encoder's parameters. Called only where the config's
@@ -67,7 +70,9 @@ class Combination(nn.Module, ABC):
         """
         raise NotImplementedError
 
-    def figures(self, weights: Mapping[str, float], step: int, state: int) -> dict[str, float]:
+    def log_values(
+        self, weights: Mapping[str, float], step: int, random_state: int
+    ) -> dict[str, float]:
         """Return the combination's figures for a log line, by name; none if weights are fixed."""
         return {}
 

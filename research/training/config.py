@@ -159,6 +159,6 @@ class StageConfig:
         shape = self.optimizer.schedule.shape
         if shape in ("linear", "cosine") and all(limit is None for limit in counted):
             raise InputError(
-                f"stage {self.name}: a {shape} schedule needs to know where the stage ends, and "
-                "seconds do not tell; set epochs, steps or tokens, or a constant schedule"
+                f"stage {self.name}: a {shape} schedule needs a limit in epochs, steps or tokens, "
+                "but only seconds is set; set one of them, or a constant schedule"
             )

@@ -27,23 +27,26 @@ from research.training.stage_run import Validate
 from research.training.weights import Weights
 
 
-class SplitWeights(Weights):
+class ShardedWeights(Weights):
     """Weights that are split by rows, in a copy of the model, while a stage trains.
 
     Rows are split as `torch.chunk` does, so the last processes may have none of a small tensor. All
     processes call each method together where it gathers a tensor.
     """
 
-    split = True
+    sharded = True
 
     def __init__(self, model: MultiObjectiveModel, accelerator: Accelerator) -> None:
-        """Split the parameters; until `join`, `model` has them only inside `with_whole`."""
-        kept: dict[int, object] = {id(model.catalogue): model.catalogue}
+        """Split the parameters; until `gather_into_model`, `model` has them only inside
+        `validate_with_full_weights`."""
+        memo: dict[int, object] = {id(model.catalogue): model.catalogue}
         for parameter in model.parameters():
             # A deep copy would hold every parameter twice.
-            copied = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-            kept[id(parameter)] = copied
-        super().__init__(model, copy.deepcopy(model, kept))
+            copied_parameter = nn.Parameter(
+                parameter.detach(), requires_grad=parameter.requires_grad
+            )
+            memo[id(parameter)] = copied_parameter
+        super().__init__(model, copy.deepcopy(model, memo))
         self.accelerator = accelerator
         self.device = accelerator.device
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
@@ -56,7 +59,7 @@ class SplitWeights(Weights):
         # Ranking uses `model`, so what is no parameter (buffers) must be on the device too.
         model.to(self.device)
 
-    def wrapped(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+    def wrap(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return the split copy, called in the run's precision, and the optimizer unchanged."""
         return AutocastModule(self.trained, self.accelerator), optimizer
 
@@ -65,53 +68,53 @@ class SplitWeights(Weights):
             parameter.data = parameter.data.new_empty(0)
 
     @torch.no_grad()
-    def join(self) -> None:
-        """Fill `model` with the current weights, whole in every process."""
+    def gather_into_model(self) -> None:
+        """Fill `model` with the full current weights, in every process."""
         parts = dict(self.trained.named_parameters())
         for name, parameter in self.model.named_parameters():
-            parameter.data = self.whole(parts[name].detach())
+            parameter.data = self.full_tensor(parts[name].detach())
 
-    def with_whole(self, validate: Validate) -> Mapping[str, float]:
-        """Validate while `model` holds the whole weights, and return the figures by name."""
-        self.join()
+    def validate_with_full_weights(self, validate: Validate) -> Mapping[str, float]:
+        """Validate while `model` holds the full weights, and return the figures by name."""
+        self.gather_into_model()
         try:
             return validate()
         finally:
             self._release()
 
-    def whole(self, tensor: Tensor) -> Tensor:
-        """Return a tensor whole in every process."""
+    def full_tensor(self, tensor: Tensor) -> Tensor:
+        """Return the full tensor, in every process."""
         if not isinstance(tensor, DTensor):
             return tensor
         full: Tensor = tensor.full_tensor()
         return full
 
     def on_host(self, tensor: Tensor) -> Tensor:
-        """Return a tensor on the host: whole in the main process, elsewhere the process's part."""
+        """Return a tensor on the host: full in the main process, elsewhere the process's part."""
         if not isinstance(tensor, DTensor):
             return tensor.detach().cpu().contiguous()
-        own: Tensor = tensor.to_local().detach().cpu().contiguous()
+        local: Tensor = tensor.to_local().detach().cpu().contiguous()
         if self.rank > 0:
-            if own.numel():
-                dist.send(own, 0, group=host_group())
-            return own
-        gathered = torch.empty(tensor.shape, dtype=tensor.dtype)
-        for rank, rows in enumerate(gathered.chunk(self.world)):
+            if local.numel():
+                dist.send(local, 0, group=host_group())
+            return local
+        full = torch.empty(tensor.shape, dtype=tensor.dtype)
+        for rank, rows in enumerate(full.chunk(self.world)):
             if rank == 0:
-                rows.copy_(own)
+                rows.copy_(local)
             else:
                 dist.recv(rows, rank, group=host_group())
-        return gathered
+        return full
 
-    def like(self, stored: Tensor, target: Tensor) -> Tensor:
-        """Return what `target` holds of a whole tensor: this process's rows where it is split."""
+    def local_part(self, stored: Tensor, target: Tensor) -> Tensor:
+        """Return what `target` holds of a full tensor: this process's rows where it is sharded."""
         if not isinstance(target, DTensor):
             return stored
         rows = stored.chunk(self.world)
-        own = rows[self.rank] if self.rank < len(rows) else stored[:0]
+        local = rows[self.rank] if self.rank < len(rows) else stored[:0]
         return DTensor.from_local(
             # A view would keep the memory of all rows.
-            own.to(self.device, copy=True),
+            local.to(self.device, copy=True),
             target.device_mesh,
             target.placements,
             shape=target.shape,
@@ -122,15 +125,15 @@ class SplitWeights(Weights):
 class AutocastModule(nn.Module):
     """Calls the split copy in the run's precision, as Accelerate's wrapper would."""
 
-    def __init__(self, split: MultiObjectiveModel, accelerator: Accelerator) -> None:
+    def __init__(self, module: MultiObjectiveModel, accelerator: Accelerator) -> None:
         super().__init__()
-        self.split = split
+        self.module = module
         self.accelerator = accelerator
 
     def forward(self, seen: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
         """Return each objective's loss, as `MultiObjectiveModel.forward` does."""
         with self.accelerator.autocast():
-            losses: dict[str, LossSum] = self.split(seen, measured=measured)
+            losses: dict[str, LossSum] = self.module(seen, measured=measured)
         return losses
 
     @contextmanager
@@ -139,9 +142,9 @@ class AutocastModule(nn.Module):
 
         They add up in each process, and are reduced in the first backward pass after the block.
         """
-        assert isinstance(self.split, FSDPModule)
-        self.split.set_requires_gradient_sync(False)
+        assert isinstance(self.module, FSDPModule)
+        self.module.set_requires_gradient_sync(False)
         try:
             yield
         finally:
-            self.split.set_requires_gradient_sync(True)
+            self.module.set_requires_gradient_sync(True)

@@ -28,11 +28,11 @@ class Gather:
         """Return the int64 ids of all processes, in the order of ranks, on `ids_N`'s device."""
         if self.world == 1:
             return ids_N
-        own = ids_N.cpu()
-        longest = torch.tensor(len(own))
+        local_ids = ids_N.cpu()
+        longest = torch.tensor(len(local_ids))
         dist.all_reduce(longest, dist.ReduceOp.MAX, group=host_group())
-        padded = own.new_full((int(longest),), -1)
-        padded[: len(own)] = own
+        padded = local_ids.new_full((int(longest),), -1)
+        padded[: len(local_ids)] = local_ids
         parts = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(parts, padded, group=host_group())
         ids = torch.cat(parts)
@@ -59,9 +59,9 @@ class _OtherStates(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, states_QD: Tensor, rank: int, world: int) -> Tensor:
-        own = torch.tensor(len(states_QD))
-        lengths = [torch.empty_like(own) for _ in range(world)]
-        dist.all_gather(lengths, own, group=host_group())
+        length = torch.tensor(len(states_QD))
+        lengths = [torch.empty_like(length) for _ in range(world)]
+        dist.all_gather(lengths, length, group=host_group())
         sizes = [int(length) for length in lengths]
         padded = states_QD.new_zeros(max(sizes), states_QD.shape[1])
         padded[: len(states_QD)] = states_QD
@@ -74,9 +74,9 @@ class _OtherStates(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad_QD: Tensor) -> tuple[Tensor, None, None]:
         rank, sizes = ctx.rank, ctx.sizes  # type: ignore[attr-defined]
-        asked = grad_QD.new_zeros(len(sizes), max(sizes), grad_QD.shape[1])
-        others = [number for number in range(len(sizes)) if number != rank]
-        for number, part in zip(others, grad_QD.split([sizes[number] for number in others])):
-            asked[number, : len(part)] = part
-        dist.all_reduce(asked)
-        return asked[rank, : sizes[rank]], None, None
+        grad_by_rank = grad_QD.new_zeros(len(sizes), max(sizes), grad_QD.shape[1])
+        others = [other for other in range(len(sizes)) if other != rank]
+        for other, part in zip(others, grad_QD.split([sizes[other] for other in others])):
+            grad_by_rank[other, : len(part)] = part
+        dist.all_reduce(grad_by_rank)
+        return grad_by_rank[rank, : sizes[rank]], None, None

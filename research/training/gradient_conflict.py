@@ -31,7 +31,7 @@ class GradientCosines:
             flat = _flat(term, self.parameters)
             self._sums[key] = self._sums[key] + flat if key in self._sums else flat
 
-    def stacked(self, accelerator: Accelerator) -> Tensor:
+    def stacked_gradients(self, accelerator: Accelerator) -> Tensor:
         """Return float64 [K, E]: each of K terms' gradient on all E numbers of the parameters.
 
         It is the gradient of the whole batch: all processes call it together.
@@ -47,7 +47,7 @@ class GradientCosines:
         for parameter, part in zip(self.parameters, gradient_E.split(sizes)):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
 
-    def figures(self, accelerator: Accelerator) -> dict[str, float]:
+    def log_values(self, accelerator: Accelerator) -> dict[str, float]:
         """Return `gradient_norm/KEY` of every term and `gradient_cosine/KEY+KEY` of every pair.
 
         A pair has no cosine when one of its gradients is zero. Without any term there are no
@@ -55,7 +55,7 @@ class GradientCosines:
         """
         if not self._sums:
             return {}
-        vectors = dict(zip(self._sums, self.stacked(accelerator).unbind()))
+        vectors = dict(zip(self._sums, self.stacked_gradients(accelerator).unbind()))
         norms = {key: vector.norm().item() for key, vector in vectors.items()}
         figures = {f"gradient_norm/{key}": norm for key, norm in norms.items()}
         for first, second in combinations(vectors, 2):
@@ -71,9 +71,9 @@ def _flat(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     parts = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
     return torch.cat(
         [
-            torch.zeros(each.numel(), dtype=torch.float64, device=each.device)
+            torch.zeros(parameter.numel(), dtype=torch.float64, device=parameter.device)
             if part is None
             else part.double().flatten()
-            for each, part in zip(parameters, parts, strict=True)
+            for parameter, part in zip(parameters, parts, strict=True)
         ]
     )

@@ -48,7 +48,7 @@ class Interruption:
     ) -> None:
         try:
             if kind is None:
-                self.asks_to_save(wait=True)
+                self.should_save(wait=True)
                 self.raise_if_stopping()
         finally:
             self._deferred.__exit__(kind, error, trace)
@@ -63,18 +63,18 @@ class Interruption:
         """Wall time of the stage so far in seconds, over all continuations."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def asks_to_save(self, *, wait: bool = False) -> bool:
+    def should_save(self, *, wait: bool = False) -> bool:
         """Whether a checkpoint is to be written now; all processes call it together.
 
         With several processes, what one of them has noticed (a signal, a timed checkpoint, the end
         of the wall time) is known to all at the next call; with `wait`, at this call.
         """
-        heard = (
+        requests = (
             stopping.stop_requested(),
-            self.checkpoints.asks_by_time(),
+            self.checkpoints.is_save_due_by_time(),
             self.seconds >= self.limit,
         )
-        stops, saves, time_is_up = self.agreement.ask(heard, wait=wait)
+        stops, saves, time_is_up = self.agreement.ask(requests, wait=wait)
         self._stops = self._stops or stops
         self.time_is_up = self.time_is_up or time_is_up
         return stops or saves

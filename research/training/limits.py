@@ -1,4 +1,4 @@
-"""Where a stage ends, and what share of the way there it has come.
+"""Where a stage ends, and what share of it is done.
 
 A limit counts steps, rows or tokens; the first that is reached ends the stage. The data are not
 read through beforehand: a limit that cannot be expressed in steps is followed in rows or tokens as
@@ -50,12 +50,12 @@ class Limits:
         return self._share(state, warmup_steps, state.warmup_rows, state.warmup_items)
 
     def _share(self, state: StageState, steps: int, rows: int, tokens: int) -> float:
-        done = (
+        progress = (
             (state.step, steps, self.steps),
             (state.rows, rows, self.rows),
             (state.items, tokens, self.tokens),
         )
-        shares = [(count - begin) / max(1, limit - begin) for count, begin, limit in done]
+        shares = [(count - begin) / max(1, limit - begin) for count, begin, limit in progress]
         return min(1.0, max(shares))
 
     def reached(self, state: StageState) -> bool:

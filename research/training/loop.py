@@ -20,7 +20,7 @@ from research.training.limits import Limits
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import build_optimizer
 from research.training.schedule import factor_at
-from research.training.selection import judged, reopened, validates
+from research.training.selection import after_validation, resume_extended, validates
 from research.training.stage_log import StageLog
 from research.training.stage_run import StageRun
 from research.training.state import StageState
@@ -41,47 +41,47 @@ def train(
     weights = place_weights(model, run)
     optimizer = build_optimizer(config.optimizer, weights.trained)
     checkpoints = Checkpointer(config.name, loader.corpus.fingerprint, run, weights, optimizer)
-    state = reopened(checkpoints.load(), config, loader.num_rows, run.extended_after)
+    state = resume_extended(checkpoints.load(), config, loader.num_rows, run.extended_after)
     limits = Limits.of(config, loader.num_rows)
     log = StageLog(config, state, limits, run)
     interruption = Interruption(config, state, checkpoints)
-    step = TrainStep(config, state, weights, optimizer, run, log.say)
+    train_step = TrainStep(config, state, weights, optimizer, run, log.say)
 
     def save(state: StageState, *, best: bool = False) -> StageState:
         # Each of the three adds to the state what it keeps of it, before the state is written.
-        state = interruption.complete(log.complete(step.complete(state)))
+        state = interruption.complete(log.complete(train_step.complete(state)))
         checkpoints.save(state, best=best)
         interruption.raise_if_stopping()
         return state
 
     with log, interruption:
         while not state.finished:
-            for batch in batches_left(loader, config, state, limits):
-                if interruption.asks_to_save():
+            for batch in remaining_batches(loader, config, state, limits):
+                if interruption.should_save():
                     state = save(state)
-                after = advanced(state, batch, config)
-                ends = ends_epoch(after, loader, limits) or interruption.time_is_up
-                ends_line = ends or after.step % config.log_every == 0
+                next_state = state_after(state, batch, config)
+                ends_epoch_now = ends_epoch(next_state, loader, limits) or interruption.time_is_up
+                logs_line = ends_epoch_now or next_state.step % config.log_every == 0
                 factor = lr_factor(state, config, limits)
-                result = step(batch, state, factor, measured=ends_line)
-                state = step.complete(after) if ends_line else after
+                result = train_step(batch, state, factor, measured=logs_line)
+                state = train_step.complete(next_state) if logs_line else next_state
                 log.step(result, state, max(limits.share(state), interruption.time_share))
-                if ends_line:
+                if logs_line:
                     log.losses(result, state, factor)
-                if ends:
+                if ends_epoch_now:
                     break
                 if checkpoints.is_due(state.step):
                     state = save(state)
             log.end_epoch()
             # With `wait`, a signal that any process has received is acted on now, before a long
             # validation.
-            if interruption.asks_to_save(wait=True):
+            if interruption.should_save(wait=True):
                 state = save(state)
-            ended = limits.reached(state) or interruption.time_is_up
-            state = replace(state, epoch=state.epoch + 1, finished=ended)
+            finished = limits.reached(state) or interruption.time_is_up
+            state = replace(state, epoch=state.epoch + 1, finished=finished)
             if run.validate is not None and validates(config, state):
-                values = weights.with_whole(run.validate)
-                state = judged(state, values, config)
+                values = weights.validate_with_full_weights(run.validate)
+                state = after_validation(state, values, config)
                 log.validation(state, values)
             improved = state.best_step == state.step
             if improved or state.finished or checkpoints.is_due(state.step):
@@ -91,7 +91,7 @@ def train(
     return state
 
 
-def batches_left(
+def remaining_batches(
     loader: Loader, config: StageConfig, state: StageState, limits: Limits
 ) -> Iterator[Batch]:
     """Yield this process's share of each batch that is left of the current epoch.
@@ -99,21 +99,21 @@ def batches_left(
     There is none once a limit is reached.
     """
     if not limits.reached(state):
-        place = state.rows - state.epoch * loader.num_rows
+        position = state.rows - state.epoch * loader.num_rows
         own_rows = {rule: state.own_rows.get(key, 0) for key, rule in config.own_windows.items()}
-        yield from loader.batches(state.epoch, place, own_rows)
+        yield from loader.batches(state.epoch, position, own_rows)
 
 
-def advanced(state: StageState, batch: Batch, config: StageConfig) -> StageState:
+def state_after(state: StageState, batch: Batch, config: StageConfig) -> StageState:
     """Return the state after a step on a batch."""
-    own_rows = {key: batch.under(rule).rows_done for key, rule in config.own_windows.items()}
+    own_rows = {key: batch.for_windows(rule).rows_done for key, rule in config.own_windows.items()}
     items = state.items + batch.step_tokens
-    after = replace(
+    next_state = replace(
         state, step=state.step + 1, rows=batch.rows_done, own_rows=own_rows, items=items
     )
-    if after.step == config.optimizer.schedule.warmup_steps:
-        return replace(after, warmup_rows=after.rows, warmup_items=items)
-    return after
+    if next_state.step == config.optimizer.schedule.warmup_steps:
+        return replace(next_state, warmup_rows=next_state.rows, warmup_items=items)
+    return next_state
 
 
 def ends_epoch(state: StageState, loader: Loader, limits: Limits) -> bool:

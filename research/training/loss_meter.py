@@ -14,7 +14,7 @@ from research.training.step import StepResult, on_device
 
 
 class LossMeter:
-    """Sums of losses, counts and right answers since the last line, over objectives and processes.
+    """Sums of losses, counts and correct predictions since the last line, over all processes.
 
     The sums stay on the device, so that no step waits for them before a line is due.
     """
@@ -25,7 +25,7 @@ class LossMeter:
         """`pending` are a checkpoint's sums, {} without one; the main process takes them all."""
         self.config = config
         self.accelerator = accelerator
-        self.weights = {key: each.weight for key, each in config.objectives.items()}
+        self.weights = {key: objective.weight for key, objective in config.objectives.items()}
         # For each of K objectives: the sum of losses, the count and the rows of the steps whose
         # update was taken.
         self._names = [
@@ -34,18 +34,20 @@ class LossMeter:
         self._clear()
         if pending:
             share = 1.0 if accelerator.is_main_process else 0.0
-            given = {name: value * share for name, value in pending.items()}
-            self._sums = on_device([given[name] for name in self._names], accelerator)
-            self._items = given["items"]
-            answers = [name for name in given if name.startswith(("correct/", "asked/"))]
-            self._answers |= {name: on_device([given[name]], accelerator)[0] for name in answers}
+            local_sums = {name: value * share for name, value in pending.items()}
+            self._sums = on_device([local_sums[name] for name in self._names], accelerator)
+            self._items = local_sums["items"]
+            names = [name for name in local_sums if name.startswith(("correct/", "asked/"))]
+            self._accuracies |= {
+                name: on_device([local_sums[name]], accelerator)[0] for name in names
+            }
             self._steps = 1
 
     def _clear(self) -> None:
         device = self.accelerator.device
         self._sums = torch.zeros(len(self._names), dtype=torch.float64, device=device)
         # By "correct/KEY" and "asked/KEY"; only measured steps have them.
-        self._answers: dict[str, Tensor] = {}
+        self._accuracies: dict[str, Tensor] = {}
         self._items = 0.0
         self._steps = 0
         self._started = time.monotonic()
@@ -55,17 +57,19 @@ class LossMeter:
         step = torch.cat([result.totals_K, result.counts_2K])
         # Not a product, since the losses of a step that is left out may be NaN.
         self._sums += torch.where(result.taken, step, torch.zeros_like(step))
-        for piece in result.accuracies:
-            for key, answer in piece.items():
-                if answer is not None:
-                    self._answer(f"correct/{key}", answer.correct, result.taken)
-                    self._answer(f"asked/{key}", answer.count, result.taken)
+        for micro_batch in result.accuracies:
+            for key, accuracy in micro_batch.items():
+                if accuracy is not None:
+                    self._add_accuracy(f"correct/{key}", accuracy.correct, result.taken)
+                    self._add_accuracy(f"asked/{key}", accuracy.count, result.taken)
         self._items += result.items
         self._steps += 1
 
-    def _answer(self, name: str, value: Tensor, taken: Tensor) -> None:
+    def _add_accuracy(self, name: str, value: Tensor, taken: Tensor) -> None:
         value = torch.where(taken, value, torch.zeros_like(value))
-        self._answers[name] = self._answers[name] + value if name in self._answers else value
+        self._accuracies[name] = (
+            self._accuracies[name] + value if name in self._accuracies else value
+        )
 
     def pending(self) -> dict[str, float]:
         """Return the sums since the last line over all processes, by name; {} if no step was added.
@@ -76,9 +80,9 @@ class LossMeter:
         if self._steps == 0:
             return {}
         items = on_device([self._items], self.accelerator)
-        local = torch.cat([self._sums, items, *(each[None] for each in self._answers.values())])
+        local = torch.cat([self._sums, items, *(each[None] for each in self._accuracies.values())])
         summed: Tensor = self.accelerator.reduce(local, "sum")
-        return dict(zip([*self._names, "items", *self._answers], summed.tolist()))
+        return dict(zip([*self._names, "items", *self._accuracies], summed.tolist()))
 
     def flush(self, lr_factor: float) -> dict[str, float]:
         """Return the means since the last line over all processes, by name, and begin a new line.
@@ -91,8 +95,8 @@ class LossMeter:
         values: dict[str, float] = {}
         combined = 0.0
         # False where no update was taken since the last line.
-        kept = any(sums[f"rows/{key}"] > 0.0 for key in self.weights)
-        for key, weight in self.weights.items() if kept else ():
+        any_taken = any(sums[f"rows/{key}"] > 0.0 for key in self.weights)
+        for key, weight in self.weights.items() if any_taken else ():
             if sums[f"rows/{key}"] == 0.0:
                 # It took part in no step since the last line (`OneObjective` draws one a step).
                 continue
@@ -106,7 +110,7 @@ class LossMeter:
             if sums.get(f"asked/{key}", 0.0) > 0:
                 values[f"{name}/accuracy/{key}"] = sums[f"correct/{key}"] / sums[f"asked/{key}"]
         items = sums["items"]
-        if kept:
+        if any_taken:
             values[f"{name}/loss"] = combined
         values[f"{name}/lr"] = self.config.optimizer.lr * lr_factor
         values[f"{name}/items_per_second"] = items / max(time.monotonic() - self._started, 1e-9)

@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from research.training.state import StageState
 
 # A scale below this means that gradients overflow at any scale.
-LEAST_SCALE = 2.0**-14
+MIN_SCALE = 2.0**-14
 # The scale at which torch begins.
-FIRST_SCALE = 2.0**16
+INITIAL_SCALE = 2.0**16
 
 
 def restore_scale(accelerator: Accelerator, state: StageState) -> None:
@@ -19,8 +19,8 @@ def restore_scale(accelerator: Accelerator, state: StageState) -> None:
     scaler = accelerator.scaler
     if scaler is not None:
         # The scaler may still hold the scale of an earlier stage of this process.
-        given = {"scale": state.scale or FIRST_SCALE, "_growth_tracker": state.scale_steps}
-        scaler.load_state_dict({**scaler.state_dict(), **given})
+        restored = {"scale": state.scale or INITIAL_SCALE, "_growth_tracker": state.scale_steps}
+        scaler.load_state_dict({**scaler.state_dict(), **restored})
 
 
 def with_scale(state: StageState, accelerator: Accelerator, stage: str) -> StageState:
@@ -31,7 +31,7 @@ def with_scale(state: StageState, accelerator: Accelerator, stage: str) -> Stage
     if accelerator.scaler is None:
         return state
     stored = accelerator.scaler.state_dict()
-    if stored["scale"] < LEAST_SCALE:
+    if stored["scale"] < MIN_SCALE:
         raise FloatingPointError(
             f"stage {stage}, step {state.step}: gradients overflow fp16 at any loss scale (now "
             f"{stored['scale']}); lower the learning rate, clip the gradient, or set "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 # Share of the memory that a step may fill; the rest is left to fragmentation.
-FILLED = 0.8
+MEMORY_SHARE = 0.8
 FLOAT = 4
 # Matrices of scores that a loss over pairs of tokens holds at once until its backward pass: raw,
 # weighted, scattered, and a gradient.
@@ -78,7 +78,7 @@ def largest_parts(size: StepSize) -> list[Part]:
     candidates are few (at most one item in 512), else 3. Tokens compared with one another take
     `COPIES` floats a pair. Weights are held four times (value, gradient, two moments).
     """
-    drawn = size.negatives + 1
+    num_candidates = size.negatives + 1
     shorter = f"encoder.length {max(1, size.longest // 2)} instead of {size.longest}"
     narrower = f"encoder.width {max(1, size.width // 2)} instead of {size.width}"
     parts = [
@@ -88,11 +88,11 @@ def largest_parts(size: StepSize) -> list[Part]:
     weights = 4 * FLOAT * size.parameters
     parts.append(Part(name="weights and their optimizer", bytes=weights, remedies=(narrower,)))
     if size.negatives:
-        gathered = size.items > 512 * drawn
+        gathered = size.items > 512 * num_candidates
         parts.append(
             Part(
                 name="scores of candidates",
-                bytes=FLOAT * size.tokens * drawn * (size.width if gathered else 3),
+                bytes=FLOAT * size.tokens * num_candidates * (size.width if gathered else 3),
                 remedies=(
                     f"loss.number {max(1, size.negatives // 4)} instead of {size.negatives}",
                 ),
@@ -109,7 +109,7 @@ def largest_parts(size: StepSize) -> list[Part]:
     return sorted(parts, key=lambda part: -part.bytes)
 
 
-def pieces(size: StepSize, peak: Peak | None) -> int | None:
+def micro_batches_that_fit(size: StepSize, peak: Peak | None) -> int | None:
     """Return a number of micro-batches that should fit; None: the rows cannot be cut further.
 
     It is the current number times a power of two, or times the rows where that is less. Where a
@@ -120,7 +120,7 @@ def pieces(size: StepSize, peak: Peak | None) -> int | None:
         return None
     factor = 2
     if peak is not None and peak.used and peak.tokens:
-        needed = peak.used * size.tokens / peak.tokens / (FILLED * peak.available)
+        needed = peak.used * size.tokens / peak.tokens / (MEMORY_SHARE * peak.available)
         while factor < min(needed, size.rows):
             factor *= 2
     return size.micro_batches * min(factor, size.rows)
@@ -128,30 +128,30 @@ def pieces(size: StepSize, peak: Peak | None) -> int | None:
 
 def advice(size: StepSize, error: BaseException, peak: Peak | None = None) -> str:
     """Return text on a step that ran out of memory: its size, what fills it, what to lower."""
-    said = str(error).strip().split("\n")[0]
+    reason = str(error).strip().split("\n")[0]
     rows = "1 row" if size.rows == 1 else f"{size.rows:,} rows"
     lines = [
         f"a step of {rows}, {size.tokens:,} tokens (the longest row {size.longest:,}) did not fit "
-        f"into memory: {said.rstrip('.') or type(error).__name__}"
+        f"into memory: {reason.rstrip('.') or type(error).__name__}"
     ]
     if peak is not None:
-        known = f"{gigabytes(peak.available)} are there"
+        memory = f"{gigabytes(peak.available)} are available"
         if peak.used is not None and peak.tokens is not None:
-            known += f"; {peak.tokens:,} tokens worked, with {gigabytes(peak.used)}"
-        lines.append(known)
+            memory += f"; {peak.tokens:,} tokens fitted, with {gigabytes(peak.used)}"
+        lines.append(memory)
     parts = [part for part in largest_parts(size) if part.bytes]
-    shown = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in parts[:3])
-    lines.append(f"the largest tensors, by estimate: {shown}")
-    cut = pieces(size, peak)
-    if cut is not None:
+    largest = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in parts[:3])
+    lines.append(f"the largest tensors, by estimate: {largest}")
+    micro_batches = micro_batches_that_fit(size, peak)
+    if micro_batches is not None:
         lines.append(
-            f"batches.micro_batches {cut} instead of {size.micro_batches} keeps the results the "
-            "same (as does a further process)"
+            f"batches.micro_batches {micro_batches} instead of {size.micro_batches} does not "
+            "change the results (nor does another process)"
         )
-    remedies = list(dict.fromkeys(each for part in parts[:3] for each in part.remedies))
+    remedies = list(dict.fromkeys(remedy for part in parts[:3] for remedy in part.remedies))
     if size.rows > 1:
         remedies.insert(0, "a smaller batches.sequences_per_batch or tokens_per_batch")
-    lines.append(f"what changes the results: {', '.join(remedies)}")
+    lines.append(f"these change the results: {', '.join(remedies)}")
     return "; ".join(lines)
 
 

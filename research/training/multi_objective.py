@@ -41,7 +41,7 @@ class Encoding:
 
 @dataclass(frozen=True, eq=False)
 class Reads:
-    """Where an objective finds its states among those of an encoding."""
+    """Where an objective finds its hidden states among those of an encoding."""
 
     encoding: int
     """Index of the encoding in `StepInputs.encodings`."""
@@ -70,8 +70,12 @@ class StepInputs:
 
         A row counts if the loss sums at least one thing for it.
         """
-        counts_R = self.targets[key].counts_R
-        return float(counts_R.sum()), float(self.rows[key]), float((counts_R > 0).sum())
+        target_counts_R = self.targets[key].target_counts_R
+        return (
+            float(target_counts_R.sum()),
+            float(self.rows[key]),
+            float((target_counts_R > 0).sum()),
+        )
 
     def to(self, device: torch.device) -> StepInputs:
         """Return a copy on another device; all integers travel by one asynchronous copy."""
@@ -98,7 +102,11 @@ class MultiObjectiveModel(nn.Module):
         # Registered before the objectives, so that the parameters of a part that several objectives
         # share have the same names in every stage.
         self.shared = nn.ModuleDict(
-            {name: part for each in objectives.values() for name, part in each.shared().items()}
+            {
+                name: part
+                for objective in objectives.values()
+                for name, part in objective.shared_modules().items()
+            }
         )
         self.objectives = nn.ModuleDict(objectives)
         self.catalogue = catalogue
@@ -112,9 +120,9 @@ class MultiObjectiveModel(nn.Module):
         return any(isinstance(part, AttributeTable) for part in self.modules())
 
     @property
-    def most_candidates(self) -> int:
-        """Most items that an objective scores for a token but for whole catalogues; 0: none."""
-        return max(part.most_candidates for part in self._objectives().values())
+    def max_candidates(self) -> int:
+        """Most negatives that an objective scores one by one for a token; 0: none."""
+        return max(part.max_candidates for part in self._objectives().values())
 
     @property
     def couples_rows(self) -> bool:
@@ -123,54 +131,59 @@ class MultiObjectiveModel(nn.Module):
 
     def prepare(self, batch: Batch) -> StepInputs:
         """Return what each objective needs of a batch; no parameter is read, nothing is encoded."""
-        return self.prepare_pieces(batch, 1)[0]
+        return self.prepare_micro_batches(batch, 1)[0]
 
     @torch.no_grad()
-    def prepare_pieces(
-        self, batch: Batch, number: int, left_out: Collection[str] = ()
+    def prepare_micro_batches(
+        self, batch: Batch, number: int, excluded: Collection[str] = ()
     ) -> list[StepInputs]:
         """Prepare a batch, cut into `number` micro-batches of consecutive rows; some may be empty.
 
-        Objectives in `left_out` are shown no row. The work is done on the batch's device; with a
+        Objectives in `excluded` are shown no row. The work is done on the batch's device; with a
         batch on the host it costs an accelerator nothing. All processes call it together, since
         objectives may gather item ids.
         """
         catalogue = self.catalogue.to(batch.rows_S.device)
-        rows = {key: batch.under(self.own_windows.get(key)) for key in self.objectives}
+        rows = {key: batch.for_windows(self.own_windows.get(key)) for key in self.objectives}
         views: dict[tuple[Corruption, Batch], View] = {}
         targets: dict[str, Targets] = {}
         for key, part in self._objectives().items():
-            source = part.corruption, rows[key]
-            if source not in views:
-                views[source] = part.corruption.view(rows[key], catalogue)
-                check_length(views[source], part.corruption, self.encoder.config.length)
-            given = rows[key]
+            view_key = part.corruption, rows[key]
+            if view_key not in views:
+                views[view_key] = part.corruption.view(rows[key], catalogue)
+                check_length(views[view_key], part.corruption, self.encoder.config.length)
+            objective_batch = rows[key]
             if part.couples_rows == "items":
-                offered = self.gather.ids(part.offered(views[source], given))
-                given = replace(given, offered=offered)
-            targets[key] = part.targets(views[source], given, catalogue)
+                offered = self.gather.ids(part.offered_items(views[view_key], objective_batch))
+                objective_batch = replace(objective_batch, offered_items=offered)
+            targets[key] = part.targets(views[view_key], objective_batch, catalogue)
             check_read(targets[key], key)
-        shown = {key: views[part.corruption, rows[key]] for key, part in self._objectives().items()}
-        for key in left_out:
-            shown[key], _ = shown[key].cut(0, 0)
+        view_of = {
+            key: views[part.corruption, rows[key]] for key, part in self._objectives().items()
+        }
+        for key in excluded:
+            view_of[key], _ = view_of[key].cut(0, 0)
             targets[key] = targets[key].cut(0, 0, 0)
         if number == 1:
-            return [self._inputs(shown, targets)]
-        pieces = []
-        for piece in range(number):
-            cut: dict[View, tuple[View, int]] = {}
+            return [self._inputs(view_of, targets)]
+        micro_batches = []
+        for index in range(number):
+            cut_views: dict[View, tuple[View, int]] = {}
             bounds: dict[View, tuple[int, int]] = {}
-            for view in dict.fromkeys(shown.values()):
-                ends = [view.num_rows * step // number for step in (piece, piece + 1)]
-                bounds[view] = ends[0], ends[1]
-                cut[view] = view.cut(*bounds[view])
+            for view in dict.fromkeys(view_of.values()):
+                row_ends = [view.num_rows * step // number for step in (index, index + 1)]
+                bounds[view] = row_ends[0], row_ends[1]
+                cut_views[view] = view.cut(*bounds[view])
             parts = {
-                key: targets[key].cut(*bounds[view], cut[view][1]) for key, view in shown.items()
+                key: targets[key].cut(*bounds[view], cut_views[view][1])
+                for key, view in view_of.items()
             }
-            pieces.append(self._inputs({key: cut[view][0] for key, view in shown.items()}, parts))
-        return pieces
+            micro_batches.append(
+                self._inputs({key: cut_views[view][0] for key, view in view_of.items()}, parts)
+            )
+        return micro_batches
 
-    def _inputs(self, shown: Mapping[str, View], targets: Mapping[str, Targets]) -> StepInputs:
+    def _inputs(self, view_of: Mapping[str, View], targets: Mapping[str, Targets]) -> StepInputs:
         """Return the encodings of the views, and where each objective finds its states in them."""
         encodings: list[Encoding] = []
         reads: dict[str, Reads] = {}
@@ -180,22 +193,26 @@ class MultiObjectiveModel(nn.Module):
             ]
             if not keys:
                 continue
-            views = list(dict.fromkeys(shown[key] for key in keys))
-            read = [
-                union([targets[key].read_P for key in keys if shown[key] is view], view)
+            views = list(dict.fromkeys(view_of[key] for key in keys))
+            reads_by_view = [
+                union([targets[key].read_P for key in keys if view_of[key] is view], view)
                 for view in views
             ]
             begin, token = 0, 0
             tokens = []
-            for view, read_P in zip(views, read):
+            for view, read_P in zip(views, reads_by_view):
                 end = begin + len(read_P)
-                whole = len(read_P) == view.packed.num_tokens
+                reads_whole_view = len(read_P) == view.packed.num_tokens
                 for key in keys:
-                    if shown[key] is view:
-                        own_P = targets[key].read_P
-                        every = len(own_P) == len(read_P)
-                        places_P = own_P if whole else torch.searchsorted(read_P, own_P)
-                        places = None if every else places_P
+                    if view_of[key] is view:
+                        read_by_key_P = targets[key].read_P
+                        reads_all = len(read_by_key_P) == len(read_P)
+                        places_P = (
+                            read_by_key_P
+                            if reads_whole_view
+                            else torch.searchsorted(read_P, read_by_key_P)
+                        )
+                        places = None if reads_all else places_P
                         reads[key] = Reads(len(encodings), begin, end, places)
                 tokens.append(read_P + token)
                 begin, token = end, token + view.packed.num_tokens
@@ -206,14 +223,14 @@ class MultiObjectiveModel(nn.Module):
             fields = [name for key in keys for name in parts[key].corruption.fields]
             packed = Packed.cat([view.packed.with_fields(fields) for view in views])
             encodings.append(Encoding(causal, packed, read_all))
-        counts = {key: view.num_rows for key, view in shown.items()}
+        counts = {key: view.num_rows for key, view in view_of.items()}
         return StepInputs(tuple(encodings), targets, reads, counts)
 
     def forward(self, inputs: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
         """Return each objective's loss on the inputs, by key; with `measured` its accuracy too."""
         encoded: list[Tensor] = [
-            self.encoder(each.packed, causal=each.causal, read_P=each.read_P)
-            for each in inputs.encodings
+            self.encoder(encoding.packed, causal=encoding.causal, read_P=encoding.read_P)
+            for encoding in inputs.encodings
         ]
         items = self.encoder.item_table
         losses: dict[str, LossSum] = {}
@@ -223,7 +240,9 @@ class MultiObjectiveModel(nn.Module):
             if reads.places_P is not None:
                 states_PD = states_PD.index_select(0, reads.places_P)
             if part.couples_rows == "states":
-                total = part.loss_among(targets, states_PD, items, self.gather.states(states_PD))
+                total = part.loss_with_other_rows(
+                    targets, states_PD, items, self.gather.states(states_PD)
+                )
             else:
                 total = part.loss(targets, states_PD, items)
             losses[key] = LossSum(total, targets.count)
@@ -260,11 +279,11 @@ def check_read(targets: Targets, key: str) -> None:
         assert ascending, f"objective {key}: read_P must be ascending, without repetition"
 
 
-def union(read: Sequence[Tensor], view: View) -> Tensor:
+def union(read_by_objective: Sequence[Tensor], view: View) -> Tensor:
     """Return int64, ascending: the tokens of a view that at least one objective reads."""
-    if len(read) == 1:
-        return read[0]
+    if len(read_by_objective) == 1:
+        return read_by_objective[0]
     read_T = torch.zeros_like(view.packed.items_T, dtype=torch.bool)
-    for read_P in read:
+    for read_P in read_by_objective:
         read_T[read_P] = True
     return read_T.nonzero()[:, 0]

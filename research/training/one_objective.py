@@ -31,21 +31,23 @@ class OneObjective(CombinationConfig):
 class DrawnObjective(Combination):
     """Draws the objective by the step's random state, so that all processes draw the same one."""
 
-    def weights_at(self, weights: Sequence[float], step: int, state: int) -> Sequence[float]:
+    def weights_at(self, weights: Sequence[float], step: int, random_state: int) -> Sequence[float]:
         """Return [K]: the sum of all weights for the objective that is drawn, 0 for the others."""
-        turn = drawn(weights, state)
-        return [sum(weights) if number == turn else 0.0 for number in range(len(weights))]
+        index_drawn = draw_objective(weights, random_state)
+        return [sum(weights) if index == index_drawn else 0.0 for index in range(len(weights))]
 
-    def takes_part(self, weights: Sequence[float], step: int, state: int) -> Sequence[bool]:
+    def participants(
+        self, weights: Sequence[float], step: int, random_state: int
+    ) -> Sequence[bool]:
         """Return [K]: true for the objective that is drawn alone."""
-        turn = drawn(weights, state)
-        return [number == turn for number in range(len(weights))]
+        index_drawn = draw_objective(weights, random_state)
+        return [index == index_drawn for index in range(len(weights))]
 
 
-def drawn(weights: Sequence[float], state: int) -> int:
+def draw_objective(weights: Sequence[float], random_state: int) -> int:
     """Return the drawn objective, 0 to K - 1, with a probability in proportion to its weight."""
-    place = uniform(fold(state, torch.tensor([0]))).item() * sum(weights)
+    point = uniform(fold(random_state, torch.tensor([0]))).item() * sum(weights)
     ends = list(accumulate(weights))
-    # Rounding may put `place` at the very end, where the last objectives may have weight 0.
-    last = max(number for number, weight in enumerate(weights) if weight > 0.0)
-    return min(last, next((number for number, end in enumerate(ends) if place < end), last))
+    # Rounding may put `point` at the very end, where the last objectives may have weight 0.
+    last = max(index for index, weight in enumerate(weights) if weight > 0.0)
+    return min(last, next((index for index, end in enumerate(ends) if point < end), last))

@@ -67,24 +67,24 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     Norms, biases and the parameters of a combination form a group without weight decay.
     """
     decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     norms = norm_parameters(module)
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_spared = name in norms or is_bias(name) or name.startswith("combination.")
-        (spared if is_spared else decayed).append(parameter)
+        has_no_decay = name in norms or is_bias(name) or name.startswith("combination.")
+        (undecayed if has_no_decay else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
+        {"params": undecayed, "weight_decay": 0.0},
     ]
     if config.method == "sgd":
         optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.beta1, fused=True)
         if config.beta1:
             # torch's own buffers are uninitialized at first, and stay so when the first step is
             # left out.
-            for each in (*decayed, *spared):
-                optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
+            for parameter in (*decayed, *undecayed):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
     method = torch.optim.Adam if config.method == "adam" else torch.optim.AdamW
     betas = (config.beta1, config.beta2)
@@ -106,8 +106,8 @@ def set_rate(
         factor = (1.0 - config.beta1 ** (step + 1)) / root
         # torch does not count a step that was left out; its count is set to the one by which its
         # correction is undone here.
-        for known in optimizer.state.values():
-            known["step"].fill_(step)
+        for parameter_state in optimizer.state.values():
+            parameter_state["step"].fill_(step)
     decays: Sequence[float] = (config.weight_decay, 0.0)
     for group, decay in zip(optimizer.param_groups, decays):
         group["lr"] = lr * factor

@@ -39,18 +39,20 @@ class PCGrad(CombinationConfig):
 class ProjectedGradients(Combination):
     """Draws in each step, for each objective, the order in which its gradient meets the others."""
 
-    def merged(self, gradients_KE: Tensor, state: int) -> Tensor:
+    def merge_gradients(self, gradients_KE: Tensor, random_state: int) -> Tensor:
         """Return [E]: the sum of the projected gradients."""
         products_KK = gradients_KE @ gradients_KE.T
         # Every projected g_i is a linear combination of the original gradients; row i holds its K
         # coefficients.
-        shares_KK = torch.eye(len(gradients_KE), dtype=gradients_KE.dtype)
+        coefficients_KK = torch.eye(len(gradients_KE), dtype=gradients_KE.dtype)
         products_KK = products_KK.cpu()
         norms_K = products_KK.diagonal()
         for i in range(len(gradients_KE)):
-            for j in permutation(int(fold(state, torch.tensor(i))), len(gradients_KE)).tolist():
-                product = shares_KK[i] @ products_KK[:, j]
+            for j in permutation(
+                int(fold(random_state, torch.tensor(i))), len(gradients_KE)
+            ).tolist():
+                product = coefficients_KK[i] @ products_KK[:, j]
                 if j != i and product < 0.0:
-                    shares_KK[i, j] -= product / norms_K[j]
-        merged_E: Tensor = shares_KK.sum(0).to(gradients_KE.device) @ gradients_KE
+                    coefficients_KK[i, j] -= product / norms_K[j]
+        merged_E: Tensor = coefficients_KK.sum(0).to(gradients_KE.device) @ gradients_KE
         return merged_E

@@ -17,13 +17,15 @@ def validates(config: StageConfig, state: StageState) -> bool:
     return state.finished or state.epoch % config.validation.every_epochs == 0
 
 
-def judged(state: StageState, values: Mapping[str, float], config: StageConfig) -> StageState:
+def after_validation(
+    state: StageState, values: Mapping[str, float], config: StageConfig
+) -> StageState:
     """Return the state after a validation: with a new best value, or one more without.
 
     `values` has the metric by the name `val/METRIC`. A stage that is out of patience is finished.
     """
     rule = config.validation
-    assert rule is not None, "only a stage with validation is judged"
+    assert rule is not None, "only a stage with validation is validated"
     value = values[f"val/{rule.metric}"]
     if state.best_value is None or value > state.best_value + rule.min_delta:
         return replace(
@@ -48,21 +50,21 @@ def is_out_of_patience(state: StageState, rule: ValidationConfig) -> bool:
     )
 
 
-def reopened(
+def resume_extended(
     state: StageState, config: StageConfig, num_rows: int, extended_after: int | None
 ) -> StageState:
-    """Return the state from which a stage goes on that ended after `extended_after` steps.
+    """Return the state from which an extended stage continues after step `extended_after`.
 
-    A state that did not end there is returned unchanged. `config` has the later limit, and an epoch
-    has `num_rows` rows. Patience starts again where it has run out, or would not have begun by now.
-    An epoch that the earlier limit cut short is finished first. Where another limit is reached
-    already, the stage stays finished.
+    Any other state is returned unchanged. `config` has the later limit, and an epoch has `num_rows`
+    rows. Patience starts again if it has run out or would not have begun by now. An epoch that the
+    earlier limit cut short is finished first. If another limit is reached already, the stage stays
+    finished.
     """
     if not state.finished or state.step != extended_after:
         return state
-    ended, state = state, replace(state, finished=False, epoch=state.rows // num_rows)
+    final, state = state, replace(state, finished=False, epoch=state.rows // num_rows)
     if Limits.of(config, num_rows).reached(state):
-        return ended
+        return final
     rule = config.validation
     if rule is not None and (is_before_patience(state, rule) or is_out_of_patience(state, rule)):
         state = replace(state, stale=0)

@@ -25,8 +25,8 @@ def check_objectives(
         if not isinstance(corruption, Corruption) or not is_config_class(type(corruption)):
             raise InputError(
                 f"{asker}: its corruption is {corruption!r:.100}; it must be a dataclass below "
-                "Corruption, written @dataclass(frozen=True, kw_only=True), as equal ones share an "
-                "encoding"
+                "Corruption, written @dataclass(frozen=True, kw_only=True), since objectives with "
+                "equal corruptions share an encoding"
             )
         check_direction(model.encoder.config, causal=corruption.causal, asker=asker)
         check_fields_read(model.encoder.config, corruption.fields, asker)
@@ -38,15 +38,15 @@ def check_objectives(
             )
         if part.couples_rows == "states" and stage.batches.sequences_per_batch == 1:
             raise InputError(
-                f"{asker} tells a row from the other rows of its step, and there are none: "
-                "batches.sequences_per_batch is 1; give it more"
+                f"{asker} compares each row with the other rows of its step, but "
+                "batches.sequences_per_batch is 1; set it to 2 or more"
             )
         # A causal view reads all items of its window but the last, which is only predicted.
         rows_hold = min(longest, model.encoder.config.length + corruption.causal)
-        reason = part.emptiness(rows_hold, catalogue)
+        reason = part.no_target_reason(rows_hold, catalogue)
         if reason is not None and stage.objectives[key].weight > 0.0:
             raise InputError(
-                f"{asker} counts nothing: {reason} (the longest training row has {rows_hold} "
+                f"{asker} can have no target: {reason} (the longest training row has {rows_hold} "
                 f"items, after what is held out); leave {key} out, set its weight to 0, hold less "
                 "out, or raise encoder.length"
             )
@@ -58,7 +58,7 @@ def check_fields_read(config: BackboneConfig, needed: tuple[str, ...], asker: st
         readable = (*config.fields, *config.optional_fields)
         if name not in readable:
             raise InputError(
-                f"{asker} marks tokens by the field {name!r}, which encoder "
+                f"{asker} sets the token field {name!r}, which encoder "
                 f"({type(config).__name__}) does not read (it reads: "
                 f"{', '.join(readable) or 'none'}); choose an encoder that does"
             )

@@ -11,16 +11,17 @@ from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.training.anomalies import SpikeDetector
 from research.training.config import StageConfig
-from research.training.emptiness import EmptinessCheck
 from research.training.limits import Limits
 from research.training.loss_meter import LossMeter
 from research.training.stage_run import StageRun
 from research.training.state import StageState
 from research.training.step import StepResult
+from research.training.target_check import TargetCheck
 
 ALL_MISSED = (
-    "every validation answer already stands in its history, whose items evaluation.seen excludes: "
-    "all metrics are 0 whatever is learned; evaluation.seen=kept lets these items compete"
+    "every held-out validation item is already in its history, whose items evaluation.seen "
+    "excludes: all metrics are 0 whatever is learned; set evaluation.seen to kept to rank these "
+    "items too"
 )
 
 
@@ -34,11 +35,11 @@ class StageLog:
         self.config = config
         self.folder = run.folder
         self.accelerator = run.accelerator
-        self.judges_counts = run.judges_counts
+        self.checks_targets = run.checks_targets
         self.reporter = Reporter(config.name, limits.steps, quiet=run.quiet)
         self.meter = LossMeter(config, run.accelerator, state.pending)
         processes = Processes(run.accelerator)
-        self.emptiness = EmptinessCheck(config, state, processes)
+        self.target_check = TargetCheck(config, state, processes)
         losses: list[float] = []
 
         def rewind() -> None:
@@ -69,11 +70,11 @@ class StageLog:
     def step(self, result: StepResult, state: StageState, share: float) -> None:
         """Count a step that led to `state`; `share` (0 to 1) of the stage is done."""
         self.meter.add(result)
-        self.emptiness.add(result.counts_K3)
-        figures = result.cosines.figures(self.accelerator)
+        self.target_check.add(result.counts_K3)
+        figures = result.cosines.log_values(self.accelerator)
         if figures:
-            named = {f"{self.config.name}/{name}": value for name, value in figures.items()}
-            self.folder.log(self.config.name, state.step, state.epoch, named)
+            values = {f"{self.config.name}/{name}": value for name, value in figures.items()}
+            self.folder.log(self.config.name, state.step, state.epoch, values)
         self.reporter.advance(state.step, share)
         ACTIVITY.progress(state.step)
 
@@ -81,7 +82,7 @@ class StageLog:
         """Write the means of the steps since the last line; `result` is that of the latest step."""
         name = self.config.name
         values = self.meter.flush(lr_factor)
-        values |= {f"{name}/{figure}": value for figure, value in result.figures.items()}
+        values |= {f"{name}/{figure}": value for figure, value in result.log_values.items()}
         speed = values[f"{name}/items_per_second"]
         loss = values.get(f"{name}/loss")
         rise = None if loss is None else self.spikes.check(loss)
@@ -96,9 +97,9 @@ class StageLog:
             self.reporter.step(state.step, loss, speed)
 
     def end_epoch(self) -> None:
-        """Raise `InputError` if an objective has had no targets, unless `judges_counts` is off."""
-        if self.judges_counts:
-            self.emptiness.judge(self.say)
+        """Raise `InputError` if an objective has had no targets, unless `checks_targets` is off."""
+        if self.checks_targets:
+            self.target_check.check(self.say)
 
     def validation(self, state: StageState, values: Mapping[str, float]) -> None:
         """Write the figures of a validation; `state` is the stage's state after it."""
@@ -107,8 +108,8 @@ class StageLog:
         if improved and values.get("val/missed_share") == 1.0:
             self.say(f"{self.config.name}: {ALL_MISSED}")
         self.folder.log(self.config.name, state.step, state.epoch, values)
-        shown = dict.fromkeys([f"val/{self.config.validation.metric}", *values])
-        figures = "  ".join(f"{name} {values[name]:.4f}" for name in list(shown)[:3])
+        names = dict.fromkeys([f"val/{self.config.validation.metric}", *values])
+        figures = "  ".join(f"{name} {values[name]:.4f}" for name in list(names)[:3])
         star = "  *" if improved else ""
         self.say(f"{self.config.name}: epoch {state.epoch}  {figures}{star}")
 
@@ -116,4 +117,4 @@ class StageLog:
         """Return the state with the log's part for a checkpoint; all processes call it together."""
         logged = self.folder.logged(self.config.name)
         state = replace(state, logged=logged, pending=self.meter.pending())
-        return self.emptiness.complete(state)
+        return self.target_check.complete(state)

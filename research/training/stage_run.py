@@ -51,7 +51,7 @@ class StageRun:
     built from it before."""
     plan: CheckpointPlan = CheckpointPlan()
     """When checkpoints are written."""
-    split_weights: bool = False
+    shard_weights: bool = False
     """Whether several processes split the weights (FSDP2) while the stage trains."""
     validate: Validate | None = None
     """Returns the figures of a validation, by names `val/...`; None: the stage cannot rank."""
@@ -60,5 +60,5 @@ class StageRun:
     extended_after: int | None = None
     """Optimizer steps after which the stage ended before it was given a later limit; None: it was
     not."""
-    judges_counts: bool = True
+    checks_targets: bool = True
     """Whether it is an error when an objective has had no targets in an epoch, or in the stage."""

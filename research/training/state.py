@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class StageState:
-    """How far a stage has come, and what it keeps so that it can continue."""
+    """The progress of a stage, and what it keeps so that it can continue."""
 
     epoch: int = 0
     """Epochs completed."""
@@ -52,7 +52,7 @@ class StageState:
     pending: Mapping[str, float] = field(default_factory=dict)
     """Sums for the means of the next log line, over all processes (`LossMeter.pending`)."""
     counted: Mapping[str, float] = field(default_factory=dict)
-    """What objectives have counted so far, over all processes, until it is judged: targets by
+    """What objectives have counted so far, over all processes, until it is checked: targets by
     "count/KEY", rows shown by "rows/KEY", and rows that have a target by "counted/KEY"."""
     counts_judged: bool = False
-    """Whether the counts have been judged (`EmptinessCheck`)."""
+    """Whether the counts have been checked (`TargetCheck`)."""

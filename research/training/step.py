@@ -53,7 +53,7 @@ class StepResult:
     cosines: GradientCosines
     """The objectives' gradients on the encoder; none unless the step was due by
     `gradients_every`."""
-    figures: Mapping[str, float]
+    log_values: Mapping[str, float]
     """What the combination of objectives reports, by name; empty unless the step was measured."""
 
 
@@ -72,7 +72,7 @@ class TrainStep:
         """`say` prints a line for a person."""
         accelerator = run.accelerator
         self.weights = weights
-        self.model, self.wrapped = weights.wrapped(optimizer)
+        self.model, self.wrapped_optimizer = weights.wrap(optimizer)
         self.optimizer = optimizer
         self.config = config
         self.seed = run.seed
@@ -80,8 +80,10 @@ class TrainStep:
         self.say = say
         trained, self.processes = weights.trained, Processes(accelerator)
         trained.gather = Gather(self.processes.rank, self.processes.world)
-        self.learning = [each for each in trained.parameters() if each.requires_grad]
-        self.encoder = [each for each in trained.encoder.parameters() if each.requires_grad]
+        self.learning = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+        self.encoder = [
+            parameter for parameter in trained.encoder.parameters() if parameter.requires_grad
+        ]
         self.objective_weights = {key: part.weight for key, part in config.objectives.items()}
         self.combination = trained.combination
         self.memory = StepMemory(trained, accelerator.device, config.batches.micro_batches)
@@ -101,63 +103,81 @@ class TrainStep:
         rates = self.config.optimizer
         set_rate(self.optimizer, rates, rates.lr * lr_factor, state.step)
         self.model.train()
-        place = f"stage {self.config.name}, step {state.step + 1}, epoch {state.epoch}"
-        with self.memory.explained(batch, place):
+        step_name = f"stage {self.config.name}, step {state.step + 1}, epoch {state.epoch}"
+        with self.memory.advise_on_out_of_memory(batch, step_name):
             result = self._step(batch, state, measured)
         losses = dict(zip(self.config.objectives, result.totals_K.unbind()))
         names = self._bad_parameters(state.step)
         self.finite.check(Attempt(state.step + 1, state.epoch, batch, result.taken, losses, names))
-        self.wrapped.zero_grad(set_to_none=True)
+        self.wrapped_optimizer.zero_grad(set_to_none=True)
         if self.recompiles is not None and self.recompiles.check():
             self.say(
-                f"{self.config.name}: step {state.step + 1}: torch.compile goes on building code, "
-                "which costs seconds each time; TORCH_LOGS=recompiles tells why"
+                f"{self.config.name}: step {state.step + 1}: torch.compile keeps recompiling, "
+                "which costs seconds each time; TORCH_LOGS=recompiles shows why"
             )
         return result
 
     def _step(self, batch: Batch, state: StageState, measured: bool) -> StepResult:
         keys, combination = list(self.config.objectives), self.combination
-        weights, drawn = list(self.objective_weights.values()), self._combination_state(state.step)
-        shown = combination.takes_part(weights, state.step, drawn)
-        left_out = [key for key, takes_part in zip(keys, shown) if not takes_part]
-        number_of_pieces = self.config.batches.micro_batches
-        pieces = self.weights.trained.prepare_pieces(batch, number_of_pieces, left_out)
-        counts_K3 = counted(pieces, keys)
-        numbers = [*counts_K3[:, :2].T.flatten().tolist()]
-        numbers += combination.weights_at(weights, state.step, drawn)
-        counts_2K, weights_K = on_device(numbers, self.accelerator).split(
-            [2 * len(keys), len(keys)]
+        weights, random_state = (
+            list(self.objective_weights.values()),
+            self._combination_random_state(state.step),
         )
+        participants = combination.participants(weights, state.step, random_state)
+        excluded = [key for key, takes_part in zip(keys, participants) if not takes_part]
+        num_micro_batches = self.config.batches.micro_batches
+        micro_batches = self.weights.trained.prepare_micro_batches(
+            batch, num_micro_batches, excluded
+        )
+        counts_K3 = count_targets(micro_batches, keys)
+        values = [*counts_K3[:, :2].T.flatten().tolist()]
+        values += combination.weights_at(weights, state.step, random_state)
+        counts_2K, weights_K = on_device(values, self.accelerator).split([2 * len(keys), len(keys)])
         factors_K = loss_factors(counts_2K, weights_K, self.config.normalize, self.accelerator)
-        every = self.config.gradients_every
-        measures = every is not None and (state.step + 1) % every == 0
+        interval = self.config.gradients_every
+        measures = interval is not None and (state.step + 1) % interval == 0
         merges = self.config.combination.merges_gradients
         gradients = GradientCosines(self.encoder)
         totals, accuracies = [], []
-        for number, piece in enumerate(pieces):
-            torch.manual_seed(self._dropout_seed(state.step, number))
+        for index, micro_batch in enumerate(micro_batches):
+            torch.manual_seed(self._dropout_seed(state.step, index))
             # Gradients are reduced over processes once, with the last micro-batch.
-            last = number == len(pieces) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                losses = self.model(piece.to(self.accelerator.device), measured=measured)
+            is_last = index == len(micro_batches) - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                losses = self.model(micro_batch.to(self.accelerator.device), measured=measured)
                 totals_K = torch.stack([losses[key].total for key in keys])
                 terms_K = totals_K * factors_K.to(totals_K.dtype)
                 if merges or measures:
                     gradients.add(dict(zip(keys, terms_K.unbind())))
-                self.accelerator.backward(combination.loss(terms_K, len(pieces)))
+                self.accelerator.backward(combination.loss(terms_K, len(micro_batches)))
             totals.append(totals_K.detach().double())
             accuracies.append({key: loss.accuracy for key, loss in losses.items()})
         totals_K = totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
         if merges:
-            gradients.replace(combination.merged(gradients.stacked(self.accelerator), drawn))
+            gradients.replace(
+                combination.merge_gradients(
+                    gradients.stacked_gradients(self.accelerator), random_state
+                )
+            )
         taken = self._update(totals_K)
-        told = gradients if measures else GradientCosines([])
-        figures = combination.figures(self.objective_weights, state.step, drawn) if measured else {}
+        logged_gradients = gradients if measures else GradientCosines([])
+        figures = (
+            combination.log_values(self.objective_weights, state.step, random_state)
+            if measured
+            else {}
+        )
         return StepResult(
-            batch.num_tokens, counts_K3, totals_K, counts_2K, accuracies, taken, told, figures
+            batch.num_tokens,
+            counts_K3,
+            totals_K,
+            counts_2K,
+            accuracies,
+            taken,
+            logged_gradients,
+            figures,
         )
 
-    def _combination_state(self, step: int) -> int:
+    def _combination_random_state(self, step: int) -> int:
         return seed_of(self.seed, self.config.name, "combination", step)
 
     def _dropout_seed(self, step: int, number: int) -> int:
@@ -167,43 +187,44 @@ class TrainStep:
     def _update(self, totals_K: Tensor) -> Tensor:
         """Take the update if everything is finite in every process; return that flag (bool)."""
         # Only this stage's optimizer: those of earlier stages hold the same encoder.
-        self.accelerator.unscale_gradients(self.wrapped)
-        given = [each.grad for each in self.learning if each.grad is not None]
-        norm = torch.nn.utils.get_total_norm(given)
+        self.accelerator.unscale_gradients(self.wrapped_optimizer)
+        gradients = [each.grad for each in self.learning if each.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         clip_norm = self.config.optimizer.clip_norm
         if clip_norm is not None:
             # Clipping by a norm that is not finite would spoil every gradient, and hide which one
             # was not finite before.
-            known = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
-            torch.nn.utils.clip_grads_with_norm_(self.learning, clip_norm, known)
-        norm = self.weights.whole(norm)
-        good = totals_K.isfinite().all()
+            clipping_norm = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
+            torch.nn.utils.clip_grads_with_norm_(self.learning, clip_norm, clipping_norm)
+        norm = self.weights.full_tensor(norm)
+        finite = totals_K.isfinite().all()
         # Under fp16 gradients overflow now and then, and the loss scaler leaves those steps out.
         if self.accelerator.scaler is None:
-            good = good & norm.isfinite()
+            finite = finite & norm.isfinite()
         if self.processes.world > 1:
-            good = self.accelerator.reduce((~good).float(), "sum") == 0.0
+            finite = self.accelerator.reduce((~finite).float(), "sum") == 0.0
         if self.accelerator.scaler is None:
             # Fused optimizers read this flag on the device and change nothing where it is set, so
             # the host need not wait for it.
-            self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
-        self.wrapped.step()
-        return good
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.wrapped_optimizer.step()
+        return finite
 
     def _bad_parameters(self, step: int) -> Callable[[], list[str]]:
         """Return a function that names the parameters whose gradients are not finite.
 
         It names none once a later step has begun, whose gradients have replaced them.
         """
-        self._tried = step
+        self._checked_step = step
 
         def names() -> list[str]:
-            if self._tried != step:
+            if self._checked_step != step:
                 return []
             return [
                 name
-                for name, each in self.weights.trained.named_parameters()
-                if each.grad is not None and not self.weights.whole(each.grad.isfinite().all())
+                for name, parameter in self.weights.trained.named_parameters()
+                if parameter.grad is not None
+                and not self.weights.full_tensor(parameter.grad.isfinite().all())
             ]
 
         return names
@@ -214,15 +235,15 @@ class TrainStep:
         A step that is still unchecked is checked first. Raises `FloatingPointError` as a step does,
         and when fp16's loss scale has sunk to nothing.
         """
-        self.finite.settle()
+        self.finite.check_pending()
         state = replace(state, skipped=self.finite.skipped)
         return with_scale(state, self.accelerator, self.config.name)
 
 
-def counted(pieces: Sequence[StepInputs], keys: Sequence[str]) -> Tensor:
+def count_targets(micro_batches: Sequence[StepInputs], keys: Sequence[str]) -> Tensor:
     """Return float64 [K, 3]: each objective's `StepInputs.counts`, summed over micro-batches."""
-    each = [[piece.counts(key) for key in keys] for piece in pieces]
-    return torch.tensor(each, dtype=torch.float64).sum(0)
+    counts = [[micro_batch.counts(key) for key in keys] for micro_batch in micro_batches]
+    return torch.tensor(counts, dtype=torch.float64).sum(0)
 
 
 def loss_factors(
@@ -238,8 +259,8 @@ def loss_factors(
     the factor `world`.
     """
     world = accelerator.num_processes
-    whole = accelerator.reduce(counts_2K.clone(), "sum") if world > 1 else counts_2K
-    counts_K, rows_K = whole.tensor_split(2)
+    total_counts_2K = accelerator.reduce(counts_2K.clone(), "sum") if world > 1 else counts_2K
+    counts_K, rows_K = total_counts_2K.tensor_split(2)
     divisors_K = counts_K if normalize == "terms" else rows_K
     scaled_K: Tensor = weights_K * world
     return scaled_K / divisors_K.clamp(min=1.0)

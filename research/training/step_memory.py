@@ -26,10 +26,10 @@ class StepMemory:
         self._fitted = 0
 
     @contextmanager
-    def explained(self, batch: Batch, place: str) -> Iterator[None]:
+    def advise_on_out_of_memory(self, batch: Batch, step_name: str) -> Iterator[None]:
         """Raise `MemoryError` with advice if the step on `batch` runs out of memory in the block.
 
-        `place` names the step in the message.
+        `step_name` names the step in the message.
         """
         try:
             yield
@@ -37,7 +37,7 @@ class StepMemory:
             if not is_out_of_memory(error):
                 raise
             size = self._size(batch)
-            raise MemoryError(f"{place}: {advice(size, error, self._peak())}") from error
+            raise MemoryError(f"{step_name}: {advice(size, error, self._peak())}") from error
         self._fitted = max(self._fitted, -(-batch.num_tokens // self.micro_batches))
 
     def _size(self, batch: Batch) -> StepSize:
@@ -53,7 +53,7 @@ class StepMemory:
             items=encoder.num_items,
             parameters=encoder.config.num_parameters(encoder.num_items),
             activations=encoder.config.activation_bytes(tokens, rows, longest),
-            negatives=self.model.most_candidates,
+            negatives=self.model.max_candidates,
             compared=batch.step_tokens if self.model.couples_rows else 0,
             micro_batches=number,
         )

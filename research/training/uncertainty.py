@@ -40,13 +40,15 @@ class LearnedWeights(Combination):
         self.keys = keys
         self.log_variances = nn.ParameterDict({key: nn.Parameter(torch.zeros(())) for key in keys})
 
-    def loss(self, terms_K: Tensor, pieces: int) -> Tensor:
+    def loss(self, terms_K: Tensor, num_micro_batches: int) -> Tensor:
         """Return the scalar loss of one micro-batch; over all of a step, s_k / 2 counts once."""
         s_K = self._log_variances().to(terms_K.dtype)
-        return (terms_K * torch.exp(-s_K)).sum() + s_K.sum() / (2 * pieces)
+        return (terms_K * torch.exp(-s_K)).sum() + s_K.sum() / (2 * num_micro_batches)
 
     @torch.no_grad()
-    def figures(self, weights: Mapping[str, float], step: int, state: int) -> dict[str, float]:
+    def log_values(
+        self, weights: Mapping[str, float], step: int, random_state: int
+    ) -> dict[str, float]:
         """Return `weight/KEY`: the objective's weight times exp(-s_k)."""
         factors = self._log_variances().neg().exp().tolist()
         return {f"weight/{key}": weights[key] * factor for key, factor in zip(self.keys, factors)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from research.annotations import near
+from research.annotations import suggest
 from research.config import check_types
 from research.errors import InputError
 from research.training.combination import Combination, CombinationConfig
@@ -55,7 +55,9 @@ class WeightRamps(CombinationConfig):
         """Return the module; `InputError` for a ramp of an objective that the stage lacks."""
         for key in self.ramps:
             if key not in weights:
-                raise InputError(f"combination.ramps names objective {key!r}{near(key, weights)}")
+                raise InputError(
+                    f"combination.ramps names objective {key!r}{suggest(key, weights)}"
+                )
         return RampedWeights(tuple(weights), self.ramps)
 
 
@@ -67,13 +69,15 @@ class RampedWeights(Combination):
         self.keys = keys
         self.ramps = ramps
 
-    def weights_at(self, weights: Sequence[float], step: int, state: int) -> Sequence[float]:
+    def weights_at(self, weights: Sequence[float], step: int, random_state: int) -> Sequence[float]:
         """Return [K]: the weights of the step, multiplied by their ramps' factors."""
         return [
             weight * self.ramps[key].at(step) if key in self.ramps else weight
             for key, weight in zip(self.keys, weights)
         ]
 
-    def figures(self, weights: Mapping[str, float], step: int, state: int) -> dict[str, float]:
+    def log_values(
+        self, weights: Mapping[str, float], step: int, random_state: int
+    ) -> dict[str, float]:
         """Return `weight/KEY` of every objective that has a ramp."""
         return {f"weight/{key}": weights[key] * ramp.at(step) for key, ramp in self.ramps.items()}

@@ -1,6 +1,6 @@
-"""Where a stage's weights are while it trains: whole in every process, or split over processes.
+"""Where a stage's weights are while it trains: full in every process, or sharded over processes.
 
-`WholeWeights` is here, `SplitWeights` in `research/training/fsdp.py`. The loop, its step and the
+`WholeWeights` is here, `ShardedWeights` in `research/training/fsdp.py`. The loop, its step and the
 checkpointer use either through `Weights`.
 """
 
@@ -22,7 +22,7 @@ from research.training.stage_run import StageRun, Validate
 class Weights(ABC):
     """Abstract: where a stage's parameters are while it trains."""
 
-    split = False
+    sharded = False
     """Whether each process holds only a part of the parameters, so that all must read them
     together."""
 
@@ -33,28 +33,29 @@ class Weights(ABC):
         """The model whose parameters the optimizer steps."""
 
     @abstractmethod
-    def wrapped(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+    def wrap(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return the module that a step calls and the optimizer it steps, for many processes."""
 
     @abstractmethod
-    def with_whole(self, validate: Validate) -> Mapping[str, float]:
+    def validate_with_full_weights(self, validate: Validate) -> Mapping[str, float]:
         """Validate while `model` holds all weights, and return the figures by name."""
 
     @abstractmethod
-    def join(self) -> None:
+    def gather_into_model(self) -> None:
         """Put all weights into `model`, in every process."""
 
     @abstractmethod
-    def whole(self, tensor: Tensor) -> Tensor:
-        """Return a parameter, or its gradient or moment, whole in every process."""
+    def full_tensor(self, tensor: Tensor) -> Tensor:
+        """Return the full tensor of a parameter, or of its gradient or moment, in every process."""
 
     @abstractmethod
     def on_host(self, tensor: Tensor) -> Tensor:
-        """Return such a tensor on the host, as a file holds it: whole in the main process."""
+        """Return such a tensor on the host, as a file holds it: full in the main process."""
 
     @abstractmethod
-    def like(self, stored: Tensor, target: Tensor) -> Tensor:
-        """Return a whole tensor, as read from a file, in the form in which `target` is held."""
+    def local_part(self, stored: Tensor, target: Tensor) -> Tensor:
+        """Return this process's part of a full tensor, as read from a file, in the form of
+        `target`."""
 
 
 class WholeWeights(Weights):
@@ -64,23 +65,23 @@ class WholeWeights(Weights):
         super().__init__(model, model)
         self.accelerator = accelerator
 
-    def wrapped(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+    def wrap(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return the model and the optimizer as Accelerate wraps them."""
         with warnings.catch_warnings():
             # torch 2.13 has another name for this argument, which Accelerate does not know.
-            known = "`broadcast_buffers` is deprecated"
-            warnings.filterwarnings("ignore", known, FutureWarning)
+            warning = "`broadcast_buffers` is deprecated"
+            warnings.filterwarnings("ignore", warning, FutureWarning)
             model, wrapped = self.accelerator.prepare(self.trained, optimizer)
         return model, wrapped
 
-    def with_whole(self, validate: Validate) -> Mapping[str, float]:
+    def validate_with_full_weights(self, validate: Validate) -> Mapping[str, float]:
         """Validate and return the figures; `model` holds all weights already."""
         return validate()
 
-    def join(self) -> None:
+    def gather_into_model(self) -> None:
         """Do nothing, as `model` holds all weights already."""
 
-    def whole(self, tensor: Tensor) -> Tensor:
+    def full_tensor(self, tensor: Tensor) -> Tensor:
         """Return the tensor unchanged."""
         return tensor
 
@@ -88,16 +89,16 @@ class WholeWeights(Weights):
         """Return the tensor on the host, copied there if it lies elsewhere."""
         return on_host(tensor)
 
-    def like(self, stored: Tensor, target: Tensor) -> Tensor:
+    def local_part(self, stored: Tensor, target: Tensor) -> Tensor:
         """Return the tensor unchanged, as it was read."""
         return stored
 
 
 def place_weights(model: MultiObjectiveModel, run: StageRun) -> Weights:
     """Return the model's weights where a stage trains them; one process has nothing to split."""
-    if not run.split_weights or run.accelerator.num_processes == 1:
+    if not run.shard_weights or run.accelerator.num_processes == 1:
         return WholeWeights(model, run.accelerator)
     # Imported here, since it imports torch's FSDP, which other runs do not need.
-    from research.training.fsdp import SplitWeights
+    from research.training.fsdp import ShardedWeights
 
-    return SplitWeights(model, run.accelerator)
+    return ShardedWeights(model, run.accelerator)

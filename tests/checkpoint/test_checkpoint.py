@@ -140,7 +140,7 @@ def test_a_kill_between_the_two_renames_still_leaves_one(
 
 
 def test_a_stage_without_checkpoints_has_none(tmp_path: Path) -> None:
-    assert checkpoint.numbered(tmp_path / "train") == {}
+    assert checkpoint.checkpoints_by_step(tmp_path / "train") == {}
     with pytest.raises(InputError, match=r"train holds no checkpoint; was the run interrupted"):
         checkpoint.newest_state(tmp_path / "train", "abc")[0]
 
@@ -189,9 +189,9 @@ def test_a_damaged_checkpoint_is_passed_for_the_one_before(
     if damage == "gone":
         path.unlink()
     assert checkpoint.newest_state(tmp_path, "abc")[0] == whole
-    said = capsys.readouterr().err
-    assert f"step_00000020/{file} is " in said
-    assert "step_00000010 before it is whole and serves" in said
+    message = capsys.readouterr().err
+    assert f"step_00000020/{file} is " in message
+    assert "using the earlier checkpoint step_00000010, which is undamaged" in message
 
 
 def test_a_damaged_best_makes_the_checkpoints_that_name_it_useless(tmp_path: Path) -> None:
@@ -200,13 +200,15 @@ def test_a_damaged_best_makes_the_checkpoints_that_name_it_useless(tmp_path: Pat
     first, _ = saved(tmp_path, 10, best=10), saved(tmp_path, 20, best=20)
     (tmp_path / "best_00000020" / "model.safetensors").write_bytes(b"")
     assert checkpoint.newest_state(tmp_path, "abc")[0] == first
-    assert checkpoint.result(tmp_path, "abc") == tmp_path / "best_00000010"
+    assert checkpoint.result_folder(tmp_path, "abc") == tmp_path / "best_00000010"
 
 
 def test_where_all_are_damaged_the_stage_must_be_begun_anew(tmp_path: Path) -> None:
     for step in (10, 20):
         (saved(tmp_path, step) / "state.json").write_text("{")
-    with pytest.raises(InputError, match=r"no checkpoint is whole .*; remove the folder .* anew"):
+    with pytest.raises(
+        InputError, match=r"no checkpoint is undamaged .*; remove the folder .* from scratch"
+    ):
         checkpoint.newest_state(tmp_path, "abc")[0]
 
 
@@ -273,7 +275,7 @@ def test_a_state_of_another_format_is_refused(tmp_path: Path, text: str) -> None
 )
 def test_a_damaged_state_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(InputError, match=r"state\.json .*is not a whole checkpoint"):
+    with pytest.raises(InputError, match=r"state\.json .*is not a complete checkpoint"):
         checkpoint.read_state(tmp_path, "abc")
 
 
@@ -301,7 +303,7 @@ def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize("sums", ["[]", "{}"])
 def test_a_state_without_checksums_is_refused(tmp_path: Path, sums: str) -> None:
     checkpoint.save(tmp_path / "last", module_of(), None, MARK)
-    text = checkpoint.sealed({"format": 2, "fingerprint": "abc", "sha256": json.loads(sums)})
+    text = checkpoint.state_text({"format": 2, "fingerprint": "abc", "sha256": json.loads(sums)})
     (tmp_path / "last" / "state.json").write_text(text)
     with pytest.raises(InputError, match=r"is damaged \(sha256 is (\[\]|{})\)"):
         checkpoint.read_state(tmp_path / "last", "abc")
@@ -318,7 +320,9 @@ def test_an_optimizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_state_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"state\.json is missing: .* is not a whole checkpoint"):
+    with pytest.raises(
+        InputError, match=r"state\.json is missing: .* is not a complete checkpoint"
+    ):
         checkpoint.read_state(tmp_path, "abc")
 
 

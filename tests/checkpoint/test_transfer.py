@@ -48,7 +48,7 @@ def test_parameters_move_to_those_of_the_same_name() -> None:
     names = ("item_bias", "encoder.item_table.weight", "encoder.position_table.weight")
     assert dict(carried.moved) == {"before": names}
     assert (carried.new, carried.left, dict(carried.rows)) == ((), (), {})
-    assert carried.line == "parameters moved: 3 from before; none newly made"
+    assert carried.line == "parameters moved: 3 from before; none newly initialized"
 
 
 def test_what_is_new_and_what_stays_behind_is_named() -> None:
@@ -57,7 +57,7 @@ def test_what_is_new_and_what_stays_behind_is_named() -> None:
     carried = transfer_weights(weights, model, source="before")
     assert (carried.new, carried.left) == (("item_bias",), ("objectives.mip.dense",))
     assert model.item_bias.tolist() == [-1.0] * 4
-    assert "newly made: item_bias; left behind: objectives.mip.dense" in carried.line
+    assert "newly initialized: item_bias; not used: objectives.mip.dense" in carried.line
     assert carried.new == ("item_bias",)
 
 
@@ -71,7 +71,7 @@ def test_rows_of_another_vocabulary_move_by_raw_name() -> None:
     assert model.item_bias.tolist() == [3.0, -1.0, 0.0]
     assert model.encoder.position_table.weight[:, 0].tolist() == [0.0, 1.0]
     assert carried.rows["items"] == {"matched": 2, "fresh": 1, "left": 2}
-    assert "items: 2 matched by raw name, 1 fresh, 2 left behind" in carried.line
+    assert "items: 2 matched by raw name, 1 new, 2 not used" in carried.line
 
 
 def test_vocabularies_without_a_common_name_move_the_mask_alone() -> None:
@@ -106,7 +106,7 @@ def test_of_two_sources_the_later_one_counts_and_both_are_told() -> None:
     model = Model()
     first = transfer_weights(numbered(Model()) | {"old": torch.zeros(1)}, model, source="first")
     second = transfer_weights(numbered(Model(head=False)), model, source="second")
-    account = second.over(first)
+    account = second.combined_with(first)
     assert dict(account.moved) == {
         "first": ("item_bias",),
         "second": ("encoder.item_table.weight", "encoder.position_table.weight"),

@@ -373,7 +373,7 @@ def test_a_finished_run_goes_on_for_more_epochs_and_says_so(
     assert len(list((tmp_path / "run" / "earlier").glob("*/summary.json"))) == 1
     answer = run_tiny(capsys, shop, "--out", tmp_path / "other", "--more-epochs", 2)
     assert answer.code == 2
-    assert "other holds no run that could go on" in answer.err
+    assert "other holds no run that could be extended" in answer.err
 
 
 def test_a_quiet_run_prints_results_alone(capsys: Capture, shop: Corpus, tmp_path: Path) -> None:
@@ -789,9 +789,9 @@ def test_ten_items_are_recommended_unless_said(capsys: Capture, finished: Path) 
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ("B100,B1099", "'B1099' is not among the 40 names. Near names: 'B109'"),
-        ("b100", "'b100' is not among the 40 names. Near names: 'B100'"),
-        ("Film 3", "'Film 3' is not among the 40 names. Names there are, for example: 'B"),
+        ("B100,B1099", "'B1099' is not among the 40 names. Similar names: 'B109'"),
+        ("b100", "'b100' is not among the 40 names. Similar names: 'B100'"),
+        ("Film 3", "'Film 3' is not among the 40 names. Existing names, for example: 'B"),
         ("", "--items is empty; give raw item ids, oldest first, with commas between"),
         (" , ", "--items is empty; give raw item ids, oldest first, with commas between"),
     ],

@@ -162,7 +162,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 def test_a_file_that_is_too_short_or_too_long_is_named(folder: Path) -> None:
     whole = (folder / "items.npy").read_bytes()
     (folder / "items.npy").write_bytes(whole[:-4])
-    refuse(folder, r"items\.npy: not a whole \.npy file")
+    refuse(folder, r"items\.npy: not a complete \.npy file")
     (folder / "items.npy").write_bytes(whole + b"more")
     refuse(folder, r"items\.npy: 148 bytes, more than its header says")
 
@@ -186,9 +186,9 @@ class Bomb:
 
 def test_a_pickle_in_the_place_of_an_array_is_not_loaded(folder: Path, tmp_path: Path) -> None:
     np.save(folder / "items.npy", np.array([Bomb(tmp_path / "trace")]), allow_pickle=True)
-    refuse(folder, r"items\.npy: not a whole \.npy file")
+    refuse(folder, r"items\.npy: not a complete \.npy file")
     (folder / "items.npy").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
-    refuse(folder, r"items\.npy: not a whole \.npy file")
+    refuse(folder, r"items\.npy: not a complete \.npy file")
     assert not (tmp_path / "trace").exists()
 
 
@@ -238,7 +238,7 @@ def overwrite(folder: Path, name: str, values: list[int]) -> None:
         ("item_names_offsets", [0, 1, 4, 5], r"item_names_blob\.npy: a name is not UTF-8"),
         ("item_names_blob", list(b"xyzab"), "the corpus was changed"),
         ("user_names_blob", list(b"annabjornn"), "the corpus was changed"),
-        ("item_names_blob", list(b"xyyyy"), r"item_names_blob\.npy: a name stands twice"),
+        ("item_names_blob", list(b"xyyyy"), r"item_names_blob\.npy: a name occurs twice"),
     ],
 )
 def test_verify_finds_what_opening_does_not_look_at(
@@ -297,7 +297,7 @@ def test_no_names_are_no_names() -> None:
 
 def test_an_unknown_name_brings_near_ones() -> None:
     names = Names.from_strings(["genre:Drama", "genre:War", "decade:1990s"])
-    with pytest.raises(InputError, match=r"not among the 3 names\. Near names: 'genre:War'"):
+    with pytest.raises(InputError, match=r"not among the 3 names\. Similar names: 'genre:War'"):
         names.index("genre:Wars")
-    with pytest.raises(InputError, match="there are, for example: 'genre:Drama', 'genre:War'"):
+    with pytest.raises(InputError, match="names, for example: 'genre:Drama', 'genre:War'"):
         names.index("zz")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from research.randomness import permutation, permuted, seed_of
+from research.randomness import permutation, permutation_at, seed_of
 from tests.data.reference_loader import order_of, row_at
 
 # The largest order that is sorted, the smallest that is not, a square of an even number, one more.
@@ -19,35 +19,35 @@ SIZES = [0, 1, 2, 3, 4, 17, 4096, 4097, 4225, 4356, 4357, 10_007, 65_536]
 @pytest.mark.parametrize("size", SIZES)
 def test_every_row_stands_at_one_place(size: int) -> None:
     for state in (0, -1, seed_of(3, "order", 7)):
-        rows = permuted(state, torch.arange(size), size)
+        rows = permutation_at(state, torch.arange(size), size)
         assert torch.equal(rows.sort().values, torch.arange(size))
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 4096, 4097, 5000])
 def test_an_order_equals_its_slow_twin(size: int) -> None:
     state = seed_of(size)
-    assert permuted(state, torch.arange(size), size).tolist() == order_of(state % 2**64, size)
+    assert permutation_at(state, torch.arange(size), size).tolist() == order_of(state % 2**64, size)
 
 
 @pytest.mark.parametrize("size", [4097, 10**8, 10**8 + 1, 2**40 + 1])
 def test_a_place_of_a_long_order_is_found_alone(size: int) -> None:
     places = torch.tensor([0, 1, size // 2, size - 2, size - 1, 0])
-    rows = permuted(-5, places, size)
+    rows = permutation_at(-5, places, size)
     assert rows.tolist() == [row_at(-5 % 2**64, place, size) for place in places.tolist()]
-    assert rows.tolist() == [permuted(-5, place, size).item() for place in places[:, None]]
+    assert rows.tolist() == [permutation_at(-5, place, size).item() for place in places[:, None]]
     assert rows[0] == rows[-1]
 
 
 def test_no_row_of_a_hundred_million_comes_twice() -> None:
     size = 10**8
     places = torch.arange(0, size, 499)
-    rows = permuted(11, places, size)
+    rows = permutation_at(11, places, size)
     assert (rows.min() >= 0, rows.max() < size, len(rows.unique())) == (True, True, len(places))
 
 
 def test_places_stay_as_they_were() -> None:
     places = torch.arange(5000)
-    permuted(1, places, 5000)
+    permutation_at(1, places, 5000)
     assert torch.equal(places, torch.arange(5000))
 
 
@@ -62,7 +62,7 @@ LEFTS, RIGHTS = 72, 70
 
 
 def keyed(state: int) -> Tensor:
-    return permuted(state, torch.arange(SIZE), SIZE)
+    return permutation_at(state, torch.arange(SIZE), SIZE)
 
 
 def by_sorting(state: int) -> Tensor:
@@ -91,7 +91,7 @@ def test_every_row_is_as_likely_at_every_place(orders_EN: Tensor) -> None:
 
 def test_every_row_is_as_likely_at_one_place() -> None:
     places = torch.tensor([0, 1, 2500, 4999])
-    drawn = torch.stack([permuted(seed_of(1, epoch), places, SIZE) for epoch in range(2000)])
+    drawn = torch.stack([permutation_at(seed_of(1, epoch), places, SIZE) for epoch in range(2000)])
     for column in drawn.T:
         counts = torch.bincount(column * 50 // SIZE, minlength=50)
         # 49 degrees of freedom.
@@ -136,7 +136,7 @@ def test_rows_that_stood_in_one_half_are_not_kept_together(orders_EN: Tensor) ->
 
 
 def test_all_orders_of_four_rows_are_equally_likely() -> None:
-    drawn = [permuted(seed_of(2, epoch), torch.arange(4), 4) for epoch in range(4800)]
+    drawn = [permutation_at(seed_of(2, epoch), torch.arange(4), 4) for epoch in range(4800)]
     counts = Counter(tuple(order.tolist()) for order in drawn)
     # Chi-square with 23 degrees of freedom.
     assert len(counts) == 24

@@ -130,7 +130,7 @@ def test_an_epoch_continues_from_any_batch(corpus: Corpus, config: BatchConfig) 
     for ours, theirs in zip(rest, whole[2:], strict=True):
         assert (ours.rows_done, ours.step_tokens) == (theirs.rows_done, theirs.step_tokens)
         assert torch.equal(ours.rows_S, theirs.rows_S)
-        assert torch.equal(ours.states_S, theirs.states_S)
+        assert torch.equal(ours.random_states_S, theirs.random_states_S)
         assert torch.equal(ours.packed.items_T, theirs.packed.items_T)
 
 
@@ -139,7 +139,7 @@ def states_by_row(loaders: list[Loader], epoch: int) -> dict[int, int]:
         row: state
         for loader in loaders
         for batch in loader.batches(epoch)
-        for row, state in zip(batch.rows_S.tolist(), batch.states_S.tolist(), strict=True)
+        for row, state in zip(batch.rows_S.tolist(), batch.random_states_S.tolist(), strict=True)
     }
 
 
@@ -161,7 +161,7 @@ def test_with_replacement_rows_repeat_and_draw_other_masks(corpus: Corpus) -> No
     config = BatchConfig(sequences_per_batch=5, replacement=True)
     batches = list(loader_of(corpus, config).batches(0))
     rows = [row for batch in batches for row in batch.rows_S.tolist()]
-    states = [state for batch in batches for state in batch.states_S.tolist()]
+    states = [state for batch in batches for state in batch.random_states_S.tolist()]
     assert len(rows) == ROWS
     assert len(set(rows)) < ROWS
     assert len(set(states)) == ROWS
@@ -223,7 +223,9 @@ def assert_share(batch: Batch, step: Step, rank: int, world: int) -> None:
     rows = step.rows[rank::world]
     assert batch.rows_S.tolist() == [row.number for row in rows]
     assert batch.users_S.tolist() == [row.user for row in rows]
-    assert [state % 2**64 for state in batch.states_S.tolist()] == [row.state for row in rows]
+    assert [state % 2**64 for state in batch.random_states_S.tolist()] == [
+        row.state for row in rows
+    ]
     assert batch.packed.items_T.tolist() == [item for row in rows for item in row.items]
     assert batch.packed.offsets.diff().tolist() == [len(row.items) for row in rows]
     assert (batch.rows_done, batch.step_tokens) == (step.rows_done, step.tokens)

@@ -150,7 +150,7 @@ def test_a_layout_of_another_data_set_is_refused(tmp_path: Path) -> None:
         ("ml-1m", "ratings.dat", "1::2::3:4\n", r"ratings\.dat, line 1: 3 fields; expected 4"),
         ("ml-1m", "ratings.dat", "1::2::nan::4\n", r"line 1, field 3 \(rating\): 'nan' is not fin"),
         ("ml-1m", "movies.dat", "1::T\n", r"movies\.dat, line 1: 2 fields; expected 3"),
-        ("ml-1m", "movies.dat", "9::T::War\n", r"movies\.dat: none of its 1 items stands among"),
+        ("ml-1m", "movies.dat", "9::T::War\n", r"movies\.dat: none of its 1 items is among"),
         ("ml-20m", "ratings.csv", "1,2,3,4\n", r"ratings\.csv, line 1: .* expected \['userId'"),
         ("ml-20m", "movies.csv", "a,b,c\n1,\xe9,\n", r"movies\.csv: not utf-8 text \(utf-8 was tr"),
     ],

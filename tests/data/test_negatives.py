@@ -218,7 +218,7 @@ def test_seen_looks_at_the_right_user(catalogue: Catalogue) -> None:
     negatives = Negatives(UNIFORM, catalogue)
     users = torch.tensor([0, 0, 1, 1, 3, 3])
     items = torch.tensor([2, 5, 5, 0, 0, 8])
-    assert negatives.seen(users, items).tolist() == [True, False, True, False, True, False]
+    assert negatives.is_excluded(users, items).tolist() == [True, False, True, False, True, False]
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "popularity"])

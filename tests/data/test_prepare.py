@@ -176,7 +176,7 @@ def test_the_core_is_a_fixed_point(tmp_path: Path) -> None:
         ({"min_rating": float("nan")}, "min_rating nan: must be finite"),
         ({"user_core": -1}, "user_core -1, item_core 0: 0 or more"),
         ({"duplicates": "newest"}, "duplicates 'newest'; allowed: keep, first, last"),
-        ({"rating_column": "stars", "min_rating": 1.0}, "column 'stars' stands 0 times"),
+        ({"rating_column": "stars", "min_rating": 1.0}, "column 'stars' occurs 0 times"),
         ({"attributes": "no.json"}, "no.json: there is no such file"),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_bad_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"min_rating 3\.0: the pairs has no ratings"):
         prepare(config, data_root=tmp_path)
     config = PrepareConfig(source="ml-1m", raw=str(tmp_path), attributes="a.json")
-    with pytest.raises(InputError, match="ml-1m: brings its attributes"):
+    with pytest.raises(InputError, match="ml-1m: has its own attributes"):
         prepare(config, data_root=tmp_path)
 
 

@@ -90,7 +90,7 @@ def test_s3rec_attributes_are_found_beside_the_text(tmp_path: Path) -> None:
     [
         (
             '{"8": [1], "9": [2]}',
-            r"X_item2attributes\.json: none of its 2 items stands among the 3",
+            r"X_item2attributes\.json: none of its 2 items is among the 3",
         ),
         ("{", r"X_item2attributes\.json: not readable as JSON"),
         ("[1]", r"X_item2attributes\.json: holds no object"),
@@ -98,7 +98,7 @@ def test_s3rec_attributes_are_found_beside_the_text(tmp_path: Path) -> None:
         ('{"1": [1.5]}', r"item '1': \[1\.5\]; expected a list of attribute ids"),
         ("", r"X_item2attributes\.json: the file is empty"),
         (b"\xff\xfe", r"X_item2attributes\.json: not utf-8 text \(utf-8 was tried"),
-        (r'{"1": ["\ud800"]}', r"X_item2attributes\.json: '\\ud800' is half of a character"),
+        (r'{"1": ["\ud800"]}', r"X_item2attributes\.json: '\\ud800' has half of a surrogate pair"),
         ("[" * 5000, r"X_item2attributes\.json: not readable as JSON \(it is nested too deeply"),
         ('{"1": [' + "9" * 5000 + "]}", r"not readable as JSON \(a whole number has 5000 digits"),
     ],
@@ -118,7 +118,7 @@ def test_a_bad_attribute_file_is_refused(tmp_path: Path, text: str | bytes, mess
         ("1 2\n2 x3 4\n", r"X\.txt, line 2, field 2: 'x3' is not an integer"),
         ("1 2\n2 3 -4\n", r"X\.txt, line 2, field 3: '-4' is not an integer"),
         ("1 2\n2 3 4.0\n", r"X\.txt, line 2, field 3: '4\.0' is not an integer"),
-        ("1 2\n2 3\n1 4\n", r"X\.txt, line 3: user 1 already stands in line 1"),
+        ("1 2\n2 3\n1 4\n", r"X\.txt, line 3: user 1 already has line 1"),
         ("1 2\n3 4\x0b5\n", r"X\.txt, line 2, field 2: '4\\x0b5' is not an integer"),
         ("1 2\n2 1234567890123456789\n", r"X\.txt, line 2: an id of more than 18 digits"),
         (b"1 2\n\xe9 3\n", r"X\.txt: not utf-8 text \(utf-8 was tried"),
@@ -210,9 +210,9 @@ def test_times_are_exact_integers_and_fractions_are_rounded_down(tmp_path: Path)
     [
         (
             "who,item,timestamp\na,x,1\n",
-            r"column 'user' stands 0 times; the columns are who, item",
+            r"column 'user' occurs 0 times; the columns are who, item",
         ),
-        ("user,item,item,timestamp\na,x,x,1\n", r"c\.csv: column 'item' stands 2 times"),
+        ("user,item,item,timestamp\na,x,x,1\n", r"c\.csv: column 'item' occurs 2 times"),
         ("user,item,timestamp\n", r"c\.csv: holds no interactions"),
         (
             "user,item,timestamp\na,x,1\na,x\n",
@@ -307,6 +307,6 @@ def test_a_bad_parquet_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             parquet(tmp_path, {**good, column: values})
-    with pytest.raises(InputError, match="column 'when' stands 0 times; the columns are user"):
+    with pytest.raises(InputError, match="column 'when' occurs 0 times; the columns are user"):
         parquet(tmp_path, good, timestamp_column="when")
     refused(tmp_path, "parquet", "broken.parquet", "PAR1 no", r"broken\.parquet: not readable as P")

@@ -133,7 +133,7 @@ def test_compiled_training_is_near_plain_training(low: str | None) -> None:
     model = made(BOTH, **STILL).cuda()
     plain = step(model, LOW.get(low or ""))
     before = graphs_compiled()
-    model.encoder.use(ComputeConfig(compile=True))
+    model.encoder.use_compute(ComputeConfig(compile=True))
     for rows in (ROWS, [], [[3]], ROWS * 2):
         step(model, LOW.get(low or ""), rows)
     ours = step(model, LOW.get(low or ""))
@@ -152,6 +152,6 @@ def test_recomputing_draws_the_same_dropout(built: bool) -> None:
     model = made(BOTH).cuda()
     results = []
     for recompute in (False, True):
-        model.encoder.use(ComputeConfig(compile=built, recompute=recompute))
+        model.encoder.use_compute(ComputeConfig(compile=built, recompute=recompute))
         results.append(step(model))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)

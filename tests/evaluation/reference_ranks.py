@@ -150,7 +150,7 @@ def corpus_of(
     )
 
 
-def written(corpus: Corpus, folder: Path) -> Corpus:
+def write_to_disk(corpus: Corpus, folder: Path) -> Corpus:
     """The same corpus on disk, with its true fingerprint."""
     return write_corpus(
         folder,

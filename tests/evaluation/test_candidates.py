@@ -10,10 +10,10 @@ from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
 from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, training_counts
 from research.errors import InputError
-from research.evaluation.candidates import from_file, sampled
+from research.evaluation.candidates import read_candidates, sample_candidates
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.parts import RunParts
-from tests.evaluation.reference_ranks import corpus_of, written
+from tests.evaluation.reference_ranks import corpus_of, write_to_disk
 
 
 def ones(corpus: Corpus) -> torch.Tensor:
@@ -33,7 +33,8 @@ def test_sampled_negatives_are_distinct_and_outside_history_and_answer(kind: str
     corpus = many_users()
     asked = LeaveOneOut().split(corpus).test
     counts_V = torch.arange(40) + 1
-    negatives = sampled(corpus, asked, kind, 25, counts_V, 0, "test").negatives_QN.tolist()  # type: ignore[arg-type]
+    listed = sample_candidates(corpus, asked, kind, 25, counts_V, 0, "test")  # type: ignore[arg-type]
+    negatives = listed.negatives_QN.tolist()
     assert len(negatives) == 200
     for user, row in enumerate(negatives):
         own = corpus.items[corpus.offsets[user] : corpus.offsets[user + 1]].tolist()
@@ -45,17 +46,21 @@ def test_sampled_negatives_are_distinct_and_outside_history_and_answer(kind: str
 def test_the_name_of_a_sampled_set_carries_its_protocol() -> None:
     corpus = corpus_of([[0, 1, 2]], 10)
     asked = LeaveOneOut().split(corpus).test
-    assert sampled(corpus, asked, "uniform", 3, ones(corpus), 0).name == "uniform-3"
-    assert sampled(corpus, asked, "popularity", 4, ones(corpus), 0).name == "popularity-4"
+    assert sample_candidates(corpus, asked, "uniform", 3, ones(corpus), 0).name == "uniform-3"
+    assert sample_candidates(corpus, asked, "popularity", 4, ones(corpus), 0).name == "popularity-4"
 
 
 def test_sampled_negatives_are_the_same_for_equal_seeds_and_no_others() -> None:
     corpus = many_users()
     asked = LeaveOneOut().split(corpus).test
-    first = sampled(corpus, asked, "uniform", 10, ones(corpus), 0, "test").negatives_QN
-    again = sampled(corpus, asked, "uniform", 10, ones(corpus), 0, "test").negatives_QN
-    other_seed = sampled(corpus, asked, "uniform", 10, ones(corpus), 1, "test").negatives_QN
-    other_part = sampled(corpus, asked, "uniform", 10, ones(corpus), 0, "validation").negatives_QN
+    first = sample_candidates(corpus, asked, "uniform", 10, ones(corpus), 0, "test").negatives_QN
+    again = sample_candidates(corpus, asked, "uniform", 10, ones(corpus), 0, "test").negatives_QN
+    other_seed = sample_candidates(
+        corpus, asked, "uniform", 10, ones(corpus), 1, "test"
+    ).negatives_QN
+    other_part = sample_candidates(
+        corpus, asked, "uniform", 10, ones(corpus), 0, "validation"
+    ).negatives_QN
     assert first.tolist() == again.tolist()
     assert first.tolist() != other_seed.tolist()
     assert first.tolist() != other_part.tolist()
@@ -64,14 +69,14 @@ def test_sampled_negatives_are_the_same_for_equal_seeds_and_no_others() -> None:
 def test_sampled_negatives_differ_between_users_of_one_history() -> None:
     corpus = corpus_of([[0, 1, 2]] * 50, 40)
     asked = LeaveOneOut().split(corpus).test
-    rows = sampled(corpus, asked, "uniform", 10, ones(corpus), 0).negatives_QN.tolist()
+    rows = sample_candidates(corpus, asked, "uniform", 10, ones(corpus), 0).negatives_QN.tolist()
     assert len({tuple(sorted(row)) for row in rows}) == 50
 
 
 def bench_of(corpus: Corpus, folder: Path, candidates: str) -> RunParts:
     """The workbench of a counting run on this corpus, written to `folder`."""
     config = RunConfig(
-        corpus=str(written(corpus, folder).folder),
+        corpus=str(write_to_disk(corpus, folder).folder),
         ranker=PopularityConfig(),
         evaluation=EvaluationConfig(candidates=(candidates,)),
     )
@@ -91,9 +96,9 @@ def test_a_questions_negatives_do_not_depend_on_the_other_questions() -> None:
     corpus = many_users()
     asked = LeaveOneOut().split(corpus).test
     counts_V = torch.arange(40) + 1
-    together = sampled(corpus, asked, "popularity", 5, counts_V, 0).negatives_QN
+    together = sample_candidates(corpus, asked, "popularity", 5, counts_V, 0).negatives_QN
     few = np.array([150, 3, 77])
-    alone = sampled(corpus, asked.select(few), "popularity", 5, counts_V, 0).negatives_QN
+    alone = sample_candidates(corpus, asked.select(few), "popularity", 5, counts_V, 0).negatives_QN
     assert alone.tolist() == together[few].tolist()
 
 
@@ -101,9 +106,11 @@ def test_negatives_of_a_catalogue_larger_than_a_chunk_equal_those_drawn_one_by_o
     # 2^21 states a chunk: 300,000 items make chunks of 6 questions.
     corpus = corpus_of([[user, user + 1, user + 2] for user in range(8)], 300_000)
     asked = LeaveOneOut().split(corpus).test
-    together = sampled(corpus, asked, "uniform", 3, ones(corpus), 0).negatives_QN
+    together = sample_candidates(corpus, asked, "uniform", 3, ones(corpus), 0).negatives_QN
     for row in (0, 5, 6, 7):
-        alone = sampled(corpus, asked.select(np.array([row])), "uniform", 3, ones(corpus), 0)
+        alone = sample_candidates(
+            corpus, asked.select(np.array([row])), "uniform", 3, ones(corpus), 0
+        )
         assert alone.negatives_QN.tolist() == together[[row]].tolist()
 
 
@@ -117,7 +124,7 @@ def test_draws_follow_the_weights(kind: str) -> None:
     counts_V = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
     weights = counts_V.tolist() if kind == "popularity" else [1] * 8
     asked = LeaveOneOut().split(corpus).test
-    drawn = sampled(corpus, asked, kind, 1, counts_V, 0).negatives_QN[:, 0].tolist()  # type: ignore[arg-type]
+    drawn = sample_candidates(corpus, asked, kind, 1, counts_V, 0).negatives_QN[:, 0].tolist()  # type: ignore[arg-type]
     for item in range(8):
         chances = []
         for history in histories:
@@ -142,13 +149,13 @@ def test_asking_for_more_negatives_than_there_are_is_an_error(number: int) -> No
     corpus = corpus_of([[0, 1, 2, 3], [4, 5, 6]], 10)
     asked = LeaveOneOut().split(corpus).test
     with pytest.raises(InputError, match=f"uniform-{number} asks for {number} distinct negatives"):
-        sampled(corpus, asked, "uniform", number, ones(corpus), 0)
+        sample_candidates(corpus, asked, "uniform", number, ones(corpus), 0)
 
 
 def test_all_items_but_history_and_answer_can_be_asked_for() -> None:
     corpus = corpus_of([[0, 1, 2, 3], [4, 5, 6, 7]], 10)
     asked = LeaveOneOut().split(corpus).test
-    rows = sampled(corpus, asked, "uniform", 6, ones(corpus), 0).negatives_QN
+    rows = sample_candidates(corpus, asked, "uniform", 6, ones(corpus), 0).negatives_QN
     assert sorted(rows[0].tolist()) == [4, 5, 6, 7, 8, 9]
     assert sorted(rows[1].tolist()) == [0, 1, 2, 3, 8, 9]
 
@@ -157,20 +164,20 @@ def test_a_history_that_repeats_items_takes_up_each_of_them_once() -> None:
     # 30 interactions with two items leave 8 of 10 to be drawn.
     corpus = corpus_of([[0, 1] * 15], 10)
     asked = LeaveOneOut().split(corpus).test
-    rows = sampled(corpus, asked, "uniform", 8, ones(corpus), 0).negatives_QN.tolist()
+    rows = sample_candidates(corpus, asked, "uniform", 8, ones(corpus), 0).negatives_QN.tolist()
     assert sorted(rows[0]) == [2, 3, 4, 5, 6, 7, 8, 9]
     with pytest.raises(InputError, match="uniform-9 asks for 9 distinct negatives"):
-        sampled(corpus, asked, "uniform", 9, ones(corpus), 0)
+        sample_candidates(corpus, asked, "uniform", 9, ones(corpus), 0)
 
 
 def test_items_without_training_interactions_are_no_popularity_negatives() -> None:
     corpus = corpus_of([[0, 1, 2]], 10)
     asked = LeaveOneOut().split(corpus).test
     counts_V = torch.tensor([5, 5, 0, 1, 1, 1, 0, 0, 0, 0])
-    rows = sampled(corpus, asked, "popularity", 3, counts_V, 0).negatives_QN.tolist()
+    rows = sample_candidates(corpus, asked, "popularity", 3, counts_V, 0).negatives_QN.tolist()
     assert sorted(rows[0]) == [3, 4, 5]
     with pytest.raises(InputError, match="popularity-4 asks for 4 distinct negatives"):
-        sampled(corpus, asked, "popularity", 4, counts_V, 0)
+        sample_candidates(corpus, asked, "popularity", 4, counts_V, 0)
 
 
 def temporal() -> tuple[Corpus, HeldOut]:
@@ -183,7 +190,7 @@ def test_sampled_candidates_refuse_several_held_out_items_a_user() -> None:
     corpus, asked = temporal()
     assert asked.targets.tolist() == [2, 3, 4]
     with pytest.raises(InputError, match="uniform-3 needs one held-out item a user"):
-        sampled(corpus, asked, "uniform", 3, ones(corpus), 0)
+        sample_candidates(corpus, asked, "uniform", 3, ones(corpus), 0)
 
 
 def test_a_negatives_file_refuses_several_held_out_items_a_user(tmp_path: Path) -> None:
@@ -191,7 +198,7 @@ def test_a_negatives_file_refuses_several_held_out_items_a_user(tmp_path: Path) 
     path = tmp_path / "negatives.txt"
     path.write_text("u0 i5 i6\n")
     with pytest.raises(InputError, match="a negatives file needs one held-out item a user"):
-        from_file(path, corpus, asked)
+        read_candidates(path, corpus, asked)
 
 
 @pytest.fixture
@@ -205,7 +212,7 @@ def test_a_negatives_file_is_read_by_raw_ids_in_any_order(
 ) -> None:
     path = tmp_path / "negatives.txt"
     path.write_text("u2 i0 i1\nu1 i7 i0\nu0 i5 i4\n")
-    listed = from_file(path, *asked_of_two)
+    listed = read_candidates(path, *asked_of_two)
     assert listed.name == "file-2"
     assert listed.negatives_QN.tolist() == [[5, 4], [7, 0]]
 
@@ -231,7 +238,7 @@ def test_a_wrong_negatives_file_is_refused_with_its_line(
     path = tmp_path / "negatives.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=f"negatives.txt.*{message}"):
-        from_file(path, *asked_of_two)
+        read_candidates(path, *asked_of_two)
 
 
 def test_a_negatives_file_that_cannot_be_read_is_refused(
@@ -244,7 +251,7 @@ def test_a_negatives_file_that_cannot_be_read_is_refused(
         (".", "cannot be read"),
     ]:
         with pytest.raises(InputError, match=message):
-            from_file(tmp_path / name, *asked_of_two)
+            read_candidates(tmp_path / name, *asked_of_two)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +272,8 @@ def test_counts_for_popularity_are_those_of_the_training_part() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("u0 i5 i5\nu1 i7 i0\n", "line 1: a negative stands there twice"),
-        ("u0 i5 i2\nu1 i7 i0\n", "the held-out item of user u0 and of 0 others stands among"),
+        ("u0 i5 i5\nu1 i7 i0\n", "line 1: a negative is listed twice"),
+        ("u0 i5 i2\nu1 i7 i0\n", "the held-out item of user u0 and of 0 others is among"),
     ],
 )
 def test_negatives_that_cannot_be_are_refused(
@@ -275,4 +282,4 @@ def test_negatives_that_cannot_be_are_refused(
     path = tmp_path / "negatives.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        from_file(path, *asked_of_two)
+        read_candidates(path, *asked_of_two)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from research.errors import InputError
 from research.evaluation import ties as ties_module
-from research.evaluation.metrics import metrics, missed_share, parse, per_user
+from research.evaluation.metrics import metrics, missed_share, parse_metric, per_user
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy, discounts, reciprocals
 from tests.evaluation.reference_ranks import (
@@ -332,9 +332,9 @@ def test_items_that_each_list_puts_first_share_places_one_after_another() -> Non
 
 
 def test_names_of_metrics_are_a_kind_and_k() -> None:
-    assert parse("ndcg@10") == ("ndcg", 10)
-    assert parse("mrr") == ("mrr", inf)
-    assert parse("mrr@7") == ("mrr", 7)
+    assert parse_metric("ndcg@10") == ("ndcg", 10)
+    assert parse_metric("mrr") == ("mrr", inf)
+    assert parse_metric("mrr@7") == ("mrr", 7)
 
 
 @pytest.mark.parametrize(
@@ -356,12 +356,12 @@ def test_names_of_metrics_are_a_kind_and_k() -> None:
 )
 def test_a_metric_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"does not exist; allowed: hr@K, ndcg@K"):
-        parse(name)
+        parse_metric(name)
 
 
 def test_a_near_name_is_suggested() -> None:
     with pytest.raises(InputError, match=r"'ncdg@10' does not exist.*did you mean ndcg@K"):
-        parse("ncdg@10")
+        parse_metric("ncdg@10")
 
 
 def test_k_may_be_larger_than_the_catalogue() -> None:

@@ -13,7 +13,7 @@ from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.data.splits import UserHoldout
 from research.errors import InputError
-from research.evaluation.protocol import check_comparable, differing
+from research.evaluation.protocol import check_comparable, differing_fields
 from research.evaluation.rank_table import RankTable
 from research.runs.config import RunConfig
 from research.runs.run_hash import protocol_of
@@ -28,7 +28,7 @@ def test_what_differs_is_told_with_the_names_of_either_side() -> None:
         "cloze": {"candidates": "uniform-100", "seen": "excluded", "part": "test"},
         "s3rec": {"candidates": "full", "seen": "kept", "part": "test"},
     }
-    assert differing(protocols) == {
+    assert differing_fields(protocols) == {
         "candidates": {"'full'": ["sasrec", "s3rec"], "'uniform-100'": ["cloze"]},
         "seen": {"'excluded'": ["sasrec", "cloze"], "'kept'": ["s3rec"]},
     }
@@ -38,23 +38,23 @@ def test_what_differs_is_told_with_the_names_of_either_side() -> None:
     "protocols", [{}, {"a": {"part": "test"}}, {"a": {"part": "test"}, "b": {"part": "test"}}]
 )
 def test_nothing_differs_in_one_protocol(protocols: dict[str, dict[str, object]]) -> None:
-    assert differing(protocols) == {}
+    assert differing_fields(protocols) == {}
 
 
 def test_a_field_that_only_one_has_differs() -> None:
-    found = differing({"old": {}, "new": {"history": "whole"}})
+    found = differing_fields({"old": {}, "new": {"history": "whole"}})
     assert found == {"history": {"None": ["old"], "'whole'": ["new"]}}
 
 
 def test_a_value_and_its_text_differ() -> None:
-    assert differing({"a": {"k": 1}, "b": {"k": "1"}}) == {"k": {"1": ["a"], "'1'": ["b"]}}
+    assert differing_fields({"a": {"k": 1}, "b": {"k": "1"}}) == {"k": {"1": ["a"], "'1'": ["b"]}}
 
 
 def test_a_protocol_from_a_file_is_the_one_from_memory() -> None:
     memory = {"split": {"shares": (0.1, 0.2), "class": "Y"}, "filters": {"b": 1, "a": None}}
     stored = json.loads(json.dumps(memory, sort_keys=True))
     assert list(stored["filters"]) == ["a", "b"]
-    assert differing({"memory": memory, "file": stored}) == {}
+    assert differing_fields({"memory": memory, "file": stored}) == {}
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
@@ -69,18 +69,18 @@ def test_every_field_that_differs_is_in_the_message() -> None:
         check_comparable(table_of([1.0]), other)
     assert str(caught.value) == (
         "the rank tables differ in protocol: candidates is 'full' and 'uniform-100'; seen is None "
-        "and 'kept'; compare runs that were evaluated alike"
+        "and 'kept'; compare runs with the same evaluation settings"
     )
 
 
 def test_tables_of_two_sets_of_users_are_refused() -> None:
     first = table_of([1.0, 0.5, 0.25])
     other = replace(first, user=np.array([0, 1, 7], np.int32))
-    with pytest.raises(InputError, match=r"differ in users: 1 stand only in the first and 1 only"):
+    with pytest.raises(InputError, match=r"differ in users: 1 are only in the first and 1 only"):
         check_comparable(first, other)
 
 
-def asked(questions: list[tuple[int, int]]) -> RankTable:
+def table_asking(questions: list[tuple[int, int]]) -> RankTable:
     """A table that asks these (user, item) pairs."""
     users, items = np.array(questions, np.int32).reshape(-1, 2).T
     return replace(table_of([1.0] * len(questions)), user=users, item=items)
@@ -88,15 +88,15 @@ def asked(questions: list[tuple[int, int]]) -> RankTable:
 
 def test_tables_of_other_held_out_items_are_refused() -> None:
     with pytest.raises(InputError, match="differ in the held-out items of some users"):
-        check_comparable(asked([(0, 5), (1, 6)]), asked([(0, 6), (1, 5)]))
+        check_comparable(table_asking([(0, 5), (1, 6)]), table_asking([(0, 6), (1, 5)]))
     # The same users, one of them asked more than once.
     with pytest.raises(InputError, match="differ in the held-out items of some users"):
-        check_comparable(asked([(0, 5), (1, 6)]), asked([(0, 5), (1, 6), (1, 7)]))
+        check_comparable(table_asking([(0, 5), (1, 6)]), table_asking([(0, 5), (1, 6), (1, 7)]))
 
 
 def test_a_question_asked_twice_is_refused() -> None:
-    twice = asked([(0, 5), (3, 2**31 - 1), (3, 2**31 - 1)])
-    message = r"asks 1 questions more than once \(dense ids: item 2147483647 of user 3"
+    twice = table_asking([(0, 5), (3, 2**31 - 1), (3, 2**31 - 1)])
+    message = r"has 1 questions more than once \(dense ids: item 2147483647 of user 3"
     with pytest.raises(InputError, match=message):
         check_comparable(twice, twice)
 
@@ -111,7 +111,7 @@ def test_questions_compare_as_sorted_lists_of_pairs_do() -> None:
         same = sorted(one) == sorted(other)
         outcomes.add(same)
         try:
-            check_comparable(asked(one), asked(other))
+            check_comparable(table_asking(one), table_asking(other))
         except InputError:
             assert not same
         else:
@@ -135,7 +135,7 @@ def test_a_protocol_holds_the_filters_of_the_preparation(tmp_path: Path) -> None
     }
     assert protocols["plain"]["filters"] == {}
     assert protocols["cored"]["filters"] == {"user_core": 2, "duplicates": "first"}
-    assert list(differing(protocols)) == ["filters", "fingerprint"]
+    assert list(differing_fields(protocols)) == ["filters", "fingerprint"]
 
 
 def test_a_protocol_holds_the_split_without_what_is_at_its_default(tiny_corpus: Corpus) -> None:
@@ -150,7 +150,7 @@ def test_a_protocol_says_split_part_and_that_histories_are_whole(tiny_corpus: Co
     one = protocol_of(COUNTING, tiny_corpus, "test")
     other = protocol_of(replace(COUNTING, split=UserHoldout()), tiny_corpus, "validation")
     assert one["history"] == "whole"
-    assert list(differing({"one": one, "other": other})) == ["part", "split"]
+    assert list(differing_fields({"one": one, "other": other})) == ["part", "split"]
 
 
 def test_a_seed_is_no_part_of_a_protocol(tiny_corpus: Corpus) -> None:

@@ -20,7 +20,7 @@ from research.data.corpus import Corpus
 from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, UserHoldout
 from research.errors import InputError
 from research.evaluation import chunks
-from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
+from research.evaluation.candidates import AllItems, CandidateSet, Listed, sample_candidates
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
@@ -178,7 +178,7 @@ def test_ranks_among_sampled_negatives_equal_the_brute_force_ranker(
     corpus, histories, scores = world
     counts_V = torch.arange(corpus.num_items) % 3 + 1
     asked = test_of(corpus)
-    drawn = sampled(corpus, asked, kind, 3, counts_V, 0)  # type: ignore[arg-type]
+    drawn = sample_candidates(corpus, asked, kind, 3, counts_V, 0)  # type: ignore[arg-type]
     table = table_of(FixedScores(scores), corpus, asked, drawn, exclude_seen)
     rows = drawn.negatives_QN.tolist()
     assert table.rank.tolist() == brute_force(histories, scores, rows, exclude_seen)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.data.splits import HeldOut, LeaveOneOut
-from research.evaluation.candidates import AllItems, CandidateSet, Listed, sampled
+from research.evaluation.candidates import AllItems, CandidateSet, Listed, sample_candidates
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
 from research.evaluation.ranking import RankingShard, rank_tables
@@ -35,7 +35,7 @@ def world_of(users: int = 11) -> tuple[Corpus, HeldOut, Tensor]:
 
 def sets_of(corpus: Corpus, held_out: HeldOut) -> list[CandidateSet]:
     listed = Listed("file-2", torch.arange(2 * len(held_out)).view(-1, 2) % 12)
-    return [AllItems(), listed, sampled(corpus, held_out, "uniform", 3, COUNTS_V, 0)]
+    return [AllItems(), listed, sample_candidates(corpus, held_out, "uniform", 3, COUNTS_V, 0)]
 
 
 def ranked(
@@ -71,15 +71,15 @@ def test_a_score_that_is_not_finite_is_told_by_every_process_alike() -> None:
         return torch.stack(given).sum(0)
 
     # Whoever has the user meets it; who comes last knows it from the sum.
-    said = []
+    messages = []
     for rank in range(3):
         try:
             ranked(FixedScores(scores), corpus, held_out, RankingShard(rank, 3, note))
         except FloatingPointError as error:
-            said.append(str(error))
+            messages.append(str(error))
     assert len(given) == 3
-    assert "first for user 4 (dense id)" in said[-1]
-    assert len(set(said)) == 1
+    assert "first for user 4 (dense id)" in messages[-1]
+    assert len(set(messages)) == 1
 
 
 @pytest.mark.parametrize("processes", [2, 3, 11, 14])

@@ -203,10 +203,10 @@ def test_tables_of_two_protocols_are_refused(protocol: dict[str, object], messag
 
 
 def test_missing_and_repeated_users_are_refused() -> None:
-    with pytest.raises(InputError, match="differ in users: 1 stand only in the first and 0 only"):
+    with pytest.raises(InputError, match="differ in users: 1 are only in the first and 0 only"):
         compare([FIRST], [table_of([1.0, 1.0, 1.0])], "mrr")
     twice = replace(FIRST, user=np.array([0, 1, 2, 2]), item=np.array([100, 101, 102, 102]))
-    with pytest.raises(InputError, match="asks 1 questions more than once"):
+    with pytest.raises(InputError, match="has 1 questions more than once"):
         estimate([twice], "mrr")
 
 

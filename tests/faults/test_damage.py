@@ -118,7 +118,7 @@ def test_without_a_whole_checkpoint_the_run_says_which_folder_to_remove(
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
-        ("items.npy", truncated, "items.npy: not a whole .npy file"),
+        ("items.npy", truncated, "items.npy: not a complete .npy file"),
         ("items.npy", flipped, "items.npy: ids from 0 to"),
         ("items.npy", nudged, "the arrays and options give the fingerprint"),
         ("attribute_ids.npy", Path.unlink, "attribute_ids.npy: missing"),

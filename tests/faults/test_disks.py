@@ -79,7 +79,7 @@ def full(capsys: Capture, run: Path, command: list[str]) -> str:
     """The file that a run on a full disk names as the one that it could not write."""
     line = failure(capsys, *command)
     assert "No space left on device" in line
-    assert "make room, and do the same command again" in line
+    assert "make room, and run the same command again" in line
     assert unfinished(run) == []
     found = re.search(rf"'{run}/([^']+)'", line)
     assert found, line

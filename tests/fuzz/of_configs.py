@@ -14,9 +14,9 @@ from research.config import from_json, to_json
 from research.config_index import PACKAGES, definitions
 from research.data.preparation.filters import PrepareConfig
 from research.errors import InputError
-from research.evaluation.metrics import metrics, parse
+from research.evaluation.metrics import metrics, parse_metric
 from research.interop.bert4rec_config import read_bert_config
-from research.overrides import changed, override
+from research.overrides import override, replace_fields
 from research.runs.config import EvaluationConfig
 from research.runs.execute import RunConfig
 from research.storage.json_files import read_json
@@ -152,7 +152,7 @@ def changes(folder: Path) -> Case:
             name = random.choice(names) if random.random() < 0.8 else string_of(random)
             name += random.choice(("", "", "", ".x", ".0", ".", f".{string_of(random)}"))
             chosen[name] = random.choice((value_of(random), random.choice(CLASSES)))
-        changed(config, chosen)
+        replace_fields(config, chosen)
 
     return case
 
@@ -164,7 +164,7 @@ def metric_names(folder: Path) -> Case:
         kind = random.choice(("hr", "ndcg", "mrr", "recall", "precision", "map", string_of(random)))
         middle = random.choice(("@", "@", "@", "", "@@", string_of(random)))
         name = kind + middle + random.choice((str(number_of(random)), "10", "", string_of(random)))
-        parse(name)
+        parse_metric(name)
         metrics(table, [name])
         EvaluationConfig(metrics=(name,), candidates=(name.replace("hr@", "uniform-"),))
 

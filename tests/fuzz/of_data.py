@@ -19,7 +19,7 @@ from research.data.preparation import download
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare, source_of
 from research.data.splits import LeaveOneOut
-from research.evaluation.candidates import from_file
+from research.evaluation.candidates import read_candidates
 from tests.fuzz.mutations import number_of, string_of
 from tests.fuzz.targets import Case, Target, altering, some, written
 from tests.support.movielens_files import layout_of
@@ -71,7 +71,7 @@ def archive(folder: Path) -> Case:
         taken.mkdir()
         try:
             wanted = ("ratings.csv", "movies.csv")
-            download.extract(folder / "ml.zip", taken, wanted=wanted, needed=wanted[:1])
+            download.extract(folder / "ml.zip", taken, names=wanted, required=wanted[:1])
         finally:
             strays = {path.name for path in taken.rglob("*")} - {"ratings.csv", "movies.csv"}
             shutil.rmtree(taken)
@@ -259,7 +259,7 @@ def negatives(folder: Path) -> Case:
     held_out = LeaveOneOut().split(opened).test
     written(folder / "raw", {"negatives.txt": "u0 i5 i1\nu1 i3 i4\nu2 i0 i1\n"})
     path = folder / "raw" / "negatives.txt"
-    return altering(path.parent, lambda random: from_file(path, opened, held_out))
+    return altering(path.parent, lambda random: read_candidates(path, opened, held_out))
 
 
 TARGETS = (

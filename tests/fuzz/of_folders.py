@@ -20,7 +20,7 @@ from rich.console import Console
 from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer
 from research.cli.show import show_run
-from research.config import plain_to_json
+from research.config import record_to_json
 from research.evaluation.rank_table import RankTable
 from research.interop.import_export import stored_zero_rows
 from research.interop.s3rec_checks import check_heads, read_sizes
@@ -128,7 +128,7 @@ def study_folder(folder: Path) -> Path:
     )
     for cell in ("base", "more"):
         ranks = [1, 2, 3, 4, 5, float("inf")] if cell == "base" else [2, 1, 1, 3, 9, 4]
-        run = write_run(made, cell, 0, ranks, lines=LINES, summary=plain_to_json(SUMMARY))
+        run = write_run(made, cell, 0, ranks, lines=LINES, summary=record_to_json(SUMMARY))
         table_of(ranks, candidates="uniform-3").save(run / "ranks" / "test-uniform-3.npz")
     fail_run(made, "base", 1, "ValueError: bad")
     return made
@@ -248,7 +248,7 @@ def checkpoints(folder: Path) -> Case:
         checkpoint.has_finished(folder)
         # What is filled is thrown away.
         fresh = torch.nn.Linear(3, 2)
-        checkpoint.load_weights(checkpoint.result(folder, FINGERPRINT), fresh)
+        checkpoint.load_weights(checkpoint.result_folder(folder, FINGERPRINT), fresh)
         stored = checkpoint.read_optimizer(newest)
         fill_optimizer(stored, torch.optim.AdamW(fresh.parameters()), str(newest))
 
@@ -275,7 +275,7 @@ def seal(path: Path) -> None:
             name: checkpoint.sha256_of(path / name) for name in names if (path / name).is_file()
         }
         state.pop("checksum", None)
-        (path / "state.json").write_text(checkpoint.sealed(state))
+        (path / "state.json").write_text(checkpoint.state_text(state))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         pass
 

@@ -60,8 +60,8 @@ def attend(block: SoftmaxBlock, query_LD: Tensor, x_LD: Tensor, causal: bool) ->
             query, keys = q_LD[place, columns], list(k_LD[:visible, columns])
             if isinstance(block.config.positions, Rotary):
                 base = block.config.positions.base
-                query = turned(query, place, base)
-                keys = [turned(key, other, base) for other, key in enumerate(keys)]
+                query = rotate(query, place, base)
+                keys = [rotate(key, other, base) for other, key in enumerate(keys)]
             scores = torch.stack([(key * query).sum() for key in keys]) / math.sqrt(size)
             shares = torch.exp(scores - scores.max())
             shares = shares / shares.sum()
@@ -73,7 +73,7 @@ def attend(block: SoftmaxBlock, query_LD: Tensor, x_LD: Tensor, causal: bool) ->
     return dense(mixed_LD, block.output)
 
 
-def turned(row_K: Tensor, place: int, base: float) -> Tensor:
+def rotate(row_K: Tensor, place: int, base: float) -> Tensor:
     """Rotary positions (Su et al. 2021, eq. 14-15), a pair at a time: i and i + K/2 are one."""
     size = len(row_K)
     turned_K = [torch.empty(())] * size
@@ -157,8 +157,8 @@ def run_hstu(block: HSTUBlock, x: Tensor, causal: bool, times: Sequence[int] | N
             for key in keys:
                 query_K, key_K = q[place, columns], k[key, columns]
                 if isinstance(block.config.positions, Rotary):
-                    query_K = turned(query_K, place, block.config.positions.base)
-                    key_K = turned(key_K, key, block.config.positions.base)
+                    query_K = rotate(query_K, place, block.config.positions.base)
+                    key_K = rotate(key_K, key, block.config.positions.base)
                 score = (query_K * key_K).sum() + block.position_weights[length - 1 + place - key]
                 if block.block.times:
                     assert times is not None

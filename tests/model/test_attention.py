@@ -156,7 +156,7 @@ def keep_all(kept: Tensor, probability: float) -> float:
 def test_tiles_equal_a_loop_when_nothing_falls(
     rows: str, read: str, causal: bool, biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiles_module, "fill_kept", keep_all)
+    monkeypatch.setattr(tiles_module, "fill_keep_mask", keep_all)
     packed, slopes = Packed.from_lists(ROWS[rows]), Slopes()
     x, read_P = qkv(packed.num_tokens), numbers(READ[read])
     parameters = (x, slopes.slope_H) if biased else (x,)

@@ -174,7 +174,7 @@ def test_recomputing_changes_no_bit_of_loss_and_gradients(
     # All dropouts are on.
     model = made(BOTH, block=block(), inner_dropout=0.2)
     plain = step(model, LOW.get(low or ""))
-    model.encoder.use(ComputeConfig(recompute=True))
+    model.encoder.use_compute(ComputeConfig(recompute=True))
     assert_same(step(model, LOW.get(low or "")), plain)
 
 
@@ -182,7 +182,7 @@ def test_recomputing_leaves_what_is_drawn_later_as_it_was() -> None:
     model = made(BOTH)
     step(model)
     later = torch.rand(3)
-    model.encoder.use(ComputeConfig(recompute=True))
+    model.encoder.use_compute(ComputeConfig(recompute=True))
     step(model)
     assert torch.equal(torch.rand(3), later)
 
@@ -192,7 +192,7 @@ def test_recomputing_serves_several_gradients_of_one_graph() -> None:
     parameters = list(model.encoder.parameters())
     found = []
     for recompute in (False, True):
-        model.encoder.use(ComputeConfig(recompute=recompute))
+        model.encoder.use_compute(ComputeConfig(recompute=recompute))
         torch.manual_seed(3)
         losses = model.losses(batch_of(ROWS, length=LENGTH))
         found.append(
@@ -229,7 +229,7 @@ def test_recomputing_keeps_little_more_than_a_block_input() -> None:
     ).train()
     packed = Packed.from_lists([[1] * 64] * 4)
     plain = bytes_kept(encoder, packed)
-    encoder.use(ComputeConfig(recompute=True))
+    encoder.use_compute(ComputeConfig(recompute=True))
     # A block's input is 64 * 4 rows of 16 floats, and there are four, beside the embedding's part.
     assert bytes_kept(encoder, packed) < 20 * 64 * 4 * 16 * 4 < plain / 4
 
@@ -253,7 +253,7 @@ def test_compiled_training_has_the_same_loss_and_gradients(
     plain = step(model, LOW.get(low or ""))
     names = [name for name, _ in model.named_parameters()]
     before = graphs_compiled()
-    model.encoder.use(ComputeConfig(compile=True))
+    model.encoder.use_compute(ComputeConfig(compile=True))
     ours = step(model, LOW.get(low or ""))
     assert graphs_compiled() - before == 2
     assert [name for name, _ in model.named_parameters()] == names
@@ -278,7 +278,7 @@ def rows_of(count: int, draws: torch.Generator) -> list[list[int]]:
 @pytest.mark.parametrize("recompute", [False, True])
 def test_nothing_is_compiled_again_whatever_the_batches_are(recompute: bool) -> None:
     model = made(BOTH)
-    model.encoder.use(ComputeConfig(compile=True, recompute=recompute))
+    model.encoder.use_compute(ComputeConfig(compile=True, recompute=recompute))
     before = graphs_compiled()
     # As many tokens as the width, at first: no size may be taken for another.
     step(model, rows=[[1] * 5, [2] * 5])
@@ -301,7 +301,7 @@ def test_a_process_compiles_more_shapes_than_torch_keeps() -> None:
     with torch._dynamo.config.patch(recompile_limit=2):
         for width in (4, 6, 8, 10):
             model = made({"next": NextItemConfig()}, width=width)
-            model.encoder.use(ComputeConfig(compile=True))
+            model.encoder.use_compute(ComputeConfig(compile=True))
             before = graphs_compiled()
             step(model)
             assert graphs_compiled() - before == 2, width
@@ -312,7 +312,7 @@ def test_compiled_dropout_is_drawn_again_when_recomputing() -> None:
     model = made(BOTH, inner_dropout=0.2)
     results = []
     for recompute in (False, True):
-        model.encoder.use(ComputeConfig(compile=True, recompute=recompute))
+        model.encoder.use_compute(ComputeConfig(compile=True, recompute=recompute))
         results.append(step(model))
     assert_same(results[1], results[0])
 
@@ -320,7 +320,7 @@ def test_compiled_dropout_is_drawn_again_when_recomputing() -> None:
 @pytest.mark.usefixtures("compiler")
 def test_compiled_training_serves_several_gradients_of_one_graph() -> None:
     model = made(BOTH, **STILL)
-    model.encoder.use(ComputeConfig(compile=True))
+    model.encoder.use_compute(ComputeConfig(compile=True))
     parameters = [model.encoder.item_table.weight]
     losses = model.losses(batch_of(ROWS, length=LENGTH))
     for each in losses.values():

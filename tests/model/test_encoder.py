@@ -92,7 +92,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 ATTRIBUTES = [[0], [1, 2], [0], [], [3], [1], [2, 3], [0, 1, 2], [5], [0], [3]]
 
 
-def made(*, attributes: bool = False, **changes: object) -> TransformerEncoder:
+def build_encoder(*, attributes: bool = False, **changes: object) -> TransformerEncoder:
     config = TransformerConfig(**{**BASE, **changes})
     catalogue = catalogue_of([], ITEMS, attributes=ATTRIBUTES, num_attributes=6)
     items = ItemTableConfig(attributes=attributes)
@@ -146,7 +146,7 @@ def test_packed_states_and_gradients_equal_a_loop_over_sequences(
     variant: str, causal: bool, overhead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rectangles_module, "RECTANGLE_COST", overhead)
-    encoder = made(**VARIANTS[variant])
+    encoder = build_encoder(**VARIANTS[variant])
     packed = with_fields(Packed.from_lists(ROWS), encoder.config)
     ours_TD = encoder(packed, causal=causal)
     theirs_TD = loop(encoder, packed, causal)
@@ -161,7 +161,7 @@ def test_packed_states_and_gradients_equal_a_loop_over_sequences(
 def test_reading_some_tokens_gives_their_rows_and_the_same_gradients(
     variant: str, causal: bool
 ) -> None:
-    encoder = made(**VARIANTS[variant])
+    encoder = build_encoder(**VARIANTS[variant])
     packed = with_fields(Packed.from_lists(ROWS), encoder.config)
     read_P = torch.tensor([0, 1, 3, 7, 10, 11, packed.num_tokens - 1])
     ours_PD = encoder(packed, causal=causal, read_P=read_P)
@@ -174,7 +174,7 @@ def test_reading_some_tokens_gives_their_rows_and_the_same_gradients(
 
 
 def test_a_mask_has_no_attributes_and_an_item_has_its_own() -> None:
-    encoder = made(attributes=True, layers=1)
+    encoder = build_encoder(attributes=True, layers=1)
     assert encoder.item_table.attributes is not None
     with torch.no_grad():
         encoder.item_table.attributes.attribute_table.weight.fill_(0.0)
@@ -190,7 +190,7 @@ def test_a_mask_has_no_attributes_and_an_item_has_its_own() -> None:
 def test_nothing_to_encode_gives_no_states_and_zero_gradients(
     rows: list[list[int]], causal: bool
 ) -> None:
-    encoder = made()
+    encoder = build_encoder()
     hidden_TD = encoder(Packed.from_lists(rows), causal=causal)
     assert hidden_TD.shape == (0, 8)
     for grad in gradients(encoder, hidden_TD).values():
@@ -198,14 +198,14 @@ def test_nothing_to_encode_gives_no_states_and_zero_gradients(
 
 
 def test_positions_from_the_newest_give_the_newest_item_the_same_row() -> None:
-    encoder = made(positions=LearnedPositions(count_from="newest"))
+    encoder = build_encoder(positions=LearnedPositions(count_from="newest"))
     encoder(Packed.from_lists([[1], [2, 3, 4]]), causal=True).sum().backward()
     touched = encoder.positions.weight.grad.abs().sum(1) > 0
     assert touched.tolist() == [True] * 3 + [False] * 6
 
 
 def test_a_segment_is_of_type_zero_unless_said() -> None:
-    encoder = made(segments=2)
+    encoder = build_encoder(segments=2)
     plain = Packed.from_lists([[1, 2]])
     said = replace(plain, fields={"segment": torch.zeros(2, dtype=torch.int64)})
     assert torch.equal(encoder(plain, causal=False), encoder(said, causal=False))
@@ -233,18 +233,18 @@ class FallingConfig(PositionsConfig):
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_bias_may_have_as_few_dimensions_as_it_needs(causal: bool, dropout: float) -> None:
-    encoder = made(positions=FallingConfig(), attention_dropout=dropout).train()
+    encoder = build_encoder(positions=FallingConfig(), attention_dropout=dropout).train()
     assert encoder(Packed.from_lists([[1, 2, 3], [4, 5, 6]]), causal=causal).isfinite().all()
 
 
 def test_a_bias_that_the_config_does_not_tell_of_is_refused() -> None:
     with pytest.raises(InputError, match=r"Falling has a bias, but biases_scores of .* is False"):
-        made(positions=FallingConfig(said=False))
+        build_encoder(positions=FallingConfig(said=False))
 
 
 def test_a_view_longer_than_the_encoder_is_refused() -> None:
     with pytest.raises(AssertionError, match=r"encoder\.length"):
-        made(length=2)(Packed.from_lists([[1, 2, 3]]), causal=True)
+        build_encoder(length=2)(Packed.from_lists([[1, 2, 3]]), causal=True)
 
 
 def test_no_row_is_dead_at_the_start() -> None:
@@ -254,7 +254,7 @@ def test_no_row_is_dead_at_the_start() -> None:
 
 
 def test_every_item_row_and_every_position_row_gets_a_gradient() -> None:
-    encoder = made()
+    encoder = build_encoder()
     encoder(Packed.from_lists(ROWS), causal=False).square().sum().backward()
     assert (encoder.item_table.weight.grad.abs().sum(1) > 0).all()
     assert (encoder.positions.weight.grad.abs().sum(1) > 0).all()

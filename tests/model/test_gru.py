@@ -32,7 +32,7 @@ VARIANTS = {
 }
 
 
-def made(config: GRUConfig) -> GRUEncoder:
+def build_encoder(config: GRUConfig) -> GRUEncoder:
     encoder: GRUEncoder = encoder_of(config, ITEMS).double().eval()
     scatter_parameters(encoder)
     return encoder
@@ -62,7 +62,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 # a gate in another's place is off by 1e-3 or more.
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_packed_states_and_gradients_equal_a_loop_over_tokens(variant: str) -> None:
-    encoder = made(VARIANTS[variant])
+    encoder = build_encoder(VARIANTS[variant])
     ours_TD = encoder(Packed.from_lists(ROWS), causal=True)
     theirs_TD = loop(encoder, ROWS)
     torch.testing.assert_close(ours_TD, theirs_TD, rtol=1e-10, atol=1e-10)
@@ -74,7 +74,7 @@ READ = torch.tensor([0, 1, 5, 6, 13, 25, sum(LENGTHS) - 1])
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_reading_some_tokens_gives_their_rows_and_the_same_gradients(variant: str) -> None:
-    encoder = made(VARIANTS[variant])
+    encoder = build_encoder(VARIANTS[variant])
     ours_PD = encoder(Packed.from_lists(ROWS), causal=True, read_P=READ)
     theirs_PD = loop(encoder, ROWS)[READ]
     torch.testing.assert_close(ours_PD, theirs_PD, rtol=1e-10, atol=1e-10)
@@ -87,7 +87,7 @@ def test_reading_some_tokens_gives_their_rows_and_the_same_gradients(variant: st
 def test_an_accelerator_gives_the_same_and_the_host_waits_for_nothing(
     variant: str, read_P: Tensor | None
 ) -> None:
-    encoder, packed = made(VARIANTS[variant]), Packed.from_lists(ROWS)
+    encoder, packed = build_encoder(VARIANTS[variant]), Packed.from_lists(ROWS)
     theirs_PD = encoder(packed, causal=True, read_P=read_P)
     theirs = gradients(encoder, theirs_PD)
     with pretended() as tally:
@@ -104,7 +104,7 @@ def test_an_accelerator_gives_the_same_and_the_host_waits_for_nothing(
 
 @pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
 def test_an_accelerator_need_not_know_how_long_the_longest_is() -> None:
-    encoder, packed = made(BASE), Packed.from_lists([[1, 2, 3], [4]])
+    encoder, packed = build_encoder(BASE), Packed.from_lists([[1, 2, 3], [4]])
     theirs_TD = encoder(packed, causal=True)
     # More is allowed (`Packed.longest`), and only costs empty slots.
     packed = replace(packed, longest=LENGTH)
@@ -124,14 +124,14 @@ def test_a_cpu_has_no_empty_slot() -> None:
 
 
 def test_places_are_counted_in_the_sequence_whatever_its_positions() -> None:
-    encoder, packed = made(BASE), Packed.from_lists([[1, 2, 3], [4, 5]])
+    encoder, packed = build_encoder(BASE), Packed.from_lists([[1, 2, 3], [4, 5]])
     moved = replace(packed, positions_T=packed.positions_T + 4)
     assert torch.equal(encoder(packed, causal=True), encoder(moved, causal=True))
 
 
 def test_hidden_dropout_drops_what_a_layer_gives_and_not_what_it_hands_on_in_time() -> None:
     config = replace(VARIANTS["no projection"], hidden_dropout=0.5)
-    encoder, packed = made(config), Packed.from_lists(ROWS)
+    encoder, packed = build_encoder(config), Packed.from_lists(ROWS)
     whole_TD = encoder(packed, causal=True)
     torch.manual_seed(0)
     dropped_TD = encoder.train()(packed, causal=True)
@@ -147,16 +147,16 @@ def test_each_dropout_is_drawn_in_training_alone_and_where_it_stands() -> None:
         replace(BASE, embedding_dropout=0.5),
         replace(BASE, layers=2, hidden_dropout=0.5),
     ):
-        encoder = made(config)
+        encoder = build_encoder(config)
         whole_TD = encoder(packed, causal=True)
         assert torch.equal(encoder(packed, causal=True), whole_TD)
         assert not torch.equal(encoder.train()(packed, causal=True), whole_TD)
-    still = made(BASE).train()
+    still = build_encoder(BASE).train()
     assert torch.equal(still(packed, causal=True), still.eval()(packed, causal=True))
 
 
 def test_in_bf16_states_and_gradients_are_near_those_of_fp32() -> None:
-    encoder, packed = made(replace(BASE, layers=2)).float(), Packed.from_lists(ROWS)
+    encoder, packed = build_encoder(replace(BASE, layers=2)).float(), Packed.from_lists(ROWS)
     theirs_TD = encoder(packed, causal=True)
     theirs = gradients(encoder, theirs_TD.double())
     with torch.autocast("cpu", torch.bfloat16):

@@ -33,7 +33,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(softmax_module, "CPU_TILE", 1)
 
 
-def made(dtype: torch.dtype = torch.float64) -> ItemTable:
+def build_table(dtype: torch.dtype = torch.float64) -> ItemTable:
     table = ItemTable(ITEMS, WIDTH, init_std=0.02, seed=0).to(dtype)
     scatter_parameters(table)
     return table
@@ -81,7 +81,7 @@ def learnable(parts: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("picked", [0, 1, 16, 37])
 @pytest.mark.parametrize("case", COMPETING)
 def test_the_softmax_loss_and_its_gradients_equal_the_naive_ones(case: str, picked: int) -> None:
-    table, parts = made(), learnable(inputs(case, picked))
+    table, parts = build_table(), learnable(inputs(case, picked))
     ours = table.softmax_loss(
         parts["states"], parts["targets"], rows=COMPETING[case][0],
         bias_V=parts.get("bias"), further_ED=parts.get("further"),
@@ -96,7 +96,7 @@ def test_the_softmax_loss_and_its_gradients_equal_the_naive_ones(case: str, pick
 
 @pytest.mark.parametrize("case", COMPETING)
 def test_huge_scores_of_any_column_neither_overflow_nor_lose_the_loss(case: str) -> None:
-    table, parts = made(), inputs(case, 5)
+    table, parts = build_table(), inputs(case, 5)
     for name in ("bias", "further"):
         if name in parts:
             parts[name] *= 1e4
@@ -113,7 +113,7 @@ def test_huge_scores_of_any_column_neither_overflow_nor_lose_the_loss(case: str)
 @pytest.mark.parametrize("picked", [0, 1, 37])
 @pytest.mark.parametrize("case", COMPETING)
 def test_scores_and_the_best_of_them_equal_the_naive_ones(case: str, picked: int) -> None:
-    table, parts = made(), inputs(case, picked)
+    table, parts = build_table(), inputs(case, picked)
     beside = {"rows": COMPETING[case][0], "bias_V": parts.get("bias"),
               "further_ED": parts.get("further")}  # fmt: skip
     naive_PC = naive_scores(table, case, parts)
@@ -127,7 +127,7 @@ def test_scores_and_the_best_of_them_equal_the_naive_ones(case: str, picked: int
 
 
 def test_without_a_word_on_rows_the_items_alone_compete() -> None:
-    table, parts = made(), inputs("items", 7)
+    table, parts = build_table(), inputs("items", 7)
     assert table.scores(parts["states"]).shape == (7, ITEMS)
     plain = table.softmax_loss(parts["states"], parts["targets"])
     assert torch.equal(plain, table.softmax_loss(parts["states"], parts["targets"], rows=ITEMS))
@@ -135,7 +135,7 @@ def test_without_a_word_on_rows_the_items_alone_compete() -> None:
 
 @pytest.mark.parametrize("case", COMPETING)
 def test_low_precision_is_near_the_exact_loss_and_gradients(case: str) -> None:
-    table, parts = made(torch.float32), learnable(inputs(case, 37, torch.float32))
+    table, parts = build_table(torch.float32), learnable(inputs(case, 37, torch.float32))
     found = []
     for low in (True, False):
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
@@ -155,7 +155,7 @@ def test_each_state_scores_its_own_ids_which_may_be_the_masks(
     gathered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(candidates_module, "ROWS_PER_GATHER", 0 if gathered else 1 << 30)
-    table, parts = made(), learnable(inputs("items and the mask", 3))
+    table, parts = build_table(), learnable(inputs("items and the mask", 3))
     ids_PN = torch.tensor([[0, ITEMS], [5, 5], [ITEMS, 12]])
     bias_V = torch.arange(ITEMS + 1, dtype=torch.float64, requires_grad=True)
     parts["bias"] = bias_V
@@ -174,7 +174,7 @@ def test_each_state_scores_its_own_ids_which_may_be_the_masks(
 
 
 def test_no_rows_gradient_but_those_of_what_competes() -> None:
-    table, parts = made(), inputs("items", 4)
+    table, parts = build_table(), inputs("items", 4)
     table.softmax_loss(parts["states"], parts["targets"]).backward()
     assert table.weight.grad[:ITEMS].any(dim=1).all()
     assert not table.weight.grad[ITEMS].any()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import research.model.kernels.cross_entropy as softmax_module
-from research.model.kernels.multilabel import multilabel_loss, precision_at_own_number
+from research.model.kernels.multilabel import multilabel_loss, precision_at_num_labels
 
 WIDTH = 5
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -138,11 +138,11 @@ def test_the_order_of_pairs_does_not_matter() -> None:
 
 def test_the_tile_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = inputs(37, 13)
-    small = multilabel_loss(*parts), precision_at_own_number(*parts)
+    small = multilabel_loss(*parts), precision_at_num_labels(*parts)
     monkeypatch.setattr(softmax_module, "CPU_TILE", 1 << 21)
     # Sums are taken in another order.
     assert multilabel_loss(*parts).item() == pytest.approx(small[0].item(), abs=1e-10)
-    assert precision_at_own_number(*parts).item() == pytest.approx(small[1].item(), abs=1e-12)
+    assert precision_at_num_labels(*parts).item() == pytest.approx(small[1].item(), abs=1e-12)
 
 
 def test_a_frozen_table_gets_no_gradient_and_the_states_do() -> None:
@@ -168,7 +168,7 @@ def slow_precision(hidden_PD: Tensor, table_AD: Tensor, rows_M: Tensor, labels_M
 @pytest.mark.parametrize("picked", [0, 1, 15, 16, 17, 37])
 def test_precision_equals_the_loop(picked: int, labels: int) -> None:
     parts = inputs(picked, labels)
-    precision = precision_at_own_number(*parts)
+    precision = precision_at_num_labels(*parts)
     assert precision.dtype == torch.float64
     assert precision.item() == pytest.approx(slow_precision(*parts), abs=1e-12)
 
@@ -181,11 +181,11 @@ def test_precision_by_hand() -> None:
         [[9.0, 8.0, 0.0, 1.0], [1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.1, 0.0], [4.0, 3.0, 2.0, 1.0]]
     )
     rows_M, labels_M = torch.tensor([0, 0, 2, 3, 3, 3, 3]), torch.tensor([0, 3, 2, 0, 1, 2, 3])
-    assert precision_at_own_number(hidden_PD, table_AD, rows_M, labels_M).item() == 0.5 + 1 + 1
+    assert precision_at_num_labels(hidden_PD, table_AD, rows_M, labels_M).item() == 0.5 + 1 + 1
 
 
 def test_of_equal_scores_the_lower_label_comes_first() -> None:
     # A constant scorer's k best are labels 0 to k - 1, whatever the row's labels are.
     hidden_PD, table_AD = torch.zeros(2, 3), torch.ones(4, 3)
     rows_M, labels_M = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 3])
-    assert precision_at_own_number(hidden_PD, table_AD, rows_M, labels_M).item() == 1.0 + 0.5
+    assert precision_at_num_labels(hidden_PD, table_AD, rows_M, labels_M).item() == 1.0 + 0.5

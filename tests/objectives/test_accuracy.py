@@ -46,7 +46,9 @@ def catalogue() -> Catalogue:
     return CATALOGUE
 
 
-def made(config: ObjectiveConfig, catalogue: Catalogue) -> tuple[Objective, TransformerEncoder]:
+def build_objective(
+    config: ObjectiveConfig, catalogue: Catalogue
+) -> tuple[Objective, TransformerEncoder]:
     """An objective and an encoder with the tables above."""
     shared = ModelComponents(SIZES, catalogue, 0)
     objective = config.build(shared, 0)
@@ -89,20 +91,20 @@ def ids(values: list[int]) -> Tensor:
 
 
 def test_next_item_counts_targets_that_score_highest(catalogue: Catalogue) -> None:
-    objective, encoder = made(NextItemConfig(), catalogue)
+    objective, encoder = build_objective(NextItemConfig(), catalogue)
     view = objective.corruption.view(batch_of([[0, 1, 2, 3]], length=4), catalogue)
     # Items 1, 2 and 3 follow; the states point to 1, to 0 and to 3.
     assert share(objective, encoder, view, [[0.1, 1.0], [2.0, 1.0], [1.0, -2.0]]) == (2.0, 3.0)
 
 
 def test_cloze_counts_hidden_items_that_score_highest(catalogue: Catalogue) -> None:
-    objective, encoder = made(ClozeConfig(), catalogue)
+    objective, encoder = build_objective(ClozeConfig(), catalogue)
     view = view_of([4, 1, 4], [0, 2], [2, 0])
     assert share(objective, encoder, view, [[-1.0, 0.0], UNREAD, [0.9, 1.0]]) == (1.0, 2.0)
 
 
 def test_a_bias_counts_in_what_scores_highest(catalogue: Catalogue) -> None:
-    objective, encoder = made(ClozeConfig(head=HeadConfig(bias=True)), catalogue)
+    objective, encoder = build_objective(ClozeConfig(head=HeadConfig(bias=True)), catalogue)
     with torch.no_grad():
         objective.get_parameter("head.item_bias").copy_(torch.tensor([0.5, 0.0, 0.0, 0.0]))
     # 0.9 + 0.5 for item 0 against 1.0 for item 1.
@@ -112,10 +114,12 @@ def test_a_bias_counts_in_what_scores_highest(catalogue: Catalogue) -> None:
 def test_special_classes_may_score_highest(catalogue: Catalogue) -> None:
     view = view_of([4, 4], [0, 1], [1, 2])
     states = [[0.0, 1.0], [-1.0, 0.0]]
-    plain, encoder = made(ClozeConfig(), catalogue)
+    plain, encoder = build_objective(ClozeConfig(), catalogue)
     assert share(plain, encoder, view, states) == (2.0, 2.0)
     # The mask scores 5 at the first state and -5 at the second.
-    special, encoder = made(ClozeConfig(head=HeadConfig(special_classes=True)), catalogue)
+    special, encoder = build_objective(
+        ClozeConfig(head=HeadConfig(special_classes=True)), catalogue
+    )
     assert share(special, encoder, view, states) == (1.0, 2.0)
 
 
@@ -124,7 +128,7 @@ def test_mip_counts_right_comparisons_and_half_of_the_ties(
     inner_sigmoid: bool, catalogue: Catalogue
 ) -> None:
     loss = BayesianPersonalizedRanking(number=2, inner_sigmoid=inner_sigmoid)
-    objective, encoder = made(MIPConfig(loss=loss), catalogue)
+    objective, encoder = build_objective(MIPConfig(loss=loss), catalogue)
     assert isinstance(objective, MIP)
     turn_signs(objective.head.dense)
     # Each against item 3, twice: 1 to 0, -1 to 1, and 0 to 0.
@@ -134,7 +138,7 @@ def test_mip_counts_right_comparisons_and_half_of_the_ties(
 
 
 def test_mip_under_a_full_softmax_counts_targets_that_score_highest(catalogue: Catalogue) -> None:
-    objective, encoder = made(MIPConfig(loss=FullSoftmax()), catalogue)
+    objective, encoder = build_objective(MIPConfig(loss=FullSoftmax()), catalogue)
     assert isinstance(objective, MIP)
     turn_signs(objective.head.dense)
     view = view_of([4, 4, 4], [0, 1, 2], [0, 1, 2])
@@ -146,7 +150,7 @@ def test_mip_under_a_full_softmax_counts_targets_that_score_highest(catalogue: C
 def test_sp_counts_rows_whose_own_segment_scores_higher(
     inner_sigmoid: bool, catalogue: Catalogue
 ) -> None:
-    objective, encoder = made(SPConfig(inner_sigmoid=inner_sigmoid), catalogue)
+    objective, encoder = build_objective(SPConfig(inner_sigmoid=inner_sigmoid), catalogue)
     assert isinstance(objective, SP)
     turn_signs(objective.dense)
     # Three rows of three sequences, context, true and foreign segment; each one's last is read.
@@ -166,7 +170,7 @@ def test_map_counts_own_attributes_among_as_many_best(
     as_published: bool, catalogue: Catalogue
 ) -> None:
     config = MAPConfig(count_bare_items=as_published, zero_attribute=as_published)
-    objective, encoder = made(config, catalogue)
+    objective, encoder = build_objective(config, catalogue)
     assert isinstance(objective, MAP)
     turn_signs(objective.head.dense)
     # Of item 1's attributes 0 and 1 the best two hold both, then one; item 0's is not the best;
@@ -179,7 +183,7 @@ def test_map_counts_own_attributes_among_as_many_best(
 @pytest.mark.parametrize("as_published", [False, True])
 def test_aap_counts_the_items_in_sight_alone(as_published: bool, catalogue: Catalogue) -> None:
     config = AAPConfig(count_bare_items=as_published, zero_attribute=as_published)
-    objective, encoder = made(config, catalogue)
+    objective, encoder = build_objective(config, catalogue)
     assert isinstance(objective, AAP)
     turn_signs(objective.head.dense)
     # Item 3's attribute 2 is the best; of item 1's two one is among the best two.
@@ -194,7 +198,7 @@ def test_aap_counts_the_items_in_sight_alone(as_published: bool, catalogue: Cata
     ids=["next", "cloze", "aap", "map", "mip", "sp"],
 )
 def test_nothing_asked_is_nothing_of_nothing(config: ObjectiveConfig, catalogue: Catalogue) -> None:
-    objective, encoder = made(config, catalogue)
+    objective, encoder = build_objective(config, catalogue)
     view = objective.corruption.view(batch_of([[]], length=4), catalogue)
     assert share(objective, encoder, view, []) == (0.0, 0.0)
 

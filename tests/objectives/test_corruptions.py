@@ -85,7 +85,7 @@ def test_masking_equals_the_loop(name: str, length: int, catalogue: Catalogue) -
     view = config.view(batch, catalogue)
     twins = [
         reference.mask_items(config, row, state, ITEMS, length)
-        for row, state in zip(ROWS * 5, batch.states_S.tolist(), strict=True)
+        for row, state in zip(ROWS * 5, batch.random_states_S.tolist(), strict=True)
     ]
     assert rows_of(view) == [seen for seen, _ in twins]
     assert picked_of(view) == [picked for _, picked in twins]
@@ -228,7 +228,7 @@ def test_a_mask_does_not_depend_on_the_other_rows_of_a_batch(
     batch = batch_of(ROWS, length=50)
     together = rows_of(CONFIGS[name].view(batch, catalogue))
     for row, sequence in enumerate(ROWS):
-        alone = batch_of([sequence], length=50, states=batch.states_S[row : row + 1])
+        alone = batch_of([sequence], length=50, states=batch.random_states_S[row : row + 1])
         assert rows_of(CONFIGS[name].view(alone, catalogue)) == [together[row]]
 
 

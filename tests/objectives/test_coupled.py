@@ -44,7 +44,7 @@ def catalogue() -> Catalogue:
     return catalogue_of(ROWS, ITEMS)
 
 
-def made(config: ObjectiveConfig, catalogue: Catalogue) -> MultiObjectiveModel:
+def build_model(config: ObjectiveConfig, catalogue: Catalogue) -> MultiObjectiveModel:
     """An encoder under one objective, in float64, without dropout, no parameter at its start."""
     shared = ModelComponents(SIZES, catalogue, 0)
     module = MultiObjectiveModel(shared.encoder, {"only": config.build(shared, 0)}, catalogue)
@@ -74,7 +74,7 @@ def assert_twins(module: MultiObjectiveModel, ours: Tensor, theirs: Tensor) -> N
 def test_in_batch_softmax_equals_the_loop(
     head: HeadConfig, log_q: bool, catalogue: Catalogue
 ) -> None:
-    module = made(NextItemConfig(loss=InBatchSoftmax(log_q=log_q), head=head), catalogue)
+    module = build_model(NextItemConfig(loss=InBatchSoftmax(log_q=log_q), head=head), catalogue)
     ours = module.losses(batch_of(ROWS, length=LENGTH))["only"]
     objective = module.objectives["only"]
     pairs = []
@@ -100,7 +100,7 @@ def test_in_batch_softmax_equals_the_loop(
 
 
 def test_an_item_that_all_rows_predict_has_nothing_to_be_told_from(catalogue: Catalogue) -> None:
-    module = made(NextItemConfig(loss=InBatchSoftmax()), catalogue)
+    module = build_model(NextItemConfig(loss=InBatchSoftmax()), catalogue)
     loss = module.losses(batch_of([[1, 5], [2, 5]], length=LENGTH))["only"]
     assert (loss.total.item(), loss.count.item()) == (0.0, 2.0)
 
@@ -110,9 +110,9 @@ def test_an_item_that_all_rows_predict_has_nothing_to_be_told_from(catalogue: Ca
 def test_items_are_offered_to_every_piece_of_a_batch(
     kind: type, number: int, catalogue: Catalogue
 ) -> None:
-    module = made(kind(loss=InBatchSoftmax()), catalogue)
+    module = build_model(kind(loss=InBatchSoftmax()), catalogue)
     batch = batch_of(ROWS, length=LENGTH)
-    pieces = [module(piece)["only"] for piece in module.prepare_pieces(batch, number)]
+    pieces = [module(piece)["only"] for piece in module.prepare_micro_batches(batch, number)]
     whole = module.losses(batch)["only"]
     assert sum(piece.count.item() for piece in pieces) == whole.count.item()
     total = torch.stack([piece.total for piece in pieces]).sum()
@@ -125,7 +125,7 @@ def test_items_are_offered_to_every_piece_of_a_batch(
     ids=["dot", "cosine"],
 )
 def test_contrast_equals_the_loop(config: ContrastConfig, catalogue: Catalogue) -> None:
-    module = made(config, catalogue)
+    module = build_model(config, catalogue)
     batch = batch_of(ROWS, length=LENGTH)
     ours = module.losses(batch)["only"]
     states = []
@@ -153,7 +153,7 @@ def test_contrast_equals_the_loop(config: ContrastConfig, catalogue: Catalogue) 
 def test_no_rows_are_a_zero_that_every_parameter_hangs_on(
     config: ObjectiveConfig, rows: list[list[int]], catalogue: Catalogue
 ) -> None:
-    module = made(config, catalogue)
+    module = build_model(config, catalogue)
     loss = module.losses(batch_of(rows, length=LENGTH), measured=True)["only"]
     loss.total.backward()
     assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
@@ -161,17 +161,21 @@ def test_no_rows_are_a_zero_that_every_parameter_hangs_on(
 
 
 def test_one_row_alone_has_only_its_partner(catalogue: Catalogue) -> None:
-    loss = made(ContrastConfig(), catalogue).losses(batch_of([[1, 2, 3]], length=LENGTH))["only"]
+    loss = build_model(ContrastConfig(), catalogue).losses(batch_of([[1, 2, 3]], length=LENGTH))[
+        "only"
+    ]
     assert (loss.total.item(), loss.count.item()) == (0.0, 2.0)
 
 
 def test_foreign_rows_matter(catalogue: Catalogue) -> None:
     for config in (ContrastConfig(), NextItemConfig(loss=InBatchSoftmax())):
-        module = made(config, catalogue)
+        module = build_model(config, catalogue)
         assert module.objectives["only"].couples_rows is not None
         batch = batch_of(ROWS, length=LENGTH)
         pieces = [
-            batch_of([row], length=LENGTH, users=[user], states=batch.states_S[user : user + 1])
+            batch_of(
+                [row], length=LENGTH, users=[user], states=batch.random_states_S[user : user + 1]
+            )
             for user, row in enumerate(ROWS)
         ]
         alone = sum(module.losses(piece)["only"].total.item() for piece in pieces)

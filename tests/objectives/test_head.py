@@ -40,7 +40,7 @@ def catalogue() -> Catalogue:
     return catalogue_of([[0, 1, 2], [3, 4]], ITEMS)
 
 
-def made(catalogue: Catalogue, config: NextItemConfig = SPECIAL) -> MultiObjectiveModel:
+def build_model(catalogue: Catalogue, config: NextItemConfig = SPECIAL) -> MultiObjectiveModel:
     shared = ModelComponents(SIZES, catalogue, 0)
     return MultiObjectiveModel(shared.encoder, {"only": config.build(shared, 0)}, catalogue)
 
@@ -50,7 +50,7 @@ def test_a_uniform_guess_costs_the_logarithm_of_the_items_and_two(catalogue: Cat
         (SPECIAL, 1.9459101),  # log 7
         (NextItemConfig(), 1.6094379),  # log 5
     ]:
-        module = made(catalogue, config)
+        module = build_model(catalogue, config)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.zero_()
@@ -59,12 +59,14 @@ def test_a_uniform_guess_costs_the_logarithm_of_the_items_and_two(catalogue: Cat
 
 
 def test_the_scores_are_of_items_then_mask_then_padding(catalogue: Catalogue) -> None:
-    module = made(catalogue)
+    module = build_model(catalogue)
     scatter_parameters(module)
     objective = module.objectives["only"]
     assert isinstance(objective, RankingObjective)
     hidden_PD = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.0, 1.0, 0.0, 0.0]])
-    scores_PV = objective.head.competing(module.encoder.item_table).scores(hidden_PD, 0, ITEMS + 2)
+    scores_PV = objective.head.scored_rows(module.encoder.item_table).scores(
+        hidden_PD, 0, ITEMS + 2
+    )
     assert scores_PV.shape == (2, ITEMS + 2)
     rows = [*module.encoder.item_table.weight, objective.head.padding_row[0]]
     for column, row_D in enumerate(rows):
@@ -78,7 +80,7 @@ def test_candidates_are_scored_alike_with_and_without_special_classes(
     items_SN = torch.tensor([[4, 0, 2]])
     scores = []
     for config in (SPECIAL, NextItemConfig()):
-        module = made(catalogue, config)
+        module = build_model(catalogue, config)
         objective = module.objectives["only"]
         assert isinstance(objective, RankingObjective)
         ranker = TrainedRanker(module.encoder, objective)
@@ -92,7 +94,7 @@ def test_candidates_are_scored_alike_with_and_without_special_classes(
 def test_the_mask_learns_that_it_is_never_next_and_the_padding_row_nothing(
     catalogue: Catalogue,
 ) -> None:
-    module = made(catalogue)
+    module = build_model(catalogue)
     scatter_parameters(module)
     module.losses(batch_of([[0, 1, 2]], length=4))["only"].total.backward()
     assert module.encoder.item_table.weight.grad[ITEMS].any()

@@ -66,7 +66,9 @@ def catalogue() -> Catalogue:
     )
 
 
-def made(config: ObjectiveConfig, catalogue: Catalogue, **changes: object) -> MultiObjectiveModel:
+def build_model(
+    config: ObjectiveConfig, catalogue: Catalogue, **changes: object
+) -> MultiObjectiveModel:
     """An encoder under one objective, in float64, without dropout, no parameter at its start."""
     sizes = TransformerConfig(
         length=LENGTH, width=8, heads=2, layers=1, feed_forward=12,
@@ -83,12 +85,12 @@ def both(config: ObjectiveConfig, catalogue: Catalogue, rows: Sequence[list[int]
     tuple[LossSum, dict[str, Tensor]], tuple[Tensor, int, dict[str, Tensor]]
 ]:  # fmt: skip
     """(loss, gradients) of the module, (total, count, gradients) of the loop."""
-    module = made(config, catalogue)
+    module = build_model(config, catalogue)
     batch = batch_of(rows, length=LENGTH)
     ours = module.losses(batch)["only"]
     ours_grads = gradients(module, ours.total)
     losses = []
-    for user, (row, state) in enumerate(zip(rows, batch.states_S.tolist(), strict=True)):
+    for user, (row, state) in enumerate(zip(rows, batch.random_states_S.tolist(), strict=True)):
         losses += twins.losses_of_window(config, module, catalogue, row, user, state)
     total = torch.stack(losses).sum()
     return (ours, ours_grads), (total, len(losses), gradients(module, total))
@@ -141,7 +143,7 @@ def test_a_row_may_share_negatives_from_outside_its_window(catalogue: Catalogue)
 def test_an_empty_pick_is_a_zero_that_every_parameter_hangs_on(
     name: str, rows: list[list[int]], catalogue: Catalogue
 ) -> None:
-    module = made(CASES[name], catalogue)
+    module = build_model(CASES[name], catalogue)
     loss = module.losses(batch_of(rows, length=LENGTH))["only"]
     loss.total.backward()
     assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
@@ -153,18 +155,22 @@ def test_an_empty_pick_is_a_zero_that_every_parameter_hangs_on(
 
 
 def test_a_window_of_one_item_has_nothing_next(catalogue: Catalogue) -> None:
-    loss = made(NextItemConfig(), catalogue).losses(batch_of([[3], [4]], length=LENGTH))["only"]
+    loss = build_model(NextItemConfig(), catalogue).losses(batch_of([[3], [4]], length=LENGTH))[
+        "only"
+    ]
     loss.total.backward()
     assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_foreign_sequences_do_not_matter(name: str, catalogue: Catalogue) -> None:
-    module = made(CASES[name], catalogue)
+    module = build_model(CASES[name], catalogue)
     batch = batch_of(ROWS, length=LENGTH)
     alone = 0.0
     for row, sequence in enumerate(ROWS):
-        one = batch_of([sequence], length=LENGTH, users=[row], states=batch.states_S[row : row + 1])
+        one = batch_of(
+            [sequence], length=LENGTH, users=[row], states=batch.random_states_S[row : row + 1]
+        )
         alone += module.losses(one)["only"].total.item()
     # Sums of about twenty terms of order one, in another order.
     assert module.losses(batch)["only"].total.item() == pytest.approx(alone, abs=1e-10)
@@ -175,11 +181,11 @@ def test_foreign_sequences_do_not_matter(name: str, catalogue: Catalogue) -> Non
 def test_a_batch_cut_into_pieces_has_the_same_loss_and_gradients(
     name: str, number: int, catalogue: Catalogue
 ) -> None:
-    module = made(CASES[name], catalogue)
+    module = build_model(CASES[name], catalogue)
     batch = batch_of(ROWS, length=LENGTH)
     whole = module.losses(batch)["only"]
     expected = gradients(module, whole.total)
-    pieces = [module(piece)["only"] for piece in module.prepare_pieces(batch, number)]
+    pieces = [module(piece)["only"] for piece in module.prepare_micro_batches(batch, number)]
     assert len(pieces) == number
     assert module.objectives["only"].couples_rows is None
     assert sum(piece.count.item() for piece in pieces) == whole.count.item()
@@ -194,7 +200,7 @@ def test_every_item_can_be_a_label_and_learns_from_it(
     config: ObjectiveConfig, catalogue: Catalogue
 ) -> None:
     for item in range(ITEMS):
-        module = made(config, catalogue)
+        module = build_model(config, catalogue)
         other = (item + 1) % ITEMS
         loss = module.losses(batch_of([[other, item]], length=LENGTH))["only"]
         assert loss.count.item() >= 1
@@ -205,7 +211,7 @@ def test_every_item_can_be_a_label_and_learns_from_it(
 def test_the_mask_row_learns_under_cloze_alone(catalogue: Catalogue) -> None:
     learns = []
     for config in (ClozeConfig(), NextItemConfig()):
-        module = made(config, catalogue)
+        module = build_model(config, catalogue)
         module.losses(batch_of([[1, 2, 3]], length=LENGTH))["only"].total.backward()
         learns.append(bool(module.encoder.item_table.weight.grad[ITEMS].any()))
     assert learns == [True, False]
@@ -214,7 +220,7 @@ def test_the_mask_row_learns_under_cloze_alone(catalogue: Catalogue) -> None:
 @pytest.mark.parametrize("kind", [AAPConfig, MAPConfig])
 def test_every_attribute_learns_even_one_that_no_item_has(kind: type, catalogue: Catalogue) -> None:
     # The first attribute is one like any other; attribute 1 learns that it is false.
-    module = made(kind(corruption=MaskItems(rate=0.5), zero_attribute=True), catalogue)
+    module = build_model(kind(corruption=MaskItems(rate=0.5), zero_attribute=True), catalogue)
     module.losses(batch_of([[0, 1, 2, 4]], length=LENGTH))["only"].total.backward()
     table = module.get_parameter("shared.attributes.attribute_table.weight")
     assert (table.grad.abs().sum(1) > 0).tolist() == [True] * NUM_ATTRIBUTES
@@ -222,7 +228,7 @@ def test_every_attribute_learns_even_one_that_no_item_has(kind: type, catalogue:
 
 
 def test_aap_and_map_share_attributes_and_not_their_projections(catalogue: Catalogue) -> None:
-    shared = ModelComponents(made(AAPConfig(), catalogue).encoder.config, catalogue, 0)
+    shared = ModelComponents(build_model(AAPConfig(), catalogue).encoder.config, catalogue, 0)
     parts = [config.build(shared, 0) for config in (AAPConfig(), MAPConfig())]
     tables, layers = (
         [part.get_parameter(name) for part in parts]
@@ -235,12 +241,14 @@ def test_aap_and_map_share_attributes_and_not_their_projections(catalogue: Catal
 def test_log_q_is_subtracted_from_target_and_negatives(catalogue: Catalogue) -> None:
     # With all scores equal, the corrected softmax is that of 1/q over the drawn items.
     config = SampledSoftmax(number=3, log_q=True, negatives=POPULAR)
-    module = made(NextItemConfig(loss=config), catalogue)
+    module = build_model(NextItemConfig(loss=config), catalogue)
     with torch.no_grad():
         module.encoder.item_table.weight.zero_()
     batch = batch_of([[1, 2]], length=LENGTH)
     loss = module.losses(batch)["only"].total.item()
-    drawn = twins.negatives_of(config, catalogue, [1, 2], 0, batch.states_S[0].item(), 0, "next")
+    drawn = twins.negatives_of(
+        config, catalogue, [1, 2], 0, batch.random_states_S[0].item(), 0, "next"
+    )
     counts = catalogue.training.counts_V.double()
     inverse = [1 / counts[item].item() for item in [2, *drawn]]
     # q is kept in float32, which is good to 1e-7.
@@ -250,7 +258,7 @@ def test_log_q_is_subtracted_from_target_and_negatives(catalogue: Catalogue) -> 
 
 @pytest.mark.parametrize("head", [HeadConfig(), BERT_HEAD, HeadConfig(table="own", bias=True)])
 def test_candidate_scores_are_columns_of_all_scores(head: HeadConfig, catalogue: Catalogue) -> None:
-    module = made(ClozeConfig(head=head), catalogue)
+    module = build_model(ClozeConfig(head=head), catalogue)
     ranker = TrainedRanker(module.encoder, module.objectives["only"])
     histories, users_S = Packed.from_lists([[1, 2], [3]]), torch.tensor([0, 1])
     items_SN = torch.tensor([[0, 11, 5], [7, 7, 2]])
@@ -265,7 +273,7 @@ def test_candidate_scores_are_columns_of_all_scores(head: HeadConfig, catalogue:
 @pytest.mark.parametrize("head", [HeadConfig(), BERT_HEAD, HeadConfig(table="own", bias=True)])
 @pytest.mark.parametrize("kind", [NextItemConfig, ClozeConfig])
 def test_ranking_scores_equal_the_loop(kind: type, head: HeadConfig, catalogue: Catalogue) -> None:
-    module = made(kind(head=head), catalogue)
+    module = build_model(kind(head=head), catalogue)
     objective = module.objectives["only"]
     ranker = TrainedRanker(module.encoder, objective)
     rows = [[1], [2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 5]]
@@ -280,7 +288,7 @@ def test_ranking_scores_equal_the_loop(kind: type, head: HeadConfig, catalogue: 
 
 
 def test_ranking_leaves_the_training_mode_as_it_was(catalogue: Catalogue) -> None:
-    module = made(ClozeConfig(), catalogue)
+    module = build_model(ClozeConfig(), catalogue)
     ranker = TrainedRanker(module.encoder, module.objectives["only"])
     for training in (True, False):
         module.train(training)
@@ -292,7 +300,7 @@ def calls_of(
     objectives: dict[str, ObjectiveConfig], catalogue: Catalogue
 ) -> list[tuple[bool, int]]:
     """(causal, sequences) of each call of the encoder in one step."""
-    module = made(next(iter(objectives.values())), catalogue)
+    module = build_model(next(iter(objectives.values())), catalogue)
     built = {
         name: config.build(ModelComponents(module.encoder.config, catalogue, 0), 0).double()
         for name, config in objectives.items()
@@ -325,7 +333,7 @@ def test_the_encoder_is_called_once_a_direction(catalogue: Catalogue) -> None:
 
 
 def test_an_objective_has_the_same_loss_alone_and_in_company(catalogue: Catalogue) -> None:
-    module = made(ClozeConfig(corruption=MASKED), catalogue)
+    module = build_model(ClozeConfig(corruption=MASKED), catalogue)
     objective = module.objectives["only"]
     other = NextItemConfig().build(ModelComponents(module.encoder.config, catalogue, 0), 0).double()
     batch: Batch = batch_of(ROWS, length=LENGTH)
@@ -347,4 +355,4 @@ def test_an_objective_has_the_same_loss_alone_and_in_company(catalogue: Catalogu
 )
 def test_no_negatives_at_all_are_refused(loss: ItemLossConfig, catalogue: Catalogue) -> None:
     with pytest.raises(InputError, match=r"loss\.number is 0; draw at least 1 negative"):
-        made(NextItemConfig(loss=loss), catalogue)
+        build_model(NextItemConfig(loss=loss), catalogue)

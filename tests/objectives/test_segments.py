@@ -81,7 +81,7 @@ def test_cutting_equals_the_loop(name: str, length: int, catalogue: Catalogue) -
     batch = batch_of(windows, length=length, users=users)
     twins = [
         reference.cut_segment(CONFIGS[name], catalogue, window, user, state, length)
-        for window, user, state in zip(windows, users, batch.states_S.tolist(), strict=True)
+        for window, user, state in zip(windows, users, batch.random_states_S.tolist(), strict=True)
     ]
     assert cut(CONFIGS[name], batch, catalogue) == [twin for twin in twins if twin is not None]
 
@@ -256,7 +256,9 @@ def test_a_view_depends_on_the_rows_own_state_alone(catalogue: Catalogue) -> Non
     for config in CONFIGS.values():
         together = iter(cut(config, batch, catalogue))
         for row, window in enumerate(WINDOWS):
-            alone = batch_of([window], length=50, users=[row], states=batch.states_S[row : row + 1])
+            alone = batch_of(
+                [window], length=50, users=[row], states=batch.random_states_S[row : row + 1]
+            )
             for shown in cut(config, alone, catalogue):
                 assert shown == next(together)
         assert next(together, None) is None

@@ -42,7 +42,7 @@ def finished(shop: Corpus) -> Path:
     folder = shop.folder.parent / "sasrec"
     given = ["--out", str(folder), "--quiet", "--checkpoint-steps", "3", *TINY]
     assert main(["run", SASREC, f"corpus={shop.folder}", *given]) == 0
-    assert list(checkpoint.numbered(folder / STAGE)) == [6, 3]
+    assert list(checkpoint.checkpoints_by_step(folder / STAGE)) == [6, 3]
     return folder
 
 
@@ -63,11 +63,11 @@ def stopped(finished: Path, tmp_path: Path) -> Path:
 def copy_until(run: Path, step: int, folder: Path) -> Path:
     """A copy of a run whose only checkpoint is that of `step`."""
     shutil.copytree(run, folder)
-    for number, path in checkpoint.numbered(folder / STAGE).items():
+    for number, path in checkpoint.checkpoints_by_step(folder / STAGE).items():
         if number != step:
             shutil.rmtree(path)
     checkpoint.prune(folder / STAGE, step, keep=1)
-    assert len(checkpoint.numbered(folder / STAGE, "best")) == 1
+    assert len(checkpoint.checkpoints_by_step(folder / STAGE, "best")) == 1
     return folder
 
 
@@ -132,12 +132,12 @@ PREPARE: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     ),
     "a column that is not there": (
         {"c.csv": "who,item,timestamp\na,x,1\n"}, ["csv", "--raw", "c.csv"],
-        "c.csv: column 'user' stands 0 times; the columns are who, item, timestamp.",
+        "c.csv: column 'user' occurs 0 times; the columns are who, item, timestamp.",
     ),
     "an attribute file of another data set": (
         {"B.txt": "1 1 2 3\n", "B_item2attributes.json": '{"8": [1], "9": [1]}'},
         ["s3rec", "--raw", "B.txt"],
-        "B_item2attributes.json: none of its 2 items stands among the 3 items",
+        "B_item2attributes.json: none of its 2 items is among the 3 items",
     ),
     "an attribute file that is not JSON": (
         {"B.txt": "1 1 2 3\n", "B_item2attributes.json": "{'1': [1]}"},
@@ -315,7 +315,7 @@ CORPUS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing array": (
         lambda folder: (folder / "offsets.npy").unlink(), "offsets.npy: missing. The corpus is inc"
     ),
-    "a cut array": (truncate, "items.npy: not a whole .npy file"),
+    "a cut array": (truncate, "items.npy: not a complete .npy file"),
     "an array of something else": (
         lambda folder: np.save(folder / "items.npy", np.zeros(3)),
         "items.npy: 1-dimensional <f8; expected one dimension, <i4",
@@ -389,8 +389,8 @@ def test_a_corpus_with_another_fingerprint_is_named(
     before = files_of(tmp_path)
     more = ["--items", raw_id(0)] if verb == "recommend" else []
     message = refused(capsys, verb, tmp_path / "r", *more)
-    assert f"was made on a corpus with fingerprint {shop.fingerprint}, but {mine}" in message
-    assert f"has {other.fingerprint}; ids would not mean the same" in message
+    assert f"was trained on a corpus with fingerprint {shop.fingerprint}, but {mine}" in message
+    assert f"has {other.fingerprint}; the same ids would mean other items" in message
     assert "holds another run" in refused(capsys, *given)
     assert files_of(tmp_path) == before
 
@@ -499,7 +499,7 @@ def test_a_damaged_state_is_not_continued(
 ) -> None:
     (last(stopped) / "state.json").write_text(text)
     before = files_of(stopped)
-    assert "no checkpoint is whole (" in refused(capsys, *continue_(shop, stopped))
+    assert "no checkpoint is undamaged (" in refused(capsys, *continue_(shop, stopped))
     assert files_of(stopped) == before
 
 
@@ -515,7 +515,9 @@ def test_a_state_that_lacks_fields_is_not_continued(
 def test_an_unfinished_run_is_named(capsys: Capture, stopped: Path, verb: str) -> None:
     more = ["--items", raw_id(0)] if verb == "recommend" else []
     message = refused(capsys, verb, stopped, *more)
-    assert f"{stopped} holds a run that has not finished; the command that began it" in message
+    assert (
+        f"{stopped} holds a run that has not finished; run the command that started it" in message
+    )
 
 
 def test_an_undamaged_run_is_continued(capsys: Capture, shop: Corpus, stopped: Path) -> None:
@@ -738,7 +740,7 @@ def test_a_module_that_is_allowed_is_read(
         ("[1]", "config.json holds list, not an object"),
         ("{}", "or of another program or version (hash is missing; allowed: str); remove it, and"),
         ('{"hash": 3}', "fingerprint is missing; allowed: str"),
-        ('{"hsh": 3}', "hsh is no field that is known; did you mean hash? (allowed: config, data"),
+        ('{"hsh": 3}', "hsh is not a known field; did you mean hash? (allowed: config, data"),
     ],
 )
 def test_a_damaged_config_is_named(capsys: Capture, run: Path, text: str, message: str) -> None:

@@ -17,20 +17,20 @@ from research.data.loader import BatchConfig
 from research.errors import InputError
 from research.model.transformer_config import TransformerConfig
 from research.objectives.next_item import NextItemConfig
-from research.overrides import changed
+from research.overrides import replace_fields
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.extension import set_aside, with_more_epochs
+from research.runs.extension import archive_results, with_more_epochs
 from research.runs.parts import validation_of
 from research.storage.records import RunRecord, RunSummary, read_record
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
-from research.training.selection import reopened
+from research.training.selection import resume_extended
 from research.training.stage_run import CheckpointPlan
 from research.training.state import StageState
-from tests.evaluation.reference_ranks import corpus_of, written
+from tests.evaluation.reference_ranks import corpus_of, write_to_disk
 from tests.support.saved import newest_of
 
 QUIET = RunOptions(quiet=True)
@@ -40,7 +40,7 @@ QUIET = RunOptions(quiet=True)
 def corpus(tmp_path: Path) -> Corpus:
     """12 users with 8 of 12 items each: 3 steps of 5 rows are an epoch."""
     histories = [[(user + step * (1 + user % 2)) % 12 for step in range(8)] for user in range(12)]
-    return written(corpus_of(histories, 12), tmp_path / "corpus")
+    return write_to_disk(corpus_of(histories, 12), tmp_path / "corpus")
 
 
 def stage_of(name: str = "train", **changes: Any) -> StageConfig:
@@ -225,8 +225,11 @@ def test_only_a_higher_limit_extends(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_a_limit_that_still_holds_is_named(corpus: Corpus, tmp_path: Path) -> None:
     execute(config_of(corpus, stage_of(epochs=5, steps=4)), tmp_path / "run", options=QUIET)
-    said = "stage train cannot go on: it has come to stages.0.steps = 4; raise that as well"
-    with pytest.raises(InputError, match=said):
+    message = (
+        "stage train cannot be extended: it has reached stages.0.steps = 4; raise that limit as "
+        "well"
+    )
+    with pytest.raises(InputError, match=message):
         execute(config_of(corpus, stage_of(epochs=9, steps=4)), tmp_path / "run", options=QUIET)
 
 
@@ -237,7 +240,7 @@ def test_a_higher_limit_of_another_run_does_not_extend(
     execute(config_of(corpus), tmp_path / "run", options=QUIET)
     longer = config_of(corpus, stage_of(epochs=3))
     histories = [[(user + 2 * step) % 12 for step in range(8)] for user in range(12)]
-    other = written(corpus_of(histories, 12), tmp_path / "other")
+    other = write_to_disk(corpus_of(histories, 12), tmp_path / "other")
     others = {
         "seed": replace(longer, seed=1),
         "encoder": replace(longer, encoder=replace(longer.encoder, dropout=0.1)),
@@ -271,7 +274,7 @@ def test_a_stage_that_was_taken_over_does_not_go_on(corpus: Corpus, tmp_path: Pa
     options = replace(QUIET, donors=(tmp_path / "donor",))
     assert execute(other, tmp_path / "run", options=options).shared
     longer = replace(other, stages=(stage_of(epochs=3),))
-    with pytest.raises(InputError, match=r"cannot go on: it was taken over from \.\./donor"):
+    with pytest.raises(InputError, match=r"cannot be extended: it was copied from \.\./donor"):
         execute(longer, tmp_path / "run", options=QUIET)
 
 
@@ -295,14 +298,14 @@ def test_a_folder_that_another_process_finished_meanwhile_is_looked_at_again(
     """What it held before it could be held is no longer true then."""
     config, longer = config_of(corpus), config_of(corpus, stage_of(epochs=4))
     stop_after(monkeypatch, config, tmp_path / "run", validations=1)
-    hold = execute_module.hold
+    lock_folder = execute_module.lock_folder
 
     def holding(*given: Any) -> None:
-        monkeypatch.setattr(execute_module, "hold", hold)
+        monkeypatch.setattr(execute_module, "lock_folder", lock_folder)
         execute(config, tmp_path / "run", options=QUIET)
-        hold(*given)
+        lock_folder(*given)
 
-    monkeypatch.setattr(execute_module, "hold", holding)
+    monkeypatch.setattr(execute_module, "lock_folder", holding)
     summary = execute(longer, tmp_path / "run", options=QUIET)
     (extension,) = record_in(tmp_path / "run").extensions
     assert (extension.step, extension.ended) == (6, True)
@@ -339,7 +342,7 @@ def test_a_hash_that_leads_out_of_the_folder_moves_nothing(corpus: Corpus, tmp_p
     execute(config_of(corpus), tmp_path / "run", options=QUIET)
     record = replace(record_in(tmp_path / "run"), hash="../../escaped")
     with pytest.raises(InputError, match=r"hash is '\.\./\.\./escaped'"):
-        set_aside(RunFolder(tmp_path / "run"), record, "other")
+        archive_results(RunFolder(tmp_path / "run"), record, "other")
     assert (tmp_path / "run" / "summary.json").is_file()
 
 
@@ -348,7 +351,9 @@ def test_of_several_stages_only_the_newest_goes_on(corpus: Corpus, tmp_path: Pat
         return config_of(corpus, stage_of("first", epochs=first), stage_of("second", epochs=second))
 
     execute(two(2, 2), tmp_path / "run", options=QUIET)
-    with pytest.raises(InputError, match="stage first cannot go on: stage second has begun with"):
+    with pytest.raises(
+        InputError, match="stage first cannot be extended: stage second has already started"
+    ):
         execute(two(3, 2), tmp_path / "run", options=QUIET)
     with pytest.raises(InputError, match="holds another run"):
         execute(two(3, 3), tmp_path / "run", options=QUIET)
@@ -363,7 +368,7 @@ def test_more_epochs_are_counted_from_where_the_run_ended(corpus: Corpus, tmp_pa
     config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
     execute(config, folder.path, options=QUIET)
     for epochs in (5, 8):
-        longer = changed(config, with_more_epochs(config, folder, 3))
+        longer = replace_fields(config, with_more_epochs(config, folder, 3))
         assert longer.stages[0].epochs == epochs
         assert execute(longer, folder.path, options=QUIET).best["train"].epochs == epochs
 
@@ -373,9 +378,9 @@ def test_more_epochs_of_an_interrupted_extension_are_not_added_again(
 ) -> None:
     config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
     execute(config, folder.path, options=QUIET)
-    longer = changed(config, with_more_epochs(config, folder, 3))
+    longer = replace_fields(config, with_more_epochs(config, folder, 3))
     stop_after(monkeypatch, longer, folder.path, validations=1)
-    assert changed(config, with_more_epochs(config, folder, 3)) == longer
+    assert replace_fields(config, with_more_epochs(config, folder, 3)) == longer
 
 
 def test_more_epochs_follow_the_end_by_patience_too(corpus: Corpus, tmp_path: Path) -> None:
@@ -383,7 +388,7 @@ def test_more_epochs_follow_the_end_by_patience_too(corpus: Corpus, tmp_path: Pa
     config = config_of(corpus, stage_of(epochs=50, validation=never))
     folder = RunFolder(tmp_path / "run", writes=False)
     assert execute(config, folder.path, options=QUIET).best["train"].epochs == 2
-    longer = changed(config, with_more_epochs(config, folder, 1))
+    longer = replace_fields(config, with_more_epochs(config, folder, 1))
     assert longer.stages[0].epochs == 3
     assert execute(longer, folder.path, options=QUIET).best["train"].epochs == 3
 
@@ -393,9 +398,9 @@ def test_more_epochs_that_failed_in_the_last_ranking_are_not_added_again(
 ) -> None:
     config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
     execute(config, folder.path, options=QUIET)
-    longer = changed(config, with_more_epochs(config, folder, 3))
+    longer = replace_fields(config, with_more_epochs(config, folder, 3))
     stop_after(monkeypatch, longer, folder.path, validations=9)
-    assert changed(config, with_more_epochs(config, folder, 3)) == longer
+    assert replace_fields(config, with_more_epochs(config, folder, 3)) == longer
 
 
 def test_more_epochs_leave_what_else_is_raised(corpus: Corpus, tmp_path: Path) -> None:
@@ -405,7 +410,7 @@ def test_more_epochs_leave_what_else_is_raised(corpus: Corpus, tmp_path: Path) -
     execute(config, folder.path, options=QUIET)
     stage = stage_of(validation=replace(rule, patience=7))
     overrides = with_more_epochs(config_of(corpus, stage), folder, 2)
-    longer = changed(config_of(corpus, stage), overrides)
+    longer = replace_fields(config_of(corpus, stage), overrides)
     assert (longer.stages[0].steps, longer.stages[0].epochs) == (None, 4)
     assert longer.stages[0].validation == replace(rule, patience=7)
     assert execute(longer, folder.path, options=QUIET).best["train"].epochs == 4
@@ -415,14 +420,14 @@ def test_more_epochs_are_refused_where_there_is_nothing_to_extend(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
-    with pytest.raises(InputError, match="run holds no run that could go on"):
+    with pytest.raises(InputError, match="run holds no run that could be extended"):
         with_more_epochs(config, folder, 1)
     stop_after(monkeypatch, config, folder.path, validations=1)
     with pytest.raises(InputError, match="holds a run that has not finished"):
         with_more_epochs(config, folder, 1)
     with pytest.raises(InputError, match="--more-epochs is 0; it must be at least 1"):
         with_more_epochs(config, folder, 0)
-    with pytest.raises(InputError, match="a ranker that only counts has no epochs"):
+    with pytest.raises(InputError, match="a counting ranker has no epochs"):
         with_more_epochs(popularity(), folder, 1)
     other = config_of(corpus, stage_of("other"))
     with pytest.raises(InputError, match="its stages are train, this run's other"):
@@ -433,13 +438,13 @@ def test_only_the_state_that_had_ended_is_reopened() -> None:
     rule = ValidationConfig(metric="mrr", patience=2, min_epochs=9)
     config = stage_of(epochs=9, validation=rule)
     ended = StageState(epoch=3, step=8, rows=32, finished=True, stale=1)
-    assert reopened(ended, config, 12, 9) == ended
-    assert reopened(replace(ended, finished=False), config, 12, 8).epoch == 3
+    assert resume_extended(ended, config, 12, 9) == ended
+    assert resume_extended(replace(ended, finished=False), config, 12, 8).epoch == 3
     # 32 rows are two epochs and a part of the third; patience would not have begun.
-    again = reopened(ended, config, 12, 8)
+    again = resume_extended(ended, config, 12, 8)
     assert (again.finished, again.epoch, again.stale) == (False, 2, 0)
     # Where a limit still holds, nothing goes on.
-    assert reopened(ended, replace(config, steps=8), 12, 8) == ended
+    assert resume_extended(ended, replace(config, steps=8), 12, 8) == ended
 
 
 class Interrupted(Exception):

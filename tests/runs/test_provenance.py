@@ -20,7 +20,13 @@ import research
 from research.data.corpus import Corpus
 from research.runs import provenance
 from research.runs.execute import execute
-from research.runs.provenance import checkout, cpu_model, provenance_of, together, versions
+from research.runs.provenance import (
+    code_version,
+    cpu_model,
+    merge_provenance,
+    provenance_of,
+    versions,
+)
 from research.storage.records import Machine, Provenance, RunRecord, RunSummary, read_record
 from research.storage.untrusted import without_keys
 from tests.support.calling import call
@@ -41,9 +47,9 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _asked_again() -> Iterator[None]:
-    checkout.cache_clear()
+    code_version.cache_clear()
     yield
-    checkout.cache_clear()
+    code_version.cache_clear()
 
 
 @pytest.fixture
@@ -71,7 +77,7 @@ def committed(folder: Path) -> str:
 def test_a_clean_checkout_is_told_with_its_commit(code: Path) -> None:
     commit = committed(code)
     assert len(commit) == 40
-    assert checkout() == (commit, True)
+    assert code_version() == (commit, True)
 
 
 @needs_git
@@ -85,14 +91,14 @@ def test_changes_and_new_python_files_are_not_clean_and_other_new_files_are(
     commit = committed(code)
     (code / name).parent.mkdir(exist_ok=True)
     (code / name).write_text("x = 1\n")
-    assert checkout() == (commit, clean)
+    assert code_version() == (commit, clean)
 
 
 @needs_git
 def test_code_that_is_installed_below_somebodys_own_checkout_is_of_no_commit(code: Path) -> None:
     (code / ".gitignore").write_text("research/\n")
     committed(code)
-    assert checkout() == (None, None)
+    assert code_version() == (None, None)
 
 
 @needs_git
@@ -104,17 +110,17 @@ def test_another_repository_that_the_environment_names_is_not_asked(
     (tmp_path / "other" / "a").write_text("")
     committed(tmp_path / "other")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
-    assert checkout() == (commit, True)
+    assert code_version() == (commit, True)
 
 
 def test_without_a_checkout_or_without_git_there_is_no_commit(
     code: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.delenv("GIT_CEILING_DIRECTORIES")
-    assert checkout() == (None, None)
-    checkout.cache_clear()
+    assert code_version() == (None, None)
+    code_version.cache_clear()
     monkeypatch.setenv("PATH", "")
-    assert checkout() == (None, None)
+    assert code_version() == (None, None)
 
 
 def test_a_git_that_hangs_is_not_waited_for(code: Path, tmp_path: Path, monkeypatch: Patch) -> None:
@@ -124,15 +130,15 @@ def test_a_git_that_hangs_is_not_waited_for(code: Path, tmp_path: Path, monkeypa
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setattr(provenance, "_SECONDS_OF_GIT", 0.2)
-    assert checkout() == (None, None)
+    assert code_version() == (None, None)
 
 
 def test_a_process_asks_once_and_stays_with_the_code_it_began_with(
     code: Path, monkeypatch: Patch
 ) -> None:
-    first = checkout()
+    first = code_version()
     monkeypatch.setattr(provenance, "_git", pytest.fail)
-    assert checkout() == first
+    assert code_version() == first
 
 
 # Machine, versions, command
@@ -221,10 +227,10 @@ ONE = Provenance(begun="2026-01-01T00:00:00Z", commit="a", clean=True, processes
 
 def test_what_differs_in_time_alone_is_not_repeated() -> None:
     later, other = replace(ONE, begun="2026-01-02T00:00:00Z"), replace(ONE, commit="b")
-    assert together((), ONE) == (ONE,)
-    assert together((ONE,), later) == (ONE,)
-    assert together((ONE,), other) == (ONE, other)
-    assert together((ONE, other), later) == (ONE, other)
+    assert merge_provenance((), ONE) == (ONE,)
+    assert merge_provenance((ONE,), later) == (ONE,)
+    assert merge_provenance((ONE,), other) == (ONE, other)
+    assert merge_provenance((ONE, other), later) == (ONE, other)
 
 
 def test_a_run_keeps_how_it_was_begun_and_how_it_was_continued(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from baselines.popularity import PopularityConfig
 from baselines.transitions import TransitionsConfig
-from research.checkpoint.files import numbered
+from research.checkpoint.files import checkpoints_by_step
 from research.cli.show import show
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
@@ -40,7 +40,7 @@ from research.storage.records import RunSummary, StageResult, UsersRecord, read_
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
-from tests.evaluation.reference_ranks import FixedScores, corpus_of, written
+from tests.evaluation.reference_ranks import FixedScores, corpus_of, write_to_disk
 from tests.support.saved import newest_of
 
 QUIET = RunOptions(quiet=True)
@@ -62,7 +62,7 @@ def times_of(users: int) -> list[list[int]]:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
-    return written(corpus_of(histories_of(0), 12, times_of(12)), tmp_path / "corpus")
+    return write_to_disk(corpus_of(histories_of(0), 12, times_of(12)), tmp_path / "corpus")
 
 
 def stage_of(name: str = "train", **changes: Any) -> StageConfig:
@@ -221,7 +221,7 @@ def test_the_test_split_is_evaluated_once_and_after_training(
 def repeating(folder: Path) -> Corpus:
     """Eight users who take three items of their own in turn, so that no answer is new."""
     histories = [[user + step % 3 for step in range(12)] for user in range(8)]
-    return written(corpus_of(histories, 10), folder)
+    return write_to_disk(corpus_of(histories, 10), folder)
 
 
 def test_answers_that_were_all_seen_before_are_told_at_the_first_validation_and_in_the_summary(
@@ -232,9 +232,9 @@ def test_answers_that_were_all_seen_before_are_told_at_the_first_validation_and_
     )
     summary = execute(config, tmp_path / "run", options=RunOptions())
     told = (
-        "every validation answer already stands in its history, whose items evaluation.seen "
-        "excludes: all metrics are 0 whatever is learned; evaluation.seen=kept lets these items "
-        "compete"
+        "every held-out validation item is already in its history, whose items evaluation.seen "
+        "excludes: all metrics are 0 whatever is learned; set evaluation.seen to kept to rank "
+        "these items too"
     )
     lines = [line for line in capsys.readouterr().out.splitlines() if told in line]
     assert lines == [f"train: {told}"]
@@ -390,7 +390,7 @@ def test_a_stage_without_validation_keeps_its_last_state(corpus: Corpus, tmp_pat
     assert summary.best["train"] == StageResult(
         epoch=None, value=None, epochs=4, steps=12, skipped=0
     )
-    assert not numbered(tmp_path / "run" / "stages" / "train", "best")
+    assert not checkpoints_by_step(tmp_path / "run" / "stages" / "train", "best")
     bench, ranker = load_run(tmp_path / "run", "data")
     saved = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
     assert_same_table(bench.tables(ranker, "test")["full"], saved)
@@ -407,10 +407,10 @@ CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
 
 
 DIFFERENCES = {
-    "seed": "seed is 0 there and 1 here",
-    "encoder": "encoder.block is PostNorm there and PreNorm here",
-    "candidates": r"evaluation.candidates is \[.*\] there and \[full\] here",
-    "epochs": "stages.0.epochs is 4 there and 3 here",
+    "seed": "seed is 0 in the folder and 1 in this run",
+    "encoder": "encoder.block is PostNorm in the folder and PreNorm in this run",
+    "candidates": r"evaluation.candidates is \[.*\] in the folder and \[full\] in this run",
+    "epochs": "stages.0.epochs is 4 in the folder and 3 in this run",
 }
 
 
@@ -421,8 +421,8 @@ def test_another_config_in_the_same_folder_is_refused(
     config = config_of(corpus, stage_of())
     execute(config, tmp_path / "run", options=QUIET)
     before = files_of(tmp_path / "run")
-    said = f"run holds another run \\({DIFFERENCES[name]}; hash .*choose another folder"
-    with pytest.raises(InputError, match=said):
+    message = f"run holds another run \\({DIFFERENCES[name]}; run hash .*choose another folder"
+    with pytest.raises(InputError, match=message):
         execute(CHANGES[name](config), tmp_path / "run", options=QUIET)
     assert files_of(tmp_path / "run") == before
 
@@ -431,16 +431,19 @@ def test_another_corpus_in_the_same_folder_is_refused(corpus: Corpus, tmp_path: 
     config = config_of(corpus, stage_of())
     execute(config, tmp_path / "run", options=QUIET)
     shutil.rmtree(corpus.folder)
-    written(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
-    said = "holds another run .the corpus's fingerprint is [0-9a-f]{16} there and [0-9a-f]{16} here"
-    with pytest.raises(InputError, match=said):
+    write_to_disk(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
+    message = (
+        "holds another run .the corpus's fingerprint is [0-9a-f]{16} in the folder and "
+        "[0-9a-f]{16} in this run"
+    )
+    with pytest.raises(InputError, match=message):
         execute(config, tmp_path / "run", options=QUIET)
 
 
 def test_a_run_is_not_loaded_on_another_corpus(corpus: Corpus, tmp_path: Path) -> None:
     execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
     shutil.rmtree(corpus.folder)
-    other = written(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
+    other = write_to_disk(corpus_of(histories_of(1), 12, times_of(12)), corpus.folder)
     assert other.fingerprint != corpus.fingerprint
     with pytest.raises(InputError, match=f"{corpus.fingerprint}.*{other.fingerprint}"):
         load_run(tmp_path / "run", "data")
@@ -501,7 +504,9 @@ def test_a_damaged_run_is_not_loaded(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model.safetensors is damaged"):
         load_run(tmp_path / "run", "data")
     shutil.rmtree(best)
-    with pytest.raises(InputError, match=r"no checkpoint is whole \(.*/best_[0-9]{8} is missing\)"):
+    with pytest.raises(
+        InputError, match=r"no checkpoint is undamaged \(.*/best_[0-9]{8} is missing\)"
+    ):
         load_run(tmp_path / "run", "data")
     (tmp_path / "run" / "config.json").write_text('{"hash": "0", "config": {')
     with pytest.raises(InputError, match=r"config.json is not valid JSON"):
@@ -516,7 +521,9 @@ def test_no_earlier_state_of_a_damaged_run_stands_for_its_result(
     weights = newest_of(tmp_path / "run" / "stages" / "train") / "model.safetensors"
     before = weights.read_bytes()
     weights.write_bytes(before[:-1])
-    with pytest.raises(InputError, match=r"what stage train ended with is damaged; remove .*json"):
+    with pytest.raises(
+        InputError, match=r"the final checkpoint of stage train is damaged; remove .*json"
+    ):
         load_run(tmp_path / "run", "data")
     # What the message says helps: the rest is done again, to the same bytes.
     (tmp_path / "run" / "summary.json").unlink()
@@ -549,7 +556,7 @@ CANNOT_WORK: dict[str, tuple[Callable[[Corpus], RunConfig], str]] = {
     ),
     "two that rank and no rank_by": (
         lambda corpus: config_of(corpus, stage_of(objectives=BOTH)),
-        "stage train: next and cloze can both rank; say which with rank_by",
+        "stage train: next and cloze can both rank; choose one with rank_by",
     ),
     "a last stage that cannot rank": (
         lambda corpus: config_of(

@@ -132,7 +132,7 @@ def test_a_stage_that_has_not_ended_is_not_taken(
         patched.setattr(checkpoint, "save", save)
         with pytest.raises(KeyboardInterrupt):
             execute(begun, tmp_path / "first", options=often)
-    assert checkpoint.numbered(tmp_path / "first" / "stages" / "pretrain")
+    assert checkpoint.checkpoints_by_step(tmp_path / "first" / "stages" / "pretrain")
     second = execute(begun, tmp_path / "second", options=taking(tmp_path / "first"))
     assert second.shared == {}
 
@@ -196,7 +196,7 @@ def changed_stage(config: RunConfig, place: int, **fields: Any) -> RunConfig:
     return replace(config, stages=tuple(stages))
 
 
-def marks(config: RunConfig, corpus: Corpus, start: str | None = None) -> list[str]:
+def hashes_of_stages(config: RunConfig, corpus: Corpus, start: str | None = None) -> list[str]:
     return list(stage_hashes(config, corpus, start).values())
 
 
@@ -204,11 +204,15 @@ def test_what_is_reported_and_what_follows_do_not_decide_a_stage(
     config: RunConfig, corpus: Corpus
 ) -> None:
     reported = EvaluationConfig(metrics=("hr@3",), candidates=("full", "uniform-5"))
-    assert marks(replace(config, evaluation=reported), corpus) == marks(config, corpus)
-    assert marks(replace(config, corpus="elsewhere"), corpus) == marks(config, corpus)
+    assert hashes_of_stages(replace(config, evaluation=reported), corpus) == hashes_of_stages(
+        config, corpus
+    )
+    assert hashes_of_stages(replace(config, corpus="elsewhere"), corpus) == hashes_of_stages(
+        config, corpus
+    )
     later = changed_stage(config, 1, epochs=7)
-    assert marks(later, corpus)[0] == marks(config, corpus)[0]
-    assert marks(later, corpus)[1] != marks(config, corpus)[1]
+    assert hashes_of_stages(later, corpus)[0] == hashes_of_stages(config, corpus)[0]
+    assert hashes_of_stages(later, corpus)[1] != hashes_of_stages(config, corpus)[1]
 
 
 def test_all_that_a_stage_learns_from_decides_it(config: RunConfig, corpus: Corpus) -> None:
@@ -218,11 +222,14 @@ def test_all_that_a_stage_learns_from_decides_it(config: RunConfig, corpus: Corp
         changed_stage(config, 0, epochs=2),
         changed_stage(config, 0, objectives={"mip": MIPConfig()}),
     ]
-    first = [marks(each, corpus)[0] for each in (config, *changes)]
-    first += [marks(replace(config, start_from="run"), corpus, start)[0] for start in ("a", "b")]
+    first = [hashes_of_stages(each, corpus)[0] for each in (config, *changes)]
+    first += [
+        hashes_of_stages(replace(config, start_from="run"), corpus, start)[0]
+        for start in ("a", "b")
+    ]
     assert len(set(first)) == len(first)
     # A path decides nothing, its content does.
-    assert marks(replace(config, start_from="there"), corpus, "a") == marks(
+    assert hashes_of_stages(replace(config, start_from="there"), corpus, "a") == hashes_of_stages(
         replace(config, start_from="here"), corpus, "a"
     )
 
@@ -235,5 +242,5 @@ def test_how_seen_items_and_ties_rank_decides_the_stages_that_select_by_it(
 ) -> None:
     other = replace(config, evaluation=evaluation)
     # The pretraining has no validation, the fine-tuning has.
-    assert marks(other, corpus)[0] == marks(config, corpus)[0]
-    assert marks(other, corpus)[1] != marks(config, corpus)[1]
+    assert hashes_of_stages(other, corpus)[0] == hashes_of_stages(config, corpus)[0]
+    assert hashes_of_stages(other, corpus)[1] != hashes_of_stages(config, corpus)[1]

@@ -73,8 +73,11 @@ def test_what_moves_is_printed(
 ) -> None:
     execute(config_of(corpus, PRETRAIN, FINETUNE), tmp_path)
     out = capsys.readouterr().out
-    assert "attributes: 3, of which 0 stand on no training item; 0 of 10 items (0.0%)" in out
-    assert "finetune: parameters moved: 16 from stage pretrain; none newly made; left beh" in out
+    assert "attributes: 3, of which 0 belong to no training item; 0 of 10 items (0.0%)" in out
+    assert (
+        "finetune: parameters moved: 16 from stage pretrain; none newly initialized; not used"
+        in out
+    )
 
 
 def test_heads_come_from_the_nearest_stage_that_has_them(corpus: Corpus, tmp_path: Path) -> None:
@@ -109,8 +112,10 @@ def test_attributes_that_the_corpus_lacks_are_named(key: str, tmp_path: Path) ->
         tmp_path / "bare", histories, num_items=10, attributes=[[]] * 10, num_attributes=0
     )
     stage = replace(PRETRAIN, objectives={key: FOUR[key]})
-    said = refusal(config_of(bare, stage, FINETUNE), tmp_path)
-    assert said.startswith("the corpus has no item attributes, which aap, map and items.attributes")
+    message = refusal(config_of(bare, stage, FINETUNE), tmp_path)
+    assert message.startswith(
+        "the corpus has no item attributes, which aap, map and items.attributes"
+    )
 
 
 def test_an_encoder_that_reads_attributes_needs_them(tmp_path: Path) -> None:
@@ -127,7 +132,7 @@ def test_aap_of_attributes_that_the_encoder_is_shown_is_refused(
 ) -> None:
     config = config_of(corpus, PRETRAIN, FINETUNE)
     shown = replace(config, items=ItemTableConfig(attributes=True))
-    assert "and items.attributes shows them; take one" in refusal(shown, tmp_path)
+    assert "but items.attributes adds them to the input; remove one" in refusal(shown, tmp_path)
 
 
 def test_items_without_attributes_are_counted_in_the_summary(tmp_path: Path) -> None:

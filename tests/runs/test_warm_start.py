@@ -146,14 +146,17 @@ def test_a_start_whose_weights_have_changed_is_told_apart(
     start = str(earlier / "stages" / "pretrain")
     execute(config_of(corpus, FINETUNE, start_from=start), tmp_path / "run", options=QUIET)
     other = config_of(corpus, FINETUNE, start_from=str(earlier))
-    said = r"start_from is stage pretrain \(.* there and stage finetune \(.* here; hash"
-    with pytest.raises(InputError, match=said):
+    message = (
+        r"start_from is stage pretrain \(.* in the folder and stage finetune \(.* in this run; "
+        "run hash"
+    )
+    with pytest.raises(InputError, match=message):
         execute(other, tmp_path / "run", options=QUIET)
 
 
 def test_a_folder_that_is_no_run_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    said = refusal(config_of(corpus, FINETUNE, start_from=str(tmp_path / "none")), tmp_path)
-    assert said == (
+    message = refusal(config_of(corpus, FINETUNE, start_from=str(tmp_path / "none")), tmp_path)
+    assert message == (
         f"start_from {tmp_path / 'none'} holds no config.json; give an earlier run's folder or one "
         "of its stages, RUN/stages/NAME"
     )
@@ -161,8 +164,8 @@ def test_a_folder_that_is_no_run_is_refused(corpus: Corpus, tmp_path: Path) -> N
 
 def test_an_unknown_stage_is_refused(corpus: Corpus, earlier: Path, tmp_path: Path) -> None:
     start = earlier / "stages" / "warmup"
-    said = refusal(config_of(corpus, FINETUNE, start_from=str(start)), tmp_path)
-    assert said == f"start_from {start}: there is no such stage; its stages: pretrain, finetune"
+    message = refusal(config_of(corpus, FINETUNE, start_from=str(start)), tmp_path)
+    assert message == f"start_from {start}: there is no such stage; its stages: pretrain, finetune"
 
 
 def test_a_stage_without_a_checkpoint_is_refused(
@@ -172,8 +175,8 @@ def test_a_stage_without_a_checkpoint_is_refused(
     shutil.copytree(earlier, copy)
     shutil.rmtree(newest_of(copy / "stages" / "pretrain"))
     start = str(copy / "stages" / "pretrain")
-    said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
-    assert "stages/pretrain holds no checkpoint" in said
+    message = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    assert "stages/pretrain holds no checkpoint" in message
 
 
 def test_a_stage_that_has_not_ended_is_refused(
@@ -182,17 +185,17 @@ def test_a_stage_that_has_not_ended_is_refused(
     copy = tmp_path / "copy"
     shutil.copytree(earlier, copy)
     path = newest_of(copy / "stages" / "pretrain") / "state.json"
-    path.write_text(checkpoint.sealed({**json.loads(path.read_text()), "finished": False}))
+    path.write_text(checkpoint.state_text({**json.loads(path.read_text()), "finished": False}))
     start = str(copy / "stages" / "pretrain")
-    said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    message = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
     # The run has ended: its command would see that, and continue nothing.
-    assert said.endswith(
-        f"what stage pretrain ended with is damaged; remove {copy / 'summary.json'}, and the "
-        "command that made the run does the rest again"
+    assert message.endswith(
+        f"the final checkpoint of stage pretrain is damaged; remove {copy / 'summary.json'}, and "
+        "run the command of that run again"
     )
     (copy / "summary.json").unlink()
-    said = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
-    assert said.endswith("stage pretrain has not ended; let its own command continue it first")
+    message = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    assert message.endswith("stage pretrain has not ended; run its own command to finish it first")
 
 
 def test_another_encoder_is_refused_field_by_field(
@@ -202,9 +205,10 @@ def test_another_encoder_is_refused_field_by_field(
     other = replace(ENCODER, heads=1, activation="relu", width=8)
     config = replace(config_of(corpus, FINETUNE, start_from=str(earlier)), encoder=other)
     assert refusal(config, tmp_path) == (
-        f"start_from {earlier} (stage finetune) does not fit this run: encoder.width is 4 there "
-        "and 8 here; encoder.heads is 2 there and 1 here; encoder.activation is 'gelu' there and "
-        "'relu' here; give this run the other's encoder, or start from another run"
+        f"start_from {earlier} (stage finetune) does not fit this run: encoder.width is 4 in that "
+        "run and 8 in this one; encoder.heads is 2 in that run and 1 in this one; "
+        "encoder.activation is 'gelu' in that run and 'relu' in this one; use the same encoder, "
+        "or start from another run"
     )
 
 
@@ -224,9 +228,9 @@ def test_the_other_corpus_must_be_at_hand(corpus: Corpus, earlier: Path, tmp_pat
     stored["config"]["corpus"] = str(tmp_path / "gone")
     (copy / "config.json").write_text(json.dumps(stored))
     other = corpus_in(tmp_path / "second", seed=1)
-    said = refusal(config_of(other, FINETUNE, start_from=str(copy)), tmp_path)
-    assert f"was trained on corpus '{tmp_path / 'gone'}'" in said
-    assert "whose item names are needed, but: " in said
+    message = refusal(config_of(other, FINETUNE, start_from=str(copy)), tmp_path)
+    assert f"was trained on corpus '{tmp_path / 'gone'}'" in message
+    assert "whose item names are needed, but: " in message
 
 
 def test_a_start_without_a_stage_is_refused(corpus: Corpus) -> None:
@@ -240,6 +244,11 @@ def test_another_split_of_the_same_corpus_would_leak_and_is_refused(
     corpus: Corpus, earlier: Path, tmp_path: Path
 ) -> None:
     config = config_of(corpus, FINETUNE, start_from=str(earlier), split=UserHoldout())
-    said = refusal(config, tmp_path)
-    assert "was trained on LeaveOneOut(validation_in_training=False), this run holds out by" in said
-    assert said.endswith("the weights know items that would test them; split both alike")
+    message = refusal(config, tmp_path)
+    assert (
+        "was trained on LeaveOneOut(validation_in_training=False), but this run's split is"
+        in message
+    )
+    assert message.endswith(
+        "the weights were trained on items that it holds out; use the same split"
+    )

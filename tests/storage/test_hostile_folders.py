@@ -27,7 +27,7 @@ from research.data.corpus import Corpus
 from research.data.names import Names
 from research.data.splits import LeaveOneOut
 from research.errors import InputError
-from research.evaluation.candidates import from_file, sampled
+from research.evaluation.candidates import read_candidates, sample_candidates
 from research.evaluation.rank_table import RankTable
 from research.interop.import_export import stored_zero_rows
 from research.report.build import report_of
@@ -182,7 +182,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, made: Callable[[Path]
 
 def test_a_run_cannot_have_a_device_read_as_negatives(tiny_corpus: Corpus) -> None:
     with pytest.raises(InputError, match="/dev/zero cannot be read"):
-        from_file(Path("/dev/zero"), tiny_corpus, LeaveOneOut().split(tiny_corpus).test)
+        read_candidates(Path("/dev/zero"), tiny_corpus, LeaveOneOut().split(tiny_corpus).test)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def header(text: str) -> bytes:
 )  # fmt: skip
 def test_an_array_with_a_hostile_header_is_refused(tiny_corpus: Corpus, text: str) -> None:
     (tiny_corpus.folder / "items.npy").write_bytes(header(text) + b"\0" * 12)
-    with pytest.raises(InputError, match=r"items\.npy: not a whole \.npy file"):
+    with pytest.raises(InputError, match=r"items\.npy: not a complete \.npy file"):
         Corpus.open(tiny_corpus.folder)
 
 
@@ -298,7 +298,7 @@ def test_a_run_cannot_ask_for_more_candidates_than_there_are(tiny_corpus: Corpus
     with pytest.raises(
         InputError, match=r"asks for 1000000000 distinct negatives, but corpus tiny"
     ):
-        sampled(tiny_corpus, test, "uniform", 10**9, torch.ones(6))
+        sample_candidates(tiny_corpus, test, "uniform", 10**9, torch.ones(6))
 
 
 def test_a_run_cannot_ask_for_a_model_larger_than_its_weights(capsys: Capture, run: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from baselines.popularity import popularity
-from research.config import plain_to_json
+from research.config import record_to_json
 from research.errors import InputError
 from research.storage.records import (
     CarriedRecord,
@@ -77,12 +77,12 @@ def refusal(folder: Path, kind: type[Record], **changes: Any) -> str:
 
 def test_an_earlier_run_is_read_as_it_was_written() -> None:
     record, summary = read_record(EARLIER, RunRecord), read_record(EARLIER, RunSummary)
-    assert plain_to_json(record) == {
+    assert record_to_json(record) == {
         **stored(EARLIER / "config.json"),
         "provenance": [],
         "extensions": [],
     }
-    assert plain_to_json(summary) == {**stored(EARLIER / "summary.json"), "notes": []}
+    assert record_to_json(summary) == {**stored(EARLIER / "summary.json"), "notes": []}
     assert record is not None
     assert (record.outline.corpus, record.outline.seed, record.ties) == (
         "corpora/shop", 0, "expected"
@@ -174,11 +174,14 @@ def test_what_is_no_file_is_not_taken_for_one_that_is_not_there(tmp_path: Path) 
 
 
 def test_only_what_is_none_by_default_is_left_out() -> None:
-    assert plain_to_json(StartRecord()) == {}
-    assert plain_to_json(CostRecord(parameters=1, seconds=2.0)) == {"parameters": 1, "seconds": 2.0}
+    assert record_to_json(StartRecord()) == {}
+    assert record_to_json(CostRecord(parameters=1, seconds=2.0)) == {
+        "parameters": 1,
+        "seconds": 2.0,
+    }
     result = StageResult(epoch=None, value=None, epochs=1, steps=2, skipped=0)
-    assert plain_to_json(result)["epoch"] is None
-    assert plain_to_json(run_summary())["shared"] == {}
+    assert record_to_json(result)["epoch"] is None
+    assert record_to_json(run_summary())["shared"] == {}
 
 
 def test_seeds_are_in_the_order_of_numbers() -> None:
@@ -196,20 +199,20 @@ def test_seeds_are_in_the_order_of_numbers() -> None:
     [
         (RunRecord, {"hash": ...}, "hash is missing; allowed: str"),
         (RunRecord, {"hash": 7}, "hash is 7; allowed: str"),
-        (RunRecord, {"hsh": "x"}, "hsh is no field that is known; did you mean hash? (allowed: "
+        (RunRecord, {"hsh": "x"}, "hsh is not a known field; did you mean hash? (allowed: "
          "config, dataset, extensions, fingerprint, hash, provenance, stages, start)"),
         (RunRecord, {"dataset": []}, "dataset is []; allowed: an object with name, users, items, "
          "interactions, attributes, filters"),
         (RunRecord, {"dataset": ...}, "dataset is missing; allowed: an object with name, users, "
          "items, interactions, attributes, filters"),
         (RunRecord, {"dataset": {"name": "x"}}, "dataset.users is missing; allowed: int"),
-        (RunRecord, {"start": {"sha26": "x"}}, "start.sha26 is no field that is known; did you "
+        (RunRecord, {"start": {"sha26": "x"}}, "start.sha26 is not a known field; did you "
          "mean sha256? (allowed: folder, sha256, stage)"),
         (RunRecord, {"stages": {"a": 1}}, "stages.a is 1; allowed: str"),
         (RunRecord, {"config": None}, "config is None; allowed: an object"),
         (RunRecord, {"config": {}}, "config.corpus is missing; allowed: str"),
-        (RunRecord, {"provenance": [{}, {"cores": 1}]}, "provenance.1.cores is no field that is "
-         "known; allowed: begun, clean, command, commit, machine, processes, versions"),
+        (RunRecord, {"provenance": [{}, {"cores": 1}]}, "provenance.1.cores is not a known "
+         "field; allowed: begun, clean, command, commit, machine, processes, versions"),
         (RunRecord, {"provenance": [{"machine": {"cpu": 1}}]},
          "provenance.0.machine.platform is missing; allowed: str"),
         (RunRecord, {"provenance": [{"machine": 1}]}, "provenance.0.machine is 1; allowed: an "

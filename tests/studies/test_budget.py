@@ -199,7 +199,7 @@ def test_a_stage_that_runs_out_of_time_has_the_lines_of_all_its_steps(bench: Ben
                 "seconds": 1.0,
                 "optimizer": OptimizerConfig(schedule=ScheduleConfig(shape="linear")),
             },
-            "a linear schedule needs to know where the stage ends",
+            "a linear schedule needs a limit in epochs, steps or tokens",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.losses import BinaryCrossEntropy, SampledSoftmax
 from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
-from research.overrides import changed
+from research.overrides import replace_fields
 from research.runs.config import RunConfig
 from research.runs.differences import difference_of
 from research.studies.cells import (
@@ -105,7 +105,7 @@ def test_a_full_grid_crosses_every_level_and_keeps_the_base_once() -> None:
     }
     cells = grid(BASE, factors)
     assert list(cells) == ["base", "rate=0.2,keep=0.1", "rate=0.4,keep=0", "rate=0.4,keep=0.1"]
-    assert cells["rate=0.4,keep=0.1"] == changed(BASE, {
+    assert cells["rate=0.4,keep=0.1"] == replace_fields(BASE, {
         f"{masks}.rate": 0.4, f"{masks}.keep_share": 0.1
     })  # fmt: skip
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_left_out_is_said() -> None:
 
 
 def changes_of(changes: Mapping[str, object], base: RunConfig = BASE) -> dict[str, list[object]]:
-    return difference_of(base, changed(base, changes))
+    return difference_of(base, replace_fields(base, changes))
 
 
 def test_what_a_cell_changes_is_told_by_dotted_name() -> None:
@@ -230,7 +230,7 @@ def test_a_new_objective_is_told_with_what_is_not_its_default() -> None:
 
 def test_a_config_of_another_class_is_told_with_the_fields_that_differ() -> None:
     loss = "stages.1.objectives.next.loss"
-    sampled = changed(BASE, {loss: SampledSoftmax(log_q=True)})
+    sampled = replace_fields(BASE, {loss: SampledSoftmax(log_q=True)})
     assert difference_of(BASE, sampled) == {
         loss: ["FullSoftmax", "SampledSoftmax"],
         f"{loss}.log_q": [None, True],
@@ -275,6 +275,6 @@ def test_a_counting_ranker_differs_from_training() -> None:
 
 
 def test_a_difference_is_json() -> None:
-    both = difference_of(JOINT, changed(BASE, {"evaluation.metrics": ("mrr",)}))
+    both = difference_of(JOINT, replace_fields(BASE, {"evaluation.metrics": ("mrr",)}))
     assert json.loads(json.dumps(both)) == both
     assert both["evaluation.metrics"][1] == ["mrr"]

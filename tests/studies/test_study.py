@@ -466,7 +466,7 @@ def test_a_full_disk_ends_a_study_with_1_and_says_what_to_do(
 
     monkeypatch.setattr(checkpoint, "save", save)
     answer = call(capsys, "study", "own_study", "--no-probe")
-    said = "[Errno 28] No space left on device: 'runs/model.safetensors'; make room, and do the"
+    said = "[Errno 28] No space left on device: 'runs/model.safetensors'; make room, and run the"
     assert (answer.code, answer.err) == (1, f"sixfold study: {said} same command again\n")
 
 
@@ -475,11 +475,11 @@ def test_a_corpus_is_opened_by_all_processes_in_agreement(
 ) -> None:
     asked = []
 
-    def opened_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
+    def prepare_and_open_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
         asked.append((name, data_root, processes.world))
         return shop
 
-    monkeypatch.setattr("research.studies.study.opened_corpus", opened_corpus)
+    monkeypatch.setattr("research.studies.study.prepare_and_open_corpus", prepare_and_open_corpus)
     done(study_of(shop, {"popularity": popularity()}), tmp_path, plan_only=True)
     assert asked == [(str(shop.folder), "data", 1)]
 
@@ -567,7 +567,7 @@ def test_the_quickstart_runs_from_end_to_end(
         folder = tmp_path / "quickstart" / "films" / cell / "0"
         assert (folder / "config.json").is_file()
         assert (folder / "ranks" / "test-full.npz").is_file()
-        assert bool(checkpoint.numbered(folder / "stages" / "train", "best")) == (
+        assert bool(checkpoint.checkpoints_by_step(folder / "stages" / "train", "best")) == (
             cell in ("sasrec", "bert4rec")
         )
     assert f"run folders: {tmp_path}/quickstart/films/CELL/SEED" in answer.out

@@ -405,7 +405,7 @@ def test_a_worker_that_is_stopped_leaves_its_run_to_be_continued(
     assert "stopped: films / c / seed 0; the same command continues it\n" in said
     assert "Traceback" not in said
     assert not (folder / FailureRecord.FILE).exists()
-    assert checkpoint.numbered(folder / "stages" / "finetune", "step")
+    assert checkpoint.checkpoints_by_step(folder / "stages" / "finetune", "step")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from research.checkpoint.files import numbered
+from research.checkpoint.files import checkpoints_by_step
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig, Loader
@@ -100,7 +100,7 @@ class Bench:
 
     def bytes_of(self, kind: str, name: str) -> bytes:
         """A file of the stage's newest checkpoint of a kind (step or best)."""
-        newest = next(iter(numbered(self.folder.stage("train"), kind).values()))
+        newest = next(iter(checkpoints_by_step(self.folder.stage("train"), kind).values()))
         return (newest / name).read_bytes()
 
     def lines(self) -> list[dict[str, object]]:

@@ -34,7 +34,7 @@ from accelerate.utils import gather_object
 from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from research.config import plain_to_json
+from research.config import record_to_json
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.windows import EveryPrefix, Sliding
@@ -303,7 +303,7 @@ def noting() -> Iterator[Notes]:
 def same_everywhere(summary: RunSummary, module: MultiObjectiveModel) -> None:
     """Every process must hold the very weights and figures of the others."""
     sums = [parameter.double().sum().item() for parameter in module.parameters()]
-    figures = [plain_to_json(summary.best), summary.val, summary.test]
+    figures = [record_to_json(summary.best), summary.val, summary.test]
     own = json.dumps([sums, figures], sort_keys=True)
     assert set(gather_object([own])) == {own}, "processes differ"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from research.config import plain_to_json, to_json
+from research.config import record_to_json, to_json
 from research.runs.config import RunConfig
 from research.storage.json_files import write_json
 from research.storage.records import (
@@ -81,4 +81,4 @@ def study_record(name: str, cells: Sequence[str]) -> StudyRecord:
 
 def write(folder: Path, record: Record, **changes: Any) -> None:
     """Write a record to its file, with fields replaced by any JSON value."""
-    write_json(folder / record.FILE, {**plain_to_json(record), **changes})
+    write_json(folder / record.FILE, {**record_to_json(record), **changes})

@@ -202,7 +202,7 @@ def draw_negatives(
     excluded: Collection[int] = {
         "training": history_of(catalogue.training, user),
         "window": window,
-        "history": history_of(catalogue.whole, user),
+        "history": history_of(catalogue.full_histories, user),
         "nothing": (),
     }[config.exclude]
     drawn = []
@@ -313,7 +313,7 @@ def cut_segment(
         first = random_below(random_bits(stream, 3), len(pool) - size + 1)
     else:
         users = range(catalogue.num_users)
-        pool = [item for each in users for item in history_of(catalogue.whole, each)]
+        pool = [item for each in users for item in history_of(catalogue.full_histories, each)]
         first = random_below(random_bits(stream, 2), len(pool) - size + 1)
     true, foreign = row[start : start + size], pool[first : first + size]
     before, after = [mask] * start, [mask] * (len(row) - start - size)

@@ -137,7 +137,7 @@ def our_states(run: Path, rows: list[list[int]], *, causal: bool) -> list[Tensor
     """[L, D] of each row's newest items, through the run as `load_run` opens it."""
     bench, _ = load_run(run, "data")
     stage = bench.config.stages[-1]
-    model = bench.model(stage, bench.shared()).eval()
+    model = bench.model(stage, bench.components()).eval()
     kept = "step" if stage.validation is None else "best"
     checkpoint.load_weights(newest_of(run / "stages" / stage.name, kept), model)
     packed = Packed.from_lists(rows).newest(LENGTH)

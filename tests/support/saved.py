@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from research.checkpoint.files import numbered
+from research.checkpoint.files import checkpoints_by_step
 
 
 def newest_of(stage: Path, kind: str = "step") -> Path:
     """A stage's newest checkpoint of a kind: `step`, from which it goes on, or `best`."""
-    return next(iter(numbered(stage, kind).values()))
+    return next(iter(checkpoints_by_step(stage, kind).values()))

@@ -110,8 +110,8 @@ def batch_of(
     """A batch of these windows; sequence s is row s of user s, with the s-th random state."""
     rows_S = torch.arange(len(histories))
     users_S = rows_S if users is None else torch.tensor(users).long()
-    states_S = fold(2718, rows_S) if states is None else states
-    return Batch(Packed.from_lists(histories), rows_S, users_S, states_S, length)
+    random_states_S = fold(2718, rows_S) if states is None else states
+    return Batch(Packed.from_lists(histories), rows_S, users_S, random_states_S, length)
 
 
 def catalogue_of(
@@ -144,7 +144,7 @@ def catalogue_of(
         attribute_offsets=torch.from_numpy(ends(attributes)),
         attribute_ids=torch.from_numpy(flat(attributes)),
         training=replace(whole, ranges=Ranges(users, bounds[:-1], bounds[:-1] + known)),
-        whole=whole,
+        full_histories=whole,
     )
 
 

@@ -20,7 +20,7 @@ def edit(path: Path, change: Callable[[Json], object]) -> None:
     value = json.loads(path.read_text())
     change(value)
     if path.name == "state.json":
-        path.write_text(checkpoint.sealed(value))
+        path.write_text(checkpoint.state_text(value))
     else:
         path.write_text(json.dumps(value))
 

@@ -99,12 +99,12 @@ def test_a_step_that_is_left_out_is_said(bench: Bench, monkeypatch: Patch, capsy
     spoil(monkeypatch, 4)
     stage = WITHOUT_VALIDATION
     train(bench.modules(stage), bench.loader(stage), stage, bench.run(quiet=False))
-    said = [line for line in capsys.readouterr().out.splitlines() if "finite" in line]
-    (line,) = said
+    message = [line for line in capsys.readouterr().out.splitlines() if "finite" in line]
+    (line,) = message
     assert line.startswith(
         "stage train, step 5, epoch 1: the loss of next is not finite, for rows "
     )
-    assert line.endswith("left out (1 of at most 2)")
+    assert line.endswith("skipped (1 of at most 2)")
 
 
 def test_one_too_many_stops_the_run_and_the_last_checkpoint_is_good(
@@ -142,7 +142,7 @@ def test_by_default_the_first_one_stops_the_run(bench: Bench, monkeypatch: Patch
     spoil(monkeypatch, 2)
     with pytest.raises(FloatingPointError, match="step 3, epoch 0"):
         bench.train(STAGE, giving(VALUES), CheckpointPlan(steps=1))
-    assert list(checkpoint.numbered(bench.folder.stage("train"))) == [2, 1]
+    assert list(checkpoint.checkpoints_by_step(bench.folder.stage("train"))) == [2, 1]
 
 
 def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
@@ -159,11 +159,11 @@ def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
     stage: StageConfig = replace(STAGE, objectives={"next": STAGE.objectives["next"]})
     with pytest.raises(FloatingPointError) as caught:
         bench.train(stage, giving(VALUES))
-    said = str(caught.value)
-    assert said.startswith(
+    message = str(caught.value)
+    assert message.startswith(
         "stage train, step 1, epoch 0: the gradient of encoder.item_table.weight"
     )
-    assert " more is not finite, for rows " in said
+    assert " more is not finite, for rows " in message
     stored = bench.folder.read(NonFiniteRecord)
     assert stored is not None
     (share,) = stored.shares
@@ -186,7 +186,7 @@ def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: 
     assert "the gradient of encoder.item_table.weight is not finite" in str(caught.value)
 
 
-def judged(before: list[float], *losses: float) -> list[float | None]:
+def rises_of(before: list[float], *losses: float) -> list[float | None]:
     spikes = SpikeDetector(before)
     return [spikes.check(loss) for loss in losses]
 
@@ -213,12 +213,12 @@ def judged(before: list[float], *losses: float) -> list[float | None]:
 def test_a_sudden_rise_is_one_above_the_lines_before_it(
     before: list[float], losses: list[float], rises: list[float | None]
 ) -> None:
-    assert judged(before, *losses) == rises
+    assert rises_of(before, *losses) == rises
 
 
 def test_a_loss_that_stays_high_is_usual_after_half_of_the_twenty_lines_remembered() -> None:
     # Of ten ones and ten twos the median is 1.5, and 2 is not half above it.
-    assert judged([9.0] * 3 + [1.0] * 20, *[2.0] * 12) == [2.0] * 10 + [None] * 2
+    assert rises_of([9.0] * 3 + [1.0] * 20, *[2.0] * 12) == [2.0] * 10 + [None] * 2
 
 
 def test_a_sudden_rise_is_logged_and_said(

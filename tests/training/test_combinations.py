@@ -24,12 +24,12 @@ from research.runs.execute import execute
 from research.storage.run_folder import RunFolder
 from research.training.combination import CombinationConfig, WeightedSum
 from research.training.config import StageConfig, ValidationConfig
-from research.training.emptiness import EmptinessCheck
 from research.training.gradient_conflict import GradientCosines
-from research.training.one_objective import OneObjective, drawn
+from research.training.one_objective import OneObjective, draw_objective
 from research.training.optimizer import OptimizerConfig, build_optimizer
 from research.training.pcgrad import PCGrad, ProjectedGradients
 from research.training.state import StageState
+from research.training.target_check import TargetCheck
 from research.training.uncertainty import LearnedWeights, UncertaintyWeights
 from research.training.weight_ramps import Ramp, WeightRamps
 from tests.support.bench import STAGE, VALUES, Bench, giving
@@ -66,7 +66,7 @@ def test_a_ramp_is_a_line_between_two_steps(ramp: Ramp, factors: dict[int, float
 def test_a_weight_without_a_ramp_stays(tmp_path: Path) -> None:
     combination = WeightRamps(ramps={"cloze": Ramp(begin=0, end=4)}).build(WEIGHTS)
     assert combination.weights_at([2.0, 0.5], 1, 0) == [2.0, 0.125]
-    assert combination.figures(WEIGHTS, 2, 0) == {"weight/cloze": 0.25}
+    assert combination.log_values(WEIGHTS, 2, 0) == {"weight/cloze": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_learned_weights_follow_kendalls_formula() -> None:
     # Of s_k: -exp(-s_k) term_k + 1/2.
     slopes = [combination.log_variances[key].grad.item() for key in ("next", "cloze")]
     assert slopes == pytest.approx([0.5 - 3.0 * math.exp(-0.4), 0.5 - 0.5 * math.exp(0.6)])
-    figures = combination.figures(WEIGHTS, 0, 0)
+    figures = combination.log_values(WEIGHTS, 0, 0)
     assert figures["weight/next"] == pytest.approx(2.0 * math.exp(-0.4))
 
 
@@ -136,7 +136,7 @@ def test_a_stage_that_learns_weights_goes_on_as_if_never_left(bench: Bench) -> N
 
 
 def test_objectives_are_drawn_in_proportion_to_their_weights() -> None:
-    counts = Counter(drawn([2.0, 0.5, 0.0, 1.5], state) for state in range(8000))
+    counts = Counter(draw_objective([2.0, 0.5, 0.0, 1.5], state) for state in range(8000))
     # Of n draws the share p has standard error sqrt(p (1 - p) / n), 0.0056 at most.
     assert counts[0] / 8000 == pytest.approx(0.5, abs=0.02)
     assert counts[1] / 8000 == pytest.approx(0.125, abs=0.02)
@@ -145,7 +145,7 @@ def test_objectives_are_drawn_in_proportion_to_their_weights() -> None:
     for state in range(20):
         weights = combination.weights_at([2.0, 0.5], 0, state)
         assert sorted(weights) == [0.0, 2.5]
-        assert list(combination.takes_part([2.0, 0.5], 0, state)) == [w > 0.0 for w in weights]
+        assert list(combination.participants([2.0, 0.5], 0, state)) == [w > 0.0 for w in weights]
 
 
 def test_a_step_shows_rows_to_one_objective_and_logs_no_loss_of_the_others(
@@ -162,13 +162,13 @@ def test_a_step_shows_rows_to_one_objective_and_logs_no_loss_of_the_others(
 
 def test_who_has_had_no_turn_is_judged_when_it_has() -> None:
     stage = stage_with(OneObjective())
-    check = EmptinessCheck(stage, StageState(), Processes(Accelerator(cpu=True)))
+    check = TargetCheck(stage, StageState(), Processes(Accelerator(cpu=True)))
     check.add(torch.tensor([[5.0, 2.0, 2.0], [0.0, 0.0, 0.0]], dtype=torch.float64))
-    check.judge(print)
-    assert not check.judged
+    check.check(print)
+    assert not check.checked
     check.add(torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 0.0]], dtype=torch.float64))
-    with pytest.raises(InputError, match="objective cloze counted nothing: none of the 3 rows"):
-        check.judge(print)
+    with pytest.raises(InputError, match="objective cloze had no target: none of the 3 rows"):
+        check.check(print)
 
 
 # PCGrad
@@ -179,13 +179,13 @@ def double(*rows: list[float]) -> Tensor:
 
 
 def test_what_points_against_another_gradient_is_taken_out() -> None:
-    merged = ProjectedGradients().merged(double([1.0, 0.0], [-1.0, 1.0]), 0)
+    merged = ProjectedGradients().merge_gradients(double([1.0, 0.0], [-1.0, 1.0]), 0)
     # (1, 0) + (-1, 1) / 2 = (.5, .5), and (-1, 1) + (1, 0) = (0, 1).
     assert merged.tolist() == pytest.approx([0.5, 1.5])
 
 
 def test_gradients_without_conflict_are_added() -> None:
-    merged = ProjectedGradients().merged(double([1.0, 0.0], [1.0, 1.0], [0.0, 0.0]), 0)
+    merged = ProjectedGradients().merge_gradients(double([1.0, 0.0], [1.0, 1.0], [0.0, 0.0]), 0)
     assert merged.tolist() == [2.0, 1.0]
 
 
@@ -201,13 +201,16 @@ def test_projections_equal_the_algorithm_as_it_is_printed() -> None:
                 if j != i and gradient @ other < 0:
                     gradient = gradient - (gradient @ other) / (other @ other) * other
             total += gradient
-        torch.testing.assert_close(ProjectedGradients().merged(gradients_KE, state), total)
+        torch.testing.assert_close(ProjectedGradients().merge_gradients(gradients_KE, state), total)
 
 
 def test_the_order_of_projections_is_drawn() -> None:
     draws = torch.Generator().manual_seed(2)
     gradients_KE = torch.randn(6, 2, generator=draws, dtype=torch.float64)
-    found = {tuple(ProjectedGradients().merged(gradients_KE, state).tolist()) for state in range(9)}
+    found = {
+        tuple(ProjectedGradients().merge_gradients(gradients_KE, state).tolist())
+        for state in range(9)
+    }
     assert len(found) > 1
 
 
@@ -215,7 +218,7 @@ def test_a_gradient_is_put_in_place_of_the_parameters_own() -> None:
     weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(1))
     gradients = GradientCosines([weight, bias])
     gradients.add({"a": weight.sum() * 2 + bias.sum(), "b": weight[0].sum()})
-    stacked_KE = gradients.stacked(Accelerator(cpu=True))
+    stacked_KE = gradients.stacked_gradients(Accelerator(cpu=True))
     assert stacked_KE.tolist() == [[2.0, 2.0, 2.0, 2.0, 1.0], [1.0, 1.0, 0.0, 0.0, 0.0]]
     gradients.replace(stacked_KE[1])
     assert weight.grad is not None

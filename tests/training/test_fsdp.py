@@ -42,11 +42,11 @@ from research.objectives.map import MAPConfig
 from research.objectives.next_item import NextItemConfig
 from research.runs.checks import check_sharding
 from research.runs.config import EvaluationConfig, RunConfig
-from research.runs.execute import RunOptions, execute, opened
+from research.runs.execute import RunOptions, execute, open_parts
 from research.runs.finish import evaluate_run
 from research.runs.parts import stage_parts, validation_of
 from research.runs.run_hash import record_of
-from research.runs.stages import Trained, transfer_from_stages
+from research.runs.stages import TrainingResult, transfer_from_stages
 from research.storage.records import CostRecord
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
@@ -153,7 +153,7 @@ def bad_step(number: int, last: bool) -> Iterator[None]:
 
 def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
     """A run's stages and its rank tables."""
-    bench = opened(config, "none", Processes(accelerator))
+    bench = open_parts(config, "none", Processes(accelerator))
     stages = stage_parts(bench, accelerator)
     folder = RunFolder(path, writes=accelerator.is_main_process)
     with folder if folder.writes else nullcontext():
@@ -163,14 +163,14 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
                 accelerator=accelerator,
                 folder=folder,
                 seed=config.seed,
-                split_weights=config.compute.shard_weights,
+                shard_weights=config.compute.shard_weights,
                 validate=validation_of(bench, each),
                 quiet=True,
             )
             train(each.model, each.loader, each.config, run)
         assert stages[-1].ranker is not None
         cost = CostRecord(parameters=0, seconds=0.0)
-        trained = Trained(ranker=stages[-1].ranker, cost=cost)
+        trained = TrainingResult(ranker=stages[-1].ranker, cost=cost)
         sets = bench.candidate_sets(bench.split.test, "test")
         evaluate_run(bench, trained, sets, record_of(config, bench.corpus), folder)
     accelerator.free_memory()

@@ -23,7 +23,7 @@ def gradient_figures(
 ) -> dict[str, float]:
     cosines = GradientCosines(parameters)
     cosines.add(terms)
-    return cosines.figures(accelerator)
+    return cosines.log_values(accelerator)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_micro_batches_add_up(accelerator: Accelerator) -> None:
     cosines = GradientCosines([weight])
     cosines.add({"a": 3.0 * weight[0], "b": weight[0]})
     cosines.add({"a": 4.0 * weight[1], "b": 2.0 * weight[0]})
-    figures = cosines.figures(accelerator)
+    figures = cosines.log_values(accelerator)
     assert figures["gradient_norm/a"] == pytest.approx(5.0)
     assert figures["gradient_cosine/a+b"] == pytest.approx(0.6)
 

@@ -25,7 +25,7 @@ from research.training.multi_objective import StepInputs
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan
-from research.training.step import counted, loss_factors
+from research.training.step import count_targets, loss_factors
 from tests.support.bench import ENCODER, STAGE, VALUES, Bench, asked_from, giving
 
 EVERY_STEP = CheckpointPlan(steps=1)
@@ -43,7 +43,7 @@ def whole(
 
 
 def newest(bench: Bench, kind: str) -> Path:
-    return next(iter(checkpoint.numbered(bench.folder.stage("train"), kind).values()))
+    return next(iter(checkpoint.checkpoints_by_step(bench.folder.stage("train"), kind).values()))
 
 
 def assert_same_run(ours: Bench, theirs: Bench) -> None:
@@ -137,7 +137,7 @@ def test_killed_at_any_step_with_a_checkpoint_each_it_ends_the_same(
         with pytest.raises(KeyboardInterrupt):
             bench.train(STAGE, giving(VALUES), EVERY_STEP)
     kept = step if moment == "after" else step - 1
-    assert max(checkpoint.numbered(bench.folder.stage("train")), default=0) == kept
+    assert max(checkpoint.checkpoints_by_step(bench.folder.stage("train")), default=0) == kept
     # An epoch is three steps; whether it has been validated stands in the checkpoint at its end.
     bench.train(STAGE, giving(VALUES[kept // 3 :]), EVERY_STEP)
     assert_same_run(bench, whole)
@@ -164,8 +164,8 @@ def test_asked_to_stop_it_saves_and_continuing_ends_the_same(
 
 def test_without_a_wish_there_are_checkpoints_of_bests_and_of_the_end_alone(bench: Bench) -> None:
     bench.train(STAGE, giving(VALUES), CheckpointPlan(keep=100))
-    assert list(checkpoint.numbered(bench.folder.stage("train"))) == [12, 6, 3]
-    assert list(checkpoint.numbered(bench.folder.stage("train"), "best")) == [6, 3]
+    assert list(checkpoint.checkpoints_by_step(bench.folder.stage("train"))) == [12, 6, 3]
+    assert list(checkpoint.checkpoints_by_step(bench.folder.stage("train"), "best")) == [6, 3]
 
 
 def test_lines_that_were_lost_are_told_and_the_run_goes_on(
@@ -250,7 +250,7 @@ def test_without_validation_the_last_state_stays(bench: Bench) -> None:
     checkpoint.load_weights(newest(bench, "step"), again)
     for ours, last in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(ours, last)
-    assert not checkpoint.numbered(bench.folder.stage("train"), "best")
+    assert not checkpoint.checkpoints_by_step(bench.folder.stage("train"), "best")
 
 
 def test_every_line_says_stage_step_epoch_and_each_loss(bench: Bench) -> None:
@@ -290,7 +290,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_objective(bench: 
     stored = bench.folder.read(NonFiniteRecord)
     assert stored is not None
     assert (stored.step, len(stored.shares[0].rows)) == (2, 16)
-    assert not checkpoint.numbered(bench.folder.stage("train"))
+    assert not checkpoint.checkpoints_by_step(bench.folder.stage("train"))
 
 
 def refusal(bench: Bench, **changes: object) -> str:
@@ -300,7 +300,7 @@ def refusal(bench: Bench, **changes: object) -> str:
     state = {**json.loads(path.read_text()), **changes}
     del state["checksum"]
     path.write_text(
-        checkpoint.sealed({name: value for name, value in state.items() if value is not ...})
+        checkpoint.state_text({name: value for name, value in state.items() if value is not ...})
     )
     with pytest.raises(InputError) as caught:
         bench.train(STAGE, giving(VALUES))
@@ -339,7 +339,7 @@ def inputs(counts: dict[str, list[float]]) -> StepInputs:
     """What a meter reads of a step: how much each row counts for each objective."""
     none = torch.zeros(0, dtype=torch.int64)
     targets = {
-        key: Targets(read_P=none, offsets_R=none, counts_R=double(each))
+        key: Targets(read_P=none, offsets_R=none, target_counts_R=double(each))
         for key, each in counts.items()
     }
     return StepInputs((), targets, {}, {key: len(each) for key, each in counts.items()})
@@ -361,7 +361,7 @@ def factors(normalize: str, bench: Bench) -> list[float]:
 
 
 def factors_of(pieces: list[StepInputs], stage: StageConfig, bench: Bench) -> list[float]:
-    counts_2K = counted(pieces, list(stage.objectives))[:, :2].T.flatten()
+    counts_2K = count_targets(pieces, list(stage.objectives))[:, :2].T.flatten()
     weights_K = double([each.weight for each in stage.objectives.values()])
     factors: list[float]
     factors = loss_factors(counts_2K, weights_K, stage.normalize, bench.accelerator).tolist()

@@ -139,8 +139,8 @@ def test_advice_without_figures_halves_the_step() -> None:
         "a step of 256 rows, 12,800 tokens (the longest row 50) did not fit into memory: CUDA out "
         "of memory. Tried to allocate 2.00 GiB; the largest tensors, by estimate: hidden states "
         "125 MB, scores of candidates 40 MB, weights and their optimizer 6 MB; "
-        "batches.micro_batches 2 instead of 1 keeps the results the same (as does a further "
-        "process); what changes the results: a smaller batches.sequences_per_batch or "
+        "batches.micro_batches 2 instead of 1 does not change the results (nor does another "
+        "process); these change the results: a smaller batches.sequences_per_batch or "
         "tokens_per_batch, encoder.length 25 instead of 50, encoder.width 32 instead of 64, "
         "loss.number 64 instead of 256"
     )
@@ -151,15 +151,16 @@ def test_advice_with_the_peak_of_a_smaller_step_says_how_many_pieces_fit() -> No
     known = Peak(available=8_000_000_000, used=6_000_000_000, tokens=3_200)
     said = advice(STEP, MemoryError(), known)
     assert (
-        "fit into memory: MemoryError; 8.0 GB are there; 3,200 tokens worked, with 6.0 GB" in said
+        "fit into memory: MemoryError; 8.0 GB are available; 3,200 tokens fitted, with 6.0 GB"
+        in said
     )
-    assert "batches.micro_batches 4 instead of 1 keeps the results the same" in said
+    assert "batches.micro_batches 4 instead of 1 does not change the results" in said
 
 
 def test_a_single_row_is_not_cut_further() -> None:
     assert advice(ONE_LONG_ROW, MemoryError("no")) == (
         "a step of 1 row, 4,000 tokens (the longest row 4,000) did not fit into memory: no; the "
         "largest tensors, by estimate: dropped attention weights 64 MB, hidden states 39 MB, "
-        "weights and their optimizer 6 MB; what changes the results: encoder.length 2000 instead "
+        "weights and their optimizer 6 MB; these change the results: encoder.length 2000 instead "
         "of 4000, encoder.width 32 instead of 64"
     )

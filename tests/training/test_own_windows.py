@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from research.checkpoint.files import numbered
+from research.checkpoint.files import checkpoints_by_step
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
@@ -36,7 +36,7 @@ from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan, StageRun
-from research.training.step import counted, loss_factors
+from research.training.step import count_targets, loss_factors
 from tests.support.saved import newest_of
 from tests.support.synthetic import markov_histories, scatter_parameters, write_histories
 
@@ -93,7 +93,7 @@ def four_epochs(loader: Loader) -> list[Batch]:
     batches: list[Batch] = []
     for epoch in range(4):
         last = batches[-1] if batches else None
-        reached = {rule: last.under(rule).rows_done for rule in loader.others} if last else {}
+        reached = {rule: last.for_windows(rule).rows_done for rule in loader.others} if last else {}
         batches += loader.batches(epoch, 0, reached)
     return batches
 
@@ -104,7 +104,7 @@ def test_other_rules_go_on_where_the_last_epoch_left_them(
 ) -> None:
     loader = loader_of(corpus, sizes=sizes)
     batches = four_epochs(loader)
-    found = [batch.under(PREFIXES).rows_S.tolist() for batch in batches]
+    found = [batch.for_windows(PREFIXES).rows_S.tolist() for batch in batches]
     stream = islice(loader.others[PREFIXES].stream(0), len(batches))
     assert found == [batch.rows_S.tolist() for batch in stream]
     # So that every prefix is seen in turn: of 94 rows none twice before each once.
@@ -124,17 +124,20 @@ def test_from_where_a_batch_has_come_to_all_rules_continue_with_the_same_rows(
         reached = {rule: each.rows_done for rule, each in batch.others.items()}
         after = next(loader.batches(epoch, place, reached))
         for rule in (None, *loader.others):
-            ours, theirs = after.under(rule), whole[number + 1].under(rule)
+            ours, theirs = after.for_windows(rule), whole[number + 1].for_windows(rule)
             assert torch.equal(ours.rows_S, theirs.rows_S)
-            assert torch.equal(ours.states_S, theirs.states_S)
+            assert torch.equal(ours.random_states_S, theirs.random_states_S)
             assert ours.rows_done == theirs.rows_done
         assert after.step_tokens == whole[number + 1].step_tokens
 
 
 def test_ranks_share_out_the_rows_of_every_rule(corpus: Corpus) -> None:
-    one = [batch.under(PREFIXES).rows_S.tolist() for batch in loader_of(corpus).batches(0)]
+    one = [batch.for_windows(PREFIXES).rows_S.tolist() for batch in loader_of(corpus).batches(0)]
     shares = [
-        [batch.under(PREFIXES).rows_S.tolist() for batch in loader_of(corpus, rank, 2).batches(0)]
+        [
+            batch.for_windows(PREFIXES).rows_S.tolist()
+            for batch in loader_of(corpus, rank, 2).batches(0)
+        ]
         for rank in (0, 1)
     ]
     for whole, first, second in zip(one, *shares, strict=True):
@@ -157,7 +160,7 @@ def test_each_objective_has_the_loss_of_its_own_rows(corpus: Corpus) -> None:
             weights = dict(module.named_parameters())
             for name, parameter in alone.named_parameters():
                 parameter.copy_(weights[name])
-        own = batch.under(STAGE.own_windows.get(key))
+        own = batch.for_windows(STAGE.own_windows.get(key))
         expected = MultiObjectiveModel(
             alone.encoder, dict(alone.objectives.items()), alone.catalogue
         ).losses(own)  # type: ignore[arg-type]
@@ -168,13 +171,13 @@ def test_each_objective_has_the_loss_of_its_own_rows(corpus: Corpus) -> None:
 def test_sums_are_divided_by_the_rows_that_the_objective_saw(corpus: Corpus) -> None:
     batch = list(loader_of(corpus).batches(0))[-1]
     # The stage's last batch is two users; the prefixes' is six rows as ever.
-    assert (len(batch.rows_S), len(batch.under(PREFIXES).rows_S)) == (2, 6)
+    assert (len(batch.rows_S), len(batch.for_windows(PREFIXES).rows_S)) == (2, 6)
     module = module_of(corpus, ("next", "mip"))
     seen = module.prepare(batch)
     losses = module(seen)
     both = {key: STAGE.objectives[key] for key in ("next", "mip")}
     stage = replace(STAGE, objectives=both, own_windows={"mip": PREFIXES})
-    counts_2K = counted([seen], ["next", "mip"])[:, :2].T.flatten()
+    counts_2K = count_targets([seen], ["next", "mip"])[:, :2].T.flatten()
     weights_K = torch.ones(2, dtype=torch.float64)
     factors_K = loss_factors(counts_2K, weights_K, stage.normalize, Accelerator(cpu=True))
     assert factors_K.tolist() == [1 / 2, 1 / 6]
@@ -184,7 +187,7 @@ def test_sums_are_divided_by_the_rows_that_the_objective_saw(corpus: Corpus) -> 
 def test_items_of_all_rules_are_counted(corpus: Corpus) -> None:
     batch = next(loader_of(corpus).batches(0))
     rules = {PREFIXES, Sliding(stride=2)}
-    others = sum(batch.under(rule).packed.num_tokens for rule in rules)
+    others = sum(batch.for_windows(rule).packed.num_tokens for rule in rules)
     assert batch.num_tokens == batch.packed.num_tokens + others
     shares = [next(loader_of(corpus, rank, 3).batches(0)) for rank in range(3)]
     assert {share.step_tokens for share in (batch, *shares)} == {batch.num_tokens}
@@ -200,22 +203,22 @@ def test_an_interrupted_run_with_own_windows_continues_as_if_nothing_had_happene
     options = RunOptions(quiet=True, checkpoints=CheckpointPlan(steps=1, keep=50))
     execute(config, tmp_path / "whole", options=options)
     whole = tmp_path / "whole" / "stages" / "train"
-    steps = max(numbered(whole))
-    assert list(numbered(whole)) == list(range(steps, 0, -1))
+    steps = max(checkpoints_by_step(whole))
+    assert list(checkpoints_by_step(whole)) == list(range(steps, 0, -1))
     # By rows an epoch is four steps: in the warm-up and in the middle of an epoch, before an
     # epoch's last step, and between two.
     for step in (2, 6, 7, 8, 11):
         cut = tmp_path / f"cut-{step}"
         shutil.copytree(tmp_path / "whole", cut)
         (cut / "summary.json").unlink()
-        for number, path in numbered(cut / "stages" / "train").items():
+        for number, path in checkpoints_by_step(cut / "stages" / "train").items():
             if number > step:
                 shutil.rmtree(path)
         execute(config, cut, options=options)
         for file in ("model.safetensors", "optimizer.safetensors"):
             ours = (newest_of(cut / "stages" / "train") / file).read_bytes()
             assert ours == (newest_of(whole) / file).read_bytes(), (step, file)
-        assert max(numbered(cut / "stages" / "train")) == steps
+        assert max(checkpoints_by_step(cut / "stages" / "train")) == steps
     # Each went on from the very checkpoint: none was passed for an earlier one.
     assert capsys.readouterr().err == ""
 
@@ -270,7 +273,7 @@ def test_equal_corruptions_on_other_rows_are_other_views(corpus: Corpus) -> None
             batch
         ),
         "mip": MultiObjectiveModel(shared.encoder, {"mip": built["mip"]}, catalogue).losses(
-            batch.under(PREFIXES)
+            batch.for_windows(PREFIXES)
         ),
     }
     assert all(losses[key].count.item() == alone[key][key].count.item() for key in built)

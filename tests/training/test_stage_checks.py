@@ -57,16 +57,16 @@ def three(folder: Path) -> Path:
 def test_a_next_item_stage_without_any_target_is_refused(tmp_path: Path) -> None:
     message = refusal(on(only({"next": NextItemConfig()}), three(tmp_path)), tmp_path)
     assert message == (
-        "stage finetune: objective next counts nothing: no row has a second item, so nothing "
-        "follows that could be predicted (the longest training row has 1 items, after what is held "
-        "out); leave next out, set its weight to 0, hold less out, or raise encoder.length"
+        "stage finetune: objective next can have no target: no row has a second item, so no item "
+        "can be predicted (the longest training row has 1 items, after what is held out); leave "
+        "next out, set its weight to 0, hold less out, or raise encoder.length"
     )
 
 
 def test_segments_of_rows_of_one_item_are_refused(tmp_path: Path) -> None:
     config = only({"next": NextItemConfig(weight=0.0), "sp": SPConfig(), "cloze": ClozeConfig()})
     message = refusal(on(config, three(tmp_path)), tmp_path)
-    assert "objective sp counts nothing: no row has the two items" in message
+    assert "objective sp can have no target: no row has the two items" in message
 
 
 @pytest.mark.parametrize(("key", "kind"), [("aap", AAPConfig), ("map", MAPConfig)])
@@ -79,7 +79,9 @@ def test_attributes_of_held_out_items_alone_are_refused(
     )
     config = only({"next": NextItemConfig(), key: kind()})
     message = refusal(on(config, corpus.folder), tmp_path)
-    assert f"objective {key} counts nothing: no item of the training part has an attr" in message
+    assert (
+        f"objective {key} can have no target: no item of the training part has an attr" in message
+    )
 
 
 def test_aap_may_have_rows_of_one_item_when_a_row_may_hide_none(tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_weight_0_is_exempt(tmp_path: Path) -> None:
 class NeverTargets(NextItem):
     """Counts nothing, and does not say why."""
 
-    def emptiness(self, longest: int, catalogue: Catalogue) -> str | None:
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         return None
 
 
@@ -112,12 +114,12 @@ class NeverTargets(NextItem):
 def test_what_only_training_shows_is_refused_after_an_epoch_or_the_stage(
     limits: dict[str, int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(NextItem, "emptiness", NeverTargets.emptiness)
+    monkeypatch.setattr(NextItem, "no_target_reason", NeverTargets.no_target_reason)
     config = on(only({"next": NextItemConfig()}, **limits), three(tmp_path))
     with pytest.raises(InputError) as caught:
         execute(config, tmp_path / "run", options=QUIET)
     assert str(caught.value) == (
-        "stage finetune: objective next counted nothing: none of the 20 rows that it was shown has "
+        "stage finetune: objective next had no target: none of the 20 rows that it was shown has "
         "a target, so nothing is learned from it; leave it out, set objectives.next.weight to 0, "
         "or give it other windows or a corruption that picks more"
     )
@@ -126,7 +128,7 @@ def test_what_only_training_shows_is_refused_after_an_epoch_or_the_stage(
 def test_what_counts_nothing_is_refused_again_when_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(NextItem, "emptiness", NeverTargets.emptiness)
+    monkeypatch.setattr(NextItem, "no_target_reason", NeverTargets.no_target_reason)
     batches = BatchConfig(sequences_per_batch=8)
     config = on(only({"next": NextItemConfig()}, epochs=1, batches=batches), three(tmp_path))
     # A checkpoint in the middle of the only epoch, from which the second try goes on.
@@ -139,7 +141,7 @@ def test_what_counts_nothing_is_refused_again_when_the_run_goes_on(
 def test_a_moment_that_meets_nothing_to_count_tells_what_a_run_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(NextItem, "emptiness", NeverTargets.emptiness)
+    monkeypatch.setattr(NextItem, "no_target_reason", NeverTargets.no_target_reason)
     config = on(only({"next": NextItemConfig()}), three(tmp_path))
     assert expected(config, "data", Accelerator(cpu=True)).stages["finetune"] > 0.0
 
@@ -173,8 +175,8 @@ def test_a_row_alone_in_its_step_has_no_others_to_be_told_from(tmp_path: Path) -
         batches=BatchConfig(sequences_per_batch=1),
     )
     message = refusal(on(config, corpus.folder), tmp_path)
-    assert "objective contrast tells a row from the other rows of its step" in message
-    assert "batches.sequences_per_batch is 1; give it more" in message
+    assert "objective contrast compares each row with the other rows of its step" in message
+    assert "batches.sequences_per_batch is 1; set it to 2 or more" in message
 
 
 def test_nothing_is_in_sight_where_the_only_item_of_a_row_is_hidden(tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_nothing_is_in_sight_where_the_only_item_of_a_row_is_hidden(tmp_path: Pa
     corpus = write_histories(tmp_path / "three", histories, num_items=5, attributes=attributes)
     config = only({"next": NextItemConfig(weight=0.0), "aap": AAPConfig()})
     message = refusal(on(config, corpus.folder), tmp_path)
-    assert "objective aap counts nothing: of a row of one item that one is hidden" in message
+    assert "objective aap can have no target: in a row of one item that item is masked" in message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +235,7 @@ def test_a_field_that_the_encoder_would_not_read_is_refused(
 
     monkeypatch.setattr(NextItemConfig, "build", marked)
     message = refusal(config, tmp_path)
-    assert "marks tokens by the field 'segment', which encoder (TransformerConfig) does" in message
+    assert "sets the token field 'segment', which encoder (TransformerConfig) does" in message
     read = replace(config, encoder=replace(ENCODER, segments=2))
     assert execute(read, tmp_path / "run", options=QUIET).status == "finished"
 
@@ -261,7 +263,7 @@ def test_an_encoder_that_reads_too_few_items_is_told_of(
         assert execute(run, tmp_path / "run", options=QUIET).status == "finished"
     else:
         message = refusal(run, tmp_path)
-        assert "objective mine counts nothing: no row has the two items" in message
+        assert "objective mine can have no target: no row has the two items" in message
         assert message.endswith("hold less out, or raise encoder.length")
 
 
@@ -326,14 +328,14 @@ def test_targets_that_are_no_integers_are_named() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     counts = torch.zeros(0, dtype=torch.float64)
     with pytest.raises(AssertionError, match=r"ItemTargets\.items_P is of torch\.bool; "):
-        ItemTargets(read_P=none, offsets_R=none, counts_R=counts, items_P=none.bool())
+        ItemTargets(read_P=none, offsets_R=none, target_counts_R=counts, items_P=none.bool())
 
     @dataclass(frozen=True, eq=False, kw_only=True)
     class Undeclared(Targets):
         halves_R: torch.Tensor
 
     with pytest.raises(AssertionError, match=r"Undeclared\.halves_R must say by its metadata how"):
-        Undeclared(read_P=none, offsets_R=none, counts_R=counts, halves_R=none)
+        Undeclared(read_P=none, offsets_R=none, target_counts_R=counts, halves_R=none)
 
 
 class Backwards(NextItem):
@@ -354,7 +356,11 @@ class Uncoupled(NextItem):
     ("kind", "error", "message"),
     [
         (Backwards, AssertionError, "objective next: read_P must be ascending"),
-        (Uncoupled, NotImplementedError, "Uncoupled couples rows by 'states' and has no loss_amon"),
+        (
+            Uncoupled,
+            NotImplementedError,
+            "Uncoupled couples rows by 'states' and has no loss_with_other_rows",
+        ),
     ],
 )
 def test_what_would_train_another_loss_in_silence_is_an_error(

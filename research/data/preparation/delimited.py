@@ -65,10 +65,10 @@ class Rows:
         import pandas as pd
         import pyarrow as pa
 
-        values = self._filled(column)
+        values = self._complete_column(column)
         if pa.types.is_integer(values.type):
-            codes, found = pd.factorize(_to_numpy(values))
-            return codes.astype(np.int32), [str(value) for value in found.tolist()]
+            codes, values_found = pd.factorize(_to_numpy(values))
+            return codes.astype(np.int32), [str(value) for value in values_found.tolist()]
         if not pa.types.is_dictionary(values.type):
             if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
                 raise InputError(
@@ -76,56 +76,56 @@ class Rows:
                     "or text."
                 )
             values = values.dictionary_encode()
-        whole = values.unify_dictionaries().combine_chunks()
+        combined = values.unify_dictionaries().combine_chunks()
         try:
-            names: list[str] = whole.dictionary.to_pylist()
+            names: list[str] = combined.dictionary.to_pylist()
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{self._path}: column {column!r} holds no utf-8 ({error})."
             ) from error
-        positions = whole.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+        positions = combined.indices.to_numpy(zero_copy_only=False).astype(np.int32)
         if "" in names:
-            self._fail(column, positions == names.index(""), "is empty")
+            self._raise_if(column, positions == names.index(""), "is empty")
         return positions, names
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """float64 [N]: the column as finite numbers."""
         import pyarrow as pa
 
-        values = self._filled(column)
+        values = self._complete_column(column)
         if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
             raise InputError(f"{self._path}: column {column!r} holds {values.type}, no numbers.")
         numbers = _to_numpy(values).astype(np.float64)
-        self._fail(column, ~np.isfinite(numbers), "is not finite")
+        self._raise_if(column, ~np.isfinite(numbers), "is not finite")
         return numbers
 
     def times(self, column: str) -> tuple[NDArray[np.int64], int]:
         """Times in the unit of the column (int64 [N]), and how many of them were rounded down."""
         import pyarrow as pa
 
-        values = self._filled(column)
+        values = self._complete_column(column)
         if pa.types.is_temporal(values.type):
             width = pa.int32() if values.type.bit_width == 32 else pa.int64()
             values = values.cast(width)
-        found = _to_numpy(values)
-        if found.dtype.kind in "iu" and found.dtype != np.uint64:
-            return found.astype(np.int64), 0
-        if found.dtype.kind not in "fu":
+        raw = _to_numpy(values)
+        if raw.dtype.kind in "iu" and raw.dtype != np.uint64:
+            return raw.astype(np.int64), 0
+        if raw.dtype.kind not in "fu":
             raise InputError(f"{self._path}: column {column!r} holds {values.type}, not times.")
-        times = found.astype(np.float64)
-        self._fail(column, ~np.isfinite(times), "is not finite")
+        times = raw.astype(np.float64)
+        self._raise_if(column, ~np.isfinite(times), "is not finite")
         # 2.0 ** 63 is exact in float64; the maximum of int64 is not.
-        self._fail(column, (times < -(2.0**63)) | (times >= 2.0**63), "does not fit into int64")
+        self._raise_if(column, (times < -(2.0**63)) | (times >= 2.0**63), "does not fit into int64")
         floors = np.floor(times)
         return floors.astype(np.int64), int((floors != times).sum())
 
-    def _filled(self, column: str) -> pa.ChunkedArray:
+    def _complete_column(self, column: str) -> pa.ChunkedArray:
         values = self._table.column(column)
         if values.null_count:
-            self._fail(column, _to_numpy(values.is_null()).astype(np.bool_), "is empty")
+            self._raise_if(column, _to_numpy(values.is_null()).astype(np.bool_), "is empty")
         return values
 
-    def _fail(self, column: str, wrong: NDArray[np.bool_], reason: str) -> None:
+    def _raise_if(self, column: str, wrong: NDArray[np.bool_], reason: str) -> None:
         if not wrong.any():
             return
         if self._layout is not None:
@@ -217,17 +217,17 @@ def text_fields(
                 if fields and fields != [""] and not (position == 0 and layout.header):
                     yield number, fields
     except UnicodeDecodeError as error:
-        wrong_encoding(path, encoding, error)
+        raise_wrong_encoding(path, encoding, error)
     except csv.Error as error:
         raise InputError(f"{path}: {error}.") from error
 
 
-def wrong_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> NoReturn:
+def raise_wrong_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> NoReturn:
     """Raise the `InputError` for text that is not in the encoding that was tried."""
-    tried = encoding.removesuffix("-sig")
+    name = encoding.removesuffix("-sig")
     raise InputError(
-        f"{path}: not {tried} text ({tried} was tried; {error.reason} at byte {error.start}). "
-        f"Convert the file to {tried}."
+        f"{path}: not {name} text ({name} was tried; {error.reason} at byte {error.start}). "
+        f"Convert the file to {name}."
     ) from error
 
 

@@ -28,11 +28,11 @@ from research.storage.atomic import whole_folder
 _SITE = "https://files.grouplens.org/datasets/movielens/"
 _WHEEL = "recbole==1.2.1"
 _WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
-_MOST_MEMBERS = 2_000
-_MOST_BYTES = 8 << 30
-_MOST_COMPRESSION = 200
+_MAX_MEMBERS = 2_000
+_MAX_BYTES = 8 << 30
+_MAX_COMPRESSION = 200
 # Other compression methods may need gigabytes of memory to unpack a few bytes.
-_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_COMPRESSION_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BLOCK = 1 << 20
 _SECONDS_OF_SILENCE = 60
 _SECONDS_OF_PIP = 300
@@ -98,18 +98,18 @@ def fetch(
         _download(archive.url, path)
         check_pinned(name, path, archive.md5)
         with whole_folder(folder) as partial:
-            extract(path, partial, wanted=archive.members, needed=archive.members[:1])
+            extract(path, partial, names=archive.members, required=archive.members[:1])
     return folder
 
 
 def check_pinned(name: str, path: Path, md5: str | None) -> None:
     """Raise `InputError` unless the file has the MD5 `md5`; None: print the one that it has."""
-    found = checksum(path, "md5")
+    actual = checksum(path, "md5")
     if md5 is None:
-        _say(f"{name}: no checksum is pinned for this archive; its md5 is {found}")
-    elif found != md5:
+        _say(f"{name}: no checksum is pinned for this archive; its md5 is {actual}")
+    elif actual != md5:
         raise InputError(
-            f"{path.name}: the md5 is {found}, but {md5} is pinned for {name}; the archive is "
+            f"{path.name}: the md5 is {actual}, but {md5} is pinned for {name}; the archive is "
             "damaged or has changed. Try again, or name a folder of raw files with --raw."
         )
 
@@ -123,27 +123,29 @@ def checksum(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def extract(path: Path, folder: Path, *, wanted: Iterable[str], needed: Iterable[str] = ()) -> None:
-    """Extract the members of a zip archive whose file names are `wanted` directly into `folder`.
+def extract(
+    path: Path, folder: Path, *, names: Iterable[str], required: Iterable[str] = ()
+) -> None:
+    """Extract the members of a zip archive whose file names are `names` directly into `folder`.
 
     Raises `InputError` if the archive is missing, corrupt or a zip bomb, if a member points outside
-    of it or is a link, or if a `needed` member is absent.
+    of it or is a link, or if a `required` member is absent.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
     with path.open("rb") as file:
-        with _reading(path):
+        with _zip_errors_as_input_errors(path):
             archive = zipfile.ZipFile(file)
-        members = _checked(path, archive.infolist(), set(wanted))
-        for name in needed:
+        members = _check_members(path, archive.infolist(), set(names))
+        for name in required:
             if name not in members:
                 raise InputError(f"{path}: the archive holds no {name}.")
         for name, member in members.items():
-            with _reading(path):
+            with _zip_errors_as_input_errors(path):
                 source = archive.open(member)
             with source, (folder / name).open("wb") as target:
                 while True:
-                    with _reading(path):
+                    with _zip_errors_as_input_errors(path):
                         block = source.read(_BLOCK)
                     if not block:
                         break
@@ -151,7 +153,7 @@ def extract(path: Path, folder: Path, *, wanted: Iterable[str], needed: Iterable
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _zip_errors_as_input_errors(path: Path) -> Iterator[None]:
     """Turn every error that `zipfile` raises for damaged bytes into an `InputError`."""
     try:
         yield
@@ -159,18 +161,18 @@ def _reading(path: Path) -> Iterator[None]:
         *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError),
         *(RuntimeError, NotImplementedError, OverflowError, LookupError),
     ) as error:
-        raise InputError(f"{path}: not a whole zip archive ({error}).") from error
+        raise InputError(f"{path}: not a complete zip archive ({error}).") from error
 
 
-def _checked(
-    path: Path, members: list[zipfile.ZipInfo], wanted: set[str]
+def _check_members(
+    path: Path, members: list[zipfile.ZipInfo], names: set[str]
 ) -> dict[str, zipfile.ZipInfo]:
-    if len(members) > _MOST_MEMBERS:
-        raise InputError(f"{path}: {len(members)} members; at most {_MOST_MEMBERS} are allowed.")
+    if len(members) > _MAX_MEMBERS:
+        raise InputError(f"{path}: {len(members)} members; at most {_MAX_MEMBERS} are allowed.")
     size = sum(member.file_size for member in members)
-    if size > _MOST_BYTES:
-        raise InputError(f"{path}: {size:,} bytes unpacked; at most {_MOST_BYTES:,} are allowed.")
-    found: dict[str, zipfile.ZipInfo] = {}
+    if size > _MAX_BYTES:
+        raise InputError(f"{path}: {size:,} bytes unpacked; at most {_MAX_BYTES:,} are allowed.")
+    selected: dict[str, zipfile.ZipInfo] = {}
     for member in members:
         name = PurePosixPath(member.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in str(name) or ":" in str(name):
@@ -178,21 +180,21 @@ def _checked(
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise InputError(f"{path}: member {member.filename!r} is a link or a device.")
-        if member.compress_type not in _PACKINGS:
+        if member.compress_type not in _COMPRESSION_METHODS:
             raise InputError(
                 f"{path}: member {member.filename!r} is packed by method {member.compress_type}; "
-                "only deflated and plain ones are read."
+                "only stored and deflated members are read."
             )
-        if member.file_size > _MOST_COMPRESSION * max(member.compress_size, 1):
+        if member.file_size > _MAX_COMPRESSION * max(member.compress_size, 1):
             raise InputError(
                 f"{path}: member {member.filename!r} unpacks to {member.file_size:,} bytes, more "
-                f"than {_MOST_COMPRESSION} times its packed size."
+                f"than {_MAX_COMPRESSION} times its packed size."
             )
-        if name.name in wanted and not member.is_dir():
-            if name.name in found:
+        if name.name in names and not member.is_dir():
+            if name.name in selected:
                 raise InputError(f"{path}: two members are called {name.name}.")
-            found[name.name] = member
-    return found
+            selected[name.name] = member
+    return selected
 
 
 def _from_wheel(
@@ -213,43 +215,44 @@ def _from_wheel(
     if len(wheels) != 1:
         _say(f"ml-100k: pip left {len(wheels)} wheels; trying the official address")
         return False
-    found = checksum(wheels[0], "sha256")
-    if found != sha256:
+    actual = checksum(wheels[0], "sha256")
+    if actual != sha256:
         raise InputError(
-            f"{wheels[0].name}: the sha256 is {found}, but {sha256} is pinned. Name a folder of "
+            f"{wheels[0].name}: the sha256 is {actual}, but {sha256} is pinned. Name a folder of "
             "raw files with --raw."
         )
     members = ("ml-100k.inter", "ml-100k.item")
     with whole_folder(folder) as partial:
-        extract(wheels[0], partial, wanted=members, needed=members)
+        extract(wheels[0], partial, names=members, required=members)
     return True
 
 
 def _pip_download(folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--no-binary=:none:", "--dest", str(folder), _WHEEL]
-    done = subprocess.run(
+    process = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=_SECONDS_OF_PIP
     )
-    if done.returncode:
-        raise OSError((done.stderr.strip().splitlines() or ["pip said nothing"])[-1])
+    if process.returncode:
+        raise OSError((process.stderr.strip().splitlines() or ["pip printed nothing"])[-1])
 
 
 def _download(url: str, path: Path) -> None:
     try:
         with (
-            urllib.request.urlopen(url, timeout=_SECONDS_OF_SILENCE) as answer,
+            urllib.request.urlopen(url, timeout=_SECONDS_OF_SILENCE) as response,
             path.open("wb") as file,
         ):
             total = 0
-            while block := answer.read(_BLOCK):
+            while block := response.read(_BLOCK):
                 total += len(block)
-                if total > _MOST_BYTES:
-                    raise InputError(f"{url}: more than {_MOST_BYTES:,} bytes.")
+                if total > _MAX_BYTES:
+                    raise InputError(f"{url}: more than {_MAX_BYTES:,} bytes.")
                 file.write(block)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(
-            f"{url}: could not be fetched ({error}). Fetch it otherwise and name it with --raw."
+            f"{url}: could not be downloaded ({error}). Download it another way and give its path "
+            "with --raw."
         ) from error
 
 

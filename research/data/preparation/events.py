@@ -58,7 +58,7 @@ class Source:
     """Reads the files; raises `InputError` for what is wrong in them."""
 
 
-def need_file(path: Path) -> Path:
+def require_file(path: Path) -> Path:
     """The path itself; `InputError` unless it leads to a file that is not empty."""
     # Unlike the methods of Path, these functions do not raise for a name that no disk can have.
     if os.path.isdir(path):

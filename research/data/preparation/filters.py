@@ -51,7 +51,9 @@ class PrepareConfig:
     """Column of ratings (csv, parquet); read only if `min_rating` is set."""
 
 
-def _kept(events: Events, config: PrepareConfig, report: dict[str, object]) -> NDArray[np.int64]:
+def filter_rows(
+    events: Events, config: PrepareConfig, report: dict[str, object]
+) -> NDArray[np.int64]:
     """int64: the rows of events to keep, user after user, oldest first, ties in the file's order.
 
     Writes what was removed into `report`. Raises `InputError` if nothing remains, or if ratings are
@@ -75,7 +77,7 @@ def _kept(events: Events, config: PrepareConfig, report: dict[str, object]) -> N
     order: NDArray[np.int64] = np.lexsort(keys)
     rows = rows[order]
     rows = _without_duplicates(events, rows, config.duplicates, report)
-    return _core(events, rows, config, report)
+    return _k_core(events, rows, config, report)
 
 
 def _without_duplicates(
@@ -93,40 +95,40 @@ def _without_duplicates(
     }
     if duplicates == "keep" or not repeats:
         return rows
-    edge = np.ones(1, dtype=np.bool_)
+    always = np.ones(1, dtype=np.bool_)
     last = duplicates == "last"
-    staying: NDArray[np.bool_] = np.concatenate((differs, edge) if last else (edge, differs))
-    return rows[np.sort(order[staying])]
+    is_kept: NDArray[np.bool_] = np.concatenate((differs, always) if last else (always, differs))
+    return rows[np.sort(order[is_kept])]
 
 
-def _core(
+def _k_core(
     events: Events, rows: NDArray[np.int64], config: PrepareConfig, report: dict[str, object]
 ) -> NDArray[np.int64]:
     """int64: the largest subset of `rows` in which every user and every item has enough rows."""
     if config.user_core <= 1 and config.item_core <= 1:
         return rows
-    before = rows
+    all_rows = rows
     users, items = events.users[rows], events.items[rows]
     rounds = 0
     while True:
         rounds += 1
-        stays = np.bincount(users)[users] >= config.user_core
-        stays &= np.bincount(items)[items] >= config.item_core
-        if stays.all():
+        is_kept = np.bincount(users)[users] >= config.user_core
+        is_kept &= np.bincount(items)[items] >= config.item_core
+        if is_kept.all():
             break
-        rows, users, items = rows[stays], users[stays], items[stays]
+        rows, users, items = rows[is_kept], users[is_kept], items[is_kept]
         if not len(rows):
             raise InputError(
                 f"user_core {config.user_core} and item_core {config.item_core} remove "
-                f"everything: there were {len(before):,} interactions of "
-                f"{len(np.unique(events.users[before])):,} users with "
-                f"{len(np.unique(events.items[before])):,} items. Lower them."
+                f"everything: there were {len(all_rows):,} interactions of "
+                f"{len(np.unique(events.users[all_rows])):,} users with "
+                f"{len(np.unique(events.items[all_rows])):,} items. Lower them."
             )
-    report["removed_by_core"] = {"interactions": len(before) - len(rows), "rounds": rounds}
+    report["removed_by_core"] = {"interactions": len(all_rows) - len(rows), "rounds": rounds}
     return rows
 
 
-def _dense(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def renumber(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The codes renumbered from 0 without gaps (int32), and the old code of each new one (int64).
 
     `codes` are from 0 to `count` - 1; a smaller code stays smaller.
@@ -137,7 +139,7 @@ def _dense(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], NDA
     return renumbered[codes], np.flatnonzero(present)
 
 
-def _ties(timestamps: NDArray[np.int64], offsets: NDArray[np.int64]) -> dict[str, object]:
+def tie_shares(timestamps: NDArray[np.int64], offsets: NDArray[np.int64]) -> dict[str, object]:
     """For the report, how often equal timestamps leave the order open.
 
     Both values are shares (0 to 1), of all interactions and of all users.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from research.data.preparation.delimited import Kind, Layout, decade, read_rows, text_fields
 from research.data.preparation.download import extract
-from research.data.preparation.events import Events, Source, need_file
+from research.data.preparation.events import Events, Source, require_file
 from research.data.preparation.readers import ColumnNames, first_line, named_events
 from research.errors import InputError
 
@@ -28,7 +28,7 @@ LAYOUTS = {
     "ratings.dat": ("movies.dat",),
     "ratings.csv": ("movies.csv",),
 }
-_OF_NAME = {
+_RATING_FILES_BY_NAME = {
     "ml-100k": ("u.data", "ml-100k.inter"),
     "ml-1m": ("ratings.dat",),
     "ml-10m": ("ratings.dat",),
@@ -59,7 +59,7 @@ def movielens_source(raw: Path, name: str) -> Source:
     any of them. Raises `InputError` if there is nothing at `raw`, or no ratings file in the folder;
     an archive is opened only when it is read.
     """
-    allowed = _OF_NAME.get(name, ("ratings.csv",))
+    allowed = _RATING_FILES_BY_NAME.get(name, ("ratings.csv",))
     title = raw.stem if name == "movielens" else name
     if os.path.isfile(raw) and raw.suffix == ".zip":
         return Source(name=title, files=(raw,), read=partial(_read_archive, raw, allowed))
@@ -70,48 +70,48 @@ def movielens_source(raw: Path, name: str) -> Source:
 
 
 def _read_archive(archive: Path, allowed: Iterable[str]) -> Events:
-    beside = tuple(member for ratings in allowed for member in LAYOUTS[ratings])
+    side_files = tuple(member for ratings in allowed for member in LAYOUTS[ratings])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        extract(archive, folder, wanted=(*allowed, *beside))
-        return _read(_find(folder, allowed, shown=archive))
+        extract(archive, folder, names=(*allowed, *side_files))
+        return _read(_find(folder, allowed, label=archive))
 
 
-def _find(raw: Path, allowed: Iterable[str], *, shown: Path | None = None) -> tuple[Path, ...]:
+def _find(raw: Path, allowed: Iterable[str], *, label: Path | None = None) -> tuple[Path, ...]:
     """The ratings file and then the files beside it, in `raw` or in a folder directly below.
 
-    Where `raw` is a file, its folder is searched. Errors name `shown` in place of `raw`.
+    Where `raw` is a file, its folder is searched. Errors name `label` in place of `raw`.
     """
     folders = [raw] if raw.is_dir() else [raw.parent]
     folders += sorted(folder for folder in folders[0].iterdir() if folder.is_dir())
     for folder in folders:
         for ratings in allowed:
             if (folder / ratings).is_file():
-                beside = [folder / member for member in LAYOUTS[ratings]]
-                found = [need_file(path) for path in beside if path.exists()]
-                return (need_file(folder / ratings), *found)
-    raise InputError(f"{shown or raw}: holds none of {', '.join(allowed)}.")
+                side_files = [folder / member for member in LAYOUTS[ratings]]
+                existing = [require_file(path) for path in side_files if path.exists()]
+                return (require_file(folder / ratings), *existing)
+    raise InputError(f"{label or raw}: holds none of {', '.join(allowed)}.")
 
 
 def _read(files: tuple[Path, ...]) -> Events:
-    ratings, beside = files[0], {path.name: path for path in files[1:]}
+    ratings, side_files = files[0], {path.name: path for path in files[1:]}
     if ratings.name == "ml-100k.inter":
         events = _read_atomic(ratings, None)
-        return _with_movies(events, beside.get("ml-100k.item"), _movies_recbole)
+        return _with_movies(events, side_files.get("ml-100k.item"), _movies_recbole)
     header = ratings.name == "ratings.csv"
     if header:
         expected = ["userId", "movieId", "rating", "timestamp"]
-        found = first_line(ratings, ",", quoted=True)
-        if found != expected:
-            raise InputError(f"{ratings}, line 1: {found}; expected {expected}.")
+        header_fields = first_line(ratings, ",", quoted=True)
+        if header_fields != expected:
+            raise InputError(f"{ratings}, line 1: {header_fields}; expected {expected}.")
     delimiter = {"u.data": "\t", "ratings.dat": "::", "ratings.csv": ","}[ratings.name]
     layout = Layout(columns=_RATING_COLUMNS, kinds=_KINDS, delimiter=delimiter, header=header)
     events = named_events(read_rows(ratings, layout), _COLUMN_NAMES)
     if ratings.name == "u.data":
-        return _with_movies(events, beside.get("u.item"), partial(_movies_100k, beside))
+        return _with_movies(events, side_files.get("u.item"), partial(_movies_100k, side_files))
     if header:
-        return _with_movies(events, beside.get("movies.csv"), _movies_csv)
-    return _with_movies(events, beside.get("movies.dat"), _movies_dat)
+        return _with_movies(events, side_files.get("movies.csv"), _movies_csv)
+    return _with_movies(events, side_files.get("movies.dat"), _movies_dat)
 
 
 Movies = list[tuple[str, str, list[str]]]
@@ -124,19 +124,19 @@ def _with_movies(events: Events, path: Path | None, read: Callable[[Path], Movie
     attributes = {}
     for item, title, genres in movies:
         years = _YEAR.findall(title)
-        named = [f"genre:{genre}" for genre in genres if genre not in _NO_GENRE]
-        attributes[item] = named + (decade(years[-1]) if years else [])
+        names = [f"genre:{genre}" for genre in genres if genre not in _NO_GENRE]
+        attributes[item] = names + (decade(years[-1]) if years else [])
     titles = {item: title for item, title, _ in movies}
     return replace(events, attributes=attributes, attribute_file=path, titles=titles)
 
 
-def _movies_100k(beside: Mapping[str, Path], path: Path) -> Movies:
+def _movies_100k(side_files: Mapping[str, Path], path: Path) -> Movies:
     genres = _GENRES_100K.split("|")
-    if "u.genre" in beside:
-        genres = [fields[0] for fields in _rows(beside["u.genre"], "|", 2, encoding="latin-1")]
+    if "u.genre" in side_files:
+        genres = [fields[0] for fields in _rows(side_files["u.genre"], "|", 2, encoding="latin-1")]
     movies = []
-    for item, title, *more in _rows(path, "|", 5 + len(genres), encoding="latin-1"):
-        flags = zip(genres, more[3:], strict=True)
+    for item, title, *rest in _rows(path, "|", 5 + len(genres), encoding="latin-1"):
+        flags = zip(genres, rest[3:], strict=True)
         movies.append((item, title, [genre for genre, flag in flags if flag == "1"]))
     return movies
 
@@ -167,8 +167,8 @@ def _movies_recbole(path: Path) -> Movies:
     for row in rows:
         title, year = row["movie_title"], row["release_year"]
         # Item 267, which RecBole misspells; in u.item it has the title "unknown" and no year.
-        whole = "unknown" if title == "unkonwn" else f"{title} ({year})"
-        movies.append((row["item_id"], whole, row["class"].split(" ")))
+        full_title = "unknown" if title == "unkonwn" else f"{title} ({year})"
+        movies.append((row["item_id"], full_title, row["class"].split(" ")))
     return movies
 
 
@@ -195,14 +195,14 @@ def atomic_source(raw: Path, items: Path | None) -> Source:
     `.inter` file, if it exists.
     """
     if os.path.isdir(raw):
-        found = sorted(raw.glob("*.inter"))
-        if len(found) != 1:
-            raise InputError(f"{raw}: {len(found)} .inter files; exactly one is needed.")
-        raw = found[0]
-    need_file(raw)
+        inter_files = sorted(raw.glob("*.inter"))
+        if len(inter_files) != 1:
+            raise InputError(f"{raw}: {len(inter_files)} .inter files; exactly one is needed.")
+        raw = inter_files[0]
+    require_file(raw)
     if items is None and raw.with_suffix(".item").is_file():
         items = raw.with_suffix(".item")
-    files = (raw,) if items is None else (raw, need_file(items))
+    files = (raw,) if items is None else (raw, require_file(items))
     return Source(name=raw.stem, files=files, read=partial(_read_atomic, raw, items))
 
 
@@ -211,7 +211,7 @@ def read_item_file(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
 
     Raises `InputError` if the header is wrong or has no item_id, or if a line is too short or long.
     """
-    types = _atomic_header(need_file(path))
+    types = _atomic_header(require_file(path))
     if "item_id" not in types:
         raise InputError(f"{path}, line 1: no field item_id; found {', '.join(types)}.")
     rows = _rows(path, "\t", len(types), header=True)
@@ -252,16 +252,16 @@ def _read_atomic(path: Path, items: Path | None) -> Events:
         rating="rating" if "rating" in types else None,
     )
     events = named_events(read_rows(path, layout), names)
-    return events if items is None else _describe(events, items)
+    return events if items is None else _with_item_file(events, items)
 
 
-def _describe(events: Events, path: Path) -> Events:
+def _with_item_file(events: Events, path: Path) -> Events:
     types, rows = read_item_file(path)
     sequences = [name for name, kind in types.items() if kind == "token_seq"]
     titles = [name for name in sequences if "title" in name]
     attributes: dict[str, list[str]] = {}
     for row in rows:
-        named = [
+        names = [
             f"{name}:{token}"
             for name in sequences
             if name not in titles
@@ -269,7 +269,7 @@ def _describe(events: Events, path: Path) -> Events:
             if token
         ]
         year = decade(row["release_year"]) if types.get("release_year") == "token" else []
-        attributes.setdefault(row["item_id"], []).extend(named + year)
+        attributes.setdefault(row["item_id"], []).extend(names + year)
     used = {"item_id", "release_year", *sequences}
     return replace(
         events,

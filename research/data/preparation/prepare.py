@@ -19,13 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.annotations import did_you_mean
-from research.config import differing
+from research.config import non_default_fields
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
 from research.data.corpus_files import canonical_json
 from research.data.names import Names
 from research.data.preparation.download import ARCHIVES, check_pinned, checksum, fetch
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import Duplicates, PrepareConfig, _dense, _kept, _ties
+from research.data.preparation.filters import (
+    Duplicates,
+    PrepareConfig,
+    filter_rows,
+    renumber,
+    tie_shares,
+)
 from research.data.preparation.movielens import atomic_source, movielens_source
 from research.data.preparation.readers import (
     ColumnNames,
@@ -40,10 +46,10 @@ FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet")
 # Options that do not enter the fingerprint: the content of the files changes a corpus, but not
 # where they are. A new option of mere syntax (how columns are separated, whether there is a header)
 # belongs here as well, but also into the key of a corpus, as it decides what is read.
-_APART = ("raw", "attributes")
+_NOT_FINGERPRINTED = ("raw", "attributes")
 # Options that always enter the fingerprint, even at their defaults, so that corpora keep the
 # fingerprints they have from before there were other options.
-_ALWAYS = (
+_ALWAYS_FINGERPRINTED = (
     *("source", "min_rating", "user_core", "item_core", "duplicates"),
     *("user_column", "item_column", "timestamp_column", "rating_column"),
 )
@@ -87,14 +93,14 @@ def prepare_source(
         for path in source.files
     ]
     options = options_of(config)
-    keyed = {"format": FORMAT_VERSION, "options": options, "files": files}
-    key = hashlib.sha256(canonical_json(keyed).encode()).hexdigest()
+    key_content = {"format": FORMAT_VERSION, "options": options, "files": files}
+    key = hashlib.sha256(canonical_json(key_content).encode()).hexdigest()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip(".-") or "corpus"
     folder = Path(out) if out is not None else Path(data_root) / "corpora" / f"{name}-{key[:12]}"
     if (folder / "manifest.json").is_file():
-        present = Corpus.open(folder)
-        if present.manifest.report.get("key") == key:
-            return present
+        existing = Corpus.open(folder)
+        if existing.manifest.report.get("key") == key:
+            return existing
     events = source.read()
     report = {"key": key, "files": files, **events.notes}
     return _write(folder, name, events, config, options, report)
@@ -103,12 +109,19 @@ def prepare_source(
 def options_of(config: PrepareConfig) -> dict[str, object]:
     """The options that enter the fingerprint of a corpus, by name.
 
-    They are those of `_ALWAYS`, and those others, except `_APART`, that are not at their defaults.
-    So a new option changes the fingerprint of no corpus that does not use it.
+    They are those of `_ALWAYS_FINGERPRINTED`, and those others, except `_NOT_FINGERPRINTED`, that
+    are not at their defaults. So a new option changes the fingerprint of no corpus that does not
+    use it.
     """
-    given = asdict(config)
-    added = {name: value for name, value in given.items() if name not in (*_APART, *_ALWAYS)}
-    return {name: given[name] for name in _ALWAYS} | differing(type(config), added)
+    options = asdict(config)
+    further_options = {
+        name: value
+        for name, value in options.items()
+        if name not in (*_NOT_FINGERPRINTED, *_ALWAYS_FINGERPRINTED)
+    }
+    return {name: options[name] for name in _ALWAYS_FINGERPRINTED} | non_default_fields(
+        type(config), further_options
+    )
 
 
 def _check(config: PrepareConfig) -> None:
@@ -129,7 +142,7 @@ def source_of(config: PrepareConfig, data_root: Path) -> Source:
     attributes = Path(config.attributes) if config.attributes is not None else None
     if config.source in ARCHIVES or config.source == "movielens":
         if attributes is not None:
-            raise InputError(f"{config.source}: brings its attributes; leave --attributes away.")
+            raise InputError(f"{config.source}: has its own attributes; leave out --attributes.")
         if config.raw is None:
             return movielens_source(fetch(config.source, data_root), config.source)
         archive = Path(config.raw)
@@ -164,14 +177,14 @@ def _write(
     options: Mapping[str, object],
     report: dict[str, object],
 ) -> Corpus:
-    rows = _kept(events, config, report)
-    users, user_codes = _dense(events.users[rows], len(events.user_names))
-    items, item_codes = _dense(events.items[rows], len(events.item_names))
+    rows = filter_rows(events, config, report)
+    users, user_codes = renumber(events.users[rows], len(events.user_names))
+    items, item_codes = renumber(events.items[rows], len(events.item_names))
     offsets = np.zeros(len(user_codes) + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_codes)), out=offsets[1:])
     timestamps = None if events.timestamps is None else events.timestamps[rows]
     if timestamps is not None:
-        report |= _ties(timestamps, offsets)
+        report |= tie_shares(timestamps, offsets)
     item_names = [events.item_names[code] for code in item_codes.tolist()]
     attribute_offsets, attribute_ids, attribute_names = _attributes(events, item_names, report)
     titles = None if events.titles is None else [events.titles.get(item, "") for item in item_names]
@@ -204,20 +217,24 @@ def _attributes(
         unknown = len(events.attributes.keys() - set(events.item_names))
         if unknown == len(events.attributes):
             raise InputError(
-                f"{events.attribute_file}: none of its {unknown:,} items stands among the "
+                f"{events.attribute_file}: none of its {unknown:,} items is among the "
                 f"{len(events.item_names):,} items of the interactions; is it of another data set?"
             )
         report["attribute_file_items"] = len(events.attributes)
         report["attribute_file_unknown_items"] = unknown
-    held = [set(events.attributes.get(item, ())) for item in item_names]
-    found = set[str]().union(*held)
+    attributes_by_item = [set(events.attributes.get(item, ())) for item in item_names]
+    used = set[str]().union(*attributes_by_item)
     # Names that are all numbers are sorted as numbers. A longer run of digits counts as text, as
     # the time to read it as a number grows with the square of its length.
-    integers = all(name.isdecimal() and len(name) <= 18 for name in found)
-    names = sorted(found, key=(lambda name: (int(name), name)) if integers else None)
+    integers = all(name.isdecimal() and len(name) <= 18 for name in used)
+    names = sorted(used, key=(lambda name: (int(name), name)) if integers else None)
     position = {name: number for number, name in enumerate(names)}
-    offsets = np.zeros(len(held) + 1, dtype=np.int64)
-    np.cumsum([len(attributes) for attributes in held], out=offsets[1:])
-    ids = [number for having in held for number in sorted(position[name] for name in having)]
-    report["items_without_attributes"] = sum(not attributes for attributes in held)
+    offsets = np.zeros(len(attributes_by_item) + 1, dtype=np.int64)
+    np.cumsum([len(attributes) for attributes in attributes_by_item], out=offsets[1:])
+    ids = [
+        number
+        for item_attributes in attributes_by_item
+        for number in sorted(position[name] for name in item_attributes)
+    ]
+    report["items_without_attributes"] = sum(not attributes for attributes in attributes_by_item)
     return offsets, np.array(ids, dtype=np.int32), names

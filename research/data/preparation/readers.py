@@ -22,16 +22,16 @@ from research.data.preparation.delimited import (
     Kind,
     Layout,
     Rows,
+    raise_wrong_encoding,
     read_rows,
     text_fields,
-    wrong_encoding,
 )
-from research.data.preparation.events import Events, Source, need_file
+from research.data.preparation.events import Events, Source, require_file
 from research.errors import InputError
 from research.storage.untrusted import parse_json
 
 # 18 digits always fit into int64.
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 
 
 @final
@@ -55,26 +55,26 @@ def s3rec_source(raw: Path, attributes: Path | None) -> Source:
     The attributes are in the JSON file `attributes`; None: in `X_item2attributes.json` beside the
     file `X.txt`, if that exists.
     """
-    need_file(raw)
-    beside = raw.with_name(f"{raw.stem}_item2attributes.json")
-    if attributes is None and beside.is_file():
-        attributes = beside
+    require_file(raw)
+    attribute_file = raw.with_name(f"{raw.stem}_item2attributes.json")
+    if attributes is None and attribute_file.is_file():
+        attributes = attribute_file
     return _with_json(raw, attributes, _read_s3rec)
 
 
 def pairs_source(raw: Path, attributes: Path | None) -> Source:
     """Text with one interaction `user item` per line; the lines of users may be interleaved."""
-    return _with_json(need_file(raw), attributes, _read_pairs)
+    return _with_json(require_file(raw), attributes, _read_pairs)
 
 
 def csv_source(raw: Path, columns: ColumnNames, attributes: Path | None) -> Source:
     """Text with a header and columns separated by commas, or by tabs in a `.tsv` file."""
-    return _with_json(need_file(raw), attributes, partial(_read_csv, columns))
+    return _with_json(require_file(raw), attributes, partial(_read_csv, columns))
 
 
 def parquet_source(raw: Path, columns: ColumnNames, attributes: Path | None) -> Source:
     """One Parquet file."""
-    return _with_json(need_file(raw), attributes, partial(_read_parquet, columns))
+    return _with_json(require_file(raw), attributes, partial(_read_parquet, columns))
 
 
 def named_events(rows: Rows, columns: ColumnNames) -> Events:
@@ -102,7 +102,7 @@ def first_line(path: Path, delimiter: str, *, quoted: bool) -> list[str]:
 
 
 def _with_json(raw: Path, attributes: Path | None, read: Callable[[Path], Events]) -> Source:
-    files = (raw,) if attributes is None else (raw, need_file(attributes))
+    files = (raw,) if attributes is None else (raw, require_file(attributes))
 
     def read_both() -> Events:
         events = read(raw)
@@ -118,7 +118,7 @@ def _attributes_from_json(path: Path) -> dict[str, list[str]]:
     try:
         described = parse_json(path.read_bytes().decode())
     except UnicodeDecodeError as error:
-        wrong_encoding(path, "utf-8", error)
+        raise_wrong_encoding(path, "utf-8", error)
     except ValueError as error:
         raise InputError(f"{path}: not readable as JSON ({error}).") from error
     if not isinstance(described, dict):
@@ -128,11 +128,13 @@ def _attributes_from_json(path: Path) -> dict[str, list[str]]:
             raise InputError(
                 f"{path}, item {item!r}: {attributes!r:.60}; expected a list of attribute ids."
             )
-    named = {item: [str(a) for a in attributes] for item, attributes in described.items()}
-    for name in {*named, *chain.from_iterable(named.values())}:
+    names_by_item = {item: [str(a) for a in attributes] for item, attributes in described.items()}
+    for name in {*names_by_item, *chain.from_iterable(names_by_item.values())}:
         if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise InputError(f"{path}: {name!r:.60} is half of a character; names must be Unicode.")
-    return named
+            raise InputError(
+                f"{path}: {name!r:.60} has half of a surrogate pair; names must be valid Unicode."
+            )
+    return names_by_item
 
 
 def _read_s3rec(path: Path) -> Events:
@@ -149,7 +151,7 @@ def _read_s3rec(path: Path) -> Events:
     if len(repeated):
         before, after = order[repeated[0]], order[repeated[0] + 1]
         raise InputError(
-            f"{path}, line {lines[after]}: user {users[after]} already stands in line "
+            f"{path}, line {lines[after]}: user {users[after]} already has line "
             f"{lines[before]}; expected one line a user."
         )
     is_item = np.ones(len(values), dtype=np.bool_)
@@ -199,15 +201,15 @@ def _integer_lines(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
     blank = (data == ord(" ")) | (data == ord("\t")) | (data == ord("\r")) | (data == ord("\n"))
     newlines = np.flatnonzero(data == ord("\n"))
     if not (digit | blank).all():
-        _no_integer(path, raw, int(np.flatnonzero(~(digit | blank))[0]))
+        _raise_not_integer(path, raw, int(np.flatnonzero(~(digit | blank))[0]))
     edges = np.diff(digit.view(np.int8), prepend=0, append=0)
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     if not len(starts):
         raise InputError(f"{path}: holds no interactions.")
     longest = int((stops - starts).argmax())
-    if stops[longest] - starts[longest] > _MOST_DIGITS:
+    if stops[longest] - starts[longest] > _MAX_DIGITS:
         line = int(np.searchsorted(newlines, starts[longest])) + 1
-        raise InputError(f"{path}, line {line}: an id of more than {_MOST_DIGITS} digits.")
+        raise InputError(f"{path}, line {line}: an id of more than {_MAX_DIGITS} digits.")
     ends = np.append(np.searchsorted(starts, newlines), len(starts))
     lengths = np.diff(ends, prepend=0)
     lines = np.flatnonzero(lengths) + 1
@@ -219,28 +221,30 @@ def _integer_lines(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
     return column.to_numpy(), lengths[lines - 1], lines
 
 
-def _no_integer(path: Path, raw: bytes, position: int) -> NoReturn:
+def _raise_not_integer(path: Path, raw: bytes, position: int) -> NoReturn:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        wrong_encoding(path, "utf-8", error)
+        raise_wrong_encoding(path, "utf-8", error)
     if "\0" in text:
         raise InputError(f"{path}: not utf-8 text (utf-8 was tried; it holds null bytes).")
     line = raw.count(b"\n", 0, position) + 1
     # Only these separate fields; any other kind of space belongs to the field that is wrong.
     fields = re.findall(r"[^ \t\r]+", text.split("\n")[line - 1])
-    found = [(i, text) for i, text in enumerate(fields, 1) if not re.fullmatch("[0-9]+", text)]
-    where, word = found[0]
+    wrong_fields = [
+        (i, text) for i, text in enumerate(fields, 1) if not re.fullmatch("[0-9]+", text)
+    ]
+    field_number, field = wrong_fields[0]
     raise InputError(
-        f"{path}, line {line}, field {where}: {word!r:.60} is not an integer; this format knows "
-        "ids from 0 only. For other ids, use the csv or atomic format."
+        f"{path}, line {line}, field {field_number}: {field!r:.60} is not an integer; this format "
+        "allows only integers from 0 as ids. For other ids, use the csv or atomic format."
     )
 
 
 def _read_csv(columns: ColumnNames, path: Path) -> Events:
     delimiter = "\t" if path.suffix == ".tsv" else ","
     present = first_line(path, delimiter, quoted=True)
-    kinds = _wanted(path, columns, present)
+    kinds = _column_kinds(path, columns, present)
     layout = Layout(
         columns=tuple(present), kinds=kinds, delimiter=delimiter, header=True, quoted=True
     )
@@ -253,7 +257,7 @@ def _read_parquet(columns: ColumnNames, path: Path) -> Events:
 
     try:
         with parquet.ParquetFile(path) as file:
-            kinds = _wanted(path, columns, file.schema_arrow.names)
+            kinds = _column_kinds(path, columns, file.schema_arrow.names)
             table = file.read(columns=list(kinds))
         for place, column in enumerate(table.columns):
             # A dictionary in a file may hold a name twice, hold none, or hold numbers.
@@ -265,7 +269,7 @@ def _read_parquet(columns: ColumnNames, path: Path) -> Events:
     return named_events(Rows(path, table, None), columns)
 
 
-def _wanted(path: Path, columns: ColumnNames, present: Sequence[str]) -> dict[str, Kind]:
+def _column_kinds(path: Path, columns: ColumnNames, present: Sequence[str]) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {columns.user: "text", columns.item: "text"}
     if columns.timestamp is not None:
         kinds[columns.timestamp] = "time"
@@ -274,7 +278,7 @@ def _wanted(path: Path, columns: ColumnNames, present: Sequence[str]) -> dict[st
     for name in kinds:
         if list(present).count(name) != 1:
             raise InputError(
-                f"{path}: column {name!r} stands {list(present).count(name)} times; the columns "
+                f"{path}: column {name!r} occurs {list(present).count(name)} times; the columns "
                 f"are {', '.join(present)}. Name yours with --user-column, --item-column, "
                 "--timestamp-column (None: file order) and --rating-column."
             )

@@ -29,20 +29,20 @@ class _PickedProducts(torch.autograd.Function):
         states_PD: Tensor,
         table_VD: Tensor,
         items_PN: Tensor,
-        low: torch.dtype | None,
+        low_dtype: torch.dtype | None,
     ) -> Tensor:
         scores_PN = states_PD.new_empty(items_PN.shape)
-        if low is not None:
-            states_PD, table_VD = states_PD.to(low), table_VD.to(low)
+        if low_dtype is not None:
+            states_PD, table_VD = states_PD.to(low_dtype), table_VD.to(low_dtype)
         ctx.save_for_backward(states_PD, table_VD, items_PN)
         tiles, buffer = _tiles(items_PN, table_VD)
-        for part in tiles:
-            states, products = states_PD[part], buffer[: len(items_PN[part])]
-            if low is None:
+        for tile in tiles:
+            states, products = states_PD[tile], buffer[: len(items_PN[tile])]
+            if low_dtype is None:
                 torch.mm(states, table_VD.T, out=products)
             else:
                 products = product(states, table_VD.T)
-            torch.gather(products, 1, items_PN[part], out=scores_PN[part])
+            torch.gather(products, 1, items_PN[tile], out=scores_PN[tile])
         return scores_PN
 
     @staticmethod
@@ -51,17 +51,17 @@ class _PickedProducts(torch.autograd.Function):
         grad_states_PD = grad_PN.new_empty(states_PD.shape)
         grad_table_VD = grad_PN.new_zeros(table_VD.shape)
         tiles, buffer = _tiles(items_PN, grad_table_VD)
-        for part in tiles:
-            items, states = items_PN[part], states_PD[part]
+        for tile in tiles:
+            items, states = items_PN[tile], states_PD[tile]
             # A row may hold an item more than once: gradients are added before they are rounded.
-            spread = buffer[: len(items)].zero_().scatter_add_(1, items, grad_PN[part])
+            grad_tile = buffer[: len(items)].zero_().scatter_add_(1, items, grad_PN[tile])
             if states.dtype == grad_PN.dtype:
-                torch.mm(spread, table_VD, out=grad_states_PD[part])
-                grad_table_VD.addmm_(spread.T, states)
+                torch.mm(grad_tile, table_VD, out=grad_states_PD[tile])
+                grad_table_VD.addmm_(grad_tile.T, states)
             else:
-                spread = spread.to(states.dtype)
-                grad_states_PD[part] = product(spread, table_VD)
-                grad_table_VD += product(spread.T, states)
+                grad_tile = grad_tile.to(states.dtype)
+                grad_states_PD[tile] = product(grad_tile, table_VD)
+                grad_table_VD += product(grad_tile.T, states)
         return grad_states_PD, grad_table_VD, None, None
 
 
@@ -77,12 +77,12 @@ def candidate_scores(hidden_PD: Tensor, table_VD: Tensor, items_PN: Tensor) -> T
 
     Differentiable once, with respect to states and table.
     """
-    low = low_precision(table_VD)
+    low_dtype = low_precision(table_VD)
     with without_autocast(hidden_PD):
         hidden_PD = hidden_PD.to(table_VD.dtype)
         if len(table_VD) > ROWS_PER_GATHER * items_PN.shape[1]:
             return einsum(hidden_PD, F.embedding(items_PN, table_VD), "P D, P N D -> P N")
         scores_PN: Tensor = _PickedProducts.apply(  # type: ignore[no-untyped-call]
-            hidden_PD, table_VD, items_PN, low
+            hidden_PD, table_VD, items_PN, low_dtype
         )
     return scores_PN

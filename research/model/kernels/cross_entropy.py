@@ -27,7 +27,7 @@ ALIGNED = 16
 
 
 @dataclass(frozen=True, eq=False)
-class _Competing:
+class _LogitRows:
     """The rows that states are scored against, in the dtype of the products."""
 
     rows_CD: Tensor
@@ -44,27 +44,27 @@ class _Competing:
 
     def logits(self, states: Tensor, tile: Tensor) -> Tensor:
         """[P, C + E]: logits of the states of one tile; in fp32 they are written to `tile`."""
-        own, count = self.rows_CD, len(self.rows_CD)
+        rows, count = self.rows_CD, len(self.rows_CD)
         if states.dtype in (torch.bfloat16, torch.float16):
-            logits = product(states, own.T)
+            logits = product(states, rows.T)
             logits = logits if self.bias_C is None else logits.add_(self.bias_C)
             if self.further_ED is None:
                 return logits
             return torch.cat([logits, product(states, self.further_ED.T)], dim=1)
         if self.bias_C is None:
-            torch.mm(states, own.T, out=tile[:, :count])
+            torch.mm(states, rows.T, out=tile[:, :count])
         else:
-            torch.addmm(self.bias_C, states, own.T, out=tile[:, :count])
+            torch.addmm(self.bias_C, states, rows.T, out=tile[:, :count])
         if self.further_ED is not None:
             torch.mm(states, self.further_ED.T, out=tile[:, count:])
         return tile
 
-    def mixed(self, weights: Tensor) -> Tensor:
+    def weighted_sum(self, weights: Tensor) -> Tensor:
         """[P, D]: for each state, the sum of all rows times their weights [P, C + E]."""
-        own = product(weights[:, : len(self.rows_CD)], self.rows_CD)
+        mixture = product(weights[:, : len(self.rows_CD)], self.rows_CD)
         if self.further_ED is None:
-            return own
-        return own.add_(product(weights[:, len(self.rows_CD) :], self.further_ED))
+            return mixture
+        return mixture.add_(product(weights[:, len(self.rows_CD) :], self.further_ED))
 
 
 class _TiledCrossEntropy(torch.autograd.Function):
@@ -77,38 +77,38 @@ class _TiledCrossEntropy(torch.autograd.Function):
         further_ED: Tensor | None,
         targets_P: Tensor,
         rows: int,
-        low: torch.dtype | None,
+        low_dtype: torch.dtype | None,
     ) -> Tensor:
         wants_grad = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
-        own_CD = table_RD[:rows]
-        safe = is_safe(states_PD, own_CD, bias_C, further_ED)
+        rows_CD = table_RD[:rows]
+        is_bounded = is_safe(states_PD, rows_CD, bias_C, further_ED)
         factors = states_PD
-        if low is not None:
+        if low_dtype is not None:
             # The loss and its gradients are those of the rounded factors.
-            factors, own_CD = states_PD.to(low), own_CD.to(low)
-            further_ED = None if further_ED is None else further_ED.to(low)
-        competing = _Competing(own_CD, further_ED, bias_C)
+            factors, rows_CD = states_PD.to(low_dtype), rows_CD.to(low_dtype)
+            further_ED = None if further_ED is None else further_ED.to(low_dtype)
+        competing = _LogitRows(rows_CD, further_ED, bias_C)
         grads = _Gradients.zeros(states_PD, table_RD, bias_C, rows) if wants_grad else None
         total = states_PD.new_zeros((), dtype=torch.float64)
         height = tile_rows(competing.columns, states_PD.device)
-        buffer = aligned_tile(own_CD, min(height, len(states_PD)), competing.columns)
+        buffer = aligned_tile(rows_CD, min(height, len(states_PD)), competing.columns)
         for first in range(0, len(states_PD), height):
             part = slice(first, first + height)
             states, targets = factors[part], targets_P[part]
             tile = buffer[: len(states)]
             logits = competing.logits(states, tile)
-            right = logits.gather(1, targets[:, None])[:, 0]
-            if safe:
+            target_logits = logits.gather(1, targets[:, None])[:, 0]
+            if is_bounded:
                 sums = logits.exp_().sum(1)
-                total += (sums.log() - right).sum(dtype=torch.float64)
+                total += (sums.log() - target_logits).sum(dtype=torch.float64)
             else:
                 largest = logits.amax(1)
                 sums = logits.sub_(largest[:, None]).exp_().sum(1)
-                total += (sums.log() + largest - right).sum(dtype=torch.float64)
+                total += (sums.log() + largest - target_logits).sum(dtype=torch.float64)
             if grads is not None:
                 grads.add(part, competing, states, logits, sums, tile)
         if grads is not None:
-            grads.subtract_targets(own_CD, factors, targets_P)
+            grads.subtract_targets(rows_CD, factors, targets_P)
             ctx.grads = grads  # type: ignore[attr-defined]
         return total.to(states_PD.dtype)
 
@@ -150,7 +150,7 @@ class _Gradients:
     def add(
         self,
         part: slice,
-        competing: _Competing,
+        competing: _LogitRows,
         states: Tensor,
         exponentials: Tensor,
         sums: Tensor,
@@ -160,29 +160,29 @@ class _Gradients:
 
         The softmax is `exponentials` [P, C + E] over their `sums` [P]; `tile` is a buffer.
         """
-        own = exponentials[:, : self.rows]
+        table_part = exponentials[:, : self.rows]
         grad_states, grad_rows = self.states_PD[part], self.table_RD[: self.rows]
         if states.dtype != grad_states.dtype:
             shares = torch.mul(exponentials, (SHARES / sums)[:, None], out=tile)
-            torch.div(competing.mixed(shares), SHARES, out=grad_states)
+            torch.div(competing.weighted_sum(shares), SHARES, out=grad_states)
             grad_rows.add_(product(shares[:, : self.rows].T, states), alpha=1 / SHARES)
         else:
             # Dividing tensors of width D, not the tile, saves a pass over the tile.
-            torch.mm(own, competing.rows_CD, out=grad_states)
+            torch.mm(table_part, competing.rows_CD, out=grad_states)
             if competing.further_ED is not None:
                 grad_states.addmm_(exponentials[:, self.rows :], competing.further_ED)
             grad_states /= sums[:, None]
-            grad_rows.addmm_(own.T, states / sums[:, None])
+            grad_rows.addmm_(table_part.T, states / sums[:, None])
         if self.bias_C is not None:
-            self.bias_C.addmv_(own.T, 1 / sums)
+            self.bias_C.addmv_(table_part.T, 1 / sums)
 
-    def subtract_targets(self, own_CD: Tensor, states_PD: Tensor, targets_P: Tensor) -> None:
+    def subtract_targets(self, rows_CD: Tensor, states_PD: Tensor, targets_P: Tensor) -> None:
         """Subtract the gradient of the targets' logits, for all states."""
-        wide = self.states_PD.dtype
-        self.states_PD.sub_(own_CD[targets_P])
-        self.table_RD.index_add_(0, targets_P, states_PD.to(wide), alpha=-1)
+        dtype = self.states_PD.dtype
+        self.states_PD.sub_(rows_CD[targets_P])
+        self.table_RD.index_add_(0, targets_P, states_PD.to(dtype), alpha=-1)
         if self.bias_C is not None:
-            self.bias_C.index_add_(0, targets_P, torch.ones_like(targets_P, dtype=wide), alpha=-1)
+            self.bias_C.index_add_(0, targets_P, torch.ones_like(targets_P, dtype=dtype), alpha=-1)
 
 
 def aligned_tile(like: Tensor, height: int, columns: int) -> Tensor:
@@ -232,14 +232,14 @@ def top_one(
     The same rows compete as in `softmax_loss`.
     """
     correct = targets_P.new_zeros(())
-    competing = _Competing(table_RD[:rows], further_ED, bias_C)
+    competing = _LogitRows(table_RD[:rows], further_ED, bias_C)
     height = tile_rows(competing.columns, states_PD.device)
     buffer = aligned_tile(table_RD, min(height, len(states_PD)), competing.columns)
     with torch.no_grad(), without_autocast(states_PD):
         for states, targets in zip(states_PD.split(height), targets_P.split(height)):
             logits = competing.logits(states.to(table_RD.dtype), buffer[: len(states)])
-            right = logits.gather(1, targets[:, None])
-            correct += ((logits >= right).sum(1) == 1).sum()
+            target_logits = logits.gather(1, targets[:, None])
+            correct += ((logits >= target_logits).sum(1) == 1).sum()
     return correct
 
 
@@ -276,10 +276,10 @@ def softmax_loss(
     which are never targets and get no gradient. Differentiable once, with respect to states, table
     and bias.
     """
-    low = low_precision(table_RD)
+    low_dtype = low_precision(table_RD)
     rows = len(table_RD) if rows is None else rows
     with without_autocast(states_PD):
         total: Tensor = _TiledCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            states_PD.to(table_RD.dtype), table_RD, bias_C, further_ED, targets_P, rows, low
+            states_PD.to(table_RD.dtype), table_RD, bias_C, further_ED, targets_P, rows, low_dtype
         )
     return total

@@ -32,18 +32,18 @@ def keep_scales(x: Tensor, probability: float) -> Tensor:
 
     It is fp32 if x is in low precision, which would round the scale and so bias the expectation.
     """
-    draws, scale = _drawn(x.shape, probability)
+    draws, scale = _draw_mask(x.shape, probability)
     return draws.to(torch.promote_types(x.dtype, torch.float32)).mul_(scale)
 
 
-def fill_kept(kept: Tensor, probability: float) -> float:
+def fill_keep_mask(mask: Tensor, probability: float) -> float:
     """Fill a contiguous uint8 tensor with 0 (with `probability`) or 1; return the scale of a 1."""
-    draws, scale = _drawn(kept.shape, probability)
-    kept.copy_(draws)
+    draws, scale = _draw_mask(mask.shape, probability)
+    mask.copy_(draws)
     return scale
 
 
-def _drawn(shape: torch.Size, probability: float) -> tuple[Tensor, float]:
+def _draw_mask(shape: torch.Size, probability: float) -> tuple[Tensor, float]:
     """An int16 tensor of 0 (with `probability`) and 1, and the scale of a 1, 1 / (1 - probability).
 
     It never goes through bool, as torch's casts from and to bool cost a CPU five times as much.

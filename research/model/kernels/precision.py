@@ -62,10 +62,10 @@ def true_fp32(device: torch.device) -> Iterator[None]:
     ]
     before = [part.fp32_precision for part in parts]
     try:
-        named = torch.get_float32_matmul_precision()
+        named_precision = torch.get_float32_matmul_precision()
     except RuntimeError:
         # The setting has no older name, as it was made by the newer ones.
-        named = "highest"
+        named_precision = "highest"
     torch.set_float32_matmul_precision("highest")
     for part in parts[:2]:
         part.fp32_precision = "ieee"
@@ -73,7 +73,7 @@ def true_fp32(device: torch.device) -> Iterator[None]:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(named)
+        torch.set_float32_matmul_precision(named_precision)
         for part, precision in zip(parts, before):
             part.fp32_precision = precision
 
@@ -81,10 +81,10 @@ def true_fp32(device: torch.device) -> Iterator[None]:
 class _RowProducts(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, left_PD: Tensor, right_QD: Tensor, low: torch.dtype | None
+        ctx: FunctionCtx, left_PD: Tensor, right_QD: Tensor, low_dtype: torch.dtype | None
     ) -> Tensor:
-        if low is not None:
-            left_PD, right_QD = left_PD.to(low), right_QD.to(low)
+        if low_dtype is not None:
+            left_PD, right_QD = left_PD.to(low_dtype), right_QD.to(low_dtype)
         ctx.save_for_backward(left_PD, right_QD)
         return product(left_PD, right_QD.T)
 
@@ -101,10 +101,10 @@ def row_products(left_PD: Tensor, right_QD: Tensor) -> Tensor:
     Under autocast the factors are rounded to its dtype, but the result is still fp32.
     Differentiable once.
     """
-    low = low_precision(right_QD)
+    low_dtype = low_precision(right_QD)
     with without_autocast(right_QD):
         products_PQ: Tensor = _RowProducts.apply(  # type: ignore[no-untyped-call]
-            left_PD.to(right_QD.dtype), right_QD, low
+            left_PD.to(right_QD.dtype), right_QD, low_dtype
         )
     return products_PQ
 

@@ -48,8 +48,8 @@ class ScoredRows:
             scores_SC[:, : len(table_CD)] += self.bias_R[first:last]
         if self.further_ED is not None and len(table_CD) < columns:
             begin = max(0, first - len(self.table_RD))
-            further_CD = self.further_ED[begin : last - len(self.table_RD)]
-            _product(states_SD, further_CD, scores_SC[:, len(table_CD) :])
+            extra_CD = self.further_ED[begin : last - len(self.table_RD)]
+            _product(states_SD, extra_CD, scores_SC[:, len(table_CD) :])
         return scores_SC
 
     def scores_of(self, states_SD: Tensor, items_SN: Tensor) -> Tensor:

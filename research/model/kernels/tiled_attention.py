@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from research.model.kernels.dropout import fill_kept
-from research.rectangles import FEWEST_SCORES
+from research.model.kernels.dropout import fill_keep_mask
+from research.rectangles import MIN_SCORES
 
 # Attention scores in a tile: 1 MB in fp32.
 SCORES_TILE = 1 << 18
@@ -47,38 +47,38 @@ class _TiledAttention(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         q, k, v = (part.contiguous() for part in (q, k, v))
         tiles = list(_tiles(q, k, triangular))
-        kept = torch.empty(sum(math.prod(tile.shape) for tile in tiles), dtype=torch.uint8)
+        keep_mask = torch.empty(sum(math.prod(tile.shape) for tile in tiles), dtype=torch.uint8)
         output = torch.empty_like(q)
         scale = 1.0
-        for tile, kept_RQL in zip(tiles, _cut(kept, tiles)):
+        for tile, mask_RQL in zip(tiles, _tile_views(keep_mask, tiles)):
             weights = tile.weights(q, k, bias)
-            scale = fill_kept(kept_RQL, dropout)
-            weights = weights.mul_(kept_RQL)[..., : tile.keys]
+            scale = fill_keep_mask(mask_RQL, dropout)
+            weights = weights.mul_(mask_RQL)[..., : tile.keys]
             _multiply(tile.of_queries(output), weights, tile.of_keys(v), scale)
-        ctx.save_for_backward(q, k, v, bias, kept)  # type: ignore[arg-type]
+        ctx.save_for_backward(q, k, v, bias, keep_mask)  # type: ignore[arg-type]
         ctx.tiles, ctx.scale = tiles, scale  # type: ignore[attr-defined]
         return output
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, bias, kept = ctx.saved_tensors  # type: ignore[attr-defined]
+        q, k, v, bias, keep_mask = ctx.saved_tensors  # type: ignore[attr-defined]
         tiles, scale = ctx.tiles, ctx.scale  # type: ignore[attr-defined]
         key_scale = q.shape[-1] ** -0.5
         grad = grad.contiguous()
         grad_q, grad_k, grad_v = (torch.empty_like(part) for part in (q, k, v))
         needed = ctx.needs_input_grad[3]  # type: ignore[attr-defined]
         grad_bias = grad.new_zeros(bias.shape) if needed else None
-        for tile, kept_RQL in zip(tiles, _cut(kept, tiles)):
+        for tile, mask_RQL in zip(tiles, _tile_views(keep_mask, tiles)):
             weights, grad_RQK = tile.weights(q, k, bias), tile.of_queries(grad)
             grad_weights = grad.new_empty(*weights.shape[:2], tile.keys)
             _multiply(grad_weights, grad_RQK, tile.of_keys(v).mT, scale)
             grad_scores = torch.ops.aten._softmax_backward_data(
-                _widened(grad_weights, 0.0).mul_(kept_RQL), weights, -1, weights.dtype
+                _pad_columns(grad_weights, 0.0).mul_(mask_RQL), weights, -1, weights.dtype
             )[..., : tile.keys]
             if grad_bias is not None:
                 place = tile.of_bias(grad_bias)
                 place.copy_(grad_scores.reshape(place.shape))
-            weights = weights.mul_(kept_RQL)[..., : tile.keys]
+            weights = weights.mul_(mask_RQL)[..., : tile.keys]
             _multiply(tile.of_queries(grad_q), grad_scores, tile.of_keys(k), key_scale)
             # A sequence's first tile, that of its newest queries, has all keys and so fills all
             # gradients of keys and values; later tiles add to them.
@@ -107,9 +107,9 @@ class _Tile:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of the tile's weights: R, queries, and keys or `FEWEST_SCORES` if more."""
+        """The shape of the tile's weights: R, queries, and keys or `MIN_SCORES` if more."""
         rows = (self.sequences.stop - self.sequences.start) * self.heads
-        return rows, self.queries.stop - self.queries.start, max(self.keys, FEWEST_SCORES)
+        return rows, self.queries.stop - self.queries.start, max(self.keys, MIN_SCORES)
 
     def of_queries(self, x_BHQK: Tensor) -> Tensor:
         """[R, queries, K]: a view of the tile's part of a tensor shaped like the queries."""
@@ -135,33 +135,33 @@ class _Tile:
         if bias_BHQL is not None:
             bias = self.of_bias(bias_BHQL)
             scores.view(bias.shape).add_(bias)
-        return torch.softmax(_widened(scores, -torch.inf), dim=-1)
+        return torch.softmax(_pad_columns(scores, -torch.inf), dim=-1)
 
 
 def _tiles(q_BHQK: Tensor, k_BHLK: Tensor, triangular: bool) -> Iterator[_Tile]:
     """All tiles; a sequence's tile with its newest queries comes before its other tiles."""
     sequences, heads, queries, _ = q_BHQK.shape
     keys = k_BHLK.shape[2]
-    most = min(queries, TRIANGULAR_QUERIES) if triangular else queries
-    most = max(1, min(most, SCORES_TILE // (heads * keys)))
-    for stop in range(queries, 0, -most):
-        start, newest = max(0, stop - most), stop == queries
-        seen = stop if triangular and not newest else keys
-        size = max(1, SCORES_TILE // (heads * (stop - start) * seen))
+    queries_per_tile = min(queries, TRIANGULAR_QUERIES) if triangular else queries
+    queries_per_tile = max(1, min(queries_per_tile, SCORES_TILE // (heads * keys)))
+    for stop in range(queries, 0, -queries_per_tile):
+        start, newest = max(0, stop - queries_per_tile), stop == queries
+        num_keys = stop if triangular and not newest else keys
+        size = max(1, SCORES_TILE // (heads * (stop - start) * num_keys))
         for first in range(0, sequences, size):
-            some = slice(first, min(first + size, sequences))
-            yield _Tile(some, heads, slice(start, stop), seen, triangular, newest)
+            sequences_slice = slice(first, min(first + size, sequences))
+            yield _Tile(sequences_slice, heads, slice(start, stop), num_keys, triangular, newest)
 
 
-def _cut(kept: Tensor, tiles: Sequence[_Tile]) -> list[Tensor]:
+def _tile_views(keep_mask: Tensor, tiles: Sequence[_Tile]) -> list[Tensor]:
     """Views of the flat dropout mask, one for each tile, in the tile's shape."""
-    pieces = kept.split([math.prod(tile.shape) for tile in tiles])
+    pieces = keep_mask.split([math.prod(tile.shape) for tile in tiles])
     return [piece.view(tile.shape) for piece, tile in zip(pieces, tiles)]
 
 
-def _widened(x_RQL: Tensor, value: float) -> Tensor:
-    """x, filled up with columns of `value` to at least `FEWEST_SCORES` columns."""
-    absent = FEWEST_SCORES - x_RQL.shape[-1]
+def _pad_columns(x_RQL: Tensor, value: float) -> Tensor:
+    """x, filled up with columns of `value` to at least `MIN_SCORES` columns."""
+    absent = MIN_SCORES - x_RQL.shape[-1]
     return x_RQL if absent <= 0 else F.pad(x_RQL, (0, absent), value=value)
 
 

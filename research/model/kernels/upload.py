@@ -21,11 +21,11 @@ def upload(value: Value, device: torch.device) -> Value:
     """
     tensors: list[Tensor] = []
 
-    def note(tensor: Tensor) -> Tensor:
+    def record_tensor(tensor: Tensor) -> Tensor:
         tensors.append(tensor)
         return tensor
 
-    _with_tensors(value, note)
+    _with_tensors(value, record_tensor)
     if all(tensor.device == device for tensor in tensors):
         return value
     size = sum(tensor.numel() for tensor in tensors)

@@ -1,7 +1,8 @@
 """Finds objectives that have no targets: a stage that trained one would report an untrained model.
 
-What windows and attributes rule out is refused when the run is built (`Objective.emptiness`). The
-rest is found here, at the end of the first epoch or of the stage.
+What windows and attributes rule out is refused when the run is built
+(`Objective.no_target_reason`). The rest is found here, at the end of the first epoch or of the
+stage.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from research.training.config import StageConfig
 from research.training.state import StageState
 
 
-class EmptinessCheck:
-    """Counts each objective's targets from the beginning of the stage, and judges the counts once.
+class TargetCheck:
+    """Counts each objective's targets from the beginning of the stage, and checks the counts once.
 
-    A checkpoint keeps the counts, so that a continued stage is judged like an uninterrupted one.
+    A checkpoint keeps the counts, so that a continued stage is checked like an uninterrupted one.
     """
 
     def __init__(self, config: StageConfig, state: StageState, processes: Processes) -> None:
         self.config = config
         self.processes = processes
-        self.judged = state.counts_judged
+        self.checked = state.counts_judged
         # By objective: targets counted, rows shown, and rows of these that have a target.
         self._sums_K3 = torch.zeros(len(config.objectives), 3, dtype=torch.float64)
         if state.counted and processes.main:
@@ -36,31 +37,31 @@ class EmptinessCheck:
             )
 
     def add(self, counts_K3: Tensor) -> None:
-        """Add a step's `StepResult.counts_K3`, unless the counts have been judged already."""
-        if not self.judged:
+        """Add a step's `StepResult.counts_K3`, unless the counts have been checked already."""
+        if not self.checked:
             self._sums_K3 += counts_K3
 
-    def judge(self, say: Callable[[str], None]) -> None:
+    def check(self, say: Callable[[str], None]) -> None:
         """Raise `InputError` for an objective without any target; report rows without one.
 
         An objective of weight 0 is not refused. Each objective's share of rows without a target is
-        told to `say`. All processes call it together, at the end of an epoch or of the stage.
+        passed to `say`. All processes call it together, at the end of an epoch or of the stage.
         """
-        if self.judged:
+        if self.checked:
             return
         totals = self._totals()
         # As long as an objective has been shown no row (`OneObjective` draws one a step), all
-        # objectives are judged again after the next epoch.
-        self.judged = all(rows > 0.0 for _, rows, _ in totals.values())
+        # objectives are checked again after the next epoch.
+        self.checked = all(rows > 0.0 for _, rows, _ in totals.values())
         for key, (count, rows, counted) in totals.items():
             if rows > 0.0 and count == 0.0 and self.config.objectives[key].weight > 0.0:
                 raise InputError(
-                    f"stage {self.config.name}: objective {key} counted nothing: none of the "
+                    f"stage {self.config.name}: objective {key} had no target: none of the "
                     f"{int(rows):,} rows that it was shown has a target, so nothing is learned "
                     f"from it; leave it out, set objectives.{key}.weight to 0, or give it other "
                     "windows or a corruption that picks more"
                 )
-            if self.judged and counted < rows:
+            if self.checked and counted < rows:
                 say(
                     f"{self.config.name}: {key}: {(rows - counted) / rows:.1%} of {int(rows):,} "
                     "rows have no target"
@@ -75,14 +76,14 @@ class EmptinessCheck:
         """Return the state with the counts for a checkpoint; all processes call it together."""
         counted = (
             {}
-            if self.judged
+            if self.checked
             else {
                 name: number
                 for key, numbers in self._totals().items()
                 for name, number in zip(names(key), numbers)
             }
         )
-        return replace(state, counted=counted, counts_judged=self.judged)
+        return replace(state, counted=counted, counts_judged=self.checked)
 
 
 def names(key: str) -> tuple[str, str, str]:
