@@ -136,41 +136,45 @@ def run_study(
     options: RunOptions,
     accelerator: Accelerator,
     cells: Collection[str] | None = None,
-    how: StudyOptions = StudyOptions(),
+    study_options: StudyOptions = StudyOptions(),
 ) -> list[Job]:
     """Do the missing runs of `cells` (None: of all cells); returns every job, done or not.
 
     `out` is the folder of all runs. Raises `InputError` when `workers` is below 1 or is combined
     with a launcher, and what `plan` raises.
     """
-    if how.workers < 1:
-        raise InputError(f"--workers is {how.workers}; it must be at least 1")
-    if how.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if study_options.workers < 1:
+        raise InputError(f"--workers is {study_options.workers}; it must be at least 1")
+    if study_options.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--workers cannot be used with a launcher; leave one of them out")
     processes = Processes(accelerator)
     chosen = study.cells if cells is None else cells
     jobs = plan(study, out, options, chosen, processes)
     # Only the main process reads run folders: other hosts may not share its file system.
     states = dict(zip(jobs, processes.from_main(lambda: [job.state() for job in jobs])))
-    missing = [job for job in jobs if is_missing(states[job], how.retry)]
+    missing = [job for job in jobs if is_missing(states[job], study_options.retry)]
     main = accelerator.is_main_process
-    if not how.plan_only:
-        processes.from_main(lambda: record_study(study, out, jobs, how.command))
-    if not missing and not how.plan_only:
+    if not study_options.plan_only:
+        processes.from_main(lambda: record_study(study, out, jobs, study_options.command))
+    if not missing and not study_options.plan_only:
         return jobs
     quiet = options.quiet or not main
     seconds: Sequence[float] | None = None
-    if how.probe:
+    if study_options.probe:
         finished = [job for job in jobs if states[job] == "finished"]
         took = dict(zip(finished, processes.from_main(lambda: [job.seconds() for job in finished])))
         seconds = seconds_of(missing, took, options.data_root, accelerator, quiet)
-    if main and (how.plan_only or not quiet):
-        say_plan(study.question, study.budget, jobs, states, missing, seconds, how.workers)
-    if how.plan_only:
+    if main and (study_options.plan_only or not quiet):
+        say_plan(
+            study.question, study.budget, jobs, states, missing, seconds, study_options.workers
+        )
+    if study_options.plan_only:
         return jobs
-    progress = Progress(missing, seconds or [0.0] * len(missing), how.workers, quiet)
-    if how.workers > 1:
-        left = in_processes(missing, progress, options, how.workers, how.threads)
+    progress = Progress(missing, seconds or [0.0] * len(missing), study_options.workers, quiet)
+    if study_options.workers > 1:
+        left = in_processes(
+            missing, progress, options, study_options.workers, study_options.threads
+        )
         return [replace(job, left=left.get(job)) for job in jobs]
     in_turn(missing, progress, options, accelerator)
     return jobs

@@ -49,7 +49,7 @@ class Process:
 PROCESS = Process()
 
 
-def with_mode_decided(tracking: Tracking, quiet: bool = False) -> Tracking | None:
+def resolve_mode(tracking: Tracking, quiet: bool = False) -> Tracking | None:
     """The config with mode `auto` decided: online if there is a key, else offline.
 
     WANDB_MODE may turn `auto` to offline. None: WANDB_MODE is disabled, so there is no mirror.
@@ -90,7 +90,7 @@ class WandbMirror(Mirror):
 
         Raises `InputError` when online is asked for and there is no key.
         """
-        tracking = with_mode_decided(self.tracking, self.quiet)
+        tracking = resolve_mode(self.tracking, self.quiet)
         if tracking is None:
             return
         open_run = partial(WandbRun, self.path, record, tracking)

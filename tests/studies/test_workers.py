@@ -68,9 +68,13 @@ def study_of(corpus: Corpus, cells: Mapping[str, RunConfig], **changes: object) 
     return Study(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def done(study: Study, out: Path, options: RunOptions = QUIET, **how: object) -> list[Job]:
-    chosen = StudyOptions(probe=False, **how)  # type: ignore[arg-type]
-    return run_study(study, out, options=options, accelerator=make_accelerator(), how=chosen)
+def done(
+    study: Study, out: Path, options: RunOptions = QUIET, **study_options: object
+) -> list[Job]:
+    chosen = StudyOptions(probe=False, **study_options)  # type: ignore[arg-type]
+    return run_study(
+        study, out, options=options, accelerator=make_accelerator(), study_options=chosen
+    )
 
 
 def diverging(corpus: Corpus) -> RunConfig:
@@ -451,7 +455,7 @@ def test_a_job_waits_only_for_a_stage_that_is_still_being_trained(
     study = study_of(corpus, cells, base="none")
     one, two, none = run_study(
         study, tmp_path, options=QUIET, accelerator=make_accelerator(),
-        how=StudyOptions(plan_only=True, probe=False),
+        study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
     running = [Working(multiprocessing.Process(), one, 0, 0.0)]
     assert must_wait(two, running)
@@ -468,7 +472,7 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
     jobs = run_study(
         study_of(corpus, {"small": small(corpus)}), tmp_path,
         options=QUIET, accelerator=make_accelerator(),
-        how=StudyOptions(plan_only=True, probe=False),
+        study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
     accelerator = make_accelerator()
     monkeypatch.setattr(type(accelerator), "num_processes", 2)
@@ -530,8 +534,10 @@ def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> Non
 def test_a_plan_runs_nothing(capsys: Capture, corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "slow_study.py").write_text(SLOW.replace("CORPUS", str(corpus.folder)))
     study = study_of(corpus, {"one": pretrained(corpus, 1), "two": pretrained(corpus, 2)})
-    how = StudyOptions(plan_only=True)
-    jobs = run_study(study, tmp_path, options=QUIET, accelerator=make_accelerator(), how=how)
+    study_options = StudyOptions(plan_only=True)
+    jobs = run_study(
+        study, tmp_path, options=QUIET, accelerator=make_accelerator(), study_options=study_options
+    )
     assert [job.state() for job in jobs] == ["new", "new"]
     assert not (tmp_path / "mine").exists()
     said = capsys.readouterr().out
@@ -547,7 +553,7 @@ def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None
     }
     jobs = run_study(
         study_of(corpus, cells), tmp_path, options=QUIET, accelerator=make_accelerator(),
-        how=StudyOptions(plan_only=True, probe=False),
+        study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
     first, second = seconds_of(jobs, {}, "data", make_accelerator(), True)
     assert first > 5.0
@@ -559,7 +565,7 @@ def test_numbers_of_another_seed_are_what_a_run_takes(corpus: Corpus, tmp_path: 
     both = study_of(corpus, {"small": small(corpus)}, seeds=(0, 1))
     jobs = run_study(
         both, tmp_path, options=QUIET, accelerator=make_accelerator(),
-        how=StudyOptions(plan_only=True, probe=False),
+        study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
     took = {jobs[0]: jobs[0].seconds()}
     (seconds,) = seconds_of(jobs[1:], took, "data", make_accelerator(), True)
