@@ -29,7 +29,7 @@ from experiments.benchmark import bert4rec, long_sasrec, s3rec_pretraining, sasr
 from experiments.gpu_parts import Outcome, Part
 from experiments.gpu_setting import BEAUTY, ML_1M, ML_20M, Setting
 from research.data.loader import BatchConfig
-from research.distributed.accelerator import fitted
+from research.distributed.accelerator import accelerator_for
 from research.evaluation.candidates import AllItems
 from research.model.compute import graphs_compiled
 from research.model.transformer_config import TransformerConfig
@@ -215,7 +215,7 @@ def trained(
     corpus, recipe = WORKS[work]
     config = setting.config(recipe(), changes, corpus)
     run_parts = RunParts.of(config, setting.data_root)
-    accelerator = fitted(None, config.compute, str(setting.device))
+    accelerator = accelerator_for(None, config.compute, str(setting.device))
     stage = stage_parts(run_parts, accelerator)[0]
     with tempfile.TemporaryDirectory() as scratch, setting.compiling():
         observed = Phases(phases)
@@ -291,7 +291,7 @@ def ranking(setting: Setting, work: str, times: int) -> Outcome:
     """Measure the seconds to rank every test item among all items: the first time, and the best."""
     corpus, recipe = WORKS[work]
     run_parts = RunParts.of(setting.config(recipe(), {}, corpus), setting.data_root)
-    fitted(None, run_parts.config.compute, str(setting.device))
+    accelerator_for(None, run_parts.config.compute, str(setting.device))
     shared = run_parts.shared()
     model = run_parts.model(run_parts.config.stages[0], shared).to(setting.device)
     objective = ranking_objective(run_parts.config.stages[0], model)

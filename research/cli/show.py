@@ -13,11 +13,10 @@ from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.storage.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
-from research.storage.run_folder import RunFolder
+from research.storage.run_folder import CONTINUED_BY, RunFolder
 from research.storage.untrusted import printable
 
 UNKNOWN = "unknown"
-CONTINUES = "the command that began it, or the last one that extended it, continues it"
 
 
 def show(path: str) -> int:
@@ -73,7 +72,7 @@ def show_run(folder: Path) -> None:
         lines = reader.metrics()
         state = f"{lines[-1]['stage']}, step {lines[-1]['step']}" if lines else "not begun"
         state = printable(state)
-        print(f"{folder}: not finished ({state}); {CONTINUES}")
+        print(f"{folder}: not finished ({state}); {CONTINUED_BY}")
         return
     table = Table()
     # `val` is empty when the split holds nothing out for validation.

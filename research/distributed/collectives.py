@@ -16,13 +16,13 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
-from research.distributed.liveness import WAITING
+from research.distributed.liveness import WAITING_MODULES
 from research.errors import InputError
 from research.storage.run_folder import FolderLocked
 
 Value = TypeVar("Value")
 # Tells the watchdog that a main thread in this module waits for other ranks.
-WAITING.add(__name__)
+WAITING_MODULES.add(__name__)
 
 
 class Processes:
@@ -43,16 +43,16 @@ class Processes:
         """
         if self.world == 1:
             return make()
-        answer: dict[str, object] = {}
+        response: dict[str, object] = {}
         if self.main:
             try:
-                answer = {"value": make()}
+                response = {"value": make()}
             except InputError as error:
-                answer = {"error": str(error), "held": isinstance(error, FolderLocked)}
-        answer = cast(dict[str, object], self._text_of_main(answer))
-        if "error" in answer:
-            raise (FolderLocked if answer["held"] else InputError)(str(answer["error"]))
-        return cast(Value, answer["value"])
+                response = {"error": str(error), "held": isinstance(error, FolderLocked)}
+        response = cast(dict[str, object], self._text_of_main(response))
+        if "error" in response:
+            raise (FolderLocked if response["held"] else InputError)(str(response["error"]))
+        return cast(Value, response["value"])
 
     def _text_of_main(self, value: object) -> object:
         text = json.dumps(value).encode() if self.main else b""
@@ -79,17 +79,17 @@ class Processes:
             for part, length in zip(parts, lengths.tolist())
         ]
 
-    def tensors_of_main(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def tensors_of_main(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the main process's host tensors, by name; what other processes give is ignored."""
         if self.world == 1:
-            return dict(given)
-        shapes = {name: [str(each.dtype)[6:], *each.shape] for name, each in given.items()}
-        asked = cast(dict[str, list[int]], self._text_of_main(shapes))
+            return dict(tensors)
+        shapes = {name: [str(tensor.dtype)[6:], *tensor.shape] for name, tensor in tensors.items()}
+        shapes_of_main = cast(dict[str, list[int]], self._text_of_main(shapes))
         received = {}
-        for name, (kind, *shape) in asked.items():
+        for name, (kind, *shape) in shapes_of_main.items():
             tensor = torch.empty(shape, dtype=getattr(torch, str(kind)))
             if self.main:
-                tensor = given[name].contiguous()
+                tensor = tensors[name].contiguous()
             dist.broadcast(tensor, 0, group=host_group())
             received[name] = tensor
         return received
@@ -112,30 +112,30 @@ class Agreement:
         self.processes = processes
         self._sent: tuple[Tensor, dist.Work] | None = None
 
-    def ask(self, wishes: Sequence[bool], *, wait: bool = False) -> list[bool]:
+    def exchange(self, flags: Sequence[bool], *, wait: bool = False) -> list[bool]:
         """Return which flags some process raised at the call before; with `wait`, at this one too.
 
-        `wishes` are this process's flags. With one process they are returned at once. All processes
+        `flags` are this process's flags. With one process they are returned at once. All processes
         call it together.
         """
         if self.processes.world == 1:
-            return list(wishes)
-        granted = self._answer() or [False] * len(wishes)
-        asked = torch.tensor(list(wishes), dtype=torch.int32)
-        work = dist.all_reduce(asked, dist.ReduceOp.MAX, group=host_group(), async_op=True)
+            return list(flags)
+        raised = self._receive() or [False] * len(flags)
+        sent = torch.tensor(list(flags), dtype=torch.int32)
+        work = dist.all_reduce(sent, dist.ReduceOp.MAX, group=host_group(), async_op=True)
         assert work is not None, "asynchronous, and this process is one of the group"
-        self._sent = asked, work
+        self._sent = sent, work
         if wait:
-            granted = [one or other for one, other in zip(granted, self._answer() or granted)]
-        return granted
+            raised = [earlier or later for earlier, later in zip(raised, self._receive() or raised)]
+        return raised
 
-    def _answer(self) -> list[bool] | None:
+    def _receive(self) -> list[bool] | None:
         if self._sent is None:
             return None
-        asked, work = self._sent
+        flags, work = self._sent
         self._sent = None
         work.wait()
-        return [bool(each) for each in asked.tolist()]
+        return [bool(flag) for flag in flags.tolist()]
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from research.evaluation.ties import TiePolicy
 from research.report.records import StudyRun
 from research.report.schema import Status
 from research.storage.records import StudyRecord
-from research.storage.untrusted import printable, short
+from research.storage.untrusted import printable, short_text
 
 # By cell and seed, the rank tables of one protocol.
 Group = Mapping[str, Mapping[int, RankTable]]
@@ -85,7 +85,9 @@ def on_protocols(runs: Sequence[StudyRun]) -> list[str]:
             if name in run.tables
         }
         for field, values in differing(protocols).items():
-            said = "; ".join(f"{short(text)} for {_cells(runs)}" for text, runs in values.items())
+            said = "; ".join(
+                f"{short_text(text)} for {_cells(runs)}" for text, runs in values.items()
+            )
             notes.append(
                 f"Rows that were evaluated differently stand in different tables and are not "
                 f"compared (candidates {printable(name)}): {printable(field)} is {said}."

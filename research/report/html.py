@@ -18,7 +18,7 @@ from research.report import formatting as words
 from research.report import plots
 from research.report.plots import Dot, Style
 from research.report.schema import CorpusPart, Cosines, Panel, ProtocolTable, Report, Slicing
-from research.storage.untrusted import short
+from research.storage.untrusted import short_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def page_of(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["thousands"] = thousands
-    environment.filters["spelled"] = short
+    environment.filters["spelled"] = short_text
     environment.filters["minus"] = minus
     styles = plots.styles_of(report.cells)
     figures = Figures(report, styles)

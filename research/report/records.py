@@ -19,7 +19,7 @@ from research.evaluation.ties import TiePolicy
 from research.report.schema import Change, Status
 from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
 from research.storage.run_folder import RunFolder
-from research.storage.untrusted import file_inside, printable, short
+from research.storage.untrusted import file_inside, printable, short_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def changes_of(study: StudyRecord) -> dict[str, tuple[Change, ...]]:
     """By cell, its differences from the base, with values as short text."""
     return {
         printable(cell): tuple(
-            Change(printable(field), short(before), short(after))
+            Change(printable(field), short_text(before), short_text(after))
             for field, (before, after) in fields.items()
         )
         for cell, fields in study.changes.items()

@@ -14,7 +14,7 @@ from research.config import from_json, packages_of, to_json
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.storage.records import RunRecord, StartRecord
-from research.storage.untrusted import short
+from research.storage.untrusted import short_text
 from research.training.config import StageConfig
 
 Differences = Iterator[tuple[str, list[object]]]
@@ -60,7 +60,7 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
     if stored.extensions != record.extensions:
         found["extended after steps"] = [_steps_of(stored), _steps_of(record)]
     texts = [
-        f"{name} is {short(there, LONGEST)} there and {short(here, LONGEST)} here"
+        f"{name} is {short_text(there, LONGEST)} there and {short_text(here, LONGEST)} here"
         for name, (there, here) in list(found.items())[:SHOWN]
     ]
     texts += [f"{len(found) - SHOWN} more fields differ"] if len(found) > SHOWN else []

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from research.checkpoint.transfer import TransferReport
 from research.config import check, packages_of, plain_from_json, plain_to_json
-from research.distributed.accelerator import fitted
+from research.distributed.accelerator import accelerator_for
 from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import RankerConfig
@@ -80,7 +80,7 @@ def execute(
     for a folder that holds another run; `FolderLocked` when another process is doing the run.
     """
     check(config)
-    accelerator = fitted(accelerator, config.compute, options.device)
+    accelerator = accelerator_for(accelerator, config.compute, options.device)
     processes = Processes(accelerator)
     quiet = options.quiet or not processes.main
     say_of_tf32(config, accelerator, quiet)

@@ -20,7 +20,7 @@ from research.report.schema import ProtocolTable, Report
 from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord
-from research.storage.untrusted import printable, short
+from research.storage.untrusted import printable, short_text
 from tests.support.calling import shop_corpus
 from tests.support.configs import CONFIGS
 from tests.support.recorded import HASH, run_record, write
@@ -401,10 +401,10 @@ def test_names_keep_what_can_be_shown(given: str, shown: str) -> None:
 
 def test_values_of_configs_are_written_shortly() -> None:
     value = {"class": "MaskItems", "rate": 0.2, "over": [1, None]}
-    assert short(value) == "MaskItems(rate=0.2, over=[1, none])"
-    assert short({"class": "mine:Own", "empty": {}}) == "Own(empty=none)"
-    assert short(True) == "true"
-    assert len(short("x" * 1000)) == 160
+    assert short_text(value) == "MaskItems(rate=0.2, over=[1, none])"
+    assert short_text({"class": "mine:Own", "empty": {}}) == "Own(empty=none)"
+    assert short_text(True) == "true"
+    assert len(short_text("x" * 1000)) == 160
 
 
 # Bad input

@@ -176,7 +176,7 @@ def test_a_run_that_another_study_is_doing_is_left_alone(
     assert other is not None
     with monkeypatch.context() as patched:
         patched.setattr(
-            "research.storage.run_folder.lock_folder", functools.partial(lock_folder, patience=0.0)
+            "research.storage.run_folder.lock_folder", functools.partial(lock_folder, timeout=0.0)
         )
         with pytest.raises(FolderLocked, match="another process is doing the run in"):
             done(study, tmp_path)
