@@ -48,7 +48,7 @@ from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
 from research.overrides import changed
 from research.runs.config import RunConfig
 from research.studies.budget import Budget
-from research.studies.cells import Changes, named
+from research.studies.cells import Changes, named_cells
 from research.studies.study import Study
 
 PRETRAIN, FINETUNE = "stages.0.objectives", "stages.1.objectives.next"
@@ -97,7 +97,9 @@ def study() -> Study:
     return Study(
         name="published-quirks",
         question="Which of the published code's peculiarities matter, one at a time?",
-        cells=named(corrected(), {**OF_PRETRAINING, **every, **OF_PROTOCOL}, name="corrected"),
+        cells=named_cells(
+            corrected(), {**OF_PRETRAINING, **every, **OF_PROTOCOL}, name="corrected"
+        ),
         base="corrected",
         seeds=SEEDS,
         budget=BUDGET,
@@ -116,7 +118,7 @@ def bce() -> Study:
     return Study(
         name="published-quirks-bce",
         question="Which peculiarities of the published fine-tuning matter, one at a time?",
-        cells=named(base, changes, name="bce"),
+        cells=named_cells(base, changes, name="bce"),
         base="bce",
         seeds=SEEDS,
         budget=BUDGET,

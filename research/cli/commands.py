@@ -139,7 +139,7 @@ def study(arguments: verbs.Study, command: str) -> int:
     if arguments.plan or not main:
         return 0
     failed = [job for job in jobs if job.state() == "failed"]
-    stopped = [job for job in jobs if job.left is not None]
+    stopped = [job for job in jobs if job.stop_code is not None]
     if len(failed) + len(stopped) < len(jobs):
         # It takes half a second to import, and nothing else here needs it.
         from research.cli.report import print_report
@@ -151,7 +151,7 @@ def study(arguments: verbs.Study, command: str) -> int:
     for job in stopped:
         print(printable(f"stopped: {job.name}; the same command continues it"), file=sys.stderr)
     if stopped:
-        return STOPPED if all(job.left == STOPPED for job in stopped) else 1
+        return STOPPED if all(job.stop_code == STOPPED for job in stopped) else 1
     return 1 if failed else 0
 
 

@@ -292,7 +292,7 @@ def test_each_corpus_has_a_table(
         ({"corpora": ()}, "study mine: corpora, seeds and metrics need at least one entry each"),
         ({"metrics": ()}, "study mine: corpora, seeds and metrics need at least one entry each"),
         ({"compared": "hr@11"}, "study mine: compared is 'hr@11'; metrics: hr@10, ndcg@10, mrr"),
-        ({"seeds": (0, 1, 0)}, "study mine: seeds are (0, 1, 0); each may stand once"),
+        ({"seeds": (0, 1, 0)}, "study mine: seeds are (0, 1, 0); each may be given once"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(
@@ -407,7 +407,7 @@ def test_a_study_prints_its_runs_and_one_table_and_repeats_nothing(
 def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here: Path) -> None:
     planned = call(capsys, "study", "own_study", "--seeds", "2", "--plan")
     assert (planned.code, planned.err) == (0, "")
-    assert "trying each cell for a moment" in planned.out
+    assert "training each cell for a moment" in planned.out
     assert re.search(r"^4 runs, about \d+ s at most with one process$", planned.out, re.MULTILINE)
     assert not (here / "runs").exists()
     rows = {cell: entries[:4] for cell, entries in table_of(planned.out, "corpus  cell").items()}
