@@ -85,7 +85,8 @@ def grid(base: RunConfig, factors: Mapping[str, Levels], *, name: str = "base") 
             shared = sorted(merged.keys() & change.keys())
             if shared:
                 raise InputError(
-                    f"cell {cell}: two factors change {shared[0]}; choose factors that change different fields"
+                    f"cell {cell}: two factors change {shared[0]}; choose factors that change "
+                    "different fields"
                 )
             merged |= change
         changes[cell] = merged

@@ -38,9 +38,9 @@ def mirror_finished_run(path: Path, tracking: Tracking, *, quiet: bool = False) 
     A W&B sweep's agent sets WANDB_RUN_ID, and expects figures under that id also when the run was
     done before.
     """
-    sweep_id = os.environ.get("WANDB_RUN_ID")
+    requested_id = os.environ.get("WANDB_RUN_ID")
     mirrored = read_record(path, WandbRecord)
-    if sweep_id is None or (mirrored is not None and mirrored.id == sweep_id):
+    if requested_id is None or (mirrored is not None and mirrored.id == requested_id):
         return
     from research.tracking.wandb_mirror import WandbMirror
 

@@ -23,7 +23,7 @@ from research.storage.records import FailureRecord, RunRecord, RunSummary, read_
 from research.storage.run_folder import Mirror, RunFolder, Scalar
 from research.tracking.config import Tracking
 from research.tracking.options import mirror_finished_run
-from research.tracking.wandb_mirror import WandbMirror, bounded, resolve_mode
+from research.tracking.wandb_mirror import WandbMirror, call_within, resolve_mode
 from tests import ROOT
 from tests.support.calling import TINY, call, refused, shop_corpus
 from tests.support.mirrored import KEY, LINES, SHORT, SUMMARY, record_of, silent_server, write_run
@@ -180,13 +180,13 @@ def test_online_without_a_key_is_refused_before_any_work(
 
 
 def test_bounded_gives_what_an_action_returns_or_raises() -> None:
-    assert bounded(lambda: 3, 5.0) == 3
+    assert call_within(lambda: 3, 5.0) == 3
     with pytest.raises(ZeroDivisionError):
-        bounded(lambda: 1 / 0, 5.0)
+        call_within(lambda: 1 / 0, 5.0)
     with pytest.raises(RuntimeError, match=r"the W&B client ended \(SystemExit\(1\)\)"):
-        bounded(partial(sys.exit, 1), 5.0)
+        call_within(partial(sys.exit, 1), 5.0)
     with pytest.raises(TimeoutError, match="no answer within 0 s"):
-        bounded(partial(time.sleep, 1.0), 0.01)
+        call_within(partial(time.sleep, 1.0), 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def test_a_client_that_breaks_is_left_and_the_run_goes_on(
         folder.log("first", step, 0, {})
     mirror.end(SUMMARY)
     assert [line["step"] for line in folder.metrics()] == [1, 2, 3]
-    assert capsys.readouterr().out.count("a line was not taken") == 1
+    assert capsys.readouterr().out.count("a line could not be sent") == 1
 
 
 # What arrives
