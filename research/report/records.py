@@ -63,7 +63,7 @@ def read_study(folder: Path) -> StudyRecord:
             "and finished runs are not repeated when it is called again"
         )
     if not (record.corpora and record.seeds):
-        raise InputError(f"{folder / StudyRecord.FILE} names no run; the study's command does")
+        raise InputError(f"{folder / StudyRecord.FILE} lists no run; call the study's command")
     for name in record.metrics:
         parse(name)
     return record
@@ -80,14 +80,17 @@ def changes_of(study: StudyRecord) -> dict[str, tuple[Change, ...]]:
     }
 
 
-def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> StudyRun:
-    """The state of the run whose hash is `mark`; rank tables are read only when it has finished."""
+def read_run(folder: Path, corpus: str, cell: str, seed: int, run_hash: str) -> StudyRun:
+    """A run as its folder has it: missing unless its hash is `run_hash`.
+
+    Rank tables are read only when the run has finished.
+    """
     path = file_inside(folder, f"{corpus}/{cell}/{seed}")
     reader = RunFolder(path, writes=False)
     record, failure = reader.read(RunRecord), reader.read(FailureRecord)
     # A record with another hash is of another config, so it is no run of this study.
-    record = record if record is not None and record.hash == mark else None
-    failure = failure if failure is not None and failure.hash == mark else None
+    record = record if record is not None and record.hash == run_hash else None
+    failure = failure if failure is not None and failure.hash == run_hash else None
     summary = None if record is None else reader.read(RunSummary)
     status: Status = "missing" if record is None else "unfinished"
     status = "failed" if failure is not None else status
