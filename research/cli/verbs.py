@@ -64,7 +64,7 @@ class WandbOptions:
             return Tracking(mode=self.wandb, project=self.wandb_project, entity=self.wandb_entity)
         if self.wandb_project or self.wandb_entity:
             raise InputError(
-                "--wandb-project and --wandb-entity need --wandb; add it, or leave them out"
+                "--wandb-project and --wandb-entity need --wandb; add --wandb, or leave them out"
             )
         return None
 

@@ -95,7 +95,7 @@ def test_runs_of_two_policies_are_reported_by_one_which_the_report_says(tmp_path
     asked = report_of(folder, ties="mean")
     assert asked.ties == "mean"
     assert (
-        "ties at their mean rank; the summaries and learning curves of cell1 have"
+        "ties at their mean rank; the summaries and learning curves of cell1 use"
         in asked.corpora[0].notes[0]
     )
 
