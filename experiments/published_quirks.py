@@ -41,7 +41,7 @@ Results: experiments/LOG.md.
 from __future__ import annotations
 
 from baselines.s3rec import corrected_objectives, published_objectives
-from experiments.recipes import SEEDS, SHARES, pretrained
+from experiments.recipes import SEEDS, SHARES, pretrained_next_item
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
@@ -76,9 +76,9 @@ OF_PROTOCOL: dict[str, Changes] = {
 }
 
 
-def corrected() -> RunConfig:
+def corrected_run() -> RunConfig:
     """The base: corrected heads, mean losses, every prefix, the last item hidden as any other."""
-    config = changed(pretrained(corrected_objectives()), dict.fromkeys(LAST_MASKED, 0.0))
+    config = changed(pretrained_next_item(corrected_objectives()), dict.fromkeys(LAST_MASKED, 0.0))
     return changed(
         config,
         {
@@ -98,7 +98,7 @@ def study() -> Study:
         name="published-quirks",
         question="Which of the published code's peculiarities matter, one at a time?",
         cells=named_cells(
-            corrected(), {**OF_PRETRAINING, **every, **OF_PROTOCOL}, name="corrected"
+            corrected_run(), {**OF_PRETRAINING, **every, **OF_PROTOCOL}, name="corrected"
         ),
         base="corrected",
         seeds=SEEDS,
@@ -108,7 +108,7 @@ def study() -> Study:
 
 def bce() -> Study:
     """Each published choice of the fine-tuning by BCE, compared with its corrected form."""
-    base = changed(corrected(), {f"{FINETUNE}.loss": BinaryCrossEntropy()})
+    base = changed(corrected_run(), {f"{FINETUNE}.loss": BinaryCrossEntropy()})
     changes: dict[str, Changes] = {
         "bce-mask": {f"{FINETUNE}.loss.negatives.include_mask": True},
         "bce-history": {f"{FINETUNE}.loss.negatives.exclude": "history"},
