@@ -9,7 +9,7 @@ from research.errors import InputError, disk_error_message
 
 # Exit codes of a run that failed, and of one that was stopped and can be continued.
 FAILED, STOPPED = 1, 75
-CONTINUE_HINT = "The same command continues from the last checkpoint."
+RESUME_HINT = "The same command continues from the last checkpoint."
 # Messages by which torch reports in a plain RuntimeError that memory ran out: of its CPU allocator
 # (Linux, Windows), C++, MPS and CUDA's libraries.
 _OUT_OF_MEMORY = (

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from research.distributed.failures import CONTINUE_HINT, FAILED, STOPPED
+from research.distributed.failures import FAILED, RESUME_HINT, STOPPED
 from research.distributed.liveness import is_alive, machine_id
 
 # Seconds without news after which a rank decides when its connections broke, or when another rank
@@ -148,10 +148,10 @@ class Peers:
             if rank != self.rank
         )
 
-    def verdict(self, now: float, *, connection_broken: bool = False) -> JobFailure | None:
+    def verdict(self, now: float, *, broken: bool = False) -> JobFailure | None:
         """Return what is wrong by now, or None; `now` is when the store last answered.
 
-        With `connection_broken` (this rank's connections broke) another rank counts as lost after
+        With `broken` (this rank's connections broke) another rank counts as lost after
         `SHORT_SILENCE` seconds.
         """
         others = {rank: status for rank, status in self.statuses.items() if rank != self.rank}
@@ -160,9 +160,7 @@ class Peers:
             if self._is_gone(status):
                 cause = "its process no longer exists; it was killed, crashed or ran out of memory"
                 return self._lost_rank(rank, status, now, "is gone", cause)
-        silence = (
-            min(self.limits.silence, SHORT_SILENCE) if connection_broken else self.limits.silence
-        )
+        silence = min(self.limits.silence, SHORT_SILENCE) if broken else self.limits.silence
         for rank, status in at_work.items():
             if now - status.heard_at > silence:
                 cause = "it was killed or stopped, its machine is down or the link to it is cut"
@@ -178,7 +176,7 @@ class Peers:
             return None
         stopped = [rank for rank, status in others.items() if status.beat.ended is not None]
         deserted = own_status.beat.waits and now - own_status.moved_at > SHORT_SILENCE
-        if stopped and own_status.beat.ended is None and (deserted or connection_broken):
+        if stopped and own_status.beat.ended is None and (deserted or broken):
             return self._ended_rank(stopped[0])
         moved_at = max(
             status.moved_at for status in self.statuses.values() if status.beat.ended is None
@@ -201,17 +199,15 @@ class Peers:
     ) -> JobFailure:
         line = f"{self.name(rank)} {state}"
         text = f"{self.program}: {line}: {cause}. {last_heard_text(status, now)}"
-        return JobFailure(f"{text} All ranks end. {CONTINUE_HINT}", line)
+        return JobFailure(f"{text} All ranks end. {RESUME_HINT}", line)
 
     def _ended_rank(self, rank: int) -> JobFailure:
         code = self.statuses[rank].beat.ended
         if code == STOPPED:
             line = f"{self.name(rank)} was stopped"
-            return JobFailure(
-                f"{self.program}: {line}, so all stop. {CONTINUE_HINT}", line, STOPPED
-            )
+            return JobFailure(f"{self.program}: {line}, so all stop. {RESUME_HINT}", line, STOPPED)
         line = f"{self.name(rank)} has ended its work while {self.name(self.rank)} waits for it"
-        return JobFailure(f"{self.program}: {line}. {CONTINUE_HINT}", line, FAILED, True)
+        return JobFailure(f"{self.program}: {line}. {RESUME_HINT}", line, FAILED, True)
 
     def _stalled_job(self, seconds: float) -> JobFailure:
         at_work = {
@@ -232,7 +228,7 @@ class Peers:
             who = "waits" if len(waiting) == 1 else f"and {len(waiting) - 1} others wait"
             rows.append(f"  {self.name(first)} {who}: {activity_text(at_work[first].beat)}")
         rows.append(
-            f"All ranks end. {CONTINUE_HINT} Where one piece of work takes longer than that (a "
+            f"All ranks end. {RESUME_HINT} Where one piece of work takes longer than that (a "
             "first compiled step, a download), give a longer --stall-seconds."
         )
         return JobFailure(f"{self.program}: {line}\n" + "\n".join(rows), line, FAILED, True)

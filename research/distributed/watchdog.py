@@ -20,13 +20,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from research.distributed.activity import ACTIVITY
-from research.distributed.failures import (
-    CONTINUE_HINT,
-    FAILED,
-    STOPPED,
-    is_consequence,
-    user_message,
-)
+from research.distributed.failures import FAILED, RESUME_HINT, STOPPED, is_consequence, user_message
 from research.distributed.heartbeat import SHORT_SILENCE, Heartbeat, JobFailure, Peers, TimeLimits
 from research.distributed.launcher_environment import launcher_number, launcher_variable
 from research.distributed.liveness import current_code
@@ -66,10 +60,8 @@ class Watchdog:
         self.world, self.rank, self.port, self.address = 1, 0, 0, ""
         if os.environ.get("WORLD_SIZE", "1") != "1":
             self.world, self.rank = launcher_number("WORLD_SIZE"), launcher_number("RANK")
-            self.address, self.port = (
-                launcher_variable("MASTER_ADDR"),
-                launcher_number("MASTER_PORT"),
-            )
+            self.address = launcher_variable("MASTER_ADDR")
+            self.port = launcher_number("MASTER_PORT")
         limits = TimeLimits(
             stall_seconds,
             min(stall_seconds, LONGEST_SILENCE),
@@ -86,7 +78,7 @@ class Watchdog:
         self._store_error: Exception | None = None
         self._verdict: JobFailure | None = None
         self._own_verdict: JobFailure | None = None
-        self._connection_broken = False
+        self._broken = False
         self._ending_lock = threading.Lock()
         self._wake, self._finished = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
@@ -114,9 +106,8 @@ class Watchdog:
         elif isinstance(error, KeyboardInterrupt):
             self._wait_for_others(STOPPED)
         elif isinstance(error, SystemExit):
-            self._wait_for_others(
-                error.code if isinstance(error.code, int) else int(error.code is not None)
-            )
+            code = error.code
+            self._wait_for_others(code if isinstance(code, int) else int(code is not None))
         else:
             self._fail(error)
 
@@ -153,16 +144,13 @@ class Watchdog:
 
         # A rank that fails right after the ranks were joined may not have sent a heartbeat yet.
         deadline = time.monotonic() + SHORT_SILENCE
-        while (
-            torch.distributed.is_initialized()
-            and self._last_answer is None
-            and self._store_answers()
-        ):
+        joined = torch.distributed.is_initialized
+        while joined() and self._last_answer is None and self._store_answers():
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
         if is_consequence(error):
-            self._connection_broken = True
+            self._broken = True
             # A verdict of another rank, or of this one on another, ends the process meanwhile.
             time.sleep(SHORT_SILENCE + 2 * INTERVAL)
         self._ending_lock.acquire()
@@ -175,14 +163,14 @@ class Watchdog:
         name = self.peers.name(self.rank)
         where = f"{ACTIVITY.phase}, step {ACTIVITY.step}" if ACTIVITY.step else ACTIVITY.phase
         text = f"{self.program}: {name} failed ({where}):"
-        if self._connection_broken:
+        if self._broken:
             text = f"{self.program}: {name} lost touch with another, and none says why ({where}):"
         message = user_message(error)
         if message is not None:
             text = f"{self.program}: {message}" if self.rank == 0 else f"{text} {message}"
         else:
             trace = traceback.format_exception(type(error), error, error.__traceback__)
-            remedy = UNREACHABLE_HINT if "connectFullMesh" in str(error) else CONTINUE_HINT
+            remedy = UNREACHABLE_HINT if "connectFullMesh" in str(error) else RESUME_HINT
             text = f"{text}\n{''.join(trace)}{remedy}"
         self._print(text)
         self._agree_on_verdict(JobFailure(text, f"{name} failed ({line})"))
@@ -294,9 +282,7 @@ class Watchdog:
     def _diagnose(self, lost_at: float | None) -> JobFailure | None:
         """Return what is wrong by now, or None; `lost_at` is when the store was lost, if it was."""
         if self._last_answer is not None:
-            failure = self.peers.verdict(
-                self._last_answer, connection_broken=self._connection_broken
-            )
+            failure = self.peers.verdict(self._last_answer, broken=self._broken)
             if failure is not None:
                 return failure
         limits = self.peers.limits
@@ -318,15 +304,13 @@ class Watchdog:
             cause = "it never began, or the address, the port or a firewall is in the way"
         else:
             silence = self._clock - self._last_answer
-            if silence < (
-                min(limits.silence, SHORT_SILENCE) if self._connection_broken else limits.silence
-            ):
+            if silence < (min(limits.silence, SHORT_SILENCE) if self._broken else limits.silence):
                 return None
             line = f"{host} at {address} has not answered for {silence:.0f} s"
             cause = "it was stopped, its machine is down or the link to it is cut"
         name = self.peers.name(self.rank)
         text = f"{self.program}: {line}: {cause}. {name} and all that are cut off with it end."
-        return JobFailure(f"{text} {CONTINUE_HINT}", line)
+        return JobFailure(f"{text} {RESUME_HINT}", line)
 
     def _end_with_own_verdict(self, failure: JobFailure) -> NoReturn:
         """End the process with this rank's verdict, or with one that another rank gave first."""
@@ -368,10 +352,9 @@ class Watchdog:
         """Wait until the other ranks know the verdict, as the store may end with this process."""
         deadline = time.monotonic() + 3 * INTERVAL
         while self._store_answers() and time.monotonic() < deadline:
-            answered = self._last_answer
-            if self._verdict is not None and answered is not None:
-                if self.peers.all_informed(answered):
-                    return
+            answer = self._last_answer
+            if self._verdict and answer is not None and self.peers.all_informed(answer):
+                return
             self._wake.set()
             time.sleep(0.05)
 

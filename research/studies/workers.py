@@ -2,7 +2,7 @@
 
 A worker does one job and exits; the result is in the run's folder. A job that shares a stage with a
 running one waits until that stage is trained, so that it is trained once. A job that was stopped or
-met a temporary problem (see `job.passes`) is left for the same command to continue, and the other
+met a temporary problem (see `job.is_temporary`) is continued by the same command later; the other
 jobs are done.
 """
 

@@ -297,7 +297,7 @@ def test_silence_counts_from_the_last_new_beat() -> None:
     statuses.receive({0: beat(2, 2), 1: beat(1, 0)}, 29)
     assert statuses.verdict(30) is None
     assert "rank 1 of 2 on here" in said(statuses.verdict(31))
-    assert "has fallen silent" in said(statuses.verdict(14.5, hurry=True))
+    assert "has fallen silent" in said(statuses.verdict(14.5, broken=True))
 
 
 def test_a_silent_rank_that_has_ended_is_not_missed() -> None:
