@@ -149,7 +149,7 @@ def test_a_part_that_is_late_is_ended_and_the_rest_has_no_time(tmp_path: Path) -
     assert {name: (each["result"], each["line"]) for name, each in found.items()} == {
         "absent": ("LEFT OUT", "none/corpora/Beauty is absent"),
         "infinite": ("PASS", ""),
-        "late": ("FAIL", "Late: not done within 0.05 s"),
+        "late": ("FAIL", "OutOfTime: not done within 0.05 s"),
         "last": ("FAIL", found["last"]["line"]),
         "never": ("NO TIME", "the time for all parts is over"),
     }

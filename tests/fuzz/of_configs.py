@@ -180,7 +180,7 @@ def budgets(folder: Path) -> Case:
         amount = random.choice((str(number_of(random)), "1e9", "0.1", "1e308", string_of(random)))
         budget = budget_of(of + between + amount)
         str(budget)
-        budget.applied(config)
+        budget.apply_to(config)
 
     return case
 
