@@ -14,7 +14,7 @@ from research.runs.config import RunConfig
 from research.studies.study import Study
 
 
-def pretrained(config: RunConfig) -> RunConfig:
+def with_100_epochs(config: RunConfig) -> RunConfig:
     """A two-stage run with its pretraining set to 100 epochs."""
     pretrain, finetune = config.stages
     return replace(config, stages=(replace(pretrain, epochs=100), finetune))
@@ -28,8 +28,8 @@ def study() -> Study:
         question="S3-Rec's pretraining under a full-softmax fine-tuning on Amazon Beauty",
         cells={
             "none": replace(published, stages=published.stages[-1:]),
-            "published": pretrained(published),
-            "corrected": pretrained(s3rec.corrected()),
+            "published": with_100_epochs(published),
+            "corrected": with_100_epochs(s3rec.corrected()),
         },
         base="none",
         corpora=("data/corpora/Beauty",),

@@ -62,17 +62,17 @@ WARM_STEPS = 5
 
 def gflops() -> float:
     """Best of six fp32 products of 2048 x 2048 matrices, in GFLOP/s."""
-    left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    first, second = torch.randn(2048, 2048), torch.randn(2048, 2048)
     best = float("inf")
     for _ in range(6):
         started = time.perf_counter()
-        left @ right
+        first @ second
         best = min(best, time.perf_counter() - started)
     return 2 * 2048**3 / best / 1e9
 
 
 @dataclass(frozen=True)
-class Spent:
+class Duration:
     """The time that a workload took."""
 
     seconds: float
@@ -87,12 +87,12 @@ class Clock:
     def __init__(self) -> None:
         self.started, self.cpu = time.perf_counter(), time.process_time()
 
-    def spent(self) -> Spent:
+    def spent(self) -> Duration:
         """The time since the clock was created."""
-        return Spent(time.perf_counter() - self.started, time.process_time() - self.cpu)
+        return Duration(time.perf_counter() - self.started, time.process_time() - self.cpu)
 
 
-def epoch(config: RunConfig, steps: int | None) -> Spent:
+def epoch(config: RunConfig, steps: int | None) -> Duration:
     """Time one epoch of a run's first stage, or its first `steps`, without validation.
 
     `WARM_STEPS` steps of another epoch are done before the clock starts.
@@ -118,14 +118,14 @@ def epoch(config: RunConfig, steps: int | None) -> Spent:
     return clock.spent()
 
 
-def ranking(config: RunConfig) -> Spent:
+def ranking(config: RunConfig) -> Duration:
     """Time ranking all test items with an untrained model of the config; the best of three."""
     run_parts = RunParts.of(config, "data")
     shared = run_parts.components()
     model = run_parts.model(config.stages[0], shared)
     objective = ranking_objective(config.stages[0], model)
     assert objective is not None
-    best: list[Spent] = []
+    best: list[Duration] = []
     for _ in range(3):
         clock = Clock()
         run_parts.tables(TrainedRanker(shared.encoder, objective), "test", [AllItems()])
@@ -133,7 +133,7 @@ def ranking(config: RunConfig) -> Spent:
     return min(best, key=lambda spent: spent.cpu)
 
 
-def large_softmax() -> Spent:
+def large_softmax() -> Duration:
     """Time the step of W8; also prints its peak memory above that of a step with 64 targets."""
     table = (torch.randn(1_000_000, 64) * 0.02).requires_grad_()
     hidden = torch.randn(4096, 64, requires_grad=True)
@@ -182,7 +182,7 @@ def s3rec_pretraining(objectives: dict[str, ObjectiveConfig]) -> RunConfig:
     return RunConfig(corpus=str(BEAUTY), encoder=ENCODER, stages=stages)
 
 
-WORKLOADS: dict[str, tuple[Path | None, Callable[[int | None], Spent]]] = {
+WORKLOADS: dict[str, tuple[Path | None, Callable[[int | None], Duration]]] = {
     "W1": (BEAUTY, lambda steps: epoch(sasrec(), steps)),
     "W2": (BEAUTY, lambda steps: epoch(s3rec_pretraining(published_objectives()), steps)),
     "W3": (BEAUTY, lambda steps: epoch(bert4rec(), steps)),
@@ -212,24 +212,25 @@ def cpu_seconds(checkout: Path, name: str, steps: int | None) -> float:
     command = [sys.executable, "-m", "experiments.benchmark", "--here", name, "--threads", "1"]
     command += [] if steps is None else ["--steps", str(steps)]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-    answer = subprocess.run(
+    result = subprocess.run(
         command, cwd=checkout, env=environment, check=True, stdout=subprocess.PIPE, text=True
     )
-    return float(answer.stdout.rsplit("CPU ", 1)[1].split()[0])
+    return float(result.stdout.rsplit("CPU ", 1)[1].split()[0])
 
 
-def against(other: Path, name: str, pairs: int, steps: int | None) -> None:
-    """Run a workload in another checkout and here in turn, and print the ratios of CPU times."""
-    theirs, ours = [], []
+def compare_with(other: Path, name: str, pairs: int, steps: int | None) -> None:
+    """Run a workload in another checkout and in this one in turn, and print CPU time ratios."""
+    other_times, own_times = [], []
     for _ in range(pairs):
-        theirs.append(cpu_seconds(other, name, steps))
-        ours.append(cpu_seconds(Path.cwd(), name, steps))
-    ratios = sorted(here / there for here, there in zip(ours, theirs))
-    chance = sorted(second / first for first, second in pairwise(theirs))
-    told = f", there against itself {chance[0]:.3f} to {chance[-1]:.3f}" if chance else ""
+        other_times.append(cpu_seconds(other, name, steps))
+        own_times.append(cpu_seconds(Path.cwd(), name, steps))
+    ratios = sorted(own / other_time for own, other_time in zip(own_times, other_times))
+    chance = sorted(second / first for first, second in pairwise(other_times))
+    chance_text = f", other / other {chance[0]:.3f} to {chance[-1]:.3f}" if chance else ""
     print(
-        f"{name}: CPU {median(theirs):.3f} s there, {median(ours):.3f} s here; ratio here / there "
-        f"median {median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}){told}",
+        f"{name}: CPU {median(other_times):.3f} s in the other checkout, {median(own_times):.3f} s "
+        f"in this one; ratio this / other median {median(ratios):.3f} ({ratios[0]:.3f} to "
+        f"{ratios[-1]:.3f}){chance_text}",
         flush=True,
     )
 
@@ -242,30 +243,30 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmark")
     parser.add_argument("names", nargs="*", metavar="W1", help="workloads; none: all")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare CPU times with")
-    parser.add_argument("--pairs", type=int, default=5, help="runs there and here in turn")
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of runs, one in each checkout")
     parser.add_argument("--steps", type=int, help="steps of training instead of an epoch")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--here", metavar="W1", help="one workload in this process")
-    known = parser.parse_args(arguments)
-    if known.here is not None:
-        measure(known.here, known.threads, known.steps)
+    options = parser.parse_args(arguments)
+    if options.here is not None:
+        measure(options.here, options.threads, options.steps)
         return 0
-    wanted = ["W1" if name == "W7" else name for name in known.names] or list(WORKLOADS)
-    unknown = [name for name in wanted if name not in WORKLOADS]
+    chosen = ["W1" if name == "W7" else name for name in options.names] or list(WORKLOADS)
+    unknown = [name for name in chosen if name not in WORKLOADS]
     if unknown:
         print(f"no workload {unknown[0]}; known: {', '.join(WORKLOADS)}, W7", file=sys.stderr)
         return 2
     failed = 0
-    for name in wanted:
+    for name in chosen:
         corpus = WORKLOADS[name][0]
         if corpus is not None and not (corpus / "manifest.json").is_file():
             print(f"{name}: left out, {corpus} is absent (see this file's docstring)")
-        elif known.against is not None:
-            against(known.against.resolve(), name, known.pairs, known.steps)
+        elif options.against is not None:
+            compare_with(options.against.resolve(), name, options.pairs, options.steps)
         else:
             command = [sys.executable, "-m", "experiments.benchmark", "--here", name]
-            command += ["--threads", str(known.threads)]
-            command += [] if known.steps is None else ["--steps", str(known.steps)]
+            command += ["--threads", str(options.threads)]
+            command += [] if options.steps is None else ["--steps", str(options.steps)]
             failed |= subprocess.run(command, check=False).returncode
     return failed
 

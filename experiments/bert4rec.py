@@ -24,10 +24,10 @@ from research.studies.study import Study
 def cells() -> dict[str, RunConfig]:
     """Popularity and the recipes, all evaluated by the same metrics and candidates."""
     recipes = {"cloze": cloze(), "beauty": beauty(), "ml-1m": ml_1m(), "port": port()}
-    alike = {
+    evaluated_alike = {
         name: replace(config, evaluation=EvaluationConfig()) for name, config in recipes.items()
     }
-    return {"popularity": popularity(), **alike}
+    return {"popularity": popularity(), **evaluated_alike}
 
 
 def study() -> Study:

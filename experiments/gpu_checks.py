@@ -29,8 +29,8 @@ from safetensors.torch import load_file
 
 from experiments import gpu_speed
 from experiments.gpu_numerics import draws, low_figures, low_step, one_step, ranks, twenty_steps
-from experiments.gpu_parts import Outcome, Part, try_all
-from experiments.gpu_setting import BEAUTY, LeftOut, Run, Setting
+from experiments.gpu_parts import Outcome, Part, run_all
+from experiments.gpu_setting import BEAUTY, PartSkipped, RunResult, Setting
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 
@@ -38,13 +38,14 @@ from research.errors import InputError
 def fp16_run(setting: Setting) -> Outcome:
     """Check that a short fp16 run under loss scaling ends at the loss of an fp32 run."""
     if not setting.gpu:
-        raise LeftOut("needs a GPU")
-    plain = setting.short("fp16-plain", {})
-    scaled = setting.short("fp16", {"compute.precision": "fp16"})
+        raise PartSkipped("needs a GPU")
+    plain = setting.short_run("fp16-plain", {})
+    scaled = setting.short_run("fp16", {"compute.precision": "fp16"})
     # Loss scaling may skip the first steps until its scale fits; so only last losses are compared.
-    apart = abs(scaled.losses[-1] - plain.losses[-1]) / plain.losses[-1]
-    line = f"last losses {scaled.losses[-1]:.4f} and {plain.losses[-1]:.4f}, {apart:.1%} apart"
-    return Outcome(passed=apart < 0.05, line=line, figures={"apart": apart})
+    last, plain_last = scaled.losses[-1], plain.losses[-1]
+    difference = abs(last - plain_last) / plain_last
+    line = f"last losses {last:.4f} and {plain_last:.4f}, {difference:.1%} apart"
+    return Outcome(passed=difference < 0.05, line=line, figures={"apart": difference})
 
 
 def compilation(setting: Setting) -> Outcome:
@@ -57,17 +58,17 @@ def compilation(setting: Setting) -> Outcome:
     figures: dict[str, float] = {}
     passed = True
     with setting.compiling():
-        for precision, most in (("fp32", 1e-2), ("bf16", 3e-2)):
+        for precision, tolerance in (("fp32", 1e-2), ("bf16", 3e-2)):
             changes = {**tokens, "compute.precision": precision}
-            plain = setting.short(f"plain-{precision}", changes)
-            built = setting.short(f"built-{precision}", {**changes, "compute.compile": True})
-            figures[f"{precision} apart"] = built.apart(plain)
+            plain = setting.short_run(f"plain-{precision}", changes)
+            built = setting.short_run(f"built-{precision}", {**changes, "compute.compile": True})
+            figures[f"{precision} apart"] = built.max_difference(plain)
             figures[f"{precision} graphs"] = built.graphs
             figures[f"{precision} plain rate"] = plain.rate
             figures[f"{precision} compiled rate"] = built.rate
             # Compiled code sums in another order, and three epochs of steps enlarge the difference.
-            passed &= built.graphs == 2 and built.apart(plain) < most
-    return Outcome(passed=passed, line=listed(figures), figures=figures)
+            passed &= built.graphs == 2 and built.max_difference(plain) < tolerance
+    return Outcome(passed=passed, line=figures_text(figures), figures=figures)
 
 
 def recomputation(setting: Setting) -> Outcome:
@@ -76,17 +77,17 @@ def recomputation(setting: Setting) -> Outcome:
     if not setting.tiny:
         deep |= {"encoder.width": 256, "encoder.feed_forward": 1024, "encoder.heads": 4}
         deep["stages.0.batches.sequences_per_batch"] = 4096
-    plain = setting.short("kept", deep)
-    saved = setting.short("recomputed", {**deep, "compute.recompute": True})
+    plain = setting.short_run("kept", deep)
+    saved = setting.short_run("recomputed", {**deep, "compute.recompute": True})
     figures = {
-        "apart": saved.apart(plain),
+        "apart": saved.max_difference(plain),
         "plain MB": plain.megabytes,
         "recomputed MB": saved.megabytes,
         "plain rate": plain.rate,
         "recomputed rate": saved.rate,
     }
     # A GPU sums the gradients of an embedding table's rows in no fixed order, so losses may differ.
-    return Outcome(passed=figures["apart"] < 1e-3, line=listed(figures), figures=figures)
+    return Outcome(passed=figures["apart"] < 1e-3, line=figures_text(figures), figures=figures)
 
 
 def determinism(setting: Setting) -> Outcome:
@@ -97,31 +98,31 @@ def determinism(setting: Setting) -> Outcome:
     changes: dict[str, object] = {"stages.0.steps": 60, "stages.0.epochs": None}
     changes |= {"encoder.hidden_dropout": 0.2, "encoder.attention_dropout": 0.2}
     fixed = {**changes, "compute.deterministic": True}
-    first, second = (setting.short(f"fixed-{number}", fixed) for number in (1, 2))
-    free = [setting.short(f"free-{number}", changes) for number in (1, 2)]
+    first, second = (setting.short_run(f"fixed-{number}", fixed) for number in (1, 2))
+    free = [setting.short_run(f"free-{number}", changes) for number in (1, 2)]
     figures = {
-        "deterministic differs in": differing(first, second),
-        "plain differs in": differing(*free),
+        "deterministic differs in": count_differing(first, second),
+        "plain differs in": count_differing(*free),
         "deterministic rate": first.rate,
         "plain rate": free[0].rate,
     }
     passed = figures["deterministic differs in"] == 0
-    return Outcome(passed=passed, line=listed(figures), figures=figures)
+    return Outcome(passed=passed, line=figures_text(figures), figures=figures)
 
 
-def differing(one: Run, other: Run) -> int:
+def count_differing(first: RunResult, second: RunResult) -> int:
     """The number of parameters that are not equal to the last bit in two runs."""
-    ours, theirs = (
-        load_file(next(each.folder.glob("stages/train/*/model.safetensors")))
-        for each in (one, other)
+    tensors, other_tensors = (
+        load_file(next(run.folder.glob("stages/train/*/model.safetensors")))
+        for run in (first, second)
     )
-    return sum(not torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    return sum(not torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items())
 
 
-def launched(setting: Setting) -> Outcome:
+def launcher_run(setting: Setting) -> Outcome:
     """Check that a run of one process under Accelerate's launcher and NCCL works."""
     if not setting.gpu:
-        raise LeftOut("needs a GPU")
+        raise PartSkipped("needs a GPU")
     flags = ["--multi_gpu", "--num_machines", "1", "--num_processes", "1"]
     launch = ["-m", "accelerate.commands.launch", *flags, "-m", "research", "run"]
     folder = setting.scratch / "launched"
@@ -134,7 +135,7 @@ def launched(setting: Setting) -> Outcome:
     return Outcome(passed=passed, line=line, figures={"code": done.returncode})
 
 
-def listed(figures: Mapping[str, float]) -> str:
+def figures_text(figures: Mapping[str, float]) -> str:
     """Figures as text for the terminal."""
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
@@ -150,7 +151,7 @@ def correctness() -> dict[str, Part]:
         "determinism": Part(determinism, 60.0),
         "recomputation": Part(recomputation, 40.0),
         "fp16": Part(fp16_run, 40.0),
-        "launcher": Part(launched, 130.0),
+        "launcher": Part(launcher_run, 130.0),
         "compilation": Part(compilation, 120.0),
         "low precision against fp32": Part(low_figures, 150.0),
     }
@@ -176,24 +177,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tiny", action="store_true", help="on a generated corpus")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="parts whose names begin so")
     parser.add_argument("--minutes", type=float, default=5.5, help="most time for all parts")
-    known = parser.parse_args(arguments)
-    parts = COMMANDS[known.command]()
-    if known.only:
-        parts = {name: part for name, part in parts.items() if name.startswith(tuple(known.only))}
+    options = parser.parse_args(arguments)
+    parts = COMMANDS[options.command]()
+    if options.only:
+        parts = {name: part for name, part in parts.items() if name.startswith(tuple(options.only))}
     if not parts:
-        print(f"no part begins with {' or '.join(known.only)}", file=sys.stderr)
+        print(f"no part begins with {' or '.join(options.only)}", file=sys.stderr)
         return 2
     try:
-        device = make_accelerator(device=known.device).device
+        device = make_accelerator(device=options.device).device
     except InputError as error:
         print(f"{error}; --device cpu --tiny tries the script itself", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as scratch:
         setting = Setting(
-            device=device, tiny=known.tiny, data_root=known.data_root, scratch=Path(scratch)
+            device=device, tiny=options.tiny, data_root=options.data_root, scratch=Path(scratch)
         )
         command = ["python", "-m", "experiments.gpu_checks", *arguments]
-        return int(not try_all(parts, setting, known.out, known.minutes, command))
+        return int(not run_all(parts, setting, options.out, options.minutes, command))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from baselines.sasrec import full_softmax
 from experiments.gpu_parts import Outcome
-from experiments.gpu_setting import STILL, Setting
+from experiments.gpu_setting import NO_DROPOUT, Setting
 from research.data.batch import Batch
 from research.data.negatives import Negatives, NegativesConfig
 from research.evaluation.candidates import AllItems
@@ -65,39 +65,40 @@ def tensors_of(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
         for name, part in value.items():
             yield from tensors_of(part, f"{path}.{name}")
     elif isinstance(value, (tuple, list)):
-        for place, part in enumerate(value):
-            yield from tensors_of(part, f"{path}.{place}")
+        for index, part in enumerate(value):
+            yield from tensors_of(part, f"{path}.{index}")
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for each in dataclasses.fields(value):
-            yield from tensors_of(vars(value)[each.name], f"{path}.{each.name}")
+        for field in dataclasses.fields(value):
+            yield from tensors_of(vars(value)[field.name], f"{path}.{field.name}")
 
 
 def draws(setting: Setting) -> Outcome:
     """Check that masks, segments, targets and negatives are the same on both devices."""
-    run_parts, six = setting.six()
+    run_parts, model_of_all = setting.all_objectives()
     shared = run_parts.components()
     forms = {name: config.build(shared, 0) for name, config in FORMS.items()}
-    models = {"six": six, "forms": MultiObjectiveModel(shared.encoder, forms, run_parts.catalogue)}
+    model_of_forms = MultiObjectiveModel(shared.encoder, forms, run_parts.catalogue)
+    models = {"six": model_of_all, "forms": model_of_forms}
     batch = first_batch(run_parts)
     wrong: list[str] = []
     compared = 0
     for name, model in models.items():
-        theirs = dict(tensors_of(model.prepare(batch), name))
+        on_cpu = dict(tensors_of(model.prepare(batch), name))
         model.to(setting.device)
-        ours = dict(tensors_of(model.prepare(batch.to(setting.device)), name))
-        compared += len(theirs)
-        wrong += sorted(theirs.keys() ^ ours.keys())
+        on_device = dict(tensors_of(model.prepare(batch.to(setting.device)), name))
+        compared += len(on_cpu)
+        wrong += sorted(on_cpu.keys() ^ on_device.keys())
         wrong += [
             path
-            for path, tensor in ours.items()
-            if path in theirs and not torch.equal(tensor.cpu(), theirs[path].cpu())
+            for path, tensor in on_device.items()
+            if path in on_cpu and not torch.equal(tensor.cpu(), on_cpu[path].cpu())
         ]
     states = fold(7, torch.arange(len(batch.users_S)))
     for config in NEGATIVES:
         negatives = Negatives(config, run_parts.catalogue)
-        here = negatives.draw(states, batch.users_S, 5)
-        given = states.to(setting.device), batch.users_S.to(setting.device)
-        if not torch.equal(here, negatives.to(setting.device).draw(*given, 5).cpu()):
+        negatives_on_cpu = negatives.draw(states, batch.users_S, 5)
+        inputs = states.to(setting.device), batch.users_S.to(setting.device)
+        if not torch.equal(negatives_on_cpu, negatives.to(setting.device).draw(*inputs, 5).cpu()):
             wrong.append(f"negatives {config}")
     line = f"{compared} tensors, {len(NEGATIVES)} kinds of negatives; differ: {len(wrong)}"
     figures = {"compared": compared, "wrong": len(wrong)}
@@ -113,7 +114,7 @@ def step_of(model: MultiObjectiveModel, batch: Batch, low: torch.dtype | None = 
     inputs = model.prepare(batch)
     with torch.autocast(batch.rows_S.device.type, low or torch.bfloat16, enabled=low is not None):
         losses = model(inputs)
-    means = [each.total / each.count.clamp(min=1).to(each.total) for each in losses.values()]
+    means = [loss.total / loss.count.clamp(min=1).to(loss.total) for loss in losses.values()]
     total = torch.stack(means).sum()
     total.backward()
     return total.detach()
@@ -127,28 +128,30 @@ def gradient(
     It is computed on `device`, under autocast to `low` if that is given.
     """
     total = step_of(model.to(device), batch.to(device), low)
-    grads = [each.grad.flatten() for each in model.parameters() if each.grad is not None]
+    grads = [
+        parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None
+    ]
     return torch.cat([total[None], *grads]).double().cpu()
 
 
-def distance(ours: Tensor, theirs: Tensor) -> float:
+def distance(result: Tensor, expected: Tensor) -> float:
     """The relative difference of two results of `gradient`, without their first entry, the loss.
 
-    It is infinite when `ours` has an entry that is not finite.
+    It is infinite when `result` has an entry that is not finite.
     """
-    found = ((ours - theirs)[1:].norm() / theirs[1:].norm()).item()
-    return found if ours.isfinite().all() else float("inf")
+    relative = ((result - expected)[1:].norm() / expected[1:].norm()).item()
+    return relative if result.isfinite().all() else float("inf")
 
 
 def one_step(setting: Setting) -> Outcome:
     """Check that a step of all six objectives has the CPU's gradient, in fp32 and float64."""
-    run_parts, model = setting.six()
+    run_parts, model = setting.all_objectives()
     batch = first_batch(run_parts)
     figures = {}
     for name in ("fp32", "float64"):
         model = model.to(torch.float32 if name == "fp32" else torch.float64)
-        theirs = gradient(model, batch, CPU)
-        figures[name] = distance(gradient(model, batch, setting.device), theirs)
+        on_cpu = gradient(model, batch, CPU)
+        figures[name] = distance(gradient(model, batch, setting.device), on_cpu)
     # The bounds allow rounding in sums of some thousand terms; a wrong mask or position makes a
     # difference of 1e-2 or more.
     passed = figures["fp32"] < 1e-4 and figures["float64"] < 1e-10
@@ -162,19 +165,19 @@ def low_step(setting: Setting) -> Outcome:
     Products of low-precision matrices must be fp32 tensors.
     """
     figures = {}
-    run_parts, model = setting.six()
+    run_parts, model = setting.all_objectives()
     batch = first_batch(run_parts)
-    theirs = gradient(model, batch, setting.device)
+    in_fp32 = gradient(model, batch, setting.device)
     for name, low in LOW.items():
-        left, right = (torch.randn(300, 200, device=setting.device).to(low) for _ in range(2))
-        exact = left.double() @ right.double().T
-        result = product(left, right.T)
+        first, second = (torch.randn(300, 200, device=setting.device).to(low) for _ in range(2))
+        exact = first.double() @ second.double().T
+        result = product(first, second.T)
         assert result.dtype == torch.float32, "a product in low precision ends in fp32"
         figures[f"product {name}"] = ((result.double() - exact).norm() / exact.norm()).item()
-        figures[name] = distance(gradient(model, batch, setting.device, low), theirs)
+        figures[name] = distance(gradient(model, batch, setting.device, low), in_fp32)
     allow_tf32(True)
     try:
-        figures["tf32"] = distance(gradient(model, batch, setting.device), theirs)
+        figures["tf32"] = distance(gradient(model, batch, setting.device), in_fp32)
     finally:
         allow_tf32(False)
     passed = all(figures[name] < 16 * epsilon for name, epsilon in EPSILON.items())
@@ -189,7 +192,7 @@ def low_step(setting: Setting) -> Outcome:
 
 def twenty_steps(setting: Setting) -> Outcome:
     """Check that twenty steps of SASRec without dropout have the CPU's losses on the device."""
-    config = setting.config(full_softmax(), STILL)
+    config = setting.config(full_softmax(), NO_DROPOUT)
     losses = {}
     for name, device in (("CPU", CPU), ("device", setting.device)):
         run_parts = RunParts.of(config, setting.data_root)
@@ -197,16 +200,18 @@ def twenty_steps(setting: Setting) -> Outcome:
         model = run_parts.model(stage, run_parts.components()).train().to(device)
         optimizer = build_optimizer(stage.optimizer, model)
         stream = run_parts.loader(stage, 0, 1).stream(0)
-        found = []
+        step_losses = []
         for batch in (next(stream) for _ in range(20)):
-            found.append(step_of(model, batch.to(device)))
+            step_losses.append(step_of(model, batch.to(device)))
             optimizer.step()
-        losses[name] = torch.stack(found).double().cpu()
-    apart = ((losses["device"] - losses["CPU"]) / losses["CPU"]).abs().max().item()
-    first, last = (losses["device"][place].item() for place in (0, -1))
-    line = f"losses {first:.4f} to {last:.4f}, {apart:.1e} apart at most"
+        losses[name] = torch.stack(step_losses).double().cpu()
+    max_difference = ((losses["device"] - losses["CPU"]) / losses["CPU"]).abs().max().item()
+    first, last = (losses["device"][index].item() for index in (0, -1))
+    line = f"losses {first:.4f} to {last:.4f}, {max_difference:.1e} apart at most"
     # Adam divides by small numbers at first, so rounding errors grow from step to step.
-    return Outcome(passed=apart < 1e-3 and last < first, line=line, figures={"apart": apart})
+    return Outcome(
+        passed=max_difference < 1e-3 and last < first, line=line, figures={"apart": max_difference}
+    )
 
 
 def ranks(setting: Setting) -> Outcome:
@@ -214,28 +219,30 @@ def ranks(setting: Setting) -> Outcome:
 
     Nine of ten ranks must be equal, and NDCG@10 within 1e-3.
     """
-    run_parts = RunParts.of(setting.config(full_softmax(), STILL), setting.data_root)
+    run_parts = RunParts.of(setting.config(full_softmax(), NO_DROPOUT), setting.data_root)
     shared = run_parts.components()
     model = run_parts.model(run_parts.config.stages[0], shared)
     objective = ranking_objective(run_parts.config.stages[0], model)
     assert objective is not None, "the next item ranks"
     ranker = TrainedRanker(shared.encoder, objective)
-    theirs = run_parts.tables(ranker, "test", [AllItems()])["full"]
+    on_cpu = run_parts.tables(ranker, "test", [AllItems()])["full"]
     model.to(setting.device)
-    ours = run_parts.tables(ranker, "test", [AllItems()])["full"]
-    kept = theirs.rank < float("inf")
-    moved = abs(ours.rank[kept] - theirs.rank[kept])
-    one, other = (metrics(each, ("ndcg@10",))["ndcg@10"] for each in (ours, theirs))
+    on_device = run_parts.tables(ranker, "test", [AllItems()])["full"]
+    is_ranked = on_cpu.rank < float("inf")
+    moved = abs(on_device.rank[is_ranked] - on_cpu.rank[is_ranked])
+    device_value, cpu_value = (
+        metrics(table, ("ndcg@10",))["ndcg@10"] for table in (on_device, on_cpu)
+    )
     figures = {
         "same": float((moved == 0.0).mean()),
         "farthest": float(moved.max()),
-        "ndcg@10 apart": abs(one - other),
+        "ndcg@10 apart": abs(device_value - cpu_value),
     }
-    line = f"{figures['same']:.2%} of {len(kept)} ranks are the same, the farthest "
+    line = f"{figures['same']:.2%} of {len(is_ranked)} ranks are the same, the farthest "
     line += f"{figures['farthest']:.0f} away; NDCG@10 {figures['ndcg@10 apart']:.1e} apart"
     # Rounding can swap items of nearly equal scores, which are neighbours in the ranking.
     passed = figures["same"] > 0.9 and figures["ndcg@10 apart"] < 1e-3
-    passed = passed and bool(((ours.rank < float("inf")) == kept).all())
+    passed = passed and bool(((on_device.rank < float("inf")) == is_ranked).all())
     return Outcome(passed=passed, line=line, figures=figures)
 
 
@@ -247,23 +254,23 @@ def low_figures(setting: Setting) -> Outcome:
     epochs, seeds = (2, 2) if setting.tiny else (20, 3)
     tables: dict[str, list[RankTable]] = {"fp32": [], "tf32": [], "bf16": []}
     figures: dict[str, float] = {}
-    for precision, own in tables.items():
-        spent = 0.0
+    for precision, tables_of_precision in tables.items():
+        seconds = 0.0
         for seed in range(seeds):
             changes = {"compute.precision": precision, "seed": seed, "stages.0.epochs": epochs}
             run = setting.run(f"{precision}-{seed}", changes)
-            own.append(run.table)
-            spent += run.seconds
-        figures[f"{precision} seconds"] = spent
+            tables_of_precision.append(run.table)
+            seconds += run.seconds
+        figures[f"{precision} seconds"] = seconds
     lines, passed = [], True
     for name in ("tf32", "bf16"):
-        found = compare(tables[name], tables["fp32"], "ndcg@10")
-        figures |= {f"{name} difference": found.difference, f"{name} p": found.p}
-        figures |= {f"{name} low": found.low, f"{name} high": found.high}
+        comparison = compare(tables[name], tables["fp32"], "ndcg@10")
+        figures |= {f"{name} difference": comparison.difference, f"{name} p": comparison.p}
+        figures |= {f"{name} low": comparison.low, f"{name} high": comparison.high}
+        interval = f"[{comparison.low:+.4f}, {comparison.high:+.4f}]"
         lines.append(
-            f"{name} - fp32: {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], "
-            f"p {found.p:.2f}"
+            f"{name} - fp32: {comparison.difference:+.4f} {interval}, p {comparison.p:.2f}"
         )
-        passed = passed and not found.significant(found.p)
+        passed = passed and not comparison.significant(comparison.p)
     line = f"NDCG@10 after {epochs} epochs, {seeds} seeds: {'; '.join(lines)}"
     return Outcome(passed=passed, line=line, figures=figures)

@@ -24,11 +24,11 @@ from types import FrameType
 
 import torch
 
-from experiments.gpu_setting import BEAUTY, ML_1M, ML_20M, SEED, LeftOut, Setting
+from experiments.gpu_setting import BEAUTY, ML_1M, ML_20M, SEED, PartSkipped, Setting
 from research.storage.json_files import write_json
 
 
-class Late(Exception):
+class OutOfTime(Exception):
     """Raised in a part that exceeds its time limit."""
 
 
@@ -58,24 +58,24 @@ class Part:
 
 def machine(setting: Setting) -> dict[str, object]:
     """The device, its properties, and the versions of the software, for the results file."""
-    told: dict[str, object] = {"device": platform.processor() or "cpu"}
+    facts: dict[str, object] = {"device": platform.processor() or "cpu"}
     if setting.gpu:
-        known = torch.cuda.get_device_properties(setting.device)
-        told = {"device": known.name, "memory": known.total_memory, "driver": driver()}
-        told["capability"] = f"{known.major}.{known.minor}"
+        properties = torch.cuda.get_device_properties(setting.device)
+        facts = {"device": properties.name, "memory": properties.total_memory, "driver": driver()}
+        facts["capability"] = f"{properties.major}.{properties.minor}"
     packages = ("accelerate", "numpy", "triton")
     return {
-        **told,
+        **facts,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        **{name: installed(name) for name in packages},
+        **{name: installed_version(name) for name in packages},
     }
 
 
-def installed(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     """The version of a package; None: it is not installed."""
     try:
         return version(package)
@@ -88,71 +88,71 @@ def driver() -> str | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    asked = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return done.stdout.strip().partition("\n")[0] or None
 
 
 def fingerprints(setting: Setting) -> dict[str, str]:
     """The fingerprint of each corpus that exists, by name."""
-    found = {}
+    by_corpus = {}
     for name in (BEAUTY, ML_1M, ML_20M):
         path = setting.folder(name) / "manifest.json"
         if path.is_file():
-            found[name] = str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
-    return found
+            by_corpus[name] = str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
+    return by_corpus
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """A context in which `Late` is raised after `seconds`."""
+def time_limit(seconds: float) -> Iterator[None]:
+    """A context in which `OutOfTime` is raised after `seconds`."""
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise Late(f"not done within {seconds:.3g} s")
+        raise OutOfTime(f"not done within {seconds:.3g} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
+    previous = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous)
 
 
-def tried(part: Part, setting: Setting, seconds: float) -> dict[str, object]:
+def run_part(part: Part, setting: Setting, seconds: float) -> dict[str, object]:
     """Run a part within `seconds` and its own limit; returns its entry in the results file.
 
-    An exception of the part is its result: LEFT OUT for `LeftOut`, else FAIL with a traceback.
+    An exception of the part is its result: LEFT OUT for `PartSkipped`, else FAIL with a traceback.
     """
     started = time.perf_counter()
     if seconds <= 0.0:
         return {"result": "NO TIME", "line": "the time for all parts is over"}
     try:
-        with within(min(part.seconds, seconds)):
-            found = part.run(setting)
-    except LeftOut as reason:
+        with time_limit(min(part.seconds, seconds)):
+            outcome = part.run(setting)
+    except PartSkipped as reason:
         return {"result": "LEFT OUT", "line": str(reason)}
     except Exception as error:
         # A borrowed machine cannot be asked again, so the traceback is kept.
         details = {"traceback": traceback.format_exc()[-4000:]}
         line = f"{type(error).__name__}: {error}"[:500]
-        found = Outcome(passed=False, line=line, details=details)
-    result = {None: "FIGURE", True: "PASS", False: "FAIL"}[found.passed]
+        outcome = Outcome(passed=False, line=line, details=details)
+    result = {None: "FIGURE", True: "PASS", False: "FAIL"}[outcome.passed]
     return {
         "result": result,
-        "line": found.line,
+        "line": outcome.line,
         "seconds": round(time.perf_counter() - started, 2),
-        "figures": {name: finite(each) for name, each in found.figures.items()},
-        "details": dict(found.details),
+        "figures": {name: json_number(value) for name, value in outcome.figures.items()},
+        "details": dict(outcome.details),
     }
 
 
-def finite(value: float) -> float | str:
+def json_number(value: float) -> float | str:
     """A number that JSON can hold: NaN and infinity become text."""
     return value if math.isfinite(value) else str(value)
 
 
-def try_all(
+def run_all(
     parts: Mapping[str, Part], setting: Setting, out: Path, minutes: float, command: Sequence[str]
 ) -> bool:
     """Run the parts, print a line for each, and write `out` after each.
@@ -163,10 +163,10 @@ def try_all(
     results: dict[str, dict[str, object]] = {}
     head = {"command": list(command), "machine": machine(setting), "seed": SEED}
     for name, part in parts.items():
-        left = 60.0 * minutes - (time.perf_counter() - began)
-        results[name] = tried(part, setting, left)
+        remaining = 60.0 * minutes - (time.perf_counter() - began)
+        results[name] = run_part(part, setting, remaining)
         print(f"{results[name]['result']:8} {name}: {results[name]['line']}", flush=True)
-        spent = round(time.perf_counter() - began, 1)
-        stored = {**head, "corpora": fingerprints(setting), "seconds": spent, "parts": results}
+        seconds = round(time.perf_counter() - began, 1)
+        stored = {**head, "corpora": fingerprints(setting), "seconds": seconds, "parts": results}
         write_json(out, stored)
-    return all(each["result"] in ("PASS", "FIGURE", "LEFT OUT") for each in results.values())
+    return all(result["result"] in ("PASS", "FIGURE", "LEFT OUT") for result in results.values())

@@ -29,10 +29,10 @@ from research.training.multi_objective import MultiObjectiveModel
 BEAUTY, ML_1M, ML_20M = "Beauty", "ml-1m-sas", "ml-20m-sized"
 SEED = 0
 RATE = "train/items_per_second"
-STILL = {f"encoder.{name}_dropout": 0.0 for name in ("embedding", "hidden", "attention")}
+NO_DROPOUT = {f"encoder.{name}_dropout": 0.0 for name in ("embedding", "hidden", "attention")}
 
 
-class LeftOut(Exception):
+class PartSkipped(Exception):
     """Raised in a part that cannot be done on this machine; the message says what it needs."""
 
 
@@ -64,7 +64,7 @@ class Setting:
     def corpus(self, name: str) -> str:
         """The folder of a corpus; a generated corpus is made first if it does not exist.
 
-        Raises `LeftOut` when another corpus is absent.
+        Raises `PartSkipped` when another corpus is absent.
         """
         folder = self.folder(name)
         if not (folder / "manifest.json").is_file():
@@ -73,7 +73,7 @@ class Setting:
             elif name == ML_20M:
                 write_large(folder)
             else:
-                raise LeftOut(f"{folder} is absent")
+                raise PartSkipped(f"{folder} is absent")
         return str(folder)
 
     def config(
@@ -84,57 +84,56 @@ class Setting:
         if self.tiny:
             small = {"encoder.width": 8, "encoder.length": 8, "encoder.feed_forward": 8}
             small |= {"encoder.heads": 2, "stages.0.batches.sequences_per_batch": 16}
-        there = replace(config, corpus=self.corpus(corpus), seed=SEED)
-        return replace_fields(there, {**small, **changes})
+        base = replace(config, corpus=self.corpus(corpus), seed=SEED)
+        return replace_fields(base, {**small, **changes})
 
-    def run(self, name: str, changes: Mapping[str, object]) -> Run:
+    def run(self, name: str, changes: Mapping[str, object]) -> RunResult:
         """Do a run of SASRec with full softmax on Beauty, and return its results and cost."""
         folder = self.scratch / name
-        self.forget()
+        self.reset_memory()
         graphs, started = graphs_compiled(), time.perf_counter()
         options = RunOptions(quiet=True, data_root=self.data_root, device=str(self.device))
         execute(self.config(full_softmax(), changes), folder, options=options)
         seconds = time.perf_counter() - started
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return Run(
+        return RunResult(
             folder=folder,
             table=RankTable.load(folder / "ranks" / "test-full.npz"),
             losses=[line["train/loss"] for line in lines if "train/loss" in line],
             rates=[line[RATE] for line in lines if RATE in line],
             graphs=graphs_compiled() - graphs,
             seconds=seconds,
-            megabytes=self.peak(),
+            megabytes=self.peak_megabytes(),
         )
 
-    def short(self, name: str, changes: Mapping[str, object]) -> Run:
+    def short_run(self, name: str, changes: Mapping[str, object]) -> RunResult:
         """Do a run of three epochs without dropout and validation, logging every ten steps."""
         fixed = {"stages.0.validation": None, "stages.0.epochs": 3, "stages.0.log_every": 10}
-        return self.run(name, {**STILL, **fixed, **changes})
+        return self.run(name, {**NO_DROPOUT, **fixed, **changes})
 
-    def six(self) -> tuple[RunParts, MultiObjectiveModel]:
+    def all_objectives(self) -> tuple[RunParts, MultiObjectiveModel]:
         """The parts and the model of a run with all six objectives on one encoder.
 
         The model is on the CPU, in training mode, and without dropout.
         """
-        run_parts = RunParts.of(self.config(joint(), STILL), self.data_root)
-        return run_parts, run_parts.model(
-            run_parts.config.stages[0], run_parts.components()
-        ).train()
+        run_parts = RunParts.of(self.config(joint(), NO_DROPOUT), self.data_root)
+        model = run_parts.model(run_parts.config.stages[0], run_parts.components())
+        return run_parts, model.train()
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until the GPU has done all work in its queue."""
         if self.gpu:
             torch.cuda.synchronize()
 
-    def forget(self) -> None:
+    def reset_memory(self) -> None:
         """Free the GPU's cached memory, and reset its peak statistics."""
-        self.settle()
+        self.synchronize()
         if self.gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    def peak(self) -> float:
-        """Peak GPU memory of tensors since `forget`, in MiB; 0 on a CPU."""
+    def peak_megabytes(self) -> float:
+        """Peak GPU memory of tensors since `reset_memory`, in MiB; 0 on a CPU."""
         return torch.cuda.max_memory_allocated() / 2**20 if self.gpu else 0.0
 
     def compiling(self) -> AbstractContextManager[object]:
@@ -149,7 +148,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunResult:
     """The results and the cost of a run that has ended."""
 
     folder: Path
@@ -173,10 +172,10 @@ class Run:
         rates = sorted(self.rates[1:] or self.rates)
         return rates[len(rates) // 2]
 
-    def apart(self, other: Run) -> float:
+    def max_difference(self, other: RunResult) -> float:
         """The largest relative difference between a loss of this run and the other's."""
         pairs = zip(self.losses, other.losses, strict=True)
-        return max(abs(one - two) / abs(two) for one, two in pairs)
+        return max(abs(own - others) / abs(others) for own, others in pairs)
 
 
 def write_tiny(folder: Path) -> None:
@@ -186,7 +185,7 @@ def write_tiny(folder: Path) -> None:
     rows = []
     for user in range(60):
         items = [(user + step * (1 + user % 3)) % 20 for step in range(5 + user % 7)]
-        rows.append(" ".join(str(each) for each in [user, *items]))
+        rows.append(" ".join(str(number) for number in [user, *items]))
     (raw / "Tiny.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
     attributes = {str(item): [item % 3, 3 + item % 2] for item in range(20)}
     path = raw / "Tiny_item2attributes.json"
@@ -202,19 +201,19 @@ def write_large(
     In MovieLens-20M a user has 20 to 9,254 events, 68 in the median and 144 in the mean. Items are
     drawn by a Zipf law, so a user may have one twice, which does not change a model's cost.
     """
-    draws = np.random.default_rng(SEED)
+    random = np.random.default_rng(SEED)
     # A history has 20 events and a log-normal rest of median 48 and mean 124, scaled so that the
     # number of events is right.
-    rest = draws.lognormal(np.log(48.0), 1.38, users).clip(max=9_000.0)
-    lengths = 20 + np.floor(rest * (events - 20 * users) / rest.sum()).astype(np.int64)
+    tail = random.lognormal(np.log(48.0), 1.38, users).clip(max=9_000.0)
+    lengths = 20 + np.floor(tail * (events - 20 * users) / tail.sum()).astype(np.int64)
     lengths[: events - int(lengths.sum())] += 1
     popularity = np.cumsum(1.0 / np.arange(50, items + 50))
-    drawn = np.searchsorted(popularity, draws.random(events) * popularity[-1])
+    ranks = np.searchsorted(popularity, random.random(events) * popularity[-1])
     nothing = np.zeros(0, dtype=np.int32)
     write_corpus(
         folder,
         name=folder.name,
-        items=drawn.clip(max=items - 1).astype(np.int32),
+        items=ranks.clip(max=items - 1).astype(np.int32),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         timestamps=None,
         attribute_offsets=np.zeros(items + 1, dtype=np.int64),

@@ -1,6 +1,7 @@
 """Does S3-Rec's pretraining help on LastFM (S3-Rec's file, 1,090 users)?
 
 Corpus: python -m research prepare s3rec --raw LastFM.txt --out data/corpora/LastFM
+Candidates: S3-Rec's LastFM_sample.txt, as data/LastFM_sample.txt
 Commands: python -m research study experiments.lastfm:pretraining
           python -m research study experiments.lastfm
           python -m research study experiments.lastfm:bce
@@ -20,7 +21,7 @@ from research.training.config import StageConfig
 CORPORA = ("data/corpora/LastFM",)
 PRETRAINED = "runs/lastfm-pretraining/LastFM/published/0/stages/pretrain"
 # The file that S3-Rec's authors released, with 99 uniform negatives for each user.
-NEGATIVES = "../shared/data/s3rec/LastFM_sample.txt"
+NEGATIVES = "data/LastFM_sample.txt"
 
 
 def pretraining() -> Study:
@@ -37,7 +38,7 @@ def pretraining() -> Study:
     )
 
 
-def finetuned(stage: StageConfig, start_from: str | None) -> RunConfig:
+def finetuning_run(stage: StageConfig, start_from: str | None) -> RunConfig:
     """A run of one fine-tuning stage, from the stage folder `start_from` or (None) from scratch."""
     return RunConfig(
         encoder=s3rec.ENCODER,
@@ -47,7 +48,7 @@ def finetuned(stage: StageConfig, start_from: str | None) -> RunConfig:
     )
 
 
-def compared(question: str, cells: dict[str, RunConfig], base: str) -> Study:
+def comparison(question: str, cells: dict[str, RunConfig], base: str) -> Study:
     """A study of cells with comparable figures.
 
     A head with special classes ranks among more columns, so it needs a study of its own.
@@ -65,12 +66,15 @@ def compared(question: str, cells: dict[str, RunConfig], base: str) -> Study:
 def study() -> Study:
     """Full softmax with and without pretraining."""
     stage = s3rec.published_softmax().stages[-1]
-    cells = {"softmax": finetuned(stage, None), "s3rec-softmax": finetuned(stage, PRETRAINED)}
-    return compared("S3-Rec's pretraining under full softmax on LastFM", cells, "softmax")
+    cells = {
+        "softmax": finetuning_run(stage, None),
+        "s3rec-softmax": finetuning_run(stage, PRETRAINED),
+    }
+    return comparison("S3-Rec's pretraining under full softmax on LastFM", cells, "softmax")
 
 
 def bce() -> Study:
     """The published BCE with one negative, with and without pretraining."""
     stage = s3rec.published().stages[-1]
-    cells = {"bce": finetuned(stage, None), "s3rec-bce": finetuned(stage, PRETRAINED)}
-    return compared("S3-Rec's pretraining under its published BCE on LastFM", cells, "bce")
+    cells = {"bce": finetuning_run(stage, None), "s3rec-bce": finetuning_run(stage, PRETRAINED)}
+    return comparison("S3-Rec's pretraining under its published BCE on LastFM", cells, "bce")

@@ -34,7 +34,7 @@ from research.objectives.losses import (
     SampledSoftmax,
 )
 from research.studies.budget import Budget
-from research.studies.cells import named
+from research.studies.cells import named_cells
 from research.studies.study import Study
 
 SHARED = SampledSoftmax(number=256, share="sequence")
@@ -57,7 +57,7 @@ def study() -> Study:
     return Study(
         name="losses",
         question="Which loss trains the next item best at an equal number of tokens?",
-        cells=named(next_item(), changes, name="softmax"),
+        cells=named_cells(next_item(), changes, name="softmax"),
         base="softmax",
         seeds=SEEDS,
         budget=Budget(of="tokens", amount=1_000_000),

@@ -31,7 +31,7 @@ def bert4rec() -> RunConfig:
     return replace_fields(ml_1m(), {"encoder.dropout": 0.1})
 
 
-def annealed(config: RunConfig, epochs: int, lr: float, anneal_epochs: int) -> RunConfig:
+def with_annealing(config: RunConfig, epochs: int, lr: float, anneal_epochs: int) -> RunConfig:
     """A recipe's stage for `epochs`, then a second stage with a falling learning rate.
 
     The second stage trains `anneal_epochs` on sliding windows, from the learning rate `lr` on.
@@ -61,8 +61,8 @@ def study() -> Study:
             "popularity": popularity(),
             "transitions": transitions(),
             "sasrec": plus(),
-            "sasrec-annealed": annealed(sliding(), 30, 1e-3, 20),
-            "bert4rec-annealed": annealed(bert4rec(), 156, 5e-4, 35),
+            "sasrec-annealed": with_annealing(sliding(), 30, 1e-3, 20),
+            "bert4rec-annealed": with_annealing(bert4rec(), 156, 5e-4, 35),
         },
         base="sasrec-annealed",
         corpora=("data/corpora/ml-1m-sas",),

@@ -29,7 +29,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from baselines.s3rec import corrected_objectives
-from experiments.recipes import CLOZE, SEEDS, SHARES, next_item, pretrained, ranked
+from experiments.recipes import CLOZE, SEEDS, SHARES, next_item, pretrained_next_item, ranking_stage
 from research.objectives.next_item import NextItemConfig
 from research.studies.budget import Budget
 from research.studies.cells import Cells, leave_one_out, one_only
@@ -39,15 +39,15 @@ from research.studies.study import Study
 def cells() -> Cells:
     """Cells with fine-tuning after each pretraining, and one with all six objectives at once."""
     four = corrected_objectives()
-    base = pretrained(four)
-    six = ranked("joint", {"next": NextItemConfig(), "cloze": CLOZE, **four})
+    base = pretrained_next_item(four)
+    six = ranking_stage("joint", {"next": NextItemConfig(), "cloze": CLOZE, **four})
     return {
         "s3": base,
         "none": next_item(),
         **leave_one_out(base, "pretrain", name="s3"),
         **one_only(base, "pretrain", name="s3"),
-        "cloze": pretrained({"cloze": CLOZE}),
-        "cloze+s3": pretrained({"cloze": CLOZE, **four}),
+        "cloze": pretrained_next_item({"cloze": CLOZE}),
+        "cloze+s3": pretrained_next_item({"cloze": CLOZE, **four}),
         "joint": replace(base, stages=(six,)),
     }
 

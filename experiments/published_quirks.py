@@ -41,14 +41,14 @@ Results: experiments/LOG.md.
 from __future__ import annotations
 
 from baselines.s3rec import corrected_objectives, published_objectives
-from experiments.recipes import SEEDS, SHARES, pretrained
+from experiments.recipes import SEEDS, SHARES, pretrained_next_item
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
 from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
 from research.overrides import replace_fields
 from research.runs.config import RunConfig
 from research.studies.budget import Budget
-from research.studies.cells import Changes, named
+from research.studies.cells import Changes, named_cells
 from research.studies.study import Study
 
 PRETRAIN, FINETUNE = "stages.0.objectives", "stages.1.objectives.next"
@@ -76,9 +76,11 @@ OF_PROTOCOL: dict[str, Changes] = {
 }
 
 
-def corrected() -> RunConfig:
+def corrected_run() -> RunConfig:
     """The base: corrected heads, mean losses, every prefix, the last item hidden as any other."""
-    config = replace_fields(pretrained(corrected_objectives()), dict.fromkeys(LAST_MASKED, 0.0))
+    config = replace_fields(
+        pretrained_next_item(corrected_objectives()), dict.fromkeys(LAST_MASKED, 0.0)
+    )
     return replace_fields(
         config,
         {
@@ -97,7 +99,9 @@ def study() -> Study:
     return Study(
         name="published-quirks",
         question="Which of the published code's peculiarities matter, one at a time?",
-        cells=named(corrected(), {**OF_PRETRAINING, **every, **OF_PROTOCOL}, name="corrected"),
+        cells=named_cells(
+            corrected_run(), {**OF_PRETRAINING, **every, **OF_PROTOCOL}, name="corrected"
+        ),
         base="corrected",
         seeds=SEEDS,
         budget=BUDGET,
@@ -106,7 +110,7 @@ def study() -> Study:
 
 def bce() -> Study:
     """Each published choice of the fine-tuning by BCE, compared with its corrected form."""
-    base = replace_fields(corrected(), {f"{FINETUNE}.loss": BinaryCrossEntropy()})
+    base = replace_fields(corrected_run(), {f"{FINETUNE}.loss": BinaryCrossEntropy()})
     changes: dict[str, Changes] = {
         "bce-mask": {f"{FINETUNE}.loss.negatives.include_mask": True},
         "bce-history": {f"{FINETUNE}.loss.negatives.exclude": "history"},
@@ -116,7 +120,7 @@ def bce() -> Study:
     return Study(
         name="published-quirks-bce",
         question="Which peculiarities of the published fine-tuning matter, one at a time?",
-        cells=named(base, changes, name="bce"),
+        cells=named_cells(base, changes, name="bce"),
         base="bce",
         seeds=SEEDS,
         budget=BUDGET,

@@ -25,7 +25,7 @@ from research.studies.study import Study
 from research.training.config import ValidationConfig
 
 
-def sized(
+def sized_for_ml_100k(
     config: RunConfig, key: str, objective: ObjectiveConfig, epochs: int, dropout: float
 ) -> RunConfig:
     """A baseline sized for ML-100K: windows of 50 items that slide by 25 over whole histories."""
@@ -46,7 +46,7 @@ def sized(
     return replace(config, encoder=encoder, stages=(stage,))
 
 
-def pretrained(config: RunConfig, epochs: int) -> RunConfig:
+def with_pretraining(config: RunConfig, epochs: int) -> RunConfig:
     """The run with a pretraining stage first: S3-Rec's four objectives on items and genres.
 
     The pretraining rows are each user's newest 50 items (`LastItems`), not every prefix of them: an
@@ -62,7 +62,7 @@ def pretrained(config: RunConfig, epochs: int) -> RunConfig:
 
 def study() -> Study:
     """SASRec, BERT4Rec, S3-Rec and transitions, compared with popularity."""
-    sasrec = sized(full_softmax(), "next", NextItemConfig(), 30, 0.3)
+    sasrec = sized_for_ml_100k(full_softmax(), "next", NextItemConfig(), 30, 0.3)
     masks = ClozeConfig(
         corruption=MaskItems(rate=0.3, mask_last_share=0.5), head=HeadConfig(bias=True)
     )
@@ -73,8 +73,8 @@ def study() -> Study:
             "popularity": popularity(),
             "transitions": transitions(),
             "sasrec": sasrec,
-            "bert4rec": sized(cloze(), "cloze", masks, 50, 0.2),
-            "s3rec": pretrained(sasrec, 15),
+            "bert4rec": sized_for_ml_100k(cloze(), "cloze", masks, 50, 0.2),
+            "s3rec": with_pretraining(sasrec, 15),
         },
         base="popularity",
         corpora=("ml-100k",),

@@ -29,7 +29,7 @@ SHARES = {"pretrain": 1, "finetune": 2}
 CLOZE = ClozeConfig(corruption=MASKS)
 
 
-def ranked(name: str, objectives: Mapping[str, ObjectiveConfig]) -> StageConfig:
+def ranking_stage(name: str, objectives: Mapping[str, ObjectiveConfig]) -> StageConfig:
     """A stage that ranks, with its weights selected by validation; every loss is a mean."""
     return replace(
         fine_tuning(NextItemConfig()),
@@ -52,10 +52,12 @@ def next_item() -> RunConfig:
         dropout=0.3,
         attention_dropout=0.0,
     )
-    return RunConfig(encoder=encoder, stages=(ranked("finetune", {"next": NextItemConfig()}),))
+    return RunConfig(
+        encoder=encoder, stages=(ranking_stage("finetune", {"next": NextItemConfig()}),)
+    )
 
 
-def pretrained(objectives: Mapping[str, ObjectiveConfig]) -> RunConfig:
+def pretrained_next_item(objectives: Mapping[str, ObjectiveConfig]) -> RunConfig:
     """`next_item` after a pretraining stage on `objectives`; their weights are weights of sums."""
     config = next_item()
     pretrain = replace(
@@ -82,7 +84,7 @@ def cloze() -> RunConfig:
     )
     masks = MaskItems(rate=0.3, mask_last_share=0.5)
     stage = replace(
-        ranked("train", {"cloze": ClozeConfig(corruption=masks)}),
+        ranking_stage("train", {"cloze": ClozeConfig(corruption=masks)}),
         batches=BatchConfig(sequences_per_batch=None, tokens_per_batch=1600),
     )
     return RunConfig(encoder=encoder, stages=(stage,))

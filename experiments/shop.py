@@ -47,9 +47,9 @@ def histories(users: int, items: int, seed: int) -> list[list[int]]:
 def write_csv(path: Path, rows: list[list[int]]) -> None:
     """Write a CSV file with a line for each event: user,item,timestamp (in seconds)."""
     lines = [
-        f"u{user},i{item},{FIRST + place * DAY}"
+        f"u{user},i{item},{FIRST + day * DAY}"
         for user, row in enumerate(rows)
-        for place, item in enumerate(row)
+        for day, item in enumerate(row)
     ]
     with replacing(path) as file:
         file.write("\n".join(["user,item,timestamp", *lines, ""]).encode())
@@ -62,12 +62,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--items", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="CSV")
-    known = parser.parse_args(arguments)
-    if known.users < 1 or known.items < 4:
+    options = parser.parse_args(arguments)
+    if options.users < 1 or options.items < 4:
         print("experiments.shop: give at least 1 user and 4 items", file=sys.stderr)
         return 2
     try:
-        write_csv(known.out, histories(known.users, known.items, known.seed))
+        write_csv(options.out, histories(options.users, options.items, options.seed))
     except InputError as error:
         print(f"experiments.shop: {error}", file=sys.stderr)
         return 2

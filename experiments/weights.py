@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from baselines.s3rec import corrected_objectives
-from experiments.recipes import CLOZE, SEEDS, SHARES, pretrained
+from experiments.recipes import CLOZE, SEEDS, SHARES, pretrained_next_item
 from research.studies.budget import Budget
 from research.studies.cells import Levels, one_factor
 from research.studies.study import Study
@@ -73,7 +73,7 @@ def study() -> Study:
     return Study(
         name="weights",
         question="Does it matter how the pretraining's losses are weighed and combined?",
-        cells=one_factor(pretrained(corrected_objectives()), factors(), name="published"),
+        cells=one_factor(pretrained_next_item(corrected_objectives()), factors(), name="published"),
         base="published",
         seeds=SEEDS,
         budget=Budget(of="tokens", amount=1_000_000, shares=SHARES),

@@ -248,9 +248,9 @@ def here(
     monkeypatch.setattr(commands, "execute", execute_tiny)
     run_of = Study.run
     monkeypatch.setattr(Study, "run", lambda *given: shrunk(run_of(*given)))
-    monkeypatch.setattr(plan, "expected", lambda *given: CostEstimate({}, 0.0))
-    sized = quickstart.sized
-    monkeypatch.setattr(quickstart, "sized", lambda *given: shrunk(sized(*given)))
+    monkeypatch.setattr(plan, "estimate_cost", lambda *given: CostEstimate({}, 0.0))
+    sized = quickstart.sized_for_ml_100k
+    monkeypatch.setattr(quickstart, "sized_for_ml_100k", lambda *given: shrunk(sized(*given)))
     # The generated archive is not the pinned one.
     monkeypatch.setattr(preparation, "check_pinned", lambda *given: None)
     yield tmp_path

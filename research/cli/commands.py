@@ -20,7 +20,7 @@ from rich.table import Table
 from research.annotations import suggest
 from research.cli import verbs
 from research.cli.show import show
-from research.cli.target import found, import_from_here, package_of
+from research.cli.target import import_from_working_folder, load_target, package_of
 from research.config import check_config, hash_of
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
@@ -50,153 +50,156 @@ from research.storage.untrusted import printable
 from research.studies.budget import budget_of
 from research.studies.study import Study, StudyOptions, run_folder, run_study
 from research.tracking.config import Tracking
-from research.tracking.options import decided, mirror_finished
+from research.tracking.options import mirror_finished_run, resolve_tracking
 from research.training.stage_run import CheckpointPlan
 
 
-def prepare(asked: verbs.Prepare, overrides: Sequence[str]) -> int:
+def prepare(arguments: verbs.Prepare, overrides: Sequence[str]) -> int:
     """Prepare a corpus from a data set or a format, and print what it holds."""
-    config = PrepareConfig(source=asked.source)
+    config = PrepareConfig(source=arguments.source)
     config = override(config, overrides, program="sixfold prepare")
-    corpus = prepare_corpus(config, asked.out, data_root=asked.data_root)
+    corpus = prepare_corpus(config, arguments.out, data_root=arguments.data_root)
     return show(str(corpus.folder))
 
 
-def run(asked: verbs.Run, overrides: Sequence[str]) -> int:
-    """Do a run, or what is left of it, and print its figures."""
-    training = asked.training
-    base = found(asked.experiment, RunConfig)
+def run(arguments: verbs.Run, overrides: Sequence[str]) -> int:
+    """Do a run, or continue it, and print its figures."""
+    training = arguments.training
+    base = load_target(arguments.experiment, RunConfig)
     config = base
-    if asked.encoder_from is not None:
-        config = replace(config, encoder=read_bert_config(Path(asked.encoder_from)))
-    program, packages = f"sixfold run {asked.experiment}", [package_of(asked.experiment)]
+    if arguments.encoder_from is not None:
+        config = replace(config, encoder=read_bert_config(Path(arguments.encoder_from)))
+    program, packages = f"sixfold run {arguments.experiment}", [package_of(arguments.experiment)]
     config = override(config, overrides, program=program, packages=packages)
     check_config(config)
-    accelerator = started(asked.machine, training)
+    accelerator = start_accelerator(arguments.machine, training)
     processes = Processes(accelerator)
-    folder = Path(asked.out) if asked.out else None
+    folder = Path(arguments.out) if arguments.out else None
     if folder is None:
-        cell = asked.cell or asked.experiment.replace(":", ".")
-        alike = replace(config, seed=base.seed, corpus=base.corpus)
-        if asked.cell is None and alike != base:
-            cell += f"-{hash_of(alike)[:6]}"
+        cell = arguments.cell or arguments.experiment.replace(":", ".")
+        comparable = replace(config, seed=base.seed, corpus=base.corpus)
+        if arguments.cell is None and comparable != base:
+            cell += f"-{hash_of(comparable)[:6]}"
         corpus = prepare_and_open_corpus(config.corpus, training.data_root, processes)
-        folder = run_folder(Path(training.runs), asked.study, corpus, cell, config.seed)
-    if asked.more_epochs is not None:
-        there = RunFolder(folder, writes=False)
-        longer = partial(with_more_epochs, config, there, asked.more_epochs)
-        config = replace_fields(config, processes.from_main(longer))
+        folder = run_folder(Path(training.runs), arguments.study, corpus, cell, config.seed)
+    if arguments.more_epochs is not None:
+        reader = RunFolder(folder, writes=False)
+        read_longer = partial(with_more_epochs, config, reader, arguments.more_epochs)
+        config = replace_fields(config, processes.from_main(read_longer))
     main, quiet = accelerator.is_main_process, training.quiet
-    tracking = decided(asked.wandb.tracking(), main=main, quiet=quiet)
-    options = options_of(asked.experiment, asked.machine, training, tracking)
+    tracking = resolve_tracking(arguments.wandb.tracking(), main=main, quiet=quiet)
+    options = run_options(arguments.experiment, arguments.machine, training, tracking)
     execute(config, folder, options=options, accelerator=accelerator)
     if tracking is not None:
-        mirror_finished(folder, tracking, quiet=quiet)
+        mirror_finished_run(folder, tracking, quiet=quiet)
     return show(str(folder)) if main else 0
 
 
-def study(asked: verbs.Study, command: str) -> int:
-    """Do what is missing of a study, and print its tables; `command` is what the user typed.
+def study(arguments: verbs.Study, command: str) -> int:
+    """Do the missing runs of a study, and print its tables; `command` is what the user typed.
 
-    Returns 75 when every run that was left for the same command to continue was stopped by a
-    signal, or found its folder locked. Otherwise returns 1 when a run was left or failed, else 0.
+    Returns 0 when all runs have finished. Returns 75 when some were stopped, each by a signal or
+    because its folder was locked; the same command continues them. Returns 1 when a run failed, or
+    was stopped by another error.
     """
-    training = asked.training
-    chosen = found(asked.study, Study)
-    if asked.seeds is not None:
-        if asked.seeds < 1:
-            raise InputError(f"--seeds is {asked.seeds}; it must be at least 1")
-        chosen = replace(chosen, seeds=tuple(range(asked.seeds)))
-    unknown = [name for name in asked.cells or () if name not in chosen.cells]
+    training = arguments.training
+    chosen = load_target(arguments.study, Study)
+    if arguments.seeds is not None:
+        if arguments.seeds < 1:
+            raise InputError(f"--seeds is {arguments.seeds}; it must be at least 1")
+        chosen = replace(chosen, seeds=tuple(range(arguments.seeds)))
+    unknown = [name for name in arguments.cells or () if name not in chosen.cells]
     if unknown:
-        raise InputError(f"no cell {unknown[0]!r}{suggest(unknown[0], set(chosen.cells))}")
-    if asked.corpora:
-        chosen = replace(chosen, corpora=asked.corpora)
-    if asked.budget is not None:
+        raise InputError(
+            f"the study has no cell {unknown[0]!r}{suggest(unknown[0], set(chosen.cells))}"
+        )
+    if arguments.corpora:
+        chosen = replace(chosen, corpora=arguments.corpora)
+    if arguments.budget is not None:
         shares = {} if chosen.budget is None else chosen.budget.shares
-        chosen = replace(chosen, budget=replace(budget_of(asked.budget), shares=shares))
-    accelerator = started(asked.machine, training)
+        chosen = replace(chosen, budget=replace(budget_of(arguments.budget), shares=shares))
+    accelerator = start_accelerator(arguments.machine, training)
     main = accelerator.is_main_process
-    tracking = decided(asked.wandb.tracking(), main=main, quiet=training.quiet)
+    tracking = resolve_tracking(arguments.wandb.tracking(), main=main, quiet=training.quiet)
     jobs = run_study(
         chosen,
         Path(training.runs),
-        options=options_of(asked.study, asked.machine, training, tracking),
+        options=run_options(arguments.study, arguments.machine, training, tracking),
         accelerator=accelerator,
-        cells=asked.cells,
-        how=StudyOptions(
-            workers=asked.workers,
-            threads=asked.machine.threads,
-            retry=asked.retry,
-            probe=not asked.no_probe,
-            plan_only=asked.plan,
+        cells=arguments.cells,
+        study_options=StudyOptions(
+            workers=arguments.workers,
+            threads=arguments.machine.threads,
+            retry=arguments.retry,
+            probe=not arguments.no_probe,
+            plan_only=arguments.plan,
             command=command,
         ),
     )
-    if asked.plan or not main:
+    if arguments.plan or not main:
         return 0
     failed = [job for job in jobs if job.state() == "failed"]
-    left = [job for job in jobs if job.left is not None]
-    if len(failed) + len(left) < len(jobs):
+    stopped = [job for job in jobs if job.stop_code is not None]
+    if len(failed) + len(stopped) < len(jobs):
         # It takes half a second to import, and nothing else here needs it.
         from research.cli.report import print_report
 
         print_report(Path(training.runs) / chosen.name)
     for job in failed:
-        said = f"failed: {job.name}: {job.failure()} ({job.folder}/{FailureRecord.FILE})"
-        print(printable(said), file=sys.stderr)
-    for job in left:
+        message = f"failed: {job.name}: {job.failure()} ({job.folder}/{FailureRecord.FILE})"
+        print(printable(message), file=sys.stderr)
+    for job in stopped:
         print(printable(f"stopped: {job.name}; the same command continues it"), file=sys.stderr)
-    if left:
-        return STOPPED if all(job.left == STOPPED for job in left) else 1
+    if stopped:
+        return STOPPED if all(job.stop_code == STOPPED for job in stopped) else 1
     return 1 if failed else 0
 
 
-def evaluate(asked: verbs.Evaluate) -> int:
-    """Rank a run's held-out items again under the options asked for, and print the figures."""
-    use_threads(asked.machine.threads)
-    run_parts, ranker = load(asked)
-    names = ("candidates", "metrics", "negatives_file", "seen", "ties")
-    given = {name: getattr(asked, name) for name in names if getattr(asked, name)}
-    evaluation = replace(run_parts.config.evaluation, **given)
+def evaluate(arguments: verbs.Evaluate) -> int:
+    """Rank a run's held-out items again under the given options, and print the figures."""
+    use_threads(arguments.machine.threads)
+    run_parts, ranker = load(arguments)
+    fields = ("candidates", "metrics", "negatives_file", "seen", "ties")
+    changes = {name: getattr(arguments, name) for name in fields if getattr(arguments, name)}
+    evaluation = replace(run_parts.config.evaluation, **changes)
     run_parts = replace(run_parts, config=replace(run_parts.config, evaluation=evaluation))
     table = Table("metric")
     figures = []
-    for name, ranks in run_parts.tables(ranker, asked.part).items():
+    for name, ranks in run_parts.tables(ranker, arguments.part).items():
         table.add_column(name, justify="right")
         figures.append(metrics(ranks, evaluation.metrics, evaluation.ties))
     for name in dict.fromkeys(evaluation.metrics):
         table.add_row(name, *(f"{values[name]:.4f}" for values in figures))
     console = wide_console()
     rules = f"seen items {evaluation.seen}, ties {evaluation.ties}"
-    console.print(f"{asked.run}: {asked.part} of {run_parts.corpus.name}, {rules}")
+    console.print(f"{arguments.run}: {arguments.part} of {run_parts.corpus.name}, {rules}")
     console.print(table)
     return 0
 
 
-def recommend(asked: verbs.Recommend) -> int:
+def recommend(arguments: verbs.Recommend) -> int:
     """Print the items that a run ranks highest after a history of raw item ids.
 
     Raises `InputError` for a run whose encoder reads more of an event than its item.
     """
-    use_threads(asked.machine.threads)
-    if asked.k < 1:
-        raise InputError(f"--k is {asked.k}; it must be at least 1")
-    run_parts, ranker = load(asked)
+    use_threads(arguments.machine.threads)
+    if arguments.k < 1:
+        raise InputError(f"--k is {arguments.k}; it must be at least 1")
+    run_parts, ranker = load(arguments)
     corpus = run_parts.corpus
-    names = [name.strip() for name in asked.items.split(",") if name.strip()]
-    if not names:
+    raw_ids = [name.strip() for name in arguments.items.split(",") if name.strip()]
+    if not raw_ids:
         raise InputError("--items is empty; give raw item ids, oldest first, with commas between")
     if run_parts.config.stages and run_parts.config.encoder.fields:
-        read = ", ".join(run_parts.config.encoder.fields)
+        fields = ", ".join(run_parts.config.encoder.fields)
         raise InputError(
-            f"--items gives items alone, but the run's encoder reads the {read} of every event as "
-            "well; recommend from a run whose encoder does not"
+            f"--items gives only items, but the run's encoder also reads the {fields} of every "
+            "event; recommend from a run whose encoder does not"
         )
-    history = [corpus.item_names.index(name) for name in names]
+    history = [corpus.item_names.index(name) for name in raw_ids]
     encoded = ranker.encode(Packed.from_lists([history]), torch.zeros(1).long())
-    excluded = [] if asked.keep_seen else history
-    scores, items = best_items(encoded, asked.k, corpus.num_items, excluded, CPU_TILE)
+    excluded = [] if arguments.keep_seen else history
+    scores, items = best_items(encoded, arguments.k, corpus.num_items, excluded, CPU_TILE)
     table = Table()
     for name in ("rank", "item", "title", "score"):
         table.add_column(name, overflow="fold")
@@ -205,45 +208,49 @@ def recommend(asked: verbs.Recommend) -> int:
             title = "" if corpus.item_titles is None else corpus.item_titles[item]
             table.add_row(str(rank), corpus.item_names[item], title, f"{score:.3f}")
     console = plain_console()
-    console.print(f"after {', '.join(titled(corpus, item) for item in history)}")
+    console.print(f"after {', '.join(title_of(corpus, item) for item in history)}")
     console.print(table)
     return 0
 
 
-def load(asked: verbs.Evaluate | verbs.Recommend) -> tuple[RunParts, Ranker]:
+def load(arguments: verbs.Evaluate | verbs.Recommend) -> tuple[RunParts, Ranker]:
     """The parts and the ranker of the finished run that a command names.
 
     Its config may hold classes of the packages given with --allow.
     """
-    if asked.allow:
-        import_from_here()
-    return load_run(Path(asked.run), asked.data_root, asked.allow, asked.machine.device)
-
-
-def import_file(asked: verbs.Import) -> int:
-    """Import a foreign file as a run folder; print what became of each key, and the figures."""
-    use_threads(asked.machine.threads)
-    account = import_run(
-        Path(asked.file),
-        Path(asked.out),
-        corpus=asked.corpus,
-        heads=asked.heads,
-        keep_zero_rows=asked.keep_zero_rows,
-        special_classes=asked.special_classes,
-        data_root=asked.data_root,
-        device=asked.machine.device,
+    if arguments.allow:
+        import_from_working_folder()
+    return load_run(
+        Path(arguments.run), arguments.data_root, arguments.allow, arguments.machine.device
     )
-    print_account(account, f"{asked.file} -> {asked.out}", "went to")
-    return show(asked.out)
 
 
-def export(asked: verbs.Export) -> int:
+def import_file(arguments: verbs.Import) -> int:
+    """Import another program's weights as a run folder; print where each key went, and figures."""
+    use_threads(arguments.machine.threads)
+    account = import_run(
+        Path(arguments.file),
+        Path(arguments.out),
+        corpus=arguments.corpus,
+        heads=arguments.heads,
+        keep_zero_rows=arguments.keep_zero_rows,
+        special_classes=arguments.special_classes,
+        data_root=arguments.data_root,
+        device=arguments.machine.device,
+    )
+    print_account(account, f"{arguments.file} -> {arguments.out}", "went to")
+    return show(arguments.out)
+
+
+def export(arguments: verbs.Export) -> int:
     """Export a run's stage as a foreign file, and print where each key came from."""
-    use_threads(asked.threads)
-    if asked.allow:
-        import_from_here()
-    account = export_stage(asked.run, Path(asked.out), data_root=asked.data_root, allow=asked.allow)
-    print_account(account, f"{asked.run} -> {asked.out}", "came from")
+    use_threads(arguments.threads)
+    if arguments.allow:
+        import_from_working_folder()
+    account = export_stage(
+        arguments.run, Path(arguments.out), data_root=arguments.data_root, allow=arguments.allow
+    )
+    print_account(account, f"{arguments.run} -> {arguments.out}", "came from")
     return 0
 
 
@@ -259,13 +266,13 @@ def print_account(account: Account, heading: str, column: str) -> None:
         console.print(remark)
 
 
-def titled(corpus: Corpus, item: int) -> str:
+def title_of(corpus: Corpus, item: int) -> str:
     """An item's title, or its raw id where it has none."""
     title = "" if corpus.item_titles is None else corpus.item_titles[item]
     return title or corpus.item_names[item]
 
 
-def options_of(
+def run_options(
     target: str,
     machine: verbs.MachineOptions,
     training: verbs.TrainingOptions,
@@ -295,7 +302,9 @@ def use_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def started(machine: verbs.MachineOptions, training: verbs.TrainingOptions) -> Accelerator:
+def start_accelerator(
+    machine: verbs.MachineOptions, training: verbs.TrainingOptions
+) -> Accelerator:
     """Set the threads and join the processes of the job, before any other work.
 
     Raises `InputError` when the number of processes is not that of --expect-world, or of the
@@ -304,10 +313,11 @@ def started(machine: verbs.MachineOptions, training: verbs.TrainingOptions) -> A
     use_threads(machine.threads)
     accelerator = make_accelerator(device=machine.device)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    wanted = launched if training.expect_world is None else training.expect_world
-    if accelerator.num_processes != wanted:
+    expected = launched if training.expect_world is None else training.expect_world
+    if accelerator.num_processes != expected:
         raise InputError(
-            f"{wanted} processes are wanted but this one sees {accelerator.num_processes}; launch "
-            "with `accelerate launch --multi_gpu --num_processes N -m research ...` or torchrun"
+            f"{expected} processes are expected, but this one sees {accelerator.num_processes}; "
+            "launch them with `accelerate launch --multi_gpu --num_processes N -m research ...` or "
+            "torchrun"
         )
     return accelerator

@@ -28,29 +28,29 @@ def with_wandb_mode(arguments: Sequence[str]) -> list[str]:
     """
     following = [*arguments[1:], ""]
     return [
-        "--wandb=auto" if word == "--wandb" and after not in get_args(WandbMode) else word
-        for word, after in zip(arguments, following)
+        "--wandb=auto" if word == "--wandb" and next_word not in get_args(WandbMode) else word
+        for word, next_word in zip(arguments, following)
     ]
 
 
-def do(name: str, given: Sequence[str]) -> int:
+def run_verb(name: str, words: Sequence[str]) -> int:
     """Read the words after the verb `name`, and do its work; returns the exit code.
 
-    Wrong words end the program with exit code 2, and `--help` with 0. When the first word is no
-    option, `--help` is left to a verb that takes overrides, as the question for the fields of that
-    target.
+    Wrong words end the program with exit code 2, and `--help` with 0. `--help` after a target, as
+    in `run EXPERIMENT --help`, is passed on as an override: it lists the fields of that target.
     """
-    kind, program, words = VERBS[name], f"sixfold {name}", with_wandb_mode(given)
+
+    kind, program, verb_words = VERBS[name], f"sixfold {name}", with_wandb_mode(words)
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
     if not issubclass(kind, OverridingVerb):
-        return tyro.cli(kind, prog=program, args=words, config=config).do(given, ())
-    wants_fields = bool(words) and not words[0].startswith("-")
-    asked = [word for word in words if word in ("-h", "--help")] if wants_fields else []
-    left = [word for word in words if word not in asked]
+        return tyro.cli(kind, prog=program, args=verb_words, config=config).execute(words, ())
+    wants_fields = bool(verb_words) and not verb_words[0].startswith("-")
+    help_words = [word for word in verb_words if word in ("-h", "--help")] if wants_fields else []
+    other_words = [word for word in verb_words if word not in help_words]
     verb, overrides = tyro.cli(
-        kind, prog=program, args=left, config=config, return_unknown_args=True
+        kind, prog=program, args=other_words, config=config, return_unknown_args=True
     )
-    return verb.do(given, overrides + asked)
+    return verb.execute(words, overrides + help_words)
 
 
 def usage() -> str:
@@ -58,38 +58,37 @@ def usage() -> str:
     lines = "\n".join(f"  {name} {verb.LINE}" for name, verb in VERBS.items())
     return (
         "usage: sixfold VERB ...   (or: python -m research VERB ...)\n\n"
-        f"{lines}\n\n`VERB --help` tells more."
+        f"{lines}\n\n`VERB --help` lists a verb's arguments."
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb that `arguments` name (None: those of this process); returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    wants_help = not given or given[0] in ("-h", "--help", "help")
-    if not wants_help and given[0] not in VERBS:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    wants_help = not words or words[0] in ("-h", "--help", "help")
+    if not wants_help and words[0] not in VERBS:
         from research.annotations import suggest
 
-        print(f"sixfold: no verb {given[0]!r}{suggest(given[0], set(VERBS))}", file=sys.stderr)
+        print(f"sixfold: no verb {words[0]!r}{suggest(words[0], set(VERBS))}", file=sys.stderr)
         return 2
     try:
         if wants_help:
             print(usage(), flush=True)
-            return 0 if given else 2
+            return 0 if words else 2
         with handle_signals():
-            return do(given[0], given[1:])
+            return run_verb(words[0], words[1:])
     except InputError as error:
-        print(f"sixfold {given[0]}: {printable(str(error))}", file=sys.stderr)
+        print(f"sixfold {words[0]}: {printable(str(error))}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"sixfold {given[0]}: {printable(str(error))}", file=sys.stderr)
+        print(f"sixfold {words[0]}: {printable(str(error))}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
         from research.distributed.failures import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        said = f"{error or 'out of memory'}"
-        print(f"sixfold {given[0]}: out of memory: {said}", file=sys.stderr)
+        print(f"sixfold {words[0]}: out of memory: {error or 'no message'}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of the pipe (`| head`) has closed it. Without this the interpreter would write
@@ -97,10 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"sixfold {given[0]}: {disk_error_message(error)}", file=sys.stderr)
+        print(f"sixfold {words[0]}: {disk_error_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         by = f" by {error}" if str(error) else ""
-        more = "; the same command continues from the last checkpoint"
-        print(f"\nstopped{by}" + more * (given[0] in ("run", "study")), file=sys.stderr)
+        hint = "; the same command continues from the last checkpoint"
+        print(f"\nstopped{by}" + hint * (words[0] in ("run", "study")), file=sys.stderr)
         return STOPPED

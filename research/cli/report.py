@@ -21,25 +21,25 @@ from research.storage.records import StudyRecord
 from research.tracking.options import needing_wandb
 
 
-def report(asked: verbs.Report) -> int:
+def report(arguments: verbs.Report) -> int:
     """Print and write a study's report; returns 1 when saving it to W&B failed, else 0."""
-    tracking = asked.wandb.tracking()
-    folder = study_folder(asked.study, asked.runs)
-    found = report_of(folder, ties=asked.ties)
-    print_tables(found, wide_console())
-    for path in write(found, Path(asked.out) if asked.out else folder):
+    tracking = arguments.wandb.tracking()
+    folder = study_folder(arguments.study, arguments.runs)
+    study_report = report_of(folder, ties=arguments.ties)
+    print_tables(study_report, wide_console())
+    for path in write(study_report, Path(arguments.out) if arguments.out else folder):
         print(path)
     if tracking is None:
         return 0
     with needing_wandb():
         from research.report.publish import publish
 
-    published = publish(found, folder, tracking)
+    published = publish(study_report, folder, tracking)
     print(published.file)
     if published.link is None and published.problem is None:
-        print("W&B is offline or has no key: that file is what this command saves when it has one")
+        print("not saved to W&B, as it is offline or has no key; with a key, call this again")
     if published.link is not None:
-        print(f"anyone with this link can read it: {published.link}")
+        print(f"anyone with this link can read the report: {published.link}")
     if published.problem is not None:
         print(f"not saved to W&B: {published.problem}; call this again later", file=sys.stderr)
     return 0 if published.problem is None else 1
@@ -58,14 +58,15 @@ def study_folder(study: str, runs: str) -> Path:
     for folder in (Path(study), Path(runs) / study):
         if (folder / StudyRecord.FILE).is_file():
             return folder
-    known = sorted(path.parent.name for path in Path(runs).glob(f"*/{StudyRecord.FILE}"))
+    studies = sorted(path.parent.name for path in Path(runs).glob(f"*/{StudyRecord.FILE}"))
+    allowed = ", ".join(studies) or "none"
     raise InputError(
         f"{study} is not a study: neither {study} nor {Path(runs) / study} has a "
-        f"{StudyRecord.FILE}, which `study` writes; studies in {runs}: {', '.join(known) or 'none'}"
+        f"{StudyRecord.FILE}, which `study` writes; studies in {runs}: {allowed}"
     )
 
 
-def write(found: Report, out: Path) -> list[Path]:
+def write(report: Report, out: Path) -> list[Path]:
     """Write report.html, report.csv and report.tex into a folder, over older ones; returns paths.
 
     Raises `InputError` when `out` is a file, or the extra `report` is not installed.
@@ -76,9 +77,9 @@ def write(found: Report, out: Path) -> list[Path]:
     with optional_import(("jinja2", "markupsafe", "matplotlib"), "a report", extra):
         from research.report.html import page_of
     texts = {
-        "report.html": page_of(found),
-        "report.csv": frame_of(found).to_csv(index=False, lineterminator="\n"),
-        "report.tex": latex_of(found),
+        "report.html": page_of(report),
+        "report.csv": frame_of(report).to_csv(index=False, lineterminator="\n"),
+        "report.tex": latex_of(report),
     }
     for name, text in texts.items():
         with replacing(out / name) as file:

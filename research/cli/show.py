@@ -13,11 +13,10 @@ from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.storage.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
-from research.storage.run_folder import RunFolder
+from research.storage.run_folder import CONTINUED_BY, RunFolder
 from research.storage.untrusted import printable
 
 UNKNOWN = "unknown"
-CONTINUES = "the command that began it, or the last one that extended it, continues it"
 
 
 def show(path: str) -> int:
@@ -73,7 +72,7 @@ def show_run(folder: Path) -> None:
         lines = reader.metrics()
         state = f"{lines[-1]['stage']}, step {lines[-1]['step']}" if lines else "not begun"
         state = printable(state)
-        print(f"{folder}: not finished ({state}); {CONTINUES}")
+        print(f"{folder}: not finished ({state}); {CONTINUED_BY}")
         return
     table = Table()
     # `val` is empty when the split holds nothing out for validation.
@@ -108,11 +107,11 @@ def verdict_of(floor: FloorRecord) -> str:
     )
     if floor.low > 0.0:
         return f"above popularity by {difference} in {floor.metric}"
-    said = "below popularity" if floor.high < 0.0 else "not above popularity"
+    position = "below popularity" if floor.high < 0.0 else "not above popularity"
     return (
-        f"{said}: {difference} in {floor.metric}; it has not learned more from the histories than "
-        "which items are bought often. Train longer (more steps, patience from a minimum on), with "
-        "smaller batches or less dropout"
+        f"{position}: {difference} in {floor.metric}; it has not learned more from the histories "
+        "than which items are bought often. Train longer (more steps, patience from a minimum on), "
+        "with smaller batches or less dropout"
     )
 
 
@@ -133,8 +132,8 @@ def origin_of(record: RunRecord, summary: RunSummary) -> dict[str, object]:
     """
     facts: dict[str, object] = {"versions": text_of(summary.versions)}
     entries = record.provenance or (Provenance(),)
-    for place, entry in enumerate(entries, 1):
-        label = f"{place} of {len(entries)}, " if len(entries) > 1 else ""
+    for number, entry in enumerate(entries, 1):
+        label = f"{number} of {len(entries)}, " if len(entries) > 1 else ""
         facts[f"{label}begun"] = entry.begun or UNKNOWN
         facts[f"{label}commit"] = commit_line(entry)
         facts[f"{label}machine"] = machine_line(entry)
@@ -171,9 +170,9 @@ def carried_line(account: CarriedRecord) -> str:
 def text_of(value: object) -> str:
     """A value as text for a table: a list becomes one line for each entry."""
     if isinstance(value, list):
-        return "\n".join(text_of(each) for each in value)
+        return "\n".join(text_of(part) for part in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {text_of(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {text_of(part)}" for name, part in value.items())
     return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 

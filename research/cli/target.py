@@ -12,25 +12,25 @@ from typing import TypeVar
 from research.annotations import suggest
 from research.errors import InputError
 
-Wanted = TypeVar("Wanted")
+Target = TypeVar("Target")
 
 
-def found(target: str, kind: type[Wanted]) -> Wanted:
+def load_target(target: str, kind: type[Target]) -> Target:
     """The object of class `kind` that a target names; a function is called to make it.
 
     A target is `module:name`, a dotted path, or a module, which stands for its entry named like the
     class in lower case (`study` for a `Study`). Raises `InputError` when it does not exist, needs
     arguments, or is or gives something else.
     """
-    import_from_here()
+    import_from_working_folder()
     module_name, colon, attribute = target.partition(":")
     module = None
     if not colon:
-        module = imported(target)
+        module = import_if_exists(target)
         attribute = kind.__name__.lower() if module else ""
         if module is None:
             module_name, _, attribute = target.rpartition(".")
-    module = module or imported(module_name)
+    module = module or import_if_exists(module_name)
     if module is None:
         raise InputError(
             f"{target}: there is no module {module_name or target!r}; write "
@@ -38,22 +38,22 @@ def found(target: str, kind: type[Wanted]) -> Wanted:
         )
     value = vars(module).get(attribute)
     if value is None:
-        names = {name for name, each in vars(module).items() if makes(each, kind)}
-        said = f"{target} is a module" if module.__name__ == target else ""
-        said = said or f"{module.__name__} has no {attribute!r}"
-        hint = suggest(attribute, names) if names else f"; nothing in it gives a {kind.__name__}"
-        raise InputError(said + hint)
-    if (needed := arguments_of(value)) and not isinstance(value, kind):
+        candidates = {name for name, member in vars(module).items() if is_or_returns(member, kind)}
+        problem = f"{target} is a module" if module.__name__ == target else ""
+        problem = problem or f"{module.__name__} has no {attribute!r}"
+        nothing = f"; nothing in it is or returns a {kind.__name__}"
+        raise InputError(problem + (suggest(attribute, candidates) if candidates else nothing))
+    if (needed := required_arguments(value)) and not isinstance(value, kind):
         raise InputError(
             f"{target} needs arguments ({', '.join(needed)}); name a function that needs none"
         )
-    made = value() if callable(value) and not isinstance(value, kind) else value
-    if not isinstance(made, kind):
-        raise InputError(f"{target} gives a {type(made).__name__}, not a {kind.__name__}")
-    return made
+    result = value() if callable(value) and not isinstance(value, kind) else value
+    if not isinstance(result, kind):
+        raise InputError(f"{target} is or returns a {type(result).__name__}, not a {kind.__name__}")
+    return result
 
 
-def import_from_here() -> None:
+def import_from_working_folder() -> None:
     """Make modules of the working folder importable.
 
     Python does this itself for `python -m`, but not for an installed script.
@@ -67,14 +67,14 @@ def package_of(target: str) -> str:
     return target.partition(":")[0].partition(".")[0]
 
 
-def makes(value: object, kind: type) -> bool:
+def is_or_returns(value: object, kind: type) -> bool:
     """Whether a value is a `kind`, or a function without arguments annotated to return one."""
     hints = getattr(value, "__annotations__", {})
-    returns = hints.get("return") in (kind, kind.__name__) and not arguments_of(value)
+    returns = hints.get("return") in (kind, kind.__name__) and not required_arguments(value)
     return isinstance(value, kind) or returns
 
 
-def arguments_of(value: object) -> list[str]:
+def required_arguments(value: object) -> list[str]:
     """Names of a callable's arguments without default; empty for what is not callable."""
     if not callable(value):
         return []
@@ -85,11 +85,13 @@ def arguments_of(value: object) -> list[str]:
         return []
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [
-        each.name for each in parameters if each.default is each.empty and each.kind not in free
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty and parameter.kind not in free
     ]
 
 
-def imported(name: str) -> ModuleType | None:
+def import_if_exists(name: str) -> ModuleType | None:
     """The module `name`; None: no such module exists. Errors raised inside it are not caught."""
     if not all(part.isidentifier() for part in name.split(".")):
         return None

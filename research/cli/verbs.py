@@ -1,7 +1,7 @@
 """The verbs of the command line: a frozen dataclass each, whose fields are its arguments.
 
-tyro reads them from the words of a command line; a field's docstring is its help. `do` does the
-work. It imports what it needs, so that `--help` answers without importing torch.
+tyro reads them from the words of a command line; a field's docstring is its help. `execute` does
+the work. It imports what it needs, so that `--help` answers without importing torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Ties = Literal["expected", "mean"]
 WandbMode = Literal["auto", "online", "offline"]
 
 
-def shown(metavar: str, default: str = "") -> Any:
+def option(metavar: str, default: str = "") -> Any:
     """How an option's value is written in `--help`, and what the help says of its default."""
     return arg(metavar=metavar, help_behavior_hint=f"(default: {default})" if default else "")
 
@@ -36,11 +36,11 @@ DataRoot = Annotated[str, arg(metavar="FOLDER")]
 
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions:
-    """Where the computing is done."""
+    """The device and the threads that compute."""
 
-    threads: Annotated[int | None, shown("N")] = None
+    threads: Annotated[int | None, option("N")] = None
     """CPU threads of torch"""
-    device: Annotated[str | None, shown("DEVICE", "a GPU if there is one, else the CPU")] = None
+    device: Annotated[str | None, option("DEVICE", "a GPU if there is one, else the CPU")] = None
     """cpu, cuda or cuda:N"""
 
 
@@ -48,22 +48,24 @@ class MachineOptions:
 class WandbOptions:
     """Mirroring to Weights & Biases."""
 
-    wandb: Annotated[WandbMode | None, shown("auto|online|offline")] = None
-    """mirror to W&B; auto, which may be left out: online if a key is configured, else offline"""
-    wandb_project: Annotated[str | None, shown("NAME", "sixfold")] = None
+    wandb: Annotated[WandbMode | None, option("auto|online|offline")] = None
+    """mirror to W&B; auto (the default mode): online if a key is configured, else offline"""
+    wandb_project: Annotated[str | None, option("NAME", "sixfold")] = None
     """W&B project"""
-    wandb_entity: Annotated[str | None, shown("NAME", "the key's own")] = None
+    wandb_entity: Annotated[str | None, option("NAME", "the key's own")] = None
     """W&B user or team"""
 
     def tracking(self) -> Tracking | None:
-        """The mirror's config; None: none is wanted.
+        """The config of the W&B mirror; None: --wandb was not given.
 
         Raises `InputError` for a project or entity without --wandb.
         """
         if self.wandb is not None:
             return Tracking(mode=self.wandb, project=self.wandb_project, entity=self.wandb_entity)
         if self.wandb_project or self.wandb_entity:
-            raise InputError("--wandb-project and --wandb-entity say where to; add --wandb")
+            raise InputError(
+                "--wandb-project and --wandb-entity need --wandb; add --wandb, or leave them out"
+            )
         return None
 
 
@@ -79,16 +81,16 @@ class TrainingOptions:
     """print results and errors only"""
     checkpoint_seconds: Annotated[float, arg(metavar="S")] = 300.0
     """save a checkpoint when this many seconds have passed since the last one"""
-    checkpoint_steps: Annotated[int | None, shown("N")] = None
+    checkpoint_steps: Annotated[int | None, option("N")] = None
     """save a checkpoint every N steps as well"""
     keep_checkpoints: Annotated[int, arg(metavar="K")] = 2
     """keep the newest K checkpoints, beside the best one"""
     allow: Allowed = ()
     """a package whose classes you trust in the config of a run that start_from names"""
-    expect_world: Annotated[int | None, shown("N")] = None
-    """fail unless N processes run"""
+    expect_world: Annotated[int | None, option("N")] = None
+    """raise an error unless the job has N processes"""
     stall_seconds: Annotated[float, arg(metavar="S")] = 300.0
-    """with several processes: end the job when none of them gets on for this many seconds"""
+    """with several processes: end the job when none has made progress for this many seconds"""
 
 
 Machine = Annotated[MachineOptions, arg(name="")]
@@ -104,10 +106,10 @@ class Verb(ABC):
     """The verb's line in the list that `sixfold --help` prints: its arguments and its purpose."""
 
     @abstractmethod
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Do the work, and return the exit code.
 
-        `given` are the words after the verb, `overrides` those of them that are no arguments of
+        `words` are the words after the verb, `overrides` those of them that are no arguments of
         the verb itself; there are none unless it is an `OverridingVerb`.
         """
 
@@ -129,12 +131,12 @@ class Prepare(OverridingVerb):
     LINE = "SOURCE [--raw FILE_OR_FOLDER] [--out CORPUS] [filters]: make a corpus"
     source: Positional[str]
     """a data set or a format"""
-    out: Annotated[str | None, shown("CORPUS", "under the data root")] = None
+    out: Annotated[str | None, option("CORPUS", "under the data root")] = None
     """folder to write"""
     data_root: DataRoot = "data"
     """folder of raw files and prepared corpora"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Prepare the corpus and print what it holds."""
         from research.cli.commands import prepare
 
@@ -143,25 +145,25 @@ class Prepare(OverridingVerb):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(OverridingVerb):
-    """Do a run, or what is left of it.
+    """Do a run, or continue an unfinished one.
 
     Overrides follow as --a.b 1, --a.b=1 or a.b=1. All fields: run EXPERIMENT --help
 
     A run that has ended goes on when --more-epochs or a higher limit is given.
     """
 
-    LINE = "EXPERIMENT [--out RUN] [--field.name value ...]: one run, or what is left of it"
+    LINE = "EXPERIMENT [--out RUN] [--field.name value ...]: do a run, or continue it"
     experiment: Positional[str]
     """dotted path or module:name of a function that returns a RunConfig"""
-    out: Annotated[str | None, shown("RUN", "RUNS/STUDY/CORPUS/CELL/SEED")] = None
+    out: Annotated[str | None, option("RUN", "RUNS/STUDY/CORPUS/CELL/SEED")] = None
     """the run's folder"""
-    cell: Annotated[str | None, shown("NAME", "from the experiment")] = None
+    cell: Annotated[str | None, option("NAME", "from the experiment")] = None
     """name of the folder of this run's seeds"""
     study: Annotated[str, arg(metavar="NAME")] = "single"
     """name of the folder of all cells"""
-    more_epochs: Annotated[int | None, shown("N")] = None
+    more_epochs: Annotated[int | None, option("N")] = None
     """let the last stage of a run that has ended go on for N epochs"""
-    encoder_from: Annotated[str | None, shown("FILE")] = None
+    encoder_from: Annotated[str | None, option("FILE")] = None
     """take the encoder from a bert_config.json of BERT4Rec's code, before the overrides"""
     machine: Machine = MachineOptions()
     """--threads and --device"""
@@ -170,7 +172,7 @@ class Run(OverridingVerb):
     training: Training = TrainingOptions()
     """what run and study share"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Do the run and print its figures."""
         with Watchdog("sixfold run", self.training.stall_seconds):
             from research.cli.commands import run
@@ -180,27 +182,29 @@ class Run(OverridingVerb):
 
 @dataclass(frozen=True, kw_only=True)
 class Study(Verb):
-    """Do what is missing of a study, and print its tables."""
+    """Do the missing runs of a study, and print its tables."""
 
-    LINE = "STUDY [--cells C ...] [--seeds N] [--workers N]: what is missing, and the tables"
+    LINE = (
+        "STUDY [--cells C ...] [--seeds N] [--workers N]: do a study's missing runs; print tables"
+    )
     study: Positional[str]
-    """a module or function that gives a Study"""
-    cells: Annotated[tuple[str, ...] | None, shown("CELL ...")] = None
+    """a module with a function `study`, or a function that returns a Study"""
+    cells: Annotated[tuple[str, ...] | None, option("CELL ...")] = None
     """only these cells"""
-    seeds: Annotated[int | None, shown("N")] = None
+    seeds: Annotated[int | None, option("N")] = None
     """use seeds 0 to N-1 instead of the study's"""
-    corpora: Annotated[tuple[str, ...], shown("CORPUS ..."), arg(aliases=("--datasets",))] = ()
-    """these instead of the study's"""
+    corpora: Annotated[tuple[str, ...], option("CORPUS ..."), arg(aliases=("--datasets",))] = ()
+    """corpora to use instead of the study's"""
     workers: Annotated[int, arg(metavar="N")] = 1
-    """how many runs at a time, each in its own process and on its own GPU where there are some"""
+    """number of runs at a time, each in its own process, and on its own GPU if there are GPUs"""
     plan: Flag = False
-    """only say what would be done, and what it would cost"""
-    budget: Annotated[str | None, shown("OF=AMOUNT")] = None
+    """only print which runs are missing and how long they would take"""
+    budget: Annotated[str | None, option("OF=AMOUNT")] = None
     """steps=N, tokens=N or seconds=N for every run"""
     retry: Flag = False
     """do failed runs again"""
     no_probe: Flag = False
-    """do not try beforehand what runs will take"""
+    """do not estimate beforehand how long runs will take"""
     machine: Machine = MachineOptions()
     """--threads and --device"""
     wandb: Wandb = WandbOptions()
@@ -208,9 +212,9 @@ class Study(Verb):
     training: Training = TrainingOptions()
     """what run and study share"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
-        """Do what is missing, and print the tables."""
-        command = without_keys(["python", "-m", "research", "study", *given])
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
+        """Do the missing runs, and print the tables."""
+        command = without_keys(["python", "-m", "research", "study", *words])
         with Watchdog("sixfold study", self.training.stall_seconds):
             from research.cli.commands import study
 
@@ -221,23 +225,23 @@ class Study(Verb):
 class Evaluate(Verb):
     """Rank a run's held-out items again, with other candidates, metrics or rules."""
 
-    LINE = "RUN [--candidates ...] [--metrics ...]: rank a run's held-out items anew"
+    LINE = "RUN [--candidates ...] [--metrics ...]: rank a run's held-out items again"
     run: Positional[str]
     """a run folder"""
-    metrics: Annotated[tuple[str, ...], shown("METRIC ...", "the run's")] = ()
+    metrics: Annotated[tuple[str, ...], option("METRIC ...", "the run's")] = ()
     """hr@K ndcg@K mrr recall@K precision@K map@K"""
-    candidates: Annotated[tuple[str, ...], shown("SET ...", "the run's")] = ()
+    candidates: Annotated[tuple[str, ...], option("SET ...", "the run's")] = ()
     """full, uniform-N, popularity-N"""
-    negatives_file: Annotated[str | None, shown("FILE")] = None
-    """a file of candidates: a user and its items in every line, as raw ids"""
+    negatives_file: Annotated[str | None, option("FILE")] = None
+    """a file of candidates: in every line the raw ids of a user and of items to rank"""
     part: Literal["test", "validation"] = "test"
     """which held-out items"""
     seen: Annotated[
-        Literal["excluded", "kept", "zero"] | None, shown("excluded|kept|zero", "the run's")
+        Literal["excluded", "kept", "zero"] | None, option("excluded|kept|zero", "the run's")
     ] = None
     """items of the history: not ranked, ranked, or ranked with score 0 as in S3-Rec's code"""
-    ties: Annotated[Ties | None, shown("expected|mean", "the run's")] = None
-    """figures for equal scores: expected over all orders, or those of the mean rank"""
+    ties: Annotated[Ties | None, option("expected|mean", "the run's")] = None
+    """metrics of equal scores: the expectation over all orders, or those of the mean rank"""
     data_root: DataRoot = "data"
     """folder of raw files and prepared corpora"""
     allow: Allowed = ()
@@ -245,7 +249,7 @@ class Evaluate(Verb):
     machine: Machine = MachineOptions()
     """--threads and --device"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Rank, and print the figures."""
         from research.cli.commands import evaluate
 
@@ -256,7 +260,7 @@ class Evaluate(Verb):
 class Recommend(Verb):
     """Print the items that a run ranks highest after a history."""
 
-    LINE = "RUN --items ID,ID,... [--k 10]: raw ids in, raw ids and titles out"
+    LINE = "RUN --items ID,ID,... [--k 10]: print the items that a run ranks highest"
     run: Positional[str]
     """a run folder"""
     items: Annotated[str, arg(metavar="ID,ID,...")]
@@ -272,7 +276,7 @@ class Recommend(Verb):
     machine: Machine = MachineOptions()
     """--threads and --device"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Rank, and print the items."""
         from research.cli.commands import recommend
 
@@ -283,11 +287,12 @@ class Recommend(Verb):
 class Import(Verb):
     """Read a plain state dict of S3-Rec's code into a run folder.
 
-    evaluate, recommend, show and `run ... start_from=RUN` work on it as on any. The corpus is that
-    of S3-Rec's text file and its item2attributes.json, whose ids are rows of the tables.
+    evaluate, recommend, show and `run ... start_from=RUN` work on it as on any other run. The
+    corpus must be the one prepared from S3-Rec's text file and its item2attributes.json, whose raw
+    ids are rows of the file's tables.
     """
 
-    LINE = "FILE --format s3rec --corpus CORPUS --out RUN --heads H: foreign weights as a run"
+    LINE = "FILE --format s3rec --corpus CORPUS --out RUN --heads H: import weights as a run"
     file: Positional[str]
     """what torch.save(model.state_dict()) wrote"""
     format: Literal["s3rec"]
@@ -299,7 +304,7 @@ class Import(Verb):
     heads: Annotated[int, arg(metavar="H")]
     """number of attention heads, which the file does not say"""
     special_classes: Flag = False
-    """rank padding and the mask too, as S3-Rec's full ranking does (evaluate RUN --seen zero)"""
+    """rank the padding and mask rows too, as S3-Rec's full ranking (evaluate RUN --seen zero)"""
     keep_zero_rows: Flag = False
     """keep rows 0 of the item and attribute tables, which nothing here reads, for export"""
     data_root: DataRoot = "data"
@@ -307,7 +312,7 @@ class Import(Verb):
     machine: Machine = MachineOptions()
     """--threads and --device"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Write the run folder; print what became of each key, and the figures."""
         from research.cli.commands import import_file
 
@@ -318,11 +323,11 @@ class Import(Verb):
 class Export(Verb):
     """Write a stage of a run as a plain state dict of S3-Rec's code.
 
-    What the stage lacks comes from the nearest earlier one that has it, else it is zeros, and the
-    report says so.
+    A parameter that the stage lacks is taken from the nearest earlier stage that has it; if none
+    has it, zeros are written. The printed table says which.
     """
 
-    LINE = "RUN --format s3rec --out FILE: a run's weights as a foreign file"
+    LINE = "RUN --format s3rec --out FILE: write a run's weights for S3-Rec's code"
     run: Positional[str]
     """a run folder, or RUN/stages/NAME"""
     format: Literal["s3rec"]
@@ -333,10 +338,10 @@ class Export(Verb):
     """folder of raw files and prepared corpora"""
     allow: Allowed = ()
     """a package whose classes you trust in the run's config"""
-    threads: Annotated[int | None, shown("N")] = None
+    threads: Annotated[int | None, option("N")] = None
     """CPU threads of torch"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Write the file, and print where each key came from."""
         from research.cli.commands import export
 
@@ -347,11 +352,11 @@ class Export(Verb):
 class Show(Verb):
     """Print what a run folder or a corpus folder holds."""
 
-    LINE = "RUN_OR_CORPUS: what a folder holds"
+    LINE = "RUN_OR_CORPUS: print what a folder holds"
     folder: Positional[str]
     """a run folder or a corpus folder"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Print what the folder holds."""
         from research.cli.show import show
 
@@ -362,19 +367,19 @@ class Show(Verb):
 class Report(Verb):
     """Print a study's report, and write it as a page, as CSV and as LaTeX."""
 
-    LINE = "STUDY [--out FOLDER] [--wandb]: what a study found; a page, CSV and LaTeX of it"
+    LINE = "STUDY [--out FOLDER] [--wandb]: print a study's results; write HTML, CSV and LaTeX"
     study: Positional[str]
     """a study's folder, or its name"""
-    out: Annotated[str | None, shown("FOLDER", "the study's")] = None
+    out: Annotated[str | None, option("FOLDER", "the study's")] = None
     """where to write"""
     runs: Annotated[str, arg(metavar="FOLDER")] = "runs"
     """folder of all runs"""
-    ties: Annotated[Ties | None, shown("expected|mean", "as the runs have it")] = None
-    """figures for equal scores: expected over all orders, or those of the mean rank"""
+    ties: Annotated[Ties | None, option("expected|mean", "as the runs have it")] = None
+    """metrics of equal scores: the expectation over all orders, or those of the mean rank"""
     wandb: Wandb = WandbOptions()
     """--wandb, --wandb-project and --wandb-entity"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Print and write the report."""
         from research.cli.report import report
 
@@ -385,21 +390,23 @@ class Report(Verb):
 class Sync(Verb):
     """Upload run folders to W&B, whether they were mirrored before or not.
 
-    W&B is asked how far it is, so nothing is uploaded twice. Needs a key (`wandb login`).
+    Only what W&B does not have yet is uploaded. Needs a key (`wandb login`).
     """
 
-    LINE = "RUN_OR_FOLDER ...: upload to W&B what it lacks of runs, unfinished ones too"
-    folders: Annotated[Positional[tuple[Path, ...]], shown("RUN_OR_FOLDER ...")] = ()
-    """run folders, or folders above runs"""
-    wandb_project: Annotated[str | None, shown("NAME", "the mirror's")] = None
+    LINE = "RUN_OR_FOLDER ...: upload runs to W&B, unfinished ones too"
+    folders: Annotated[Positional[tuple[Path, ...]], option("RUN_OR_FOLDER ...")] = ()
+    """run folders, or folders that contain runs"""
+    wandb_project: Annotated[str | None, option("NAME", "the mirror's")] = None
     """another project"""
-    wandb_entity: Annotated[str | None, shown("NAME", "the mirror's")] = None
+    wandb_entity: Annotated[str | None, option("NAME", "the mirror's")] = None
     """another user or team"""
 
-    def do(self, given: Sequence[str], overrides: Sequence[str]) -> int:
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Upload; `InputError` when no folder is named."""
         if not self.folders:
-            raise InputError("name one or more run folders, or folders above runs")
+            raise InputError(
+                "no folder is given; name one or more run folders, or folders that contain runs"
+            )
         with needing_wandb():
             from research.tracking.sync import SYNCING, sync
 

@@ -1,7 +1,7 @@
 """Makes Accelerate's object for a process: its device, its precision, how models are spread.
 
 Accelerate's state and torch's switches belong to the whole process, so each run sets them when it
-begins (`fitted`). Only the training loop and what is built on it know Accelerate.
+begins (`accelerator_for`). Only the training loop and what is built on it know Accelerate.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from research.model.compute import ComputeConfig
 from research.model.kernels.precision import allow_tf32
 
 # Ways in which Accelerate may spread a run over processes.
-SPREAD = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
-def fitted(
+def accelerator_for(
     accelerator: Accelerator | None, compute: ComputeConfig, device: str | None = None
 ) -> Accelerator:
     """Return an accelerator that computes as `compute` says: `accelerator`, or else a new one.
 
     torch's own switches are set as well. Raises `InputError` as `make_accelerator` does.
     """
-    name = name_of(compute.precision)
+    name = precision_name(compute.precision)
     if accelerator is not None and accelerator.mixed_precision == name:
         # `mixed_precision` is the same in all accelerators of a process: that of the newest. These
         # two attributes are the accelerator's own.
-        own = accelerator.native_amp, accelerator.scaler is not None
-        if own == (name != "no", name == "fp16"):
+        actual = accelerator.native_amp, accelerator.scaler is not None
+        if actual == (name != "no", name == "fp16"):
             set_switches(compute)
             return accelerator
     return make_accelerator(compute, device)
 
 
-def name_of(precision: str) -> str:
+def precision_name(precision: str) -> str:
     """Return Accelerate's name of a precision; "no" for fp32 and tf32, whose tensors are fp32."""
     return "no" if precision in ("fp32", "tf32") else precision
 
@@ -54,10 +54,10 @@ def make_accelerator(
     `InputError` for a device that does not exist, for fp16 without a GPU, and for a way of
     spreading models over processes that is not supported.
     """
-    cpu = not takes_gpu(device)
+    cpu = not uses_gpu(device)
     if compute.precision == "fp16" and cpu:
         raise InputError("compute.precision is fp16, which needs a GPU; use bf16 or fp32 here")
-    name = name_of(compute.precision)
+    name = precision_name(compute.precision)
     if is_initialized() and AcceleratorState().mixed_precision != name:
         # Accelerate allows one precision in a process, but a study's runs may have several. The
         # process group stays as it is.
@@ -71,7 +71,7 @@ def make_accelerator(
         dynamo_backend="no",
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    if accelerator.distributed_type not in SPREAD:
+    if accelerator.distributed_type not in SUPPORTED:
         raise InputError(
             f"the launcher asks for {accelerator.distributed_type}; leave --use_fsdp, "
             "--use_deepspeed and the like out: models are spread by copies (DDP) or, with "
@@ -81,24 +81,24 @@ def make_accelerator(
     return accelerator
 
 
-def takes_gpu(device: str | None) -> bool:
+def uses_gpu(device: str | None) -> bool:
     """Whether a process that was asked for `device` uses a GPU; cuda:N becomes its current device.
 
     `InputError` for a device that is not allowed or does not exist, for cuda:N with several
     processes, and for a device that this process can no longer change to.
     """
-    taken = AcceleratorState().device.type if is_initialized() else None
+    current = AcceleratorState().device.type if is_initialized() else None
     if device is None:
-        return taken == "cuda" if taken else torch.cuda.is_available()
-    known = re.fullmatch(r"(cpu|cuda)(?::(\d{1,3}))?", device)
-    if known is None or device.startswith("cpu:"):
+        return current == "cuda" if current else torch.cuda.is_available()
+    match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,3}))?", device)
+    if match is None or device.startswith("cpu:"):
         raise InputError(f"--device is {device!r}; allowed: cpu, cuda, cuda:N")
-    kind, number = known.groups()
+    kind, number = match.groups()
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and gpus == 0:
         raise InputError(f"--device is {device}, but torch sees no GPU here; leave it out")
-    if taken not in (None, kind):
-        raise InputError(f"--device is {device}, but this process works on {taken}; start another")
+    if current not in (None, kind):
+        raise InputError(f"--device is {device}, but this process uses {current}; start another")
     if kind == "cpu":
         return False
     if number is not None and int(number) >= gpus:

@@ -30,10 +30,10 @@ class Activity:
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
         """Name other work within the block; return to the name before when the block succeeds."""
-        before = self.phase
+        previous = self.phase
         self.begin(phase)
         yield
-        self.begin(before)
+        self.begin(previous)
 
     def begin(self, phase: str) -> None:
         """Begin work with the name `phase`, which counts as progress."""

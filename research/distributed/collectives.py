@@ -17,12 +17,12 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
-from research.distributed.liveness import WAITING
+from research.distributed.liveness import WAITING_MODULES
 from research.errors import InputError
 
 Value = TypeVar("Value")
 # Tells the watchdog that a main thread in this module waits for other ranks.
-WAITING.add(__name__)
+WAITING_MODULES.add(__name__)
 
 
 class Processes:
@@ -61,14 +61,14 @@ class Processes:
             dist.all_gather_object(values, value, group=host_group())
         return values
 
-    def tensors_of_main(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def tensors_of_main(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the main process's host tensors, by name; what other processes give is ignored."""
         if self.world == 1:
-            return dict(given)
+            return dict(tensors)
         received = {}
-        kinds = self.from_main(lambda: {name: (t.dtype, t.shape) for name, t in given.items()})
+        kinds = self.from_main(lambda: {name: (t.dtype, t.shape) for name, t in tensors.items()})
         for name, (dtype, shape) in kinds.items():
-            tensor = given[name].contiguous() if self.main else torch.empty(shape, dtype=dtype)
+            tensor = tensors[name].contiguous() if self.main else torch.empty(shape, dtype=dtype)
             dist.broadcast(tensor, 0, group=host_group())
             received[name] = tensor
         return received
@@ -91,30 +91,30 @@ class Agreement:
         self.processes = processes
         self._sent: tuple[Tensor, dist.Work] | None = None
 
-    def ask(self, wishes: Sequence[bool], *, wait: bool = False) -> list[bool]:
+    def exchange(self, flags: Sequence[bool], *, wait: bool = False) -> list[bool]:
         """Return which flags some process raised at the call before; with `wait`, at this one too.
 
-        `wishes` are this process's flags. With one process they are returned at once. All processes
+        `flags` are this process's flags. With one process they are returned at once. All processes
         call it together.
         """
         if self.processes.world == 1:
-            return list(wishes)
-        granted = self._answer() or [False] * len(wishes)
-        asked = torch.tensor(list(wishes), dtype=torch.int32)
-        work = dist.all_reduce(asked, dist.ReduceOp.MAX, group=host_group(), async_op=True)
+            return list(flags)
+        raised = self._receive() or [False] * len(flags)
+        sent = torch.tensor(list(flags), dtype=torch.int32)
+        work = dist.all_reduce(sent, dist.ReduceOp.MAX, group=host_group(), async_op=True)
         assert work is not None, "asynchronous, and this process is one of the group"
-        self._sent = asked, work
+        self._sent = sent, work
         if wait:
-            granted = [one or other for one, other in zip(granted, self._answer() or granted)]
-        return granted
+            raised = [earlier or later for earlier, later in zip(raised, self._receive() or raised)]
+        return raised
 
-    def _answer(self) -> list[bool] | None:
+    def _receive(self) -> list[bool] | None:
         if self._sent is None:
             return None
-        asked, work = self._sent
+        flags, work = self._sent
         self._sent = None
         work.wait()
-        return [bool(each) for each in asked.tolist()]
+        return [bool(flag) for flag in flags.tolist()]
 
 
 @functools.cache

@@ -9,10 +9,10 @@ from research.errors import InputError, disk_error_message
 
 # Exit codes of a run that failed, and of one that was stopped and can be continued.
 FAILED, STOPPED = 1, 75
-CONTINUES = "The same command continues from the last checkpoint."
+RESUME_HINT = "The same command continues from the last checkpoint."
 # Messages by which torch reports in a plain RuntimeError that memory ran out: of its CPU allocator
 # (Linux, Windows), C++, MPS and CUDA's libraries.
-_SAID = (
+_OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "std::bad_alloc",
@@ -29,11 +29,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(each in str(error) for each in _SAID)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 # Parts of messages by which an exchange with another rank tells that it broke.
-LOST = (
+CONNECTION_LOST = (
     "Connection closed by peer", "Connection reset", "Connection refused", "Broken pipe",
     "Timed out", "timed out", "timeout", "failed to recv", "failed to connect", "gloo", "NCCL",
 )  # fmt: skip
@@ -45,15 +45,17 @@ def is_consequence(error: BaseException) -> bool:
     The first error of a chain decides, since others may be raised while it is handled.
     """
     while True:
-        earlier = error.__cause__
-        if earlier is None and not error.__suppress_context__:
-            earlier = error.__context__
-        if not isinstance(earlier, Exception):
-            return isinstance(error, RuntimeError) and any(mark in str(error) for mark in LOST)
-        error = earlier
+        cause = error.__cause__
+        if cause is None and not error.__suppress_context__:
+            cause = error.__context__
+        if not isinstance(cause, Exception):
+            return isinstance(error, RuntimeError) and any(
+                text in str(error) for text in CONNECTION_LOST
+            )
+        error = cause
 
 
-def in_a_line(error: BaseException) -> str | None:
+def user_message(error: BaseException) -> str | None:
     """Return the message of an error a user can mend; None: a bug, which needs its traceback."""
     if isinstance(error, OSError):
         return disk_error_message(error)

@@ -12,12 +12,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from research.distributed.failures import CONTINUES, FAILED, STOPPED
-from research.distributed.liveness import is_alive, machine
+from research.distributed.failures import FAILED, RESUME_HINT, STOPPED
+from research.distributed.liveness import is_alive, machine_id
 
 # Seconds without news after which a rank decides when its connections broke, or when another rank
 # has ended while it waits.
-SOON = 4.0
+SHORT_SILENCE = 4.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class TimeLimits:
 
     stall: float
     """Seconds without progress of any rank."""
-    silent: float
+    silence: float
     """Seconds without a heartbeat of a rank."""
     start: float
     """Seconds until the first heartbeat of a rank: programs are read from slow disks, and queues
@@ -103,139 +103,145 @@ class RankStatus:
 
     beat: Heartbeat
     """The newest heartbeat."""
-    heard: float
+    heard_at: float
     """Time at which the newest heartbeat was received."""
-    moved: float
+    moved_at: float
     """Time at which `moves` last changed."""
-    near: bool
+    same_machine: bool
     """Whether its process can be seen from here, so that its absence means that it has ended."""
 
 
 class Peers:
     """What a rank knows of all ranks, itself included."""
 
-    def __init__(self, rank: int, world: int, bounds: TimeLimits, program: str) -> None:
+    def __init__(self, rank: int, world: int, limits: TimeLimits, program: str) -> None:
         self.rank = rank
         self.world = world
-        self.bounds = bounds
+        self.limits = limits
         self.program = program
-        self.machine = machine()
-        self.known: dict[int, RankStatus] = {}
+        self.machine = machine_id()
+        self.statuses: dict[int, RankStatus] = {}
 
-    def hear(self, beats: Mapping[int, Heartbeat], now: float) -> None:
+    def receive(self, beats: Mapping[int, Heartbeat], now: float) -> None:
         """Take in the heartbeats that the store holds, by rank; `now` is when they were read."""
-        known = dict(self.known)
+        statuses = dict(self.statuses)
         for rank, beat in beats.items():
-            old = known.get(rank)
-            if old is None:
-                known[rank] = RankStatus(beat, now, now, beat.machine == self.machine)
-            elif beat.number != old.beat.number:
-                moved = now if beat.moves != old.beat.moves else old.moved
-                known[rank] = replace(old, beat=beat, heard=now, moved=moved)
-        self.known = known
+            earlier = statuses.get(rank)
+            if earlier is None:
+                statuses[rank] = RankStatus(beat, now, now, beat.machine == self.machine)
+            elif beat.number != earlier.beat.number:
+                moved_at = now if beat.moves != earlier.beat.moves else earlier.moved_at
+                statuses[rank] = replace(earlier, beat=beat, heard_at=now, moved_at=moved_at)
+        self.statuses = statuses
 
     def all_ended(self) -> bool:
         """Whether the work of every rank is over."""
-        return len(self.known) == self.world and all(
-            each.beat.ended is not None for each in self.known.values()
+        return len(self.statuses) == self.world and all(
+            status.beat.ended is not None for status in self.statuses.values()
         )
 
     def all_informed(self, now: float) -> bool:
         """Whether every other rank that can still learn of the verdict knows it."""
-        return len(self.known) == self.world and all(
-            each.beat.informed or self._is_gone(each) or now - each.heard > SOON
-            for rank, each in self.known.items()
+        return len(self.statuses) == self.world and all(
+            status.beat.informed or self._is_gone(status) or now - status.heard_at > SHORT_SILENCE
+            for rank, status in self.statuses.items()
             if rank != self.rank
         )
 
-    def verdict(self, now: float, *, hurry: bool = False) -> JobFailure | None:
+    def verdict(self, now: float, *, broken: bool = False) -> JobFailure | None:
         """Return what is wrong by now, or None; `now` is when the store last answered.
 
-        With `hurry` (this rank's connections broke) a few seconds of silence of another rank are
-        enough.
+        With `broken` (this rank's connections broke) another rank counts as lost after
+        `SHORT_SILENCE` seconds.
         """
-        others = {rank: each for rank, each in self.known.items() if rank != self.rank}
-        at_work = {rank: each for rank, each in others.items() if each.beat.ended is None}
-        for rank, each in at_work.items():
-            if self._is_gone(each):
-                why = "its process no longer exists; it was killed, crashed or ran out of memory"
-                return self._lost(rank, each, now, "is gone", why)
-        silent = min(self.bounds.silent, SOON) if hurry else self.bounds.silent
-        for rank, each in at_work.items():
-            if now - each.heard > silent:
-                why = "it was killed or stopped, its machine is down or the link to it is cut"
-                return self._lost(rank, each, now, "has fallen silent", why)
-        if len(self.known) < self.world and now > self.bounds.start:
-            missing = [str(rank) for rank in range(self.world) if rank not in self.known]
+        others = {rank: status for rank, status in self.statuses.items() if rank != self.rank}
+        at_work = {rank: status for rank, status in others.items() if status.beat.ended is None}
+        for rank, status in at_work.items():
+            if self._is_gone(status):
+                cause = "its process no longer exists; it was killed, crashed or ran out of memory"
+                return self._lost_rank(rank, status, now, "is gone", cause)
+        silence = min(self.limits.silence, SHORT_SILENCE) if broken else self.limits.silence
+        for rank, status in at_work.items():
+            if now - status.heard_at > silence:
+                cause = "it was killed or stopped, its machine is down or the link to it is cut"
+                return self._lost_rank(rank, status, now, "has fallen silent", cause)
+        if len(self.statuses) < self.world and now > self.limits.start:
+            missing = [str(rank) for rank in range(self.world) if rank not in self.statuses]
             name = f"{'rank' if len(missing) == 1 else 'ranks'} {', '.join(missing)}"
             line = f"{name} of {self.world} never began"
-            told = f"{line}: not heard of within {now:.0f} s. Look at what that machine says."
-            return JobFailure(f"{self.program}: {told}", line)
-        own = self.known.get(self.rank)
-        if own is None or (own.beat.ended is not None and not at_work):
+            sentence = f"{line}: not heard of within {now:.0f} s. Look at what that machine says."
+            return JobFailure(f"{self.program}: {sentence}", line)
+        own_status = self.statuses.get(self.rank)
+        if own_status is None or (own_status.beat.ended is not None and not at_work):
             return None
-        stopped = [rank for rank, each in others.items() if each.beat.ended is not None]
-        deserted = own.beat.waits and now - own.moved > SOON
-        if stopped and own.beat.ended is None and (deserted or hurry):
-            return self._deserted(stopped[0])
-        moved = max(each.moved for each in self.known.values() if each.beat.ended is None)
-        if now - moved > self.bounds.stall:
-            return self._stalled(now - moved)
+        stopped = [rank for rank, status in others.items() if status.beat.ended is not None]
+        deserted = own_status.beat.waits and now - own_status.moved_at > SHORT_SILENCE
+        if stopped and own_status.beat.ended is None and (deserted or broken):
+            return self._ended_rank(stopped[0])
+        moved_at = max(
+            status.moved_at for status in self.statuses.values() if status.beat.ended is None
+        )
+        if now - moved_at > self.limits.stall:
+            return self._stalled_job(now - moved_at)
         return None
 
     def name(self, rank: int) -> str:
         """Return a rank's name for messages, with its host and process id once they are known."""
         name = f"rank {rank} of {self.world}"
-        each = self.known.get(rank)
-        return name if each is None else f"{name} on {each.beat.host} (pid {each.beat.pid})"
+        status = self.statuses.get(rank)
+        return name if status is None else f"{name} on {status.beat.host} (pid {status.beat.pid})"
 
-    def _is_gone(self, each: RankStatus) -> bool:
-        return each.near and not is_alive(each.beat.pid)
+    def _is_gone(self, status: RankStatus) -> bool:
+        return status.same_machine and not is_alive(status.beat.pid)
 
-    def _lost(self, rank: int, each: RankStatus, now: float, state: str, why: str) -> JobFailure:
+    def _lost_rank(
+        self, rank: int, status: RankStatus, now: float, state: str, cause: str
+    ) -> JobFailure:
         line = f"{self.name(rank)} {state}"
-        text = f"{self.program}: {line}: {why}. {heard_of(each, now)} All ranks end. {CONTINUES}"
-        return JobFailure(text, line)
+        text = f"{self.program}: {line}: {cause}. {last_heard_text(status, now)}"
+        return JobFailure(f"{text} All ranks end. {RESUME_HINT}", line)
 
-    def _deserted(self, rank: int) -> JobFailure:
-        code = self.known[rank].beat.ended
+    def _ended_rank(self, rank: int) -> JobFailure:
+        code = self.statuses[rank].beat.ended
         if code == STOPPED:
             line = f"{self.name(rank)} was stopped"
-            return JobFailure(f"{self.program}: {line}, so all stop. {CONTINUES}", line, STOPPED)
+            return JobFailure(f"{self.program}: {line}, so all stop. {RESUME_HINT}", line, STOPPED)
         line = f"{self.name(rank)} has ended its work while {self.name(self.rank)} waits for it"
-        return JobFailure(f"{self.program}: {line}. {CONTINUES}", line, FAILED, True)
+        return JobFailure(f"{self.program}: {line}. {RESUME_HINT}", line, FAILED, True)
 
-    def _stalled(self, seconds: float) -> JobFailure:
+    def _stalled_job(self, seconds: float) -> JobFailure:
         at_work = {
-            rank: each for rank, each in sorted(self.known.items()) if each.beat.ended is None
+            rank: status
+            for rank, status in sorted(self.statuses.items())
+            if status.beat.ended is None
         }
-        hang = [rank for rank, each in at_work.items() if not each.beat.waits] or list(at_work)
+        hang = [rank for rank, status in at_work.items() if not status.beat.waits] or list(at_work)
         blamed = len(hang) < len(at_work)
         line = f"no rank has made progress for {seconds:.0f} s"
         if blamed:
             verb = "hangs" if len(hang) == 1 else "hang"
             line += f"; {' and '.join(self.name(rank) for rank in hang)} {verb}"
-        rows = [f"  {self.name(rank)}: {doing(at_work[rank].beat)}" for rank in hang]
+        rows = [f"  {self.name(rank)}: {activity_text(at_work[rank].beat)}" for rank in hang]
         waiting = [rank for rank in at_work if rank not in hang]
         if waiting:
             first = waiting[0]
             who = "waits" if len(waiting) == 1 else f"and {len(waiting) - 1} others wait"
-            rows.append(f"  {self.name(first)} {who}: {doing(at_work[first].beat)}")
+            rows.append(f"  {self.name(first)} {who}: {activity_text(at_work[first].beat)}")
         rows.append(
-            f"All ranks end. {CONTINUES} Where one piece of work takes longer than that (a first "
-            "compiled step, a download), give a longer --stall-seconds."
+            f"All ranks end. {RESUME_HINT} Where one piece of work takes longer than that (a "
+            "first compiled step, a download), give a longer --stall-seconds."
         )
         return JobFailure(f"{self.program}: {line}\n" + "\n".join(rows), line, FAILED, True)
 
 
-def heard_of(each: RankStatus, now: float) -> str:
+def last_heard_text(status: RankStatus, now: float) -> str:
     """Return a sentence that says when a rank was last heard of, and what it was doing then."""
-    seconds = now - each.heard
+    seconds = now - status.heard_at
     at = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
-    return f"Last heard of {seconds:.0f} s ago, at {at}: {doing(each.beat)}."
+    return f"Last heard of {seconds:.0f} s ago, at {at}: {activity_text(status.beat)}."
 
 
-def doing(beat: Heartbeat) -> str:
+def activity_text(beat: Heartbeat) -> str:
     """Return what a rank was doing, in a few words."""
     step = f", step {beat.step}" if beat.step else ""
     return f"{beat.phase}{step}, in {beat.where}"

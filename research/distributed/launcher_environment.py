@@ -7,7 +7,7 @@ import os
 from research.errors import InputError
 
 
-def of_environment(name: str) -> str:
+def launcher_variable(name: str) -> str:
     """Return an environment variable that a launcher sets; `InputError` if it is not set."""
     value = os.environ.get(name)
     if value is None:
@@ -19,9 +19,9 @@ def of_environment(name: str) -> str:
     return value
 
 
-def number_of(name: str) -> int:
+def launcher_number(name: str) -> int:
     """Return such a variable as a whole number; `InputError` if it is not set or not one."""
-    value = of_environment(name)
+    value = launcher_variable(name)
     if not value.isdecimal():
         raise InputError(f"{name} is {value!r}; it must be a whole number")
     return int(value)

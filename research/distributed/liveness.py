@@ -10,22 +10,22 @@ from types import FrameType
 # Modules, by the beginnings of their names, in which a main thread waits for other ranks:
 # collectives, and the backward pass, in which DDP's collectives run. A module of this code adds its
 # own name, so that it may be renamed.
-WAITING = {"torch.distributed", "torch.autograd"}
+WAITING_MODULES = {"torch.distributed", "torch.autograd"}
 
 
-def machine() -> str:
+def machine_id() -> str:
     """Return text that is equal for two processes if they can see each other.
 
     These are processes of one system and one container.
     """
-    marks = [socket.gethostname()]
+    parts = [socket.gethostname()]
     try:
-        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        marks.append(os.readlink("/proc/self/ns/pid"))
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
     except OSError:
         # Not Linux: the host name has to do.
         pass
-    return " ".join(marks)
+    return " ".join(parts)
 
 
 def is_alive(pid: int) -> bool:
@@ -37,30 +37,30 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     try:
-        about = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return True
     # A dead process remains as a zombie until its parent collects its exit code.
-    return about.rpartition(")")[2].split()[0] not in ("Z", "X")
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
-def place_of(frame: FrameType | None) -> tuple[str, bool]:
+def current_code(frame: FrameType | None) -> tuple[str, bool]:
     """Return what a thread executes, by its frame, and whether it waits for other ranks there."""
     innermost: str | None = None
     waits = False
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
-        waits = waits or module.startswith(tuple(WAITING))
-        here = f"{frame.f_code.co_name} ({os.path.basename(frame.f_code.co_filename)}"
-        here += f":{frame.f_lineno})"
-        innermost = innermost or here
-        if "site-packages" not in frame.f_code.co_filename and not is_standard(frame):
-            where = here if here == innermost else f"{here} -> {innermost}"
-            return where, waits
+        waits = waits or module.startswith(tuple(WAITING_MODULES))
+        location = f"{frame.f_code.co_name} ({os.path.basename(frame.f_code.co_filename)}"
+        location += f":{frame.f_lineno})"
+        innermost = innermost or location
+        if "site-packages" not in frame.f_code.co_filename and not is_standard_library(frame):
+            location_text = location if location == innermost else f"{location} -> {innermost}"
+            return location_text, waits
         frame = frame.f_back
     return innermost or "nothing", waits
 
 
-def is_standard(frame: FrameType) -> bool:
+def is_standard_library(frame: FrameType) -> bool:
     """Whether a frame belongs to Python's standard library."""
     return frame.f_code.co_filename.startswith((os.path.dirname(os.__file__), "<frozen"))

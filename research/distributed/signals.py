@@ -24,7 +24,7 @@ class Stopped(KeyboardInterrupt):
     """A signal has ended the work; the argument is the signal's name."""
 
 
-class _Noted:
+class _FirstSignal:
     """The first signal that this process was sent; there is one instance in a process."""
 
     def __init__(self) -> None:
@@ -33,15 +33,15 @@ class _Noted:
         self.at = 0.0
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        name, before = signal.Signals(number).name, self.name
-        if before is None:
+        name, earlier = signal.Signals(number).name, self.name
+        if earlier is None:
             self.name, self.at = name, time.monotonic()
-        again = before is not None and time.monotonic() - self.at > REPEATED_SECONDS
-        if not self.deferring or (again and number == signal.SIGINT):
+        repeated = earlier is not None and time.monotonic() - self.at > REPEATED_SECONDS
+        if not self.deferring or (repeated and number == signal.SIGINT):
             raise Stopped(name)
 
 
-_noted = _Noted()
+_first_signal = _FirstSignal()
 
 
 @contextmanager
@@ -53,20 +53,20 @@ def handle_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    _noted.name = None
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    _first_signal.name = None
     for number in SIGNALS:
         # The parent process may have made this one ignore a signal (a study's worker, nohup).
-        if before[number] not in (signal.SIG_IGN, None):
-            signal.signal(number, _noted.receive)
+        if previous[number] not in (signal.SIG_IGN, None):
+            signal.signal(number, _first_signal.receive)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             # None: a handler that was not set from Python, and was left in place.
             if handler is not None:
                 signal.signal(number, handler)
-        _noted.name = None
+        _first_signal.name = None
 
 
 @contextmanager
@@ -75,20 +75,20 @@ def deferred_signals() -> Iterator[None]:
 
     When the block ends without an error, a noted signal raises `Stopped`.
     """
-    _noted.deferring = True
+    _first_signal.deferring = True
     try:
         yield
     finally:
-        _noted.deferring = False
-    if _noted.name is not None:
-        raise Stopped(_noted.name)
+        _first_signal.deferring = False
+    if _first_signal.name is not None:
+        raise Stopped(_first_signal.name)
 
 
 def stop_requested() -> bool:
     """Whether a signal has been noted."""
-    return _noted.name is not None
+    return _first_signal.name is not None
 
 
-def asked_by() -> str:
+def signal_name() -> str:
     """Return the noted signal's name, or words for one sent to another process of the job."""
-    return _noted.name or "a signal to another process"
+    return _first_signal.name or "a signal to another process"

@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import NoReturn
 
 from research.distributed.activity import ACTIVITY
-from research.distributed.failures import CONTINUES, FAILED, STOPPED, in_a_line, is_consequence
-from research.distributed.heartbeat import SOON, Heartbeat, JobFailure, Peers, TimeLimits
-from research.distributed.launcher_environment import number_of, of_environment
-from research.distributed.liveness import place_of
+from research.distributed.failures import FAILED, RESUME_HINT, STOPPED, is_consequence, user_message
+from research.distributed.heartbeat import SHORT_SILENCE, Heartbeat, JobFailure, Peers, TimeLimits
+from research.distributed.launcher_environment import launcher_number, launcher_variable
+from research.distributed.liveness import current_code
 from research.errors import InputError
 
 # Seconds between heartbeats.
@@ -31,15 +31,15 @@ INTERVAL = 1.0
 # Seconds: the least --stall-seconds, the longest silence of a rank that is ever allowed, and the
 # least time that a rank has until its first heartbeat.
 SHORTEST_STALL, LONGEST_SILENCE, SHORTEST_START = 3.0, 60.0, 120.0
-UNJOINED = (
+UNREACHABLE_HINT = (
     "The ranks cannot reach each other: set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the card "
     "of the network that their machines share (docs/many-machines.md)."
 )
 # Seconds that a rank waits for rank 0 to report the same error.
-SAME = 2.0
+SAME_ERROR_SECONDS = 2.0
 # Seconds after which a process that has begun to say why it ends is ended, even if its output is
 # stuck.
-LAST_WORDS = 10.0
+OUTPUT_SECONDS = 10.0
 
 
 class Watchdog:
@@ -59,27 +59,28 @@ class Watchdog:
         self.program = program
         self.world, self.rank, self.port, self.address = 1, 0, 0, ""
         if os.environ.get("WORLD_SIZE", "1") != "1":
-            self.world, self.rank = number_of("WORLD_SIZE"), number_of("RANK")
-            self.address, self.port = of_environment("MASTER_ADDR"), number_of("MASTER_PORT")
-        bounds = TimeLimits(
+            self.world, self.rank = launcher_number("WORLD_SIZE"), launcher_number("RANK")
+            self.address = launcher_variable("MASTER_ADDR")
+            self.port = launcher_number("MASTER_PORT")
+        limits = TimeLimits(
             stall_seconds,
             min(stall_seconds, LONGEST_SILENCE),
             max(stall_seconds, SHORTEST_START),
         )
-        self.peers = Peers(self.rank, self.world, bounds, program)
+        self.peers = Peers(self.rank, self.world, limits, program)
         self._main = threading.get_ident()
         self._clock = 0.0
         self._beats = 0
-        self._ended: int | None = None
+        self._exit_code: int | None = None
         self._failure: str | None = None
         # When the store last answered (None: it has not yet), and the error by which it was lost.
-        self._answered: float | None = None
-        self._lost: Exception | None = None
+        self._last_answer: float | None = None
+        self._store_error: Exception | None = None
         self._verdict: JobFailure | None = None
-        self._proposed: JobFailure | None = None
+        self._own_verdict: JobFailure | None = None
         self._broken = False
-        self._ending = threading.Lock()
-        self._wake, self._over = threading.Event(), threading.Event()
+        self._ending_lock = threading.Lock()
+        self._wake, self._finished = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Watchdog:
@@ -87,7 +88,7 @@ class Watchdog:
             # Otherwise torch's messages about a store that is gone fill the screen before ours can
             # be read.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-            for target in (self._talk, self._judge):
+            for target in (self._exchange_heartbeats, self._decide):
                 self._threads.append(threading.Thread(target=target, daemon=True))
                 self._threads[-1].start()
         return self
@@ -101,36 +102,37 @@ class Watchdog:
         if self.world == 1:
             return
         if error is None:
-            self._leave(0)
+            self._wait_for_others(0)
         elif isinstance(error, KeyboardInterrupt):
-            self._leave(STOPPED)
+            self._wait_for_others(STOPPED)
         elif isinstance(error, SystemExit):
-            self._leave(error.code if isinstance(error.code, int) else int(error.code is not None))
+            code = error.code
+            self._wait_for_others(code if isinstance(code, int) else int(code is not None))
         else:
             self._fail(error)
 
-    def _leave(self, code: int) -> None:
+    def _wait_for_others(self, code: int) -> None:
         """Wait until all ranks have ended their work, as others may need this one or its store."""
         import torch.distributed
 
         joined = torch.distributed.is_initialized()
-        self._ended = code
+        self._exit_code = code
         self._wake.set()
         # Before the ranks are joined there may be no store, and no rank waits for this one.
-        waits = joined or self._answered is not None
-        while waits and self._lost is None and not self._all_leave():
+        waits = joined or self._last_answer is not None
+        while waits and self._store_error is None and not self._all_ended():
             time.sleep(0.05)
-        self._over.set()
+        self._finished.set()
         self._wake.set()
         for thread in self._threads:
             thread.join(timeout=INTERVAL)
         if joined and self._verdict is None:
             torch.distributed.destroy_process_group()
 
-    def _all_leave(self) -> bool:
+    def _all_ended(self) -> bool:
         """Whether all ranks have ended their work, or all stop because this rank was asked to."""
         stopped = self._verdict is not None and self._verdict.code == STOPPED
-        return self.peers.all_ended() or (stopped and self._ended == STOPPED)
+        return self.peers.all_ended() or (stopped and self._exit_code == STOPPED)
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Report this rank's error, unless another rank's explains it, and end the process."""
@@ -141,93 +143,94 @@ class Watchdog:
         import torch.distributed
 
         # A rank that fails right after the ranks were joined may not have sent a heartbeat yet.
-        deadline = time.monotonic() + SOON
-        while torch.distributed.is_initialized() and self._answered is None and self._talks():
+        deadline = time.monotonic() + SHORT_SILENCE
+        joined = torch.distributed.is_initialized
+        while joined() and self._last_answer is None and self._store_answers():
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
         if is_consequence(error):
             self._broken = True
             # A verdict of another rank, or of this one on another, ends the process meanwhile.
-            time.sleep(SOON + 2 * INTERVAL)
-        self._ending.acquire()
+            time.sleep(SHORT_SILENCE + 2 * INTERVAL)
+        self._ending_lock.acquire()
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         code = 2 if isinstance(error, InputError) else FAILED
         self._failure = line
         self._wake.set()
-        if self.rank > 0 and self._same_elsewhere(line):
+        if self.rank > 0 and self._rank_0_reports(line):
             self._end(code)
         name = self.peers.name(self.rank)
         where = f"{ACTIVITY.phase}, step {ACTIVITY.step}" if ACTIVITY.step else ACTIVITY.phase
         text = f"{self.program}: {name} failed ({where}):"
         if self._broken:
             text = f"{self.program}: {name} lost touch with another, and none says why ({where}):"
-        said = in_a_line(error)
-        if said is not None:
-            text = f"{self.program}: {said}" if self.rank == 0 else f"{text} {said}"
+        message = user_message(error)
+        if message is not None:
+            text = f"{self.program}: {message}" if self.rank == 0 else f"{text} {message}"
         else:
             trace = traceback.format_exception(type(error), error, error.__traceback__)
-            remedy = UNJOINED if "connectFullMesh" in str(error) else CONTINUES
+            remedy = UNREACHABLE_HINT if "connectFullMesh" in str(error) else RESUME_HINT
             text = f"{text}\n{''.join(trace)}{remedy}"
-        self._say(text)
-        self._agree(JobFailure(text, f"{name} failed ({line})"))
-        self._linger()
+        self._print(text)
+        self._agree_on_verdict(JobFailure(text, f"{name} failed ({line})"))
+        self._wait_until_informed()
         self._end(code)
 
-    def _same_elsewhere(self, line: str) -> bool:
-        """Whether rank 0 reports the same error; waits for it for up to `SAME` seconds."""
-        deadline = time.monotonic() + SAME
+    def _rank_0_reports(self, line: str) -> bool:
+        """Whether rank 0 reports the same error within `SAME_ERROR_SECONDS`."""
+        deadline = time.monotonic() + SAME_ERROR_SECONDS
         while time.monotonic() < deadline:
-            first = self.peers.known.get(0)
+            first = self.peers.statuses.get(0)
             if first is not None and first.beat.failure is not None:
                 return first.beat.failure == line
-            if not self._talks():
+            if not self._store_answers():
                 return False
             self._wake.set()
             time.sleep(0.05)
         return False
 
-    def _talk(self) -> None:
+    def _exchange_heartbeats(self) -> None:
         """Thread: send and receive heartbeats. It may block for ever in a dead store."""
         import torch.distributed as distributed
 
-        self._reach()
+        self._wait_for_store()
         try:
             plain = distributed.TCPStore(  # type: ignore[attr-defined]
                 self.address,
                 self.port,
                 is_master=False,
-                timeout=timedelta(seconds=2 * self.peers.bounds.start),
+                timeout=timedelta(seconds=2 * self.peers.limits.start),
                 wait_for_workers=False,
             )
             # A launcher that restarts the ranks keeps its store, so each attempt has its own keys.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store = distributed.PrefixStore(f"sixfold/{attempt}", plain)  # type: ignore[attr-defined]
-            silent = set(range(self.world))
-            while not self._over.is_set():
+            unheard = set(range(self.world))
+            while not self._finished.is_set():
                 self._wake.clear()
                 store.set(f"beat/{self.rank}", self._beat().packed())
-                silent = {rank for rank in silent if not store.check([f"beat/{rank}"])}
-                heard = [rank for rank in range(self.world) if rank not in silent]
-                texts = store.multi_get([f"beat/{rank}" for rank in heard])
-                beats = {rank: Heartbeat.of(text.decode()) for rank, text in zip(heard, texts)}
+                unheard = {rank for rank in unheard if not store.check([f"beat/{rank}"])}
+                ranks = [rank for rank in range(self.world) if rank not in unheard]
+                texts = store.multi_get([f"beat/{rank}" for rank in ranks])
+                beats = {rank: Heartbeat.of(text.decode()) for rank, text in zip(ranks, texts)}
                 if self._verdict is None and store.check(["verdict"]):
                     self._verdict = JobFailure.of(store.get("verdict").decode())
-                if self._verdict is None and self._proposed is not None:
-                    kept = store.compare_set("verdict", "", self._proposed.packed())
-                    self._verdict = JobFailure.of(kept.decode())
-                self._answered = self._clock
-                self.peers.hear(beats, self._clock)
+                if self._verdict is None and self._own_verdict is not None:
+                    stored = store.compare_set("verdict", "", self._own_verdict.packed())
+                    self._verdict = JobFailure.of(stored.decode())
+                self._last_answer = self._clock
+                self.peers.receive(beats, self._clock)
                 # Heartbeats are more frequent until all ranks were heard of, and once this one has
                 # ended its work.
-                hasty = silent or self._ended is not None
-                self._wake.wait(INTERVAL / 5 if hasty else INTERVAL)
+                frequent = unheard or self._exit_code is not None
+                self._wake.wait(INTERVAL / 5 if frequent else INTERVAL)
         except RuntimeError as error:
-            self._lost = error
+            self._store_error = error
 
-    def _reach(self) -> None:
+    def _wait_for_store(self) -> None:
         """Wait until something listens at the store's address; torch's retries would grow rare."""
-        while not self._over.is_set():
+        while not self._finished.is_set():
             try:
                 socket.create_connection((self.address, self.port), INTERVAL).close()
                 return
@@ -236,7 +239,7 @@ class Watchdog:
 
     def _beat(self) -> Heartbeat:
         self._beats += 1
-        where, waits = place_of(sys._current_frames().get(self._main))
+        where, waits = current_code(sys._current_frames().get(self._main))
         return Heartbeat(
             number=self._beats,
             moves=ACTIVITY.moves,
@@ -247,121 +250,120 @@ class Watchdog:
             host=socket.gethostname(),
             machine=self.peers.machine,
             pid=os.getpid(),
-            ended=self._ended,
+            ended=self._exit_code,
             failure=self._failure,
             informed=self._verdict is not None,
         )
 
-    def _judge(self) -> None:
+    def _decide(self) -> None:
         """Thread: decide whether the process ends. It never uses the store, which may block."""
-        earlier, lost_at = time.monotonic(), None
-        while not self._over.wait(INTERVAL / 4):
+        previous, lost_at = time.monotonic(), None
+        while not self._finished.wait(INTERVAL / 4):
             # While this process is suspended it cannot hear from anyone, so that time does not
             # count.
             now = time.monotonic()
-            self._clock += min(now - earlier, 2 * INTERVAL)
-            earlier = now
-            if self._lost is not None and lost_at is None:
+            self._clock += min(now - previous, 2 * INTERVAL)
+            previous = now
+            if self._store_error is not None and lost_at is None:
                 lost_at = self._clock
-            given = self._verdict
-            if given is not None:
-                if given.code == STOPPED and self._ended == STOPPED:
+            verdict = self._verdict
+            if verdict is not None:
+                if verdict.code == STOPPED and self._exit_code == STOPPED:
                     continue
-                if not given.stacks:
+                if not verdict.stacks:
                     # This rank may be about to raise the same error, and is given the time to.
                     time.sleep(INTERVAL)
-                self._follow(given)
+                self._end_with_verdict(verdict)
                 continue
-            found = self._found(lost_at)
-            if found is not None and self._ending.acquire(blocking=False):
-                self._pronounce(found)
+            failure = self._diagnose(lost_at)
+            if failure is not None and self._ending_lock.acquire(blocking=False):
+                self._end_with_own_verdict(failure)
 
-    def _found(self, lost_at: float | None) -> JobFailure | None:
+    def _diagnose(self, lost_at: float | None) -> JobFailure | None:
         """Return what is wrong by now, or None; `lost_at` is when the store was lost, if it was."""
-        if self._answered is not None:
-            found = self.peers.verdict(self._answered, hurry=self._broken)
-            if found is not None:
-                return found
-        bounds = self.peers.bounds
-        hosted = "rank 0"
+        if self._last_answer is not None:
+            failure = self.peers.verdict(self._last_answer, broken=self._broken)
+            if failure is not None:
+                return failure
+        limits = self.peers.limits
+        host = "rank 0"
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            hosted = "the launcher of rank 0's machine"
+            host = "the launcher of rank 0's machine"
         address = f"{self.address}:{self.port}"
         if lost_at is not None:
             # The last rank to end its work may find that the others, and the store, are gone
             # already.
-            if self._ended is not None or self._clock - lost_at < 2 * INTERVAL:
+            if self._exit_code is not None or self._clock - lost_at < 2 * INTERVAL:
                 return None
-            line = f"{hosted} at {address} is gone"
-            why = f"it was killed or has ended ({str(self._lost).splitlines()[0]})"
-        elif self._answered is None:
-            if self._clock < bounds.start:
+            line = f"{host} at {address} is gone"
+            cause = f"it was killed or has ended ({str(self._store_error).splitlines()[0]})"
+        elif self._last_answer is None:
+            if self._clock < limits.start:
                 return None
-            line = f"{hosted} could not be reached at {address} within {self._clock:.0f} s"
-            why = "it never began, or the address, the port or a firewall is in the way"
+            line = f"{host} could not be reached at {address} within {self._clock:.0f} s"
+            cause = "it never began, or the address, the port or a firewall is in the way"
         else:
-            silence = self._clock - self._answered
-            if silence < (min(bounds.silent, SOON) if self._broken else bounds.silent):
+            silence = self._clock - self._last_answer
+            if silence < (min(limits.silence, SHORT_SILENCE) if self._broken else limits.silence):
                 return None
-            line = f"{hosted} at {address} has not answered for {silence:.0f} s"
-            why = "it was stopped, its machine is down or the link to it is cut"
+            line = f"{host} at {address} has not answered for {silence:.0f} s"
+            cause = "it was stopped, its machine is down or the link to it is cut"
         name = self.peers.name(self.rank)
-        text = f"{self.program}: {line}: {why}. {name} and all that are cut off with it end."
-        return JobFailure(f"{text} {CONTINUES}", line)
+        text = f"{self.program}: {line}: {cause}. {name} and all that are cut off with it end."
+        return JobFailure(f"{text} {RESUME_HINT}", line)
 
-    def _pronounce(self, found: JobFailure) -> NoReturn:
+    def _end_with_own_verdict(self, failure: JobFailure) -> NoReturn:
         """End the process with this rank's verdict, or with one that another rank gave first."""
-        given = self._agree(found)
-        if given.rank == self.rank:
-            self._say(given.text, stacks=given.stacks)
-            self._linger()
+        verdict = self._agree_on_verdict(failure)
+        if verdict.rank == self.rank:
+            self._print(verdict.text, stacks=verdict.stacks)
+            self._wait_until_informed()
         else:
-            self._say(self._told(given), stacks=given.stacks)
-        self._end(given.code)
+            self._print(self._ending_text(verdict), stacks=verdict.stacks)
+        self._end(verdict.code)
 
-    def _follow(self, given: JobFailure) -> None:
+    def _end_with_verdict(self, verdict: JobFailure) -> None:
         """End the process with another rank's verdict, unless this rank is already ending it."""
-        if not self._ending.acquire(blocking=False):
+        if not self._ending_lock.acquire(blocking=False):
             return
-        self._say(self._told(given), stacks=given.stacks)
-        self._end(given.code)
+        self._print(self._ending_text(verdict), stacks=verdict.stacks)
+        self._end(verdict.code)
 
-    def _told(self, given: JobFailure) -> str:
-        return f"{self.program}: {self.peers.name(self.rank)} ends: {given.line}"
+    def _ending_text(self, verdict: JobFailure) -> str:
+        return f"{self.program}: {self.peers.name(self.rank)} ends: {verdict.line}"
 
-    def _agree(self, found: JobFailure) -> JobFailure:
+    def _agree_on_verdict(self, failure: JobFailure) -> JobFailure:
         """Return the first verdict of all ranks: this rank's, unless another rank's came before."""
-        mine = JobFailure(found.text, found.line, found.code, found.stacks, self.rank)
-        self._proposed = mine
+        own = JobFailure(failure.text, failure.line, failure.code, failure.stacks, self.rank)
+        self._own_verdict = own
         self._wake.set()
         deadline = time.monotonic() + 2 * INTERVAL
-        while self._verdict is None and self._talks() and time.monotonic() < deadline:
+        while self._verdict is None and self._store_answers() and time.monotonic() < deadline:
             time.sleep(0.02)
-        return self._verdict or mine
+        return self._verdict or own
 
-    def _talks(self) -> bool:
+    def _store_answers(self) -> bool:
         """Whether the store answers, or may still do so for the first time."""
-        answered = self._answered
+        answered = self._last_answer
         recent = answered is None or self._clock - answered < 2 * INTERVAL
-        return recent and self._lost is None
+        return recent and self._store_error is None
 
-    def _linger(self) -> None:
+    def _wait_until_informed(self) -> None:
         """Wait until the other ranks know the verdict, as the store may end with this process."""
         deadline = time.monotonic() + 3 * INTERVAL
-        while self._talks() and time.monotonic() < deadline:
-            answered = self._answered
-            if self._verdict is not None and answered is not None:
-                if self.peers.all_informed(answered):
-                    return
+        while self._store_answers() and time.monotonic() < deadline:
+            answer = self._last_answer
+            if self._verdict and answer is not None and self.peers.all_informed(answer):
+                return
             self._wake.set()
             time.sleep(0.05)
 
-    def _say(self, text: str, *, stacks: bool = False) -> None:
+    def _print(self, text: str, *, stacks: bool = False) -> None:
         """Write to standard error in one call, so that messages of several ranks do not mix.
 
         With `stacks`, the stack of the main thread is added.
         """
-        ending_anyway(FAILED)
+        end_after_timeout(FAILED)
         if stacks:
             frame = sys._current_frames().get(self._main)
             text += f"\n{self.peers.name(self.rank)} executes:\n"
@@ -370,15 +372,15 @@ class Watchdog:
 
     def _end(self, code: int) -> NoReturn:
         """End the process at once, without waiting for threads, destructors or other ranks."""
-        ending_anyway(code)
+        end_after_timeout(code)
         try:
             sys.stdout.flush()
         finally:
             os._exit(code)
 
 
-def ending_anyway(code: int) -> None:
-    """End the process after `LAST_WORDS` seconds, even if its output cannot be written."""
-    last = threading.Timer(LAST_WORDS, os._exit, [code])
-    last.daemon = True
-    last.start()
+def end_after_timeout(code: int) -> None:
+    """End the process after `OUTPUT_SECONDS` seconds, even if its output cannot be written."""
+    timer = threading.Timer(OUTPUT_SECONDS, os._exit, [code])
+    timer.daemon = True
+    timer.start()

@@ -28,16 +28,16 @@ from research.interop.s3rec import (
     Entry,
     Sizes,
     entries,
-    into_ours,
-    into_theirs,
     objectives,
+    to_parameters,
+    to_state_dict,
 )
 from research.interop.s3rec_checks import (
     check_counts,
     check_heads,
     expressible_encoder,
-    numbers_of,
     read_sizes,
+    row_numbers,
 )
 from research.interop.state_dict import checked_float, read_state_dict, write_state_dict
 from research.objectives.ranker import TrainedRanker
@@ -92,26 +92,26 @@ def import_run(
     before anything is written, or, if `out` is made by another process meanwhile, at the end.
     """
     _check_free(out)
-    given = read_state_dict(file)
-    sizes = read_sizes(given, file)
+    raw_state = read_state_dict(file)
+    sizes = read_sizes(raw_state, file)
     check_heads(sizes, heads, file)
-    state = {key: checked_float(key, tensor, file) for key, tensor in given.items()}
+    state = {key: checked_float(key, tensor, file) for key, tensor in raw_state.items()}
     stage = imported_stage(special_classes)
     config = RunConfig(corpus=corpus, encoder=sizes.encoder(heads), stages=(stage,))
     run_parts = RunParts.of(config, data_root)
     opened = run_parts.corpus
     check_counts(sizes, opened.num_items, opened.num_attributes, file, opened.name)
-    table = _entries(sizes, opened)
+    table = _table_of(sizes, opened)
     model = run_parts.model(stage, run_parts.components())
-    weights = into_ours(state, table)
+    weights = to_parameters(state, table)
     if special_classes:
         weights[ZERO_ROWS[ITEMS]] = state[ITEMS][:1]
     carried = transfer_weights(weights, model, source=str(file))
     assert not carried.new + carried.left, "the format has every parameter of the stage"
     content = checkpoint.sha256_of(file)
     record = replace(record_of(config, opened), hash=run_hash(config, opened, content))
-    placed = {ITEMS} if special_classes else set()
-    account = _account(given, table, placed, keep_zero_rows)
+    ranked_keys = {ITEMS} if special_classes else set()
+    account = _import_account(raw_state, table, ranked_keys, keep_zero_rows)
     accelerator = make_accelerator(device=device)
     model = model.to(accelerator.device)
     objective = ranking_objective(stage, model)
@@ -126,19 +126,19 @@ def import_run(
             file=file.name, sha256=content, keys=account.keys, remarks=account.remarks
         ),
     )
-    zero_rows = {key: state[key][0].contiguous() for key in ZERO_ROWS if key not in placed}
+    zero_rows = {key: state[key][0].contiguous() for key in ZERO_ROWS if key not in ranked_keys}
     with whole_folder(out) as partial:
         folder = RunFolder(partial)
         write_config(record, folder, accelerator)
         _save_stage(folder, model, opened.fingerprint)
         if keep_zero_rows:
-            with replacing(partial / ZERO_ROWS_FILE) as written:
-                written.write(safetensors.torch.save(zero_rows))
+            with replacing(partial / ZERO_ROWS_FILE) as zero_rows_file:
+                zero_rows_file.write(safetensors.torch.save(zero_rows))
         sets = run_parts.candidate_sets(run_parts.split.test, "test")
         evaluate_run(run_parts, trained, sets, record, folder)
-    made = RunFolder(out, writes=False).read(RunRecord)
-    if made is None or made.hash != record.hash:
-        raise InputError(f"{out} was made by somebody else meanwhile; choose another folder")
+    written_record = RunFolder(out, writes=False).read(RunRecord)
+    if written_record is None or written_record.hash != record.hash:
+        raise InputError(f"{out} was made by another process meanwhile; choose another folder")
     return account
 
 
@@ -156,19 +156,19 @@ def _save_stage(folder: RunFolder, model: MultiObjectiveModel, fingerprint: str)
     checkpoint.save(target, model, None, stored)
 
 
-def _account(
-    given: Mapping[str, Tensor], table: list[Entry], placed: Set[str], keep_zero_rows: bool
+def _import_account(
+    raw_state: Mapping[str, Tensor], table: list[Entry], ranked_keys: Set[str], keep_zero_rows: bool
 ) -> Account:
-    """The report of an import; `placed` are the keys whose row 0 the stage has a parameter for."""
-    said = {each.key: each.said for each in table}
-    aside = f"kept aside in {ZERO_ROWS_FILE}" if keep_zero_rows else "dropped"
+    """The report of an import; the stage has a parameter for the row 0 of each of `ranked_keys`."""
+    descriptions = {entry.key: entry.description for entry in table}
+    zero_row_place = f"kept aside in {ZERO_ROWS_FILE}" if keep_zero_rows else "dropped"
     for key, parameter in ZERO_ROWS.items():
-        said[key] += f"; row 0 {parameter if key in placed else aside}"
+        descriptions[key] += f"; row 0 {parameter if key in ranked_keys else zero_row_place}"
     keys = tuple(
-        KeyRecord(key=key, shape=tuple(tensor.shape), place=said[key])
-        for key, tensor in given.items()
+        KeyRecord(key=key, shape=tuple(tensor.shape), place=descriptions[key])
+        for key, tensor in raw_state.items()
     )
-    wide = [key for key, tensor in given.items() if tensor.dtype == torch.float64]
+    wide = [key for key, tensor in raw_state.items() if tensor.dtype == torch.float64]
     remarks = [f"rounded from float64 to float32: {', '.join(wide)}"] if wide else []
     return Account(keys, tuple(remarks))
 
@@ -176,13 +176,13 @@ def _account(
 def _check_free(out: Path) -> None:
     if out.exists():
         raise InputError(
-            f"{out} exists; an imported run has a folder of its own: remove it or choose another"
+            f"{out} exists; an imported run needs a new folder: remove it or choose another"
         )
 
 
-def _entries(sizes: Sizes, corpus: Corpus) -> list[Entry]:
-    items_V = numbers_of(list(corpus.item_names), "item", corpus.name)
-    attributes_A = numbers_of(list(corpus.attribute_names), "attribute", corpus.name)
+def _table_of(sizes: Sizes, corpus: Corpus) -> list[Entry]:
+    items_V = row_numbers(list(corpus.item_names), "item", corpus.name)
+    attributes_A = row_numbers(list(corpus.attribute_names), "attribute", corpus.name)
     return entries(sizes, items_V, attributes_A)
 
 
@@ -207,55 +207,58 @@ def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = 
         length=encoder.length,
         inner=encoder.feed_forward,
     )
-    numbers = sum(each.numel() for each in checkpoint.read_weights(start.weights).values())
+    numbers = sum(tensor.numel() for tensor in checkpoint.read_weights(start.weights).values())
     if max(sizes.width, sizes.layers, sizes.length, sizes.inner) > numbers:
         raise InputError(
             f"{start.source}: its checkpoint has {numbers:,} numbers, fewer than {sizes} needs; "
             "the config or the checkpoint is of another run"
         )
-    table = _entries(sizes, corpus)
-    needed = {each.parameter for each in table}
-    weights, stages = _gathered(start, needed)
-    zero_rows, said_of_zeros = _zero_rows(start, weights, stages, encoder.width)
-    write_state_dict(out, into_theirs(weights, zero_rows, table))
+    table = _table_of(sizes, corpus)
+    needed = {entry.parameter for entry in table}
+    weights, stages = _gather_weights(start, needed)
+    zero_rows, zero_row_descriptions = _zero_rows(start, weights, stages, encoder.width)
+    write_state_dict(out, to_state_dict(weights, zero_rows, table))
     keys = []
-    for each in table:
-        stage = stages.get(each.parameter)
-        said = f"zeros: no stage of {start.folder} has {each.parameter}"
+    for entry in table:
+        stage = stages.get(entry.parameter)
+        description = f"zeros: no stage of {start.folder} has {entry.parameter}"
         if stage is not None:
-            said = f"{each.said}, of stage {stage}"
-        place = said + said_of_zeros.get(each.key, "")
-        keys.append(KeyRecord(key=each.key, shape=each.shape, place=place))
-    left = [
+            description = f"{entry.description}, of stage {stage}"
+        description += zero_row_descriptions.get(entry.key, "")
+        keys.append(KeyRecord(key=entry.key, shape=entry.shape, place=description))
+    not_written = [
         f"{name} (stage {stage})"
         for name, stage in stages.items()
         if name not in needed and name not in ZERO_ROWS.values()
     ]
     remarks = [f"heads: {encoder.heads}, which the file does not say; import asks for it"]
-    kinds = {type(each).__name__ for each in start.stage.objectives.values()}
+    kinds = {type(objective).__name__ for objective in start.stage.objectives.values()}
     if "NextItemConfig" not in kinds:
-        remarks.append("the stage has no next item, by which the format's models rank, causally")
-    remarks += [f"left behind, having no place in the format: {', '.join(left)}"] if left else []
+        remarks.append(
+            "the stage has no next-item objective, by which the format's models rank, causally"
+        )
+    if not_written:
+        remarks.append(f"not written, as the format has no place for it: {', '.join(not_written)}")
     return Account(tuple(keys), tuple(remarks))
 
 
-def _gathered(start: WarmStart, needed: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _gather_weights(start: WarmStart, needed: set[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(weights, stages): parameters by name, and the stage that each is taken from.
 
     If the stage lacks some of `needed`, they are taken from the nearest earlier stage of the same
     run that has them.
     """
-    names = [stage.name for stage in start.config.stages]
-    place = names.index(start.stage.name)
+    stage_names = [stage.name for stage in start.config.stages]
+    index = stage_names.index(start.stage.name)
     weights = checkpoint.read_weights(start.weights)
     stages = dict.fromkeys(weights, start.stage.name)
-    for name in reversed(names[:place]):
+    for name in reversed(stage_names[:index]):
         if needed <= weights.keys():
             break
-        earlier = find_warm_start(
+        donor = find_warm_start(
             str(start.folder / "stages" / name), start.argument, packages_of(start.config)
         )
-        for parameter, tensor in checkpoint.read_weights(earlier.weights).items():
+        for parameter, tensor in checkpoint.read_weights(donor.weights).items():
             if parameter not in weights:
                 weights[parameter], stages[parameter] = tensor, name
     return weights, stages
@@ -266,15 +269,15 @@ def _zero_rows(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(rows, texts): the rows 0 that are known, [D] each by key, and their part of the report."""
     rows: dict[str, Tensor] = {}
-    said = dict.fromkeys(ZERO_ROWS, "; row 0 zeros")
+    descriptions = dict.fromkeys(ZERO_ROWS, "; row 0 zeros")
     for key, parameter in ZERO_ROWS.items():
         if parameter in weights:
             rows[key] = weights[parameter][0]
-            said[key] = f"; row 0 {parameter}, of stage {stages[parameter]}"
-    kept = stored_zero_rows(start.folder, width)
-    rows |= kept
-    said |= dict.fromkeys(kept, f"; row 0 {ZERO_ROWS_FILE}")
-    return rows, said
+            descriptions[key] = f"; row 0 {parameter}, of stage {stages[parameter]}"
+    stored = stored_zero_rows(start.folder, width)
+    rows |= stored
+    descriptions |= dict.fromkeys(stored, f"; row 0 {ZERO_ROWS_FILE}")
+    return rows, descriptions
 
 
 def stored_zero_rows(folder: Path, width: int) -> dict[str, Tensor]:

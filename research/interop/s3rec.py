@@ -139,15 +139,15 @@ class Entry:
     """Key of the tensor in the format."""
     shape: tuple[int, ...]
     """Shape of the tensor in the format."""
-    theirs: Tensor
+    file_rows: Tensor
     """int64: rows of that tensor; rows 0 of the tables are not among them."""
     parameter: str
     """Name of our parameter."""
     parameter_shape: tuple[int, ...]
     """Shape of our parameter, all of its rows counted."""
-    ours: Tensor
+    parameter_rows: Tensor
     """int64: the corresponding rows of our parameter."""
-    said: str
+    description: str
     """Our parameter and its rows, in words, for the report."""
 
 
@@ -157,31 +157,34 @@ def entries(sizes: Sizes, items_V: Tensor, attributes_A: Tensor) -> list[Entry]:
     `items_V` and `attributes_A` are int64: for each of our items and attributes, in the order of
     dense ids, its row in the format, from 1.
     """
-    made = []
+    table = []
     for key, shape in shapes_of(sizes).items():
-        theirs = ours = torch.arange(shape[0])
+        file_rows = parameter_rows = torch.arange(shape[0])
         parameter, third = _TABLES.get(key, ""), 0
         rows = shape[0]
         if key == ITEMS:
             mask = torch.tensor([sizes.num_items + 1])
-            theirs, ours, rows = torch.cat([items_V, mask]), ours[:-1], rows - 1
-            said = f"{parameter}, rows by raw item id, the mask's last"
+            file_rows = torch.cat([items_V, mask])
+            parameter_rows, rows = parameter_rows[:-1], rows - 1
+            description = f"{parameter}, rows by raw item id, the mask's last"
         elif key == ATTRIBUTES:
-            theirs, ours, rows = attributes_A, ours[:-1], rows - 1
-            said = f"{parameter}, rows by raw attribute id"
+            file_rows, parameter_rows, rows = attributes_A, parameter_rows[:-1], rows - 1
+            description = f"{parameter}, rows by raw attribute id"
         elif key == POSITIONS:
-            theirs = theirs.flip(0)
-            said = f"{parameter}, rows in reverse"
+            file_rows = file_rows.flip(0)
+            description = f"{parameter}, rows in reverse"
         else:
             stem, _, part = key.rpartition(".")
             parameter, third = _module_of(stem)
-            parameter = said = f"{parameter}.{part}"
+            parameter = description = f"{parameter}.{part}"
             if ".qkv." in parameter:
-                rows, ours = 3 * sizes.width, ours + third * sizes.width
-                said += f", rows {int(ours[0])} to {int(ours[-1])}"
-        whole = (rows, *shape[1:])
-        made.append(Entry(key, shape, theirs, parameter, whole, ours, said))
-    return made
+                rows, parameter_rows = 3 * sizes.width, parameter_rows + third * sizes.width
+                description += f", rows {int(parameter_rows[0])} to {int(parameter_rows[-1])}"
+        parameter_shape = (rows, *shape[1:])
+        table.append(
+            Entry(key, shape, file_rows, parameter, parameter_shape, parameter_rows, description)
+        )
+    return table
 
 
 def _module_of(stem: str) -> tuple[str, int]:
@@ -193,18 +196,18 @@ def _module_of(stem: str) -> tuple[str, int]:
     return f"encoder.blocks.{block[1]}.{name}", third
 
 
-def into_ours(state: Mapping[str, Tensor], table: list[Entry]) -> dict[str, Tensor]:
+def to_parameters(state: Mapping[str, Tensor], table: list[Entry]) -> dict[str, Tensor]:
     """Our parameters by name, all rows filled, from a checked state dict; rows 0 are left out."""
     weights: dict[str, Tensor] = {}
     for entry in table:
         if entry.parameter not in weights:
             weights[entry.parameter] = torch.full(entry.parameter_shape, torch.nan)
-        weights[entry.parameter][entry.ours] = state[entry.key][entry.theirs]
+        weights[entry.parameter][entry.parameter_rows] = state[entry.key][entry.file_rows]
     assert not any(bool(weight.isnan().any()) for weight in weights.values()), "a row is left out"
     return weights
 
 
-def into_theirs(
+def to_state_dict(
     weights: Mapping[str, Tensor], zero_rows: Mapping[str, Tensor], table: list[Entry]
 ) -> dict[str, Tensor]:
     """The state dict, float32, by key, from our parameters `weights` by name.
@@ -216,13 +219,13 @@ def into_theirs(
     for entry in table:
         tensor = torch.zeros(entry.shape)
         if entry.parameter in weights:
-            given = weights[entry.parameter]
-            if tuple(given.shape) != entry.parameter_shape:
+            weight = weights[entry.parameter]
+            if tuple(weight.shape) != entry.parameter_shape:
                 raise InputError(
-                    f"{entry.parameter} has shape {tuple(given.shape)}, but the run's config says "
+                    f"{entry.parameter} has shape {tuple(weight.shape)}, but the run's config says "
                     f"{entry.parameter_shape}; the checkpoint is of another run"
                 )
-            tensor[entry.theirs] = given[entry.ours].float()
+            tensor[entry.file_rows] = weight[entry.parameter_rows].float()
         if entry.key in zero_rows:
             tensor[0] = zero_rows[entry.key].float()
         state[entry.key] = tensor

@@ -1,7 +1,7 @@
 """Checks that a file is of S3-Rec's format, and that a run can be written in it.
 
 An import calls `read_sizes` for the file before it makes anything, an export calls
-`expressible_encoder` for the run before it writes; both call `numbers_of` for the corpus.
+`expressible_encoder` for the run before it writes; both call `row_numbers` for the corpus.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _ALLOWED: dict[str, object] = {
     "segments": 0,
 }
 _HEAD: dict[str, object] = {"table": "tied", "bias": False, "transform": "none"}
-_NAMED_AT_ONCE = 3
+_MAX_NAMED = 3
 
 
 def read_sizes(state: Mapping[str, Tensor], path: Path) -> Sizes:
     """The sizes of the model in a state dict; `InputError` for keys or shapes not of the format."""
-    found = [BLOCK.fullmatch(key) for key in state]
-    layers = max(1, len({match[1] for match in found if match is not None}))
+    matches = [BLOCK.fullmatch(key) for key in state]
+    layers = max(1, len({match[1] for match in matches if match is not None}))
     _check_keys(state, layers, path)
     for key in (ITEMS, ATTRIBUTES, POSITIONS, INNER):
         least = 3 if key == ITEMS else 1
@@ -70,27 +70,27 @@ def read_sizes(state: Mapping[str, Tensor], path: Path) -> Sizes:
 
 
 def _check_keys(state: Mapping[str, Tensor], layers: int, path: Path) -> None:
-    known = list(shapes_of(Sizes(1, 1, 1, layers, 1, 1)))
-    missing = [key for key in known if key not in state]
-    unknown = [key for key in state if key not in known]
+    expected = list(shapes_of(Sizes(1, 1, 1, layers, 1, 1)))
+    missing = [key for key in expected if key not in state]
+    unknown = [key for key in state if key not in expected]
     problems = []
     if missing:
-        problems.append(f"no key {_some(missing)}")
+        problems.append(f"no key {_first_keys(missing)}")
     if unknown:
-        problems.append(f"unknown key {_some(unknown)}")
+        problems.append(f"unknown key {_first_keys(unknown)}")
     if problems:
         raise InputError(
             f"{path} is no S3-Rec state dict of {layers} layer(s): {'; '.join(problems)}; it must "
-            f"have these {len(known)} keys and no other, from {known[0]} to {known[-1]}"
+            f"have these {len(expected)} keys and no other, from {expected[0]} to {expected[-1]}"
         )
 
 
-def _some(keys: Sequence[str]) -> str:
+def _first_keys(keys: Sequence[str]) -> str:
     shown = ", ".join(
         key if key.isprintable() and len(key) < 100 else f"{key!r:.100}"
-        for key in keys[:_NAMED_AT_ONCE]
+        for key in keys[:_MAX_NAMED]
     )
-    further = len(keys) - _NAMED_AT_ONCE
+    further = len(keys) - _MAX_NAMED
     return f"{shown} and {further} more" if further > 0 else shown
 
 
@@ -107,19 +107,20 @@ def check_counts(
     sizes: Sizes, num_items: int, num_attributes: int, path: Path, corpus: str
 ) -> None:
     """Raise `InputError` unless file and corpus have as many items, and as many attributes."""
-    for kind, key, more, theirs, ours in (
+    for kind, key, extra, in_file, in_corpus in (
         ("items", ITEMS, 2, sizes.num_items, num_items),
         ("attributes", ATTRIBUTES, 1, sizes.num_attributes, num_attributes),
     ):
-        if theirs != ours:
+        if in_file != in_corpus:
             raise InputError(
-                f"{path}: {key} has {theirs + more} rows for {theirs:,} {kind}, but corpus "
-                f"{corpus} has {ours:,}; allowed: {ours + more} rows; import it on the corpus that "
-                "it was trained on, prepared from S3-Rec's text file and its item2attributes.json"
+                f"{path}: {key} has {in_file + extra} rows for {in_file:,} {kind}, but corpus "
+                f"{corpus} has {in_corpus:,}; allowed: {in_corpus + extra} rows; import it on the "
+                "corpus that it was trained on, prepared from S3-Rec's text file and its "
+                "item2attributes.json"
             )
 
 
-def numbers_of(names: Sequence[str], kind: str, corpus: str) -> Tensor:
+def row_numbers(names: Sequence[str], kind: str, corpus: str) -> Tensor:
     """The numbers that the names spell: int64 [N]; `InputError` unless they are 1..N in any order.
 
     `names` are raw ids of items or attributes (`kind`), in the order of dense ids.
@@ -157,10 +158,10 @@ def expressible_encoder(
                 (f"objectives.{key}.head.{name}", getattr(head, name), _HEAD[name])
                 for name in _HEAD
             ]
-    for field, given, wanted in fields:
-        if given != wanted:
+    for field, value, allowed in fields:
+        if value != allowed:
             raise InputError(
-                f"{source}: {field} is {given!r}; the s3rec format allows {wanted!r} alone; export "
-                "a run with the encoder and heads of baselines/s3rec.py"
+                f"{source}: {field} is {value!r}; the s3rec format allows only {allowed!r}; "
+                "export a run with the encoder and heads of baselines/s3rec.py"
             )
     return transformer

@@ -24,7 +24,7 @@ from research.errors import InputError
 from research.storage.atomic import replacing
 
 # The globals that a pickle of tensors refers to: functions that rebuild them, storages and types.
-_NEEDED = re.compile(
+_TENSOR_GLOBALS = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_\w+|torch \w+Storage|torch Size"
     r"|torch [a-z0-9_]+|torch\.storage (Typed|Untyped)Storage"
     r"|torch\.serialization _get_layout|torch\.nn\.parameter Parameter"
@@ -41,7 +41,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    value = _loaded(path)
+    value = _load(path)
     if not isinstance(value, dict) or not value:
         raise InputError(
             f"{path} holds {'an empty ' * (value == {})}{type(value).__name__}, not a dict of name "
@@ -58,7 +58,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _loaded(path: Path) -> object:
+def _load(path: Path) -> object:
     try:
         _check_pickles(path)
         with warnings.catch_warnings():
@@ -70,9 +70,9 @@ def _loaded(path: Path) -> object:
         raise
     # Untrusted bytes can make torch raise any kind of exception.
     except Exception as error:
-        asked = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
-        if isinstance(error, UnpicklingError) and asked is not None:
-            raise _more_than_tensors(path, asked[1]) from error
+        match = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
+        if isinstance(error, UnpicklingError) and match is not None:
+            raise _not_only_tensors(path, match[1]) from error
         reason = " ".join(str(error).split())[:100]
         raise InputError(
             f"{path} is no checkpoint that torch reads as tensors alone "
@@ -98,23 +98,23 @@ def _check_pickles(path: Path) -> None:
                         f"never does; {PLAIN}"
                     )
                 if member.filename.endswith("data.pkl"):
-                    _check_names(path, io.BytesIO(archive.read(member)))
+                    _check_globals(path, io.BytesIO(archive.read(member)))
         return
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         # The older format is five pickles: magic number, version, machine, value and keys.
         for _ in range(5):
-            _check_names(path, cast(IO[bytes], content))
+            _check_globals(path, cast(IO[bytes], content))
 
 
-def _check_names(path: Path, content: IO[bytes]) -> None:
+def _check_globals(path: Path, content: IO[bytes]) -> None:
     for operation, argument, _ in pickletools.genops(content):
-        if operation.name in ("GLOBAL", "INST") and not _NEEDED.fullmatch(str(argument)):
-            raise _more_than_tensors(path, str(argument).replace(" ", "."))
+        if operation.name in ("GLOBAL", "INST") and not _TENSOR_GLOBALS.fullmatch(str(argument)):
+            raise _not_only_tensors(path, str(argument).replace(" ", "."))
 
 
-def _more_than_tensors(path: Path, asked: str) -> InputError:
+def _not_only_tensors(path: Path, name: str) -> InputError:
     return InputError(
-        f"{path} holds more than tensors (it asks for {asked:.100}), which could run code and is "
+        f"{path} holds more than tensors (it asks for {name:.100}), which could run code and is "
         f"not read; {PLAIN}"
     )
 
@@ -127,7 +127,7 @@ def checked_float(name: str, tensor: Tensor, path: Path) -> Tensor:
     if not tensor.is_floating_point():
         raise InputError(
             f"{path}: {name} is of type {str(tensor.dtype).removeprefix('torch.')}; allowed: "
-            "floating types; it is no weight, write it as one or leave it away"
+            "floating types; convert it to one, or leave it out of the file"
         )
     dense = tensor.layout is torch.strided and tensor.device.type == "cpu"
     # A view of a single stored number can claim any shape, and any amount of memory when copied.

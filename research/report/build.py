@@ -17,11 +17,11 @@ from research.evaluation.statistics import Comparison, Estimate, compare, estima
 from research.evaluation.ties import TiePolicy
 from research.report.caveats import (
     Group,
-    on_protocols,
-    on_runs,
-    on_study,
-    on_table,
-    on_ties,
+    protocol_notes,
+    run_notes,
+    study_notes,
+    table_notes,
+    tie_notes,
     title_of,
 )
 from research.report.learning_curves import cosines, panels, read_lines
@@ -42,7 +42,7 @@ from research.storage.records import CostRecord, StudyRecord
 from research.storage.untrusted import printable, without_home
 
 # Resamples of the sign-flip test: for the compared metric, and for the other metrics.
-DECIDING, DESCRIBING = 10_000, 2_000
+COMPARED_RESAMPLES, OTHER_RESAMPLES = 10_000, 2_000
 
 
 def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = None) -> Report:
@@ -55,19 +55,20 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
     """
     study = read_study(folder)
     runs = {corpus: read_runs(folder, study, corpus) for corpus in study.corpora}
-    everything = [run for each in runs.values() for run in each]
-    if not any(run.status == "finished" for run in everything):
-        failures = [run.error for run in everything if run.error]
+    all_runs = [run for corpus_runs in runs.values() for run in corpus_runs]
+    if not any(run.status == "finished" for run in all_runs):
+        failures = [run.error for run in all_runs if run.error]
         raise InputError(
-            f"{folder} has no finished run among {len(everything)}"
+            f"{folder} has no finished run among {len(all_runs)}"
             + (f" ({len(failures)} failed, the first with: {failures[0]})" if failures else "")
             + f"; the study's command continues it: {study.command or 'study STUDY'}"
         )
     if ties is None:
-        own = {run.ties for run in everything if run.status == "finished"}
-        ties = own.pop() if len(own) == 1 else "expected"
+        policies = {run.ties for run in all_runs if run.status == "finished"}
+        ties = policies.pop() if len(policies) == 1 else "expected"
     parts = [
-        corpus_part(study, corpus, own, ties=ties, figures=figures) for corpus, own in runs.items()
+        corpus_part(study, corpus, corpus_runs, ties=ties, figures=figures)
+        for corpus, corpus_runs in runs.items()
     ]
     return Report(
         name=printable(study.name),
@@ -83,7 +84,7 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         command=printable(study.command),
         folder=printable(str(without_home(str(folder)))),
         corpora=tuple(parts),
-        notes=tuple(on_study(study)),
+        notes=tuple(study_notes(study)),
     )
 
 
@@ -91,8 +92,8 @@ def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[StudyRun]:
     """Every run of a corpus that study.json lists; of a counting ranker only one seed's."""
     runs = []
     for cell in study.cells:
-        for seed, mark in study.seeds_of(corpus, cell).items():
-            runs.append(read_run(folder, corpus, cell, seed, mark))
+        for seed, run_hash in study.seeds_of(corpus, cell).items():
+            runs.append(read_run(folder, corpus, cell, seed, run_hash))
             if runs[-1].counts_only:
                 break
     return runs
@@ -102,11 +103,11 @@ def corpus_part(
     study: StudyRecord, corpus: str, runs: Sequence[StudyRun], *, ties: TiePolicy, figures: bool
 ) -> CorpusPart:
     """The part of a report about one corpus."""
-    done = [run for run in runs if run.status == "finished"]
+    finished = [run for run in runs if run.status == "finished"]
     counting = {run.cell for run in runs if run.counts_only}
-    groups = grouped(done, study.base)
-    lines = read_lines(done if figures else [])
-    shown = {(printable(cell), seed): own for (cell, seed), own in lines.items()}
+    groups = group_by_protocol(finished, study.base)
+    lines = read_lines(finished if figures else [])
+    printable_lines = {(printable(cell), seed): log for (cell, seed), log in lines.items()}
     tables = [
         protocol_table(study, group, counting, corpus, ties=ties, figures=figures)
         for group in groups
@@ -115,15 +116,15 @@ def corpus_part(
     return CorpusPart(
         name=printable(corpus),
         tables=tuple(tables),
-        panels=panels(shown, study.compared),
-        cosines=cosines(shown),
-        costs=tuple(cost_of(cell, own) for cell, own in by_cell.items()),
+        panels=panels(printable_lines, study.compared),
+        cosines=cosines(printable_lines),
+        costs=tuple(cost_of(cell, cell_runs) for cell, cell_runs in by_cell.items()),
         runs=tuple(run_line(study, corpus, run, ties) for run in runs),
-        notes=(*on_ties(done, ties), *on_protocols(done), *on_runs(runs)),
+        notes=(*tie_notes(finished, ties), *protocol_notes(finished), *run_notes(runs)),
     )
 
 
-def grouped(runs: Sequence[StudyRun], base: str) -> list[Group]:
+def group_by_protocol(runs: Sequence[StudyRun], base: str) -> list[Group]:
     """Rank tables grouped by protocol: full ranking first, and in each kind the base's first."""
     groups: dict[tuple[bool, str], dict[str, dict[int, RankTable]]] = {}
     for run in runs:
@@ -145,9 +146,10 @@ def protocol_table(
 ) -> ProtocolTable:
     """The table of one protocol: means, comparisons to the base, and slices."""
     cells = [cell for cell in study.cells if cell in group]
-    protocol = _any(group).protocol
+    protocol = _first_table(group).protocol
     columns = {
-        name: column(study, group, counting, name, corpus, ties=ties) for name in study.metrics
+        name: metric_column(study, group, counting, name, corpus, ties=ties)
+        for name in study.metrics
     }
     full = protocol.get("candidates") == "full"
     tables = {printable(cell): list(group[cell].values()) for cell in cells}
@@ -166,11 +168,11 @@ def protocol_table(
         ),
         has_base=study.base in group,
         slicings=slicings(tables, study.compared, ties) if full and figures else (),
-        notes=tuple(on_table(study, group, counting)),
+        notes=tuple(table_notes(study, group, counting)),
     )
 
 
-def column(
+def metric_column(
     study: StudyRecord,
     group: Group,
     counting: set[str],
@@ -186,12 +188,12 @@ def column(
     base = group.get(study.base, {})
     cells = [cell for cell in study.cells if cell in group]
     pairs = {
-        cell: paired(group[cell], base, counts=bool({cell, study.base} & counting))
+        cell: paired_tables(group[cell], base, counts=bool({cell, study.base} & counting))
         for cell in cells
         if cell != study.base
     }
     pairs = {cell: pair for cell, pair in pairs.items() if all(pair)}
-    found: dict[str, Comparison] = {}
+    comparisons: dict[str, Comparison] = {}
     estimates: dict[str, Estimate] = {}
     for cell in cells:
         try:
@@ -199,25 +201,27 @@ def column(
             if cell in pairs:
                 # The level of Holm's first, strictest step, so `smallest` holds for any cell.
                 level = LEVEL / len(pairs)
-                draws = DECIDING if metric == study.compared else DESCRIBING
-                found[cell] = compare(*pairs[cell], metric, ties=ties, resamples=draws, alpha=level)
+                draws = COMPARED_RESAMPLES if metric == study.compared else OTHER_RESAMPLES
+                comparisons[cell] = compare(
+                    *pairs[cell], metric, ties=ties, resamples=draws, alpha=level
+                )
         except InputError as error:
             raise InputError(f"{corpus}, {cell} and its base {study.base}: {error}") from error
-    corrected = dict(zip(found, holm([each.p for each in found.values()])))
-    means = [each.mean for each in estimates.values()]
+    corrected = dict(zip(comparisons, holm([result.p for result in comparisons.values()])))
+    means = [result.mean for result in estimates.values()]
     return {
         cell: Figure(
-            own,
-            found.get(cell),
+            result,
+            comparisons.get(cell),
             corrected.get(cell),
-            place=1 + sum(mean > own.mean for mean in means),
+            place=1 + sum(mean > result.mean for mean in means),
         )
-        for cell, own in estimates.items()
+        for cell, result in estimates.items()
     }
 
 
-def paired(
-    own: Mapping[int, RankTable], base: Mapping[int, RankTable], *, counts: bool
+def paired_tables(
+    tables: Mapping[int, RankTable], base: Mapping[int, RankTable], *, counts: bool
 ) -> tuple[list[RankTable], list[RankTable]]:
     """The rank tables of a cell and of the base for the seeds that both have; may be empty.
 
@@ -225,24 +229,24 @@ def paired(
     the other.
     """
     if counts:
-        return list(own.values()), list(base.values())
-    seeds = [seed for seed in own if seed in base]
-    return [own[seed] for seed in seeds], [base[seed] for seed in seeds]
+        return list(tables.values()), list(base.values())
+    seeds = [seed for seed in tables if seed in base]
+    return [tables[seed] for seed in seeds], [base[seed] for seed in seeds]
 
 
 def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
     """What a cell cost, as means over its finished runs, and which seeds are in which state."""
-    done = [run for run in runs if run.status == "finished"]
+    finished = [run for run in runs if run.status == "finished"]
 
     def seeds(status: Status) -> tuple[int, ...]:
         return tuple(run.seed for run in runs if run.status == status)
 
     def mean(cost: Callable[[CostRecord], float | None]) -> float | None:
         """The mean over finished runs, where a run without a value counts as 0; None: no run."""
-        costs = [cost(run.summary.cost) or 0.0 for run in done if run.summary is not None]
+        costs = [cost(run.summary.cost) or 0.0 for run in finished if run.summary is not None]
         return sum(costs) / len(costs) if costs else None
 
-    origins = [f"{stage} from {other}" for run in done for stage, other in run.shared().items()]
+    origins = [f"{stage} from {donor}" for run in finished for stage, donor in run.shared().items()]
     parameters = mean(lambda cost: cost.parameters)
     return Cost(
         cell=printable(cell),
@@ -272,5 +276,5 @@ def run_line(study: StudyRecord, corpus: str, run: StudyRun, ties: TiePolicy) ->
     )
 
 
-def _any(group: Group) -> RankTable:
+def _first_table(group: Group) -> RankTable:
     return next(iter(next(iter(group.values())).values()))

@@ -13,7 +13,7 @@ from research.evaluation.ties import TiePolicy
 from research.report.records import StudyRun
 from research.report.schema import Status
 from research.storage.records import StudyRecord
-from research.storage.untrusted import printable, short
+from research.storage.untrusted import printable, short_text
 
 # By cell and seed, the rank tables of one protocol.
 Group = Mapping[str, Mapping[int, RankTable]]
@@ -23,10 +23,10 @@ TIES: Mapping[TiePolicy, str] = {
     "mean": "ties at their mean rank",
 }
 # Most runs that a sentence names; it counts the others.
-NAMED = 6
+MAX_NAMED_RUNS = 6
 
 
-def on_study(study: StudyRecord) -> list[str]:
+def study_notes(study: StudyRecord) -> list[str]:
     """Notes on what the study as a whole cannot show: it has one cell, or one seed."""
     notes = []
     if len(study.cells) == 1:
@@ -39,14 +39,14 @@ def on_study(study: StudyRecord) -> list[str]:
     return notes
 
 
-def on_ties(runs: Sequence[StudyRun], ties: TiePolicy) -> list[str]:
+def tie_notes(runs: Sequence[StudyRun], ties: TiePolicy) -> list[str]:
     """A note on the runs whose own summaries follow another tie policy than the report, if any."""
-    others = [f"{printable(run.cell)}/{run.seed}" for run in runs if run.ties != ties]
-    if not others:
+    differing_runs = [f"{printable(run.cell)}/{run.seed}" for run in runs if run.ties != ties]
+    if not differing_runs:
         return []
     return [
         f"Every figure of the tables is computed anew from ranks, {TIES[ties]}; the summaries and "
-        f"learning curves of {_cells(others)} have it the other way (evaluation.ties)."
+        f"learning curves of {_cell_names(differing_runs)} use the other policy (evaluation.ties)."
     ]
 
 
@@ -58,24 +58,24 @@ def title_of(protocol: Mapping[str, object], ties: TiePolicy) -> str:
     return printable(f"{protocol.get('part')}, {ranking}, seen items {scored}, {TIES[ties]}")
 
 
-def on_table(study: StudyRecord, group: Group, counting: set[str]) -> list[str]:
+def table_notes(study: StudyRecord, group: Group, counting: set[str]) -> list[str]:
     """Notes on a table without comparison, and on cells compared on only some of their seeds."""
     base, notes = group.get(study.base), []
     if base is None:
         return [f"The base, {printable(study.base)}, is not in this table: nothing is compared."]
     if len(group) == 1 and len(study.cells) > 1:
         notes.append(f"Only {printable(study.base)} is in this table: nothing is compared.")
-    for cell, own in group.items():
+    for cell, tables in group.items():
         if cell == study.base or counting & {cell, study.base}:
             continue
-        common = [seed for seed in own if seed in base]
-        if len(common) < max(len(own), len(base)):
+        common = [seed for seed in tables if seed in base]
+        if len(common) < max(len(tables), len(base)):
             seeds = ", ".join(map(str, common)) or "none, so there is no comparison"
             notes.append(f"{printable(cell)} is compared on the seeds that both have: {seeds}.")
     return notes
 
 
-def on_protocols(runs: Sequence[StudyRun]) -> list[str]:
+def protocol_notes(runs: Sequence[StudyRun]) -> list[str]:
     """Notes on each protocol field that differs between runs: its values, and their cells."""
     notes = []
     for name in dict.fromkeys(name for run in runs for name in run.tables):
@@ -85,20 +85,21 @@ def on_protocols(runs: Sequence[StudyRun]) -> list[str]:
             if name in run.tables
         }
         for field, values in differing_fields(protocols).items():
-            said = "; ".join(f"{short(text)} for {_cells(runs)}" for text, runs in values.items())
+            texts = [f"{short_text(value)} for {_cell_names(on)}" for value, on in values.items()]
             notes.append(
-                f"Rows that were evaluated differently stand in different tables and are not "
-                f"compared (candidates {printable(name)}): {printable(field)} is {said}."
+                "Rows that were evaluated differently stand in different tables and are not "
+                f"compared (candidates {printable(name)}): {printable(field)} is "
+                f"{'; '.join(texts)}."
             )
     return notes
 
 
-def _cells(runs: Sequence[str]) -> str:
+def _cell_names(runs: Sequence[str]) -> str:
     """The cells in names `cell/seed`, each once, joined by commas."""
     return ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in runs))
 
 
-def on_runs(runs: Sequence[StudyRun]) -> list[str]:
+def run_notes(runs: Sequence[StudyRun]) -> list[str]:
     """The notes in the runs' summaries, and a note on runs that failed or have not finished."""
     notes = [
         f"{printable(run.cell)}/{run.seed}: {printable(note)}"
@@ -106,15 +107,16 @@ def on_runs(runs: Sequence[StudyRun]) -> list[str]:
         if run.summary is not None
         for note in run.summary.notes
     ]
-    said: dict[Status, str] = {
+    words_of_status: dict[Status, str] = {
         "failed": "failed",
         "unfinished": "have not finished",
         "missing": "have not begun",
     }
-    for status, words in said.items():
-        own = [run for run in runs if run.status == status]
-        if own:
-            names = [f"{printable(run.cell)}/{run.seed}" for run in own]
-            names[NAMED:] = [f"and {len(own) - NAMED} more"] if len(own) > NAMED else []
-            notes.append(f"{len(own)} of {len(runs)} runs {words}: {', '.join(names)}.")
+    for status, words in words_of_status.items():
+        runs_of_status = [run for run in runs if run.status == status]
+        if runs_of_status:
+            names = [f"{printable(run.cell)}/{run.seed}" for run in runs_of_status]
+            if len(names) > MAX_NAMED_RUNS:
+                names[MAX_NAMED_RUNS:] = [f"and {len(names) - MAX_NAMED_RUNS} more"]
+            notes.append(f"{len(runs_of_status)} of {len(runs)} runs {words}: {', '.join(names)}.")
     return notes

@@ -52,14 +52,14 @@ def protocol_columns(table: ProtocolTable) -> dict[str, object]:
 
 def figure_columns(figure: Figure) -> dict[str, object]:
     """The columns of a figure: mean, confidence interval, and comparison to the base."""
-    own, other = figure.estimate, figure.comparison
+    estimate, comparison = figure.estimate, figure.comparison
     columns: dict[str, object] = {
-        "mean": own.mean,
-        "sd": own.deviation,
-        "low": own.low,
-        "high": own.high,
-        "seeds": own.seeds,
-        "users": own.users,
+        "mean": estimate.mean,
+        "sd": estimate.deviation,
+        "low": estimate.low,
+        "high": estimate.high,
+        "seeds": estimate.seeds,
+        "users": estimate.users,
         "place": figure.place,
         "difference": None,
         "difference_low": None,
@@ -71,22 +71,22 @@ def figure_columns(figure: Figure) -> dict[str, object]:
         "smallest": None,
         "compared_seeds": None,
     }
-    if other is not None:
+    if comparison is not None:
         columns |= {
-            "difference": other.difference,
-            "difference_low": other.low,
-            "difference_high": other.high,
-            "p": other.p,
-            "effect": other.effect,
-            "smallest": other.smallest,
-            "compared_seeds": other.seeds,
+            "difference": comparison.difference,
+            "difference_low": comparison.low,
+            "difference_high": comparison.high,
+            "p": comparison.p,
+            "effect": comparison.effect,
+            "smallest": comparison.smallest,
+            "compared_seeds": comparison.seeds,
         }
     return columns
 
 
 def cost_columns(corpus: CorpusPart, row: Row) -> dict[str, object]:
     """The columns of what the row's cell cost."""
-    cost = next(each for each in corpus.costs if each.cell == row.cell)
+    cost = next(cost for cost in corpus.costs if cost.cell == row.cell)
     return {
         "seconds": cost.seconds,
         "shared_seconds": cost.shared_seconds,

@@ -8,12 +8,12 @@ from research.report.schema import Cost, ProtocolTable, Report
 
 def interval_of(estimate: Estimate) -> str:
     """`0.1101 ±.0123`: the mean and half the width of its 95 % interval."""
-    return f"{estimate.mean:.4f} ±{bare((estimate.high - estimate.low) / 2)}"
+    return f"{estimate.mean:.4f} ±{short_decimal((estimate.high - estimate.low) / 2)}"
 
 
 def difference_of(comparison: Comparison) -> str:
     """`+0.0335 ±.0146`: the difference and half the width of its 95 % interval."""
-    return f"{comparison.difference:+.4f} ±{bare((comparison.high - comparison.low) / 2)}"
+    return f"{comparison.difference:+.4f} ±{short_decimal((comparison.high - comparison.low) / 2)}"
 
 
 def range_of(low: float, high: float, *, signed: bool = False) -> str:
@@ -21,13 +21,13 @@ def range_of(low: float, high: float, *, signed: bool = False) -> str:
     return f"{low:+.4f} to {high:+.4f}" if signed else f"{low:.4f} to {high:.4f}"
 
 
-def bare(value: float) -> str:
+def short_decimal(value: float) -> str:
     """A value to four decimals, without the zero before the point."""
     text = f"{value:.4f}"
     return text.removeprefix("0") if text.startswith("0.") else text
 
 
-def cut(name: str, letters: int = 26) -> str:
+def shortened_name(name: str, letters: int = 26) -> str:
     """A name of at most `letters` characters; the middle is cut, as ends often tell names apart."""
     if len(name) <= letters:
         return name
@@ -49,8 +49,8 @@ def seconds_of(cost: Cost) -> str:
 def seeds_of(cost: Cost) -> str:
     """How many of a cell's seeds are done, and how many are not: `3`, or `2, 1 failed`."""
     parts = [str(len(cost.done))]
-    told = {"failed": cost.failed, "unfinished": cost.unfinished, "missing": cost.missing}
-    parts += [f"{len(seeds)} {word}" for word, seeds in told.items() if seeds]
+    unfinished = {"failed": cost.failed, "unfinished": cost.unfinished, "missing": cost.missing}
+    parts += [f"{len(seeds)} {word}" for word, seeds in unfinished.items() if seeds]
     return ", ".join(parts)
 
 
@@ -60,12 +60,12 @@ def smallest_of(table: ProtocolTable, metric: str) -> str:
     Empty when nothing is compared.
     """
     figures = table.figures(metric).values()
-    found = [each.comparison.smallest for each in figures if each.comparison is not None]
-    if not found:
+    sizes = [figure.comparison.smallest for figure in figures if figure.comparison is not None]
+    if not sizes:
         return ""
-    least, most = bare(min(found)), bare(max(found))
-    said = least if least == most else f"{least} to {most}, by cell"
-    return f"Smallest {metric.upper()} difference found with 80 % power: {said}."
+    least, most = short_decimal(min(sizes)), short_decimal(max(sizes))
+    sizes_text = least if least == most else f"{least} to {most}, by cell"
+    return f"Smallest {metric.upper()} difference found with 80 % power: {sizes_text}."
 
 
 def verdict_of(report: Report, table: ProtocolTable) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -74,19 +74,19 @@ def verdict_of(report: Report, table: ProtocolTable) -> tuple[tuple[str, tuple[s
     Pairs of words and cells, such as ("above base", (...)); verdicts without a cell are left out.
     """
     differences: dict[str, float] = {}
-    same: list[str] = []
+    not_significant: list[str] = []
     for cell, figure in table.figures(report.compared).items():
         if figure.comparison is None:
             continue
         if figure.significant:
             differences[cell] = figure.comparison.difference
         else:
-            same.append(cell)
+            not_significant.append(cell)
     above = [cell for cell, difference in differences.items() if difference > 0]
     below = [cell for cell, difference in differences.items() if difference <= 0]
-    said = {f"above {report.base}": above, f"below {report.base}": below}
-    said[f"not told apart from {report.base}"] = same
-    return tuple((words, tuple(cells)) for words, cells in said.items() if cells)
+    cells_by_verdict = {f"above {report.base}": above, f"below {report.base}": below}
+    cells_by_verdict[f"no significant difference from {report.base}"] = not_significant
+    return tuple((words, tuple(cells)) for words, cells in cells_by_verdict.items() if cells)
 
 
 def legend_of(report: Report) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from research.report import formatting as words
 from research.report import plots
 from research.report.plots import Dot, Style
 from research.report.schema import CorpusPart, Cosines, Panel, ProtocolTable, Report, Slicing
-from research.storage.untrusted import short
+from research.storage.untrusted import short_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def page_of(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["thousands"] = thousands
-    environment.filters["spelled"] = short
+    environment.filters["short"] = short_text
     environment.filters["minus"] = minus
     styles = plots.styles_of(report.cells)
     figures = Figures(report, styles)
@@ -92,11 +92,11 @@ class Figures:
         return CorpusPictures(
             tables=tuple(self.of_table(table) for table in corpus.tables),
             slices=tuple(
-                tuple(self.of_slicing(each) for each in table.slicings if each.buckets)
+                tuple(self.of_slicing(part) for part in table.slicings if part.buckets)
                 for table in corpus.tables
             ),
             curves=tuple(self.of_panel(panel) for panel in corpus.panels),
-            cosines=tuple(self.of_cosines(each) for each in corpus.cosines),
+            cosines=tuple(self.of_cosines(part) for part in corpus.cosines),
         )
 
     def of_table(self, table: ProtocolTable) -> tuple[Picture, ...]:
@@ -105,41 +105,42 @@ class Figures:
         figures = table.figures(self.report.compared)
         means, differences = [], []
         for cell, figure in figures.items():
-            own, style = figure.estimate, self.styles[cell]
-            means.append(Dot(cell, own.mean, own.low, own.high, style))
-            if (other := figure.comparison) is not None:
-                dot = Dot(cell + figure.mark, other.difference, other.low, other.high, style)
+            estimate, style = figure.estimate, self.styles[cell]
+            means.append(Dot(cell, estimate.mean, estimate.low, estimate.high, style))
+            if (comparison := figure.comparison) is not None:
+                low, high = comparison.low, comparison.high
+                dot = Dot(cell + figure.mark, comparison.difference, low, high, style)
                 differences.append(dot)
+        title = f"{metric} by cell, with 95 % intervals"
         pictures = [
-            self.picture(
-                f"{metric} by cell, with 95 % intervals", plots.dots_svg(means, metric), told(means)
-            )
+            self.picture(title, plots.dots_svg(means, metric), dots_text(means)),
         ]
         if differences:
             title = f"Difference to {self.report.base} (95 % intervals, before correction)"
             svg = plots.dots_svg(differences, f"{metric} minus the base's", zero=True)
-            pictures.append(self.picture(title, svg, told(differences)))
+            pictures.append(self.picture(title, svg, dots_text(differences)))
         return tuple(pictures)
 
     def of_slicing(self, slicing: Slicing) -> Picture:
         """A figure of the compared metric by bucket and cell."""
         metric = self.report.compared.upper()
-        best = "; ".join(
+        values = "; ".join(
             f"{bucket.label}: {', '.join(f'{c} {e.mean:.4f}' for c, e in bucket.estimates.items())}"
             for bucket in slicing.buckets
         )
         return self.picture(
-            f"{metric} by {slicing.by}", plots.slices_svg(slicing, metric, self.styles), best
+            f"{metric} by {slicing.by}", plots.slices_svg(slicing, metric, self.styles), values
         )
 
     def of_panel(self, panel: Panel) -> Picture:
         """A figure of one quantity's learning curves."""
-        where = f"stage {panel.stage}" if panel.stage else "last stage"
-        last = ", ".join(
+        stage = f"stage {panel.stage}" if panel.stage else "last stage"
+        last_values = ", ".join(
             f"{curve.cell} ends at {curve.mean[-1]:.4g} after {curve.steps[-1]:.0f} steps"
             for curve in panel.curves
         )
-        return self.picture(f"{panel.quantity}, {where}", plots.panel_svg(panel, self.styles), last)
+        svg = plots.panel_svg(panel, self.styles)
+        return self.picture(f"{panel.quantity}, {stage}", svg, last_values)
 
     def of_cosines(self, cosines: Cosines) -> Picture:
         """A heat map of the gradient cosines of one cell's stage."""
@@ -153,15 +154,15 @@ class Figures:
         title = f"{cosines.cell}, stage {cosines.stage} ({cosines.measurements} measured steps)"
         return self.picture(title, plots.heat_svg(cosines), ", ".join(pairs))
 
-    def picture(self, title: str, svg: str, told: str) -> Picture:
-        """The figure with unique ids; `told` goes into its label for screen readers."""
+    def picture(self, title: str, svg: str, description: str) -> Picture:
+        """The figure with unique ids; `description` goes into its label for screen readers."""
         self.drawn += 1
-        opening = Markup('<svg role="img" aria-label="{}"').format(f"{title}. {told}")
-        body = plots.apart(svg, f"f{self.drawn}").removeprefix("<svg")
+        opening = Markup('<svg role="img" aria-label="{}"').format(f"{title}. {description}")
+        body = plots.with_id_prefix(svg, f"f{self.drawn}").removeprefix("<svg")
         return Picture(title, opening + Markup(body))
 
 
-def told(dots: list[Dot]) -> str:
+def dots_text(dots: list[Dot]) -> str:
     """Labels, values and intervals of dots as text."""
     return "; ".join(
         f"{dot.label} {dot.value:.4f} ({dot.low:.4f} to {dot.high:.4f})" for dot in dots

@@ -10,7 +10,7 @@ import re
 
 import pandas as pd
 
-from research.report.formatting import bare, cut, interval_words, p_of
+from research.report.formatting import interval_words, p_of, short_decimal, shortened_name
 from research.report.schema import CorpusPart, Figure, ProtocolTable, Report, Row
 
 SPECIAL = {
@@ -65,7 +65,7 @@ def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, place: in
 def row_of(report: Report, row: Row, compares: bool) -> list[str]:
     """The entries of a cell's row, as LaTeX."""
     entries = [
-        escaped(cut(row.cell, 40)),
+        escaped(shortened_name(row.cell, 40)),
         *(entry_of(row.figures[name]) for name in report.metrics),
     ]
     if not compares:
@@ -74,7 +74,7 @@ def row_of(report: Report, row: Row, compares: bool) -> list[str]:
     if figure.comparison is None:
         return [*entries, "--", "--"]
     found = figure.comparison
-    half = bare((found.high - found.low) / 2)
+    half = short_decimal((found.high - found.low) / 2)
     difference = rf"${found.difference:+.4f}$ {{\scriptsize$\pm${half}}}"
     return [*entries, difference, f"${p_of(figure.corrected)}$"]
 
@@ -92,7 +92,7 @@ def entry_of(figure: Figure) -> str:
     elif figure.place == 2:
         text = rf"\underline{{{text}}}"
     mark = r"$^{\dagger}$" if figure.significant else ""
-    return rf"{text}{mark} {{\scriptsize$\pm${bare((own.high - own.low) / 2)}}}"
+    return rf"{text}{mark} {{\scriptsize$\pm${short_decimal((own.high - own.low) / 2)}}}"
 
 
 def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compares: bool) -> str:

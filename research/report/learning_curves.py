@@ -28,23 +28,23 @@ def panels(lines: Mapping[tuple[str, int], Lines], compared: str) -> tuple[Panel
     `lines` has the log lines by cell and seed. The cells' last stages share a validation panel.
     """
     series: dict[tuple[str, str], dict[str, list[dict[float, float]]]] = {}
-    for (cell, _), own in lines.items():
-        for (stage, quantity), points in _series(own, compared).items():
+    for (cell, _), run_lines in lines.items():
+        for (stage, quantity), points in _run_series(run_lines, compared).items():
             # Last stages with different names share a panel, as all cells are judged by their last.
-            last = quantity.startswith("val/") and stage == own[-1]["stage"]
-            key = ("" if last else stage, quantity)
+            is_last = quantity.startswith("val/") and stage == run_lines[-1]["stage"]
+            key = ("" if is_last else stage, quantity)
             series.setdefault(key, {}).setdefault(cell, []).append(points)
     ordered = sorted(series, key=lambda key: not key[1].startswith("val/"))
-    found = []
+    all_panels = []
     for stage, quantity in ordered:
-        curves = [curve(cell, seeds) for cell, seeds in series[stage, quantity].items()]
-        kept = tuple(each for each in curves if each is not None)
-        if kept:
-            found.append(Panel(printable(stage), printable(quantity), kept))
-    return tuple(found)
+        curves = [mean_curve(cell, seeds) for cell, seeds in series[stage, quantity].items()]
+        drawable = tuple(curve for curve in curves if curve is not None)
+        if drawable:
+            all_panels.append(Panel(printable(stage), printable(quantity), drawable))
+    return tuple(all_panels)
 
 
-def curve(cell: str, seeds: Sequence[Mapping[float, float]]) -> Curve | None:
+def mean_curve(cell: str, seeds: Sequence[Mapping[float, float]]) -> Curve | None:
     """The mean, lowest and highest value over seeds; `seeds` has {step: value} of each.
 
     The curve covers the steps that all seeds have reached, with values between two logged steps
@@ -79,11 +79,11 @@ def cosines(lines: Mapping[tuple[str, int], Lines]) -> tuple[Cosines, ...]:
     The mean is over all measured steps of all seeds. Stages without measurements have no entry.
     """
     measured: dict[tuple[str, str], list[Mapping[str, Scalar]]] = {}
-    for (cell, _), own in lines.items():
-        for line in own:
+    for (cell, _), run_lines in lines.items():
+        for line in run_lines:
             if any(name.startswith(f"{line['stage']}/gradient_norm/") for name in line):
                 measured.setdefault((cell, str(line["stage"])), []).append(line)
-    return tuple(_cosines(cell, stage, own) for (cell, stage), own in measured.items())
+    return tuple(_cosines(cell, stage, run_lines) for (cell, stage), run_lines in measured.items())
 
 
 def _cosines(cell: str, stage: str, lines: Lines) -> Cosines:
@@ -110,17 +110,17 @@ def _cosines(cell: str, stage: str, lines: Lines) -> Cosines:
     )
 
 
-def _series(lines: Lines, compared: str) -> dict[tuple[str, str], dict[float, float]]:
+def _run_series(lines: Lines, compared: str) -> dict[tuple[str, str], dict[float, float]]:
     """{step: value} of one run, by stage and quantity (`loss/...` and `val/COMPARED`).
 
     A value that is not finite was logged as text, and is left out.
     """
-    found: dict[tuple[str, str], dict[float, float]] = {}
+    series: dict[tuple[str, str], dict[float, float]] = {}
     for line in lines:
         stage, step = str(line["stage"]), float(line["step"])
         for name, value in line.items():
             quantity = name.removeprefix(f"{stage}/")
-            wanted = quantity.startswith("loss/") or name == f"val/{compared}"
-            if wanted and isinstance(value, (int, float)):
-                found.setdefault((stage, quantity), {})[step] = float(value)
-    return found
+            is_shown = quantity.startswith("loss/") or name == f"val/{compared}"
+            if is_shown and isinstance(value, (int, float)):
+                series.setdefault((stage, quantity), {})[step] = float(value)
+    return series

@@ -27,11 +27,11 @@ def figures_table(report: Report, table: ProtocolTable) -> str:
     head = ["cell", "seeds", *(name.upper() for name in report.metrics)]
     compares = table.has_base and len(table.rows) > 1
     if compares:
-        versus = f"{report.compared.upper()} vs {code(report.base)}"
+        versus = f"{report.compared.upper()} vs {code_span(report.base)}"
         head += [versus, "95 % interval", "effect", "p"]
     rows = [
         [
-            code(row.cell),
+            code_span(row.cell),
             str(len(row.seeds)),
             *(interval_of(row.figures[name].estimate) for name in report.metrics),
             *(compared_entries(row, report.compared) if compares else ()),
@@ -44,35 +44,35 @@ def figures_table(report: Report, table: ProtocolTable) -> str:
 def compared_entries(row: Row, metric: str) -> tuple[str, ...]:
     """A row's difference to the base, its interval, effect and corrected p; empty for the base."""
     figure = row.figures[metric]
-    found = figure.comparison
-    if found is None:
+    comparison = figure.comparison
+    if comparison is None:
         return "", "", "", ""
-    ends = range_of(found.low, found.high, signed=True)
+    ends = range_of(comparison.low, comparison.high, signed=True)
     p = f"{p_of(figure.corrected)} {figure.mark}".strip().replace("<", "&lt;")
-    return difference_of(found), ends, f"{found.effect:+.2f}", p
+    return difference_of(comparison), ends, f"{comparison.effect:+.2f}", p
 
 
 def changes_table(report: Report) -> str:
     """A markdown table of the fields that each cell changes."""
     rows = [
-        [code(cell), code(change.field), code(change.before), code(change.after)]
+        [code_span(text) for text in (cell, change.field, change.before, change.after)]
         for cell in report.cells
         for change in report.changes.get(cell, ())
     ]
-    rows += [[code(report.base), "the base", "", ""]]
-    return markdown_table(["cell", "field", "base", "here"], rows, text_columns=4)
+    rows += [[code_span(report.base), "the base", "", ""]]
+    return markdown_table(["cell", "field", "in the base", "in the cell"], rows, text_columns=4)
 
 
 def cost_table(corpus: CorpusPart) -> str:
     """A markdown table of seeds, time, tokens and parameters of each cell."""
     rows = [
         [
-            code(cost.cell),
+            code_span(cost.cell),
             seeds_of(cost),
             seconds_of(cost),
             "" if cost.items is None else f"{cost.items:,.0f}",
             "" if cost.parameters is None else f"{cost.parameters:,}",
-            ", ".join(map(code, cost.shared)),
+            ", ".join(map(code_span, cost.shared)),
         ]
         for cost in corpus.costs
     ]
@@ -84,10 +84,10 @@ def runs_table(report: Report, corpus: CorpusPart) -> str:
     """A markdown table of every run's folder, status, hash, error and compared metric."""
     rows = [
         [
-            code(run.folder),
+            code_span(run.folder),
             run.status,
-            code(run.hash),
-            code(run.error or ""),
+            code_span(run.hash),
+            code_span(run.error or ""),
             "" if run.value is None else f"{run.value:.4f}",
         ]
         for run in corpus.runs
@@ -101,14 +101,14 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_c
 
     The first `text_columns` columns are aligned left, the others right.
     """
-    marks = [":--" if place < text_columns else "--:" for place in range(len(head))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
+    alignments = [":--" if column < text_columns else "--:" for column in range(len(head))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, alignments, *rows))
 
 
-def code(text: str) -> str:
+def code_span(text: str) -> str:
     """A name as a markdown code span, inside which only `|` and `` ` `` are markup.
 
     Those two are replaced by look-alikes, since renderers differ in how they are escaped there.
     """
-    shown = re.sub(r"\s+", " ", text).strip().replace("|", "¦").replace("`", "ˋ")
-    return f"`{shown}`" if shown else ""
+    cleaned = re.sub(r"\s+", " ", text).strip().replace("|", "¦").replace("`", "ˋ")
+    return f"`{cleaned}`" if cleaned else ""

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.style import context
 
-from research.report.formatting import cut
+from research.report.formatting import shortened_name
 from research.report.schema import Cosines, Panel, Slicing
 
 COLOURS = ("#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#b0447e", "#56a0d3", "#b8860b", "#6a4c93")
@@ -70,11 +70,11 @@ def styles_of(cells: Sequence[str]) -> dict[str, Style]:
     """A style for each cell; the first 280 are all different."""
     return {
         cell: Style(
-            COLOURS[place % len(COLOURS)],
-            DASHES[place % len(DASHES)],
-            MARKERS[place % len(MARKERS)],
+            COLOURS[index % len(COLOURS)],
+            DASHES[index % len(DASHES)],
+            MARKERS[index % len(MARKERS)],
         )
-        for place, cell in enumerate(cells)
+        for index, cell in enumerate(cells)
     }
 
 
@@ -85,9 +85,9 @@ def dots_svg(dots: Sequence[Dot], label: str, *, zero: bool = False) -> str:
         axes = figure.add_subplot()
         if zero:
             axes.axvline(0.0, color="#888888", linewidth=1.0, zorder=1)
-        for place, dot in enumerate(dots):
-            _draw(axes, dot, place, size=5.5)
-        axes.set_yticks(range(len(dots)), [cut(dot.label) for dot in dots])
+        for row, dot in enumerate(dots):
+            _draw(axes, dot, row, size=5.5)
+        axes.set_yticks(range(len(dots)), [shortened_name(dot.label) for dot in dots])
         axes.set_ylim(len(dots) - 0.4, -0.6)
         axes.set_xlabel(label)
         axes.grid(visible=True, axis="x")
@@ -105,9 +105,9 @@ def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str
         for group, bucket in enumerate(slicing.buckets):
             if group:
                 axes.axhline(group * step - 1.2, color="#cccccc", linewidth=0.6)
-            for place, (cell, estimate) in enumerate(bucket.estimates.items()):
+            for row, (cell, estimate) in enumerate(bucket.estimates.items()):
                 dot = Dot(cell, estimate.mean, estimate.low, estimate.high, styles[cell])
-                _draw(axes, dot, group * step + place, size=4.0)
+                _draw(axes, dot, group * step + row, size=4.0)
         centres = [group * step + (len(cells) - 1) / 2 for group in range(len(slicing.buckets))]
         names = [f"{bucket.label}\nn = {bucket.questions:,}" for bucket in slicing.buckets]
         axes.set_yticks(centres, names)
@@ -139,7 +139,7 @@ def panel_svg(panel: Panel, styles: Mapping[str, Style]) -> str:
                 markersize=4,
             )
         axes.set_xlabel("optimizer steps")
-        axes.set_ylabel(cut(panel.quantity, 18))
+        axes.set_ylabel(shortened_name(panel.quantity, 18))
         axes.grid(visible=True)
         axes.locator_params(nbins=5)
         axes.ticklabel_format(axis="x", style="plain", useOffset=False)
@@ -153,20 +153,20 @@ def heat_svg(cosines: Cosines) -> str:
         figure = Canvas(figsize=(min(WIDTH, 1.6 + 0.55 * size), 1.0 + 0.45 * size))
         axes = figure.add_subplot()
         values = [
-            [float("nan") if each is None else each for each in row] for row in cosines.matrix
+            [float("nan") if value is None else value for value in row] for row in cosines.matrix
         ]
         axes.pcolormesh(values, cmap="RdBu", vmin=-1.0, vmax=1.0, edgecolor="white", linewidth=1.0)
         for row, entries in enumerate(cosines.matrix):
             for column, value in enumerate(entries):
                 if value is not None:
-                    pale = "white" if abs(value) > 0.6 else "#1a1a1a"
+                    color = "white" if abs(value) > 0.6 else "#1a1a1a"
                     text = f"{value:+.2f}" if row != column else "1"
-                    axes.text(column + 0.5, row + 0.5, text, color=pale, ha="center", va="center")
-        places = [place + 0.5 for place in range(size)]
-        names = [cut(name, 12) for name in cosines.objectives]
+                    axes.text(column + 0.5, row + 0.5, text, color=color, ha="center", va="center")
+        centres = [index + 0.5 for index in range(size)]
+        names = [shortened_name(name, 12) for name in cosines.objectives]
         longest = max(map(len, names))
-        axes.set_xticks(places, names, rotation=0 if longest <= 6 else 35)
-        axes.set_yticks(places, names)
+        axes.set_xticks(centres, names, rotation=0 if longest <= 6 else 35)
+        axes.set_yticks(centres, names)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.invert_yaxis()
@@ -185,7 +185,7 @@ def svg_of(figure: Canvas) -> str:
     return re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
 
 
-def apart(svg: str, prefix: str) -> str:
+def with_id_prefix(svg: str, prefix: str) -> str:
     """The element with `prefix` before every id and reference to one; its text is unchanged.
 
     A page holds many figures, whose ids would otherwise be the same.
@@ -197,7 +197,7 @@ def apart(svg: str, prefix: str) -> str:
     return re.sub(r"<[^>]*>", renamed, svg)
 
 
-def _draw(axes: Axes, dot: Dot, place: float, *, size: float) -> None:
+def _draw(axes: Axes, dot: Dot, row: float, *, size: float) -> None:
     style = dot.style
-    axes.plot([dot.low, dot.high], [place, place], color=style.colour, linewidth=1.4, zorder=2)
-    axes.plot([dot.value], [place], style.marker, color=style.colour, markersize=size, zorder=3)
+    axes.plot([dot.low, dot.high], [row, row], color=style.colour, linewidth=1.4, zorder=2)
+    axes.plot([dot.value], [row], style.marker, color=style.colour, markersize=size, zorder=3)

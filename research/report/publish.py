@@ -57,30 +57,30 @@ def publish(
     there is no key.
     """
     path = folder / SPECIFICATION
-    document: dict[str, object] = {**specification(report), "saved": saved_before(path)}
+    document: dict[str, object] = {**specification(report), "saved": last_saved(path)}
     write_json(path, document)
-    if not online(tracking):
+    if not saves_online(tracking):
         return Published(path, None, None)
     try:
-        answer = saved(path, where(folder, tracking), seconds)
+        response = save_in_child(path, destination_of(folder, tracking), seconds)
     except subprocess.TimeoutExpired:
         return Published(path, None, f"W&B did not answer within {seconds:.0f} s")
-    if "error" in answer:
-        return Published(path, None, answer["error"])
-    link = answer.pop("link")
+    if "error" in response:
+        return Published(path, None, response["error"])
+    link = response.pop("link")
     # The link opens the report to anyone, so it is printed once and stored nowhere.
-    write_json(path, {**document, "saved": answer})
+    write_json(path, {**document, "saved": response})
     return Published(path, link, None)
 
 
-def online(tracking: Tracking) -> bool:
+def saves_online(tracking: Tracking) -> bool:
     """Whether to save to W&B: there is a key, and neither `tracking` nor WANDB_MODE forbids it.
 
     Raises `InputError` when `tracking` asks for online and there is no key.
     """
-    asked = os.environ.get("WANDB_MODE", "")
+    variable = os.environ.get("WANDB_MODE", "")
     if tracking.mode == "offline" or (
-        tracking.mode == "auto" and asked in ("offline", "dryrun", "disabled")
+        tracking.mode == "auto" and variable in ("offline", "dryrun", "disabled")
     ):
         return False
     if has_key():
@@ -90,23 +90,23 @@ def online(tracking: Tracking) -> bool:
     return False
 
 
-def where(folder: Path, tracking: Tracking) -> dict[str, str | None]:
+def destination_of(folder: Path, tracking: Tracking) -> dict[str, str | None]:
     """The W&B project and entity to save to.
 
     They are those of `tracking`, else those that the study's runs were mirrored to, else those of
     the environment, else the default project and (None) the key's own entity.
     """
     mirrored = sorted(folder.glob(f"*/*/*/{WandbRecord.FILE}"))
-    known = read_record(mirrored[0].parent, WandbRecord) if mirrored else None
-    project = None if known is None else known.project
-    entity = None if known is None else known.entity
+    earlier = read_record(mirrored[0].parent, WandbRecord) if mirrored else None
+    project = None if earlier is None else earlier.project
+    entity = None if earlier is None else earlier.entity
     return {
         "project": tracking.project or project or os.environ.get("WANDB_PROJECT", PROJECT),
         "entity": tracking.entity or entity or os.environ.get("WANDB_ENTITY"),
     }
 
 
-def saved_before(path: Path) -> object:
+def last_saved(path: Path) -> object:
     """The report's server, project, entity, id and URL on W&B; None: it was never saved."""
     try:
         return read_json(path).get("saved")
@@ -114,17 +114,19 @@ def saved_before(path: Path) -> object:
         return None
 
 
-def saved(path: Path, wanted: Mapping[str, str | None], seconds: float) -> dict[str, str]:
+def save_in_child(
+    path: Path, destination: Mapping[str, str | None], seconds: float
+) -> dict[str, str]:
     """Run W&B's client in a child process, and return the answer that it prints.
 
     The answer is what `wandb_client.save` returns, or {"error": message}. The child and all that it
     started have been killed when this returns or raises. Raises `subprocess.TimeoutExpired` after
     `seconds`.
     """
-    above = str(Path(research.__file__).parent.parent)
-    paths = [above, *filter(None, [os.environ.get("PYTHONPATH")])]
+    root = str(Path(research.__file__).parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     with subprocess.Popen(
-        [sys.executable, "-m", "research.report.wandb_client", str(path), json.dumps(wanted)],
+        [sys.executable, "-m", "research.report.wandb_client", str(path), json.dumps(destination)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "WANDB_SILENT": "true"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

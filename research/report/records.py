@@ -19,7 +19,7 @@ from research.evaluation.ties import TiePolicy
 from research.report.schema import Change, Status
 from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
 from research.storage.run_folder import RunFolder
-from research.storage.untrusted import file_inside, printable, short
+from research.storage.untrusted import file_inside, printable, short_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def read_study(folder: Path) -> StudyRecord:
             "and finished runs are not repeated when it is called again"
         )
     if not (record.corpora and record.seeds):
-        raise InputError(f"{folder / StudyRecord.FILE} names no run; the study's command does")
+        raise InputError(f"{folder / StudyRecord.FILE} lists no run; call the study's command")
     for name in record.metrics:
         parse_metric(name)
     return record
@@ -73,21 +73,24 @@ def changes_of(study: StudyRecord) -> dict[str, tuple[Change, ...]]:
     """By cell, its differences from the base, with values as short text."""
     return {
         printable(cell): tuple(
-            Change(printable(field), short(before), short(after))
+            Change(printable(field), short_text(before), short_text(after))
             for field, (before, after) in fields.items()
         )
         for cell, fields in study.changes.items()
     }
 
 
-def read_run(folder: Path, corpus: str, cell: str, seed: int, mark: str) -> StudyRun:
-    """The state of the run whose hash is `mark`; rank tables are read only when it has finished."""
+def read_run(folder: Path, corpus: str, cell: str, seed: int, run_hash: str) -> StudyRun:
+    """A run as its folder has it: missing unless its hash is `run_hash`.
+
+    Rank tables are read only when the run has finished.
+    """
     path = file_inside(folder, f"{corpus}/{cell}/{seed}")
     reader = RunFolder(path, writes=False)
     record, failure = reader.read(RunRecord), reader.read(FailureRecord)
     # A record with another hash is of another config, so it is no run of this study.
-    record = record if record is not None and record.hash == mark else None
-    failure = failure if failure is not None and failure.hash == mark else None
+    record = record if record is not None and record.hash == run_hash else None
+    failure = failure if failure is not None and failure.hash == run_hash else None
     summary = None if record is None else reader.read(RunSummary)
     status: Status = "missing" if record is None else "unfinished"
     status = "failed" if failure is not None else status

@@ -1,7 +1,7 @@
 """The data model of a report; the terminal, HTML, CSV, LaTeX and W&B forms are written from it.
 
 `build.report_of` makes a `Report` from a study's folder. All classes are frozen. Names are those of
-the study, with control characters replaced (`untrusted.plain`).
+the study, with control characters replaced (`untrusted.printable`).
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class Report:
     budget: str | None
     """The budget that every run had; None: each ran as its config says."""
     command: str
-    """The command that runs the study, or what is left of it; empty: not known."""
+    """The command that runs the study, or continues it; empty: not known."""
     folder: str
     """The study's folder as it was given, with the home folder replaced."""
     corpora: tuple[CorpusPart, ...]

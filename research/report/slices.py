@@ -36,25 +36,25 @@ def slicings(
     )
 
 
-def part_of(table: RankTable, kept: NDArray[np.bool_]) -> RankTable:
-    """The rank table with only the held-out items where `kept` (bool [Q]) is true."""
+def part_of(table: RankTable, selected: NDArray[np.bool_]) -> RankTable:
+    """The rank table with only the held-out items where `selected` (bool [Q]) is true."""
     return replace(
         table,
-        user=table.user[kept],
-        item=table.item[kept],
-        rank=table.rank[kept],
-        ties=table.ties[kept],
-        history_length=table.history_length[kept],
-        item_count=table.item_count[kept],
+        user=table.user[selected],
+        item=table.item[selected],
+        rank=table.rank[selected],
+        ties=table.ties[selected],
+        history_length=table.history_length[selected],
+        item_count=table.item_count[selected],
     )
 
 
-def label_of(starts: Sequence[int], place: int) -> str:
+def label_of(starts: Sequence[int], index: int) -> str:
     """A bucket's limits as text, such as `5–19`; a bucket of zeros alone is `0 (cold)`."""
-    start, after = starts[place], starts[place + 1] if place + 1 < len(starts) else None
-    if start == 0 and after == 1:
+    start, end = starts[index], starts[index + 1] if index + 1 < len(starts) else None
+    if start == 0 and end == 1:
         return "0 (cold)"
-    return f"{start}+" if after is None else f"{start}–{after - 1}"
+    return f"{start}+" if end is None else f"{start}–{end - 1}"
 
 
 def _slicing(
@@ -65,28 +65,28 @@ def _slicing(
     starts: Sequence[int],
     column: Callable[[RankTable], NDArray[np.int32]],
 ) -> Slicing:
+    def buckets_of(table: RankTable) -> NDArray[np.intp]:
+        return np.searchsorted(starts, column(table), side="right") - 1
+
     buckets, left_out = [], 0
     first = next(iter(tables.values()))[0]
-    place_of_first = np.searchsorted(starts, column(first), side="right") - 1
-    for place in np.unique(place_of_first[place_of_first >= 0]).tolist():
-        kept = place_of_first == place
-        users = len(np.unique(first.user[kept]))
+    buckets_of_first = buckets_of(first)
+    for bucket in np.unique(buckets_of_first[buckets_of_first >= 0]).tolist():
+        in_bucket = buckets_of_first == bucket
+        users = len(np.unique(first.user[in_bucket]))
         if users < 2:
-            left_out += int(kept.sum())
+            left_out += int(in_bucket.sum())
             continue
         estimates = {
             cell: estimate(
-                [
-                    part_of(each, np.searchsorted(starts, column(each), side="right") - 1 == place)
-                    for each in own
-                ],
+                [part_of(table, buckets_of(table) == bucket) for table in tables_of_cell],
                 metric,
                 ties=ties,
                 resamples=RESAMPLES,
             )
-            for cell, own in tables.items()
+            for cell, tables_of_cell in tables.items()
         }
-        buckets.append(Bucket(label_of(starts, place), int(kept.sum()), users, estimates))
+        buckets.append(Bucket(label_of(starts, bucket), int(in_bucket.sum()), users, estimates))
     return Slicing(by, tuple(buckets), left_out)
 
 

@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from research.report.formatting import (
-    cut,
     difference_of,
     interval_of,
     legend_of,
     p_of,
     seconds_of,
     seeds_of,
+    shortened_name,
     smallest_of,
 )
 from research.report.schema import DAGGER, CorpusPart, ProtocolTable, Report, Row
@@ -56,21 +56,23 @@ def print_all(console: Console, lines: tuple[str, ...]) -> None:
 
 def figures_table(report: Report, table: ProtocolTable) -> Table:
     """A table of a protocol: each cell's metrics with intervals, and its difference to the base."""
-    made = plain_table()
-    made.add_column("cell", no_wrap=True)
+    output = plain_table()
+    output.add_column("cell", no_wrap=True)
     for name in report.metrics:
-        made.add_column(name.upper(), justify="right", no_wrap=True)
+        output.add_column(name.upper(), justify="right", no_wrap=True)
     compares = table.has_base and len(table.rows) > 1
     if compares:
-        versus = f"{report.compared.upper()} vs\n{cut(report.base)}"
-        made.add_column(versus, justify="right", no_wrap=True)
-        made.add_column("p", justify="right", no_wrap=True)
+        versus = f"{report.compared.upper()} vs\n{shortened_name(report.base)}"
+        output.add_column(versus, justify="right", no_wrap=True)
+        output.add_column("p", justify="right", no_wrap=True)
     for row in table.rows:
         figures = [interval_of(row.figures[name].estimate) for name in report.metrics]
-        made.add_row(
-            cut(row.cell), *figures, *compared_of(row, report.compared)[: len(made.columns)]
+        output.add_row(
+            shortened_name(row.cell),
+            *figures,
+            *compared_of(row, report.compared)[: len(output.columns)],
         )
-    return made
+    return output
 
 
 def compared_of(row: Row, metric: str) -> tuple[str, str]:
@@ -81,21 +83,21 @@ def compared_of(row: Row, metric: str) -> tuple[str, str]:
     figure = row.figures[metric]
     if figure.comparison is None:
         return "", ""
-    mark = DAGGER if figure.significant else " "
+    dagger = DAGGER if figure.significant else " "
     # The zero before the point is dropped, so that the table fits into 80 columns.
     difference = difference_of(figure.comparison).replace("0.", ".", 1)
-    return difference, f"{p_of(figure.corrected).replace('0.', '.', 1)}{mark}"
+    return difference, f"{p_of(figure.corrected).replace('0.', '.', 1)}{dagger}"
 
 
 def cost_table(corpus: CorpusPart) -> Table:
     """A table of seeds, time, tokens and parameters of each cell of a corpus."""
-    made = plain_table()
-    made.add_column("cell", no_wrap=True)
+    output = plain_table()
+    output.add_column("cell", no_wrap=True)
     for name in ("seeds", "time (s)", "tokens", "parameters"):
-        made.add_column(name, justify="right", no_wrap=True)
+        output.add_column(name, justify="right", no_wrap=True)
     shares = any(cost.shared for cost in corpus.costs)
     if shares:
-        made.add_column("of it by another run", no_wrap=True)
+        output.add_column("taken from other run", no_wrap=True)
     for cost in corpus.costs:
         entries = [
             seeds_of(cost),
@@ -104,10 +106,10 @@ def cost_table(corpus: CorpusPart) -> Table:
             "" if cost.parameters is None else f"{cost.parameters:,}",
         ]
         if shares:
-            taken = f"{cost.shared_seconds:,.1f} s: {', '.join(cost.shared)}"
-            entries.append(taken if cost.shared else "")
-        made.add_row(cut(cost.cell), *entries)
-    return made
+            shared_text = f"{cost.shared_seconds:,.1f} s: {', '.join(cost.shared)}"
+            entries.append(shared_text if cost.shared else "")
+        output.add_row(shortened_name(cost.cell), *entries)
+    return output
 
 
 def plain_table() -> Table:

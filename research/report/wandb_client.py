@@ -45,7 +45,7 @@ def save(document: Mapping[str, object], project: str, entity: str | None) -> di
 
     wr = reports_module()
     api = wandb.Api()
-    place = {
+    destination = {
         "server": str(api.settings["base_url"]),
         "project": project,
         "entity": entity or str(api.default_entity),
@@ -54,16 +54,16 @@ def save(document: Mapping[str, object], project: str, entity: str | None) -> di
         {
             "displayName": document["title"],
             "description": document["description"],
-            "project": {"name": project, "entityName": place["entity"]},
+            "project": {"name": project, "entityName": destination["entity"]},
             "spec": document["spec"],
         }
     )
     report = wr.Report._from_model(view)
     # `_from_model` restores everything but the width.
     report.width = view.spec.width
-    before = cast(Mapping[str, str], document["saved"] or {})
-    if place.items() <= before.items():
-        report.id = before["id"]
+    earlier = cast(Mapping[str, str], document["saved"] or {})
+    if destination.items() <= earlier.items():
+        report.id = earlier["id"]
     try:
         report.save()
     except Exception:
@@ -75,7 +75,7 @@ def save(document: Mapping[str, object], project: str, entity: str | None) -> di
     # The link is made from the title without escaping, so a `?` in it would cut the link.
     report.title = re.sub(r"[^A-Za-z0-9]+", "-", report.title).strip("-") or "report"
     link = report.enable_share_link()
-    return {**place, "id": report.id, "url": report.url, "link": link}
+    return {**destination, "id": report.id, "url": report.url, "link": link}
 
 
 def main(arguments: list[str]) -> int:
@@ -83,13 +83,15 @@ def main(arguments: list[str]) -> int:
 
     `arguments` are the specification's file, and JSON with the project and entity.
     """
-    wanted = json.loads(arguments[1])
+    destination = json.loads(arguments[1])
     try:
-        answer = save(read_json(Path(arguments[0])), wanted["project"], wanted["entity"])
+        response = save(
+            read_json(Path(arguments[0])), destination["project"], destination["entity"]
+        )
     except Exception as error:
-        said = " ".join(str(error).split()) or "no message"
-        answer = {"error": f"{type(error).__name__}: {said:.300}"}
-    print(json.dumps(answer), flush=True)
+        message = " ".join(str(error).split()) or "no message"
+        response = {"error": f"{type(error).__name__}: {message:.300}"}
+    print(json.dumps(response), flush=True)
     return 0
 
 

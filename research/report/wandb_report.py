@@ -71,7 +71,7 @@ def blocks_of(report: Report) -> list[Block]:
     return [
         *blocks,
         wr.H1("Commands and folders"),
-        wr.P("This runs the study, or what is left of it; then this report again:"),
+        wr.P("This command runs the study, or continues it; the next one makes this report again:"),
         wr.CodeBlock(code=report.command),
         wr.CodeBlock(code=f"python -m research report {report.folder} --wandb"),
         *(wr.MarkdownBlock(runs_table(report, corpus)) for corpus in report.corpora),
@@ -97,8 +97,8 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
         wr.MarkdownBlock(cost_table(corpus)),
         wr.H2("Runs on W&B"),
         wr.P(
-            "Lines are means over seeds, bands and whiskers one standard deviation: the intervals "
-            "above are what to judge by. A stage that runs share is drawn for the run that did it."
+            "Lines are means over seeds, bands and whiskers one standard deviation: judge by the "
+            "intervals above. A stage that runs share is drawn for the run that trained it."
         ),
         panel_grid(report, corpus),
     ]
@@ -108,7 +108,7 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
     """The panels of a corpus: learning curves, test metrics by cell, and the runs side by side."""
     wr = reports_module()
     cell = wr.Config("ablation.cell")
-    made: list[Callable[[object], Panel]] = []
+    builders: list[Callable[[object], Panel]] = []
 
     def line(title: str, metric: str, axis: str) -> Callable[[object], Panel]:
         return lambda layout: wr.LinePlot(
@@ -124,20 +124,20 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
 
     for panel in corpus.panels:
         if panel.quantity.startswith("val/"):
-            made.append(line(f"{panel.quantity} (validation)", panel.quantity, "epoch"))
+            builders.append(line(f"{panel.quantity} (validation)", panel.quantity, "epoch"))
             continue
         name = f"{panel.stage}/{panel.quantity}"
-        made.append(line(name, name, f"{panel.stage}/step"))
+        builders.append(line(name, name, f"{panel.stage}/step"))
     for candidates in dict.fromkeys(table.candidates for table in corpus.tables):
         within = "" if candidates == "full" else f"{candidates}/"
-        names = [f"test/{within}{metric}" for metric in report.metrics]
-        made += [bar(f"{name} (test)", name) for name in names]
+        metric_names = [f"test/{within}{metric}" for metric in report.metrics]
+        builders += [bar(f"{name} (test)", name) for name in metric_names]
     # Validation curves of two stages are one metric on W&B, over epochs; their panels are alike.
     panels = {
-        place: build(wr.Layout(x=place % 2 * WIDTH, y=place // 2 * HEIGHT, w=WIDTH, h=HEIGHT))
-        for place, build in enumerate(made)
+        index: build(wr.Layout(x=index % 2 * WIDTH, y=index // 2 * HEIGHT, w=WIDTH, h=HEIGHT))
+        for index, build in enumerate(builders)
     }
-    below = wr.Layout(x=0, y=(len(made) + 1) // 2 * HEIGHT, w=2 * WIDTH, h=2 * HEIGHT)
+    below = wr.Layout(x=0, y=(len(builders) + 1) // 2 * HEIGHT, w=2 * WIDTH, h=2 * HEIGHT)
     columns = ["run:displayName", "config:ablation.value.cell", "config:seed.value"]
     columns += [f"summary:test/{report.compared}", f"summary:best/val/{report.compared}"]
     runs = wr.Runset(
@@ -170,31 +170,32 @@ def with_filters(spec: Mapping[str, object], filters: Sequence[Mapping[str, obje
     """
     blocks = cast(Sequence[Mapping[str, object]], spec["blocks"])
     grids = [block for block in blocks if block["type"] == "panel-grid"]
-    for grid, own in zip(grids, filters, strict=True):
+    for grid, grid_filter in zip(grids, filters, strict=True):
         metadata = cast(Mapping[str, list[dict[str, object]]], grid["metadata"])
         for runs in metadata["runSets"]:
-            runs["filters"] = own
+            runs["filters"] = grid_filter
 
 
 def with_stable_names(spec: object, name: str) -> object:
     """The specification with the client's random ids replaced by ids made from the study's name."""
-    known: dict[str, str] = {}
+    stable_ids: dict[str, str] = {}
 
     def renamed(value: object) -> object:
         if isinstance(value, list):
-            return [renamed(each) for each in value]
+            return [renamed(entry) for entry in value]
         if not isinstance(value, dict):
             return value
         return {
-            key: stable(each) if is_id(key, each) else renamed(each) for key, each in value.items()
+            key: stable(entry) if is_id(key, entry) else renamed(entry)
+            for key, entry in value.items()
         }
 
     def is_id(key: str, value: object) -> bool:
         return key in ("id", "__id__") and isinstance(value, str) and value != ""
 
     def stable(value: str) -> str:
-        number = f"{name} {len(known)}".encode()
-        return known.setdefault(value, hashlib.sha256(number).hexdigest()[:11])
+        number = f"{name} {len(stable_ids)}".encode()
+        return stable_ids.setdefault(value, hashlib.sha256(number).hexdigest()[:11])
 
     return renamed(spec)
 

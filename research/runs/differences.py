@@ -14,7 +14,7 @@ from research.config import from_json, packages_of, to_json
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.storage.records import RunRecord, StartRecord
-from research.storage.untrusted import short
+from research.storage.untrusted import short_text
 from research.training.config import StageConfig
 
 Differences = Iterator[tuple[str, list[object]]]
@@ -62,8 +62,8 @@ def other_run(stored: RunRecord, record: RunRecord, config: RunConfig) -> str:
     if stored.extensions != record.extensions:
         differences["extended after steps"] = [_steps_of(stored), _steps_of(record)]
     texts = [
-        f"{name} is {short(stored_value, MAX_SHOWN_LENGTH)} in the folder and "
-        f"{short(value, MAX_SHOWN_LENGTH)} in this run"
+        f"{name} is {short_text(stored_value, MAX_SHOWN_LENGTH)} in the folder and "
+        f"{short_text(value, MAX_SHOWN_LENGTH)} in this run"
         for name, (stored_value, value) in list(differences.items())[:MAX_SHOWN]
     ]
     texts += (

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from research.checkpoint.transfer import TransferReport
 from research.config import check_config, packages_of
-from research.distributed.accelerator import fitted
+from research.distributed.accelerator import accelerator_for
 from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import RankerConfig
@@ -73,7 +73,7 @@ def execute(
     for a folder that holds another run; `FolderLocked` when another process is doing the run.
     """
     check_config(config)
-    accelerator = fitted(accelerator, config.compute, options.device)
+    accelerator = accelerator_for(accelerator, config.compute, options.device)
     processes = Processes(accelerator)
     quiet = options.quiet or not processes.main
     warn_about_tf32(config, accelerator, quiet)

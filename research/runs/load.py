@@ -16,7 +16,7 @@ from research.runs.config import RunConfig
 from research.runs.parts import RunParts, ranking_objective
 from research.runs.warm_start import final_checkpoint
 from research.storage.records import RunRecord, RunSummary
-from research.storage.run_folder import RunFolder
+from research.storage.run_folder import CONTINUED_BY, RunFolder
 
 
 def load_run(
@@ -33,10 +33,7 @@ def load_run(
     if record is None:
         raise InputError(f"{path} has no config.json: it is not a run folder")
     if reader.read(RunSummary) is None:
-        raise InputError(
-            f"{path} holds a run that has not finished; run the command that started it, or the "
-            "last one that extended it, to finish it"
-        )
+        raise InputError(f"{path} holds a run that has not finished; {CONTINUED_BY}")
     config = from_json(record.config, RunConfig, allow=allow)
     run_parts = RunParts.of(config, data_root)
     if record.fingerprint != run_parts.corpus.fingerprint:

@@ -14,13 +14,13 @@ JsonObject = dict[str, object]
 
 def read_json(path: Path, remedy: str = "") -> JsonObject:
     """Read a JSON object; `InputError` names the file, what is wrong with it, and the `remedy`."""
-    then = f"; {remedy}" if remedy else ""
+    suffix = f"; {remedy}" if remedy else ""
     try:
         value = parse_json(read_bytes(path).decode())
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error!s:.100}){then}") from error
+        raise InputError(f"{path} is not valid JSON ({error!s:.100}){suffix}") from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds {type(value).__name__}, not an object{then}")
+        raise InputError(f"{path} holds {type(value).__name__}, not an object{suffix}")
     return value
 
 

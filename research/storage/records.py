@@ -436,8 +436,8 @@ class OriginRecord(Record):
     def __post_init__(self) -> None:
         parts = self.run.split("/")
         ups = len(list(takewhile(lambda part: part == "..", parts)))
-        rest = parts[ups:]
-        if not (1 <= ups <= 3 and 1 <= len(rest) <= ups and all(map(is_file_name, rest))):
+        names = parts[ups:]
+        if not (1 <= ups <= 3 and 1 <= len(names) <= ups and all(map(is_file_name, names))):
             raise InputError(
                 f"run is {self.run!r:.100}; allowed: another run of the study, as ../../CELL/SEED"
             )
@@ -510,14 +510,19 @@ class StudyRecord(Record):
                 f"its base is {self.base!r:.80} and it compares {self.compared!r:.80}, which are "
                 "not among its cells and metrics"
             )
-        wanted = [seed for cells in self.runs.values() for own in cells.values() for seed in own]
-        if not all(map(is_seed, (*wanted, *map(str, self.seeds)))):
+        seeds = [
+            seed
+            for cells in self.runs.values()
+            for runs_of_cell in cells.values()
+            for seed in runs_of_cell
+        ]
+        if not all(map(is_seed, (*seeds, *map(str, self.seeds)))):
             raise InputError("a seed is a whole number from 0 on, of 64 bits")
 
     def seeds_of(self, corpus: str, cell: str) -> dict[int, str]:
         """The run hashes of a cell's runs on a corpus, by seed, ascending."""
-        wanted = self.runs.get(corpus, {}).get(cell, {})
-        return {seed: wanted[str(seed)] for seed in sorted(map(int, wanted))}
+        hashes = self.runs.get(corpus, {}).get(cell, {})
+        return {seed: hashes[str(seed)] for seed in sorted(map(int, hashes))}
 
 
 def is_seed(text: str) -> bool:

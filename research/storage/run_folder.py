@@ -23,20 +23,22 @@ from research.storage.records import Kind, Record, RunRecord, RunSummary, read_r
 from research.storage.untrusted import file_inside, parse_json
 
 Scalar = int | float | str
+# How to continue an unfinished run, for messages.
+CONTINUED_BY = "the command that began it, or the last one that extended it, continues it"
 
 
 class FolderLocked(InputError):
     """Raised when another process has a run's folder locked; the run itself has not failed."""
 
 
-def lock_folder(folder: Path, patience: float = 5.0) -> int | None:
+def lock_folder(folder: Path, timeout: float = 5.0) -> int | None:
     """Lock a folder; returns a file descriptor, and the lock lasts until it is closed.
 
     It ends with the process, however that ends. `FolderLocked` when another process keeps its lock
-    for `patience` seconds. None: the file system has no locks.
+    for `timeout` seconds. None: the file system has no locks.
     """
     descriptor = os.open(folder, os.O_RDONLY)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,7 +57,10 @@ def lock_folder(folder: Path, patience: float = 5.0) -> int | None:
 
 
 class Mirror(ABC):
-    """Abstract: shows a run elsewhere. Its methods raise nothing and return soon.
+    """Abstract: shows a run elsewhere. Its methods return soon and hide failures of that place.
+
+    Only `begin` raises, an `InputError`, when the user asked for what cannot be had: a mirror
+    online without a key.
 
     `begin` is called first, then `line` any number of times, `end` if the run finishes, and `close`
     in any case. Lines are numbered as in metrics.jsonl, from 0. `line` is not called for lines that
@@ -93,14 +98,14 @@ class RunFolder:
         self.mirror = mirror
         # Number of lines in metrics.jsonl, which only a mirror needs; None: not counted yet.
         self._lines: int | None = None
-        self._held: int | None = None
+        self._lock: int | None = None
         # Number of lines that each stage has in metrics.jsonl; known from its rewind on.
         self._logged: dict[str, int] = {}
 
     def __enter__(self) -> RunFolder:
         if self.writes:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._held = lock_folder(self.path)
+            self._lock = lock_folder(self.path)
         return self
 
     def __exit__(
@@ -109,8 +114,8 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._held is not None:
-            os.close(self._held)
+        if self._lock is not None:
+            os.close(self._lock)
         if self.mirror is not None:
             self.mirror.close()
 
@@ -191,28 +196,28 @@ class RunFolder:
             lines.append(line)
         return lines
 
-    def rewind(self, stage: str, kept: int, step: int) -> list[dict[str, Scalar]]:
-        """Keep the first `kept` lines of a stage, up to `step`, remove its others; return the kept.
+    def rewind(self, stage: str, num_kept: int, step: int) -> list[dict[str, Scalar]]:
+        """Remove a stage's lines, except the first `num_kept` up to `step`, and return those.
 
-        It is called before the stage continues after `step`. If there are fewer than `kept` lines,
-        the file has lost some, and a message on stderr says so.
+        It is called before the stage continues after `step`. If there are fewer than `num_kept`
+        lines, the file has lost some, and a message on stderr says so.
         """
         self._logged[stage] = 0
         if not self.writes:
             return []
         lines = self.metrics()
-        ours = [number for number, line in enumerate(lines) if line["stage"] == stage]
-        numbers = [number for number in ours if int(lines[number]["step"]) <= step][:kept]
-        dropped = set(ours) - set(numbers)
+        of_stage = [number for number, line in enumerate(lines) if line["stage"] == stage]
+        numbers = [number for number in of_stage if int(lines[number]["step"]) <= step][:num_kept]
+        dropped = set(of_stage) - set(numbers)
         if (self.path / "metrics.jsonl").is_file():
-            left = [line for number, line in enumerate(lines) if number not in dropped]
-            text = "".join(json.dumps(line) + "\n" for line in left)
+            remaining = [line for number, line in enumerate(lines) if number not in dropped]
+            text = "".join(json.dumps(line) + "\n" for line in remaining)
             with replacing(self.path / "metrics.jsonl") as file:
                 file.write(text.encode())
-        if len(numbers) < kept:
+        if len(numbers) < num_kept:
             print(
-                f"{self.path / 'metrics.jsonl'} has lost {kept - len(numbers)} of {kept} lines of "
-                f"stage {stage}; the run goes on, its curves have a gap",
+                f"{self.path / 'metrics.jsonl'} has lost {num_kept - len(numbers)} of {num_kept} "
+                f"lines of stage {stage}; the run goes on, its curves have a gap",
                 file=sys.stderr,
                 flush=True,
             )

@@ -21,23 +21,23 @@ from research.errors import InputError
 
 # Limits on nesting, digits of a whole number, and bytes of a file. Files that this code writes are
 # far within them.
-DEEPEST = 100
-MOST_DIGITS = 20
-MOST_BYTES = 1 << 24
+MAX_DEPTH = 100
+MAX_DIGITS = 20
+MAX_BYTES = 1 << 24
 # Most bytes in the name of a file.
-LONGEST_NAME = 255
+MAX_NAME_BYTES = 255
 _SECRET_NAMES = re.compile(
     r"(?:^|[^a-z])(?:(?:api)?keys?|token|secrets?|passwords?|passwd|passphrase|credentials?)(?![a-z])",
     re.IGNORECASE,
 )
 # Keys of well-known services, by their prefixes; and long words of hexadecimal digits, or of digits
 # and letters of both cases.
-_KEYS = re.compile(
+_KEY_PATTERN = re.compile(
     r"\b(?:hf_|sk-|gh[opsu]_|github_pat_|glpat-|xox[abps]-|AKIA|ASIA|AIza|eyJ|wandb_v1_)[\w.-]{16,}"
     r"|\b[0-9a-fA-F]{32,}\b"
     r"|\b(?=\w*[0-9])(?=\w*[a-z])(?=\w*[A-Z])[0-9a-zA-Z]{32,}\b"
 )
-_USERS = re.compile(r"://[^/@\s]+@")
+_URL_USER_PATTERN = re.compile(r"://[^/@\s]+@")
 
 
 def parse_json(text: str) -> object:
@@ -48,32 +48,32 @@ def parse_json(text: str) -> object:
     """
     try:
         value: object = json.loads(
-            text, parse_int=_whole, parse_float=_finite, parse_constant=_no_number
+            text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_refuse_constant
         )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if text.count("[") + text.count("{") > DEEPEST and _depth_exceeds(value, DEEPEST):
-        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
     return value
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file; `InputError` when it is missing, no file, or larger than 16 MiB."""
     if not path.is_file():
-        what = "is no file" if path.exists() or path.is_symlink() else "does not exist"
-        raise InputError(f"{path} {what}; is {path.parent} a folder of Sixfold's?")
+        problem = "is no file" if path.exists() or path.is_symlink() else "does not exist"
+        raise InputError(f"{path} {problem}; is {path.parent} a folder of Sixfold's?")
     with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise InputError(f"{path} has more than {MOST_BYTES:,} bytes, which none of our files has")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path} has more than {MAX_BYTES:,} bytes, which none of our files has")
     return content
 
 
 def file_inside(folder: Path, name: str) -> Path:
     """The path `folder/name`; `InputError` when `name` or a link in it leads out of the folder."""
     path = folder / name
-    real = os.path.realpath(folder)
-    if os.path.commonpath([real, os.path.realpath(path)]) != real:
+    real_folder = os.path.realpath(folder)
+    if os.path.commonpath([real_folder, os.path.realpath(path)]) != real_folder:
         raise InputError(
             f"{path} is a link that leads out of {folder}; copy the file to its place, or remove it"
         )
@@ -85,7 +85,7 @@ def is_file_name(name: str) -> bool:
     if name in ("", ".", "..") or set(name) & set("/\\\0"):
         return False
     try:
-        return len(name.encode()) <= LONGEST_NAME
+        return len(name.encode()) <= MAX_NAME_BYTES
     except UnicodeEncodeError:
         return False
 
@@ -98,27 +98,27 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join("\ufffd" if _hidden(each) else each for each in text)
+    return "".join("\ufffd" if _is_unsafe(character) else character for character in text)
 
 
-def short(value: object, most: int = 160) -> str:
-    """A JSON value of a config as text for a message, at most `most` characters, cut with "…".
+def short_text(value: object, length: int = 160) -> str:
+    """A JSON value of a config as text for a message, at most `length` characters, cut with "…".
 
     A config is shown as CLASS(field=value, ...), without the name of its module.
     """
-    text = printable(_spelled(value))
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    text = printable(_text_of(value))
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _spelled(value: object) -> str:
+def _text_of(value: object) -> str:
     if isinstance(value, Mapping):
         kind = str(value.get("class", "")).rpartition(":")[2]
-        rest = ", ".join(
-            f"{name}={_spelled(part)}" for name, part in value.items() if name != "class"
+        fields = ", ".join(
+            f"{name}={_text_of(part)}" for name, part in value.items() if name != "class"
         )
-        return f"{kind}({rest})" if kind else f"{{{rest}}}" if rest else "none"
+        return f"{kind}({fields})" if kind else f"{{{fields}}}" if fields else "none"
     if isinstance(value, list):
-        return f"[{', '.join(_spelled(part) for part in value)}]"
+        return f"[{', '.join(_text_of(part) for part in value)}]"
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value)
@@ -133,17 +133,17 @@ def without_home(value: object) -> object:
     home = os.path.expanduser("~").rstrip("/")
     if not home.startswith("/"):
         return value
-    places = "|".join(map(re.escape, dict.fromkeys((home, os.path.realpath(home)))))
-    pattern = re.compile(rf"(?<![\w./~-])(?:{places})(?=/|[^\w.-]|\Z)")
+    homes = "|".join(map(re.escape, dict.fromkeys((home, os.path.realpath(home)))))
+    pattern = re.compile(rf"(?<![\w./~-])(?:{homes})(?=/|[^\w.-]|\Z)")
 
-    def written(part: object) -> object:
+    def replace_home(part: object) -> object:
         if isinstance(part, str):
             return pattern.sub("~", part)
         if isinstance(part, Mapping):
-            return {written(name): written(each) for name, each in part.items()}
-        return [written(each) for each in part] if isinstance(part, (list, tuple)) else part
+            return {replace_home(name): replace_home(entry) for name, entry in part.items()}
+        return [replace_home(entry) for entry in part] if isinstance(part, (list, tuple)) else part
 
-    return written(value)
+    return replace_home(value)
 
 
 def without_keys(words: Sequence[str]) -> str:
@@ -153,19 +153,19 @@ def without_keys(words: Sequence[str]) -> str:
     with such names, text that has the form of a key, and the user and password in a URL.
     """
     secrets = [value for name, value in os.environ.items() if _is_secret(name) and len(value) > 5]
-    shown, hides = [], False
+    safe_words, hide = [], False
     for word in words:
         name, _, value = word.partition("=")
-        hides_next = not value and word.startswith("-") and _is_secret(word)
-        if hides and not word.startswith("-"):
+        hide_next = not value and word.startswith("-") and _is_secret(word)
+        if hide and not word.startswith("-"):
             word = "***"
         elif value and _is_secret(name):
             word = f"{name}=***"
         for secret in secrets:
             word = word.replace(secret, "***")
-        shown.append(_KEYS.sub("***", _USERS.sub("://***@", word)))
-        hides = hides_next
-    return shlex.join(shown).replace("'***'", "***")
+        safe_words.append(_KEY_PATTERN.sub("***", _URL_USER_PATTERN.sub("://***@", word)))
+        hide = hide_next
+    return shlex.join(safe_words).replace("'***'", "***")
 
 
 def _is_secret(name: str) -> bool:
@@ -173,36 +173,40 @@ def _is_secret(name: str) -> bool:
     return _SECRET_NAMES.search(name) is not None
 
 
-def _hidden(character: str) -> bool:
-    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
-    return turns or unicodedata.category(character) in ("Cc", "Cs") or character in "\u2028\u2029"
+def _is_unsafe(character: str) -> bool:
+    changes_direction = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return (
+        changes_direction
+        or unicodedata.category(character) in ("Cc", "Cs")
+        or character in "\u2028\u2029"
+    )
 
 
-def _whole(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
+def _parse_int(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
         raise ValueError(f"a whole number has {len(digits)} digits")
     return int(digits)
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text:.40} is too large for a number")
     return number
 
 
-def _no_number(name: str) -> object:
+def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON")
 
 
-def _depth_exceeds(value: object, most: int) -> bool:
+def _depth_exceeds(value: object, depth: int) -> bool:
     level = [value]
-    for _ in range(most + 1):
+    for _ in range(depth + 1):
         inner: list[object] = []
-        for each in level:
-            if isinstance(each, dict):
-                inner.extend(each.values())
-            elif isinstance(each, list):
-                inner.extend(each)
+        for entry in level:
+            if isinstance(entry, dict):
+                inner.extend(entry.values())
+            elif isinstance(entry, list):
+                inner.extend(entry)
         level = inner
     return bool(level)

@@ -50,7 +50,7 @@ class Budget:
         shared = f", divided as {shares}" if shares else ""
         return f"{self.amount:,.10g} {unit} a run, all stages together{shared}"
 
-    def applied(self, config: RunConfig) -> RunConfig:
+    def apply_to(self, config: RunConfig) -> RunConfig:
         """The run with this budget divided among its stages; a counting ranker has no stages.
 
         Raises `InputError` when a stage's share rounds down to no step or token.
@@ -58,29 +58,29 @@ class Budget:
         shares = [self.shares.get(stage.name, 1.0) for stage in config.stages]
         stages = []
         spent = 0
-        for place, (stage, share) in enumerate(zip(config.stages, shares)):
-            part = self.amount * share / sum(shares)
+        for index, (stage, share) in enumerate(zip(config.stages, shares)):
+            amount = self.amount * share / sum(shares)
             if self.of != "seconds":
                 # The last stage gets what rounding down left over, so that the sum is exact.
-                part = int(part) if place < len(shares) - 1 else int(self.amount) - spent
-                spent += int(part)
-                if part < 1:
+                amount = int(amount) if index < len(shares) - 1 else int(self.amount) - spent
+                spent += int(amount)
+                if amount < 1:
                     raise InputError(
                         f"a budget of {self.amount:g} {self.of} leaves stage {stage.name} none; "
                         "raise budget.amount or the stage's share"
                     )
-            stages.append(self._limited(stage, part))
+            stages.append(self._limit(stage, amount))
         return replace(config, stages=tuple(stages))
 
-    def _limited(self, stage: StageConfig, part: float) -> StageConfig:
-        rule = stage.validation
+    def _limit(self, stage: StageConfig, amount: float) -> StageConfig:
+        validation = stage.validation
         return replace(
             stage,
             epochs=None,
-            steps=int(part) if self.of == "steps" else None,
-            tokens=int(part) if self.of == "tokens" else None,
-            seconds=part if self.of == "seconds" else None,
-            validation=None if rule is None else replace(rule, patience=None),
+            steps=int(amount) if self.of == "steps" else None,
+            tokens=int(amount) if self.of == "tokens" else None,
+            seconds=amount if self.of == "seconds" else None,
+            validation=None if validation is None else replace(validation, patience=None),
         )
 
 

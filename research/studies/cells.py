@@ -25,11 +25,11 @@ Cells = dict[str, RunConfig]
 
 def levels(fields: str | Sequence[str], values: Iterable[object]) -> dict[str, Changes]:
     """One level for each value, named after it: a change that sets all `fields` (dotted names)."""
-    names = (fields,) if isinstance(fields, str) else fields
-    return {_text(value): dict.fromkeys(names, value) for value in values}
+    dotted_names = (fields,) if isinstance(fields, str) else fields
+    return {_value_text(value): dict.fromkeys(dotted_names, value) for value in values}
 
 
-def named(base: RunConfig, changes: Mapping[str, Changes], *, name: str = "base") -> Cells:
+def named_cells(base: RunConfig, changes: Mapping[str, Changes], *, name: str = "base") -> Cells:
     """The base under the name `name`, and one cell for each named change.
 
     Raises `InputError` for a change that cannot be made or that changes nothing, for two cells with
@@ -39,10 +39,10 @@ def named(base: RunConfig, changes: Mapping[str, Changes], *, name: str = "base"
     for cell, change in changes.items():
         if cell in cells:
             raise InputError(f"cell {cell} has the name of the base; name one of them otherwise")
-        config = _made(base, change, cell)
-        same = [other for other in cells if cells[other] == config]
-        if same:
-            raise InputError(f"cell {cell} is the same run as {same[0]}; leave one of them out")
+        config = _apply_change(base, change, cell)
+        equal = [earlier for earlier in cells if cells[earlier] == config]
+        if equal:
+            raise InputError(f"cell {cell} is the same run as {equal[0]}; leave one of them out")
         cells[cell] = config
     for cell in cells:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=,+%-]{0,63}", cell):
@@ -61,53 +61,60 @@ def one_factor(base: RunConfig, factors: Mapping[str, Levels], *, name: str = "b
     """
     changes = {
         f"{factor}={level}": change
-        for factor, own in factors.items()
-        for level, change in own.items()
+        for factor, factor_levels in factors.items()
+        for level, change in factor_levels.items()
     }
-    return named(base, _real(base, changes), name=name)
+    return named_cells(base, _without_base(base, changes), name=name)
 
 
 def grid(base: RunConfig, factors: Mapping[str, Levels], *, name: str = "base") -> Cells:
     """Every combination of the factors' levels: cells `rate=0.2,keep=0.1`.
 
     The combination that equals the base, if there is one, gives no cell beside it. Raises
-    `InputError` when two factors change the same field.
+    raise InputError(
+        f"cell {cell}: two factors change {shared[0]}; choose factors that change "
+        "different fields"
+        "different fields"
+    )
     """
     changes: dict[str, Changes] = {}
-    for picked in itertools.product(*(own.items() for own in factors.values())):
-        cell = ",".join(f"{factor}={level}" for factor, (level, _) in zip(factors, picked))
-        together: dict[str, object] = {}
-        for _, change in picked:
-            twice = sorted(together.keys() & change.keys())
-            if twice:
-                raise InputError(f"cell {cell}: two factors change {twice[0]}; cross other ones")
-            together |= change
-        changes[cell] = together
-    return named(base, _real(base, changes), name=name)
+    for combination in itertools.product(*(choices.items() for choices in factors.values())):
+        cell = ",".join(f"{factor}={level}" for factor, (level, _) in zip(factors, combination))
+        merged: dict[str, object] = {}
+        for _, change in combination:
+            shared = sorted(merged.keys() & change.keys())
+            if shared:
+                raise InputError(
+                    f"cell {cell}: two factors change {shared[0]}; choose factors that change "
+                    "different fields"
+                )
+            merged |= change
+        changes[cell] = merged
+    return named_cells(base, _without_base(base, changes), name=name)
 
 
-def without(config: RunConfig, stage: str, *keys: str) -> RunConfig:
+def without_objectives(config: RunConfig, stage: str, *keys: str) -> RunConfig:
     """The run without the objectives `keys` of the stage named `stage`, and without their windows.
 
     Raises `InputError` when there is no such stage or objective, and for the objective that the
     stage ranks by.
     """
-    place = _place(config, stage)
-    own = config.stages[place]
-    unknown = [key for key in keys if key not in own.objectives]
+    index = _stage_index(config, stage)
+    old = config.stages[index]
+    unknown = [key for key in keys if key not in old.objectives]
     if unknown:
         raise InputError(
             f"stage {stage} has no objective {unknown[0]!r}"
-            f"{suggest(unknown[0], set(own.objectives))}"
+            f"{suggest(unknown[0], set(old.objectives))}"
         )
-    if own.rank_by in keys:
-        raise InputError(f"stage {stage} ranks by {own.rank_by}, which cannot be left out")
-    left = replace(
-        own,
-        objectives={key: part for key, part in own.objectives.items() if key not in keys},
-        own_windows={key: rule for key, rule in own.own_windows.items() if key not in keys},
+    if old.rank_by in keys:
+        raise InputError(f"stage {stage} ranks by {old.rank_by}, which cannot be left out")
+    new = replace(
+        old,
+        objectives={key: objective for key, objective in old.objectives.items() if key not in keys},
+        own_windows={key: rule for key, rule in old.own_windows.items() if key not in keys},
     )
-    stages = (*config.stages[:place], left, *config.stages[place + 1 :])
+    stages = (*config.stages[:index], new, *config.stages[index + 1 :])
     return replace(config, stages=stages)
 
 
@@ -120,8 +127,8 @@ def leave_one_out(
     without objectives.
     """
     cells = {name: base}
-    for key in _others(base, stage, always):
-        cells[f"no-{key}"] = without(base, stage, key)
+    for key in _removable_keys(base, stage, always):
+        cells[f"no-{key}"] = without_objectives(base, stage, key)
     return cells
 
 
@@ -134,25 +141,27 @@ def one_only(
     the base is the only cell.
     """
     cells = {name: base}
-    keys = _others(base, stage, always)
+    keys = _removable_keys(base, stage, always)
     for key in keys:
-        cells[f"only-{key}"] = without(base, stage, *(each for each in keys if each != key))
+        others = [other for other in keys if other != key]
+        cells[f"only-{key}"] = without_objectives(base, stage, *others)
     return cells if len(keys) > 1 else {name: base}
 
 
-def _made(base: RunConfig, change: Changes, cell: str) -> RunConfig:
+def _apply_change(base: RunConfig, change: Changes, cell: str) -> RunConfig:
     try:
         return replace_fields(base, change)
     except InputError as error:
         raise InputError(f"cell {cell}: {error}") from error
 
 
-def _real(base: RunConfig, changes: Mapping[str, Changes]) -> dict[str, Changes]:
+def _without_base(base: RunConfig, changes: Mapping[str, Changes]) -> dict[str, Changes]:
     """The changes that make a config different from the base."""
-    return {cell: each for cell, each in changes.items() if _made(base, each, cell) != base}
+    configs = {cell: _apply_change(base, change, cell) for cell, change in changes.items()}
+    return {cell: change for cell, change in changes.items() if configs[cell] != base}
 
 
-def _text(value: object) -> str:
+def _value_text(value: object) -> str:
     """How a value is written in a cell's name."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -163,19 +172,19 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _place(config: RunConfig, stage: str) -> int:
-    names = [each.name for each in config.stages]
+def _stage_index(config: RunConfig, stage: str) -> int:
+    names = [stage_config.name for stage_config in config.stages]
     if stage not in names:
         raise InputError(f"the run has no stage {stage!r}{suggest(stage, names)}")
     return names.index(stage)
 
 
-def _others(base: RunConfig, stage: str, always: Sequence[str]) -> list[str]:
+def _removable_keys(base: RunConfig, stage: str, always: Sequence[str]) -> list[str]:
     """The keys of a stage's objectives without those in `always`.
 
     Raises `InputError` when `always` names an objective that the stage does not have.
     """
-    objectives = base.stages[_place(base, stage)].objectives
+    objectives = base.stages[_stage_index(base, stage)].objectives
     unknown = [key for key in always if key not in objectives]
     if unknown:
         raise InputError(

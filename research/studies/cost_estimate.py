@@ -25,8 +25,8 @@ from research.training.stage_run import StageRun
 from research.training.state import StageState
 
 # The first steps are slow, so they are run before the timing begins.
-FIRST_STEPS = 3
-SECONDS_A_STAGE = 0.7
+WARMUP_STEPS = 3
+TRIAL_SECONDS = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class CostEstimate:
     """Seconds of ranking the validation and the test part once each, at the end."""
 
 
-def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> CostEstimate:
+def estimate_cost(config: RunConfig, data_root: str, accelerator: Accelerator) -> CostEstimate:
     """Estimate a run's seconds: train each stage briefly in a temporary folder, and rank once."""
     run_parts = RunParts.of(config, data_root)
     part = "validation" if len(run_parts.split.validation) else "test"
@@ -52,33 +52,38 @@ def expected(config: RunConfig, data_root: str, accelerator: Accelerator) -> Cos
     assert last.ranker is not None, "stage_parts has checked it"
     started = time.monotonic()
     run_parts.tables(last.ranker, part, [AllItems()])
-    once = time.monotonic() - started
+    ranking_seconds = time.monotonic() - started
     try:
-        by_stage = {each.config.name: _stage(run_parts, each, once, accelerator) for each in stages}
+        by_stage = {
+            stage.config.name: _estimate_stage(run_parts, stage, ranking_seconds, accelerator)
+            for stage in stages
+        }
     finally:
         accelerator.free_memory()
-    return CostEstimate(by_stage, 2 * once)
+    return CostEstimate(by_stage, 2 * ranking_seconds)
 
 
-def _stage(run_parts: RunParts, stage: StageParts, once: float, accelerator: Accelerator) -> float:
+def _estimate_stage(
+    run_parts: RunParts, stage: StageParts, ranking_seconds: float, accelerator: Accelerator
+) -> float:
     config = stage.config
     num_rows = stage.loader.num_rows
     limits = Limits.of(config, num_rows)
     if min(limits.steps, limits.rows, limits.tokens) == math.inf:
         assert config.seconds is not None, "a stage has a limit"
         return config.seconds
-    _moment(run_parts, stage, accelerator, steps=FIRST_STEPS)
-    tried = _moment(run_parts, stage, accelerator, seconds=SECONDS_A_STAGE)
-    share = limits.share(tried)
+    _train_briefly(run_parts, stage, accelerator, steps=WARMUP_STEPS)
+    trial = _train_briefly(run_parts, stage, accelerator, seconds=TRIAL_SECONDS)
+    share_done = limits.share(trial)
     validations = 0
     if config.validation is not None:
-        epochs = tried.rows / num_rows / share
+        epochs = trial.rows / num_rows / share_done
         validations = max(1, round(epochs / config.validation.every_epochs))
-    seconds = tried.seconds / share + validations * once
+    seconds = trial.seconds / share_done + validations * ranking_seconds
     return seconds if config.seconds is None else min(seconds, config.seconds)
 
 
-def _moment(
+def _train_briefly(
     run_parts: RunParts,
     stage: StageParts,
     accelerator: Accelerator,
@@ -88,7 +93,7 @@ def _moment(
 ) -> StageState:
     """Train a stage for `steps` or `seconds` in a temporary folder, and return its state."""
     schedule = replace(stage.config.optimizer.schedule, shape="constant")
-    short = replace(
+    config = replace(
         stage.config,
         epochs=None,
         steps=steps,
@@ -106,4 +111,4 @@ def _moment(
             # In so few steps an objective may have no target at all, which is no error here.
             checks_targets=False,
         )
-        return train(stage.model, stage.loader, short, run)
+        return train(stage.model, stage.loader, config, run)

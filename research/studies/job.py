@@ -1,4 +1,4 @@
-"""A job: one run of a study, what exists of it on disk, and doing it so that a failure is recorded.
+"""A job: one run of a study, how far it is, and how it is done so that a failure is recorded.
 
 A temporary problem (a full disk, a folder that another process has locked) is no failure of the
 run, and the same command continues it later. It ends a study that does its runs in one process;
@@ -26,7 +26,7 @@ from research.storage.run_folder import FolderLocked, RunFolder
 
 State = Literal["finished", "failed", "begun", "new"]
 # Errors that every process of a run raises at the same point.
-EVERYWHERE = (InputError, FloatingPointError)
+ERRORS_OF_ALL_PROCESSES = (InputError, FloatingPointError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,9 @@ class Job:
     """What config.json says of the run; its hash identifies the run."""
     donors: tuple[Path, ...] = ()
     """Folders of the study's other runs that have the same first stage, and may have trained it."""
-    left: int | None = None
-    """Exit code (`FAILED` or `STOPPED`) for a run that was left for the same command to continue;
-    None: it was not left."""
+    stop_code: int | None = None
+    """The worker's exit code (`FAILED` or `STOPPED`) for a run that stopped before its end, which
+    the same command continues; None: it did not stop."""
 
     @property
     def name(self) -> str:
@@ -66,10 +66,10 @@ class Job:
         folder = RunFolder(self.folder, writes=False)
         stored = folder.read(RunRecord)
         if stored is not None and stored.hash != self.record.hash:
-            why = other_run(stored, self.record, self.config)
+            difference = other_run(stored, self.record, self.config)
             raise InputError(
-                f"{self.folder} holds another run ({why}): the cell has changed since; remove that "
-                "folder, or give the study another name or --runs"
+                f"{self.folder} holds another run ({difference}): the cell has changed since; "
+                "remove that folder, or give the study another name or --runs"
             )
         if stored is not None and folder.read(RunSummary) is not None:
             return "finished"
@@ -80,7 +80,7 @@ class Job:
     def summary(self) -> RunSummary:
         """The summary of a run that has finished."""
         summary = RunFolder(self.folder, writes=False).read(RunSummary)
-        assert summary is not None, "asked of finished runs alone"
+        assert summary is not None, "it is called for finished runs only"
         return summary
 
     def seconds(self) -> float:
@@ -96,12 +96,13 @@ class Job:
         return failure.error.partition("\n")[0]
 
 
-def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
-    """Do a job, or what is left of it; returns False when it failed, and failed.json says how.
+def run_job(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
+    """Do a job, or continue it; returns False when it failed, and failed.json says how.
 
-    A temporary problem is raised again and not recorded (see `passes`). With several processes, an
-    error that only one of them may have met is raised again too (recorded, if the main process met
-    it): the others wait for this process, and its exit lets the launcher end them all.
+    A temporary problem is raised again and not recorded (see `is_temporary`). With several
+    processes, an error that only one of them may have met is raised again too (recorded, if the
+    main process met it): the others wait for this process, and its exit lets the launcher end them
+    all.
     """
     folder = RunFolder(job.folder, writes=accelerator.is_main_process)
     if folder.writes:
@@ -110,16 +111,16 @@ def do(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
     try:
         execute(job.config, job.folder, options=options, accelerator=accelerator)
     except Exception as error:
-        if passes(error, accelerator.num_processes):
+        if is_temporary(error, accelerator.num_processes):
             raise
         record_failure(job, folder, f"{type(error).__name__}: {error}", traceback.format_exc())
-        if accelerator.num_processes > 1 and not isinstance(error, EVERYWHERE):
+        if accelerator.num_processes > 1 and not isinstance(error, ERRORS_OF_ALL_PROCESSES):
             raise
         return False
     return True
 
 
-def passes(error: Exception, processes: int) -> bool:
+def is_temporary(error: Exception, processes: int) -> bool:
     """Whether an error is a temporary problem that says nothing about the run itself.
 
     The same command then continues the run. A single process that ran out of memory would do so

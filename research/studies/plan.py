@@ -13,12 +13,12 @@ from rich.table import Table
 
 from research.console import plain_console
 from research.studies.budget import Budget
-from research.studies.cost_estimate import CostEstimate, expected
-from research.studies.job import EVERYWHERE, Job, State
-from research.studies.workers import duration
+from research.studies.cost_estimate import CostEstimate, estimate_cost
+from research.studies.job import ERRORS_OF_ALL_PROCESSES, Job, State
+from research.studies.workers import duration_text
 
 
-def seconds_of(
+def estimate_seconds(
     missing: Sequence[Job],
     took: Mapping[Job, float],
     data_root: str,
@@ -27,37 +27,39 @@ def seconds_of(
 ) -> list[float]:
     """Estimated seconds of each missing job, in order; `took` has those of finished jobs.
 
-    A cell that has finished with another seed is taken to need as long again; the other cells are
-    tried briefly. A stage that an earlier job trains as well counts as 0. So does a cell whose
+    A cell that has finished with another seed counts with the time of that run; the other cells are
+    trained briefly. A stage that an earlier job trains as well counts as 0. So does a cell whose
     trial raises an error, which its run will report. With several processes, an error that only
     one of them may have met is raised, as the others would wait for this one.
     """
-    tried: dict[tuple[str, str], CostEstimate] = {}
-    known = {(job.corpus, job.cell): seconds for job, seconds in took.items()}
-    trained = {mark for job in took for mark in job.stage_hashes}
-    result = []
+    estimates: dict[tuple[str, str], CostEstimate] = {}
+    seconds_by_cell = {(job.corpus, job.cell): seconds for job, seconds in took.items()}
+    trained_hashes = {stage_hash for job in took for stage_hash in job.stage_hashes}
+    all_seconds = []
     for job in missing:
         key = (job.corpus, job.cell)
-        if key in known:
-            result.append(known[key])
+        if key in seconds_by_cell:
+            all_seconds.append(seconds_by_cell[key])
             continue
-        if key not in tried:
-            if not tried and not quiet:
-                print("trying each cell for a moment to see what it costs ...", flush=True)
+        if key not in estimates:
+            if not estimates and not quiet:
+                print("training each cell for a moment to estimate its time ...", flush=True)
             try:
-                tried[key] = expected(job.config, data_root, accelerator)
+                estimates[key] = estimate_cost(job.config, data_root, accelerator)
             except Exception as error:
-                if accelerator.num_processes > 1 and not isinstance(error, EVERYWHERE):
+                if accelerator.num_processes > 1 and not isinstance(error, ERRORS_OF_ALL_PROCESSES):
                     raise
-                tried[key] = CostEstimate({}, 0.0)
-        stages = zip(job.stage_hashes, tried[key].stages.values())
-        own = sum(seconds for mark, seconds in stages if mark not in trained)
-        trained.update(job.stage_hashes)
-        result.append(own + tried[key].evaluation)
-    return result
+                estimates[key] = CostEstimate({}, 0.0)
+        stages = zip(job.stage_hashes, estimates[key].stages.values())
+        stage_seconds = sum(
+            seconds for stage_hash, seconds in stages if stage_hash not in trained_hashes
+        )
+        trained_hashes.update(job.stage_hashes)
+        all_seconds.append(stage_seconds + estimates[key].evaluation)
+    return all_seconds
 
 
-def say_plan(
+def print_plan(
     question: str,
     budget: Budget | None,
     jobs: Sequence[Job],
@@ -72,7 +74,9 @@ def say_plan(
     """
     console = plain_console()
     console.print(question)
-    console.print(f"equal budget: {budget}" if budget else "no common budget: as each cell says")
+    console.print(
+        f"equal budget: {budget}" if budget else "no common budget: each cell has its own limits"
+    )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in ("corpus", "cell"):
         table.add_column(name, no_wrap=True)
@@ -80,22 +84,25 @@ def say_plan(
         table.add_column(name, justify="right", no_wrap=True)
     cost = dict(zip(missing, seconds or []))
     for corpus, cell in dict.fromkeys((job.corpus, job.cell) for job in jobs):
-        own = [job for job in jobs if (job.corpus, job.cell) == (corpus, cell)]
-        due = [job for job in own if job in missing]
+        jobs_of_cell = [job for job in jobs if (job.corpus, job.cell) == (corpus, cell)]
+        missing_of_cell = [job for job in jobs_of_cell if job in missing]
+        estimate = ""
+        if cost and missing_of_cell:
+            estimate = duration_text(sum(cost[job] for job in missing_of_cell))
         table.add_row(
             corpus,
             cell,
-            str(len(own)),
-            str(sum(states[job] == "finished" for job in own)),
-            str(sum(states[job] == "failed" for job in own)),
-            str(len(due)),
-            duration(sum(cost[job] for job in due)) if cost and due else "",
+            str(len(jobs_of_cell)),
+            str(sum(states[job] == "finished" for job in jobs_of_cell)),
+            str(sum(states[job] == "failed" for job in jobs_of_cell)),
+            str(len(missing_of_cell)),
+            estimate,
         )
     console.print(table)
     skipped = sum(states[job] == "failed" and job not in missing for job in jobs)
     if skipped:
-        console.print(f"{skipped} failed before and are left alone; --retry does them again")
+        console.print(f"{skipped} runs failed before and are skipped; --retry does them again")
     if seconds is not None and missing:
-        total = duration(sum(seconds) / workers)
-        by = f"{workers} processes" if workers > 1 else "one process"
-        console.print(f"{len(missing)} runs, about {total} at most with {by}")
+        total = duration_text(sum(seconds) / workers)
+        processes = f"{workers} processes" if workers > 1 else "one process"
+        console.print(f"{len(missing)} runs, about {total} at most with {processes}")

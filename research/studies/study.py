@@ -1,6 +1,6 @@
 """A study: named cells (run configs), seeds and corpora, and the metric that compares them.
 
-`run_study` does what is missing: finished runs are recognised and not repeated, an interrupted one
+`run_study` does the missing runs: finished runs are recognised and not repeated, an interrupted one
 continues, a failed one is recorded and does not stop the rest. A temporary problem, such as a full
 disk, is not recorded as a failure, and the same command continues the study. `research/report/`
 reads the answer from the run folders.
@@ -32,8 +32,8 @@ from research.storage.run_folder import RunFolder
 from research.storage.untrusted import is_file_name
 from research.studies.budget import Budget
 from research.studies.job import Job, State
-from research.studies.plan import say_plan, seconds_of
-from research.studies.workers import Progress, in_processes, in_turn
+from research.studies.plan import estimate_seconds, print_plan
+from research.studies.workers import Progress, run_in_processes, run_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,22 +70,24 @@ class Study:
                 f"study {self.name}: corpora, seeds and metrics need at least one entry each"
             )
         if len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"study {self.name}: seeds are {self.seeds}; each may stand once")
-        check_metric_names((*self.metrics, self.decides), f"study {self.name}: metrics or compared")
+            raise InputError(f"study {self.name}: seeds are {self.seeds}; each may be given once")
+        check_metric_names(
+            (*self.metrics, self.deciding_metric), f"study {self.name}: metrics or compared"
+        )
         stages = {stage.name for config in self.cells.values() for stage in config.stages}
         for name in () if self.budget is None else self.budget.shares:
             if name not in stages:
                 raise InputError(
                     f"study {self.name}: budget.shares names {name!r}{suggest(name, stages)}"
                 )
-        if self.decides not in self.metrics:
+        if self.deciding_metric not in self.metrics:
             raise InputError(
                 f"study {self.name}: compared is {self.compared!r}; metrics: "
                 f"{', '.join(self.metrics)}"
             )
 
     @property
-    def decides(self) -> str:
+    def deciding_metric(self) -> str:
         """The metric that cells are compared by."""
         return self.compared or self.metrics[min(1, len(self.metrics) - 1)]
 
@@ -106,7 +108,7 @@ class Study:
                 candidates=tuple(dict.fromkeys((*evaluation.candidates, "full"))),
             ),
         )
-        return config if self.budget is None else self.budget.applied(config)
+        return config if self.budget is None else self.budget.apply_to(config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,43 +138,47 @@ def run_study(
     options: RunOptions,
     accelerator: Accelerator,
     cells: Collection[str] | None = None,
-    how: StudyOptions = StudyOptions(),
+    study_options: StudyOptions = StudyOptions(),
 ) -> list[Job]:
     """Do the missing runs of `cells` (None: of all cells); returns every job, done or not.
 
     `out` is the folder of all runs. Raises `InputError` when `workers` is below 1 or is combined
-    with a launcher, and what `plan` raises.
+    with a launcher, and what `plan_jobs` raises.
     """
-    if how.workers < 1:
-        raise InputError(f"--workers is {how.workers}; it must be at least 1")
-    if how.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if study_options.workers < 1:
+        raise InputError(f"--workers is {study_options.workers}; it must be at least 1")
+    if study_options.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--workers cannot be used with a launcher; leave one of them out")
     processes = Processes(accelerator)
     chosen = study.cells if cells is None else cells
-    jobs = plan(study, out, options, chosen, processes)
+    jobs = plan_jobs(study, out, options, chosen, processes)
     # Only the main process reads run folders: other hosts may not share its file system.
     states = dict(zip(jobs, processes.from_main(lambda: [job.state() for job in jobs])))
-    missing = [job for job in jobs if is_missing(states[job], how.retry)]
+    missing = [job for job in jobs if is_missing(states[job], study_options.retry)]
     main = accelerator.is_main_process
-    if not how.plan_only:
-        processes.from_main(lambda: record_study(study, out, jobs, how.command))
-    if not missing and not how.plan_only:
+    if not study_options.plan_only:
+        processes.from_main(lambda: record_study(study, out, jobs, study_options.command))
+    if not missing and not study_options.plan_only:
         return jobs
     quiet = options.quiet or not main
     seconds: Sequence[float] | None = None
-    if how.probe:
+    if study_options.probe:
         finished = [job for job in jobs if states[job] == "finished"]
         took = dict(zip(finished, processes.from_main(lambda: [job.seconds() for job in finished])))
-        seconds = seconds_of(missing, took, options.data_root, accelerator, quiet)
-    if main and (how.plan_only or not quiet):
-        say_plan(study.question, study.budget, jobs, states, missing, seconds, how.workers)
-    if how.plan_only:
+        seconds = estimate_seconds(missing, took, options.data_root, accelerator, quiet)
+    if main and (study_options.plan_only or not quiet):
+        print_plan(
+            study.question, study.budget, jobs, states, missing, seconds, study_options.workers
+        )
+    if study_options.plan_only:
         return jobs
-    progress = Progress(missing, seconds or [0.0] * len(missing), how.workers, quiet)
-    if how.workers > 1:
-        left = in_processes(missing, progress, options, how.workers, how.threads)
-        return [replace(job, left=left.get(job)) for job in jobs]
-    in_turn(missing, progress, options, accelerator)
+    progress = Progress(missing, seconds or [0.0] * len(missing), study_options.workers, quiet)
+    if study_options.workers > 1:
+        stop_codes = run_in_processes(
+            missing, progress, options, study_options.workers, study_options.threads
+        )
+        return [replace(job, stop_code=stop_codes.get(job)) for job in jobs]
+    run_in_turn(missing, progress, options, accelerator)
     return jobs
 
 
@@ -181,7 +187,7 @@ def is_missing(state: State, retry: bool) -> bool:
     return state in ("new", "begun") or (retry and state == "failed")
 
 
-def plan(
+def plan_jobs(
     study: Study, out: Path, options: RunOptions, cells: Collection[str], processes: Processes
 ) -> list[Job]:
     """Every run of a study, ordered by corpus, then cell, then seed.
@@ -208,28 +214,30 @@ def plan(
                     )
                 try:
                     config = study.run(cell, corpus_name, seed)
-                    jobs.append(job_of(config, corpus, cell, folder, options.allow))
+                    jobs.append(make_job(config, corpus, cell, folder, options.allow))
                 except InputError as error:
                     raise InputError(f"cell {cell}: {error}") from error
-    by_first: dict[str, list[Job]] = {}
+    by_first_hash: dict[str, list[Job]] = {}
     for job in jobs:
-        for mark in job.stage_hashes[:1]:
-            by_first.setdefault(mark, []).append(job)
+        for stage_hash in job.stage_hashes[:1]:
+            by_first_hash.setdefault(stage_hash, []).append(job)
     return [
         replace(
             job,
             donors=tuple(
-                each.folder
-                for mark in job.stage_hashes[:1]
-                for each in by_first[mark]
-                if each is not job
+                donor.folder
+                for stage_hash in job.stage_hashes[:1]
+                for donor in by_first_hash[stage_hash]
+                if donor is not job
             ),
         )
         for job in jobs
     ]
 
 
-def job_of(config: RunConfig, corpus: Corpus, cell: str, folder: Path, allow: Sequence[str]) -> Job:
+def make_job(
+    config: RunConfig, corpus: Corpus, cell: str, folder: Path, allow: Sequence[str]
+) -> Job:
     """The job of a cell's run, with the record that identifies the run."""
     _, start = resolve_warm_start(config, RunFolder(folder, writes=False), allow)
     return Job(
@@ -248,9 +256,9 @@ def run_folder(out: Path, study: str, corpus: Corpus, cell: str, seed: int) -> P
     Raises `InputError` for a name that is no plain folder name, as it could lead out of `out`. A
     corpus's name is untrusted input: it stands in the corpus's own files.
     """
-    for what, name in (("study", study), ("corpus", corpus.name), ("cell", cell)):
+    for kind, name in (("study", study), ("corpus", corpus.name), ("cell", cell)):
         if not is_file_name(name):
-            raise InputError(f"{what} is named {name!r}, which cannot be the name of a folder")
+            raise InputError(f"{kind} is named {name!r}, which cannot be the name of a folder")
     return out / study / corpus.name / cell / str(seed)
 
 
@@ -262,18 +270,18 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
     are dropped from the list.
     """
     folder = out / study.name
-    before = read_record(folder, StudyRecord)
+    earlier = read_record(folder, StudyRecord)
     configs = {cell: study.run(cell, "", 0) for cell in study.cells}
     marks = {cell: hash_of(config) for cell, config in configs.items()}
     runs: dict[str, dict[str, dict[str, str]]] = {}
-    if before is not None:
-        for corpus, cells in before.runs.items():
-            kept = {
+    if earlier is not None:
+        for corpus, cells in earlier.runs.items():
+            unchanged = {
                 cell: dict(seeds)
                 for cell, seeds in cells.items()
-                if marks.get(cell, "") == before.marks.get(cell)
+                if marks.get(cell, "") == earlier.marks.get(cell)
             }
-            runs |= {corpus: kept} if kept else {}
+            runs |= {corpus: unchanged} if unchanged else {}
     for job in jobs:
         runs.setdefault(job.corpus, {}).setdefault(job.cell, {})[str(job.seed)] = job.record.hash
     base = configs[study.base]
@@ -283,24 +291,31 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
         question=study.question,
         base=study.base,
         metrics=study.metrics,
-        compared=study.decides,
+        compared=study.deciding_metric,
         budget=None if study.budget is None else str(study.budget),
         cells=tuple(study.cells),
         objectives=tuple(dict.fromkeys(key for stage in stages for key in stage.objectives)),
         changes={
             cell: {
-                field: (ours, theirs)
-                for field, (ours, theirs) in difference_of(base, config).items()
+                field: (base_value, cell_value)
+                for field, (base_value, cell_value) in difference_of(base, config).items()
             }
             for cell, config in configs.items()
         },
         seeds=tuple(
-            sorted({int(seed) for cells in runs.values() for own in cells.values() for seed in own})
+            sorted(
+                {
+                    int(seed)
+                    for cells in runs.values()
+                    for hashes in cells.values()
+                    for seed in hashes
+                }
+            )
         ),
         corpora=tuple(runs),
         marks=marks,
         runs=runs,
-        command=command or ("" if before is None else before.command),
+        command=command or ("" if earlier is None else earlier.command),
     )
-    if record != before:
+    if record != earlier:
         write_record(folder, record)

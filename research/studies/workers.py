@@ -2,7 +2,7 @@
 
 A worker does one job and exits; the result is in the run's folder. A job that shares a stage with a
 running one waits until that stage is trained, so that it is trained once. A job that was stopped or
-met a temporary problem (see `job.passes`) is left for the same command to continue, and the other
+met a temporary problem (see `job.is_temporary`) is continued by the same command later; the other
 jobs are done.
 """
 
@@ -32,18 +32,18 @@ from research.runs.execute import RunOptions
 from research.runs.stage_reuse import has_finished_stage
 from research.storage.run_folder import FolderLocked, RunFolder
 from research.storage.untrusted import printable
-from research.studies.job import Job, do, record_failure
+from research.studies.job import Job, record_failure, run_job
 
 Outcome = Literal["done", "failed", "stopped"]
 # Exit code of a worker that met a file system error (EX_IOERR of sysexits.h).
-DISK = 74
+DISK_ERROR = 74
 # Seconds that a worker has to exit after SIGTERM, before it is killed.
-PATIENCE = 10.0
+EXIT_SECONDS = 10.0
 # Seconds added to both the measured and the estimated time where one is divided by the other, so
 # that a few short jobs barely change the estimate of the rest.
-SHORT = 10.0
+SMOOTHING_SECONDS = 10.0
 # Seconds between checks of which stages the running jobs have finished.
-LOOK_AGAIN = 2.0
+POLL_SECONDS = 2.0
 
 
 class Progress:
@@ -51,46 +51,48 @@ class Progress:
 
     def __init__(self, jobs: Sequence[Job], seconds: Sequence[float], workers: int, quiet: bool):
         self.total = len(jobs)
-        self.left = dict(zip(jobs, seconds))
+        self.remaining = dict(zip(jobs, seconds))
         self.workers = workers
         self.quiet = quiet
-        self.begun = 0
-        self.ended = 0
-        self.spent = 0.0
-        self.foreseen = 0.0
+        self.num_begun = 0
+        self.num_ended = 0
+        self.seconds_spent = 0.0
+        self.seconds_estimated = 0.0
 
-    def begins(self, job: Job) -> None:
+    def begin(self, job: Job) -> None:
         """Print that a job begins."""
-        self.begun += 1
-        self._say(f"— {job.name}  ({self.begun} of {self.total}{self._rest()})")
+        self.num_begun += 1
+        self._print(f"— {job.name}  ({self.num_begun} of {self.total}{self._remaining_text()})")
 
-    def ends(self, job: Job, seconds: float, outcome: Outcome) -> None:
+    def end(self, job: Job, seconds: float, outcome: Outcome) -> None:
         """Note that a job has ended after `seconds`, and print it.
 
         Nothing is printed for a job that was done when there is one worker.
         """
-        self.ended += 1
-        foreseen = self.left.pop(job)
-        how = "stopped"
+        self.num_ended += 1
+        estimate = self.remaining.pop(job)
+        result = "stopped"
         if outcome != "stopped":
-            self.spent += seconds
-            self.foreseen += foreseen
-            how = f"done in {seconds:.0f} s" if outcome == "done" else f"failed: {job.failure()}"
+            self.seconds_spent += seconds
+            self.seconds_estimated += estimate
+            result = f"done in {seconds:.0f} s" if outcome == "done" else f"failed: {job.failure()}"
         if self.workers > 1 or outcome != "done":
-            self._say(f"  {job.name}: {how}  ({self.ended} of {self.total}{self._rest()})")
+            counts = f"{self.num_ended} of {self.total}{self._remaining_text()}"
+            self._print(f"  {job.name}: {result}  ({counts})")
 
-    def _rest(self) -> str:
-        seconds = sum(self.left.values()) / self.workers
+    def _remaining_text(self) -> str:
+        seconds = sum(self.remaining.values()) / self.workers
         # The estimate of the rest is corrected by how far the jobs so far were from theirs.
-        seconds *= (self.spent + SHORT) / (self.foreseen + SHORT)
-        return f", about {duration(seconds)} left" if seconds >= 1 else ""
+        spent = self.seconds_spent + SMOOTHING_SECONDS
+        seconds *= spent / (self.seconds_estimated + SMOOTHING_SECONDS)
+        return f", about {duration_text(seconds)} left" if seconds >= 1 else ""
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if not self.quiet:
             print(text, flush=True)
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Seconds as text, in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -99,20 +101,20 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def in_turn(
+def run_in_turn(
     jobs: Sequence[Job], progress: Progress, options: RunOptions, accelerator: Accelerator
 ) -> None:
     """Do the jobs one after another in this process."""
     for job in jobs:
-        progress.begins(job)
+        progress.begin(job)
         started = time.monotonic()
-        done = do(job, options, accelerator)
+        done = run_job(job, options, accelerator)
         accelerator.wait_for_everyone()
-        progress.ends(job, time.monotonic() - started, "done" if done else "failed")
+        progress.end(job, time.monotonic() - started, "done" if done else "failed")
 
 
 @dataclass(frozen=True, eq=False)
-class Working:
+class Worker:
     """A worker process and the job that it is doing."""
 
     process: BaseProcess
@@ -121,7 +123,7 @@ class Working:
     started: float
 
 
-def in_processes(
+def run_in_processes(
     jobs: Sequence[Job], progress: Progress, options: RunOptions, workers: int, threads: int | None
 ) -> Mapping[Job, int]:
     """Do the jobs in up to `workers` processes at a time.
@@ -133,49 +135,51 @@ def in_processes(
     threads = threads or max(1, usable_cores() // workers)
     context = multiprocessing.get_context("spawn")
     devices = visible_devices(options.device)
-    waiting, working = list(jobs), list[Working]()
+    waiting, running = list(jobs), list[Worker]()
     quiet = replace(options, quiet=True)
-    left: dict[Job, int] = {}
+    stop_codes: dict[Job, int] = {}
     try:
-        while waiting or working:
-            free = sorted(set(range(workers)) - {each.slot for each in working})
-            job = next((each for each in waiting if not must_wait(each, working)), None)
+        while waiting or running:
+            free = sorted(set(range(workers)) - {worker.slot for worker in running})
+            job = next((each for each in waiting if not must_wait(each, running)), None)
             if free and job is not None:
                 waiting.remove(job)
                 device = devices[free[0] % len(devices)] if devices else None
-                given = (job, quiet, threads, device)
-                process = context.Process(target=work, args=given, daemon=True)
+                arguments = (job, quiet, threads, device)
+                process = context.Process(target=work_on, args=arguments, daemon=True)
                 process.start()
-                working.append(Working(process, job, free[0], time.monotonic()))
-                progress.begins(job)
+                running.append(Worker(process, job, free[0], time.monotonic()))
+                progress.begin(job)
                 continue
             # The timeout is for jobs that wait for a stage, which a running job may have finished.
-            wait([each.process.sentinel for each in working], LOOK_AGAIN)
-            for each in [each for each in working if not each.process.is_alive()]:
-                working.remove(each)
-                outcome = ended(each.job, each.process.exitcode or 0)
+            wait([worker.process.sentinel for worker in running], POLL_SECONDS)
+            for worker in [worker for worker in running if not worker.process.is_alive()]:
+                running.remove(worker)
+                outcome = outcome_of(worker.job, worker.process.exitcode or 0)
                 if outcome == "stopped":
-                    left[each.job] = FAILED if each.process.exitcode == DISK else STOPPED
-                progress.ends(each.job, time.monotonic() - each.started, outcome)
+                    stop_codes[worker.job] = (
+                        FAILED if worker.process.exitcode == DISK_ERROR else STOPPED
+                    )
+                progress.end(worker.job, time.monotonic() - worker.started, outcome)
     finally:
-        stop(working)
-    return left
+        stop_workers(running)
+    return stop_codes
 
 
-def must_wait(job: Job, working: Sequence[Working]) -> bool:
+def must_wait(job: Job, running: Sequence[Worker]) -> bool:
     """Whether a running job has yet to finish a stage that this job could take over from it."""
-    for each in working:
-        pairs = zip(job.stage_hashes, each.job.stage_hashes)
+    for worker in running:
+        pairs = zip(job.stage_hashes, worker.job.stage_hashes)
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         if common:
-            name, mark = job.config.stages[common - 1].name, job.stage_hashes[common - 1]
+            name, stage_hash = job.config.stages[common - 1].name, job.stage_hashes[common - 1]
             donors = [RunFolder(donor, writes=False) for donor in job.donors]
-            if not any(has_finished_stage(donor, name, mark) for donor in donors):
+            if not any(has_finished_stage(donor, name, stage_hash) for donor in donors):
                 return True
     return False
 
 
-def ended(job: Job, code: int) -> Outcome:
+def outcome_of(job: Job, code: int) -> Outcome:
     """What came of a job, by its process's exit code.
 
     Writes failed.json when the process ended without having done so, for example by being killed.
@@ -183,56 +187,60 @@ def ended(job: Job, code: int) -> Outcome:
     if code == 0:
         return "done"
     # -code: the signal arrived before the process had installed its handlers.
-    if code in (STOPPED, DISK) or -code in SIGNALS:
+    if code in (STOPPED, DISK_ERROR) or -code in SIGNALS:
         return "stopped"
     if job.state() != "failed":
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        record_failure(job, RunFolder(job.folder), f"the process ended with {how}", "")
+        ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        record_failure(job, RunFolder(job.folder), f"the process ended with {ending}", "")
     return "failed"
 
 
-def stop(working: Sequence[Working]) -> None:
-    """Terminate worker processes, and kill those that do not exit within `PATIENCE` seconds.
+def stop_workers(running: Sequence[Worker]) -> None:
+    """Terminate worker processes, and kill those that do not exit within `EXIT_SECONDS` seconds.
 
     What they have written stays readable: files are written whole, and a cut log line is dropped.
     """
-    for each in working:
-        each.process.terminate()
-    for each in working:
-        each.process.join(PATIENCE)
-        if each.process.is_alive():
-            each.process.kill()
-            each.process.join()
+    for worker in running:
+        worker.process.terminate()
+    for worker in running:
+        worker.process.join(EXIT_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
 
 
 def usable_cores() -> int:
     """Number of CPU cores that this process may run on."""
     # `sched_getaffinity` does not exist on every system.
-    known = "sched_getaffinity" in vars(os)
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    has_affinity = "sched_getaffinity" in vars(os)
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
-def visible_devices(asked: str | None) -> list[str]:
+def visible_devices(device: str | None) -> list[str]:
     """GPUs that workers may use, as CUDA_VISIBLE_DEVICES names them; empty: the CPU.
 
-    `asked` is `RunOptions.device`: cpu, cuda, cuda:N or None.
+    `device` is `RunOptions.device`: cpu, cuda, cuda:N or None.
     """
-    if asked == "cpu":
+    if device == "cpu":
         return []
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    number = torch.cuda.device_count()
-    names = given.split(",")[:number] if given else [str(each) for each in range(number)]
-    if asked is not None and ":" in asked:
-        return [names[int(asked.partition(":")[2])]]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    num_devices = torch.cuda.device_count()
+    names = (
+        visible.split(",")[:num_devices]
+        if visible
+        else [str(index) for index in range(num_devices)]
+    )
+    if device is not None and ":" in device:
+        return [names[int(device.partition(":")[2])]]
     return names
 
 
-def work(job: Job, options: RunOptions, threads: int, device: str | None) -> None:
-    """Do one job in a worker process, and exit with a code that `ended` understands.
+def work_on(job: Job, options: RunOptions, threads: int, device: str | None) -> None:
+    """Do one job in a worker process, and exit with a code that `outcome_of` understands.
 
     The process exits with its parent.
     """
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     # Ctrl-C in a terminal reaches every process; the parent ends this one with SIGTERM instead.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
@@ -242,7 +250,7 @@ def work(job: Job, options: RunOptions, threads: int, device: str | None) -> Non
         options = replace(options, device="cuda")
     try:
         with handle_signals():
-            done = do(job, options, make_accelerator(device=options.device))
+            done = run_job(job, options, make_accelerator(device=options.device))
     except Stopped:
         sys.exit(STOPPED)
     except FolderLocked as error:
@@ -250,11 +258,11 @@ def work(job: Job, options: RunOptions, threads: int, device: str | None) -> Non
         sys.exit(STOPPED)
     except OSError as error:
         print(f"{job.name}: {printable(disk_error_message(error))}", file=sys.stderr)
-        sys.exit(DISK)
+        sys.exit(DISK_ERROR)
     sys.exit(0 if done else 1)
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in a child"
     wait([parent.sentinel])

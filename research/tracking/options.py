@@ -17,7 +17,7 @@ def needing_wandb() -> AbstractContextManager[None]:
     return optional_import(("wandb",), "W&B", remedy)
 
 
-def decided(tracking: Tracking | None, *, main: bool, quiet: bool) -> Tracking | None:
+def resolve_tracking(tracking: Tracking | None, *, main: bool, quiet: bool) -> Tracking | None:
     """The mirror's config with the mode `auto` decided; None: there is to be no mirror.
 
     Only the `main` process of a job has one. Raises `InputError` for online without a key and for a
@@ -27,20 +27,20 @@ def decided(tracking: Tracking | None, *, main: bool, quiet: bool) -> Tracking |
         return None
     # The W&B client takes half a second to import.
     with needing_wandb():
-        from research.tracking.wandb_mirror import with_mode_decided
+        from research.tracking.wandb_mirror import resolve_mode
 
-    return with_mode_decided(tracking, quiet)
+    return resolve_mode(tracking, quiet)
 
 
-def mirror_finished(path: Path, tracking: Tracking, *, quiet: bool = False) -> None:
+def mirror_finished_run(path: Path, tracking: Tracking, *, quiet: bool = False) -> None:
     """Mirror a run that had already ended, if WANDB_RUN_ID asks for it under a new id.
 
     A W&B sweep's agent sets WANDB_RUN_ID, and expects figures under that id also when the run was
     done before.
     """
-    given = os.environ.get("WANDB_RUN_ID")
-    known = read_record(path, WandbRecord)
-    if given is None or (known is not None and known.id == given):
+    requested_id = os.environ.get("WANDB_RUN_ID")
+    mirrored = read_record(path, WandbRecord)
+    if requested_id is None or (mirrored is not None and mirrored.id == requested_id):
         return
     from research.tracking.wandb_mirror import WandbMirror
 

@@ -16,7 +16,7 @@ from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
 from research.tracking.config import Tracking
 from research.tracking.wandb_fields import config_of
-from research.tracking.wandb_mirror import GRACE, bounded, stop_client
+from research.tracking.wandb_mirror import GRACE_SECONDS, call_within, stop_client
 from research.tracking.wandb_run import WandbRun, has_key
 
 # Uploading may take long, but waiting for a server that does not answer is limited to 120 s.
@@ -29,25 +29,25 @@ def sync(paths: Sequence[Path], tracking: Tracking = SYNCING) -> int:
     After the first run that cannot be uploaded the others are not tried. Raises `InputError` when
     there is no key, when a path holds no run, or when a run folder is damaged.
     """
-    runs = list(dict.fromkeys(run for path in paths for run in runs_in(path)))
+    runs = list(dict.fromkeys(run for path in paths for run in find_runs(path)))
     if not has_key():
         raise InputError("no W&B key is configured; call `wandb login` or set WANDB_API_KEY")
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         try:
             print(f"{run}: {upload(run, tracking)}", flush=True)
         except InputError:
             raise
         except Exception as error:
             stop_client()
-            why = str(error).partition("\n")[0] or type(error).__name__
-            left = "".join(f"\n  {each}" for each in runs[place:])
-            print(f"W&B cannot be reached ({why}); not uploaded, or not wholly:{left}", flush=True)
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            remaining = "".join(f"\n  {path}" for path in runs[index:])
+            print(f"W&B cannot be reached ({reason}); not fully uploaded:{remaining}", flush=True)
             return 1
     stop_client()
     return 0
 
 
-def runs_in(path: Path) -> list[Path]:
+def find_runs(path: Path) -> list[Path]:
     """The run folders at or below a path; raises `InputError` when there are none."""
     configs = [path / "config.json"] if (path / "config.json").is_file() else []
     configs = configs or sorted(path.glob("**/config.json"))
@@ -59,17 +59,17 @@ def runs_in(path: Path) -> list[Path]:
 
 def upload(path: Path, tracking: Tracking) -> str:
     """Upload what the server does not have of a run; returns a sentence with the result and URL."""
-    record, summary = checked(path)
+    record, summary = read_run_files(path)
     opening = partial(WandbRun, path, record, tracking, "online")
-    run = bounded(opening, tracking.init_seconds + GRACE)
+    run = call_within(opening, tracking.init_seconds + GRACE_SECONDS)
     ended = summary is not None
-    sent = run.leave() if summary is None else run.conclude(summary)
-    bounded(partial(run.finish, 0 if ended else 1), tracking.finish_seconds + GRACE)
-    told = "nothing new" if sent == 0 else f"{sent} new {'line' if sent == 1 else 'lines'}"
-    return f"{told}{'' if ended else ' (it has not ended)'} -> {run.run.url}"
+    sent = run.send_unfinished() if summary is None else run.send_summary(summary)
+    call_within(partial(run.finish, 0 if ended else 1), tracking.finish_seconds + GRACE_SECONDS)
+    message = "nothing new" if sent == 0 else f"{sent} new {'line' if sent == 1 else 'lines'}"
+    return f"{message}{'' if ended else ' (it has not ended)'} -> {run.run.url}"
 
 
-def checked(path: Path) -> tuple[RunRecord, RunSummary | None]:
+def read_run_files(path: Path) -> tuple[RunRecord, RunSummary | None]:
     """A run's config.json and summary.json (None: it has not ended).
 
     Raises `InputError` when config.json is missing, or any file whose content is uploaded is

@@ -64,8 +64,8 @@ def run_id(path: Path) -> str:
     if record is None:
         raise InputError(f"{path} has no {RunRecord.FILE}: it is not a run folder")
     place = Place.of(path, record)
-    named = [record.hash, place.study, place.corpus, place.cell, place.seed]
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
+    parts = [record.hash, place.study, place.corpus, place.cell, place.seed]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
 def job_type(outline: RunOutline) -> str:
@@ -81,7 +81,7 @@ def job_type(outline: RunOutline) -> str:
 
 
 @dataclass(frozen=True)
-class Named:
+class DisplayNames:
     """The names under which W&B shows a run."""
 
     group: str
@@ -90,7 +90,7 @@ class Named:
     name: str
 
     @classmethod
-    def of(cls, path: Path, record: RunRecord) -> Named:
+    def of(cls, path: Path, record: RunRecord) -> DisplayNames:
         """The name `<cell>-s<seed>-<job type>` in the study's group, both cut to W&B's limit."""
         place, job = Place.of(path, record), job_type(record.outline)
         name = f"{place.cell}-s{place.seed}-{job}"
@@ -100,8 +100,12 @@ class Named:
 def tags_of(record: RunRecord) -> list[str]:
     """The run's W&B tags: its data set, its model, and its split (`proto`)."""
     outline = record.outline
-    model = _name(outline.ranker or outline.encoder).removesuffix("Config").lower()
-    tags = [f"dataset:{record.dataset.name}", f"model:{model}", f"proto:{_name(outline.split)}"]
+    model = _class_name(outline.ranker or outline.encoder).removesuffix("Config").lower()
+    tags = [
+        f"dataset:{record.dataset.name}",
+        f"model:{model}",
+        f"proto:{_class_name(outline.split)}",
+    ]
     return [tag[:LONGEST_TAG] for tag in tags]
 
 
@@ -121,25 +125,25 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
     keys = dict.fromkeys(
         (*(() if study is None else study.objectives), *chain.from_iterable(weights.values()))
     )
-    weights = {stage: dict.fromkeys(keys, 0.0) | own for stage, own in weights.items()}
-    told: dict[str, object] = {
+    weights = {stage: dict.fromkeys(keys, 0.0) | used for stage, used in weights.items()}
+    config: dict[str, object] = {
         "dataset": {**record_to_json(record.dataset), "fingerprint": record.fingerprint},
         "model": {
-            **_told(outline.ranker or outline.encoder),
+            **_fields_of(outline.ranker or outline.encoder),
             **({} if summary is None else {"parameters": summary.cost.parameters}),
         },
         # An objective's weight in the last stage that uses it.
         "objectives": {
-            key: next((each[key] for each in reversed(weights.values()) if each[key]), 0.0)
+            key: next((used[key] for used in reversed(weights.values()) if used[key]), 0.0)
             for key in keys
         },
         "stages": {
-            stage.name: {**_told(stored), "weights": weights[stage.name]}
+            stage.name: {**_fields_of(stored), "weights": weights[stage.name]}
             for stage, stored in zip(outline.stages, stages if isinstance(stages, list) else [])
         },
-        "items": _plain(record.config.get("items")),
-        "split": _told(outline.split),
-        "evaluation": _told(outline.evaluation),
+        "items": _value_of(record.config.get("items")),
+        "split": _fields_of(outline.split),
+        "evaluation": _fields_of(outline.evaluation),
         "ablation": ablation_of(place, study),
         "seed": place.seed,
         "hash": record.hash,
@@ -147,8 +151,8 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
         "shared": {stage: run_id(donor) for stage, donor in donors_of(path, record).items()},
     }
     if summary is not None:
-        told["env"] = summary.versions
-    return {name: _without_paths(part) for name, part in told.items()}
+        config["env"] = summary.versions
+    return {name: _without_paths(part) for name, part in config.items()}
 
 
 def study_of(path: Path, place: Place) -> StudyRecord | None:
@@ -159,12 +163,12 @@ def study_of(path: Path, place: Place) -> StudyRecord | None:
 
 def ablation_of(place: Place, study: StudyRecord | None) -> dict[str, object]:
     """The run's study and cell; with a study.json also what the cell changes from the base."""
-    told: dict[str, object] = {"id": place.study, "cell": place.cell}
+    ablation: dict[str, object] = {"id": place.study, "cell": place.cell}
     if study is None:
-        return told
+        return ablation
     changes = study.changes.get(place.cell, {})
     factors = {field: value for field, (_, value) in changes.items()}
-    return {**told, "baseline": study.base == place.cell, "factors": factors}
+    return {**ablation, "baseline": study.base == place.cell, "factors": factors}
 
 
 def donors_of(path: Path, record: RunRecord) -> dict[str, Path]:
@@ -190,17 +194,19 @@ class Rows:
         self.number = 0
         """Number of lines so far, which is the 0-based number of the next line."""
         self._stage: Scalar | None = None
-        self._before, self._last = 0, 0
+        self._steps_before, self._last_step = 0, 0
 
     def row(self, line: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The W&B row of the next line; `global_step` counts optimizer steps over all stages."""
         stage, step = line["stage"], int(line["step"])
         if stage != self._stage:
-            self._stage, self._before, self._last = stage, self._before + self._last, 0
-        self._last = max(self._last, step)
+            self._stage = stage
+            self._steps_before, self._last_step = self._steps_before + self._last_step, 0
+        self._last_step = max(self._last_step, step)
         self.number += 1
-        values = {name: _number(value) for name, value in line.items() if name != "step"}
-        return {"global_step": self._before + step, f"{stage}/step": step, **values, "stage": stage}
+        values = {name: _parse_number(value) for name, value in line.items() if name != "step"}
+        total = self._steps_before + step
+        return {"global_step": total, f"{stage}/step": step, **values, "stage": stage}
 
 
 def summary_of(summary: RunSummary) -> dict[str, Scalar]:
@@ -208,38 +214,38 @@ def summary_of(summary: RunSummary) -> dict[str, Scalar]:
 
     Under other candidates than full ranking a test metric is named `test/CANDIDATES/METRIC`.
     """
-    told: dict[str, Scalar | None] = {"status": summary.status}
+    fields: dict[str, Scalar | None] = {"status": summary.status}
     for stage, result in summary.best.items():
-        told |= {f"best/{stage}/{name}": value for name, value in vars(result).items()}
-        told["best/epoch"] = result.epoch
-    told |= {f"best/val/{metric}": value for metric, value in summary.val.items()}
+        fields |= {f"best/{stage}/{name}": value for name, value in vars(result).items()}
+        fields["best/epoch"] = result.epoch
+    fields |= {f"best/val/{metric}": value for metric, value in summary.val.items()}
     for candidates, values in summary.test.items():
         within = "" if candidates == "full" else f"{candidates}/"
-        told |= {f"test/{within}{metric}": value for metric, value in values.items()}
-    told |= {f"cost/{name}": value for name, value in vars(summary.cost).items()}
-    return {name: value for name, value in told.items() if value is not None}
+        fields |= {f"test/{within}{metric}": value for metric, value in values.items()}
+    fields |= {f"cost/{name}": value for name, value in vars(summary.cost).items()}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _name(config: Mapping[str, object]) -> str:
+def _class_name(config: Mapping[str, object]) -> str:
     """The class name of a stored config, without its package."""
     return str(config.get("class", "")).rpartition(":")[2]
 
 
-def _number(value: Scalar) -> Scalar:
+def _parse_number(value: Scalar) -> Scalar:
     """A logged value, with a non-finite float restored from the text that metrics.jsonl holds."""
     return float(value) if value in _NOT_FINITE else value
 
 
-def _told(config: Mapping[str, object]) -> dict[str, object]:
+def _fields_of(config: Mapping[str, object]) -> dict[str, object]:
     """A stored config as W&B gets it: `kind` with the class name takes the place of `class`."""
-    named: dict[str, object] = {"kind": _name(config)} if "class" in config else {}
-    return named | {name: _plain(part) for name, part in config.items() if name != "class"}
+    kind: dict[str, object] = {"kind": _class_name(config)} if "class" in config else {}
+    return kind | {name: _value_of(part) for name, part in config.items() if name != "class"}
 
 
-def _plain(value: object) -> object:
+def _value_of(value: object) -> object:
     if isinstance(value, Mapping):
-        return _told(value)
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+        return _fields_of(value)
+    return [_value_of(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _without_paths(value: object) -> object:
@@ -248,9 +254,9 @@ def _without_paths(value: object) -> object:
     A float that is not finite becomes text.
     """
     if isinstance(value, Mapping):
-        return {name: _without_paths(each) for name, each in value.items()}
+        return {name: _without_paths(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_without_paths(each) for each in value]
+        return [_without_paths(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     is_path = isinstance(value, str) and (value.startswith(("/", "~", "..")) or "\\" in value)

@@ -25,9 +25,9 @@ from research.tracking.config import Tracking
 from research.tracking.wandb_run import WandbRun, has_key
 
 Result = TypeVar("Result")
-# Seconds. The client has timeouts of its own; if it exceeds one, it is abandoned GRACE later.
-# TEARDOWN bounds ending the client, OFFLINE bounds opening an offline run.
-GRACE, TEARDOWN, OFFLINE = 2.0, 5.0, 10.0
+# The client has timeouts of its own; if it exceeds one, it is abandoned GRACE_SECONDS later.
+# TEARDOWN_SECONDS bounds ending the client, OFFLINE_SECONDS opening an offline run.
+GRACE_SECONDS, TEARDOWN_SECONDS, OFFLINE_SECONDS = 2.0, 5.0, 10.0
 
 
 @dataclass(eq=False)
@@ -36,29 +36,31 @@ class Process:
 
     unreachable: bool = False
     """Whether an earlier run failed to reach W&B; later runs then are mirrored offline at once."""
-    said: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
     """Messages that were printed already."""
 
-    def say(self, text: str, quiet: bool) -> None:
+    def print_once(self, text: str, quiet: bool) -> None:
         """Print a message once; to stderr when `quiet`, as stdout then has results alone."""
-        if text not in self.said:
-            self.said.add(text)
+        if text not in self.printed:
+            self.printed.add(text)
             print(f"W&B: {text}", file=sys.stderr if quiet else sys.stdout, flush=True)
 
 
 PROCESS = Process()
 
 
-def with_mode_decided(tracking: Tracking, quiet: bool = False) -> Tracking | None:
+def resolve_mode(tracking: Tracking, quiet: bool = False) -> Tracking | None:
     """The config with mode `auto` decided: online if there is a key, else offline.
 
     WANDB_MODE may turn `auto` to offline. None: WANDB_MODE is disabled, so there is no mirror.
     Raises `InputError` when online is asked for and there is no key.
     """
-    asked = os.environ.get("WANDB_MODE", "")
-    if asked == "disabled":
+    variable = os.environ.get("WANDB_MODE", "")
+    if variable == "disabled":
         return None
-    if tracking.mode == "offline" or (tracking.mode == "auto" and asked in ("offline", "dryrun")):
+    if tracking.mode == "offline" or (
+        tracking.mode == "auto" and variable in ("offline", "dryrun")
+    ):
         return replace(tracking, mode="offline")
     if has_key():
         return replace(tracking, mode="online")
@@ -66,7 +68,7 @@ def with_mode_decided(tracking: Tracking, quiet: bool = False) -> Tracking | Non
         raise InputError(
             "W&B online needs a key; call `wandb login`, set WANDB_API_KEY, or mirror offline"
         )
-    PROCESS.say(
+    PROCESS.print_once(
         "no key is configured, so runs are mirrored offline, in their folders; after `wandb login` "
         "`sixfold sync RUN` uploads them",
         quiet,
@@ -78,7 +80,7 @@ class WandbMirror(Mirror):
     """The mirror of one run on W&B.
 
     When the run cannot be opened online it is mirrored offline; after a further failure it is not
-    mirrored any more. No method raises an error of W&B's.
+    mirrored any more. No method raises an error of W&B's client.
     """
 
     def __init__(self, path: Path, tracking: Tracking, *, quiet: bool = False) -> None:
@@ -90,20 +92,22 @@ class WandbMirror(Mirror):
 
         Raises `InputError` when online is asked for and there is no key.
         """
-        tracking = with_mode_decided(self.tracking, self.quiet)
+        tracking = resolve_mode(self.tracking, self.quiet)
         if tracking is None:
             return
         open_run = partial(WandbRun, self.path, record, tracking)
         if tracking.mode == "online" and not PROCESS.unreachable:
             try:
-                self.run = bounded(partial(open_run, "online"), tracking.init_seconds + GRACE)
+                self.run = call_within(
+                    partial(open_run, "online"), tracking.init_seconds + GRACE_SECONDS
+                )
                 return
             except Exception as error:
                 self._give_up(
                     error, "the server cannot be used", "this run and those after it go on offline"
                 )
         try:
-            self.run = bounded(partial(open_run, "offline"), OFFLINE)
+            self.run = call_within(partial(open_run, "offline"), OFFLINE_SECONDS)
         except Exception as error:
             self._give_up(error, "no offline run can be made", "this one is not mirrored")
 
@@ -114,38 +118,41 @@ class WandbMirror(Mirror):
         try:
             self.run.line(number, line)
         except Exception as error:
-            self._give_up(error, "a line was not taken", "the rest of the run is not mirrored")
+            self._give_up(error, "a line could not be sent", "the rest of the run is not mirrored")
 
     def end(self, summary: RunSummary) -> None:
         """Send the summary, and wait a limited time until the server has confirmed everything."""
         if self.run is not None:
-            self._finish(self.run, partial(self.run.conclude, summary), exit_code=0)
+            self._finish(self.run, partial(self.run.send_summary, summary), exit_code=0)
 
     def close(self) -> None:
         """Close the W&B run of a run that has not ended; it counts as failed until continued."""
         if self.run is not None:
-            self._finish(self.run, self.run.leave, exit_code=1)
+            self._finish(self.run, self.run.send_unfinished, exit_code=1)
 
     def _finish(self, run: WandbRun, last: Callable[[], object], exit_code: int) -> None:
         self.run = None
         try:
             last()
-            bounded(partial(run.finish, exit_code), self.tracking.finish_seconds + GRACE)
+            call_within(
+                partial(run.finish, exit_code), self.tracking.finish_seconds + GRACE_SECONDS
+            )
         except Exception as error:
             self._give_up(error, "not everything was confirmed", "runs after it go on offline")
 
-    def _give_up(self, error: Exception, what: str, then: str) -> None:
+    def _give_up(self, error: Exception, problem: str, consequence: str) -> None:
         self.run = None
         PROCESS.unreachable = True
         stop_client()
-        why = str(error).partition("\n")[0][:200] or type(error).__name__
-        PROCESS.say(
-            f"{what} ({why}); {then}, and `sixfold sync {self.path}` uploads what is missing",
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        PROCESS.print_once(
+            f"{problem} ({reason}); {consequence}, and `sixfold sync {self.path}` uploads what is "
+            "missing",
             self.quiet,
         )
 
 
-def bounded(action: Callable[[], Result], seconds: float) -> Result:
+def call_within(action: Callable[[], Result], seconds: float) -> Result:
     """Do an action in a thread, and return or raise what it does.
 
     Raises `TimeoutError` when it takes more than `seconds`; the thread is then abandoned.
@@ -175,7 +182,7 @@ def bounded(action: Callable[[], Result], seconds: float) -> Result:
 def stop_client() -> None:
     """End the client's own process, and with it everything that still waits for a server."""
     try:
-        bounded(wandb.teardown, TEARDOWN)
+        call_within(wandb.teardown, TEARDOWN_SECONDS)
     except Exception:
         # The client's process then ends with this one.
         return

@@ -17,7 +17,7 @@ from research.storage.records import RunRecord, RunSummary, WandbRecord, read_re
 from research.storage.run_folder import RunFolder, Scalar
 from research.tracking.config import Tracking
 from research.tracking.wandb_fields import (
-    Named,
+    DisplayNames,
     Rows,
     axes_of,
     config_of,
@@ -63,12 +63,12 @@ class WandbRun:
         """
         start_client()
         self.path, self.record = path, record
-        known = read_record(path, WandbRecord)
-        project = tracking.project or (None if known is None else known.project)
-        entity = tracking.entity or (None if known is None else known.entity)
-        named = Named.of(path, record)
+        earlier = read_record(path, WandbRecord)
+        project = tracking.project or (None if earlier is None else earlier.project)
+        entity = tracking.entity or (None if earlier is None else earlier.entity)
+        names = DisplayNames.of(path, record)
         self.run = wandb.init(
-            id=_given_id(path) or run_id(path),
+            id=_id_from_environment(path) or run_id(path),
             project=project or os.environ.get("WANDB_PROJECT") or PROJECT,
             entity=entity,
             dir=path,
@@ -77,9 +77,9 @@ class WandbRun:
             resume="allow",
             config=config_of(path, record, None),
             tags=tags_of(record),
-            group=named.group,
-            job_type=named.job_type,
-            name=named.name,
+            group=names.group,
+            job_type=names.job_type,
+            name=names.name,
             settings=settings_of(tracking),
         )
         for pattern, axis in axes_of(record).items():
@@ -127,16 +127,16 @@ class WandbRun:
         self.next = number + 1
         return 1
 
-    def conclude(self, summary: RunSummary) -> int:
-        """Send the lines that are lacking and the summary; returns how many lines were sent."""
+    def send_summary(self, summary: RunSummary) -> int:
+        """Send the lines that W&B lacks, and the summary; returns how many lines were sent."""
         sent = self.catch_up()
         config = config_of(self.path, self.record, summary)
         self.run.config.update(config, allow_val_change=True)  # type: ignore[no-untyped-call]
         self.run.summary.update(summary_of(summary))
         return sent
 
-    def leave(self) -> int:
-        """Send the lines that are lacking of a run that has not ended; returns how many."""
+    def send_unfinished(self) -> int:
+        """Send the lines that W&B lacks of a run that has not ended; returns how many."""
         sent = self.catch_up()
         self.run.summary.update({"status": "unfinished"})
         return sent
@@ -171,12 +171,12 @@ def settings_of(tracking: Tracking) -> wandb.Settings:
     )
 
 
-def _given_id(path: Path) -> str | None:
+def _id_from_environment(path: Path) -> str | None:
     """The id in WANDB_RUN_ID, which a sweep's agent sets; None: not set, or another folder's.
 
     The first folder that asks gets it.
     """
-    given = os.environ.get("WANDB_RUN_ID")
-    if given is None or _claimed.setdefault(given, path) != path:
+    requested_id = os.environ.get("WANDB_RUN_ID")
+    if requested_id is None or _claimed.setdefault(requested_id, path) != path:
         return None
-    return given
+    return requested_id

@@ -74,7 +74,7 @@ class Interruption:
             self.checkpoints.is_save_due_by_time(),
             self.seconds >= self.limit,
         )
-        stops, saves, time_is_up = self.agreement.ask(requests, wait=wait)
+        stops, saves, time_is_up = self.agreement.exchange(requests, wait=wait)
         self._stops = self._stops or stops
         self.time_is_up = self.time_is_up or time_is_up
         return stops or saves
@@ -82,7 +82,7 @@ class Interruption:
     def raise_if_stopping(self) -> None:
         """Raise `Stopped` if a signal was the reason to save."""
         if self._stops:
-            raise stopping.Stopped(stopping.asked_by())
+            raise stopping.Stopped(stopping.signal_name())
 
     def complete(self, state: StageState) -> StageState:
         """Return the state with the stage's wall time so far."""

@@ -182,7 +182,7 @@ def test_exit_codes_tell_failures_from_interruptions(
     def fails(*arguments: object) -> int:
         raise error
 
-    monkeypatch.setattr(Show, "do", fails)
+    monkeypatch.setattr(Show, "execute", fails)
     answer = call(capsys, "show", "x")
     assert answer.code == code
     assert answer.err.startswith(said)
@@ -422,7 +422,7 @@ def test_more_processes_than_there_are_is_refused_before_any_work(
         for world in (2, 0):
             more = ["--data-root", tmp_path / "data", "--expect-world", world]
             message = refused(capsys, *given, *more)
-            assert f"{world} processes are wanted but this one sees 1; launch with" in message
+            assert f"{world} processes are expected, but this one sees 1; launch them" in message
     assert list(tmp_path.iterdir()) == []
     given = ["run", "baselines.popularity.popularity", f"corpus={shop.folder}"]
     assert call(capsys, *given, "--out", tmp_path / "r", "--expect-world", "1").code == 0
@@ -490,10 +490,10 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
         ("../mine:cell", "there is no module '../mine'; write package.module.function"),
         ("baselines..bce", "there is no module 'baselines.'; write package.module.function"),
         ("", "there is no module ''; write package.module.function"),
-        ("experiments.quickstart:study", "gives a Study, not a RunConfig"),
-        ("baselines.sasrec:NextItemConfig", "gives a NextItemConfig, not a RunConfig"),
+        ("experiments.quickstart:study", "is or returns a Study, not a RunConfig"),
+        ("baselines.sasrec:NextItemConfig", "is or returns a NextItemConfig, not a RunConfig"),
         ("baselines.sasrec.s3rec_block", "baselines.sasrec.s3rec_block needs arguments (loss)"),
-        ("research.packed", "research.packed is a module; nothing in it gives a RunConfig"),
+        ("research.packed", "research.packed is a module; nothing in it is or returns a RunConfig"),
     ],
 )
 def test_an_experiment_that_is_not_there_is_refused_and_says_what_is(

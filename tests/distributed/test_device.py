@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from research.distributed.accelerator import fitted, make_accelerator, takes_gpu
+from research.distributed.accelerator import accelerator_for, make_accelerator, uses_gpu
 from research.errors import InputError
 from research.model.compute import ComputeConfig
 from research.model.kernels.precision import allow_tf32, true_fp32
@@ -42,9 +42,9 @@ def test_cudnn_attention_is_off_for_it_plans_every_new_shape() -> None:
 def test_tf32_is_on_for_the_runs_that_ask_for_it_and_off_for_the_next() -> None:
     given = make_accelerator()
     assert allowed() == (False, False)
-    assert fitted(given, ComputeConfig(precision="tf32")) is given
+    assert accelerator_for(given, ComputeConfig(precision="tf32")) is given
     assert allowed() == (True, True)
-    assert fitted(given, ComputeConfig()) is given
+    assert accelerator_for(given, ComputeConfig()) is given
     assert allowed() == (False, False)
 
 
@@ -120,7 +120,7 @@ def test_the_cpu_can_be_asked_for_by_every_verb_that_computes(
 @pytest.mark.parametrize("device", ["gpu", "cpu:0", "cuda:", "cuda:-1", "cuda:x", "CUDA", ""])
 def test_a_device_that_is_none_is_refused(device: str) -> None:
     with pytest.raises(InputError, match=r"^--device is '.*'; allowed: cpu, cuda, cuda:N$"):
-        takes_gpu(device)
+        uses_gpu(device)
 
 
 @needs_no_gpu
@@ -138,28 +138,28 @@ class TestWithTwoPretendedGPUs:
         return chosen
 
     def test_one_of_them_is_taken_unless_the_cpu_is_asked_for(self, gpus: list[int]) -> None:
-        assert takes_gpu(None)
-        assert takes_gpu("cuda")
-        assert not takes_gpu("cpu")
+        assert uses_gpu(None)
+        assert uses_gpu("cuda")
+        assert not uses_gpu("cpu")
         assert gpus == []
-        assert takes_gpu("cuda:1")
+        assert uses_gpu("cuda:1")
         assert gpus == [1]
 
     def test_a_third_is_refused(self) -> None:
         with pytest.raises(InputError, match=r"cuda:2, but torch sees cuda:0 to cuda:1 here"):
-            takes_gpu("cuda:2")
+            uses_gpu("cuda:2")
 
     def test_a_launcher_gives_each_process_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WORLD_SIZE", "2")
-        assert takes_gpu("cuda")
+        assert uses_gpu("cuda")
         with pytest.raises(InputError, match="a launcher gives each process a GPU of its own"):
-            takes_gpu("cuda:1")
+            uses_gpu("cuda:1")
 
     def test_a_process_stays_on_the_device_that_it_began_with(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("research.distributed.accelerator.is_initialized", lambda: True)
         make_accelerator()
-        assert not takes_gpu(None)
-        with pytest.raises(InputError, match="--device is cuda, but this process works on cpu"):
-            takes_gpu("cuda")
+        assert not uses_gpu(None)
+        with pytest.raises(InputError, match="--device is cuda, but this process uses cpu"):
+            uses_gpu("cuda")

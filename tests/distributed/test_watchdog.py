@@ -15,7 +15,7 @@ import pytest
 from research.distributed import collectives as processes
 from research.distributed.failures import STOPPED, is_consequence
 from research.distributed.heartbeat import Heartbeat, JobFailure, Peers, TimeLimits
-from research.distributed.liveness import WAITING, machine, place_of
+from research.distributed.liveness import WAITING_MODULES, current_code, machine_id
 from research.distributed.watchdog import Watchdog
 from research.errors import InputError
 from tests.support.launching import Ranks, joined_ranks, launched
@@ -265,12 +265,12 @@ def test_an_environment_that_no_launcher_makes_is_refused(
 
 def beat(number: int, moves: int, *, pid: int = 0, **changes: object) -> Heartbeat:
     values = {"step": moves, "phase": "training", "where": "loop", "waits": False, "host": "here"}
-    values |= {"machine": machine(), "pid": pid or os.getpid(), **changes}
+    values |= {"machine": machine_id(), "pid": pid or os.getpid(), **changes}
     return Heartbeat(number, moves, **values)  # type: ignore[arg-type]
 
 
 def peers(world: int = 3) -> Peers:
-    return Peers(0, world, TimeLimits(stall=100, silent=20, start=200), "toys")
+    return Peers(0, world, TimeLimits(stall=100, silence=20, start=200), "toys")
 
 
 def said(verdict: JobFailure | None) -> str:
@@ -286,80 +286,80 @@ def test_a_beat_and_a_verdict_come_back_from_the_store() -> None:
 
 
 def test_nothing_is_wrong_as_long_as_somebody_moves() -> None:
-    known = peers()
+    statuses = peers()
     for now in range(0, 1000, 10):
-        known.hear({0: beat(now, 0), 1: beat(now, now), 2: beat(now, 0)}, now)
-        assert known.verdict(now) is None
+        statuses.receive({0: beat(now, 0), 1: beat(now, now), 2: beat(now, 0)}, now)
+        assert statuses.verdict(now) is None
 
 
 def test_silence_counts_from_the_last_new_beat() -> None:
-    known = peers(2)
-    known.hear({0: beat(0, 0), 1: beat(0, 0)}, 0)
-    known.hear({0: beat(1, 1), 1: beat(1, 0)}, 10)
-    known.hear({0: beat(2, 2), 1: beat(1, 0)}, 29)
-    assert known.verdict(30) is None
-    assert "rank 1 of 2 on here" in said(known.verdict(31))
-    assert "has fallen silent" in said(known.verdict(14.5, hurry=True))
+    statuses = peers(2)
+    statuses.receive({0: beat(0, 0), 1: beat(0, 0)}, 0)
+    statuses.receive({0: beat(1, 1), 1: beat(1, 0)}, 10)
+    statuses.receive({0: beat(2, 2), 1: beat(1, 0)}, 29)
+    assert statuses.verdict(30) is None
+    assert "rank 1 of 2 on here" in said(statuses.verdict(31))
+    assert "has fallen silent" in said(statuses.verdict(14.5, broken=True))
 
 
 def test_a_silent_rank_that_has_ended_is_not_missed() -> None:
-    known = peers(2)
-    known.hear({0: beat(0, 0), 1: beat(0, 0, ended=0, pid=2**22 + 1)}, 0)
-    known.hear({0: beat(1, 1), 1: beat(0, 0, ended=0, pid=2**22 + 1)}, 90)
-    assert known.verdict(95) is None
+    statuses = peers(2)
+    statuses.receive({0: beat(0, 0), 1: beat(0, 0, ended=0, pid=2**22 + 1)}, 0)
+    statuses.receive({0: beat(1, 1), 1: beat(0, 0, ended=0, pid=2**22 + 1)}, 90)
+    assert statuses.verdict(95) is None
 
 
 def test_a_process_that_is_gone_is_missed_at_once_where_it_can_be_seen() -> None:
-    known = peers(2)
+    statuses = peers(2)
     # Above the largest number that Linux gives a process.
-    known.hear({0: beat(0, 0), 1: beat(0, 0, pid=2**22 + 1)}, 0)
-    assert "is gone" in said(known.verdict(0))
-    known = peers(2)
-    known.hear({0: beat(0, 0), 1: beat(0, 0, pid=2**22 + 1, machine="elsewhere")}, 0)
-    assert known.verdict(0) is None
+    statuses.receive({0: beat(0, 0), 1: beat(0, 0, pid=2**22 + 1)}, 0)
+    assert "is gone" in said(statuses.verdict(0))
+    statuses = peers(2)
+    statuses.receive({0: beat(0, 0), 1: beat(0, 0, pid=2**22 + 1, machine="elsewhere")}, 0)
+    assert statuses.verdict(0) is None
 
 
 def test_ranks_that_were_never_heard_of_are_missed_after_the_longest_bound() -> None:
-    known = peers(4)
+    statuses = peers(4)
     for now in (0, 150, 199, 201):
-        known.hear({0: beat(now, now), 2: beat(now, now)}, now)
-    assert known.verdict(200) is None
-    assert said(known.verdict(201)) == "ranks 1, 3 of 4 never began"
+        statuses.receive({0: beat(now, now), 2: beat(now, now)}, now)
+    assert statuses.verdict(200) is None
+    assert said(statuses.verdict(201)) == "ranks 1, 3 of 4 never began"
 
 
 def test_the_ranks_that_do_not_wait_hang_and_all_do_if_that_tells_nothing() -> None:
-    known = peers()
+    statuses = peers()
     for now in (0, 101):
         beats = {rank: beat(now, 0, waits=rank != 1) for rank in range(3)}
-        known.hear(beats, now)
-    found = known.verdict(101)
+        statuses.receive(beats, now)
+    found = statuses.verdict(101)
     assert "rank 1 of 3 on here" in said(found)
     assert "rank 0" not in said(found)
-    known.hear({rank: beat(102, 0, waits=True) for rank in range(3)}, 102)
-    found = known.verdict(102)
+    statuses.receive({rank: beat(102, 0, waits=True) for rank in range(3)}, 102)
+    found = statuses.verdict(102)
     assert said(found) == "no rank has made progress for 102 s"
     assert found is not None
     assert all(f"\n  rank {rank} of 3" in found.text for rank in range(3))
 
 
 def test_a_rank_waits_in_vain_for_one_that_has_ended() -> None:
-    known = peers(2)
+    statuses = peers(2)
     ended = beat(0, 0, ended=STOPPED)
-    known.hear({0: beat(0, 0, waits=True), 1: ended}, 0)
-    known.hear({0: beat(1, 1, waits=True), 1: ended}, 10)
-    assert known.verdict(14) is None
-    found = known.verdict(14.5)
+    statuses.receive({0: beat(0, 0, waits=True), 1: ended}, 0)
+    statuses.receive({0: beat(1, 1, waits=True), 1: ended}, 10)
+    assert statuses.verdict(14) is None
+    found = statuses.verdict(14.5)
     assert found is not None
     assert found.code == STOPPED
-    known.hear({0: beat(2, 1, waits=False), 1: ended}, 15)
-    assert known.verdict(15) is None
+    statuses.receive({0: beat(2, 1, waits=False), 1: ended}, 15)
+    assert statuses.verdict(15) is None
 
 
 def test_a_place_is_the_own_line_and_where_it_leads() -> None:
-    here, waits = place_of(sys._getframe())
+    here, waits = current_code(sys._getframe())
     assert re.fullmatch(r"test_a_place_is\w+ \(test_watchdog.py:\d+\)", here)
     assert not waits
-    assert place_of(None) == ("nothing", False)
+    assert current_code(None) == ("nothing", False)
 
 
 def test_a_module_in_which_ranks_wait_may_be_called_anything() -> None:
@@ -371,11 +371,11 @@ def test_a_module_in_which_ranks_wait_may_be_called_anything() -> None:
     try:
         spec.loader.exec_module(moved)
         exec("import sys\ndef here(): return sys._getframe()", vars(moved))
-        assert place_of(moved.here())[1]
+        assert current_code(moved.here())[1]
     finally:
-        WAITING.discard("moved.elsewhere")
-    assert not place_of(moved.here())[1]
-    assert {"torch.distributed", "torch.autograd", processes.__name__} == WAITING
+        WAITING_MODULES.discard("moved.elsewhere")
+    assert not current_code(moved.here())[1]
+    assert {"torch.distributed", "torch.autograd", processes.__name__} == WAITING_MODULES
 
 
 @pytest.mark.parametrize(

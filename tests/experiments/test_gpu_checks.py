@@ -17,17 +17,17 @@ import torch
 
 from experiments import gpu_checks
 from experiments.gpu_checks import correctness, main
-from experiments.gpu_parts import Outcome, Part, machine, try_all
-from experiments.gpu_setting import LeftOut, Setting, write_large
+from experiments.gpu_parts import Outcome, Part, machine, run_all
+from experiments.gpu_setting import PartSkipped, Setting, write_large
 from experiments.gpu_speed import (
-    WAITS,
+    SYNC_WARNING,
     Measured,
     Operations,
     Phase,
     Phases,
+    count_waits,
     counting,
     parts,
-    waits_of,
 )
 from research.data.corpus import Corpus
 
@@ -146,18 +146,18 @@ def test_a_part_that_is_late_is_ended_and_the_rest_has_no_time(tmp_path: Path) -
         "never": Part(infinite, 9.0),
     }
     began = time.monotonic()
-    assert not try_all(asked, setting(tmp_path), tmp_path / "out.json", 0.5 / 60, ["command"])
+    assert not run_all(asked, setting(tmp_path), tmp_path / "out.json", 0.5 / 60, ["command"])
     assert time.monotonic() - began < 10.0
     found = json.loads((tmp_path / "out.json").read_text())["parts"]
     assert {name: (each["result"], each["line"]) for name, each in found.items()} == {
         "absent": ("LEFT OUT", "none/corpora/Beauty is absent"),
         "infinite": ("PASS", ""),
-        "late": ("FAIL", "Late: not done within 0.05 s"),
+        "late": ("FAIL", "OutOfTime: not done within 0.05 s"),
         "last": ("FAIL", found["last"]["line"]),
         "never": ("NO TIME", "the time for all parts is over"),
     }
     assert found["infinite"]["figures"] == {"distance": "inf"}
-    assert try_all({"absent": asked["absent"]}, setting(tmp_path), tmp_path / "o.json", 1.0, [])
+    assert run_all({"absent": asked["absent"]}, setting(tmp_path), tmp_path / "o.json", 1.0, [])
 
 
 def test_phases_follow_one_another_after_so_many_steps() -> None:
@@ -199,7 +199,7 @@ def test_the_lines_that_wait_for_a_gpu_are_told_by_their_package() -> None:
             ("/a/b/research/packed.py", "another warning"),
         ):
             warnings.warn_explicit(message, UserWarning, file, 95)
-    assert waits_of(caught) == {"research/data/negatives.py:95": 2, "torch/optim/adam.py:95": 1}
+    assert count_waits(caught) == {"research/data/negatives.py:95": 2, "torch/optim/adam.py:95": 1}
 
 
 def test_what_only_a_gpu_tells_is_read_from_what_torch_would_say(
@@ -213,7 +213,7 @@ def test_what_only_a_gpu_tells_is_read_from_what_torch_would_say(
     found = Measured({}, {})
     with counting(pretended, 2, found, compiled=False):
         for _ in range(6):
-            warnings.warn_explicit(WAITS, UserWarning, "/a/research/training/step.py", 7)
+            warnings.warn_explicit(SYNC_WARNING, UserWarning, "/a/research/training/step.py", 7)
     assert modes == ["warn", "default"]
     assert found.figures == {"operations": 0.0, "waits": 3.0}
     assert found.details == {"waits": {"research/training/step.py:7": 3.0}}
@@ -248,5 +248,5 @@ def test_a_part_of_no_name_is_refused(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_a_corpus_that_is_absent_leaves_its_parts_out(tmp_path: Path) -> None:
-    with pytest.raises(LeftOut, match="none/corpora/ml-1m-sas is absent"):
+    with pytest.raises(PartSkipped, match="none/corpora/ml-1m-sas is absent"):
         setting(tmp_path).corpus("ml-1m-sas")

@@ -288,7 +288,7 @@ def test_a_study_runs_end_to_end(name: str, films: Corpus, tmp_path: Path) -> No
         tmp_path,
         options=RunOptions(quiet=True),
         accelerator=make_accelerator(),
-        how=StudyOptions(probe=False),
+        study_options=StudyOptions(probe=False),
     )
     assert {job.cell: job.failure() for job in jobs} == dict.fromkeys(study.cells)
     record = json.loads((tmp_path / study.name / "study.json").read_text())

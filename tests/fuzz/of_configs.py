@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from research.cli.target import found
+from research.cli.target import load_target
 from research.config import from_json, to_json
 from research.config_index import PACKAGES, definitions
 from research.data.preparation.filters import PrepareConfig
@@ -180,7 +180,7 @@ def budgets(folder: Path) -> Case:
         amount = random.choice((str(number_of(random)), "1e9", "0.1", "1e308", string_of(random)))
         budget = budget_of(of + between + amount)
         str(budget)
-        budget.applied(config)
+        budget.apply_to(config)
 
     return case
 
@@ -208,9 +208,9 @@ def target_words(folder: Path) -> Case:
         else:
             word = string_of(random) + random.choice((".", ":", "")) + string_of(random)
         if word.partition(":")[0].partition(".")[0] in ("baselines", "research", "tests", ""):
-            found(word, RunConfig)
+            load_target(word, RunConfig)
         elif not word.isidentifier() and ":" not in word:
-            found(word.replace(".", ".\u00b2"), RunConfig)
+            load_target(word.replace(".", ".\u00b2"), RunConfig)
 
     return case
 

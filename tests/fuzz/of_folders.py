@@ -50,7 +50,7 @@ from research.storage.records import (
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
 from research.studies.study import Study, record_study
-from research.tracking.sync import checked
+from research.tracking.sync import read_run_files
 from research.training.checkpointer import state_of
 from research.training.state import StageState
 from tests.fuzz.mutations import number_of
@@ -114,7 +114,7 @@ def run_folder(folder: Path) -> Case:
         if kind == 3:
             return stage_origin(reader, "train")
         if kind == 4:
-            return checked(path)
+            return read_run_files(path)
         return show_run(path)
 
     return altering(path, read)

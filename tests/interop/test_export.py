@@ -183,5 +183,5 @@ def test_what_the_format_has_no_place_for_is_named(
     config = replace(s3rec.published_softmax(), stages=(stage,))
     run = trained(corpus, tmp_path / "run", accelerator, config)
     answer = call(capsys, "export", run, "--format", "s3rec", "--out", tmp_path / "o.pt")
-    said = "left behind, having no place in the format: objectives.cloze.head.dense."
+    said = "not written, as the format has no place for it: objectives.cloze.head.dense."
     assert said in answer.out

@@ -70,24 +70,39 @@ def refused_export(capsys: Capture, run: Path, out: Path) -> str:
 FIELDS: dict[str, tuple[TransformerConfig, str]] = {
     "block": (
         replace(ENCODER, block=PreNorm()),
-        "PreNorm(); the s3rec format allows PostNorm()",
+        "PreNorm(); the s3rec format allows only PostNorm()",
     ),
-    "activation": (replace(ENCODER, activation="relu"), "'relu'; the s3rec format allows 'gelu'"),
+    "activation": (
+        replace(ENCODER, activation="relu"),
+        "'relu'; the s3rec format allows only 'gelu'",
+    ),
     "output_projection": (replace(ENCODER, output_projection=False), "False; the s3rec format al"),
-    "embedding_norm": (replace(ENCODER, embedding_norm=False), "False; the s3rec format allows Tr"),
-    "embedding_scale": (replace(ENCODER, embedding_scale=True), "True; the s3rec format allows Fa"),
-    "final_norm": (replace(ENCODER, final_norm=True), "True; the s3rec format allows False"),
-    "norm_eps": (replace(ENCODER, norm_eps=1e-5), "1e-05; the s3rec format allows 1e-12 alone"),
+    "embedding_norm": (
+        replace(ENCODER, embedding_norm=False),
+        "False; the s3rec format allows only Tr",
+    ),
+    "embedding_scale": (
+        replace(ENCODER, embedding_scale=True),
+        "True; the s3rec format allows only Fa",
+    ),
+    "final_norm": (replace(ENCODER, final_norm=True), "True; the s3rec format allows only False"),
+    "norm_eps": (
+        replace(ENCODER, norm_eps=1e-5),
+        "1e-05; the s3rec format allows only 1e-12",
+    ),
     "positions": (
         replace(ENCODER, positions=LearnedPositions(count_from="oldest")),
-        "LearnedPositions(count_from='oldest'); the s3rec format allows LearnedPositions(count_fr",
+        "LearnedPositions(count_from='oldest'); the s3rec format allows only LearnedPosi",
     ),
-    "segments": (replace(ENCODER, segments=2), "2; the s3rec format allows 0 alone"),
+    "segments": (replace(ENCODER, segments=2), "2; the s3rec format allows only 0"),
 }
 HEADS_OF_NEXT: dict[str, tuple[HeadConfig, str]] = {
-    "table": (HeadConfig(table="own"), "'own'; the s3rec format allows 'tied' alone"),
-    "bias": (HeadConfig(bias=True), "True; the s3rec format allows False alone"),
-    "transform": (HeadConfig(transform="linear"), "'linear'; the s3rec format allows 'none' alone"),
+    "table": (HeadConfig(table="own"), "'own'; the s3rec format allows only 'tied'"),
+    "bias": (HeadConfig(bias=True), "True; the s3rec format allows only False"),
+    "transform": (
+        HeadConfig(transform="linear"),
+        "'linear'; the s3rec format allows only 'none'",
+    ),
 }
 
 

@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[Callable[[State], State], str]] = {
     ),
     "whole numbers": (
         lambda state: {**state, KEY: torch.ones(8, 8).long()},
-        f"{KEY} is of type int64; allowed: floating types; it is no weight",
+        f"{KEY} is of type int64; allowed: floating types; convert it to one",
     ),
     "a hole": (
         lambda state: {**state, KEY: holed(state[KEY], torch.nan, torch.inf)},
@@ -188,7 +188,7 @@ def test_a_folder_that_exists_is_refused_and_left_alone(
     (tmp_path / "run").mkdir()
     said = refused_import(capsys, tmp_path / "f.pt", corpus)
     assert said == (
-        f"{tmp_path / 'run'} exists; an imported run has a folder of its own: remove it or choose "
+        f"{tmp_path / 'run'} exists; an imported run needs a new folder: remove it or choose "
         "another"
     )
     assert list((tmp_path / "run").iterdir()) == []
@@ -223,7 +223,7 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(
         capsys, "import", tmp_path / "f.pt", "--format", "s3rec", "--corpus", corpus.folder,
         "--out", tmp_path / "run", "--heads", HEADS,
     )  # fmt: skip
-    assert f"{tmp_path / 'run'} was made by somebody else meanwhile" in said
+    assert f"{tmp_path / 'run'} was made by another process meanwhile" in said
     assert os.listdir(tmp_path / "run") == ["mine"]
     assert sorted(os.listdir(tmp_path)) == ["f.pt", "run"]
 

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from research.distributed.accelerator import fitted, make_accelerator
+from research.distributed.accelerator import accelerator_for, make_accelerator
 from research.model.compute import ComputeConfig
 from research.runs.execute import RunOptions, execute
 from research.training.step import TrainStep
@@ -25,7 +25,7 @@ def autocasts(accelerator: Accelerator) -> bool:
 def test_runs_of_a_process_alternate_between_precisions() -> None:
     given = make_accelerator()
     names = ("bf16", "fp32", "bf16", "bf16", "tf32")
-    found = [autocasts(fitted(given, ComputeConfig(precision=name))) for name in names]
+    found = [autocasts(accelerator_for(given, ComputeConfig(precision=name))) for name in names]
     assert found == [True, False, True, True, False]
 
 
@@ -53,7 +53,7 @@ def test_each_stage_takes_the_loss_scale_out_of_its_gradients_once(
     norms.clear()
     # Accelerate scales losses on a GPU alone; torch's scaler works here as well.
     monkeypatch.setitem(AcceleratorState._shared_state, "_mixed_precision", "fp16")
-    monkeypatch.setattr("research.runs.execute.fitted", lambda given, *asked: given)
+    monkeypatch.setattr("research.runs.execute.accelerator_for", lambda given, *asked: given)
     accelerator.native_amp = True
     accelerator.scaler = torch.amp.GradScaler("cpu")
     execute(config, tmp_path / "scaled", options=RunOptions(quiet=True), accelerator=accelerator)

@@ -17,7 +17,7 @@ from rich.console import Console
 from research.evaluation.statistics import Comparison, Estimate
 from research.report.build import report_of
 from research.report.csv_table import frame_of
-from research.report.formatting import cut, difference_of, interval_of, p_of, verdict_of
+from research.report.formatting import difference_of, interval_of, p_of, shortened_name, verdict_of
 from research.report.latex import entry_of, escaped, latex_of
 from research.report.schema import Figure
 from research.report.terminal import print_report
@@ -73,8 +73,8 @@ def test_figures_are_written_with_half_of_their_interval() -> None:
 
 
 def test_a_long_name_loses_its_middle() -> None:
-    assert cut("without-attributes-and-without-segments") == "without-attri…out-segments"
-    assert cut("short") == "short"
+    assert shortened_name("without-attributes-and-without-segments") == "without-attri…out-segments"
+    assert shortened_name("short") == "short"
 
 
 # The terminal
@@ -131,7 +131,7 @@ def test_failures_are_printed_with_their_first_line(study: Path) -> None:
 def test_the_verdict_names_cells_by_what_is_known_of_them(study: Path) -> None:
     report = report_of(study)
     assert verdict_of(report, report.corpora[0].tables[0]) == (
-        ("above next", ("better",)), ("not told apart from next", ("same",)),
+        ("above next", ("better",)), ("no significant difference from next", ("same",)),
     )  # fmt: skip
 
 

@@ -190,7 +190,7 @@ def test_curves_of_one_step_are_drawn_and_nothing_measured_is_a_gap() -> None:
 
 def test_ids_are_set_apart_but_texts_that_look_like_them_are_not() -> None:
     svg = '<svg><g id="a"><use xlink:href="#a" style="clip: url(#a)"/> id="a" </g></svg>'
-    assert plots.apart(svg, "f1") == (
+    assert plots.with_id_prefix(svg, "f1") == (
         '<svg><g id="f1-a"><use xlink:href="#f1-a" style="clip: url(#f1-a)"/> id="a" </g></svg>'
     )
 

@@ -15,12 +15,12 @@ from baselines.transitions import transitions
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
 from research.report.build import report_of
-from research.report.learning_curves import cosines, curve
+from research.report.learning_curves import cosines, mean_curve
 from research.report.schema import ProtocolTable, Report
 from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord
-from research.storage.untrusted import printable, short
+from research.storage.untrusted import printable, short_text
 from tests.support.calling import shop_corpus
 from tests.support.configs import CONFIGS
 from tests.support.recorded import HASH, run_record, write
@@ -90,12 +90,12 @@ def test_runs_of_two_policies_are_reported_by_one_which_the_report_says(tmp_path
     assert [figure.estimate.mean for figure in figures.values()] == [0.5, 0.5, 0.5]
     assert report.corpora[0].notes == (
         "Every figure of the tables is computed anew from ranks, ties in expectation; the "
-        "summaries and learning curves of cell0, cell2 have it the other way (evaluation.ties).",
+        "summaries and learning curves of cell0, cell2 use the other policy (evaluation.ties).",
     )
     asked = report_of(folder, ties="mean")
     assert asked.ties == "mean"
     assert (
-        "ties at their mean rank; the summaries and learning curves of cell1 have"
+        "ties at their mean rank; the summaries and learning curves of cell1 use"
         in asked.corpora[0].notes[0]
     )
 
@@ -321,7 +321,7 @@ def test_slices_are_by_popularity_and_by_history_length(study: Path) -> None:
 
 
 def test_a_curve_is_a_mean_and_a_band_on_the_steps_that_all_seeds_have_reached() -> None:
-    found = curve("a", [{0.0: 4.0, 10.0: 2.0, 20.0: 1.0}, {5.0: 5.0, 15.0: 3.0}])
+    found = mean_curve("a", [{0.0: 4.0, 10.0: 2.0, 20.0: 1.0}, {5.0: 5.0, 15.0: 3.0}])
     assert found is not None
     # The first is 3, 2, 1.5 at steps 5, 10, 15; the second 5, 4, 3.
     assert found.steps == (5.0, 10.0, 15.0)
@@ -332,11 +332,11 @@ def test_a_curve_is_a_mean_and_a_band_on_the_steps_that_all_seeds_have_reached()
 
 
 def test_seeds_without_a_common_step_have_no_curve() -> None:
-    assert curve("a", [{0.0: 1.0, 5.0: 1.0}, {6.0: 1.0, 9.0: 1.0}]) is None
+    assert mean_curve("a", [{0.0: 1.0, 5.0: 1.0}, {6.0: 1.0, 9.0: 1.0}]) is None
 
 
 def test_a_long_curve_is_thinned_but_keeps_its_ends() -> None:
-    found = curve("a", [{float(step): float(step) for step in range(1000)}])
+    found = mean_curve("a", [{float(step): float(step) for step in range(1000)}])
     assert found is not None
     assert (len(found.steps), found.steps[0], found.steps[-1]) == (150, 0.0, 999.0)
 
@@ -401,10 +401,10 @@ def test_names_keep_what_can_be_shown(given: str, shown: str) -> None:
 
 def test_values_of_configs_are_written_shortly() -> None:
     value = {"class": "MaskItems", "rate": 0.2, "over": [1, None]}
-    assert short(value) == "MaskItems(rate=0.2, over=[1, none])"
-    assert short({"class": "mine:Own", "empty": {}}) == "Own(empty=none)"
-    assert short(True) == "true"
-    assert len(short("x" * 1000)) == 160
+    assert short_text(value) == "MaskItems(rate=0.2, over=[1, none])"
+    assert short_text({"class": "mine:Own", "empty": {}}) == "Own(empty=none)"
+    assert short_text(True) == "true"
+    assert len(short_text("x" * 1000)) == 160
 
 
 # Bad input

@@ -19,7 +19,7 @@ from research.errors import InputError
 from research.evaluation.statistics import Comparison, Estimate
 from research.report import publish as wandb_publish
 from research.report import wandb_report
-from research.report.markdown import code, figures_table
+from research.report.markdown import code_span, figures_table
 from research.report.publish import publish
 from research.report.schema import (
     Change,
@@ -155,7 +155,7 @@ def test_a_long_question_is_cut_to_the_title_that_wandb_takes() -> None:
     ],
 )
 def test_a_name_in_a_table_is_a_code_span_that_it_cannot_leave(name: str, shown: str) -> None:
-    assert code(name) == shown
+    assert code_span(name) == shown
 
 
 def test_a_hostile_cell_adds_no_row_column_or_block() -> None:

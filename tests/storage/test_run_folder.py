@@ -191,8 +191,8 @@ def test_a_missing_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
 def test_a_folder_is_held_against_others_while_a_run_is_done_in_it(tmp_path: Path) -> None:
     refused = pytest.raises(InputError, match="another process is doing the run in")
     with RunFolder(tmp_path / "run"), refused:
-        lock_folder(tmp_path / "run", patience=0.0)
-    released = lock_folder(tmp_path / "run", patience=0.0)
+        lock_folder(tmp_path / "run", timeout=0.0)
+    released = lock_folder(tmp_path / "run", timeout=0.0)
     assert released is not None
     os.close(released)
 

@@ -215,12 +215,12 @@ def test_limits_that_make_no_sense_are_refused(fields: dict[str, object], messag
 def test_a_budget_takes_the_place_of_limits_and_patience() -> None:
     config = full_softmax()
     assert config.stages[0].validation is not None
-    (stage,) = Budget(of="tokens", amount=1000).applied(config).stages
+    (stage,) = Budget(of="tokens", amount=1000).apply_to(config).stages
     assert (stage.epochs, stage.steps, stage.tokens, stage.seconds) == (None, None, 1000, None)
     assert stage.validation is not None
     assert stage.validation.patience is None
     assert stage.validation.metric == config.stages[0].validation.metric
-    (stage,) = Budget(of="seconds", amount=2.5).applied(config).stages
+    (stage,) = Budget(of="seconds", amount=2.5).apply_to(config).stages
     assert (stage.epochs, stage.steps, stage.tokens, stage.seconds) == (None, None, None, 2.5)
 
 
@@ -231,15 +231,15 @@ def test_a_budget_takes_the_place_of_limits_and_patience() -> None:
 def test_a_budget_is_divided_between_the_stages_without_loss(
     shares: dict[str, float], expected: list[int]
 ) -> None:
-    two = Budget(of="steps", amount=101, shares=shares).applied(published_softmax())
+    two = Budget(of="steps", amount=101, shares=shares).apply_to(published_softmax())
     assert [stage.steps for stage in two.stages] == expected
     one = replace(published_softmax(), stages=published_softmax().stages[-1:])
-    (alone,) = Budget(of="steps", amount=101, shares=shares).applied(one).stages
+    (alone,) = Budget(of="steps", amount=101, shares=shares).apply_to(one).stages
     assert alone.steps == 101
 
 
 def test_counting_spends_nothing() -> None:
-    assert Budget(of="steps", amount=3).applied(popularity()) == popularity()
+    assert Budget(of="steps", amount=3).apply_to(popularity()) == popularity()
 
 
 def test_runs_under_a_budget_spend_it(
@@ -248,12 +248,14 @@ def test_runs_under_a_budget_spend_it(
     out = tmp_path_factory.mktemp("runs")
     config = config_of(corpus, PRETRAIN, FINETUNE)
     options = RunOptions(quiet=True)
-    by_steps = execute(Budget(of="steps", amount=9).applied(config), out / "a", options=options)
+    by_steps = execute(Budget(of="steps", amount=9).apply_to(config), out / "a", options=options)
     assert {name: each.steps for name, each in by_steps.best.items()} == {
         "pretrain": 4,
         "finetune": 5,
     }
-    by_tokens = execute(Budget(of="tokens", amount=900).applied(config), out / "b", options=options)
+    by_tokens = execute(
+        Budget(of="tokens", amount=900).apply_to(config), out / "b", options=options
+    )
     # Each stage ends with the batch that reaches its half.
     assert 900 <= (by_tokens.cost.items or 0) < 900 + 2 * 20 * 6
 
@@ -275,7 +277,7 @@ def test_a_budget_that_makes_no_sense_is_refused(fields: dict[str, object], mess
 
 def test_a_budget_that_leaves_a_stage_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="a budget of 1 steps leaves stage pretrain none"):
-        Budget(of="steps", amount=1).applied(published_softmax())
+        Budget(of="steps", amount=1).apply_to(published_softmax())
 
 
 def test_a_budget_says_what_is_equal() -> None:

@@ -26,10 +26,10 @@ from research.studies.cells import (
     grid,
     leave_one_out,
     levels,
-    named,
+    named_cells,
     one_factor,
     one_only,
-    without,
+    without_objectives,
 )
 from research.training.config import StageConfig
 
@@ -74,7 +74,7 @@ def test_one_factor_at_a_time_gives_the_base_and_a_cell_a_level() -> None:
 
 def test_the_base_has_the_name_that_it_is_given() -> None:
     for cells in (
-        named(BASE, {"deep": {"encoder.layers": 9}}, name="shallow"),
+        named_cells(BASE, {"deep": {"encoder.layers": 9}}, name="shallow"),
         one_factor(BASE, {"layers": levels("encoder.layers", (9,))}, name="shallow"),
         grid(BASE, {"layers": levels("encoder.layers", (9,))}, name="shallow"),
         leave_one_out(BASE, "pretrain", name="shallow"),
@@ -142,7 +142,7 @@ def test_a_stage_of_one_objective_has_it_alone_already() -> None:
 
 
 def test_an_objective_goes_with_its_windows() -> None:
-    stage = without(JOINT, "train", "cloze", "aap").stages[0]
+    stage = without_objectives(JOINT, "train", "cloze", "aap").stages[0]
     assert list(stage.objectives) == ["next", "mip", "map", "sp"]
     assert stage.own_windows == {"sp": EveryPrefix()}
 
@@ -171,7 +171,7 @@ def test_an_objective_goes_with_its_windows() -> None:
 def test_cells_that_make_no_sense_are_refused(
     changes: dict[str, dict[str, object]], message: str
 ) -> None:
-    assert message in refused(named, BASE, changes)
+    assert message in refused(named_cells, BASE, changes)
 
 
 def test_two_factors_of_a_grid_do_not_change_the_same_field() -> None:
@@ -185,12 +185,12 @@ def test_what_cannot_be_left_out_is_said() -> None:
         "the run has no stage 'pretrian'; did you mean pretrain? (allowed: finetune, pretrain)"
     )
     assert "stage pretrain has no objective 'spp'; did you mean sp?" in refused(
-        without, BASE, "pretrain", "spp"
+        without_objectives, BASE, "pretrain", "spp"
     )
     assert "stage train has no objective 'nxt'; did you mean next?" in refused(
         one_only, JOINT, "train", always=("nxt",)
     )
-    assert refused(without, JOINT, "train", "next") == (
+    assert refused(without_objectives, JOINT, "train", "next") == (
         "stage train ranks by next, which cannot be left out"
     )
     assert "objectives is empty" in refused(leave_one_out, BASE, "finetune")
@@ -213,7 +213,7 @@ def test_what_a_cell_changes_is_told_by_dotted_name() -> None:
 
 
 def test_a_missing_objective_is_told_by_its_class() -> None:
-    assert difference_of(BASE, without(BASE, "pretrain", "aap")) == {
+    assert difference_of(BASE, without_objectives(BASE, "pretrain", "aap")) == {
         "stages.0.objectives.aap": ["AAPConfig", None]
     }
 

@@ -103,10 +103,12 @@ def study_of(corpus: Corpus, cells: Mapping[str, RunConfig], **changes: object) 
 CELLS = {"popularity": popularity(), "transitions": transitions(), "sasrec": shrunk(full_softmax())}
 
 
-def done(study: Study, out: Path, **how: object) -> list[Job]:
+def done(study: Study, out: Path, **study_options: object) -> list[Job]:
     """The study's jobs, done one after another and without a trial before."""
-    chosen = StudyOptions(probe=False, **how)  # type: ignore[arg-type]
-    return run_study(study, out, options=QUIET, accelerator=make_accelerator(), how=chosen)
+    chosen = StudyOptions(probe=False, **study_options)  # type: ignore[arg-type]
+    return run_study(
+        study, out, options=QUIET, accelerator=make_accelerator(), study_options=chosen
+    )
 
 
 def table_of(out: str, title: str = ", test") -> dict[str, list[str]]:
@@ -290,7 +292,7 @@ def test_each_corpus_has_a_table(
         ({"corpora": ()}, "study mine: corpora, seeds and metrics need at least one entry each"),
         ({"metrics": ()}, "study mine: corpora, seeds and metrics need at least one entry each"),
         ({"compared": "hr@11"}, "study mine: compared is 'hr@11'; metrics: hr@10, ndcg@10, mrr"),
-        ({"seeds": (0, 1, 0)}, "study mine: seeds are (0, 1, 0); each may stand once"),
+        ({"seeds": (0, 1, 0)}, "study mine: seeds are (0, 1, 0); each may be given once"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(
@@ -405,7 +407,7 @@ def test_a_study_prints_its_runs_and_one_table_and_repeats_nothing(
 def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here: Path) -> None:
     planned = call(capsys, "study", "own_study", "--seeds", "2", "--plan")
     assert (planned.code, planned.err) == (0, "")
-    assert "trying each cell for a moment" in planned.out
+    assert "training each cell for a moment" in planned.out
     assert re.search(r"^4 runs, about \d+ s at most with one process$", planned.out, re.MULTILINE)
     assert not (here / "runs").exists()
     rows = {cell: entries[:4] for cell, entries in table_of(planned.out, "corpus  cell").items()}
@@ -506,14 +508,17 @@ def test_a_study_takes_other_corpora(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["own_study", "--cells", "populrity"], "no cell 'populrity'; did you mean popularity?"),
+        (
+            ["own_study", "--cells", "populrity"],
+            "the study has no cell 'populrity'; did you mean popularity?",
+        ),
         (["own_study", "--seeds", "0"], "--seeds is 0; it must be at least 1"),
         (["own_study", "--seeds", "-1"], "--seeds is -1; it must be at least 1"),
         (["own_study", "--corpora", "no/where"], "corpus no/where is not a prepared corpus folder"),
         (["own_study", "--corpora", "ml-1k"], "unknown source 'ml-1k'; known: ml-100k"),
         (["own_study.studdy"], "own_study has no 'studdy'; did you mean study?"),
-        (["own_study:small"], "own_study:small gives a RunConfig, not a Study"),
-        (["baselines.sasrec"], "baselines.sasrec is a module; nothing in it gives a Study"),
+        (["own_study:small"], "own_study:small is or returns a RunConfig, not a Study"),
+        (["baselines.sasrec"], "baselines.sasrec is a module; nothing in it is or returns a Study"),
         (["own_nowhere"], "own_nowhere: there is no module 'own_nowhere'; write package.module"),
     ],
 )
@@ -624,7 +629,7 @@ def test_runs_under_another_budget_are_not_compared(
         study = study_of(shop, cells, budget=Budget(of="steps", amount=steps))
         run_study(
             study, tmp_path, options=QUIET, accelerator=make_accelerator(), cells=[cell],
-            how=StudyOptions(probe=False),
+            study_options=StudyOptions(probe=False),
         )  # fmt: skip
 
     under(3, "a")

@@ -30,16 +30,16 @@ from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions
 from research.storage.records import FailureRecord
 from research.storage.run_folder import FolderLocked, RunFolder, lock_folder
-from research.studies.job import Job, do
-from research.studies.plan import seconds_of
+from research.studies.job import Job, run_job
+from research.studies.plan import estimate_seconds
 from research.studies.study import Study, StudyOptions, run_study
 from research.studies.workers import (
-    DISK,
+    DISK_ERROR,
     Progress,
-    Working,
-    duration,
-    ended,
+    Worker,
+    duration_text,
     must_wait,
+    outcome_of,
     visible_devices,
 )
 from tests import ROOT
@@ -68,9 +68,13 @@ def study_of(corpus: Corpus, cells: Mapping[str, RunConfig], **changes: object) 
     return Study(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def done(study: Study, out: Path, options: RunOptions = QUIET, **how: object) -> list[Job]:
-    chosen = StudyOptions(probe=False, **how)  # type: ignore[arg-type]
-    return run_study(study, out, options=options, accelerator=make_accelerator(), how=chosen)
+def done(
+    study: Study, out: Path, options: RunOptions = QUIET, **study_options: object
+) -> list[Job]:
+    chosen = StudyOptions(probe=False, **study_options)  # type: ignore[arg-type]
+    return run_study(
+        study, out, options=options, accelerator=make_accelerator(), study_options=chosen
+    )
 
 
 def diverging(corpus: Corpus) -> RunConfig:
@@ -172,7 +176,7 @@ def test_a_run_that_another_study_is_doing_is_left_alone(
     assert other is not None
     with monkeypatch.context() as patched:
         patched.setattr(
-            "research.storage.run_folder.lock_folder", functools.partial(lock_folder, patience=0.0)
+            "research.storage.run_folder.lock_folder", functools.partial(lock_folder, timeout=0.0)
         )
         with pytest.raises(FolderLocked, match="another process is doing the run in"):
             done(study, tmp_path)
@@ -413,7 +417,7 @@ def test_a_worker_that_is_stopped_leaves_its_run_to_be_continued(
     [
         (0, "done", None),
         (75, "stopped", None),
-        (DISK, "stopped", None),
+        (DISK_ERROR, "stopped", None),
         (-signal.SIGTERM, "stopped", None),
         (-signal.SIGKILL, "failed", "the process ended with SIGKILL"),
         (1, "failed", "the process ended with exit code 1"),
@@ -423,7 +427,7 @@ def test_how_a_worker_ended_says_what_came_of_its_job(
     tmp_path: Path, code: int, outcome: str, failure: str | None
 ) -> None:
     job = replace(job_named("a"), folder=tmp_path)
-    assert (ended(job, code), job.failure()) == (outcome, failure)
+    assert (outcome_of(job, code), job.failure()) == (outcome, failure)
 
 
 @pytest.mark.parametrize(
@@ -455,14 +459,14 @@ def test_a_job_waits_only_for_a_stage_that_is_still_being_trained(
     study = study_of(corpus, cells, base="none")
     one, two, none = run_study(
         study, tmp_path, options=QUIET, accelerator=make_accelerator(),
-        how=StudyOptions(plan_only=True, probe=False),
+        study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
-    running = [Working(multiprocessing.Process(), one, 0, 0.0)]
+    running = [Worker(multiprocessing.Process(), one, 0, 0.0)]
     assert must_wait(two, running)
     assert not must_wait(none, running)
     assert not must_wait(two, [])
     # The first job's pretraining has ended, and it goes on with its fine-tuning.
-    do(one, QUIET, make_accelerator())
+    run_job(one, QUIET, make_accelerator())
     assert not must_wait(two, running)
 
 
@@ -473,7 +477,7 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
     jobs = run_study(
         study_of(corpus, {"small": small(corpus)}), tmp_path,
         options=QUIET, accelerator=make_accelerator(),
-        how=StudyOptions(plan_only=True, probe=False),
+        study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
     accelerator = make_accelerator()
     monkeypatch.setattr(type(accelerator), "num_processes", 2)
@@ -492,7 +496,7 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
 
         monkeypatch.setattr("research.studies.job.execute", fail)
         try:
-            assert not do(jobs[0], QUIET, accelerator)
+            assert not run_job(jobs[0], QUIET, accelerator)
         except type(error) as met:
             raised.append(met)
         if jobs[0].state() == "failed":
@@ -512,14 +516,14 @@ def job_named(cell: str) -> Job:
 def test_the_time_that_is_left_is_corrected_by_the_time_that_was_taken(capsys: Capture) -> None:
     jobs = [job_named(cell) for cell in "abc"]
     progress = Progress(jobs, [100.0, 100.0, 100.0], 1, False)
-    progress.begins(jobs[0])
+    progress.begin(jobs[0])
     assert capsys.readouterr().out == "— c / a / seed 0  (1 of 3, about 5 min left)\n"
-    progress.ends(jobs[0], 210.0, "done")
-    progress.begins(jobs[1])
+    progress.end(jobs[0], 210.0, "done")
+    progress.begin(jobs[1])
     # Twice as slow as foreseen: 200 s become 400 s.
     assert capsys.readouterr().out == "— c / b / seed 0  (2 of 3, about 7 min left)\n"
     # What was stopped tells nothing of how long runs take.
-    progress.ends(jobs[1], 1.0, "stopped")
+    progress.end(jobs[1], 1.0, "stopped")
     said = "  c / b / seed 0: stopped  (2 of 3, about 3 min left)\n"
     assert capsys.readouterr().out == said
 
@@ -529,18 +533,20 @@ def test_the_time_that_is_left_is_corrected_by_the_time_that_was_taken(capsys: C
     [(0.2, "0 s"), (89.4, "89 s"), (91, "2 min"), (5399, "90 min"), (5401, "1.5 h")],
 )
 def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert duration_text(seconds) == said
 
 
 def test_a_plan_runs_nothing(capsys: Capture, corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "slow_study.py").write_text(SLOW.replace("CORPUS", str(corpus.folder)))
     study = study_of(corpus, {"one": pretrained(corpus, 1), "two": pretrained(corpus, 2)})
-    how = StudyOptions(plan_only=True)
-    jobs = run_study(study, tmp_path, options=QUIET, accelerator=make_accelerator(), how=how)
+    study_options = StudyOptions(plan_only=True)
+    jobs = run_study(
+        study, tmp_path, options=QUIET, accelerator=make_accelerator(), study_options=study_options
+    )
     assert [job.state() for job in jobs] == ["new", "new"]
     assert not (tmp_path / "mine").exists()
     said = capsys.readouterr().out
-    assert "no common budget: as each cell says" in said
+    assert "no common budget: each cell has its own limits" in said
     assert "2 runs, about " in said
 
 
@@ -552,9 +558,9 @@ def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None
     }
     jobs = run_study(
         study_of(corpus, cells), tmp_path, options=QUIET, accelerator=make_accelerator(),
-        how=StudyOptions(plan_only=True, probe=False),
+        study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
-    first, second = seconds_of(jobs, {}, "data", make_accelerator(), True)
+    first, second = estimate_seconds(jobs, {}, "data", make_accelerator(), True)
     assert first > 5.0
     assert second < 2.0
 
@@ -564,17 +570,17 @@ def test_numbers_of_another_seed_are_what_a_run_takes(corpus: Corpus, tmp_path: 
     both = study_of(corpus, {"small": small(corpus)}, seeds=(0, 1))
     jobs = run_study(
         both, tmp_path, options=QUIET, accelerator=make_accelerator(),
-        how=StudyOptions(plan_only=True, probe=False),
+        study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
     took = {jobs[0]: jobs[0].seconds()}
-    (seconds,) = seconds_of(jobs[1:], took, "data", make_accelerator(), True)
+    (seconds,) = estimate_seconds(jobs[1:], took, "data", make_accelerator(), True)
     assert seconds == pytest.approx(jobs[0].summary().cost.seconds)
     assert np.isfinite(seconds)
 
 
 def test_what_finished_runs_took_is_not_read_by_a_process_that_may_not_see_them() -> None:
     jobs = [job_named("a"), replace(job_named("a"), seed=1)]
-    assert seconds_of(jobs[1:], {jobs[0]: 12.5}, "data", make_accelerator(), True) == [12.5]
+    assert estimate_seconds(jobs[1:], {jobs[0]: 12.5}, "data", make_accelerator(), True) == [12.5]
 
 
 @pytest.mark.parametrize(
@@ -593,13 +599,13 @@ def test_a_trial_that_fails_in_one_of_several_processes_is_not_passed_over(
         raise error
 
     accelerator = make_accelerator()
-    monkeypatch.setattr("research.studies.plan.expected", expected)
+    monkeypatch.setattr("research.studies.plan.estimate_cost", expected)
     monkeypatch.setattr(type(accelerator), "num_processes", processes)
     if swallowed:
-        assert seconds_of([job_named("a")], {}, "data", accelerator, True) == [0.0]
+        assert estimate_seconds([job_named("a")], {}, "data", accelerator, True) == [0.0]
         return
     with pytest.raises(type(error)):
-        seconds_of([job_named("a")], {}, "data", accelerator, True)
+        estimate_seconds([job_named("a")], {}, "data", accelerator, True)
 
 
 @pytest.mark.long

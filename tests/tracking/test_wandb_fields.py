@@ -15,7 +15,7 @@ import baselines.sasrec
 from research.runs.config import RunConfig
 from research.storage.records import StartRecord, WandbRecord
 from research.tracking.wandb_fields import (
-    Named,
+    DisplayNames,
     Place,
     Rows,
     axes_of,
@@ -79,12 +79,12 @@ def test_a_run_keeps_the_id_that_it_was_mirrored_under(tmp_path: Path) -> None:
 def test_the_job_type_says_how_a_run_comes_to_its_weights(
     tmp_path: Path, config: RunConfig, job: str
 ) -> None:
-    named = Named.of(tmp_path / "heads" / "shop" / "none" / "0", record_of(config))
-    assert named == Named("heads", job, f"none-s0-{job}")
+    named = DisplayNames.of(tmp_path / "heads" / "shop" / "none" / "0", record_of(config))
+    assert named == DisplayNames("heads", job, f"none-s0-{job}")
 
 
 def test_a_long_name_is_cut_to_what_is_allowed_and_keeps_its_seed(tmp_path: Path) -> None:
-    named = Named.of(tmp_path / "heads" / "shop" / ("x" * 200) / "0", record_of())
+    named = DisplayNames.of(tmp_path / "heads" / "shop" / ("x" * 200) / "0", record_of())
     assert len(named.name) == 128
     assert named.name.endswith("x-s0-finetune")
 

@@ -22,8 +22,8 @@ from research.storage.json_files import read_json
 from research.storage.records import FailureRecord, RunRecord, RunSummary, read_record
 from research.storage.run_folder import Mirror, RunFolder, Scalar
 from research.tracking.config import Tracking
-from research.tracking.options import mirror_finished
-from research.tracking.wandb_mirror import WandbMirror, bounded, with_mode_decided
+from research.tracking.options import mirror_finished_run
+from research.tracking.wandb_mirror import WandbMirror, call_within, resolve_mode
 from tests import ROOT
 from tests.support.calling import TINY, call, refused, shop_corpus
 from tests.support.mirrored import KEY, LINES, SHORT, SUMMARY, record_of, silent_server, write_run
@@ -145,7 +145,7 @@ def test_auto_is_online_with_a_key(
 ) -> None:
     for name, value in environment.items():
         wandb_client.setenv(name, value)
-    found = with_mode_decided(Tracking(mode=asked))
+    found = resolve_mode(Tracking(mode=asked))
     assert (None if found is None else found.mode) == mode
 
 
@@ -154,14 +154,14 @@ def test_a_key_in_a_netrc_file_counts(wandb_client: Environment, tmp_path: Path)
     # The key is looked up and no server is asked.
     wandb_client.delenv("WANDB_BASE_URL")
     wandb_client.setenv("NETRC", str(tmp_path / "netrc"))
-    found = with_mode_decided(Tracking())
+    found = resolve_mode(Tracking())
     assert found is not None
     assert found.mode == "online"
 
 
 def test_without_a_key_offline_is_said_once(wandb_client: Environment, capsys: Capture) -> None:
     for _ in range(3):
-        with_mode_decided(Tracking())
+        resolve_mode(Tracking())
     assert capsys.readouterr().out.count("no key is configured") == 1
 
 
@@ -180,13 +180,13 @@ def test_online_without_a_key_is_refused_before_any_work(
 
 
 def test_bounded_gives_what_an_action_returns_or_raises() -> None:
-    assert bounded(lambda: 3, 5.0) == 3
+    assert call_within(lambda: 3, 5.0) == 3
     with pytest.raises(ZeroDivisionError):
-        bounded(lambda: 1 / 0, 5.0)
+        call_within(lambda: 1 / 0, 5.0)
     with pytest.raises(RuntimeError, match=r"the W&B client ended \(SystemExit\(1\)\)"):
-        bounded(partial(sys.exit, 1), 5.0)
+        call_within(partial(sys.exit, 1), 5.0)
     with pytest.raises(TimeoutError, match="no answer within 0 s"):
-        bounded(partial(time.sleep, 1.0), 0.01)
+        call_within(partial(time.sleep, 1.0), 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def test_a_client_that_breaks_is_left_and_the_run_goes_on(
         folder.log("first", step, 0, {})
     mirror.end(SUMMARY)
     assert [line["step"] for line in folder.metrics()] == [1, 2, 3]
-    assert capsys.readouterr().out.count("a line was not taken") == 1
+    assert capsys.readouterr().out.count("a line could not be sent") == 1
 
 
 # What arrives
@@ -390,11 +390,11 @@ def test_a_sweep_that_asks_for_a_finished_run_gets_it(
     online: WandbServer, tmp_path: Path, monkeypatch: Environment
 ) -> None:
     path = write_run(tmp_path / "run")
-    mirror_finished(path, Tracking())
+    mirror_finished_run(path, Tracking())
     assert online.runs == {}
     monkeypatch.setenv("WANDB_RUN_ID", "of-a-sweep")
-    mirror_finished(path, Tracking())
+    mirror_finished_run(path, Tracking())
     assert len(online.runs["of-a-sweep"].rows) == len(LINES)
     requests = online.requests
-    mirror_finished(path, Tracking())
+    mirror_finished_run(path, Tracking())
     assert online.requests == requests

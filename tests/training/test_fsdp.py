@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from research.data.loader import BatchConfig
-from research.distributed.accelerator import fitted
+from research.distributed.accelerator import accelerator_for
 from research.distributed.collectives import Processes
 from research.errors import InputError
 from research.model.compute import ComputeConfig
@@ -187,7 +187,7 @@ def resume(folder: Path, accelerator: Accelerator, stop_at: int, *, split: bool)
 
 def work(folder: Path) -> None:
     """The cases of so many processes, and a part of the run that is resumed."""
-    accelerator = fitted(None, ComputeConfig())
+    accelerator = accelerator_for(None, ComputeConfig())
     world, last = accelerator.num_processes, accelerator.is_last_process
     corpus, own = folder / "corpus", folder / str(accelerator.num_processes)
     torch.set_default_dtype(torch.float64)
@@ -201,7 +201,7 @@ def work(folder: Path) -> None:
     if world == 2:
         resume(folder, accelerator, -1, split=True)
         torch.set_default_dtype(torch.float32)
-        accelerator = fitted(None, ComputeConfig(precision="bf16"))
+        accelerator = accelerator_for(None, ComputeConfig(precision="bf16"))
         for name, split in (("bf16", True), ("bf16, copied", False)):
             do(run_of(corpus, "bf16", split=split), own / name, accelerator)
     accelerator.end_training()

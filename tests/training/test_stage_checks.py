@@ -31,7 +31,7 @@ from research.objectives.sp import SPConfig
 from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.runs.parts import RunParts, stage_parts
-from research.studies.cost_estimate import expected
+from research.studies.cost_estimate import estimate_cost
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import CheckpointPlan
 from tests.support.stages import ENCODER, FINETUNE, QUIET, config_of, corpus_in, refusal
@@ -143,7 +143,7 @@ def test_a_moment_that_meets_nothing_to_count_tells_what_a_run_costs(
 ) -> None:
     monkeypatch.setattr(NextItem, "no_target_reason", NeverTargets.no_target_reason)
     config = on(only({"next": NextItemConfig()}), three(tmp_path))
-    assert expected(config, "data", Accelerator(cpu=True)).stages["finetune"] > 0.0
+    assert estimate_cost(config, "data", Accelerator(cpu=True)).stages["finetune"] > 0.0
 
 
 def test_the_share_of_rows_without_a_target_is_said(
