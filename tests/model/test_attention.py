@@ -231,7 +231,7 @@ def test_more_sequences_than_a_gpu_takes_at_once_change_nothing(
     packed, x = Packed.from_lists([[1], [2, 3], [4, 5, 6], [7, 8], [9]]), qkv(9)
     results = []
     for most in (2, 1 << 16):
-        monkeypatch.setattr(attention_module, "MOST_SEQUENCES", most)
+        monkeypatch.setattr(attention_module, "MAX_SEQUENCES", most)
         bias = Slopes() if biased else None
         output = attention(x, packed, causal=causal, dropout=0.0, bias=bias)
         results.append(with_gradients(output, x))

@@ -141,11 +141,13 @@ def test_weights_of_another_kind_of_backbone_are_refused(corpus: Corpus, tmp_pat
     transformer = TransformerConfig(length=5, width=4)
     config = run_of(corpus, start_from=str(tmp_path / "first"))
     message = refusal(replace(config, encoder=transformer), tmp_path)
-    assert "encoder is 'GRUConfig' there and 'TransformerConfig' here; give this run" in message
+    assert "encoder is 'GRUConfig' in that run and 'TransformerConfig' in this one" in message
     wider = replace(config, encoder=replace(SMALL, width=8))
-    assert "encoder.width is 4 there and 8 here" in refusal(wider, tmp_path)
+    assert "encoder.width is 4 in that run and 8 in this one" in refusal(wider, tmp_path)
     reading = replace(config, items=ItemTableConfig(attributes=True))
-    assert "items.attributes is False there and True here" in refusal(reading, tmp_path)
+    assert "items.attributes is False in that run and True in this one" in refusal(
+        reading, tmp_path
+    )
 
 
 def test_a_backbone_of_another_package_is_read_where_that_is_trusted(
@@ -157,7 +159,9 @@ def test_a_backbone_of_another_package_is_read_where_that_is_trusted(
     message = refusal(config, tmp_path)
     assert "class is tests:TimedConfig, outside research, baselines; name its package" in message
     trusting = RunOptions(quiet=True, allow=("tests",))
-    with pytest.raises(InputError, match="encoder is 'TimedConfig' there and 'GRUConfig' here"):
+    with pytest.raises(
+        InputError, match="encoder is 'TimedConfig' in that run and 'GRUConfig' in this one"
+    ):
         execute(config, tmp_path / "third", options=trusting)
 
 

@@ -41,7 +41,7 @@ def test_shut_gates_let_the_input_through() -> None:
     sizes = TransformerConfig(length=5, width=8, layers=1, embedding_norm=False, init_std=0.5)
     encoder = encoder_of(sizes, 10).double().eval()
     # sigmoid(-100) is 4e-44.
-    assert torch.equal(states(LiGR(), gates=-100.0), encoder._embedded(PACKED))
+    assert torch.equal(states(LiGR(), gates=-100.0), encoder._embed(PACKED))
 
 
 def test_open_gates_leave_a_pre_norm_block() -> None:

@@ -176,7 +176,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, made: Callable[[Path]
     with pytest.raises(InputError, match="is no file"):
         read_json(tmp_path / "config.json")
     made(tmp_path / "test-full.npz")
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         RankTable.load(tmp_path / "test-full.npz")
 
 
