@@ -54,7 +54,7 @@ from research.tracking.options import mirror_finished_run, resolve_tracking
 from research.training.stage_run import CheckpointPlan
 
 
-def prepare(arguments: verbs.Prepare, overrides: Sequence[str]) -> int:
+def prepare(arguments: verbs.PrepareCommand, overrides: Sequence[str]) -> int:
     """Prepare a corpus from a data set or a format, and print what it holds."""
     config = PrepareConfig(source=arguments.source)
     config = override(config, overrides, program="sixfold prepare")
@@ -62,7 +62,7 @@ def prepare(arguments: verbs.Prepare, overrides: Sequence[str]) -> int:
     return show(str(corpus.folder))
 
 
-def run(arguments: verbs.Run, overrides: Sequence[str]) -> int:
+def run(arguments: verbs.RunCommand, overrides: Sequence[str]) -> int:
     """Do a run, or continue it, and print its figures."""
     training = arguments.training
     base = load_target(arguments.experiment, RunConfig)
@@ -95,7 +95,7 @@ def run(arguments: verbs.Run, overrides: Sequence[str]) -> int:
     return show(str(folder)) if main else 0
 
 
-def study(arguments: verbs.Study, command: str) -> int:
+def study(arguments: verbs.StudyCommand, command: str) -> int:
     """Do the missing runs of a study, and print its tables; `command` is what the user typed.
 
     Returns 0 when all runs have finished. Returns 75 when some were stopped, each by a signal or
@@ -155,7 +155,7 @@ def study(arguments: verbs.Study, command: str) -> int:
     return 1 if failed else 0
 
 
-def evaluate(arguments: verbs.Evaluate) -> int:
+def evaluate(arguments: verbs.EvaluateCommand) -> int:
     """Rank a run's held-out items again under the given options, and print the figures."""
     use_threads(arguments.machine.threads)
     run_parts, ranker = load(arguments)
@@ -177,7 +177,7 @@ def evaluate(arguments: verbs.Evaluate) -> int:
     return 0
 
 
-def recommend(arguments: verbs.Recommend) -> int:
+def recommend(arguments: verbs.RecommendCommand) -> int:
     """Print the items that a run ranks highest after a history of raw item ids.
 
     Raises `InputError` for a run whose encoder reads more of an event than its item.
@@ -213,7 +213,7 @@ def recommend(arguments: verbs.Recommend) -> int:
     return 0
 
 
-def load(arguments: verbs.Evaluate | verbs.Recommend) -> tuple[RunParts, Ranker]:
+def load(arguments: verbs.EvaluateCommand | verbs.RecommendCommand) -> tuple[RunParts, Ranker]:
     """The parts and the ranker of the finished run that a command names.
 
     Its config may hold classes of the packages given with --allow.
@@ -225,7 +225,7 @@ def load(arguments: verbs.Evaluate | verbs.Recommend) -> tuple[RunParts, Ranker]
     )
 
 
-def import_file(arguments: verbs.Import) -> int:
+def import_file(arguments: verbs.ImportCommand) -> int:
     """Import another program's weights as a run folder; print where each key went, and figures."""
     use_threads(arguments.machine.threads)
     account = import_run(
@@ -242,7 +242,7 @@ def import_file(arguments: verbs.Import) -> int:
     return show(arguments.out)
 
 
-def export(arguments: verbs.Export) -> int:
+def export(arguments: verbs.ExportCommand) -> int:
     """Export a run's stage as a foreign file, and print where each key came from."""
     use_threads(arguments.threads)
     if arguments.allow:

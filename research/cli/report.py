@@ -21,7 +21,7 @@ from research.storage.records import StudyRecord
 from research.tracking.options import needing_wandb
 
 
-def report(arguments: verbs.Report) -> int:
+def report(arguments: verbs.ReportCommand) -> int:
     """Print and write a study's report; returns 1 when saving it to W&B failed, else 0."""
     tracking = arguments.wandb.tracking()
     folder = study_folder(arguments.study, arguments.runs)

@@ -119,7 +119,7 @@ class OverridingVerb(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepare(OverridingVerb):
+class PrepareCommand(OverridingVerb):
     """Read raw events, filter them as asked, and write a corpus folder.
 
     SOURCE is a data set (ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest,
@@ -144,7 +144,7 @@ class Prepare(OverridingVerb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(OverridingVerb):
+class RunCommand(OverridingVerb):
     """Do a run, or continue an unfinished one.
 
     Overrides follow as --a.b 1, --a.b=1 or a.b=1. All fields: run EXPERIMENT --help
@@ -181,7 +181,7 @@ class Run(OverridingVerb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(Verb):
+class StudyCommand(Verb):
     """Do the missing runs of a study, and print its tables."""
 
     LINE = (
@@ -222,7 +222,7 @@ class Study(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Verb):
+class EvaluateCommand(Verb):
     """Rank a run's held-out items again, with other candidates, metrics or rules."""
 
     LINE = "RUN [--candidates ...] [--metrics ...]: rank a run's held-out items again"
@@ -257,7 +257,7 @@ class Evaluate(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recommend(Verb):
+class RecommendCommand(Verb):
     """Print the items that a run ranks highest after a history."""
 
     LINE = "RUN --items ID,ID,... [--k 10]: print the items that a run ranks highest"
@@ -284,7 +284,7 @@ class Recommend(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import(Verb):
+class ImportCommand(Verb):
     """Read a plain state dict of S3-Rec's code into a run folder.
 
     evaluate, recommend, show and `run ... start_from=RUN` work on it as on any other run. The
@@ -320,7 +320,7 @@ class Import(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Verb):
+class ExportCommand(Verb):
     """Write a stage of a run as a plain state dict of S3-Rec's code.
 
     A parameter that the stage lacks is taken from the nearest earlier stage that has it; if none
@@ -349,7 +349,7 @@ class Export(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Show(Verb):
+class ShowCommand(Verb):
     """Print what a run folder or a corpus folder holds."""
 
     LINE = "RUN_OR_CORPUS: print what a folder holds"
@@ -364,7 +364,7 @@ class Show(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(Verb):
+class ReportCommand(Verb):
     """Print a study's report, and write it as a page, as CSV and as LaTeX."""
 
     LINE = "STUDY [--out FOLDER] [--wandb]: print a study's results; write HTML, CSV and LaTeX"
@@ -387,7 +387,7 @@ class Report(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sync(Verb):
+class SyncCommand(Verb):
     """Upload run folders to W&B, whether they were mirrored before or not.
 
     Only what W&B does not have yet is uploaded. Needs a key (`wandb login`).
@@ -415,14 +415,14 @@ class Sync(Verb):
 
 
 VERBS: dict[str, type[Verb]] = {
-    "prepare": Prepare,
-    "run": Run,
-    "study": Study,
-    "evaluate": Evaluate,
-    "recommend": Recommend,
-    "import": Import,
-    "export": Export,
-    "show": Show,
-    "report": Report,
-    "sync": Sync,
+    "prepare": PrepareCommand,
+    "run": RunCommand,
+    "study": StudyCommand,
+    "evaluate": EvaluateCommand,
+    "recommend": RecommendCommand,
+    "import": ImportCommand,
+    "export": ExportCommand,
+    "show": ShowCommand,
+    "report": ReportCommand,
+    "sync": SyncCommand,
 }

@@ -16,7 +16,7 @@ import pytest
 
 from research.checkpoint import files as checkpoint
 from research.cli.main import STOPPED, main
-from research.cli.verbs import VERBS, Show, Ties
+from research.cli.verbs import VERBS, ShowCommand, Ties
 from research.data.corpus import Corpus
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
@@ -182,7 +182,7 @@ def test_exit_codes_tell_failures_from_interruptions(
     def fails(*arguments: object) -> int:
         raise error
 
-    monkeypatch.setattr(Show, "execute", fails)
+    monkeypatch.setattr(ShowCommand, "execute", fails)
     answer = call(capsys, "show", "x")
     assert answer.code == code
     assert answer.err.startswith(said)
