@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from research.cli.target import found
+from research.cli.target import load_target
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.splits import LeaveOneOut
@@ -158,7 +158,7 @@ def test_the_command_behind_an_example_names_what_it_holds(name: str) -> None:
     assert words[:3] == ["python", "-m", "research"]
     kind = {"run": RunConfig, "study": Study}[words[3]]
     assert words[4].partition(":")[0] == name
-    assert isinstance(found(words[4], kind), kind)
+    assert isinstance(load_target(words[4], kind), kind)
 
 
 def test_the_objective_trains_and_its_gradient_reaches_all_parameters(

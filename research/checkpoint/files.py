@@ -261,10 +261,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def read_optimizer(folder: Path) -> dict[str, Tensor]:
-    """Return every tensor of a checkpoint's optimizer, named `NUMBER.FIELD`.
+    """Return every tensor of a checkpoint's optimizer, named `NUMBER.FIELD`, such as `0.exp_avg`.
 
-    NUMBER counts the optimizer's parameters from 0. `DamagedCheckpoint` when the tensors cannot be
-    read.
+    NUMBER counts the optimizer's parameters from 0. `DamagedCheckpoint` when the file is missing or
+    cannot be read; `InputError` when it is a link out of the checkpoints' folder.
     """
     return _read_tensors(folder / "optimizer.safetensors")
 

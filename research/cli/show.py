@@ -162,7 +162,7 @@ def machine_line(entry: Provenance) -> str:
 def carried_line(account: CarriedRecord) -> str:
     """How many parameters a stage took from which source; summary.json has their names."""
     parts = [f"{len(names)} from {source}" for source, names in account.moved.items()]
-    parts += [f"{len(account.new)} newly made", f"{len(account.left)} left behind"]
+    parts += [f"{len(account.new)} newly initialized", f"{len(account.left)} not used"]
     parts += [f"{kind}: {text_of(counts)}" for kind, counts in account.rows.items()]
     return ", ".join(parts)
 

@@ -35,7 +35,10 @@ class Histories:
 
     @cached_property
     def items_N(self) -> Tensor:
-        """int64 [N]: the items of all pieces end to end, user after user, oldest first."""
+        """int64 [N]: the item of every interaction in `ranges`, N in all.
+
+        Users are in ascending order, and each user's interactions run from oldest to newest.
+        """
         items = self.corpus_items[flat_indices(self.ranges)].astype(np.int64)
         return torch.from_numpy(items).to(self.device)
 

@@ -82,10 +82,12 @@ def make_accelerator(
 
 
 def uses_gpu(device: str | None) -> bool:
-    """Whether a process that was asked for `device` uses a GPU; cuda:N becomes its current device.
+    """Whether a process that was asked for `device` (cpu, cuda, cuda:N or None) uses a GPU.
 
-    `InputError` for a device that is not allowed or does not exist, for cuda:N with several
-    processes, and for a device that this process can no longer change to.
+    None: the kind of device that the process already uses, else a GPU if there is one. With cuda:N,
+    GPU N becomes torch's current device. `InputError` for another name, for a GPU that torch does
+    not see, for cuda:N with several processes, and for cpu or cuda when the process already uses
+    the other.
     """
     current = AcceleratorState().device.type if is_initialized() else None
     if device is None:

@@ -135,7 +135,10 @@ class Peers:
         self.statuses = statuses
 
     def all_ended(self) -> bool:
-        """Whether the work of every rank is over."""
+        """Whether every rank, this one included, has reported an exit code in a heartbeat.
+
+        False while any rank has not been heard of.
+        """
         return len(self.statuses) == self.world and all(
             status.beat.ended is not None for status in self.statuses.values()
         )

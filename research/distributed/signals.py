@@ -85,10 +85,13 @@ def deferred_signals() -> Iterator[None]:
 
 
 def stop_requested() -> bool:
-    """Whether a signal has been noted."""
+    """Whether this process has got SIGINT, SIGTERM or SIGHUP since `handle_signals` began."""
     return _first_signal.name is not None
 
 
 def signal_name() -> str:
-    """Return the noted signal's name, or words for one sent to another process of the job."""
+    """Return the name of the first signal that this process got, such as "SIGTERM".
+
+    If it got none, return "a signal to another process", as then another process of the job did.
+    """
     return _first_signal.name or "a signal to another process"

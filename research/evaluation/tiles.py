@@ -64,7 +64,10 @@ class Questions:
         return self.target_is_seen_S & (self.policy == "excluded")
 
     def is_seen(self, items_SN: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[S, N] whether each item is in its row's history; False when the policy is "kept"."""
+        """bool [S, N]: whether item n of row s is in the history of question s.
+
+        All False when `policy` is "kept", as histories are not stored then.
+        """
         if len(self.seen_T) == 0:
             return np.zeros(items_SN.shape, dtype=bool)
         keys_T = np.sort(self.owner_T * self.num_items + self.seen_T)
@@ -130,11 +133,12 @@ class Tile:
 
 
 def tiles_of(num_items: int, all_columns: int, columns: int) -> list[Tile]:
-    """Tiles of `columns` columns that together count each of `all_columns` columns once.
+    """Tiles whose counted parts together hold each of `all_columns` score columns exactly once.
 
-    All tiles of items have the same width, because the last bits of a matrix product may depend on
-    it; so the last of them also scores columns that are counted in the one before. Columns that are
-    no items have a tile of their own.
+    The first `num_items` columns are items. Their tiles all have one width, `columns` (or
+    `num_items` if that is less), because the last bits of a matrix product may depend on it. So the
+    last of them may also score columns that the tile before it counts. The other columns, such as
+    the mask, form one more tile of their own width.
     """
     tiles = [
         Tile(max(0, min(begin, num_items - columns)), begin, min(begin + columns, num_items))

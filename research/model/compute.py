@@ -58,8 +58,9 @@ class ComputeConfig:
 def compile_part(part: Callable[..., Result]) -> Callable[..., Result]:
     """`part(module, tensor, ...)`, compiled once for all layers and any number of rows.
 
-    Rows are the first dimension of each tensor. There must be at least two, as torch would compile
-    once more for 0 and for 1; and no tensor may be a view, for which torch would compile again too.
+    Rows are the first dimension of each tensor. There must be at least two: torch compiles once
+    more for 0 rows and for 1. It also compiles again if a tensor's kind changes between calls:
+    its strides, whether it needs a gradient, or (in some cases) whether it is a view.
     """
     compiled = torch.compile(part)
 

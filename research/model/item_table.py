@@ -32,11 +32,12 @@ class ItemTableConfig:
 
 
 class ItemTable(nn.Module):
-    """Embeddings of V items and, in the backbone's table, of the mask.
+    """Embeddings [V, D] of the items; the encoder's own table has one more row, the mask's.
 
-    Arguments that methods share: `rows` is how many of the table's rows compete (None: the V items;
-    V + 1: the mask too); `bias_V` is a bias for each of those rows; `further_ED` [E, D] are rows
-    outside the table that compete too, in columns after the table's, and get no gradient.
+    Arguments that methods share: `rows` is how many of the table's first rows are scored (None: the
+    V items; V + 1: the mask too); `bias_V` [rows] is added to their scores; `further_ED` [E, D] are
+    rows of no table that are scored too, in the last E columns. They are never targets, and
+    `softmax_loss` gives them no gradient.
     """
 
     def __init__(

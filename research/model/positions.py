@@ -59,11 +59,14 @@ class Positions(nn.Module):
         return qkv_T3HK
 
     def bias(self, rectangle: Rectangle) -> Tensor:
-        """What attention adds to the scaled scores of a rectangle; it broadcasts to [B, H, Q, L].
+        """What is added to the attention scores of a rectangle: sequences padded to L slots.
 
-        Its values at empty slots do not matter. It is called once for each layer and rectangle,
-        and only if the config's `biases_scores` is True; the default raises `NotImplementedError`.
-        Attention brings it to the scores' type: keep constants in buffers that are exact in fp32.
+        The result broadcasts to [B, H, Q, L]: B sequences, H heads, Q queries and L keys of each.
+        Softmax attention adds it to the scores over sqrt(K), HSTU to the plain products. In slots
+        without a token any finite value will do. It is called for each layer and rectangle (again
+        where a block is recomputed), and only if the config's `biases_scores` is True; the default
+        raises `NotImplementedError`. Attention casts it to the scores' type: keep constants in
+        buffers, as numbers that fp32 holds exactly.
         """
         raise NotImplementedError
 

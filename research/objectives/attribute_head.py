@@ -49,7 +49,10 @@ class AttributeTargets(Targets):
 
 
 class AttributeHead(nn.Module):
-    """score(t, a) = e_a . (W h_t + b) and its binary cross-entropy over all A attributes."""
+    """score(t, a) = e_a . (W h_t + b); its loss sums binary cross-entropies over tokens and labels.
+
+    The labels are the A attributes and, with `zero_attribute`, attribute 0, which no item has.
+    """
 
     def __init__(
         self,
@@ -135,7 +138,10 @@ class AttributePrediction(Objective):
         return self.head.shared_modules()
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
-        """Scalar: the sum over read tokens and attributes."""
+        """Scalar: the sum of the binary cross-entropies over read tokens and attributes.
+
+        `items` is not used.
+        """
         return self.head.loss(targets, states_PD)
 
     def accuracy(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Accuracy:

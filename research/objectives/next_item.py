@@ -35,7 +35,10 @@ class NextItemShift(Corruption):
     causal: ClassVar[bool] = True
 
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
-        """A view in which every token is picked; a row of one item becomes an empty sequence."""
+        """The newest L + 1 items of each row without the last; a token's target is its next item.
+
+        Every token is picked. A row with one item or none becomes an empty sequence.
+        """
         packed = batch.packed.newest(batch.length + 1)
         lengths_S = (packed.lengths_S - 1).clamp(min=0)
         inputs = packed.keep(packed.ages_T > 0, lengths_S, max(packed.longest - 1, 0))

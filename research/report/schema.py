@@ -33,7 +33,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric of one cell, over all users and seeds."""
+    """One metric of one cell (a named config of a study), and its comparison to the base cell.
+
+    The value is a mean over evaluated users and over the seeds of the cell that have a rank table.
+    """
 
     estimate: Estimate
     comparison: Comparison | None
@@ -160,7 +163,10 @@ class Cosines:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a cell cost, as means over its finished runs."""
+    """What the runs of one cell (a named config of a study) cost, and which seeds have finished.
+
+    `seconds`, `shared_seconds`, `items` and `parameters` are means over the finished runs.
+    """
 
     cell: str
     done: tuple[int, ...]

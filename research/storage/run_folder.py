@@ -24,7 +24,7 @@ from research.storage.untrusted import file_inside, parse_json
 
 Scalar = int | float | str
 # How to continue an unfinished run, for messages.
-CONTINUED_BY = "the command that began it, or the last one that extended it, continues it"
+CONTINUED_BY = "run the command that started it, or the last one that extended it, to finish it"
 
 
 class FolderLocked(InputError):

@@ -113,7 +113,10 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """How a study is done; none of it changes the answer."""
+    """How `run_study` does the runs of a study; no option changes a run's result but by rounding.
+
+    `retry` decides which runs there are, `plan_only` whether there are any.
+    """
 
     workers: int = 1
     """Worker processes at a time, one run each; 1: the runs are done in this process, which may be

@@ -401,7 +401,9 @@ def test_a_stopped_run_says_so_is_shown_as_unfinished_and_continues(
     assert "the same command continues" in answer.err
     shown = call(capsys, "show", tmp_path / "r")
     assert shown.code == 0
-    expected = f"{tmp_path / 'r'}: not finished (train, step 3); the command that began it, or"
+    expected = (
+        f"{tmp_path / 'r'}: not finished (train, step 3); run the command that started it, or"
+    )
     assert shown.out.startswith(expected)
     again = run_tiny(capsys, shop, "--out", tmp_path / "r")
     assert again.code == 0
@@ -882,7 +884,7 @@ def test_show_of_a_run_that_has_not_begun(capsys: Capture, finished: Path, tmp_p
     shutil.copy(finished / "config.json", tmp_path / "r")
     answer = call(capsys, "show", tmp_path / "r")
     assert answer.code == 0
-    assert f"{tmp_path / 'r'}: not finished (not begun); the command" in answer.out
+    assert f"{tmp_path / 'r'}: not finished (not begun); run the command" in answer.out
 
 
 def test_showing_a_corpus_needs_no_torch(shop: Corpus) -> None:

@@ -154,5 +154,5 @@ def test_show_tells_what_moved(
     execute(config_of(corpus, PRETRAIN, FINETUNE), tmp_path / "run", options=QUIET)
     show(str(tmp_path / "run"))
     out = capsys.readouterr().out
-    assert "carried into finetune: 16 from stage pretrain, 0 newly made, 9 left behind" in out
+    assert "carried into finetune: 16 from stage pretrain, 0 newly initialized, 9 not used" in out
     assert "attributes items without: 0" in out

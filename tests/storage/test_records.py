@@ -107,7 +107,7 @@ def test_an_earlier_run_is_shown_with_an_unknown_origin(capsys: pytest.CaptureFi
         "best pretrain epoch: None", "best finetune epoch: 3", "cost parameters: 244",
         "cost shared seconds: 0.12290987900087202", "cost items: 305", "users evaluated: 15",
         "missed share: 0.06666666666666667", "attributes attributes: 3",
-        "carried into finetune: 16 from stage pretrain, 0 newly made, 9 left behind",
+        "carried into finetune: 16 from stage pretrain, 0 newly initialized, 9 not used",
         "fingerprint: 49941153bfe5badf", "ties: expected",
         "versions: torch 2.13.0+cpu", "begun: unknown", "commit: unknown", "machine: unknown",
         "command: unknown",

@@ -94,7 +94,7 @@ def test_aap_may_have_rows_of_one_item_when_a_row_may_hide_none(tmp_path: Path) 
     assert execute(config, tmp_path / "run", options=QUIET).status == "finished"
     forced = only({"next": NextItemConfig(weight=0.0), "aap": AAPConfig()}, epochs=3)
     message = refusal(on(forced, corpus.folder), tmp_path / "forced")
-    assert "of a row of one item that one is hidden, and none is in sight" in message
+    assert "in a row of one item that item is masked, and no other is left" in message
 
 
 def test_weight_0_is_exempt(tmp_path: Path) -> None:
