@@ -30,10 +30,10 @@ from scipy.special import ndtr
 from scipy.stats import chi2, norm
 
 from research.errors import InputError
-from research.evaluation.bootstrap import ROUNDING, Values, resampled_means, sign_flip_p
 from research.evaluation.metrics import per_user
 from research.evaluation.protocol import check_comparable
 from research.evaluation.rank_table import RankTable
+from research.evaluation.resampling import ROUNDING, Values, resampled_means, sign_flip_p
 from research.evaluation.ties import TiePolicy
 
 POWER = 0.8

@@ -15,12 +15,12 @@ from research.data.loader import Loader
 from research.training.allocator import give_back_free_memory
 from research.training.checkpointer import Checkpointer
 from research.training.config import StageConfig
+from research.training.early_stopping import after_validation, resume_extended, validates
 from research.training.interruption import Interruption
 from research.training.limits import Limits
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import build_optimizer
 from research.training.schedule import factor_at
-from research.training.selection import after_validation, resume_extended, validates
 from research.training.stage_log import StageLog
 from research.training.stage_run import StageRun
 from research.training.state import StageState

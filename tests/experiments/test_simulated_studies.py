@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.evaluation.bootstrap import sign_flip_p
+from research.evaluation.resampling import sign_flip_p
 from research.evaluation.statistics import Comparison, compare, holm
 from tests.evaluation.reference_statistics import table_of, tables_of
 

@@ -25,9 +25,9 @@ from research.runs.parts import validation_of
 from research.storage.records import RunRecord, RunSummary, read_record
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig, ValidationConfig
+from research.training.early_stopping import resume_extended
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
-from research.training.selection import resume_extended
 from research.training.stage_run import CheckpointPlan
 from research.training.state import StageState
 from tests.evaluation.reference_ranks import corpus_of, write_to_disk

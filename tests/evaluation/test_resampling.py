@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.evaluation.bootstrap import resampled_means, sign_flip_p
+from research.evaluation.resampling import resampled_means, sign_flip_p
 from tests.evaluation.reference_statistics import every_sign_p, flipped_sums, index_means
 
 
