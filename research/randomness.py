@@ -3,7 +3,7 @@
 The generator is counter-based: splitmix64 (Steele, Lea and Flood, OOPSLA 2014) in wrapping int64
 arithmetic, computed on the device of its inputs. So a CPU and a GPU, one process and eight, and a
 run that was interrupted and continued draw the same numbers. Only dropout uses torch's global
-generator.
+generator, which `model/kernels/dropout.py` seeds for every micro-batch.
 """
 
 from __future__ import annotations

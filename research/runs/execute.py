@@ -25,13 +25,14 @@ from research.evaluation.ranking import RankingShard
 from research.runs.checks import check_same_run, check_sharding
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_once
-from research.runs.extension import ExistingRun, existing_run, with_extensions
+from research.runs.existing_run import share_existing_run
+from research.runs.extension import with_extensions
 from research.runs.finish import evaluate_run, write_config
 from research.runs.parts import RunParts, stage_parts
 from research.runs.run_hash import record_of
 from research.runs.stages import TrainingResult, say, train_stages
 from research.runs.warm_start import find_warm_start, resolve_warm_start
-from research.storage.records import CostRecord, RunRecord, RunSummary
+from research.storage.records import CostRecord, RunSummary
 from research.storage.run_folder import Mirror, RunFolder
 from research.tracking.config import Tracking
 from research.training.stage_run import CheckpointPlan
@@ -133,18 +134,6 @@ def warn_about_tf32(config: RunConfig, accelerator: Accelerator, quiet: bool) ->
     """Print that a CPU has no tf32, if the run asks for tf32 on a CPU."""
     if config.compute.precision == "tf32" and accelerator.device.type == "cpu":
         say("compute.precision is tf32, which a CPU does not have: products are in fp32", quiet)
-
-
-def share_existing_run(
-    folder: RunFolder,
-    record: RunRecord,
-    config: RunConfig,
-    run_parts: RunParts,
-    processes: Processes,
-) -> ExistingRun:
-    """What the folder holds of this run, in every process; only the main process reads it."""
-    read = partial(existing_run, folder, record, config, run_parts.corpus)
-    return processes.from_main(read)
 
 
 def lock_folder(folder: RunFolder, stack: ExitStack) -> None:

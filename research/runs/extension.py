@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from research.checkpoint import files as checkpoint
 from research.config import from_json, packages_of
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.config import RunConfig
-from research.runs.differences import difference_of, other_run
+from research.runs.differences import difference_of
 from research.runs.run_hash import record_of
 from research.storage.records import ExtensionRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
@@ -34,38 +34,6 @@ LIMITS = ("epochs", "steps", "tokens", "seconds")
 PATIENCE = ("patience", "patience_steps", "min_epochs", "min_steps")
 # The folder inside a run's folder that keeps the summaries and rank tables of its earlier ends.
 EARLIER_FOLDER = "earlier"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExistingRun:
-    """What a folder already holds of the requested run."""
-
-    summary: RunSummary | None
-    """The run's summary; None: it has not finished, or is to be extended now."""
-    extensions: tuple[ExtensionRecord, ...] = ()
-    """The extensions of the run so far, in order, and the one that is requested now."""
-
-
-def existing_run(
-    folder: RunFolder, record: RunRecord, config: RunConfig, corpus: Corpus
-) -> ExistingRun:
-    """What a folder holds of the requested run, whose `record` and `config` are given.
-
-    If the folder holds the same run with an earlier limit, the run is to be extended. `InputError`
-    when it holds another run, or a run that cannot be extended so.
-    """
-    stored = folder.read(RunRecord)
-    if stored is None:
-        return ExistingRun(summary=folder.read(RunSummary))
-    if stored.hash == with_extensions(record, stored.extensions).hash:
-        return ExistingRun(summary=folder.read(RunSummary), extensions=stored.extensions)
-    extension = extension_of(stored, record, config, corpus, folder)
-    if extension is None:
-        why = other_run(stored, record, config)
-        raise InputError(
-            f"{folder.path} holds another run ({why}); choose another folder or remove that one"
-        )
-    return ExistingRun(summary=None, extensions=(*stored.extensions, extension))
 
 
 def with_extensions(record: RunRecord, extensions: Sequence[ExtensionRecord]) -> RunRecord:

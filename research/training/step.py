@@ -17,6 +17,7 @@ from torch import Tensor
 
 from research.data.batch import Batch
 from research.distributed.collectives import Processes
+from research.model.kernels.dropout import seed_dropout
 from research.objectives.base import Accuracy
 from research.randomness import seed_of
 from research.training.anomalies import Attempt, FiniteCheck, RecompileDetector
@@ -140,7 +141,7 @@ class TrainStep:
         gradients = GradientCosines(self.encoder)
         totals, accuracies = [], []
         for index, micro_batch in enumerate(micro_batches):
-            torch.manual_seed(self._dropout_seed(state.step, index))
+            seed_dropout(self.seed, self.config.name, state.step, self.processes.rank, index)
             # Gradients are reduced over processes once, with the last micro-batch.
             is_last = index == len(micro_batches) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
@@ -179,10 +180,6 @@ class TrainStep:
 
     def _combination_random_state(self, step: int) -> int:
         return seed_of(self.seed, self.config.name, "combination", step)
-
-    def _dropout_seed(self, step: int, number: int) -> int:
-        pieces = [number] if number else []
-        return seed_of(self.seed, self.config.name, "dropout", step, self.processes.rank, *pieces)
 
     def _update(self, totals_K: Tensor) -> Tensor:
         """Take the update if everything is finite in every process; return that flag (bool)."""

@@ -12,7 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from research.randomness import seed_of
+
 _LEVELS = 1 << 16
+
+
+def seed_dropout(seed: int, stage: str, step: int, rank: int, micro_batch: int) -> None:
+    """Seed torch's global generators, from which all dropout is drawn, for one micro-batch.
+
+    `seed` is the run's. A process draws other masks than the others, and a run that was interrupted
+    and continued draws the same as one that was not.
+    """
+    parts = [micro_batch] if micro_batch else []
+    torch.manual_seed(seed_of(seed, stage, "dropout", step, rank, *parts))
 
 
 def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
