@@ -36,7 +36,7 @@ class RowMatch:
 
     @staticmethod
     def of(old: Sequence[str], new: Sequence[str]) -> RowMatch:
-        """Match two vocabularies, given as raw names in the order of their ids."""
+        """Match the names that are in both vocabularies; each is raw names in the order of ids."""
         place = {name: index for index, name in enumerate(new)}
         pairs = [(index, place[name]) for index, name in enumerate(old) if name in place]
         both = np.array(pairs, dtype=np.int64).reshape(-1, 2)

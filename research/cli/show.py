@@ -36,7 +36,7 @@ def show(path: str) -> int:
 def show_corpus(corpus: Corpus) -> None:
     """Print a corpus's sizes, filters, tied timestamps and fingerprint.
 
-    Raises `InputError` when one of its arrays has changed since it was prepared.
+    Raises `InputError` when its arrays or options have changed since it was prepared.
     """
     corpus.verify()
     lengths = np.diff(corpus.offsets)

@@ -36,8 +36,8 @@ PLAIN = "write a plain state dict: torch.save(model.state_dict(), FILE)"
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a file that `torch.save` wrote, in the zip or the older format: tensors by key, on CPU.
 
-    `InputError` for a file that is missing, is no checkpoint, refers to more than tensors, or holds
-    anything but a dict of name -> tensor.
+    `InputError` for a file that is missing, is no checkpoint, has a compressed member, refers to
+    more than tensors, or holds anything but a dict of name -> tensor with at least one entry.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")

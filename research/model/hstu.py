@@ -108,7 +108,7 @@ class HSTU(BlockConfig):
 
 
 class HSTUBlock(Block):
-    """See `HSTU`."""
+    """One layer of HSTU: gated pointwise attention without a feed-forward part (see `HSTU`)."""
 
     def __init__(self, block: HSTU, config: TransformerConfig) -> None:
         super().__init__()

@@ -69,7 +69,7 @@ class LiGR(BlockConfig):
 
 
 class LiGRBlock(SoftmaxBlock):
-    """See `LiGR`."""
+    """A pre-norm block whose sub-layers are gated by their input (see `LiGR`)."""
 
     def __init__(self, block: LiGR, config: TransformerConfig) -> None:
         super().__init__(config)

@@ -208,7 +208,7 @@ class SelfAttentionBlock(SoftmaxBlock):
 
 
 class PostNormBlock(SelfAttentionBlock):
-    """See `PostNorm`."""
+    """A block with a LayerNorm after each of its two residual sums (see `PostNorm`)."""
 
     def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The residual is x, and query, key and value are projected from x."""
@@ -222,7 +222,7 @@ class PostNormBlock(SelfAttentionBlock):
 
 
 class PreNormBlock(SelfAttentionBlock):
-    """See `PreNorm`."""
+    """A block with a LayerNorm before attention and before the feed-forward part (`PreNorm`)."""
 
     def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The residual is x; query, key and value are projected from LN(x)."""
@@ -234,7 +234,7 @@ class PreNormBlock(SelfAttentionBlock):
 
 
 class QueryNormBlock(SelfAttentionBlock):
-    """See `QueryNorm`."""
+    """SASRec's own block, which normalizes the queries but not keys and values (`QueryNorm`)."""
 
     def before_attention(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The residual is LN(x), the query is projected from LN(x), key and value from x."""

@@ -36,14 +36,18 @@ class AAPConfig(ObjectiveConfig):
     published); its embedding is shared with MAP."""
 
     def build(self, components: ModelComponents, seed: int) -> AAP:
-        """The module."""
+        """The AAP objective's module, with its head's initial weights drawn by `seed`.
+
+        `InputError` when the corpus has no item attributes, or `items.attributes` is on.
+        """
         return AAP(self, components, seed)
 
 
 class AAP(AttributePrediction):
-    """The AAP objective; it counts tokens that are not masked.
+    """The AAP objective: predicts the attributes of the items at tokens that are not masked.
 
-    `InputError` when `items.attributes` is on, as the inputs would then show the answers.
+    Items without attributes are left out, unless `count_bare_items`. `InputError` when
+    `items.attributes` is on, as the inputs would then show the answers.
     """
 
     def __init__(self, config: AAPConfig, components: ModelComponents, seed: int) -> None:

@@ -48,12 +48,15 @@ class ItemLoss(nn.Module, ABC):
 
     @property
     def couples_rows(self) -> Literal["items", "states"] | None:
-        """See `Objective.couples_rows`."""
+        """How a row's loss depends on other rows: by "items" that they offer or by their "states".
+
+        None: it does not.
+        """
         return None
 
     @property
     def max_candidates(self) -> int:
-        """See `Objective.max_candidates`."""
+        """Most negatives that are scored one by one for a token; 0: there are none."""
         return 0
 
     def offered_items(self, view: View) -> Tensor:
@@ -241,7 +244,7 @@ class SampledLoss(ItemLoss):
     def accuracy(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
-        """The share of (target, negative) pairs in which the target scores higher; a tie is half.
+        """In how many (target, negative) pairs the target scores higher; a tie is half a pair.
 
         Scores are compared without the log q correction.
         """
@@ -275,7 +278,7 @@ class SampledSoftmax(SampledLossConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryCrossEntropy(SampledLossConfig):
-    """-log s(s+) - sum_j log(1 - s(s_j)) (SASRec eq. 6, there with one negative)."""
+    """-log sigmoid(s+) - sum_j log(1 - sigmoid(s_j)) (SASRec eq. 6, there with one negative)."""
 
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
         """Scalar: the sum over P of the loss."""
@@ -307,7 +310,7 @@ class GeneralizedBCE(SampledLossConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BayesianPersonalizedRanking(SampledLossConfig):
-    """-mean_j log s(s+ - s_j) (Rendle et al. 2009; S3-Rec's MIP, eq. 5, with one negative)."""
+    """-mean_j log sigmoid(s+ - s_j) (Rendle et al. 2009; S3-Rec's MIP, eq. 5, with one negative)."""
 
     inner_sigmoid: bool = False
     """Whether each score goes through a sigmoid before the difference: s(s(s+) - s(s_j)), as in

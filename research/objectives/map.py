@@ -32,12 +32,18 @@ class MAPConfig(ObjectiveConfig):
     published); its embedding is shared with AAP."""
 
     def build(self, components: ModelComponents, seed: int) -> MAP:
-        """The module."""
+        """The MAP objective's module, with its head's initial weights drawn by `seed`.
+
+        `InputError` when the corpus has no item attributes.
+        """
         return MAP(self, components, seed)
 
 
 class MAP(AttributePrediction):
-    """The MAP objective; it counts masked tokens."""
+    """The MAP objective: predicts the attributes of the items at masked tokens.
+
+    Items without attributes are left out, unless `count_bare_items`.
+    """
 
     def __init__(self, config: MAPConfig, components: ModelComponents, seed: int) -> None:
         head = AttributeHead(

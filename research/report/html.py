@@ -122,7 +122,7 @@ class Figures:
         return tuple(pictures)
 
     def of_slicing(self, slicing: Slicing) -> Picture:
-        """A figure of the compared metric by bucket and cell."""
+        """A figure of the compared metric by cell, in each bucket (range) of held-out items."""
         metric = self.report.compared.upper()
         values = "; ".join(
             f"{bucket.label}: {', '.join(f'{c} {e.mean:.4f}' for c, e in bucket.estimates.items())}"

@@ -228,7 +228,7 @@ class UsersRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """How a stage ended."""
+    """A stage's best validation, and how many epochs and optimizer steps it took in all."""
 
     epoch: int | None
     """Epochs completed at the best validation; None: the stage had no validation."""

@@ -91,7 +91,10 @@ class DisplayNames:
 
     @classmethod
     def of(cls, path: Path, record: RunRecord) -> DisplayNames:
-        """The name `<cell>-s<seed>-<job type>` in the study's group, both cut to W&B's limit."""
+        """Group: the study's name, or "single" outside a study; name: `<cell>-s<seed>-<job type>`.
+
+        Each has at most 128 characters: the group keeps its first ones, the name its last ones.
+        """
         place, job = Place.of(path, record), job_type(record.outline)
         name = f"{place.cell}-s{place.seed}-{job}"
         return cls(place.study[:LONGEST_NAME], job, name[-LONGEST_NAME:])

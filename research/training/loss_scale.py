@@ -15,7 +15,10 @@ INITIAL_SCALE = 2.0**16
 
 
 def restore_scale(accelerator: Accelerator, state: StageState) -> None:
-    """Set the loss scale to a checkpoint's, or to the first one; only fp16 has a loss scale."""
+    """Set fp16's loss scale to the one in `state`, or to `INITIAL_SCALE` if it has none.
+
+    Other precisions have no loss scale, and nothing is done.
+    """
     scaler = accelerator.scaler
     if scaler is not None:
         # The scaler may still hold the scale of an earlier stage of this process.
