@@ -310,7 +310,7 @@ class GeneralizedBCE(SampledLossConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BayesianPersonalizedRanking(SampledLossConfig):
-    """-mean_j log sigmoid(s+ - s_j) (Rendle et al. 2009; S3-Rec's MIP, eq. 5, with one negative)."""
+    """-mean_j log sigmoid(s+ - s_j) (Rendle et al. 2009; S3-Rec's MIP, eq. 5: one negative)."""
 
     inner_sigmoid: bool = False
     """Whether each score goes through a sigmoid before the difference: s(s(s+) - s(s_j)), as in
