@@ -78,13 +78,14 @@ def permutation(state: int, size: int) -> Tensor:
 
 
 def permutation_at(state: int, positions: Tensor, size: int) -> Tensor:
-    """int64 [P]: the numbers at `positions` (int64 [P]) of a random order of 0..size-1.
+    """int64 [P]: the numbers at `positions` (int64 [P], 0..size-1) of a random order of 0..size-1.
 
-    Each number takes constant time, as the order is never built: a Feistel network permutes pairs
-    (left, right), of which there are a few more than `size`, and a result of `size` or above goes
-    through the network again (Black and Rogaway, CT-RSA 2002). Five rounds or more are proven to
-    suffice (Patarin, CRYPTO 2004). Small halves mix slowly, so an order of at most 4,096 numbers is
-    sorted instead, the whole of it at every call.
+    `state` (64 random bits) chooses the order; the same state and size give the same order. A
+    number takes constant time on average, as the order is never built: a Feistel network permutes
+    pairs (left, right), of which there are up to about sqrt(size) more than `size`, and a result of
+    `size` or above goes through the network again (Black and Rogaway, CT-RSA 2002). Five rounds or
+    more are proven to suffice (Patarin, CRYPTO 2004). Small halves mix slowly, so an order of at
+    most 4,096 numbers is sorted instead, the whole of it at every call.
     """
     if size <= _SORTED:
         return permutation(state, size).to(positions.device)[positions]

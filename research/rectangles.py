@@ -120,9 +120,10 @@ class SlotIndex:
 
     @staticmethod
     def of(rows: list[Tensor], number: int) -> SlotIndex:
-        """The index of slots that hold `rows` (int64), end to end, out of `number` rows.
+        """Map slots to rows and rows to slots; the slots, in order, hold the numbers in `rows`.
 
-        A value of `number` or above marks an empty slot. No row may be in two slots.
+        `rows` are int64 [slots of a part] each, joined end to end. A number of `number` (how many
+        rows there are) or above marks an empty slot. No row may be in two slots.
         """
         row_of_slot = torch.cat(rows).clamp_(max=number)
         slots = torch.arange(len(row_of_slot), device=row_of_slot.device)

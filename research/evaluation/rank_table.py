@@ -41,7 +41,7 @@ _READ_ERRORS: tuple[type[Exception], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class RankTable:
-    """The result of an evaluation under one candidate set."""
+    """One row for each of Q held-out items: its rank among the candidates of one set."""
 
     user: NDArray[np.int32]
     """[Q] dense user ids."""

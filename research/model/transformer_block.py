@@ -197,7 +197,7 @@ class SelfAttentionBlock(SoftmaxBlock):
         """[P, D] -> [P, D]: from the residual sum of attention to the block's output."""
 
     def feed_forward(self, x_PD: Tensor) -> Tensor:
-        """[P, D] -> [P, D]: two dense layers with an activation between, on each token alone."""
+        """[P, D] -> [P, D]: dense, activation, dropout, dense, dropout, on each token alone."""
         inner_PF = activate(self.inner(x_PD), self.config.activation)
         inner_PF = dropout(inner_PF, self.dropouts.inner, self.training)
         return dropout(self.outer(inner_PF), self.dropouts.hidden, self.training)

@@ -82,7 +82,10 @@ class ItemLoss(nn.Module, ABC):
     def accuracy(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
     ) -> Accuracy:
-        """The accuracy on what the loss compares; here: whether the target is above all others."""
+        """How many read tokens are right in the comparison that the loss makes, and of how many.
+
+        Here: the target must score above every other class of the head; a tie is wrong.
+        """
         return self.top_one(targets, states_PD, head, items)
 
 

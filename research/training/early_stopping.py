@@ -20,9 +20,11 @@ def validates(config: StageConfig, state: StageState) -> bool:
 def after_validation(
     state: StageState, values: Mapping[str, float], config: StageConfig
 ) -> StageState:
-    """Return the state after a validation: with a new best value, or one more without.
+    """Return the state after a validation: with a new best value, or with one more failure.
 
-    `values` has the metric by the name `val/METRIC`. A stage that is out of patience is finished.
+    `values` holds the metric as `val/METRIC`. A new best exceeds the old one by more than
+    `min_delta`. Up to `min_epochs` or `min_steps` a validation without a new best changes nothing.
+    Otherwise it counts towards patience, and a stage that is out of patience is finished.
     """
     rule = config.validation
     assert rule is not None, "only a stage with validation is validated"

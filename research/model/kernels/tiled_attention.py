@@ -107,7 +107,7 @@ class _Tile:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of the tile's weights: R, queries, and keys or `MIN_SCORES` if more."""
+        """(R, queries, columns) of the tile's weights; columns: the keys, at least `MIN_SCORES`."""
         rows = (self.sequences.stop - self.sequences.start) * self.heads
         return rows, self.queries.stop - self.queries.start, max(self.keys, MIN_SCORES)
 
