@@ -48,9 +48,9 @@ ENCODER = TransformerConfig(
 def original() -> RunConfig:
     """SASRec as in its authors' code, with its settings for ML-1M.
 
-    For other data sets it has length 50 and dropout 0.5. The loss is BCE with one negative that is
-    no training item of the user; users are drawn with replacement. A departure: our initial weights
-    are normal with a standard deviation of 0.02, theirs are TensorFlow's glorot-uniform.
+    For other data sets the authors use length 50 and dropout 0.5. The loss is BCE with one negative
+    that is no training item of the user; users are drawn with replacement. A departure: our initial
+    weights are normal with a standard deviation of 0.02, theirs are TensorFlow's glorot-uniform.
     """
     return RunConfig(
         corpus="ml-1m",

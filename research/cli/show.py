@@ -63,7 +63,8 @@ def show_corpus(corpus: Corpus) -> None:
 def show_run(folder: Path) -> None:
     """Print a run's figures, cost and origin, or how far it is when it has not ended.
 
-    Raises `InputError` when the folder's files are not those of a run.
+    A run whose record or summary is missing has not ended. Raises `InputError` when a file is
+    damaged or this version cannot read it.
     """
     reader = RunFolder(folder, writes=False)
     # Files that this version cannot read are refused here.

@@ -138,9 +138,10 @@ def sample_candidates(
 def read_candidates(path: Path, corpus: Corpus, held_out: HeldOut) -> Listed:
     """Read negatives from a file of lines `user item item ...`, in raw ids, one line a user.
 
-    `InputError`, with the line, for a file that cannot be read, an unknown id, lines of different
-    lengths, and a user or a negative that occurs twice; also when an evaluated user has no line or
-    several held-out items, or has the held-out item among the negatives.
+    `InputError`, with the line's number, for an unknown id, a line without negatives or with
+    another number of them than the first, a second line of a user, and a negative twice in a line.
+    `InputError` too for a file that cannot be read, a user with several held-out items, and an
+    evaluated user without a line or with the held-out item among the negatives.
     """
     check_one_target_per_user(held_out, "a negatives file")
     if path.exists() and not path.is_file():

@@ -159,7 +159,7 @@ class Contrast(Objective):
         return "states"
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
-        """The newest token of every view; nothing else."""
+        """The newest token of each sequence, two for each row that has an item; one target each."""
         return Targets.of_picked(view)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:

@@ -49,7 +49,10 @@ class Figure:
 
     @property
     def significant(self) -> bool:
-        """Whether the corrected p is below `LEVEL` and the difference's interval excludes 0."""
+        """Whether the cell differs from the base: corrected p below `LEVEL`, interval without 0.
+
+        False where there is no comparison.
+        """
         if self.comparison is None or self.corrected is None:
             return False
         return self.comparison.significant(self.corrected, LEVEL)

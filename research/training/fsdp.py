@@ -131,7 +131,10 @@ class AutocastModule(nn.Module):
         self.accelerator = accelerator
 
     def forward(self, seen: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
-        """Return each objective's loss, as `MultiObjectiveModel.forward` does."""
+        """Return each objective's loss, by key, computed in the run's precision.
+
+        With `measured` each has its accuracy too, as in `MultiObjectiveModel.forward`.
+        """
         with self.accelerator.autocast():
             losses: dict[str, LossSum] = self.module(seen, measured=measured)
         return losses

@@ -42,7 +42,10 @@ class GradientCosines:
         return stacked_KE
 
     def replace(self, gradient_E: Tensor) -> None:
-        """Set the gradients of the parameters to the parts of `gradient_E` [E]."""
+        """Set each parameter's `grad` to its part of `gradient_E`, in its own shape and dtype.
+
+        E counts the numbers of all parameters, one parameter after the other.
+        """
         sizes = [parameter.numel() for parameter in self.parameters]
         for parameter, part in zip(self.parameters, gradient_E.split(sizes)):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)

@@ -79,7 +79,12 @@ class StageLog:
         ACTIVITY.progress(state.step)
 
     def losses(self, result: StepResult, state: StageState, lr_factor: float) -> None:
-        """Write the means of the steps since the last line; `result` is that of the latest step."""
+        """Write the mean losses and accuracies since the last line, learning rate and speed.
+
+        `result` is that of the latest step and adds its combination's figures; `lr_factor` is that
+        step's factor of the learning rate. A sudden rise of the loss is also printed. All processes
+        call it together.
+        """
         name = self.config.name
         values = self.meter.flush(lr_factor)
         values |= {f"{name}/{figure}": value for figure, value in result.log_values.items()}
