@@ -265,7 +265,9 @@ def lines_of_code(path: Path) -> tuple[int, dict[str, int]]:
         for line in range(token.start[0], token.end[0] + 1)
     } - docstrings
     functions = {
-        node.name: sum(node.lineno <= line <= (node.end_lineno or 0) for line in code)
+        f"{node.name} in line {node.lineno}": sum(
+            node.lineno <= line <= (node.end_lineno or 0) for line in code
+        )
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
     }

@@ -14,7 +14,7 @@ from typing import get_args
 
 import tyro
 
-from research.cli.verbs import VERBS, OverridingVerb, WandbMode
+from research.cli.verbs import VERBS, OverridingVerb, Verb, WandbMode
 from research.distributed.failures import STOPPED
 from research.distributed.signals import handle_signals
 from research.errors import InputError, disk_error_message
@@ -39,18 +39,22 @@ def run_verb(name: str, words: Sequence[str]) -> int:
     Wrong words end the program with exit code 2, and `--help` with 0. `--help` after a target, as
     in `run EXPERIMENT --help`, is passed on as an override: it lists the fields of that target.
     """
-
     kind, program, verb_words = VERBS[name], f"sixfold {name}", with_wandb_mode(words)
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
-    if not issubclass(kind, OverridingVerb):
-        return tyro.cli(kind, prog=program, args=verb_words, config=config).execute(words, ())
-    wants_fields = bool(verb_words) and not verb_words[0].startswith("-")
-    help_words = [word for word in verb_words if word in ("-h", "--help")] if wants_fields else []
-    other_words = [word for word in verb_words if word not in help_words]
-    verb, overrides = tyro.cli(
-        kind, prog=program, args=other_words, config=config, return_unknown_args=True
-    )
-    return verb.execute(words, overrides + help_words)
+    verb: Verb
+    overrides: list[str] = []
+    if issubclass(kind, OverridingVerb):
+        takes_help = bool(verb_words) and not verb_words[0].startswith("-")
+        help_words = [word for word in verb_words if word in ("-h", "--help")] * takes_help
+        without_help = [word for word in verb_words if word not in help_words]
+        verb, unknown = tyro.cli(
+            kind, prog=program, args=without_help, config=config, return_unknown_args=True
+        )
+        overrides = unknown + help_words
+    else:
+        verb = tyro.cli(kind, prog=program, args=verb_words, config=config)
+    verb.check()
+    return verb.execute(words, overrides)
 
 
 def usage() -> str:

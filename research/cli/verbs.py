@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -105,6 +105,13 @@ class Verb(ABC):
     LINE: ClassVar[str]
     """The verb's line in the list that `sixfold --help` prints: its arguments and its purpose."""
 
+    def check(self) -> None:
+        """Raise `InputError` for an option that takes one value or more and was given none."""
+        for each in fields(self):
+            if each.default is None and getattr(self, each.name) == ():
+                name = each.name.replace("_", "-")
+                raise InputError(f"--{name} has no value; give one or more, or leave --{name} out")
+
     @abstractmethod
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Do the work, and return the exit code.
@@ -170,7 +177,7 @@ class RunCommand(OverridingVerb):
     wandb: Wandb = WandbOptions()
     """--wandb, --wandb-project and --wandb-entity"""
     training: Training = TrainingOptions()
-    """what run and study share"""
+    """options of runs and studies"""
 
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Do the run and print its figures."""
@@ -193,7 +200,9 @@ class StudyCommand(Verb):
     """only these cells"""
     seeds: Annotated[int | None, option("N")] = None
     """use seeds 0 to N-1 instead of the study's"""
-    corpora: Annotated[tuple[str, ...], option("CORPUS ..."), arg(aliases=("--datasets",))] = ()
+    corpora: Annotated[
+        tuple[str, ...] | None, option("CORPUS ..."), arg(aliases=("--datasets",))
+    ] = None
     """corpora to use instead of the study's"""
     workers: Annotated[int, arg(metavar="N")] = 1
     """number of runs at a time, each in its own process, and on its own GPU if there are GPUs"""
@@ -210,7 +219,7 @@ class StudyCommand(Verb):
     wandb: Wandb = WandbOptions()
     """--wandb, --wandb-project and --wandb-entity"""
     training: Training = TrainingOptions()
-    """what run and study share"""
+    """options of runs and studies"""
 
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Do the missing runs, and print the tables."""
@@ -228,9 +237,9 @@ class EvaluateCommand(Verb):
     LINE = "RUN [--candidates ...] [--metrics ...]: rank a run's held-out items again"
     run: Positional[str]
     """a run folder"""
-    metrics: Annotated[tuple[str, ...], option("METRIC ...", "the run's")] = ()
+    metrics: Annotated[tuple[str, ...] | None, option("METRIC ...", "the run's")] = None
     """hr@K ndcg@K mrr recall@K precision@K map@K"""
-    candidates: Annotated[tuple[str, ...], option("SET ...", "the run's")] = ()
+    candidates: Annotated[tuple[str, ...] | None, option("SET ...", "the run's")] = None
     """full, uniform-N, popularity-N"""
     negatives_file: Annotated[str | None, option("FILE")] = None
     """a file of candidates: in every line the raw ids of a user and of items to rank"""

@@ -122,10 +122,10 @@ class Loader:
 
     def rows_at(self, epoch: int, places: Tensor) -> Tensor:
         """int64 [P]: the row numbers of the windows at these places [P] of an epoch's order."""
-        state = seed_of(self.seed, "order", epoch)
+        random_state = seed_of(self.seed, "order", epoch)
         if self.config.replacement:
-            return below(fold(state, places), self.num_rows)
-        return permutation_at(state, places, self.num_rows)
+            return below(fold(random_state, places), self.num_rows)
+        return permutation_at(random_state, places, self.num_rows)
 
     def batches(
         self, epoch: int, place: int = 0, others: Mapping[WindowsConfig, int] = MappingProxyType({})
@@ -156,7 +156,7 @@ class Loader:
 
         This process's share is empty where a batch has too few rows for all processes.
         """
-        state = seed_of(self.seed, "row", epoch)
+        random_state = seed_of(self.seed, "row", epoch)
         chunk = CHUNK
         while place < self.num_rows:
             places = torch.arange(place, min(place + chunk, self.num_rows))
@@ -176,7 +176,7 @@ class Loader:
                     pack(self.corpus, own_ranges, self.fields),
                     rows[own_rows],
                     torch.from_numpy(own_ranges.users),
-                    fold(state, places[own_rows]),
+                    fold(random_state, places[own_rows]),
                     self.length,
                     rows_done=epoch * self.num_rows + place + end,
                     step_tokens=int(ends[end - 1] - (ends[begin - 1] if begin else 0)),

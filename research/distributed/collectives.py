@@ -39,7 +39,8 @@ class Processes:
     def from_main(self, make: Callable[[], Value]) -> Value:
         """Return in every process what `make` returns in the main one; all raise its `InputError`.
 
-        The value is pickled.
+        The value, or the error, is pickled. Any other error of the main process leaves the others
+        waiting until the watchdog ends the job.
         """
         if self.world == 1:
             return make()

@@ -1,4 +1,4 @@
-"""Tells errors apart: a user's mistake, lost contact with another rank, memory that ran out, bugs.
+"""Sorts errors: a user's mistake, a lost connection to another rank, memory that ran out, bugs.
 
 It also has the exit codes of a run. The command line, a study's workers and the watchdog use it.
 """
@@ -32,7 +32,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
-# Parts of messages by which an exchange with another rank tells that it broke.
+# Text in the messages of errors that are raised when the connection to another rank is lost.
 CONNECTION_LOST = (
     "Connection closed by peer", "Connection reset", "Connection refused", "Broken pipe",
     "Timed out", "timed out", "timeout", "failed to recv", "failed to connect", "gloo", "NCCL",

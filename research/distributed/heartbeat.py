@@ -39,7 +39,7 @@ class Heartbeat:
     host: str
     """Host name of the rank's machine."""
     machine: str
-    """Equal for ranks whose processes can see each other (`liveness.machine`)."""
+    """Equal for ranks whose processes can see each other (`liveness.machine_id`)."""
     pid: int
     """Process id of the rank."""
     ended: int | None = None

@@ -104,7 +104,7 @@ def sample_candidates(
             f"evaluation: {distribution}-{number} asks for {number} distinct negatives, but corpus "
             f"{corpus.name} has {corpus.num_items} items; ask for fewer or rank all items"
         )
-    state = seed_of("candidates", distribution, *purpose)
+    random_state = seed_of("candidates", distribution, *purpose)
     targets = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
     users = torch.from_numpy(held_out.histories.users)
     columns_V = torch.arange(corpus.num_items)
@@ -113,7 +113,7 @@ def sample_candidates(
     for first in range(0, len(held_out), chunk):
         rows = slice(first, first + chunk)
         histories = held_out.histories.select(np.arange(len(held_out))[rows])
-        streams = fold(fold(state, users[rows]), targets[rows])[:, None]
+        streams = fold(fold(random_state, users[rows]), targets[rows])[:, None]
         # Each item waits an exponential time at the rate of its weight; the `number` items with the
         # shortest waits are the sample.
         waits = (2.0**-54 - torch.log1p(-uniform(fold(streams, columns_V)))) / weights_V

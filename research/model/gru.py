@@ -92,7 +92,7 @@ class GRUConfig(BackboneConfig):
         return ("init_std", *_DROPOUTS)
 
     def build(self, item_table: ItemTable, seed: int) -> GRUEncoder:
-        """The encoder."""
+        """The encoder around an item table, with initial weights drawn by `seed`."""
         return GRUEncoder(self, item_table, seed)
 
     def layer(self, number: int) -> nn.GRU:

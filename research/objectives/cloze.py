@@ -29,7 +29,7 @@ class ClozeConfig(ObjectiveConfig):
     """The output head."""
 
     def build(self, components: ModelComponents, seed: int) -> Cloze:
-        """The module."""
+        """The cloze objective's module, with its head's initial weights drawn by `seed`."""
         return Cloze(self, components, seed)
 
 

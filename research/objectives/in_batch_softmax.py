@@ -33,7 +33,7 @@ class InBatchSoftmax(ItemLossConfig):
     """Whether the log of an item's share of the step's targets is subtracted from its score."""
 
     def build(self, catalogue: Catalogue, purpose: str) -> InBatchSoftmaxLoss:
-        """The module."""
+        """The loss's module; it has nothing to draw or to count."""
         return InBatchSoftmaxLoss(self)
 
 

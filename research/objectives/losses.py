@@ -131,7 +131,7 @@ class FullSoftmax(ItemLossConfig):
     """-log softmax over all V items (BERT4Rec eq. 7-8; SASRec+ of Klenitskiy and Vasilev 2023)."""
 
     def build(self, catalogue: Catalogue, purpose: str) -> FullSoftmaxLoss:
-        """The module."""
+        """The loss's module; it has nothing to draw or to count."""
         return FullSoftmaxLoss()
 
 

@@ -86,8 +86,8 @@ class MaskItems(Masking):
 
     @property
     def hides_always(self) -> bool:
-        """As `at_least_one` says."""
-        return self.at_least_one
+        """As `at_least_one` says; also where the last item of every row is masked."""
+        return self.at_least_one or 1.0 in (self.mask_last_share, self.last_only_share)
 
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
         """A view with one sequence for each row, in which the picked tokens are replaced."""

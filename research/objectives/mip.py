@@ -32,7 +32,7 @@ class MIPConfig(ObjectiveConfig):
     """The loss of the masked item against other items."""
 
     def build(self, components: ModelComponents, seed: int) -> MIP:
-        """The module."""
+        """The MIP objective's module, with its projection's initial weights drawn by `seed`."""
         return MIP(self, components, seed)
 
 

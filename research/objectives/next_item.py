@@ -58,7 +58,7 @@ class NextItemConfig(ObjectiveConfig):
     """The output head."""
 
     def build(self, components: ModelComponents, seed: int) -> NextItem:
-        """The module."""
+        """The next-item objective's module, with its head's initial weights drawn by `seed`."""
         return NextItem(self, components, seed)
 
 

@@ -1,7 +1,7 @@
 """Saves one report with W&B's client: `python -m research.report.wandb_client FILE WHERE`.
 
-`publish.saved` runs it as a child process, which is killed when it takes too long; so it imports
-little. The package `wandb-workspaces` comes with the extra `report`.
+`publish.save_in_child` runs it as a child process, which is killed when it takes too long; so it
+imports little. The package `wandb-workspaces` comes with the extra `report`.
 """
 
 from __future__ import annotations

@@ -124,9 +124,9 @@ def _stage_differences(
     first, second = ({stage.name: stage for stage in side} for side in (ours, theirs))
     if [name for name in first if name in second] != [name for name in second if name in first]:
         yield path, [list(first), list(second)]
-    checkpoints_by_step = list(first) == list(second)
+    same_stages = list(first) == list(second)
     for index, name in enumerate(dict.fromkeys((*first, *second))):
-        stage_path = _join_path(path, str(index) if checkpoints_by_step else name)
+        stage_path = _join_path(path, str(index) if same_stages else name)
         yield from _differences(first.get(name), second.get(name), stage_path)
 
 

@@ -1,7 +1,7 @@
 """What a folder already holds of a requested run, by the run hash.
 
-Nothing, the run itself, the run with an earlier limit (which is then extended, see `extension.py`),
-or another run, which is refused.
+It may hold nothing, the run itself, the run with an earlier limit (which is then extended, see
+`extension.py`), or another run, which is refused.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ def share_existing_run(
     run_parts: RunParts,
     processes: Processes,
 ) -> ExistingRun:
-    """What the folder holds of this run, in every process; only the main process reads it."""
+    """`existing_run` in every process; only the main process reads the folder.
+
+    All of them raise its `InputError`.
+    """
     read = partial(existing_run, folder, record, config, run_parts.corpus)
     return processes.from_main(read)

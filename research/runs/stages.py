@@ -134,7 +134,7 @@ class StageOutcome:
 
     @property
     def result(self) -> StageResult:
-        """As the summary has it."""
+        """What the run's summary says of the stage: its best validation, and its length."""
         return StageResult(
             epoch=self.state.best_epoch,
             value=self.state.best_value,

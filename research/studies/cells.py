@@ -1,6 +1,6 @@
 """Builders of a study's cells: a base run and named changes of it.
 
-A change is a mapping from dotted names to values, as `research.overrides.changed` takes it:
+A change is a mapping from dotted names to values, as `research.overrides.replace_fields` takes it:
 `{"encoder.layers": 3, "stages.0.objectives.cloze.corruption.rate": 0.4}`. Every builder returns
 configs by cell name, the base first. A cell's name is also the name of its folder.
 """

@@ -149,6 +149,21 @@ def test_wrong_usage_says_what_is_wrong_and_gives_2(
     assert f"sixfold {given[0]} --help" in said
 
 
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        (["study", "experiments.quickstart", "--cells"], "--cells"),
+        (["study", "experiments.quickstart", "--corpora", "--plan"], "--corpora"),
+        (["evaluate", "r", "--metrics"], "--metrics"),
+        (["evaluate", "r", "--candidates", "--part", "test"], "--candidates"),
+    ],
+)
+def test_a_list_without_a_value_is_refused(capsys: Capture, given: list[str], option: str) -> None:
+    answer = call(capsys, *given)
+    assert answer.code == 2
+    assert f"{option} has no value; give one or more, or leave {option} out" in answer.err
+
+
 def test_options_may_be_written_with_underscores(capsys: Capture, shop: Corpus) -> None:
     given = ["study", "experiments.quickstart", "--plan", "--no_probe", "--data_root", "nowhere"]
     answer = call(capsys, *given, "--corpora", shop.folder)

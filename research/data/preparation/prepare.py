@@ -86,6 +86,8 @@ def prepare_source(
 
     `config` says what is filtered. Its `source` names the format in the corpus's fingerprint and
     may be any name; its fields on raw files and columns are for the readers, and are not read here.
+    A corpus is found again by `config` and the files, not by what the reader does with them: after
+    a change of your reader, give another `config.source` or another folder.
     """
     _check(config)
     files = [
