@@ -17,9 +17,9 @@ from research.report.markdown import changes_table, cost_table, figures_table, r
 from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
 
-LONGEST_TITLE = 128
+MAX_TITLE_LENGTH = 128
 # W&B's limits on groups and tags, as in `wandb_fields`, which names the runs.
-LONGEST_NAME, LONGEST_TAG = 128, 64
+MAX_NAME_LENGTH, MAX_TAG_LENGTH = 128, 64
 # Of a panel; a panel grid has 24 columns, so two panels fit in a row.
 WIDTH, HEIGHT = 12, 8
 Block = object
@@ -51,7 +51,7 @@ def specification(report: Report) -> dict[str, object]:
 def title_of(report: Report) -> str:
     """`name: question`, cut to W&B's longest title."""
     title = f"{report.name}: {report.question}"
-    return title if len(title) <= LONGEST_TITLE else f"{title[: LONGEST_TITLE - 1]}…"
+    return title if len(title) <= MAX_TITLE_LENGTH else f"{title[: MAX_TITLE_LENGTH - 1]}…"
 
 
 def blocks_of(report: Report) -> list[Block]:
@@ -157,8 +157,8 @@ def filters_of(report: Report, corpus: CorpusPart) -> dict[str, object]:
         key = {"section": "run", "name": name}
         return {"key": key, "op": op, "value": value, "disabled": False}
 
-    group = equal("group", "=", report.name[:LONGEST_NAME])
-    tag = equal("tags", "IN", [f"dataset:{corpus.name}"[:LONGEST_TAG]])
+    group = equal("group", "=", report.name[:MAX_NAME_LENGTH])
+    tag = equal("tags", "IN", [f"dataset:{corpus.name}"[:MAX_TAG_LENGTH]])
     return {"filterFormat": "filterV2", "filters": [group, {**tag, "connector": "AND"}]}
 
 

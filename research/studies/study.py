@@ -275,14 +275,14 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
     folder = out / study.name
     earlier = read_record(folder, StudyRecord)
     configs = {cell: study.run(cell, "", 0) for cell in study.cells}
-    marks = {cell: hash_of(config) for cell, config in configs.items()}
+    cell_hashes = {cell: hash_of(config) for cell, config in configs.items()}
     runs: dict[str, dict[str, dict[str, str]]] = {}
     if earlier is not None:
         for corpus, cells in earlier.runs.items():
             unchanged = {
                 cell: dict(seeds)
                 for cell, seeds in cells.items()
-                if marks.get(cell, "") == earlier.marks.get(cell)
+                if cell_hashes.get(cell, "") == earlier.marks.get(cell)
             }
             runs |= {corpus: unchanged} if unchanged else {}
     for job in jobs:
@@ -316,7 +316,7 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
             )
         ),
         corpora=tuple(runs),
-        marks=marks,
+        marks=cell_hashes,
         runs=runs,
         command=command or ("" if earlier is None else earlier.command),
     )

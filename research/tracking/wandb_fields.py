@@ -29,12 +29,12 @@ from research.storage.records import (
 from research.storage.run_folder import RunFolder, Scalar
 from research.storage.stage_origin import stage_origin
 
-LONGEST_NAME, LONGEST_TAG = 128, 64
+MAX_NAME_LENGTH, MAX_TAG_LENGTH = 128, 64
 _NOT_FINITE = ("inf", "-inf", "nan")
 
 
 @dataclass(frozen=True)
-class Place:
+class RunLocation:
     """The names that identify a run: `<study>/<corpus>/<cell>/<seed>`."""
 
     study: str
@@ -43,7 +43,7 @@ class Place:
     seed: int
 
     @classmethod
-    def of(cls, path: Path, record: RunRecord) -> Place:
+    def of(cls, path: Path, record: RunRecord) -> RunLocation:
         """The names in the run folder's path, if a study laid it out; else study `single`."""
         corpus, seed = record.dataset.name, record.outline.seed
         *_, study, above, cell, last = ("", "", "", *path.absolute().parts)
@@ -63,7 +63,7 @@ def run_id(path: Path) -> str:
         return mirrored.id
     if record is None:
         raise InputError(f"{path} has no {RunRecord.FILE}: it is not a run folder")
-    place = Place.of(path, record)
+    place = RunLocation.of(path, record)
     parts = [record.hash, place.study, place.corpus, place.cell, place.seed]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
@@ -95,9 +95,9 @@ class DisplayNames:
 
         Each has at most 128 characters: the group keeps its first ones, the name its last ones.
         """
-        place, job = Place.of(path, record), job_type(record.outline)
+        place, job = RunLocation.of(path, record), job_type(record.outline)
         name = f"{place.cell}-s{place.seed}-{job}"
-        return cls(place.study[:LONGEST_NAME], job, name[-LONGEST_NAME:])
+        return cls(place.study[:MAX_NAME_LENGTH], job, name[-MAX_NAME_LENGTH:])
 
 
 def tags_of(record: RunRecord) -> list[str]:
@@ -109,7 +109,7 @@ def tags_of(record: RunRecord) -> list[str]:
         f"model:{model}",
         f"proto:{_class_name(outline.split)}",
     ]
-    return [tag[:LONGEST_TAG] for tag in tags]
+    return [tag[:MAX_TAG_LENGTH] for tag in tags]
 
 
 def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict[str, object]:
@@ -118,7 +118,7 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
     `objectives` has the weight of every objective of the study; 0.0: the run does not use it.
     Raises `InputError` when a file of the run or of its study is damaged.
     """
-    place, outline = Place.of(path, record), record.outline
+    place, outline = RunLocation.of(path, record), record.outline
     study = study_of(path, place)
     stages = record.config["stages"]
     weights = {
@@ -158,13 +158,13 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
     return {name: _without_paths(part) for name, part in config.items()}
 
 
-def study_of(path: Path, place: Place) -> StudyRecord | None:
+def study_of(path: Path, place: RunLocation) -> StudyRecord | None:
     """The study.json of the study that a run belongs to; None: it belongs to none."""
     folder = path.absolute().parent.parent.parent
     return read_record(folder, StudyRecord) if place.study == folder.name else None
 
 
-def ablation_of(place: Place, study: StudyRecord | None) -> dict[str, object]:
+def ablation_of(place: RunLocation, study: StudyRecord | None) -> dict[str, object]:
     """The run's study and cell; with a study.json also what the cell changes from the base."""
     ablation: dict[str, object] = {"id": place.study, "cell": place.cell}
     if study is None:

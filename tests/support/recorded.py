@@ -37,7 +37,7 @@ def run_record(config: RunConfig | None = None, **changes: Any) -> RunRecord:
             name="films", users=6, items=6, interactions=30, attributes=0, filters={}
         ),
         start=StartRecord(),
-        stages={stage.name: f"mark of {stage.name}" for stage in config.stages},
+        stages={stage.name: f"hash of {stage.name}" for stage in config.stages},
         config=to_json(config),
     )
     return replace(record, **changes)

@@ -16,8 +16,8 @@ from research.runs.config import RunConfig
 from research.storage.records import StartRecord, WandbRecord
 from research.tracking.wandb_fields import (
     DisplayNames,
-    Place,
     Rows,
+    RunLocation,
     axes_of,
     config_of,
     run_id,
@@ -33,8 +33,8 @@ def told(path: Path, config: RunConfig | None = None) -> dict[str, Any]:
 
 
 def test_a_folder_as_a_study_lays_it_out_says_what_the_run_is(tmp_path: Path) -> None:
-    place = Place.of(tmp_path / "heads" / "shop" / "none" / "0", record_of())
-    assert place == Place("heads", "shop", "none", 0)
+    place = RunLocation.of(tmp_path / "heads" / "shop" / "none" / "0", record_of())
+    assert place == RunLocation("heads", "shop", "none", 0)
 
 
 @pytest.mark.parametrize("name", ["mine", "7", "other/none/0"])
@@ -42,7 +42,7 @@ def test_any_other_folder_is_a_run_of_its_own_whose_place_is_not_told(
     tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / name
-    assert Place.of(path, record_of()) == Place("single", "shop", path.name, 0)
+    assert RunLocation.of(path, record_of()) == RunLocation("single", "shop", path.name, 0)
 
 
 def test_equal_runs_in_equal_places_have_one_id_and_others_have_others(tmp_path: Path) -> None:
