@@ -157,8 +157,7 @@ def study(arguments: verbs.StudyCommand, command: str) -> int:
 
 def evaluate(arguments: verbs.EvaluateCommand) -> int:
     """Rank a run's held-out items again under the given options, and print the figures."""
-    use_threads(arguments.machine.threads)
-    run_parts, ranker = load(arguments)
+    run_parts, ranker = load(arguments.run, arguments.reading)
     fields = ("candidates", "metrics", "negatives_file", "seen", "ties")
     changes = {name: getattr(arguments, name) for name in fields if getattr(arguments, name)}
     evaluation = replace(run_parts.config.evaluation, **changes)
@@ -182,10 +181,9 @@ def recommend(arguments: verbs.RecommendCommand) -> int:
 
     Raises `InputError` for a run whose encoder reads more of an event than its item.
     """
-    use_threads(arguments.machine.threads)
     if arguments.k < 1:
         raise InputError(f"--k is {arguments.k}; it must be at least 1")
-    run_parts, ranker = load(arguments)
+    run_parts, ranker = load(arguments.run, arguments.reading)
     corpus = run_parts.corpus
     raw_ids = [name.strip() for name in arguments.items.split(",") if name.strip()]
     if not raw_ids:
@@ -213,16 +211,15 @@ def recommend(arguments: verbs.RecommendCommand) -> int:
     return 0
 
 
-def load(arguments: verbs.EvaluateCommand | verbs.RecommendCommand) -> tuple[RunParts, Ranker]:
-    """The parts and the ranker of the finished run that a command names.
+def load(run: str, reading: verbs.ReadingOptions) -> tuple[RunParts, Ranker]:
+    """The parts and the ranker of the finished run that a command names, with its threads set.
 
     Its config may hold classes of the packages given with --allow.
     """
-    if arguments.allow:
+    use_threads(reading.threads)
+    if reading.allow:
         import_from_working_folder()
-    return load_run(
-        Path(arguments.run), arguments.data_root, arguments.allow, arguments.machine.device
-    )
+    return load_run(Path(run), reading.data_root, reading.allow, reading.device)
 
 
 def import_file(arguments: verbs.ImportCommand) -> int:

@@ -93,7 +93,18 @@ class TrainingOptions:
     """with several processes: end the job when none has made progress for this many seconds"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(MachineOptions):
+    """How a finished run is read again."""
+
+    data_root: DataRoot = "data"
+    """folder of raw files and prepared corpora"""
+    allow: Allowed = ()
+    """a package whose classes you trust in the run's config"""
+
+
 Machine = Annotated[MachineOptions, arg(name="")]
+Reading = Annotated[ReadingOptions, arg(name="")]
 Wandb = Annotated[WandbOptions, arg(name="")]
 Training = Annotated[TrainingOptions, arg(name="")]
 
@@ -251,12 +262,8 @@ class EvaluateCommand(Verb):
     """items of the history: not ranked, ranked, or ranked with score 0 as in S3-Rec's code"""
     ties: Annotated[Ties | None, option("expected|mean", "the run's")] = None
     """metrics of equal scores: the expectation over all orders, or those of the mean rank"""
-    data_root: DataRoot = "data"
-    """folder of raw files and prepared corpora"""
-    allow: Allowed = ()
-    """a package whose classes you trust in the run's config"""
-    machine: Machine = MachineOptions()
-    """--threads and --device"""
+    reading: Reading = ReadingOptions()
+    """--data-root, --allow, --threads and --device"""
 
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Rank, and print the figures."""
@@ -278,12 +285,8 @@ class RecommendCommand(Verb):
     """how many items"""
     keep_seen: Flag = False
     """recommend items of the history too"""
-    data_root: DataRoot = "data"
-    """folder of raw files and prepared corpora"""
-    allow: Allowed = ()
-    """a package whose classes you trust in the run's config"""
-    machine: Machine = MachineOptions()
-    """--threads and --device"""
+    reading: Reading = ReadingOptions()
+    """--data-root, --allow, --threads and --device"""
 
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Rank, and print the items."""
