@@ -16,10 +16,9 @@ from research.report.formatting import legend_of, smallest_of
 from research.report.markdown import changes_table, cost_table, figures_table, runs_table
 from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
+from research.tracking.wandb_fields import MAX_NAME_LENGTH, MAX_TAG_LENGTH
 
 MAX_TITLE_LENGTH = 128
-# W&B's limits on groups and tags, as in `wandb_fields`, which names the runs.
-MAX_NAME_LENGTH, MAX_TAG_LENGTH = 128, 64
 # Of a panel; a panel grid has 24 columns, so two panels fit in a row.
 WIDTH, HEIGHT = 12, 8
 Block = object
