@@ -145,10 +145,15 @@ def test_a_layout_of_another_data_set_is_refused(tmp_path: Path) -> None:
             "ml-1m",
             "ratings.dat",
             "1::2::3::4\n1::x::3::4\n",
-            r"line 2, field 2 \(item\): 'x' is",
+            r"line 2, column 'item': 'x' is",
         ),
         ("ml-1m", "ratings.dat", "1::2::3:4\n", r"ratings\.dat, line 1: 3 fields; expected 4"),
-        ("ml-1m", "ratings.dat", "1::2::nan::4\n", r"line 1, field 3 \(rating\): 'nan' is not fin"),
+        (
+            "ml-1m",
+            "ratings.dat",
+            "1::2::nan::4\n",
+            r"line 1, column 'rating': 'nan' stands for no value",
+        ),
         ("ml-1m", "movies.dat", "1::T\n", r"movies\.dat, line 1: 2 fields; expected 3"),
         ("ml-1m", "movies.dat", "9::T::War\n", r"movies\.dat: none of its 1 items is among"),
         ("ml-20m", "ratings.csv", "1,2,3,4\n", r"ratings\.csv, line 1: .* expected \['userId'"),
@@ -202,8 +207,11 @@ def test_an_atomic_file_is_found_in_its_folder(tmp_path: Path) -> None:
         ("user_id\titem_id:token\n", r"d\.inter, line 1, field 1: 'user_id'; expected NAME:TYPE"),
         ("user_id:token\titem_id:float\n", r"line 1: no field item_id:token; found user_id"),
         (INTER + "u1\ti2\t3\n", r"d\.inter, line 4: 3 fields; expected 4"),
-        (INTER + "u1\ti2\tx\t3\n", r"d\.inter, line 4, field 3 \(rating\): 'x' is not a number"),
-        (INTER + "u1\ti2\t3\tnan\n", r"d\.inter, line 4, field 4 \(timestamp\): 'nan' is not"),
+        (INTER + "u1\ti2\tx\t3\n", r"d\.inter, line 4, column 'rating': 'x' is not a number"),
+        (
+            INTER + "u1\ti2\t3\tnan\n",
+            r"d\.inter, line 4, column 'timestamp': 'nan' stands for no value",
+        ),
     ],
 )
 def test_a_bad_atomic_file_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -152,10 +152,20 @@ def test_the_report_counts_what_each_filter_removes(tmp_path: Path) -> None:
     report = report_of(corpus)
     assert report["interactions_read"] == 6
     assert report["removed_by_min_rating"] == 1
-    assert report["duplicates"] == {"policy": "last", "repeats_found": 1, "removed": 1}
+    assert report["duplicates"] == {
+        "policy": "last",
+        "repeats_found": 1,
+        "exact_doubles_among_them": 0,
+        "removed": 1,
+    }
     assert report["removed_by_core"] == {"interactions": 2, "rounds": 2}
     kept = report_of(from_rows(tmp_path, ROWS))
-    assert kept["duplicates"] == {"policy": "keep", "repeats_found": 1, "removed": 0}
+    assert kept["duplicates"] == {
+        "policy": "keep",
+        "repeats_found": 1,
+        "exact_doubles_among_them": 0,
+        "removed": 0,
+    }
 
 
 def test_the_core_is_a_fixed_point(tmp_path: Path) -> None:
@@ -175,7 +185,7 @@ def test_the_core_is_a_fixed_point(tmp_path: Path) -> None:
         ({"min_rating": 6.0}, "there were 6 interactions, rated 1.0 to 5.0"),
         ({"min_rating": float("nan")}, "min_rating nan: must be finite"),
         ({"user_core": -1}, "user_core -1, item_core 0: 0 or more"),
-        ({"duplicates": "newest"}, "duplicates 'newest'; allowed: keep, first, last"),
+        ({"duplicates": "newest"}, "duplicates 'newest'; allowed: keep, exact, first, last"),
         ({"rating_column": "stars", "min_rating": 1.0}, "column 'stars' occurs 0 times"),
         ({"attributes": "no.json"}, "no.json: there is no such file"),
     ],
@@ -210,7 +220,7 @@ OPTIONS: list[dict[str, object]] = [
     {"duplicates": "first"},
     {"duplicates": "last"},
     {"timestamp_column": None},
-    {"rating_column": "timestamp"},
+    {"timestamp_column": None, "rating_column": "timestamp", "min_rating": -5.0},
     {"user_column": "rating"},
     {"item_column": "rating"},
 ]

@@ -1,29 +1,38 @@
 """Reads delimited text into columns; the readers of CSV, MovieLens and atomic files use it.
 
-Arrow parses the file. Only where that fails does a slow pass over the lines look for the first bad
-one, so that the `InputError` names its line and field.
+Arrow parses the text. As it accepts quotes that others would not, and then takes several lines for
+one, every block of text is checked while Arrow reads it: see `QuoteCheck`. Only after a fault does
+a slow pass over the lines look for the bad one.
 """
 
 from __future__ import annotations
 
-import csv
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn, final
 
-import numpy as np
-from numpy.typing import NDArray
-
+from research.data.preparation.compression import open_bytes
+from research.data.preparation.quotes import (
+    UNCLOSED,
+    QuoteCheck,
+    QuoteFault,
+    UnclosedQuote,
+    split_fields,
+)
+from research.data.preparation.tables import RawTable
 from research.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Kind = Literal["text", "integer", "number", "time"]
-_INT64 = np.iinfo(np.int64)
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+Kind = Literal["id", "number", "time", "text"]
+_INTEGER = re.compile(r"[ \t]*[+-]?[0-9]{1,18}[ \t]*")
+_NUMBER = re.compile(r"[ \t]*[+-]?[0-9]+(\.[0-9]*)?[ \t]*")
+# A field in quotes that is longer than this, in characters, is taken for one that never ends.
+_LONGEST_RECORD = 1 << 22
 
 
 @final
@@ -37,145 +46,102 @@ class Layout:
     """The kind of value in each column that is wanted, by the column's name."""
     delimiter: str
     """What separates fields: one character, or `::`."""
-    header: bool
-    """Whether the first line names the columns."""
+    header_line: int = 0
+    """Number of the line that names the columns, from 1; 0: there is none."""
     quoted: bool = False
     """Whether a field may be enclosed in double quotes."""
+    newlines: bool = False
+    """Whether a field in quotes may run over several lines."""
 
 
-@final
-class Rows:
-    """The wanted columns of a file.
+def read_delimited(path: Path, layout: Layout) -> RawTable:
+    """The wanted columns of a delimited file, as Arrow's text, or as numbers where all are.
 
-    Each method returns a column and raises `InputError` if it has an empty cell or a wrong value.
+    The file may be compressed (see `open_bytes`). No line is dropped, merged or cut: raises
+    `InputError`, which names the line, where a line has too few or too many fields, text follows a
+    closing quote, or a quote is not closed on its line and `layout.newlines` is False.
     """
+    import pyarrow as pa
 
-    def __init__(self, path: Path, table: pa.Table, layout: Layout | None) -> None:
-        self._path = path
-        self._table = table
-        self._layout = layout
-        if table.num_rows == 0:
-            raise InputError(f"{path}: holds no interactions.")
-
-    def codes(self, column: str) -> tuple[NDArray[np.int32], list[str]]:
-        """The position of each cell in the names (int32 [N]), and the names.
-
-        Names are in order of first appearance. Integers become text.
-        """
-        import pandas as pd
-        import pyarrow as pa
-
-        values = self._complete_column(column)
-        if pa.types.is_integer(values.type):
-            codes, values_found = pd.factorize(_to_numpy(values))
-            return codes.astype(np.int32), [str(value) for value in values_found.tolist()]
-        if not pa.types.is_dictionary(values.type):
-            if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-                raise InputError(
-                    f"{self._path}: column {column!r} holds {values.type}; ids must be integers "
-                    "or text."
-                )
-            values = values.dictionary_encode()
-        combined = values.unify_dictionaries().combine_chunks()
+    first = next((fields for _, fields in text_fields(path, layout)), None)
+    if first is None:
+        raise InputError(f"{path}: holds no interactions.")
+    typed = {
+        name: _type_of(kind, first[layout.columns.index(name)])
+        for name, kind in layout.kinds.items()
+        if layout.columns.index(name) < len(first)
+    }
+    text = {name: _type_of(kind, None) for name, kind in layout.kinds.items()}
+    failure = "it could not be parsed"
+    # Numbers are read at once where the first line has one; one that is none costs a second pass.
+    for types in (typed, text) if typed != text else (text,):
+        if len(types) < len(text):
+            continue
         try:
-            names: list[str] = combined.dictionary.to_pylist()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{self._path}: column {column!r} holds no utf-8 ({error})."
-            ) from error
-        positions = combined.indices.to_numpy(zero_copy_only=False).astype(np.int32)
-        if "" in names:
-            self._raise_if(column, positions == names.index(""), "is empty")
-        return positions, names
-
-    def numbers(self, column: str) -> NDArray[np.float64]:
-        """float64 [N]: the column as finite numbers."""
-        import pyarrow as pa
-
-        values = self._complete_column(column)
-        if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-            raise InputError(f"{self._path}: column {column!r} holds {values.type}, no numbers.")
-        numbers = _to_numpy(values).astype(np.float64)
-        self._raise_if(column, ~np.isfinite(numbers), "is not finite")
-        return numbers
-
-    def times(self, column: str) -> tuple[NDArray[np.int64], int]:
-        """Times in the unit of the column (int64 [N]), and how many of them were rounded down."""
-        import pyarrow as pa
-
-        values = self._complete_column(column)
-        if pa.types.is_temporal(values.type):
-            width = pa.int32() if values.type.bit_width == 32 else pa.int64()
-            values = values.cast(width)
-        raw = _to_numpy(values)
-        if raw.dtype.kind in "iu" and raw.dtype != np.uint64:
-            return raw.astype(np.int64), 0
-        if raw.dtype.kind not in "fu":
-            raise InputError(f"{self._path}: column {column!r} holds {values.type}, not times.")
-        times = raw.astype(np.float64)
-        self._raise_if(column, ~np.isfinite(times), "is not finite")
-        # 2.0 ** 63 is exact in float64; the maximum of int64 is not.
-        self._raise_if(column, (times < -(2.0**63)) | (times >= 2.0**63), "does not fit into int64")
-        floors = np.floor(times)
-        return floors.astype(np.int64), int((floors != times).sum())
-
-    def _complete_column(self, column: str) -> pa.ChunkedArray:
-        values = self._table.column(column)
-        if values.null_count:
-            self._raise_if(column, _to_numpy(values.is_null()).astype(np.bool_), "is empty")
-        return values
-
-    def _raise_if(self, column: str, wrong: NDArray[np.bool_], reason: str) -> None:
-        if not wrong.any():
-            return
-        if self._layout is not None:
-            find_bad_line(self._path, self._layout)
-        row = int(np.flatnonzero(wrong)[0])
-        value = self._table.column(column)[row].as_py()
-        raise InputError(f"{self._path}, row {row + 1}, column {column!r}: {value!r} {reason}.")
+            table, rows = _parse(path, layout, types)
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            failure = str(error)
+        except QuoteFault as fault:
+            raise InputError(f"{path}, {fault}") from fault
+        else:
+            if rows is None:
+                rows = sum(1 for _ in text_fields(path, layout))
+            if rows != table.num_rows:
+                raise InputError(
+                    f"{path}: {table.num_rows:,} events were read from {rows:,} lines that are not "
+                    "blank; the file is not read, so that none is lost. Is it delimited text?"
+                )
+            return RawTable(table=table, where=lambda row: _line_of(path, layout, row))
+    find_bad_line(path, layout)
+    raise InputError(f"{path}: {failure}")
 
 
-def read_rows(path: Path, layout: Layout) -> Rows:
-    """The wanted columns of a delimited file; `InputError` names the first bad line."""
+def _type_of(kind: Kind, cell: str | None) -> pa.DataType:
+    import pyarrow as pa
+
+    if kind == "id":
+        return pa.dictionary(pa.int32(), pa.string())
+    # A float cannot hold every large time, nor every decimal, exactly.
+    if cell is not None and kind == "time" and _INTEGER.fullmatch(cell):
+        return pa.int64()
+    if cell is not None and kind == "number" and _NUMBER.fullmatch(cell):
+        return pa.float64()
+    return pa.string()
+
+
+def _parse(
+    path: Path, layout: Layout, types: Mapping[str, pa.DataType]
+) -> tuple[pa.Table, int | None]:
+    """The table, and the number of rows that it must have; None if that is not known yet."""
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    # A float cannot hold every large time exactly, so integers are tried first.
-    for time_type in (pa.int64(), pa.float64()):
-        types = {
-            "text": pa.dictionary(pa.int32(), pa.string()),
-            "integer": pa.int64(),
-            "number": pa.float64(),
-            "time": time_type,
-        }
-        single = len(layout.delimiter) == 1
-        source: str | pa.BufferReader = str(path)
-        if not single:
-            source = pa.BufferReader(path.read_bytes().replace(layout.delimiter.encode(), b"\t"))
-        try:
-            table = arrow_csv.read_csv(
-                source,
-                arrow_csv.ReadOptions(
-                    column_names=list(layout.columns), skip_rows=1 if layout.header else 0
-                ),
-                arrow_csv.ParseOptions(
-                    delimiter=layout.delimiter if single else "\t",
-                    quote_char='"' if layout.quoted else False,
-                ),
-                arrow_csv.ConvertOptions(
-                    include_columns=list(layout.kinds),
-                    column_types={name: types[kind] for name, kind in layout.kinds.items()},
-                    null_values=[],
-                ),
-            )
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            failure = str(error)
-        else:
-            return Rows(path, table, layout)
-        if "time" not in layout.kinds.values():
-            break
-    find_bad_line(path, layout)
-    raise InputError(f"{path}: {failure}")
+    single = len(layout.delimiter) == 1
+    with open_bytes(path) as file:
+        check = QuoteCheck(
+            file,
+            delimiter=layout.delimiter,
+            quoted=layout.quoted,
+            newlines=layout.newlines,
+            replacement=None if single else "\t",
+        )
+        table = arrow_csv.read_csv(
+            pa.PythonFile(check, mode="r"),
+            arrow_csv.ReadOptions(column_names=list(layout.columns), skip_rows=layout.header_line),
+            arrow_csv.ParseOptions(
+                delimiter=layout.delimiter if single else "\t",
+                quote_char='"' if layout.quoted else False,
+                newlines_in_values=layout.newlines,
+            ),
+            arrow_csv.ConvertOptions(
+                include_columns=list(layout.kinds), column_types=dict(types), null_values=[]
+            ),
+        )
+    if layout.newlines:
+        # A line end within quotes ends no row; where quotes are regular, Arrow takes it so too.
+        return table, None if check.irregular else table.num_rows
+    blank_in_head = max(layout.header_line - 1, 0)
+    return table, check.lines - check.blank_lines - layout.header_line + blank_in_head
 
 
 def find_bad_line(path: Path, layout: Layout) -> None:
@@ -186,76 +152,111 @@ def find_bad_line(path: Path, layout: Layout) -> None:
                 f"{path}, line {number}: {len(fields)} fields; expected {len(layout.columns)} "
                 f"({layout.delimiter.join(layout.columns)})."
             )
-        for name, kind in layout.kinds.items():
-            position = layout.columns.index(name)
-            fault = _fault(fields[position], kind)
-            if fault:
+        for name in layout.kinds:
+            field = fields[layout.columns.index(name)]
+            try:
+                field.encode()
+            except UnicodeEncodeError as error:
                 raise InputError(
-                    f"{path}, line {number}, field {position + 1} ({name}): "
-                    f"{fields[position]!r:.60} {fault}."
-                )
+                    f"{path}, line {number}, column {name!r}: {field!r:.60} is not utf-8 text "
+                    "(utf-8 was tried). Convert the file to utf-8."
+                ) from error
+
+
+def _line_of(path: Path, layout: Layout, row: int) -> str:
+    """The file, and the number of the line with a row (from 0) of the table; slow."""
+    for position, (number, _) in enumerate(text_fields(path, layout)):
+        if position == row:
+            return f"{path}, line {number}"
+    return str(path)
+
+
+def first_line(
+    path: Path, delimiter: str, *, quoted: bool, newlines: bool = False
+) -> tuple[int, list[str]]:
+    """The number and fields of the first line that is not blank; `InputError` if every line is."""
+    layout = Layout(columns=(), kinds={}, delimiter=delimiter, quoted=quoted, newlines=newlines)
+    for number, fields in text_fields(path, layout):
+        if any("\0" in field for field in fields):
+            raise InputError(f"{path}: not utf-8 text (utf-8 was tried; it holds null bytes).")
+        return number, fields
+    raise InputError(f"{path}: every line is blank.")
 
 
 def text_fields(
-    path: Path, layout: Layout, encoding: str = "utf-8-sig"
+    path: Path, layout: Layout, encoding: str = "utf-8", *, strict: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
-    """The number (from 1) and the fields of each line that is neither blank nor the header.
+    """The number (from 1) and the fields of each line after the header that is not blank.
 
-    Raises `InputError` for text that is not in the encoding or that the csv module cannot parse.
+    A row whose fields run over several lines has the number of the first. Bytes that are not in the
+    encoding become halves of surrogate pairs; with `strict` they raise `InputError`, as quotes do
+    that break the rules of `quotes.py`.
     """
-    try:
-        with path.open(encoding=encoding, newline="") as file:
-            if layout.quoted:
-                reader = csv.reader(file, delimiter=layout.delimiter)
-                lines = ((reader.line_num, fields) for fields in reader)
-            else:
-                lines = (
-                    (number, line.rstrip("\r\n").split(layout.delimiter))
-                    for number, line in enumerate(file, start=1)
-                )
-            for position, (number, fields) in enumerate(lines):
-                if fields and fields != [""] and not (position == 0 and layout.header):
-                    yield number, fields
-    except UnicodeDecodeError as error:
-        raise_wrong_encoding(path, encoding, error)
-    except csv.Error as error:
-        raise InputError(f"{path}: {error}.") from error
+    errors = "strict" if strict else "surrogateescape"
+    with open_bytes(path) as binary:
+        file = io.TextIOWrapper(binary, encoding, errors=errors, newline="")
+        record, begins_at = "", 0
+        try:
+            for number, line in enumerate(file, start=1):
+                text = line.removeprefix("\ufeff") if number == 1 else line
+                if number <= layout.header_line or (not record and not text.strip("\r\n")):
+                    continue
+                begins_at = begins_at if record else number
+                is_inside = bool(record) and '"' not in text
+                record += text
+                if is_inside and len(record) < _LONGEST_RECORD:
+                    continue
+                content = record.removesuffix("\n").removesuffix("\r")
+                try:
+                    fields = split_fields(content, layout.delimiter, quoted=layout.quoted)
+                except UnclosedQuote as fault:
+                    if layout.newlines and len(record) < _LONGEST_RECORD:
+                        continue
+                    raise InputError(f"{path}, line {begins_at}: {UNCLOSED}") from fault
+                except QuoteFault as fault:
+                    raise InputError(f"{path}, line {begins_at}, {fault}") from fault
+                record = ""
+                yield begins_at, fields
+        except UnicodeDecodeError as error:
+            raise_wrong_encoding(path, encoding, error)
+        if record:
+            raise InputError(
+                f"{path}, line {begins_at}: a quote opens a field that never ends. If quotes in "
+                "this file are plain text, say --quotes False."
+            )
+
+
+def rows_of_width(
+    path: Path,
+    delimiter: str,
+    width: int,
+    *,
+    encoding: str = "utf-8",
+    header: bool = False,
+    quoted: bool = False,
+) -> Iterator[list[str]]:
+    """The fields of each line that is not blank, after the header if there is one.
+
+    Raises `InputError` for a line that has not `width` fields, and for other encodings and quotes.
+    """
+    header_line = first_line(path, delimiter, quoted=quoted)[0] if header else 0
+    layout = Layout(
+        columns=(), kinds={}, delimiter=delimiter, header_line=header_line, quoted=quoted
+    )
+    for number, fields in text_fields(path, layout, encoding, strict=True):
+        if len(fields) != width:
+            raise InputError(f"{path}, line {number}: {len(fields)} fields; expected {width}.")
+        yield fields
 
 
 def raise_wrong_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> NoReturn:
     """Raise the `InputError` for text that is not in the encoding that was tried."""
-    name = encoding.removesuffix("-sig")
     raise InputError(
-        f"{path}: not {name} text ({name} was tried; {error.reason} at byte {error.start}). "
-        f"Convert the file to {name}."
+        f"{path}: not {encoding} text ({encoding} was tried; {error.reason} at byte "
+        f"{error.start}). Convert the file to {encoding}."
     ) from error
 
 
 def decade(year: str) -> list[str]:
     """`["decade:1990s"]` for a year between 1800 and 2099, otherwise nothing."""
     return [f"decade:{year[:3]}0s"] if re.fullmatch(r"(18|19|20)[0-9]{2}", year) else []
-
-
-def _to_numpy(values: pa.ChunkedArray) -> NDArray[np.generic]:
-    array: NDArray[np.generic] = values.to_numpy()
-    return array
-
-
-def _fault(text: str, kind: Kind) -> str | None:
-    if kind == "text":
-        return None if text else "is empty"
-    digits = text.strip(" \t")
-    if kind == "integer" or (kind == "time" and _INTEGER.fullmatch(digits)):
-        if not _INTEGER.fullmatch(digits):
-            return "is not an integer"
-        fits = len(digits) < 30 and _INT64.min <= int(digits) <= _INT64.max
-        return None if fits else "does not fit into int64"
-    try:
-        number = float(text)
-    except ValueError:
-        return "is not a number"
-    if not np.isfinite(number):
-        return "is not finite"
-    if kind == "time" and not -(2.0**63) <= number < 2.0**63:
-        return "does not fit into int64"
-    return None

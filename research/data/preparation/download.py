@@ -134,18 +134,18 @@ def extract(
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
     with path.open("rb") as file:
-        with _zip_errors_as_input_errors(path):
+        with zip_errors_as_input_errors(path):
             archive = zipfile.ZipFile(file)
         members = _check_members(path, archive.infolist(), set(names))
         for name in required:
             if name not in members:
                 raise InputError(f"{path}: the archive holds no {name}.")
         for name, member in members.items():
-            with _zip_errors_as_input_errors(path):
+            with zip_errors_as_input_errors(path):
                 source = archive.open(member)
             with source, (folder / name).open("wb") as target:
                 while True:
-                    with _zip_errors_as_input_errors(path):
+                    with zip_errors_as_input_errors(path):
                         block = source.read(_BLOCK)
                     if not block:
                         break
@@ -153,7 +153,7 @@ def extract(
 
 
 @contextmanager
-def _zip_errors_as_input_errors(path: Path) -> Iterator[None]:
+def zip_errors_as_input_errors(path: Path) -> Iterator[None]:
     """Turn every error that `zipfile` raises for damaged bytes into an `InputError`."""
     try:
         yield

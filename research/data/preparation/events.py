@@ -6,7 +6,6 @@ ids. `prepare.py` filters the events and writes the corpus.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from research.errors import InputError
 
 
 @final
@@ -32,7 +29,10 @@ class Events:
     item_names: Sequence[str]
     """Raw item ids, in the order of the corpus's item ids."""
     timestamps: NDArray[np.int64] | None = None
-    """[N]: times in the unit of the source; None: it has none, and the order of the file holds."""
+    """[N]: times in whole seconds; None: there are none, and the order of the file holds."""
+    exact_times: NDArray[np.int64] | NDArray[np.float64] | None = None
+    """[N]: numbers in the order of the times as the source gives them, which may be finer than
+    seconds; None: that of `timestamps`."""
     ratings: NDArray[np.float64] | None = None
     """[N]: ratings; None: the source has none, or they were not asked for."""
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -43,6 +43,8 @@ class Events:
     """Titles by raw item id; None: the source has no titles."""
     notes: Mapping[str, object] = field(default_factory=dict)
     """What the reader counted or left out, for the report of the corpus."""
+    warnings: tuple[str, ...] = ()
+    """What to tell the user, and to keep in the report."""
 
 
 @final
@@ -56,15 +58,3 @@ class Source:
     """Every file that is read; their checksums enter the key of the corpus."""
     read: Callable[[], Events]
     """Reads the files; raises `InputError` for what is wrong in them."""
-
-
-def require_file(path: Path) -> Path:
-    """The path itself; `InputError` unless it leads to a file that is not empty."""
-    # Unlike the methods of Path, these functions do not raise for a name that no disk can have.
-    if os.path.isdir(path):
-        raise InputError(f"{path}: a folder; a file is needed here.")
-    if not os.path.isfile(path):
-        raise InputError(f"{path}: there is no such file.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty.")
-    return path

@@ -13,9 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.data.preparation.events import Events
+from research.data.preparation.times import TimeUnit
 from research.errors import InputError
 
-Duplicates = Literal["keep", "first", "last"]
+Duplicates = Literal["keep", "exact", "first", "last"]
+MISSING_WORDS = (
+    *("", "nan", "NaN", "NAN", "null", "Null", "NULL", "None", "NONE", "\\N", "NA", "N/A", "n/a"),
+    *("<NA>", "#N/A", "NaT"),
+)
 
 
 @final
@@ -40,7 +45,8 @@ class PrepareConfig:
     """Least interactions of an item; users and items below their minimum are removed until there is
     none (k-core). 0: no minimum."""
     duplicates: Duplicates = "keep"
-    """Which interactions of one user with one item are kept: all, the oldest or the newest."""
+    """Which interactions of one user with one item are kept: all; all but exact doubles, which have
+    the same time too; the oldest; or the newest."""
     user_column: str = "user"
     """Column of raw user ids (csv, parquet)."""
     item_column: str = "item"
@@ -49,6 +55,23 @@ class PrepareConfig:
     """Column of times (csv, parquet); None: interactions are in the order of the file."""
     rating_column: str = "rating"
     """Column of ratings (csv, parquet); read only if `min_rating` is set."""
+    delimiter: str | None = None
+    """What separates columns (csv); None: the tab in a .tsv file, else the one of comma, tab,
+    semicolon and bar that fits the header."""
+    header: bool = True
+    """Whether the first line names the columns (csv); if not, columns are numbered from 1."""
+    quotes: bool | None = None
+    """Whether cells may be enclosed in double quotes (csv); None: unless tabs separate columns."""
+    quoted_newlines: bool = False
+    """Whether a cell in quotes may run over several lines (csv)."""
+    time_unit: TimeUnit = "auto"
+    """Unit of times that are numbers; auto: told by their size."""
+    time_format: str | None = None
+    """Form of times that are text, as for strptime, such as `%d.%m.%Y %H:%M`; None: ISO 8601."""
+    missing: Literal["error", "drop"] = "error"
+    """Rows in which a value is missing: an error, or dropped and counted."""
+    missing_words: tuple[str, ...] = MISSING_WORDS
+    """Words that mean that a value is missing; the empty one is an empty cell."""
 
 
 def filter_rows(
@@ -73,7 +96,8 @@ def filter_rows(
                 f"{events.ratings.max()}."
             )
     users = events.users[rows]
-    keys = (users,) if events.timestamps is None else (events.timestamps[rows], users)
+    times = events.timestamps if events.exact_times is None else events.exact_times
+    keys = (users,) if times is None else (times[rows], users)
     order: NDArray[np.int64] = np.lexsort(keys)
     rows = rows[order]
     rows = _without_duplicates(events, rows, config.duplicates, report)
@@ -83,22 +107,38 @@ def filter_rows(
 def _without_duplicates(
     events: Events, rows: NDArray[np.int64], duplicates: Duplicates, report: dict[str, object]
 ) -> NDArray[np.int64]:
+    """The rows that the policy keeps, in their order; `rows` are in order of user and time."""
     pairs = events.users[rows].astype(np.int64) * len(events.item_names) + events.items[rows]
     order = np.argsort(pairs, kind="stable")
     ordered = pairs[order]
-    differs = ordered[1:] != ordered[:-1]
-    repeats = len(rows) - 1 - int(differs.sum())
+    is_repeat = np.zeros(len(rows), dtype=np.bool_)
+    is_repeat[1:] = ordered[1:] == ordered[:-1]
+    repeats = int(is_repeat.sum())
+    # Equal pairs stand in order of time, so an exact double follows the event that it doubles.
+    times = events.timestamps if events.exact_times is None else events.exact_times
+    is_double = np.zeros(len(rows), dtype=np.bool_)
+    if times is not None:
+        ordered_times = times[rows[order]]
+        is_double[1:] = is_repeat[1:] & (ordered_times[1:] == ordered_times[:-1])
+    elif duplicates == "exact":
+        raise InputError(
+            "duplicates exact: without times, an exact double cannot be told from a repeat. Name "
+            "the column of times, or choose keep, first or last."
+        )
+    removed = np.zeros(len(rows), dtype=np.bool_)
+    if duplicates == "exact":
+        removed = is_double
+    elif duplicates == "first":
+        removed = is_repeat
+    elif duplicates == "last":
+        removed[:-1] = is_repeat[1:]
     report["duplicates"] = {
         "policy": duplicates,
         "repeats_found": repeats,
-        "removed": 0 if duplicates == "keep" else repeats,
+        "exact_doubles_among_them": None if times is None else int(is_double.sum()),
+        "removed": int(removed.sum()),
     }
-    if duplicates == "keep" or not repeats:
-        return rows
-    always = np.ones(1, dtype=np.bool_)
-    last = duplicates == "last"
-    is_kept: NDArray[np.bool_] = np.concatenate((differs, always) if last else (always, differs))
-    return rows[np.sort(order[is_kept])]
+    return rows[np.sort(order[~removed])] if removed.any() else rows
 
 
 def _k_core(
@@ -155,3 +195,24 @@ def tie_shares(timestamps: NDArray[np.int64], offsets: NDArray[np.int64]) -> dic
         # Users whose last two interactions have the same timestamp.
         "users_with_tied_last_two": int(same[ends].sum()) / (len(offsets) - 1),
     }
+
+
+def time_warnings(
+    timestamps: NDArray[np.int64],
+    exact_times: NDArray[np.int64] | NDArray[np.float64] | None,
+    offsets: NDArray[np.int64],
+) -> list[str]:
+    """What to tell about times in whole seconds; all arrays are those of the corpus."""
+    warnings = []
+    if exact_times is not None:
+        tied = timestamps[1:] == timestamps[:-1]
+        by_rounding = tied & (exact_times[1:] != exact_times[:-1])
+        by_rounding[offsets[1:-1] - 1] = False
+        if by_rounding.any():
+            warnings.append(
+                f"{int(by_rounding.sum()):,} times are in the second of the one before them; "
+                "events are in the order of the finer times, which are not kept."
+            )
+    if len(timestamps) > 1 and timestamps.min() == timestamps.max():
+        warnings.append("all times lie within one second; is their unit right (--time-unit)?")
+    return warnings

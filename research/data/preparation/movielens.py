@@ -1,4 +1,4 @@
-"""Readers of MovieLens in each of its layouts, and of RecBole's atomic files.
+"""The reader of MovieLens in each of its layouts.
 
 The layout of a MovieLens folder or archive is recognised by the name of its ratings file. Genres
 and the decade of the year in a title, as in "(1995)", become attributes; titles are kept. One of
@@ -10,15 +10,25 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from research.data.preparation.delimited import Kind, Layout, decade, read_rows, text_fields
+from research.data.preparation.atomic import read_atomic, read_item_file
+from research.data.preparation.delimited import (
+    Kind,
+    Layout,
+    decade,
+    first_line,
+    read_delimited,
+    rows_of_width,
+)
 from research.data.preparation.download import extract
-from research.data.preparation.events import Events, Source, require_file
-from research.data.preparation.readers import ColumnNames, first_line, named_events
+from research.data.preparation.events import Events, Source
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.raw_files import require_file
+from research.data.preparation.tables import ColumnNames, events_of
 from research.errors import InputError
 
 # The ratings file of each layout, and the files that may be beside it.
@@ -37,8 +47,8 @@ _RATING_FILES_BY_NAME = {
 _RATING_COLUMNS = ("user", "item", "rating", "timestamp")
 _COLUMN_NAMES = ColumnNames(user="user", item="item", timestamp="timestamp", rating="rating")
 _KINDS: dict[str, Kind] = {
-    "user": "integer",
-    "item": "integer",
+    "user": "id",
+    "item": "id",
     "rating": "number",
     "timestamp": "time",
 }
@@ -49,7 +59,7 @@ _GENRES_100K = (
 )
 _NO_GENRE = ("unknown", "(no genres listed)", "")
 _YEAR = re.compile(r"\(((?:18|19|20)[0-9]{2})(?:[-\u2013][0-9]{0,4})?\)")
-_ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
+_WHOLE_NUMBER = re.compile("0|[1-9][0-9]*")
 
 
 def movielens_source(raw: Path, name: str) -> Source:
@@ -96,17 +106,30 @@ def _find(raw: Path, allowed: Iterable[str], *, label: Path | None = None) -> tu
 def _read(files: tuple[Path, ...]) -> Events:
     ratings, side_files = files[0], {path.name: path for path in files[1:]}
     if ratings.name == "ml-100k.inter":
-        events = _read_atomic(ratings, None)
+        events = read_atomic(ratings, None, PrepareConfig(source="atomic"))
         return _with_movies(events, side_files.get("ml-100k.item"), _movies_recbole)
-    header = ratings.name == "ratings.csv"
+    header, header_line = ratings.name == "ratings.csv", 0
     if header:
         expected = ["userId", "movieId", "rating", "timestamp"]
-        header_fields = first_line(ratings, ",", quoted=True)
+        header_line, header_fields = first_line(ratings, ",", quoted=True)
         if header_fields != expected:
-            raise InputError(f"{ratings}, line 1: {header_fields}; expected {expected}.")
+            raise InputError(
+                f"{ratings}, line {header_line}: {header_fields}; expected {expected}."
+            )
     delimiter = {"u.data": "\t", "ratings.dat": "::", "ratings.csv": ","}[ratings.name]
-    layout = Layout(columns=_RATING_COLUMNS, kinds=_KINDS, delimiter=delimiter, header=header)
-    events = named_events(read_rows(ratings, layout), _COLUMN_NAMES)
+    layout = Layout(
+        columns=_RATING_COLUMNS, kinds=_KINDS, delimiter=delimiter, header_line=header_line
+    )
+    raw = read_delimited(ratings, layout)
+    events = events_of(raw, _COLUMN_NAMES, PrepareConfig(source="movielens"))
+    for column, names, codes in (
+        ("user", events.user_names, events.users),
+        ("item", events.item_names, events.items),
+    ):
+        for code, name in enumerate(names):
+            if not _WHOLE_NUMBER.fullmatch(name):
+                line = raw.where(int((codes == code).argmax()))
+                raise InputError(f"{line}, column {column!r}: {name!r:.60} is not an integer.")
     if ratings.name == "u.data":
         return _with_movies(events, side_files.get("u.item"), partial(_movies_100k, side_files))
     if header:
@@ -133,9 +156,11 @@ def _with_movies(events: Events, path: Path | None, read: Callable[[Path], Movie
 def _movies_100k(side_files: Mapping[str, Path], path: Path) -> Movies:
     genres = _GENRES_100K.split("|")
     if "u.genre" in side_files:
-        genres = [fields[0] for fields in _rows(side_files["u.genre"], "|", 2, encoding="latin-1")]
+        genres = [
+            fields[0] for fields in rows_of_width(side_files["u.genre"], "|", 2, encoding="latin-1")
+        ]
     movies = []
-    for item, title, *rest in _rows(path, "|", 5 + len(genres), encoding="latin-1"):
+    for item, title, *rest in rows_of_width(path, "|", 5 + len(genres), encoding="latin-1"):
         flags = zip(genres, rest[3:], strict=True)
         movies.append((item, title, [genre for genre, flag in flags if flag == "1"]))
     return movies
@@ -148,12 +173,12 @@ def _movies_dat(path: Path) -> Movies:
     except UnicodeDecodeError:
         # MovieLens-1M is latin-1, MovieLens-10M is utf-8.
         encoding = "latin-1"
-    rows = _rows(path, "::", 3, encoding=encoding)
+    rows = rows_of_width(path, "::", 3, encoding=encoding)
     return [(item, title, genres.split("|")) for item, title, genres in rows]
 
 
 def _movies_csv(path: Path) -> Movies:
-    rows = _rows(path, ",", 3, header=True, quoted=True)
+    rows = rows_of_width(path, ",", 3, header=True, quoted=True)
     return [(item, title, genres.split("|")) for item, title, genres in rows]
 
 
@@ -170,111 +195,3 @@ def _movies_recbole(path: Path) -> Movies:
         full_title = "unknown" if title == "unkonwn" else f"{title} ({year})"
         movies.append((row["item_id"], full_title, row["class"].split(" ")))
     return movies
-
-
-def _rows(
-    path: Path,
-    delimiter: str,
-    width: int,
-    *,
-    encoding: str = "utf-8-sig",
-    header: bool = False,
-    quoted: bool = False,
-) -> Iterator[list[str]]:
-    layout = Layout(columns=(), kinds={}, delimiter=delimiter, header=header, quoted=quoted)
-    for number, fields in text_fields(path, layout, encoding):
-        if len(fields) != width:
-            raise InputError(f"{path}, line {number}: {len(fields)} fields; expected {width}.")
-        yield fields
-
-
-def atomic_source(raw: Path, items: Path | None) -> Source:
-    """The source of RecBole's atomic files: a `.inter` file, or a folder with exactly one.
-
-    `items` is the `.item` file with the attributes; None: the one of the same name beside the
-    `.inter` file, if it exists.
-    """
-    if os.path.isdir(raw):
-        inter_files = sorted(raw.glob("*.inter"))
-        if len(inter_files) != 1:
-            raise InputError(f"{raw}: {len(inter_files)} .inter files; exactly one is needed.")
-        raw = inter_files[0]
-    require_file(raw)
-    if items is None and raw.with_suffix(".item").is_file():
-        items = raw.with_suffix(".item")
-    files = (raw,) if items is None else (raw, require_file(items))
-    return Source(name=raw.stem, files=files, read=partial(_read_atomic, raw, items))
-
-
-def read_item_file(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """The type of each column of an atomic `.item` file, and its rows as text by column.
-
-    Raises `InputError` if the header is wrong or has no item_id, or if a line is too short or long.
-    """
-    types = _atomic_header(require_file(path))
-    if "item_id" not in types:
-        raise InputError(f"{path}, line 1: no field item_id; found {', '.join(types)}.")
-    rows = _rows(path, "\t", len(types), header=True)
-    return types, [dict(zip(types, fields, strict=True)) for fields in rows]
-
-
-def _atomic_header(path: Path) -> dict[str, str]:
-    types = {}
-    for position, text in enumerate(first_line(path, "\t", quoted=False), start=1):
-        name, colon, kind = text.rpartition(":")
-        if not colon or kind not in _ATOMIC_TYPES or name in types:
-            raise InputError(
-                f"{path}, line 1, field {position}: {text!r:.60}; expected NAME:TYPE, each name "
-                f"once, with a type of {', '.join(_ATOMIC_TYPES)}."
-            )
-        types[name] = kind
-    return types
-
-
-def _read_atomic(path: Path, items: Path | None) -> Events:
-    types = _atomic_header(path)
-    for name, kind in (("user_id", "token"), ("item_id", "token")):
-        if types.get(name) != kind:
-            raise InputError(f"{path}, line 1: no field {name}:{kind}; found {', '.join(types)}.")
-    for name in ("rating", "timestamp"):
-        if types.get(name, "float") != "float":
-            raise InputError(f"{path}, line 1: {name}:{types[name]}; expected {name}:float.")
-    kinds: dict[str, Kind] = {"user_id": "text", "item_id": "text"}
-    if "rating" in types:
-        kinds["rating"] = "number"
-    if "timestamp" in types:
-        kinds["timestamp"] = "time"
-    layout = Layout(columns=tuple(types), kinds=kinds, delimiter="\t", header=True)
-    names = ColumnNames(
-        user="user_id",
-        item="item_id",
-        timestamp="timestamp" if "timestamp" in types else None,
-        rating="rating" if "rating" in types else None,
-    )
-    events = named_events(read_rows(path, layout), names)
-    return events if items is None else _with_item_file(events, items)
-
-
-def _with_item_file(events: Events, path: Path) -> Events:
-    types, rows = read_item_file(path)
-    sequences = [name for name, kind in types.items() if kind == "token_seq"]
-    titles = [name for name in sequences if "title" in name]
-    attributes: dict[str, list[str]] = {}
-    for row in rows:
-        names = [
-            f"{name}:{token}"
-            for name in sequences
-            if name not in titles
-            for token in row[name].split(" ")
-            if token
-        ]
-        year = decade(row["release_year"]) if types.get("release_year") == "token" else []
-        attributes.setdefault(row["item_id"], []).extend(names + year)
-    used = {"item_id", "release_year", *sequences}
-    return replace(
-        events,
-        attributes=attributes,
-        attribute_file=path,
-        titles={row["item_id"]: row[titles[0]] for row in rows} if titles else None,
-        notes={**events.notes, "item_columns_not_used": [n for n in types if n not in used]},
-    )

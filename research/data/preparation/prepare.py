@@ -23,6 +23,8 @@ from research.config import non_default_fields
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
 from research.data.corpus_files import canonical_json
 from research.data.names import Names
+from research.data.preparation.atomic import atomic_source
+from research.data.preparation.csv_files import csv_source
 from research.data.preparation.download import ARCHIVES, check_pinned, checksum, fetch
 from research.data.preparation.events import Events, Source
 from research.data.preparation.filters import (
@@ -31,28 +33,42 @@ from research.data.preparation.filters import (
     filter_rows,
     renumber,
     tie_shares,
+    time_warnings,
 )
-from research.data.preparation.movielens import atomic_source, movielens_source
-from research.data.preparation.readers import (
-    ColumnNames,
-    csv_source,
+from research.data.preparation.integer_text import (
     pairs_source,
-    parquet_source,
     s3rec_source,
+    with_json_attributes,
 )
+from research.data.preparation.movielens import movielens_source
+from research.data.preparation.parquet_files import parquet_source
+from research.data.preparation.tables import ColumnNames
 from research.errors import InputError
 
 FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet")
+# Options of mere syntax: they decide what is read, so they enter the key of a corpus, but not its
+# fingerprint, which is that of the same events from any file.
+_SYNTAX = ("delimiter", "header", "quotes", "quoted_newlines")
 # Options that do not enter the fingerprint: the content of the files changes a corpus, but not
-# where they are. A new option of mere syntax (how columns are separated, whether there is a header)
-# belongs here as well, but also into the key of a corpus, as it decides what is read.
-_NOT_FINGERPRINTED = ("raw", "attributes")
+# where they are.
+_NOT_FINGERPRINTED = ("raw", "attributes", *_SYNTAX)
 # Options that always enter the fingerprint, even at their defaults, so that corpora keep the
 # fingerprints they have from before there were other options.
 _ALWAYS_FINGERPRINTED = (
     *("source", "min_rating", "user_core", "item_core", "duplicates"),
     *("user_column", "item_column", "timestamp_column", "rating_column"),
 )
+_COLUMNS = ("user_column", "item_column", "timestamp_column", "rating_column")
+_CELLS = ("time_unit", "time_format", "missing", "missing_words")
+# The options that are only for some formats, beside those that filter events.
+_USED = {
+    "s3rec": ("attributes",),
+    "pairs": ("attributes",),
+    "atomic": ("attributes",),
+    "csv": ("attributes", *_COLUMNS, *_CELLS, *_SYNTAX),
+    "parquet": ("attributes", *_COLUMNS, *_CELLS),
+}
+_FOR_SOME = {option for options in _USED.values() for option in options}
 
 
 def prepare(
@@ -71,6 +87,7 @@ def prepare(
         raise InputError(f"unknown source {config.source!r}; {names}")
     if config.raw is None and config.source in FORMATS:
         raise InputError(f"{config.source} is a format: name the file with --raw.")
+    _check_used(config)
     _check(config)
     return prepare_source(source_of(config, Path(data_root)), config, out, data_root=data_root)
 
@@ -96,6 +113,9 @@ def prepare_source(
     ]
     options = options_of(config)
     key_content = {"format": FORMAT_VERSION, "options": options, "files": files}
+    syntax = non_default_fields(type(config), {name: getattr(config, name) for name in _SYNTAX})
+    if syntax:
+        key_content["syntax"] = syntax
     key = hashlib.sha256(canonical_json(key_content).encode()).hexdigest()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip(".-") or "corpus"
     folder = Path(out) if out is not None else Path(data_root) / "corpora" / f"{name}-{key[:12]}"
@@ -104,7 +124,7 @@ def prepare_source(
         if existing.manifest.report.get("key") == key:
             return existing
     events = source.read()
-    report = {"key": key, "files": files, **events.notes}
+    report: dict[str, object] = {"key": key, "files": files, **events.notes}
     return _write(folder, name, events, config, options, report)
 
 
@@ -126,6 +146,25 @@ def options_of(config: PrepareConfig) -> dict[str, object]:
     )
 
 
+def _check_used(config: PrepareConfig) -> None:
+    """Raise `InputError` for an option that the source does not use."""
+    given = non_default_fields(type(config), asdict(config))
+    for option in given:
+        if option not in _FOR_SOME or option in _USED.get(config.source, ()):
+            continue
+        name = option.replace("_", "-")
+        formats = ", ".join(format for format, used in _USED.items() if option in used)
+        if option == "attributes":
+            raise InputError(f"{config.source}: has its own attributes; leave out --attributes.")
+        raise InputError(
+            f"--{name} is for {formats}; {config.source} does not use it. Leave it out."
+        )
+    if "rating_column" in given and config.min_rating is None:
+        raise InputError(
+            "--rating-column is read for --min-rating alone; give that, or leave it out."
+        )
+
+
 def _check(config: PrepareConfig) -> None:
     if min(config.user_core, config.item_core) < 0:
         raise InputError(f"user_core {config.user_core}, item_core {config.item_core}: 0 or more.")
@@ -143,8 +182,6 @@ def source_of(config: PrepareConfig, data_root: Path) -> Source:
     """
     attributes = Path(config.attributes) if config.attributes is not None else None
     if config.source in ARCHIVES or config.source == "movielens":
-        if attributes is not None:
-            raise InputError(f"{config.source}: has its own attributes; leave out --attributes.")
         if config.raw is None:
             return movielens_source(fetch(config.source, data_root), config.source)
         archive = Path(config.raw)
@@ -159,16 +196,15 @@ def source_of(config: PrepareConfig, data_root: Path) -> Source:
     if config.source == "pairs":
         return pairs_source(raw, attributes)
     if config.source == "atomic":
-        return atomic_source(raw, attributes)
+        return atomic_source(raw, config, attributes)
     columns = ColumnNames(
         user=config.user_column,
         item=config.item_column,
         timestamp=config.timestamp_column,
         rating=config.rating_column if config.min_rating is not None else None,
     )
-    if config.source == "csv":
-        return csv_source(raw, columns, attributes)
-    return parquet_source(raw, columns, attributes)
+    read = csv_source if config.source == "csv" else parquet_source
+    return with_json_attributes(read(raw, config, columns), attributes)
 
 
 def _write(
@@ -185,8 +221,12 @@ def _write(
     offsets = np.zeros(len(user_codes) + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_codes)), out=offsets[1:])
     timestamps = None if events.timestamps is None else events.timestamps[rows]
+    warnings = list(events.warnings)
     if timestamps is not None:
         report |= tie_shares(timestamps, offsets)
+        exact = None if events.exact_times is None else events.exact_times[rows]
+        warnings += time_warnings(timestamps, exact, offsets)
+    report["warnings"] = warnings
     item_names = [events.item_names[code] for code in item_codes.tolist()]
     attribute_offsets, attribute_ids, attribute_names = _attributes(events, item_names, report)
     titles = None if events.titles is None else [events.titles.get(item, "") for item in item_names]

@@ -1,52 +1,28 @@
-"""Readers of general formats: S3-Rec text, pairs, CSV and Parquet.
+"""Readers of text whose ids are whole numbers: S3-Rec's one line a user, and pairs.
 
-Each function `..._source` takes the paths that a user gave, finds the files that belong to them and
-returns a `Source` for `prepare.py`; nothing is parsed before `Source.read` is called. A missing
-file, or a wrong line or cell, raises an `InputError` that names it.
+Attributes of items come from a JSON file, which may stand beside other formats too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NoReturn, final
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from research.data.preparation.delimited import (
-    Kind,
-    Layout,
-    Rows,
-    raise_wrong_encoding,
-    read_rows,
-    text_fields,
-)
-from research.data.preparation.events import Events, Source, require_file
+from research.data.preparation.delimited import raise_wrong_encoding
+from research.data.preparation.events import Events, Source
+from research.data.preparation.raw_files import require_file
 from research.errors import InputError
 from research.storage.untrusted import parse_json
 
 # 18 digits always fit into int64.
 _MAX_DIGITS = 18
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class ColumnNames:
-    """Names of the columns of a table."""
-
-    user: str
-    """Column of raw user ids."""
-    item: str
-    """Column of raw item ids."""
-    timestamp: str | None
-    """Column of times; None: interactions are in the order of the file."""
-    rating: str | None
-    """Column of ratings; None: ratings are not read."""
 
 
 def s3rec_source(raw: Path, attributes: Path | None) -> Source:
@@ -59,59 +35,28 @@ def s3rec_source(raw: Path, attributes: Path | None) -> Source:
     attribute_file = raw.with_name(f"{raw.stem}_item2attributes.json")
     if attributes is None and attribute_file.is_file():
         attributes = attribute_file
-    return _with_json(raw, attributes, _read_s3rec)
+    source = Source(name=raw.stem, files=(raw,), read=partial(_read_s3rec, raw))
+    return with_json_attributes(source, attributes)
 
 
 def pairs_source(raw: Path, attributes: Path | None) -> Source:
     """Text with one interaction `user item` per line; the lines of users may be interleaved."""
-    return _with_json(require_file(raw), attributes, _read_pairs)
+    require_file(raw)
+    source = Source(name=raw.stem, files=(raw,), read=partial(_read_pairs, raw))
+    return with_json_attributes(source, attributes)
 
 
-def csv_source(raw: Path, columns: ColumnNames, attributes: Path | None) -> Source:
-    """Text with a header and columns separated by commas, or by tabs in a `.tsv` file."""
-    return _with_json(require_file(raw), attributes, partial(_read_csv, columns))
-
-
-def parquet_source(raw: Path, columns: ColumnNames, attributes: Path | None) -> Source:
-    """One Parquet file."""
-    return _with_json(require_file(raw), attributes, partial(_read_parquet, columns))
-
-
-def named_events(rows: Rows, columns: ColumnNames) -> Events:
-    """The events in the given columns; raw ids are in order of first appearance."""
-    users, user_names = rows.codes(columns.user)
-    items, item_names = rows.codes(columns.item)
-    times, rounded = rows.times(columns.timestamp) if columns.timestamp else (None, 0)
-    return Events(
-        users=users,
-        items=items,
-        user_names=user_names,
-        item_names=item_names,
-        timestamps=times,
-        ratings=rows.numbers(columns.rating) if columns.rating else None,
-        notes={"timestamps_rounded_down": rounded} if rounded else {},
-    )
-
-
-def first_line(path: Path, delimiter: str, *, quoted: bool) -> list[str]:
-    """The fields of the first line that is not blank; `InputError` if every line is."""
-    layout = Layout(columns=(), kinds={}, delimiter=delimiter, header=False, quoted=quoted)
-    for _, fields in text_fields(path, layout):
-        return fields
-    raise InputError(f"{path}: holds no header.")
-
-
-def _with_json(raw: Path, attributes: Path | None, read: Callable[[Path], Events]) -> Source:
-    files = (raw,) if attributes is None else (raw, require_file(attributes))
+def with_json_attributes(source: Source, attributes: Path | None) -> Source:
+    """The source, with the attributes of a JSON file `{item: [attribute, ...]}` if one is given."""
+    if attributes is None:
+        return source
+    require_file(attributes)
 
     def read_both() -> Events:
-        events = read(raw)
-        if attributes is None:
-            return events
         described = _attributes_from_json(attributes)
-        return replace(events, attributes=described, attribute_file=attributes)
+        return replace(source.read(), attributes=described, attribute_file=attributes)
 
-    return Source(name=raw.stem, files=files, read=read_both)
+    return replace(source, files=(*source.files, attributes), read=read_both)
 
 
 def _attributes_from_json(path: Path) -> dict[str, list[str]]:
@@ -239,47 +184,3 @@ def _raise_not_integer(path: Path, raw: bytes, position: int) -> NoReturn:
         f"{path}, line {line}, field {field_number}: {field!r:.60} is not an integer; this format "
         "allows only integers from 0 as ids. For other ids, use the csv or atomic format."
     )
-
-
-def _read_csv(columns: ColumnNames, path: Path) -> Events:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    present = first_line(path, delimiter, quoted=True)
-    kinds = _column_kinds(path, columns, present)
-    layout = Layout(
-        columns=tuple(present), kinds=kinds, delimiter=delimiter, header=True, quoted=True
-    )
-    return named_events(read_rows(path, layout), columns)
-
-
-def _read_parquet(columns: ColumnNames, path: Path) -> Events:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            kinds = _column_kinds(path, columns, file.schema_arrow.names)
-            table = file.read(columns=list(kinds))
-        for place, column in enumerate(table.columns):
-            # A dictionary in a file may hold a name twice, hold none, or hold numbers.
-            if pa.types.is_dictionary(column.type):
-                plain = column.cast(column.type.value_type)
-                table = table.set_column(place, table.field(place).name, plain)
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise InputError(f"{path}: not readable as Parquet ({error!s:.300}).") from error
-    return named_events(Rows(path, table, None), columns)
-
-
-def _column_kinds(path: Path, columns: ColumnNames, present: Sequence[str]) -> dict[str, Kind]:
-    kinds: dict[str, Kind] = {columns.user: "text", columns.item: "text"}
-    if columns.timestamp is not None:
-        kinds[columns.timestamp] = "time"
-    if columns.rating is not None:
-        kinds[columns.rating] = "number"
-    for name in kinds:
-        if list(present).count(name) != 1:
-            raise InputError(
-                f"{path}: column {name!r} occurs {list(present).count(name)} times; the columns "
-                f"are {', '.join(present)}. Name yours with --user-column, --item-column, "
-                "--timestamp-column (None: file order) and --rating-column."
-            )
-    return kinds

@@ -1,0 +1,93 @@
+"""Opens raw files, compressed or not, as streams of bytes."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, final
+
+from research.data.preparation.download import zip_errors_as_input_errors
+from research.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+
+
+def plain_suffix(path: Path) -> str:
+    """The ending of the file's name without that of its compression: `.csv` for `x.csv.gz`."""
+    suffixes = path.suffixes
+    if suffixes and suffixes[-1] in (*COMPRESSIONS, ".zip"):
+        suffixes = suffixes[:-1]
+    return suffixes[-1] if suffixes else ""
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a file as bytes, unpacked if its name ends in .gz, .zst, .bz2 or .zip.
+
+    An archive must hold one file. Raises `InputError`, which names the file, where it cannot be
+    unpacked, also while it is read.
+    """
+    import pyarrow as pa
+
+    if path.suffix == ".zip":
+        with zip_errors_as_input_errors(path):
+            archive = zipfile.ZipFile(path)
+        with archive:
+            with zip_errors_as_input_errors(path):
+                member = archive.open(_only_member(path, archive))
+            with member:
+                yield io.BufferedReader(_Unpacked(member.read, path))
+        return
+    compression = COMPRESSIONS.get(path.suffix)
+    if compression is None:
+        with path.open("rb") as file:
+            yield file
+        return
+    with pa.input_stream(str(path), compression=compression) as stream:
+        yield io.BufferedReader(_Unpacked(stream.read, path))
+
+
+def _only_member(path: Path, archive: zipfile.ZipFile) -> str:
+    hidden = ("__MACOSX/", ".")
+    names = [
+        name for name in archive.namelist() if name[-1:] != "/" and not name.startswith(hidden)
+    ]
+    if len(names) != 1:
+        raise InputError(
+            f"{path}: holds {len(names)} files ({', '.join(names[:3])}); an archive of one file is "
+            "read. Unpack it, and name the file or the folder."
+        )
+    return names[0]
+
+
+@final
+class _Unpacked(io.RawIOBase):
+    """A stream whose errors of unpacking are `InputError`s."""
+
+    def __init__(self, read: Callable[[int], bytes], path: Path) -> None:
+        super().__init__()
+        self._read = read
+        self._path = path
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer as far as there are bytes, and return their number; 0 at the end."""
+        import pyarrow as pa
+
+        view = memoryview(buffer)
+        try:
+            with zip_errors_as_input_errors(self._path):
+                block = self._read(len(view))
+        except pa.ArrowException as error:
+            raise InputError(f"{self._path}: cannot be unpacked ({error}).") from error
+        view[: len(block)] = block
+        return len(block)

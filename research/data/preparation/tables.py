@@ -1,0 +1,242 @@
+"""From a table of raw cells to events: the one way in for CSV, Parquet, JSON lines and frames.
+
+A reader makes a `RawTable`, in which no cell has been interpreted; `events_of` finds missing cells,
+ids, times and ratings in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.annotations import did_you_mean
+from research.data.preparation.events import Events
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.ids import is_missing, read_ids
+from research.data.preparation.times import Where, read_times
+from research.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ColumnNames:
+    """Names of the columns of a table; they differ from each other."""
+
+    user: str
+    """Column of raw user ids."""
+    item: str
+    """Column of raw item ids."""
+    timestamp: str | None
+    """Column of times; None: interactions are in the order of the file."""
+    rating: str | None
+    """Column of ratings; None: ratings are not read."""
+
+    def __post_init__(self) -> None:
+        names = self.names
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"column {name!r} is named for two purposes; --user-column, --item-column, "
+                    "--timestamp-column and --rating-column must differ."
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read."""
+        given = (self.user, self.item, self.timestamp, self.rating)
+        return [name for name in given if name is not None]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawTable:
+    """Raw cells by column, one row an event, in the order of the source."""
+
+    table: pa.Table
+    """The wanted columns, of any type of Arrow."""
+    where: Where
+    """Names a row (from 0) in errors: its file, and its line or row from 1."""
+    notes: Mapping[str, object] = field(default_factory=dict)
+    """What the reader found, for the report of the corpus."""
+    warnings: tuple[str, ...] = ()
+    """What to tell the user."""
+
+
+def require_columns(
+    path: Path, columns: ColumnNames, present: Sequence[str], *, has_header: bool = True
+) -> None:
+    """Raise `InputError` unless each column that is read occurs once among those of the file."""
+    for name in columns.names:
+        number = list(present).count(name)
+        if number == 1:
+            continue
+        if not has_header:
+            raise InputError(
+                f"{path}: there is no column {name!r}; without a header, columns are numbered from "
+                f"1 to {len(present)}. Name yours with --user-column, --item-column, "
+                "--timestamp-column (None: file order) and --rating-column."
+            )
+        raise InputError(
+            f"{path}: column {name!r} occurs {number} times; the columns are {', '.join(present)}."
+            f"{did_you_mean(name, present)} Name yours with --user-column, --item-column, "
+            "--timestamp-column (None: file order) and --rating-column; without a header, say "
+            "--header False."
+        )
+
+
+def concatenated(tables: Sequence[RawTable]) -> RawTable:
+    """The rows of several tables with the same columns, one table after the other."""
+    import pyarrow as pa
+
+    if len(tables) == 1:
+        return tables[0]
+    starts = np.cumsum([0, *(raw.table.num_rows for raw in tables)])
+
+    def where(row: int) -> str:
+        which = min(int(np.searchsorted(starts, row, side="right")) - 1, len(tables) - 1)
+        return tables[which].where(row - int(starts[which]))
+
+    return RawTable(
+        table=pa.concat_tables([_widened(raw.table, tables) for raw in tables]),
+        where=where,
+        warnings=tuple(dict.fromkeys(warning for raw in tables for warning in raw.warnings)),
+    )
+
+
+def _widened(table: pa.Table, tables: Sequence[RawTable]) -> pa.Table:
+    """The table with text in each column that is not of the same type in all tables."""
+    import pyarrow as pa
+
+    for number, name in enumerate(table.column_names):
+        types = {raw.table.schema.field(name).type for raw in tables}
+        if len(types) > 1:
+            table = table.set_column(number, name, table.column(name).cast(pa.string()))
+    return table.select(tables[0].table.column_names)
+
+
+def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Events:
+    """The events of a table; raw ids are in order of first appearance.
+
+    Rows in which a column has no value raise `InputError`, or are dropped and counted, as
+    `config.missing` says. Raises `InputError` for wrong values, and if no row is left.
+    """
+    raw, notes = _without_missing(raw, columns.names, config)
+    table, where = raw.table, raw.where
+    users, user_names = read_ids(table.column(columns.user), columns.user, where)
+    items, item_names = read_ids(table.column(columns.item), columns.item, where)
+    times = None
+    if columns.timestamp is not None:
+        cells = table.column(columns.timestamp)
+        times = read_times(
+            cells,
+            config.time_unit,
+            config.time_format,
+            lambda row: f"{where(row)}, column {columns.timestamp!r}",
+        )
+        notes["time_unit"] = times.unit
+        if times.rounded_down:
+            notes["timestamps_rounded_down"] = times.rounded_down
+    ratings = None
+    if columns.rating is not None:
+        ratings = read_numbers(table.column(columns.rating), columns.rating, where)
+    return Events(
+        users=users,
+        items=items,
+        user_names=user_names,
+        item_names=item_names,
+        timestamps=None if times is None else times.seconds,
+        exact_times=None if times is None else times.exact,
+        ratings=ratings,
+        notes={**raw.notes, **notes},
+        warnings=raw.warnings + (() if times is None else times.warnings),
+    )
+
+
+def read_numbers(cells: pa.ChunkedArray, column: str, where: Where) -> NDArray[np.float64]:
+    """float64 [N]: the cells as finite numbers; `InputError` with `where` for other cells."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        cells = cells.cast(kind.value_type)
+        kind = cells.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        trimmed = pc.utf8_trim(cells, " \t")
+        try:
+            cells = trimmed.cast(pa.float64())
+        except pa.ArrowInvalid:
+            _raise_not_a_number(trimmed, column, where)
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise InputError(f"{where(0)}, column {column!r} holds {kind}, no numbers.")
+    numbers = np.asarray(cells.cast(pa.float64(), safe=False)).astype(np.float64)
+    infinite = ~np.isfinite(numbers)
+    if infinite.any():
+        row = int(np.argmax(infinite))
+        raise InputError(f"{where(row)}, column {column!r}: {numbers[row]} is not finite.")
+    return numbers
+
+
+def _raise_not_a_number(cells: pa.ChunkedArray, column: str, where: Where) -> None:
+    import pyarrow as pa
+
+    for row, text in enumerate(cells.to_pylist()):
+        try:
+            pa.scalar(text).cast(pa.float64())
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{where(row)}, column {column!r}: {text!r:.60} is not a number."
+            ) from error
+
+
+def _without_missing(
+    raw: RawTable, names: Sequence[str], config: PrepareConfig
+) -> tuple[RawTable, dict[str, object]]:
+    """The rows with a value in all columns `names`, and what was dropped, for the report."""
+    import pyarrow as pa
+
+    table = raw.table
+    if table.num_rows == 0:
+        raise InputError(f"{raw.where(0)}: there are no interactions.")
+    missing = {name: is_missing(table.column(name), config.missing_words) for name in names}
+    counts = {name: int(mask.sum()) for name, mask in missing.items()}
+    if not any(counts.values()):
+        return raw, {}
+    lacks = np.logical_or.reduce(list(missing.values()))
+    told = ", ".join(f"{count:,} in column {name!r}" for name, count in counts.items() if count)
+    if config.missing == "error":
+        row = int(np.argmax(lacks))
+        first = next(name for name in names if missing[name][row])
+        cell = table.column(first)[row].as_py()
+        shown = (
+            "the cell is empty"
+            if cell is None or cell == ""
+            else f"{cell!r:.60} stands for no value"
+        )
+        raise InputError(
+            f"{raw.where(row)}, column {first!r}: {shown}. Cells without a value: {told}. Correct "
+            "them, or leave such rows out with --missing drop; if one of the words is a real id, "
+            "name those that are not with --missing-words."
+        )
+    kept = np.flatnonzero(~lacks)
+    if not len(kept):
+        raise InputError(f"{raw.where(0)}: no row has all values; missing are {told}.")
+    original = raw.where
+    rest = replace(
+        raw,
+        table=table.filter(pa.array(~lacks)),
+        where=lambda row: original(int(kept[row])),
+        warnings=(
+            *raw.warnings,
+            f"{int(lacks.sum()):,} rows are left out, as values are missing: {told}.",
+        ),
+    )
+    return rest, {"rows_dropped_as_missing": int(lacks.sum()), "missing_cells": counts}
