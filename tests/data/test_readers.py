@@ -136,6 +136,22 @@ def test_pairs_of_interleaved_users_keep_the_order_of_the_file(tmp_path: Path) -
     assert histories(corpus) == {"9": ["5", "6"], "10": ["5", "4", "5"]}
 
 
+def test_leading_zeros_make_another_id(tmp_path: Path) -> None:
+    corpus = prepared(tmp_path, "pairs", "zeros.txt", "01 007\n01 7\n1 8\n1 7\n1 07\n")
+    assert list(corpus.user_names) == ["01", "1"]
+    assert list(corpus.item_names) == ["007", "07", "7", "8"]
+    assert histories(corpus) == {"01": ["007", "7"], "1": ["8", "7", "07"]}
+    corpus = prepared(tmp_path, "s3rec", "z.txt", "5 00 0 9\n05 9\n")
+    assert histories(corpus) == {"05": ["9"], "5": ["00", "0", "9"]}
+
+
+def test_lines_may_end_in_a_carriage_return_alone(tmp_path: Path) -> None:
+    corpus = prepared(tmp_path, "s3rec", "mac.txt", "1 2 3\r2 4 5\r")
+    assert histories(corpus) == {"1": ["2", "3"], "2": ["4", "5"]}
+    corpus = prepared(tmp_path, "pairs", "pairs.txt", "1 2\r1 3\r\n2 4")
+    assert histories(corpus) == {"1": ["2", "3"], "2": ["4"]}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -15,6 +15,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from research.data.preparation.compression import open_bytes
 from research.data.preparation.delimited import raise_wrong_encoding
 from research.data.preparation.events import Events, Source
 from research.data.preparation.raw_files import require_file
@@ -83,7 +84,7 @@ def _attributes_from_json(path: Path) -> dict[str, list[str]]:
 
 
 def _read_s3rec(path: Path) -> Events:
-    values, lengths, lines = _integer_lines(path)
+    values, lengths, lines, texts = _integer_lines(path)
     short = np.flatnonzero(lengths < 2)
     if len(short):
         raise InputError(
@@ -96,16 +97,16 @@ def _read_s3rec(path: Path) -> Events:
     if len(repeated):
         before, after = order[repeated[0]], order[repeated[0] + 1]
         raise InputError(
-            f"{path}, line {lines[after]}: user {users[after]} already has line "
+            f"{path}, line {lines[after]}: user {_name(users[after], texts)} already has line "
             f"{lines[before]}; expected one line a user."
         )
     is_item = np.ones(len(values), dtype=np.bool_)
     is_item[first] = False
-    return _integer_events(np.repeat(users, lengths - 1), values[is_item])
+    return _integer_events(np.repeat(users, lengths - 1), values[is_item], texts)
 
 
 def _read_pairs(path: Path) -> Events:
-    values, lengths, lines = _integer_lines(path)
+    values, lengths, lines, texts = _integer_lines(path)
     wrong = np.flatnonzero(lengths != 2)
     if len(wrong):
         hint = (
@@ -115,10 +116,12 @@ def _read_pairs(path: Path) -> Events:
             f"{path}, line {lines[wrong[0]]}: {lengths[wrong[0]]} field(s); expected 2 (user item)."
             + (hint if lengths[wrong[0]] > 2 else "")
         )
-    return _integer_events(values[0::2], values[1::2])
+    return _integer_events(values[0::2], values[1::2], texts)
 
 
-def _integer_events(users: NDArray[np.int64], items: NDArray[np.int64]) -> Events:
+def _integer_events(
+    users: NDArray[np.int64], items: NDArray[np.int64], texts: list[str] | None
+) -> Events:
     import pandas as pd
 
     user_codes, user_ids = pd.factorize(users, sort=True)
@@ -126,24 +129,36 @@ def _integer_events(users: NDArray[np.int64], items: NDArray[np.int64]) -> Event
     return Events(
         users=user_codes.astype(np.int32),
         items=item_codes.astype(np.int32),
-        user_names=[str(user) for user in user_ids.tolist()],
-        item_names=[str(item) for item in item_ids.tolist()],
+        user_names=[_name(user, texts) for user in user_ids.tolist()],
+        item_names=[_name(item, texts) for item in item_ids.tolist()],
     )
 
 
-def _integer_lines(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The integers of a text file, all int64: (all of them, their count per line, line numbers).
+def _name(value: int, texts: list[str] | None) -> str:
+    """The raw id as it is written in the file."""
+    return str(value) if texts is None else texts[value]
 
-    Blank lines are left out; line numbers count from 1. Raises `InputError` for anything but
+
+def _integer_lines(
+    path: Path,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[str] | None]:
+    """The ids of a text file, all int64: (all of them, their count per line, line numbers, texts).
+
+    Blank lines are left out; line numbers count from 1. An id is its value; where some are written
+    with leading zeros, so that 007 and 7 are two, it is its position in `texts`, which are in the
+    order of their values; otherwise `texts` is None. Raises `InputError` for anything but
     non-negative integers.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    raw = path.read_bytes()
+    with open_bytes(path) as file:
+        raw = file.read()
+    if b"\r" in raw:
+        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     data = np.frombuffer(raw, dtype=np.uint8)
     digit = (data >= ord("0")) & (data <= ord("9"))
-    blank = (data == ord(" ")) | (data == ord("\t")) | (data == ord("\r")) | (data == ord("\n"))
+    blank = (data == ord(" ")) | (data == ord("\t")) | (data == ord("\n"))
     newlines = np.flatnonzero(data == ord("\n"))
     if not (digit | blank).all():
         _raise_not_integer(path, raw, int(np.flatnonzero(~(digit | blank))[0]))
@@ -158,12 +173,23 @@ def _integer_lines(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
     ends = np.append(np.searchsorted(starts, newlines), len(starts))
     lengths = np.diff(ends, prepend=0)
     lines = np.flatnonzero(lengths) + 1
+    has_leading_zero = bool(((data[starts] == ord("0")) & (stops - starts > 1)).any())
     column = arrow_csv.read_csv(
-        pa.BufferReader(raw.translate(bytes.maketrans(b" \t\r", b"\n\n\n"))),
+        pa.BufferReader(raw.translate(bytes.maketrans(b" \t", b"\n\n"))),
         arrow_csv.ReadOptions(column_names=["id"]),
-        convert_options=arrow_csv.ConvertOptions(column_types={"id": pa.int64()}),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types={"id": pa.string() if has_leading_zero else pa.int64()}, null_values=[]
+        ),
     ).column("id")
-    return column.to_numpy(), lengths[lines - 1], lines
+    if not has_leading_zero:
+        return column.to_numpy(), lengths[lines - 1], lines, None
+    distinct, positions = np.unique(np.asarray(column).astype(np.str_), return_inverse=True)
+    texts: list[str] = distinct.tolist()
+    order = sorted(range(len(texts)), key=lambda position: (int(texts[position]), texts[position]))
+    values = np.empty(len(texts), dtype=np.int64)
+    values[order] = np.arange(len(texts))
+    ordered = [texts[position] for position in order]
+    return values[positions], lengths[lines - 1], lines, ordered
 
 
 def _raise_not_integer(path: Path, raw: bytes, position: int) -> NoReturn:
@@ -175,7 +201,7 @@ def _raise_not_integer(path: Path, raw: bytes, position: int) -> NoReturn:
         raise InputError(f"{path}: not utf-8 text (utf-8 was tried; it holds null bytes).")
     line = raw.count(b"\n", 0, position) + 1
     # Only these separate fields; any other kind of space belongs to the field that is wrong.
-    fields = re.findall(r"[^ \t\r]+", text.split("\n")[line - 1])
+    fields = re.findall(r"[^ \t]+", text.split("\n")[line - 1])
     wrong_fields = [
         (i, text) for i, text in enumerate(fields, 1) if not re.fullmatch("[0-9]+", text)
     ]
