@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
@@ -12,6 +10,7 @@ from typing import TypeGuard
 import pytest
 
 from tests import ROOT
+from tests.support.source_code import SOURCES, imports_of, lines_of_code, module_of
 
 # The language of the house: modules at the root of `research`, which know nothing of its rooms.
 ROOT_MODULES = {
@@ -50,9 +49,6 @@ BELOW: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
 }  # fmt: skip
-SOURCES = sorted(
-    path for top in ("research", "baselines", "experiments") for path in (ROOT / top).rglob("*.py")
-)
 
 
 def part_of(module: str) -> str:
@@ -64,25 +60,6 @@ def part_of(module: str) -> str:
     if name in ROOT_MODULES or name == "root":
         return "root"
     return name
-
-
-def module_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports_of(tree: ast.AST) -> Iterator[str]:
-    """Every module that is imported anywhere in a file, also inside functions."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            assert node.module is not None
-            yield node.module
-            # `from research import config` names a module as well.
-            if node.module in ("research", "baselines", "experiments"):
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def allowed(importer: str, imported: str) -> bool:
@@ -246,32 +223,6 @@ def test_no_test_imports_another() -> None:
         imported = set(imports_of(ast.parse(path.read_text(encoding="utf-8"))))
         tests = {name for name in imported if name.rpartition(".")[2].startswith("test_")}
         assert not tests, f"{path}: what tests share stands in tests/support"
-
-
-def lines_of_code(path: Path) -> tuple[int, dict[str, int]]:
-    """Lines of code, without docstrings and comments, of a file and of each function in it."""
-    text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    docstrings = {
-        line
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-    }
-    code = {
-        line
-        for token in tokenize.generate_tokens(io.StringIO(text).readline)
-        if token.type in (tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING)
-        for line in range(token.start[0], token.end[0] + 1)
-    } - docstrings
-    functions = {
-        f"{node.name} in line {node.lineno}": sum(
-            node.lineno <= line <= (node.end_lineno or 0) for line in code
-        )
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-    }
-    return len(code), functions
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
