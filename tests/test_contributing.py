@@ -6,12 +6,13 @@ behind it or by `execute`, and is held to what the page says that its test shoul
 
 from __future__ import annotations
 
-import json
 import re
 import runpy
 import shlex
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ import torch
 from research.cli.target import load_target
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
+from research.data.preparation.filters import PrepareConfig
 from research.data.splits import LeaveOneOut
 from research.errors import InputError
 from research.model.backbone import BackboneConfig
@@ -242,9 +244,10 @@ def test_the_data_set_is_prepared_and_opened(
         for step in range(5)
     ]
     few = {"user": "once", "item": "i0", "time": 9}
-    lines = [json.dumps(event) for event in [*events, few]]
-    (here / "events.jsonl").write_text("\n".join(lines) + "\n")
-    words = command_of("json_lines")
+    write_events(
+        here / "events.db", [(each["user"], each["item"], each["time"]) for each in [*events, few]]
+    )
+    words = command_of("sqlite_events")
     monkeypatch.setattr(sys, "argv", words[1:])
     runpy.run_path(words[1], run_name="__main__")
     corpus = Corpus.open(here / words[3])
@@ -256,16 +259,27 @@ def test_the_data_set_is_prepared_and_opened(
 
 
 def test_the_data_set_says_what_is_wrong_in_its_file(here: Path) -> None:
-    example = module_of("json_lines")
-    for line, message in {
-        '{"user": "a", "item": ': "events.jsonl: not readable as JSON lines",
-        '{"user": "a", "item": "b"}': "row 1, column 'time': None is empty",
-        '{"user": "", "item": "b", "time": 1}': "row 1, column 'user': '' is empty",
-        "": "events.jsonl: the file is empty",
+    example = module_of("sqlite_events")
+    for row, message in {
+        ("a", "b", None): "events.db, row 1, column 'time': the cell is empty",
+        ("", "b", 1): "events.db, row 1, column 'user': the cell is empty",
+        ("a", 1.5, 1): "events.db, row 1, column 'item': 1.5 is a float that has a fraction",
     }.items():
-        (here / "events.jsonl").write_text(line)
+        (here / "events.db").unlink(missing_ok=True)
+        write_events(here / "events.db", [row])
         with pytest.raises(InputError, match=re.escape(message)):
-            example.source(here / "events.jsonl").read()
+            example.read(here / "events.db", PrepareConfig(source="sqlite"))
+    (here / "events.db").write_text("user,item\n")
+    with pytest.raises(
+        InputError, match=r"events\.db: not readable as SQLite \(file is not a data"
+    ):
+        example.read(here / "events.db", PrepareConfig(source="sqlite"))
+
+
+def write_events(path: Path, rows: list[tuple[object, ...]]) -> None:
+    with closing(sqlite3.connect(path)) as base, base:
+        base.execute("CREATE TABLE events (user, item, time)")
+        base.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
 
 
 def test_the_baseline_counts_what_is_recent(here: Path, capsys: Capture) -> None:
