@@ -54,10 +54,15 @@ def show_corpus(corpus: Corpus) -> None:
         "fingerprint": corpus.fingerprint[:16],
         "folder": corpus.folder,
     }
-    rows |= flattened(corpus.manifest.report)
+    report = dict(corpus.manifest.report)
+    warnings = report.pop("warnings", [])
+    rows |= flattened(report)
     for name, value in rows.items():
         table.add_row(name, text_of(value))
-    plain_console().print(table)
+    console = plain_console()
+    console.print(table)
+    for warning in warnings if isinstance(warnings, list) else [warnings]:
+        console.print(f"warning: {printable(str(warning))}", soft_wrap=True)
 
 
 def show_run(folder: Path) -> None:

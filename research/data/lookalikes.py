@@ -7,13 +7,15 @@ The audit of a corpus looks for such ids, and preparation may before it writes o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from research.data.names import Names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # A whole number that was read as a decimal one: its decimals are zeros.
 _DECIMALS = r"^([+-]?[0-9]+)\.0+$"
@@ -29,6 +31,8 @@ def lookalike_ids(names: Names | Sequence[str]) -> list[NDArray[np.int64]]:
     positions of its names, ascending, at least two; groups are in the order of their first name.
     The time is linear in the length of all names together.
     """
+    import pyarrow.compute as pc
+
     forms = pc.utf8_lower(pc.utf8_trim_whitespace(_text_of(names)))
     for pattern, replacement in ((_BLANKS, " "), (_DECIMALS, r"\1"), (_LEADING_ZEROS, r"\1")):
         forms = pc.replace_substring_regex(forms, pattern=pattern, replacement=replacement)
@@ -41,6 +45,8 @@ def lookalike_ids(names: Names | Sequence[str]) -> list[NDArray[np.int64]]:
 
 
 def _text_of(names: Names | Sequence[str]) -> pa.LargeStringArray:
+    import pyarrow as pa
+
     if not isinstance(names, Names):
         return pa.array(names, type=pa.large_string())
     offsets, blob = np.ascontiguousarray(names.offsets), np.ascontiguousarray(names.blob)

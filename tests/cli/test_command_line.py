@@ -288,7 +288,7 @@ def test_prepare_lists_its_typed_options(capsys: Capture) -> None:
     assert answer.code == 0
     for part in (
         "--min_rating  float | None",
-        "--duplicates  keep | first | last",
+        "--duplicates  keep | exact | first | last",
         "--user_core  int",
     ):
         assert part in answer.out

@@ -360,3 +360,17 @@ def test_the_published_counts_are_met(
     if source == "s3rec":
         # Item k of the file is k - 1 here; all three files begin 1 1 2 3.
         assert corpus.items[:3].tolist() == [0, 1, 2]
+
+
+def test_ids_that_look_alike_are_counted_and_kept_apart(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("user,item,timestamp\na,7,1\na,7.0,2\nA,x,1\n a,007,2\nb,8,1\n")
+    corpus = prepare(PrepareConfig(source="csv", raw=str(tmp_path / "p.csv")), tmp_path / "out")
+    assert list(corpus.user_names) == ["a", "A", " a", "b"]
+    assert list(corpus.item_names) == ["7", "7.0", "x", "007", "8"]
+    assert report_of(corpus)["warnings"] == [
+        "3 user ids differ from another one only by case, blanks, leading zeros or a trailing .0, "
+        "such as 'a' and 'A'; each counts by itself.",
+        "3 item ids differ from another one only by case, blanks, leading zeros or a trailing .0, "
+        "such as '7' and '7.0'; each counts by itself.",
+    ]
+    assert "warnings" not in report_of(from_rows(tmp_path, ROWS))

@@ -22,6 +22,7 @@ from research.annotations import did_you_mean
 from research.config import non_default_fields
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
 from research.data.corpus_files import canonical_json
+from research.data.lookalikes import lookalike_ids
 from research.data.names import Names
 from research.data.preparation.atomic import atomic_source
 from research.data.preparation.csv_files import csv_source
@@ -226,8 +227,11 @@ def _write(
         report |= tie_shares(timestamps, offsets)
         exact = None if events.exact_times is None else events.exact_times[rows]
         warnings += time_warnings(timestamps, exact, offsets)
-    report["warnings"] = warnings
+    user_names = [events.user_names[code] for code in user_codes.tolist()]
     item_names = [events.item_names[code] for code in item_codes.tolist()]
+    warnings += _lookalikes("user", user_names) + _lookalikes("item", item_names)
+    if warnings:
+        report["warnings"] = warnings
     attribute_offsets, attribute_ids, attribute_names = _attributes(events, item_names, report)
     titles = None if events.titles is None else [events.titles.get(item, "") for item in item_names]
     return write_corpus(
@@ -238,13 +242,25 @@ def _write(
         timestamps=timestamps,
         attribute_offsets=attribute_offsets,
         attribute_ids=attribute_ids,
-        user_names=Names.from_strings([events.user_names[code] for code in user_codes.tolist()]),
+        user_names=Names.from_strings(user_names),
         item_names=Names.from_strings(item_names),
         attribute_names=Names.from_strings(attribute_names),
         item_titles=None if titles is None else Names.from_strings(titles),
         options=options,
         report=report,
     )
+
+
+def _lookalikes(kind: str, names: Sequence[str]) -> list[str]:
+    groups = lookalike_ids(names)
+    if not groups:
+        return []
+    first, second = (names[position] for position in groups[0][:2].tolist())
+    count = sum(len(group) for group in groups)
+    return [
+        f"{count:,} {kind} ids differ from another one only by case, blanks, leading zeros or a "
+        f"trailing .0, such as {first!r} and {second!r}; each counts by itself."
+    ]
 
 
 def _attributes(
