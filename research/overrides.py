@@ -162,7 +162,7 @@ def _with_parts(value: object, parts: Mapping[str, object]) -> object:
     if isinstance(value, Mapping):
         return {**value, **parts}
     if isinstance(value, tuple):
-        return tuple(parts.get(str(place), part) for place, part in enumerate(value))
+        return tuple(parts.get(str(index), part) for index, part in enumerate(value))
     present = {name: part_of(value, name) for name in part_hints(value, None)}
     return build_config(type(value), {**present, **parts})
 

@@ -217,8 +217,8 @@ def by_length(packed: Packed, read_P: Tensor | None) -> Rectangles:
     if read_P is not None:
         read = read_P.numpy()
         if not (np.diff(read) > 0).all():
-            read, places = np.unique(read, return_inverse=True)
-            order = torch.from_numpy(places)
+            read, index_of_read = np.unique(read, return_inverse=True)
+            order = torch.from_numpy(index_of_read)
         read_offsets = np.searchsorted(read, offsets)
     lengths_S, reads_S = np.diff(offsets), np.diff(read_offsets)
     token_of = None if read_P is None else torch.from_numpy(np.append(read, tokens))

@@ -37,8 +37,8 @@ class RowMatch:
     @staticmethod
     def of(old: Sequence[str], new: Sequence[str]) -> RowMatch:
         """Match the names that are in both vocabularies; each is raw names in the order of ids."""
-        place = {name: index for index, name in enumerate(new)}
-        pairs = [(index, place[name]) for index, name in enumerate(old) if name in place]
+        new_index = {name: index for index, name in enumerate(new)}
+        pairs = [(index, new_index[name]) for index, name in enumerate(old) if name in new_index]
         both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
         return RowMatch(both[:, 0], both[:, 1], len(old), len(new))
 

@@ -130,19 +130,19 @@ class Negatives:
         keys = owners * self.num_items + items
         if len(pairs) == 0:
             return torch.zeros_like(keys, dtype=torch.bool)
-        places = torch.searchsorted(pairs, keys).clamp_(max=len(pairs) - 1)
+        nearest = torch.searchsorted(pairs, keys).clamp_(max=len(pairs) - 1)
         # The mask has the id V, so its pair would equal that of the next owner and item 0.
-        return (pairs[places] == keys) & (items < self.num_items)
+        return (pairs[nearest] == keys) & (items < self.num_items)
 
     def _items(self, bits: Tensor) -> Tensor:
-        places = below(bits, self.total)
+        draws = below(bits, self.total)
         if self.config.distribution == "uniform":
-            return places
-        return torch.searchsorted(self.cumulative_V, places, right=True)
+            return draws
+        return torch.searchsorted(self.cumulative_V, draws, right=True)
 
     def _after(self, items: Tensor) -> Tensor:
         next_items = (items + 1) % len(self.cumulative_V)
         if self.config.distribution == "uniform":
             return next_items
-        places = torch.cat([self.cumulative_V.new_zeros(1), self.cumulative_V])[next_items]
-        return torch.searchsorted(self.cumulative_V, places % self.total, right=True)
+        first_draws = torch.cat([self.cumulative_V.new_zeros(1), self.cumulative_V])[next_items]
+        return torch.searchsorted(self.cumulative_V, first_draws % self.total, right=True)

@@ -17,19 +17,20 @@ import numpy as np
 from research.data.splits import Indices, Ranges
 from research.errors import InputError
 
-Place = Callable[[Ranges, Indices], Ranges]
+# From histories [R] and a window's number within each (int64 [R]) to the windows [R].
+WindowOf = Callable[[Ranges, Indices], Ranges]
 
 
 class Windows:
     """The rows of an epoch, numbered user by user, each user's windows in the order of the rule."""
 
-    def __init__(self, training: Ranges, counts: Indices | None, place: Place) -> None:
-        """`place(histories, numbers)` returns window `numbers[r]` of history r, for each r.
+    def __init__(self, training: Ranges, counts: Indices | None, window_of: WindowOf) -> None:
+        """`window_of(histories, numbers)` returns window `numbers[r]` of history r, for each r.
 
         `counts` has the number of windows of each history in `training`; None: one of each.
         """
         self._training = training
-        self._place = place
+        self._window_of = window_of
         self._firsts: Indices | None = None
         if counts is not None:
             self._firsts = np.zeros(len(counts) + 1, dtype=np.int64)
@@ -43,9 +44,9 @@ class Windows:
     def ranges(self, rows: Indices) -> Ranges:
         """The ranges [R] of the windows with these row numbers (int64 [R], below `num_rows`)."""
         if self._firsts is None:
-            return self._place(self._training.select(rows), np.zeros_like(rows))
+            return self._window_of(self._training.select(rows), np.zeros_like(rows))
         histories = np.searchsorted(self._firsts, rows, side="right") - 1
-        return self._place(self._training.select(histories), rows - self._firsts[histories])
+        return self._window_of(self._training.select(histories), rows - self._firsts[histories])
 
 
 class WindowsConfig(ABC):
@@ -63,11 +64,11 @@ class LastItems(WindowsConfig):
     def windows(self, training: Ranges, length: int) -> Windows:
         """One window of each history."""
 
-        def place(histories: Ranges, numbers: Indices) -> Ranges:
+        def window_of(histories: Ranges, numbers: Indices) -> Ranges:
             starts = np.maximum(histories.starts, histories.stops - (length + 1))
             return Ranges(histories.users, starts, histories.stops)
 
-        return Windows(training, None, place)
+        return Windows(training, None, window_of)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +78,11 @@ class EveryPrefix(WindowsConfig):
     def windows(self, training: Ranges, length: int) -> Windows:
         """The prefixes of each history, the shortest first."""
 
-        def place(histories: Ranges, numbers: Indices) -> Ranges:
+        def window_of(histories: Ranges, numbers: Indices) -> Ranges:
             starts = np.maximum(histories.starts, histories.stops - length)
             return Ranges(histories.users, starts, starts + numbers + 1)
 
-        return Windows(training, np.minimum(training.stops - training.starts, length), place)
+        return Windows(training, np.minimum(training.stops - training.starts, length), window_of)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +106,11 @@ class Sliding(WindowsConfig):
                 f"windows.stride is {self.stride}; it must be from 1 to encoder.length ({length})"
             )
 
-        def place(histories: Ranges, numbers: Indices) -> Ranges:
+        def window_of(histories: Ranges, numbers: Indices) -> Ranges:
             first_stops = np.minimum(histories.starts + length, histories.stops)
             stops: Indices = np.maximum(histories.stops - numbers * stride, first_stops)
             starts = np.maximum(histories.starts, stops - (length + 1))
             return Ranges(histories.users, starts, stops)
 
         sizes = training.stops - training.starts
-        return Windows(training, 1 + np.maximum(0, -(-(sizes - length) // stride)), place)
+        return Windows(training, 1 + np.maximum(0, -(-(sizes - length) // stride)), window_of)

@@ -97,8 +97,10 @@ class View:
         bounds = torch.searchsorted(self.row_S, self.row_S.new_tensor([first, last]))
         begin, end = bounds.tolist()
         tokens = self.packed.offsets[bounds].tolist()
-        places = torch.searchsorted(self.picked_P, self.picked_P.new_tensor(tokens)).tolist()
-        picked = slice(places[0], places[1])
+        first_pick, end_of_picks = torch.searchsorted(
+            self.picked_P, self.picked_P.new_tensor(tokens)
+        ).tolist()
+        picked = slice(first_pick, end_of_picks)
         view = View(
             self.packed.between((begin, end), (tokens[0], tokens[1])),
             self.row_S[begin:end] - first,
@@ -145,14 +147,14 @@ class Targets:
 
     def __post_init__(self) -> None:
         for part in fields(self):
-            value, place = vars(self)[part.name], f"{type(self).__name__}.{part.name}"
+            value, name = vars(self)[part.name], f"{type(self).__name__}.{part.name}"
             assert "axis" in part.metadata, (
-                f"{place} must say by its metadata how it is cut: PER_ROW, PER_READ, "
+                f"{name} must say by its metadata how it is cut: PER_ROW, PER_READ, "
                 "OFFSETS_OF_READS, WHOLE or ragged(...)"
             )
             kind = torch.float64 if part.name == "target_counts_R" else torch.int64
             assert value is None or value.dtype == kind, (
-                f"{place} is of {value.dtype}; targets are integers (int64), of which a loss makes "
+                f"{name} is of {value.dtype}; targets are integers (int64), of which a loss makes "
                 "what it needs"
             )
 

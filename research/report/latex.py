@@ -29,9 +29,9 @@ PLAIN = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäå�
 def latex_of(report: Report) -> str:
     """The whole file: the tables of all corpora, one after another."""
     tables = [
-        table_of(report, corpus, table, place)
+        table_of(report, corpus, table, number)
         for corpus in report.corpora
-        for place, table in enumerate(corpus.tables, 1)
+        for number, table in enumerate(corpus.tables, 1)
     ]
     head = r"% Needs \usepackage{booktabs}."
     if report.command:
@@ -39,10 +39,10 @@ def latex_of(report: Report) -> str:
     return "\n\n".join([head, *tables]) + "\n"
 
 
-def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, place: int) -> str:
+def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, number: int) -> str:
     """One table: means with half their intervals, and the compared metric's difference to the base.
 
-    `place` numbers the table within its corpus, from 1, for the label.
+    `number` counts the corpus's tables from 1, for the label.
     """
     compares = table.has_base and len(table.rows) > 1
     head = ["", *(escaped(name.upper()) for name in report.metrics)]
@@ -54,7 +54,7 @@ def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, place: in
     return str(
         style.to_latex(
             caption=caption_of(report, corpus, table, compares),
-            label=f"tab:{slug(report.name)}-{slug(corpus.name)}-{place}",
+            label=f"tab:{slug(report.name)}-{slug(corpus.name)}-{number}",
             column_format="l" + "r" * (len(head) - 1),
             position_float="centering",
             hrules=True,
@@ -73,9 +73,9 @@ def row_of(report: Report, row: Row, compares: bool) -> list[str]:
     figure = row.figures[report.compared]
     if figure.comparison is None:
         return [*entries, "--", "--"]
-    found = figure.comparison
-    half = short_decimal((found.high - found.low) / 2)
-    difference = rf"${found.difference:+.4f}$ {{\scriptsize$\pm${half}}}"
+    comparison = figure.comparison
+    half = short_decimal((comparison.high - comparison.low) / 2)
+    difference = rf"${comparison.difference:+.4f}$ {{\scriptsize$\pm${half}}}"
     return [*entries, difference, f"${p_of(figure.corrected)}$"]
 
 
@@ -85,14 +85,14 @@ def entry_of(figure: Figure) -> str:
     The best mean of a column is bold, the second underlined, and a dagger marks a significant
     difference to the base.
     """
-    own = figure.estimate
-    text = f"{own.mean:.4f}"
+    estimate = figure.estimate
+    text = f"{estimate.mean:.4f}"
     if figure.place == 1:
         text = rf"\textbf{{{text}}}"
     elif figure.place == 2:
         text = rf"\underline{{{text}}}"
     mark = r"$^{\dagger}$" if figure.significant else ""
-    return rf"{text}{mark} {{\scriptsize$\pm${short_decimal((own.high - own.low) / 2)}}}"
+    return rf"{text}{mark} {{\scriptsize$\pm${short_decimal((estimate.high - estimate.low) / 2)}}}"
 
 
 def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compares: bool) -> str:
@@ -112,18 +112,18 @@ def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compare
 
 def escaped(text: str) -> str:
     """Text escaped so that LaTeX prints it unchanged."""
-    spelled = [SPECIAL.get(each) or letter(each) for each in text]
+    characters = [SPECIAL.get(character) or letter(character) for character in text]
     # Two hyphens in a row would be set as a dash.
     return "".join(
-        "{-}" if each == "-" and after == "-" else each
-        for each, after in zip(spelled, [*spelled[1:], ""])
+        "{-}" if character == "-" and following == "-" else character
+        for character, following in zip(characters, [*characters[1:], ""])
     )
 
 
 def letter(character: str) -> str:
     """A character without a special meaning; `[U+4E2D]` for one that plain LaTeX does not know."""
-    known = (character.isascii() and character.isprintable()) or character in PLAIN
-    return character if known else f"{{[}}U+{ord(character):04X}{{]}}"
+    can_be_set = (character.isascii() and character.isprintable()) or character in PLAIN
+    return character if can_be_set else f"{{[}}U+{ord(character):04X}{{]}}"
 
 
 def slug(name: str) -> str:

@@ -55,16 +55,16 @@ class RunLocation:
 def run_id(path: Path) -> str:
     """The W&B id of the run in a folder: the one it was mirrored under, else a hash of 24 digits.
 
-    That is made of the run hash and the run's place, so doing the same run again in the same place
-    continues the same W&B run. Raises `InputError` for a folder that is no run's.
+    That is made of the run hash and the run's location, so doing the same run again in the same
+    folder continues the same W&B run. Raises `InputError` for a folder that is no run's.
     """
     mirrored, record = read_record(path, WandbRecord), read_record(path, RunRecord)
     if mirrored is not None:
         return mirrored.id
     if record is None:
         raise InputError(f"{path} has no {RunRecord.FILE}: it is not a run folder")
-    place = RunLocation.of(path, record)
-    parts = [record.hash, place.study, place.corpus, place.cell, place.seed]
+    location = RunLocation.of(path, record)
+    parts = [record.hash, location.study, location.corpus, location.cell, location.seed]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
@@ -95,9 +95,9 @@ class DisplayNames:
 
         Each has at most 128 characters: the group keeps its first ones, the name its last ones.
         """
-        place, job = RunLocation.of(path, record), job_type(record.outline)
-        name = f"{place.cell}-s{place.seed}-{job}"
-        return cls(place.study[:MAX_NAME_LENGTH], job, name[-MAX_NAME_LENGTH:])
+        location, job = RunLocation.of(path, record), job_type(record.outline)
+        name = f"{location.cell}-s{location.seed}-{job}"
+        return cls(location.study[:MAX_NAME_LENGTH], job, name[-MAX_NAME_LENGTH:])
 
 
 def tags_of(record: RunRecord) -> list[str]:
@@ -118,8 +118,8 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
     `objectives` has the weight of every objective of the study; 0.0: the run does not use it.
     Raises `InputError` when a file of the run or of its study is damaged.
     """
-    place, outline = RunLocation.of(path, record), record.outline
-    study = study_of(path, place)
+    location, outline = RunLocation.of(path, record), record.outline
+    study = study_of(path, location)
     stages = record.config["stages"]
     weights = {
         stage.name: {key: objective.weight for key, objective in stage.objectives.items()}
@@ -147,8 +147,8 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
         "items": _value_of(record.config.get("items")),
         "split": _fields_of(outline.split),
         "evaluation": _fields_of(outline.evaluation),
-        "ablation": ablation_of(place, study),
-        "seed": place.seed,
+        "ablation": ablation_of(location, study),
+        "seed": location.seed,
         "hash": record.hash,
         "start": record_to_json(replace(record.start, folder=None)),
         "shared": {stage: run_id(donor) for stage, donor in donors_of(path, record).items()},
@@ -158,20 +158,20 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
     return {name: _without_paths(part) for name, part in config.items()}
 
 
-def study_of(path: Path, place: RunLocation) -> StudyRecord | None:
+def study_of(path: Path, location: RunLocation) -> StudyRecord | None:
     """The study.json of the study that a run belongs to; None: it belongs to none."""
     folder = path.absolute().parent.parent.parent
-    return read_record(folder, StudyRecord) if place.study == folder.name else None
+    return read_record(folder, StudyRecord) if location.study == folder.name else None
 
 
-def ablation_of(place: RunLocation, study: StudyRecord | None) -> dict[str, object]:
+def ablation_of(location: RunLocation, study: StudyRecord | None) -> dict[str, object]:
     """The run's study and cell; with a study.json also what the cell changes from the base."""
-    ablation: dict[str, object] = {"id": place.study, "cell": place.cell}
+    ablation: dict[str, object] = {"id": location.study, "cell": location.cell}
     if study is None:
         return ablation
-    changes = study.changes.get(place.cell, {})
+    changes = study.changes.get(location.cell, {})
     factors = {field: value for field, (_, value) in changes.items()}
-    return {**ablation, "baseline": study.base == place.cell, "factors": factors}
+    return {**ablation, "baseline": study.base == location.cell, "factors": factors}
 
 
 def donors_of(path: Path, record: RunRecord) -> dict[str, Path]:

@@ -103,11 +103,11 @@ def _precision_at_num_labels(
         logits = hidden_PD[first : first + rows] @ table_AD.T
         # Each label's rank in its row by descending logit; equal logits are in id order.
         order = logits.argsort(dim=1, descending=True, stable=True)
-        places = torch.empty_like(order)
-        places.scatter_(1, order, torch.arange(len(table_AD), device=order.device).expand_as(order))
+        ranks = torch.empty_like(order)
+        ranks.scatter_(1, order, torch.arange(len(table_AD), device=order.device).expand_as(order))
         inside_M = (rows_M >= first) & (rows_M < first + rows)
         rows_I, labels_I = rows_M[inside_M], labels_M[inside_M]
         num_labels_I = num_labels_P[rows_I]
-        is_hit_I = places[rows_I - first, labels_I] < num_labels_I
+        is_hit_I = ranks[rows_I - first, labels_I] < num_labels_I
         total += (is_hit_I.double() / num_labels_I).sum()
     return total

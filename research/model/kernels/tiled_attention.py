@@ -76,8 +76,8 @@ class _TiledAttention(torch.autograd.Function):
                 _pad_columns(grad_weights, 0.0).mul_(mask_RQL), weights, -1, weights.dtype
             )[..., : tile.keys]
             if grad_bias is not None:
-                place = tile.of_bias(grad_bias)
-                place.copy_(grad_scores.reshape(place.shape))
+                grad_tile = tile.of_bias(grad_bias)
+                grad_tile.copy_(grad_scores.reshape(grad_tile.shape))
             weights = weights.mul_(mask_RQL)[..., : tile.keys]
             _multiply(tile.of_queries(grad_q), grad_scores, tile.of_keys(k), key_scale)
             # A sequence's first tile, that of its newest queries, has all keys and so fills all
