@@ -1,7 +1,7 @@
 """What the ranks of a job tell each other in heartbeats, and what follows when one falls silent.
 
 Nothing here sends, receives or waits: `research/distributed/watchdog.py` does, and asks
-`Peers.verdict` what follows from the heartbeats it received. Times are seconds of a clock that
+`Peers.failure` what follows from the heartbeats it received. Times are seconds of a clock that
 stands still while this process is suspended.
 """
 
@@ -44,10 +44,10 @@ class Heartbeat:
     """Process id of the rank."""
     ended: int | None = None
     """Exit code of a rank whose work is over; None: it is at work."""
-    failure: str | None = None
+    error: str | None = None
     """The error with which the rank fails, in one line; None: it has not failed."""
     informed: bool = False
-    """Whether the rank knows the verdict that ends the job."""
+    """Whether the rank knows the failure by which the job ends (`JobFailure`)."""
 
     def packed(self) -> str:
         """Return the heartbeat as JSON text, for the store."""
@@ -71,16 +71,16 @@ class JobFailure:
     """Exit code of the ranks that end because of it."""
     stacks: bool = False
     """Whether every rank prints what its main thread executes."""
-    rank: int = -1
-    """The rank that gave the verdict; -1: not set yet."""
+    rank: int | None = None
+    """The rank that reported it to the others; None: it has not been reported."""
 
     def packed(self) -> str:
-        """Return the verdict as JSON text, for the store."""
+        """Return the failure as JSON text, for the store."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def of(text: str) -> JobFailure:
-        """Return the verdict from the store's JSON text."""
+        """Return the failure from the store's JSON text."""
         return JobFailure(**json.loads(text))
 
 
@@ -144,15 +144,15 @@ class Peers:
         )
 
     def all_informed(self, now: float) -> bool:
-        """Whether every other rank that can still learn of the verdict knows it."""
+        """Whether every other rank that can still learn of the job's failure knows it."""
         return len(self.statuses) == self.world and all(
             status.beat.informed or self._is_gone(status) or now - status.heard_at > SHORT_SILENCE
             for rank, status in self.statuses.items()
             if rank != self.rank
         )
 
-    def verdict(self, now: float, *, broken: bool = False) -> JobFailure | None:
-        """Return what is wrong by now, or None; `now` is when the store last answered.
+    def failure(self, now: float, *, broken: bool = False) -> JobFailure | None:
+        """Return why the job must end by now, or None; `now` is when the store last answered.
 
         With `broken` (this rank's connections broke) another rank counts as lost after
         `SHORT_SILENCE` seconds.

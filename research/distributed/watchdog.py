@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import NoReturn
@@ -72,12 +73,13 @@ class Watchdog:
         self._clock = 0.0
         self._beats = 0
         self._exit_code: int | None = None
-        self._failure: str | None = None
+        self._error: str | None = None
         # When the store last answered (None: it has not yet), and the error by which it was lost.
         self._last_answer: float | None = None
         self._store_error: Exception | None = None
-        self._verdict: JobFailure | None = None
-        self._own_verdict: JobFailure | None = None
+        # The failure that the store has, which all ranks end by, and the one this rank reports.
+        self._agreed_failure: JobFailure | None = None
+        self._own_failure: JobFailure | None = None
         self._broken = False
         self._ending_lock = threading.Lock()
         self._wake, self._finished = threading.Event(), threading.Event()
@@ -126,12 +128,12 @@ class Watchdog:
         self._wake.set()
         for thread in self._threads:
             thread.join(timeout=INTERVAL)
-        if joined and self._verdict is None:
+        if joined and self._agreed_failure is None:
             torch.distributed.destroy_process_group()
 
     def _all_ended(self) -> bool:
         """Whether all ranks have ended their work, or all stop because this rank was asked to."""
-        stopped = self._verdict is not None and self._verdict.code == STOPPED
+        stopped = self._agreed_failure is not None and self._agreed_failure.code == STOPPED
         return self.peers.all_ended() or (stopped and self._exit_code == STOPPED)
 
     def _fail(self, error: BaseException) -> NoReturn:
@@ -151,12 +153,13 @@ class Watchdog:
             time.sleep(0.02)
         if is_consequence(error):
             self._broken = True
-            # A verdict of another rank, or of this one on another, ends the process meanwhile.
+            # A failure that another rank reports, or that this one finds in another, ends the
+            # process meanwhile.
             time.sleep(SHORT_SILENCE + 2 * INTERVAL)
         self._ending_lock.acquire()
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         code = 2 if isinstance(error, InputError) else FAILED
-        self._failure = line
+        self._error = line
         self._wake.set()
         if self.rank > 0 and self._rank_0_reports(line):
             self._end(code)
@@ -173,7 +176,7 @@ class Watchdog:
             remedy = UNREACHABLE_HINT if "connectFullMesh" in str(error) else RESUME_HINT
             text = f"{text}\n{''.join(trace)}{remedy}"
         self._print(text)
-        self._agree_on_verdict(JobFailure(text, f"{name} failed ({line})"))
+        self._agree_on_failure(JobFailure(text, f"{name} failed ({line})"))
         self._wait_until_informed()
         self._end(code)
 
@@ -182,8 +185,8 @@ class Watchdog:
         deadline = time.monotonic() + SAME_ERROR_SECONDS
         while time.monotonic() < deadline:
             first = self.peers.statuses.get(0)
-            if first is not None and first.beat.failure is not None:
-                return first.beat.failure == line
+            if first is not None and first.beat.error is not None:
+                return first.beat.error == line
             if not self._store_answers():
                 return False
             self._wake.set()
@@ -214,11 +217,11 @@ class Watchdog:
                 ranks = [rank for rank in range(self.world) if rank not in unheard]
                 texts = store.multi_get([f"beat/{rank}" for rank in ranks])
                 beats = {rank: Heartbeat.of(text.decode()) for rank, text in zip(ranks, texts)}
-                if self._verdict is None and store.check(["verdict"]):
-                    self._verdict = JobFailure.of(store.get("verdict").decode())
-                if self._verdict is None and self._own_verdict is not None:
-                    stored = store.compare_set("verdict", "", self._own_verdict.packed())
-                    self._verdict = JobFailure.of(stored.decode())
+                if self._agreed_failure is None and store.check(["failure"]):
+                    self._agreed_failure = JobFailure.of(store.get("failure").decode())
+                if self._agreed_failure is None and self._own_failure is not None:
+                    stored = store.compare_set("failure", "", self._own_failure.packed())
+                    self._agreed_failure = JobFailure.of(stored.decode())
                 self._last_answer = self._clock
                 self.peers.receive(beats, self._clock)
                 # Heartbeats are more frequent until all ranks were heard of, and once this one has
@@ -251,8 +254,8 @@ class Watchdog:
             machine=self.peers.machine,
             pid=os.getpid(),
             ended=self._exit_code,
-            failure=self._failure,
-            informed=self._verdict is not None,
+            error=self._error,
+            informed=self._agreed_failure is not None,
         )
 
     def _decide(self) -> None:
@@ -266,23 +269,25 @@ class Watchdog:
             previous = now
             if self._store_error is not None and lost_at is None:
                 lost_at = self._clock
-            verdict = self._verdict
-            if verdict is not None:
-                if verdict.code == STOPPED and self._exit_code == STOPPED:
+            agreed = self._agreed_failure
+            if agreed is not None:
+                if agreed.code == STOPPED and self._exit_code == STOPPED:
                     continue
-                if not verdict.stacks:
+                if not agreed.stacks:
                     # This rank may be about to raise the same error, and is given the time to.
                     time.sleep(INTERVAL)
-                self._end_with_verdict(verdict)
+                # The main thread may be ending this process already.
+                if self._ending_lock.acquire(blocking=False):
+                    self._end_after_another(agreed)
                 continue
             failure = self._diagnose(lost_at)
             if failure is not None and self._ending_lock.acquire(blocking=False):
-                self._end_with_own_verdict(failure)
+                self._end_with_own_failure(failure)
 
     def _diagnose(self, lost_at: float | None) -> JobFailure | None:
         """Return what is wrong by now, or None; `lost_at` is when the store was lost, if it was."""
         if self._last_answer is not None:
-            failure = self.peers.verdict(self._last_answer, broken=self._broken)
+            failure = self.peers.failure(self._last_answer, broken=self._broken)
             if failure is not None:
                 return failure
         limits = self.peers.limits
@@ -312,35 +317,31 @@ class Watchdog:
         text = f"{self.program}: {line}: {cause}. {name} and all that are cut off with it end."
         return JobFailure(f"{text} {RESUME_HINT}", line)
 
-    def _end_with_own_verdict(self, failure: JobFailure) -> NoReturn:
-        """End the process with this rank's verdict, or with one that another rank gave first."""
-        verdict = self._agree_on_verdict(failure)
-        if verdict.rank == self.rank:
-            self._print(verdict.text, stacks=verdict.stacks)
-            self._wait_until_informed()
-        else:
-            self._print(self._ending_text(verdict), stacks=verdict.stacks)
-        self._end(verdict.code)
+    def _end_with_own_failure(self, failure: JobFailure) -> NoReturn:
+        """End the process by a failure that this rank found, or that another reported first."""
+        agreed = self._agree_on_failure(failure)
+        if agreed.rank != self.rank:
+            self._end_after_another(agreed)
+        self._print(agreed.text, stacks=agreed.stacks)
+        self._wait_until_informed()
+        self._end(agreed.code)
 
-    def _end_with_verdict(self, verdict: JobFailure) -> None:
-        """End the process with another rank's verdict, unless this rank is already ending it."""
-        if not self._ending_lock.acquire(blocking=False):
-            return
-        self._print(self._ending_text(verdict), stacks=verdict.stacks)
-        self._end(verdict.code)
+    def _end_after_another(self, agreed: JobFailure) -> NoReturn:
+        """End the process by a failure that another rank has reported."""
+        text = f"{self.program}: {self.peers.name(self.rank)} ends: {agreed.line}"
+        self._print(text, stacks=agreed.stacks)
+        self._end(agreed.code)
 
-    def _ending_text(self, verdict: JobFailure) -> str:
-        return f"{self.program}: {self.peers.name(self.rank)} ends: {verdict.line}"
-
-    def _agree_on_verdict(self, failure: JobFailure) -> JobFailure:
-        """Return the first verdict of all ranks: this rank's, unless another rank's came before."""
-        own = JobFailure(failure.text, failure.line, failure.code, failure.stacks, self.rank)
-        self._own_verdict = own
+    def _agree_on_failure(self, failure: JobFailure) -> JobFailure:
+        """Report a failure to all ranks; return it, or the one that another rank reported first."""
+        own = self._own_failure = replace(failure, rank=self.rank)
         self._wake.set()
         deadline = time.monotonic() + 2 * INTERVAL
-        while self._verdict is None and self._store_answers() and time.monotonic() < deadline:
+        while (
+            self._agreed_failure is None and self._store_answers() and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
-        return self._verdict or own
+        return self._agreed_failure or own
 
     def _store_answers(self) -> bool:
         """Whether the store answers, or may still do so for the first time."""
@@ -349,11 +350,11 @@ class Watchdog:
         return recent and self._store_error is None
 
     def _wait_until_informed(self) -> None:
-        """Wait until the other ranks know the verdict, as the store may end with this process."""
+        """Wait until the other ranks know the failure, as the store may end with this process."""
         deadline = time.monotonic() + 3 * INTERVAL
         while self._store_answers() and time.monotonic() < deadline:
             answer = self._last_answer
-            if self._verdict and answer is not None and self.peers.all_informed(answer):
+            if self._agreed_failure and answer is not None and self.peers.all_informed(answer):
                 return
             self._wake.set()
             time.sleep(0.05)

@@ -277,23 +277,23 @@ def peers(world: int = 3) -> Peers:
     return Peers(0, world, TimeLimits(stall=100, silence=20, start=200), "toys")
 
 
-def said(verdict: JobFailure | None) -> str:
-    assert verdict is not None
-    return verdict.line
+def said(failure: JobFailure | None) -> str:
+    assert failure is not None
+    return failure.line
 
 
-def test_a_beat_and_a_verdict_come_back_from_the_store() -> None:
-    sent = beat(3, 2, ended=75, failure="ValueError: ü")
+def test_a_beat_and_a_failure_come_back_from_the_store() -> None:
+    sent = beat(3, 2, ended=75, error="ValueError: ü")
     assert Heartbeat.of(sent.packed()) == sent
-    verdict = JobFailure("a\nb", "a", 75, True, 3)
-    assert JobFailure.of(verdict.packed()) == verdict
+    failure = JobFailure("a\nb", "a", 75, True, 3)
+    assert JobFailure.of(failure.packed()) == failure
 
 
 def test_nothing_is_wrong_as_long_as_somebody_moves() -> None:
     statuses = peers()
     for now in range(0, 1000, 10):
         statuses.receive({0: beat(now, 0), 1: beat(now, now), 2: beat(now, 0)}, now)
-        assert statuses.verdict(now) is None
+        assert statuses.failure(now) is None
 
 
 def test_silence_counts_from_the_last_new_beat() -> None:
@@ -301,34 +301,34 @@ def test_silence_counts_from_the_last_new_beat() -> None:
     statuses.receive({0: beat(0, 0), 1: beat(0, 0)}, 0)
     statuses.receive({0: beat(1, 1), 1: beat(1, 0)}, 10)
     statuses.receive({0: beat(2, 2), 1: beat(1, 0)}, 29)
-    assert statuses.verdict(30) is None
-    assert "rank 1 of 2 on here" in said(statuses.verdict(31))
-    assert "has fallen silent" in said(statuses.verdict(14.5, broken=True))
+    assert statuses.failure(30) is None
+    assert "rank 1 of 2 on here" in said(statuses.failure(31))
+    assert "has fallen silent" in said(statuses.failure(14.5, broken=True))
 
 
 def test_a_silent_rank_that_has_ended_is_not_missed() -> None:
     statuses = peers(2)
     statuses.receive({0: beat(0, 0), 1: beat(0, 0, ended=0, pid=2**22 + 1)}, 0)
     statuses.receive({0: beat(1, 1), 1: beat(0, 0, ended=0, pid=2**22 + 1)}, 90)
-    assert statuses.verdict(95) is None
+    assert statuses.failure(95) is None
 
 
 def test_a_process_that_is_gone_is_missed_at_once_where_it_can_be_seen() -> None:
     statuses = peers(2)
     # Above the largest number that Linux gives a process.
     statuses.receive({0: beat(0, 0), 1: beat(0, 0, pid=2**22 + 1)}, 0)
-    assert "is gone" in said(statuses.verdict(0))
+    assert "is gone" in said(statuses.failure(0))
     statuses = peers(2)
     statuses.receive({0: beat(0, 0), 1: beat(0, 0, pid=2**22 + 1, machine="elsewhere")}, 0)
-    assert statuses.verdict(0) is None
+    assert statuses.failure(0) is None
 
 
 def test_ranks_that_were_never_heard_of_are_missed_after_the_longest_bound() -> None:
     statuses = peers(4)
     for now in (0, 150, 199, 201):
         statuses.receive({0: beat(now, now), 2: beat(now, now)}, now)
-    assert statuses.verdict(200) is None
-    assert said(statuses.verdict(201)) == "ranks 1, 3 of 4 never began"
+    assert statuses.failure(200) is None
+    assert said(statuses.failure(201)) == "ranks 1, 3 of 4 never began"
 
 
 def test_the_ranks_that_do_not_wait_hang_and_all_do_if_that_tells_nothing() -> None:
@@ -336,11 +336,11 @@ def test_the_ranks_that_do_not_wait_hang_and_all_do_if_that_tells_nothing() -> N
     for now in (0, 101):
         beats = {rank: beat(now, 0, waits=rank != 1) for rank in range(3)}
         statuses.receive(beats, now)
-    found = statuses.verdict(101)
+    found = statuses.failure(101)
     assert "rank 1 of 3 on here" in said(found)
     assert "rank 0" not in said(found)
     statuses.receive({rank: beat(102, 0, waits=True) for rank in range(3)}, 102)
-    found = statuses.verdict(102)
+    found = statuses.failure(102)
     assert said(found) == "no rank has made progress for 102 s"
     assert found is not None
     assert all(f"\n  rank {rank} of 3" in found.text for rank in range(3))
@@ -351,12 +351,12 @@ def test_a_rank_waits_in_vain_for_one_that_has_ended() -> None:
     ended = beat(0, 0, ended=STOPPED)
     statuses.receive({0: beat(0, 0, waits=True), 1: ended}, 0)
     statuses.receive({0: beat(1, 1, waits=True), 1: ended}, 10)
-    assert statuses.verdict(14) is None
-    found = statuses.verdict(14.5)
+    assert statuses.failure(14) is None
+    found = statuses.failure(14.5)
     assert found is not None
     assert found.code == STOPPED
     statuses.receive({0: beat(2, 1, waits=False), 1: ended}, 15)
-    assert statuses.verdict(15) is None
+    assert statuses.failure(15) is None
 
 
 def test_a_place_is_the_own_line_and_where_it_leads() -> None:
