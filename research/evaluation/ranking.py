@@ -100,7 +100,7 @@ def rank_tables(
     num_special = int(results_CQ[-1, 0])
     lengths = held_out.histories.stops - held_out.histories.starts
     item_count = counts_V.cpu().numpy()[items].astype(np.int32)
-    shared = {**protocol, "seen": seen, "ties": "mean"}
+    common_protocol = {**protocol, "seen": seen, "ties": "mean"}
     special = {"special_candidates": num_special} if num_special else {}
     return {
         candidate_set.name: RankTable(
@@ -111,7 +111,7 @@ def rank_tables(
             history_length=lengths.astype(np.int32),
             item_count=item_count,
             protocol={
-                **shared,
+                **common_protocol,
                 **candidate_set.protocol,
                 **(special if candidate_set.name == "full" else {}),
             },

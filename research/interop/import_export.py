@@ -106,8 +106,8 @@ def import_run(
     weights = to_parameters(state, table)
     if special_classes:
         weights[ZERO_ROWS[ITEMS]] = state[ITEMS][:1]
-    carried = transfer_weights(weights, model, source=str(file))
-    assert not carried.new + carried.left, "the format has every parameter of the stage"
+    transfer = transfer_weights(weights, model, source=str(file))
+    assert not transfer.new + transfer.left, "the format has every parameter of the stage"
     content = checkpoint.sha256_of(file)
     record = replace(record_of(config, opened), hash=run_hash(config, opened, content))
     ranked_keys = {ITEMS} if special_classes else set()
@@ -255,10 +255,10 @@ def _gather_weights(start: WarmStart, needed: set[str]) -> tuple[dict[str, Tenso
     for name in reversed(stage_names[:index]):
         if needed <= weights.keys():
             break
-        donor = find_warm_start(
+        earlier_stage = find_warm_start(
             str(start.folder / "stages" / name), start.argument, packages_of(start.config)
         )
-        for parameter, tensor in checkpoint.read_weights(donor.weights).items():
+        for parameter, tensor in checkpoint.read_weights(earlier_stage.weights).items():
             if parameter not in weights:
                 weights[parameter], stages[parameter] = tensor, name
     return weights, stages

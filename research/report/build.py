@@ -246,7 +246,9 @@ def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
         costs = [cost(run.summary.cost) or 0.0 for run in finished if run.summary is not None]
         return sum(costs) / len(costs) if costs else None
 
-    origins = [f"{stage} from {donor}" for run in finished for stage, donor in run.shared().items()]
+    origins = [
+        f"{stage} from {cell}" for run in finished for stage, cell in run.origin_cells().items()
+    ]
     parameters = mean(lambda cost: cost.parameters)
     return Cost(
         cell=printable(cell),

@@ -42,7 +42,7 @@ class StudyRun:
     error: str | None
     """The first line of a failed run's error; None: it has not failed."""
 
-    def shared(self) -> dict[str, str]:
+    def origin_cells(self) -> dict[str, str]:
         """By stage that was taken over from another run, that run's cell."""
         # The summary names folders relative to the run's own: ../../CELL/SEED.
         return {

@@ -95,8 +95,8 @@ def cost_table(corpus: CorpusPart) -> Table:
     output.add_column("cell", no_wrap=True)
     for name in ("seeds", "time (s)", "tokens", "parameters"):
         output.add_column(name, justify="right", no_wrap=True)
-    shares = any(cost.shared for cost in corpus.costs)
-    if shares:
+    has_copied_stages = any(cost.shared for cost in corpus.costs)
+    if has_copied_stages:
         output.add_column("taken from other run", no_wrap=True)
     for cost in corpus.costs:
         entries = [
@@ -105,9 +105,9 @@ def cost_table(corpus: CorpusPart) -> Table:
             "" if cost.items is None else f"{cost.items:,.0f}",
             "" if cost.parameters is None else f"{cost.parameters:,}",
         ]
-        if shares:
-            shared_text = f"{cost.shared_seconds:,.1f} s: {', '.join(cost.shared)}"
-            entries.append(shared_text if cost.shared else "")
+        if has_copied_stages:
+            copied_text = f"{cost.shared_seconds:,.1f} s: {', '.join(cost.shared)}"
+            entries.append(copied_text if cost.shared else "")
         output.add_row(shortened_name(cost.cell), *entries)
     return output
 

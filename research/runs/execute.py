@@ -50,8 +50,8 @@ class RunOptions:
     """cpu, cuda or cuda:N; None: a GPU if there is one, else the CPU."""
     checkpoints: CheckpointPlan = CheckpointPlan()
     """When checkpoints are written, and how many are kept."""
-    donors: tuple[Path, ...] = ()
-    """Run folders from which finished stages may be copied, instead of training the same again."""
+    reuse_from: tuple[Path, ...] = ()
+    """Folders of runs from which finished stages may be copied, instead of training them again."""
     tracking: Tracking | None = None
     """How the run is mirrored to W&B; None: not at all."""
     allow: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def execute(
                 record,
                 folder=folder,
                 accelerator=accelerator,
-                donors=options.donors,
+                reuse_from=options.reuse_from,
                 plan=options.checkpoints,
                 quiet=quiet,
             )

@@ -22,30 +22,30 @@ from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
 
 
-def reuse_stage(folder: RunFolder, name: str, stage_hash: str, donors: Sequence[Path]) -> None:
-    """Copy stage `name` from the first of the runs `donors` that has finished the same stage.
+def reuse_stage(folder: RunFolder, name: str, stage_hash: str, reuse_from: Sequence[Path]) -> None:
+    """Copy stage `name` from the first run of `reuse_from` that has finished the same stage.
 
     `stage_hash` is the hash of the stage. Nothing happens when the stage has begun already, or when
-    no donor has it undamaged.
+    no run has it undamaged.
     """
     stage = folder.stage(name)
     if not folder.writes or checkpoint.checkpoints_by_step(stage):
         return
-    for path in donors:
-        donor = RunFolder(path, writes=False)
-        if path == folder.path or not has_finished_stage(donor, name, stage_hash, verified=True):
+    for path in reuse_from:
+        source = RunFolder(path, writes=False)
+        if path == folder.path or not has_finished_stage(source, name, stage_hash, verified=True):
             continue
-        origin = path / (stage_origin(donor, name) or "")
+        origin = path / (stage_origin(source, name) or "")
         # The log lines are copied first: if a crash comes before the folder is there, the stage
         # starts from scratch, which drops them.
         folder.rewind(name, 0, 0)
-        folder.append([line for line in donor.metrics() if line["stage"] == name])
+        folder.append([line for line in source.metrics() if line["stage"] == name])
         for leftover in stage.parent.glob(f".{name}-*"):
             shutil.rmtree(leftover)
         ignored = shutil.ignore_patterns(".*", OriginRecord.FILE)
         with whole_folder(stage, replaces=True) as partial:
             shutil.copytree(
-                donor.stage(name),
+                source.stage(name),
                 partial,
                 ignore=ignored,
                 copy_function=_link_or_copy,
@@ -56,20 +56,20 @@ def reuse_stage(folder: RunFolder, name: str, stage_hash: str, donors: Sequence[
 
 
 def has_finished_stage(
-    donor: RunFolder, name: str, stage_hash: str, *, verified: bool = False
+    folder: RunFolder, name: str, stage_hash: str, *, verified: bool = False
 ) -> bool:
     """Whether a run has finished the stage of this name and hash.
 
     With `verified`, also whether its checkpoint is undamaged, for which its weights are read.
     """
-    record = donor.read(RunRecord)
+    record = folder.read(RunRecord)
     if record is None or record.stages.get(name) != stage_hash:
         return False
-    if not checkpoint.has_finished(donor.stage(name)):
+    if not checkpoint.has_finished(folder.stage(name)):
         return False
     if verified:
         try:
-            final_checkpoint(donor, name, record.fingerprint, str(donor.path))
+            final_checkpoint(folder, name, record.fingerprint, str(folder.path))
         except InputError:
             return False
     return True

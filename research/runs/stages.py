@@ -66,15 +66,15 @@ def train_stages(
     *,
     folder: RunFolder,
     accelerator: Accelerator,
-    donors: Sequence[Path],
+    reuse_from: Sequence[Path],
     plan: CheckpointPlan,
     quiet: bool,
 ) -> TrainingResult:
     """Train every stage, each from the weights of those before it.
 
     `transfers` says, for each stage, which parameters the warm start has filled; it is empty
-    without one. A stage that a run of `donors` has finished, with the same hash as in `record`, is
-    copied from there and not trained.
+    without one. A stage that a run of `reuse_from` has finished, with the same hash as in `record`,
+    is copied from there and not trained.
     """
     coverage: CoverageRecord | None = None
     if any(stage.model.uses_attributes for stage in stages):
@@ -98,7 +98,7 @@ def train_stages(
         stage_run = replace(
             run, validate=validation_of(run_parts, stage), extended_after=extensions.get(name)
         )
-        outcomes.append(train_stage(stage, transfer, record.stages[name], stage_run, donors))
+        outcomes.append(train_stage(stage, transfer, record.stages[name], stage_run, reuse_from))
     last = stages[-1]
     assert last.ranker is not None, "stage_parts has checked it"
     return TrainingResult(
@@ -149,16 +149,16 @@ def train_stage(
     transfer: TransferReport | None,
     stage_hash: str,
     run: StageRun,
-    donors: Sequence[Path],
+    reuse_from: Sequence[Path],
 ) -> StageOutcome:
-    """Train a stage, or copy it from a run of `donors` that has ended one with the same hash.
+    """Train a stage, or copy it from a run of `reuse_from` that has finished one of its hash.
 
     `transfer` says where its weights came from, with which `stage` holds them already.
     """
     name, folder, processes = stage.config.name, run.folder, Processes(run.accelerator)
     if transfer is not None:
         say(f"{name}: {transfer.line}", run.quiet)
-    processes.from_main(partial(reuse_stage, folder, name, stage_hash, donors))
+    processes.from_main(partial(reuse_stage, folder, name, stage_hash, reuse_from))
     state = train(stage.model, stage.loader, stage.config, run)
     origin = processes.from_main(partial(stage_origin, folder, name))
     if origin is not None:

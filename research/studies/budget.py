@@ -47,8 +47,8 @@ class Budget:
             "seconds": "seconds (and a last validation)",
         }[self.of]
         shares = ", ".join(f"{name} {share:g}" for name, share in self.shares.items())
-        shared = f", divided as {shares}" if shares else ""
-        return f"{self.amount:,.10g} {unit} a run, all stages together{shared}"
+        division = f", divided as {shares}" if shares else ""
+        return f"{self.amount:,.10g} {unit} a run, all stages together{division}"
 
     def apply_to(self, config: RunConfig) -> RunConfig:
         """The run with this budget divided among its stages; a counting ranker has no stages.

@@ -72,7 +72,7 @@ def grid(base: RunConfig, factors: Mapping[str, Levels], *, name: str = "base") 
 
     The combination that equals the base, if there is one, gives no cell beside it. Raises
     raise InputError(
-        f"cell {cell}: two factors change {shared[0]}; choose factors that change "
+        f"cell {cell}: two factors change {both[0]}; choose factors that change "
         "different fields"
         "different fields"
     )
@@ -82,10 +82,10 @@ def grid(base: RunConfig, factors: Mapping[str, Levels], *, name: str = "base") 
         cell = ",".join(f"{factor}={level}" for factor, (level, _) in zip(factors, combination))
         merged: dict[str, object] = {}
         for _, change in combination:
-            shared = sorted(merged.keys() & change.keys())
-            if shared:
+            both = sorted(merged.keys() & change.keys())
+            if both:
                 raise InputError(
-                    f"cell {cell}: two factors change {shared[0]}; choose factors that change "
+                    f"cell {cell}: two factors change {both[0]}; choose factors that change "
                     "different fields"
                 )
             merged |= change

@@ -42,7 +42,7 @@ class Job:
     """The run's folder."""
     record: RunRecord
     """What config.json says of the run; its hash identifies the run."""
-    donors: tuple[Path, ...] = ()
+    reuse_from: tuple[Path, ...] = ()
     """Folders of the study's other runs that have the same first stage, and may have trained it."""
     stop_code: int | None = None
     """The worker's exit code (`FAILED` or `STOPPED`) for a run that stopped before its end, which
@@ -107,7 +107,7 @@ def run_job(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
     folder = RunFolder(job.folder, writes=accelerator.is_main_process)
     if folder.writes:
         (job.folder / FailureRecord.FILE).unlink(missing_ok=True)
-    options = replace(options, donors=job.donors)
+    options = replace(options, reuse_from=job.reuse_from)
     try:
         execute(job.config, job.folder, options=options, accelerator=accelerator)
     except Exception as error:

@@ -227,11 +227,11 @@ def plan_jobs(
     return [
         replace(
             job,
-            donors=tuple(
-                donor.folder
+            reuse_from=tuple(
+                other.folder
                 for stage_hash in job.stage_hashes[:1]
-                for donor in by_first_hash[stage_hash]
-                if donor is not job
+                for other in by_first_hash[stage_hash]
+                if other is not job
             ),
         )
         for job in jobs

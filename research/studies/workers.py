@@ -173,8 +173,8 @@ def must_wait(job: Job, running: Sequence[Worker]) -> bool:
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         if common:
             name, stage_hash = job.config.stages[common - 1].name, job.stage_hashes[common - 1]
-            donors = [RunFolder(donor, writes=False) for donor in job.donors]
-            if not any(has_finished_stage(donor, name, stage_hash) for donor in donors):
+            runs = [RunFolder(path, writes=False) for path in job.reuse_from]
+            if not any(has_finished_stage(run, name, stage_hash) for run in runs):
                 return True
     return False
 

@@ -151,7 +151,7 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
         "seed": location.seed,
         "hash": record.hash,
         "start": record_to_json(replace(record.start, folder=None)),
-        "shared": {stage: run_id(donor) for stage, donor in donors_of(path, record).items()},
+        "shared": {stage: run_id(origin) for stage, origin in origins_of(path, record).items()},
     }
     if summary is not None:
         config["env"] = summary.versions
@@ -174,7 +174,7 @@ def ablation_of(location: RunLocation, study: StudyRecord | None) -> dict[str, o
     return {**ablation, "baseline": study.base == location.cell, "factors": factors}
 
 
-def donors_of(path: Path, record: RunRecord) -> dict[str, Path]:
+def origins_of(path: Path, record: RunRecord) -> dict[str, Path]:
     """By stage that was taken over from another run, the folder of that run.
 
     That run's W&B run has the stage's lines.

@@ -21,7 +21,7 @@ from research.tracking.wandb_fields import (
     Rows,
     axes_of,
     config_of,
-    donors_of,
+    origins_of,
     run_id,
     summary_of,
     tags_of,
@@ -106,7 +106,7 @@ class WandbRun:
         """
         if number != self._rows.number:
             return self.catch_up()
-        return self._send(number, self._rows.row(line), donors={})
+        return self._send(number, self._rows.row(line), origins={})
 
     def catch_up(self) -> int:
         """Send all lines of metrics.jsonl that the W&B run lacks; returns how many.
@@ -114,14 +114,14 @@ class WandbRun:
         Lines of a stage that was taken over are not sent: the run that trained it has them.
         """
         self._rows = Rows()
-        donors = donors_of(self.path, self.record)
+        origins = origins_of(self.path, self.record)
         lines = RunFolder(self.path, writes=False).metrics()
         return sum(
-            self._send(number, self._rows.row(line), donors) for number, line in enumerate(lines)
+            self._send(number, self._rows.row(line), origins) for number, line in enumerate(lines)
         )
 
-    def _send(self, number: int, row: dict[str, Scalar], donors: Mapping[str, Path]) -> int:
-        if number < self.next or row["stage"] in donors:
+    def _send(self, number: int, row: dict[str, Scalar], origins: Mapping[str, Path]) -> int:
+        if number < self.next or row["stage"] in origins:
             return 0
         self.run.log(row, step=number, commit=True)
         self.next = number + 1

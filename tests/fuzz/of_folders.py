@@ -144,7 +144,7 @@ def study(folder: Path) -> Case:
             runs = read_runs(made, record, corpus)
             finished = [run for run in runs if run.status == "finished"]
             for run in finished:
-                run.shared()
+                run.origin_cells()
             [cost_of(cell, runs) for cell in record.cells]
             lines = read_lines(finished)
             panels(lines, record.compared)

@@ -269,12 +269,12 @@ def test_what_is_left_of_an_epoch_may_be_asked_for(corpus: Corpus, tmp_path: Pat
 
 
 def test_a_stage_that_was_taken_over_does_not_go_on(corpus: Corpus, tmp_path: Path) -> None:
-    execute(config_of(corpus), tmp_path / "donor", options=QUIET)
+    execute(config_of(corpus), tmp_path / "earlier", options=QUIET)
     other = replace(config_of(corpus), evaluation=EvaluationConfig(metrics=("mrr",)))
-    options = replace(QUIET, donors=(tmp_path / "donor",))
+    options = replace(QUIET, reuse_from=(tmp_path / "earlier",))
     assert execute(other, tmp_path / "run", options=options).shared
     longer = replace(other, stages=(stage_of(epochs=3),))
-    with pytest.raises(InputError, match=r"cannot be extended: it was copied from \.\./donor"):
+    with pytest.raises(InputError, match=r"cannot be extended: it was copied from \.\./earlier"):
         execute(longer, tmp_path / "run", options=QUIET)
 
 

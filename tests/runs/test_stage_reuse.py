@@ -36,8 +36,8 @@ def other_end(config: RunConfig) -> RunConfig:
     return replace(config, stages=(PRETRAIN, replace(FINETUNE, epochs=3)))
 
 
-def taking(*donors: Path) -> RunOptions:
-    return RunOptions(quiet=True, donors=donors)
+def taking(*paths: Path) -> RunOptions:
+    return RunOptions(quiet=True, reuse_from=paths)
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch, forbidden: str) -> None:
@@ -93,7 +93,7 @@ def test_the_cost_says_what_was_shared(config: RunConfig, tmp_path: Path) -> Non
     assert second.cost.seconds > second.cost.shared_seconds
 
 
-def test_a_run_without_a_donor_that_fits_trains_for_itself(
+def test_a_run_without_another_that_fits_trains_for_itself(
     config: RunConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     execute(config, tmp_path / "first", options=QUIET)
@@ -157,7 +157,7 @@ def test_what_was_shared_is_known_after_a_crash(
         patched.setattr(checkpoint, "save", save)
         with pytest.raises(KeyboardInterrupt):
             execute(other_end(config), tmp_path / "second", options=taking(tmp_path / "first"))
-    # The donor may be gone by now: the folder is complete.
+    # The other run may be gone by now: the folder is complete.
     again = execute(other_end(config), tmp_path / "second", options=QUIET)
     assert again.shared == {"pretrain": "../first"}
     alone = execute(other_end(config), tmp_path / "alone", options=QUIET)

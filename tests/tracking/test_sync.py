@@ -87,15 +87,15 @@ def test_a_stage_that_another_run_has_trained_is_told_in_that_one_only(
     server: WandbServer, tmp_path: Path
 ) -> None:
     study = tmp_path / "heads" / "shop"
-    donor = write_run(study / "all" / "0")
+    origin = write_run(study / "all" / "0")
     path = write_run(study / "none" / "0")
     write_json(path / "stages" / "first" / "shared.json", {"run": "../../all/0"})
     assert sync([tmp_path]) == 0
     told = server.runs[run_id(path)]
-    assert told.config["shared"] == {"first": run_id(donor)}
+    assert told.config["shared"] == {"first": run_id(origin)}
     assert told.series("first/loss") == []
     assert told.series("second/loss") == [(2, 0.5), (3, 1.0), (4, 1.5)]
-    assert server.runs[run_id(donor)].series("first/loss") == [(0, 0.5), (1, 1.0)]
+    assert server.runs[run_id(origin)].series("first/loss") == [(0, 0.5), (1, 1.0)]
 
 
 def test_a_folder_stands_for_all_runs_below_it(server: WandbServer, tmp_path: Path) -> None:
