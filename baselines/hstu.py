@@ -27,13 +27,13 @@ from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 
 
-def sampled(number: int) -> NextItemConfig:
+def sampled_softmax(number: int) -> NextItemConfig:
     """Next item by sampled softmax over `number` negatives for each token, drawn from all items."""
     negatives = NegativesConfig(exclude="nothing")
     return NextItemConfig(loss=SampledSoftmax(number=number, negatives=negatives))
 
 
-def on_ml_1m(*, layers: int, heads: int) -> RunConfig:
+def ml_1m_recipe(*, layers: int, heads: int) -> RunConfig:
     """HSTU on ML-1M: width 50, 128 negatives, 101 epochs, with timestamps.
 
     The validation item is part of the training rows, as the authors hold out only one item; so the
@@ -58,7 +58,7 @@ def on_ml_1m(*, layers: int, heads: int) -> RunConfig:
         ),
         stages=(
             StageConfig(
-                objectives={"next": sampled(128)},
+                objectives={"next": sampled_softmax(128)},
                 batches=BatchConfig(sequences_per_batch=128),
                 epochs=101,
                 optimizer=OptimizerConfig(method="adamw", lr=1e-3, beta2=0.98),
@@ -70,12 +70,12 @@ def on_ml_1m(*, layers: int, heads: int) -> RunConfig:
 
 def original() -> RunConfig:
     """HSTU on ML-1M: two blocks, one head."""
-    return on_ml_1m(layers=2, heads=1)
+    return ml_1m_recipe(layers=2, heads=1)
 
 
 def large() -> RunConfig:
     """HSTU-large on ML-1M: eight blocks, two heads."""
-    return on_ml_1m(layers=8, heads=2)
+    return ml_1m_recipe(layers=8, heads=2)
 
 
 def beauty() -> RunConfig:
@@ -100,7 +100,7 @@ def beauty() -> RunConfig:
         ),
         stages=(
             StageConfig(
-                objectives={"next": sampled(512)},
+                objectives={"next": sampled_softmax(512)},
                 batches=BatchConfig(sequences_per_batch=256),
                 epochs=300,
                 optimizer=OptimizerConfig(method="adamw", lr=1e-3, beta2=0.98, weight_decay=1e-3),

@@ -39,7 +39,7 @@ def field_hints(kind: type) -> dict[str, Any]:
 
 def default_of(kind: type, name: str) -> Any:
     """The default value of a field of a class; `dataclasses.MISSING` if it has none."""
-    field = next(each for each in dataclasses.fields(kind) if each.name == name)
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
@@ -55,14 +55,16 @@ def part_hints(value: Any, hint: Any) -> dict[str, Any]:
     if is_config(value):
         return field_hints(kind)
     if isinstance(value, Mapping):
-        member_args = [get_args(each)[1] for each in members(hint) if is_generic_of(each, Mapping)]
+        member_args = [
+            get_args(member)[1] for member in members(hint) if is_generic_of(member, Mapping)
+        ]
         return dict.fromkeys(value, member_args[0] if member_args else None)
     if isinstance(value, (tuple, list)):
-        member_args = [get_args(each) for each in members(hint) if is_generic_of(each, tuple)]
+        member_args = [get_args(member) for member in members(hint) if is_generic_of(member, tuple)]
         entry_hints = member_args[0] if member_args and member_args[0][-1] is not ... else ()
         common_hint = member_args[0][0] if member_args and not entry_hints else None
         hints = dict.fromkeys(map(str, range(len(value))), common_hint)
-        return {**hints, **{str(i): each for i, each in enumerate(entry_hints[: len(value)])}}
+        return hints | {str(index): entry for index, entry in enumerate(entry_hints[: len(value)])}
     return {}
 
 
@@ -88,9 +90,9 @@ def part_of(value: Any, name: str) -> Any:
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type; `convert_value` also checks its entries."""
     if get_origin(hint) in (Union, types.UnionType):
-        return any(has_type(value, each) for each in get_args(hint))
+        return any(has_type(value, member) for member in get_args(hint))
     if get_origin(hint) is Literal:
-        return any(value == each and type(value) is type(each) for each in get_args(hint))
+        return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
     if hint is float:
         return isinstance(value, float) and math.isfinite(value)
     if hint is int:
@@ -127,11 +129,11 @@ def convert_value(value: Any, hint: Any, path: str) -> Any:
         return value
     value = int_to_float(value, hint)
     if not has_type(value, hint):
-        shown = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
+        description = f"a {type(value).__name__}" if is_config(value) else f"{value!r:.200}"
         allowed = type_name(hint)
         if isinstance(value, float) and float in members(hint):
             allowed = allowed.replace("float", "a finite float")
-        raise InputError(f"{path} is {shown}; allowed: {allowed}")
+        raise InputError(f"{path} is {description}; allowed: {allowed}")
     if not isinstance(value, (Mapping, tuple)):
         if not (value is None or is_config(value) or isinstance(value, (bool, int, float, str))):
             raise InputError(
@@ -159,7 +161,7 @@ def is_dataclass_type(hint: Any) -> TypeGuard[type]:
 def json_type_name(hint: Any) -> str:
     """An annotation in the words of JSON, for errors: `a list of int`, `an object with a, b`."""
     if len(members(hint)) > 1:
-        return " | ".join(json_type_name(each) for each in members(hint))
+        return " | ".join(json_type_name(member) for member in members(hint))
     if is_dataclass_type(hint):
         return f"an object with {', '.join(field_hints(hint))}"
     if not (is_generic_of(hint, Mapping) or is_generic_of(hint, tuple)):
@@ -177,7 +179,7 @@ def join_path(path: str, name: str) -> str:
 def type_name(hint: Any) -> str:
     """An annotation as text for errors and help: `int | None`, `post | pre`, `tuple[str, ...]`."""
     if get_origin(hint) is Literal or len(members(hint)) > 1:
-        return " | ".join(type_name(each) for each in get_args(hint))
+        return " | ".join(type_name(member) for member in get_args(hint))
     if hint in (None, type(None)):
         return "None"
     if inspect.isabstract(hint):

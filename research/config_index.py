@@ -120,10 +120,12 @@ def config_class(name: str, package: str | None = None) -> type:
     module cannot be imported.
     """
     packages = PACKAGES if package is None else (package,)
-    classes = [each for package in packages for each in definitions(package).get(name, ())]
+    classes = [
+        definition for package in packages for definition in definitions(package).get(name, ())
+    ]
     if not classes:
         raise InputError(f"there is no such class in {' and '.join(packages)}")
-    configs = [each for each in classes if each.is_config]
+    configs = [definition for definition in classes if definition.is_config]
     if not configs:
         raise InputError(f"{name} of {classes[0].path} is not a config; {_REMEDY}")
     if len(configs) > 1:
@@ -159,18 +161,22 @@ def config_classes(base: type, packages: Iterable[str] = ()) -> list[type]:
     does not exist or a module that defines one of the classes cannot be imported.
     """
     candidates = [
-        each
+        definition
         for package in dict.fromkeys((*PACKAGES, *packages))
         for same_named in definitions(package).values()
-        for each in same_named
+        for definition in same_named
     ]
     names = {base.__name__}
-    while more := {each.name for each in candidates if names.intersection(each.bases)} - names:
-        names |= more
+    num_names = 0
+    while len(names) > num_names:
+        num_names = len(names)
+        names |= {
+            definition.name for definition in candidates if names.intersection(definition.bases)
+        }
     kinds = {base}
-    for each in candidates:
-        if each.is_config and each.name in names:
-            kind = _import_definition(each)
+    for definition in candidates:
+        if definition.is_config and definition.name in names:
+            kind = _import_definition(definition)
             kinds |= {kind} if isinstance(kind, type) and issubclass(kind, base) else set()
     return sorted(
         (kind for kind in kinds if is_config_class(kind) and not inspect.isabstract(kind)),
@@ -224,11 +230,15 @@ def check_class(kind: type) -> None:
             f"{where} is defined inside a class or a function; move it to the top level of its file"
         )
     if package not in PACKAGES:
-        ours = [each for name in PACKAGES for each in definitions(name).get(kind.__name__, ())]
-        if ours:
+        same_named = [
+            definition
+            for name in PACKAGES
+            for definition in definitions(name).get(kind.__name__, ())
+        ]
+        if same_named:
             raise InputError(
-                f"{where} has the name of a class in {ours[0].path}; configs are known by their "
-                "names, so give yours another one"
+                f"{where} has the name of a class in {same_named[0].path}; configs are known by "
+                "their names, so give yours another one"
             )
     other = config_class(kind.__name__, None if package in PACKAGES else package)
     if other is not kind:

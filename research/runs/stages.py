@@ -88,7 +88,9 @@ def train_stages(
         shard_weights=run_parts.config.compute.shard_weights,
         quiet=quiet,
     )
-    extensions = {each.stage: each.step for each in record.extensions if each.ended}
+    extensions = {
+        extension.stage: extension.step for extension in record.extensions if extension.ended
+    }
     outcomes: list[StageOutcome] = []
     for index, stage in enumerate(stages):
         name = stage.config.name
@@ -105,15 +107,19 @@ def train_stages(
         ranker=last.ranker,
         cost=CostRecord(
             parameters=sum(parameter.numel() for parameter in last.model.parameters()),
-            seconds=sum(each.state.seconds for each in outcomes),
-            shared_seconds=sum(each.state.seconds for each in outcomes if each.origin is not None),
-            items=sum(each.state.items for each in outcomes),
+            seconds=sum(outcome.state.seconds for outcome in outcomes),
+            shared_seconds=sum(
+                outcome.state.seconds for outcome in outcomes if outcome.origin is not None
+            ),
+            items=sum(outcome.state.items for outcome in outcomes),
         ),
-        best={each.name: each.result for each in outcomes},
-        carried={each.name: each.carried for each in outcomes if each.carried is not None},
-        shared={each.name: each.origin for each in outcomes if each.origin is not None},
+        best={outcome.name: outcome.result for outcome in outcomes},
+        carried={
+            outcome.name: outcome.carried for outcome in outcomes if outcome.carried is not None
+        },
+        shared={outcome.name: outcome.origin for outcome in outcomes if outcome.origin is not None},
         attributes=coverage,
-        notes=tuple(each.note for each in outcomes if each.note is not None),
+        notes=tuple(outcome.note for outcome in outcomes if outcome.note is not None),
     )
 
 
