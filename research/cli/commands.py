@@ -48,7 +48,8 @@ from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import printable
 from research.studies.budget import budget_of
-from research.studies.study import Study, StudyOptions, run_folder, run_study
+from research.studies.record import run_folder
+from research.studies.study import Study, StudyOptions, run_study
 from research.tracking.config import Tracking
 from research.tracking.options import mirror_finished_run, resolve_tracking
 from research.training.stage_run import CheckpointPlan

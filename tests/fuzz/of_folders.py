@@ -49,7 +49,8 @@ from research.storage.records import (
 )
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
-from research.studies.study import Study, record_study
+from research.studies.record import record_study
+from research.studies.study import Study
 from research.tracking.sync import read_run_files
 from research.training.checkpointer import state_of
 from research.training.state import StageState
