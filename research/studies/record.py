@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,17 +44,10 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
     earlier = read_record(folder, StudyRecord)
     configs = {cell: study.run(cell, "", 0) for cell in study.cells}
     cell_hashes = {cell: hash_of(config) for cell, config in configs.items()}
-    runs: dict[str, dict[str, dict[str, str]]] = {}
-    if earlier is not None:
-        for corpus, cells in earlier.runs.items():
-            unchanged = {
-                cell: dict(seeds)
-                for cell, seeds in cells.items()
-                if cell_hashes.get(cell, "") == earlier.marks.get(cell)
-            }
-            runs |= {corpus: unchanged} if unchanged else {}
+    runs = {} if earlier is None else runs_of_unchanged_cells(earlier, cell_hashes)
     for job in jobs:
         runs.setdefault(job.corpus, {}).setdefault(job.cell, {})[str(job.seed)] = job.record.hash
+    seeds = {int(seed) for cells in runs.values() for hashes in cells.values() for seed in hashes}
     base = configs[study.base]
     stages = [stage for config in configs.values() for stage in config.stages]
     record = StudyRecord(
@@ -73,16 +66,7 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
             }
             for cell, config in configs.items()
         },
-        seeds=tuple(
-            sorted(
-                {
-                    int(seed)
-                    for cells in runs.values()
-                    for hashes in cells.values()
-                    for seed in hashes
-                }
-            )
-        ),
+        seeds=tuple(sorted(seeds)),
         corpora=tuple(runs),
         marks=cell_hashes,
         runs=runs,
@@ -90,3 +74,19 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
     )
     if record != earlier:
         write_record(folder, record)
+
+
+def runs_of_unchanged_cells(
+    record: StudyRecord, cell_hashes: Mapping[str, str]
+) -> dict[str, dict[str, dict[str, str]]]:
+    """The record's run hashes by corpus, cell and seed, of cells that have these hashes still."""
+    runs: dict[str, dict[str, dict[str, str]]] = {}
+    for corpus, cells in record.runs.items():
+        unchanged = {
+            cell: dict(hashes)
+            for cell, hashes in cells.items()
+            if cell_hashes.get(cell, "") == record.marks.get(cell)
+        }
+        if unchanged:
+            runs[corpus] = unchanged
+    return runs
