@@ -4,29 +4,33 @@ Base `corrected`: S3-Rec's four heads without the errors of their code, then the
 full softmax. Losses are means, and the last item is hidden no more often than others (in that
 `baselines.s3rec.corrected` keeps the published choice, which is no error). Every other cell adds
 one choice of the authors' code (RUCAIBox/CIKM2020-S3Rec), and `all` those of the pretraining:
-  mip-sigmoid, sp-sigmoid  scores pass a sigmoid before their difference does (a double sigmoid
-                           bounds the loss and weakens the gradient);
-  mip-mask                 the mask, which is no item, can be drawn as MIP's negative;
-  mip-window               MIP's negatives avoid only the row's own items, not all training items;
+  mip-sigmoid, sp-sigmoid  scores pass a sigmoid before their difference does (docs/pitfalls.md,
+                           "sigmoid inside the sigmoid");
+  mip-mask                 the mask, which is no item, can be drawn as MIP's negative
+                           (docs/pitfalls.md, "mask drawn as a negative");
+  mip-window               MIP's negatives avoid only the row's own items, not all training items
+                           (docs/pitfalls.md, "leak by exclusion");
   sp-everything            foreign segments come from all histories joined, held-out items included
-                           (so they cross users, and may be the user's own);
-  sp-short-rows            rows of one item take part in SP (their input is then only the mask);
+                           (docs/pitfalls.md, "segments from everybody's items");
+  sp-short-rows            rows of one item take part in SP, where both segments are that item
+                           (docs/pitfalls.md, "rows of one item");
   zero-attribute           a class that no item has is scored in AAP and MAP;
   bare-items               items without attributes count in AAP and MAP (in ML-100K one film has
                            none, so there this cell nearly repeats the base);
-  last-masked              AAP, MIP and MAP always hide the last item;
-  sums                     losses are sums over a batch's rows, and weights those of sums (they grow
-                           with batch, length and number of attributes);
-  special-classes          PAD and MASK compete in the fine-tuning's softmax and in ranking (special
-                           tokens are no items);
-  seen-zero                seen items score 0, not minus infinity, in selection and test (items with
-                           negative scores then rank below them).
+  last-masked              AAP, MIP and MAP always hide the last item (docs/pitfalls.md, "rows
+                           without a target");
+  sums                     losses are sums over a batch's rows, and weights those of sums
+                           (docs/pitfalls.md, "weights of sums");
+  special-classes          PAD and MASK compete in the fine-tuning's softmax and in ranking
+                           (docs/pitfalls.md, "padding competes in the softmax");
+  seen-zero                seen items score 0, not minus infinity, in selection and test
+                           (docs/pitfalls.md, "seen items score zero").
 The last two change the protocol: their rows are in tables of their own, compared with nothing.
 
 `bce` asks the same about the published fine-tuning, BCE with one negative. Its corrected form is
 compared with bce-mask (the mask can be drawn as a negative), bce-history (negatives avoid held-out
-items too, which leaks them by exclusion), bce-special-classes (in ranking alone; a table of its
-own), and softmax.
+items too: docs/pitfalls.md, "leak by exclusion"), bce-special-classes (in ranking alone; a table
+of its own), and softmax.
 
 Rows of the pretraining are every prefix, as published, since some choices concern short rows.
 Equal budgets: 1 million tokens a run, a third for pretraining, as in `experiments.objectives`.
