@@ -1,7 +1,8 @@
 """`Packed`, the only form of a batch: sequences laid end to end, without padding.
 
 The loader makes it, corruptions change it, and the encoder reads it. Only what mixes tokens pads,
-inside itself: attention (`research/rectangles.py`), and GRU4Rec's layers on an accelerator.
+inside itself: attention (`research/rectangles.py`), and GRU4Rec's layers on an accelerator. No id
+stands for padding (docs/pitfalls.md, "padding id is a real item").
 
 Shape letters, used as suffixes everywhere:
 

@@ -2,8 +2,9 @@
 
 The generator is counter-based: splitmix64 (Steele, Lea and Flood, OOPSLA 2014) in wrapping int64
 arithmetic, computed on the device of its inputs. So a CPU and a GPU, one process and eight, and a
-run that was interrupted and continued draw the same numbers. Only dropout uses torch's global
-generator, which `model/kernels/dropout.py` seeds for every micro-batch.
+run that was interrupted and continued draw the same numbers (docs/pitfalls.md, "results depend on
+workers"), and each epoch others (docs/pitfalls.md, "masks repeat"). Only dropout uses torch's
+global generator, which `model/kernels/dropout.py` seeds for every micro-batch.
 """
 
 from __future__ import annotations

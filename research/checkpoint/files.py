@@ -3,7 +3,7 @@
 A stage's folder holds `step_N/{model.safetensors, optimizer.safetensors, state.json}`, from which
 it continues, and `best_N/{model.safetensors, state.json}`, the weights of the best validation so
 far. The state of a `step_N` names its `best_N`. All else that a run needs is a pure function of
-(seed, step).
+(seed, step). See docs/pitfalls.md, "pickled config in the checkpoint".
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Transfers weights into a stage from an earlier stage or run, and reports on every parameter.
 
 A parameter goes to the one of the same name. Where two vocabularies differ, rows of items and of
-attributes are matched by raw name; the other rows keep their initial values.
+attributes are matched by raw name; the other rows keep their initial values. The report leaves
+nothing out (docs/pitfalls.md, "pretraining silently missing").
 """
 
 from __future__ import annotations

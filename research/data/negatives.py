@@ -57,9 +57,12 @@ class Negatives:
     def __init__(self, config: NegativesConfig, catalogue: Catalogue) -> None:
         self.config = config
         self.num_items = catalogue.num_items
+        # The mask's id is V (docs/pitfalls.md, "mask drawn as a negative").
         weights_V = torch.ones(catalogue.num_items + config.include_mask, dtype=torch.int64)
         if config.distribution == "popularity":
             weights_V = catalogue.training.counts_V
+        # Held-out items may be drawn, unless the published form is asked for (docs/pitfalls.md,
+        # "leak by exclusion").
         histories = catalogue.full_histories if config.exclude == "history" else catalogue.training
         self.pairs = histories.pairs
         self.cumulative_V = weights_V.cumsum(0)

@@ -175,7 +175,8 @@ class GlobalTemporal:
 
     Each pair of a user and a held-out item is one question; its history is all of the user's
     interactions before the start of the part that the item is in. A user without interactions
-    before that start, or without any in the part, has no question there.
+    before that start, or without any in the part, has no question there. Leave-one-out trains on
+    what came after many test moments (docs/pitfalls.md, "leave-one-out leaks the future").
     """
 
     validation_share: float = 0.1

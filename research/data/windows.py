@@ -73,7 +73,10 @@ class LastItems(WindowsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EveryPrefix(WindowsConfig):
-    """Every prefix of each user's newest L training items (S3-Rec's pretraining rows)."""
+    """Every prefix of each user's newest L training items (S3-Rec's pretraining rows).
+
+    Early items are in most rows (docs/pitfalls.md, "prefixes over-weight early items").
+    """
 
     def windows(self, training: Ranges, length: int) -> Windows:
         """The prefixes of each history, the shortest first."""

@@ -89,9 +89,9 @@ def sample_candidates(
 
     They are drawn without replacement, uniformly or in proportion to the training counts `counts_V`
     [V] (the Gumbel or exponential-key trick of Efraimidis and Spirakis 2006). The draw is a pure
-    function of `purpose` (a seed and the part, so that validation and test have different
-    negatives), the user and the held-out item. `InputError` when a user has several held-out items
-    or fewer than `number` items that can be drawn.
+    function of `purpose` (a seed and the part: docs/pitfalls.md, "one draw of negatives for
+    validation and test"), the user and the held-out item. `InputError` when a user has several
+    held-out items or fewer than `number` items that can be drawn.
     """
     weights_V = (
         counts_V.double()

@@ -2,9 +2,9 @@
 
 A metric is named `hr@10`, `ndcg@10`, `mrr`, `mrr@10`, `recall@10`, `precision@10`, `map@10`. Each
 is a mean over users; with one held-out item a user (leave-one-out) a user is a row. Values are
-never rounded (early stopping would take rounded values for ties), and a mean is a sum divided once
-(not a mean of batches' means). Where candidates tie, a metric is its expectation over all orders of
-them ("expected"), or its value at their mean rank ("mean").
+never rounded (docs/pitfalls.md, "improvements rounded away"), and a mean is a sum divided once
+(docs/pitfalls.md, "mean of batch means"). Where candidates tie, a metric is its expectation over
+all orders of them ("expected"), or its value at their mean rank ("mean").
 """
 
 from __future__ import annotations

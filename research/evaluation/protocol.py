@@ -39,6 +39,7 @@ def differing_fields(
 def check_comparable(table_a: RankTable, table_b: RankTable) -> None:
     """Raise `InputError` unless protocols, users and held-out items of two tables are the same.
 
+    What is compared otherwise means nothing (docs/pitfalls.md, "metric without its protocol").
     The order of rows does not matter. A table that has a question (user, held-out item) twice is
     refused as well.
     """

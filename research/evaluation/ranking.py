@@ -1,9 +1,9 @@
 """Ranking: one pass of scores gives a rank table for each candidate set.
 
 rank = 1 + number of candidates that score strictly higher + half the number of those that tie. The
-rank is counted, never read from a sorted list, so it cannot depend on where the held-out item is
-among ties (with an argsort it would). All metrics, slices and tests are computed from the table.
-Several processes rank a share of the questions each, and each of them gets the whole table.
+rank is counted, so it cannot depend on where the held-out item is among ties (docs/pitfalls.md,
+"rank from a sorted list"). All metrics, slices and tests are computed from the table. Several
+processes rank a share of the questions each, and each of them gets the whole table.
 """
 
 from __future__ import annotations

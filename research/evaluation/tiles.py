@@ -47,7 +47,11 @@ class Questions:
         num_items: int,
         policy: SeenPolicy,
     ) -> Questions:
-        """The questions with these histories, which are on the host; see the fields."""
+        """The questions with these histories, which are on the host; see the fields.
+
+        The histories are whole, longer than what the encoder reads (docs/pitfalls.md, "seen means
+        the window").
+        """
         tokens = 0 if policy == "kept" else histories.num_tokens
         owner_T, seen_T = histories.owner_T[:tokens].numpy(), histories.items_T[:tokens].numpy()
         return Questions(rows_S, targets_S, owner_T, seen_T, num_items, policy)
@@ -60,7 +64,10 @@ class Questions:
 
     @property
     def missed_S(self) -> NDArray[np.bool_]:
-        """[S] whether the held-out item is excluded as seen, and so is a miss."""
+        """[S] whether the held-out item is excluded as seen, and so is a miss.
+
+        See docs/pitfalls.md, "held-out items already seen".
+        """
         return self.target_is_seen_S & (self.policy == "excluded")
 
     def is_seen(self, items_SN: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -150,7 +157,10 @@ def tiles_of(num_items: int, all_columns: int, columns: int) -> list[Tile]:
 
 
 def _set_seen(scores_SC: Tensor, questions: Questions, tile: Tile) -> None:
-    """Overwrite the scores of seen items in place: minus infinity if excluded, otherwise 0."""
+    """Overwrite the scores of seen items in place: minus infinity if excluded, otherwise 0.
+
+    0 is S3-Rec's form (docs/pitfalls.md, "seen items score zero").
+    """
     inside_T = (questions.seen_T >= tile.begin) & (questions.seen_T < tile.last)
     columns_T = questions.seen_T[inside_T] - tile.begin
     seen = entry_index(questions.owner_T[inside_T], columns_T, scores_SC.device)

@@ -163,7 +163,8 @@ class SoftmaxCore:
         triangular = self.causal and rectangle.reads_all and bias is None
         visible = None if triangular else rectangle.visible(self.causal)
         if visible is not None:
-            # log of True and False: 0 where a query sees a key, minus infinity elsewhere.
+            # log of True and False: 0 where a query sees a key, minus infinity elsewhere
+            # (docs/pitfalls.md, "finite mask constants").
             hidden = visible[:, None].to(q.dtype).log_()
             bias = hidden if bias is None else bias + hidden
         if self.dropout == 0.0 or q.device.type != "cpu":

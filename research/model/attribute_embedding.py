@@ -13,7 +13,10 @@ from research.model.initialization import initialize
 
 
 class AttributeTable(nn.Module):
-    """Embeddings [A, D] of the attributes, and which attributes each item has."""
+    """Embeddings [A, D] of the attributes, and which attributes each item has.
+
+    No row is padding, so that all can learn (docs/pitfalls.md, "first attribute frozen").
+    """
 
     offsets: Tensor
     """int64 [V + 2]: where each item's attributes, and the mask's, begin in `ids`."""

@@ -51,8 +51,8 @@ class Cloze(ItemObjective, RankingObjective):
     def ranking_view(self, histories: Packed, length: int, num_items: int) -> View:
         """The newest L - 1 items and a mask after them, whose state ranks.
 
-        An item is dropped only from a history of L items or more (always dropping the oldest one,
-        also from short histories, is a common mistake).
+        An item is dropped only from a history of L items or more (docs/pitfalls.md, "ranking shift
+        drops the oldest item").
         """
         packed = histories.newest(length - 1).append(num_items)
         return View.of_rows(packed, packed.last_S, packed.items_T[packed.last_S])

@@ -1,7 +1,7 @@
 """Output heads: from hidden states to scores of items, with a tied or a separate item table.
 
 There is no padding item, and the mask is not scored, so neither competes in the loss or in the
-ranking (a common mistake) unless `special_classes` asks for it.
+ranking unless `special_classes` asks for it (docs/pitfalls.md, "padding competes in the softmax").
 """
 
 from __future__ import annotations

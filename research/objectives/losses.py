@@ -323,5 +323,6 @@ class BayesianPersonalizedRanking(SampledLossConfig):
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
         """Scalar: the sum over P of the loss."""
         if self.inner_sigmoid:
+            # As published (docs/pitfalls.md, "sigmoid inside the sigmoid").
             positive_P, negative_PN = positive_P.sigmoid(), negative_PN.sigmoid()
         return F.softplus(negative_PN - positive_P[:, None]).sum() / self.number

@@ -38,8 +38,8 @@ class Masking(Corruption):
 class MaskItems(Masking):
     """Pick and replace items of each row's newest L.
 
-    Every non-empty row has at least one picked item, unless `at_least_one` is False (a batch
-    without any target has a loss of 0/0).
+    Every non-empty row has at least one picked item, unless `at_least_one` is False
+    (docs/pitfalls.md, "rows without a target").
     """
 
     rate: float = 0.2
@@ -91,6 +91,8 @@ class MaskItems(Masking):
 
     def view(self, batch: Batch, catalogue: Catalogue) -> View:
         """A view with one sequence for each row, in which the picked tokens are replaced."""
+        # A row is cut before its masks are counted, and has draws of its own (docs/pitfalls.md,
+        # "mask count from the uncut length", "one mask for the whole batch").
         packed = batch.packed.newest(batch.length)
         random_states_S = fold(batch.random_states_S, seed_of("mask"))
         random_states_T = fold(random_states_S[packed.owner_T], packed.ages_T)

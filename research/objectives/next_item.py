@@ -30,7 +30,11 @@ from research.packed import Packed
 
 @dataclass(frozen=True, kw_only=True)
 class NextItemShift(Corruption):
-    """Inputs are all items but the newest, targets all but the oldest; at most L of each."""
+    """Inputs are all items but the newest, targets all but the oldest; at most L of each.
+
+    It says itself that it is causal, as its targets stand in the input (docs/pitfalls.md,
+    "bidirectional attention under a causal objective").
+    """
 
     causal: ClassVar[bool] = True
 

@@ -1,7 +1,8 @@
 """A trained model as a ranker: an encoder and one objective whose head ranks all items.
 
-Evaluation and recommendation rank through it. Whatever precision the model was trained in, ranking
-is in true fp32, because scores of lower precision would tie.
+Evaluation and recommendation rank through it, so that both read a history alike (docs/pitfalls.md,
+"evaluation sees another layout"). Whatever precision the model was trained in, ranking is in true
+fp32, because scores of lower precision would tie.
 """
 
 from __future__ import annotations

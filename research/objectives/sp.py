@@ -33,8 +33,8 @@ class CutSegment(Corruption):
     """Cut a context, a true segment and a foreign segment from each row of two items or more.
 
     The view has these three sequences, in this order, for each such row, and picks the last token
-    of each. Shorter rows are left out (their true and foreign segments would be equal) unless
-    `short_rows` is set.
+    of each. Shorter rows, whose true and foreign segments would be equal, are left out unless
+    `short_rows` is set (docs/pitfalls.md, "rows of one item").
     """
 
     placement: Literal["among_masks", "alone"] = "among_masks"
@@ -98,6 +98,7 @@ class CutSegment(Corruption):
     ) -> Tensor:
         """int64 [R]: the index in `pool.items_N` at which each row's foreign segment begins."""
         if self.foreign == "everything":
+            # As published (docs/pitfalls.md, "segments from everybody's items").
             return below(fold(random_states_R, 2), len(pool.items_N) - sizes_R + 1)
         order_U, places_U = pool.longest_first_U, pool.places_U
         # Users with at least m items come first; the row's own user, if among them, is skipped.

@@ -1,7 +1,7 @@
 """The state of a stage: everything that a checkpoint holds besides tensors.
 
 The loop (`research/training/loop.py`) passes it from step to step, and a checkpoint's `state.json`
-stores it.
+stores it. What it lacks a continued stage would forget (docs/pitfalls.md, "resume forgets state").
 """
 
 from __future__ import annotations

@@ -183,7 +183,8 @@ class TrainStep:
 
     def _update(self, totals_K: Tensor) -> Tensor:
         """Take the update if everything is finite in every process; return that flag (bool)."""
-        # Only this stage's optimizer: those of earlier stages hold the same encoder.
+        # Before clipping (docs/pitfalls.md, "clipping scaled gradients"), and with this stage's
+        # optimizer alone: those of earlier stages hold the same encoder.
         self.accelerator.unscale_gradients(self.wrapped_optimizer)
         gradients = [each.grad for each in self.learning if each.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -252,8 +253,8 @@ def loss_factors(
     """Return float64 [K]: the factor by which each objective's sum of losses is multiplied.
 
     It is weight * world / divisor. The divisor is the count ("terms") or the rows ("sequences")
-    over all micro-batches and processes. Gradients are averaged over processes afterwards, hence
-    the factor `world`.
+    over all micro-batches and processes (docs/pitfalls.md, "weights of sums"). Gradients are
+    averaged over processes afterwards, hence the factor `world`.
     """
     world = accelerator.num_processes
     total_counts_2K = accelerator.reduce(counts_2K.clone(), "sum") if world > 1 else counts_2K
