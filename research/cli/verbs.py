@@ -182,7 +182,7 @@ class RunCommand(OverridingVerb):
     more_epochs: Annotated[int | None, option("N")] = None
     """let the last stage of a run that has ended go on for N epochs"""
     encoder_from: Annotated[str | None, option("FILE")] = None
-    """take the encoder from a bert_config.json of BERT4Rec's code, before the overrides"""
+    """use the encoder of a bert_config.json of BERT4Rec's code; overrides are applied to it"""
     machine: Machine = MachineOptions()
     """--threads and --device"""
     wandb: Wandb = WandbOptions()
@@ -255,13 +255,13 @@ class EvaluateCommand(Verb):
     negatives_file: Annotated[str | None, option("FILE")] = None
     """a file of candidates: in every line the raw ids of a user and of items to rank"""
     part: Literal["test", "validation"] = "test"
-    """which held-out items"""
+    """which held-out items are ranked"""
     seen: Annotated[
         Literal["excluded", "kept", "zero"] | None, option("excluded|kept|zero", "the run's")
     ] = None
-    """items of the history: not ranked, ranked, or ranked with score 0 as in S3-Rec's code"""
+    """items of the history: excluded, kept (with their scores) or zero (kept, with score 0)"""
     ties: Annotated[Ties | None, option("expected|mean", "the run's")] = None
-    """metrics of equal scores: the expectation over all orders, or those of the mean rank"""
+    """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
     reading: Reading = ReadingOptions()
     """--data-root, --allow, --threads and --device"""
 
@@ -284,7 +284,7 @@ class RecommendCommand(Verb):
     k: Annotated[int, arg(metavar="K")] = 10
     """how many items"""
     keep_seen: Flag = False
-    """recommend items of the history too"""
+    """recommend items of the history too, which are left out otherwise"""
     reading: Reading = ReadingOptions()
     """--data-root, --allow, --threads and --device"""
 
@@ -387,7 +387,7 @@ class ReportCommand(Verb):
     runs: Annotated[str, arg(metavar="FOLDER")] = "runs"
     """folder of all runs"""
     ties: Annotated[Ties | None, option("expected|mean", "as the runs have it")] = None
-    """metrics of equal scores: the expectation over all orders, or those of the mean rank"""
+    """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
     wandb: Wandb = WandbOptions()
     """--wandb, --wandb-project and --wandb-entity"""
 
