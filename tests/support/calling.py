@@ -86,6 +86,18 @@ def files_of(folder: Path) -> Mapping[str, bytes]:
     }
 
 
+def snapshot_of(folder: Path) -> Mapping[str, tuple[int, bytes]]:
+    """The modification time (ns) and the content of every file below a folder, by its path.
+
+    Two snapshots are equal only if nothing was written in between: a run that trains or ranks again
+    writes its files anew, even where it comes to the same bytes.
+    """
+    return {
+        name: ((folder / name).stat().st_mtime_ns, content)
+        for name, content in files_of(folder).items()
+    }
+
+
 def cells_of(out: str) -> list[list[str]]:
     """The rows of the tables with vertical lines in an output."""
     rows = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
