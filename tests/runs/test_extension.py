@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from baselines.popularity import popularity
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.errors import InputError
+from research.evaluation.ranker import Ranker
 from research.model.transformer_config import TransformerConfig
 from research.objectives.next_item import NextItemConfig
 from research.overrides import replace_fields
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
 from research.runs.extension import archive_results, with_more_epochs
-from research.runs.parts import validation_of
+from research.runs.parts import RunParts
 from research.storage.records import RunRecord, RunSummary, read_record
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig, ValidationConfig
@@ -454,23 +454,19 @@ class Interrupted(Exception):
 def stop_after(
     monkeypatch: pytest.MonkeyPatch, config: RunConfig, folder: Path, *, validations: int
 ) -> None:
-    """Do a run that fails after so many validations, with a checkpoint at each step."""
+    """Do a run that fails after so many validations, with a checkpoint at each step.
 
-    def counting(*given: Any) -> Callable[[], Any]:
-        validate, calls = validation_of(*given), iter(range(validations))
-        assert validate is not None
+    A run with fewer validations fails when it ranks the test part.
+    """
+    tables, calls = RunParts.tables, iter(range(validations))
 
-        def validated() -> Any:
-            if next(calls, None) is None:
-                raise Interrupted
-            return validate()
-
-        return validated
+    def counting(self: RunParts, ranker: Ranker, part: str, *sets: Any) -> Any:
+        if part == "test" or next(calls, None) is None:
+            raise Interrupted
+        return tables(self, ranker, part, *sets)
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.runs.stages.validation_of", counting)
-        if validations >= 2:
-            patch.setattr("research.runs.execute.evaluate_run", fail)
+        patch.setattr(RunParts, "tables", counting)
         options = replace(QUIET, checkpoints=CheckpointPlan(steps=1))
         with pytest.raises(Interrupted):
             execute(config, folder, options=options)

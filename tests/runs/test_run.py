@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -22,9 +22,10 @@ from research.data.loader import BatchConfig
 from research.data.splits import GlobalTemporal, UserHoldout
 from research.data.windows import Sliding
 from research.errors import InputError
+from research.evaluation.candidates import CandidateSet
 from research.evaluation.metrics import metrics
 from research.evaluation.rank_table import RankTable
-from research.evaluation.ranking import rank_tables
+from research.evaluation.ranker import Ranker
 from research.evaluation.statistics import compare
 from research.evaluation.ties import TiePolicy
 from research.model.transformer_block import PreNorm
@@ -121,14 +122,17 @@ class Interrupted(Exception):
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, call: int) -> list[str]:
     """Make the `call`-th evaluation raise; the parts evaluated so far."""
     parts: list[str] = []
+    tables = RunParts.tables
 
-    def counted(*arguments: Any, **named: Any) -> dict[str, RankTable]:
-        parts.append(named["protocol"]["part"])
+    def counted(
+        self: RunParts, ranker: Ranker, part: str, *sets: Sequence[CandidateSet]
+    ) -> dict[str, RankTable]:
+        parts.append(part)
         if len(parts) == call:
             raise Interrupted
-        return rank_tables(*arguments, **named)
+        return tables(self, ranker, part, *sets)
 
-    monkeypatch.setattr("research.runs.parts.rank_tables", counted)
+    monkeypatch.setattr(RunParts, "tables", counted)
     return parts
 
 
