@@ -13,23 +13,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from baselines.popularity import popularity
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
+from research.data.splits import Split
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.evaluation.rank_table import RankTable
+from research.evaluation.ranker import Ranker, RankerConfig
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions
+from research.storage import run_folder as run_folder_module
 from research.storage.records import FailureRecord
 from research.storage.run_folder import FolderLocked, RunFolder, lock_folder
+from research.studies import job as job_module
 from research.studies.job import Job, run_job
 from research.studies.plan import estimate_seconds
 from research.studies.study import Study, StudyOptions, run_study
@@ -90,6 +95,36 @@ def impossible(corpus: Corpus) -> RunConfig:
 
 def small(corpus: Corpus) -> RunConfig:
     return config_of(corpus, replace(FINETUNE, epochs=1))
+
+
+RAISED: dict[str, Exception] = {
+    "memory": MemoryError("too much"),
+    "input": InputError("wrong for all"),
+    "not finite": FloatingPointError("nan"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaisingConfig(RankerConfig):
+    """A counting ranker that raises one of `RAISED` when it is built."""
+
+    error: str
+
+    def build(self, corpus: Corpus, split: Split) -> Ranker:
+        raise RAISED[self.error]
+
+
+def raising(corpus: Corpus, error: str) -> RunConfig:
+    """A run that fails with an error of `RAISED`."""
+    return RunConfig(corpus=str(corpus.folder), ranker=RaisingConfig(error=error))
+
+
+class OneOfTwo(Accelerator):
+    """Accelerate's view of the main process of two; the other one does not exist."""
+
+    @property
+    def num_processes(self) -> int:
+        return 2
 
 
 # Failures
@@ -187,13 +222,9 @@ def test_a_run_that_another_study_is_doing_is_left_alone(
 
 
 def test_memory_that_ran_out_is_a_failure_of_a_run_in_one_process(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, tmp_path: Path
 ) -> None:
-    def fail(*given: object, **named: object) -> None:
-        raise MemoryError("too much")
-
-    monkeypatch.setattr("research.studies.job.execute", fail)
-    (job,) = done(study_of(corpus, {"small": small(corpus)}), tmp_path)
+    (job,) = done(study_of(corpus, {"large": raising(corpus, "memory")}), tmp_path)
     assert (job.state(), job.failure()) == ("failed", "MemoryError: too much")
 
 
@@ -479,8 +510,7 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
         options=QUIET, accelerator=make_accelerator(),
         study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
-    accelerator = make_accelerator()
-    monkeypatch.setattr(type(accelerator), "num_processes", 2)
+    accelerator = OneOfTwo(cpu=True)
     # What all of them meet alike is recorded, and the study goes on.
     alike = [InputError("wrong"), FloatingPointError("nan")]
     passing = [
@@ -586,26 +616,22 @@ def test_what_finished_runs_took_is_not_read_by_a_process_that_may_not_see_them(
 @pytest.mark.parametrize(
     ("processes", "error", "swallowed"),
     [
-        (1, MemoryError(), True),
-        (2, MemoryError(), False),
-        (2, InputError("wrong for all"), True),
-        (2, FloatingPointError("nan"), True),
+        (1, "memory", True),
+        (2, "memory", False),
+        (2, "input", True),
+        (2, "not finite", True),
     ],
 )
 def test_a_trial_that_fails_in_one_of_several_processes_is_not_passed_over(
-    monkeypatch: pytest.MonkeyPatch, processes: int, error: Exception, swallowed: bool
+    corpus: Corpus, processes: int, error: str, swallowed: bool
 ) -> None:
-    def expected(*given: object) -> None:
-        raise error
-
-    accelerator = make_accelerator()
-    monkeypatch.setattr("research.studies.plan.estimate_cost", expected)
-    monkeypatch.setattr(type(accelerator), "num_processes", processes)
+    accelerator = make_accelerator() if processes == 1 else OneOfTwo(cpu=True)
+    job = replace(job_named("a"), config=raising(corpus, error))
     if swallowed:
-        assert estimate_seconds([job_named("a")], {}, "data", accelerator, True) == [0.0]
+        assert estimate_seconds([job], {}, "data", accelerator, True) == [0.0]
         return
-    with pytest.raises(type(error)):
-        estimate_seconds([job_named("a")], {}, "data", accelerator, True)
+    with pytest.raises(type(RAISED[error]), match=str(RAISED[error])):
+        estimate_seconds([job], {}, "data", accelerator, True)
 
 
 @pytest.mark.long
