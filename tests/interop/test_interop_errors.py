@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from research.data.corpus import Corpus
+from research.evaluation.rank_table import RankTable
 from tests.support.calling import call, refused
 from tests.support.s3rec_files import (
     ATTRIBUTES,
@@ -201,7 +202,7 @@ def test_an_import_that_fails_late_leaves_nothing(
         raise OSError("No space left on device")
 
     torch.save(published_state(), tmp_path / "f.pt")
-    monkeypatch.setattr("research.interop.import_export.evaluate_run", full)
+    monkeypatch.setattr(RankTable, "save", full)
     answer = call(
         capsys, "import", tmp_path / "f.pt", "--format", "s3rec", "--corpus", corpus.folder,
         "--out", tmp_path / "run", "--heads", HEADS,
@@ -213,12 +214,15 @@ def test_an_import_that_fails_late_leaves_nothing(
 def test_a_folder_that_appears_meanwhile_is_left_alone(
     capsys: Capture, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make_another(*given: object) -> None:
-        (tmp_path / "run").mkdir()
+    save = RankTable.save
+
+    def make_another(table: RankTable, path: Path) -> None:
+        (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / "mine").write_text("mine")
+        save(table, path)
 
     torch.save(published_state(), tmp_path / "f.pt")
-    monkeypatch.setattr("research.interop.import_export.evaluate_run", make_another)
+    monkeypatch.setattr(RankTable, "save", make_another)
     said = refused(
         capsys, "import", tmp_path / "f.pt", "--format", "s3rec", "--corpus", corpus.folder,
         "--out", tmp_path / "run", "--heads", HEADS,

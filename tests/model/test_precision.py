@@ -53,9 +53,9 @@ def test_each_stage_takes_the_loss_scale_out_of_its_gradients_once(
     norms.clear()
     # Accelerate scales losses on a GPU alone; torch's scaler works here as well.
     monkeypatch.setitem(AcceleratorState._shared_state, "_mixed_precision", "fp16")
-    monkeypatch.setattr("research.runs.execute.accelerator_for", lambda given, *asked: given)
     accelerator.native_amp = True
     accelerator.scaler = torch.amp.GradScaler("cpu")
+    config = replace(config, compute=ComputeConfig(precision="fp16"))
     execute(config, tmp_path / "scaled", options=RunOptions(quiet=True), accelerator=accelerator)
     assert len(plain) > 2
     # Autocast is in bf16 on a CPU.
