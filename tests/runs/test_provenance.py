@@ -134,11 +134,20 @@ def test_a_git_that_hangs_is_not_waited_for(code: Path, tmp_path: Path, monkeypa
 
 
 def test_a_process_asks_once_and_stays_with_the_code_it_began_with(
-    code: Path, monkeypatch: Patch
+    code: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    first = code_version()
-    monkeypatch.setattr(provenance, "_git", pytest.fail)
-    assert code_version() == first
+    program, calls = tmp_path / "bin" / "git", tmp_path / "calls"
+    program.parent.mkdir()
+    # It has the same line for every question, which as a status is a changed file.
+    program.write_text(f"#!/bin/sh\necho asked >> {calls}\necho {'c' * 40}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert code_version() == ("c" * 40, False)
+    asked = calls.read_text()
+    assert code_version() == ("c" * 40, False)
+    assert calls.read_text() == asked
+    program.unlink()
+    assert code_version() == ("c" * 40, False)
 
 
 # Machine, versions, command
