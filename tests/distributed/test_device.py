@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from research.distributed import accelerator as accelerator_module
 from research.distributed.accelerator import accelerator_for, make_accelerator, uses_gpu
 from research.errors import InputError
 from research.model.compute import ComputeConfig
@@ -130,10 +131,10 @@ class TestWithTwoPretendedGPUs:
     @pytest.fixture(autouse=True)
     def gpus(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         chosen: list[int] = []
-        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-        monkeypatch.setattr("torch.cuda.set_device", chosen.append)
-        monkeypatch.setattr("research.distributed.accelerator.is_initialized", lambda: False)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+        monkeypatch.setattr(accelerator_module, "is_initialized", lambda: False)
         monkeypatch.delenv("WORLD_SIZE", raising=False)
         return chosen
 
@@ -158,7 +159,7 @@ class TestWithTwoPretendedGPUs:
     def test_a_process_stays_on_the_device_that_it_began_with(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("research.distributed.accelerator.is_initialized", lambda: True)
+        monkeypatch.setattr(accelerator_module, "is_initialized", lambda: True)
         make_accelerator()
         assert not uses_gpu(None)
         with pytest.raises(InputError, match="--device is cuda, but this process uses cpu"):

@@ -206,9 +206,9 @@ def test_what_only_a_gpu_tells_is_read_from_what_torch_would_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[str] = []
-    monkeypatch.setattr("torch.cuda.set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     known = SimpleNamespace(name="NVIDIA H100", total_memory=85_000, major=9, minor=0)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: known)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: known)
     pretended = replace(setting(tmp_path), device=torch.device("cuda"))
     found = Measured({}, {})
     with counting(pretended, 2, found, compiled=False):

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from tests.fuzz import campaign
 from tests.fuzz.campaign import Tally, do_cases, generator_of, limits, spread, working_folder
 from tests.fuzz.mutations import json_altered
 from tests.fuzz.targets import Target, all_targets, altering
@@ -80,7 +81,7 @@ def test_a_case_that_hangs_or_takes_memory_is_a_failure(monkeypatch: pytest.Monk
             pass
         return bytearray(8 << 30)
 
-    monkeypatch.setattr("tests.fuzz.campaign.SECONDS", 0.2)
+    monkeypatch.setattr(campaign, "SECONDS", 0.2)
     target = Target(name="greedy", milliseconds=1.0, begin=lambda folder: case)
     tally = Tally()
     with limits():

@@ -30,6 +30,7 @@ from research.evaluation.statistics import compare, estimate
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions
 from research.storage.records import StudyRecord
+from research.studies import study as study_module
 from research.studies.budget import Budget
 from research.studies.job import Job
 from research.studies.study import Study, StudyOptions, run_study
@@ -475,7 +476,7 @@ def test_a_corpus_is_opened_by_all_processes_in_agreement(
         asked.append((name, data_root, processes.world))
         return shop
 
-    monkeypatch.setattr("research.studies.study.prepare_and_open_corpus", prepare_and_open_corpus)
+    monkeypatch.setattr(study_module, "prepare_and_open_corpus", prepare_and_open_corpus)
     done(study_of(shop, {"popularity": popularity()}), tmp_path, plan_only=True)
     assert asked == [(str(shop.folder), "data", 1)]
 

@@ -210,9 +210,9 @@ def test_a_run_that_another_study_is_doing_is_left_alone(
     other = lock_folder(folder)
     assert other is not None
     with monkeypatch.context() as patched:
-        patched.setattr(
-            "research.storage.run_folder.lock_folder", functools.partial(lock_folder, timeout=0.0)
-        )
+        # It waits five seconds otherwise.
+        at_once = functools.partial(lock_folder, timeout=0.0)
+        patched.setattr(run_folder_module, "lock_folder", at_once)
         with pytest.raises(FolderLocked, match="another process is doing the run in"):
             done(study, tmp_path)
     assert files_of(folder) == {}
@@ -479,7 +479,7 @@ def test_workers_take_the_gpus_that_this_process_may_use(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: number)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
     assert visible_devices(asked) == names
 
 
@@ -524,7 +524,8 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
         def fail(*given: object, error: Exception = error, **named: object) -> None:
             raise error
 
-        monkeypatch.setattr("research.studies.job.execute", fail)
+        # A run of two processes exchanges values before anything of its config is called.
+        monkeypatch.setattr(job_module, "execute", fail)
         try:
             assert not run_job(jobs[0], QUIET, accelerator)
         except type(error) as met:
