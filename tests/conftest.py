@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator
 
 from research.data.corpus import Corpus
-from tests.support.bench import Bench
 from tests.support.synthetic import markov_histories, write_histories
+from tests.support.trainer import Bench
 
 # Long runs share the machine, and one thread makes sums come out the same on every machine.
 torch.set_num_threads(1)
@@ -47,7 +47,7 @@ def markov_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.fixture(scope="session")
 def loop_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """40 users, so that an epoch of `tests.support.bench.STAGE` is three steps."""
+    """40 users, so that an epoch of `tests.support.trainer.STAGE` is three steps."""
     histories = markov_histories(num_users=40, num_items=20, length=9, seed=3)
     return write_histories(tmp_path_factory.mktemp("loop") / "corpus", histories, num_items=20)
 

@@ -40,7 +40,7 @@ from research.storage.records import RunSummary
 from research.studies.study import Study
 from research.training.multi_objective import MultiObjectiveModel
 from tests import ROOT
-from tests.support.calling import call
+from tests.support.command_line import call
 from tests.support.synthetic import (
     batch_of,
     catalogue_of,

@@ -18,7 +18,7 @@ from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
 from research.studies.study import Study, run_study
-from tests.support.calling import TINY, call, refused, shop_corpus
+from tests.support.command_line import TINY, call, refused, shop_corpus
 
 SASREC = "baselines.sasrec.full_softmax"
 Capture = pytest.CaptureFixture[str]

@@ -33,7 +33,7 @@ from research.studies.cost_estimate import CostEstimate
 from research.studies.study import Study
 from tests import ROOT
 from tests.support.bert_configs import ORIGINAL
-from tests.support.calling import call
+from tests.support.command_line import call
 from tests.support.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state
 from tests.support.synthetic import markov_histories
 

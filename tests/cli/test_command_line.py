@@ -25,7 +25,7 @@ from research.runs.load import load_run
 from tests import ROOT
 from tests.evaluation.reference_ranks import scores_of_all
 from tests.support.bert_configs import write
-from tests.support.calling import (
+from tests.support.command_line import (
     NUM_ITEMS,
     TINY,
     Answer,

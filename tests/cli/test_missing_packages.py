@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.calling import shop_corpus
+from tests.support.command_line import shop_corpus
 from tests.support.launching import ROOT
 
 # W&B's client, and what draws a report.
@@ -41,7 +41,7 @@ from dataclasses import replace
 from pathlib import Path
 from baselines.popularity import popularity
 from research.studies.study import Study
-from tests.support.stages import ENCODER, FINETUNE
+from tests.support.small_runs import ENCODER, FINETUNE
 from research.runs.config import RunConfig
 
 CORPUS = str(Path(__file__).parent / "shop")

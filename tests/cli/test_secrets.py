@@ -18,7 +18,7 @@ import pytest
 
 from research.data.corpus import Corpus
 from tests import ROOT
-from tests.support.calling import TINY, shop_corpus
+from tests.support.command_line import TINY, shop_corpus
 
 pytestmark = pytest.mark.long
 

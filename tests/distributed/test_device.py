@@ -16,8 +16,8 @@ from research.errors import InputError
 from research.model.compute import ComputeConfig
 from research.model.kernels.precision import allow_tf32, true_fp32
 from research.runs.execute import RunOptions, execute
-from tests.support.calling import TINY, call, refused, shop_corpus
-from tests.support.stages import FINETUNE, QUIET, config_of, corpus_in, weights_of
+from tests.support.command_line import TINY, call, refused, shop_corpus
+from tests.support.small_runs import FINETUNE, QUIET, config_of, corpus_in, weights_of
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 LAST = Path("stages") / "finetune"

@@ -14,10 +14,7 @@ from torch import Tensor
 
 import baselines.s3rec
 from research.randomness import fold
-from tests.support.low_precision import COUPLED, made
-from tests.support.objective_cases import CASES, LENGTH, ROWS
-from tests.support.pretend_accelerator import OnDevice, device, lacking, pretended
-from tests.support.pretended_works import (
+from tests.support.accelerator_counts import (
     RANKING,
     WORKS,
     OnTheDevice,
@@ -27,13 +24,16 @@ from tests.support.pretended_works import (
     tallies,
     trained,
 )
+from tests.support.low_precision import COUPLED, made
+from tests.support.objective_cases import CASES, LENGTH, ROWS
+from tests.support.pretend_accelerator import OnDevice, device, lacking, pretended
 from tests.support.synthetic import batch_of
 
 pytestmark = pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
 
-# Operations, host reads and blocking copies, and unpinned copies of a step that does not log. Who
-# saves some lowers the number: `python -m tests.support.pretended_works` prints all and where they
-# are.
+# Operations, host reads and blocking copies, and unpinned copies of a step that does not log. A
+# change that saves some lowers the number here: `python -m tests.support.accelerator_counts` prints
+# all of them with their lines.
 EXPECTED = {
     "W1 SASRec": (197, 0, 0),
     "W2 S3-Rec pretraining": (311, 0, 0),

@@ -12,7 +12,7 @@ from research.objectives.next_item import NextItemConfig
 from research.training.config import StageConfig, ValidationConfig
 from research.training.loop import train
 from research.training.state import StageState
-from tests.support.bench import STAGE, VALUES, Bench, giving
+from tests.support.trainer import STAGE, VALUES, Bench, giving
 
 
 def test_the_best_state_is_the_one_that_remains(bench: Bench) -> None:

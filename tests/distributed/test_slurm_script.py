@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.calling import TINY, shop_corpus
+from tests.support.command_line import TINY, shop_corpus
 from tests.support.launching import ROOT, free_port, launched
 
 pytestmark = pytest.mark.long

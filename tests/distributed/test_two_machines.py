@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from research.data.corpus import Corpus
-from tests.support.calling import TINY, files_of, shop_corpus
+from tests.support.command_line import TINY, files_of, shop_corpus
 from tests.support.launching import Ranks, joined_ranks, launched
 
 NEEDED = ("ip", "unshare", "hostname")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests import ROOT
-from tests.support.calling import shop_corpus
+from tests.support.command_line import shop_corpus
 from tests.support.wandb_records import FakeSweep
 from tests.support.wandb_server import WandbServer
 

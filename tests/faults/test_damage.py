@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import checkpoints, differences, outcome, words
-from tests.support.calling import Answer, call, refused
+from tests.support.command_line import Answer, call, refused
 
 Capture = pytest.CaptureFixture[str]
 Damage = Callable[[Path], None]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import differences, outcome, unfinished, words
-from tests.support.calling import call, files_of, write_shop
+from tests.support.command_line import call, files_of, write_shop
 from tests.support.study_folders import write_run, write_study
 
 Capture = pytest.CaptureFixture[str]

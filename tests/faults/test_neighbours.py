@@ -14,9 +14,9 @@ from research.runs.execute import RunOptions, execute
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, differences, lines_of, outcome, words
 from tests.faults.small import two_stages
-from tests.support.calling import refused
-from tests.support.mirrored import SHORT
+from tests.support.command_line import refused
 from tests.support.wandb_answers import Answer
+from tests.support.wandb_run_folders import SHORT
 from tests.support.wandb_server import WandbServer
 
 pytestmark = pytest.mark.long

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, checkpoints, differences, lines_of, outcome, unfinished, words
-from tests.support.calling import call
+from tests.support.command_line import call
 
 pytestmark = pytest.mark.long
 

@@ -57,7 +57,7 @@ from research.training.state import StageState
 from tests.fuzz.mutations import number_of
 from tests.fuzz.targets import Case, Target, altering, some, written
 from tests.support.configs import CONFIGS
-from tests.support.recorded import FINGERPRINT, HASH, run_record, run_summary
+from tests.support.records import FINGERPRINT, HASH, run_record, run_summary
 from tests.support.s3rec_files import published_state
 from tests.support.study_folders import fail_run, table_of, write_run, write_study
 

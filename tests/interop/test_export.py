@@ -18,7 +18,8 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
-from tests.support.calling import call, cells_of
+from tests.support.checkpoints import newest_of
+from tests.support.command_line import call, cells_of
 from tests.support.s3rec_files import (
     ATTRIBUTES,
     ITEMS,
@@ -32,7 +33,6 @@ from tests.support.s3rec_files import (
     our_states,
     published_state,
 )
-from tests.support.saved import newest_of
 
 
 @pytest.fixture(scope="module")

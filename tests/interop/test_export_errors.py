@@ -25,9 +25,9 @@ from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
 from research.storage.atomic import replacing
 from research.training.config import StageConfig
-from tests.support.calling import files_of, refused
+from tests.support.checkpoints import newest_of
+from tests.support.command_line import files_of, refused
 from tests.support.s3rec_files import ATTRIBUTES, ITEMS, numbered_corpus
-from tests.support.saved import newest_of
 from tests.support.tampering import plant
 
 Capture = pytest.CaptureFixture[str]

@@ -21,7 +21,8 @@ from research.packed import Packed
 from research.runs.load import load_run
 from tests.evaluation.reference_ranks import scores_of_all
 from tests.interop import reference_s3rec
-from tests.support.calling import call, cells_of
+from tests.support.checkpoints import newest_of
+from tests.support.command_line import call, cells_of
 from tests.support.s3rec_files import (
     ATTRIBUTES,
     HEADS,
@@ -37,7 +38,6 @@ from tests.support.s3rec_files import (
     published_state,
     raw,
 )
-from tests.support.saved import newest_of
 
 # Float32 sums of a few dozen terms in another order.
 CLOSE = {"rtol": 0.0, "atol": 1e-5}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.evaluation.rank_table import RankTable
-from tests.support.calling import call, refused
+from tests.support.command_line import call, refused
 from tests.support.s3rec_files import (
     ATTRIBUTES,
     HEADS,

@@ -26,8 +26,8 @@ from research.packed import Packed
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
 from research.runs.load import check_size, load_run
-from tests.support.saved import newest_of
-from tests.support.stages import FINETUNE, QUIET, TABLE, corpus_in, refusal, still, weights_of
+from tests.support.checkpoints import newest_of
+from tests.support.small_runs import FINETUNE, QUIET, TABLE, corpus_in, refusal, still, weights_of
 from tests.support.synthetic import encoder_of
 
 SMALL = GRUConfig(length=5, width=4, hidden_width=6, layers=2, embedding_dropout=0.1)

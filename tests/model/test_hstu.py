@@ -26,7 +26,7 @@ from research.runs.execute import execute
 from research.runs.load import load_run
 from tests.model.reference_blocks import run_hstu
 from tests.support.s3rec_files import numbered_corpus
-from tests.support.stages import FINETUNE, QUIET, corpus_in, refusal
+from tests.support.small_runs import FINETUNE, QUIET, corpus_in, refusal
 from tests.support.synthetic import encoder_of, scatter_parameters
 
 SIZES = TransformerConfig(length=6, width=8, heads=2, layers=1, embedding_norm=False, norm_eps=1e-6)

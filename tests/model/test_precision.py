@@ -14,7 +14,7 @@ from research.distributed.accelerator import accelerator_for, make_accelerator
 from research.model.compute import ComputeConfig
 from research.runs.execute import RunOptions, execute
 from research.training.step import TrainStep
-from tests.support.stages import FINETUNE, PRETRAIN, config_of, corpus_in, still
+from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in, still
 
 
 def autocasts(accelerator: Accelerator) -> bool:

@@ -18,8 +18,8 @@ from research.objectives.ranker import TrainedRanker
 from research.packed import Packed
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import OptimizerConfig
-from tests.support.bench import STAGE, Bench, giving
 from tests.support.synthetic import batch_of, catalogue_of, scatter_parameters
+from tests.support.trainer import STAGE, Bench, giving
 
 ITEMS = 5
 SIZES = TransformerConfig(

@@ -21,7 +21,7 @@ from research.report.formatting import difference_of, interval_of, p_of, shorten
 from research.report.latex import entry_of, escaped, latex_of
 from research.report.schema import Figure
 from research.report.terminal import print_report
-from tests.support.calling import call, refused
+from tests.support.command_line import call, refused
 from tests.support.study_folders import begin_run, fail_run, write_run, write_study
 
 Capture = pytest.CaptureFixture[str]

@@ -21,9 +21,9 @@ from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord
 from research.storage.untrusted import printable, short_text
-from tests.support.calling import shop_corpus
+from tests.support.command_line import shop_corpus
 from tests.support.configs import CONFIGS
-from tests.support.recorded import HASH, run_record, write
+from tests.support.records import HASH, run_record, write
 from tests.support.study_folders import begin_run, fail_run, table_of, write_run, write_study
 
 # MRR 3.25 / 6, 3 / 6; and better for every user with either seed.

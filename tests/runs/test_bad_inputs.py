@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from research.checkpoint import files as checkpoint
 from research.cli.main import main
 from research.data.corpus import Corpus
-from tests.support.calling import TINY, call, files_of, raw_id, refused, shop_corpus
-from tests.support.saved import newest_of
+from tests.support.checkpoints import newest_of
+from tests.support.command_line import TINY, call, files_of, raw_id, refused, shop_corpus
 from tests.support.synthetic import write_histories
 from tests.support.tampering import Json, edit, plant
 

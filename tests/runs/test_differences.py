@@ -12,7 +12,7 @@ from research.runs.config import RunConfig
 from research.runs.differences import other_run
 from research.storage.records import StartRecord
 from tests.support.configs import CONFIGS
-from tests.support.recorded import run_record
+from tests.support.records import run_record
 
 CONFIG = CONFIGS["sasrec, full softmax"]()
 

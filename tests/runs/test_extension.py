@@ -31,7 +31,7 @@ from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan
 from research.training.state import StageState
 from tests.evaluation.reference_ranks import corpus_of, write_to_disk
-from tests.support.saved import newest_of
+from tests.support.checkpoints import newest_of
 
 QUIET = RunOptions(quiet=True)
 

@@ -15,7 +15,7 @@ from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.storage.records import FloorRecord
 from research.training.config import ValidationConfig
-from tests.support.stages import FINETUNE, QUIET, config_of, corpus_in
+from tests.support.small_runs import FINETUNE, QUIET, config_of, corpus_in
 
 
 def test_a_run_tells_popularity_on_its_own_test(

@@ -29,9 +29,9 @@ from research.runs.provenance import (
 )
 from research.storage.records import Machine, Provenance, RunRecord, RunSummary, read_record
 from research.storage.untrusted import without_keys
-from tests.support.calling import call
-from tests.support.recorded import run_record, run_summary, write
-from tests.support.stages import FINETUNE, QUIET, config_of, corpus_in
+from tests.support.command_line import call
+from tests.support.records import run_record, run_summary, write
+from tests.support.small_runs import FINETUNE, QUIET, config_of, corpus_in
 
 Patch = pytest.MonkeyPatch
 CPU = torch.device("cpu")

@@ -42,8 +42,8 @@ from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
 from tests.evaluation.reference_ranks import FixedScores, corpus_of, write_to_disk
-from tests.support.calling import files_of, snapshot_of
-from tests.support.saved import newest_of
+from tests.support.checkpoints import newest_of
+from tests.support.command_line import files_of, snapshot_of
 
 QUIET = RunOptions(quiet=True)
 ENCODER = TransformerConfig(length=4, width=4, layers=1, heads=2, feed_forward=8)

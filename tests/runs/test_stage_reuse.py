@@ -17,8 +17,16 @@ from research.runs.run_hash import stage_hashes
 from research.storage.run_folder import RunFolder
 from research.training.stage_run import CheckpointPlan
 from research.training.step import TrainStep
-from tests.support.saved import newest_of
-from tests.support.stages import FINETUNE, PRETRAIN, QUIET, TABLE, config_of, corpus_in, weights_of
+from tests.support.checkpoints import newest_of
+from tests.support.small_runs import (
+    FINETUNE,
+    PRETRAIN,
+    QUIET,
+    TABLE,
+    config_of,
+    corpus_in,
+    weights_of,
+)
 
 
 @pytest.fixture(scope="module")

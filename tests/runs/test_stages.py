@@ -18,8 +18,8 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.runs.execute import execute
 from research.storage.records import CoverageRecord
-from tests.support.saved import newest_of
-from tests.support.stages import (
+from tests.support.checkpoints import newest_of
+from tests.support.small_runs import (
     FINETUNE,
     FOUR,
     PRETRAIN,

@@ -16,8 +16,8 @@ from research.data.splits import UserHoldout
 from research.errors import InputError
 from research.runs.execute import execute
 from research.storage.records import RunSummary, read_record
-from tests.support.saved import newest_of
-from tests.support.stages import (
+from tests.support.checkpoints import newest_of
+from tests.support.small_runs import (
     ENCODER,
     FINETUNE,
     PRETRAIN,

@@ -40,8 +40,8 @@ from research.storage.records import CarriedRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
 from research.storage.untrusted import file_inside, parse_json, printable, without_home
-from tests.support.calling import TINY, call, refused, shop_corpus
-from tests.support.recorded import run_summary, write
+from tests.support.command_line import TINY, call, refused, shop_corpus
+from tests.support.records import run_summary, write
 from tests.support.study_folders import table_of, write_run, write_study
 from tests.support.synthetic import write_histories
 

@@ -39,8 +39,8 @@ from research.storage.records import (
     read_record,
     write_record,
 )
-from tests.support.calling import call
-from tests.support.recorded import run_record, run_summary, study_record, write
+from tests.support.command_line import call
+from tests.support.records import run_record, run_summary, study_record, write
 
 EARLIER = Path(__file__).parent / "earlier_run"
 

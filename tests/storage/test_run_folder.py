@@ -12,7 +12,7 @@ from research.storage.json_files import read_json, write_json
 from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import RunFolder, lock_folder
 from tests.support.rank_tables import small_table
-from tests.support.recorded import run_summary
+from tests.support.records import run_summary
 
 
 def logged(folder: RunFolder) -> list[tuple[str, int]]:

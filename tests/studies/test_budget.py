@@ -27,8 +27,8 @@ from research.training.limits import Limits
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.state import StageState
-from tests.support.bench import STAGE, Bench, asked_from
-from tests.support.stages import FINETUNE, PRETRAIN, config_of, corpus_in
+from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
+from tests.support.trainer import STAGE, Bench, asked_from
 
 PLAIN = replace(STAGE, validation=None, optimizer=OptimizerConfig())
 

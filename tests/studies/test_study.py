@@ -34,7 +34,7 @@ from research.studies import study as study_module
 from research.studies.budget import Budget
 from research.studies.job import Job
 from research.studies.study import Study, StudyOptions, run_study
-from tests.support.calling import call, files_of, refused, shop_corpus, snapshot_of
+from tests.support.command_line import call, files_of, refused, shop_corpus, snapshot_of
 from tests.support.synthetic import markov_histories, write_histories
 
 Capture = pytest.CaptureFixture[str]

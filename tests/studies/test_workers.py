@@ -48,10 +48,10 @@ from research.studies.workers import (
     visible_devices,
 )
 from tests import ROOT
-from tests.support.calling import files_of
+from tests.support.command_line import files_of
 from tests.support.launching import free_port, launched
-from tests.support.recorded import run_record
-from tests.support.stages import FINETUNE, PRETRAIN, config_of, corpus_in
+from tests.support.records import run_record
+from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
 
 Capture = pytest.CaptureFixture[str]
 QUIET = RunOptions(quiet=True)
@@ -314,7 +314,7 @@ def test_processes_under_a_launcher_are_refused(
 SLOW = '''
 from dataclasses import replace
 from research.studies.study import Study
-from tests.support.stages import FINETUNE, PRETRAIN, config_of
+from tests.support.small_runs import FINETUNE, PRETRAIN, config_of
 from research.data.corpus import Corpus
 from pathlib import Path
 

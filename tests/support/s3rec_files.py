@@ -15,8 +15,8 @@ from research.data.corpus import Corpus, write_corpus
 from research.data.names import Names
 from research.packed import Packed
 from research.runs.load import load_run
-from tests.support.calling import Answer, call, refused
-from tests.support.saved import newest_of
+from tests.support.checkpoints import newest_of
+from tests.support.command_line import Answer, call, refused
 from tests.support.synthetic import ends, flat
 
 Capture = pytest.CaptureFixture[str]

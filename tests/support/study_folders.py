@@ -12,7 +12,7 @@ from research.evaluation.rank_table import RankTable
 from research.storage.records import CostRecord, FailureRecord
 from research.storage.run_folder import RunFolder
 from tests.support.configs import CONFIGS
-from tests.support.recorded import HASH, run_record, run_summary, study_record, write
+from tests.support.records import HASH, run_record, run_summary, study_record, write
 
 PROTOCOL: dict[str, object] = {
     "corpus": "films", "fingerprint": "f00d", "part": "test", "seen": "excluded", "ties": "mean",

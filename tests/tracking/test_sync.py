@@ -16,9 +16,17 @@ from research.tracking.config import Tracking
 from research.tracking.sync import SYNCING, sync
 from research.tracking.wandb_fields import run_id
 from research.tracking.wandb_mirror import WandbMirror
-from tests.support.calling import call, refused
-from tests.support.mirrored import KEY, LINES, SHORT, SUMMARY, record_of, silent_server, write_run
-from tests.support.recorded import write
+from tests.support.command_line import call, refused
+from tests.support.records import write
+from tests.support.wandb_run_folders import (
+    KEY,
+    LINES,
+    SHORT,
+    SUMMARY,
+    record_of,
+    silent_server,
+    write_run,
+)
 from tests.support.wandb_server import WandbServer
 
 Capture = pytest.CaptureFixture[str]

@@ -24,8 +24,8 @@ from research.tracking.wandb_fields import (
     summary_of,
     tags_of,
 )
-from tests.support.mirrored import SUMMARY, record_of, write_run
-from tests.support.recorded import study_record, write
+from tests.support.records import study_record, write
+from tests.support.wandb_run_folders import SUMMARY, record_of, write_run
 
 
 def told(path: Path, config: RunConfig | None = None) -> dict[str, Any]:

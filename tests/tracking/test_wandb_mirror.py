@@ -25,9 +25,17 @@ from research.tracking.config import Tracking
 from research.tracking.options import mirror_finished_run
 from research.tracking.wandb_mirror import WandbMirror, call_within, resolve_mode
 from tests import ROOT
-from tests.support.calling import TINY, call, refused, shop_corpus
-from tests.support.mirrored import KEY, LINES, SHORT, SUMMARY, record_of, silent_server, write_run
-from tests.support.stages import FINETUNE, PRETRAIN, config_of, corpus_in
+from tests.support.command_line import TINY, call, refused, shop_corpus
+from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
+from tests.support.wandb_run_folders import (
+    KEY,
+    LINES,
+    SHORT,
+    SUMMARY,
+    record_of,
+    silent_server,
+    write_run,
+)
 from tests.support.wandb_server import WandbServer
 
 Capture = pytest.CaptureFixture[str]

@@ -18,7 +18,7 @@ from research.training.config import StageConfig
 from research.training.loop import train
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
-from tests.support.bench import STAGE, VALUES, Bench, giving
+from tests.support.trainer import STAGE, VALUES, Bench, giving
 
 PATIENT = replace(STAGE, max_skipped=2)
 WITHOUT_VALIDATION = replace(PATIENT, validation=None)

@@ -32,8 +32,8 @@ from research.training.state import StageState
 from research.training.target_check import TargetCheck
 from research.training.uncertainty import LearnedWeights, UncertaintyWeights
 from research.training.weight_ramps import Ramp, WeightRamps
-from tests.support.bench import STAGE, VALUES, Bench, giving
-from tests.support.stages import FINETUNE, QUIET, config_of, corpus_in, refusal
+from tests.support.small_runs import FINETUNE, QUIET, config_of, corpus_in, refusal
+from tests.support.trainer import STAGE, VALUES, Bench, giving
 
 WEIGHTS = {"next": 2.0, "cloze": 0.5}
 TWO = {"next": NextItemConfig(weight=2.0), "cloze": ClozeConfig(weight=0.5)}

@@ -14,8 +14,8 @@ from research.data.corpus import Corpus
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.training.gradient_conflict import GradientCosines
-from tests.support.bench import STAGE, Bench
 from tests.support.synthetic import markov_histories, write_histories
+from tests.support.trainer import STAGE, Bench
 
 
 def gradient_figures(

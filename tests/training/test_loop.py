@@ -26,7 +26,7 @@ from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan
 from research.training.step import count_targets, loss_factors
-from tests.support.bench import ENCODER, STAGE, VALUES, Bench, asked_from, giving
+from tests.support.trainer import ENCODER, STAGE, VALUES, Bench, asked_from, giving
 
 EVERY_STEP = CheckpointPlan(steps=1)
 SELDOM = CheckpointPlan()

@@ -37,7 +37,7 @@ from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan, StageRun
 from research.training.step import count_targets, loss_factors
-from tests.support.saved import newest_of
+from tests.support.checkpoints import newest_of
 from tests.support.synthetic import markov_histories, scatter_parameters, write_histories
 
 SIZES = TransformerConfig(

@@ -34,7 +34,7 @@ from research.runs.parts import RunParts, stage_parts
 from research.studies.cost_estimate import estimate_cost
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import CheckpointPlan
-from tests.support.stages import ENCODER, FINETUNE, QUIET, config_of, corpus_in, refusal
+from tests.support.small_runs import ENCODER, FINETUNE, QUIET, config_of, corpus_in, refusal
 from tests.support.synthetic import batch_of, catalogue_of, write_histories
 
 

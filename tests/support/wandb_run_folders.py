@@ -13,7 +13,7 @@ from research.storage.records import CostRecord, RunRecord, RunSummary, StageRes
 from research.storage.run_folder import RunFolder
 from research.tracking.config import Tracking
 from tests.support.configs import CONFIGS
-from tests.support.recorded import run_record, run_summary
+from tests.support.records import run_record, run_summary
 
 KEY = "0123456789" * 4
 SHORT = Tracking(init_seconds=1.0, finish_seconds=2.0)

@@ -1,6 +1,6 @@
 """What a step of each work asks of an accelerator, counted on the pretended one.
 
-Run: python -m tests.support.pretended_works [WORK ...]
+Run: python -m tests.support.accelerator_counts [WORK ...]
 """
 
 from __future__ import annotations
