@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from research.data.corpus import Corpus
 from tests.support.synthetic import markov_histories, write_histories
-from tests.support.trainer import Bench
+from tests.support.trainer import Trainer
 
 # Long runs share the machine, and one thread makes sums come out the same on every machine.
 torch.set_num_threads(1)
@@ -59,9 +59,9 @@ def accelerator() -> Accelerator:
 
 
 @pytest.fixture
-def bench(loop_corpus: Corpus, tmp_path: Path, accelerator: Accelerator) -> Bench:
+def trainer(loop_corpus: Corpus, tmp_path: Path, accelerator: Accelerator) -> Trainer:
     """A stage that has not begun, in a run folder of its own."""
-    return Bench(loop_corpus, tmp_path / "run", accelerator)
+    return Trainer(loop_corpus, tmp_path / "run", accelerator)
 
 
 @pytest.fixture

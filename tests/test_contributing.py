@@ -40,7 +40,7 @@ from research.storage.records import RunSummary
 from research.studies.study import Study
 from research.training.multi_objective import MultiObjectiveModel
 from tests import ROOT
-from tests.support.command_line import call
+from tests.support.command_line import run_command
 from tests.support.synthetic import (
     batch_of,
     catalogue_of,
@@ -290,7 +290,7 @@ def test_the_baseline_counts_what_is_recent(here: Path, capsys: Capture) -> None
     ranker = module_of("decayed_popularity").DecayedPopularityConfig(half_life=10.0)
     counted = ranker.build(corpus, LeaveOneOut().split(corpus))
     assert counted.counts_V.tolist() == [0.25 + 0.25, 0.5 + 1.0, 2.0, 0.0]
-    answer = call(capsys, *command_of("decayed_popularity")[3:], "--out", "run")
+    answer = run_command(capsys, *command_of("decayed_popularity")[3:], "--out", "run")
     assert (answer.code, answer.err) == (0, "")
     assert (here / "run" / "summary.json").is_file()
 
@@ -298,7 +298,7 @@ def test_the_baseline_counts_what_is_recent(here: Path, capsys: Capture) -> None
 def test_the_study_does_one_tiny_cell(here: Path, corpus: Corpus, capsys: Capture) -> None:
     given = command_of("depth_or_dropout")[3:]
     tiny = ["--cells", "layers=1", "--seeds", "1", "--budget", "steps=2", "--no-probe"]
-    answer = call(capsys, *given, *tiny)
+    answer = run_command(capsys, *given, *tiny)
     assert (answer.code, answer.err) == (0, "")
     assert "layers=1" in answer.out
     assert len(list((here / "runs" / "depth_or_dropout").rglob("summary.json"))) == 1

@@ -18,7 +18,7 @@ from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
 from research.studies.study import Study, run_study
-from tests.support.command_line import TINY, call, refused, shop_corpus
+from tests.support.command_line import TINY, command_error, run_command, shop_corpus
 
 SASREC = "baselines.sasrec.full_softmax"
 Capture = pytest.CaptureFixture[str]
@@ -60,15 +60,15 @@ def test_a_run_of_ones_own_classes_starts_from_an_earlier_one_of_them(
 ) -> None:
     (here / "own_loss.py").write_text(OWN_LOSS.format(name="OwnNextConfig"))
     given = [f"corpus={shop.folder}", "--quiet", *TINY]
-    assert call(capsys, "run", "own_loss:cell", *given, "--out", "first").code == 0
+    assert run_command(capsys, "run", "own_loss:cell", *given, "--out", "first").code == 0
     again = ["run", "own_loss:cell", *given, "--out", "again", "--start_from", "first"]
-    assert call(capsys, *again).code == 0
+    assert run_command(capsys, *again).code == 0
     ours = ["run", SASREC, *given, "--out", "ours", "--start_from", "first"]
-    assert "outside research, baselines; name its package with --allow own_loss" in refused(
+    assert "outside research, baselines; name its package with --allow own_loss" in command_error(
         capsys, *ours
     )
     assert not (here / "ours").exists()
-    assert call(capsys, *ours, "--allow", "own_loss").code == 0
+    assert run_command(capsys, *ours, "--allow", "own_loss").code == 0
 
 
 def test_a_class_of_ones_own_is_named_on_the_command_line(
@@ -77,9 +77,9 @@ def test_a_class_of_ones_own_is_named_on_the_command_line(
     (here / "own_loss.py").write_text(OWN_LOSS.format(name="OwnNextConfig"))
     key = "stages.0.objectives.next"
     given = ["run", "own_loss:cell", f"corpus={shop.folder}", *TINY, "--out", "r"]
-    message = refused(capsys, *given, f"{key}=OwnNexConfig")
+    message = command_error(capsys, *given, f"{key}=OwnNexConfig")
     assert f"{key} is 'OwnNexConfig'; did you mean OwnNextConfig" in message
-    answer = call(capsys, *given, f"{key}=OwnNextConfig", f"{key}.own=9", "--help")
+    answer = run_command(capsys, *given, f"{key}=OwnNextConfig", f"{key}.own=9", "--help")
     assert f"--{key}.own  int\n    (default: 9)" in answer.out
     assert not (here / "r").exists()
 
@@ -88,7 +88,9 @@ def test_a_class_with_a_name_of_ours_is_refused_when_the_run_begins(
     capsys: Capture, shop: Corpus, here: Path
 ) -> None:
     (here / "own_loss.py").write_text(OWN_LOSS.format(name="ClozeConfig"))
-    message = refused(capsys, "run", "own_loss:cell", f"corpus={shop.folder}", *TINY, "--out", "r")
+    message = command_error(
+        capsys, "run", "own_loss:cell", f"corpus={shop.folder}", *TINY, "--out", "r"
+    )
     assert (
         f"config.stages.0.objectives.next: class ClozeConfig of {here / 'own_loss.py'}" in message
     )

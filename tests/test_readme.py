@@ -33,7 +33,7 @@ from research.studies.cost_estimate import CostEstimate
 from research.studies.study import Study
 from tests import ROOT
 from tests.support.bert_configs import ORIGINAL
-from tests.support.command_line import call
+from tests.support.command_line import run_command
 from tests.support.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state
 from tests.support.synthetic import markov_histories
 
@@ -262,7 +262,7 @@ def here(
 def test_the_commands_run_in_the_order_in_which_they_stand(capsys: Capture, here: Path) -> None:
     assert commands_of_the_readme()
     for words in commands_of_the_readme():
-        answer = call(capsys, *words)
+        answer = run_command(capsys, *words)
         if words[0] == "sync":
             # Nobody is logged in here; tests/tracking/test_sync.py uploads to a server of its own.
             assert answer.code == 2
@@ -282,14 +282,14 @@ def test_the_files_of_ones_own_run_as_their_first_line_says(capsys: Capture, her
         (here / said[1]).write_text(block)
         words = command_of(said[2])
         assert words is not None
-        answer = call(capsys, *words)
+        answer = run_command(capsys, *words)
         assert (answer.code, answer.err) == (0, ""), said[2]
 
 
 def test_the_run_folder_holds_what_is_promised(capsys: Capture, here: Path) -> None:
     text = README.read_text(encoding="utf-8")
     given = ["run", "baselines.sasrec.full_softmax", "--corpus", "ml-100k", "--out", "r"]
-    assert call(capsys, *given).code == 0
+    assert run_command(capsys, *given).code == 0
     for name in ("config.json", "metrics.jsonl", "summary.json"):
         assert f"`{name}`" in text
         assert (here / "r" / name).is_file()

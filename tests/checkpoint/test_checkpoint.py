@@ -16,7 +16,7 @@ from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer
 from research.errors import InputError
 from research.training.optimizer import OptimizerConfig, build_optimizer
-from tests.support.synthetic import scatter_parameters
+from tests.support.synthetic import randomize_parameters
 
 # The corpus that the checkpoints belong to.
 MARK = {"fingerprint": "abc"}
@@ -24,7 +24,7 @@ MARK = {"fingerprint": "abc"}
 
 def module_of(seed: int = 0, width: int = 3) -> nn.Module:
     module = nn.Sequential(nn.Linear(2, width), nn.LayerNorm(width))
-    scatter_parameters(module, seed)
+    randomize_parameters(module, seed)
     return module
 
 

@@ -24,18 +24,18 @@ from research.packed import Packed
 from research.runs.load import load_run
 from tests import ROOT
 from tests.evaluation.reference_ranks import scores_of_all
-from tests.support.bert_configs import write
+from tests.support.bert_configs import write_bert_config
 from tests.support.command_line import (
     NUM_ITEMS,
     TINY,
-    Answer,
-    call,
-    cells_of,
+    CommandResult,
+    command_error,
     files_of,
     raw_id,
-    refused,
+    run_command,
     shop_corpus,
     snapshot_of,
+    table_rows,
     write_shop,
 )
 from tests.support.synthetic import write_histories
@@ -69,8 +69,10 @@ def _own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             del sys.modules[name]
 
 
-def run_tiny(capsys: Capture, corpus: Corpus, *arguments: object, target: str = SASREC) -> Answer:
-    return call(capsys, "run", target, f"corpus={corpus.folder}", *TINY, *arguments)
+def run_tiny(
+    capsys: Capture, corpus: Corpus, *arguments: object, target: str = SASREC
+) -> CommandResult:
+    return run_command(capsys, "run", target, f"corpus={corpus.folder}", *TINY, *arguments)
 
 
 def stored(folder: Path) -> dict[str, object]:
@@ -106,22 +108,22 @@ assert not heavy, heavy
 
 @pytest.mark.parametrize("word", ["--help", "-h", "help"])
 def test_help_lists_every_verb(capsys: Capture, word: str) -> None:
-    answer = call(capsys, word)
+    answer = run_command(capsys, word)
     assert answer.code == 0
     assert answer.out.startswith("usage: sixfold VERB")
     assert all(f"\n  {verb} " in answer.out for verb in VERBS)
 
 
 def test_no_argument_gives_the_usage_and_2(capsys: Capture) -> None:
-    answer = call(capsys)
+    answer = run_command(capsys)
     assert answer.code == 2
     assert answer.out.startswith("usage: sixfold VERB")
 
 
 def test_an_unknown_verb_gives_near_names_and_2(capsys: Capture) -> None:
-    answer = call(capsys, "evalute", "x")
-    assert answer == Answer(2, "", "sixfold: no verb 'evalute'; did you mean evaluate?\n")
-    far = call(capsys, "zzz").err
+    answer = run_command(capsys, "evalute", "x")
+    assert answer == CommandResult(2, "", "sixfold: no verb 'evalute'; did you mean evaluate?\n")
+    far = run_command(capsys, "zzz").err
     assert all(verb in far for verb in VERBS)
 
 
@@ -143,7 +145,7 @@ def test_an_unknown_verb_gives_near_names_and_2(capsys: Capture) -> None:
 def test_wrong_usage_says_what_is_wrong_and_gives_2(
     capsys: Capture, given: list[str], message: str
 ) -> None:
-    answer = call(capsys, *given)
+    answer = run_command(capsys, *given)
     assert answer.code == 2
     said = " ".join(answer.err.replace("│", " ").split())
     assert message in said
@@ -160,14 +162,14 @@ def test_wrong_usage_says_what_is_wrong_and_gives_2(
     ],
 )
 def test_a_list_without_a_value_is_refused(capsys: Capture, given: list[str], option: str) -> None:
-    answer = call(capsys, *given)
+    answer = run_command(capsys, *given)
     assert answer.code == 2
     assert f"{option} has no value; give one or more, or leave {option} out" in answer.err
 
 
 def test_options_may_be_written_with_underscores(capsys: Capture, shop: Corpus) -> None:
     given = ["study", "experiments.quickstart", "--plan", "--no_probe", "--data_root", "nowhere"]
-    answer = call(capsys, *given, "--corpora", shop.folder)
+    answer = run_command(capsys, *given, "--corpora", shop.folder)
     assert (answer.code, answer.err) == (0, "")
 
 
@@ -180,7 +182,7 @@ def test_sixfold_is_the_same_program() -> None:
 
 
 def test_help_of_a_study_is_no_error(capsys: Capture) -> None:
-    answer = call(capsys, "study", "experiments.quickstart", "--help")
+    answer = run_command(capsys, "study", "experiments.quickstart", "--help")
     assert answer.code == 0
     assert "--seeds" in answer.out
 
@@ -199,7 +201,7 @@ def test_exit_codes_tell_failures_from_interruptions(
         raise error
 
     monkeypatch.setattr(ShowCommand, "execute", fails)
-    answer = call(capsys, "show", "x")
+    answer = run_command(capsys, "show", "x")
     assert answer.code == code
     assert answer.err.startswith(said)
 
@@ -226,11 +228,11 @@ def test_prepare_pairs_writes_a_corpus_and_prints_its_facts(
 ) -> None:
     (tmp_path / "p.txt").write_text("7 10\n7 11\n7 12\n8 10\n")
     out = tmp_path / "corpora" / "p"
-    answer = call(capsys, "prepare", "pairs", "--raw", tmp_path / "p.txt", "--out", out)
+    answer = run_command(capsys, "prepare", "pairs", "--raw", tmp_path / "p.txt", "--out", out)
     assert (answer.code, answer.err) == (0, "")
     corpus = Corpus.open(out)
     assert list(corpus.item_names) == ["10", "11", "12"]
-    facts = {row[0]: row[1] for row in cells_of(answer.out)}
+    facts = {row[0]: row[1] for row in table_rows(answer.out)}
     assert facts["users"] == "2"
     assert facts["items"] == "3"
     assert facts["interactions"] == "4"
@@ -248,14 +250,14 @@ def test_prepare_csv_takes_filters_in_either_spelling(
     (tmp_path / "c.csv").write_text("user,item,rating,timestamp\n" + "\n".join(rows) + "\n")
     given = ["prepare", "csv", "--raw", tmp_path / "c.csv", "--out", tmp_path / "c"]
     given += [f"--min{dash}rating", "4", f"--user{dash}core=2", f"item{dash}core=1"]
-    answer = call(capsys, *given, "--duplicates", "first")
+    answer = run_command(capsys, *given, "--duplicates", "first")
     assert answer.code == 0
     corpus = Corpus.open(tmp_path / "c")
     # b keeps one interaction rated 4 or more and falls; of a's two y the older one stays.
     assert list(corpus.user_names) == ["a", "c"]
     names = [corpus.item_names[item] for item in corpus.items.tolist()]
     assert names == ["y", "x", "x", "z"]
-    facts = {row[0]: row[1] for row in cells_of(answer.out)}
+    facts = {row[0]: row[1] for row in table_rows(answer.out)}
     assert facts["interactions read"] == "7"
     assert facts["removed by min rating"] == "1"
     assert facts["duplicates removed"] == "1"
@@ -268,9 +270,11 @@ def test_prepare_s3rec_finds_the_attributes_beside_the_text(
     (tmp_path / "B.txt").write_text("1 1 2 3\n2 2 3\n")
     attributes = {"1": [4, 5], "2": [5], "3": [], "9": [4]}
     (tmp_path / "B_item2attributes.json").write_text(json.dumps(attributes))
-    answer = call(capsys, "prepare", "s3rec", "--raw", tmp_path / "B.txt", "--out", tmp_path / "B")
+    answer = run_command(
+        capsys, "prepare", "s3rec", "--raw", tmp_path / "B.txt", "--out", tmp_path / "B"
+    )
     assert answer.code == 0
-    facts = {row[0]: row[1] for row in cells_of(answer.out)}
+    facts = {row[0]: row[1] for row in table_rows(answer.out)}
     assert facts["attributes"] == "2"
     assert facts["attribute file unknown items"] == "1"
     assert facts["items without attributes"] == "1"
@@ -280,12 +284,12 @@ def test_prepare_without_out_writes_under_the_data_root(capsys: Capture, tmp_pat
     (tmp_path / "p.txt").write_text("7 10\n7 11\n")
     root = tmp_path / "root"
     given = ["prepare", "pairs", "--raw", tmp_path / "p.txt", "--data-root", root]
-    assert call(capsys, *given).code == 0
+    assert run_command(capsys, *given).code == 0
     assert [path.name[:2] for path in (root / "corpora").iterdir()] == ["p-"]
 
 
 def test_prepare_lists_its_typed_options(capsys: Capture) -> None:
-    answer = call(capsys, "prepare", "csv", "--help")
+    answer = run_command(capsys, "prepare", "csv", "--help")
     assert answer.code == 0
     for part in (
         "--min_rating  float | None",
@@ -296,7 +300,7 @@ def test_prepare_lists_its_typed_options(capsys: Capture) -> None:
 
 
 def test_prepare_refuses_an_unknown_option_with_near_names(capsys: Capture, tmp_path: Path) -> None:
-    message = refused(capsys, "prepare", "csv", "--raww", "x", "--out", tmp_path / "c")
+    message = command_error(capsys, "prepare", "csv", "--raww", "x", "--out", tmp_path / "c")
     assert message == "sixfold prepare: PrepareConfig has no 'raww'; did you mean raw?\n"
     assert not (tmp_path / "c").exists()
 
@@ -309,7 +313,7 @@ def test_a_run_takes_overrides_in_three_spellings(
     capsys: Capture, shop: Corpus, tmp_path: Path, target: str
 ) -> None:
     given = ["--stages.0.epochs", "1", "--seed=3", "encoder.width=4"]
-    answer = call(
+    answer = run_command(
         capsys, "run", target, "--corpus", shop.folder, "--out", tmp_path / "r", *TINY, *given
     )
     assert (answer.code, answer.err) == (0, "")
@@ -331,7 +335,7 @@ def test_a_run_prints_validations_and_then_its_figures(
         assert re.search(pattern, answer.out, flags=re.MULTILINE)
     assert re.search(r"^train: step \d+/6  loss \d\.\d{4}  [\d,]+ items/s$", answer.out, re.M)
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
-    shown = {row[0]: row[1:] for row in cells_of(answer.out)}
+    shown = {row[0]: row[1:] for row in table_rows(answer.out)}
     parts = (summary["val"], summary["test"]["full"], summary["popularity"]["test"]["full"])
     assert shown["ndcg@10"] == [f"{part['ndcg@10']:.4f}" for part in parts]
     assert f"cost parameters: {summary['cost']['parameters']}\n" in answer.out
@@ -344,9 +348,9 @@ def test_a_run_lies_under_study_corpus_cell_and_seed(
     monkeypatch.chdir(tmp_path)
     popularity = "baselines.popularity.popularity"
     given = ["run", popularity, "--corpus", shop.folder]
-    assert call(capsys, *given, "--seed", "2").code == 0
+    assert run_command(capsys, *given, "--seed", "2").code == 0
     assert (tmp_path / "runs" / "single" / "shop" / popularity / "2" / "summary.json").is_file()
-    assert call(capsys, *given, "--runs", "mine", "--study", "s", "--cell", "c").code == 0
+    assert run_command(capsys, *given, "--runs", "mine", "--study", "s", "--cell", "c").code == 0
     assert (tmp_path / "mine" / "s" / "shop" / "c" / "0" / "summary.json").is_file()
 
 
@@ -355,7 +359,9 @@ def test_runs_with_other_settings_do_not_share_a_folder(
 ) -> None:
     target = "baselines.popularity.popularity"
     for given in ([], ["evaluation.seen=kept"], ["--evaluation.metrics", "hr@1"]):
-        answer = call(capsys, "run", target, f"corpus={shop.folder}", "--runs", tmp_path, *given)
+        answer = run_command(
+            capsys, "run", target, f"corpus={shop.folder}", "--runs", tmp_path, *given
+        )
         assert answer.code == 0
     names = sorted(path.name for path in (tmp_path / "single" / "shop").iterdir())
     assert names[0] == target
@@ -390,7 +396,7 @@ def test_a_finished_run_goes_on_for_more_epochs_and_says_so(
 def test_a_quiet_run_prints_results_alone(capsys: Capture, shop: Corpus, tmp_path: Path) -> None:
     answer = run_tiny(capsys, shop, "--out", tmp_path / "r", "--quiet")
     assert "epoch 1 " not in answer.out
-    assert call(capsys, "show", tmp_path / "r").out == answer.out
+    assert run_command(capsys, "show", tmp_path / "r").out == answer.out
 
 
 def test_a_stopped_run_says_so_is_shown_as_unfinished_and_continues(
@@ -410,7 +416,7 @@ def test_a_stopped_run_says_so_is_shown_as_unfinished_and_continues(
         answer = run_tiny(capsys, shop, "--out", tmp_path / "r")
     assert answer.code == STOPPED == 75
     assert "the same command continues" in answer.err
-    shown = call(capsys, "show", tmp_path / "r")
+    shown = run_command(capsys, "show", tmp_path / "r")
     assert shown.code == 0
     expected = (
         f"{tmp_path / 'r'}: not finished (train, step 3); run the command that started it, or"
@@ -421,7 +427,7 @@ def test_a_stopped_run_says_so_is_shown_as_unfinished_and_continues(
     assert "train: epoch 1 " not in again.out
     assert "train: epoch 2 " in again.out
     whole = run_tiny(capsys, shop, "--out", tmp_path / "whole")
-    assert cells_of(again.out) == cells_of(whole.out)
+    assert table_rows(again.out) == table_rows(whole.out)
 
 
 def test_more_processes_than_there_are_is_refused_before_any_work(
@@ -434,15 +440,15 @@ def test_more_processes_than_there_are_is_refused_before_any_work(
     ):
         for world in (2, 0):
             more = ["--data-root", tmp_path / "data", "--expect-world", world]
-            message = refused(capsys, *given, *more)
+            message = command_error(capsys, *given, *more)
             assert f"{world} processes are expected, but this one sees 1; launch them" in message
     assert list(tmp_path.iterdir()) == []
     given = ["run", "baselines.popularity.popularity", f"corpus={shop.folder}"]
-    assert call(capsys, *given, "--out", tmp_path / "r", "--expect-world", "1").code == 0
+    assert run_command(capsys, *given, "--out", tmp_path / "r", "--expect-world", "1").code == 0
 
 
 def test_a_number_of_threads_below_one_is_refused(capsys: Capture, tmp_path: Path) -> None:
-    message = refused(capsys, "run", SASREC, "--threads", "0", "--runs", tmp_path)
+    message = command_error(capsys, "run", SASREC, "--threads", "0", "--runs", tmp_path)
     assert "--threads is 0; it must be at least 1" in message
 
 
@@ -450,13 +456,13 @@ def test_an_unknown_field_is_refused_with_a_near_name(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
     for given in (["--encoder.widht", "8"], ["--encoder.widht=8"], ["encoder.widht=8"]):
-        message = refused(capsys, "run", SASREC, *given, "--out", tmp_path / "r")
+        message = command_error(capsys, "run", SASREC, *given, "--out", tmp_path / "r")
         assert "encoder (TransformerConfig) has no 'widht'; did you mean width?" in message
     assert not (tmp_path / "r").exists()
 
 
 def test_a_value_of_the_wrong_type_is_refused(capsys: Capture, tmp_path: Path) -> None:
-    message = refused(capsys, "run", SASREC, "--runs", tmp_path, "encoder.width=wide")
+    message = command_error(capsys, "run", SASREC, "--runs", tmp_path, "encoder.width=wide")
     assert message == "sixfold run: encoder.width is 'wide'; allowed: int\n"
 
 
@@ -477,7 +483,7 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
     assert (stage["validation"], config["compute"]["recompute"]) == (None, True)
     loss = stage["objectives"]["next"]["loss"]
     assert (loss["class"], loss["number"]) == ("SampledSoftmax", 8)
-    message = refused(capsys, "run", SASREC, "--out", tmp_path / "no", "split=GlobalTmporal")
+    message = command_error(capsys, "run", SASREC, "--out", tmp_path / "no", "split=GlobalTmporal")
     assert message == (
         "sixfold run: split is 'GlobalTmporal'; did you mean GlobalTemporal? (allowed: "
         "GlobalTemporal, LeaveOneOut, UserHoldout)\n"
@@ -512,7 +518,7 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
 def test_an_experiment_that_is_not_there_is_refused_and_says_what_is(
     capsys: Capture, tmp_path: Path, target: str, message: str
 ) -> None:
-    assert message in refused(capsys, "run", target, "--runs", tmp_path)
+    assert message in command_error(capsys, "run", target, "--runs", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -523,10 +529,10 @@ def test_a_module_that_fails_to_import_shows_its_own_error(
     (tmp_path / "own_broken.py").write_text("import own_missing_dependency\n")
     for target in ("own_broken.cell", "own_broken:cell", "own_broken"):
         with pytest.raises(ModuleNotFoundError, match="own_missing_dependency"):
-            call(capsys, "run", target)
+            run_command(capsys, "run", target)
     (tmp_path / "own_wrong.py").write_text("def cell(:\n")
     with pytest.raises(SyntaxError):
-        call(capsys, "run", "own_wrong.cell")
+        run_command(capsys, "run", "own_wrong.cell")
 
 
 def test_a_run_of_ones_own_in_the_current_folder(
@@ -536,7 +542,7 @@ def test_a_run_of_ones_own_in_the_current_folder(
     (tmp_path / "own_run.py").write_text(
         "from baselines.popularity import recent\n\ndef cell():\n    return recent()\n"
     )
-    answer = call(capsys, "run", "own_run:cell", f"corpus={shop.folder}")
+    answer = run_command(capsys, "run", "own_run:cell", f"corpus={shop.folder}")
     assert answer.code == 0
     assert (tmp_path / "runs" / "single" / "shop" / "own_run.cell" / "0").is_dir()
 
@@ -544,20 +550,20 @@ def test_a_run_of_ones_own_in_the_current_folder(
 def test_an_encoder_comes_from_a_published_file_and_overrides_after_it(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
-    path = write(tmp_path)
+    path = write_bert_config(tmp_path)
     given = ["run", "baselines.bert4rec.cloze", f"corpus={shop.folder}", "--encoder-from", path]
     less = ["encoder.length=9", "encoder.layers=1", "stages.0.epochs=1", "--runs", tmp_path]
-    assert call(capsys, *given, *less).code == 0
+    assert run_command(capsys, *given, *less).code == 0
     (config,) = (tmp_path / "single" / "shop").glob("baselines.bert4rec.cloze-*/0/config.json")
     encoder: Any = stored(config.parent)["encoder"]
     assert (encoder["heads"], encoder["feed_forward"], encoder["segments"]) == (4, 128, 2)
     assert (encoder["length"], encoder["layers"]) == (9, 1)
     path.write_text("{}")
-    assert f"{path} has no field 'hidden_size'" in refused(capsys, *given, "--runs", tmp_path)
+    assert f"{path} has no field 'hidden_size'" in command_error(capsys, *given, "--runs", tmp_path)
 
 
 def test_help_of_an_experiment_lists_typed_fields_with_their_defaults(capsys: Capture) -> None:
-    answer = call(capsys, "run", SASREC, "--help")
+    answer = run_command(capsys, "run", SASREC, "--help")
     assert answer.code == 0
     said = " ".join(answer.out.split())
     for part in (
@@ -577,7 +583,7 @@ def test_a_name_that_leads_out_of_the_runs_folder_is_refused(
 ) -> None:
     given = ["run", "baselines.popularity.popularity", f"corpus={shop.folder}"]
     for option in ("--cell", "--study"):
-        message = refused(capsys, *given, "--runs", tmp_path / "runs", option, name)
+        message = command_error(capsys, *given, "--runs", tmp_path / "runs", option, name)
         assert f"is named {name!r}, which cannot be the name of a folder" in message
     assert list(tmp_path.iterdir()) == []
 
@@ -590,10 +596,10 @@ def test_piped_output_is_plain_lines(
 ) -> None:
     answers = [
         run_tiny(capsys, shop, "--out", tmp_path / "r"),
-        call(capsys, "show", finished),
-        call(capsys, "show", shop.folder),
-        call(capsys, "evaluate", finished),
-        call(capsys, "recommend", finished, "--items", raw_id(0)),
+        run_command(capsys, "show", finished),
+        run_command(capsys, "show", shop.folder),
+        run_command(capsys, "evaluate", finished),
+        run_command(capsys, "recommend", finished, "--items", raw_id(0)),
     ]
     for answer in answers:
         assert answer.code == 0
@@ -621,7 +627,10 @@ def test_a_narrow_terminal_loses_no_figure(
     summary = json.loads((finished / "summary.json").read_text())
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "40")
-    for answer in (call(capsys, "show", finished), call(capsys, "evaluate", finished)):
+    for answer in (
+        run_command(capsys, "show", finished),
+        run_command(capsys, "evaluate", finished),
+    ):
         for value in summary["test"]["full"].values():
             assert f" {value:.4f} " in answer.out
         assert "…" not in answer.out
@@ -633,14 +642,14 @@ def test_a_narrow_terminal_loses_no_figure(
 def test_evaluating_a_run_again_gives_the_figures_of_its_summary(
     capsys: Capture, finished: Path
 ) -> None:
-    answer = call(capsys, "evaluate", finished)
+    answer = run_command(capsys, "evaluate", finished)
     assert (answer.code, answer.err) == (0, "")
     summary = json.loads((finished / "summary.json").read_text())
     expected = [[name, f"{value:.4f}"] for name, value in summary["test"]["full"].items()]
-    assert cells_of(answer.out) == expected
-    answer = call(capsys, "evaluate", finished, "--part", "validation")
+    assert table_rows(answer.out) == expected
+    answer = run_command(capsys, "evaluate", finished, "--part", "validation")
     expected = [[name, f"{value:.4f}"] for name, value in summary["val"].items()]
-    assert cells_of(answer.out) == expected
+    assert table_rows(answer.out) == expected
     assert "validation of shop" in answer.out
 
 
@@ -649,13 +658,13 @@ def test_a_run_is_evaluated_under_other_candidates_and_metrics(
 ) -> None:
     before = files_of(finished)
     given = ["--candidates", "full", "uniform-20", "popularity-20", "--metrics", "hr@1", "map@5"]
-    answer = call(capsys, "evaluate", finished, *given)
+    answer = run_command(capsys, "evaluate", finished, *given)
     assert answer.code == 0
     head = next(line for line in answer.out.splitlines() if "metric" in line)
     assert [name.strip() for name in head.strip("┃").split("┃")] == [
         "metric", "full", "uniform-20", "popularity-20"
     ]  # fmt: skip
-    rows = {row[0]: [float(cell) for cell in row[1:]] for row in cells_of(answer.out)}
+    rows = {row[0]: [float(cell) for cell in row[1:]] for row in table_rows(answer.out)}
     assert list(rows) == ["hr@1", "map@5"]
     # Fewer rivals cannot make a rank worse, and a first place is within the first five.
     for full, uniform, popular in rows.values():
@@ -666,7 +675,7 @@ def test_a_run_is_evaluated_under_other_candidates_and_metrics(
 
 def test_sampled_candidates_are_the_same_in_every_call(capsys: Capture, finished: Path) -> None:
     given = ["evaluate", finished, "--candidates", "uniform-20", "popularity-20"]
-    assert call(capsys, *given) == call(capsys, *given)
+    assert run_command(capsys, *given) == run_command(capsys, *given)
 
 
 def test_kept_seen_items_compete(capsys: Capture, tmp_path: Path) -> None:
@@ -674,28 +683,30 @@ def test_kept_seen_items_compete(capsys: Capture, tmp_path: Path) -> None:
     histories = [[0, 0, 1, 0], [0, 1, 0, 1], [0, 1, 3, 2]]
     write_histories(tmp_path / "c", histories, num_items=4)
     popularity = "baselines.popularity.popularity"
-    call(capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", tmp_path / "r")
+    run_command(capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", tmp_path / "r")
     given = ["evaluate", tmp_path / "r", "--metrics", "hr@1", "hr@4"]
-    hidden, kept = call(capsys, *given), call(capsys, *given, "--seen", "kept")
+    hidden, kept = run_command(capsys, *given), run_command(capsys, *given, "--seen", "kept")
     assert "seen items excluded" in hidden.out
     assert "seen items kept" in kept.out
     # Two answers stand in their histories: misses, unless seen items compete.
-    assert cells_of(hidden.out) == [["hr@1", "0.3333"], ["hr@4", "0.3333"]]
-    assert cells_of(kept.out) == [["hr@1", "0.3333"], ["hr@4", "1.0000"]]
+    assert table_rows(hidden.out) == [["hr@1", "0.3333"], ["hr@4", "0.3333"]]
+    assert table_rows(kept.out) == [["hr@1", "0.3333"], ["hr@4", "1.0000"]]
 
 
 def test_ties_are_expected_or_at_their_mean_rank(capsys: Capture, tmp_path: Path) -> None:
     # In training all four items stand once: among the two that each user has not seen, both tie.
     write_histories(tmp_path / "c", [[0, 1, 2], [2, 3, 0], [1, 2, 3], [3, 0, 1]], num_items=4)
     popularity = "baselines.popularity.popularity"
-    answer = call(capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", tmp_path / "r")
+    answer = run_command(
+        capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", tmp_path / "r"
+    )
     assert "ties: expected" in answer.out
     given = ["evaluate", tmp_path / "r", "--metrics", "hr@1", "hr@2"]
-    expected, mean = call(capsys, *given), call(capsys, *given, "--ties", "mean")
+    expected, mean = run_command(capsys, *given), run_command(capsys, *given, "--ties", "mean")
     assert "seen items excluded, ties expected" in expected.out
     assert "seen items excluded, ties mean" in mean.out
-    assert cells_of(expected.out) == [["hr@1", "0.5000"], ["hr@2", "1.0000"]]
-    assert cells_of(mean.out) == [["hr@1", "0.0000"], ["hr@2", "1.0000"]]
+    assert table_rows(expected.out) == [["hr@1", "0.5000"], ["hr@2", "1.0000"]]
+    assert table_rows(mean.out) == [["hr@1", "0.0000"], ["hr@2", "1.0000"]]
 
 
 def test_negatives_of_a_file_stand_beside_the_candidates(
@@ -708,13 +719,13 @@ def test_negatives_of_a_file_stand_beside_the_candidates(
         lines.append(f"{user} {' '.join(shop.item_names[item] for item in others)}")
     (tmp_path / "n.txt").write_text("\n".join(lines) + "\n")
     given = ["--negatives-file", tmp_path / "n.txt", "--metrics", "hr@4", "hr@1"]
-    answer = call(capsys, "evaluate", finished, *given)
+    answer = run_command(capsys, "evaluate", finished, *given)
     assert answer.code == 0
     assert "file-3" in answer.out
-    rows = {row[0]: row[1:] for row in cells_of(answer.out)}
+    rows = {row[0]: row[1:] for row in table_rows(answer.out)}
     full, listed = (float(cell) for cell in rows["hr@1"])
     assert listed >= full
-    message = refused(capsys, "evaluate", finished, "--negatives-file", tmp_path / "none.txt")
+    message = command_error(capsys, "evaluate", finished, "--negatives-file", tmp_path / "none.txt")
     assert f"negatives file {tmp_path / 'none.txt'} does not exist" in message
 
 
@@ -734,7 +745,7 @@ def test_negatives_of_a_file_stand_beside_the_candidates(
 def test_what_cannot_be_evaluated_is_refused(
     capsys: Capture, finished: Path, given: list[str], message: str
 ) -> None:
-    assert message in refused(capsys, "evaluate", finished, *given)
+    assert message in command_error(capsys, "evaluate", finished, *given)
 
 
 # recommend
@@ -749,11 +760,11 @@ def test_recommendations_are_the_best_scores_by_raw_id_and_title(
     scores = scores_of_all(ranker, Packed.from_lists([history]))[0].tolist()
     free = [item for item in range(NUM_ITEMS) if item not in history]
     best = sorted(free, key=lambda item: -scores[item])[:5]
-    answer = call(capsys, "recommend", finished, "--items", ",".join(names), "--k", "5")
+    answer = run_command(capsys, "recommend", finished, "--items", ",".join(names), "--k", "5")
     assert (answer.code, answer.err) == (0, "")
     # An item's title was written beside its raw id, whatever its dense id became.
     raw = [shop.item_names[item] for item in best]
-    assert cells_of(answer.out) == [
+    assert table_rows(answer.out) == [
         [str(rank), name, f"Film {int(name[1:]) - 100}", f"{scores[item]:.3f}"]
         for rank, (name, item) in enumerate(zip(raw, best), 1)
     ]
@@ -761,9 +772,9 @@ def test_recommendations_are_the_best_scores_by_raw_id_and_title(
 
 
 def test_the_order_of_the_history_matters(capsys: Capture, finished: Path) -> None:
-    one = call(capsys, "recommend", finished, "--items", f"{raw_id(3)},{raw_id(7)}")
-    other = call(capsys, "recommend", finished, "--items", f"{raw_id(7)},{raw_id(3)}")
-    assert cells_of(one.out) != cells_of(other.out)
+    one = run_command(capsys, "recommend", finished, "--items", f"{raw_id(3)},{raw_id(7)}")
+    other = run_command(capsys, "recommend", finished, "--items", f"{raw_id(7)},{raw_id(3)}")
+    assert table_rows(one.out) != table_rows(other.out)
 
 
 def test_popularity_recommends_what_is_most_popular_and_new(
@@ -773,13 +784,15 @@ def test_popularity_recommends_what_is_most_popular_and_new(
     histories = [[2, 0, 3, 3], [2, 0, 3, 3], [2, 1, 3, 3]]
     write_histories(tmp_path / "c", histories, num_items=4)
     popularity = "baselines.popularity.popularity"
-    call(capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", tmp_path / "r")
-    new = call(capsys, "recommend", tmp_path / "r", "--items", "i0", "--k", "10")
-    assert cells_of(new.out) == [
+    run_command(capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", tmp_path / "r")
+    new = run_command(capsys, "recommend", tmp_path / "r", "--items", "i0", "--k", "10")
+    assert table_rows(new.out) == [
         ["1", "i2", "", "3.000"], ["2", "i1", "", "1.000"], ["3", "i3", "", "0.000"]
     ]  # fmt: skip
-    every = call(capsys, "recommend", tmp_path / "r", "--items", "i0", "--k", "2", "--keep-seen")
-    assert cells_of(every.out) == [["1", "i2", "", "3.000"], ["2", "i0", "", "2.000"]]
+    every = run_command(
+        capsys, "recommend", tmp_path / "r", "--items", "i0", "--k", "2", "--keep-seen"
+    )
+    assert table_rows(every.out) == [["1", "i2", "", "3.000"], ["2", "i0", "", "2.000"]]
 
 
 def test_a_history_longer_than_the_encoder_is_cut_to_its_newest_items(
@@ -788,15 +801,15 @@ def test_a_history_longer_than_the_encoder_is_cut_to_its_newest_items(
     newest = [raw_id(item) for item in range(6)]
     older = [raw_id(item) for item in range(6, 20)]
     given = ["recommend", finished, "--k", NUM_ITEMS, "--keep-seen", "--items"]
-    short = call(capsys, *given, ",".join(newest))
-    long = call(capsys, *given, ",".join(older + newest))
+    short = run_command(capsys, *given, ",".join(newest))
+    long = run_command(capsys, *given, ",".join(older + newest))
     assert short.code == long.code == 0
-    assert cells_of(short.out) == cells_of(long.out)
+    assert table_rows(short.out) == table_rows(long.out)
 
 
 def test_ten_items_are_recommended_unless_said(capsys: Capture, finished: Path) -> None:
-    answer = call(capsys, "recommend", finished, "--items", f" {raw_id(0)} , {raw_id(1)} ,")
-    assert [row[0] for row in cells_of(answer.out)] == [str(rank) for rank in range(1, 11)]
+    answer = run_command(capsys, "recommend", finished, "--items", f" {raw_id(0)} , {raw_id(1)} ,")
+    assert [row[0] for row in table_rows(answer.out)] == [str(rank) for rank in range(1, 11)]
 
 
 @pytest.mark.parametrize(
@@ -812,12 +825,12 @@ def test_ten_items_are_recommended_unless_said(capsys: Capture, finished: Path) 
 def test_items_that_are_not_there_are_refused(
     capsys: Capture, finished: Path, items: str, message: str
 ) -> None:
-    assert message in refused(capsys, "recommend", finished, "--items", items)
+    assert message in command_error(capsys, "recommend", finished, "--items", items)
 
 
 @pytest.mark.parametrize("k", [0, -3])
 def test_fewer_than_one_item_is_refused(capsys: Capture, finished: Path, k: int) -> None:
-    message = refused(capsys, "recommend", finished, "--items", raw_id(0), f"--k={k}")
+    message = command_error(capsys, "recommend", finished, "--items", raw_id(0), f"--k={k}")
     assert f"--k is {k}; it must be at least 1" in message
 
 
@@ -825,21 +838,23 @@ def test_titles_are_shown_as_they_stand(capsys: Capture, tmp_path: Path) -> None
     raw = write_shop(tmp_path / "raw")
     titles = "item_id:token\ttitle:token_seq\nB100\t[/b] [red]x :cat:\n"
     (tmp_path / "raw" / "shop.item").write_text(titles)
-    assert call(capsys, "prepare", "atomic", "--raw", raw, "--out", tmp_path / "c").code == 0
+    assert run_command(capsys, "prepare", "atomic", "--raw", raw, "--out", tmp_path / "c").code == 0
     popularity = "baselines.popularity.popularity"
     run = tmp_path / "[bold]r"
-    call(capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", run)
-    answer = call(capsys, "recommend", run, "--items", "B100", "--keep-seen", "--k", NUM_ITEMS)
+    run_command(capsys, "run", popularity, f"corpus={tmp_path / 'c'}", "--out", run)
+    answer = run_command(
+        capsys, "recommend", run, "--items", "B100", "--keep-seen", "--k", NUM_ITEMS
+    )
     assert answer.out.startswith("after [/b] [red]x :cat:\n")
-    assert ["B100", "[/b] [red]x :cat:"] in [row[1:3] for row in cells_of(answer.out)]
-    assert call(capsys, "show", run).out.startswith(f"{run}\n")
+    assert ["B100", "[/b] [red]x :cat:"] in [row[1:3] for row in table_rows(answer.out)]
+    assert run_command(capsys, "show", run).out.startswith(f"{run}\n")
 
 
 # show
 
 
 def test_show_tells_a_runs_figures_and_costs(capsys: Capture, finished: Path) -> None:
-    answer = call(capsys, "show", finished)
+    answer = run_command(capsys, "show", finished)
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith(f"{finished}\n")
     summary = json.loads((finished / "summary.json").read_text())
@@ -848,7 +863,7 @@ def test_show_tells_a_runs_figures_and_costs(capsys: Capture, finished: Path) ->
     assert "popularity, full" in answer.out
     parts = (summary["val"], summary["test"]["full"], summary["popularity"]["test"]["full"])
     expected = [[name, *(f"{part[name]:.4f}" for part in parts)] for name in parts[1]]
-    assert cells_of(answer.out) == expected
+    assert table_rows(answer.out) == expected
     for line in (
         "best train epoch: ", "cost seconds: ", f"users evaluated: {summary['users']['evaluated']}",
         f"fingerprint: {summary['fingerprint'][:16]}",
@@ -866,15 +881,15 @@ def test_show_tells_a_run_without_validation(
         "    split = UserHoldout(validation_share=0.0, test_share=0.2)\n"
         "    return RunConfig(split=split, ranker=PopularityConfig())\n"
     )
-    answer = call(capsys, "run", "own_holdout.cell", f"corpus={shop.folder}", "--out", "r")
+    answer = run_command(capsys, "run", "own_holdout.cell", f"corpus={shop.folder}", "--out", "r")
     assert (answer.code, answer.err) == (0, "")
     assert "test, full" in answer.out
     assert "validation" not in answer.out
 
 
 def test_show_tells_a_corpus(capsys: Capture, shop: Corpus) -> None:
-    answer = call(capsys, "show", shop.folder)
-    facts = {row[0]: row[1] for row in cells_of(answer.out)}
+    answer = run_command(capsys, "show", shop.folder)
+    facts = {row[0]: row[1] for row in table_rows(answer.out)}
     assert facts["users"] == "84"
     assert facts["items"] == "40"
     assert facts["timestamps"] == "yes"
@@ -885,7 +900,7 @@ def test_show_tells_a_corpus(capsys: Capture, shop: Corpus) -> None:
 
 def test_show_of_a_folder_that_is_neither_is_refused(capsys: Capture, tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        message = refused(capsys, "show", folder)
+        message = command_error(capsys, "show", folder)
         expected = "is neither a run folder (config.json) nor a corpus folder (manifest.json)"
         assert message == f"sixfold show: {folder} {expected}\n"
 
@@ -893,7 +908,7 @@ def test_show_of_a_folder_that_is_neither_is_refused(capsys: Capture, tmp_path: 
 def test_show_of_a_run_that_has_not_begun(capsys: Capture, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     shutil.copy(finished / "config.json", tmp_path / "r")
-    answer = call(capsys, "show", tmp_path / "r")
+    answer = run_command(capsys, "show", tmp_path / "r")
     assert answer.code == 0
     assert f"{tmp_path / 'r'}: not finished (not begun); run the command" in answer.out
 

@@ -11,7 +11,7 @@ from research.data.corpus import Corpus
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
-from tests.support.movielens_files import ATTRIBUTES, DAT, layout_of
+from tests.support.movielens_files import ATTRIBUTES, DAT, archive_files
 
 HISTORIES = {"196": ["2", "1"], "22": ["3", "1"]}
 
@@ -25,7 +25,7 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 def lay(folder: Path, name: str) -> Path:
     folder.mkdir(parents=True)
-    for file, content in layout_of(name).items():
+    for file, content in archive_files(name).items():
         (folder / file).write_bytes(content)
     return folder
 
@@ -98,7 +98,7 @@ def test_the_folder_of_an_unpacked_archive_is_found(tmp_path: Path) -> None:
 
 def test_an_archive_is_read_without_unpacking_it_first(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for file, content in layout_of("ml-1m").items():
+        for file, content in archive_files("ml-1m").items():
             archive.writestr(f"ml-1m/{file}", content)
     assert histories(prepared(tmp_path, "movielens", tmp_path / "a.zip")) == HISTORIES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "data"]

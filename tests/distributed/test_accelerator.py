@@ -16,9 +16,16 @@ from research.objectives.masking import MaskItems
 from research.packed import Packed
 from research.randomness import below, fold, uniform
 from research.rectangles import Rectangle
-from tests.support.low_precision import BOTH, LOW, STILL, assert_near, made, step
+from tests.support.low_precision import (
+    LOW_DTYPES,
+    NEXT_AND_CLOZE,
+    NO_DROPOUT,
+    assert_near,
+    loss_and_gradients,
+    two_layer_model,
+)
 from tests.support.objective_cases import CASES
-from tests.support.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
+from tests.support.synthetic import batch_of, catalogue_of, encoder_of, randomize_parameters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 ROWS = [[4], [], [0, 1, 2, 3, 4, 5, 6], [9, 10], [], [8, 8, 7, 1, 2, 3, 5, 6, 0]]
@@ -56,7 +63,7 @@ def test_negatives_are_the_same_on_both_devices(distribution: str) -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_one_rectangle_encodes_as_buckets_do(causal: bool) -> None:
     encoder = encoder_of(TransformerConfig(length=9, width=8, feed_forward=8), 11).double().eval()
-    scatter_parameters(encoder)
+    randomize_parameters(encoder)
     packed = Packed.from_lists(ROWS)
     theirs_TD = encoder(packed, causal=causal)
     ours_TD = encoder.cuda()(packed.to(torch.device("cuda")), causal=causal)
@@ -111,9 +118,9 @@ def test_the_softmax_loss_is_the_same_on_both_devices() -> None:
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-10)
 
 
-@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("low", LOW_DTYPES)
 def test_a_product_in_low_precision_ends_in_fp32(low: str) -> None:
-    left, right = (torch.randn(60, 40, device="cuda").to(LOW[low]) for _ in range(2))
+    left, right = (torch.randn(60, 40, device="cuda").to(LOW_DTYPES[low]) for _ in range(2))
     exact = left.double() @ right.double().T
     ours = product(left, right.T)
     assert ours.dtype == torch.float32
@@ -121,25 +128,25 @@ def test_a_product_in_low_precision_ends_in_fp32(low: str) -> None:
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("low", LOW_DTYPES)
 @pytest.mark.parametrize("name", CASES)
 def test_an_objective_in_low_precision_is_near_its_fp32_twin(name: str, low: str) -> None:
-    model = made({"only": CASES[name]}, **STILL).cuda()
-    assert_near(step(model, LOW[low]), step(model), low)
+    model = two_layer_model({"only": CASES[name]}, **NO_DROPOUT).cuda()
+    assert_near(loss_and_gradients(model, LOW_DTYPES[low]), loss_and_gradients(model), low)
 
 
 @pytest.mark.parametrize("low", [None, "bf16", "fp16"])
 def test_compiled_training_is_near_plain_training(low: str | None) -> None:
-    model = made(BOTH, **STILL).cuda()
-    plain = step(model, LOW.get(low or ""))
+    model = two_layer_model(NEXT_AND_CLOZE, **NO_DROPOUT).cuda()
+    plain = loss_and_gradients(model, LOW_DTYPES.get(low or ""))
     before = graphs_compiled()
     model.encoder.use_compute(ComputeConfig(compile=True))
     for rows in (ROWS, [], [[3]], ROWS * 2):
-        step(model, LOW.get(low or ""), rows)
-    ours = step(model, LOW.get(low or ""))
+        loss_and_gradients(model, LOW_DTYPES.get(low or ""), rows)
+    ours = loss_and_gradients(model, LOW_DTYPES.get(low or ""))
     assert graphs_compiled() - before == 2
     # Compiled code rounds less often than plain code, to fp32 in either case for one.
-    tolerance = 1e-4 if low is None else 8 * torch.finfo(LOW[low]).eps
+    tolerance = 1e-4 if low is None else 8 * torch.finfo(LOW_DTYPES[low]).eps
     torch.testing.assert_close(ours[0], plain[0], rtol=tolerance, atol=0.0)
     for name, grad in plain[1].items():
         close = tolerance * grad.abs().max().item()
@@ -149,9 +156,9 @@ def test_compiled_training_is_near_plain_training(low: str | None) -> None:
 # Rows of a table's gradient are added in any order there: a few units of the last place.
 @pytest.mark.parametrize("built", [False, True])
 def test_recomputing_draws_the_same_dropout(built: bool) -> None:
-    model = made(BOTH).cuda()
+    model = two_layer_model(NEXT_AND_CLOZE).cuda()
     results = []
     for recompute in (False, True):
         model.encoder.use_compute(ComputeConfig(compile=built, recompute=recompute))
-        results.append(step(model))
+        results.append(loss_and_gradients(model))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)

@@ -160,7 +160,7 @@ def test_a_run_that_goes_on_in_more_and_in_fewer_processes_ends_the_same(folder:
 def test_every_process_ranks_a_share_of_the_questions(folder: Path, world: int) -> None:
     for case in CASES:
         (whole,), shares = (
-            json.loads((folder / str(each) / case / "asked.json").read_text())["by rank"]
+            json.loads((folder / str(each) / case / "num_ranked.json").read_text())["by rank"]
             for each in (1, world)
         )
         assert len(shares) == world
@@ -174,7 +174,7 @@ def test_every_process_ranks_a_share_of_the_questions(folder: Path, world: int) 
 def test_processes_with_another_config_or_corpus_say_so_all_alike(
     folder: Path, world: int, name: str
 ) -> None:
-    said = json.loads((folder / str(world) / "refusals.json").read_text())[name]
+    said = json.loads((folder / str(world) / "mismatch_errors.json").read_text())[name]
     assert said == [said[0]] * world
     assert re.match(f"run of rank {world - 1} on .* is .*, of rank 0 on .*; give every ", said[0])
     assert not (folder / "refused").exists()

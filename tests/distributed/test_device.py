@@ -16,7 +16,7 @@ from research.errors import InputError
 from research.model.compute import ComputeConfig
 from research.model.kernels.precision import allow_tf32, true_fp32
 from research.runs.execute import RunOptions, execute
-from tests.support.command_line import TINY, call, refused, shop_corpus
+from tests.support.command_line import TINY, command_error, run_command, shop_corpus
 from tests.support.small_runs import FINETUNE, QUIET, config_of, corpus_in, weights_of
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
@@ -106,15 +106,17 @@ def test_the_cpu_can_be_asked_for_by_every_verb_that_computes(
     corpus, run = shop_corpus(tmp_path), tmp_path / "run"
     device = ("--device", "cpu")
     target = "baselines.sasrec.full_softmax"
-    made = call(capsys, "run", target, f"corpus={corpus.folder}", *TINY, "--out", run, *device)
+    made = run_command(
+        capsys, "run", target, f"corpus={corpus.folder}", *TINY, "--out", run, *device
+    )
     assert made.code == 0, made.err
     assert "--device" not in (run / "config.json").read_text()
-    assert call(capsys, "evaluate", run, *device).code == 0
-    assert call(capsys, "recommend", run, "--items", "B100,B101", *device).code == 0
+    assert run_command(capsys, "evaluate", run, *device).code == 0
+    assert run_command(capsys, "recommend", run, "--items", "B100,B101", *device).code == 0
     none = "torch sees no GPU here; leave it out"
     for verb in (["run", target], ["study", "experiments.quickstart"], ["evaluate", run]):
-        assert f"--device is cuda, but {none}" in refused(capsys, *verb, "--device", "cuda")
-    said = refused(capsys, "recommend", run, "--items", "B100", "--device", "cuda:1")
+        assert f"--device is cuda, but {none}" in command_error(capsys, *verb, "--device", "cuda")
+    said = command_error(capsys, "recommend", run, "--items", "B100", "--device", "cuda:1")
     assert f"--device is cuda:1, but {none}" in said
 
 

@@ -16,20 +16,20 @@ import baselines.s3rec
 from research.randomness import fold
 from tests.support.accelerator_counts import (
     RANKING,
-    WORKS,
-    OnTheDevice,
+    WORKLOADS,
+    PretendAccelerator,
     main,
-    most,
+    maxima,
     parts_of,
-    tallies,
-    trained,
+    tallies_of,
+    train_stage,
 )
-from tests.support.low_precision import COUPLED, made
+from tests.support.low_precision import COUPLED, two_layer_model
 from tests.support.objective_cases import CASES, LENGTH, ROWS
-from tests.support.pretend_accelerator import OnDevice, device, lacking, pretended
+from tests.support.pretend_accelerator import OnDevice, device, pretended, unsupported_reason
 from tests.support.synthetic import batch_of
 
-pytestmark = pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
+pytestmark = pytest.mark.skipif(unsupported_reason() is not None, reason=str(unsupported_reason()))
 
 # Operations, host reads and blocking copies, and unpinned copies of a step that does not log. A
 # change that saves some lowers the number here: `python -m tests.support.accelerator_counts` prints
@@ -196,7 +196,7 @@ def test_a_recurrent_layer_is_one_operation_and_computes_as_on_the_cpu() -> None
 
 @pytest.mark.parametrize("work", EXPECTED)
 def test_a_step_asks_for_no_more_than_is_written_down(work: str) -> None:
-    operations, reads, unpinned = most(tallies(work))
+    operations, reads, unpinned = maxima(tallies_of(work))
     limit, *waits = EXPECTED[work]
     assert [reads, unpinned] == waits
     # Another torch may take an operation or two apart.
@@ -204,12 +204,12 @@ def test_a_step_asks_for_no_more_than_is_written_down(work: str) -> None:
 
 
 def test_every_work_is_counted() -> None:
-    assert set(EXPECTED) == {*WORKS, RANKING}
+    assert set(EXPECTED) == {*WORKLOADS, RANKING}
 
 
 @pytest.mark.parametrize("name", [*CASES, *COUPLED])
 def test_every_objective_stays_on_the_device_and_waits_for_nothing(name: str) -> None:
-    model = made({"only": {**CASES, **COUPLED}[name]}).train()
+    model = two_layer_model({"only": {**CASES, **COUPLED}[name]}).train()
     inputs = model.prepare(batch_of(ROWS, length=LENGTH))
     with pretended() as tally:
         model.to(device())
@@ -233,7 +233,7 @@ def test_the_device_trains_as_the_cpu_does(tmp_path: Path) -> None:
         _, parts = parts_of(config, folder / "corpus")
         parts = replace(parts, config=replace(parts.config, log_every=1))
         parts.model.double().to(accelerator.device)
-        lines = trained(parts, accelerator, folder / "run").metrics()
+        lines = train_stage(parts, accelerator, folder / "run").metrics()
         return [
             {name: float(value) for name, value in line.items() if "/loss" in name}
             for line in lines
@@ -241,7 +241,7 @@ def test_the_device_trains_as_the_cpu_does(tmp_path: Path) -> None:
 
     theirs = losses(Accelerator(cpu=True), tmp_path / "cpu")
     with pretended():
-        ours = losses(OnTheDevice(cpu=True), tmp_path / "device")
+        ours = losses(PretendAccelerator(cpu=True), tmp_path / "device")
     assert len(ours) == 4
     assert len(ours[0]) == 7
     for mine, other in zip(ours, theirs, strict=True):

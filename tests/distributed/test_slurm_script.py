@@ -56,15 +56,15 @@ def test_a_job_that_is_stopped_is_queued_again_and_then_done(path: str, tmp_path
     # The script makes its port of this number.
     environment["SLURM_JOB_ID"] = str(20000 + free_port() % 20000)
     with launched([command], [environment], tmp_path / "first") as job:
-        job.until(lambda: (out / "metrics.jsonl").is_file(), "no step")
+        job.wait_until(lambda: (out / "metrics.jsonl").is_file(), "no step")
         for task in re.findall(r"task (\d+)\.", job.text):
             os.kill(int(task), signal.SIGTERM)
-        codes, _ = job.ends()
+        codes, _ = job.wait_for_exit()
     assert codes == [75], job.text
     assert f"queued again: {environment['SLURM_JOB_ID']}" in job.text
     assert not (out / "summary.json").exists()
     with launched([command], [environment], tmp_path / "second") as job:
-        codes, _ = job.ends()
+        codes, _ = job.wait_for_exit()
     assert codes == [0], job.text
     assert "queued again" not in job.text
     assert (out / "summary.json").exists()

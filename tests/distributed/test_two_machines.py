@@ -135,10 +135,10 @@ def test_two_machines_train_what_two_processes_of_one_do(
 ) -> None:
     runs = [tmp_path / name for name in ("left", "right", "one")]
     with pair.launched([command(shop, run) for run in runs[:2]], tmp_path / "two.txt") as ranks:
-        codes, _ = ranks.ends()
+        codes, _ = ranks.wait_for_exit()
     assert codes == [0, 0], ranks.text
     with joined_ranks(command(shop, runs[2]), tmp_path / "one.txt") as ranks:
-        codes, _ = ranks.ends()
+        codes, _ = ranks.wait_for_exit()
     assert codes == [0, 0], ranks.text
     # Only the main process writes, so that the other machine needs no common disk.
     assert not runs[1].exists()
@@ -154,9 +154,9 @@ def test_a_cut_cable_ends_both_machines_within_the_bound(
     runs = [tmp_path / "left", tmp_path / "right"]
     arguments = [command(shop, run, *endless) for run in runs]
     with pair.launched(arguments, tmp_path / "out.txt") as ranks:
-        ranks.until(lambda: (runs[0] / "metrics.jsonl").is_file(), "no step")
+        ranks.wait_until(lambda: (runs[0] / "metrics.jsonl").is_file(), "no step")
         pair.cut()
-        codes, seconds = ranks.ends()
+        codes, seconds = ranks.wait_for_exit()
     assert codes == [1, 1]
     assert 4 < seconds < 20
     said = [line for line in ranks.text.splitlines() if line.startswith("sixfold run: ")]

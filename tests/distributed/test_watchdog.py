@@ -106,7 +106,7 @@ def of_watch(text: str) -> str:
 def test_a_killed_rank_ends_all_at_once_and_is_named(worker: str, tmp_path: Path) -> None:
     with joined_ranks([worker, "run", "30"], tmp_path / "out") as ranks:
         os.kill(pids(ranks)["0"], signal.SIGKILL)
-        codes, seconds = ranks.ends()
+        codes, seconds = ranks.wait_for_exit()
     assert codes == [-signal.SIGKILL, 1]
     assert seconds < 10
     said = of_watch(ranks.text)
@@ -120,7 +120,7 @@ def test_a_killed_rank_is_named_before_torchrun_says_anything_of_it(
     command = [sys.executable, *TORCHRUN, worker, "run", "30"]
     with launched([command], [{}], tmp_path / "out") as ranks:
         os.kill(pids(ranks)["1"], signal.SIGKILL)
-        codes, seconds = ranks.ends()
+        codes, seconds = ranks.wait_for_exit()
     assert codes == [1]
     assert seconds < 20
     assert re.match(r"toys: rank 1 of 2 on \S+ \(pid \d+\) is gone", of_watch(ranks.text))
@@ -130,7 +130,7 @@ def test_a_killed_rank_is_named_before_torchrun_says_anything_of_it(
 def test_an_error_of_one_rank_comes_first_with_its_traceback(worker: str, tmp_path: Path) -> None:
     command = [sys.executable, *ACCELERATE, worker, "bug", "30"]
     with launched([command], [{}], tmp_path / "out") as ranks:
-        codes, _ = ranks.ends()
+        codes, _ = ranks.wait_for_exit()
     assert codes == [1]
     mine, others = of_watch(ranks.text).split("The same command continues", 1)
     assert re.match(r"toys: rank 1 of 2 on \S+ \(pid \d+\) failed \(training toys, step 4\):", mine)
@@ -146,26 +146,26 @@ def test_a_stop_within_the_bound_is_none_and_beyond_it_ends_the_others(
         stopped = pids(ranks)["1"]
         os.kill(stopped, signal.SIGSTOP)
         with pytest.raises(AssertionError, match="no end"):
-            ranks.ends(patience=2)
+            ranks.wait_for_exit(timeout=2)
         os.kill(stopped, signal.SIGCONT)
         done = max(int(step) for step in re.findall(r"step (\d+)\.", ranks.text))
         ranks.wait_for(f"step {done + 100}.")
         os.kill(stopped, signal.SIGSTOP)
-        codes, seconds = ranks.ends(only=[0])
+        codes, seconds = ranks.wait_for_exit(only=[0])
         assert codes == [1]
         assert 3 < seconds < 15
         said = of_watch(ranks.text)
         assert re.match(r"toys: rank 1 of 2 on \S+ \(pid \d+\) has fallen silent", said)
         assert re.search(r"Last heard of [4-9] s ago, at \S+: training toys, step \d+, in", said)
         os.kill(stopped, signal.SIGCONT)
-        codes, _ = ranks.ends()
+        codes, _ = ranks.wait_for_exit()
     assert codes == [1, 1]
 
 
 def test_a_stopped_store_is_named_by_those_who_need_it(worker: str, tmp_path: Path) -> None:
     with joined_ranks([worker, "run", "4"], tmp_path / "out") as ranks:
         os.kill(pids(ranks)["0"], signal.SIGSTOP)
-        codes, seconds = ranks.ends(only=[1])
+        codes, seconds = ranks.wait_for_exit(only=[1])
     assert codes == [1]
     assert 2 < seconds < 15
     assert re.match(r"toys: rank 0 at 127.0.0.1:\d+ has not answered for 4 s", of_watch(ranks.text))
@@ -175,7 +175,7 @@ def test_a_rank_that_hangs_is_named_and_all_show_what_they_execute(
     worker: str, tmp_path: Path
 ) -> None:
     with joined_ranks([worker, "hang", "4"], tmp_path / "out") as ranks:
-        codes, _ = ranks.ends()
+        codes, _ = ranks.wait_for_exit()
     assert codes == [1, 1]
     said = of_watch(ranks.text)
     # The other rank shows its stack as soon as it hears of this, so either may be first.
@@ -192,14 +192,14 @@ def test_a_rank_that_hangs_is_named_and_all_show_what_they_execute(
 
 def test_an_input_error_of_all_ranks_is_told_once(worker: str, tmp_path: Path) -> None:
     with joined_ranks([worker, "same", "30"], tmp_path / "out") as ranks:
-        codes, _ = ranks.ends()
+        codes, _ = ranks.wait_for_exit()
     assert codes == [2, 2]
     assert ranks.text == "toys: no such corpus\n"
 
 
 def test_an_input_error_of_one_rank_ends_the_others_too(worker: str, tmp_path: Path) -> None:
     with joined_ranks([worker, "one", "30"], tmp_path / "out") as ranks:
-        codes, _ = ranks.ends()
+        codes, _ = ranks.wait_for_exit()
     assert codes == [1, 2]
     first, second = of_watch(ranks.text).splitlines()
     assert re.fullmatch(r"toys: rank 1 of 2 .*\(training toys, step 4\): no such corpus", first)
@@ -208,14 +208,14 @@ def test_an_input_error_of_one_rank_ends_the_others_too(worker: str, tmp_path: P
 
 def test_a_rank_that_ends_later_alarms_nobody(worker: str, tmp_path: Path) -> None:
     with joined_ranks([worker, "late", "30"], tmp_path / "out") as ranks:
-        codes, _ = ranks.ends()
+        codes, _ = ranks.wait_for_exit()
     assert codes == [0, 0]
     assert sorted(ranks.text.splitlines()) == ["rank 0 has ended", "rank 1 has ended"]
 
 
 def test_all_stop_when_one_alone_was_asked_to(worker: str, tmp_path: Path) -> None:
     with joined_ranks([worker, "stop", "30"], tmp_path / "out") as ranks:
-        codes, seconds = ranks.ends()
+        codes, seconds = ranks.wait_for_exit()
     assert codes == [75, 75]
     assert seconds < 20
     # Either process may write its line first.
@@ -227,7 +227,7 @@ def test_all_stop_when_one_alone_was_asked_to(worker: str, tmp_path: Path) -> No
 
 def test_ranks_that_stop_before_they_are_joined_do_not_wait(worker: str, tmp_path: Path) -> None:
     with joined_ranks([worker, "early", "30"], tmp_path / "out") as ranks:
-        codes, seconds = ranks.ends()
+        codes, seconds = ranks.wait_for_exit()
     assert codes == [75, 75]
     assert seconds < 20
     assert sorted(ranks.text.splitlines()) == ["rank 0 was stopped", "rank 1 was stopped"]

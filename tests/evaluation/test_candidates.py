@@ -73,8 +73,8 @@ def test_sampled_negatives_differ_between_users_of_one_history() -> None:
     assert len({tuple(sorted(row)) for row in rows}) == 50
 
 
-def bench_of(corpus: Corpus, folder: Path, candidates: str) -> RunParts:
-    """The workbench of a counting run on this corpus, written to `folder`."""
+def run_parts_of(corpus: Corpus, folder: Path, candidates: str) -> RunParts:
+    """The parts of a counting run on this corpus, written to `folder`."""
     config = RunConfig(
         corpus=str(write_to_disk(corpus, folder).folder),
         ranker=PopularityConfig(),
@@ -84,11 +84,11 @@ def bench_of(corpus: Corpus, folder: Path, candidates: str) -> RunParts:
 
 
 def test_sampled_negatives_differ_between_validation_and_test_of_a_run(tmp_path: Path) -> None:
-    bench = bench_of(corpus_of([[0, 1, 2, 3]] * 5, 40), tmp_path / "corpus", "uniform-8")
+    run_parts = run_parts_of(corpus_of([[0, 1, 2, 3]] * 5, 40), tmp_path / "corpus", "uniform-8")
     # The very same questions under both names.
-    asked = bench.split.test
-    (validation,) = bench.candidate_sets(asked, "validation")
-    (test,) = bench.candidate_sets(asked, "test")
+    asked = run_parts.split.test
+    (validation,) = run_parts.candidate_sets(asked, "validation")
+    (test,) = run_parts.candidate_sets(asked, "test")
     assert validation.negatives_QN.tolist() != test.negatives_QN.tolist()  # type: ignore[attr-defined]
 
 
@@ -139,8 +139,8 @@ def test_popularity_negatives_know_training_counts_only(tmp_path: Path) -> None:
     # Items 8 and 9 are the most popular of all, but stand only in held-out places.
     histories = [[user % 8, (user + 1) % 8, 8, 9] for user in range(30)]
     histories += [[user % 8, (user + 1) % 8, (user + 2) % 8, (user + 3) % 8] for user in range(8)]
-    bench = bench_of(corpus_of(histories, 10), tmp_path / "corpus", "popularity-4")
-    (drawn,) = bench.candidate_sets(bench.split.test, "test")
+    run_parts = run_parts_of(corpus_of(histories, 10), tmp_path / "corpus", "popularity-4")
+    (drawn,) = run_parts.candidate_sets(run_parts.split.test, "test")
     assert not torch.isin(drawn.negatives_QN, torch.tensor([8, 9])).any()  # type: ignore[attr-defined]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import checkpoints, differences, outcome, words
-from tests.support.command_line import Answer, call, refused
+from tests.support.command_line import CommandResult, command_error, run_command
 
 Capture = pytest.CaptureFixture[str]
 Damage = Callable[[Path], None]
@@ -53,9 +53,9 @@ def foreign(path: Path) -> None:
     path.write_text(text)
 
 
-def continued(capsys: Capture, run: Path, data: Path) -> Answer:
+def continued(capsys: Capture, run: Path, data: Path) -> CommandResult:
     """The run's one command again."""
-    answer = call(capsys, *words(run, data))
+    answer = run_command(capsys, *words(run, data))
     assert answer.code == 0, answer.err
     return answer
 
@@ -107,7 +107,7 @@ def test_without_a_whole_checkpoint_the_run_says_which_folder_to_remove(
     for each in checkpoints(halfway, "finetune"):
         flipped(each / "optimizer.safetensors")
     stage = halfway / "stages" / "finetune"
-    assert f"remove the folder {stage}, and the run's summary.json if it has one" in refused(
+    assert f"remove the folder {stage}, and the run's summary.json if it has one" in command_error(
         capsys, *words(halfway, data)
     )
     shutil.rmtree(stage)
@@ -133,7 +133,7 @@ def test_a_damaged_corpus_is_refused_by_name(
     shutil.copytree(data, copy)
     folder = copy / "corpora" / "markov"
     damage(folder / name)
-    line = refused(capsys, *words(halfway, copy))
+    line = command_error(capsys, *words(halfway, copy))
     assert str(folder) in line
     assert said in line
     # Nothing was touched: with the corpus as it was the run goes on.
@@ -158,7 +158,7 @@ def test_a_damaged_line_of_figures_is_named(
     lines = whole.split(b"\n")
     for damaged in (lines[2][:20], lines[2].replace(b'"', b"\xff", 1), b"[1]", b'{"stage": "a"}'):
         path.write_bytes(b"\n".join([*lines[:2], damaged, *lines[3:]]))
-        line = refused(capsys, *words(halfway, data))
+        line = command_error(capsys, *words(halfway, data))
         assert f"{path}: line 3 " in line
     path.write_bytes(whole)
     continued(capsys, halfway, data)
@@ -171,7 +171,7 @@ def test_a_damaged_config_is_named_and_written_anew_without_it(
 ) -> None:
     path = halfway / "config.json"
     damage(path)
-    assert f"{path} is not valid JSON" in refused(capsys, *words(halfway, data))
+    assert f"{path} is not valid JSON" in command_error(capsys, *words(halfway, data))
     path.unlink()
     continued(capsys, halfway, data)
     same(halfway, undisturbed)
@@ -183,7 +183,7 @@ def test_a_damaged_result_is_named_and_made_anew_from_the_weights(
 ) -> None:
     truncated(finished / name)
     if name == "summary.json":
-        line = refused(capsys, *words(finished, data))
+        line = command_error(capsys, *words(finished, data))
         assert f"{finished / name} is not valid JSON" in line
     (finished / "summary.json").unlink()
     continued(capsys, finished, data)

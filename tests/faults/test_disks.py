@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import differences, outcome, unfinished, words
-from tests.support.command_line import call, files_of, write_shop
+from tests.support.command_line import files_of, run_command, write_shop
 from tests.support.study_folders import write_run, write_study
 
 Capture = pytest.CaptureFixture[str]
@@ -68,7 +68,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 def failure(capsys: Capture, *arguments: object) -> str:
     """The one line with which a command fails, with exit code 1."""
-    answer = call(capsys, *arguments)
+    answer = run_command(capsys, *arguments)
     assert answer.code == 1, answer
     assert answer.err.startswith(f"sixfold {arguments[0]}: "), answer.err
     assert answer.err.count("\n") == 1, answer.err
@@ -101,7 +101,7 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(
     disk.room("size", config + 3)
     assert full(capsys, run, command).endswith(".safetensors")
     disk.room("size", ENOUGH)
-    assert call(capsys, *command).code == 0
+    assert run_command(capsys, *command).code == 0
     assert differences(outcome(run), undisturbed(1).outcome) == []
 
 
@@ -120,7 +120,7 @@ def test_results_on_a_full_disk_are_written_when_there_is_room(
         "config.json", "validation-full.npz", "test-full.npz", "test-uniform-10.npz", "summary.json"
     ]  # fmt: skip
     disk.room("nr_inodes", ENOUGH)
-    assert call(capsys, *words(run, data)).code == 0
+    assert run_command(capsys, *words(run, data)).code == 0
     assert differences(outcome(run), undisturbed(1).outcome) == []
 
 
@@ -135,7 +135,7 @@ def test_a_corpus_does_not_appear_on_a_full_disk(
     assert str(disk.folder) in line
     assert [path.name for path in disk.folder.iterdir()] == ["first"]
     disk.room("size", ENOUGH)
-    assert call(capsys, *command).code == 0
+    assert run_command(capsys, *command).code == 0
 
 
 def test_an_old_report_stands_until_there_is_room_for_a_new_one(
@@ -144,15 +144,15 @@ def test_an_old_report_stands_until_there_is_room_for_a_new_one(
     study = write_study(tmp_path / "study", ["a"], seeds=[0])
     write_run(study, "a", 0, [1, 2, 3])
     command = ["report", study, "--out", disk.folder / "report"]
-    assert call(capsys, *command).code == 0
+    assert run_command(capsys, *command).code == 0
     before = files_of(disk.folder)
     disk.room("size", 1)
-    line = call(capsys, *command)
+    line = run_command(capsys, *command)
     assert line.code == 1
     assert f"{disk.folder}/report/report.html" in line.err.replace("/.report", "/report")
     assert files_of(disk.folder) == before
     disk.room("size", ENOUGH)
-    assert call(capsys, *command).code == 0
+    assert run_command(capsys, *command).code == 0
 
 
 def test_a_run_in_a_read_only_folder_is_shown_or_refused_at_once(
@@ -163,11 +163,11 @@ def test_a_run_in_a_read_only_folder_is_shown_or_refused_at_once(
     command = words(run, data)
     disk.read_only(True)
     before = files_of(run)
-    assert call(capsys, *command).code == 0
+    assert run_command(capsys, *command).code == 0
     for verb in ("show", "evaluate", "recommend"):
         more = ["--items", "i1"] if verb == "recommend" else []
         where = ["--data-root", data] if verb != "show" else []
-        assert call(capsys, verb, run, *where, *more).code == 0
+        assert run_command(capsys, verb, run, *where, *more).code == 0
     disk.read_only(False)
     (run / "summary.json").unlink()
     before = files_of(run)
@@ -177,7 +177,7 @@ def test_a_run_in_a_read_only_folder_is_shown_or_refused_at_once(
     assert str(run) in line
     assert files_of(run) == before
     disk.read_only(False)
-    assert call(capsys, *command).code == 0
+    assert run_command(capsys, *command).code == 0
     assert differences(outcome(run), undisturbed(1).outcome) == []
 
 
@@ -190,5 +190,5 @@ def test_a_read_only_data_root_serves_and_takes_no_new_corpus(
     line = failure(capsys, "prepare", "atomic", "--raw", raw, "--data-root", disk.folder / "data")
     assert "Read-only file system" in line
     assert str(disk.folder / "data" / "corpora") in line
-    assert call(capsys, *words(halfway, disk.folder / "data")).code == 0
+    assert run_command(capsys, *words(halfway, disk.folder / "data")).code == 0
     assert differences(outcome(halfway), undisturbed(1).outcome) == []

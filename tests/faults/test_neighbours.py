@@ -14,9 +14,9 @@ from research.runs.execute import RunOptions, execute
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, differences, lines_of, outcome, words
 from tests.faults.small import two_stages
-from tests.support.command_line import refused
+from tests.support.command_line import command_error
 from tests.support.wandb_answers import Answer
-from tests.support.wandb_run_folders import SHORT
+from tests.support.wandb_run_folders import SHORT_TIMEOUTS
 from tests.support.wandb_server import WandbServer
 
 pytestmark = pytest.mark.long
@@ -30,7 +30,7 @@ def test_a_second_run_on_a_folder_is_refused_and_the_first_unharmed(
         assert job.until(lambda: len(lines_of(run)) >= 2), job.said
         # So that it does not end meanwhile.
         job.send(signal.SIGSTOP)
-        line = refused(capsys, *words(run, data))
+        line = command_error(capsys, *words(run, data))
         assert f"another process is doing the run in {run}" in line
         job.send(signal.SIGCONT)
         assert job.result() == [0], job.said
@@ -78,7 +78,7 @@ def test_a_server_in_trouble_changes_nothing(
     striking.start()
     try:
         begun = time.monotonic()
-        execute(two_stages(), run, options=RunOptions(data_root=str(data), tracking=SHORT))
+        execute(two_stages(), run, options=RunOptions(data_root=str(data), tracking=SHORT_TIMEOUTS))
         # A run waits at most 1 s at its beginning and 2 s at its end, and for the client to go.
         assert time.monotonic() - begun < 30.0
     finally:

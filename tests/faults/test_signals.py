@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.conftest import Undisturbed
 from tests.faults.harness import Job, checkpoints, differences, lines_of, outcome, unfinished, words
-from tests.support.command_line import call
+from tests.support.command_line import run_command
 
 pytestmark = pytest.mark.long
 
@@ -43,7 +43,7 @@ def test_a_stopped_run_continues_from_the_very_step(
     assert number.name in job.said
     assert "the same command continues" in job.said
     assert "Traceback" not in job.said
-    assert call(capsys, *words(run, data)).code == 0
+    assert run_command(capsys, *words(run, data)).code == 0
     assert differences(outcome(run), undisturbed(1).outcome) == []
 
 
@@ -86,5 +86,5 @@ def test_more_signals_while_a_stopping_run_saves_do_no_harm(
         assert job.result() == [STOPPED], job.said
     assert "Traceback" not in job.said
     assert unfinished(run) == []
-    assert call(capsys, *words(run, data)).code == 0
+    assert run_command(capsys, *words(run, data)).code == 0
     assert differences(outcome(run), undisturbed(1).outcome) == []

@@ -22,7 +22,7 @@ from research.data.splits import LeaveOneOut
 from research.evaluation.candidates import read_candidates
 from tests.fuzz.mutations import number_of, string_of
 from tests.fuzz.targets import Case, Target, altering, some, written
-from tests.support.movielens_files import layout_of
+from tests.support.movielens_files import archive_files
 from tests.support.synthetic import write_histories
 
 # Of cases that a reader accepts, the share that goes on to a corpus on the disk.
@@ -49,7 +49,7 @@ def reading(config: PrepareConfig, folder: Path) -> Case:
 
 
 def movielens(layout: str, source: str, folder: Path) -> Case:
-    files = layout_of(layout)
+    files = archive_files(layout)
     if layout == "ml-100k":
         files["u.genre"] = b"".join(b"g%d|%d\n" % (each, each) for each in range(19))
     written(folder / "raw", files)
@@ -61,7 +61,7 @@ def movielens(layout: str, source: str, folder: Path) -> Case:
 def archive(folder: Path) -> Case:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as made:
-        for name, content in layout_of("ml-20m").items():
+        for name, content in archive_files("ml-20m").items():
             made.writestr(f"ml-20m/{name}", content)
     written(folder, {"ml.zip": target.getvalue()})
     config = PrepareConfig(source="movielens", raw=f"{folder}/ml.zip")

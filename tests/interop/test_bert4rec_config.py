@@ -11,11 +11,11 @@ from research.interop.bert4rec_config import read_bert_config
 from research.model.positions import LearnedPositions
 from research.model.transformer_block import PostNorm
 from research.model.transformer_config import TransformerConfig
-from tests.support.bert_configs import write
+from tests.support.bert_configs import write_bert_config
 
 
 def test_every_field_is_carried_over(tmp_path: Path) -> None:
-    config = read_bert_config(write(tmp_path))
+    config = read_bert_config(write_bert_config(tmp_path))
     assert config == TransformerConfig(
         length=200, width=64, layers=3, heads=4, feed_forward=128, activation="gelu",
         block=PostNorm(),
@@ -26,7 +26,7 @@ def test_every_field_is_carried_over(tmp_path: Path) -> None:
 
 
 def test_relu_and_whole_numbers_for_probabilities_are_read(tmp_path: Path) -> None:
-    config = read_bert_config(write(tmp_path, hidden_act="relu", hidden_dropout_prob=0))
+    config = read_bert_config(write_bert_config(tmp_path, hidden_act="relu", hidden_dropout_prob=0))
     assert (config.activation, config.dropouts.hidden) == ("relu", 0.0)
 
 
@@ -46,7 +46,7 @@ def test_relu_and_whole_numbers_for_probabilities_are_read(tmp_path: Path) -> No
 def test_a_wrong_field_is_named_with_the_file(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    path = write(tmp_path, **changes)
+    path = write_bert_config(tmp_path, **changes)
     with pytest.raises(InputError) as caught:
         read_bert_config(path)
     assert str(caught.value).startswith(str(path))
@@ -55,7 +55,7 @@ def test_a_wrong_field_is_named_with_the_file(
 
 def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not give an encoder: encoder\.heads is 5"):
-        read_bert_config(write(tmp_path, num_attention_heads=5))
+        read_bert_config(write_bert_config(tmp_path, num_attention_heads=5))
 
 
 def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:

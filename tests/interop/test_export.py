@@ -18,19 +18,19 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
-from tests.support.checkpoints import newest_of
-from tests.support.command_line import call, cells_of
+from tests.support.checkpoints import newest_checkpoint
+from tests.support.command_line import run_command, table_rows
 from tests.support.s3rec_files import (
     ATTRIBUTES,
     ITEMS,
     NUM_ITEMS,
     ROWS,
     Capture,
+    encoder_states,
     equal_states,
     export_file,
     import_file,
     numbered_corpus,
-    our_states,
     published_state,
 )
 
@@ -119,8 +119,8 @@ def test_a_trained_run_comes_back_with_the_same_states(
     export_file(capsys, two_stages, tmp_path / "ours.pt")
     import_file(capsys, tmp_path / "ours.pt", corpus, tmp_path / "back")
     for causal in (True, False):
-        before = our_states(two_stages, ROWS, causal=causal)
-        after = our_states(tmp_path / "back", ROWS, causal=causal)
+        before = encoder_states(two_stages, ROWS, causal=causal)
+        after = encoder_states(tmp_path / "back", ROWS, causal=causal)
         assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
@@ -128,8 +128,8 @@ def test_what_a_fine_tuned_stage_lacks_comes_from_the_stage_before(
     capsys: Capture, two_stages: Path, tmp_path: Path
 ) -> None:
     state = export_file(capsys, two_stages, tmp_path / "last.pt")
-    first = checkpoint.read_weights(newest_of(two_stages / "stages" / "pretrain"))
-    last = checkpoint.read_weights(newest_of(two_stages / "stages" / "finetune", "best"))
+    first = checkpoint.read_weights(newest_checkpoint(two_stages / "stages" / "pretrain"))
+    last = checkpoint.read_weights(newest_checkpoint(two_stages / "stages" / "finetune", "best"))
     assert "objectives.sp.dense.weight" not in last
     assert torch.equal(state["sp_norm.weight"], first["objectives.sp.dense.weight"])
     attributes = first["shared.attributes.attribute_table.weight"]
@@ -146,7 +146,7 @@ def test_an_earlier_stage_is_exported_as_it_was(
     capsys: Capture, two_stages: Path, tmp_path: Path
 ) -> None:
     state = export_file(capsys, two_stages / "stages" / "pretrain", tmp_path / "first.pt")
-    first = checkpoint.read_weights(newest_of(two_stages / "stages" / "pretrain"))
+    first = checkpoint.read_weights(newest_checkpoint(two_stages / "stages" / "pretrain"))
     positions = first["encoder.positions.weight"]
     assert torch.equal(state["position_embeddings.weight"], positions.flip(0))
     key = first["encoder.blocks.0.qkv.bias"][8:16]
@@ -160,8 +160,8 @@ def test_what_no_stage_has_is_zeros_and_said(
     published = s3rec.published_softmax()
     config = replace(published, stages=published.stages[1:])
     run = trained(corpus, tmp_path / "run", accelerator, config)
-    answer = call(capsys, "export", run, "--format", "s3rec", "--out", tmp_path / "next.pt")
-    rows = {row[0]: row[1:] for row in cells_of(answer.out)}
+    answer = run_command(capsys, "export", run, "--format", "s3rec", "--out", tmp_path / "next.pt")
+    rows = {row[0]: row[1:] for row in table_rows(answer.out)}
     lacking = f"zeros: no stage of {run} has objectives.mip.head.dense.bias"
     assert rows["mip_norm.bias"] == ["(8,)", lacking]
     assert rows["LayerNorm.bias"][1] == "encoder.embedding_norm.bias, of stage finetune"
@@ -182,6 +182,6 @@ def test_what_the_format_has_no_place_for_is_named(
     stage = replace(fine, objectives=objectives, rank_by="next")
     config = replace(s3rec.published_softmax(), stages=(stage,))
     run = trained(corpus, tmp_path / "run", accelerator, config)
-    answer = call(capsys, "export", run, "--format", "s3rec", "--out", tmp_path / "o.pt")
+    answer = run_command(capsys, "export", run, "--format", "s3rec", "--out", tmp_path / "o.pt")
     said = "not written, as the format has no place for it: objectives.cloze.head.dense."
     assert said in answer.out

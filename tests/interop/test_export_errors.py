@@ -25,10 +25,10 @@ from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
 from research.storage.atomic import replacing
 from research.training.config import StageConfig
-from tests.support.checkpoints import newest_of
-from tests.support.command_line import files_of, refused
+from tests.support.checkpoints import newest_checkpoint
+from tests.support.command_line import command_error, files_of
 from tests.support.s3rec_files import ATTRIBUTES, ITEMS, numbered_corpus
-from tests.support.tampering import plant
+from tests.support.tampering import replace_tensors
 
 Capture = pytest.CaptureFixture[str]
 State = dict[str, Tensor]
@@ -62,7 +62,7 @@ def plain(
 def refused_export(capsys: Capture, run: Path, out: Path) -> str:
     """The message; nothing new lies where the file would."""
     before = files_of(out.parent)
-    said = refused(capsys, "export", run, "--format", "s3rec", "--out", out)
+    said = command_error(capsys, "export", run, "--format", "s3rec", "--out", out)
     assert files_of(out.parent) == before
     return said.removeprefix("sixfold export: ").rstrip("\n")
 
@@ -170,7 +170,7 @@ def test_what_is_no_ended_stage_is_not_exported(
     message = refused_export(capsys, plain / "stages" / "pretrain", out)
     assert message.endswith("there is no such stage; its stages: only")
     gone = shutil.copytree(plain, tmp_path / "copy")
-    shutil.rmtree(newest_of(gone / "stages" / "only"))
+    shutil.rmtree(newest_checkpoint(gone / "stages" / "only"))
     assert "holds no checkpoint" in refused_export(capsys, gone, out)
 
 
@@ -178,9 +178,9 @@ def test_weights_of_another_size_than_the_config_are_not_exported(
     capsys: Capture, plain: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(plain, tmp_path / "copy")
-    path = newest_of(run / "stages" / "only") / "model.safetensors"
+    path = newest_checkpoint(run / "stages" / "only") / "model.safetensors"
     weights = safetensors.torch.load_file(path)
-    plant(path, {**weights, "encoder.item_table.weight": torch.ones(5, 8)})
+    replace_tensors(path, {**weights, "encoder.item_table.weight": torch.ones(5, 8)})
     message = refused_export(capsys, run, tmp_path / "f.pt")
     assert message == (
         "encoder.item_table.weight has shape (5, 8), but the run's config says (13, 8); the "

@@ -21,8 +21,8 @@ from research.packed import Packed
 from research.runs.load import load_run
 from tests.evaluation.reference_ranks import scores_of_all
 from tests.interop import reference_s3rec
-from tests.support.checkpoints import newest_of
-from tests.support.command_line import call, cells_of
+from tests.support.checkpoints import newest_checkpoint
+from tests.support.command_line import run_command, table_rows
 from tests.support.s3rec_files import (
     ATTRIBUTES,
     HEADS,
@@ -32,11 +32,11 @@ from tests.support.s3rec_files import (
     NUM_ITEMS,
     ROWS,
     Capture,
+    encoder_states,
     import_file,
     numbered_corpus,
-    our_states,
     published_state,
-    raw,
+    raw_ids,
 )
 
 # Float32 sums of a few dozen terms in another order.
@@ -73,10 +73,10 @@ def test_imported_states_are_those_of_the_padded_model(
     state = published_state(seed=1)
     torch.save(state, tmp_path / "file", _use_new_zipfile_serialization=zipped)
     import_file(capsys, tmp_path / "file", corpus, tmp_path / "run")
-    items_BL = reference_s3rec.padded(raw(ROWS), LENGTH)
+    items_BL = reference_s3rec.padded(raw_ids(ROWS), LENGTH)
     expected = reference_s3rec.states(state, items_BL, heads=HEADS, causal=causal)
     for row, hidden_LD, wanted_LD in zip(
-        ROWS, our_states(tmp_path / "run", ROWS, causal=causal), expected, strict=True
+        ROWS, encoder_states(tmp_path / "run", ROWS, causal=causal), expected, strict=True
     ):
         assert len(hidden_LD) == min(len(row), LENGTH)
         torch.testing.assert_close(hidden_LD, wanted_LD[-len(hidden_LD) :], **CLOSE)
@@ -87,7 +87,7 @@ def test_a_masked_item_reads_the_masks_row(state: dict[str, Tensor], imported: P
     theirs = [[ITEMS[3], NUM_ITEMS + 1, ITEMS[5]], [NUM_ITEMS + 1]]
     items_BL = reference_s3rec.padded(theirs, LENGTH)
     expected = reference_s3rec.states(state, items_BL, heads=HEADS, causal=False)
-    found = our_states(imported, rows, causal=False)
+    found = encoder_states(imported, rows, causal=False)
     for hidden_LD, wanted_LD in zip(found, expected, strict=True):
         torch.testing.assert_close(hidden_LD, wanted_LD[-len(hidden_LD) :], **CLOSE)
 
@@ -97,7 +97,7 @@ def test_imported_scores_are_those_of_the_padded_model(
 ) -> None:
     _, ranker = load_run(imported, "data")
     found = scores_of_all(ranker, Packed.from_lists(ROWS))
-    items_BL = reference_s3rec.padded(raw(ROWS), LENGTH)
+    items_BL = reference_s3rec.padded(raw_ids(ROWS), LENGTH)
     expected = reference_s3rec.scores(state, items_BL, heads=HEADS)
     torch.testing.assert_close(found, expected[:, list(ITEMS)], **CLOSE)
 
@@ -109,7 +109,7 @@ def test_imported_ranks_are_those_of_the_padded_model(
     expected = []
     for history in HISTORIES[:-1]:
         known, target = history[:-left], history[-left]
-        items_BL = reference_s3rec.padded(raw([known]), LENGTH)
+        items_BL = reference_s3rec.padded(raw_ids([known]), LENGTH)
         scores = reference_s3rec.scores(state, items_BL, heads=HEADS)[0]
         others = [scores[ITEMS[item]] for item in range(NUM_ITEMS) if item not in known]
         rank = 1.0 + sum(bool(score > scores[ITEMS[target]]) for score in others)
@@ -132,7 +132,7 @@ def test_padding_and_mask_compete_where_that_is_asked_for(
     expected, beaten = [], 0
     for history in HISTORIES[:-1]:
         known, target = history[:-1], history[-1]
-        items_BL = reference_s3rec.padded(raw([known]), LENGTH)
+        items_BL = reference_s3rec.padded(raw_ids([known]), LENGTH)
         scores = reference_s3rec.scores(state, items_BL, heads=HEADS)[0]
         special = [scores[0], scores[NUM_ITEMS + 1]]
         others = [scores[ITEMS[item]] for item in range(NUM_ITEMS) if item not in known]
@@ -147,7 +147,7 @@ def test_padding_and_mask_compete_where_that_is_asked_for(
 def test_heads_and_attributes_go_where_their_objectives_read_them(
     state: dict[str, Tensor], imported: Path
 ) -> None:
-    weights = checkpoint.read_weights(newest_of(imported / "stages" / "imported"))
+    weights = checkpoint.read_weights(newest_checkpoint(imported / "stages" / "imported"))
     for name in ("aap", "mip", "map"):
         dense = weights[f"objectives.{name}.head.dense.weight"]
         assert torch.equal(dense, state[f"{name}_norm.weight"])
@@ -165,7 +165,7 @@ def test_half_precision_is_read_exactly_and_float64_is_rounded_and_said(
     torch.save(state, tmp_path / "mixed.pt")
     out = import_file(capsys, tmp_path / "mixed.pt", corpus, tmp_path / "run").out
     assert "\nrounded from float64 to float32: sp_norm.weight\n" in out
-    weights = checkpoint.read_weights(newest_of(tmp_path / "run" / "stages" / "imported"))
+    weights = checkpoint.read_weights(newest_checkpoint(tmp_path / "run" / "stages" / "imported"))
     half = weights["objectives.aap.head.dense.weight"]
     assert torch.equal(half, state["aap_norm.weight"].float())
 
@@ -177,7 +177,7 @@ def test_the_report_tells_of_every_key(
     capsys: Capture, file: Path, state: dict[str, Tensor], corpus: Corpus, tmp_path: Path
 ) -> None:
     answer = import_file(capsys, file, corpus, tmp_path / "run")
-    rows = {row[0]: row[1:] for row in cells_of(answer.out)}
+    rows = {row[0]: row[1:] for row in table_rows(answer.out)}
     assert rows["item_embeddings.weight"] == [
         "(14, 8)", "encoder.item_table.weight, rows by raw item id, the mask's last; row 0 dropped",
     ]  # fmt: skip
@@ -221,27 +221,27 @@ def test_show_evaluate_and_recommend_work_on_an_imported_run(
     capsys: Capture, state: dict[str, Tensor], imported: Path
 ) -> None:
     summary = summary_of(imported)
-    shown = call(capsys, "show", imported)
+    shown = run_command(capsys, "show", imported)
     assert (shown.code, shown.err) == (0, "")
-    figures = {row[0]: row[1:] for row in cells_of(shown.out)}
+    figures = {row[0]: row[1:] for row in table_rows(shown.out)}
     assert figures["ndcg@10"][1] == f"{summary['test']['full']['ndcg@10']:.4f}"
-    evaluated = call(capsys, "evaluate", imported)
+    evaluated = run_command(capsys, "evaluate", imported)
     assert (evaluated.code, evaluated.err) == (0, "")
-    again = {row[0]: row[1:] for row in cells_of(evaluated.out)}
+    again = {row[0]: row[1:] for row in table_rows(evaluated.out)}
     assert again["ndcg@10"] == figures["ndcg@10"][1:2]
-    recommended = call(capsys, "recommend", imported, "--items", "7,2,12", "--k", "3")
+    recommended = run_command(capsys, "recommend", imported, "--items", "7,2,12", "--k", "3")
     scores = reference_s3rec.scores(
         state, reference_s3rec.padded([[7, 2, 12]], LENGTH), heads=HEADS
     )[0]
     scores[[0, 7, 2, 12, NUM_ITEMS + 1]] = -torch.inf
     best = torch.topk(scores, 3).indices.tolist()
-    assert [row[1] for row in cells_of(recommended.out)] == [str(item) for item in best]
+    assert [row[1] for row in table_rows(recommended.out)] == [str(item) for item in best]
 
 
 def test_a_run_starts_from_an_imported_one(
     capsys: Capture, corpus: Corpus, imported: Path, tmp_path: Path
 ) -> None:
-    answer = call(
+    answer = run_command(
         capsys, "run", "baselines.s3rec.published_softmax", f"corpus={corpus.folder}", "--out",
         tmp_path / "next", "--quiet", f"start_from={imported}", "encoder.width=8",
         "encoder.feed_forward=32", "stages.0.epochs=1", "stages.1.epochs=1",

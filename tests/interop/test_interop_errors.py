@@ -12,15 +12,15 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.evaluation.rank_table import RankTable
-from tests.support.command_line import call, refused
+from tests.support.command_line import command_error, run_command
 from tests.support.s3rec_files import (
     ATTRIBUTES,
     HEADS,
     ITEMS,
     Capture,
+    import_error,
     numbered_corpus,
     published_state,
-    refused_import,
 )
 
 State = dict[str, Tensor]
@@ -136,7 +136,7 @@ def test_a_state_dict_that_is_not_s3recs_is_refused(
 ) -> None:
     file = tmp_path / "f.pt"
     torch.save(change(published_state()), file)
-    said = refused_import(capsys, file, corpus)
+    said = import_error(capsys, file, corpus)
     assert said.startswith(str(file))
     assert message in said
 
@@ -146,7 +146,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(
     capsys: Capture, corpus: Corpus, tmp_path: Path, heads: int
 ) -> None:
     torch.save(published_state(), tmp_path / "f.pt")
-    assert refused_import(capsys, tmp_path / "f.pt", corpus, heads) == (
+    assert import_error(capsys, tmp_path / "f.pt", corpus, heads) == (
         f"--heads is {heads}; allowed: divisors of the width 8 of {tmp_path / 'f.pt'}; the file "
         "does not say, and all released ones have 2"
     )
@@ -171,12 +171,12 @@ def test_a_corpus_of_other_names_is_refused(
 ) -> None:
     other = numbered_corpus(tmp_path / "other", items=items, attributes=attributes)
     torch.save(published_state(), tmp_path / "f.pt")
-    assert message in refused_import(capsys, tmp_path / "f.pt", other)
+    assert message in import_error(capsys, tmp_path / "f.pt", other)
 
 
 def test_a_corpus_that_is_not_there_is_refused(capsys: Capture, tmp_path: Path) -> None:
     torch.save(published_state(), tmp_path / "f.pt")
-    said = refused_import(capsys, tmp_path / "f.pt", tmp_path / "none")
+    said = import_error(capsys, tmp_path / "f.pt", tmp_path / "none")
     assert (
         said == f"corpus {tmp_path / 'none'} is not a prepared corpus folder; run `prepare` first"
     )
@@ -187,7 +187,7 @@ def test_a_folder_that_exists_is_refused_and_left_alone(
 ) -> None:
     torch.save(published_state(), tmp_path / "f.pt")
     (tmp_path / "run").mkdir()
-    said = refused_import(capsys, tmp_path / "f.pt", corpus)
+    said = import_error(capsys, tmp_path / "f.pt", corpus)
     assert said == (
         f"{tmp_path / 'run'} exists; an imported run needs a new folder: remove it or choose "
         "another"
@@ -203,7 +203,7 @@ def test_an_import_that_fails_late_leaves_nothing(
 
     torch.save(published_state(), tmp_path / "f.pt")
     monkeypatch.setattr(RankTable, "save", full)
-    answer = call(
+    answer = run_command(
         capsys, "import", tmp_path / "f.pt", "--format", "s3rec", "--corpus", corpus.folder,
         "--out", tmp_path / "run", "--heads", HEADS,
     )  # fmt: skip
@@ -223,7 +223,7 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(
 
     torch.save(published_state(), tmp_path / "f.pt")
     monkeypatch.setattr(RankTable, "save", make_another)
-    said = refused(
+    said = command_error(
         capsys, "import", tmp_path / "f.pt", "--format", "s3rec", "--corpus", corpus.folder,
         "--out", tmp_path / "run", "--heads", HEADS,
     )  # fmt: skip
@@ -243,7 +243,7 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(
 def test_wrong_usage_says_what_is_missing(
     capsys: Capture, given: list[str], message: tuple[str, ...]
 ) -> None:
-    answer = call(capsys, *given)
+    answer = run_command(capsys, *given)
     assert answer.code == 2
     said = " ".join(answer.err.replace("│", " ").split())
     for part in message:

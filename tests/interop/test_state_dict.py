@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from research.data.corpus import Corpus
-from tests.support.s3rec_files import Capture, numbered_corpus, published_state, refused_import
+from tests.support.s3rec_files import Capture, import_error, numbered_corpus, published_state
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,12 @@ def test_a_file_that_holds_more_than_tensors_is_refused_and_not_run(
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "f.pt"
     torch.save({"a": Command()}, file, _use_new_zipfile_serialization=zipped)
-    assert refused_import(capsys, file, corpus) == (
+    assert import_error(capsys, file, corpus) == (
         f"{file} holds more than tensors (it asks for posix.mkdir), which could run code and is "
         "not read; write a plain state dict: torch.save(model.state_dict(), FILE)"
     )
     torch.save(torch.nn.Linear(2, 2), file, _use_new_zipfile_serialization=zipped)
-    said = refused_import(capsys, file, corpus)
+    said = import_error(capsys, file, corpus)
     assert "holds more than tensors (it asks for torch.nn.modules.linear.Linear)" in said
 
 
@@ -56,7 +56,7 @@ def test_a_few_bytes_cannot_ask_for_a_terabyte(
 ) -> None:
     file = tmp_path / "f.pt"
     torch.save({"a": Greedy()}, file, _use_new_zipfile_serialization=zipped)
-    assert "(it asks for builtins.bytearray)" in refused_import(capsys, file, corpus).replace(
+    assert "(it asks for builtins.bytearray)" in import_error(capsys, file, corpus).replace(
         "__builtin__", "builtins"
     )
 
@@ -70,7 +70,7 @@ def test_a_compressed_member_is_refused(capsys: Capture, corpus: Corpus, tmp_pat
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
     assert (tmp_path / "f.pt").stat().st_size < 10_000
-    said = refused_import(capsys, tmp_path / "f.pt", corpus)
+    said = import_error(capsys, tmp_path / "f.pt", corpus)
     assert "is compressed, which torch.save never does" in said
 
 
@@ -114,7 +114,7 @@ def test_what_is_no_state_dict_is_refused(
     message: str,
 ) -> None:
     write(tmp_path / "f.pt")
-    said = refused_import(capsys, tmp_path / "f.pt", corpus)
+    said = import_error(capsys, tmp_path / "f.pt", corpus)
     assert said.startswith(f"{tmp_path / 'f.pt'}")
     assert message in said
 
@@ -123,4 +123,4 @@ def test_a_missing_file_and_a_folder_are_refused(
     capsys: Capture, corpus: Corpus, tmp_path: Path
 ) -> None:
     for path in (tmp_path / "none.pt", tmp_path):
-        assert refused_import(capsys, path, corpus) == f"{path}: there is no such file"
+        assert import_error(capsys, path, corpus) == f"{path}: there is no such file"

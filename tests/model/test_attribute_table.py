@@ -17,7 +17,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.components import ModelComponents
 from research.packed import Packed
 from tests.support import reference
-from tests.support.synthetic import catalogue_of, scatter_parameters
+from tests.support.synthetic import catalogue_of, randomize_parameters
 
 # Items 1 and 5, the last, have none; nobody has attribute 3; the mask is 6.
 ATTRIBUTES = [[0, 2], [], [4], [0, 1, 2, 4], [1], []]
@@ -102,7 +102,7 @@ def test_an_encoder_that_reads_attributes_equals_the_loop(
         embedding_scale=block is QueryNorm,
     )  # fmt: skip
     encoder = ModelComponents(config, catalogue, 0, READING).encoder.double().eval()
-    scatter_parameters(encoder)
+    randomize_parameters(encoder)
     packed = Packed.from_lists(LISTS)
     hidden_TD = encoder(packed, causal=False)
     grads = torch.autograd.grad(hidden_TD.square().sum(), list(encoder.parameters()))

@@ -26,8 +26,16 @@ from research.packed import Packed
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
 from research.runs.load import check_size, load_run
-from tests.support.checkpoints import newest_of
-from tests.support.small_runs import FINETUNE, QUIET, TABLE, corpus_in, refusal, still, weights_of
+from tests.support.checkpoints import newest_checkpoint
+from tests.support.small_runs import (
+    FINETUNE,
+    ITEM_TABLE,
+    QUIET,
+    corpus_in,
+    frozen,
+    input_error_of,
+    weights_of,
+)
 from tests.support.synthetic import encoder_of
 
 SMALL = GRUConfig(length=5, width=4, hidden_width=6, layers=2, embedding_dropout=0.1)
@@ -117,21 +125,21 @@ def run_of(corpus: Corpus, **changes: Any) -> RunConfig:
 
 def test_another_backbone_trains_and_is_loaded_to_rank(corpus: Corpus, tmp_path: Path) -> None:
     summary = execute(run_of(corpus), tmp_path / "run", options=QUIET)
-    bench, ranker = load_run(tmp_path / "run", "data")
+    run_parts, ranker = load_run(tmp_path / "run", "data")
     assert summary.cost.parameters == SMALL.num_parameters(10)
     assert (
-        metrics(bench.tables(ranker, "test")["full"], ("mrr",))["mrr"]
+        metrics(run_parts.tables(ranker, "test")["full"], ("mrr",))["mrr"]
         == summary.test["full"]["mrr"]
     )
 
 
 def test_another_backbone_is_started_from(corpus: Corpus, tmp_path: Path) -> None:
     execute(run_of(corpus), tmp_path / "first", options=QUIET)
-    config = run_of(corpus, stages=(still(FINETUNE),), start_from=str(tmp_path / "first"))
+    config = run_of(corpus, stages=(frozen(FINETUNE),), start_from=str(tmp_path / "first"))
     execute(config, tmp_path / "second", options=QUIET)
-    given = weights_of(newest_of(tmp_path / "first" / "stages" / "finetune", "best"))
-    after = weights_of(newest_of(tmp_path / "second" / "stages" / "finetune"))
-    assert torch.equal(after[TABLE], given[TABLE])
+    given = weights_of(newest_checkpoint(tmp_path / "first" / "stages" / "finetune", "best"))
+    after = weights_of(newest_checkpoint(tmp_path / "second" / "stages" / "finetune"))
+    assert torch.equal(after[ITEM_TABLE], given[ITEM_TABLE])
     recurrent = "encoder.layers.1.weight_hh_l0"
     assert torch.equal(after[recurrent], given[recurrent])
 
@@ -140,12 +148,12 @@ def test_weights_of_another_kind_of_backbone_are_refused(corpus: Corpus, tmp_pat
     execute(run_of(corpus), tmp_path / "first", options=QUIET)
     transformer = TransformerConfig(length=5, width=4)
     config = run_of(corpus, start_from=str(tmp_path / "first"))
-    message = refusal(replace(config, encoder=transformer), tmp_path)
+    message = input_error_of(replace(config, encoder=transformer), tmp_path)
     assert "encoder is 'GRUConfig' in that run and 'TransformerConfig' in this one" in message
     wider = replace(config, encoder=replace(SMALL, width=8))
-    assert "encoder.width is 4 in that run and 8 in this one" in refusal(wider, tmp_path)
+    assert "encoder.width is 4 in that run and 8 in this one" in input_error_of(wider, tmp_path)
     reading = replace(config, items=ItemTableConfig(attributes=True))
-    assert "items.attributes is False in that run and True in this one" in refusal(
+    assert "items.attributes is False in that run and True in this one" in input_error_of(
         reading, tmp_path
     )
 
@@ -156,7 +164,7 @@ def test_a_backbone_of_another_package_is_read_where_that_is_trusted(
     timed = replace(run_of(corpus), encoder=TimedConfig(length=5, width=4))
     execute(timed, tmp_path / "first", options=QUIET)
     config = run_of(corpus, start_from=str(tmp_path / "first"))
-    message = refusal(config, tmp_path)
+    message = input_error_of(config, tmp_path)
     assert "class is tests:TimedConfig, outside research, baselines; name its package" in message
     trusting = RunOptions(quiet=True, allow=("tests",))
     with pytest.raises(
@@ -184,7 +192,7 @@ def test_what_another_backbone_cannot_compute_is_refused(
 ) -> None:
     config = run_of(corpus, compute=ComputeConfig(**{field: True}))
     expected = f"compute.{field} is True, which GRUConfig cannot do; set it to False"
-    assert refusal(config, tmp_path) == expected
+    assert input_error_of(config, tmp_path) == expected
 
 
 def test_another_backbone_is_not_exported_as_a_transformer(corpus: Corpus, tmp_path: Path) -> None:

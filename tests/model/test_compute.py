@@ -22,31 +22,31 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
 from tests.support.low_precision import (
-    BOTH,
     COUPLED,
-    LOW,
-    STILL,
+    LOW_DTYPES,
+    NEXT_AND_CLOZE,
+    NO_DROPOUT,
     assert_near,
     assert_same,
-    made,
-    step,
+    loss_and_gradients,
+    two_layer_model,
 )
 from tests.support.objective_cases import CASES, ITEMS, LENGTH, ROWS
 from tests.support.synthetic import batch_of, encoder_of
 
 
-@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("low", LOW_DTYPES)
 @pytest.mark.parametrize("name", [*CASES, *COUPLED])
 def test_an_objective_in_low_precision_is_near_its_fp32_twin(name: str, low: str) -> None:
-    model = made({"only": {**CASES, **COUPLED}[name]}, **STILL)
-    assert_near(step(model, LOW[low]), step(model), low)
+    model = two_layer_model({"only": {**CASES, **COUPLED}[name]}, **NO_DROPOUT)
+    assert_near(loss_and_gradients(model, LOW_DTYPES[low]), loss_and_gradients(model), low)
 
 
-@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("low", LOW_DTYPES)
 def test_products_of_rows_are_fp32_of_rounded_factors(low: str) -> None:
     left_PD = torch.tensor([[1.0, 0.001], [2.0, 3.0]], requires_grad=True)
     right_QD = torch.tensor([[1.0, 1.0], [0.5, 1.0 + 2**-12], [0.0, 0.0]], requires_grad=True)
-    with torch.autocast("cpu", LOW[low]):
+    with torch.autocast("cpu", LOW_DTYPES[low]):
         products_PQ = row_products(left_PD, right_QD)
     assert products_PQ.dtype == torch.float32
     # What the last place of 1 + 2^-12 adds is rounded away in the factor.
@@ -58,28 +58,30 @@ def test_products_of_rows_are_fp32_of_rounded_factors(low: str) -> None:
     torch.testing.assert_close(exact_PQ, left_PD.double() @ right_QD.double().T)
 
 
-@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("low", LOW_DTYPES)
 @pytest.mark.parametrize("block", [PreNorm, QueryNorm, LiGR, HSTU])
 def test_every_kind_of_block_in_low_precision_is_near_its_fp32_twin(
     block: type[BlockConfig], low: str
 ) -> None:
-    model = made(BOTH, block=block(), **STILL)
-    assert_near(step(model, LOW[low]), step(model), low)
+    model = two_layer_model(NEXT_AND_CLOZE, block=block(), **NO_DROPOUT)
+    assert_near(loss_and_gradients(model, LOW_DTYPES[low]), loss_and_gradients(model), low)
 
 
-@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("low", LOW_DTYPES)
 def test_dropped_attention_in_low_precision_is_near_its_fp32_twin(low: str) -> None:
     # The same seed drops the same weights in both.
-    model = made(BOTH, **{**STILL, "attention_dropout": 0.3})
-    assert_near(step(model, LOW[low]), step(model), low)
+    model = two_layer_model(NEXT_AND_CLOZE, **{**NO_DROPOUT, "attention_dropout": 0.3})
+    assert_near(loss_and_gradients(model, LOW_DTYPES[low]), loss_and_gradients(model), low)
 
 
-@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("low", LOW_DTYPES)
 @pytest.mark.parametrize("rows", [[], [[]], [[4]]], ids=["no rows", "one empty", "one of one"])
 def test_a_batch_with_next_to_nothing_has_zero_gradients_in_low_precision(
     rows: list[list[int]], low: str
 ) -> None:
-    total, grads = step(made({"next": NextItemConfig()}, **STILL), LOW[low], rows)
+    total, grads = loss_and_gradients(
+        two_layer_model({"next": NextItemConfig()}, **NO_DROPOUT), LOW_DTYPES[low], rows
+    )
     assert total.item() == 0.0
     assert len(grads) > 0
     assert not any(grad.any() for grad in grads.values())
@@ -96,12 +98,12 @@ def double_by_default() -> Iterator[None]:
 @pytest.mark.usefixtures("double_by_default")
 @pytest.mark.parametrize("name", CASES)
 def test_everything_is_float64_when_that_is_the_default(name: str) -> None:
-    model = made({"only": CASES[name]}, attention_dropout=0.3)
-    total, grads = step(model)
+    model = two_layer_model({"only": CASES[name]}, attention_dropout=0.3)
+    total, grads = loss_and_gradients(model)
     assert total.dtype == torch.float64
     assert {grad.dtype for grad in grads.values()} == {torch.float64}
     # Autocast leaves float64 alone.
-    assert_same(step(model, torch.bfloat16), (total, grads))
+    assert_same(loss_and_gradients(model, torch.bfloat16), (total, grads))
 
 
 def test_shares_of_a_large_catalogue_do_not_underflow() -> None:
@@ -132,13 +134,13 @@ def test_full_products_of_every_loss_have_low_factors(monkeypatch: pytest.Monkey
         monkeypatch.setattr(module, "product", spied)
     for name in ("next, full softmax", "next, BCE", "AAP"):
         seen.clear()
-        step(made({"only": CASES[name]}, **STILL), torch.bfloat16)
+        loss_and_gradients(two_layer_model({"only": CASES[name]}, **NO_DROPOUT), torch.bfloat16)
         # Logits or scores, and the gradients of states and table.
         assert seen == [torch.bfloat16] * 6, name
 
 
 def test_multiplying_the_loss_as_loss_scaling_does_multiplies_the_gradient_alone() -> None:
-    model = made({"next": NextItemConfig()}, **STILL)
+    model = two_layer_model({"next": NextItemConfig()}, **NO_DROPOUT)
     seen = model.prepare(batch_of(ROWS, length=LENGTH))
     grads = []
     for scale in (1.0, 2.0**16):
@@ -172,23 +174,23 @@ def test_recomputing_changes_no_bit_of_loss_and_gradients(
     block: type[BlockConfig], low: str | None
 ) -> None:
     # All dropouts are on.
-    model = made(BOTH, block=block(), inner_dropout=0.2)
-    plain = step(model, LOW.get(low or ""))
+    model = two_layer_model(NEXT_AND_CLOZE, block=block(), inner_dropout=0.2)
+    plain = loss_and_gradients(model, LOW_DTYPES.get(low or ""))
     model.encoder.use_compute(ComputeConfig(recompute=True))
-    assert_same(step(model, LOW.get(low or "")), plain)
+    assert_same(loss_and_gradients(model, LOW_DTYPES.get(low or "")), plain)
 
 
 def test_recomputing_leaves_what_is_drawn_later_as_it_was() -> None:
-    model = made(BOTH)
-    step(model)
+    model = two_layer_model(NEXT_AND_CLOZE)
+    loss_and_gradients(model)
     later = torch.rand(3)
     model.encoder.use_compute(ComputeConfig(recompute=True))
-    step(model)
+    loss_and_gradients(model)
     assert torch.equal(torch.rand(3), later)
 
 
 def test_recomputing_serves_several_gradients_of_one_graph() -> None:
-    model = made(BOTH)
+    model = two_layer_model(NEXT_AND_CLOZE)
     parameters = list(model.encoder.parameters())
     found = []
     for recompute in (False, True):
@@ -249,17 +251,19 @@ def compiler(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_compiled_training_has_the_same_loss_and_gradients(
     block: type[BlockConfig], low: str | None
 ) -> None:
-    model = made(BOTH, block=block(), **STILL)
-    plain = step(model, LOW.get(low or ""))
+    model = two_layer_model(NEXT_AND_CLOZE, block=block(), **NO_DROPOUT)
+    plain = loss_and_gradients(model, LOW_DTYPES.get(low or ""))
     names = [name for name, _ in model.named_parameters()]
     before = graphs_compiled()
     model.encoder.use_compute(ComputeConfig(compile=True))
-    ours = step(model, LOW.get(low or ""))
+    ours = loss_and_gradients(model, LOW_DTYPES.get(low or ""))
     assert graphs_compiled() - before == 2
     assert [name for name, _ in model.named_parameters()] == names
-    assert sorted(model.state_dict()) == sorted(made(BOTH, block=block()).state_dict())
+    assert sorted(model.state_dict()) == sorted(
+        two_layer_model(NEXT_AND_CLOZE, block=block()).state_dict()
+    )
     # This backend runs the same kernels; what autocast casts twice may be rounded apart.
-    tolerance = 1e-5 if low is None else 4 * torch.finfo(LOW[low]).eps
+    tolerance = 1e-5 if low is None else 4 * torch.finfo(LOW_DTYPES[low]).eps
     torch.testing.assert_close(ours[0], plain[0], rtol=tolerance, atol=0.0)
     for name, grad in plain[1].items():
         torch.testing.assert_close(
@@ -277,17 +281,17 @@ def rows_of(count: int, draws: torch.Generator) -> list[list[int]]:
 @pytest.mark.parametrize("compiler", ["eager"], indirect=True)
 @pytest.mark.parametrize("recompute", [False, True])
 def test_nothing_is_compiled_again_whatever_the_batches_are(recompute: bool) -> None:
-    model = made(BOTH)
+    model = two_layer_model(NEXT_AND_CLOZE)
     model.encoder.use_compute(ComputeConfig(compile=True, recompute=recompute))
     before = graphs_compiled()
     # As many tokens as the width, at first: no size may be taken for another.
-    step(model, rows=[[1] * 5, [2] * 5])
+    loss_and_gradients(model, rows=[[1] * 5, [2] * 5])
     assert graphs_compiled() - before == 2
     draws = torch.Generator().manual_seed(5)
     for rows in ([], [[]], [[3]], [[3], [4]], [[5, 6]]):
-        step(model, rows=rows)
+        loss_and_gradients(model, rows=rows)
     for number in range(50):
-        step(model, rows=rows_of(number % 7, draws))
+        loss_and_gradients(model, rows=rows_of(number % 7, draws))
     # Evaluation is not compiled at all.
     model.eval()
     with torch.no_grad():
@@ -300,26 +304,26 @@ def test_nothing_is_compiled_again_whatever_the_batches_are(recompute: bool) -> 
 def test_a_process_compiles_more_shapes_than_torch_keeps() -> None:
     with torch._dynamo.config.patch(recompile_limit=2):
         for width in (4, 6, 8, 10):
-            model = made({"next": NextItemConfig()}, width=width)
+            model = two_layer_model({"next": NextItemConfig()}, width=width)
             model.encoder.use_compute(ComputeConfig(compile=True))
             before = graphs_compiled()
-            step(model)
+            loss_and_gradients(model)
             assert graphs_compiled() - before == 2, width
 
 
 @pytest.mark.usefixtures("compiler")
 def test_compiled_dropout_is_drawn_again_when_recomputing() -> None:
-    model = made(BOTH, inner_dropout=0.2)
+    model = two_layer_model(NEXT_AND_CLOZE, inner_dropout=0.2)
     results = []
     for recompute in (False, True):
         model.encoder.use_compute(ComputeConfig(compile=True, recompute=recompute))
-        results.append(step(model))
+        results.append(loss_and_gradients(model))
     assert_same(results[1], results[0])
 
 
 @pytest.mark.usefixtures("compiler")
 def test_compiled_training_serves_several_gradients_of_one_graph() -> None:
-    model = made(BOTH, **STILL)
+    model = two_layer_model(NEXT_AND_CLOZE, **NO_DROPOUT)
     model.encoder.use_compute(ComputeConfig(compile=True))
     parameters = [model.encoder.item_table.weight]
     losses = model.losses(batch_of(ROWS, length=LENGTH))

@@ -22,7 +22,7 @@ from research.objectives.components import ModelComponents
 from research.packed import Packed
 from research.rectangles import Rectangle
 from tests.support import reference
-from tests.support.synthetic import catalogue_of, encoder_of, scatter_parameters
+from tests.support.synthetic import catalogue_of, encoder_of, randomize_parameters
 
 ITEMS = 11
 LENGTH = 9
@@ -97,7 +97,7 @@ def build_encoder(*, attributes: bool = False, **changes: object) -> Transformer
     catalogue = catalogue_of([], ITEMS, attributes=ATTRIBUTES, num_attributes=6)
     items = ItemTableConfig(attributes=attributes)
     encoder = ModelComponents(config, catalogue, 0, items).encoder.double().eval()
-    scatter_parameters(encoder)
+    randomize_parameters(encoder)
     return encoder
 
 

@@ -12,8 +12,8 @@ from research.errors import InputError
 from research.model.gru import STEPS_A_CALL, GRUConfig, GRUEncoder, TimeMajor
 from research.packed import Packed
 from tests.support import reference
-from tests.support.pretend_accelerator import device, lacking, pretended
-from tests.support.synthetic import encoder_of, scatter_parameters
+from tests.support.pretend_accelerator import device, pretended, unsupported_reason
+from tests.support.synthetic import encoder_of, randomize_parameters
 
 ITEMS = 11
 LENGTH = 2 * STEPS_A_CALL + 1
@@ -34,7 +34,7 @@ VARIANTS = {
 
 def build_encoder(config: GRUConfig) -> GRUEncoder:
     encoder: GRUEncoder = encoder_of(config, ITEMS).double().eval()
-    scatter_parameters(encoder)
+    randomize_parameters(encoder)
     return encoder
 
 
@@ -81,7 +81,7 @@ def test_reading_some_tokens_gives_their_rows_and_the_same_gradients(variant: st
     assert_same(gradients(encoder, ours_PD), gradients(encoder, theirs_PD))
 
 
-@pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
+@pytest.mark.skipif(unsupported_reason() is not None, reason=str(unsupported_reason()))
 @pytest.mark.parametrize("read_P", [None, READ], ids=["all", "some"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_accelerator_gives_the_same_and_the_host_waits_for_nothing(
@@ -102,7 +102,7 @@ def test_an_accelerator_gives_the_same_and_the_host_waits_for_nothing(
         assert_same(gradients(encoder, ours_PD), theirs)
 
 
-@pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
+@pytest.mark.skipif(unsupported_reason() is not None, reason=str(unsupported_reason()))
 def test_an_accelerator_need_not_know_how_long_the_longest_is() -> None:
     encoder, packed = build_encoder(BASE), Packed.from_lists([[1, 2, 3], [4]])
     theirs_TD = encoder(packed, causal=True)

@@ -26,8 +26,8 @@ from research.runs.execute import execute
 from research.runs.load import load_run
 from tests.model.reference_blocks import run_hstu
 from tests.support.s3rec_files import numbered_corpus
-from tests.support.small_runs import FINETUNE, QUIET, corpus_in, refusal
-from tests.support.synthetic import encoder_of, scatter_parameters
+from tests.support.small_runs import FINETUNE, QUIET, corpus_in, input_error_of
+from tests.support.synthetic import encoder_of, randomize_parameters
 
 SIZES = TransformerConfig(length=6, width=8, heads=2, layers=1, embedding_norm=False, norm_eps=1e-6)
 # Tokens:    4 | 8 9 | 1 2 3 | 5 6 7 8 9, numbers 0 to 10.
@@ -39,7 +39,7 @@ PACKED = Packed.from_lists(ROWS, {"time": TIMES})
 def block_of(block: HSTU) -> Any:
     """One block in float64, no parameter at its start."""
     layer = block.build(SIZES).double().eval()
-    scatter_parameters(layer)
+    randomize_parameters(layer)
     return layer
 
 
@@ -165,7 +165,7 @@ def test_no_tensor_of_an_accelerator_is_read_by_the_host(
 
 def test_low_precision_with_times_is_near_fp32() -> None:
     encoder = encoder_of(replace(SIZES, block=HSTU(times=True), dropout=0.0), 10).train()
-    scatter_parameters(encoder, std=0.3)
+    randomize_parameters(encoder, std=0.3)
     states = []
     for low in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
@@ -181,7 +181,7 @@ def test_attention_weights_are_dropped_without_a_change_of_their_mean() -> None:
     copies = 20_000
     config = replace(SIZES, block=HSTU(), dropout=0.0, attention_dropout=0.3)
     layer = HSTU().build(config)
-    scatter_parameters(layer)
+    randomize_parameters(layer)
     mixed: list[Tensor] = []
     layer.mixed_norm.register_forward_pre_hook(lambda module, inputs: mixed.append(inputs[0]))
     positions = config.positions.build(config)
@@ -239,8 +239,8 @@ def run_of(corpus: Corpus) -> RunConfig:
 
 def test_a_run_over_times_trains_and_is_loaded_to_rank(corpus: Corpus, tmp_path: Path) -> None:
     summary = execute(run_of(corpus), tmp_path / "run", options=QUIET)
-    bench, ranker = load_run(tmp_path / "run", "data")
-    table = bench.tables(ranker, "test")["full"]
+    run_parts, ranker = load_run(tmp_path / "run", "data")
+    table = run_parts.tables(ranker, "test")["full"]
     assert metrics(table, ("mrr",))["mrr"] == summary.test["full"]["mrr"]
 
 
@@ -255,7 +255,7 @@ def test_a_corpus_without_times_is_refused_when_the_run_is_built(tmp_path: Path)
     assert str(caught.value) == expected
     # S3-Rec's files have no times.
     timeless = numbered_corpus(tmp_path / "timeless")
-    assert refusal(run_of(timeless), tmp_path) == expected.replace("beauty", "timeless")
+    assert input_error_of(run_of(timeless), tmp_path) == expected.replace("beauty", "timeless")
 
 
 class Distance(Positions):
@@ -281,7 +281,7 @@ class DistanceConfig(PositionsConfig):
 def test_a_bias_of_positions_is_added_to_its_own(causal: bool) -> None:
     config = replace(SIZES, block=HSTU(), positions=DistanceConfig())
     layer, plain = (HSTU().build(config).double().eval() for _ in range(2))
-    scatter_parameters(layer)
+    randomize_parameters(layer)
     plain.load_state_dict(layer.state_dict())
     with torch.no_grad():
         # Place length - 1 + d of the table is distance d.

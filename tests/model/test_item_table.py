@@ -12,7 +12,7 @@ import research.model.kernels.cross_entropy as softmax_module
 from research.model.item_table import ItemTable
 from research.model.transformer_config import TransformerConfig
 from research.objectives.components import ModelComponents
-from tests.support.synthetic import catalogue_of, scatter_parameters
+from tests.support.synthetic import catalogue_of, randomize_parameters
 
 ITEMS = 13
 WIDTH = 5
@@ -35,7 +35,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build_table(dtype: torch.dtype = torch.float64) -> ItemTable:
     table = ItemTable(ITEMS, WIDTH, init_std=0.02, seed=0).to(dtype)
-    scatter_parameters(table)
+    randomize_parameters(table)
     return table
 
 
@@ -200,7 +200,7 @@ def test_attributes_are_added_where_items_are_looked_up_and_nowhere_else() -> No
     shared = ModelComponents(TransformerConfig(width=WIDTH, heads=1), catalogue, 0)
     width = WIDTH
     table = ItemTable(3, width, init_std=0.02, seed=0, attributes=shared.attributes)
-    scatter_parameters(table)
+    randomize_parameters(table)
     first, second = shared.attributes.attribute_table.weight
     ids = torch.tensor([[0, 1], [2, 3]])
     added = table.lookup(ids) - table.weight[ids]

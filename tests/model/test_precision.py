@@ -14,7 +14,7 @@ from research.distributed.accelerator import accelerator_for, make_accelerator
 from research.model.compute import ComputeConfig
 from research.runs.execute import RunOptions, execute
 from research.training.step import TrainStep
-from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in, still
+from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in, frozen
 
 
 def autocasts(accelerator: Accelerator) -> bool:
@@ -42,7 +42,7 @@ def test_each_stage_takes_the_loss_scale_out_of_its_gradients_once(
         return good
 
     monkeypatch.setattr(TrainStep, "_update", noting)
-    config = config_of(corpus_in(tmp_path / "corpus"), still(PRETRAIN), still(FINETUNE))
+    config = config_of(corpus_in(tmp_path / "corpus"), frozen(PRETRAIN), frozen(FINETUNE))
     # Under dropout some states of so narrow a model are constant, and LayerNorm's slope endless.
     steady = dict.fromkeys(
         (f"{kind}_dropout" for kind in ("embedding", "hidden", "attention")), 0.0

@@ -27,7 +27,7 @@ from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
 from research.training.multi_objective import MultiObjectiveModel
 from tests.support import reference
-from tests.support.synthetic import batch_of, catalogue_of, scatter_parameters
+from tests.support.synthetic import batch_of, catalogue_of, randomize_parameters
 
 ITEMS = 12
 MASK = ITEMS
@@ -49,7 +49,7 @@ def build_model(config: ObjectiveConfig, catalogue: Catalogue) -> MultiObjective
     shared = ModelComponents(SIZES, catalogue, 0)
     module = MultiObjectiveModel(shared.encoder, {"only": config.build(shared, 0)}, catalogue)
     module = module.double()
-    scatter_parameters(module, std=0.3)
+    randomize_parameters(module, std=0.3)
     return module
 
 

@@ -18,8 +18,8 @@ from research.objectives.ranker import TrainedRanker
 from research.packed import Packed
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import OptimizerConfig
-from tests.support.synthetic import batch_of, catalogue_of, scatter_parameters
-from tests.support.trainer import STAGE, Bench, giving
+from tests.support.synthetic import batch_of, catalogue_of, randomize_parameters
+from tests.support.trainer import STAGE, Trainer, scripted_validation
 
 ITEMS = 5
 SIZES = TransformerConfig(
@@ -60,7 +60,7 @@ def test_a_uniform_guess_costs_the_logarithm_of_the_items_and_two(catalogue: Cat
 
 def test_the_scores_are_of_items_then_mask_then_padding(catalogue: Catalogue) -> None:
     module = build_model(catalogue)
-    scatter_parameters(module)
+    randomize_parameters(module)
     objective = module.objectives["only"]
     assert isinstance(objective, RankingObjective)
     hidden_PD = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.0, 1.0, 0.0, 0.0]])
@@ -95,7 +95,7 @@ def test_the_mask_learns_that_it_is_never_next_and_the_padding_row_nothing(
     catalogue: Catalogue,
 ) -> None:
     module = build_model(catalogue)
-    scatter_parameters(module)
+    randomize_parameters(module)
     module.losses(batch_of([[0, 1, 2]], length=4))["only"].total.backward()
     assert module.encoder.item_table.weight.grad[ITEMS].any()
     padding_row = module.get_parameter("objectives.only.head.padding_row")
@@ -115,23 +115,23 @@ def test_the_padding_row_begins_at_random_and_hangs_on_the_seed(catalogue: Catal
     assert not torch.equal(rows[0], rows[2])
 
 
-def test_training_leaves_the_padding_row_as_it_was(bench: Bench) -> None:
-    start = bench.modules(SPECIAL_STAGE)
-    _, trained = bench.train(SPECIAL_STAGE, giving([0.1, 0.2]))
+def test_training_leaves_the_padding_row_as_it_was(trainer: Trainer) -> None:
+    start = trainer.new_model(SPECIAL_STAGE)
+    _, trained = trainer.train(SPECIAL_STAGE, scripted_validation([0.1, 0.2]))
     name = "objectives.next.head.padding_row"
     assert torch.equal(trained.get_parameter(name), start.get_parameter(name))
     table = "encoder.item_table.weight"
     assert not torch.equal(trained.get_parameter(table), start.get_parameter(table))
 
 
-def test_a_run_with_a_padding_row_goes_on_where_it_was_killed(bench: Bench) -> None:
+def test_a_run_with_a_padding_row_goes_on_where_it_was_killed(trainer: Trainer) -> None:
     with pytest.raises(KeyboardInterrupt):
-        bench.train(SPECIAL_STAGE, giving([0.1, 0.2], interrupt_at=1))
-    state, trained = bench.train(SPECIAL_STAGE, giving([0.2]))
+        trainer.train(SPECIAL_STAGE, scripted_validation([0.1, 0.2], interrupt_at=1))
+    state, trained = trainer.train(SPECIAL_STAGE, scripted_validation([0.2]))
     assert state.finished
     name = "objectives.next.head.padding_row"
     assert torch.equal(
-        trained.get_parameter(name), bench.modules(SPECIAL_STAGE).get_parameter(name)
+        trained.get_parameter(name), trainer.new_model(SPECIAL_STAGE).get_parameter(name)
     )
 
 

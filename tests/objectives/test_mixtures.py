@@ -21,7 +21,7 @@ from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.packed import Packed
 from research.training.multi_objective import MultiObjectiveModel
-from tests.support.synthetic import batch_of, catalogue_of, scatter_parameters
+from tests.support.synthetic import batch_of, catalogue_of, randomize_parameters
 
 ITEMS = 9
 LENGTH = 5
@@ -52,7 +52,7 @@ def mixture(keys: tuple[str, ...], catalogue: Catalogue) -> MultiObjectiveModel:
     shared = ModelComponents(SIZES, catalogue, 0)
     built = {key: OBJECTIVES[key].build(shared, 0) for key in keys}
     made = MultiObjectiveModel(shared.encoder, built, catalogue).double()
-    scatter_parameters(made, std=0.3)
+    randomize_parameters(made, std=0.3)
     return made
 
 

@@ -51,7 +51,7 @@ from tests.support.objective_cases import (
     POPULAR,
     ROWS,
 )
-from tests.support.synthetic import batch_of, catalogue_of, encoder_of, scatter_parameters
+from tests.support.synthetic import batch_of, catalogue_of, encoder_of, randomize_parameters
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def build_model(
     encoder = encoder_of(sizes, ITEMS)
     objective = config.build(ModelComponents(sizes, catalogue, 0), 0)
     model = MultiObjectiveModel(encoder, {"only": objective}, catalogue).double()
-    scatter_parameters(model, std=0.3)
+    randomize_parameters(model, std=0.3)
     return model
 
 

@@ -21,7 +21,7 @@ from research.report.formatting import difference_of, interval_of, p_of, shorten
 from research.report.latex import entry_of, escaped, latex_of
 from research.report.schema import Figure
 from research.report.terminal import print_report
-from tests.support.command_line import call, refused
+from tests.support.command_line import command_error, run_command
 from tests.support.study_folders import begin_run, fail_run, write_run, write_study
 
 Capture = pytest.CaptureFixture[str]
@@ -139,7 +139,7 @@ def test_the_verdict_names_cells_by_what_is_known_of_them(study: Path) -> None:
 
 
 def test_the_csv_holds_every_figure(study: Path, capsys: Capture) -> None:
-    assert call(capsys, "report", study).code == 0
+    assert run_command(capsys, "report", study).code == 0
     frame = pd.read_csv(study / "report.csv")
     assert set(frame["ties"]) == {"expected"}
     assert len(frame) == 3 * 2
@@ -160,13 +160,13 @@ def test_the_csv_holds_every_figure(study: Path, capsys: Capture) -> None:
 
 
 def test_the_policy_for_ties_can_be_asked_for(study: Path, capsys: Capture) -> None:
-    answer = call(capsys, "report", study, "--ties", "mean")
+    answer = run_command(capsys, "report", study, "--ties", "mean")
     assert answer.code == 0
     assert "films, test, full ranking, seen items excluded, ties at their mean rank" in answer.out
     assert set(pd.read_csv(study / "report.csv")["ties"]) == {"mean"}
     assert "ties at their mean rank" in (study / "report.html").read_text()
     assert "ties at their mean rank" in (study / "report.tex").read_text()
-    assert call(capsys, "report", study, "--ties", "best").code == 2
+    assert run_command(capsys, "report", study, "--ties", "best").code == 2
 
 
 def test_names_come_back_from_the_csv_as_they_are(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_the_tables_compile(tmp_path: Path) -> None:
 
 
 def test_the_verb_writes_three_files_and_says_where(study: Path, capsys: Capture) -> None:
-    answer = call(capsys, "report", study)
+    answer = run_command(capsys, "report", study)
     assert answer.code == 0
     files = [str(study / f"report.{kind}") for kind in ("html", "csv", "tex")]
     assert answer.out.splitlines()[-3:] == files
@@ -257,7 +257,7 @@ def test_a_study_is_found_by_its_name_and_written_elsewhere(
     study: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "new" / "out"
-    assert call(capsys, "report", "heads", "--runs", study.parent, "--out", out).code == 0
+    assert run_command(capsys, "report", "heads", "--runs", study.parent, "--out", out).code == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "report.csv",
         "report.html",
@@ -269,15 +269,15 @@ def test_a_study_is_found_by_its_name_and_written_elsewhere(
 def test_what_is_no_study_is_refused_with_the_names_of_those_there_are(
     study: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    said = refused(capsys, "report", "haeds", "--runs", tmp_path)
+    said = command_error(capsys, "report", "haeds", "--runs", tmp_path)
     assert "haeds is not a study" in said
     assert said.endswith(f"studies in {tmp_path}: heads\n")
-    assert "is not a study" in refused(capsys, "report", study / "films" / "next" / "0")
+    assert "is not a study" in command_error(capsys, "report", study / "films" / "next" / "0")
 
 
 def test_an_out_that_is_a_file_is_refused(study: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").write_text("")
-    said = call(capsys, "report", study, "--out", tmp_path / "file")
+    said = run_command(capsys, "report", study, "--out", tmp_path / "file")
     assert said.code == 2
     assert "which is a file; name a folder" in said.err
 
@@ -287,7 +287,7 @@ def test_a_missing_library_is_named_with_the_extra_that_has_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     monkeypatch.delitem(sys.modules, "research.report.html", raising=False)
-    said = call(capsys, "report", study)
+    said = run_command(capsys, "report", study)
     assert said.code == 2
     assert "a report needs jinja2, which is not installed" in said.err
     assert "sixfold[report]" in said.err

@@ -23,7 +23,7 @@ from research.storage.records import FailureRecord
 from research.storage.untrusted import printable, short_text
 from tests.support.command_line import shop_corpus
 from tests.support.configs import CONFIGS
-from tests.support.records import HASH, run_record, write
+from tests.support.records import HASH, run_record, write_as_json
 from tests.support.study_folders import begin_run, fail_run, table_of, write_run, write_study
 
 # MRR 3.25 / 6, 3 / 6; and better for every user with either seed.
@@ -56,7 +56,7 @@ def tied_study(folder: Path, *policies: str) -> Path:
         table.save(path / "ranks" / "test-full.npz")
         config = CONFIGS["sasrec, full softmax"]()
         evaluation = replace(config.evaluation, ties=ties)
-        write(path, run_record(replace(config, evaluation=evaluation)))
+        write_as_json(path, run_record(replace(config, evaluation=evaluation)))
     return folder
 
 
@@ -265,14 +265,14 @@ def test_a_failure_of_another_configuration_is_forgotten(study: Path) -> None:
     write_study(study, ["next", "better"], seeds=[0, 1, 2])
     begin_run(study, "next", 2)
     failure = FailureRecord(hash="old", error="gone", traceback="", when="")
-    write(study / "films" / "next" / "2", failure)
+    write_as_json(study / "films" / "next" / "2", failure)
     run = report_of(study).corpora[0].runs[2]
     assert (run.status, run.error) == ("unfinished", None)
 
 
 def test_a_run_that_finished_after_it_failed_has_finished(study: Path) -> None:
     failure = FailureRecord(hash=HASH, error="gone", traceback="", when="")
-    write(study / "films" / "next" / "0", failure)
+    write_as_json(study / "films" / "next" / "0", failure)
     run = report_of(study).corpora[0].runs[0]
     assert (run.status, run.error) == ("finished", None)
 

@@ -20,10 +20,17 @@ from safetensors.torch import load_file, save_file
 from research.checkpoint import files as checkpoint
 from research.cli.main import main
 from research.data.corpus import Corpus
-from tests.support.checkpoints import newest_of
-from tests.support.command_line import TINY, call, files_of, raw_id, refused, shop_corpus
+from tests.support.checkpoints import newest_checkpoint
+from tests.support.command_line import (
+    TINY,
+    command_error,
+    files_of,
+    raw_id,
+    run_command,
+    shop_corpus,
+)
 from tests.support.synthetic import write_histories
-from tests.support.tampering import Json, edit, plant
+from tests.support.tampering import Json, edit_json, replace_tensors
 
 SASREC = "baselines.sasrec.full_softmax"
 POPULARITY = "baselines.popularity.popularity"
@@ -73,12 +80,12 @@ def copy_until(run: Path, step: int, folder: Path) -> Path:
 
 def best(run: Path) -> Path:
     """The best weights of a run."""
-    return newest_of(run / STAGE, "best")
+    return newest_checkpoint(run / STAGE, "best")
 
 
 def last(run: Path) -> Path:
     """The checkpoint from which a run goes on."""
-    return newest_of(run / STAGE)
+    return newest_checkpoint(run / STAGE)
 
 
 def flip(path: Path, place: int) -> None:
@@ -169,7 +176,7 @@ def test_what_cannot_be_prepared_is_named_and_nothing_is_written(
         (tmp_path / path).write_bytes(content if isinstance(content, bytes) else content.encode())
     before = files_of(tmp_path)
     for more in (["--out", "corpora/mine"], []):
-        assert message in refused(capsys, "prepare", *given, *more)
+        assert message in command_error(capsys, "prepare", *given, *more)
     assert files_of(tmp_path) == before
     assert {path.name for path in tmp_path.iterdir()} == set(files)
 
@@ -179,7 +186,9 @@ def test_items_that_an_attribute_file_alone_knows_are_counted(
 ) -> None:
     (tmp_path / "B.txt").write_text("1 1 2 3\n")
     (tmp_path / "B_item2attributes.json").write_text('{"1": [1], "8": [1], "9": [2]}')
-    answer = call(capsys, "prepare", "s3rec", "--raw", tmp_path / "B.txt", "--out", tmp_path / "B")
+    answer = run_command(
+        capsys, "prepare", "s3rec", "--raw", tmp_path / "B.txt", "--out", tmp_path / "B"
+    )
     assert answer.code == 0
     assert [line.split("│")[2].strip() for line in answer.out.splitlines() if "unknown it" in line]
     report: Any = Corpus.open(tmp_path / "B").manifest.report
@@ -194,7 +203,7 @@ def test_a_folder_of_something_else_is_not_written_into(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / file).write_text("precious")
     before = files_of(tmp_path)
-    message = refused(
+    message = command_error(
         capsys, "prepare", "pairs", "--raw", tmp_path / "p.txt", "--out", tmp_path / "mine"
     )
     assert str(tmp_path / "mine") in message
@@ -207,7 +216,7 @@ def test_a_file_in_the_place_of_a_folder_is_no_traceback(
     (tmp_path / "file").write_text("precious")
     given = ["run", POPULARITY, f"corpus={shop.folder}", "--out"]
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        answer = call(capsys, *given, out)
+        answer = run_command(capsys, *given, out)
         assert answer.code == 1
         assert answer.err.startswith("sixfold run: [Errno ")
         assert answer.err.count("\n") == 1
@@ -274,7 +283,7 @@ def test_what_cannot_be_run_is_named_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     for more in (["--out", "r"], []):
         wrong = ["run", SASREC, f"corpus={shop.folder}", *TINY, *given, *more]
-        assert message in refused(capsys, *wrong)
+        assert message in command_error(capsys, *wrong)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -282,7 +291,7 @@ def test_a_corpus_without_a_user_long_enough_is_named(capsys: Capture, tmp_path:
     write_histories(tmp_path / "short", [[0, 1], [1]], num_items=2)
     for target in (SASREC, POPULARITY):
         given = ["run", target, f"corpus={tmp_path / 'short'}", "--out", tmp_path / "r"]
-        assert refused(capsys, *given) == (
+        assert command_error(capsys, *given) == (
             "sixfold run: corpus short: no user has the 3 interactions that leave-one-out needs "
             "(the longest history has 2); prepare it with weaker filters or choose another split\n"
         )
@@ -293,7 +302,7 @@ def test_a_loss_that_is_not_finite_fails_in_one_line(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
     wild = ["stages.0.optimizer.lr=1e30", "stages.0.optimizer.clip_norm=None"]
-    answer = call(capsys, *continue_(shop, tmp_path / "r"), *wild)
+    answer = run_command(capsys, *continue_(shop, tmp_path / "r"), *wild)
     assert answer.code == 1
     assert answer.err.startswith("sixfold run: stage train, step 2, epoch 0: the loss of next is ")
     assert answer.err.count("\n") == 1
@@ -308,7 +317,7 @@ def truncate(folder: Path) -> None:
 
 
 def manifest(**fields: object) -> Callable[[Path], None]:
-    return lambda folder: edit(folder / "manifest.json", lambda stored: stored.update(fields))
+    return lambda folder: edit_json(folder / "manifest.json", lambda stored: stored.update(fields))
 
 
 CORPUS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -347,7 +356,7 @@ def test_a_damaged_or_foreign_corpus_is_named(
         ["study", "experiments.quickstart", "--corpora", folder, "--runs", tmp_path / "runs"],
         ["show", folder],
     ):
-        assert message in refused(capsys, *given)
+        assert message in command_error(capsys, *given)
     assert files_of(tmp_path) == before
 
 
@@ -358,10 +367,10 @@ def test_showing_a_corpus_finds_changed_bytes(
     items = np.load(folder / "items.npy")
     items[0], items[1] = items[1], items[0]
     np.save(folder / "items.npy", items)
-    message = refused(capsys, "show", folder)
+    message = command_error(capsys, "show", folder)
     assert f"but manifest.json says {shop.fingerprint[:12]}; the corpus was changed" in message
     flip(folder / "items.npy", -1)
-    assert "items.npy: ids from" in refused(capsys, "show", folder)
+    assert "items.npy: ids from" in command_error(capsys, "show", folder)
 
 
 def test_a_run_finds_changed_bytes_of_its_corpus(
@@ -371,7 +380,7 @@ def test_a_run_finds_changed_bytes_of_its_corpus(
     items = np.load(folder / "items.npy")
     items[0], items[1] = items[1], items[0]
     np.save(folder / "items.npy", items)
-    message = refused(capsys, "run", POPULARITY, f"corpus={folder}", "--out", tmp_path / "r")
+    message = command_error(capsys, "run", POPULARITY, f"corpus={folder}", "--out", tmp_path / "r")
     assert "the corpus was changed" in message
     assert not (tmp_path / "r").exists()
 
@@ -382,16 +391,16 @@ def test_a_corpus_with_another_fingerprint_is_named(
 ) -> None:
     mine = Path(shutil.copytree(shop.folder, tmp_path / "mine"))
     given = ["run", POPULARITY, f"corpus={mine}", "--out", tmp_path / "r"]
-    assert call(capsys, *given).code == 0
+    assert run_command(capsys, *given).code == 0
     shutil.rmtree(mine)
     other = shop_corpus(tmp_path / "other", seed=6)
     other.folder.rename(mine)
     before = files_of(tmp_path)
     more = ["--items", raw_id(0)] if verb == "recommend" else []
-    message = refused(capsys, verb, tmp_path / "r", *more)
+    message = command_error(capsys, verb, tmp_path / "r", *more)
     assert f"was trained on a corpus with fingerprint {shop.fingerprint}, but {mine}" in message
     assert f"has {other.fingerprint}; the same ids would mean other items" in message
-    assert "holds another run" in refused(capsys, *given)
+    assert "holds another run" in command_error(capsys, *given)
     assert files_of(tmp_path) == before
 
 
@@ -399,9 +408,11 @@ def test_a_corpus_with_another_fingerprint_is_named(
 def test_a_corpus_that_is_gone_is_named(
     capsys: Capture, shop: Corpus, run: Path, verb: str
 ) -> None:
-    edit(run / "config.json", lambda stored: stored["config"].update(corpus="gone/away"))
+    edit_json(run / "config.json", lambda stored: stored["config"].update(corpus="gone/away"))
     more = ["--items", raw_id(0)] if verb == "recommend" else []
-    assert "corpus gone/away is not a prepared corpus folder" in refused(capsys, verb, run, *more)
+    assert "corpus gone/away is not a prepared corpus folder" in command_error(
+        capsys, verb, run, *more
+    )
 
 
 # A checkpoint that is damaged or foreign
@@ -411,7 +422,7 @@ def foreign_weights(run: Path) -> None:
     tensors = load_file(best(run) / "model.safetensors")
     tensors["head.extra"] = torch.zeros(1)
     del tensors["encoder.item_table.weight"]
-    plant(best(run) / "model.safetensors", tensors)
+    replace_tensors(best(run) / "model.safetensors", tensors)
 
 
 def state(**fields: object) -> Callable[[Path], None]:
@@ -419,7 +430,7 @@ def state(**fields: object) -> Callable[[Path], None]:
 
     def change(run: Path) -> None:
         for place in (best(run), last(run)):
-            edit(place / "state.json", lambda stored: stored.update(fields))
+            edit_json(place / "state.json", lambda stored: stored.update(fields))
 
     return change
 
@@ -463,14 +474,14 @@ def test_a_damaged_or_foreign_checkpoint_is_named(capsys: Capture, run: Path, na
     damage, message = CHECKPOINT[name]
     damage(run)
     before = files_of(run)
-    assert message in refused(capsys, "evaluate", run)
-    assert message in refused(capsys, "recommend", run, "--items", raw_id(0))
+    assert message in command_error(capsys, "evaluate", run)
+    assert message in command_error(capsys, "recommend", run, "--items", raw_id(0))
     assert files_of(run) == before
 
 
 def test_weights_of_another_width_are_named_one_by_one(capsys: Capture, run: Path) -> None:
-    edit(run / "config.json", lambda stored: stored["config"]["encoder"].update(width=16))
-    message = refused(capsys, "evaluate", run)
+    edit_json(run / "config.json", lambda stored: stored["config"]["encoder"].update(width=16))
+    message = command_error(capsys, "evaluate", run)
     tensors = load_file(best(run) / "model.safetensors")
     # The feed-forward part is 8 wide on its inside, whatever the width.
     changed = {name for name in tensors if not name.endswith("inner.bias")}
@@ -486,7 +497,7 @@ def test_a_state_of_another_format_is_not_continued(
 ) -> None:
     (last(stopped) / "state.json").write_text(text)
     before = files_of(stopped)
-    message = refused(capsys, *continue_(shop, stopped))
+    message = command_error(capsys, *continue_(shop, stopped))
     assert (
         "state.json is not a checkpoint of format 2; it was written by another program" in message
     )
@@ -499,56 +510,56 @@ def test_a_damaged_state_is_not_continued(
 ) -> None:
     (last(stopped) / "state.json").write_text(text)
     before = files_of(stopped)
-    assert "no checkpoint is undamaged (" in refused(capsys, *continue_(shop, stopped))
+    assert "no checkpoint is undamaged (" in command_error(capsys, *continue_(shop, stopped))
     assert files_of(stopped) == before
 
 
 def test_a_state_that_lacks_fields_is_not_continued(
     capsys: Capture, shop: Corpus, stopped: Path
 ) -> None:
-    edit(last(stopped) / "state.json", lambda stored: stored.pop("stale"))
-    message = refused(capsys, *continue_(shop, stopped))
+    edit_json(last(stopped) / "state.json", lambda stored: stored.pop("stale"))
+    message = command_error(capsys, *continue_(shop, stopped))
     assert "state.json: stale is 'missing'; allowed: int; use another" in message
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "recommend"])
 def test_an_unfinished_run_is_named(capsys: Capture, stopped: Path, verb: str) -> None:
     more = ["--items", raw_id(0)] if verb == "recommend" else []
-    message = refused(capsys, verb, stopped, *more)
+    message = command_error(capsys, verb, stopped, *more)
     assert (
         f"{stopped} holds a run that has not finished; run the command that started it" in message
     )
 
 
 def test_an_undamaged_run_is_continued(capsys: Capture, shop: Corpus, stopped: Path) -> None:
-    assert call(capsys, *continue_(shop, stopped)).code == 0
+    assert run_command(capsys, *continue_(shop, stopped)).code == 0
     assert (stopped / "summary.json").is_file()
 
 
 def test_a_checkpoint_of_another_format_is_not_evaluated(capsys: Capture, run: Path) -> None:
     state(format=3)(run)
-    assert "is not a checkpoint of format 2" in refused(capsys, "evaluate", run)
+    assert "is not a checkpoint of format 2" in command_error(capsys, "evaluate", run)
 
 
 def test_a_flipped_bit_among_the_weights_is_found(capsys: Capture, run: Path) -> None:
     flip(best(run) / "model.safetensors", -1)
-    assert "model.safetensors is damaged" in refused(capsys, "evaluate", run)
+    assert "model.safetensors is damaged" in command_error(capsys, "evaluate", run)
 
 
 def test_a_checkpoint_of_another_corpus_is_named(
     capsys: Capture, run: Path, tmp_path: Path
 ) -> None:
     other = shop_corpus(tmp_path / "other", seed=6)
-    assert call(capsys, *continue_(other, tmp_path / "r")).code == 0
+    assert run_command(capsys, *continue_(other, tmp_path / "r")).code == 0
     place = best(run)
     shutil.rmtree(place)
     shutil.copytree(best(tmp_path / "r"), place)
-    assert "fingerprint" in refused(capsys, "evaluate", run)
+    assert "fingerprint" in command_error(capsys, "evaluate", run)
 
 
 STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "types": (
-        lambda folder: edit(folder / "state.json", lambda stored: stored.update(step="3")),
+        lambda folder: edit_json(folder / "state.json", lambda stored: stored.update(step="3")),
         "state.json: step is '3'; allowed: int; use another checkpoint",
     ),
     "unsigned": (
@@ -556,33 +567,41 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "optimizer.safetensors is damaged (its checksum differs)",
     ),
     "no checksums": (
-        lambda folder: edit(folder / "state.json", lambda stored: stored.pop("sha256")),
+        lambda folder: edit_json(folder / "state.json", lambda stored: stored.pop("sha256")),
         "state.json is damaged (sha256 is None)",
     ),
     "names": (
-        lambda folder: plant(folder / "optimizer.safetensors", {"x": torch.zeros(1)}),
+        lambda folder: replace_tensors(folder / "optimizer.safetensors", {"x": torch.zeros(1)}),
         "optimizer.safetensors does not fit this configuration: x has shape (1,)",
     ),
     "shapes": (
-        lambda folder: plant(folder / "optimizer.safetensors", {"0.exp_avg": torch.zeros(1)}),
+        lambda folder: replace_tensors(
+            folder / "optimizer.safetensors", {"0.exp_avg": torch.zeros(1)}
+        ),
         "optimizer.safetensors does not fit this configuration: 0.exp_avg has shape (1,)",
     ),
     "a scalar for a moment": (
-        lambda folder: plant(folder / "optimizer.safetensors", {"0.exp_avg": torch.zeros(())}),
+        lambda folder: replace_tensors(
+            folder / "optimizer.safetensors", {"0.exp_avg": torch.zeros(())}
+        ),
         "optimizer.safetensors does not fit this configuration: 0.exp_avg has shape ()",
     ),
     "fields": (
-        lambda folder: plant(folder / "optimizer.safetensors", {"0.exp_avg": torch.zeros(41, 8)}),
+        lambda folder: replace_tensors(
+            folder / "optimizer.safetensors", {"0.exp_avg": torch.zeros(41, 8)}
+        ),
         "does not fit this configuration: missing 0.exp_avg_sq, 0.step",
     ),
     "fields of another method": (
-        lambda folder: plant(
+        lambda folder: replace_tensors(
             folder / "optimizer.safetensors", {"0.momentum_buffer": torch.zeros(41, 8)}
         ),
         "does not fit this configuration: 0.momentum_buffer has shape (41, 8)",
     ),
     "a parameter too many": (
-        lambda folder: plant(folder / "optimizer.safetensors", {"999.step": torch.zeros(())}),
+        lambda folder: replace_tensors(
+            folder / "optimizer.safetensors", {"999.step": torch.zeros(())}
+        ),
         "does not fit this configuration: 999.step has shape ()",
     ),
 }  # fmt: skip
@@ -595,7 +614,7 @@ def test_a_strangers_checkpoint_is_not_continued(
     change, message = STRANGE[what]
     change(last(stopped))
     before = files_of(stopped)
-    assert message in refused(capsys, *continue_(shop, stopped))
+    assert message in command_error(capsys, *continue_(shop, stopped))
     assert files_of(stopped) == before
 
 
@@ -648,17 +667,17 @@ def test_a_strangers_config_is_data_and_never_code(
     monkeypatch.syspath_prepend(run)
     (run / "own_evil.py").write_text("raise SystemExit('executed')\n")
     change, message = HOSTILE[name]
-    edit(run / "config.json", lambda stored: change(stored["config"]))
+    edit_json(run / "config.json", lambda stored: change(stored["config"]))
     before = files_of(run)
-    assert message in refused(capsys, "evaluate", run)
-    assert message in refused(capsys, "recommend", run, "--items", raw_id(0))
+    assert message in command_error(capsys, "evaluate", run)
+    assert message in command_error(capsys, "recommend", run, "--items", raw_id(0))
     assert files_of(run) == before
     assert "own_evil" not in sys.modules
 
 
 def of_an_earlier_version(run: Path) -> None:
     """Make a run folder one that names classes by their modules."""
-    edit(
+    edit_json(
         run / "config.json",
         lambda stored: stored["config"].update({"class": "research.run:X"}),
     )
@@ -679,7 +698,7 @@ def test_a_run_folder_of_an_earlier_version_is_refused_wherever_it_is_named(
         [*other, f"start_from={run}"],
         [*other, f"start_from={run / STAGE}"],
     ):
-        message = refused(capsys, *given)
+        message = command_error(capsys, *given)
         assert f"{run / 'config.json'} names its class 'research.run:X': that is the for" in message
         assert "Do the run again in a new folder, or read this one with the version that" in message
     assert files_of(run) == before
@@ -698,10 +717,10 @@ def test_a_study_does_not_go_on_in_folders_of_an_earlier_version(
         f"study = Study(name='old', question='?', cells=cells, base='popularity',\n"
         f"              corpora=({str(shop.folder)!r},))\n"
     )
-    assert call(capsys, "study", "own_study").code == 0
+    assert run_command(capsys, "study", "own_study").code == 0
     of_an_earlier_version(tmp_path / "runs" / "old" / "shop" / "popularity" / "0")
     for given in (["study", "own_study"], ["report", "old"]):
-        assert "that is the form of an earlier version of Sixfold" in refused(capsys, *given)
+        assert "that is the form of an earlier version of Sixfold" in command_error(capsys, *given)
     del sys.modules["own_study"]
 
 
@@ -723,11 +742,11 @@ def test_a_module_that_is_allowed_is_read(
         "def cell():\n    return RunConfig(ranker=MineConfig())\n"
     )
     given = ["run", "own_ranker.cell", f"corpus={shop.folder}", "--out", "r"]
-    assert call(capsys, *given).code == 0
-    message = refused(capsys, "evaluate", "r")
+    assert run_command(capsys, *given).code == 0
+    message = command_error(capsys, "evaluate", "r")
     assert "config.ranker.class is own_ranker:MineConfig, outside research, baselines" in message
     assert "name its package with --allow own_ranker if you trust it" in message
-    answer = call(capsys, "evaluate", "r", "--allow", "own_ranker")
+    answer = run_command(capsys, "evaluate", "r", "--allow", "own_ranker")
     assert answer.code == 0
     del sys.modules["own_ranker"]
 
@@ -745,13 +764,13 @@ def test_a_module_that_is_allowed_is_read(
 )
 def test_a_damaged_config_is_named(capsys: Capture, run: Path, text: str, message: str) -> None:
     (run / "config.json").write_text(text)
-    assert message in refused(capsys, "evaluate", run)
+    assert message in command_error(capsys, "evaluate", run)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"config": 1' + "0" * 5000 + "}"])
 def test_a_hostile_json_file_is_named(capsys: Capture, run: Path, text: str) -> None:
     (run / "config.json").write_text(text)
-    assert "config.json is not valid JSON" in refused(capsys, "evaluate", run)
+    assert "config.json is not valid JSON" in command_error(capsys, "evaluate", run)
 
 
 @pytest.mark.parametrize(
@@ -769,15 +788,15 @@ def test_a_hostile_json_file_is_named(capsys: Capture, run: Path, text: str) -> 
 def test_a_config_that_cannot_be_built_is_named(
     capsys: Capture, run: Path, change: Callable[[Json], object]
 ) -> None:
-    edit(run / "config.json", lambda stored: change(stored["config"]))
-    assert "config" in refused(capsys, "evaluate", run)
+    edit_json(run / "config.json", lambda stored: change(stored["config"]))
+    assert "config" in command_error(capsys, "evaluate", run)
 
 
 def test_a_stage_does_not_choose_where_its_checkpoints_lie(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
     given = [*continue_(shop, tmp_path / "a" / "r"), "stages.0.name=../../../elsewhere"]
-    assert "elsewhere" in refused(capsys, *given)
+    assert "elsewhere" in command_error(capsys, *given)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -798,6 +817,6 @@ def test_a_damaged_run_is_not_shown(capsys: Capture, run: Path, name: str) -> No
     file, content = SHOW[name]
     (run / "summary.json").unlink()
     (run / file).write_bytes(content)
-    message = refused(capsys, "show", run)
+    message = command_error(capsys, "show", run)
     assert str(run) in message
     assert "damaged" in message

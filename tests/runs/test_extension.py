@@ -31,7 +31,7 @@ from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan
 from research.training.state import StageState
 from tests.evaluation.reference_ranks import corpus_of, write_to_disk
-from tests.support.checkpoints import newest_of
+from tests.support.checkpoints import newest_checkpoint
 
 QUIET = RunOptions(quiet=True)
 
@@ -85,7 +85,7 @@ def record_in(folder: Path) -> RunRecord:
 
 def assert_same_weights(first: Path, second: Path) -> None:
     ours, theirs = (
-        load_file(newest_of(each / "stages" / "train") / "model.safetensors")
+        load_file(newest_checkpoint(each / "stages" / "train") / "model.safetensors")
         for each in (first, second)
     )
     assert ours.keys() == theirs.keys()

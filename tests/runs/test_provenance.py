@@ -29,8 +29,8 @@ from research.runs.provenance import (
 )
 from research.storage.records import Machine, Provenance, RunRecord, RunSummary, read_record
 from research.storage.untrusted import without_keys
-from tests.support.command_line import call
-from tests.support.records import run_record, run_summary, write
+from tests.support.command_line import run_command
+from tests.support.records import run_record, run_summary, write_as_json
 from tests.support.small_runs import FINETUNE, QUIET, config_of, corpus_in
 
 Patch = pytest.MonkeyPatch
@@ -265,7 +265,7 @@ def test_what_goes_on_with_a_run_of_an_earlier_version_does_not_stand_for_its_be
     (path / "summary.json").unlink()
     record = read_record(path, RunRecord)
     assert record is not None
-    write(path, record, provenance=[])
+    write_as_json(path, record, provenance=[])
     execute(config, path, options=QUIET)
     earlier, later = kept(path)
     assert earlier == Provenance()
@@ -277,10 +277,10 @@ def test_show_tells_each_way_in_which_a_run_was_done(
 ) -> None:
     machine = Machine(platform="Linux", cpu="A CPU", cores=4, accelerator="A GPU")
     second = Provenance(begun="2026-02-01T00:00:00Z", machine=machine, processes=2, command="x y")
-    write(tmp_path, run_record(provenance=(replace(ONE, command="a b"), second)))
-    write(tmp_path, run_summary(versions={"python": "3.11.7", "torch": "2"}))
+    write_as_json(tmp_path, run_record(provenance=(replace(ONE, command="a b"), second)))
+    write_as_json(tmp_path, run_summary(versions={"python": "3.11.7", "torch": "2"}))
     assert read_record(tmp_path, RunSummary) is not None
-    out = call(capsys, "show", tmp_path).out
+    out = run_command(capsys, "show", tmp_path).out
     assert out.endswith(
         "versions: python 3.11.7, torch 2\n"
         "1 of 2, begun: 2026-01-01T00:00:00Z\n"

@@ -42,7 +42,7 @@ from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
 from tests.evaluation.reference_ranks import FixedScores, corpus_of, write_to_disk
-from tests.support.checkpoints import newest_of
+from tests.support.checkpoints import newest_checkpoint
 from tests.support.command_line import files_of, snapshot_of
 
 QUIET = RunOptions(quiet=True)
@@ -274,10 +274,10 @@ def test_selection_and_summary_follow_the_policy_for_ties(corpus: Corpus, tmp_pa
     values = []
     for ties in get_args(TiePolicy):
         evaluation = EvaluationConfig(metrics=("hr@1",), ties=ties)
-        bench = RunParts.of(config_of(corpus, stage_of(), evaluation=evaluation), "data")
+        run_parts = RunParts.of(config_of(corpus, stage_of(), evaluation=evaluation), "data")
         scorer: Any = FixedScores(torch.zeros(12, 12))
         made: Any = None
-        validate = validation_of(bench, StageParts(stage_of(), made, made, scorer))
+        validate = validation_of(run_parts, StageParts(stage_of(), made, made, scorer))
         assert validate is not None
         values.append(validate()["val/mrr"])
     assert values[0] > values[1] > 0
@@ -364,9 +364,9 @@ def test_a_second_stage_begins_with_the_encoder_of_the_first_stages_best_state(
     first = stage_of("pretrain", validation=best_is_early)
     execute(config_of(corpus, first, second), tmp_path / "run", options=QUIET)
     stages = tmp_path / "run" / "stages"
-    best = load_file(newest_of(stages / "pretrain", "best") / "model.safetensors")
-    last = load_file(newest_of(stages / "pretrain") / "model.safetensors")
-    tuned = load_file(newest_of(stages / "tune") / "model.safetensors")
+    best = load_file(newest_checkpoint(stages / "pretrain", "best") / "model.safetensors")
+    last = load_file(newest_checkpoint(stages / "pretrain") / "model.safetensors")
+    tuned = load_file(newest_checkpoint(stages / "tune") / "model.safetensors")
     name = "encoder.item_table.weight"
     assert tuned[name].tolist() == best[name].tolist()
     assert tuned[name].tolist() != last[name].tolist()
@@ -379,9 +379,9 @@ def test_a_stage_without_validation_keeps_its_last_state(corpus: Corpus, tmp_pat
         epoch=None, value=None, epochs=4, steps=12, skipped=0
     )
     assert not checkpoints_by_step(tmp_path / "run" / "stages" / "train", "best")
-    bench, ranker = load_run(tmp_path / "run", "data")
+    run_parts, ranker = load_run(tmp_path / "run", "data")
     saved = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
-    assert_same_table(bench.tables(ranker, "test")["full"], saved)
+    assert_same_table(run_parts.tables(ranker, "test")["full"], saved)
 
 
 CHANGES: dict[str, Callable[[RunConfig], RunConfig]] = {
@@ -439,9 +439,9 @@ def test_a_run_is_not_loaded_on_another_corpus(corpus: Corpus, tmp_path: Path) -
 
 def tables_of_loaded(folder: Path) -> None:
     """A loaded run gives the very tables that were saved."""
-    bench, ranker = load_run(folder, "data")
+    run_parts, ranker = load_run(folder, "data")
     for part in ("validation", "test"):
-        for name, table in bench.tables(ranker, part).items():
+        for name, table in run_parts.tables(ranker, part).items():
             if part == "test" or name == "full":
                 assert_same_table(table, RankTable.load(folder / "ranks" / f"{part}-{name}.npz"))
 
@@ -486,7 +486,7 @@ def test_a_damaged_run_is_not_loaded(corpus: Corpus, tmp_path: Path) -> None:
     # No other checkpoint can serve for the last one.
     alone = replace(QUIET, checkpoints=CheckpointPlan(keep=1))
     execute(config_of(corpus, stage_of()), tmp_path / "run", options=alone)
-    best = newest_of(tmp_path / "run" / "stages" / "train", "best")
+    best = newest_checkpoint(tmp_path / "run" / "stages" / "train", "best")
     weights = best / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"model.safetensors is damaged"):
@@ -506,7 +506,7 @@ def test_no_earlier_state_of_a_damaged_run_stands_for_its_result(
 ) -> None:
     often = replace(QUIET, checkpoints=CheckpointPlan(steps=1))
     summary = execute(config_of(corpus, stage_of()), tmp_path / "run", options=often)
-    weights = newest_of(tmp_path / "run" / "stages" / "train") / "model.safetensors"
+    weights = newest_checkpoint(tmp_path / "run" / "stages" / "train") / "model.safetensors"
     before = weights.read_bytes()
     weights.write_bytes(before[:-1])
     with pytest.raises(

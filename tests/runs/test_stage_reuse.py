@@ -17,12 +17,12 @@ from research.runs.run_hash import stage_hashes
 from research.storage.run_folder import RunFolder
 from research.training.stage_run import CheckpointPlan
 from research.training.step import TrainStep
-from tests.support.checkpoints import newest_of
+from tests.support.checkpoints import newest_checkpoint
 from tests.support.small_runs import (
     FINETUNE,
+    ITEM_TABLE,
     PRETRAIN,
     QUIET,
-    TABLE,
     config_of,
     corpus_in,
     weights_of,
@@ -81,13 +81,13 @@ def test_a_shared_stage_is_trained_once_and_gives_the_same_run(
     assert alone.shared == {}
     for stage in ("pretrain", "finetune"):
         assert lines_of(tmp_path / "second", stage) == lines_of(tmp_path / "alone", stage)
-        state = newest_of(tmp_path / "second" / "stages" / stage)
+        state = newest_checkpoint(tmp_path / "second" / "stages" / stage)
         ours, theirs = (
             weights_of(state),
-            weights_of(newest_of(tmp_path / "alone" / "stages" / stage)),
+            weights_of(newest_checkpoint(tmp_path / "alone" / "stages" / stage)),
         )
         assert ours.keys() == theirs.keys()
-        assert ours[TABLE].equal(theirs[TABLE])
+        assert ours[ITEM_TABLE].equal(theirs[ITEM_TABLE])
 
 
 def test_the_cost_says_what_was_shared(config: RunConfig, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_cost_says_what_was_shared(config: RunConfig, tmp_path: Path) -> Non
     second = execute(other_end(config), tmp_path / "second", options=taking(tmp_path / "first"))
     assert first.cost.shared_seconds == 0.0
     pretrained = checkpoint.read_state(
-        newest_of(tmp_path / "first" / "stages" / "pretrain"), first.fingerprint
+        newest_checkpoint(tmp_path / "first" / "stages" / "pretrain"), first.fingerprint
     )
     assert second.cost.shared_seconds == pretrained["seconds"]
     assert second.cost.seconds > second.cost.shared_seconds
@@ -116,7 +116,7 @@ def test_a_run_without_another_that_fits_trains_for_itself(
 def test_a_damaged_stage_is_not_taken(config: RunConfig, tmp_path: Path) -> None:
     alone = replace(QUIET, checkpoints=CheckpointPlan(keep=1))
     execute(config, tmp_path / "first", options=alone)
-    weights = newest_of(tmp_path / "first" / "stages" / "pretrain") / "model.safetensors"
+    weights = newest_checkpoint(tmp_path / "first" / "stages" / "pretrain") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     second = execute(other_end(config), tmp_path / "second", options=taking(tmp_path / "first"))
     assert second.shared == {}

@@ -18,17 +18,17 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.runs.execute import execute
 from research.storage.records import CoverageRecord
-from tests.support.checkpoints import newest_of
+from tests.support.checkpoints import newest_checkpoint
 from tests.support.small_runs import (
     FINETUNE,
-    FOUR,
     PRETRAIN,
     QUIET,
+    S3REC_OBJECTIVES,
     config_of,
     corpus_in,
-    refusal,
-    still,
-    third,
+    frozen,
+    input_error_of,
+    third_stage,
     weights_of,
 )
 from tests.support.synthetic import markov_histories, write_histories
@@ -40,9 +40,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def test_the_encoder_moves_and_heads_are_accounted_for(corpus: Corpus, tmp_path: Path) -> None:
-    summary = execute(config_of(corpus, PRETRAIN, still(FINETUNE)), tmp_path, options=QUIET)
-    before = weights_of(newest_of(tmp_path / "stages" / "pretrain"))
-    after = weights_of(newest_of(tmp_path / "stages" / "finetune"))
+    summary = execute(config_of(corpus, PRETRAIN, frozen(FINETUNE)), tmp_path, options=QUIET)
+    before = weights_of(newest_checkpoint(tmp_path / "stages" / "pretrain"))
+    after = weights_of(newest_checkpoint(tmp_path / "stages" / "finetune"))
     assert all(torch.equal(after[name], before[name]) for name in after)
     carried = summary.carried["finetune"]
     assert set(carried.moved) == {"stage pretrain"}
@@ -58,12 +58,12 @@ def test_the_encoder_moves_and_heads_are_accounted_for(corpus: Corpus, tmp_path:
 
 def test_a_head_that_both_stages_have_moves_as_well(corpus: Corpus, tmp_path: Path) -> None:
     both = replace(
-        still(FINETUNE),
+        frozen(FINETUNE),
         objectives={"next": NextItemConfig(), "mip": MIPConfig(), "map": MAPConfig()},
     )
     execute(config_of(corpus, PRETRAIN, both), tmp_path, options=QUIET)
-    before = weights_of(newest_of(tmp_path / "stages" / "pretrain"))
-    after = weights_of(newest_of(tmp_path / "stages" / "finetune"))
+    before = weights_of(newest_checkpoint(tmp_path / "stages" / "pretrain"))
+    after = weights_of(newest_checkpoint(tmp_path / "stages" / "finetune"))
     for name in ("objectives.mip.head.dense.weight", "shared.attributes.attribute_table.weight"):
         assert torch.equal(after[name], before[name])
 
@@ -81,11 +81,11 @@ def test_what_moves_is_printed(
 
 
 def test_heads_come_from_the_nearest_stage_that_has_them(corpus: Corpus, tmp_path: Path) -> None:
-    stages = (PRETRAIN, FINETUNE, third())
+    stages = (PRETRAIN, FINETUNE, third_stage())
     summary = execute(config_of(corpus, *stages), tmp_path, options=QUIET)
-    pretrained = weights_of(newest_of(tmp_path / "stages" / "pretrain"))
-    finetuned = weights_of(newest_of(tmp_path / "stages" / "finetune", "best"))
-    after = weights_of(newest_of(tmp_path / "stages" / "third"))
+    pretrained = weights_of(newest_checkpoint(tmp_path / "stages" / "pretrain"))
+    finetuned = weights_of(newest_checkpoint(tmp_path / "stages" / "finetune", "best"))
+    after = weights_of(newest_checkpoint(tmp_path / "stages" / "third"))
     heads = {name for name in after if name not in finetuned}
     assert "shared.attributes.attribute_table.weight" in heads
     for name, tensor in after.items():
@@ -111,8 +111,8 @@ def test_attributes_that_the_corpus_lacks_are_named(key: str, tmp_path: Path) ->
     bare = write_histories(
         tmp_path / "bare", histories, num_items=10, attributes=[[]] * 10, num_attributes=0
     )
-    stage = replace(PRETRAIN, objectives={key: FOUR[key]})
-    message = refusal(config_of(bare, stage, FINETUNE), tmp_path)
+    stage = replace(PRETRAIN, objectives={key: S3REC_OBJECTIVES[key]})
+    message = input_error_of(config_of(bare, stage, FINETUNE), tmp_path)
     assert message.startswith(
         "the corpus has no item attributes, which aap, map and items.attributes"
     )
@@ -124,7 +124,7 @@ def test_an_encoder_that_reads_attributes_needs_them(tmp_path: Path) -> None:
         tmp_path / "bare", histories, num_items=10, attributes=[[]] * 10, num_attributes=0
     )
     config = replace(config_of(bare, FINETUNE), items=ItemTableConfig(attributes=True))
-    assert "items.attributes need" in refusal(config, tmp_path)
+    assert "items.attributes need" in input_error_of(config, tmp_path)
 
 
 def test_aap_of_attributes_that_the_encoder_is_shown_is_refused(
@@ -132,7 +132,9 @@ def test_aap_of_attributes_that_the_encoder_is_shown_is_refused(
 ) -> None:
     config = config_of(corpus, PRETRAIN, FINETUNE)
     shown = replace(config, items=ItemTableConfig(attributes=True))
-    assert "but items.attributes adds them to the input; remove one" in refusal(shown, tmp_path)
+    assert "but items.attributes adds them to the input; remove one" in input_error_of(
+        shown, tmp_path
+    )
 
 
 def test_items_without_attributes_are_counted_in_the_summary(tmp_path: Path) -> None:

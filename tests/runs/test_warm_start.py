@@ -16,18 +16,18 @@ from research.data.splits import UserHoldout
 from research.errors import InputError
 from research.runs.execute import execute
 from research.storage.records import RunSummary, read_record
-from tests.support.checkpoints import newest_of
+from tests.support.checkpoints import newest_checkpoint
 from tests.support.small_runs import (
     ENCODER,
     FINETUNE,
+    ITEM_TABLE,
     PRETRAIN,
     QUIET,
-    TABLE,
     config_of,
     corpus_in,
-    refusal,
-    still,
-    third,
+    frozen,
+    input_error_of,
+    third_stage,
     weights_of,
 )
 
@@ -49,21 +49,24 @@ def test_a_run_starts_from_the_stage_that_is_named(
     corpus: Corpus, earlier: Path, tmp_path: Path
 ) -> None:
     start = str(earlier / "stages" / "pretrain")
-    config = config_of(corpus, still(FINETUNE), start_from=start)
+    config = config_of(corpus, frozen(FINETUNE), start_from=start)
     summary = execute(config, tmp_path, options=QUIET)
-    given = weights_of(newest_of(earlier / "stages" / "pretrain"))
-    after = weights_of(newest_of(tmp_path / "stages" / "finetune"))
-    assert torch.equal(after[TABLE], given[TABLE])
+    given = weights_of(newest_checkpoint(earlier / "stages" / "pretrain"))
+    after = weights_of(newest_checkpoint(tmp_path / "stages" / "finetune"))
+    assert torch.equal(after[ITEM_TABLE], given[ITEM_TABLE])
     assert list(summary.carried["finetune"].moved) == [f"{earlier} (stage pretrain)"]
 
 
 def test_a_run_starts_from_the_best_state_of_the_last_stage(
     corpus: Corpus, earlier: Path, tmp_path: Path
 ) -> None:
-    config = config_of(corpus, still(FINETUNE), start_from=str(earlier))
+    config = config_of(corpus, frozen(FINETUNE), start_from=str(earlier))
     execute(config, tmp_path, options=QUIET)
-    given = weights_of(newest_of(earlier / "stages" / "finetune", "best"))
-    assert torch.equal(weights_of(newest_of(tmp_path / "stages" / "finetune"))[TABLE], given[TABLE])
+    given = weights_of(newest_checkpoint(earlier / "stages" / "finetune", "best"))
+    assert torch.equal(
+        weights_of(newest_checkpoint(tmp_path / "stages" / "finetune"))[ITEM_TABLE],
+        given[ITEM_TABLE],
+    )
 
 
 def test_fine_tuning_from_a_folder_is_fine_tuning_in_the_run(
@@ -83,15 +86,15 @@ def test_items_of_another_vocabulary_are_matched_by_raw_id(
     # Dense id 0 is called i9, 1 i8, ...; the last two are unknown to the earlier run.
     names = [f"i{9 - item}" for item in range(8)] + ["new1", "new2"]
     other = corpus_in(tmp_path / "second", names=names, seed=1)
-    config = config_of(other, still(FINETUNE), start_from=str(earlier / "stages" / "pretrain"))
+    config = config_of(other, frozen(FINETUNE), start_from=str(earlier / "stages" / "pretrain"))
     summary = execute(config, tmp_path / "run", options=QUIET)
-    given = weights_of(newest_of(earlier / "stages" / "pretrain"))[TABLE]
-    after = weights_of(newest_of(tmp_path / "run" / "stages" / "finetune"))[TABLE]
+    given = weights_of(newest_checkpoint(earlier / "stages" / "pretrain"))[ITEM_TABLE]
+    after = weights_of(newest_checkpoint(tmp_path / "run" / "stages" / "finetune"))[ITEM_TABLE]
     for item in range(8):
         assert torch.equal(after[item], given[9 - item])
     assert torch.equal(after[10], given[10])  # the mask
-    scratch = execute(config_of(other, still(FINETUNE)), tmp_path / "scratch", options=QUIET)
-    fresh = weights_of(newest_of(tmp_path / "scratch" / "stages" / "finetune"))[TABLE]
+    scratch = execute(config_of(other, frozen(FINETUNE)), tmp_path / "scratch", options=QUIET)
+    fresh = weights_of(newest_checkpoint(tmp_path / "scratch" / "stages" / "finetune"))[ITEM_TABLE]
     assert torch.equal(after[8:10], fresh[8:10])
     assert scratch.carried == {}
     rows = summary.carried["finetune"].rows
@@ -117,11 +120,11 @@ def test_a_later_stage_gets_the_heads_of_the_run_that_was_started_from(
     corpus: Corpus, earlier: Path, tmp_path: Path
 ) -> None:
     start = str(earlier / "stages" / "pretrain")
-    config = config_of(corpus, FINETUNE, third(), start_from=start)
+    config = config_of(corpus, FINETUNE, third_stage(), start_from=start)
     summary = execute(config, tmp_path, options=QUIET)
-    given = weights_of(newest_of(earlier / "stages" / "pretrain"))
-    tuned = weights_of(newest_of(tmp_path / "stages" / "finetune", "best"))
-    after = weights_of(newest_of(tmp_path / "stages" / "third"))
+    given = weights_of(newest_checkpoint(earlier / "stages" / "pretrain"))
+    tuned = weights_of(newest_checkpoint(tmp_path / "stages" / "finetune", "best"))
+    after = weights_of(newest_checkpoint(tmp_path / "stages" / "third"))
     for name, tensor in after.items():
         assert torch.equal(tensor, (tuned if name in tuned else given)[name]), name
     assert list(summary.carried["third"].moved) == [
@@ -155,7 +158,9 @@ def test_a_start_whose_weights_have_changed_is_told_apart(
 
 
 def test_a_folder_that_is_no_run_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    message = refusal(config_of(corpus, FINETUNE, start_from=str(tmp_path / "none")), tmp_path)
+    message = input_error_of(
+        config_of(corpus, FINETUNE, start_from=str(tmp_path / "none")), tmp_path
+    )
     assert message == (
         f"start_from {tmp_path / 'none'} holds no config.json; give an earlier run's folder or one "
         "of its stages, RUN/stages/NAME"
@@ -164,7 +169,7 @@ def test_a_folder_that_is_no_run_is_refused(corpus: Corpus, tmp_path: Path) -> N
 
 def test_an_unknown_stage_is_refused(corpus: Corpus, earlier: Path, tmp_path: Path) -> None:
     start = earlier / "stages" / "warmup"
-    message = refusal(config_of(corpus, FINETUNE, start_from=str(start)), tmp_path)
+    message = input_error_of(config_of(corpus, FINETUNE, start_from=str(start)), tmp_path)
     assert message == f"start_from {start}: there is no such stage; its stages: pretrain, finetune"
 
 
@@ -173,9 +178,9 @@ def test_a_stage_without_a_checkpoint_is_refused(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(earlier, copy)
-    shutil.rmtree(newest_of(copy / "stages" / "pretrain"))
+    shutil.rmtree(newest_checkpoint(copy / "stages" / "pretrain"))
     start = str(copy / "stages" / "pretrain")
-    message = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    message = input_error_of(config_of(corpus, FINETUNE, start_from=start), tmp_path)
     assert "stages/pretrain holds no checkpoint" in message
 
 
@@ -184,17 +189,17 @@ def test_a_stage_that_has_not_ended_is_refused(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(earlier, copy)
-    path = newest_of(copy / "stages" / "pretrain") / "state.json"
+    path = newest_checkpoint(copy / "stages" / "pretrain") / "state.json"
     path.write_text(checkpoint.state_text({**json.loads(path.read_text()), "finished": False}))
     start = str(copy / "stages" / "pretrain")
-    message = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    message = input_error_of(config_of(corpus, FINETUNE, start_from=start), tmp_path)
     # The run has ended: its command would see that, and continue nothing.
     assert message.endswith(
         f"the final checkpoint of stage pretrain is damaged; remove {copy / 'summary.json'}, and "
         "run the command of that run again"
     )
     (copy / "summary.json").unlink()
-    message = refusal(config_of(corpus, FINETUNE, start_from=start), tmp_path)
+    message = input_error_of(config_of(corpus, FINETUNE, start_from=start), tmp_path)
     assert message.endswith("stage pretrain has not ended; run its own command to finish it first")
 
 
@@ -204,7 +209,7 @@ def test_another_encoder_is_refused_field_by_field(
     # Heads and activation show in no shape: the weights would be taken and mean something else.
     other = replace(ENCODER, heads=1, activation="relu", width=8)
     config = replace(config_of(corpus, FINETUNE, start_from=str(earlier)), encoder=other)
-    assert refusal(config, tmp_path) == (
+    assert input_error_of(config, tmp_path) == (
         f"start_from {earlier} (stage finetune) does not fit this run: encoder.width is 4 in that "
         "run and 8 in this one; encoder.heads is 2 in that run and 1 in this one; "
         "encoder.activation is 'gelu' in that run and 'relu' in this one; use the same encoder, "
@@ -215,7 +220,7 @@ def test_another_encoder_is_refused_field_by_field(
 def test_dropout_may_differ_from_the_earlier_run(
     corpus: Corpus, earlier: Path, tmp_path: Path
 ) -> None:
-    config = config_of(corpus, still(FINETUNE), start_from=str(earlier))
+    config = config_of(corpus, frozen(FINETUNE), start_from=str(earlier))
     gentle = replace(config, encoder=replace(ENCODER, hidden_dropout=0.1, init_std=0.1))
     summary = execute(gentle, tmp_path, options=QUIET)
     assert summary.status == "finished"
@@ -228,7 +233,7 @@ def test_the_other_corpus_must_be_at_hand(corpus: Corpus, earlier: Path, tmp_pat
     stored["config"]["corpus"] = str(tmp_path / "gone")
     (copy / "config.json").write_text(json.dumps(stored))
     other = corpus_in(tmp_path / "second", seed=1)
-    message = refusal(config_of(other, FINETUNE, start_from=str(copy)), tmp_path)
+    message = input_error_of(config_of(other, FINETUNE, start_from=str(copy)), tmp_path)
     assert f"was trained on corpus '{tmp_path / 'gone'}'" in message
     assert "whose item names are needed, but: " in message
 
@@ -244,7 +249,7 @@ def test_another_split_of_the_same_corpus_would_leak_and_is_refused(
     corpus: Corpus, earlier: Path, tmp_path: Path
 ) -> None:
     config = config_of(corpus, FINETUNE, start_from=str(earlier), split=UserHoldout())
-    message = refusal(config, tmp_path)
+    message = input_error_of(config, tmp_path)
     assert (
         "was trained on LeaveOneOut(validation_in_training=False), but this run's split is"
         in message

@@ -40,8 +40,8 @@ from research.storage.records import CarriedRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
 from research.storage.untrusted import file_inside, parse_json, printable, without_home
-from tests.support.command_line import TINY, call, refused, shop_corpus
-from tests.support.records import run_summary, write
+from tests.support.command_line import TINY, command_error, run_command, shop_corpus
+from tests.support.records import run_summary, write_as_json
 from tests.support.study_folders import table_of, write_run, write_study
 from tests.support.synthetic import write_histories
 
@@ -153,7 +153,7 @@ def test_a_run_does_not_lead_out_of_its_folder(capsys: Capture, run: Path, name:
     verb = "evaluate" if name != "metrics.jsonl" else "show"
     if name == "metrics.jsonl":
         (run / "summary.json").unlink()
-    assert "out of" in refused(capsys, verb, run)
+    assert "out of" in command_error(capsys, verb, run)
 
 
 def test_links_within_a_folder_and_to_the_folder_are_followed(tiny_corpus: Corpus) -> None:
@@ -306,12 +306,12 @@ def test_a_run_cannot_ask_for_a_model_larger_than_its_weights(capsys: Capture, r
         stored["config"]["encoder"].update(width=1 << 18, layers=1000)
 
     edited(run / "config.json", grow)
-    assert "is too small for a model of" in refused(capsys, "evaluate", run)
+    assert "is too small for a model of" in command_error(capsys, "evaluate", run)
 
 
 def test_a_config_names_no_class_outside(capsys: Capture, run: Path) -> None:
     edited(run / "config.json", lambda stored: stored["config"].update({"class": "os:system"}))
-    assert "outside research, baselines" in refused(capsys, "evaluate", run)
+    assert "outside research, baselines" in command_error(capsys, "evaluate", run)
 
 
 def hostile_study(folder: Path) -> Path:
@@ -372,8 +372,8 @@ def test_titles_of_a_corpus_do_not_reach_the_terminal_as_orders(
         fingerprint=HOSTILE,
         versions={HOSTILE: HOSTILE},
     )
-    write(run, summary)
-    answer = call(capsys, "show", run)
+    write_as_json(run, summary)
+    answer = run_command(capsys, "show", run)
     assert answer.code == 0
     assert controls(answer.out) == ""
     corpus = write_histories(
@@ -382,14 +382,14 @@ def test_titles_of_a_corpus_do_not_reach_the_terminal_as_orders(
     edited(
         corpus.folder / "manifest.json", lambda stored: stored["report"].update({HOSTILE: HOSTILE})
     )
-    answer = call(capsys, "show", corpus.folder)
+    answer = run_command(capsys, "show", corpus.folder)
     assert answer.code == 0
     assert controls(answer.out) == ""
 
 
 def test_errors_about_hostile_names_obey_none_of_them(capsys: Capture, run: Path) -> None:
     edited(run / "config.json", lambda stored: stored.update(fingerprint=HOSTILE))
-    answer = call(capsys, "evaluate", run)
+    answer = run_command(capsys, "evaluate", run)
     assert answer.code == 2
     assert controls(answer.err) == ""
     assert answer.err.count("\n") == 1

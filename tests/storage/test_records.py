@@ -39,8 +39,8 @@ from research.storage.records import (
     read_record,
     write_record,
 )
-from tests.support.command_line import call
-from tests.support.records import run_record, run_summary, study_record, write
+from tests.support.command_line import run_command
+from tests.support.records import run_record, run_summary, study_record, write_as_json
 
 EARLIER = Path(__file__).parent / "earlier_run"
 
@@ -57,7 +57,7 @@ def refusal(folder: Path, kind: type[Record], **changes: Any) -> str:
         FailureRecord: FailureRecord(hash="ab", error="", traceback="", when=""),
         OriginRecord: OriginRecord(run="../other"),
     }
-    write(folder, records[kind])
+    write_as_json(folder, records[kind])
     path = folder / kind.FILE
     fields = {**stored(path), **changes}
     path.write_text(json.dumps({name: part for name, part in fields.items() if part is not ...}))
@@ -99,7 +99,7 @@ def test_an_earlier_run_is_read_as_it_was_written() -> None:
 
 
 def test_an_earlier_run_is_shown_with_an_unknown_origin(capsys: pytest.CaptureFixture[str]) -> None:
-    answer = call(capsys, "show", EARLIER)
+    answer = run_command(capsys, "show", EARLIER)
     assert answer.code == 0
     for line in (
         "│ hr@2   │           0.3333 │     0.3333 │          0.4667 │",
@@ -264,14 +264,14 @@ def test_what_of_a_config_can_be_checked_without_its_classes_is(
 def test_fields_of_a_config_that_this_version_does_not_know_are_left_to_its_classes(
     tmp_path: Path,
 ) -> None:
-    write(tmp_path, run_record(), config={**run_record().config, "later": {"class": "x:Y"}})
+    write_as_json(tmp_path, run_record(), config={**run_record().config, "later": {"class": "x:Y"}})
     record = read_record(tmp_path, RunRecord)
     assert record is not None
     assert record.config["later"] == {"class": "x:Y"}
 
 
 def test_a_config_of_a_version_that_named_modules_says_so(tmp_path: Path) -> None:
-    write(tmp_path, run_record(), config={"class": "research.run:RunConfig"})
+    write_as_json(tmp_path, run_record(), config={"class": "research.run:RunConfig"})
     with pytest.raises(InputError, match=r"names its class 'research.run:RunConfig': that is the"):
         read_record(tmp_path, RunRecord)
 

@@ -16,7 +16,7 @@ from research.data.batch import Batch
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix
-from research.distributed import signals as stopping
+from research.distributed import signals
 from research.errors import InputError
 from research.objectives.mip import MIPConfig
 from research.runs.execute import RunOptions, execute
@@ -28,7 +28,7 @@ from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.state import StageState
 from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
-from tests.support.trainer import STAGE, Bench, asked_from
+from tests.support.trainer import STAGE, Trainer, request_stop_at
 
 PLAIN = replace(STAGE, validation=None, optimizer=OptimizerConfig())
 
@@ -41,28 +41,28 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 BY_TOKENS = BatchConfig(sequences_per_batch=None, tokens_per_batch=50)
 
 
-def batches_of(bench: Bench, stage: StageConfig, steps: int) -> list[Batch]:
+def batches_of(trainer: Trainer, stage: StageConfig, steps: int) -> list[Batch]:
     """The first batches of a stage."""
-    loader = bench.loader(stage)
+    loader = trainer.loader(stage)
     batches = itertools.chain.from_iterable(loader.batches(epoch) for epoch in itertools.count())
     return list(itertools.islice(batches, steps))
 
 
-def tokens_of(bench: Bench, stage: StageConfig, steps: int) -> list[int]:
+def tokens_of(trainer: Trainer, stage: StageConfig, steps: int) -> list[int]:
     """Tokens of the first steps, from the batches themselves."""
-    return [batch.num_tokens for batch in batches_of(bench, stage, steps)]
+    return [batch.num_tokens for batch in batches_of(trainer, stage, steps)]
 
 
 @pytest.mark.parametrize("sizes", [PLAIN.batches, BY_TOKENS], ids=["rows", "tokens"])
 @pytest.mark.parametrize(("further", "steps"), [(-1, 4), (0, 4), (1, 5)])
 def test_a_stage_ends_with_the_batch_that_reaches_its_tokens(
-    bench: Bench, sizes: BatchConfig, further: int, steps: int
+    trainer: Trainer, sizes: BatchConfig, further: int, steps: int
 ) -> None:
     stage = replace(PLAIN, batches=sizes)
-    tokens = sum(tokens_of(bench, stage, 4)) + further
-    state, _ = bench.train(replace(stage, epochs=None, tokens=tokens))
+    tokens = sum(tokens_of(trainer, stage, 4)) + further
+    state, _ = trainer.train(replace(stage, epochs=None, tokens=tokens))
     assert (state.step, state.finished) == (steps, True)
-    assert state.items == sum(tokens_of(bench, stage, steps))
+    assert state.items == sum(tokens_of(trainer, stage, steps))
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_stage_ends_with_the_batch_that_reaches_its_tokens(
     ],
 )
 def test_the_first_limit_that_is_reached_ends_a_stage(
-    bench: Bench, limits: dict[str, object], steps: int, epochs: int
+    trainer: Trainer, limits: dict[str, object], steps: int, epochs: int
 ) -> None:
-    state, _ = bench.train(replace(PLAIN, **limits))
+    state, _ = trainer.train(replace(PLAIN, **limits))
     assert (state.step, state.epoch, state.finished) == (steps, epochs, True)
 
 
@@ -113,44 +113,48 @@ def test_the_share_done_is_that_to_the_nearest_of_the_limits() -> None:
     assert Limits(20, 50, 80).share_after(at_its_end, 4) == 0.0
 
 
-def rates_of(bench: Bench, stage: StageConfig) -> list[float]:
+def rates_of(trainer: Trainer, stage: StageConfig) -> list[float]:
     """The learning rate of each step, as a factor."""
-    bench.train(replace(stage, log_every=1))
-    return [float(str(line["train/lr"])) for line in bench.folder.metrics()]
+    trainer.train(replace(stage, log_every=1))
+    return [float(str(line["train/lr"])) for line in trainer.folder.metrics()]
 
 
 LINEAR = OptimizerConfig(lr=1.0, schedule=ScheduleConfig(shape="linear", warmup_steps=2))
 
 
-def test_under_a_limit_of_tokens_the_rate_follows_the_tokens_seen(bench: Bench) -> None:
+def test_under_a_limit_of_tokens_the_rate_follows_the_tokens_seen(trainer: Trainer) -> None:
     stage = replace(PLAIN, epochs=None, tokens=300, optimizer=LINEAR)
-    seen = [0, *itertools.accumulate(tokens_of(bench, stage, 6))]
+    seen = [0, *itertools.accumulate(tokens_of(trainer, stage, 6))]
     assert seen[6] >= 300 > seen[5]
     expected = [0.5, 1.0, *(1 - (seen[step] - seen[2]) / (300 - seen[2]) for step in range(2, 6))]
-    assert rates_of(bench, stage) == pytest.approx(expected, rel=1e-12)
+    assert rates_of(trainer, stage) == pytest.approx(expected, rel=1e-12)
 
 
-def test_token_batches_and_a_limit_of_epochs_make_the_rate_follow_the_rows(bench: Bench) -> None:
+def test_token_batches_and_a_limit_of_epochs_make_the_rate_follow_the_rows(
+    trainer: Trainer,
+) -> None:
     stage = replace(PLAIN, epochs=2, batches=BY_TOKENS, optimizer=LINEAR)
-    sizes = [len(batch.rows_S) for batch in batches_of(bench, stage, 8)]
+    sizes = [len(batch.rows_S) for batch in batches_of(trainer, stage, 8)]
     done = [0, *itertools.accumulate(sizes)]
     assert done[8] == 80
     expected = [0.5, 1.0, *(1 - (done[step] - done[2]) / (80 - done[2]) for step in range(2, 8))]
-    assert rates_of(bench, stage) == pytest.approx(expected, rel=1e-12)
+    assert rates_of(trainer, stage) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_resumed_stage_under_a_limit_of_tokens_has_the_same_rates(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = replace(PLAIN, epochs=None, tokens=300, batches=BY_TOKENS, optimizer=LINEAR)
-    expected = rates_of(Bench(bench.corpus, bench.folder.path / "whole", bench.accelerator), stage)
+    expected = rates_of(
+        Trainer(trainer.corpus, trainer.folder.path / "whole", trainer.accelerator), stage
+    )
     # In the warm-up, at its end, and later: it asks before each step.
     for time in (2, 2, 3):
         with monkeypatch.context() as patch:
-            asked_from(patch, time)
-            with pytest.raises(stopping.Stopped):
-                rates_of(bench, stage)
-    assert rates_of(bench, stage) == expected
+            request_stop_at(patch, time)
+            with pytest.raises(signals.Stopped):
+                rates_of(trainer, stage)
+    assert rates_of(trainer, stage) == expected
 
 
 def test_tokens_count_the_rows_of_other_rules_too(corpus: Corpus, tmp_path: Path) -> None:
@@ -172,18 +176,18 @@ def test_tokens_count_the_rows_of_other_rules_too(corpus: Corpus, tmp_path: Path
     assert steps < -(-150 // batch.packed.num_tokens)
 
 
-def test_a_stage_ends_when_its_time_is_over(bench: Bench) -> None:
+def test_a_stage_ends_when_its_time_is_over(trainer: Trainer) -> None:
     stage = replace(PLAIN, epochs=None, seconds=0.3, log_every=1)
-    state, _ = bench.train(stage)
+    state, _ = trainer.train(stage)
     assert state.finished
     assert 0.3 <= state.seconds < 5.0
     assert state.step > 1
 
 
-def test_a_stage_that_runs_out_of_time_has_the_lines_of_all_its_steps(bench: Bench) -> None:
-    state, _ = bench.train(replace(PLAIN, seconds=1e-6, log_every=2))
+def test_a_stage_that_runs_out_of_time_has_the_lines_of_all_its_steps(trainer: Trainer) -> None:
+    state, _ = trainer.train(replace(PLAIN, seconds=1e-6, log_every=2))
     assert state.step == 1
-    assert state.items == sum(tokens_of(bench, PLAIN, 1))
+    assert state.items == sum(tokens_of(trainer, PLAIN, 1))
 
 
 @pytest.mark.parametrize(

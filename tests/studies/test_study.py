@@ -34,7 +34,13 @@ from research.studies import study as study_module
 from research.studies.budget import Budget
 from research.studies.job import Job
 from research.studies.study import Study, StudyOptions, run_study
-from tests.support.command_line import call, files_of, refused, shop_corpus, snapshot_of
+from tests.support.command_line import (
+    command_error,
+    files_of,
+    run_command,
+    shop_corpus,
+    snapshot_of,
+)
 from tests.support.synthetic import markov_histories, write_histories
 
 Capture = pytest.CaptureFixture[str]
@@ -104,7 +110,7 @@ def study_of(corpus: Corpus, cells: Mapping[str, RunConfig], **changes: object) 
 CELLS = {"popularity": popularity(), "transitions": transitions(), "sasrec": shrunk(full_softmax())}
 
 
-def done(study: Study, out: Path, **study_options: object) -> list[Job]:
+def run_jobs(study: Study, out: Path, **study_options: object) -> list[Job]:
     """The study's jobs, done one after another and without a trial before."""
     chosen = StudyOptions(probe=False, **study_options)  # type: ignore[arg-type]
     return run_study(
@@ -132,7 +138,7 @@ def table_of(out: str, title: str = ", test") -> dict[str, list[str]]:
 def test_a_study_runs_every_cell_with_every_seed(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
-    jobs = done(study_of(shop, CELLS, seeds=(0, 1)), tmp_path)
+    jobs = run_jobs(study_of(shop, CELLS, seeds=(0, 1)), tmp_path)
     # Counting draws nothing, so one seed says all.
     assert [(job.cell, job.seed) for job in jobs] == [
         ("popularity", 0), ("transitions", 0), ("sasrec", 0), ("sasrec", 1)
@@ -161,10 +167,10 @@ def test_a_second_call_repeats_nothing_and_shows_the_same_table(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
     study = study_of(shop, CELLS)
-    done(study, tmp_path)
+    run_jobs(study, tmp_path)
     print_report(tmp_path / "mine")
     first, before = capsys.readouterr().out, snapshot_of(tmp_path)
-    done(study, tmp_path)
+    run_jobs(study, tmp_path)
     print_report(tmp_path / "mine")
     assert capsys.readouterr().out == first
     assert snapshot_of(tmp_path) == before
@@ -174,15 +180,15 @@ def test_a_study_adds_seeds_and_corpora_to_what_is_there(
     shop: Corpus, other: Corpus, tmp_path: Path
 ) -> None:
     study = study_of(shop, CELLS)
-    done(study, tmp_path)
+    run_jobs(study, tmp_path)
     before = files_of(tmp_path)
-    done(replace(study, seeds=(0, 1)), tmp_path)
+    run_jobs(replace(study, seeds=(0, 1)), tmp_path)
     after = files_of(tmp_path)
     unchanged = [name for name in before if not name.endswith(StudyRecord.FILE)]
     assert {name: after[name] for name in unchanged} == {name: before[name] for name in unchanged}
     added = {name.split("/")[3] for name in after.keys() - before.keys()}
     assert added == {"1"}
-    done(replace(study, corpora=(str(other.folder),)), tmp_path)
+    run_jobs(replace(study, corpora=(str(other.folder),)), tmp_path)
     record = json.loads((tmp_path / "mine" / StudyRecord.FILE).read_text())
     assert (record["seeds"], record["corpora"]) == ([0, 1], ["shop", "other"])
 
@@ -191,7 +197,7 @@ def test_the_record_says_what_was_asked(shop: Corpus, tmp_path: Path) -> None:
     wide = replace(CELLS["sasrec"], encoder=replace(CELLS["sasrec"].encoder, width=16))
     cells = {"sasrec": CELLS["sasrec"], "wide": wide}
     study = study_of(shop, cells, budget=Budget(of="steps", amount=2), compared="mrr")
-    done(study, tmp_path, command="python -m research study mine")
+    run_jobs(study, tmp_path, command="python -m research study mine")
     record = json.loads((tmp_path / "mine" / StudyRecord.FILE).read_text())
     assert set(record.pop("marks")) == {"sasrec", "wide"}
     assert {cell: list(own) for cell, own in record.pop("runs")["shop"].items()} == {
@@ -228,9 +234,9 @@ def test_an_interrupted_study_goes_on_where_it_stopped(
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", save)
         with pytest.raises(KeyboardInterrupt):
-            done(study, tmp_path)
+            run_jobs(study, tmp_path)
     before = files_of(tmp_path / "mine" / "shop" / "sasrec")
-    jobs = done(study, tmp_path)
+    jobs = run_jobs(study, tmp_path)
     assert [job.state() for job in jobs] == ["finished"] * 4
     assert files_of(tmp_path / "mine" / "shop" / "sasrec") == before
 
@@ -242,7 +248,7 @@ def test_every_cell_is_given_the_metrics_and_the_full_ranking_of_the_table(
         popularity(), evaluation=EvaluationConfig(metrics=("hr@3",), candidates=("uniform-5",))
     )
     study = study_of(shop, {"popularity": popularity(), "sparse": sparse}, metrics=("mrr", "map@7"))
-    jobs = done(study, tmp_path)
+    jobs = run_jobs(study, tmp_path)
     test = jobs[1].summary().test
     assert set(test) == {"uniform-5", "full"}
     assert set(test["full"]) == {"hr@3", "mrr", "map@7"}
@@ -256,7 +262,7 @@ def test_cells_that_are_evaluated_differently_are_not_compared(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
     kept = replace(popularity(), evaluation=EvaluationConfig(seen="kept"))
-    done(study_of(shop, {"popularity": popularity(), "kept": kept}), tmp_path)
+    run_jobs(study_of(shop, {"popularity": popularity(), "kept": kept}), tmp_path)
     print_report(tmp_path / "mine")
     out = capsys.readouterr().out
     assert out.count(", test") >= 2
@@ -270,7 +276,7 @@ def test_each_corpus_has_a_table(
     capsys: Capture, shop: Corpus, other: Corpus, tmp_path: Path
 ) -> None:
     corpora = (str(shop.folder), str(other.folder))
-    done(study_of(shop, {"popularity": popularity()}, corpora=corpora), tmp_path)
+    run_jobs(study_of(shop, {"popularity": popularity()}, corpora=corpora), tmp_path)
     print_report(tmp_path / "mine")
     out = capsys.readouterr().out
     assert re.findall(r"^ *(\w+), test", out, flags=re.MULTILINE) == ["shop", "other"]
@@ -303,7 +309,7 @@ def test_a_name_that_leads_out_of_the_runs_folder_is_refused(
     cells = {"popularity": popularity()}
     for study in (study_of(shop, cells, name=name), study_of(shop, {name: popularity()})):
         with pytest.raises(InputError, match="cannot be the name of a folder"):
-            done(study, tmp_path / "runs")
+            run_jobs(study, tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -313,7 +319,7 @@ def test_a_strangers_corpus_does_not_choose_where_runs_lie(capsys: Capture, tmp_
     manifest["name"] = "../../../elsewhere"
     (corpus.folder / "manifest.json").write_text(json.dumps(manifest))
     given = [f"corpus={corpus.folder}", "--runs", tmp_path / "a" / "b" / "runs"]
-    message = refused(capsys, "run", "baselines.popularity.popularity", *given)
+    message = command_error(capsys, "run", "baselines.popularity.popularity", *given)
     assert "corpus is named '../../../elsewhere', which cannot be the name of a folder" in message
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "shop"}
 
@@ -367,7 +373,7 @@ def here(shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_study_of_ones_own_in_the_current_folder(
     capsys: Capture, here: Path, target: str
 ) -> None:
-    answer = call(capsys, "study", target, "--cells", "popularity", "transitions")
+    answer = run_command(capsys, "study", target, "--cells", "popularity", "transitions")
     assert (answer.code, answer.err) == (0, "")
     assert list(table_of(answer.out)) == ["popularity", "transitions"]
     assert (here / "runs" / "own" / "shop" / "transitions" / "0" / "summary.json").is_file()
@@ -376,7 +382,7 @@ def test_a_study_of_ones_own_in_the_current_folder(
 def test_a_study_prints_its_runs_and_one_table_and_repeats_nothing(
     capsys: Capture, here: Path
 ) -> None:
-    first = call(capsys, "study", "own_study", "--seeds", "2", "--no-probe")
+    first = run_command(capsys, "study", "own_study", "--seeds", "2", "--no-probe")
     assert (first.code, first.err) == (0, "")
     runs = [line.split("  (")[0] for line in first.out.splitlines() if line.startswith("— ")]
     assert runs == [
@@ -390,17 +396,17 @@ def test_a_study_prints_its_runs_and_one_table_and_repeats_nothing(
     assert list(table_of(first.out)) == ["popularity", "transitions", "small"]
     # Beside the runs, study.json has the command that was given last.
     before = snapshot_of(here / "runs" / "own" / "shop")
-    again = call(capsys, "study", "own_study", "--seeds", "2")
+    again = run_command(capsys, "study", "own_study", "--seeds", "2")
     assert again.code == 0
     assert table_of(again.out) == table_of(first.out)
-    quiet = call(capsys, "study", "own_study", "--seeds", "2", "--quiet")
+    quiet = run_command(capsys, "study", "own_study", "--seeds", "2", "--quiet")
     assert "— shop" not in quiet.out
     assert table_of(quiet.out) == table_of(first.out)
     assert snapshot_of(here / "runs" / "own" / "shop") == before
 
 
 def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here: Path) -> None:
-    planned = call(capsys, "study", "own_study", "--seeds", "2", "--plan")
+    planned = run_command(capsys, "study", "own_study", "--seeds", "2", "--plan")
     assert (planned.code, planned.err) == (0, "")
     assert "training each cell for a moment" in planned.out
     assert re.search(r"^4 runs, about \d+ s at most with one process$", planned.out, re.MULTILINE)
@@ -408,9 +414,9 @@ def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here:
     rows = {cell: entries[:4] for cell, entries in table_of(planned.out, "corpus  cell").items()}
     # The corpus comes first: runs, finished, failed, to do.
     assert rows == {"shop": ["small", "2", "0", "0"]}
-    done = call(capsys, "study", "own_study", "--cells", "small", "--budget", "steps=1")
-    assert done.code == 0
-    assert "equal budget: 1 optimizer steps a run, all stages together" in done.out
+    finished = run_command(capsys, "study", "own_study", "--cells", "small", "--budget", "steps=1")
+    assert finished.code == 0
+    assert "equal budget: 1 optimizer steps a run, all stages together" in finished.out
     summary = json.loads((here / "runs/own/shop/small/0/summary.json").read_text())
     assert summary["best"]["train"]["steps"] == 1
 
@@ -421,15 +427,15 @@ def test_a_study_with_a_failed_run_ends_with_1_and_the_tables_of_the_rest(
     text = (here / "own_study.py").read_text()
     wild = "replace(config.stages[0].optimizer, lr=1e30)"
     (here / "own_wild.py").write_text(text.replace("epochs=1", f"epochs=1, optimizer={wild}"))
-    answer = call(capsys, "study", "own_wild", "--no-probe")
+    answer = run_command(capsys, "study", "own_wild", "--no-probe")
     assert answer.code == 1
     assert list(table_of(answer.out)) == ["popularity", "transitions"]
     assert answer.err.startswith("failed: shop / small / seed 0: FloatingPointError: ")
     assert "small/0/failed.json" in answer.err
-    again = call(capsys, "study", "own_wild", "--no-probe")
+    again = run_command(capsys, "study", "own_wild", "--no-probe")
     assert (again.code, again.err) == (1, answer.err)
     assert "— shop" not in again.out
-    retried = call(capsys, "study", "own_wild", "--no-probe", "--retry")
+    retried = run_command(capsys, "study", "own_wild", "--no-probe", "--retry")
     assert retried.out.count("— shop") == 1
 
 
@@ -442,7 +448,7 @@ def test_a_disk_error_of_a_worker_fails_no_run_and_the_same_command_continues(
     # No checkpoint can be written below a file.
     (folder / "stages").write_text("")
     command = ["study", "own_study", "--no-probe", "--workers", "2", "--threads", "1"]
-    answer = call(capfd, *command, "--cells", "small", "popularity")
+    answer = run_command(capfd, *command, "--cells", "small", "popularity")
     assert answer.code == 1
     assert list(table_of(answer.out)) == ["popularity"]
     assert "  shop / small / seed 0: stopped  (" in answer.out
@@ -450,7 +456,7 @@ def test_a_disk_error_of_a_worker_fails_no_run_and_the_same_command_continues(
     assert "stopped: shop / small / seed 0; the same command continues it\n" in answer.err
     assert "Traceback" not in answer.err
     (folder / "stages").unlink()
-    again = call(capfd, *command, "--cells", "small", "popularity")
+    again = run_command(capfd, *command, "--cells", "small", "popularity")
     assert (again.code, again.err) == (0, "")
     assert list(table_of(again.out)) == ["popularity", "small"]
 
@@ -462,7 +468,7 @@ def test_a_full_disk_ends_a_study_with_1_and_says_what_to_do(
         raise OSError(errno.ENOSPC, "No space left on device", "runs/model.safetensors")
 
     monkeypatch.setattr(checkpoint, "save", save)
-    answer = call(capsys, "study", "own_study", "--no-probe")
+    answer = run_command(capsys, "study", "own_study", "--no-probe")
     said = "[Errno 28] No space left on device: 'runs/model.safetensors'; make room, and run the"
     assert (answer.code, answer.err) == (1, f"sixfold study: {said} same command again\n")
 
@@ -477,16 +483,16 @@ def test_a_corpus_is_opened_by_all_processes_in_agreement(
         return shop
 
     monkeypatch.setattr(study_module, "prepare_and_open_corpus", prepare_and_open_corpus)
-    done(study_of(shop, {"popularity": popularity()}), tmp_path, plan_only=True)
+    run_jobs(study_of(shop, {"popularity": popularity()}), tmp_path, plan_only=True)
     assert asked == [(str(shop.folder), "data", 1)]
 
 
 def test_chosen_cells_are_done_and_the_table_has_all_that_is_there(
     capsys: Capture, here: Path
 ) -> None:
-    answer = call(capsys, "study", "own_study", "--cells", "small", "transitions")
+    answer = run_command(capsys, "study", "own_study", "--cells", "small", "transitions")
     assert list(table_of(answer.out)) == ["transitions", "small"]
-    more = call(capsys, "study", "own_study", "--cells", "popularity")
+    more = run_command(capsys, "study", "own_study", "--cells", "popularity")
     assert list(table_of(more.out)) == ["popularity", "transitions", "small"]
 
 
@@ -494,7 +500,7 @@ def test_a_study_takes_other_corpora(
     capsys: Capture, here: Path, other: Corpus, shop: Corpus
 ) -> None:
     given = ["--cells", "popularity", "--corpora", other.folder, shop.folder]
-    answer = call(capsys, "study", "own_study", *given)
+    answer = run_command(capsys, "study", "own_study", *given)
     assert answer.code == 0
     tables = re.findall(r"^ *(\w+), test", answer.out, flags=re.MULTILINE)
     assert tables == ["other", "shop"]
@@ -520,7 +526,7 @@ def test_a_study_takes_other_corpora(
 def test_a_mistake_about_a_study_is_refused(
     capsys: Capture, here: Path, given: list[str], message: str
 ) -> None:
-    assert message in refused(capsys, "study", *given)
+    assert message in command_error(capsys, "study", *given)
     assert not (here / "runs").exists()
 
 
@@ -555,7 +561,7 @@ def test_the_quickstart_runs_from_end_to_end(
 
     whole = quickstart.study
     monkeypatch.setattr(quickstart, "study", small)
-    answer = call(capsys, "study", "experiments.quickstart", "--runs", tmp_path)
+    answer = run_command(capsys, "study", "experiments.quickstart", "--runs", tmp_path)
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.count("train: epoch 1  val/ndcg@10 ") == 2
     assert answer.out.count("finetune: epoch 1  val/ndcg@10 ") == 1
@@ -579,7 +585,7 @@ def test_the_quickstarts_table_fits_into_eighty_columns(
     study = quickstart.study()
     cells = {name: shrunk(config) for name, config in study.cells.items()}
     study = replace(study, cells=cells, corpora=(str(films.folder),))
-    for job in done(study, tmp_path):
+    for job in run_jobs(study, tmp_path):
         # As much as the real quickstart costs at most.
         summary = json.loads((job.folder / "summary.json").read_text())
         summary["cost"].update(seconds=999.9, parameters=9_999_999)
@@ -601,12 +607,12 @@ def test_runs_of_a_cell_that_has_changed_since_are_no_longer_of_the_study(
 ) -> None:
     cells = {"sasrec": CELLS["sasrec"], "popularity": popularity()}
     study = study_of(shop, cells, seeds=(0, 1))
-    done(study, tmp_path)
+    run_jobs(study, tmp_path)
     slower = replace(
         CELLS["sasrec"].stages[0], optimizer=replace(CELLS["sasrec"].stages[0].optimizer, lr=1e-30)
     )
     changed = {**cells, "sasrec": replace(CELLS["sasrec"], stages=(slower,))}
-    done(study_of(shop, changed, seeds=(2, 3)), tmp_path)
+    run_jobs(study_of(shop, changed, seeds=(2, 3)), tmp_path)
     print_report(tmp_path / "mine")
     out = capsys.readouterr().out
     assert table_of(out, "cost of a run")["sasrec"][0] == "2"
@@ -638,7 +644,7 @@ def test_runs_under_another_budget_are_not_compared(
 def test_two_corpora_in_one_folder_are_refused(shop: Corpus, tmp_path: Path) -> None:
     twice = (str(shop.folder), f"{shop.folder}/.")
     with pytest.raises(InputError, match="two corpora are called shop"):
-        done(study_of(shop, {"popularity": popularity()}, corpora=twice), tmp_path)
+        run_jobs(study_of(shop, {"popularity": popularity()}, corpora=twice), tmp_path)
 
 
 def test_a_share_of_a_stage_that_no_cell_has_is_refused(shop: Corpus) -> None:

@@ -73,7 +73,7 @@ def study_of(corpus: Corpus, cells: Mapping[str, RunConfig], **changes: object) 
     return Study(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def done(
+def run_jobs(
     study: Study, out: Path, options: RunOptions = QUIET, **study_options: object
 ) -> list[Job]:
     chosen = StudyOptions(probe=False, **study_options)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def test_a_failing_cell_does_not_stop_the_rest(
         "wild": diverging(corpus),
         "popularity": popularity(),
     }
-    jobs = done(study_of(corpus, cells, base="small"), tmp_path, RunOptions())
+    jobs = run_jobs(study_of(corpus, cells, base="small"), tmp_path, RunOptions())
     states = {job.cell: job.state() for job in jobs}
     assert states == {
         "wrong": "failed", "small": "finished", "wild": "failed", "popularity": "finished"
@@ -153,7 +153,7 @@ def test_a_failure_is_recorded_with_its_traceback(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(ROOT))
-    (job,) = done(study_of(corpus, {"wild": diverging(corpus)}), tmp_path)
+    (job,) = run_jobs(study_of(corpus, {"wild": diverging(corpus)}), tmp_path)
     record = json.loads((job.folder / "failed.json").read_text())
     assert record["hash"] == job.record.hash
     assert record["error"].startswith("FloatingPointError: ")
@@ -175,12 +175,12 @@ def test_a_failed_run_is_done_again_on_request_alone(
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", save)
-        (job,) = done(study, tmp_path)
+        (job,) = run_jobs(study, tmp_path)
     assert (job.state(), job.failure()) == ("failed", "ValueError: a bug")
     before = files_of(tmp_path)
-    done(study, tmp_path)
+    run_jobs(study, tmp_path)
     assert files_of(tmp_path) == before
-    done(study, tmp_path, retry=True)
+    run_jobs(study, tmp_path, retry=True)
     assert job.state() == "finished"
     assert not (job.folder / FailureRecord.FILE).exists()
 
@@ -196,9 +196,9 @@ def test_a_full_disk_fails_no_run_and_the_same_command_continues(
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", save)
         with pytest.raises(OSError, match="No space left on device"):
-            done(study, tmp_path)
+            run_jobs(study, tmp_path)
     assert not list(tmp_path.rglob(FailureRecord.FILE))
-    assert [job.state() for job in done(study, tmp_path)] == ["finished", "finished"]
+    assert [job.state() for job in run_jobs(study, tmp_path)] == ["finished", "finished"]
 
 
 def test_a_run_that_another_study_is_doing_is_left_alone(
@@ -214,23 +214,23 @@ def test_a_run_that_another_study_is_doing_is_left_alone(
         at_once = functools.partial(lock_folder, timeout=0.0)
         patched.setattr(run_folder_module, "lock_folder", at_once)
         with pytest.raises(FolderLocked, match="another process is doing the run in"):
-            done(study, tmp_path)
+            run_jobs(study, tmp_path)
     assert files_of(folder) == {}
     os.close(other)
-    (job,) = done(study, tmp_path)
+    (job,) = run_jobs(study, tmp_path)
     assert job.state() == "finished"
 
 
 def test_memory_that_ran_out_is_a_failure_of_a_run_in_one_process(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    (job,) = done(study_of(corpus, {"large": raising(corpus, "memory")}), tmp_path)
+    (job,) = run_jobs(study_of(corpus, {"large": raising(corpus, "memory")}), tmp_path)
     assert (job.state(), job.failure()) == ("failed", "MemoryError: too much")
 
 
 def test_a_cell_that_was_changed_after_its_failure_is_done(corpus: Corpus, tmp_path: Path) -> None:
-    done(study_of(corpus, {"cell": impossible(corpus)}), tmp_path)
-    (job,) = done(study_of(corpus, {"cell": small(corpus)}), tmp_path)
+    run_jobs(study_of(corpus, {"cell": impossible(corpus)}), tmp_path)
+    (job,) = run_jobs(study_of(corpus, {"cell": small(corpus)}), tmp_path)
     assert job.state() == "finished"
     assert not (job.folder / FailureRecord.FILE).exists()
 
@@ -238,11 +238,11 @@ def test_a_cell_that_was_changed_after_its_failure_is_done(corpus: Corpus, tmp_p
 def test_a_folder_that_holds_another_run_is_refused_before_anything_runs(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    done(study_of(corpus, {"b": small(corpus)}), tmp_path)
+    run_jobs(study_of(corpus, {"b": small(corpus)}), tmp_path)
     before = files_of(tmp_path)
     changed = replace(small(corpus), evaluation=EvaluationConfig(seen="kept"))
     with pytest.raises(InputError, match=r"mine/films/b/0 holds another run .* the cell has"):
-        done(study_of(corpus, {"a": small(corpus), "b": changed}), tmp_path)
+        run_jobs(study_of(corpus, {"a": small(corpus), "b": changed}), tmp_path)
     assert files_of(tmp_path) == before
 
 
@@ -251,7 +251,7 @@ def test_a_start_that_does_not_exist_is_refused_with_the_cells_name(
 ) -> None:
     lost = replace(small(corpus), start_from=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="cell lost: start_from"):
-        done(study_of(corpus, {"lost": lost}), tmp_path)
+        run_jobs(study_of(corpus, {"lost": lost}), tmp_path)
 
 
 # Shared stages
@@ -265,17 +265,17 @@ def test_one_pretraining_serves_the_cells_that_have_it_in_common(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     cells = {"one": pretrained(corpus, 1), "two": pretrained(corpus, 2), "none": small(corpus)}
-    jobs = done(study_of(corpus, cells, base="none"), tmp_path)
+    jobs = run_jobs(study_of(corpus, cells, base="none"), tmp_path)
     shared = {job.cell: job.summary().shared for job in jobs}
     assert shared == {"one": {}, "two": {"pretrain": "../../one/0"}, "none": {}}
-    (alone,) = done(study_of(corpus, {"two": cells["two"]}), tmp_path / "alone")
+    (alone,) = run_jobs(study_of(corpus, {"two": cells["two"]}), tmp_path / "alone")
     ours = next(job for job in jobs if job.cell == "two").summary()
     for part in ("val", "test"):
         assert vars(ours)[part] == vars(alone.summary())[part]
 
 
 def test_seeds_share_nothing(corpus: Corpus, tmp_path: Path) -> None:
-    jobs = done(study_of(corpus, {"one": pretrained(corpus, 1)}, seeds=(0, 1)), tmp_path)
+    jobs = run_jobs(study_of(corpus, {"one": pretrained(corpus, 1)}, seeds=(0, 1)), tmp_path)
     assert [job.summary().shared for job in jobs] == [{}, {}]
 
 
@@ -288,8 +288,8 @@ def test_processes_do_what_one_process_does(corpus: Corpus, tmp_path: Path, capf
         "wild": diverging(corpus), "popularity": popularity(),
     }  # fmt: skip
     study = study_of(corpus, cells, base="one")
-    alone = done(study, tmp_path / "one")
-    together = done(study, tmp_path / "two", RunOptions(), workers=2, threads=1)
+    alone = run_jobs(study, tmp_path / "one")
+    together = run_jobs(study, tmp_path / "two", RunOptions(), workers=2, threads=1)
     for a, b in zip(alone, together, strict=True):
         assert (a.name, a.state()) == (b.name, b.state())
         if a.state() == "failed":
@@ -308,7 +308,7 @@ def test_processes_under_a_launcher_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="--workers cannot be used with a launcher"):
-        done(study_of(corpus, {"small": small(corpus)}), tmp_path, workers=2)
+        run_jobs(study_of(corpus, {"small": small(corpus)}), tmp_path, workers=2)
 
 
 SLOW = '''
@@ -597,7 +597,7 @@ def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None
 
 
 def test_numbers_of_another_seed_are_what_a_run_takes(corpus: Corpus, tmp_path: Path) -> None:
-    done(study_of(corpus, {"small": small(corpus)}), tmp_path)
+    run_jobs(study_of(corpus, {"small": small(corpus)}), tmp_path)
     both = study_of(corpus, {"small": small(corpus)}, seeds=(0, 1))
     jobs = run_study(
         both, tmp_path, options=QUIET, accelerator=make_accelerator(),
@@ -643,7 +643,9 @@ def test_a_study_goes_on_where_one_process_alone_sees_the_runs(
     (tmp_path / "slow_study.py").write_text(text)
     command = ["-m", "research", "study", "slow_study", "--cells", "c", "--quiet", "--runs"]
     cells = {"c": config_of(corpus, replace(FINETUNE, epochs=1))}
-    done(study_of(corpus, cells, name="slow", metrics=("hr@10", "ndcg@10", "mrr")), tmp_path / "0")
+    run_jobs(
+        study_of(corpus, cells, name="slow", metrics=("hr@10", "ndcg@10", "mrr")), tmp_path / "0"
+    )
     port = str(free_port())
     environments = [
         {
@@ -657,6 +659,6 @@ def test_a_study_goes_on_where_one_process_alone_sees_the_runs(
         [sys.executable, *command, str(tmp_path / str(rank)), "--seeds", "2"] for rank in range(2)
     ]
     with launched(commands, environments, tmp_path / "said") as ranks:
-        assert ranks.ends()[0] == [0, 0], ranks.text
+        assert ranks.wait_for_exit()[0] == [0, 0], ranks.text
     assert sorted(each.name for each in (tmp_path / "0/slow/films/c").iterdir()) == ["0", "1"]
     assert not (tmp_path / "1").exists()

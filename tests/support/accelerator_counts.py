@@ -36,14 +36,14 @@ NUM_ITEMS, NUM_ATTRIBUTES = 400, 12
 NUM_STEPS = 4
 
 
-def in_pieces(config: RunConfig, number: int) -> RunConfig:
+def in_micro_batches(config: RunConfig, number: int) -> RunConfig:
     """The config with its first stage's batches cut into so many micro-batches."""
     stage = config.stages[0]
     stage = replace(stage, batches=replace(stage.batches, micro_batches=number))
     return replace(config, stages=(stage, *config.stages[1:]))
 
 
-WORKS: dict[str, Callable[[], RunConfig]] = {
+WORKLOADS: dict[str, Callable[[], RunConfig]] = {
     "W1 SASRec": baselines.sasrec.full_softmax,
     "W2 S3-Rec pretraining": baselines.s3rec.published,
     "W3 BERT4Rec": baselines.bert4rec.cloze,
@@ -53,12 +53,12 @@ WORKS: dict[str, Callable[[], RunConfig]] = {
     "HSTU with times": baselines.hstu.original,
     "GRU4Rec": baselines.gru4rec.full_softmax,
     "six objectives": baselines.s3rec.joint,
-    "six objectives, two micro-batches": lambda: in_pieces(baselines.s3rec.joint(), 2),
+    "six objectives, two micro-batches": lambda: in_micro_batches(baselines.s3rec.joint(), 2),
 }
 RANKING = "ranking a test set"
 
 
-class OnTheDevice(Accelerator):
+class PretendAccelerator(Accelerator):
     """Accelerate's view of one process with the made-up device."""
 
     @property
@@ -92,11 +92,11 @@ def parts_of(config: RunConfig, folder: Path) -> tuple[RunParts, StageParts]:
         encoder=replace(config.encoder, length=6),
         stages=(stage, *config.stages[1:]),
     )
-    bench = RunParts.of(config, str(folder))
-    return bench, stage_parts(bench, Accelerator(cpu=True))[0]
+    run_parts = RunParts.of(config, str(folder))
+    return run_parts, stage_parts(run_parts, Accelerator(cpu=True))[0]
 
 
-def trained(parts: StageParts, accelerator: Accelerator, folder: Path) -> RunFolder:
+def train_stage(parts: StageParts, accelerator: Accelerator, folder: Path) -> RunFolder:
     """The run folder after the training loop has run a stage to its end."""
     run = RunFolder(folder)
     surroundings = StageRun(accelerator=accelerator, folder=run, seed=0, quiet=True)
@@ -118,7 +118,7 @@ def tallies_of_steps(config: RunConfig, folder: Path) -> list[Tally]:
                 yield batch
 
         parts.loader.batches = marked  # type: ignore[method-assign]
-        trained(parts, OnTheDevice(cpu=True), folder / "run")
+        train_stage(parts, PretendAccelerator(cpu=True), folder / "run")
     # Before the first batch stands what comes before any step.
     return steps[2:]
 
@@ -126,24 +126,24 @@ def tallies_of_steps(config: RunConfig, folder: Path) -> list[Tally]:
 def tally_of_ranking(folder: Path) -> Tally:
     """The tally of ranking a test set, small enough for one chunk, for the second time."""
     with pretended() as tally:
-        bench, parts = parts_of(baselines.sasrec.full_softmax(), folder / "corpus")
+        run_parts, parts = parts_of(baselines.sasrec.full_softmax(), folder / "corpus")
         parts.model.to(device())
         assert parts.ranker is not None
-        bench.tables(parts.ranker, "test")
+        run_parts.tables(parts.ranker, "test")
         tally.taken()
-        bench.tables(parts.ranker, "test")
+        run_parts.tables(parts.ranker, "test")
         return tally.taken()
 
 
-def tallies(work: str) -> list[Tally]:
+def tallies_of(work: str) -> list[Tally]:
     """The tallies of a work's steps, or of the ranking alone."""
     with tempfile.TemporaryDirectory() as folder:
         if work == RANKING:
             return [tally_of_ranking(Path(folder))]
-        return tallies_of_steps(WORKS[work](), Path(folder))
+        return tallies_of_steps(WORKLOADS[work](), Path(folder))
 
 
-def most(steps: Sequence[Tally]) -> tuple[int, int, int]:
+def maxima(steps: Sequence[Tally]) -> tuple[int, int, int]:
     """Most operations, most reads and blocking copies, and most unpinned copies of any step."""
     return (
         max(step.operations.total() for step in steps),
@@ -154,11 +154,11 @@ def most(steps: Sequence[Tally]) -> tuple[int, int, int]:
 
 def main(works: Sequence[str]) -> None:
     """Print a table of what a step asks for, and the lines where the host waits."""
-    counted = {work: tallies(work) for work in works or [*WORKS, RANKING]}
+    counted = {work: tallies_of(work) for work in works or [*WORKLOADS, RANKING]}
     print("| a step of | operations | reads, blocking copies | unpinned copies |")
     print("|---|---|---|---|")
     for work, steps in counted.items():
-        print("|", " | ".join([work, *map(str, most(steps))]), "|")
+        print("|", " | ".join([work, *map(str, maxima(steps))]), "|")
     for work, steps in counted.items():
         print(f"\n{work}, sums over {len(steps)}:")
         reads: Counter[str] = sum((step.reads for step in steps), Counter())

@@ -21,7 +21,7 @@ ORIGINAL: dict[str, object] = {
 }
 
 
-def write(folder: Path, **changes: object) -> Path:
+def write_bert_config(folder: Path, **changes: object) -> Path:
     path = folder / "bert_config_ml-1m_64.json"
     values = {**ORIGINAL, **changes}
     path.write_text(json.dumps({name: each for name, each in values.items() if each != "absent"}))

@@ -7,6 +7,6 @@ from pathlib import Path
 from research.checkpoint.files import checkpoints_by_step
 
 
-def newest_of(stage: Path, kind: str = "step") -> Path:
+def newest_checkpoint(stage: Path, kind: str = "step") -> Path:
     """A stage's newest checkpoint of a kind: `step`, from which it goes on, or `best`."""
     return next(iter(checkpoints_by_step(stage, kind).values()))

@@ -23,7 +23,7 @@ NUM_ITEMS = 40
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What a call gave."""
 
     code: int
@@ -31,7 +31,7 @@ class Answer:
     err: str
 
 
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: object) -> CommandResult:
     """`sixfold ARGUMENTS`, whether it returns its exit code or raises it."""
     capsys.readouterr()
     try:
@@ -39,12 +39,12 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:
     except SystemExit as ended:
         code = int(ended.code or 0)
     said = capsys.readouterr()
-    return Answer(code, said.out, said.err)
+    return CommandResult(code, said.out, said.err)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def command_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line with which a call is refused, with exit code 2 and nothing on stdout."""
-    answer = call(capsys, *arguments)
+    answer = run_command(capsys, *arguments)
     assert (answer.code, answer.out) == (2, ""), answer
     assert answer.err.startswith(f"sixfold {arguments[0]}: "), answer.err
     assert answer.err.count("\n") == 1, answer.err
@@ -98,7 +98,7 @@ def snapshot_of(folder: Path) -> Mapping[str, tuple[int, bytes]]:
     }
 
 
-def cells_of(out: str) -> list[list[str]]:
+def table_rows(out: str) -> list[list[str]]:
     """The rows of the tables with vertical lines in an output."""
     rows = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
     return [[cell.strip() for cell in row] for row in rows]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests import ROOT
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
 @dataclass
@@ -32,30 +32,30 @@ class Ranks:
 
     def wait_for(self, *marks: str) -> None:
         """Until every mark has been written."""
-        self.until(lambda: all(mark in self.text for mark in marks), f"no {marks}")
+        self.wait_until(lambda: all(mark in self.text for mark in marks), f"no {marks}")
 
-    def ends(
-        self, only: Sequence[int] | None = None, patience: float = PATIENCE
+    def wait_for_exit(
+        self, only: Sequence[int] | None = None, timeout: float = TIMEOUT
     ) -> tuple[list[int], float]:
         """Exit codes of all processes, or of some, and the seconds that it took from now."""
         started = time.monotonic()
         awaited = [self.processes[place] for place in only or range(len(self.processes))]
-        self.until(lambda: None not in [each.poll() for each in awaited], "no end", patience)
+        self.wait_until(lambda: None not in [each.poll() for each in awaited], "no end", timeout)
         return [each.returncode for each in awaited], time.monotonic() - started
 
-    def until(self, done: Callable[[], bool], why: str, patience: float = PATIENCE) -> None:
+    def wait_until(self, done: Callable[[], bool], why: str, timeout: float = TIMEOUT) -> None:
         """Wait for something, but not for ever."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not done():
-            assert time.monotonic() < deadline, f"{why} within {patience} s:\n{self.text}"
+            assert time.monotonic() < deadline, f"{why} within {timeout} s:\n{self.text}"
             time.sleep(0.05)
 
 
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
-    with socket.socket() as handle_signals:
-        handle_signals.bind(("127.0.0.1", 0))
-        return int(handle_signals.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextmanager

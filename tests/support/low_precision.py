@@ -19,17 +19,19 @@ from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.training.multi_objective import MultiObjectiveModel
 from tests.support.objective_cases import ATTRIBUTES, ITEMS, LENGTH, NUM_ATTRIBUTES, ROWS
-from tests.support.synthetic import batch_of, catalogue_of, scatter_parameters
+from tests.support.synthetic import batch_of, catalogue_of, randomize_parameters
 
-LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LOW_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # One encoder call without read_P, one with, in both directions.
-BOTH = {"next": NextItemConfig(), "cloze": ClozeConfig()}
-STILL: Mapping[str, object] = MappingProxyType(
+NEXT_AND_CLOZE = {"next": NextItemConfig(), "cloze": ClozeConfig()}
+NO_DROPOUT: Mapping[str, object] = MappingProxyType(
     {"embedding_dropout": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0}
 )
 
 
-def made(objectives: Mapping[str, ObjectiveConfig], **changes: object) -> MultiObjectiveModel:
+def two_layer_model(
+    objectives: Mapping[str, ObjectiveConfig], **changes: object
+) -> MultiObjectiveModel:
     """Two layers under some objectives, in training, no parameter at its start."""
     sizes = TransformerConfig(
         **{**dict(length=LENGTH, width=8, heads=2, layers=2, feed_forward=12), **changes}
@@ -44,11 +46,11 @@ def made(objectives: Mapping[str, ObjectiveConfig], **changes: object) -> MultiO
     shared = ModelComponents(sizes, catalogue, 0)
     parts = {name: each.build(shared, 0) for name, each in objectives.items()}
     model = MultiObjectiveModel(shared.encoder, parts, catalogue)
-    scatter_parameters(model, std=0.3)
+    randomize_parameters(model, std=0.3)
     return model.train()
 
 
-def step(
+def loss_and_gradients(
     model: MultiObjectiveModel, low: torch.dtype | None = None, rows: list[list[int]] = ROWS
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of the objectives' means, and every parameter's gradient, under autocast to `low`."""
@@ -71,7 +73,7 @@ def assert_near(
     # Each factor is rounded by up to half an epsilon (2^-7 for bf16, 2^-10 for fp16). Some ten
     # roundings lie between an embedding and its gradient: 8 epsilons was the worst measured over
     # all cases. That fp16 stays within an eighth of what bf16 may says that it is rounding.
-    epsilon = torch.finfo(LOW[low]).eps
+    epsilon = torch.finfo(LOW_DTYPES[low]).eps
     assert ours[0].dtype == torch.float32
     assert ours[0].item() == pytest.approx(theirs[0].item(), rel=4 * epsilon)
     assert ours[1].keys() == theirs[1].keys()

@@ -18,7 +18,7 @@ def u_item(item: int, title: str, year: str) -> str:
     return "|".join([str(item), title + year, "01-Jan-1995", "", "http://x", *flags]) + "\n"
 
 
-def layout_of(name: str) -> dict[str, bytes]:
+def archive_files(name: str) -> dict[str, bytes]:
     items = u_item(1, "Toy Story", " (1995)") + u_item(2, "unknown", "")
     items += u_item(3, "Amélie", " (2001) (V)")
     movies = "1::Toy Story (1995)::Animation|Children's|Comedy\n"

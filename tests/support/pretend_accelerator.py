@@ -48,7 +48,7 @@ FREE = {
 TAKE_NUMBERS = {"fill_", "masked_fill", "masked_fill_"}
 
 
-def lacking() -> str | None:
+def unsupported_reason() -> str | None:
     """Why this torch cannot pretend; None: it can."""
     if "_setup_privateuseone_for_python_backend" in vars(backend_registration):
         return None

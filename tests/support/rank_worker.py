@@ -9,8 +9,8 @@ a part of the run FOLDER/resumed ends: before a stage's step, counted from where
 began it, or with the run ("never").
 
 A case's run folder is FOLDER/<world>/<case>, where `gradients.safetensors` is added (what the
-optimizer was given in the first step of each stage) and `asked.json` (how many questions each
-process ranked). FOLDER/<world>/refusals.json has what processes that were started unlike each other
+optimizer was given in the first step of each stage) and `num_ranked.json` (how many questions each
+process ranked). FOLDER/<world>/mismatch_errors.json has what processes that were started unlike each other
 say.
 """
 
@@ -245,14 +245,14 @@ class Stopped(Exception):
     """The run is left here, as a killed process leaves it."""
 
 
-class Notes:
+class Recording:
     """The gradients of each stage's first step, questions ranked, and the step to stop before."""
 
     def __init__(self) -> None:
         self.built: list[tuple[str, MultiObjectiveModel]] = []
         self.gradients: dict[str, torch.Tensor] = {}
         self.steps: dict[str, int] = {}
-        self.asked = 0
+        self.num_ranked = 0
         self.stop_at = "never"
 
     def step(self, optimizer: torch.optim.Optimizer, *rest: object) -> None:
@@ -275,32 +275,34 @@ class Notes:
 
 
 @contextmanager
-def noting() -> Iterator[Notes]:
+def recording() -> Iterator[Recording]:
     """Note what happens in the runs of a block."""
-    notes = Notes()
+    recorded = Recording()
     build, encode = RunParts.model, TrainedRanker.encode
 
-    def model(bench: RunParts, config: StageConfig, shared: ModelComponents) -> MultiObjectiveModel:
-        made = build(bench, config, shared)
-        notes.built.append((config.name, made))
+    def model(
+        run_parts: RunParts, config: StageConfig, shared: ModelComponents
+    ) -> MultiObjectiveModel:
+        made = build(run_parts, config, shared)
+        recorded.built.append((config.name, made))
         return made
 
     def counted(ranker: TrainedRanker, histories: Packed, users_S: torch.Tensor) -> EncodedStates:
-        notes.asked += len(users_S)
+        recorded.num_ranked += len(users_S)
         return encode(ranker, histories, users_S)
 
     RunParts.model = model  # type: ignore[assignment, method-assign]
     TrainedRanker.encode = counted  # type: ignore[assignment, method-assign]
-    hook = register_optimizer_step_pre_hook(notes.step)
+    hook = register_optimizer_step_pre_hook(recorded.step)
     try:
-        yield notes
+        yield recorded
     finally:
         hook.remove()
         RunParts.model = build  # type: ignore[method-assign]
         TrainedRanker.encode = encode  # type: ignore[method-assign]
 
 
-def same_everywhere(summary: RunSummary, module: MultiObjectiveModel) -> None:
+def assert_same_in_all_processes(summary: RunSummary, module: MultiObjectiveModel) -> None:
     """Every process must hold the very weights and figures of the others."""
     sums = [parameter.double().sum().item() for parameter in module.parameters()]
     figures = [record_to_json(summary.best), summary.val, summary.test]
@@ -308,18 +310,18 @@ def same_everywhere(summary: RunSummary, module: MultiObjectiveModel) -> None:
     assert set(gather_object([own])) == {own}, "processes differ"
 
 
-def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
+def run_case(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
     """One case."""
-    with noting() as notes:
+    with recording() as recorded:
         summary = execute(config, path, options=QUIET, accelerator=accelerator)
-    same_everywhere(summary, notes.built[-1][1])
-    asked = gather_object([notes.asked])
+    assert_same_in_all_processes(summary, recorded.built[-1][1])
+    num_ranked = gather_object([recorded.num_ranked])
     if accelerator.is_main_process:
-        save_file(notes.gradients, path / "gradients.safetensors")
-        write_json(path / "asked.json", {"by rank": asked})
+        save_file(recorded.gradients, path / "gradients.safetensors")
+        write_json(path / "num_ranked.json", {"by rank": num_ranked})
 
 
-def refusals(folder: Path, accelerator: Accelerator) -> dict[str, list[str]]:
+def mismatch_errors(folder: Path, accelerator: Accelerator) -> dict[str, list[str]]:
     """What each process says when the last one has another seed, or another corpus."""
     odd = accelerator.is_last_process
     given = configs(folder / "corpus")["next"]
@@ -336,22 +338,22 @@ def refusals(folder: Path, accelerator: Accelerator) -> dict[str, list[str]]:
     return said
 
 
-def work(folder: Path, stop_at: str) -> None:
+def run_cases(folder: Path, stop_at: str) -> None:
     """All cases in float64, then one in float32, then a part of the run that is resumed."""
     accelerator = make_accelerator()
     own = folder / str(accelerator.num_processes)
     for name, config in configs(folder / "corpus").items():
         torch.set_default_dtype(torch.float32 if name == "fp32" else torch.float64)
-        do(config, own / name, accelerator)
+        run_case(config, own / name, accelerator)
         # Each run ends with a collection of garbage, which is quick where little is looked through.
         gc.freeze()
     torch.set_default_dtype(torch.float64)
     if accelerator.num_processes > 1:
-        said = refusals(folder, accelerator)
+        said = mismatch_errors(folder, accelerator)
         if accelerator.is_main_process:
-            write_json(own / "refusals.json", said)
-    with noting() as notes:
-        notes.stop_at = stop_at
+            write_json(own / "mismatch_errors.json", said)
+    with recording() as recorded:
+        recorded.stop_at = stop_at
         try:
             config = configs(folder / "corpus")["two stages"]
             execute(config, folder / "resumed", options=OFTEN, accelerator=accelerator)
@@ -360,14 +362,14 @@ def work(folder: Path, stop_at: str) -> None:
     accelerator.end_training()
 
 
-def forked(environment: dict[str, str], folder: Path, stop_at: str) -> int:
+def fork(environment: dict[str, str], folder: Path, stop_at: str) -> int:
     """The id of a new process that does the work and ends with 0, or prints why not."""
     process = os.fork()
     if process:
         return process
     try:
         os.environ.update(environment)
-        work(folder, stop_at)
+        run_cases(folder, stop_at)
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -385,7 +387,7 @@ def main(folder: Path, parts: list[str]) -> None:
         world, stop_at = part.split("=")
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         running = {
-            forked(
+            fork(
                 {**shared, "WORLD_SIZE": world, "RANK": str(rank), "LOCAL_RANK": str(rank)}
                 if world != "1"
                 else {},

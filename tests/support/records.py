@@ -79,6 +79,6 @@ def study_record(name: str, cells: Sequence[str]) -> StudyRecord:
     )
 
 
-def write(folder: Path, record: Record, **changes: Any) -> None:
+def write_as_json(folder: Path, record: Record, **changes: Any) -> None:
     """Write a record to its file, with fields replaced by any JSON value."""
     write_json(folder / record.FILE, {**record_to_json(record), **changes})

@@ -15,8 +15,8 @@ from research.data.corpus import Corpus, write_corpus
 from research.data.names import Names
 from research.packed import Packed
 from research.runs.load import load_run
-from tests.support.checkpoints import newest_of
-from tests.support.command_line import Answer, call, refused
+from tests.support.checkpoints import newest_checkpoint
+from tests.support.command_line import CommandResult, command_error, run_command
 from tests.support.synthetic import ends, flat
 
 Capture = pytest.CaptureFixture[str]
@@ -112,8 +112,10 @@ def equal_states(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def import_file(capsys: Capture, file: Path, corpus: Corpus, run: Path, *further: str) -> Answer:
-    answer = call(
+def import_file(
+    capsys: Capture, file: Path, corpus: Corpus, run: Path, *further: str
+) -> CommandResult:
+    answer = run_command(
         capsys, "import", file, "--format", "s3rec", "--corpus", corpus.folder, "--out", run,
         "--heads", HEADS, *further,
     )  # fmt: skip
@@ -122,37 +124,37 @@ def import_file(capsys: Capture, file: Path, corpus: Corpus, run: Path, *further
 
 
 def export_file(capsys: Capture, run: Path, file: Path) -> dict[str, Tensor]:
-    answer = call(capsys, "export", run, "--format", "s3rec", "--out", file)
+    answer = run_command(capsys, "export", run, "--format", "s3rec", "--out", file)
     assert (answer.code, answer.err) == (0, ""), answer.err
     state: dict[str, Tensor] = torch.load(file, weights_only=True)
     return state
 
 
-def raw(rows: list[list[int]]) -> list[list[int]]:
+def raw_ids(rows: list[list[int]]) -> list[list[int]]:
     """Rows of our ids as the other code names them."""
     return [[ITEMS[item] for item in row] for row in rows]
 
 
-def our_states(run: Path, rows: list[list[int]], *, causal: bool) -> list[Tensor]:
+def encoder_states(run: Path, rows: list[list[int]], *, causal: bool) -> list[Tensor]:
     """[L, D] of each row's newest items, through the run as `load_run` opens it."""
-    bench, _ = load_run(run, "data")
-    stage = bench.config.stages[-1]
-    model = bench.model(stage, bench.components()).eval()
+    run_parts, _ = load_run(run, "data")
+    stage = run_parts.config.stages[-1]
+    model = run_parts.model(stage, run_parts.components()).eval()
     kept = "step" if stage.validation is None else "best"
-    checkpoint.load_weights(newest_of(run / "stages" / stage.name, kept), model)
+    checkpoint.load_weights(newest_checkpoint(run / "stages" / stage.name, kept), model)
     packed = Packed.from_lists(rows).newest(LENGTH)
     with torch.no_grad():
         hidden_TD = model.encoder(packed, causal=causal)
     return list(hidden_TD.split(packed.lengths_S.tolist()))
 
 
-def refused_import(
+def import_error(
     capsys: Capture, file: Path, corpus: Corpus | Path, heads: int = HEADS, *further: object
 ) -> str:
     """The message; neither the run folder nor anything beside it is there afterwards."""
     before = set(os.listdir(file.parent))
     folder = corpus.folder if isinstance(corpus, Corpus) else corpus
-    said = refused(
+    said = command_error(
         capsys, "import", file, "--format", "s3rec", "--corpus", folder, "--out",
         file.parent / "run", "--heads", heads, *further,
     )  # fmt: skip

@@ -28,10 +28,10 @@ from tests.support.synthetic import Histories, markov_histories, write_histories
 
 QUIET = RunOptions(quiet=True)
 ENCODER = TransformerConfig(length=5, width=4, layers=1, heads=2, feed_forward=8)
-FOUR = {"aap": AAPConfig(), "mip": MIPConfig(), "map": MAPConfig(), "sp": SPConfig()}
+S3REC_OBJECTIVES = {"aap": AAPConfig(), "mip": MIPConfig(), "map": MAPConfig(), "sp": SPConfig()}
 PRETRAIN = StageConfig(
     name="pretrain",
-    objectives=FOUR,
+    objectives=S3REC_OBJECTIVES,
     windows=EveryPrefix(),
     batches=BatchConfig(sequences_per_batch=20),
     epochs=1,
@@ -44,7 +44,7 @@ FINETUNE = StageConfig(
     epochs=2,
     validation=ValidationConfig(metric="mrr"),
 )
-TABLE = "encoder.item_table.weight"
+ITEM_TABLE = "encoder.item_table.weight"
 
 
 def corpus_in(folder: Path, *, names: list[str] | None = None, seed: int = 0) -> Corpus:
@@ -60,18 +60,18 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def still(stage: StageConfig) -> StageConfig:
+def frozen(stage: StageConfig) -> StageConfig:
     """A stage that moves nothing, so that what it began with can be read afterwards."""
     return replace(stage, epochs=1, validation=None, optimizer=OptimizerConfig(lr=1e-30))
 
 
-def third(**changes: Any) -> StageConfig:
+def third_stage(**changes: Any) -> StageConfig:
     """A last stage that moves nothing and has two of the pretraining's heads again."""
     objectives = {"next": NextItemConfig(), "mip": MIPConfig(), "map": MAPConfig()}
-    return replace(still(FINETUNE), name="third", objectives=objectives, **changes)
+    return replace(frozen(FINETUNE), name="third", objectives=objectives, **changes)
 
 
-def refusal(config: RunConfig, tmp_path: Path) -> str:
+def input_error_of(config: RunConfig, tmp_path: Path) -> str:
     """What is said of a run that cannot start; nothing may have been written."""
     with pytest.raises(InputError) as caught:
         execute(config, tmp_path / "refused", options=QUIET)

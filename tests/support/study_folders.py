@@ -12,7 +12,7 @@ from research.evaluation.rank_table import RankTable
 from research.storage.records import CostRecord, FailureRecord
 from research.storage.run_folder import RunFolder
 from tests.support.configs import CONFIGS
-from tests.support.records import HASH, run_record, run_summary, study_record, write
+from tests.support.records import HASH, run_record, run_summary, study_record, write_as_json
 
 PROTOCOL: dict[str, object] = {
     "corpus": "films", "fingerprint": "f00d", "part": "test", "seen": "excluded", "ties": "mean",
@@ -55,7 +55,7 @@ def write_run(
     path = begin_run(study, cell, seed, corpus=corpus, counts=counts)
     table_of(ranks, **protocol).save(path / "ranks" / "test-full.npz")
     cost = CostRecord(parameters=1200, seconds=10.0 + seed, shared_seconds=0.0, items=5000)
-    write(path, run_summary(cost=cost), **(summary or {}))
+    write_as_json(path, run_summary(cost=cost), **(summary or {}))
     for line in lines:
         values = {name: each for name, each in line.items() if name not in ("stage", "step")}
         RunFolder(path).log(line["stage"], line["step"], 0, values)
@@ -67,14 +67,14 @@ def begin_run(
 ) -> Path:
     """A run that has been begun."""
     path = study / corpus / cell / str(seed)
-    write(path, run_record(CONFIGS["popularity" if counts else "sasrec, full softmax"]()))
+    write_as_json(path, run_record(CONFIGS["popularity" if counts else "sasrec, full softmax"]()))
     return path
 
 
 def fail_run(study: Path, cell: str, seed: int, error: str, *, corpus: str = "films") -> None:
     """A run that has failed."""
     path = begin_run(study, cell, seed, corpus=corpus)
-    write(path, FailureRecord(hash=HASH, error=error, traceback="", when=""))
+    write_as_json(path, FailureRecord(hash=HASH, error=error, traceback="", when=""))
 
 
 def write_study(study: Path, cells: Sequence[str], /, **changes: Any) -> Path:
@@ -84,5 +84,7 @@ def write_study(study: Path, cells: Sequence[str], /, **changes: Any) -> Path:
     runs = {
         corpus: dict.fromkeys(cells, seeds) for corpus in changes.get("corpora", record.corpora)
     }
-    write(study, record, **{"base": cells[0], "cells": list(cells), "runs": runs, **changes})
+    write_as_json(
+        study, record, **{"base": cells[0], "cells": list(cells), "runs": runs, **changes}
+    )
     return study

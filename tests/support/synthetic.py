@@ -154,7 +154,7 @@ def encoder_of(config: BackboneConfig, num_items: int, seed: int = 0) -> Any:
     return config.build(table, seed)
 
 
-def scatter_parameters(module: torch.nn.Module, seed: int = 0, std: float = 0.5) -> None:
+def randomize_parameters(module: torch.nn.Module, seed: int = 0, std: float = 0.5) -> None:
     """Normal values in every parameter, norms and biases too, so that none hides behind 0 or 1."""
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from research.checkpoint import files as checkpoint
 Json = dict[str, Any]
 
 
-def edit(path: Path, change: Callable[[Json], object]) -> None:
+def edit_json(path: Path, change: Callable[[Json], object]) -> None:
     """Change a JSON file; a checkpoint's state has a checksum, which a stranger can make too."""
     value = json.loads(path.read_text())
     change(value)
@@ -25,8 +25,8 @@ def edit(path: Path, change: Callable[[Json], object]) -> None:
         path.write_text(json.dumps(value))
 
 
-def plant(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def replace_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Other tensors in a checkpoint, and their checksum, so that they are taken for its own."""
     save_file(dict(tensors), path)
     signed = {path.name: checkpoint.sha256_of(path)}
-    edit(path.with_name("state.json"), lambda stored: stored["sha256"].update(signed))
+    edit_json(path.with_name("state.json"), lambda stored: stored["sha256"].update(signed))

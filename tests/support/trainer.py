@@ -15,7 +15,7 @@ from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig, Loader
 from research.data.splits import LeaveOneOut
-from research.distributed import signals as stopping
+from research.distributed import signals
 from research.model.transformer_config import TransformerConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.components import ModelComponents
@@ -56,7 +56,7 @@ EVERY_EPOCH = CheckpointPlan(steps=3)
 VALUES = [0.1, 0.3, 0.2, 0.25]
 
 
-class Bench:
+class Trainer:
     """One run folder and fresh modules over it, as a new process would have them."""
 
     def __init__(self, corpus: Corpus, path: Path, accelerator: Accelerator) -> None:
@@ -66,7 +66,7 @@ class Bench:
         self.catalogue = Catalogue.of(corpus, split)
         self.corpus, self.split = corpus, split
 
-    def modules(
+    def new_model(
         self, stage: StageConfig, sizes: TransformerConfig = ENCODER
     ) -> MultiObjectiveModel:
         """An encoder and the stage's objectives at their start."""
@@ -87,23 +87,23 @@ class Bench:
         validate: Callable[[], Mapping[str, float]] | None = None,
         plan: CheckpointPlan = EVERY_EPOCH,
     ) -> tuple[StageState, MultiObjectiveModel]:
-        model = self.modules(stage)
-        run = replace(self.run(plan), validate=validate)
+        model = self.new_model(stage)
+        run = replace(self.stage_run(plan), validate=validate)
         state = train(model, self.loader(stage), stage, run)
         return state, model
 
-    def run(self, plan: CheckpointPlan = EVERY_EPOCH, *, quiet: bool = True) -> StageRun:
+    def stage_run(self, plan: CheckpointPlan = EVERY_EPOCH, *, quiet: bool = True) -> StageRun:
         """Where the stage trains."""
         return StageRun(
             accelerator=self.accelerator, folder=self.folder, seed=0, plan=plan, quiet=quiet
         )
 
-    def bytes_of(self, kind: str, name: str) -> bytes:
+    def checkpoint_bytes(self, kind: str, name: str) -> bytes:
         """A file of the stage's newest checkpoint of a kind (step or best)."""
         newest = next(iter(checkpoints_by_step(self.folder.stage("train"), kind).values()))
         return (newest / name).read_bytes()
 
-    def lines(self) -> list[dict[str, object]]:
+    def metrics_lines(self) -> list[dict[str, object]]:
         """metrics.jsonl without the speed, which no run repeats."""
         lines = self.folder.metrics()
         return [
@@ -112,13 +112,15 @@ class Bench:
         ]
 
 
-def asked_from(patch: pytest.MonkeyPatch, time: int) -> None:
+def request_stop_at(patch: pytest.MonkeyPatch, time: int) -> None:
     """A signal that has come when the loop asks for the time with this number, from 1."""
     asked = itertools.count(1)
-    patch.setattr(stopping, "stop_requested", lambda: next(asked) >= time)
+    patch.setattr(signals, "stop_requested", lambda: next(asked) >= time)
 
 
-def giving(values: list[float], interrupt_at: int | None = None) -> Callable[[], dict[str, float]]:
+def scripted_validation(
+    values: list[float], interrupt_at: int | None = None
+) -> Callable[[], dict[str, float]]:
     """A validation that answers with these values in turn, or kills the run at one of them."""
     given: Iterator[tuple[int, float]] = iter(enumerate(values))
 

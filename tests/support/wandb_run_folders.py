@@ -16,7 +16,7 @@ from tests.support.configs import CONFIGS
 from tests.support.records import run_record, run_summary
 
 KEY = "0123456789" * 4
-SHORT = Tracking(init_seconds=1.0, finish_seconds=2.0)
+SHORT_TIMEOUTS = Tracking(init_seconds=1.0, finish_seconds=2.0)
 SUMMARY = run_summary(
     val={"ndcg@10": 0.25},
     test={"full": {"hr@10": 0.5}, "uniform-100": {"hr@10": 0.75}},
@@ -29,7 +29,7 @@ SUMMARY = run_summary(
 LINES = [("first", 1), ("first", 2), ("second", 1), ("second", 2), ("second", 3)]
 
 
-def record_of(config: RunConfig | None = None) -> RunRecord:
+def shop_run_record(config: RunConfig | None = None) -> RunRecord:
     """config.json of a run on the shop; by default with the stages `first` and `second`."""
     record = run_record(config or CONFIGS["two stages"](), hash="00ff")
     return replace(record, dataset=replace(record.dataset, name="shop"))
@@ -43,7 +43,7 @@ def write_run(
 ) -> Path:
     """A run folder with a line for each (stage, step), whose loss is half its step."""
     folder = RunFolder(path)
-    folder.write(record_of(config))
+    folder.write(shop_run_record(config))
     for stage, step in lines:
         folder.log(stage, step, 0, {f"{stage}/loss": step / 2})
     if summary is not None:

@@ -16,14 +16,14 @@ from research.tracking.config import Tracking
 from research.tracking.sync import SYNCING, sync
 from research.tracking.wandb_fields import run_id
 from research.tracking.wandb_mirror import WandbMirror
-from tests.support.command_line import call, refused
-from tests.support.records import write
+from tests.support.command_line import command_error, run_command
+from tests.support.records import write_as_json
 from tests.support.wandb_run_folders import (
     KEY,
     LINES,
-    SHORT,
+    SHORT_TIMEOUTS,
     SUMMARY,
-    record_of,
+    shop_run_record,
     silent_server,
     write_run,
 )
@@ -47,7 +47,7 @@ def test_a_run_is_uploaded_and_a_second_sync_has_nothing_new(
     server: WandbServer, capsys: Capture, tmp_path: Path
 ) -> None:
     path = write_run(tmp_path / "heads" / "shop" / "none" / "0")
-    answer = call(capsys, "sync", path)
+    answer = run_command(capsys, "sync", path)
     assert answer.code == 0, answer
     assert answer.out.startswith(f"{path}: 5 new lines -> {server.url}/tester/sixfold/runs/")
     (run,) = server.runs.values()
@@ -59,7 +59,7 @@ def test_a_run_is_uploaded_and_a_second_sync_has_nothing_new(
     assert run.config["model"]["parameters"] == 12
     assert (run.finished, run.exit_code) == (True, 0)
     chunks = list(run.chunks)
-    assert call(capsys, "sync", path).out.startswith(f"{path}: nothing new -> ")
+    assert run_command(capsys, "sync", path).out.startswith(f"{path}: nothing new -> ")
     assert run.chunks == chunks
     assert len(server.runs) == 1
 
@@ -69,7 +69,7 @@ def test_what_was_mirrored_offline_is_uploaded_under_the_same_name(
 ) -> None:
     path = write_run(tmp_path / "run")
     mirror = WandbMirror(path, Tracking(mode="offline", project="pets"))
-    mirror.begin(record_of())
+    mirror.begin(shop_run_record())
     mirror.end(SUMMARY)
     assert server.runs == {}
     kept = run_id(path)
@@ -85,7 +85,7 @@ def test_only_what_the_server_lacks_is_sent(server: WandbServer, tmp_path: Path)
     assert (len(run.rows), run.exit_code, run.summary["status"]) == (2, 1, "unfinished")
     for stage, step in LINES[2:]:
         RunFolder(path).log(stage, step, 0, {f"{stage}/loss": step / 2})
-    write(path, SUMMARY)
+    write_as_json(path, SUMMARY)
     assert sync([path]) == 0
     assert [steps for _, steps in run.chunks] == [[0, 1], [2, 3, 4]]
     assert (run.exit_code, run.summary["status"]) == (0, "finished")
@@ -125,7 +125,7 @@ def test_a_server_that_does_not_answer_is_tried_once_and_the_runs_are_named(
     with silent_server(kind) as address:
         wandb_client.setenv("WANDB_BASE_URL", address)
         started = time.monotonic()
-        assert sync([tmp_path], SHORT) == 1
+        assert sync([tmp_path], SHORT_TIMEOUTS) == 1
         assert time.monotonic() - started < 12
     said = capsys.readouterr().out
     assert said.startswith("W&B cannot be reached (")
@@ -144,18 +144,18 @@ def test_without_a_key_it_says_what_to_do(
     wandb_client: Environment, capsys: Capture, tmp_path: Path
 ) -> None:
     write_run(tmp_path / "run")
-    assert "call `wandb login` or set WANDB_API_KEY" in refused(capsys, "sync", tmp_path)
+    assert "call `wandb login` or set WANDB_API_KEY" in command_error(capsys, "sync", tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(capsys: Capture, tmp_path: Path) -> None:
-    assert "holds no run" in refused(capsys, "sync", tmp_path / "none")
+    assert "holds no run" in command_error(capsys, "sync", tmp_path / "none")
 
 
 @pytest.mark.parametrize("missing", ["config", "summary", "line"])
 def test_a_damaged_run_is_named(server: WandbServer, tmp_path: Path, missing: str) -> None:
     path = write_run(tmp_path / "run")
     if missing == "config":
-        write(path, record_of(), config={"seed": 0})
+        write_as_json(path, shop_run_record(), config={"seed": 0})
     elif missing == "summary":
         write_json(path / "summary.json", {"status": "finished"})
     else:
@@ -171,7 +171,7 @@ def test_a_damaged_run_is_named(server: WandbServer, tmp_path: Path, missing: st
 def test_the_clients_own_offline_files_are_not_needed(server: WandbServer, tmp_path: Path) -> None:
     path = write_run(tmp_path / "run")
     mirror = WandbMirror(path, Tracking(mode="offline"))
-    mirror.begin(record_of())
+    mirror.begin(shop_run_record())
     mirror.end(SUMMARY)
     shutil.rmtree(path / "wandb")
     assert sync([path]) == 0

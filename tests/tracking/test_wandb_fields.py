@@ -24,16 +24,16 @@ from research.tracking.wandb_fields import (
     summary_of,
     tags_of,
 )
-from tests.support.records import study_record, write
-from tests.support.wandb_run_folders import SUMMARY, record_of, write_run
+from tests.support.records import study_record, write_as_json
+from tests.support.wandb_run_folders import SUMMARY, shop_run_record, write_run
 
 
 def told(path: Path, config: RunConfig | None = None) -> dict[str, Any]:
-    return config_of(path, record_of(config), None)
+    return config_of(path, shop_run_record(config), None)
 
 
 def test_a_folder_as_a_study_lays_it_out_says_what_the_run_is(tmp_path: Path) -> None:
-    place = RunLocation.of(tmp_path / "heads" / "shop" / "none" / "0", record_of())
+    place = RunLocation.of(tmp_path / "heads" / "shop" / "none" / "0", shop_run_record())
     assert place == RunLocation("heads", "shop", "none", 0)
 
 
@@ -42,7 +42,7 @@ def test_any_other_folder_is_a_run_of_its_own_whose_place_is_not_told(
     tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / name
-    assert RunLocation.of(path, record_of()) == RunLocation("single", "shop", path.name, 0)
+    assert RunLocation.of(path, shop_run_record()) == RunLocation("single", "shop", path.name, 0)
 
 
 def test_equal_runs_in_equal_places_have_one_id_and_others_have_others(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_equal_runs_in_equal_places_have_one_id_and_others_have_others(tmp_path:
 
 
 def test_a_run_keeps_the_id_that_it_was_mirrored_under(tmp_path: Path) -> None:
-    write(write_run(tmp_path), WandbRecord(id="of-a-sweep"))
+    write_as_json(write_run(tmp_path), WandbRecord(id="of-a-sweep"))
     assert run_id(tmp_path) == "of-a-sweep"
 
 
@@ -79,20 +79,20 @@ def test_a_run_keeps_the_id_that_it_was_mirrored_under(tmp_path: Path) -> None:
 def test_the_job_type_says_how_a_run_comes_to_its_weights(
     tmp_path: Path, config: RunConfig, job: str
 ) -> None:
-    named = DisplayNames.of(tmp_path / "heads" / "shop" / "none" / "0", record_of(config))
+    named = DisplayNames.of(tmp_path / "heads" / "shop" / "none" / "0", shop_run_record(config))
     assert named == DisplayNames("heads", job, f"none-s0-{job}")
 
 
 def test_a_long_name_is_cut_to_what_is_allowed_and_keeps_its_seed(tmp_path: Path) -> None:
-    named = DisplayNames.of(tmp_path / "heads" / "shop" / ("x" * 200) / "0", record_of())
+    named = DisplayNames.of(tmp_path / "heads" / "shop" / ("x" * 200) / "0", shop_run_record())
     assert len(named.name) == 128
     assert named.name.endswith("x-s0-finetune")
 
 
 def test_tags_are_few(tmp_path: Path) -> None:
-    counting = record_of(baselines.popularity.popularity())
+    counting = shop_run_record(baselines.popularity.popularity())
     assert tags_of(counting) == ["dataset:shop", "model:popularity", "proto:LeaveOneOut"]
-    assert tags_of(record_of())[1:] == ["model:transformer", "proto:GlobalTemporal"]
+    assert tags_of(shop_run_record())[1:] == ["model:transformer", "proto:GlobalTemporal"]
 
 
 def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Pa
         "aap": 0.0, "mip": 0.0, "map": 0.0, "sp": 0.0, "next": 1.0
     }  # fmt: skip
     study = study_record("heads", ["none", "all"])
-    write(tmp_path / "heads", replace(study, objectives=("next", "contrast")))
+    write_as_json(tmp_path / "heads", replace(study, objectives=("next", "contrast")))
     config = told(tmp_path / "heads" / "shop" / "all" / "0", baselines.sasrec.full_softmax())
     assert config["objectives"] == {"next": 1.0, "contrast": 0.0}
     assert config["stages"]["train"]["weights"] == {"next": 1.0, "contrast": 0.0}
@@ -113,7 +113,9 @@ def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Pa
 
 def test_what_a_cell_changes_is_told_from_the_studys_own_record(tmp_path: Path) -> None:
     changes = {"none": {"stages.0.objectives.mip.weight": (1.0, 0.0)}}
-    write(tmp_path / "heads", replace(study_record("heads", ["all", "none"]), changes=changes))
+    write_as_json(
+        tmp_path / "heads", replace(study_record("heads", ["all", "none"]), changes=changes)
+    )
     assert told(tmp_path / "heads" / "shop" / "none" / "0")["ablation"] == {
         "id": "heads",
         "cell": "none",
@@ -132,7 +134,7 @@ def test_of_paths_only_the_last_part_is_told(tmp_path: Path) -> None:
         evaluation=replace(config.evaluation, negatives_file="/home/ann/negatives.txt"),
     )
     start = StartRecord(folder="/home/ann/runs/old", stage="train", sha256="ab")
-    record = replace(record_of(config), start=start)
+    record = replace(shop_run_record(config), start=start)
     told = config_of(tmp_path / "mine", record, SUMMARY)
     assert told["start"] == {"stage": "train", "sha256": "ab"}
     text = json.dumps([told, tags_of(record)])
@@ -154,7 +156,7 @@ def test_a_row_has_its_values_and_the_axes_to_draw_them_over() -> None:
         {"global_step": 5, "second/step": 3, "epoch": 0, "stage": "second", "second/loss": 0.75},
     ]
     assert rows.number == 3
-    assert axes_of(record_of()) == {
+    assert axes_of(shop_run_record()) == {
         "first/*": "first/step", "second/*": "second/step", "val/*": "epoch"
     }  # fmt: skip
 

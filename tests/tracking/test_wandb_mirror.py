@@ -25,14 +25,14 @@ from research.tracking.config import Tracking
 from research.tracking.options import mirror_finished_run
 from research.tracking.wandb_mirror import WandbMirror, call_within, resolve_mode
 from tests import ROOT
-from tests.support.command_line import TINY, call, refused, shop_corpus
+from tests.support.command_line import TINY, command_error, run_command, shop_corpus
 from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
 from tests.support.wandb_run_folders import (
     KEY,
     LINES,
-    SHORT,
+    SHORT_TIMEOUTS,
     SUMMARY,
-    record_of,
+    shop_run_record,
     silent_server,
     write_run,
 )
@@ -71,13 +71,13 @@ class Recording(Mirror):
 def test_a_mirror_is_told_after_the_folder_has_it(tmp_path: Path) -> None:
     mirror = Recording(tmp_path)
     with RunFolder(tmp_path, mirror=mirror) as folder:
-        folder.write(record_of())
+        folder.write(shop_run_record())
         folder.log("a", 1, 0, {"a/loss": 0.5})
         folder.log("a", 2, 0, {})
         folder.write(FailureRecord(hash="1", error="", traceback="", when=""))
         folder.write(SUMMARY)
     assert mirror.told == [
-        ("begin", record_of()),
+        ("begin", shop_run_record()),
         (0, "a", 1),
         (1, "a", 2),
         ("end", SUMMARY),
@@ -179,8 +179,10 @@ def test_online_without_a_key_is_refused_before_any_work(
     shop = shop_corpus(tmp_path)
     words = ("run", "baselines.popularity.popularity", f"corpus={shop.folder}")
     out = tmp_path / "run"
-    assert "W&B online needs a key" in refused(capsys, *words, "--out", out, "--wandb", "online")
-    assert "add --wandb" in refused(capsys, *words, "--out", out, "--wandb-project", "pets")
+    assert "W&B online needs a key" in command_error(
+        capsys, *words, "--out", out, "--wandb", "online"
+    )
+    assert "add --wandb" in command_error(capsys, *words, "--out", out, "--wandb-project", "pets")
     assert not out.exists()
 
 
@@ -216,7 +218,7 @@ def test_a_server_that_does_not_answer_delays_one_run_and_changes_none(
     plain = summary_in(tmp_path / "plain", corpus, None)
     # SIXFOLD_BOUNDS=default tries what users have: 45 s at most, a minute or so for both kinds.
     as_given = os.environ.get("SIXFOLD_BOUNDS") == "default"
-    tracking, most = (Tracking(mode="online"), 45) if as_given else (SHORT, 20)
+    tracking, most = (Tracking(mode="online"), 45) if as_given else (SHORT_TIMEOUTS, 20)
     with silent_server(kind) as address:
         wandb_client.setenv("WANDB_BASE_URL", address)
         wandb_client.setenv("WANDB_API_KEY", KEY)
@@ -241,8 +243,8 @@ def test_a_key_that_is_refused_leaves_the_run_offline(
     with WandbServer(refuses_keys=True) as server:
         wandb_client.setenv("WANDB_BASE_URL", server.url)
         wandb_client.setenv("WANDB_API_KEY", key)
-        mirror = WandbMirror(path, SHORT)
-        mirror.begin(record_of())
+        mirror = WandbMirror(path, SHORT_TIMEOUTS)
+        mirror.begin(shop_run_record())
         mirror.end(SUMMARY)
         assert server.runs == {}
     assert read_json(path / "wandb.json")["mode"] == "offline"
@@ -256,8 +258,8 @@ def test_a_server_that_falls_silent_does_not_hold_up_the_end(
     with WandbServer() as server:
         wandb_client.setenv("WANDB_BASE_URL", server.url)
         wandb_client.setenv("WANDB_API_KEY", KEY)
-        mirror = WandbMirror(path, SHORT)
-        mirror.begin(record_of())
+        mirror = WandbMirror(path, SHORT_TIMEOUTS)
+        mirror.begin(shop_run_record())
     folder = RunFolder(path, mirror=mirror)
     started = time.monotonic()
     for step in range(1, 4):
@@ -271,8 +273,8 @@ def test_a_client_that_breaks_is_left_and_the_run_goes_on(
     wandb_client: Environment, capsys: Capture, tmp_path: Path
 ) -> None:
     path = write_run(tmp_path / "run", lines=[], summary=None)
-    mirror = WandbMirror(path, SHORT)
-    mirror.begin(record_of())
+    mirror = WandbMirror(path, SHORT_TIMEOUTS)
+    mirror.begin(shop_run_record())
     assert mirror.run is not None
     mirror.run.run.finish()
     folder = RunFolder(path, mirror=mirror)
@@ -292,7 +294,9 @@ def test_an_offline_run_holds_every_line_of_metrics(
     shop = shop_corpus(tmp_path)
     run = tmp_path / "runs" / "heads" / "shop" / "one" / "0"
     words = ["run", "baselines.sasrec.full_softmax", f"corpus={shop.folder}", "--wandb", *TINY]
-    answer = call(capsys, *words, "--study", "heads", "--cell", "one", "--runs", tmp_path / "runs")
+    answer = run_command(
+        capsys, *words, "--study", "heads", "--cell", "one", "--runs", tmp_path / "runs"
+    )
     assert answer.code == 0
     assert answer.out.count("no key is configured") == 1
     (written,) = (run / "wandb").glob("offline-run-*/*.wandb")
@@ -338,7 +342,7 @@ def test_a_run_that_is_left_and_continued_is_one_run_with_each_line_once(
 ) -> None:
     first = WandbMirror(tmp_path, Tracking())
     with RunFolder(tmp_path, mirror=first) as folder:
-        folder.write(record_of())
+        folder.write(shop_run_record())
         for step in (1, 2, 3):
             folder.log("first", step, 0, {"first/loss": step / 2})
     (run,) = online.runs.values()
@@ -346,7 +350,7 @@ def test_a_run_that_is_left_and_continued_is_one_run_with_each_line_once(
     # It comes back at the checkpoint of step 2.
     second = WandbMirror(tmp_path, Tracking())
     with RunFolder(tmp_path, mirror=second) as folder:
-        folder.write(record_of())
+        folder.write(shop_run_record())
         folder.rewind("first", 2, 9)
         folder.log("first", 3, 0, {"first/loss": 1.5})
         folder.log("second", 1, 0, {"second/loss": 9.0})
@@ -372,7 +376,7 @@ def test_nothing_that_is_sent_names_a_path_of_this_machine(
     monkeypatch.setattr(online, "answer", overheard)
     mirror = WandbMirror(tmp_path / "run", Tracking())
     write_run(tmp_path / "run")
-    mirror.begin(record_of())
+    mirror.begin(shop_run_record())
     mirror.end(SUMMARY)
     everything = b"".join(sent)
     assert b"uniform-100" in everything
@@ -387,7 +391,7 @@ def test_the_id_that_a_sweep_gives_wins_for_one_run(
     monkeypatch.setenv("WANDB_RUN_ID", "of-a-sweep")
     for name in ("a", "b"):
         mirror = WandbMirror(write_run(tmp_path / name), Tracking())
-        mirror.begin(record_of())
+        mirror.begin(shop_run_record())
         mirror.end(SUMMARY)
     assert len(online.runs) == 2
     assert online.runs["of-a-sweep"].name == "a-s0-finetune"

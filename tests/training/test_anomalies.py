@@ -18,7 +18,7 @@ from research.training.config import StageConfig
 from research.training.loop import train
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
-from tests.support.trainer import STAGE, VALUES, Bench, giving
+from tests.support.trainer import STAGE, VALUES, Trainer, scripted_validation
 
 PATIENT = replace(STAGE, max_skipped=2)
 WITHOUT_VALIDATION = replace(PATIENT, validation=None)
@@ -54,16 +54,16 @@ def forget(patch: Patch, *steps: int) -> None:
 
 @pytest.mark.parametrize("method", ["adamw", "adam", "sgd"])
 def test_a_step_that_is_not_finite_changes_nothing_and_the_run_goes_on(
-    loop_corpus: Corpus, bench: Bench, monkeypatch: Patch, method: str
+    loop_corpus: Corpus, trainer: Trainer, monkeypatch: Patch, method: str
 ) -> None:
     rates = replace(STAGE.optimizer, method=method, bias_correction=True)
     stage = replace(WITHOUT_VALIDATION, optimizer=rates)
     with monkeypatch.context() as patch:
         spoil(patch, 0, 4)
-        state, trained = bench.train(stage)
+        state, trained = trainer.train(stage)
     # Such a step counts as one: the schedule and the order go on.
     assert (state.step, state.epoch, state.finished, state.skipped) == (12, 4, True, 2)
-    other = Bench(loop_corpus, bench.folder.path.with_name("other"), bench.accelerator)
+    other = Trainer(loop_corpus, trainer.folder.path.with_name("other"), trainer.accelerator)
     with monkeypatch.context() as patch:
         forget(patch, 0, 4)
         _, expected = other.train(stage)
@@ -71,21 +71,21 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_run_goes_on(
         assert ours.isfinite().all()
         assert torch.equal(ours, theirs)
     for name in ("model.safetensors", "optimizer.safetensors"):
-        assert bench.bytes_of("step", name) == other.bytes_of("step", name)
+        assert trainer.checkpoint_bytes("step", name) == other.checkpoint_bytes("step", name)
 
 
 def test_lines_are_means_of_the_steps_that_were_taken(
-    loop_corpus: Corpus, bench: Bench, monkeypatch: Patch
+    loop_corpus: Corpus, trainer: Trainer, monkeypatch: Patch
 ) -> None:
     # Nothing moves, so that a step's loss does not hang on those before it.
     stage = replace(WITHOUT_VALIDATION, optimizer=OptimizerConfig(lr=1e-30), log_every=1)
-    bench.train(stage)
-    single = [line["train/loss/next"] for line in bench.lines()]
-    other = Bench(loop_corpus, bench.folder.path.with_name("other"), bench.accelerator)
+    trainer.train(stage)
+    single = [line["train/loss/next"] for line in trainer.metrics_lines()]
+    other = Trainer(loop_corpus, trainer.folder.path.with_name("other"), trainer.accelerator)
     with monkeypatch.context() as patch:
         spoil(patch, 1)
         other.train(replace(stage, log_every=2))
-    lines = {line["step"]: line for line in other.lines()}
+    lines = {line["step"]: line for line in other.metrics_lines()}
     # An epoch is three steps, and its end is a line too.
     assert list(lines) == [2, 3, 4, 6, 8, 9, 10, 12]
     assert lines[2]["train/loss/next"] == single[0]
@@ -95,10 +95,12 @@ def test_lines_are_means_of_the_steps_that_were_taken(
     assert "train/accuracy/next" in lines[3]
 
 
-def test_a_step_that_is_left_out_is_said(bench: Bench, monkeypatch: Patch, capsys: Capture) -> None:
+def test_a_step_that_is_left_out_is_said(
+    trainer: Trainer, monkeypatch: Patch, capsys: Capture
+) -> None:
     spoil(monkeypatch, 4)
     stage = WITHOUT_VALIDATION
-    train(bench.modules(stage), bench.loader(stage), stage, bench.run(quiet=False))
+    train(trainer.new_model(stage), trainer.loader(stage), stage, trainer.stage_run(quiet=False))
     message = [line for line in capsys.readouterr().out.splitlines() if "finite" in line]
     (line,) = message
     assert line.startswith(
@@ -108,45 +110,47 @@ def test_a_step_that_is_left_out_is_said(bench: Bench, monkeypatch: Patch, capsy
 
 
 def test_one_too_many_stops_the_run_and_the_last_checkpoint_is_good(
-    bench: Bench, monkeypatch: Patch
+    trainer: Trainer, monkeypatch: Patch
 ) -> None:
     with monkeypatch.context() as patch:
         spoil(patch, 1, 4, 7)
         with pytest.raises(FloatingPointError, match="stage train, step 8, epoch 2: the loss of"):
-            bench.train(PATIENT, giving(VALUES))
-    stored = bench.folder.read(NonFiniteRecord)
+            trainer.train(PATIENT, scripted_validation(VALUES))
+    stored = trainer.folder.read(NonFiniteRecord)
     assert stored is not None
     (share,) = stored.shares
     assert (stored.stage, stored.step, stored.epoch) == ("train", 8, 2)
     assert share.not_finite == ("the loss of next",)
     assert len(share.rows) == len(share.users) == 16
     # What was left out before is still counted when the run goes on.
-    state, trained = bench.train(PATIENT, giving(VALUES[2:]))
+    state, trained = trainer.train(PATIENT, scripted_validation(VALUES[2:]))
     assert (state.step, state.finished, state.skipped) == (12, True, 2)
     assert all(each.isfinite().all() for each in trained.parameters())
 
 
-def test_steps_left_out_are_counted_over_continuations(bench: Bench, monkeypatch: Patch) -> None:
+def test_steps_left_out_are_counted_over_continuations(
+    trainer: Trainer, monkeypatch: Patch
+) -> None:
     with monkeypatch.context() as patch:
         spoil(patch, 0, 1)
         with pytest.raises(KeyboardInterrupt):
-            bench.train(PATIENT, giving(VALUES, interrupt_at=1))
+            trainer.train(PATIENT, scripted_validation(VALUES, interrupt_at=1))
     with monkeypatch.context() as patch:
         # It goes on after the first epoch, with step 4.
         spoil(patch, 1)
         with pytest.raises(FloatingPointError, match="stage train, step 5, epoch 1"):
-            bench.train(PATIENT, giving(VALUES[1:]))
+            trainer.train(PATIENT, scripted_validation(VALUES[1:]))
 
 
-def test_by_default_the_first_one_stops_the_run(bench: Bench, monkeypatch: Patch) -> None:
+def test_by_default_the_first_one_stops_the_run(trainer: Trainer, monkeypatch: Patch) -> None:
     spoil(monkeypatch, 2)
     with pytest.raises(FloatingPointError, match="step 3, epoch 0"):
-        bench.train(STAGE, giving(VALUES), CheckpointPlan(steps=1))
-    assert list(checkpoint.checkpoints_by_step(bench.folder.stage("train"))) == [2, 1]
+        trainer.train(STAGE, scripted_validation(VALUES), CheckpointPlan(steps=1))
+    assert list(checkpoint.checkpoints_by_step(trainer.folder.stage("train"))) == [2, 1]
 
 
 def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
-    bench: Bench, monkeypatch: Patch
+    trainer: Trainer, monkeypatch: Patch
 ) -> None:
     loss_of = NextItem.loss
 
@@ -158,20 +162,20 @@ def test_a_gradient_that_is_not_finite_is_told_by_its_parameters(
     monkeypatch.setattr(NextItem, "loss", endless)
     stage: StageConfig = replace(STAGE, objectives={"next": STAGE.objectives["next"]})
     with pytest.raises(FloatingPointError) as caught:
-        bench.train(stage, giving(VALUES))
+        trainer.train(stage, scripted_validation(VALUES))
     message = str(caught.value)
     assert message.startswith(
         "stage train, step 1, epoch 0: the gradient of encoder.item_table.weight"
     )
     assert " more is not finite, for rows " in message
-    stored = bench.folder.read(NonFiniteRecord)
+    stored = trainer.folder.read(NonFiniteRecord)
     assert stored is not None
     (share,) = stored.shares
     assert share.not_finite == ()
     assert "encoder.positions.weight" in (share.gradients or ())
 
 
-def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: Patch) -> None:
+def test_clipping_does_not_hide_whose_gradient_it_is(trainer: Trainer, monkeypatch: Patch) -> None:
     loss_of = NextItem.loss
 
     def endless(self: NextItem, *given: object) -> Tensor:
@@ -182,7 +186,7 @@ def test_clipping_does_not_hide_whose_gradient_it_is(bench: Bench, monkeypatch: 
     monkeypatch.setattr(NextItem, "loss", endless)
     assert STAGE.optimizer.clip_norm is not None
     with pytest.raises(FloatingPointError) as caught:
-        bench.train(STAGE, giving(VALUES))
+        trainer.train(STAGE, scripted_validation(VALUES))
     assert "the gradient of encoder.item_table.weight is not finite" in str(caught.value)
 
 
@@ -222,7 +226,7 @@ def test_a_loss_that_stays_high_is_usual_after_half_of_the_twenty_lines_remember
 
 
 def test_a_sudden_rise_is_logged_and_said(
-    bench: Bench, monkeypatch: Patch, capsys: Capture
+    trainer: Trainer, monkeypatch: Patch, capsys: Capture
 ) -> None:
     loss_of = NextItem.loss
     done: list[None] = []
@@ -234,16 +238,18 @@ def test_a_sudden_rise_is_logged_and_said(
 
     monkeypatch.setattr(NextItem, "loss", rising)
     stage = replace(WITHOUT_VALIDATION, log_every=1)
-    train(bench.modules(stage), bench.loader(stage), stage, bench.run(quiet=False))
-    risen = {line["step"]: line for line in bench.lines() if "train/loss_rise" in line}
+    train(trainer.new_model(stage), trainer.loader(stage), stage, trainer.stage_run(quiet=False))
+    risen = {line["step"]: line for line in trainer.metrics_lines() if "train/loss_rise" in line}
     assert list(risen) == [8]
     assert float(str(risen[8]["train/loss_rise"])) > 10.0
     assert "train: step 8: the loss is " in capsys.readouterr().out
 
 
-def test_a_line_without_a_step_that_was_taken_has_no_loss(bench: Bench, monkeypatch: Patch) -> None:
+def test_a_line_without_a_step_that_was_taken_has_no_loss(
+    trainer: Trainer, monkeypatch: Patch
+) -> None:
     spoil(monkeypatch, 3)
-    bench.train(replace(WITHOUT_VALIDATION, log_every=1))
-    lines = {line["step"]: line for line in bench.lines()}
+    trainer.train(replace(WITHOUT_VALIDATION, log_every=1))
+    lines = {line["step"]: line for line in trainer.metrics_lines()}
     assert set(lines[4]) == {"stage", "step", "epoch", "train/lr"}
     assert "train/loss" in lines[5]

@@ -32,8 +32,8 @@ from research.training.state import StageState
 from research.training.target_check import TargetCheck
 from research.training.uncertainty import LearnedWeights, UncertaintyWeights
 from research.training.weight_ramps import Ramp, WeightRamps
-from tests.support.small_runs import FINETUNE, QUIET, config_of, corpus_in, refusal
-from tests.support.trainer import STAGE, VALUES, Bench, giving
+from tests.support.small_runs import FINETUNE, QUIET, config_of, corpus_in, input_error_of
+from tests.support.trainer import STAGE, VALUES, Trainer, scripted_validation
 
 WEIGHTS = {"next": 2.0, "cloze": 0.5}
 TWO = {"next": NextItemConfig(weight=2.0), "cloze": ClozeConfig(weight=0.5)}
@@ -121,14 +121,14 @@ def test_what_is_learned_has_no_weight_decay() -> None:
     assert [len(group["params"]) for group in groups] == [0, 1]
 
 
-def test_a_stage_that_learns_weights_goes_on_as_if_never_left(bench: Bench) -> None:
+def test_a_stage_that_learns_weights_goes_on_as_if_never_left(trainer: Trainer) -> None:
     stage = replace(STAGE, combination=UncertaintyWeights())
-    whole = Bench(bench.corpus, bench.folder.path / "whole", bench.accelerator)
-    whole.train(stage, giving(VALUES))
+    whole = Trainer(trainer.corpus, trainer.folder.path / "whole", trainer.accelerator)
+    whole.train(stage, scripted_validation(VALUES))
     with pytest.raises(KeyboardInterrupt):
-        bench.train(stage, giving(VALUES, interrupt_at=2))
-    bench.train(stage, giving(VALUES[2:]))
-    ours, theirs = (each.bytes_of("step", "model.safetensors") for each in (bench, whole))
+        trainer.train(stage, scripted_validation(VALUES, interrupt_at=2))
+    trainer.train(stage, scripted_validation(VALUES[2:]))
+    ours, theirs = (each.checkpoint_bytes("step", "model.safetensors") for each in (trainer, whole))
     assert ours == theirs
 
 
@@ -276,5 +276,5 @@ def test_split_weights_are_refused_where_gradients_or_weights_must_be_whole(
 ) -> None:
     config = config_of(corpus_in(tmp_path / "corpus"), stage_with(combination))
     config = replace(config, compute=ComputeConfig(shard_weights=True))
-    message = refusal(config, tmp_path)
+    message = input_error_of(config, tmp_path)
     assert f"combination is {type(combination).__name__}, which needs whole gradients" in message

@@ -153,8 +153,8 @@ def bad_step(number: int, last: bool) -> Iterator[None]:
 
 def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
     """A run's stages and its rank tables."""
-    bench = open_parts(config, "none", Processes(accelerator))
-    stages = stage_parts(bench, accelerator)
+    run_parts = open_parts(config, "none", Processes(accelerator))
+    stages = stage_parts(run_parts, accelerator)
     folder = RunFolder(path, writes=accelerator.is_main_process)
     with folder if folder.writes else nullcontext():
         for place, each in enumerate(stages):
@@ -164,15 +164,15 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
                 folder=folder,
                 seed=config.seed,
                 shard_weights=config.compute.shard_weights,
-                validate=validation_of(bench, each),
+                validate=validation_of(run_parts, each),
                 quiet=True,
             )
             train(each.model, each.loader, each.config, run)
         assert stages[-1].ranker is not None
         cost = CostRecord(parameters=0, seconds=0.0)
         trained = TrainingResult(ranker=stages[-1].ranker, cost=cost)
-        sets = bench.candidate_sets(bench.split.test, "test")
-        evaluate_run(bench, trained, sets, record_of(config, bench.corpus), folder)
+        sets = run_parts.candidate_sets(run_parts.split.test, "test")
+        evaluate_run(run_parts, trained, sets, record_of(config, run_parts.corpus), folder)
     accelerator.free_memory()
 
 
@@ -273,7 +273,7 @@ def launch(folder: Path) -> None:
     )
     command = [sys.executable, "-W", "error", "-m", "tests.training.test_fsdp", str(folder)]
     with launched([command], [{"CUDA_VISIBLE_DEVICES": ""}], folder / "said") as ranks:
-        codes, _ = ranks.ends(patience=LIMIT_SECONDS)
+        codes, _ = ranks.wait_for_exit(timeout=LIMIT_SECONDS)
         assert codes == [0], ranks.text
 
 

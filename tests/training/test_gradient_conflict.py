@@ -15,7 +15,7 @@ from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.training.gradient_conflict import GradientCosines
 from tests.support.synthetic import markov_histories, write_histories
-from tests.support.trainer import STAGE, Bench
+from tests.support.trainer import STAGE, Trainer
 
 
 def gradient_figures(
@@ -82,8 +82,8 @@ def test_a_stage_logs_them_at_its_interval_and_trains_as_without(
     corpus: Corpus, tmp_path: Path, accelerator: Accelerator
 ) -> None:
     stage = replace(STAGE, epochs=2, validation=None)
-    plain = Bench(corpus, tmp_path / "plain", accelerator)
-    asking = Bench(corpus, tmp_path / "asking", accelerator)
+    plain = Trainer(corpus, tmp_path / "plain", accelerator)
+    asking = Trainer(corpus, tmp_path / "asking", accelerator)
     _, without = plain.train(stage)
     state, with_figures = asking.train(replace(stage, gradients_every=2))
     found = [line for line in asking.folder.metrics() if "train/gradient_norm/next" in line]

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
-from research.distributed import signals as stopping
+from research.distributed import signals
 from research.errors import InputError
 from research.objectives.base import Targets
 from research.objectives.cloze import ClozeConfig
@@ -26,7 +26,14 @@ from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan
 from research.training.step import count_targets, loss_factors
-from tests.support.trainer import ENCODER, STAGE, VALUES, Bench, asked_from, giving
+from tests.support.trainer import (
+    ENCODER,
+    STAGE,
+    VALUES,
+    Trainer,
+    request_stop_at,
+    scripted_validation,
+)
 
 EVERY_STEP = CheckpointPlan(steps=1)
 SELDOM = CheckpointPlan()
@@ -35,45 +42,48 @@ SELDOM = CheckpointPlan()
 @pytest.fixture(scope="module")
 def whole(
     loop_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory, accelerator: Accelerator
-) -> Bench:
+) -> Trainer:
     """The run that nothing interrupts."""
-    bench = Bench(loop_corpus, tmp_path_factory.mktemp("whole"), accelerator)
-    bench.train(STAGE, giving(VALUES))
-    return bench
+    trainer = Trainer(loop_corpus, tmp_path_factory.mktemp("whole"), accelerator)
+    trainer.train(STAGE, scripted_validation(VALUES))
+    return trainer
 
 
-def newest(bench: Bench, kind: str) -> Path:
-    return next(iter(checkpoint.checkpoints_by_step(bench.folder.stage("train"), kind).values()))
+def newest(trainer: Trainer, kind: str) -> Path:
+    return next(iter(checkpoint.checkpoints_by_step(trainer.folder.stage("train"), kind).values()))
 
 
-def assert_same_run(ours: Bench, theirs: Bench) -> None:
+def assert_same_run(ours: Trainer, theirs: Trainer) -> None:
     for kept, name in (
         ("step", "model.safetensors"),
         ("step", "optimizer.safetensors"),
         ("best", "model.safetensors"),
     ):
-        assert ours.bytes_of(kept, name) == theirs.bytes_of(kept, name), (kept, name)
-    states = [json.loads(each.bytes_of("step", "state.json")) for each in (ours, theirs)]
+        assert ours.checkpoint_bytes(kept, name) == theirs.checkpoint_bytes(kept, name), (
+            kept,
+            name,
+        )
+    states = [json.loads(each.checkpoint_bytes("step", "state.json")) for each in (ours, theirs)]
     for state in states:
         del state["seconds"], state["checksum"]
     assert states[0] == states[1]
-    assert ours.lines() == theirs.lines()
+    assert ours.metrics_lines() == theirs.metrics_lines()
 
 
 @pytest.mark.parametrize("killed_at", [0, 1, 2, 3])
 def test_killed_before_a_save_it_repeats_the_epoch_and_ends_the_same(
-    bench: Bench, whole: Bench, killed_at: int
+    trainer: Trainer, whole: Trainer, killed_at: int
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        bench.train(STAGE, giving(VALUES, interrupt_at=killed_at))
-    state, _ = bench.train(STAGE, giving(VALUES[killed_at:]))
+        trainer.train(STAGE, scripted_validation(VALUES, interrupt_at=killed_at))
+    state, _ = trainer.train(STAGE, scripted_validation(VALUES[killed_at:]))
     assert (state.step, state.epoch, state.finished) == (12, 4, True)
-    assert_same_run(bench, whole)
+    assert_same_run(trainer, whole)
 
 
 @pytest.mark.parametrize("kept", ["step", "best"])
 def test_killed_after_a_save_it_goes_on_and_ends_the_same(
-    bench: Bench, whole: Bench, kept: str, monkeypatch: pytest.MonkeyPatch
+    trainer: Trainer, whole: Trainer, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = checkpoint.save
     saved: list[str] = []
@@ -87,14 +97,14 @@ def test_killed_after_a_save_it_goes_on_and_ends_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", killing)
         with pytest.raises(KeyboardInterrupt):
-            bench.train(STAGE, giving(VALUES))
+            trainer.train(STAGE, scripted_validation(VALUES))
     # After the best of the second epoch is written, the newest state is still the first's.
-    bench.train(STAGE, giving(VALUES[2:] if kept == "step" else VALUES[1:]))
-    assert_same_run(bench, whole)
+    trainer.train(STAGE, scripted_validation(VALUES[2:] if kept == "step" else VALUES[1:]))
+    assert_same_run(trainer, whole)
 
 
 def test_killed_in_the_middle_of_an_epoch_nothing_is_logged_twice(
-    bench: Bench, whole: Bench, monkeypatch: pytest.MonkeyPatch
+    trainer: Trainer, whole: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush = LossMeter.flush
     calls = []
@@ -109,18 +119,18 @@ def test_killed_in_the_middle_of_an_epoch_nothing_is_logged_twice(
     with monkeypatch.context() as patch:
         patch.setattr(LossMeter, "flush", killing)
         with pytest.raises(KeyboardInterrupt):
-            bench.train(STAGE, giving(VALUES))
+            trainer.train(STAGE, scripted_validation(VALUES))
     # The line was cut off while it was written.
-    with (bench.folder.path / "metrics.jsonl").open("a") as file:
+    with (trainer.folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "train", "st')
-    bench.train(STAGE, giving(VALUES[1:]))
-    assert_same_run(bench, whole)
+    trainer.train(STAGE, scripted_validation(VALUES[1:]))
+    assert_same_run(trainer, whole)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", range(1, 13))
 def test_killed_at_any_step_with_a_checkpoint_each_it_ends_the_same(
-    bench: Bench, whole: Bench, step: int, moment: str, monkeypatch: pytest.MonkeyPatch
+    trainer: Trainer, whole: Trainer, step: int, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = checkpoint.save
 
@@ -135,58 +145,60 @@ def test_killed_at_any_step_with_a_checkpoint_each_it_ends_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", killing)
         with pytest.raises(KeyboardInterrupt):
-            bench.train(STAGE, giving(VALUES), EVERY_STEP)
+            trainer.train(STAGE, scripted_validation(VALUES), EVERY_STEP)
     kept = step if moment == "after" else step - 1
-    assert max(checkpoint.checkpoints_by_step(bench.folder.stage("train")), default=0) == kept
+    assert max(checkpoint.checkpoints_by_step(trainer.folder.stage("train")), default=0) == kept
     # An epoch is three steps; whether it has been validated stands in the checkpoint at its end.
-    bench.train(STAGE, giving(VALUES[kept // 3 :]), EVERY_STEP)
-    assert_same_run(bench, whole)
+    trainer.train(STAGE, scripted_validation(VALUES[kept // 3 :]), EVERY_STEP)
+    assert_same_run(trainer, whole)
 
 
 # It asks before each of an epoch's three steps and after the last, then at the stage's end.
 @pytest.mark.parametrize("time", range(1, 18))
 def test_asked_to_stop_it_saves_and_continuing_ends_the_same(
-    bench: Bench, whole: Bench, time: int, monkeypatch: pytest.MonkeyPatch
+    trainer: Trainer, whole: Trainer, time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs, steps = divmod(time - 1, 4)
     with monkeypatch.context() as patch:
-        asked_from(patch, time)
+        request_stop_at(patch, time)
         # No epoch whose end it stops at is validated before.
-        with pytest.raises(stopping.Stopped):
-            bench.train(STAGE, giving(VALUES[:epochs]), SELDOM)
-    state = json.loads(bench.bytes_of("step", "state.json"))
+        with pytest.raises(signals.Stopped):
+            trainer.train(STAGE, scripted_validation(VALUES[:epochs]), SELDOM)
+    state = json.loads(trainer.checkpoint_bytes("step", "state.json"))
     assert state["step"] == 3 * epochs + steps
     # An epoch has 40 rows: two batches of 16, and one of 8.
     assert (state["epoch"], state["rows"]) == (epochs, 40 * epochs + min(40, 16 * steps))
-    bench.train(STAGE, giving(VALUES[epochs:]), SELDOM)
-    assert_same_run(bench, whole)
+    trainer.train(STAGE, scripted_validation(VALUES[epochs:]), SELDOM)
+    assert_same_run(trainer, whole)
 
 
-def test_without_a_wish_there_are_checkpoints_of_bests_and_of_the_end_alone(bench: Bench) -> None:
-    bench.train(STAGE, giving(VALUES), CheckpointPlan(keep=100))
-    assert list(checkpoint.checkpoints_by_step(bench.folder.stage("train"))) == [12, 6, 3]
-    assert list(checkpoint.checkpoints_by_step(bench.folder.stage("train"), "best")) == [6, 3]
+def test_without_a_wish_there_are_checkpoints_of_bests_and_of_the_end_alone(
+    trainer: Trainer,
+) -> None:
+    trainer.train(STAGE, scripted_validation(VALUES), CheckpointPlan(keep=100))
+    assert list(checkpoint.checkpoints_by_step(trainer.folder.stage("train"))) == [12, 6, 3]
+    assert list(checkpoint.checkpoints_by_step(trainer.folder.stage("train"), "best")) == [6, 3]
 
 
 def test_lines_that_were_lost_are_told_and_the_run_goes_on(
-    bench: Bench, whole: Bench, capsys: pytest.CaptureFixture[str]
+    trainer: Trainer, whole: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        bench.train(STAGE, giving(VALUES, interrupt_at=2))
-    path = bench.folder.path / "metrics.jsonl"
+        trainer.train(STAGE, scripted_validation(VALUES, interrupt_at=2))
+    path = trainer.folder.path / "metrics.jsonl"
     # An epoch's lines are losses in its middle and at its end, and its validation's figures.
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], *lines[3:6]]))
-    state, _ = bench.train(STAGE, giving(VALUES[2:]))
+    state, _ = trainer.train(STAGE, scripted_validation(VALUES[2:]))
     assert capsys.readouterr().err == (
         f"{path} has lost 2 of 6 lines of stage train; the run goes on, its curves have a gap\n"
     )
     assert (state.step, state.finished) == (12, True)
     for file in ("model.safetensors", "optimizer.safetensors"):
-        assert bench.bytes_of("step", file) == whole.bytes_of("step", file)
+        assert trainer.checkpoint_bytes("step", file) == whole.checkpoint_bytes("step", file)
 
 
-def test_a_stage_equals_the_plain_loop(bench: Bench) -> None:
+def test_a_stage_equals_the_plain_loop(trainer: Trainer) -> None:
     encoder = replace(ENCODER, embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0)
     rates = ScheduleConfig(shape="linear", warmup_steps=2)
     stage = replace(
@@ -196,9 +208,9 @@ def test_a_stage_equals_the_plain_loop(bench: Bench) -> None:
         objectives={"next": NextItemConfig(weight=0.3), "cloze": ClozeConfig(weight=2.0)},
         optimizer=OptimizerConfig(method="sgd", lr=0.5, beta1=0.0, clip_norm=0.2, schedule=rates),
     )
-    ours, theirs = (bench.modules(stage, encoder).double() for _ in range(2))
-    train(ours, bench.loader(stage), stage, bench.run())
-    batches = [batch for epoch in range(2) for batch in bench.loader(stage).batches(epoch)]
+    ours, theirs = (trainer.new_model(stage, encoder).double() for _ in range(2))
+    train(ours, trainer.loader(stage), stage, trainer.stage_run())
+    batches = [batch for epoch in range(2) for batch in trainer.loader(stage).batches(epoch)]
     # Two steps of warm-up, then four of linear decay.
     for batch, factor in zip(batches, [0.5, 1.0, 1.0, 0.75, 0.5, 0.25], strict=True):
         losses = theirs.losses(batch)
@@ -217,45 +229,45 @@ def test_a_stage_equals_the_plain_loop(bench: Bench) -> None:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def test_a_finished_stage_is_not_trained_again(bench: Bench) -> None:
-    bench.train(STAGE, giving(VALUES))
-    before = bench.bytes_of("step", "state.json")
-    state, model = bench.train(STAGE, giving([]))
+def test_a_finished_stage_is_not_trained_again(trainer: Trainer) -> None:
+    trainer.train(STAGE, scripted_validation(VALUES))
+    before = trainer.checkpoint_bytes("step", "state.json")
+    state, model = trainer.train(STAGE, scripted_validation([]))
     assert state.finished
-    assert bench.bytes_of("step", "state.json") == before
-    again = bench.modules(STAGE)
-    checkpoint.load_weights(newest(bench, "best"), again)
+    assert trainer.checkpoint_bytes("step", "state.json") == before
+    again = trainer.new_model(STAGE)
+    checkpoint.load_weights(newest(trainer, "best"), again)
     for ours, best in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(ours, best)
 
 
-def test_another_seed_trains_another_model(bench: Bench, whole: Bench) -> None:
+def test_another_seed_trains_another_model(trainer: Trainer, whole: Trainer) -> None:
     stage = replace(STAGE, validation=None)
-    model = bench.modules(stage)
-    train(model, bench.loader(stage), stage, replace(bench.run(), seed=1))
+    model = trainer.new_model(stage)
+    train(model, trainer.loader(stage), stage, replace(trainer.stage_run(), seed=1))
     # Only dropout hangs on the seed given here; order and weights are those of seed 0.
-    ours = bench.bytes_of("step", "model.safetensors")
-    assert ours != whole.bytes_of("step", "model.safetensors")
+    ours = trainer.checkpoint_bytes("step", "model.safetensors")
+    assert ours != whole.checkpoint_bytes("step", "model.safetensors")
 
 
-def test_a_number_of_steps_ends_the_stage_in_the_middle_of_an_epoch(bench: Bench) -> None:
-    state, _ = bench.train(replace(STAGE, steps=4), giving([0.1, 0.2]))
+def test_a_number_of_steps_ends_the_stage_in_the_middle_of_an_epoch(trainer: Trainer) -> None:
+    state, _ = trainer.train(replace(STAGE, steps=4), scripted_validation([0.1, 0.2]))
     assert (state.step, state.epoch, state.finished) == (4, 2, True)
 
 
-def test_without_validation_the_last_state_stays(bench: Bench) -> None:
-    state, model = bench.train(replace(STAGE, validation=None))
+def test_without_validation_the_last_state_stays(trainer: Trainer) -> None:
+    state, model = trainer.train(replace(STAGE, validation=None))
     assert (state.best_epoch, state.finished) == (None, True)
-    again = bench.modules(STAGE)
-    checkpoint.load_weights(newest(bench, "step"), again)
+    again = trainer.new_model(STAGE)
+    checkpoint.load_weights(newest(trainer, "step"), again)
     for ours, last in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(ours, last)
-    assert not checkpoint.checkpoints_by_step(bench.folder.stage("train"), "best")
+    assert not checkpoint.checkpoints_by_step(trainer.folder.stage("train"), "best")
 
 
-def test_every_line_says_stage_step_epoch_and_each_loss(bench: Bench) -> None:
-    bench.train(replace(STAGE, epochs=1), giving([0.1]))
-    lines = bench.folder.metrics()
+def test_every_line_says_stage_step_epoch_and_each_loss(trainer: Trainer) -> None:
+    trainer.train(replace(STAGE, epochs=1), scripted_validation([0.1]))
+    lines = trainer.folder.metrics()
     assert [(line["stage"], line["step"]) for line in lines] == [
         ("train", 2), ("train", 3), ("train", 3),
     ]  # fmt: skip
@@ -269,46 +281,46 @@ def test_every_line_says_stage_step_epoch_and_each_loss(bench: Bench) -> None:
     assert lines[0]["train/lr"] == pytest.approx(0.01 * 2 / 5)
 
 
-def test_items_are_those_of_the_clean_windows(bench: Bench, loop_corpus: Corpus) -> None:
-    state, _ = bench.train(replace(STAGE, epochs=2, validation=None))
+def test_items_are_those_of_the_clean_windows(trainer: Trainer, loop_corpus: Corpus) -> None:
+    state, _ = trainer.train(replace(STAGE, epochs=2, validation=None))
     lengths = [
         int(stop - start) - 2 for start, stop in zip(loop_corpus.offsets, loop_corpus.offsets[1:])
     ]
     assert state.items == 2 * sum(min(length, 7) for length in lengths)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_objective(bench: Bench) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_objective(trainer: Trainer) -> None:
     stage = replace(STAGE, objectives={"next": NextItemConfig()}, rank_by=None)
     stage = replace(stage, optimizer=OptimizerConfig(method="sgd", lr=1e30))
     with pytest.raises(FloatingPointError) as caught:
-        bench.train(stage, giving(VALUES))
+        trainer.train(stage, scripted_validation(VALUES))
     said = str(caught.value)
     assert said.startswith(
         "stage train, step 2, epoch 0: the loss of next is not finite, for rows "
     )
     assert "lower the learning rate or clip the gradient" in said
-    stored = bench.folder.read(NonFiniteRecord)
+    stored = trainer.folder.read(NonFiniteRecord)
     assert stored is not None
     assert (stored.step, len(stored.shares[0].rows)) == (2, 16)
-    assert not checkpoint.checkpoints_by_step(bench.folder.stage("train"))
+    assert not checkpoint.checkpoints_by_step(trainer.folder.stage("train"))
 
 
-def refusal(bench: Bench, **changes: object) -> str:
+def refusal(trainer: Trainer, **changes: object) -> str:
     """What is said of a checkpoint in whose state these fields are changed (...: taken out)."""
-    bench.train(replace(STAGE, epochs=1), giving([0.1]))
-    path = newest(bench, "step") / "state.json"
+    trainer.train(replace(STAGE, epochs=1), scripted_validation([0.1]))
+    path = newest(trainer, "step") / "state.json"
     state = {**json.loads(path.read_text()), **changes}
     del state["checksum"]
     path.write_text(
         checkpoint.state_text({name: value for name, value in state.items() if value is not ...})
     )
     with pytest.raises(InputError) as caught:
-        bench.train(STAGE, giving(VALUES))
+        trainer.train(STAGE, scripted_validation(VALUES))
     return str(caught.value)
 
 
-def test_a_checkpoint_that_lacks_fields_is_refused(bench: Bench) -> None:
-    said = refusal(bench, stale=...)
+def test_a_checkpoint_that_lacks_fields_is_refused(trainer: Trainer) -> None:
+    said = refusal(trainer, stale=...)
     assert "state.json: stale is 'missing'; allowed: int; use another checkp" in said
 
 
@@ -324,15 +336,15 @@ def test_a_checkpoint_that_lacks_fields_is_refused(bench: Bench) -> None:
     ],
 )
 def test_a_checkpoint_with_fields_of_other_types_is_refused(
-    bench: Bench, name: str, value: object, message: str
+    trainer: Trainer, name: str, value: object, message: str
 ) -> None:
-    assert message in refusal(bench, **{name: value})
+    assert message in refusal(trainer, **{name: value})
 
 
-def test_a_checkpoint_names_its_corpus_and_no_other_is_continued(bench: Bench) -> None:
-    said = refusal(bench, fingerprint="abc")
+def test_a_checkpoint_names_its_corpus_and_no_other_is_continued(trainer: Trainer) -> None:
+    said = refusal(trainer, fingerprint="abc")
     assert "state.json belongs to a corpus with fingerprint abc, not " in said
-    assert bench.corpus.fingerprint in said
+    assert trainer.corpus.fingerprint in said
 
 
 def inputs(counts: dict[str, list[float]]) -> StepInputs:
@@ -349,7 +361,7 @@ def double(values: list[float]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def factors(normalize: str, bench: Bench) -> list[float]:
+def factors(normalize: str, trainer: Trainer) -> list[float]:
     """Of a step whose two objectives count 3 and 4 things on five rows, with weights 2 and 0.5."""
     objectives = {"next": NextItemConfig(weight=2.0), "cloze": ClozeConfig(weight=0.5)}
     stage = replace(STAGE, normalize=normalize, objectives=objectives)
@@ -357,25 +369,25 @@ def factors(normalize: str, bench: Bench) -> list[float]:
         inputs({"next": [1.0, 0.0, 1.0], "cloze": [1.0, 1.0, 1.0]}),
         inputs({"next": [1.0, 0.0], "cloze": [0.0, 1.0]}),
     ]
-    return factors_of(pieces, stage, bench)
+    return factors_of(pieces, stage, trainer)
 
 
-def factors_of(pieces: list[StepInputs], stage: StageConfig, bench: Bench) -> list[float]:
+def factors_of(pieces: list[StepInputs], stage: StageConfig, trainer: Trainer) -> list[float]:
     counts_2K = count_targets(pieces, list(stage.objectives))[:, :2].T.flatten()
     weights_K = double([each.weight for each in stage.objectives.values()])
     factors: list[float]
-    factors = loss_factors(counts_2K, weights_K, stage.normalize, bench.accelerator).tolist()
+    factors = loss_factors(counts_2K, weights_K, stage.normalize, trainer.accelerator).tolist()
     return factors
 
 
-def test_terms_divide_each_sum_by_its_own_count(bench: Bench) -> None:
-    assert factors("terms", bench) == [2.0 / 3, 0.5 / 4]
+def test_terms_divide_each_sum_by_its_own_count(trainer: Trainer) -> None:
+    assert factors("terms", trainer) == [2.0 / 3, 0.5 / 4]
 
 
-def test_sequences_divide_every_sum_by_the_rows(bench: Bench) -> None:
-    assert factors("sequences", bench) == [2.0 / 5, 0.5 / 5]
+def test_sequences_divide_every_sum_by_the_rows(trainer: Trainer) -> None:
+    assert factors("sequences", trainer) == [2.0 / 5, 0.5 / 5]
 
 
-def test_nothing_counted_is_no_division_by_zero(bench: Bench) -> None:
+def test_nothing_counted_is_no_division_by_zero(trainer: Trainer) -> None:
     stage = replace(STAGE, objectives={"next": NextItemConfig()}, rank_by=None)
-    assert factors_of([inputs({"next": [0.0]})], stage, bench) == [1.0]
+    assert factors_of([inputs({"next": [0.0]})], stage, trainer) == [1.0]

@@ -37,8 +37,8 @@ from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 from research.training.stage_run import CheckpointPlan, StageRun
 from research.training.step import count_targets, loss_factors
-from tests.support.checkpoints import newest_of
-from tests.support.synthetic import markov_histories, scatter_parameters, write_histories
+from tests.support.checkpoints import newest_checkpoint
+from tests.support.synthetic import markov_histories, randomize_parameters, write_histories
 
 SIZES = TransformerConfig(
     length=4, width=4, heads=2, layers=1, feed_forward=6,
@@ -79,7 +79,7 @@ def module_of(corpus: Corpus, keys: tuple[str, ...]) -> MultiObjectiveModel:
     shared = ModelComponents(SIZES, catalogue, 0)
     built = {key: STAGE.objectives[key].build(shared, 0) for key in keys}
     module = MultiObjectiveModel(shared.encoder, built, catalogue, STAGE.own_windows).double()
-    scatter_parameters(module, std=0.3)
+    randomize_parameters(module, std=0.3)
     return module
 
 
@@ -216,8 +216,8 @@ def test_an_interrupted_run_with_own_windows_continues_as_if_nothing_had_happene
                 shutil.rmtree(path)
         execute(config, cut, options=options)
         for file in ("model.safetensors", "optimizer.safetensors"):
-            ours = (newest_of(cut / "stages" / "train") / file).read_bytes()
-            assert ours == (newest_of(whole) / file).read_bytes(), (step, file)
+            ours = (newest_checkpoint(cut / "stages" / "train") / file).read_bytes()
+            assert ours == (newest_checkpoint(whole) / file).read_bytes(), (step, file)
         assert max(checkpoints_by_step(cut / "stages" / "train")) == steps
     # Each went on from the very checkpoint: none was passed for an earlier one.
     assert capsys.readouterr().err == ""

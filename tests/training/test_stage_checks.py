@@ -34,7 +34,7 @@ from research.runs.parts import RunParts, stage_parts
 from research.studies.cost_estimate import estimate_cost
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import CheckpointPlan
-from tests.support.small_runs import ENCODER, FINETUNE, QUIET, config_of, corpus_in, refusal
+from tests.support.small_runs import ENCODER, FINETUNE, QUIET, config_of, corpus_in, input_error_of
 from tests.support.synthetic import batch_of, catalogue_of, write_histories
 
 
@@ -55,7 +55,7 @@ def three(folder: Path) -> Path:
 
 
 def test_a_next_item_stage_without_any_target_is_refused(tmp_path: Path) -> None:
-    message = refusal(on(only({"next": NextItemConfig()}), three(tmp_path)), tmp_path)
+    message = input_error_of(on(only({"next": NextItemConfig()}), three(tmp_path)), tmp_path)
     assert message == (
         "stage finetune: objective next can have no target: no row has a second item, so no item "
         "can be predicted (the longest training row has 1 items, after what is held out); leave "
@@ -65,7 +65,7 @@ def test_a_next_item_stage_without_any_target_is_refused(tmp_path: Path) -> None
 
 def test_segments_of_rows_of_one_item_are_refused(tmp_path: Path) -> None:
     config = only({"next": NextItemConfig(weight=0.0), "sp": SPConfig(), "cloze": ClozeConfig()})
-    message = refusal(on(config, three(tmp_path)), tmp_path)
+    message = input_error_of(on(config, three(tmp_path)), tmp_path)
     assert "objective sp can have no target: no row has the two items" in message
 
 
@@ -78,7 +78,7 @@ def test_attributes_of_held_out_items_alone_are_refused(
         tmp_path / "late", histories, num_items=5, attributes=[[], [], [], [0], [1]]
     )
     config = only({"next": NextItemConfig(), key: kind()})
-    message = refusal(on(config, corpus.folder), tmp_path)
+    message = input_error_of(on(config, corpus.folder), tmp_path)
     assert (
         f"objective {key} can have no target: no item of the training part has an attr" in message
     )
@@ -93,7 +93,7 @@ def test_aap_may_have_rows_of_one_item_when_a_row_may_hide_none(tmp_path: Path) 
     config = on(only({"next": NextItemConfig(weight=0.0), "aap": aap}, epochs=3), corpus.folder)
     assert execute(config, tmp_path / "run", options=QUIET).status == "finished"
     forced = only({"next": NextItemConfig(weight=0.0), "aap": AAPConfig()}, epochs=3)
-    message = refusal(on(forced, corpus.folder), tmp_path / "forced")
+    message = input_error_of(on(forced, corpus.folder), tmp_path / "forced")
     assert "in a row of one item that item is masked, and no other is left" in message
 
 
@@ -163,7 +163,7 @@ def test_states_of_all_rows_cannot_be_cut_into_micro_batches(tmp_path: Path) -> 
         {"next": NextItemConfig(), "contrast": ContrastConfig()},
         batches=BatchConfig(sequences_per_batch=8, micro_batches=2),
     )
-    message = refusal(on(config, corpus.folder), tmp_path)
+    message = input_error_of(on(config, corpus.folder), tmp_path)
     assert "objective contrast compares the states of all rows of a step" in message
     assert "batches.micro_batches is 2; set it to 1" in message
 
@@ -174,7 +174,7 @@ def test_a_row_alone_in_its_step_has_no_others_to_be_told_from(tmp_path: Path) -
         {"next": NextItemConfig(), "contrast": ContrastConfig()},
         batches=BatchConfig(sequences_per_batch=1),
     )
-    message = refusal(on(config, corpus.folder), tmp_path)
+    message = input_error_of(on(config, corpus.folder), tmp_path)
     assert "objective contrast compares each row with the other rows of its step" in message
     assert "batches.sequences_per_batch is 1; set it to 2 or more" in message
 
@@ -184,7 +184,7 @@ def test_nothing_is_in_sight_where_the_only_item_of_a_row_is_hidden(tmp_path: Pa
     histories = [[user % 5, (user + 1) % 5, (user + 2) % 5] for user in range(20)]
     corpus = write_histories(tmp_path / "three", histories, num_items=5, attributes=attributes)
     config = only({"next": NextItemConfig(weight=0.0), "aap": AAPConfig()})
-    message = refusal(on(config, corpus.folder), tmp_path)
+    message = input_error_of(on(config, corpus.folder), tmp_path)
     assert "objective aap can have no target: in a row of one item that item is masked" in message
 
 
@@ -201,12 +201,14 @@ class CausalOnly(TransformerConfig):
 def test_a_direction_that_the_encoder_lacks_is_refused(tmp_path: Path) -> None:
     corpus = corpus_in(tmp_path / "corpus")
     encoder = CausalOnly(**vars(ENCODER))
-    bench = RunParts.of(replace(config_of(corpus, FINETUNE), encoder=encoder), "data")
-    assert len(stage_parts(bench, Accelerator(cpu=True))) == 1
+    run_parts = RunParts.of(replace(config_of(corpus, FINETUNE), encoder=encoder), "data")
+    assert len(stage_parts(run_parts, Accelerator(cpu=True))) == 1
     both = replace(FINETUNE, objectives={"next": NextItemConfig(), "cloze": ClozeConfig()})
-    bench = replace(bench, config=replace(bench.config, stages=(replace(both, rank_by="next"),)))
+    run_parts = replace(
+        run_parts, config=replace(run_parts.config, stages=(replace(both, rank_by="next"),))
+    )
     with pytest.raises(InputError, match=r"stage finetune: objective cloze needs bidirectional"):
-        stage_parts(bench, Accelerator(cpu=True))
+        stage_parts(run_parts, Accelerator(cpu=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +236,7 @@ def test_a_field_that_the_encoder_would_not_read_is_refused(
         return objective
 
     monkeypatch.setattr(NextItemConfig, "build", marked)
-    message = refusal(config, tmp_path)
+    message = input_error_of(config, tmp_path)
     assert "sets the token field 'segment', which encoder (TransformerConfig) does" in message
     read = replace(config, encoder=replace(ENCODER, segments=2))
     assert execute(read, tmp_path / "run", options=QUIET).status == "finished"
@@ -262,7 +264,7 @@ def test_an_encoder_that_reads_too_few_items_is_told_of(
         # It reads one item and predicts the next.
         assert execute(run, tmp_path / "run", options=QUIET).status == "finished"
     else:
-        message = refusal(run, tmp_path)
+        message = input_error_of(run, tmp_path)
         assert "objective mine can have no target: no row has the two items" in message
         assert message.endswith("hold less out, or raise encoder.length")
 
@@ -301,7 +303,7 @@ def test_a_corruption_is_a_frozen_dataclass(
         return objective
 
     monkeypatch.setattr(NextItemConfig, "build", loose)
-    message = refusal(on(only({"next": NextItemConfig()}), corpus.folder), tmp_path)
+    message = input_error_of(on(only({"next": NextItemConfig()}), corpus.folder), tmp_path)
     assert "objective next: its corruption is " in message
     assert "it must be a dataclass below Corruption" in message
 
