@@ -1,6 +1,6 @@
-"""What a step of each work asks of an accelerator, counted on the pretended one.
+"""Counts the operations, host reads and copies of a training step, on the pretended accelerator.
 
-Run: python -m tests.support.accelerator_counts [WORK ...]
+Run: python -m tests.support.accelerator_counts [WORKLOAD ...]
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from tests.support.pretend_accelerator import Tally, device, pretended
 from tests.support.synthetic import markov_histories, write_histories
 
 NUM_ITEMS, NUM_ATTRIBUTES = 400, 12
-# The first step makes what all others find, and the last one logs: neither counts.
+# The first step also fills caches, and the last one also logs, so neither is counted.
 NUM_STEPS = 4
 
 
 def in_micro_batches(config: RunConfig, number: int) -> RunConfig:
-    """The config with its first stage's batches cut into so many micro-batches."""
+    """Return the config with the batches of its first stage cut into `number` micro-batches."""
     stage = config.stages[0]
     stage = replace(stage, batches=replace(stage.batches, micro_batches=number))
     return replace(config, stages=(stage, *config.stages[1:]))
@@ -59,7 +59,7 @@ RANKING = "ranking a test set"
 
 
 class PretendAccelerator(Accelerator):
-    """Accelerate's view of one process with the made-up device."""
+    """An accelerator of one process on the pretended device."""
 
     @property
     def device(self) -> torch.device:
@@ -67,10 +67,10 @@ class PretendAccelerator(Accelerator):
 
 
 def parts_of(config: RunConfig, folder: Path) -> tuple[RunParts, StageParts]:
-    """A config's first stage over a small corpus in `folder`, 16 rows a batch.
+    """Build a config's first stage on a small corpus, which is written to `folder`.
 
-    96 users have 3 to 14 of the items, and an item none to three attributes. The encoder reads 6
-    items, fewer than some rows hold.
+    The corpus has 96 users with up to 14 items each, and items with up to three attributes. A batch
+    has 16 rows. The encoder reads 6 items, fewer than some rows have.
     """
     histories = markov_histories(num_users=96, num_items=NUM_ITEMS, length=14, seed=5)
     write_histories(
@@ -97,7 +97,7 @@ def parts_of(config: RunConfig, folder: Path) -> tuple[RunParts, StageParts]:
 
 
 def train_stage(parts: StageParts, accelerator: Accelerator, folder: Path) -> RunFolder:
-    """The run folder after the training loop has run a stage to its end."""
+    """Train a stage to its end in `folder`, and return its run folder."""
     run = RunFolder(folder)
     surroundings = StageRun(accelerator=accelerator, folder=run, seed=0, quiet=True)
     train(parts.model, parts.loader, parts.config, surroundings)
@@ -105,7 +105,7 @@ def train_stage(parts: StageParts, accelerator: Accelerator, folder: Path) -> Ru
 
 
 def tallies_of_steps(config: RunConfig, folder: Path) -> list[Tally]:
-    """A tally a step of the training loop, from one batch taken to the next."""
+    """Train, and return a tally for each step, from one batch that the loop takes to the next."""
     with pretended() as tally:
         _, parts = parts_of(config, folder / "corpus")
         parts.model.to(device())
@@ -119,12 +119,12 @@ def tallies_of_steps(config: RunConfig, folder: Path) -> list[Tally]:
 
         parts.loader.batches = marked  # type: ignore[method-assign]
         train_stage(parts, PretendAccelerator(cpu=True), folder / "run")
-    # Before the first batch stands what comes before any step.
+    # The first two tallies are of what comes before the first step, and of that step.
     return steps[2:]
 
 
 def tally_of_ranking(folder: Path) -> Tally:
-    """The tally of ranking a test set, small enough for one chunk, for the second time."""
+    """Rank a test set twice, in one chunk, and return the tally of the second time."""
     with pretended() as tally:
         run_parts, parts = parts_of(baselines.sasrec.full_softmax(), folder / "corpus")
         parts.model.to(device())
@@ -135,16 +135,19 @@ def tally_of_ranking(folder: Path) -> Tally:
         return tally.taken()
 
 
-def tallies_of(work: str) -> list[Tally]:
-    """The tallies of a work's steps, or of the ranking alone."""
+def tallies_of(workload: str) -> list[Tally]:
+    """Return the tallies of a workload's steps, or the single one of the ranking."""
     with tempfile.TemporaryDirectory() as folder:
-        if work == RANKING:
+        if workload == RANKING:
             return [tally_of_ranking(Path(folder))]
-        return tallies_of_steps(WORKLOADS[work](), Path(folder))
+        return tallies_of_steps(WORKLOADS[workload](), Path(folder))
 
 
 def maxima(steps: Sequence[Tally]) -> tuple[int, int, int]:
-    """Most operations, most reads and blocking copies, and most unpinned copies of any step."""
+    """Return the maxima over steps.
+
+    These are of operations, of reads and blocking copies together, and of unpinned copies.
+    """
     return (
         max(step.operations.total() for step in steps),
         max(step.reads.total() for step in steps),
@@ -152,15 +155,15 @@ def maxima(steps: Sequence[Tally]) -> tuple[int, int, int]:
     )
 
 
-def main(works: Sequence[str]) -> None:
-    """Print a table of what a step asks for, and the lines where the host waits."""
-    counted = {work: tallies_of(work) for work in works or [*WORKLOADS, RANKING]}
+def main(workloads: Sequence[str]) -> None:
+    """Print a table of the counts of a step, and the lines of code where the host waits."""
+    counted = {name: tallies_of(name) for name in workloads or [*WORKLOADS, RANKING]}
     print("| a step of | operations | reads, blocking copies | unpinned copies |")
     print("|---|---|---|---|")
-    for work, steps in counted.items():
-        print("|", " | ".join([work, *map(str, maxima(steps))]), "|")
-    for work, steps in counted.items():
-        print(f"\n{work}, sums over {len(steps)}:")
+    for name, steps in counted.items():
+        print("|", " | ".join([name, *map(str, maxima(steps))]), "|")
+    for name, steps in counted.items():
+        print(f"\n{name}, sums over {len(steps)}:")
         reads: Counter[str] = sum((step.reads for step in steps), Counter())
         for where, number in reads.most_common():
             print(f"{number:5} {where}")

@@ -1,11 +1,11 @@
-"""A bert_config.json as the authors' code has it."""
+"""Writes a bert_config.json in the format of BERT4Rec's published code."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-# The form of the files of FeiSun/BERT4Rec, with values of our own that differ from one another.
+# The fields of the files in FeiSun/BERT4Rec. The values are made up, and no two are equal.
 ORIGINAL: dict[str, object] = {
     "attention_probs_dropout_prob": 0.3,
     "hidden_act": "gelu",
@@ -22,6 +22,7 @@ ORIGINAL: dict[str, object] = {
 
 
 def write_bert_config(folder: Path, **changes: object) -> Path:
+    """Write the file with changed fields, without those that are "absent"; returns its path."""
     path = folder / "bert_config_ml-1m_64.json"
     values = {**ORIGINAL, **changes}
     path.write_text(json.dumps({name: each for name, each in values.items() if each != "absent"}))

@@ -1,4 +1,4 @@
-"""Where a stage's checkpoints lie, for the tests that look into run folders."""
+"""Finds the checkpoints of a stage, for tests that look into run folders."""
 
 from __future__ import annotations
 
@@ -8,5 +8,8 @@ from research.checkpoint.files import checkpoints_by_step
 
 
 def newest_checkpoint(stage: Path, kind: str = "step") -> Path:
-    """A stage's newest checkpoint of a kind: `step`, from which it goes on, or `best`."""
+    """Return the folder of a stage's newest checkpoint.
+
+    The kind `step` is what training continues from, `best` has the best validation.
+    """
     return next(iter(checkpoints_by_step(stage, kind).values()))

@@ -1,4 +1,4 @@
-"""Calls of the command line within this process, and a small shop to call it on."""
+"""Runs commands of `sixfold` in this process, and writes a small data set for them, the shop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUM_ITEMS = 40
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a call gave."""
+    """Exit code, standard output and standard error of a command."""
 
     code: int
     out: str
@@ -32,7 +32,7 @@ class CommandResult:
 
 
 def run_command(capsys: pytest.CaptureFixture[str], *arguments: object) -> CommandResult:
-    """`sixfold ARGUMENTS`, whether it returns its exit code or raises it."""
+    """Run `sixfold ARGUMENTS`; its exit code may be returned or raised as SystemExit."""
     capsys.readouterr()
     try:
         code = main([str(each) for each in arguments])
@@ -43,7 +43,10 @@ def run_command(capsys: pytest.CaptureFixture[str], *arguments: object) -> Comma
 
 
 def command_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line with which a call is refused, with exit code 2 and nothing on stdout."""
+    """Run a command that must fail as a user's mistake does, and return its error message.
+
+    Such a command ends with exit code 2, prints one line on standard error and nothing else.
+    """
     answer = run_command(capsys, *arguments)
     assert (answer.code, answer.out) == (2, ""), answer
     assert answer.err.startswith(f"sixfold {arguments[0]}: "), answer.err
@@ -52,18 +55,22 @@ def command_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str
 
 
 def raw_id(item: int) -> str:
-    """The raw id of the shop's item: not its dense id."""
+    """Return the raw id, in the shop's files, of the item with a dense id."""
     return f"B{item + 100}"
 
 
 def write_shop(folder: Path, *, num_users: int = 80, seed: int = 5) -> Path:
-    """A RecBole file pair: 40 items `B100` ... titled `Film 0` ..., 84 users."""
+    """Write the shop as a pair of RecBole files, and return the path of its interactions.
+
+    There are 40 items, `B100` to `B139`, with the titles `Film 0` to `Film 39`, and `num_users` + 4
+    users.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     histories = markov_histories(num_users=num_users, num_items=NUM_ITEMS, length=10, seed=seed)
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
     for user, history in enumerate(histories):
         lines += [f"u{user}\t{raw_id(item)}\t{place}" for place, item in enumerate(history)]
-    # Every item occurs, so that each of them is in the catalogue.
+    # Four more users have ten items each, so that every item is in the catalogue.
     lines += [f"more{item // 10}\t{raw_id(item)}\t{item}" for item in range(NUM_ITEMS)]
     (folder / "shop.inter").write_text("\n".join(lines) + "\n")
     titles = [f"{raw_id(item)}\tFilm {item}" for item in range(NUM_ITEMS)]
@@ -72,13 +79,13 @@ def write_shop(folder: Path, *, num_users: int = 80, seed: int = 5) -> Path:
 
 
 def shop_corpus(folder: Path, *, seed: int = 5) -> Corpus:
-    """The shop, prepared in `folder`/shop."""
+    """Prepare the shop in `folder`/shop, and return its corpus."""
     raw = write_shop(folder / "raw", seed=seed)
     return prepare(PrepareConfig(source="atomic", raw=str(raw)), folder / "shop")
 
 
 def files_of(folder: Path) -> Mapping[str, bytes]:
-    """Every file below a folder and what is in it."""
+    """Return the content of every file below a folder, by its path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -87,7 +94,7 @@ def files_of(folder: Path) -> Mapping[str, bytes]:
 
 
 def snapshot_of(folder: Path) -> Mapping[str, tuple[int, bytes]]:
-    """The modification time (ns) and the content of every file below a folder, by its path.
+    """Return modification time (ns) and content of every file below a folder, by its path.
 
     Two snapshots are equal only if nothing was written in between: a run that trains or ranks again
     writes its files anew, even where it comes to the same bytes.
@@ -99,6 +106,6 @@ def snapshot_of(folder: Path) -> Mapping[str, tuple[int, bytes]]:
 
 
 def table_rows(out: str) -> list[list[str]]:
-    """The rows of the tables with vertical lines in an output."""
+    """Return the cells of every row of the tables with vertical lines in an output."""
     rows = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
     return [[cell.strip() for cell in row] for row in rows]

@@ -1,4 +1,4 @@
-"""Run configs for the tests of JSON and of overrides: ours, and one with a bit of everything."""
+"""Run configs for the tests of JSON and overrides: all baselines, and one with two stages."""
 
 from __future__ import annotations
 

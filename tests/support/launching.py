@@ -1,4 +1,4 @@
-"""Ranks as processes of their own, with one common output, as on a terminal."""
+"""Starts the ranks of a job as processes, which write to one file as they would to a terminal."""
 
 from __future__ import annotations
 
@@ -20,31 +20,34 @@ TIMEOUT = 60.0
 
 @dataclass
 class Ranks:
-    """Processes and what all of them have written so far."""
+    """Started processes, and the file that all of them write to."""
 
     output: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        """Standard output and standard error of all, as they came."""
+        """Standard output and standard error of all processes, in the order of writing."""
         return self.output.read_text()
 
     def wait_for(self, *marks: str) -> None:
-        """Until every mark has been written."""
+        """Wait until every one of these texts has been written."""
         self.wait_until(lambda: all(mark in self.text for mark in marks), f"no {marks}")
 
     def wait_for_exit(
         self, only: Sequence[int] | None = None, timeout: float = TIMEOUT
     ) -> tuple[list[int], float]:
-        """Exit codes of all processes, or of some, and the seconds that it took from now."""
+        """Wait until processes have ended; return their exit codes and the seconds waited.
+
+        `only` are the ranks to wait for; None: all.
+        """
         started = time.monotonic()
         awaited = [self.processes[place] for place in only or range(len(self.processes))]
         self.wait_until(lambda: None not in [each.poll() for each in awaited], "no end", timeout)
         return [each.returncode for each in awaited], time.monotonic() - started
 
     def wait_until(self, done: Callable[[], bool], why: str, timeout: float = TIMEOUT) -> None:
-        """Wait for something, but not for ever."""
+        """Wait until `done` is true; fails with `why` after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not done():
             assert time.monotonic() < deadline, f"{why} within {timeout} s:\n{self.text}"
@@ -52,7 +55,7 @@ class Ranks:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a port of this machine on which no process listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -64,7 +67,7 @@ def launched(
     environments: Sequence[Mapping[str, str]],
     output: Path,
 ) -> Iterator[Ranks]:
-    """Processes in groups of their own, that are gone after the block."""
+    """Start a process for each command; they are killed, with their children, after the block."""
     ranks = Ranks(output)
     common = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     try:
@@ -93,7 +96,7 @@ def launched(
 def joined_ranks(
     command: Sequence[str], output: Path, world: int = 2
 ) -> AbstractContextManager[Ranks]:
-    """A process a rank, joined by rank 0 itself, as `srun` would start them."""
+    """Start `world` ranks of one job, with the environment that `srun` or a launcher gives them."""
     port = str(free_port())
     environments = [
         {

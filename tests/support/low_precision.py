@@ -1,4 +1,4 @@
-"""Models and steps in low precision, and how near they come to fp32."""
+"""Computes a training step in bf16 or fp16, and compares it with fp32."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.objective_cases import ATTRIBUTES, ITEMS, LENGTH, NUM_ATTRIBU
 from tests.support.synthetic import batch_of, catalogue_of, randomize_parameters
 
 LOW_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# One encoder call without read_P, one with, in both directions.
+# They make two encoder calls: one for all tokens, causal, and one for the picked, bidirectional.
 NEXT_AND_CLOZE = {"next": NextItemConfig(), "cloze": ClozeConfig()}
 NO_DROPOUT: Mapping[str, object] = MappingProxyType(
     {"embedding_dropout": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0}
@@ -32,7 +32,10 @@ NO_DROPOUT: Mapping[str, object] = MappingProxyType(
 def two_layer_model(
     objectives: Mapping[str, ObjectiveConfig], **changes: object
 ) -> MultiObjectiveModel:
-    """Two layers under some objectives, in training, no parameter at its start."""
+    """Return a model of two layers with these objectives, in training mode.
+
+    All parameters are random, also those whose initial value is 0 or 1.
+    """
     sizes = TransformerConfig(
         **{**dict(length=LENGTH, width=8, heads=2, layers=2, feed_forward=12), **changes}
     )
@@ -53,7 +56,10 @@ def two_layer_model(
 def loss_and_gradients(
     model: MultiObjectiveModel, low: torch.dtype | None = None, rows: list[list[int]] = ROWS
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum of the objectives' means, and every parameter's gradient, under autocast to `low`."""
+    """Compute a step under autocast to `low` (None: without autocast).
+
+    Returns the sum of the objectives' mean losses, and the gradients by parameter.
+    """
     torch.manual_seed(3)
     model.zero_grad(set_to_none=True)
     device = model.encoder.item_table.weight.device
@@ -70,9 +76,10 @@ def loss_and_gradients(
 def assert_near(
     ours: tuple[Tensor, dict[str, Tensor]], theirs: tuple[Tensor, dict[str, Tensor]], low: str
 ) -> None:
+    """Compare loss and gradients in low precision with those in fp32, to its rounding."""
     # Each factor is rounded by up to half an epsilon (2^-7 for bf16, 2^-10 for fp16). Some ten
     # roundings lie between an embedding and its gradient: 8 epsilons was the worst measured over
-    # all cases. That fp16 stays within an eighth of what bf16 may says that it is rounding.
+    # all cases. As fp16 stays within an eighth of the bound of bf16, the differences are rounding.
     epsilon = torch.finfo(LOW_DTYPES[low]).eps
     assert ours[0].dtype == torch.float32
     assert ours[0].item() == pytest.approx(theirs[0].item(), rel=4 * epsilon)
@@ -87,7 +94,7 @@ def assert_near(
 def assert_same(
     ours: tuple[Tensor, dict[str, Tensor]], theirs: tuple[Tensor, dict[str, Tensor]]
 ) -> None:
-    """To the last bit."""
+    """Compare loss and gradients, which must be equal to the last bit."""
     assert torch.equal(ours[0], theirs[0])
     assert ours[1].keys() == theirs[1].keys()
     for name, grad in theirs[1].items():

@@ -1,4 +1,4 @@
-"""MovieLens archives in each of their layouts, small."""
+"""The files of small MovieLens archives, in each of the published formats."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ ATTRIBUTES = {
 
 
 def u_item(item: int, title: str, year: str) -> str:
+    """Return a movie's line of u.item."""
     flags = ["1" if flag in FLAGS[title] else "0" for flag in range(19)]
     return "|".join([str(item), title + year, "01-Jan-1995", "", "http://x", *flags]) + "\n"
 
 
 def archive_files(name: str) -> dict[str, bytes]:
+    """Return the files of an archive, by name: four ratings of three movies."""
     items = u_item(1, "Toy Story", " (1995)") + u_item(2, "unknown", "")
     items += u_item(3, "Amélie", " (2001) (V)")
     movies = "1::Toy Story (1995)::Animation|Children's|Comedy\n"

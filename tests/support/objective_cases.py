@@ -1,4 +1,4 @@
-"""A row a configuration of an objective, which every objective's tests go through."""
+"""Configs of objectives, which the tests of all objectives take one by one, and data for them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from research.objectives.sp import CutSegment, SPConfig
 
 ITEMS = 12
 LENGTH = 6
-# Longer than the encoder, one, none, two, and a repeated item; item 0 is first, last and between.
+# Histories: longer than the encoder reads, of one item, empty, of two, and with a repeated item.
+# Item 0 is first, last and between.
 ROWS = [[0, 1, 2, 3, 4, 5, 6, 0], [7], [], [8, 0], [2, 2, 9]]
-# Items 3, 7 and 10 have none, item 2 has all that anybody has; nobody has attribute 1.
+# Attributes by item: items 3, 7 and 10 have none, item 2 has all that occur; attribute 1 does not.
 ATTRIBUTES = [[0], [2, 3], [0, 2, 3, 4], [], [4], [0, 4], [2], [], [3], [0, 3], [], [2, 4]]
 NUM_ATTRIBUTES = 5
 POPULAR = NegativesConfig(distribution="popularity")
 FREE = NegativesConfig(exclude="nothing")
 MASKED = MaskItems(rate=0.4, random_share=0.1, keep_share=0.1, mask_last_share=0.5)
 BERT_HEAD = HeadConfig(bias=True, transform="nonlinear")
-# What S3-Rec's code does otherwise than its paper.
+# As in S3-Rec's code, which departs from its paper.
 PUBLISHED_MASKS = MaskItems(rate=0.2, mask_last_share=1.0)
 OUTSIDE_WINDOW = NegativesConfig(exclude="window", include_mask=True)
 CASES: dict[str, ObjectiveConfig] = {

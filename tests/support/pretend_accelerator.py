@@ -1,4 +1,4 @@
-"""A pretended accelerator: tensors on a made-up device over CPU memory, and what it is asked to do.
+"""A pretended accelerator: a device whose tensors are in CPU memory, and a count of its work.
 
 Inside `pretended()` a tensor on `device()` computes on the CPU, and a `Tally` counts by project
 line: operations (what a GPU launches as a kernel: no views, no allocations), host reads and
@@ -33,23 +33,23 @@ NAME = "pretended"
 ROOT = f"{Path(__file__).parents[2]}/"
 PRODUCT = tuple(f"{ROOT}{room}/" for room in ("research", "baselines", "experiments"))
 
-# The host waits for what these give: a value, or a shape that depends on values.
+# The host waits for the results of these: a value, or a shape that depends on values.
 READS = {
     "_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount",
     "_unique2", "unique_dim", "unique_consecutive",
 }  # fmt: skip
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
-# These launch nothing, and yet give no view.
+# These launch no kernel, although their result is not a view.
 FREE = {
     "_local_scalar_dense", "_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty",
     "new_empty_strided",
 }  # fmt: skip
-# As every pointwise operation, these take a host tensor without dimensions for a number.
+# Like every pointwise operation, these accept a host tensor without dimensions as a number.
 TAKE_NUMBERS = {"fill_", "masked_fill", "masked_fill_"}
 
 
 def unsupported_reason() -> str | None:
-    """Why this torch cannot pretend; None: it can."""
+    """Return why this torch cannot have a pretended device; None: it can."""
     if "_setup_privateuseone_for_python_backend" in vars(backend_registration):
         return None
     return f"torch {torch.__version__} has no hook for a device that is written in Python"
@@ -57,20 +57,20 @@ def unsupported_reason() -> str | None:
 
 @cache
 def device() -> torch.device:
-    """The made-up device, which the process's torch knows from the first call on."""
+    """Return the pretended device; the first call registers it with torch."""
 
     class Backend(backend_registration._DummyBackendModule):
         def get_amp_supported_dtype(self) -> list[torch.dtype]:
             return [torch.bfloat16, torch.float16]
 
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=Backend())
-    # Several gradients make one operation only if torch knows their class.
+    # torch handles many gradients in one operation only if it knows their class.
     _foreach_utils._foreach_supported_types.append(OnDevice)
     return torch.device(NAME, 0)
 
 
 class OnDevice(torch.Tensor):
-    """A tensor on the made-up device; `host` holds its values."""
+    """A tensor on the pretended device; `host` holds its values."""
 
     host: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -97,17 +97,17 @@ class OnDevice(torch.Tensor):
 
 
 def wrapped(value: object) -> object:
-    """Host tensors as tensors of the device; anything else as it is."""
+    """Return a host tensor as a tensor of the device, and anything else unchanged."""
     return OnDevice(value) if isinstance(value, Tensor) else value
 
 
 def unwrapped(value: object) -> object:
-    """Tensors of the device as host tensors; anything else as it is."""
+    """Return a tensor of the device as a host tensor, and anything else unchanged."""
     return value.host if isinstance(value, OnDevice) else value
 
 
 class DoneEvent:
-    """What stands for `torch.Event`: everything on the device is done at once."""
+    """Replaces `torch.Event`: everything on the device is done at once."""
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...
 
@@ -118,19 +118,19 @@ class DoneEvent:
 
 @dataclass(eq=False)
 class Tally:
-    """What the device was asked to do."""
+    """Counts of what the device did."""
 
     operations: Counter[str] = field(default_factory=Counter)
-    """By project line; a backward pass by the line that begins it."""
+    """Operations by project line; those of a backward pass by the line that begins it."""
     reads: Counter[str] = field(default_factory=Counter)
     """Host reads and blocking copies by project line and kind."""
     unpinned: Counter[str] = field(default_factory=Counter)
     """Non-blocking copies of memory that is not pinned, by project line."""
     pinned: dict[int, Tensor] = field(default_factory=dict)
-    """Pinned tensors by the address of their memory, which stays theirs while they are here."""
+    """Pinned tensors by the address of their memory. They are kept, so that it is not reused."""
 
     def taken(self) -> Tally:
-        """What was counted since the last call."""
+        """Return what was counted since the last call."""
         taken = Tally(self.operations, self.reads, self.unpinned)
         self.operations, self.reads, self.unpinned = Counter(), Counter(), Counter()
         return taken
@@ -151,7 +151,7 @@ class Tally:
             self.unpinned[line()] += 1
 
     def pin(self, host: Tensor) -> Tensor:
-        """The same tensor, pinned from now on."""
+        """Mark a host tensor as pinned, and return it."""
         self.pinned[host.untyped_storage().data_ptr()] = host
         return host
 
@@ -161,7 +161,7 @@ class Tally:
 
 
 def line() -> str:
-    """The innermost line of the project that is running."""
+    """Return the innermost line of this project that is running, as FILE:LINE."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
         if frame.f_code.co_filename.startswith(PRODUCT):
@@ -230,32 +230,32 @@ class Operations(TorchDispatchMode):
     def _count_index(
         self, mine: Tensor, indices: Sequence[Tensor | None], values: Tensor | None = None
     ) -> None:
-        """The size of a mask is read; an index on the host is copied."""
+        """Count what indexing costs: the size of a mask is read, an index on the host is copied."""
         wrong = values is not None and values.dim() > 0 and not isinstance(values, OnDevice)
         refuse(wrong or not isinstance(mine, OnDevice), "indexing")
         for index in indices:
             if index is not None and not isinstance(index, OnDevice):
                 self.tally.read("index on the host")
             elif index is not None and index.dtype == torch.bool:
-                # A single value is filled in wherever the mask is true, unread.
+                # To fill in a single value, the mask is not read.
                 if values is None or values.numel() != 1:
                     self.tally.read("mask as an index")
 
 
 def is_view(func: Any, *, writes: bool) -> bool:
-    """Whether an operation gives what it was given, having written to it or not."""
+    """Whether an operation returns one of its arguments: after writing to it, or as a view."""
     aliases = [each.alias_info for each in func._schema.returns]
     return any(each is not None and each.is_write is writes for each in aliases)
 
 
 def refuse(mixed: bool, what: object) -> None:
-    """`RuntimeError` for an operation on host and device tensors."""
+    """Raise RuntimeError if an operation mixes host and device tensors."""
     if mixed:
         raise RuntimeError(f"{what} mixes host and device tensors at {line()}")
 
 
 class Calls(TorchFunctionMode):
-    """Stands before calls that torch would take apart or refuse on a made-up device."""
+    """Handles calls that torch would split into operations, or refuse, on a device like this."""
 
     def __init__(self, tally: Tally) -> None:
         super().__init__()
@@ -292,7 +292,7 @@ class Calls(TorchFunctionMode):
     def _recurrent(
         self, x: Tensor, first: Tensor, weights: Sequence[Tensor], *rest: Any
     ) -> tuple[Tensor, Tensor]:
-        """One layer over padded inputs: its states, and those of the last step."""
+        """Run one GRU layer over padded inputs; returns all states, and those of the last step."""
 
         def core(x: Tensor, first: Tensor, *weights: Tensor) -> Tensor:
             states: Tensor = torch.gru(x, first, weights, *rest)[0]
@@ -302,7 +302,7 @@ class Calls(TorchFunctionMode):
         return states, states[-1:]
 
     def _made(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
-        """A tensor of numbers, for whose way to the device the host waits."""
+        """Make a tensor from Python numbers; the host waits for its copy to the device."""
         place = torch.device(kwargs.pop("device", None) or "cpu")
         pinned = kwargs.pop("pin_memory", False)
         made: Tensor = func(*args, **kwargs)
@@ -314,7 +314,7 @@ class Calls(TorchFunctionMode):
 
 
 class Fused(torch.autograd.Function):
-    """`core` on the host's values of tensors of the device; one operation in each direction."""
+    """Computes `core` on the host, and counts as one operation in each direction."""
 
     @staticmethod
     def forward(ctx: Any, tally: Tally, core: Callable[..., Tensor], *inputs: OnDevice) -> OnDevice:
@@ -332,7 +332,7 @@ class Fused(torch.autograd.Function):
 
 @contextmanager
 def pretended() -> Iterator[Tally]:
-    """Counts while the context lasts, outside of which tensors of the device are of no use."""
+    """Give a tally that counts within this context; the device works only there."""
     device()
     tally = Tally()
     with (

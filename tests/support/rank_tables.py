@@ -1,4 +1,4 @@
-"""Rank tables by hand."""
+"""A rank table written by hand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from research.evaluation.rank_table import RankTable
 
 
 def small_table() -> RankTable:
+    """Return a table of three held-out items of two users, one with an infinite rank."""
     return RankTable(
         user=np.array([0, 1, 1], np.int32),
         item=np.array([3, 0, 2], np.int32),

@@ -1,17 +1,16 @@
-"""What every process of tests/distributed/test_collectives.py does: each case by `execute`,
-gradients noted.
+"""Does the same runs in one process and in several, for tests/distributed/test_collectives.py.
 
     python -m tests.support.rank_worker FOLDER 1=pretrain:10 3=finetune:7 2=never
 
-does all cases on the corpus FOLDER/corpus in one process, then in three, then in two, which are
-forked so that torch is imported once; they run on GPUs if there are any. `WORLD=STOP_AT` says where
-a part of the run FOLDER/resumed ends: before a stage's step, counted from where these processes
-began it, or with the run ("never").
+does every case on the corpus FOLDER/corpus in one process, then in three, then in two. The
+processes are forked, so that torch is imported once, and use GPUs if there are any. Each
+WORLD=STOP_AT also does a part of the run FOLDER/resumed: it stops before a stage's step, counted
+from where these processes began the stage, or ends with the run ("never").
 
-A case's run folder is FOLDER/<world>/<case>, where `gradients.safetensors` is added (what the
-optimizer was given in the first step of each stage) and `num_ranked.json` (how many questions each
-process ranked). FOLDER/<world>/mismatch_errors.json has what processes that were started unlike each other
-say.
+A case's run folder is FOLDER/<world>/<case>. Two files are added to it: gradients.safetensors has
+the gradients of the first step of each stage, and num_ranked.json the number of held-out items that
+each process ranked. FOLDER/<world>/mismatch_errors.json has the errors of processes that were given
+different configs or corpora.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ FOUR = {key: SIX[key] for key in ("aap", "mip", "map", "sp")}
 
 
 def stage(name: str, objectives: dict[str, ObjectiveConfig], **changes: Any) -> StageConfig:
-    """Twenty steps on five rows each, of which the last of an epoch has fewer."""
+    """Return a stage of 20 steps with five rows each; the last step of an epoch has fewer."""
     fields: dict[str, Any] = {
         "batches": BatchConfig(sequences_per_batch=5),
         "epochs": None,
@@ -194,7 +193,7 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
     "weights learned": (stage("train", SIX, combination=UncertaintyWeights()),),
     "gradients projected": (stage("train", SIX, combination=PCGrad(), gradients_every=7),),
     "one objective a step": (stage("train", SIX, combination=OneObjective()),),
-    # Of three processes one has no row.
+    # With two rows a batch, one of three processes has none.
     "recurrent": (
         stage(
             "train", {"next": NextItemConfig()}, batches=BatchConfig(sequences_per_batch=2),
@@ -205,7 +204,7 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
         stage("train", {key: SIX[key] for key in ("next", "mip", "map")}),
     ),
 }  # fmt: skip
-# The same but for how a process cuts its share; with five rows some pieces are empty.
+# Cases with four micro-batches, by the case that they repeat; with five rows some are empty.
 CUT = {
     "all six, cut": "all six",
     "own windows, cut": "own windows",
@@ -222,7 +221,7 @@ for cut, whole in CUT.items():
 
 
 def configs(corpus: Path) -> dict[str, RunConfig]:
-    """Every case as a run on this corpus."""
+    """Return the run config of every case on this corpus."""
     made = {
         name: RunConfig(
             corpus=str(corpus),
@@ -237,16 +236,19 @@ def configs(corpus: Path) -> dict[str, RunConfig]:
 
 
 QUIET = RunOptions(quiet=True)
-# In the middle of epochs.
+# Checkpoints in the middle of epochs.
 OFTEN = RunOptions(quiet=True, checkpoints=CheckpointPlan(steps=3))
 
 
 class Stopped(Exception):
-    """The run is left here, as a killed process leaves it."""
+    """Raised to leave a run as a killed process would."""
 
 
 class Recording:
-    """The gradients of each stage's first step, questions ranked, and the step to stop before."""
+    """What is recorded of runs, and the step before which they stop.
+
+    Recorded are the gradients of each stage's first step, and the number of held-out items ranked.
+    """
 
     def __init__(self) -> None:
         self.built: list[tuple[str, MultiObjectiveModel]] = []
@@ -256,7 +258,7 @@ class Recording:
         self.stop_at = "never"
 
     def step(self, optimizer: torch.optim.Optimizer, *rest: object) -> None:
-        """Called before each step of any optimizer: every parameter must have a gradient."""
+        """Record a step; every parameter must have a gradient. Each optimizer calls it first."""
         given = {id(each) for group in optimizer.param_groups for each in group["params"]}
         (found,) = (
             (name, module)
@@ -276,7 +278,7 @@ class Recording:
 
 @contextmanager
 def recording() -> Iterator[Recording]:
-    """Note what happens in the runs of a block."""
+    """Record the runs that are done within this context."""
     recorded = Recording()
     build, encode = RunParts.model, TrainedRanker.encode
 
@@ -303,7 +305,7 @@ def recording() -> Iterator[Recording]:
 
 
 def assert_same_in_all_processes(summary: RunSummary, module: MultiObjectiveModel) -> None:
-    """Every process must hold the very weights and figures of the others."""
+    """Fail if processes differ in the weights or in the figures of the summary."""
     sums = [parameter.double().sum().item() for parameter in module.parameters()]
     figures = [record_to_json(summary.best), summary.val, summary.test]
     own = json.dumps([sums, figures], sort_keys=True)
@@ -311,7 +313,7 @@ def assert_same_in_all_processes(summary: RunSummary, module: MultiObjectiveMode
 
 
 def run_case(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
-    """One case."""
+    """Do the run of one case, and write what was recorded of it."""
     with recording() as recorded:
         summary = execute(config, path, options=QUIET, accelerator=accelerator)
     assert_same_in_all_processes(summary, recorded.built[-1][1])
@@ -322,7 +324,7 @@ def run_case(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
 
 
 def mismatch_errors(folder: Path, accelerator: Accelerator) -> dict[str, list[str]]:
-    """What each process says when the last one has another seed, or another corpus."""
+    """Return the errors of all processes when the last one has another seed, or another corpus."""
     odd = accelerator.is_last_process
     given = configs(folder / "corpus")["next"]
     said = {}
@@ -339,13 +341,13 @@ def mismatch_errors(folder: Path, accelerator: Accelerator) -> dict[str, list[st
 
 
 def run_cases(folder: Path, stop_at: str) -> None:
-    """All cases in float64, then one in float32, then a part of the run that is resumed."""
+    """Do all cases, "fp32" in float32 and the others in float64, and a part of FOLDER/resumed."""
     accelerator = make_accelerator()
     own = folder / str(accelerator.num_processes)
     for name, config in configs(folder / "corpus").items():
         torch.set_default_dtype(torch.float32 if name == "fp32" else torch.float64)
         run_case(config, own / name, accelerator)
-        # Each run ends with a collection of garbage, which is quick where little is looked through.
+        # Each run ends with a garbage collection, which is quick if most objects are frozen.
         gc.freeze()
     torch.set_default_dtype(torch.float64)
     if accelerator.num_processes > 1:
@@ -363,7 +365,7 @@ def run_cases(folder: Path, stop_at: str) -> None:
 
 
 def fork(environment: dict[str, str], folder: Path, stop_at: str) -> int:
-    """The id of a new process that does the work and ends with 0, or prints why not."""
+    """Fork a process that does all cases, and return its id; it prints a traceback if it fails."""
     process = os.fork()
     if process:
         return process
@@ -379,8 +381,8 @@ def fork(environment: dict[str, str], folder: Path, stop_at: str) -> int:
 
 
 def main(folder: Path, parts: list[str]) -> None:
-    """One world after another; the first process that fails ends all."""
-    # An optimizer imports a good part of torch.
+    """Do each part in turn; the first process that fails ends them all."""
+    # The first optimizer imports a large part of torch, which is done once, before the forks.
     torch.optim.Adam([torch.zeros(1)])
     gc.freeze()
     for part in parts:

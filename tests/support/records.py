@@ -1,4 +1,4 @@
-"""What runs and studies write as JSON, for tests that need their folders and no run."""
+"""Records that runs and studies write as JSON, for tests that need their folders but no run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HASH = "abcd"
 
 
 def run_record(config: RunConfig | None = None, **changes: Any) -> RunRecord:
-    """config.json of a run on a corpus of six films, as its beginning leaves it."""
+    """Return config.json of a run on a corpus of six films, as it is when the run begins."""
     config = config or CONFIGS["sasrec, full softmax"]()
     record = RunRecord(
         hash=HASH,
@@ -44,7 +44,7 @@ def run_record(config: RunConfig | None = None, **changes: Any) -> RunRecord:
 
 
 def run_summary(**changes: Any) -> RunSummary:
-    """summary.json of such a run."""
+    """Return summary.json of such a run."""
     summary = RunSummary(
         hash=HASH,
         fingerprint=FINGERPRINT,
@@ -62,7 +62,7 @@ def run_summary(**changes: Any) -> RunSummary:
 
 
 def study_record(name: str, cells: Sequence[str]) -> StudyRecord:
-    """study.json of a study of two seeds; the first cell is the base."""
+    """Return study.json of a study with two seeds; the first cell is the base."""
     return StudyRecord(
         name=name,
         question="Which head helps?",
@@ -80,5 +80,5 @@ def study_record(name: str, cells: Sequence[str]) -> StudyRecord:
 
 
 def write_as_json(folder: Path, record: Record, **changes: Any) -> None:
-    """Write a record to its file, with fields replaced by any JSON value."""
+    """Write a record to its file; `changes` replace fields by any JSON value, also a wrong one."""
     write_json(folder / record.FILE, {**record_to_json(record), **changes})

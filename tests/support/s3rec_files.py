@@ -1,4 +1,4 @@
-"""A shop whose raw ids are numbers but not our ids, and state dicts in S3-Rec's format for it."""
+"""A corpus whose raw ids are other numbers than its dense ids, and S3-Rec state dicts for it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.support.synthetic import ends, flat
 
 Capture = pytest.CaptureFixture[str]
 
-# Our item 0 is their item 7, and so on; attributes likewise.
+# The raw id of each item, by dense id, and that of each attribute.
 ITEMS = (7, 2, 12, 1, 9, 4, 11, 3, 8, 6, 10, 5)
 ATTRIBUTES = (3, 1, 4, 2, 5)
 NUM_ITEMS, NUM_ATTRIBUTES, WIDTH, LENGTH, LAYERS, HEADS, INNER = 12, 5, 8, 50, 2, 2, 32
 
-# Histories of our ids: of one item before the held-out ones, odd, 50 and more; the last two hold
-# a held-out item that they have seen, and the shortest is not evaluated.
+# Histories of dense ids: with one item before the held-out ones, with an odd number, with 50 and
+# more. Some held-out items are in the history before them; the last one is too short to evaluate.
 HISTORIES = [
     [0, 5, 11],
     [3, 1, 4, 2, 9],
@@ -37,7 +37,7 @@ HISTORIES = [
     [2, 3, 2, 5, 2],
     [4, 6],
 ]
-# Rows of our ids: one item, odd, full, longer than the encoder reads.
+# Rows of dense ids: of one item, of an odd number, of as many as the encoder reads, of more.
 ROWS = [[4], [1, 3, 5], HISTORIES[3][:50], HISTORIES[4], list(range(12))]
 
 
@@ -47,9 +47,10 @@ def numbered_corpus(
     items: tuple[int | str, ...] = ITEMS,
     attributes: tuple[int | str, ...] = ATTRIBUTES,
 ) -> Corpus:
-    """A corpus of `HISTORIES` whose raw names are these; item v has attributes v % A, v // 3 % A.
+    """Write a corpus of `HISTORIES` with these raw ids, without timestamps.
 
-    Of fewer items than 12, items of the histories wrap around; without attributes there are none.
+    Item v has the attributes v % A and v // 3 % A, where there are any. With fewer than 12 items
+    the ids in the histories are taken modulo their number.
     """
     num_items, num_attributes = len(items), len(attributes)
     histories = [[item % num_items for item in history] for history in HISTORIES]
@@ -75,7 +76,7 @@ def numbered_corpus(
 
 
 def published_state(seed: int = 0) -> dict[str, Tensor]:
-    """Random values under the published keys; norms and biases too, so that none hides."""
+    """Return random weights under the keys of the published code, norms and biases included."""
     draws = torch.Generator().manual_seed(seed)
 
     def drawn(*shape: int) -> Tensor:
@@ -108,13 +109,14 @@ def published_state(seed: int = 0) -> dict[str, Tensor]:
 
 
 def equal_states(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """The same keys in the same order, and the same values to the last bit."""
+    """Whether two state dicts have the same keys in the same order, and equal values."""
     return list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def import_file(
     capsys: Capture, file: Path, corpus: Corpus, run: Path, *further: str
 ) -> CommandResult:
+    """Import a file on a corpus as the run folder `run`, and return what the command printed."""
     answer = run_command(
         capsys, "import", file, "--format", "s3rec", "--corpus", corpus.folder, "--out", run,
         "--heads", HEADS, *further,
@@ -124,6 +126,7 @@ def import_file(
 
 
 def export_file(capsys: Capture, run: Path, file: Path) -> dict[str, Tensor]:
+    """Export a run to a file, and return the state dict in it."""
     answer = run_command(capsys, "export", run, "--format", "s3rec", "--out", file)
     assert (answer.code, answer.err) == (0, ""), answer.err
     state: dict[str, Tensor] = torch.load(file, weights_only=True)
@@ -131,12 +134,12 @@ def export_file(capsys: Capture, run: Path, file: Path) -> dict[str, Tensor]:
 
 
 def raw_ids(rows: list[list[int]]) -> list[list[int]]:
-    """Rows of our ids as the other code names them."""
+    """Return rows of dense ids with raw ids instead."""
     return [[ITEMS[item] for item in row] for row in rows]
 
 
 def encoder_states(run: Path, rows: list[list[int]], *, causal: bool) -> list[Tensor]:
-    """[L, D] of each row's newest items, through the run as `load_run` opens it."""
+    """Return the encoder's states [L, D] of each row's newest items, with a run's weights."""
     run_parts, _ = load_run(run, "data")
     stage = run_parts.config.stages[-1]
     model = run_parts.model(stage, run_parts.components()).eval()
@@ -151,7 +154,7 @@ def encoder_states(run: Path, rows: list[list[int]], *, causal: bool) -> list[Te
 def import_error(
     capsys: Capture, file: Path, corpus: Corpus | Path, heads: int = HEADS, *further: object
 ) -> str:
-    """The message; neither the run folder nor anything beside it is there afterwards."""
+    """Import a file that must be refused, and return the message; no file may be left behind."""
     before = set(os.listdir(file.parent))
     folder = corpus.folder if isinstance(corpus, Corpus) else corpus
     said = command_error(

@@ -1,4 +1,4 @@
-"""Runs compared: losses line by line, rank tables column by column."""
+"""Compares two runs: their losses line by line, their rank tables column by column."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = ("user", "item", "rank", "ties", "history_length", "item_count")
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl but for the speed."""
+    """Return the lines of a run's metrics.jsonl without items per second."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     left_out = ("items_per_second",)
     return [
@@ -24,6 +24,7 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
 
 
 def assert_same_losses(ours: Path, theirs: Path) -> None:
+    """Compare what two runs logged, to the rounding of float64."""
     for one, other in zip(lines_of(ours), lines_of(theirs), strict=True):
         assert one.pop("stage") == other.pop("stage")
         # Float64 over at most 40 steps of Adam.
@@ -31,6 +32,7 @@ def assert_same_losses(ours: Path, theirs: Path) -> None:
 
 
 def assert_same_tables(ours: Path, theirs: Path) -> None:
+    """Compare the four rank tables of two runs, which must be equal."""
     names = sorted(path.name for path in (ours / "ranks").iterdir())
     assert names == sorted(path.name for path in (theirs / "ranks").iterdir())
     assert len(names) == 4

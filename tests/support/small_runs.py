@@ -1,4 +1,4 @@
-"""Stages of small runs, for the tests of what moves between stages and runs."""
+"""Configs of small runs of one to three stages, for tests of what passes between them."""
 
 from __future__ import annotations
 
@@ -48,31 +48,34 @@ ITEM_TABLE = "encoder.item_table.weight"
 
 
 def corpus_in(folder: Path, *, names: list[str] | None = None, seed: int = 0) -> Corpus:
+    """Write a corpus of 15 users and 10 items; `names` are the raw ids of its items."""
     histories: Histories = markov_histories(num_users=15, num_items=10, length=8, seed=seed)
     return write_histories(folder, histories, num_items=10, item_names=names)
 
 
 def config_of(corpus: Corpus, *stages: StageConfig, **changes: Any) -> RunConfig:
+    """Return the config of a run of these stages on a corpus."""
     return RunConfig(corpus=str(corpus.folder), encoder=ENCODER, stages=stages, **changes)
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights in the folder of a checkpoint."""
     return load_file(folder / "model.safetensors")
 
 
 def frozen(stage: StageConfig) -> StageConfig:
-    """A stage that moves nothing, so that what it began with can be read afterwards."""
+    """Return the stage with so low a learning rate that its last weights are its initial ones."""
     return replace(stage, epochs=1, validation=None, optimizer=OptimizerConfig(lr=1e-30))
 
 
 def third_stage(**changes: Any) -> StageConfig:
-    """A last stage that moves nothing and has two of the pretraining's heads again."""
+    """Return a frozen third stage, which has two objectives of the pretraining again."""
     objectives = {"next": NextItemConfig(), "mip": MIPConfig(), "map": MAPConfig()}
     return replace(frozen(FINETUNE), name="third", objectives=objectives, **changes)
 
 
 def input_error_of(config: RunConfig, tmp_path: Path) -> str:
-    """What is said of a run that cannot start; nothing may have been written."""
+    """Return the message with which a run is refused before anything is written."""
     with pytest.raises(InputError) as caught:
         execute(config, tmp_path / "refused", options=QUIET)
     assert not (tmp_path / "refused").exists()

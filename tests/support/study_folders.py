@@ -1,4 +1,4 @@
-"""Hand-made folders of studies, as `study` leaves them, for the tests of reports."""
+"""Writes folders of studies as `study` leaves them, without any run, for the tests of reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ LENGTHS = (2, 4, 7, 8, 30, 300)
 
 
 def table_of(ranks: Sequence[float], **protocol: object) -> RankTable:
-    """User u is asked for item u; cold, rare and popular items, short and long histories."""
+    """Return a rank table in which user u has the held-out item u, at the u-th of these ranks.
+
+    There are cold, rare and popular items, and short and long histories.
+    """
     number = len(ranks)
     users = np.arange(number, dtype=np.int32)
     return RankTable(
@@ -51,7 +54,10 @@ def write_run(
     summary: Mapping[str, Any] | None = None,
     **protocol: object,
 ) -> Path:
-    """A finished run with these ranks of its held-out items."""
+    """Write a finished run whose held-out items have these ranks; returns its folder.
+
+    `counts`: the run is one of a counting ranker.
+    """
     path = begin_run(study, cell, seed, corpus=corpus, counts=counts)
     table_of(ranks, **protocol).save(path / "ranks" / "test-full.npz")
     cost = CostRecord(parameters=1200, seconds=10.0 + seed, shared_seconds=0.0, items=5000)
@@ -65,20 +71,20 @@ def write_run(
 def begin_run(
     study: Path, cell: str, seed: int, *, corpus: str = "films", counts: bool = False
 ) -> Path:
-    """A run that has been begun."""
+    """Write a run that has begun and not ended; returns its folder."""
     path = study / corpus / cell / str(seed)
     write_as_json(path, run_record(CONFIGS["popularity" if counts else "sasrec, full softmax"]()))
     return path
 
 
 def fail_run(study: Path, cell: str, seed: int, error: str, *, corpus: str = "films") -> None:
-    """A run that has failed."""
+    """Write a run that has failed with this error."""
     path = begin_run(study, cell, seed, corpus=corpus)
     write_as_json(path, FailureRecord(hash=HASH, error=error, traceback="", when=""))
 
 
 def write_study(study: Path, cells: Sequence[str], /, **changes: Any) -> Path:
-    """study.json; the first cell is the base. `changes` are fields as JSON has them."""
+    """Write study.json; the first cell is the base, and `changes` are fields as JSON has them."""
     record = study_record(study.name, ["base"])
     seeds = {str(seed): HASH for seed in changes.get("seeds", record.seeds)}
     runs = {

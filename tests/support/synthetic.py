@@ -1,4 +1,4 @@
-"""Generated corpora and hand-made batches for the tests; nothing is downloaded."""
+"""Generates corpora, batches and catalogues for the tests; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Histories = Sequence[Sequence[int]]
 def markov_histories(
     *, num_users: int, num_items: int, length: int, seed: int, noise: float = 0.1
 ) -> list[list[int]]:
-    """Histories in which the next item depends on the last one.
+    """Return histories in which the next item depends on the last one.
 
     A hidden permutation with one cycle leads from item to item; with probability `noise` a step
-    goes to a random item instead. Every item is about equally popular, so that popularity knows
-    next to nothing. Lengths vary from `length // 2` to `length`.
+    goes to a random item instead. All items are about equally popular, so that a ranking by
+    popularity is close to chance. Lengths vary from `length // 2` to `length`.
     """
     draws = np.random.default_rng(seed)
     cycle = draws.permutation(num_items)
@@ -58,11 +58,11 @@ def write_histories(
     num_attributes: int = 3,
     item_names: Sequence[str] | None = None,
 ) -> Corpus:
-    """A corpus of these dense ids; user u is called `u<u>`, item v `i<v>` unless `item_names` has
-    another name, attribute a `a<a>`.
+    """Write a corpus of histories of dense ids.
 
-    Without `timestamps` the n-th event of a user is at second n; without `attributes` item v has
-    the one attribute v % 3.
+    The raw id of user u is `u<u>`, that of attribute a is `a<a>`, and that of item v is `i<v>` or
+    the v-th of `item_names`. Without `timestamps` the n-th event of a user is at second n. Without
+    `attributes` item v has the single attribute v % `num_attributes`.
     """
     if timestamps is None:
         timestamps = [range(len(history)) for history in histories]
@@ -86,17 +86,17 @@ def write_histories(
 
 
 def flat(lists: Histories) -> np.ndarray:
-    """int64: all lists end to end."""
+    """Return the values of all lists, one list after another, as int64."""
     return np.array([value for each in lists for value in each], dtype=np.int64)
 
 
 def ends(lists: Histories) -> np.ndarray:
-    """int64 [n + 1]: 0 and where each list ends."""
+    """Return 0 and the offset at which each of n lists ends, int64 [n + 1]."""
     return np.cumsum([0, *(len(each) for each in lists)])
 
 
 def all_rows(windows: Windows) -> Ranges:
-    """Every row of an epoch, in the order of their numbers."""
+    """Return the ranges of all rows of an epoch, in the order of their numbers."""
     return windows.ranges(np.arange(windows.num_rows))
 
 
@@ -107,7 +107,10 @@ def batch_of(
     users: Sequence[int] | None = None,
     states: torch.Tensor | None = None,
 ) -> Batch:
-    """A batch of these windows; sequence s is row s of user s, with the s-th random state."""
+    """Return a batch of these windows; sequence s is row s of user s, with the s-th random state.
+
+    `users` and `states` replace the users and the random states.
+    """
     rows_S = torch.arange(len(histories))
     users_S = rows_S if users is None else torch.tensor(users).long()
     random_states_S = fold(2718, rows_S) if states is None else states
@@ -122,9 +125,9 @@ def catalogue_of(
     attributes: Histories | None = None,
     num_attributes: int = 0,
 ) -> Catalogue:
-    """The catalogue whose training part is `histories`, followed by each user's `held_out` items.
+    """Return the catalogue of training histories, which are followed by each user's held-out items.
 
-    Without `attributes`, one list an item, items have none.
+    `attributes` has a list for each item; without it items have none.
     """
     held_out = [[] for _ in histories] if held_out is None else held_out
     wholes = [[*known, *hidden] for known, hidden in zip(histories, held_out, strict=True)]
@@ -149,13 +152,13 @@ def catalogue_of(
 
 
 def encoder_of(config: BackboneConfig, num_items: int, seed: int = 0) -> Any:
-    """A backbone with a table of its own, at its initial weights."""
+    """Return a backbone with a new item table and initial weights."""
     table = ItemTable(num_items, config.width, init_std=config.init_std, seed=seed)
     return config.build(table, seed)
 
 
 def randomize_parameters(module: torch.nn.Module, seed: int = 0, std: float = 0.5) -> None:
-    """Normal values in every parameter, norms and biases too, so that none hides behind 0 or 1."""
+    """Draw all parameters from a normal distribution, so that no norm or bias is at 1 or 0."""
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

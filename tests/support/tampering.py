@@ -1,4 +1,4 @@
-"""Files of runs and checkpoints changed as a stranger could, checksums and all."""
+"""Changes files of runs and checkpoints as an attacker could, checksums included."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 def edit_json(path: Path, change: Callable[[Json], object]) -> None:
-    """Change a JSON file; a checkpoint's state has a checksum, which a stranger can make too."""
+    """Change the content of a JSON file; a checkpoint's state.json gets the matching checksum."""
     value = json.loads(path.read_text())
     change(value)
     if path.name == "state.json":
@@ -26,7 +26,7 @@ def edit_json(path: Path, change: Callable[[Json], object]) -> None:
 
 
 def replace_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Other tensors in a checkpoint, and their checksum, so that they are taken for its own."""
+    """Replace the tensors of a checkpoint's file, and its checksum, so that they are accepted."""
     save_file(dict(tensors), path)
     signed = {path.name: checkpoint.sha256_of(path)}
     edit_json(path.with_name("state.json"), lambda stored: stored["sha256"].update(signed))

@@ -1,4 +1,4 @@
-"""A small stage on a small corpus, as a new process would set it up; for the tests of the loop."""
+"""`Trainer` trains a small stage on a small corpus, for the tests of the training loop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from research.training.state import StageState
 from tests.support.synthetic import encoder_of
 
 ENCODER = TransformerConfig(length=6, width=8, layers=1, heads=2, feed_forward=8)
-# Everything that could forget where it was: masks, negatives, dropout, warm-up, moments.
+# It has everything whose state a checkpoint must restore: random masks, negatives and dropout, the
+# warm-up, the moments of the optimizer.
 STAGE = StageConfig(
     objectives={
         "next": NextItemConfig(loss=BinaryCrossEntropy(number=2)),
@@ -57,7 +58,10 @@ VALUES = [0.1, 0.3, 0.2, 0.25]
 
 
 class Trainer:
-    """One run folder and fresh modules over it, as a new process would have them."""
+    """Trains stages on a corpus in one run folder, each time from newly built modules.
+
+    Two calls of `train` therefore act like two processes that find the same checkpoints.
+    """
 
     def __init__(self, corpus: Corpus, path: Path, accelerator: Accelerator) -> None:
         self.folder = RunFolder(path)
@@ -69,7 +73,7 @@ class Trainer:
     def new_model(
         self, stage: StageConfig, sizes: TransformerConfig = ENCODER
     ) -> MultiObjectiveModel:
-        """An encoder and the stage's objectives at their start."""
+        """Return an encoder and the stage's objectives, with initial weights."""
         encoder = encoder_of(sizes, self.corpus.num_items, seed=0)
         built = {
             key: objective.build(ModelComponents(sizes, self.catalogue, 0), 0)
@@ -78,6 +82,7 @@ class Trainer:
         return MultiObjectiveModel(encoder, built, self.catalogue)
 
     def loader(self, stage: StageConfig) -> Loader:
+        """Return a loader of the stage's training windows."""
         windows = stage.windows.windows(self.split.training, ENCODER.length)
         return Loader(self.corpus, windows, stage.batches, length=ENCODER.length, seed=0)
 
@@ -87,24 +92,28 @@ class Trainer:
         validate: Callable[[], Mapping[str, float]] | None = None,
         plan: CheckpointPlan = EVERY_EPOCH,
     ) -> tuple[StageState, MultiObjectiveModel]:
+        """Train the stage, or continue it from its newest checkpoint.
+
+        Returns the state at its end and the trained model.
+        """
         model = self.new_model(stage)
         run = replace(self.stage_run(plan), validate=validate)
         state = train(model, self.loader(stage), stage, run)
         return state, model
 
     def stage_run(self, plan: CheckpointPlan = EVERY_EPOCH, *, quiet: bool = True) -> StageRun:
-        """Where the stage trains."""
+        """Return what the loop needs beside the stage, such as the run folder and the seed."""
         return StageRun(
             accelerator=self.accelerator, folder=self.folder, seed=0, plan=plan, quiet=quiet
         )
 
     def checkpoint_bytes(self, kind: str, name: str) -> bytes:
-        """A file of the stage's newest checkpoint of a kind (step or best)."""
+        """Return the content of a file in the newest checkpoint of a kind (`step` or `best`)."""
         newest = next(iter(checkpoints_by_step(self.folder.stage("train"), kind).values()))
         return (newest / name).read_bytes()
 
     def metrics_lines(self) -> list[dict[str, object]]:
-        """metrics.jsonl without the speed, which no run repeats."""
+        """Return the lines of metrics.jsonl without items per second, which differ between runs."""
         lines = self.folder.metrics()
         return [
             {name: value for name, value in line.items() if "items_per_second" not in name}
@@ -112,16 +121,19 @@ class Trainer:
         ]
 
 
-def request_stop_at(patch: pytest.MonkeyPatch, time: int) -> None:
-    """A signal that has come when the loop asks for the time with this number, from 1."""
-    asked = itertools.count(1)
-    patch.setattr(signals, "stop_requested", lambda: next(asked) >= time)
+def request_stop_at(patch: pytest.MonkeyPatch, check: int) -> None:
+    """Let the loop see a stop signal from its `check`-th check for one, counted from 1."""
+    checks = itertools.count(1)
+    patch.setattr(signals, "stop_requested", lambda: next(checks) >= check)
 
 
 def scripted_validation(
     values: list[float], interrupt_at: int | None = None
 ) -> Callable[[], dict[str, float]]:
-    """A validation that answers with these values in turn, or kills the run at one of them."""
+    """Return a validation that gives these values of hr@10 in turn.
+
+    The call number `interrupt_at`, from 0, raises KeyboardInterrupt instead.
+    """
     given: Iterator[tuple[int, float]] = iter(enumerate(values))
 
     def validate() -> dict[str, float]:

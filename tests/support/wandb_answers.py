@@ -1,4 +1,4 @@
-"""What the tests' W&B server answers to each GraphQL operation of the clients."""
+"""The answers of the tests' W&B server to each GraphQL operation of its clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Answer = dict[str, Any]
 
 
 def viewer(server: WandbServer, _: Variables) -> Answer:
-    """Whose key it is."""
+    """Return the user of the API key."""
     teams = {"edges": [{"node": {"name": ENTITY}}]}
     keys = {"edges": []}
     nothing = dict.fromkeys(("email", "admin", "deletedAt"))
@@ -26,17 +26,17 @@ def viewer(server: WandbServer, _: Variables) -> Answer:
 
 
 def server_features(server: WandbServer, _: Variables) -> Answer:
-    """No feature that older servers lack."""
+    """Return that the server has no new features."""
     return {"serverInfo": {"features": []}}
 
 
 def organization(server: WandbServer, _: Variables) -> Answer:
-    """A user without an organization."""
+    """Return that the user belongs to no organization."""
     return {"entity": {"organization": None}}
 
 
 def resume_status(server: WandbServer, variables: Variables) -> Answer:
-    """What a client needs to continue a run; null where it never began."""
+    """Return what a client needs to continue a run; null for a run that has not begun."""
     run = server.runs.get(variables["name"])
     bucket = None if run is None or not run.started else run.resume_status()
     project = server.project(variables["project"])
@@ -44,7 +44,7 @@ def resume_status(server: WandbServer, variables: Variables) -> Answer:
 
 
 def upsert_run(server: WandbServer, variables: Variables) -> Answer:
-    """A run is made, or told something new."""
+    """Create or update a run."""
     name = variables.get("name") or str(variables["id"]).removeprefix("run-")
     inserted = name not in server.runs
     if inserted:
@@ -56,7 +56,7 @@ def upsert_run(server: WandbServer, variables: Variables) -> Answer:
 
 
 def create_run_files(server: WandbServer, variables: Variables) -> Answer:
-    """Where a run's files are to be uploaded to."""
+    """Return the URLs to which a run's files are uploaded."""
     run = variables["run"]
     urls = [f"{server.url}/uploads/{run}/{name}" for name in variables["files"]]
     files = [{"name": name, "uploadUrl": url} for name, url in zip(variables["files"], urls)]
@@ -64,7 +64,7 @@ def create_run_files(server: WandbServer, variables: Variables) -> Answer:
 
 
 def upsert_sweep(server: WandbServer, variables: Variables) -> Answer:
-    """A sweep is made, or its state set."""
+    """Create a sweep, or set its state."""
     name = str(variables.get("id") or f"sweep{len(server.sweeps) + 1:03d}").removeprefix("sweep-")
     if name not in server.sweeps:
         project = variables.get("projectName") or "uncategorized"
@@ -77,21 +77,21 @@ def upsert_sweep(server: WandbServer, variables: Variables) -> Answer:
 
 
 def sweep_with_runs(server: WandbServer, variables: Variables) -> Answer:
-    """A sweep, or null; its runs are not told."""
+    """Return a sweep without its runs; null if there is none."""
     sweep = server.sweeps.get(variables["sweep"])
-    told = None if sweep is None else sweep.told()
+    told = None if sweep is None else sweep.to_graphql()
     return {"project": {**server.project(variables.get("project")), "sweep": told}}
 
 
 def create_agent(server: WandbServer, variables: Variables) -> Answer:
-    """An agent that works for a sweep; its id is the sweep's."""
+    """Create an agent of a sweep; its id is that of the sweep."""
     return {"createAgent": {"agent": {"id": f"agent-{variables['sweep']}"}}}
 
 
 def heartbeat(server: WandbServer, variables: Variables) -> Answer:
-    """The next run for an agent without one; `exit` when there is none left."""
+    """Return the next run for an idle agent; `exit` when there is none left."""
     sweep = server.sweeps[str(variables["id"]).removeprefix("agent-")]
-    # The ids of the runs at work.
+    # The ids of the runs that the agent is doing.
     at_work = json.loads(variables["runState"])
     commands = [] if at_work else [sweep.command()]
     told = {"agent": {"id": variables["id"]}, "commands": json.dumps(commands)}
@@ -99,25 +99,25 @@ def heartbeat(server: WandbServer, variables: Variables) -> Answer:
 
 
 def get_projects(server: WandbServer, _: Variables) -> Answer:
-    """All projects, on one page."""
+    """Return all projects on one page."""
     edges = [{"node": server.project(name)} for name in server.projects]
     page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
     return {"models": {"pageInfo": page, "edges": edges}}
 
 
 def create_project(server: WandbServer, variables: Variables) -> Answer:
-    """A project is made."""
+    """Create a project."""
     project = server.project(variables["input"]["name"])
     return {"result": {"project": project, "model": project, "inserted": True}}
 
 
 def project_id(server: WandbServer, variables: Variables) -> Answer:
-    """The number of a project."""
+    """Return a project, with its number."""
     return {"project": server.project(variables["projectName"])}
 
 
 def upsert_view(server: WandbServer, variables: Variables) -> Answer:
-    """A report is saved."""
+    """Save a report."""
     inserted = not variables.get("id")
     name = f"Vmlldzo{len(server.reports) + 1}" if inserted else variables["id"]
     tokens = [] if inserted else server.reports[name].tokens
@@ -127,22 +127,22 @@ def upsert_view(server: WandbServer, variables: Variables) -> Answer:
 
 
 def view_of(server: WandbServer, report: FakeReport) -> Answer:
-    """A report as GraphQL tells it."""
-    return {**report.told(), "project": server.project(report.variables["projectName"])}
+    """Return a report as a GraphQL object."""
+    return {**report.to_graphql(), "project": server.project(report.variables["projectName"])}
 
 
 def specific_report(server: WandbServer, variables: Variables) -> Answer:
-    """A report, by its id."""
+    """Return a report by its id."""
     return {"view": view_of(server, server.reports[variables["reportId"]])}
 
 
 def access_tokens(server: WandbServer, variables: Variables) -> Answer:
-    """The share links of a report."""
+    """Return the share links of a report."""
     return {"view": {"accessTokens": server.reports[variables["reportId"]].tokens}}
 
 
 def create_access_token(server: WandbServer, variables: Variables) -> Answer:
-    """A view-only share link for a report and the projects named."""
+    """Create a view-only share link for a report and its projects."""
     report = server.reports[variables["viewId"]]
     return {"createAccessToken": {"accessToken": report.share(variables["projects"])}}
 

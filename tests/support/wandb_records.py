@@ -1,4 +1,4 @@
-"""What the tests' W&B server remembers: runs, sweeps and reports."""
+"""The runs, sweeps and reports that the tests' W&B server stores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = {
 
 @dataclass(eq=False)
 class FakeRun:
-    """A run, from everything that clients said of it."""
+    """A run, with everything that clients have sent of it."""
 
     id: str
     entity: str | None = None
@@ -45,20 +45,20 @@ class FakeRun:
     events: dict[int, dict[str, Any]] = field(default_factory=dict)
     logs: dict[int, str] = field(default_factory=dict)
     chunks: list[tuple[int, list[int]]] = field(default_factory=list)
-    """Of every piece of history: its offset and the `_step` of its rows."""
+    """Offset, and `_step` of each row, of every message with rows of the history."""
     files: dict[str, bytes] = field(default_factory=dict)
     finished: bool = False
-    """Whether a client said that it is complete, and nobody has written to it since."""
+    """Whether the last message of a client said that the run is complete."""
     exit_code: int | None = None
 
     @property
     def started(self) -> bool:
-        """Whether a client began it, rather than only naming it."""
+        """Whether a client has sent a config or rows, and not only the run's name."""
         return bool(self.raw_config or self.history)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config as the caller of `wandb.init` gave it."""
+        """The config that was passed to `wandb.init`."""
         return {key: part["value"] for key, part in self.raw_config.items() if key != "_wandb"}
 
     @property
@@ -71,7 +71,7 @@ class FakeRun:
         return [(row["_step"], row[name]) for row in self.rows if name in row]
 
     def update(self, variables: Mapping[str, Any]) -> None:
-        """Take what an UpsertBucket says; null says nothing."""
+        """Apply the variables of an UpsertBucket; null leaves a field as it is."""
         for key, own in NAMES.items():
             if variables.get(key) is not None:
                 setattr(self, own, variables[key])
@@ -81,7 +81,7 @@ class FakeRun:
             self.summary = json.loads(variables["summaryMetrics"])
 
     def receive(self, message: Mapping[str, Any]) -> None:
-        """Take a piece of the file stream."""
+        """Apply a message of the file stream."""
         for name, part in (message.get("files") or {}).items():
             placed = list(enumerate(part["content"], part.get("offset", 0)))
             if name == "wandb-history.jsonl":
@@ -100,7 +100,7 @@ class FakeRun:
             self.state = "finished" if self.exit_code == 0 else "failed"
 
     def bucket(self) -> dict[str, Any]:
-        """The run as an UpsertBucket is answered."""
+        """Return the run as the answer to an UpsertBucket."""
         return {
             "id": f"run-{self.id}",
             "name": self.id,
@@ -112,7 +112,7 @@ class FakeRun:
         }
 
     def resume_status(self) -> dict[str, Any]:
-        """The run as a client that continues it needs it."""
+        """Return the run as a client needs it to continue it."""
         wandb_config = self.raw_config.get("_wandb", {}).get("value", {})
         kept = {"t": wandb_config["t"]} if "t" in wandb_config else {}
         return {
@@ -134,7 +134,7 @@ class FakeRun:
 
 @dataclass(eq=False)
 class FakeSweep:
-    """A sweep: the grid over the lists of its parameters, whatever its method is called."""
+    """A sweep, which is always a grid search over the lists of its parameters."""
 
     id: str
     project: str
@@ -144,11 +144,11 @@ class FakeSweep:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Its YAML, read."""
+        """The config, parsed from YAML."""
         return yaml.safe_load(self.config_text)
 
     def grid(self) -> list[dict[str, Any]]:
-        """The values of every run; of a range its lower end."""
+        """Return the parameters of every run; a range counts as its lower end."""
         lists: list[Sequence[Any]] = []
         for parameter in self.config["parameters"].values():
             single = parameter.get("value", parameter.get("min"))
@@ -157,7 +157,7 @@ class FakeSweep:
         return [dict(zip(names, values)) for values in itertools.product(*lists)]
 
     def command(self) -> dict[str, Any]:
-        """What an agent without work is told to do."""
+        """Return the next command for an idle agent."""
         grid = self.grid()
         if self.handed_out == len(grid):
             self.state = "FINISHED"
@@ -173,8 +173,8 @@ class FakeSweep:
             "args": {name: {"value": value} for name, value in grid[self.handed_out - 1].items()},
         }
 
-    def told(self) -> dict[str, Any]:
-        """The sweep as GraphQL tells it."""
+    def to_graphql(self) -> dict[str, Any]:
+        """Return the sweep as a GraphQL object."""
         unset = ("description", "bestLoss", "controller", "scheduler", "heartbeatAt", "updatedAt")
         return {
             **dict.fromkeys(unset),
@@ -192,7 +192,7 @@ class FakeSweep:
 
 @dataclass(eq=False)
 class FakeReport:
-    """A report as it was last saved, and its share links."""
+    """The last saved version of a report, and its share links."""
 
     id: str
     variables: dict[str, Any]
@@ -200,18 +200,18 @@ class FakeReport:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Its specification, read."""
+        """The specification, parsed from JSON."""
         return json.loads(self.variables["spec"])
 
-    def told(self) -> dict[str, Any]:
-        """The report as GraphQL tells it, without its project."""
+    def to_graphql(self) -> dict[str, Any]:
+        """Return the report as a GraphQL object without its project."""
         names = ("name", "displayName", "description", "type", "spec")
         when = "2026-01-01T00:00:00Z"
         fields = {name: self.variables.get(name) for name in names}
         return {"id": self.id, **fields, "createdAt": when, "updatedAt": when}
 
     def share(self, projects: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-        """A share link more."""
+        """Create a share link for the report and these projects, and return it."""
         scope = [
             {"entityName": each["entityName"], "name": each["projectName"]} for each in projects
         ]

@@ -1,4 +1,4 @@
-"""Run folders written by hand, and servers that answer nobody, for the tests of W&B mirrors."""
+"""Writes run folders for the tests of the W&B mirror, and opens ports that never answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LINES = [("first", 1), ("first", 2), ("second", 1), ("second", 2), ("second", 3)
 
 
 def shop_run_record(config: RunConfig | None = None) -> RunRecord:
-    """config.json of a run on the shop; by default with the stages `first` and `second`."""
+    """Return config.json of a run on the shop; None: a run with the stages `first` and `second`."""
     record = run_record(config or CONFIGS["two stages"](), hash="00ff")
     return replace(record, dataset=replace(record.dataset, name="shop"))
 
@@ -41,7 +41,10 @@ def write_run(
     summary: RunSummary | None = SUMMARY,
     config: RunConfig | None = None,
 ) -> Path:
-    """A run folder with a line for each (stage, step), whose loss is half its step."""
+    """Write a run folder with a logged loss for each (stage, step): half the step.
+
+    Without `summary` the run has not finished.
+    """
     folder = RunFolder(path)
     folder.write(shop_run_record(config))
     for stage, step in lines:
@@ -53,7 +56,7 @@ def write_run(
 
 @contextmanager
 def silent_server(kind: str) -> Iterator[str]:
-    """The address of a port where nobody listens (`dead`), or that never answers (`hanging`)."""
+    """Give the URL of a port that is closed (`dead`) or that never answers (`hanging`)."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -1,9 +1,8 @@
-"""A W&B server for the tests: on 127.0.0.1, in this process, remembering what it is told.
+"""A W&B server for the tests: it runs in this process, on 127.0.0.1, and stores what clients send.
 
-It speaks what wandb 0.31 and wandb-workspaces 0.4 say when runs are logged, continued and synced,
-sweeps are made and worked off, and reports are saved, shared and read back. An operation that it
-does not know is answered with an error and noted in `unknown`. Artifacts, and so tables, are not
-among what it knows.
+It answers what wandb 0.31 and wandb-workspaces 0.4 send when runs are logged, continued and synced,
+sweeps are created and run, and reports are saved, shared and read. Any other operation is answered
+with an error and listed in `unknown`. Artifacts, and with them tables, are not supported.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ KEY = "0123456789" * 4
 
 
 class UnknownOperation(Exception):
-    """Asked for something that the fake does not speak."""
+    """A client sent an operation that this server does not support."""
 
 
 class QuietServer(ThreadingHTTPServer):
-    """Clients that are killed or end with a connection open are nothing to report."""
+    """An HTTP server that does not report clients that end with a connection open."""
 
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say what went wrong here, but not that a client has gone."""
+        """Report an error of this server, but not a lost connection."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 @dataclass(eq=False)
 class WandbServer:
-    """Runs, sweeps, reports and projects as a W&B server has them; serves while it is entered."""
+    """Runs, sweeps, reports and projects of a W&B server; it serves within a `with` block."""
 
     refuses_keys: bool = False
     runs: dict[str, FakeRun] = field(default_factory=dict)
@@ -49,9 +48,9 @@ class WandbServer:
     reports: dict[str, FakeReport] = field(default_factory=dict)
     projects: list[str] = field(default_factory=list)
     operations: list[str] = field(default_factory=list)
-    """The names of all GraphQL operations, as they came."""
+    """The names of all GraphQL operations, in the order of the requests."""
     unknown: list[str] = field(default_factory=list)
-    """Those, and the paths, that it has no answer for."""
+    """The operations and paths that it does not support."""
     requests: int = 0
     port: int = 0
 
@@ -75,11 +74,11 @@ class WandbServer:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self, folder: Path) -> dict[str, str]:
-        """Environment variables that send a wandb client here, with all its files in `folder`."""
+        """Return environment variables that make a wandb client use this server and `folder`."""
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": KEY,
@@ -95,7 +94,7 @@ class WandbServer:
         }
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Answer]:
-        """The status and JSON with which a request is answered."""
+        """Return the HTTP status and the JSON that answer a request."""
         with self._lock:
             self.requests += 1
             if self.refuses_keys:
@@ -129,7 +128,7 @@ class WandbServer:
             return 404, {"errors": [{"message": f"{name} asks for {error}"}]}
 
     def project(self, name: str | None) -> Answer:
-        """A project as GraphQL tells it; it exists from now on."""
+        """Return a project as a GraphQL object; it is created if it does not exist."""
         name = name or "uncategorized"
         if name not in self.projects:
             self.projects.append(name)
@@ -151,7 +150,7 @@ class WandbServer:
 
 
 def handler_of(server: WandbServer) -> type[BaseHTTPRequestHandler]:
-    """The handler of HTTP requests that asks this server for every answer."""
+    """Return an HTTP request handler that answers from this server."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -174,7 +173,7 @@ def handler_of(server: WandbServer) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = respond
 
         def chunks(self) -> bytes:
-            """A body that comes in chunks."""
+            """Return a body that is sent in chunks."""
             body = b""
             while size := int(self.rfile.readline().split(b";")[0], 16):
                 body += self.rfile.read(size)
@@ -183,6 +182,6 @@ def handler_of(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             return body
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     return Handler
