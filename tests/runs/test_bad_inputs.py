@@ -127,15 +127,15 @@ PREPARE: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     ),
     "a word for a time": (
         {"c.csv": CSV + "a,x,soon\n"}, ["csv", "--raw", "c.csv"],
-        "c.csv, line 2, field 3 (timestamp): 'soon' is not a number",
+        "c.csv, line 2, column 'timestamp': 'soon' is neither a number nor a date",
     ),
     "an infinite time": (
         {"c.csv": CSV + "a,x,1\na,y,inf\n"}, ["csv", "--raw", "c.csv"],
-        "c.csv, line 3, field 3 (timestamp): 'inf' is not finite",
+        "c.csv, line 3, column 'timestamp': 'inf' is no number, while '1'",
     ),
     "another encoding": (
         {"c.csv": CSV.encode() + b"a,caf\xe9,1\n"}, ["csv", "--raw", "c.csv"],
-        "c.csv: not utf-8 text (utf-8 was tried",
+        "c.csv, line 2, column 'item': 'caf\\xe9' is not utf-8 text",
     ),
     "a column that is not there": (
         {"c.csv": "who,item,timestamp\na,x,1\n"}, ["csv", "--raw", "c.csv"],

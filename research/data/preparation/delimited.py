@@ -157,8 +157,9 @@ def find_bad_line(path: Path, layout: Layout) -> None:
             try:
                 field.encode()
             except UnicodeEncodeError as error:
+                shown = field.encode(errors="surrogateescape").decode(errors="backslashreplace")
                 raise InputError(
-                    f"{path}, line {number}, column {name!r}: {field!r:.60} is not utf-8 text "
+                    f"{path}, line {number}, column {name!r}: '{shown:.60}' is not utf-8 text "
                     "(utf-8 was tried). Convert the file to utf-8."
                 ) from error
 
