@@ -376,6 +376,31 @@ class ShowCommand(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditCommand(Verb):
+    """Print what a reviewer would ask of a corpus, or of a finished run and its corpus.
+
+    A corpus is checked under leave-one-out, a run under its own split and evaluation. The exit code
+    is 1 if a finding is a problem, and 0 if none is: warnings alone give 0.
+    """
+
+    LINE = "RUN_OR_CORPUS [--json]: print what a reviewer would ask of data and run"
+    target: Positional[str]
+    """a run folder, a corpus folder, or the name of a corpus below the data root"""
+    json: Flag = False
+    """print one JSON object, with the numbers of each finding"""
+    data_root: DataRoot = "data"
+    """folder of raw files and prepared corpora"""
+    allow: Allowed = ()
+    """a package whose classes you trust in the run's config"""
+
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
+        """Check, and print the findings."""
+        from research.cli.audit import audit
+
+        return audit(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportCommand(Verb):
     """Print a study's report, and write it as a page, as CSV and as LaTeX."""
 
@@ -435,6 +460,7 @@ VERBS: dict[str, type[Verb]] = {
     "import": ImportCommand,
     "export": ExportCommand,
     "show": ShowCommand,
+    "audit": AuditCommand,
     "report": ReportCommand,
     "sync": SyncCommand,
 }

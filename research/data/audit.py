@@ -1,0 +1,32 @@
+"""The audit of a corpus under a split: what a reviewer would ask of the data.
+
+`research/runs/audit.py` adds what a reviewer would ask of a run; the verb `audit` prints both.
+"""
+
+from __future__ import annotations
+
+from research.data.corpus import Corpus
+from research.data.corpus_checks import corpus_checks
+from research.data.findings import Finding
+from research.data.repeats import Repeats
+from research.data.split_checks import Audited, Seen, split_checks
+from research.data.splits import LeaveOneOut, SplitConfig
+from research.errors import InputError
+
+
+def audit_corpus(
+    corpus: Corpus, config: SplitConfig = LeaveOneOut(), seen: Seen = "excluded"
+) -> list[Finding]:
+    """The findings of all checks of a corpus, and of it under a split.
+
+    `seen` says how items of the history are ranked: see `EvaluationConfig.seen`. `InputError` when
+    the corpus is damaged or has changed since it was prepared.
+    """
+    corpus.verify()
+    repeats = Repeats.of(corpus)
+    findings = corpus_checks(corpus, repeats)
+    try:
+        split = config.split(corpus)
+    except InputError as error:
+        return [*findings, Finding(check="split", level="problem", numbers={}, sentence=str(error))]
+    return findings + split_checks(Audited(corpus, config, split, repeats, seen))

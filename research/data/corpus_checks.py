@@ -1,0 +1,168 @@
+"""Checks of a corpus by itself, before any split: ids, doubles, times and attributes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from research.data.corpus import Corpus
+from research.data.findings import PROBLEM_SHARE, Finding, Level, percent, share_of
+from research.data.lookalikes import lookalike_ids
+from research.data.names import Names
+from research.data.repeats import Repeats
+
+# As seconds this is the year 5138, as milliseconds March 1973: no data set of today has such times
+# in seconds, and every one in milliseconds or finer has.
+LEAST_FINER_THAN_SECONDS = 10**11
+# Times that differ by no more than this many units say nothing of who did what when.
+SHORTEST_SPAN = 1
+# Where most items lack attributes, or most attributes have one item, a loss over attributes learns
+# next to nothing that the item's id does not say.
+MOST = 0.5
+# Pairs of ids that a sentence shows.
+EXAMPLES = 3
+
+
+def corpus_checks(corpus: Corpus, repeats: Repeats) -> list[Finding]:
+    """The findings of every check of a corpus, which `Corpus.verify` has passed."""
+    names = {"users": corpus.user_names, "items": corpus.item_names}
+    return [
+        *(lookalikes(kind, kind_names) for kind, kind_names in names.items()),
+        doubles(corpus, repeats),
+        repeated_items(corpus, repeats),
+        *times(corpus),
+        attributes(corpus),
+    ]
+
+
+def lookalikes(kind: str, names: Names) -> Finding:
+    """Ids of `kind` ("users" or "items") that differ in form alone; see `lookalike_ids`."""
+    check, groups = f"ids of {kind}", lookalike_ids(names)
+    touched = sum(len(group) for group in groups)
+    numbers = {"ids": touched, "groups": len(groups), "share": share_of(touched, len(names))}
+    if not groups:
+        return Finding(
+            check=check, level="fine", numbers=numbers, sentence=f"No two ids of {kind} look alike."
+        )
+    shown = [
+        " and ".join(repr(names[place]) for place in group[:2].tolist())
+        for group in groups[:EXAMPLES]
+    ]
+    return Finding(
+        check=check,
+        level="problem" if numbers["share"] >= PROBLEM_SHARE else "warning",
+        numbers=numbers,
+        sentence=(
+            f"{touched:,} of {len(names):,} ids of {kind} differ from another one only by case, "
+            f"blanks, leading zeros or a trailing .0 ({', '.join(shown)}). If they mean the same, "
+            "bring them to one form in the raw files and prepare the corpus again."
+        ),
+    )
+
+
+def doubles(corpus: Corpus, repeats: Repeats) -> Finding:
+    """Interactions that are there twice: the same user, item and time."""
+    count = int(repeats.double_N.sum())
+    share = share_of(count, corpus.num_interactions)
+    numbers = {"interactions": count, "share": share}
+    if corpus.timestamps is None:
+        sentence = "Without times an exact double cannot be told from a repeat."
+        return Finding(check="doubles", level="fine", numbers=numbers, sentence=sentence)
+    if not count:
+        sentence = "No interaction is there twice with the same user, item and time."
+        return Finding(check="doubles", level="fine", numbers=numbers, sentence=sentence)
+    return Finding(
+        check="doubles",
+        level="problem" if share >= PROBLEM_SHARE else "warning",
+        numbers=numbers,
+        sentence=(
+            f"{count:,} interactions ({percent(share)}) have the user, item and time of an earlier "
+            "one. Look whether a file was read twice; `prepare --duplicates first` keeps the "
+            "oldest interaction of a user with an item."
+        ),
+    )
+
+
+def repeated_items(corpus: Corpus, repeats: Repeats) -> Finding:
+    """How often users come back to an item; no fault, but an evaluation has to fit it."""
+    count = int(repeats.repeated_N.sum())
+    share = share_of(count, corpus.num_interactions)
+    return Finding(
+        check="repeats",
+        level="fine",
+        numbers={"interactions": count, "share": share},
+        sentence=f"{percent(share)} of interactions are with an item that the user had before.",
+    )
+
+
+def times(corpus: Corpus) -> list[Finding]:
+    """Whether the times can order events, and whether they are in seconds."""
+    if corpus.timestamps is None or not corpus.num_interactions:
+        return []
+    first, last = int(corpus.timestamps.min()), int(corpus.timestamps.max())
+    span = {"first": first, "last": last}
+    return [_spread(span, corpus.num_interactions), _unit(span)]
+
+
+def _spread(span: dict[str, int], num_interactions: int) -> Finding:
+    if num_interactions > 1 and span["last"] - span["first"] <= SHORTEST_SPAN:
+        return Finding(
+            check="spread of times",
+            level="problem",
+            numbers=span,
+            sentence=(
+                f"All times are between {span['first']} and {span['last']}, so that they order "
+                "nothing. Look whether the right column was read and was not rounded, or leave it "
+                "out and let the order of the file hold."
+            ),
+        )
+    sentence = f"The times run from {span['first']} to {span['last']}."
+    return Finding(check="spread of times", level="fine", numbers=span, sentence=sentence)
+
+
+def _unit(span: dict[str, int]) -> Finding:
+    if span["last"] >= LEAST_FINER_THAN_SECONDS:
+        return Finding(
+            check="unit of times",
+            level="warning",
+            numbers=span,
+            sentence=(
+                f"The newest time is {span['last']}, which is probably not in seconds but in "
+                "milliseconds or finer. Divide the times in the raw files, as models that read "
+                "times and the profile of a corpus take them for seconds."
+            ),
+        )
+    sentence = "The times may be seconds."
+    return Finding(check="unit of times", level="fine", numbers=span, sentence=sentence)
+
+
+def attributes(corpus: Corpus) -> Finding:
+    """Whether items have attributes, and attributes items, for a loss over them to learn from."""
+    sizes = np.diff(corpus.attribute_offsets)
+    items = np.bincount(corpus.attribute_ids, minlength=corpus.num_attributes)
+    without, single = int((sizes == 0).sum()), int((items <= 1).sum())
+    everywhere = int((items == corpus.num_items).sum())
+    numbers = {
+        "attributes": corpus.num_attributes,
+        "items_without": without,
+        "items_without_share": share_of(without, corpus.num_items),
+        "attributes_of_one_item": single,
+        "attributes_of_one_item_share": share_of(single, corpus.num_attributes),
+        "attributes_of_every_item": everywhere,
+    }
+    if not corpus.num_attributes:
+        sentence = "Items have no attributes."
+        return Finding(check="attributes", level="fine", numbers=numbers, sentence=sentence)
+    sentence = (
+        f"{percent(numbers['items_without_share'])} of items have no attribute; of "
+        f"{corpus.num_attributes:,} attributes {single:,} have a single item and {everywhere:,} "
+        "have every item."
+    )
+    scarce = max(numbers["items_without_share"], numbers["attributes_of_one_item_share"]) > MOST
+    useless = scarce or everywhere == corpus.num_attributes
+    if useless:
+        sentence += (
+            " Objectives over attributes learn little from these; join rare attributes, or leave "
+            "such objectives out."
+        )
+    level: Level = "warning" if useless else "fine"
+    return Finding(check="attributes", level=level, numbers=numbers, sentence=sentence)
