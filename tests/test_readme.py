@@ -268,6 +268,11 @@ def test_the_commands_run_in_the_order_in_which_they_stand(capsys: Capture, here
             assert answer.code == 2
             assert "wandb login" in answer.err
             continue
+        if words[0] == "audit":
+            # A tiny run may well not be above popularity, which is a problem to find.
+            assert answer.code in (0, 1)
+            assert answer.err == ""
+            continue
         assert (answer.code, answer.err) == (0, ""), " ".join(words)
     assert len(list((here / "runs").rglob("summary.json"))) >= 3
 

@@ -122,7 +122,8 @@ def test_no_argument_gives_the_usage_and_2(capsys: Capture) -> None:
 
 def test_an_unknown_verb_gives_near_names_and_2(capsys: Capture) -> None:
     answer = run_command(capsys, "evalute", "x")
-    assert answer == CommandResult(2, "", "sixfold: no verb 'evalute'; did you mean evaluate?\n")
+    message = "sixfold: no verb 'evalute'; did you mean evaluate or audit?\n"
+    assert answer == CommandResult(2, "", message)
     far = run_command(capsys, "zzz").err
     assert all(verb in far for verb in VERBS)
 
