@@ -9,10 +9,8 @@ from research.data.findings import PROBLEM_SHARE, Finding, Level, percent, share
 from research.data.lookalikes import lookalike_ids
 from research.data.names import Names
 from research.data.repeats import Repeats
+from research.data.time_units import LEAST_FINER_THAN_SECONDS
 
-# As seconds this is the year 5138, as milliseconds March 1973: no data set of today has such times
-# in seconds, and every one in milliseconds or finer has.
-LEAST_FINER_THAN_SECONDS = 10**11
 # Times that differ by no more than this many units say nothing of who did what when.
 SHORTEST_SPAN = 1
 # Where most items lack attributes, or most attributes have one item, a loss over attributes learns
@@ -127,8 +125,8 @@ def _unit(span: dict[str, int]) -> Finding:
             numbers=span,
             sentence=(
                 f"The newest time is {span['last']}, which is probably not in seconds but in "
-                "milliseconds or finer. Divide the times in the raw files, as models that read "
-                "times and the profile of a corpus take them for seconds."
+                "milliseconds or finer. Divide the times in the raw files: a model that reads "
+                "times takes them for seconds."
             ),
         )
     sentence = "The times may be seconds."

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.data.corpus import Corpus
-from research.data.corpus_checks import LEAST_FINER_THAN_SECONDS
 from research.data.findings import (
     PROBLEM_SHARE,
     WARNED_SHARE,
@@ -30,11 +29,9 @@ from research.data.splits import (
     SplitConfig,
     training_counts,
 )
+from research.data.time_units import SECONDS_OF_A_DAY, units_of_a_second
 
 Seen = Literal["excluded", "kept", "zero"]
-SECONDS_OF_A_DAY = 86_400
-# A newest time from here on (March 1973) up to `LEAST_FINER_THAN_SECONDS` is taken for seconds.
-LEAST_SECONDS = 10**8
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +255,8 @@ def later_events(audited: Audited, timestamps: NDArray[np.int64]) -> Finding:
 
 
 def duration(lag: float, newest: int) -> str:
-    """A difference of times as text: in days if the newest time can be in seconds."""
-    if LEAST_SECONDS <= newest < LEAST_FINER_THAN_SECONDS:
-        return f"{lag / SECONDS_OF_A_DAY:,.1f} days"
-    return f"{lag:,.0f} in the unit of the times"
+    """A difference of times as text: in days if the newest time says what unit they are in."""
+    units = units_of_a_second(newest)
+    if units is None:
+        return f"{lag:,.0f} in the unit of the times"
+    return f"{lag / units / SECONDS_OF_A_DAY:,.1f} days"
