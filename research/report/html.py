@@ -1,6 +1,6 @@
 """report.html: a single page that loads nothing from elsewhere, for a desktop, a phone and paper.
 
-The template (page.html) escapes all text that it is given. Figures are inline SVG from `plots`, in
+The template (page.html, with style.css) escapes all text that it is given. Figures are inline SVG from `plots`, in
 which matplotlib has escaped the text. The page has no script, and its content security policy
 forbids every request.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from research.report import formatting as words
@@ -32,6 +32,21 @@ class Picture:
 
 def page_of(report: Report) -> str:
     """The whole page as HTML text."""
+    styles = plots.styles_of(report.cells)
+    figures = Figures(report, styles)
+    # Figures are drawn in the page's order, so that their ids are the same in every build.
+    pictures = {corpus.name: figures.of_corpus(corpus) for corpus in report.corpora}
+    return template("page.html").render(
+        report=report,
+        styles=styles,
+        marker_paths=MARKER_PATHS,
+        pictures=pictures,
+        words=words,
+    )
+
+
+def template(name: str) -> Template:
+    """A template of this folder, which escapes all text that it is given."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -42,17 +57,7 @@ def page_of(report: Report) -> str:
     environment.filters["thousands"] = thousands
     environment.filters["short"] = short_text
     environment.filters["minus"] = minus
-    styles = plots.styles_of(report.cells)
-    figures = Figures(report, styles)
-    # Figures are drawn in the page's order, so that their ids are the same in every build.
-    pictures = {corpus.name: figures.of_corpus(corpus) for corpus in report.corpora}
-    return environment.get_template("page.html").render(
-        report=report,
-        styles=styles,
-        marker_paths=MARKER_PATHS,
-        pictures=pictures,
-        words=words,
-    )
+    return environment.get_template(name)
 
 
 # SVG paths of the legend's markers, in a box from -4 to 4, by matplotlib's marker names.
@@ -155,11 +160,16 @@ class Figures:
         return self.picture(title, plots.heat_svg(cosines), ", ".join(pairs))
 
     def picture(self, title: str, svg: str, description: str) -> Picture:
-        """The figure with unique ids; `description` goes into its label for screen readers."""
+        """The figure with ids that no other one of the page has; see `picture_of`."""
         self.drawn += 1
-        opening = Markup('<svg role="img" aria-label="{}"').format(f"{title}. {description}")
-        body = plots.with_id_prefix(svg, f"f{self.drawn}").removeprefix("<svg")
-        return Picture(title, opening + Markup(body))
+        return picture_of(title, svg, description, f"f{self.drawn}")
+
+
+def picture_of(title: str, svg: str, description: str, prefix: str) -> Picture:
+    """The figure, with `prefix` before its ids and `description` as label for screen readers."""
+    opening = Markup('<svg role="img" aria-label="{}"').format(f"{title}. {description}")
+    body = plots.with_id_prefix(svg, prefix).removeprefix("<svg")
+    return Picture(title, opening + Markup(body))
 
 
 def dots_text(dots: list[Dot]) -> str:
