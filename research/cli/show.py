@@ -11,7 +11,10 @@ from rich.table import Table
 from research.config import record_to_json
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
-from research.errors import InputError
+from research.data.profile import CorpusProfile, profile_of
+from research.errors import InputError, optional_import
+from research.report.profile_words import sentences_of
+from research.storage.atomic import replacing
 from research.storage.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 from research.storage.untrusted import printable
@@ -19,11 +22,19 @@ from research.storage.untrusted import printable
 UNKNOWN = "unknown"
 
 
-def show(path: str) -> int:
-    """Print a run's figures or a corpus's sizes; raises `InputError` for any other folder."""
+def show(path: str, html: str | None = None) -> int:
+    """Print a run's figures or a corpus's profile; raises `InputError` for any other folder.
+
+    `html` names the file for a page of a corpus's profile; None: no page.
+    """
     folder = Path(path)
     if (folder / "manifest.json").is_file():
-        show_corpus(Corpus.open(folder))
+        show_corpus(Corpus.open(folder), html)
+    elif html is not None:
+        raise InputError(
+            f"--html is for a corpus, but {path} has no manifest.json; `report STUDY` writes a "
+            "page of runs"
+        )
     elif (folder / "config.json").is_file():
         show_run(folder)
     else:
@@ -33,17 +44,39 @@ def show(path: str) -> int:
     return 0
 
 
-def show_corpus(corpus: Corpus) -> None:
-    """Print a corpus's sizes, filters, tied timestamps and fingerprint.
+def show_corpus(corpus: Corpus, html: str | None = None) -> None:
+    """Print a corpus's sizes, filters, tied timestamps and fingerprint, and its profile in words.
 
-    Raises `InputError` when its arrays or options have changed since it was prepared.
+    `html` names the file for a page of the profile; None: no page. Raises `InputError` when the
+    corpus's arrays or options have changed since it was prepared, when `html` is a folder, and when
+    the page needs a package that is not installed.
     """
     corpus.verify()
-    lengths = np.diff(corpus.offsets)
+    facts, profile = facts_of_corpus(corpus), profile_of(corpus)
     table = Table(title=f"corpus {corpus.name}", show_header=False)
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
-    rows: dict[str, object] = {
+    for name, value in facts.items():
+        table.add_row(name, value)
+    console = plain_console()
+    console.print(table)
+    warnings = warnings_of(corpus)
+    for warning in warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    for sentence in sentences_of(profile):
+        console.print(sentence)
+    if html is not None:
+        # A page is passed on to others, to whom the path says nothing.
+        del facts["folder"]
+        facts |= {f"warning {number}": text for number, text in enumerate(warnings, 1)}
+        write_page(profile, facts, Path(html))
+        console.print(html)
+
+
+def facts_of_corpus(corpus: Corpus) -> dict[str, str]:
+    """By name, a corpus's sizes and fingerprint, and what preparation read and removed."""
+    lengths = np.diff(corpus.offsets)
+    facts: dict[str, object] = {
         "users": f"{corpus.num_users:,}",
         "items": f"{corpus.num_items:,}",
         "interactions": f"{corpus.num_interactions:,}",
@@ -54,15 +87,29 @@ def show_corpus(corpus: Corpus) -> None:
         "fingerprint": corpus.fingerprint[:16],
         "folder": corpus.folder,
     }
-    report = dict(corpus.manifest.report)
-    warnings = report.pop("warnings", [])
-    rows |= flattened(report)
-    for name, value in rows.items():
-        table.add_row(name, text_of(value))
-    console = plain_console()
-    console.print(table)
-    for warning in warnings if isinstance(warnings, list) else [warnings]:
-        console.print(f"warning: {printable(str(warning))}", soft_wrap=True)
+    report = {name: value for name, value in corpus.manifest.report.items() if name != "warnings"}
+    facts |= flattened(report)
+    return {name: text_of(value) for name, value in facts.items()}
+
+
+def warnings_of(corpus: Corpus) -> list[str]:
+    """The warnings of preparation, as they stand in the manifest."""
+    warnings = corpus.manifest.report.get("warnings", [])
+    return [
+        printable(str(each)) for each in (warnings if isinstance(warnings, list) else [warnings])
+    ]
+
+
+def write_page(profile: CorpusProfile, facts: Mapping[str, str], path: Path) -> None:
+    """Write the page of a corpus's profile into a file, over an older one; see `show_corpus`."""
+    if path.is_dir():
+        raise InputError(f"--html is {path}, which is a folder; name a file")
+    extra = "install the extra: pip install 'sixfold[report]'"
+    with optional_import(("jinja2", "markupsafe", "matplotlib"), "a page of a corpus", extra):
+        from research.report.profile_page import profile_page_of
+    text = profile_page_of(profile, facts)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def show_run(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """report.html: a single page that loads nothing from elsewhere, for a desktop, a phone and paper.
 
-The template (page.html, with style.css) escapes all text that it is given. Figures are inline SVG from `plots`, in
-which matplotlib has escaped the text. The page has no script, and its content security policy
-forbids every request.
+The template (page.html, with style.css) escapes all text that it is given. Figures are inline SVG
+from `plots`, in which matplotlib has escaped the text. The page has no script, and its content
+security policy forbids every request.
 """
 
 from __future__ import annotations
