@@ -24,19 +24,16 @@ class Repeats:
     first_N: NDArray[np.int64]
     """[N]: index into `corpus.items` of the user's first interaction with the same item, which may
     be the interaction itself."""
+    repeated_N: NDArray[np.bool_]
+    """[N]: whether the user has had the item before."""
     double_N: NDArray[np.bool_]
     """[N]: whether an earlier interaction has the same user, item and time; False without times."""
-
-    @property
-    def repeated_N(self) -> NDArray[np.bool_]:
-        """bool [N]: whether the user has had the item before."""
-        repeated_N: NDArray[np.bool_] = self.first_N < np.arange(len(self.first_N))
-        return repeated_N
 
     @staticmethod
     def of(corpus: Corpus) -> Repeats:
         """The repeats of a corpus; twenty million interactions take seconds."""
         first_N = np.empty(corpus.num_interactions, dtype=np.int64)
+        repeated_N = np.empty(corpus.num_interactions, dtype=bool)
         double_N = np.zeros(corpus.num_interactions, dtype=bool)
         offsets = np.asarray(corpus.offsets)
         # Users are sorted in blocks that fit into a processor's cache.
@@ -52,9 +49,10 @@ class Repeats:
             pairs = pairs[order]
             begins = np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]
             sizes = np.diff(np.flatnonzero(np.append(begins, True)))
+            repeated_N[start + order] = ~begins
             first_N[start + order] = start + np.repeat(order[begins], sizes)
             if corpus.timestamps is not None:
                 times = corpus.timestamps[start:stop][order]
                 doubles = ~begins[1:] & (times[1:] == times[:-1])
                 double_N[start + order[1:][doubles]] = True
-        return Repeats(first_N, double_N)
+        return Repeats(first_N, repeated_N, double_N)
