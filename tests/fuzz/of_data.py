@@ -14,6 +14,7 @@ from random import Random
 import numpy as np
 
 from research.cli.show import show_corpus
+from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
 from research.data.preparation import download
 from research.data.preparation.filters import PrepareConfig
@@ -245,6 +246,7 @@ def corpus(folder: Path) -> Case:
         opened = Corpus.open(folder / kind)
         if random.random() < 0.1:
             show_corpus(opened)
+            audit_corpus(opened)
         opened.verify()
         # What has been verified can be used.
         assert list(opened.item_names) == [opened.item_names[v] for v in range(opened.num_items)]
