@@ -74,8 +74,8 @@ def doubles(corpus: Corpus, repeats: Repeats) -> Finding:
         numbers=numbers,
         sentence=(
             f"{count:,} interactions ({percent(share)}) have the user, item and time of an earlier "
-            "one. Look whether a file was read twice; `prepare --duplicates first` keeps the "
-            "oldest interaction of a user with an item."
+            "one. Look whether a file was read twice; `prepare --duplicates exact` removes such "
+            "doubles."
         ),
     )
 
@@ -125,8 +125,8 @@ def _unit(span: dict[str, int]) -> Finding:
             numbers=span,
             sentence=(
                 f"The newest time is {span['last']}, which is probably not in seconds but in "
-                "milliseconds or finer. Divide the times in the raw files: a model that reads "
-                "times takes them for seconds."
+                "milliseconds or finer. Prepare the corpus again with --time-unit: a model that "
+                "reads times takes them for seconds."
             ),
         )
     sentence = "The times may be seconds."
