@@ -141,7 +141,7 @@ class PrepareCommand(OverridingVerb):
     """Read raw events, filter them as asked, and write a corpus folder.
 
     SOURCE is a data set (ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest,
-    ml-latest-small) or a format (movielens, s3rec, pairs, atomic, csv, parquet).
+    ml-latest-small) or a format (movielens, s3rec, pairs, atomic, csv, parquet, jsonl).
 
     All filters: prepare SOURCE --help
     """

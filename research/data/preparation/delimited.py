@@ -250,10 +250,13 @@ def rows_of_width(
         yield fields
 
 
-def raise_wrong_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> NoReturn:
-    """Raise the `InputError` for text that is not in the encoding that was tried."""
+def raise_wrong_encoding(
+    path: Path, encoding: str, error: UnicodeDecodeError, line: int | None = None
+) -> NoReturn:
+    """Raise the `InputError` for text, or its line `line`, that is not in the encoding tried."""
+    place = f"{path}" if line is None else f"{path}, line {line}"
     raise InputError(
-        f"{path}: not {encoding} text ({encoding} was tried; {error.reason} at byte "
+        f"{place}: not {encoding} text ({encoding} was tried; {error.reason} at byte "
         f"{error.start}). Convert the file to {encoding}."
     ) from error
 

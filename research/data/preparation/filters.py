@@ -48,13 +48,13 @@ class PrepareConfig:
     """Which interactions of one user with one item are kept: all; all but exact doubles, which have
     the same time too; the oldest; or the newest."""
     user_column: str = "user"
-    """Column of raw user ids (csv, parquet)."""
+    """Column of raw user ids (csv, parquet, jsonl); of JSON lines, the field."""
     item_column: str = "item"
-    """Column of raw item ids (csv, parquet)."""
+    """Column of raw item ids (csv, parquet, jsonl)."""
     timestamp_column: str | None = "timestamp"
-    """Column of times (csv, parquet); None: interactions are in the order of the file."""
+    """Column of times (csv, parquet, jsonl); None: interactions are in the order of the file."""
     rating_column: str = "rating"
-    """Column of ratings (csv, parquet); read only if `min_rating` is set."""
+    """Column of ratings (csv, parquet, jsonl); read only if `min_rating` is set."""
     delimiter: str | None = None
     """What separates columns (csv); None: the tab in a .tsv file, else the one of comma, tab,
     semicolon and bar that fits the header."""

@@ -41,12 +41,13 @@ from research.data.preparation.integer_text import (
     s3rec_source,
     with_json_attributes,
 )
+from research.data.preparation.json_lines import json_lines_source
 from research.data.preparation.movielens import movielens_source
 from research.data.preparation.parquet_files import parquet_source
 from research.data.preparation.tables import ColumnNames
 from research.errors import InputError
 
-FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet")
+FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet", "jsonl")
 # Options of mere syntax: they decide what is read, so they enter the key of a corpus, but not its
 # fingerprint, which is that of the same events from any file.
 _SYNTAX = ("delimiter", "header", "quotes", "quoted_newlines")
@@ -68,7 +69,9 @@ _USED = {
     "atomic": ("attributes",),
     "csv": ("attributes", *_COLUMNS, *_CELLS, *_SYNTAX),
     "parquet": ("attributes", *_COLUMNS, *_CELLS),
+    "jsonl": ("attributes", *_COLUMNS, *_CELLS),
 }
+_COLUMN_READERS = {"csv": csv_source, "parquet": parquet_source, "jsonl": json_lines_source}
 _FOR_SOME = {option for options in _USED.values() for option in options}
 
 
@@ -204,7 +207,7 @@ def source_of(config: PrepareConfig, data_root: Path) -> Source:
         timestamp=config.timestamp_column,
         rating=config.rating_column if config.min_rating is not None else None,
     )
-    read = csv_source if config.source == "csv" else parquet_source
+    read = _COLUMN_READERS[config.source]
     return with_json_attributes(read(raw, config, columns), attributes)
 
 
