@@ -8,7 +8,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from research.data.corpus import Corpus
-from research.data.preparation.download import ARCHIVES
+from research.data.preparation.datasets import DATASETS
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.distributed.collectives import Processes
@@ -37,14 +37,15 @@ def prepare_once(name: str, data_root: str, processes: Processes) -> None:
 def open_corpus(name: str, data_root: str) -> Corpus:
     """Open the corpus `name`: a folder, a folder below `data_root/corpora`, or a known data set.
 
-    A known data set is prepared at first use, with nothing filtered. `InputError` when there is no
-    such corpus, or it is damaged.
+    A known data set is prepared at first use, with nothing filtered; its files are downloaded
+    (MovieLens), or looked for in `data_root/raw`. `InputError` when there is no such corpus, or it
+    is damaged.
     """
     name = os.path.expanduser(name)
     for folder in (Path(name), Path(data_root) / "corpora" / name):
         if (folder / "manifest.json").is_file():
             return Corpus.open(folder)
-    if name in ARCHIVES:
+    if name in DATASETS:
         return prepare(PrepareConfig(source=name), data_root=data_root)
     if "/" in name or Path(name).exists():
         raise InputError(f"corpus {name} is not a prepared corpus folder; run `prepare` first")

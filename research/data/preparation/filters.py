@@ -29,10 +29,11 @@ class PrepareConfig:
     """Which data to prepare, and how."""
 
     source: str
-    """A data set (ml-100k, ml-1m, ...: see `download.ARCHIVES`) or a format (see `FORMATS`); for
+    """A data set (ml-100k, steam, ...: see `datasets.DATASETS`) or a format (see `FORMATS`); for
     `prepare_source`, any name of a format."""
     raw: str | None = None
-    """File, archive or folder of raw files; None: download them (data sets only)."""
+    """File, archive or folder of raw files; None: download them (MovieLens), or take those in
+    `raw/NAME` under the data root (other data sets)."""
     attributes: str | None = None
     """Attribute file: a .item file for atomic, else JSON {item: [attribute, ...]}; not for
     MovieLens, which has its own. None: the file beside `raw` (s3rec, atomic) if there is one."""

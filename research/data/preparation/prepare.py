@@ -26,6 +26,8 @@ from research.data.lookalikes import lookalike_ids
 from research.data.names import Names
 from research.data.preparation.atomic import atomic_source
 from research.data.preparation.csv_files import csv_source
+from research.data.preparation.datasets import DATASETS, with_name_of, with_options_of
+from research.data.preparation.diginetica import diginetica_source
 from research.data.preparation.download import ARCHIVES, check_pinned, checksum, fetch
 from research.data.preparation.events import Events, Source
 from research.data.preparation.filters import (
@@ -85,15 +87,26 @@ def prepare(
     the same key is returned at once. Raises `InputError` for wrong options or raw files, and if the
     folder holds another corpus.
     """
-    known = (*ARCHIVES, *FORMATS)
+    data_root = Path(data_root)
+    known = dict.fromkeys((*ARCHIVES, *FORMATS, *DATASETS))
     if config.source not in known:
-        names = f"known: {', '.join(known)}{did_you_mean(config.source, known)}"
-        raise InputError(f"unknown source {config.source!r}; {names}")
+        more = f"{len(known) - len(ARCHIVES) - len(FORMATS)} more that `sixfold datasets` lists"
+        names = f"known: {', '.join((*ARCHIVES, *FORMATS))}, and {more}"
+        raise InputError(
+            f"unknown source {config.source!r}; {names}{did_you_mean(config.source, known)}"
+        )
+    # MovieLens is downloaded, and has a reader of its own.
+    dataset = None if config.source in ARCHIVES else DATASETS.get(config.source)
+    if dataset is not None:
+        config = with_options_of(config, data_root)
     if config.raw is None and config.source in FORMATS:
         raise InputError(f"{config.source} is a format: name the file with --raw.")
     _check_used(config)
     _check(config)
-    return prepare_source(source_of(config, Path(data_root)), config, out, data_root=data_root)
+    source = source_of(config, data_root)
+    if dataset is not None:
+        source = with_name_of(source, dataset)
+    return prepare_source(source, config, out, data_root=data_root)
 
 
 def prepare_source(
@@ -199,6 +212,8 @@ def source_of(config: PrepareConfig, data_root: Path) -> Source:
         return s3rec_source(raw, attributes)
     if config.source == "pairs":
         return pairs_source(raw, attributes)
+    if config.source == "diginetica":
+        return diginetica_source(raw)
     if config.source == "atomic":
         return atomic_source(raw, config, attributes)
     columns = ColumnNames(
