@@ -5,6 +5,7 @@ The commands run in an empty folder on generated files and with tiny encoders: o
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shlex
@@ -213,6 +214,8 @@ def lay_files(folder: Path) -> None:
         for user, history in enumerate(histories())
         for place, item in enumerate(history)
     )
+    review = {"reviewerID": "A2", "asin": "B1", "overall": 5.0, "unixReviewTime": 1472688001}
+    (folder / "All_Beauty_5.json.gz").write_bytes(gzip.compress(json.dumps(review).encode()))
     with zipfile.ZipFile(folder / "ml-1m.zip", "w") as archive:
         archive.writestr("ml-1m/ratings.dat", ratings)
         movies = "".join(f"{item}::Film {item} (1990)::Drama\n" for item in range(1, 201))

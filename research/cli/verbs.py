@@ -140,8 +140,8 @@ class OverridingVerb(Verb):
 class PrepareCommand(OverridingVerb):
     """Read raw events, filter them as asked, and write a corpus folder.
 
-    SOURCE is a data set (ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, ml-latest,
-    ml-latest-small) or a format (movielens, s3rec, pairs, atomic, csv, parquet, jsonl).
+    SOURCE is a data set (ml-100k, ml-1m, steam, amazon-2018-all-beauty, ...: `sixfold datasets`
+    lists them) or a format (movielens, s3rec, pairs, atomic, csv, parquet, jsonl).
 
     All filters: prepare SOURCE --help
     """
@@ -159,6 +159,29 @@ class PrepareCommand(OverridingVerb):
         from research.cli.commands import prepare
 
         return prepare(self, overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetsCommand(Verb):
+    """List the public data sets that `prepare` knows by name.
+
+    With a name: all that is known of it, and how to place its file. With the beginning of some
+    names, such as amazon-2018: those data sets.
+    """
+
+    LINE = "[NAME] [--json]: list the public data sets that prepare knows"
+    name: Annotated[Positional[str | None], option("NAME")] = None
+    """a data set, or how names begin"""
+    json: Flag = False
+    """print a list of JSON objects"""
+    data_root: DataRoot = "data"
+    """folder of raw files and prepared corpora"""
+
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
+        """Print what is known."""
+        from research.cli.datasets import datasets
+
+        return datasets(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -455,6 +478,7 @@ class SyncCommand(Verb):
 
 VERBS: dict[str, type[Verb]] = {
     "prepare": PrepareCommand,
+    "datasets": DatasetsCommand,
     "run": RunCommand,
     "study": StudyCommand,
     "evaluate": EvaluateCommand,
