@@ -240,6 +240,7 @@ def test_a_file_that_is_not_the_published_one_is_told(
         ("sessionId;itemId\n1;2\n", r"line 1: sessionId;itemId; expected sessionId;userId;itemId"),
         (DIGINETICA.replace("2016-05-10", "soon"), r"line 5, column 'eventdate': 'soon' is neith"),
         (DIGINETICA.replace("75848", "late"), r"line 5, column 'timeframe': 'late' is not a numb"),
+        (DIGINETICA.replace("75848", "9" * 30), r"line 5: a time that is too large"),
         (DIGINETICA + "3;4;;5;2016-05-10\n", r"line 6, column 'itemid': the cell is empty"),
     ],
 )

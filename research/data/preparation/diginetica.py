@@ -22,6 +22,8 @@ from research.errors import InputError
 _SESSION, _ITEM, _MILLISECONDS, _DATE = "sessionid", "itemid", "timeframe", "eventdate"
 _COLUMNS = (_SESSION, "userid", _ITEM, _MILLISECONDS, _DATE)
 _TIME = "timeframe and eventdate"
+# Of seconds and of milliseconds; the sum of both fits into int64.
+_LARGEST = 2**52
 
 
 def diginetica_source(raw: Path) -> Source:
@@ -54,6 +56,9 @@ def _read(path: Path) -> Events:
 
     days = read_times(table.column(_DATE), "auto", None, where).seconds
     elapsed = read_numbers(table.column(_MILLISECONDS), _MILLISECONDS, raw.where)
+    outside = (np.abs(elapsed) >= _LARGEST) | (np.abs(days) >= _LARGEST)
+    if outside.any():
+        raise InputError(f"{raw.where(int(np.argmax(outside)))}: a time that is too large.")
     times = days * 1000 + elapsed.astype(np.int64)
     columns = ColumnNames(user=_SESSION, item=_ITEM, timestamp=_TIME, rating=None)
     with_times = table.select([_SESSION, _ITEM]).append_column(_TIME, pa.array(times, pa.int64()))
