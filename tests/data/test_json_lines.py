@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -316,3 +317,56 @@ def test_lists_become_lists_of_text(tmp_path: Path) -> None:
     path.write_text('{"asin": "a", "c": [{"x": 1}]}\n')
     with pytest.raises(InputError, match=r"line 1, field 'c': a list with an object"):
         read_json_lines(path, {"asin": "id", "c": "any"})
+
+
+def naive_rows(text: str) -> list[tuple[str | None, int | None]] | None:
+    """The users and times of each line that is not blank, by json.loads; None: one is wrong."""
+    rows: list[tuple[str | None, int | None]] = []
+    for line in text.removeprefix("\ufeff").split("\n"):
+        if not line.strip(" \t\r"):
+            continue
+        try:
+            pairs = json.loads(line, object_pairs_hook=list)
+        except ValueError:
+            return None
+        # An object becomes a list of pairs, a list a list of values.
+        if not line.strip().startswith("{") or len({name for name, _ in pairs}) < len(pairs):
+            return None
+        entry = dict(pairs)
+        user, time = entry.get("u"), entry.get("t")
+        if type(user) not in (str, type(None)) or type(time) not in (int, type(None)):
+            return None
+        rows.append((user, time))
+    return rows
+
+
+def test_rows_are_the_lines_of_generated_files(tmp_path: Path) -> None:
+    objects = (
+        *('{"u": "a", "t": 1}', '{"t": 2, "u": "b", "x": [{"u": 1}, "}"]}', '{"u": "c"}', "{}"),
+        *('{"t": 3, "u": "\\n{\\"u\\": 1}"}', '{"u": null, "t": null}'),
+        '{"u": "é \\u00e9", "t": -4}',
+    )
+    odd = ('{"u": "a", "u": "b"}', '{"u": "a"', '"t": 1}', "[]", "{}{}", '{"u":', "null", "{", "}")
+    ends = ("\n", "\n", "\n", "\r\n", "\n\n", " \n", "\n \t\n", " ", "")
+    random = Random(0)
+    path = tmp_path / "x.jsonl"
+    accepted = 0
+    for number in range(1000):
+        # Most files are in order, so that the fast pass is taken; others have a fault or two.
+        count, faults = random.choice((1, 2, 5)), random.choice((0, 0, 1, 2))
+        parts = [random.choice(objects) + random.choice(ends[:3]) for _ in range(count)]
+        for _ in range(faults):
+            place = random.randrange(count)
+            parts[place] = random.choice((*objects, *odd)) + random.choice(ends)
+        text = random.choice(("", "", "\ufeff")) + '{"u": "a", "t": 1}\n' + "".join(parts)
+        path.write_text(text, newline="")
+        expected = naive_rows(text)
+        try:
+            table = read_json_lines(path, {"u": "id", "t": "time"}).table
+        except InputError:
+            assert expected is None, (number, text)
+            continue
+        accepted += 1
+        rows = zip(table.column("u").to_pylist(), table.column("t").to_pylist(), strict=True)
+        assert list(rows) == expected, (number, text)
+    assert 500 < accepted < 950

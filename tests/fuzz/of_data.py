@@ -18,7 +18,10 @@ from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
 from research.data.preparation import download
 from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.json_columns import FieldKind
+from research.data.preparation.json_lines import read_json_lines
 from research.data.preparation.prepare import prepare, source_of
+from research.data.preparation.raw_files import require_file
 from research.data.splits import LeaveOneOut
 from research.evaluation.candidates import read_candidates
 from tests.fuzz.mutations import number_of, string_of
@@ -264,6 +267,40 @@ def negatives(folder: Path) -> Case:
     return altering(path.parent, lambda random: read_candidates(path, opened, held_out))
 
 
+REVIEWS = """{"user": "u1", "item": {"id": "a"}, "stars": 4.5, "when": 10, "tags": ["x", ["y"]]}
+{"user": "u2", "item": {"id": "b"}, "stars": 3, "when": 11, "more": null}
+{"user": "u1", "item": {"id": "b"}, "stars": 1, "when": 12, "text": "a \\"b\\""}
+"""
+
+
+def json_lines(folder: Path) -> Case:
+    """JSON lines, and lines that Python wrote; those of a fault are read again line by line."""
+    flat = REVIEWS.replace('{"id": "a"}', '"a"').replace('{"id": "b"}', '"b"')
+    literals = "".join(f"{json.loads(line)!r}\n" for line in flat.splitlines())
+    files = {"nested.jsonl": REVIEWS, "flat.ndjson": flat, "flat.jsonl": flat, "literals": literals}
+    written(folder / "raw", files)
+    options = {"timestamp_column": "when", "rating_column": "stars", "min_rating": 0.0}
+    usual = PrepareConfig(source="jsonl", **options)  # type: ignore[arg-type]
+    columns = {"nested.jsonl": "item.id"}
+    configs = [
+        replace(usual, raw=f"{folder}/raw/{name}", item_column=columns.get(name, "item"))
+        for name in files
+    ]
+    fields: dict[str, FieldKind] = {"user": "id", "tags": "any", "more": "any", "stars": "any"}
+
+    def read_lists(random: Random) -> None:
+        read_json_lines(require_file(folder / "raw" / random.choice([*files])), fields)
+
+    cases = [*(reading(config, folder) for config in configs), read_lists]
+    return altering(folder / "raw", some(*cases))
+
+
+def diginetica(folder: Path) -> Case:
+    views = "sessionId;userId;itemId;timeframe;eventdate\n1;NA;7;5;2016-05-09\n2;3;8;9;2016-05-10\n"
+    raw = written(folder / "raw", {"train-item-views.csv": views}) / "train-item-views.csv"
+    return altering(raw.parent, reading(PrepareConfig(source="diginetica", raw=str(raw)), folder))
+
+
 TARGETS = (
     Target(name="movielens-100k", milliseconds=1.0, begin=partial(movielens, "ml-100k", "ml-100k")),
     Target(
@@ -278,6 +315,8 @@ TARGETS = (
     Target(name="csv", milliseconds=1.0, begin=csv),
     Target(name="parquet", milliseconds=0.6, begin=parquet),
     Target(name="parquet-types", milliseconds=1.2, begin=parquet_types),
+    Target(name="json-lines", milliseconds=0.8, begin=json_lines),
+    Target(name="diginetica", milliseconds=0.8, begin=diginetica),
     Target(name="prepare-options", milliseconds=3.0, begin=prepare_options),
     Target(name="corpus", milliseconds=2.0, begin=corpus),
     Target(name="negatives", milliseconds=0.4, begin=negatives),

@@ -34,10 +34,7 @@ _LONGEST_LINE = 1 << 24
 _LINES_COMPARED = 100
 _ROWS_AT_ONCE = 1 << 16
 _BLOCK = 1 << 20
-_COLUMN_OPTIONS = (
-    "Name yours with --user-column, --item-column, --timestamp-column (None: file order) and "
-    "--rating-column."
-)
+_COLUMN_OPTIONS = "Name yours with --user-column, --item-column, --timestamp-column and so on."
 
 Parse = Callable[[str], dict[str, object]]
 
@@ -67,8 +64,8 @@ def read_json_lines(path: Path, fields: Mapping[str, FieldKind]) -> RawTable:
     written, those of kind "number" float64 where all are plain. A field of kind "any" may hold
     lists, which become lists of text; lists in lists are flattened. The file may be compressed (see
     `open_bytes`). Raises `InputError`, which names the line and the field, for a line that is no
-    object or names a field twice, for a value of another type than those before it, and for a field
-    that no line has.
+    object or names a wanted field twice, for a value of another type than those before it, and for
+    a field that no line has.
     """
     parse, first_objects = _parser_of(path)
     table = None
@@ -136,11 +133,11 @@ def _read_fast(
 def _type_of(
     name: str, kind: FieldKind, first_objects: Sequence[Mapping[str, object]]
 ) -> pa.DataType | None:
-    """The type of a field by its first value; None if there is none, or it is no plain one."""
+    """The type of a field by its first value; None if there is none, or it needs the slow pass."""
     import pyarrow as pa
 
     first = next((entry[name] for entry in first_objects if entry.get(name) is not None), None)
-    if kind == "any" or first is None:
+    if first is None:
         return None
     if type(first) is str:
         return pa.string()
