@@ -7,6 +7,7 @@ a slow pass over the lines look for the bad one.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Literal, NoReturn, final
 
 from research.data.preparation.compression import open_bytes
 from research.data.preparation.quotes import (
+    LONGEST_LINE,
+    TOO_LONG,
     UNCLOSED,
     QuoteCheck,
     QuoteFault,
-    UnclosedQuote,
-    split_fields,
+    split_part,
 )
 from research.data.preparation.tables import RawTable
 from research.errors import InputError
@@ -30,9 +32,16 @@ if TYPE_CHECKING:
 
 Kind = Literal["id", "number", "time", "text"]
 _INTEGER = re.compile(r"[ \t]*[+-]?[0-9]{1,18}[ \t]*")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _NUMBER = re.compile(r"[ \t]*[+-]?[0-9]+(\.[0-9]*)?[ \t]*")
-# A field in quotes that is longer than this, in characters, is taken for one that never ends.
-_LONGEST_RECORD = 1 << 22
+# A row of several lines that is longer than this, in characters, has a quote that never ends.
+_LONGEST_ROW = 1 << 22
+# Bytes that Arrow parses at a time. No row may be longer than a block, so that a file with a longer
+# one is read again in blocks that hold any two lines.
+_BLOCK = 1 << 20
+_LARGE_BLOCK = 2 * LONGEST_LINE
+# Stands for a delimiter of two characters while Arrow, which knows none, parses.
+_REPLACEMENT = "\x1f"
 
 
 @final
@@ -47,7 +56,7 @@ class Layout:
     delimiter: str
     """What separates fields: one character, or `::`."""
     header_line: int = 0
-    """Number of the line that names the columns, from 1; 0: there is none."""
+    """Number of the last line of the header, from 1; 0: there is none."""
     quoted: bool = False
     """Whether a field may be enclosed in double quotes."""
     newlines: bool = False
@@ -72,28 +81,26 @@ def read_delimited(path: Path, layout: Layout) -> RawTable:
         if layout.columns.index(name) < len(first)
     }
     text = {name: _type_of(kind, None) for name, kind in layout.kinds.items()}
-    failure = "it could not be parsed"
-    # Numbers are read at once where the first line has one; one that is none costs a second pass.
-    for types in (typed, text) if typed != text else (text,):
-        if len(types) < len(text):
-            continue
+    table = None
+    # Numbers are read at once where the first line has one. One that is none, or that text would
+    # not have been read as, costs a second pass.
+    if typed != text and len(typed) == len(text):
+        with contextlib.suppress(pa.ArrowInvalid, QuoteFault):
+            table = _parse(path, layout, typed, _BLOCK)
+    if table is None:
         try:
-            table, rows = _parse(path, layout, types)
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            failure = str(error)
+            table = _parse(path, layout, text, _BLOCK)
+        except (pa.ArrowInvalid, QuoteFault):
+            find_bad_line(path, layout)
+    if table is None:
+        try:
+            table = _parse(path, layout, text, _LARGE_BLOCK)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{path}: {error}") from error
         except QuoteFault as fault:
             raise InputError(f"{path}, {fault}") from fault
-        else:
-            if rows is None:
-                rows = sum(1 for _ in text_fields(path, layout))
-            if rows != table.num_rows:
-                raise InputError(
-                    f"{path}: {table.num_rows:,} events were read from {rows:,} lines that are not "
-                    "blank; the file is not read, so that none is lost. Is it delimited text?"
-                )
-            return RawTable(table=table, where=lambda row: _line_of(path, layout, row))
-    find_bad_line(path, layout)
-    raise InputError(f"{path}: {failure}")
+    assert table is not None
+    return RawTable(table=table, where=lambda row: _line_of(path, layout, row))
 
 
 def _type_of(kind: Kind, cell: str | None) -> pa.DataType:
@@ -110,38 +117,61 @@ def _type_of(kind: Kind, cell: str | None) -> pa.DataType:
 
 
 def _parse(
-    path: Path, layout: Layout, types: Mapping[str, pa.DataType]
-) -> tuple[pa.Table, int | None]:
-    """The table, and the number of rows that it must have; None if that is not known yet."""
+    path: Path, layout: Layout, types: Mapping[str, pa.DataType], block_size: int
+) -> pa.Table | None:
+    """The wanted columns; None if a number may have been read as one that its text is not."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     from pyarrow import csv as arrow_csv
 
     single = len(layout.delimiter) == 1
+    # Names of columns that are not wanted may be any text, and repeat.
+    numbers = {name: str(layout.columns.index(name)) for name in layout.kinds}
     with open_bytes(path) as file:
         check = QuoteCheck(
             file,
             delimiter=layout.delimiter,
             quoted=layout.quoted,
             newlines=layout.newlines,
-            replacement=None if single else "\t",
+            replacement=None if single else _REPLACEMENT,
         )
         table = arrow_csv.read_csv(
             pa.PythonFile(check, mode="r"),
-            arrow_csv.ReadOptions(column_names=list(layout.columns), skip_rows=layout.header_line),
+            arrow_csv.ReadOptions(
+                column_names=[str(number) for number in range(len(layout.columns))],
+                skip_rows=layout.header_line,
+                block_size=block_size,
+            ),
             arrow_csv.ParseOptions(
-                delimiter=layout.delimiter if single else "\t",
+                delimiter=layout.delimiter if single else _REPLACEMENT,
                 quote_char='"' if layout.quoted else False,
                 newlines_in_values=layout.newlines,
             ),
             arrow_csv.ConvertOptions(
-                include_columns=list(layout.kinds), column_types=dict(types), null_values=[]
+                include_columns=list(numbers.values()),
+                column_types={numbers[name]: kind for name, kind in types.items()},
+                null_values=[],
             ),
-        )
-    if layout.newlines:
+        ).rename_columns(list(numbers))
+    for name, kind in types.items():
+        if pa.types.is_integer(kind) and check.has_hexadecimal:
+            return None
+        if pa.types.is_floating(kind) and pc.any(pc.is_nan(table.column(name))).as_py():
+            return None
+    if not layout.newlines:
+        blank_in_head = max(layout.header_line - 1, 0)
+        rows = check.lines - check.blank_lines - layout.header_line + blank_in_head
+    elif check.irregular:
+        rows = sum(1 for _ in text_fields(path, layout))
+    else:
         # A line end within quotes ends no row; where quotes are regular, Arrow takes it so too.
-        return table, None if check.irregular else table.num_rows
-    blank_in_head = max(layout.header_line - 1, 0)
-    return table, check.lines - check.blank_lines - layout.header_line + blank_in_head
+        rows = table.num_rows
+    if rows != table.num_rows:
+        raise InputError(
+            f"{path}: {table.num_rows:,} events were read from {rows:,} lines that are not "
+            "blank; the file is not read, so that none is lost. Is it delimited text?"
+        )
+    return table
 
 
 def find_bad_line(path: Path, layout: Layout) -> None:
@@ -175,12 +205,15 @@ def _line_of(path: Path, layout: Layout, row: int) -> str:
 def first_line(
     path: Path, delimiter: str, *, quoted: bool, newlines: bool = False
 ) -> tuple[int, list[str]]:
-    """The number and fields of the first line that is not blank; `InputError` if every line is."""
+    """The number and fields of the first line that is not blank; `InputError` if every line is.
+
+    Where its fields run over several lines, the number is that of the last one.
+    """
     layout = Layout(columns=(), kinds={}, delimiter=delimiter, quoted=quoted, newlines=newlines)
     for number, fields in text_fields(path, layout):
         if any("\0" in field for field in fields):
             raise InputError(f"{path}: not utf-8 text (utf-8 was tried; it holds null bytes).")
-        return number, fields
+        return number + sum(len(_LINE_END.findall(field)) for field in fields), fields
     raise InputError(f"{path}: every line is blank.")
 
 
@@ -196,35 +229,44 @@ def text_fields(
     errors = "strict" if strict else "surrogateescape"
     with open_bytes(path) as binary:
         file = io.TextIOWrapper(binary, encoding, errors=errors, newline="")
-        record, begins_at = "", 0
+        # Of a row that is not complete: its fields so far, and the parts of the one in quotes.
+        fields: list[str] = []
+        parts: list[str] = []
+        begins_at = length = 0
         try:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), ""), start=1):
+                if len(line) == LONGEST_LINE and line[-1] not in "\r\n":
+                    raise InputError(f"{path}, line {number}: {TOO_LONG}")
                 text = line.removeprefix("\ufeff") if number == 1 else line
-                if number <= layout.header_line or (not record and not text.strip("\r\n")):
+                content = text.removesuffix("\n").removesuffix("\r")
+                if number <= layout.header_line or not (parts or content):
                     continue
-                begins_at = begins_at if record else number
-                is_inside = bool(record) and '"' not in text
-                record += text
-                if is_inside and len(record) < _LONGEST_RECORD:
+                if not layout.quoted:
+                    yield number, content.split(layout.delimiter)
                     continue
-                content = record.removesuffix("\n").removesuffix("\r")
+                begins_at = begins_at if parts else number
                 try:
-                    fields = split_fields(content, layout.delimiter, quoted=layout.quoted)
-                except UnclosedQuote as fault:
-                    if layout.newlines and len(record) < _LONGEST_RECORD:
-                        continue
-                    raise InputError(f"{path}, line {begins_at}: {UNCLOSED}") from fault
+                    more, is_open = split_part(content, layout.delimiter, within_quotes=bool(parts))
                 except QuoteFault as fault:
                     raise InputError(f"{path}, line {begins_at}, {fault}") from fault
-                record = ""
-                yield begins_at, fields
+                if parts and (len(more) > 1 or not is_open):
+                    fields.append("".join(parts) + more[0])
+                    more, parts = more[1:], []
+                if not is_open:
+                    yield begins_at, fields + more
+                    fields, length = [], 0
+                    continue
+                if not layout.newlines:
+                    raise InputError(f"{path}, line {begins_at}: {UNCLOSED}")
+                length += len(line)
+                if length > _LONGEST_ROW:
+                    raise InputError(f"{path}, line {begins_at}: {_NEVER_ENDS}")
+                fields += more[:-1]
+                parts += [more[-1], text[len(content) :]]
         except UnicodeDecodeError as error:
             raise_wrong_encoding(path, encoding, error)
-        if record:
-            raise InputError(
-                f"{path}, line {begins_at}: a quote opens a field that never ends. If quotes in "
-                "this file are plain text, say --quotes False."
-            )
+        if parts:
+            raise InputError(f"{path}, line {begins_at}: {_NEVER_ENDS}")
 
 
 def rows_of_width(
@@ -248,6 +290,12 @@ def rows_of_width(
         if len(fields) != width:
             raise InputError(f"{path}, line {number}: {len(fields)} fields; expected {width}.")
         yield fields
+
+
+_NEVER_ENDS = (
+    f"a quote opens a field that never ends, or that makes a row of more than {_LONGEST_ROW:,} "
+    "characters. If quotes in this file are plain text, say --quotes False."
+)
 
 
 def raise_wrong_encoding(

@@ -14,8 +14,9 @@ from typing import BinaryIO, final
 import numpy as np
 from numpy.typing import NDArray
 
+LONGEST_LINE = 1 << 26
+"""A line of more bytes is refused, as it would have to be held in memory as a whole."""
 _QUOTE, _NEWLINE, _RETURN = ord('"'), ord("\n"), ord("\r")
-_LONGEST_LINE = 1 << 26
 
 
 @final
@@ -34,22 +35,40 @@ def split_fields(line: str, delimiter: str, *, quoted: bool) -> list[str]:
     Raises `QuoteFault` (whose message here has no line number) where text follows a closing quote,
     and `UnclosedQuote` where a quoted field does not end.
     """
-    if not quoted or '"' not in line:
+    if not quoted:
         return line.split(delimiter)
+    fields, is_open = split_part(line, delimiter)
+    if is_open:
+        raise UnclosedQuote
+    return fields
+
+
+def split_part(line: str, delimiter: str, *, within_quotes: bool = False) -> tuple[list[str], bool]:
+    """The fields of one line of a row, and whether the last of them goes on in the next line.
+
+    `line` has no line end. With `within_quotes` its first field goes on from the line before.
+    Raises `QuoteFault` as `split_fields` does.
+    """
+    if not within_quotes and '"' not in line:
+        return line.split(delimiter), False
     fields = []
     start = 0
     while True:
-        if line[start : start + 1] != '"':
-            field, found, _ = line[start:].partition(delimiter)
-            fields.append(field)
-            stop = start + len(field)
+        if not within_quotes and line[start : start + 1] != '"':
+            stop = line.find(delimiter, start)
+            stop = len(line) if stop < 0 else stop
+            fields.append(line[start:stop])
+            found = line[stop : stop + len(delimiter)]
         else:
-            stop = start + 1
+            opened = start if within_quotes else start + 1
+            within_quotes = False
+            stop = opened
             while (stop := line.find('"', stop)) >= 0 and line[stop + 1 : stop + 2] == '"':
                 stop += 2
             if stop < 0:
-                raise UnclosedQuote
-            fields.append(line[start + 1 : stop].replace('""', '"'))
+                fields.append(line[opened:].replace('""', '"'))
+                return fields, True
+            fields.append(line[opened:stop].replace('""', '"'))
             stop += 1
             found = line[stop : stop + len(delimiter)]
             if found not in ("", delimiter):
@@ -60,7 +79,7 @@ def split_fields(line: str, delimiter: str, *, quoted: bool) -> list[str]:
                     "quotes as plain text with --quotes False."
                 )
         if not found:
-            return fields
+            return fields, False
         start = stop + len(delimiter)
 
 
@@ -80,7 +99,12 @@ class QuoteCheck:
         newlines: bool,
         replacement: str | None,
     ) -> None:
-        """`replacement`, a single character, takes the place of the delimiter where it is given."""
+        """`replacement`, a single character, takes the place of the delimiter where it is given.
+
+        The delimiter is then one character repeated, and may not stand between quotes; a line with
+        the replacement in it raises `QuoteFault`.
+        """
+        assert replacement is None or (len(set(delimiter)) == 1 and not quoted)
         self._file = file
         self._delimiter = delimiter
         self._quoted = quoted
@@ -98,6 +122,8 @@ class QuoteCheck:
         self.irregular = False
         """Whether, with fields that may run over lines, only the slow parser can tell what is
         right."""
+        self.has_hexadecimal = False
+        """Whether a field begins with `0x`, which to Arrow is a whole number in base 16."""
 
     def close(self) -> None:
         """The file itself is closed by who opened it."""
@@ -123,9 +149,11 @@ class QuoteCheck:
         delimiter = self._delimiter.encode()
         block = self._held_back + block
         self._held_back = b""
-        # A delimiter may begin at the end of this block and end in the next.
-        if not self._ended and block.endswith(delimiter[:1]) and not block.endswith(delimiter):
-            self._held_back, block = block[-1:], block[:-1]
+        # Which characters of a row of them are delimiters is told by where the row begins, and it
+        # may go on in the next block.
+        if not self._ended:
+            whole = block.rstrip(delimiter[:1])
+            self._held_back, block = block[len(whole) :], whole
         assert self._replacement is not None
         return block.replace(delimiter, self._replacement.encode())
 
@@ -135,10 +163,8 @@ class QuoteCheck:
         # A line end of two characters may begin at the end of this block and end in the next.
         stop = len(text) if self._ended else max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
         self._line = text[stop:]
-        if len(self._line) > _LONGEST_LINE:
-            raise QuoteFault(
-                f"line {self.lines + 1}: more than {_LONGEST_LINE:,} bytes without a line end."
-            )
+        if len(self._line) > LONGEST_LINE:
+            raise QuoteFault(f"line {self.lines + 1}: {TOO_LONG}")
         if stop:
             self._check(text[:stop] if self.lines else text[:stop].removeprefix(codecs.BOM_UTF8))
         if self._ended and self._quotes_before % 2:
@@ -153,6 +179,14 @@ class QuoteCheck:
             ends += 1
         if text[:1] in (b"\n", b"\r") or any(two in text for two in (b"\n\n", b"\n\r", b"\r\r")):
             self.blank_lines += sum(not line for line in text.splitlines())
+        self.has_hexadecimal = self.has_hexadecimal or _has_hexadecimal(text, self._delimiter)
+        if self._replacement is not None and self._replacement.encode() in text:
+            before = text.partition(self._replacement.encode())[0]
+            number = self.lines + max(len((before + b".").splitlines()), 1)
+            raise QuoteFault(
+                f"line {number}: the character {self._replacement!r}, which is not read in files "
+                f"whose fields {self._delimiter!r} separates."
+            )
         if self._quoted and b'"' in text:
             if self._newlines:
                 self._check_across_lines(text)
@@ -199,7 +233,7 @@ class QuoteCheck:
             before = text[: bounds[line] + 1]
             number = self.lines + 1 + len(before.splitlines())
             try:
-                split_fields(content.removeprefix("\ufeff"), self._delimiter, quoted=True)
+                split_fields(content, self._delimiter, quoted=True)
             except QuoteFault as fault:
                 raise QuoteFault(f"line {number}, {fault}") from fault
             except UnclosedQuote as fault:
@@ -215,6 +249,19 @@ class QuoteCheck:
             self.irregular = True
 
 
+def _has_hexadecimal(text: bytes, delimiter: str) -> bool:
+    data = np.frombuffer(b"\n\n" + text, dtype=np.uint8)
+    breaks = [ord(letter) for letter in (delimiter[-1], *'\n\r" \t')]
+    for letter in b"xX":
+        if letter in text:
+            places = np.flatnonzero(data == letter)
+            places = places[data[places - 1] == ord("0")]
+            if np.isin(data[places - 2], breaks).any():
+                return True
+    return False
+
+
+TOO_LONG = f"more than {LONGEST_LINE:,} bytes without a line end."
 UNCLOSED = (
     "a quote opens a field that does not end on this line. If fields of this file run over several "
     "lines, say --quoted-newlines True; if quotes in it are plain text, say --quotes False."
