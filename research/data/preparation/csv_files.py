@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
@@ -46,18 +47,33 @@ def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) ->
 
 def read_csv(path: Path, columns: ColumnNames, config: PrepareConfig) -> RawTable:
     """The wanted columns of one file; `InputError` names what is wrong in it."""
-    delimiter = config.delimiter or _find_delimiter(path, columns, config)
-    if delimiter in ('"', "\n", "\r") or (len(delimiter) != 1 and delimiter != "::"):
-        raise InputError(f"delimiter {delimiter!r}: one character is allowed, or `::`.")
+    delimiter = config.delimiter
+    if delimiter is None:
+        delimiter = _find_delimiter(path, columns, config)
+    is_character = len(delimiter) == 1 and delimiter.isascii() and delimiter not in '"\n\r\0'
+    if not is_character and delimiter != "::":
+        raise InputError(
+            f"delimiter {delimiter!r}: one ASCII character but a double quote is allowed, or `::`."
+        )
     quoted = config.quotes if config.quotes is not None else delimiter not in ("\t", "::")
-    number, fields = first_line(path, delimiter, quoted=quoted)
+    if quoted and not is_character:
+        raise InputError("--quotes True: no quotes are read where `::` separates columns.")
+    if config.quoted_newlines and not quoted:
+        raise InputError(
+            f"--quoted-newlines True: where {delimiter!r} separates columns, quotes are plain text "
+            "unless --quotes True is given."
+        )
+    number, fields = first_line(path, delimiter, quoted=quoted, newlines=config.quoted_newlines)
     present = fields if config.header else [str(i) for i in range(1, len(fields) + 1)]
     require_columns(path, columns, present, has_header=config.header)
     kinds: dict[str, Kind] = {columns.user: "id", columns.item: "id"}
+    # Of what is a number its text is needed where words for nothing look like numbers, and where
+    # dates of a given form may begin with a zero.
+    as_text = any(_is_number(word) for word in config.missing_words)
     if columns.timestamp is not None:
-        kinds[columns.timestamp] = "time"
+        kinds[columns.timestamp] = "text" if as_text or config.time_format else "time"
     if columns.rating is not None:
-        kinds[columns.rating] = "number"
+        kinds[columns.rating] = "text" if as_text else "number"
     layout = Layout(
         columns=tuple(present),
         kinds=kinds,
@@ -69,23 +85,50 @@ def read_csv(path: Path, columns: ColumnNames, config: PrepareConfig) -> RawTabl
     return read_delimited(path, layout)
 
 
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
+
+
 def _find_delimiter(path: Path, columns: ColumnNames, config: PrepareConfig) -> str:
-    """The delimiter of a file by its header, or where it has none by its first lines."""
+    """The delimiter of a file by its header, or where it has none by its first lines.
+
+    Raises `InputError` where no header tells which of several it is.
+    """
     if plain_suffix(path) == ".tsv":
         return "\t"
-    fitting = [delimiter for delimiter in _DELIMITERS if _fits(path, delimiter, columns, config)]
+    for num_lines in (_LINES_COMPARED, 1):
+        fitting = [
+            delimiter
+            for delimiter in _DELIMITERS
+            if _fits(path, delimiter, columns, config, num_lines)
+        ]
+        if len(fitting) > 1:
+            raise InputError(
+                f"{path}: {' and '.join(map(repr, fitting))} can both separate columns. Say which "
+                "with --delimiter."
+            )
+        if fitting:
+            return fitting[0]
     # A file that none fits is read with commas, so that the error tells what is in its header.
-    return fitting[0] if fitting else ","
+    return ","
 
 
-def _fits(path: Path, delimiter: str, columns: ColumnNames, config: PrepareConfig) -> bool:
+def _fits(
+    path: Path, delimiter: str, columns: ColumnNames, config: PrepareConfig, num_lines: int
+) -> bool:
+    """Whether the first lines, read with the delimiter, have the columns that are wanted."""
     quoted = config.quotes if config.quotes is not None else delimiter != "\t"
     layout = Layout(columns=(), kinds={}, delimiter=delimiter, quoted=quoted, newlines=True)
     try:
-        lines = [fields for _, fields in islice(text_fields(path, layout), _LINES_COMPARED)]
+        lines = [fields for _, fields in islice(text_fields(path, layout), num_lines)]
     except InputError:
         return False
+    if not lines:
+        return False
     if config.header:
-        return bool(lines) and set(columns.names) <= set(lines[0])
-    counts = {len(fields) for fields in lines}
-    return len(counts) == 1 and counts.pop() > 1
+        return set(columns.names) <= set(lines[0])
+    numbers = {str(number + 1) for number in range(len(lines[0]))}
+    return set(columns.names) <= numbers and len({len(fields) for fields in lines}) == 1
