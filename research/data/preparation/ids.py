@@ -90,6 +90,8 @@ def is_missing(cells: pa.ChunkedArray, words: Sequence[str]) -> NDArray[np.bool_
     if pa.types.is_floating(kind):
         return np.asarray(cells.is_null(nan_is_null=True)).astype(np.bool_)
     missing = np.asarray(cells.is_null()).astype(np.bool_)
+    if pa.types.is_string_view(kind):
+        cells, kind = cells.cast(pa.string()), pa.string()
     if words and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         trimmed = pc.utf8_trim_whitespace(cells)
         listed = pc.is_in(trimmed, value_set=pa.array(words, type=kind))
@@ -103,7 +105,7 @@ def _whole_numbers(cells: pa.ChunkedArray, column: str, where: Where) -> pa.Chun
     if pa.types.is_decimal(cells.type):
         fault = "has a fraction, so it is no id"
         texts = [f"{value:f}" for value in cells.to_pylist()]
-        wrong = [set(text.partition(".")[2]) > {"0"} for text in texts]
+        wrong = [text.partition(".")[2].strip("0") != "" for text in texts]
         values = [text.partition(".")[0] for text in texts]
         whole = pa.chunked_array([pa.array(values, pa.string())])
     else:
