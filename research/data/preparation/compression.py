@@ -6,7 +6,7 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, final
 
 from research.data.preparation.download import zip_errors_as_input_errors
@@ -54,9 +54,11 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def _only_member(path: Path, archive: zipfile.ZipFile) -> str:
-    hidden = ("__MACOSX/", ".")
     names = [
-        name for name in archive.namelist() if name[-1:] != "/" and not name.startswith(hidden)
+        name
+        for name in archive.namelist()
+        if name[-1:] != "/"
+        and not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
     ]
     if len(names) != 1:
         raise InputError(
@@ -85,9 +87,12 @@ class _Unpacked(io.RawIOBase):
 
         view = memoryview(buffer)
         try:
-            with zip_errors_as_input_errors(self._path):
+            if self._path.suffix == ".zip":
+                with zip_errors_as_input_errors(self._path):
+                    block = self._read(len(view))
+            else:
                 block = self._read(len(view))
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self._path}: cannot be unpacked ({error}).") from error
         view[: len(block)] = block
         return len(block)
