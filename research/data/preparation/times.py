@@ -6,8 +6,9 @@ exactly as it was given: integers never become floats, and decimals are compared
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, final
 
@@ -28,8 +29,10 @@ _NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?$"
 _PLAIN_DECIMAL = r"^(?P<sign>[+-]?)(?P<whole>[0-9]+)(?P<point>\.?)(?P<fraction>[0-9]*)$"
 _ZONE = r"([zZ]|[ ]?UTC|[ ]?[+-][0-9]{2}(:?[0-9]{2})?)$"
 _TIME_OF_DAY = r"[T ][0-9]{2}.*"
-# Decimals are compared to this many digits after the point; as an integer they fit into int64.
+# So many digits after the point are compared as an integer, which fits into int64; more of them are
+# compared by Python.
 _DIGITS = 18
+_FINER = r"^0*[1-9]"
 # A float64 holds every integer up to here.
 _EXACT_IN_FLOAT = 2**53
 # Whole numbers in these ranges are dates written as YYYYMMDD and YYYYMMDDhhmmss. As seconds the
@@ -114,18 +117,26 @@ def _of_floats(cells: pa.ChunkedArray, unit: TimeUnit, where: Where) -> Times:
     # 2.0 ** 63 is exact in float64; the maximum of int64 is not.
     outside = (values < -(2.0**63)) | (values >= 2.0**63)
     _raise_first(outside, cells, where, "does not fit into int64")
-    named = _unit_of(values, where) if unit == "auto" else unit
-    scaled = values / PER_SECOND[named]
-    seconds = np.floor(scaled).astype(np.int64)
-    rounded_down = int((scaled != np.floor(scaled)).sum())
-    warnings = _said(named, unit) + _lossy(np.abs(values) >= _EXACT_IN_FLOAT, where)
+    lossy = _lossy(np.abs(values) >= _EXACT_IN_FLOAT, where)
     if cells.type.bit_width < 64:
-        warnings += (
+        lossy += (
             f"{where(0)}: times are stored as {cells.type}, which cannot tell one second of today "
             "from the next; write them as float64 or integers.",
         )
+    if (values == np.floor(values)).all():
+        times = _of_integers(values.astype(np.int64), unit, where)
+        return replace(times, warnings=times.warnings + lossy)
+    named = _unit_of(values, where) if unit == "auto" else unit
+    # A quotient of floats may be rounded up to a whole number; a remainder is exact.
+    quotients, part = np.divmod(values, PER_SECOND[named])
+    seconds = quotients.astype(np.int64)
+    rounded_down = int((part != 0).sum())
     return Times(
-        seconds=seconds, exact=values, unit=named, rounded_down=rounded_down, warnings=warnings
+        seconds=seconds,
+        exact=values,
+        unit=named,
+        rounded_down=rounded_down,
+        warnings=_said(named, unit) + lossy,
     )
 
 
@@ -133,6 +144,8 @@ def _of_temporal(cells: pa.ChunkedArray) -> Times:
     import pyarrow as pa
 
     kind = cells.type
+    if pa.types.is_date64(kind):
+        return _of_counts(_integers(cells.cast(pa.int64())), PER_SECOND["ms"], "date", ())
     if pa.types.is_date(kind):
         days = _integers(cells.cast(pa.date32()).cast(pa.int32()))
         return Times(seconds=days * 86_400, exact=days, unit="date")
@@ -195,11 +208,24 @@ def _of_decimals(cells: pa.ChunkedArray, unit: TimeUnit, where: Where) -> Times:
     borrows = negative & (fraction > 0)
     whole = np.where(negative, -whole, whole) - borrows
     fraction = np.where(borrows, 10**_DIGITS - fraction, fraction)
+    rest = pc.utf8_slice_codeunits(parts.field("fraction"), _DIGITS)
+    if _flags(pc.match_substring_regex(rest, _FINER)).any():
+        values = [Decimal(text) for text in cells.to_pylist()]
+        whole = np.array([math.floor(value) for value in values], dtype=np.int64)
+        ranks = {value: rank for rank, value in enumerate(sorted(set(values)))}
+        exact = np.array([ranks[value] for value in values], dtype=np.int64)
+        fraction = np.array([value != math.floor(value) for value in values], dtype=np.int64)
+    elif not fraction.any():
+        # Whole numbers with a point, as of a column of dates in which a cell was missing.
+        times = _of_integers(whole, unit, where)
+        return replace(times, warnings=times.warnings + lossy)
+    else:
+        exact = _dense_ranks(whole, fraction)
     named = _unit_of(whole, where) if unit == "auto" else unit
     seconds, part = np.divmod(whole, PER_SECOND[named])
     return Times(
         seconds=seconds,
-        exact=_dense_ranks(whole, fraction),
+        exact=exact,
         unit=named,
         rounded_down=int(((part != 0) | (fraction != 0)).sum()),
         warnings=_said(named, unit) + lossy,
@@ -257,8 +283,12 @@ def _raise_no_date(
 
 def _of_format(cells: pa.ChunkedArray, text_format: str, where: Where) -> Times:
     import pandas as pd
+    import pyarrow.compute as pc
 
-    codes, distinct = pd.factorize(np.char.strip(np.asarray(cells).astype(np.str_)))
+    if "%" not in text_format:
+        raise InputError(f"--time-format {text_format!r}: expected a form such as '%d.%m.%Y'.")
+    encoded = pc.utf8_trim_whitespace(cells).combine_chunks().dictionary_encode()
+    codes, distinct = np.asarray(encoded.indices), encoded.dictionary.to_pylist()
     try:
         dates = pd.to_datetime(distinct, format=text_format, utc=True, errors="coerce")
     except ValueError as error:
@@ -266,10 +296,12 @@ def _of_format(cells: pa.ChunkedArray, text_format: str, where: Where) -> Times:
     wrong = np.asarray(dates.isna())[codes]
     _raise_first(wrong, cells, where, f"does not have the form {text_format!r} (--time-format)")
     naive = np.asarray(dates.tz_localize(None))
-    microseconds = naive.astype("datetime64[us]").astype(np.int64)
-    values: NDArray[np.int64] = microseconds[codes]
+    # Pandas takes nanoseconds where a fraction has more than six digits.
+    precision = "ns" if naive.dtype == np.dtype("datetime64[ns]") else "us"
+    ticks = naive.astype(f"datetime64[{precision}]").astype(np.int64)
+    values: NDArray[np.int64] = ticks[codes]
     warnings = () if "%z" in text_format or "%Z" in text_format else (_READ_AS_UTC,)
-    return _of_counts(values, PER_SECOND["us"], "date", warnings)
+    return _of_counts(values, PER_SECOND[precision], "date", warnings)
 
 
 def _of_digits(values: NDArray[np.int64], divisor: int) -> Times | None:
