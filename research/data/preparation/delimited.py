@@ -166,7 +166,7 @@ def _parse(
     else:
         # A line end within quotes ends no row; where quotes are regular, Arrow takes it so too.
         rows = table.num_rows
-    if rows != table.num_rows:
+    if rows != table.num_rows or not check.ended:
         raise InputError(
             f"{path}: {table.num_rows:,} events were read from {rows:,} lines that are not "
             "blank; the file is not read, so that none is lost. Is it delimited text?"

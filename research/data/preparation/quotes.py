@@ -113,8 +113,9 @@ class QuoteCheck:
         self._held_back = b""
         self._line = b""
         self._quotes_before = 0
-        self._ended = False
         self.closed = False
+        self.ended = False
+        """Whether the last byte has been read."""
         self.lines = 0
         """Number of lines; a line end within a quoted field counts too."""
         self.blank_lines = 0
@@ -135,13 +136,13 @@ class QuoteCheck:
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, at most about `size`; empty at the end."""
-        while not self._ended:
+        while not self.ended:
             block = self._file.read(size if size > 0 else 1 << 20)
-            self._ended = not block
+            self.ended = not block
             self._take(block)
             if self._replacement is not None:
                 block = self._replaced(block)
-            if block or self._ended:
+            if block or self.ended:
                 return block
         return b""
 
@@ -151,7 +152,7 @@ class QuoteCheck:
         self._held_back = b""
         # Which characters of a row of them are delimiters is told by where the row begins, and it
         # may go on in the next block.
-        if not self._ended:
+        if not self.ended:
             whole = block.rstrip(delimiter[:1])
             self._held_back, block = block[len(whole) :], whole
         assert self._replacement is not None
@@ -161,13 +162,13 @@ class QuoteCheck:
         """Check the lines that end in this block; at the end of the file also the last one."""
         text = self._line + block
         # A line end of two characters may begin at the end of this block and end in the next.
-        stop = len(text) if self._ended else max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
+        stop = len(text) if self.ended else max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
         self._line = text[stop:]
         if len(self._line) > LONGEST_LINE:
             raise QuoteFault(f"line {self.lines + 1}: {TOO_LONG}")
         if stop:
             self._check(text[:stop] if self.lines else text[:stop].removeprefix(codecs.BOM_UTF8))
-        if self._ended and self._quotes_before % 2:
+        if self.ended and self._quotes_before % 2:
             self.irregular = True
 
     def _check(self, text: bytes) -> None:
