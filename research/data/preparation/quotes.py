@@ -137,26 +137,30 @@ class QuoteCheck:
     def read(self, size: int = -1) -> bytes:
         """The next bytes, at most about `size`; empty at the end."""
         while not self.ended:
-            block = self._file.read(size if size > 0 else 1 << 20)
+            size = size if size > 0 else 1 << 20
+            block = self._file.read(max(size - len(self._held_back), size // 2, 1))
             self.ended = not block
             self._take(block)
-            if self._replacement is not None:
-                block = self._replaced(block)
+            block = self._unbroken(block)
             if block or self.ended:
                 return block
         return b""
 
-    def _replaced(self, block: bytes) -> bytes:
-        delimiter = self._delimiter.encode()
+    def _unbroken(self, block: bytes) -> bytes:
+        """The block and what the one before held back, without what the next may go on with."""
         block = self._held_back + block
-        self._held_back = b""
-        # Which characters of a row of them are delimiters is told by where the row begins, and it
-        # may go on in the next block.
+        whole = block
         if not self.ended:
-            whole = block.rstrip(delimiter[:1])
-            self._held_back, block = block[len(whole) :], whole
-        assert self._replacement is not None
-        return block.replace(delimiter, self._replacement.encode())
+            # Arrow drops a line feed at the beginning of a block if a carriage return ends the one
+            # before, also within quotes.
+            whole = block[:-1] if block.endswith(b"\r") else block
+            if self._replacement is not None:
+                # Which of a row of colons are delimiters is told by where the row begins.
+                whole = whole.rstrip(self._delimiter[:1].encode())
+        self._held_back = block[len(whole) :]
+        if self._replacement is None:
+            return whole
+        return whole.replace(self._delimiter.encode(), self._replacement.encode())
 
     def _take(self, block: bytes) -> None:
         """Check the lines that end in this block; at the end of the file also the last one."""
