@@ -5,6 +5,7 @@ Attributes of items come from a JSON file, which may stand beside other formats 
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import replace
 from functools import partial
@@ -153,7 +154,7 @@ def _integer_lines(
     from pyarrow import csv as arrow_csv
 
     with open_bytes(path) as file:
-        raw = file.read()
+        raw = file.read().removeprefix(codecs.BOM_UTF8)
     if b"\r" in raw:
         raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     data = np.frombuffer(raw, dtype=np.uint8)
