@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -234,7 +233,7 @@ def test_every_line_of_atomic_files_is_read_or_its_fault_is_named(data: bytes, h
     header = f"{head}item_id:token\tname:token\tuser_id:token\n"
     data = header.encode() + data.removeprefix(b"\xef\xbb\xbf")
     text = data.decode("utf-8", "surrogateescape")
-    first, *rows = rows_of(text, "\t", quoted=False, newlines=False)
+    _, *rows = rows_of(text, "\t", quoted=False, newlines=False)
     with tempfile.TemporaryDirectory() as folder:
         config = PrepareConfig(source="atomic", raw=f"{folder}/x.inter")
         result = read(folder, "x.inter", data, config)
@@ -255,7 +254,7 @@ def test_every_line_of_atomic_files_is_read_or_its_fault_is_named(data: bytes, h
 
 
 def integer_rows(data: bytes) -> list[tuple[int, list[str]]]:
-    """The line and the fields of each line that is not blank, fields separated by blanks or tabs."""
+    """The line and fields of each line that is not blank; blanks and tabs separate fields."""
     text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     lines = re.split("\r\n|\r|\n", text)
     fields = [[field for field in re.split("[ \t]+", line) if field] for line in lines]
