@@ -7,11 +7,14 @@ checksum of an archive) right, so that what lies behind is reached too.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -322,6 +325,42 @@ def archive_altered(
     return altered(random, written, others) if random.random() < 0.1 else written
 
 
+def packed_altered(
+    random: Random, data: bytes, others: Sequence[bytes] = (), *, packing: str
+) -> bytes:
+    """A compressed text with other lines in it, in one part or two; or with other bytes."""
+    if random.random() < 0.3:
+        return altered(random, data, others)
+    pack, unpack = PACKINGS[packing]
+    text = text_altered(random, unpack(data))
+    stop = random.choice((len(text), random.randrange(len(text) + 1)))
+    packed = pack(text[:stop]) + (pack(text[stop:]) if stop < len(text) else b"")
+    return altered(random, packed) if random.random() < 0.1 else packed
+
+
+def _packed_zstd(data: bytes) -> bytes:
+    import pyarrow as pa
+
+    target = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(target, "zstd") as stream:
+        stream.write(data)
+    return bytes(target.getvalue().to_pybytes())
+
+
+def _unpacked_zstd(data: bytes) -> bytes:
+    import pyarrow as pa
+
+    with pa.input_stream(pa.BufferReader(data), compression="zstd") as stream:
+        return bytes(stream.read())
+
+
+PACKINGS: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
+    ".gz": (lambda data: gzip.compress(data, mtime=0), gzip.decompress),
+    ".bz2": (bz2.compress, bz2.decompress),
+    ".zst": (_packed_zstd, _unpacked_zstd),
+}
+
+
 def tensors_altered(random: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
     """A safetensors file with another header, of the right length or a huge one; or other bytes."""
     if random.random() < 0.4:
@@ -342,6 +381,7 @@ BY_SUFFIX: dict[str, Alter] = {
     ".zip": lambda random, data, others: archive_altered(random, data, others, text_altered),
     ".pt": archive_altered,
     ".parquet": altered,
+    **{suffix: partial(packed_altered, packing=suffix) for suffix in PACKINGS},
 }
 
 

@@ -24,7 +24,7 @@ from research.data.preparation.prepare import prepare, source_of
 from research.data.preparation.raw_files import require_file
 from research.data.splits import LeaveOneOut
 from research.evaluation.candidates import read_candidates
-from tests.fuzz.mutations import number_of, string_of
+from tests.fuzz.mutations import PACKINGS, number_of, string_of
 from tests.fuzz.targets import Case, Target, altering, some, written
 from tests.support.movielens_files import archive_files
 from tests.support.synthetic import write_histories
@@ -41,7 +41,7 @@ def reading(config: PrepareConfig, folder: Path) -> Case:
             source_of(config, folder).read()
             return
         core = random.choice((0, 0, 0, 2))
-        duplicates = random.choice(("keep", "first", "last"))
+        duplicates = random.choice(("keep", "exact", "first", "last"))
         own = replace(config, user_core=core, duplicates=duplicates)
         out = folder / "corpus"
         try:
@@ -126,6 +126,82 @@ def csv(folder: Path) -> Case:
     ]
     read = some(*(reading(config, folder) for config in configs))
     return altering(folder / "raw", read)
+
+
+# Times and notes of every kind; a note may have several lines, quotes and delimiters in it.
+SHOP = (
+    "user,item,rating,timestamp,note\n"
+    'u1,a,4,1600000000.25,"so ""so"""\n'
+    "u2,b,3.5,1600000001,\n"
+    'u1,"b",1,1600000000.5,"two,\nlines"\n'
+    "u3,,2,1600000002,x\n"
+)
+DATES = (
+    "user,item,rating,timestamp\nu1,a,4,2024-08-06T04:06:10+02:00\nu2,b,nan,2024-08-06 03:00\n"
+    "u1,b,1,1969/12/31 23:59:59.123456 UTC\n"
+)
+OF_A_FORM = (
+    "user\titem\trating\ttimestamp\nu1\ta\t4\t06.08.2024 04:06\nu1\tb\t1\t01.02.1969 03:04\n"
+)
+
+
+def csv_options(folder: Path) -> Case:
+    """Delimited text in every form that options name, compressed or not; at times other options."""
+    lasting: dict[str, object] = {"quoted_newlines": True, "missing": "drop"}
+    numbered: dict[str, object] = {
+        "header": False,
+        "user_column": "1",
+        "item_column": "2",
+        "timestamp_column": "4",
+        "rating_column": "3",
+    }
+    plain = CSV.replace('"', "")
+    files: dict[str, tuple[str | bytes, dict[str, object]]] = {
+        "lines.csv": (SHOP, lasting),
+        "semicolons.csv": (SHOP.replace(",", ";"), {**lasting, "delimiter": ";"}),
+        "bars.txt": (SHOP.replace(",", "|"), lasting),
+        "tabs.tsv": (SHOP.replace(",", "\t"), {**lasting, "quotes": True, "time_unit": "s"}),
+        "colons.dat": (
+            plain.partition("\n")[2].replace(",", "::"),
+            {**numbered, "delimiter": "::"},
+        ),
+        "headerless.csv": (CSV.partition("\n")[2], numbered),
+        "numbers.csv": (CSV, {"time_unit": "ms", "missing_words": ("", "-1", "0")}),
+        "dates.csv": (DATES, {}),
+        "form.tsv": (OF_A_FORM, {"time_format": "%d.%m.%Y %H:%M"}),
+        **{f"shop.csv{suffix}": (pack(CSV.encode()), {}) for suffix, (pack, _) in PACKINGS.items()},
+    }
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("shop.csv", CSV)
+    files["shop.csv.zip"] = (target.getvalue(), {})
+    written(folder / "raw", {name: content for name, (content, _) in files.items()})
+    others: dict[str, tuple[object, ...]] = {
+        "delimiter": (None, ",", "\t", ";", "|", "::", " ", '"', ":", "0", "\0", "é", "", ",,"),
+        "header": (True, False),
+        "quotes": (None, True, False),
+        "quoted_newlines": (True, False),
+        "time_unit": ("auto", "s", "ms", "us", "ns"),
+        "time_format": (None, "%Y-%m-%d", "%d.%m.%Y %H:%M", "%s", "%f", "%", "mixed", "%Y%m%d%z"),
+        "missing": ("error", "drop"),
+        "missing_words": ((), ("",), ("", "-1"), ("nan", "4", "a"), ("10",)),
+        "timestamp_column": (None, "timestamp", "note", "4"),
+        "min_rating": (None, 1.0),
+    }
+
+    def case_of(name: str, options: dict[str, object]) -> Case:
+        def read(random: Random) -> None:
+            chosen: dict[str, object] = dict(options)
+            for _ in range(random.choice((0, 0, 1, 2))):
+                option = random.choice(sorted(others))
+                chosen[option] = random.choice(others[option])
+            raw = f"{folder}/raw/{name}"
+            reading(PrepareConfig(source="csv", raw=raw, **chosen), folder)(random)
+
+        return altering(folder / "raw", read, [name])
+
+    first, *rest = (case_of(name, options) for name, (_, options) in files.items())
+    return some(first, *rest)
 
 
 def parquet(folder: Path) -> Case:
@@ -313,6 +389,7 @@ TARGETS = (
     Target(name="pairs", milliseconds=0.5, begin=pairs),
     Target(name="atomic", milliseconds=1.0, begin=atomic),
     Target(name="csv", milliseconds=1.0, begin=csv),
+    Target(name="csv-options", milliseconds=3.0, begin=csv_options),
     Target(name="parquet", milliseconds=0.6, begin=parquet),
     Target(name="parquet-types", milliseconds=1.2, begin=parquet_types),
     Target(name="json-lines", milliseconds=0.8, begin=json_lines),
