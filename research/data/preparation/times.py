@@ -68,8 +68,18 @@ def read_times(
 
     Numbers have the unit `unit`; "auto" tells it by their size. Text that is no number is a date
     in ISO 8601, in UTC if it has no zone, or in the form `text_format` (as of `strptime`). Raises
-    `InputError` with `where` for a value that is no time, or if the unit cannot be told.
+    `InputError` with `where` for a value that is no time, if the unit cannot be told, or if one is
+    given for dates.
     """
+    times = _read_times(cells, unit, text_format, where)
+    if times.unit == "date" and unit != "auto":
+        raise InputError(f"{where(0)}: times are dates, which have no unit; leave out --time-unit.")
+    return times
+
+
+def _read_times(
+    cells: pa.ChunkedArray, unit: TimeUnit, text_format: str | None, where: Where
+) -> Times:
     import pyarrow as pa
 
     kind = cells.type
@@ -195,7 +205,7 @@ def _of_decimals(cells: pa.ChunkedArray, unit: TimeUnit, where: Where) -> Times:
     try:
         whole = _integers(parts.field("whole").cast(pa.int64()))
     except pa.ArrowInvalid:
-        too_large = [int(text) >= 2**63 for text in parts.field("whole").to_pylist()]
+        too_large = [Decimal(text) >= 2**63 for text in parts.field("whole").to_pylist()]
         _raise_first(np.array(too_large), cells, where, "does not fit into int64")
         raise
     digits = pc.utf8_slice_codeunits(
