@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,3 +257,91 @@ def test_reviews_of_many_lines_are_read_in_files_of_any_size(tmp_path: Path, rev
     assert times(corpus)[:2] == [1000, 1050]
     with pytest.raises(InputError, match=r"reviews\.csv, line 2: a quote opens .*--quoted-newlin"):
         prepared(tmp_path, "reviews.csv", text)
+
+
+SHOP = "user,item,timestamp\na,1,5\nb,2,6\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delimiter": ""}, r"delimiter '': one ASCII character"),
+        ({"delimiter": "¦"}, r"delimiter '¦': one ASCII character"),
+        ({"delimiter": "\0"}, r"delimiter '\\x00': one ASCII character"),
+        ({"delimiter": "::", "quotes": True}, r"--quotes True: no quotes are read where `::`"),
+        ({"quotes": False, "quoted_newlines": True}, r"--quoted-newlines True: where ','"),
+        ({"missing": "skip"}, r"missing 'skip'; allowed: error, drop"),
+        ({"time_unit": "sec"}, r"time_unit 'sec'; allowed: auto, s, ms, us, ns"),
+        ({"time_format": "mixed"}, r"--time-format 'mixed': expected a form"),
+        ({"time_unit": "s", "timestamp_column": None}, r"--time-unit: no times are read"),
+        ({"time_format": "%Y", "timestamp_column": None}, r"--time-format: no times are read"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        prepared(tmp_path, "c.csv", SHOP, **options)
+
+
+def test_a_unit_is_refused_for_dates(tmp_path: Path) -> None:
+    text = "user,item,timestamp\na,1,2024-08-06\n"
+    with pytest.raises(InputError, match=r"line 2, column 'timestamp': times are dates"):
+        prepared(tmp_path, "c.csv", text, time_unit="ms")
+
+
+def test_the_delimiter_of_a_file_without_header_is_told_or_asked_for(tmp_path: Path) -> None:
+    columns = {"header": False, "user_column": "1", "item_column": "2", **NO_TIMES}
+    # Decimal commas; cut at them, a user would be "u1 i1 3".
+    text = "u1\ti1\t3,5\nu2\ti2\t4,5\n"
+    with pytest.raises(InputError, match=r"',' and '\\t' can both separate columns.*--delimiter"):
+        prepared(tmp_path, "c.csv", text, **columns)
+    corpus = prepared(tmp_path, "c.csv", text, delimiter="\\t", **columns)
+    assert histories(corpus) == {"u1": ["i1"], "u2": ["i2"]}
+    assert histories(prepared(tmp_path, "d.csv", "u1|i1\nu2|i2\n", **columns)) == {
+        "u1": ["i1"],
+        "u2": ["i2"],
+    }
+    with pytest.raises(InputError, match=r"e\.csv, line 2: 2 fields; expected 3 \(1;2;3\)"):
+        prepared(tmp_path, "e.csv", "u1;i1;3\nu2;i2\n", **columns)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        'user,item,"two\nlines"',
+        'user,item,"a"',
+        "\ufeffuser,item,",
+        'user,item,"' + "x" * 2_000_000 + '"',
+    ],
+)
+def test_a_header_may_hold_any_names(tmp_path: Path, header: str) -> None:
+    corpus = prepared(
+        tmp_path, "c.csv", f"{header}\na,1,x\nb,2,y\n", quoted_newlines=True, **NO_TIMES
+    )
+    assert histories(corpus) == {"a": ["1"], "b": ["2"]}
+
+
+def test_names_of_other_columns_may_repeat_and_need_not_be_utf_8(tmp_path: Path) -> None:
+    raw = tmp_path / "c.csv"
+    raw.write_bytes(b"user,pr\xe9nom,item,x,x\na,\xe9,1,2,3\n")
+    config = PrepareConfig(source="csv", raw=str(raw), timestamp_column=None)
+    assert histories(prepare(config, data_root=tmp_path)) == {"a": ["1"]}
+
+
+def test_a_number_may_be_a_word_for_nothing(tmp_path: Path) -> None:
+    text = "user,item,rating,timestamp\na,1,4,5\na,2,-1,6\na,3,4,-1\n"
+    options = {"missing": "drop", "missing_words": ("", "-1"), "min_rating": 0.0}
+    assert histories(prepared(tmp_path, "c.csv", text, **options)) == {"a": ["1"]}
+
+
+def test_a_file_beside_its_compressed_self_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "c.csv").write_text(SHOP)
+    (folder / "c.csv.gz").write_bytes(gzip.compress(SHOP.encode()))
+    config = PrepareConfig(source="csv", raw=str(folder))
+    with pytest.raises(InputError, match=r"c\.csv and c\.csv\.gz would be one file"):
+        prepare(config, data_root=tmp_path / "data")
+    (folder / "c.csv").rename(folder / "b.csv")
+    assert prepare(config, data_root=tmp_path / "data").num_interactions == 4

@@ -20,10 +20,12 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 
 def plain_suffix(path: Path) -> str:
     """The ending of the file's name without that of its compression: `.csv` for `x.csv.gz`."""
-    suffixes = path.suffixes
-    if suffixes and suffixes[-1] in (*COMPRESSIONS, ".zip"):
-        suffixes = suffixes[:-1]
-    return suffixes[-1] if suffixes else ""
+    return without_compression(path).suffix
+
+
+def without_compression(path: Path) -> Path:
+    """The path that the file would have if it were unpacked: `x.csv` for `x.csv.gz`."""
+    return path.with_suffix("") if path.suffix in (*COMPRESSIONS, ".zip") else path
 
 
 @contextmanager

@@ -50,6 +50,8 @@ def read_csv(path: Path, columns: ColumnNames, config: PrepareConfig) -> RawTabl
     delimiter = config.delimiter
     if delimiter is None:
         delimiter = _find_delimiter(path, columns, config)
+    # As a shell hands it over in single quotes.
+    delimiter = "\t" if delimiter == "\\t" else delimiter
     is_character = len(delimiter) == 1 and delimiter.isascii() and delimiter not in '"\n\r\0'
     if not is_character and delimiter != "::":
         raise InputError(

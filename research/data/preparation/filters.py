@@ -17,6 +17,7 @@ from research.data.preparation.times import TimeUnit
 from research.errors import InputError
 
 Duplicates = Literal["keep", "exact", "first", "last"]
+Missing = Literal["error", "drop"]
 MISSING_WORDS = (
     *("", "nan", "NaN", "NAN", "null", "Null", "NULL", "None", "NONE", "\\N", "NA", "N/A", "n/a"),
     *("<NA>", "#N/A", "NaT"),
@@ -69,7 +70,7 @@ class PrepareConfig:
     """Unit of times that are numbers; auto: told by their size."""
     time_format: str | None = None
     """Form of times that are text, as for strptime, such as `%d.%m.%Y %H:%M`; None: ISO 8601."""
-    missing: Literal["error", "drop"] = "error"
+    missing: Missing = "error"
     """Rows in which a value is missing: an error, or dropped and counted."""
     missing_words: tuple[str, ...] = MISSING_WORDS
     """Words that mean that a value is missing; the empty one is an empty cell."""

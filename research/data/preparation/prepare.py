@@ -32,6 +32,7 @@ from research.data.preparation.download import ARCHIVES, check_pinned, checksum,
 from research.data.preparation.events import Events, Source
 from research.data.preparation.filters import (
     Duplicates,
+    Missing,
     PrepareConfig,
     filter_rows,
     renumber,
@@ -47,6 +48,7 @@ from research.data.preparation.json_lines import json_lines_source
 from research.data.preparation.movielens import movielens_source
 from research.data.preparation.parquet_files import parquet_source
 from research.data.preparation.tables import ColumnNames
+from research.data.preparation.times import TimeUnit
 from research.errors import InputError
 
 FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet", "jsonl")
@@ -176,6 +178,10 @@ def _check_used(config: PrepareConfig) -> None:
         raise InputError(
             f"--{name} is for {formats}; {config.source} does not use it. Leave it out."
         )
+    for option in ("time_unit", "time_format"):
+        if option in given and config.timestamp_column is None:
+            name = option.replace("_", "-")
+            raise InputError(f"--{name}: no times are read with --timestamp-column None.")
     if "rating_column" in given and config.min_rating is None:
         raise InputError(
             "--rating-column is read for --min-rating alone; give that, or leave it out."
@@ -185,9 +191,13 @@ def _check_used(config: PrepareConfig) -> None:
 def _check(config: PrepareConfig) -> None:
     if min(config.user_core, config.item_core) < 0:
         raise InputError(f"user_core {config.user_core}, item_core {config.item_core}: 0 or more.")
-    if config.duplicates not in get_args(Duplicates):
-        allowed = ", ".join(get_args(Duplicates))
-        raise InputError(f"duplicates {config.duplicates!r}; allowed: {allowed}.")
+    for option, value, allowed in (
+        ("duplicates", config.duplicates, get_args(Duplicates)),
+        ("missing", config.missing, get_args(Missing)),
+        ("time_unit", config.time_unit, get_args(TimeUnit)),
+    ):
+        if value not in allowed:
+            raise InputError(f"{option} {value!r}; allowed: {', '.join(allowed)}.")
     if config.min_rating is not None and not math.isfinite(config.min_rating):
         raise InputError(f"min_rating {config.min_rating}: must be finite.")
 

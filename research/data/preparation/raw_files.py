@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from research.data.preparation.compression import plain_suffix
+from research.data.preparation.compression import plain_suffix, without_compression
 from research.errors import InputError
 
 
@@ -41,6 +41,14 @@ def find_files(raw: Path, suffixes: Sequence[str]) -> tuple[Path, ...]:
         ]
         if not found:
             raise InputError(f"{raw}: the folder holds no {' or '.join(suffixes)} file.")
+        unpacked: dict[Path, Path] = {}
+        for path in found:
+            other = unpacked.setdefault(without_compression(path), path)
+            if other != path:
+                raise InputError(
+                    f"{raw}: {other.name} and {path.name} would be one file if unpacked, and its "
+                    "events would count twice. Remove one of them, or name the other."
+                )
     elif any(letter in str(raw) for letter in "*?[") and not os.path.isfile(raw):
         found = [Path(name) for name in sorted(glob.glob(str(raw), recursive=True))]
         if not found:
