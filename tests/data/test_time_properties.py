@@ -360,7 +360,7 @@ def test_duplicates_are_those_of_a_slow_twin(rows: list[Row], policy: str) -> No
 
 @pytest.mark.parametrize("digits", [19, 20, 5000, 70_000])
 def test_a_time_of_very_many_digits_is_refused(digits: int) -> None:
-    with pytest.raises(InputError, match=r"row 1: '9+' does not fit into int64"):
+    with pytest.raises(InputError, match=r"row 1: '9+'? does not fit into int64"):
         times_of(["1", "9" * digits])
     with pytest.raises(InputError, match=r"row 1: .* does not fit into int64"):
         times_of(["1", "9" * digits + "." + "9" * digits])
