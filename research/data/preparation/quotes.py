@@ -178,11 +178,13 @@ class QuoteCheck:
     def _check(self, text: bytes) -> None:
         """Count and check whole lines."""
         ends = text.count(b"\n")
+        doubled: tuple[bytes, ...] = (b"\n\n",)
         if b"\r" in text:
             ends += text.count(b"\r") - text.count(b"\r\n")
+            doubled = (b"\n\n", b"\n\r", b"\r\r")
         if text[-1:] not in (b"\n", b"\r"):
             ends += 1
-        if text[:1] in (b"\n", b"\r") or any(two in text for two in (b"\n\n", b"\n\r", b"\r\r")):
+        if text[:1] in (b"\n", b"\r") or any(two in text for two in doubled):
             self.blank_lines += sum(not line for line in text.splitlines())
         self.has_hexadecimal = self.has_hexadecimal or _has_hexadecimal(text, self._delimiter)
         if self._replacement is not None and self._replacement.encode() in text:
@@ -255,15 +257,16 @@ class QuoteCheck:
 
 
 def _has_hexadecimal(text: bytes, delimiter: str) -> bool:
-    data = np.frombuffer(b"\n\n" + text, dtype=np.uint8)
+    if b"x" not in text and b"X" not in text:
+        return False
+    data = np.frombuffer(text, dtype=np.uint8)
+    # Both cases of a letter differ by one bit.
+    pairs = (data[:-1] == ord("0")) & (data[1:] | 0x20 == ord("x"))
+    if not pairs.any():
+        return False
+    places = np.flatnonzero(pairs)
     breaks = [ord(letter) for letter in (delimiter[-1], *'\n\r" \t')]
-    for letter in b"xX":
-        if letter in text:
-            places = np.flatnonzero(data == letter)
-            places = places[data[places - 1] == ord("0")]
-            if np.isin(data[places - 2], breaks).any():
-                return True
-    return False
+    return bool(places[0] == 0 or np.isin(data[places - 1], breaks).any())
 
 
 TOO_LONG = f"more than {LONGEST_LINE:,} bytes without a line end."
