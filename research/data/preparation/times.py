@@ -87,9 +87,7 @@ def _read_times(
         return _of_format(cells.cast(pa.string()), text_format, where)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return _of_temporal(cells)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _of_text(cells.cast(pa.string()), unit, where)
-    if pa.types.is_decimal(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_decimal(kind):
         return _of_text(cells.cast(pa.string()), unit, where)
     if pa.types.is_uint64(kind):
         _raise_first(np.asarray(cells) >= 2**63, cells, where, "does not fit into int64")
