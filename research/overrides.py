@@ -37,6 +37,8 @@ Config = TypeVar("Config")
 # New values by their dotted names, relative to the part of the config that is being changed.
 Changes = Mapping[tuple[str, ...], object]
 _NO_VALUE = object()
+# An entry of a list and the comma after it; quotes that enclose text may hold commas.
+_ENTRY = re.compile(r"""(\s*(?:"[^"]*"|'[^']*')\s*|[^,]*),""")
 # In the order in which a text is tried as each of them.
 _SCALARS = (bool, int, float, str)
 _NON_CONFIG_TYPES = (*_SCALARS, type(None))
@@ -73,9 +75,10 @@ def override(
 ) -> Config:
     """The config with fields replaced by `--a.b 1`, `--a.b=1` or `a.b=1`; the last one counts.
 
-    A list is written `a.b=[x,y]` or `--a.b x y`, None is written `None` or `null`. `--help` prints
-    every field with its type, default and meaning, and ends the program. Raises `InputError` as
-    `replace_fields` does, and for a word that belongs to no field or a field without a value.
+    A list is written `a.b=[x,y]`, `--a.b x y` or `--a.b x,y`, None is written `None` or `null`.
+    `--help` prints every field with its type, default and meaning, and ends the program. Raises
+    `InputError` as `replace_fields` does, and for a word that belongs to no field or a field
+    without a value.
     """
     words = [word for word in arguments if word not in ("-h", "--help")]
     new_config = replace_fields(config, _words_of(words), packages=packages)
@@ -241,12 +244,19 @@ def _parse_any(text: str, hint: object) -> object:
 
 
 def _split_list(texts: Sequence[str]) -> list[str]:
-    """The entries of a list: the words, or the text between commas where brackets enclose it."""
+    """The entries of a list: several words, or the parts of one word or of brackets between commas.
+
+    A comma within quotes separates nothing.
+    """
     text = " ".join(texts).strip()
-    if text[:1] + text[-1:] not in ("[]", "()"):
+    if text[:1] + text[-1:] in ("[]", "()"):
+        inner = text[1:-1].strip().removesuffix(",")
+    elif len(texts) == 1 and "," in text.strip(","):
+        inner = text
+    else:
         return list(texts)
-    inner = text[1:-1].strip().removesuffix(",")
-    return [entry.strip().strip("'\"") for entry in inner.split(",")] if inner else []
+    entries: list[str] = re.findall(_ENTRY, f"{inner},") if inner else []
+    return [entry.strip().strip("'\"") for entry in entries]
 
 
 def _number(text: str, *, whole: bool) -> object:

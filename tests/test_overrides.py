@@ -150,6 +150,24 @@ def test_the_entries_of_a_list_are_of_its_type() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["category,brand"], ("category", "brand")),
+        (["category, brand"], ("category", "brand")),
+        (["category", "brand"], ("category", "brand")),
+        (["[category,'city, state']"], ("category", "city, state")),
+        (["'city, state',brand"], ("city, state", "brand")),
+        (["a,b", "c"], ("a,b", "c")),
+        (["category"], ("category",)),
+        ([","], (",",)),
+    ],
+)
+def test_commas_separate_the_entries_of_a_list(given: list[str], expected: tuple[str, ...]) -> None:
+    config = PrepareConfig(source="csv")
+    assert override(config, ["--missing-words", *given]).missing_words == expected
+
+
 @pytest.mark.parametrize("nothing", ["None", "null"])
 def test_what_may_be_absent_is_removed(nothing: str) -> None:
     given = [f"--stages.0.validation={nothing}", "--stages.0.epochs", nothing, "stages.0.steps=3"]
