@@ -21,6 +21,7 @@ from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.raw_files import find_files
 from research.data.preparation.tables import (
     ColumnNames,
+    ItemColumns,
     RawTable,
     concatenated,
     events_of,
@@ -45,7 +46,7 @@ def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) ->
     return events_of(concatenated(tables), columns, config)
 
 
-def read_csv(path: Path, columns: ColumnNames, config: PrepareConfig) -> RawTable:
+def read_csv(path: Path, columns: ColumnNames | ItemColumns, config: PrepareConfig) -> RawTable:
     """The wanted columns of one file; `InputError` names what is wrong in it."""
     delimiter = config.delimiter
     if delimiter is None:
@@ -68,14 +69,11 @@ def read_csv(path: Path, columns: ColumnNames, config: PrepareConfig) -> RawTabl
     number, fields = first_line(path, delimiter, quoted=quoted, newlines=config.quoted_newlines)
     present = fields if config.header else [str(i) for i in range(1, len(fields) + 1)]
     require_columns(path, columns, present, has_header=config.header)
-    kinds: dict[str, Kind] = {columns.user: "id", columns.item: "id"}
-    # Of what is a number its text is needed where words for nothing look like numbers, and where
-    # dates of a given form may begin with a zero.
-    as_text = any(_is_number(word) for word in config.missing_words)
-    if columns.timestamp is not None:
-        kinds[columns.timestamp] = "text" if as_text or config.time_format else "time"
-    if columns.rating is not None:
-        kinds[columns.rating] = "text" if as_text else "number"
+    kinds: dict[str, Kind] = dict.fromkeys(columns.names, "id")
+    if isinstance(columns, ColumnNames) and columns.timestamp is not None:
+        kinds[columns.timestamp] = "time"
+    if isinstance(columns, ColumnNames) and columns.rating is not None:
+        kinds[columns.rating] = "number"
     layout = Layout(
         columns=tuple(present),
         kinds=kinds,
@@ -87,18 +85,8 @@ def read_csv(path: Path, columns: ColumnNames, config: PrepareConfig) -> RawTabl
     return read_delimited(path, layout)
 
 
-def _is_number(word: str) -> bool:
-    try:
-        return math.isfinite(float(word))
-    except ValueError:
-        return False
-
-
-def _find_delimiter(path: Path, columns: ColumnNames, config: PrepareConfig) -> str:
-    """The delimiter of a file by its header, or where it has none by its first lines.
-
-    Raises `InputError` where no header tells which of several it is.
-    """
+def _find_delimiter(path: Path, columns: ColumnNames | ItemColumns, config: PrepareConfig) -> str:
+    """The delimiter of a file by its header, or where it has none by its first lines."""
     if plain_suffix(path) == ".tsv":
         return "\t"
     for num_lines in (_LINES_COMPARED, 1):
@@ -119,9 +107,8 @@ def _find_delimiter(path: Path, columns: ColumnNames, config: PrepareConfig) -> 
 
 
 def _fits(
-    path: Path, delimiter: str, columns: ColumnNames, config: PrepareConfig, num_lines: int
+    path: Path, delimiter: str, columns: ColumnNames | ItemColumns, config: PrepareConfig
 ) -> bool:
-    """Whether the first lines, read with the delimiter, have the columns that are wanted."""
     quoted = config.quotes if config.quotes is not None else delimiter != "\t"
     layout = Layout(columns=(), kinds={}, delimiter=delimiter, quoted=quoted, newlines=True)
     try:

@@ -36,8 +36,9 @@ class PrepareConfig:
     """File, archive or folder of raw files; None: download them (MovieLens), or take those in
     `raw/NAME` under the data root (other data sets)."""
     attributes: str | None = None
-    """Attribute file: a .item file for atomic, else JSON {item: [attribute, ...]}; not for
-    MovieLens, which has its own. None: the file beside `raw` (s3rec, atomic) if there is one."""
+    """Attribute file: a .item file for atomic, else S3-Rec's JSON, one object from each raw item id
+    to a list of attributes: {"12": [3, 7], "40": ["red"]}; not for MovieLens, which has its own.
+    None: the file beside `raw` (s3rec: X_item2attributes.json, atomic: X.item) if there is one."""
     min_rating: float | None = None
     """Interactions rated lower are removed; None: none are."""
     user_core: int = 0
@@ -50,13 +51,13 @@ class PrepareConfig:
     """Which interactions of one user with one item are kept: all; all but exact doubles, which have
     the same time too; the oldest; or the newest."""
     user_column: str = "user"
-    """Column of raw user ids (csv, parquet, jsonl); of JSON lines, the field."""
+    """Column of raw user ids (csv, parquet, atomic; for atomic "user" means user_id)."""
     item_column: str = "item"
-    """Column of raw item ids (csv, parquet, jsonl)."""
+    """Column of raw item ids (csv, parquet, atomic; for atomic "item" means item_id)."""
     timestamp_column: str | None = "timestamp"
-    """Column of times (csv, parquet, jsonl); None: interactions are in the order of the file."""
+    """Column of times (csv, parquet, atomic); None: interactions are in the order of the file."""
     rating_column: str = "rating"
-    """Column of ratings (csv, parquet, jsonl); read only if `min_rating` is set."""
+    """Column of ratings (csv, parquet, atomic); read only if `min_rating` is set."""
     delimiter: str | None = None
     """What separates columns (csv); None: the tab in a .tsv file, else the one of comma, tab,
     semicolon and bar that fits the header."""
@@ -74,6 +75,24 @@ class PrepareConfig:
     """Rows in which a value is missing: an error, or dropped and counted."""
     missing_words: tuple[str, ...] = MISSING_WORDS
     """Words that mean that a value is missing; the empty one is an empty cell."""
+    attribute_columns: tuple[str, ...] | None = None
+    """Columns whose values become attributes `column:value`: of the items file if there is one, of
+    the .item file (atomic), else of the events; None: none (atomic: the token_seq columns that are
+    no titles)."""
+    title_column: str | None = None
+    """Column of titles, of the same file as the attributes; None: none (atomic: the first whose
+    name contains "title", else "name")."""
+    items_file: str | None = None
+    """Table with one row an item: CSV, TSV, Parquet or JSON lines; options of CSV are for it too.
+    None: attributes and titles are in the events or in `attributes`."""
+    items_column: str | None = None
+    """Column of raw item ids in the items file; None: of the same name as `item_column`."""
+    list_separator: str | None = None
+    """What separates the values in a cell of an attribute column; None: a cell is one value
+    (atomic: found for each token_seq column). Lists in Parquet and JSON need none."""
+    numeric_bins: int = 0
+    """Number of quantile bins of attribute columns that hold numbers alone; 0: each number is a
+    value, as it is written."""
 
 
 def filter_rows(

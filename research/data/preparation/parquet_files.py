@@ -11,6 +11,7 @@ from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.raw_files import find_files
 from research.data.preparation.tables import (
     ColumnNames,
+    ItemColumns,
     RawTable,
     concatenated,
     events_of,
@@ -32,7 +33,7 @@ def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) ->
     return events_of(concatenated([read_parquet(path, columns) for path in files]), columns, config)
 
 
-def read_parquet(path: Path, columns: ColumnNames) -> RawTable:
+def read_parquet(path: Path, columns: ColumnNames | ItemColumns) -> RawTable:
     """The wanted columns of one file; `InputError` if it cannot be read or lacks a column."""
     import pyarrow as pa
     from pyarrow import parquet

@@ -44,11 +44,10 @@ from research.data.preparation.integer_text import (
     s3rec_source,
     with_json_attributes,
 )
-from research.data.preparation.json_lines import json_lines_source
+from research.data.preparation.items_file import check_items_options, with_items_file
 from research.data.preparation.movielens import movielens_source
 from research.data.preparation.parquet_files import parquet_source
-from research.data.preparation.tables import ColumnNames
-from research.data.preparation.times import TimeUnit
+from research.data.preparation.tables import ColumnNames, columns_about_items
 from research.errors import InputError
 
 FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet", "jsonl")
@@ -57,7 +56,7 @@ FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet", "jsonl")
 _SYNTAX = ("delimiter", "header", "quotes", "quoted_newlines")
 # Options that do not enter the fingerprint: the content of the files changes a corpus, but not
 # where they are.
-_NOT_FINGERPRINTED = ("raw", "attributes", *_SYNTAX)
+_NOT_FINGERPRINTED = ("raw", "attributes", "items_file", *_SYNTAX)
 # Options that always enter the fingerprint, even at their defaults, so that corpora keep the
 # fingerprints they have from before there were other options.
 _ALWAYS_FINGERPRINTED = (
@@ -66,16 +65,18 @@ _ALWAYS_FINGERPRINTED = (
 )
 _COLUMNS = ("user_column", "item_column", "timestamp_column", "rating_column")
 _CELLS = ("time_unit", "time_format", "missing", "missing_words")
+_ABOUT_ITEMS = ("attribute_columns", "title_column", "list_separator", "numeric_bins")
+_ITEMS_FILE = ("items_file", "items_column", *_ABOUT_ITEMS)
 # The options that are only for some formats, beside those that filter events.
 _USED = {
-    "s3rec": ("attributes",),
-    "pairs": ("attributes",),
-    "atomic": ("attributes",),
-    "csv": ("attributes", *_COLUMNS, *_CELLS, *_SYNTAX),
-    "parquet": ("attributes", *_COLUMNS, *_CELLS),
-    "jsonl": ("attributes", *_COLUMNS, *_CELLS),
+    "s3rec": ("attributes", *_ITEMS_FILE),
+    "pairs": ("attributes", *_ITEMS_FILE),
+    "atomic": ("attributes", *_COLUMNS, *_CELLS, *_ABOUT_ITEMS),
+    "csv": ("attributes", *_COLUMNS, *_CELLS, *_SYNTAX, *_ITEMS_FILE),
+    "parquet": ("attributes", *_COLUMNS, *_CELLS, *_ITEMS_FILE),
 }
-_COLUMN_READERS = {"csv": csv_source, "parquet": parquet_source, "jsonl": json_lines_source}
+# An items file is read with these, whatever the format of the events is.
+_FOR_ITEMS_FILE = ("missing", "missing_words", *_SYNTAX)
 _FOR_SOME = {option for options in _USED.values() for option in options}
 
 
@@ -171,6 +172,8 @@ def _check_used(config: PrepareConfig) -> None:
     for option in given:
         if option not in _FOR_SOME or option in _USED.get(config.source, ()):
             continue
+        if option in _FOR_ITEMS_FILE and config.items_file is not None:
+            continue
         name = option.replace("_", "-")
         formats = ", ".join(format for format, used in _USED.items() if option in used)
         if option == "attributes":
@@ -186,6 +189,7 @@ def _check_used(config: PrepareConfig) -> None:
         raise InputError(
             "--rating-column is read for --min-rating alone; give that, or leave it out."
         )
+    check_items_options(config)
 
 
 def _check(config: PrepareConfig) -> None:
@@ -207,6 +211,11 @@ def source_of(config: PrepareConfig, data_root: Path) -> Source:
 
     Raises `InputError` if files are missing, cannot be downloaded or have a wrong checksum.
     """
+    return with_items_file(_event_source(config, data_root), config)
+
+
+def _event_source(config: PrepareConfig, data_root: Path) -> Source:
+    """The raw files of a config, without its items file."""
     attributes = Path(config.attributes) if config.attributes is not None else None
     if config.source in ARCHIVES or config.source == "movielens":
         if config.raw is None:
@@ -231,6 +240,7 @@ def source_of(config: PrepareConfig, data_root: Path) -> Source:
         item=config.item_column,
         timestamp=config.timestamp_column,
         rating=config.rating_column if config.min_rating is not None else None,
+        about_items=columns_about_items(config) if config.items_file is None else (),
     )
     read = _COLUMN_READERS[config.source]
     return with_json_attributes(read(raw, config, columns), attributes)

@@ -18,6 +18,7 @@ from research.annotations import did_you_mean
 from research.data.preparation.events import Events
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.ids import is_missing, read_ids
+from research.data.preparation.items import AttributeColumn, ItemDescriptions, describe_items
 from research.data.preparation.times import Where, read_times
 from research.errors import InputError
 
@@ -38,6 +39,8 @@ class ColumnNames:
     """Column of times; None: interactions are in the order of the file."""
     rating: str | None
     """Column of ratings; None: ratings are not read."""
+    about_items: tuple[str, ...] = ()
+    """Columns of attributes and titles, in which cells may be empty."""
 
     def __post_init__(self) -> None:
         names = self.names
@@ -45,14 +48,42 @@ class ColumnNames:
             if names.count(name) > 1:
                 raise InputError(
                     f"column {name!r} is named for two purposes; --user-column, --item-column, "
-                    "--timestamp-column and --rating-column must differ."
+                    "--timestamp-column, --rating-column and --attribute-columns must differ."
                 )
+
+    @property
+    def of_events(self) -> list[str]:
+        """The columns that make an event, in which no value may be missing."""
+        given = (self.user, self.item, self.timestamp, self.rating)
+        return [name for name in given if name is not None]
 
     @property
     def names(self) -> list[str]:
         """The columns that are read."""
-        given = (self.user, self.item, self.timestamp, self.rating)
-        return [name for name in given if name is not None]
+        return [*self.of_events, *self.about_items]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ItemColumns:
+    """Names of the columns of a table with one row an item."""
+
+    item: str
+    """Column of raw item ids."""
+    about_items: tuple[str, ...]
+    """Columns of attributes and titles."""
+
+    def __post_init__(self) -> None:
+        if self.item in self.about_items:
+            raise InputError(
+                f"column {self.item!r} has the ids of items (--items-column), so it can be neither "
+                "an attribute nor a title."
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read."""
+        return [self.item, *self.about_items]
 
 
 @final
@@ -71,13 +102,24 @@ class RawTable:
 
 
 def require_columns(
-    path: Path, columns: ColumnNames, present: Sequence[str], *, has_header: bool = True
+    path: Path,
+    columns: ColumnNames | ItemColumns,
+    present: Sequence[str],
+    *,
+    has_header: bool = True,
 ) -> None:
     """Raise `InputError` unless each column that is read occurs once among those of the file."""
     for name in columns.names:
         number = list(present).count(name)
         if number == 1:
             continue
+        if name in columns.about_items or isinstance(columns, ItemColumns):
+            option = "--attribute-columns and --title-column"
+            raise InputError(
+                f"{path}: column {name!r} occurs {number} times; the columns are "
+                f"{', '.join(present)}.{did_you_mean(name, present)} Name yours with "
+                f"{option if name in columns.about_items else '--items-column'}."
+            )
         if not has_header:
             raise InputError(
                 f"{path}: there is no column {name!r}; without a header, columns are numbered from "
@@ -128,7 +170,7 @@ def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Eve
     Rows in which a column has no value raise `InputError`, or are dropped and counted, as
     `config.missing` says. Raises `InputError` for wrong values, and if no row is left.
     """
-    raw, notes = _without_missing(raw, columns.names, config)
+    raw, notes = without_missing(raw, columns.of_events, config)
     table, where = raw.table, raw.where
     users, user_names = read_ids(table.column(columns.user), columns.user, where)
     items, item_names = read_ids(table.column(columns.item), columns.item, where)
@@ -147,6 +189,17 @@ def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Eve
     ratings = None
     if columns.rating is not None:
         ratings = read_numbers(table.column(columns.rating), columns.rating, where)
+    descriptions = ItemDescriptions()
+    if columns.about_items:
+        descriptions = describe_items(
+            items,
+            item_names,
+            table,
+            attribute_columns_of(config),
+            config.title_column,
+            missing_words=config.missing_words,
+            where=where,
+        )
     return Events(
         users=users,
         items=items,
@@ -155,9 +208,64 @@ def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Eve
         timestamps=None if times is None else times.seconds,
         exact_times=None if times is None else times.exact,
         ratings=ratings,
-        notes={**raw.notes, **notes},
-        warnings=raw.warnings + (() if times is None else times.warnings),
+        attributes=descriptions.attributes,
+        titles=descriptions.titles,
+        notes={**raw.notes, **notes, **descriptions.notes},
+        warnings=raw.warnings + (() if times is None else times.warnings) + descriptions.warnings,
     )
+
+
+def items_of(
+    raw: RawTable,
+    item_column: str,
+    attribute_columns: Sequence[AttributeColumn],
+    title_column: str | None,
+    config: PrepareConfig,
+) -> ItemDescriptions:
+    """What a table with one row an item says about its items, each of which has an entry.
+
+    Raises `InputError` for an item that has two rows, and for rows without an id unless
+    `config.missing` says to drop them.
+    """
+    raw, dropped = without_missing(raw, (item_column,), config)
+    items, names = read_ids(raw.table.column(item_column), item_column, raw.where)
+    if len(names) < len(items):
+        first = np.full(len(names), len(items))
+        np.minimum.at(first, items, np.arange(len(items)))
+        row = int(np.argmax(first[items] != np.arange(len(items))))
+        raise InputError(
+            f"{raw.where(row)}: item {names[items[row]]!r:.60} is described twice, before at "
+            f"{raw.where(int(first[items[row]]))}. Leave one of the rows out."
+        )
+    descriptions = describe_items(
+        items,
+        names,
+        raw.table,
+        attribute_columns,
+        title_column,
+        missing_words=config.missing_words,
+        where=raw.where,
+    )
+    return replace(
+        descriptions,
+        attributes={name: descriptions.attributes.get(name, ()) for name in names},
+        notes={**descriptions.notes, **({"items_file": dropped} if dropped else {})},
+        warnings=raw.warnings + descriptions.warnings,
+    )
+
+
+def attribute_columns_of(config: PrepareConfig) -> list[AttributeColumn]:
+    """The columns of attributes that the options name, with what is done to their cells."""
+    return [
+        AttributeColumn(name=name, separator=config.list_separator, bins=config.numeric_bins)
+        for name in config.attribute_columns or ()
+    ]
+
+
+def columns_about_items(config: PrepareConfig) -> tuple[str, ...]:
+    """The columns of attributes and of titles that the options name, each once."""
+    title = () if config.title_column is None else (config.title_column,)
+    return tuple(dict.fromkeys((*(config.attribute_columns or ()), *title)))
 
 
 def read_numbers(cells: pa.ChunkedArray, column: str, where: Where) -> NDArray[np.float64]:
@@ -197,10 +305,14 @@ def _raise_not_a_number(cells: pa.ChunkedArray, column: str, where: Where) -> No
             ) from error
 
 
-def _without_missing(
+def without_missing(
     raw: RawTable, names: Sequence[str], config: PrepareConfig
 ) -> tuple[RawTable, dict[str, object]]:
-    """The rows with a value in all columns `names`, and what was dropped, for the report."""
+    """The rows with a value in all columns `names`, and what was dropped, for the report.
+
+    Raises `InputError` if a value is missing where `config.missing` does not say to drop its row,
+    and if no row is left.
+    """
     import pyarrow as pa
 
     table = raw.table

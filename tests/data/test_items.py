@@ -1,0 +1,396 @@
+"""Attributes and titles from columns of the events, and from a table of items."""
+
+import gzip
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from research.data.corpus import Corpus
+from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.prepare import prepare
+from research.errors import InputError
+from research.overrides import override
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+EVENTS = (
+    "user,item,timestamp,category,brand,price,name\n"
+    'a,x,1,Bars|Beer Gardens,Acme,9.5,"The ""Best"""\n'
+    "a,y,2,Bars,,3,\n"
+    "b,x,3,Bars,Acme,9.5,\n"
+    "b,z,4,nan,Bolt,12,Zed\n"
+    "b,y,5,,Bolt,3,Why\n"
+)
+ITEMS = (
+    "item,title,category,weight\n"
+    'x,"Ex, the ""first""",Bars|Beer Gardens,1\n'
+    "y,Why,Bars,2.50\n"
+    "w,Never seen,Other,30\n"
+)
+
+
+def prepared(tmp_path: Path, files: Mapping[str, str | bytes], **options: object) -> Corpus:
+    """The corpus of the first file; an option that ends in `_file` is relative to the folder."""
+    for name, content in files.items():
+        raw = content.encode() if isinstance(content, str) else content
+        (tmp_path / name).write_bytes(raw)
+    source = str(options.pop("source", "csv"))
+    if "items_file" in options:
+        options["items_file"] = str(tmp_path / str(options["items_file"]))
+    config = PrepareConfig(source=source, raw=str(tmp_path / next(iter(files))), **options)
+    corpus = prepare(config, data_root=tmp_path / "data")
+    corpus.verify()
+    return corpus
+
+
+def refused(
+    tmp_path: Path, files: Mapping[str, str | bytes], message: str, **options: object
+) -> None:
+    with pytest.raises(InputError, match=message):
+        prepared(tmp_path, files, **options)
+    assert not (tmp_path / "data").exists()
+
+
+def attributes(corpus: Corpus) -> dict[str, list[str]]:
+    bounds = corpus.attribute_offsets.tolist()
+    return {
+        item: [corpus.attribute_names[a] for a in corpus.attribute_ids[bounds[i] : bounds[i + 1]]]
+        for i, item in enumerate(corpus.item_names)
+    }
+
+
+def titles(corpus: Corpus) -> dict[str, str]:
+    assert corpus.item_titles is not None
+    return dict(zip(corpus.item_names, corpus.item_titles, strict=True))
+
+
+def report(corpus: Corpus) -> dict[str, object]:
+    report = corpus.manifest.report
+    assert isinstance(report, dict)
+    return report
+
+
+def warnings(corpus: Corpus) -> list[str]:
+    notes = report(corpus).get("warnings", [])
+    assert isinstance(notes, list)
+    return [str(warning) for warning in notes]
+
+
+def test_columns_of_the_events_become_attributes_and_titles(tmp_path: Path) -> None:
+    corpus = prepared(
+        tmp_path,
+        {"e.csv": EVENTS},
+        attribute_columns=("category", "brand"),
+        title_column="name",
+        list_separator="|",
+    )
+    assert attributes(corpus) == {
+        "x": ["brand:Acme", "category:Bars", "category:Beer Gardens"],
+        "y": ["brand:Bolt", "category:Bars"],
+        "z": ["brand:Bolt"],
+    }
+    assert titles(corpus) == {"x": 'The "Best"', "y": "Why", "z": "Zed"}
+    assert report(corpus)["attribute_columns"] == {
+        "category": {
+            "distinct_values": 2,
+            "items_described": 2,
+            "cells": "values separated by '|'",
+        },
+        "brand": {
+            "distinct_values": 2,
+            "items_described": 3,
+            "cells": "values separated by '|'",
+        },
+    }
+    assert report(corpus)["title_column"] == {
+        "column": "name",
+        "items_described": 3,
+        "titles_that_differ_from_the_first": 0,
+    }
+    assert warnings(corpus) == []
+
+
+def test_without_a_separator_a_cell_is_one_value_and_what_seems_a_list_is_pointed_out(
+    tmp_path: Path,
+) -> None:
+    text = "user,item,timestamp,c\na,x,1,War|Drama\na,y,2,War|Comedy\na,z,3,Drama\n"
+    corpus = prepared(tmp_path, {"e.csv": text}, attribute_columns=("c",))
+    assert attributes(corpus) == {
+        "x": ["c:War|Drama"],
+        "y": ["c:War|Comedy"],
+        "z": ["c:Drama"],
+    }
+    (warning,) = warnings(corpus)
+    assert "2 of 3 distinct cells contain '|'" in warning
+    assert "--list-separator '|'" in warning
+
+
+def test_different_values_of_an_item_are_all_kept_and_counted(tmp_path: Path) -> None:
+    corpus = prepared(tmp_path, {"e.csv": EVENTS}, attribute_columns=("category",))
+    assert attributes(corpus)["x"] == ["category:Bars", "category:Bars|Beer Gardens"]
+    (warning,) = warnings(corpus)
+    assert "'category': 1 of 2 items have different values in different rows" in warning
+
+
+def test_titles_that_differ_are_counted_and_the_first_is_kept(tmp_path: Path) -> None:
+    text = "user,item,timestamp,t\na,x,2,Second\na,x,1,First\nb,x,3,\nb,y,1, \n"
+    corpus = prepared(tmp_path, {"e.csv": text}, title_column="t")
+    assert titles(corpus) == {"x": "Second", "y": ""}
+    notes = report(corpus)["title_column"]
+    assert isinstance(notes, dict)
+    assert notes["titles_that_differ_from_the_first"] == 1
+
+
+def test_rows_that_are_dropped_describe_no_item(tmp_path: Path) -> None:
+    text = "user,item,timestamp,c\n,x,1,lost\na,x,2,kept\n"
+    corpus = prepared(tmp_path, {"e.csv": text}, attribute_columns=("c",), missing="drop")
+    assert attributes(corpus) == {"x": ["c:kept"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "bins", "expected"),
+    [
+        (["1", "2", "3", "4"], 2, ["p:1 to 2", "p:1 to 2", "p:3 to 4", "p:3 to 4"]),
+        (["7", "7", "7", "9.5"], 2, ["p:7", "p:7", "p:7", "p:9.5"]),
+        (["1e3", "-2", "0.5", ""], 3, ["p:1000", "p:-2", "p:0.5", None]),
+        (["3", "3", "3", "3"], 4, ["p:3", "p:3", "p:3", "p:3"]),
+    ],
+)
+def test_numbers_are_put_into_quantile_bins(
+    tmp_path: Path, values: list[str], bins: int, expected: list[str | None]
+) -> None:
+    rows = [f"a,i{number},{number},{value}" for number, value in enumerate(values)]
+    text = "\n".join(["user,item,timestamp,p", *rows])
+    corpus = prepared(tmp_path, {"e.csv": text}, attribute_columns=("p",), numeric_bins=bins)
+    assert list(attributes(corpus).values()) == [[name] if name else [] for name in expected]
+
+
+def test_bins_leave_words_as_they_are_and_name_a_column_that_is_nearly_numbers(
+    tmp_path: Path,
+) -> None:
+    text = "user,item,timestamp,p,q,c\na,x,1,1,5,red\na,y,2,call us,6,red\na,z,3,2,6,blue\n"
+    columns = ("p", "q", "c")
+    corpus = prepared(tmp_path, {"e.csv": text}, attribute_columns=columns, numeric_bins=2)
+    assert attributes(corpus)["y"] == ["c:red", "p:call us", "q:5 to 6"]
+    (warning,) = warnings(corpus)
+    assert "'p' is not put into bins: 1 of 3 values are no numbers, such as 'call us'" in warning
+    refused_options = {"attribute_columns": ("c",), "numeric_bins": 2}
+    with pytest.raises(InputError, match="none of the columns c holds numbers alone"):
+        prepared(tmp_path, {"f.csv": text}, **refused_options)
+
+
+def test_a_column_of_ids_or_titles_is_pointed_out(tmp_path: Path) -> None:
+    rows = [f"a,i{number},{number},code {number},same {number % 2}" for number in range(12)]
+    text = "\n".join(["user,item,timestamp,code,group", *rows])
+    corpus = prepared(tmp_path, {"e.csv": text}, attribute_columns=("code", "group"))
+    (warning,) = warnings(corpus)
+    assert "'code' has 12 values for 12 items; is it an id or a title?" in warning
+    words = "user,item,timestamp,t\na,x,1,The Sea\na,y,2,Old Man\n"
+    corpus = prepared(tmp_path, {"w.csv": words}, attribute_columns=("t",), list_separator=" ")
+    (warning,) = warnings(corpus)
+    assert "'t' has 4 values for 2 items; is it an id or a title?" in warning
+
+
+def test_a_wrong_separator_is_seen_by_what_it_leaves_behind(tmp_path: Path) -> None:
+    text = 'user,item,timestamp,c\na,x,1,"Beer Gardens, Bars"\na,y,2,"Bars, Beer Halls"\n'
+    corpus = prepared(tmp_path, {"e.csv": text}, attribute_columns=("c",), list_separator=" ")
+    assert "2 of 5 values end in a comma or a semicolon, such as 'Bars,'" in warnings(corpus)[0]
+
+
+def test_an_items_file_describes_items(tmp_path: Path) -> None:
+    corpus = prepared(
+        tmp_path,
+        {"e.csv": EVENTS, "i.csv": ITEMS},
+        items_file="i.csv",
+        attribute_columns=("category",),
+        title_column="title",
+        list_separator="|",
+    )
+    assert attributes(corpus) == {
+        "x": ["category:Bars", "category:Beer Gardens"],
+        "y": ["category:Bars"],
+        "z": [],
+    }
+    assert titles(corpus) == {"x": 'Ex, the "first"', "y": "Why", "z": ""}
+    notes = report(corpus)
+    assert notes["attribute_file_items"] == 3
+    assert notes["attribute_file_unknown_items"] == 1
+    assert notes["items_without_attributes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("i.tsv", b"sku\tc\nx\tred\ny\tblue\n"),
+        ("i.csv.gz", gzip.compress(b"sku;c\nx;red\ny;blue\n", mtime=0)),
+        ("i.txt", b"c|sku\nred|x\nblue|y\n"),
+    ],
+)
+def test_an_items_file_may_have_any_form_of_delimited_text(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    corpus = prepared(
+        tmp_path,
+        {"e.csv": EVENTS, name: content},
+        items_file=name,
+        items_column="sku",
+        attribute_columns=("c",),
+    )
+    assert attributes(corpus) == {"x": ["c:red"], "y": ["c:blue"], "z": []}
+
+
+def test_lists_in_parquet_are_lists(tmp_path: Path) -> None:
+    table = {
+        "item": [7, 12],
+        "tags": [["b, c", "a", None], []],
+        "nested": [[["Home", "Bath"]], None],
+        "weight": [1.0, 2.5],
+        "sold": [True, None],
+        "day": pd.to_datetime(["2024-01-02", "2024-01-03"]).date,
+        "title": ["Seven", None],
+    }
+    pd.DataFrame(table).to_parquet(tmp_path / "i.parquet")
+    columns = ("tags", "nested", "weight", "sold", "day")
+    corpus = prepared(
+        tmp_path,
+        {"p.txt": "1 7\n1 12\n"},
+        source="pairs",
+        items_file="i.parquet",
+        attribute_columns=columns,
+        title_column="title",
+        list_separator=",",
+    )
+    assert attributes(corpus) == {
+        "7": [
+            *("day:2024-01-02", "nested:Bath", "nested:Home", "sold:true", "tags:a", "tags:b, c"),
+            "weight:1",
+        ],
+        "12": ["day:2024-01-03", "weight:2.5"],
+    }
+    assert titles(corpus) == {"7": "Seven", "12": ""}
+
+
+def test_titles_come_beside_attributes_of_another_file(tmp_path: Path) -> None:
+    files = {
+        "X.txt": "1 1 2 3\n",
+        "X_item2attributes.json": '{"1": [4]}',
+        "t.csv": "item,t,c\n1,One,k\n",
+    }
+    corpus = prepared(tmp_path, files, source="s3rec", items_file="t.csv", title_column="t")
+    assert (titles(corpus)["1"], attributes(corpus)["1"]) == ("One", ["4"])
+    both = {"title_column": "t", "attribute_columns": ("c",)}
+    corpus = prepared(tmp_path, files, source="s3rec", items_file="t.csv", **both)
+    assert attributes(corpus)["1"] == ["c:k"]
+    assert "X_item2attributes.json are not used" in warnings(corpus)[0]
+
+
+def test_a_file_of_titles_alone_may_know_further_items(tmp_path: Path) -> None:
+    files = {"e.csv": EVENTS, "i.csv": ITEMS}
+    corpus = prepared(tmp_path, files, items_file="i.csv", title_column="title")
+    assert titles(corpus)["y"] == "Why"
+    assert report(corpus)["attribute_file_unknown_items"] == 1
+    other = {"e.csv": EVENTS, "i.csv": "item,title\nq,Q\n"}
+    with pytest.raises(InputError, match="none of its 1 items is among the 3 items"):
+        prepared(tmp_path, other, items_file="i.csv", title_column="title")
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (
+            "item,c\nx,red\n\ny,blue\nx,red\n",
+            r"i\.csv, line 5: item 'x' is described twice, before at .*i\.csv, line 2",
+        ),
+        ("item,c\nx,red\n,blue\n", r"i\.csv, line 3, column 'item': the cell is empty"),
+        ("item,c\nx,red,1\n", r"i\.csv, line 2: 3 fields; expected 2"),
+        ("sku,c\nx,red\n", r"column 'item' occurs 0 times; .*sku, c\..*--items-column"),
+        ("item,d\nx,red\n", r"column 'c' occurs 0 times; .*item, d\..*--attribute-columns"),
+        ("item,c\n", r"i\.csv: holds no"),
+        ('item,c\nx,"red\ny,blue\n', r"i\.csv, line 2: a quote opens a field that does not end"),
+    ],
+)
+def test_a_bad_items_file_is_refused(tmp_path: Path, items: str, message: str) -> None:
+    files = {"e.csv": EVENTS, "i.csv": items}
+    refused(tmp_path, files, message, items_file="i.csv", attribute_columns=("c",))
+
+
+def test_values_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    table = {"item": ["x"], "c": [{"a": 1}], "t": [["a", "b"]]}
+    pd.DataFrame(table).to_parquet(tmp_path / "i.parquet")
+    for options, message in (
+        ({"attribute_columns": ("c",)}, r"row 1: column 'c' holds struct<a: int64>; allowed are"),
+        ({"title_column": "t"}, r"row 1: column 't' holds lists; a title is text"),
+    ):
+        refused(tmp_path, {"e.csv": EVENTS}, message, items_file="i.parquet", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"items_file": "i.csv"}, "name what to read of it with --attribute-columns"),
+        ({"items_file": "i.xls", "title_column": "t"}, r"i\.xls: the name of an items file ends"),
+        ({"items_file": "no.csv", "title_column": "t"}, r"no\.csv: there is no such file"),
+        ({"items_column": "sku"}, "--items-column is for --items-file"),
+        ({"list_separator": "|"}, "--list-separator is for --attribute-columns"),
+        ({"numeric_bins": 4}, "--numeric-bins is for --attribute-columns"),
+        ({"attribute_columns": ("c",), "numeric_bins": 1}, r"--numeric-bins 1: 0 \(no bins\)"),
+        ({"attribute_columns": ("c",), "list_separator": ""}, "--list-separator is empty"),
+        ({"attribute_columns": ("c", "c")}, "name a column once"),
+        ({"attribute_columns": ("item",)}, "'item' is named for two purposes"),
+        ({"attribute_columns": ("categry",)}, r"did you mean '?category.*--attribute-columns"),
+        ({"attribute_columns": ("c",), "attributes": "a.json"}, "both name attributes"),
+        (
+            {"source": "pairs", "attribute_columns": ("c",)},
+            "pairs format has no columns; .*items-f",
+        ),
+        ({"source": "movielens", "title_column": "t"}, "--title-column is for .*does not use it"),
+        ({"source": "pairs", "quoted_newlines": True}, "--quoted-newlines is for csv"),
+        (
+            {"items_file": "i.csv", "items_column": "title", "title_column": "title"},
+            "'title' has the ids of items",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    files = {"e.csv": EVENTS, "i.csv": ITEMS, "i.xls": "x", "a.json": "{}"}
+    refused(tmp_path, files, message, **options)
+
+
+def test_only_options_that_are_used_enter_the_fingerprint(tmp_path: Path) -> None:
+    files = {"e.csv": EVENTS, "i.csv": "item,c\nx,red\n", "j.csv": "item,c\nx,red\n"}
+    options = {"attribute_columns": ("c",)}
+    first = prepared(tmp_path, files, items_file="i.csv", **options)
+    second = prepared(tmp_path, files, items_file="j.csv", **options)
+    assert first.fingerprint == second.fingerprint
+    assert first.folder != second.folder
+    assert first.manifest.options["attribute_columns"] == ["c"]
+    assert "items_file" not in first.manifest.options
+    changed = prepared(
+        tmp_path, {**files, "i.csv": "item,c\nx,blue\n"}, items_file="i.csv", **options
+    )
+    assert changed.fingerprint != first.fingerprint
+
+
+def test_the_columns_are_named_on_the_command_line_with_commas() -> None:
+    words = [
+        "--attribute-columns",
+        "category,brand",
+        "--title-column",
+        "t",
+        "--list-separator",
+        "|",
+    ]
+    config = override(PrepareConfig(source="csv"), words)
+    assert config.attribute_columns == ("category", "brand")
+    assert (config.title_column, config.list_separator) == ("t", "|")
