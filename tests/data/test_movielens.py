@@ -1,4 +1,4 @@
-"""MovieLens in every layout, and RecBole's atomic files, from small faithful copies."""
+"""MovieLens in every layout, from small faithful copies."""
 
 import os
 import zipfile
@@ -166,64 +166,3 @@ def test_a_bad_file_is_refused(
     raw = lay(tmp_path / "raw", layout)
     (raw / file).write_bytes(content.encode("latin-1"))
     refused(tmp_path, "movielens", raw, message)
-
-
-INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-INTER += "u1\ti2\t3\t20\nu1\ti1\t4\t10\n"
-ITEM = (
-    "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\tprice:float\n"
-    'i1\tThe "Best\t1995\tSci-Fi War\t1\ni2\tB C\tV\t\t2\n'
-)
-
-
-def test_atomic_files_bring_attributes_and_titles(tmp_path: Path) -> None:
-    (tmp_path / "d.inter").write_text(INTER)
-    (tmp_path / "d.item").write_text(ITEM)
-    corpus = prepared(tmp_path, "atomic", tmp_path / "d.inter")
-    assert histories(corpus) == {"u1": ["i1", "i2"]}
-    assert list(corpus.item_names) == ["i2", "i1"]
-    assert attributes(corpus) == {"i2": [], "i1": ["class:Sci-Fi", "class:War", "decade:1990s"]}
-    assert corpus.item_titles is not None
-    assert list(corpus.item_titles) == ["B C", 'The "Best']
-    report = corpus.manifest.report
-    assert isinstance(report, dict)
-    assert report["item_columns_not_used"] == ["price"]
-
-
-def test_an_atomic_file_is_found_in_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "d.inter").write_text("item_id:token\tuser_id:token\nx\ta\n")
-    corpus = prepared(tmp_path, "atomic", tmp_path / "d")
-    assert histories(corpus) == {"a": ["x"]}
-    assert corpus.timestamps is None
-    (tmp_path / "d" / "e.inter").write_text(INTER)
-    with pytest.raises(InputError, match=r"d: 2 \.inter files; exactly one is needed"):
-        prepared(tmp_path, "atomic", tmp_path / "d")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("user_id\titem_id:token\n", r"d\.inter, line 1, field 1: 'user_id'; expected NAME:TYPE"),
-        ("user_id:token\titem_id:float\n", r"line 1: no field item_id:token; found user_id"),
-        (INTER + "u1\ti2\t3\n", r"d\.inter, line 4: 3 fields; expected 4"),
-        (INTER + "u1\ti2\tx\t3\n", r"d\.inter, line 4, column 'rating': 'x' is not a number"),
-        (
-            INTER + "u1\ti2\t3\tnan\n",
-            r"d\.inter, line 4, column 'timestamp': 'nan' stands for no value",
-        ),
-    ],
-)
-def test_a_bad_atomic_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "d.inter").write_text(text)
-    refused(tmp_path, "atomic", tmp_path / "d.inter", message)
-
-
-def test_a_bad_atomic_item_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "d.inter").write_text(INTER)
-    for text, message in (
-        ("item_id:token\tclass:token_seq\ni1\n", r"d\.item, line 2: 1 fields; expected 2"),
-        ("class:token_seq\nx\n", r"d\.item, line 1: no field item_id; found class"),
-    ):
-        (tmp_path / "d.item").write_text(text)
-        refused(tmp_path, "atomic", tmp_path / "d.inter", message)

@@ -1,119 +1,172 @@
-"""The reader of RecBole's atomic files: text whose header names each column and its type."""
+"""The reader of RecBole's atomic files: text whose header names each column and its type.
+
+`presplit.py` reads rows that are whole histories, and files that bring a split; `atomic_items.py`
+reads what a `.item` file says about items.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from research.data.preparation.delimited import (
-    Kind,
-    Layout,
-    decade,
-    first_line,
-    read_delimited,
-    rows_of_width,
-)
+from research.data.preparation.atomic_items import atomic_header, field_named, with_item_file
+from research.data.preparation.delimited import Kind, Layout, first_line, read_delimited
 from research.data.preparation.events import Events, Source
 from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.presplit import (
+    PARTS,
+    Part,
+    events_of_histories,
+    events_of_parts,
+)
 from research.data.preparation.raw_files import require_file
-from research.data.preparation.tables import ColumnNames, events_of
+from research.data.preparation.tables import ColumnNames, RawTable, events_of
 from research.errors import InputError
 
-_ATOMIC_TYPES = ("token", "token_seq", "float", "float_seq")
+_PART_NAME = re.compile(rf"(.+)\.({'|'.join(PARTS)})\.inter")
+# RecBole adds this to a field's name where a row holds a user's whole history.
+_LIST_SUFFIX = "_list"
+# The defaults of options, which mean that a column is read only where it is.
+_TIMESTAMP, _RATING = "timestamp", "rating"
 
 
 def atomic_source(raw: Path, config: PrepareConfig, items: Path | None) -> Source:
     """The source of RecBole's atomic files: a `.inter` file, or a folder with exactly one.
 
-    `items` is the `.item` file with the attributes; None: the one of the same name beside the
-    `.inter` file, if it exists.
+    Files X.train.inter, X.valid.inter and X.test.inter are one source; each stands for all that are
+    in its folder. `items` is the `.item` file with the attributes; None: the one of the same name
+    beside the `.inter` file, if it exists.
     """
+    name, parts = _find_parts(raw)
+    beside = next(iter(parts.values())).with_name(f"{name}.item")
+    if items is None and beside.is_file():
+        items = beside
+    files = tuple(parts.values()) if items is None else (*parts.values(), require_file(items))
+    return Source(name=name, files=files, read=partial(_read, parts, items, config))
+
+
+def _find_parts(raw: Path) -> tuple[str, dict[str, Path]]:
+    """The name of a source, and its files by their part of the split; "" is a file of no part."""
     if os.path.isdir(raw):
         inter_files = sorted(raw.glob("*.inter"))
-        if len(inter_files) != 1:
-            raise InputError(f"{raw}: {len(inter_files)} .inter files; exactly one is needed.")
+        named = [_PART_NAME.fullmatch(path.name) for path in inter_files]
+        names = {match[1] if match else path.stem for match, path in zip(named, inter_files)}
+        if len(inter_files) != 1 and not (all(named) and len(names) == 1):
+            raise InputError(
+                f"{raw}: {len(inter_files)} .inter files; exactly one is needed, or files "
+                "X.train.inter, X.valid.inter and X.test.inter of one X. Name the one to read."
+            )
         raw = inter_files[0]
     require_file(raw)
-    if items is None and raw.with_suffix(".item").is_file():
-        items = raw.with_suffix(".item")
-    files = (raw,) if items is None else (raw, require_file(items))
-    return Source(name=raw.stem, files=files, read=partial(read_atomic, raw, items, config))
+    match = _PART_NAME.fullmatch(raw.name)
+    if match is None:
+        return raw.stem, {"": raw}
+    paths = {part: raw.with_name(f"{match[1]}.{part}.inter") for part in PARTS}
+    return match[1], {part: require_file(path) for part, path in paths.items() if path.exists()}
 
 
-def read_item_file(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """The type of each column of an atomic `.item` file, and its rows as text by column.
-
-    Raises `InputError` if the header is wrong or has no item_id, or if a line is too short or long.
-    """
-    types = _atomic_header(require_file(path))
-    if "item_id" not in types:
-        raise InputError(f"{path}, line 1: no field item_id; found {', '.join(types)}.")
-    rows = rows_of_width(path, "\t", len(types), header=True)
-    return types, [dict(zip(types, fields, strict=True)) for fields in rows]
-
-
-def _atomic_header(path: Path) -> dict[str, str]:
-    types = {}
-    line, fields = first_line(path, "\t", quoted=False)
-    for position, text in enumerate(fields, start=1):
-        name, colon, kind = text.rpartition(":")
-        if not colon or kind not in _ATOMIC_TYPES or name in types:
+def _read(parts: Mapping[str, Path], items: Path | None, config: PrepareConfig) -> Events:
+    """The events of one or several `.inter` files, with what an `.item` file says about items."""
+    types = {path: atomic_header(path) for path in parts.values()}
+    columns = [_columns_of(path, types[path], config) for path in parts.values()]
+    for path, other in zip(list(parts.values())[1:], columns[1:], strict=True):
+        if other != columns[0]:
             raise InputError(
-                f"{path}, line {line}, field {position}: {text!r:.60}; expected NAME:TYPE, each "
-                f"name once, with a type of {', '.join(_ATOMIC_TYPES)}."
+                f"{path}, line 1: has the fields {', '.join(types[path])}; the file beside it has "
+                f"{', '.join(types[next(iter(parts.values()))])}. Give both the same fields."
             )
-        types[name] = kind
-    return types
+    lists = f"{columns[0].item}{_LIST_SUFFIX}"
+    holds_lists = {lists in of_file for of_file in types.values()}
+    if len(holds_lists) > 1:
+        raise InputError(
+            f"{', '.join(str(path) for path in parts.values())}: some have the field {lists}, "
+            "which makes a row a whole history, and some do not; give all of them the same fields."
+        )
+    if holds_lists == {True}:
+        events, used = _histories(parts, lists, columns[0], types, config), {lists}
+    else:
+        tables = [
+            Part(part, _read_inter(path, columns[0], types[path])) for part, path in parts.items()
+        ]
+        used = set[str]()
+        if list(parts) == [""]:
+            events = events_of(tables[0].raw, columns[0], config)
+        else:
+            events = events_of_parts(tables, columns[0], config)
+    used |= {columns[0].user, columns[0].item} if holds_lists == {True} else set(columns[0].names)
+    present = dict.fromkeys(name for of_file in types.values() for name in of_file)
+    notes = {"interaction_columns_not_used": [name for name in present if name not in used]}
+    events = replace(events, notes={**events.notes, **notes})
+    return events if items is None else with_item_file(events, items, config)
 
 
-def read_atomic(path: Path, items: Path | None, config: PrepareConfig) -> Events:
-    """The events of a `.inter` file, with what an `.item` file says about items."""
-    types = _atomic_header(path)
-    for name, kind in (("user_id", "token"), ("item_id", "token")):
-        if types.get(name) != kind:
-            raise InputError(f"{path}, line 1: no field {name}:{kind}; found {', '.join(types)}.")
-    for name in ("rating", "timestamp"):
-        if types.get(name, "float") != "float":
-            raise InputError(f"{path}, line 1: {name}:{types[name]}; expected {name}:float.")
-    kinds: dict[str, Kind] = {"user_id": "id", "item_id": "id"}
-    if "rating" in types:
-        kinds["rating"] = "number"
-    if "timestamp" in types:
-        kinds["timestamp"] = "time"
+def read_atomic(path: Path, config: PrepareConfig) -> Events:
+    """The events of one `.inter` file."""
+    return _read({"": path}, None, config)
+
+
+def _histories(
+    parts: Mapping[str, Path],
+    lists: str,
+    columns: ColumnNames,
+    types: Mapping[Path, Mapping[str, str]],
+    config: PrepareConfig,
+) -> Events:
+    for path in parts.values():
+        if types[path][lists] != "token_seq":
+            raise InputError(f"{path}, line 1: {lists}:{types[path][lists]}; expected token_seq.")
+    if config.timestamp_column not in (None, _TIMESTAMP):
+        raise InputError(
+            f"--timestamp-column {config.timestamp_column}: a row with {lists} is a whole history, "
+            "whose order is that of the list. Leave the option out."
+        )
+    histories = ColumnNames(
+        user=columns.user, item=columns.item, timestamp=None, rating=None, about_items=(lists,)
+    )
+    tables = [Part(part, _read_inter(path, histories, types[path])) for part, path in parts.items()]
+    return events_of_histories(tables, histories, lists, config)
+
+
+def _columns_of(path: Path, types: Mapping[str, str], config: PrepareConfig) -> ColumnNames:
+    """The fields that the options name; times and ratings are read where they are by default."""
+    user = field_named(config.user_column, "user", types)
+    item = field_named(config.item_column, "item", types)
+    for name, option in ((user, "--user-column"), (item, "--item-column")):
+        if types.get(name) != "token":
+            raise InputError(
+                f"{path}, line 1: no field {name}:token; found {', '.join(types)}. Name yours with "
+                f"{option}."
+            )
+    timestamp = config.timestamp_column
+    if timestamp == _TIMESTAMP and timestamp not in types:
+        timestamp = None
+    rating: str | None = config.rating_column
+    if rating == _RATING and rating not in types:
+        rating = None
+    for field, option, allowed in (
+        (timestamp, "--timestamp-column", ("float", "token")),
+        (rating, "--rating-column", ("float",)),
+    ):
+        if field is not None and types.get(field) not in allowed:
+            present = f"{field}:{types[field]}" if field in types else ", ".join(types)
+            raise InputError(
+                f"{path}, line 1: no field {field}:{' or '.join(allowed)}; found {present}. Name "
+                f"yours with {option}."
+            )
+    return ColumnNames(user=user, item=item, timestamp=timestamp, rating=rating)
+
+
+def _read_inter(path: Path, columns: ColumnNames, types: Mapping[str, str]) -> RawTable:
+    kinds: dict[str, Kind] = {columns.user: "id", columns.item: "id"}
+    if columns.timestamp is not None:
+        kinds[columns.timestamp] = "time"
+    if columns.rating is not None:
+        kinds[columns.rating] = "number"
+    kinds |= dict.fromkeys(columns.about_items, "text")
     header_line, _ = first_line(path, "\t", quoted=False)
     layout = Layout(columns=tuple(types), kinds=kinds, delimiter="\t", header_line=header_line)
-    names = ColumnNames(
-        user="user_id",
-        item="item_id",
-        timestamp="timestamp" if "timestamp" in types else None,
-        rating="rating" if "rating" in types else None,
-    )
-    events = events_of(read_delimited(path, layout), names, config)
-    return events if items is None else _with_item_file(events, items)
-
-
-def _with_item_file(events: Events, path: Path) -> Events:
-    types, rows = read_item_file(path)
-    sequences = [name for name, kind in types.items() if kind == "token_seq"]
-    titles = [name for name in sequences if "title" in name]
-    attributes: dict[str, list[str]] = {}
-    for row in rows:
-        names = [
-            f"{name}:{token}"
-            for name in sequences
-            if name not in titles
-            for token in row[name].split(" ")
-            if token
-        ]
-        year = decade(row["release_year"]) if types.get("release_year") == "token" else []
-        attributes.setdefault(row["item_id"], []).extend(names + year)
-    used = {"item_id", "release_year", *sequences}
-    return replace(
-        events,
-        attributes=attributes,
-        attribute_file=path,
-        titles={row["item_id"]: row[titles[0]] for row in rows} if titles else None,
-        notes={**events.notes, "item_columns_not_used": [n for n in types if n not in used]},
-    )
+    return read_delimited(path, layout)

@@ -15,7 +15,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from research.data.preparation.atomic import read_atomic, read_item_file
+from research.data.preparation.atomic import read_atomic
+from research.data.preparation.atomic_items import read_item_file
 from research.data.preparation.delimited import (
     Kind,
     Layout,
@@ -106,7 +107,7 @@ def _find(raw: Path, allowed: Iterable[str], *, label: Path | None = None) -> tu
 def _read(files: tuple[Path, ...]) -> Events:
     ratings, side_files = files[0], {path.name: path for path in files[1:]}
     if ratings.name == "ml-100k.inter":
-        events = read_atomic(ratings, None, PrepareConfig(source="atomic"))
+        events = read_atomic(ratings, PrepareConfig(source="atomic"))
         return _with_movies(events, side_files.get("ml-100k.item"), _movies_recbole)
     header, header_line = ratings.name == "ratings.csv", 0
     if header:

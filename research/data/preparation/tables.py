@@ -117,7 +117,7 @@ def require_columns(
             option = "--attribute-columns and --title-column"
             raise InputError(
                 f"{path}: column {name!r} occurs {number} times; the columns are "
-                f"{', '.join(present)}.{did_you_mean(name, present)} Name yours with "
+                f"{', '.join(present)}{did_you_mean(name, present) or '.'} Name yours with "
                 f"{option if name in columns.about_items else '--items-column'}."
             )
         if not has_header:
