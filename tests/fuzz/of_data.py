@@ -110,6 +110,53 @@ def atomic(folder: Path) -> Case:
     return altering(raw.parent, reading(PrepareConfig(source="atomic", raw=str(raw)), folder))
 
 
+LISTS = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
+PARTS = {
+    "shop.train.inter": "u1\ta\tb\nu2\t\tb\n",
+    "shop.valid.inter": "u1\ta b\tc\n",
+    "shop.test.inter": "u1\ta b c\td\n",
+}
+EVENTS_IN_PARTS = {
+    "shop.train.inter": "u1\ta\t1\nu1\tb\t2\nu2\tb\t1\n",
+    "shop.valid.inter": "u1\tc\t3\n",
+    "shop.test.inter": "u1\td\t4\n",
+}
+
+
+def atomic_parts(folder: Path) -> Case:
+    """Files that bring a split, of histories and of events."""
+    header = "user_id:token\titem_id:token\ttimestamp:float\n"
+    files = {f"lists/{name}": LISTS + rows for name, rows in PARTS.items()}
+    files |= {f"events/{name}": header + rows for name, rows in EVENTS_IN_PARTS.items()}
+    files |= {f"{kind}/shop.item": ITEM for kind in ("lists", "events")}
+    written(folder / "raw", files)
+    configs = [
+        PrepareConfig(source="atomic", raw=f"{folder}/raw/{kind}", missing=missing)
+        for kind in ("lists", "events")
+        for missing in ("error", "drop")
+    ]
+    return altering(folder / "raw", some(*(reading(config, folder) for config in configs)))
+
+
+def items(folder: Path) -> Case:
+    """Attributes and titles from columns of events and from an items file."""
+    rows = 'item,c,n,t\na,x|y,1.5,"An ""A"""\nb,y,2e3,B\n'
+    events = "user,item,timestamp,c,n\nu1,a,1,x|y,1\nu2,b,2,y,\nu1,b,3,y,-2.5\n"
+    files = {"events.csv": events, "items.csv": rows, "items.tsv": "item\tc\tn\tt\na\tx\t1\tT\n"}
+    written(folder / "raw", files)
+    config = PrepareConfig(
+        source="csv", raw=f"{folder}/raw/events.csv", attribute_columns=("c", "n"), numeric_bins=2
+    )
+    described = replace(config, title_column="t", list_separator="|")
+    configs = [
+        config,
+        replace(config, numeric_bins=0, missing="drop", title_column="c"),
+        replace(described, items_file=f"{folder}/raw/items.csv"),
+        replace(described, items_file=f"{folder}/raw/items.tsv", numeric_bins=0),
+    ]
+    return altering(folder / "raw", some(*(reading(config, folder) for config in configs)))
+
+
 CSV = 'user,item,rating,timestamp\nu1,a,4,10\nu2,b,3.5,11\nu1,"b",1,12\n'
 
 
@@ -388,6 +435,8 @@ TARGETS = (
     Target(name="s3rec", milliseconds=0.7, begin=s3rec),
     Target(name="pairs", milliseconds=0.5, begin=pairs),
     Target(name="atomic", milliseconds=1.0, begin=atomic),
+    Target(name="atomic-parts", milliseconds=2.0, begin=atomic_parts),
+    Target(name="items", milliseconds=2.0, begin=items),
     Target(name="csv", milliseconds=1.0, begin=csv),
     Target(name="csv-options", milliseconds=3.0, begin=csv_options),
     Target(name="parquet", milliseconds=0.6, begin=parquet),
