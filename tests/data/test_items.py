@@ -279,6 +279,39 @@ def test_lists_in_parquet_are_lists(tmp_path: Path) -> None:
     assert titles(corpus) == {"7": "Seven", "12": ""}
 
 
+def test_lists_in_json_lines_are_lists(tmp_path: Path) -> None:
+    items = (
+        '{"asin": "x", "category": [["Home", "Bath, etc."]], "price": 9.50, "title": "Ex"}\n'
+        '{"asin": "y", "brand": {"name": "Acme"}, "price": null}\n'
+    )
+    corpus = prepared(
+        tmp_path,
+        {"e.csv": EVENTS, "meta.jsonl.gz": gzip.compress(items.encode())},
+        items_file="meta.jsonl.gz",
+        items_column="asin",
+        attribute_columns=("category", "brand.name", "price"),
+        title_column="title",
+        list_separator=", ",
+    )
+    assert attributes(corpus) == {
+        "x": ["category:Bath, etc.", "category:Home", "price:9.50"],
+        "y": ["brand.name:Acme"],
+        "z": [],
+    }
+    assert titles(corpus) == {"x": "Ex", "y": "", "z": ""}
+
+
+def test_fields_of_json_lines_of_events_become_attributes(tmp_path: Path) -> None:
+    events = (
+        '{"user": 1, "item": 5, "timestamp": 1, "genres": ["War", "Drama"], "name": "Five"}\n'
+        '{"user": 1, "item": 6, "timestamp": 2, "genres": ["War"]}\n'
+    )
+    options = {"attribute_columns": ("genres",), "title_column": "name"}
+    corpus = prepared(tmp_path, {"e.jsonl": events}, source="jsonl", **options)
+    assert attributes(corpus) == {"5": ["genres:Drama", "genres:War"], "6": ["genres:War"]}
+    assert titles(corpus) == {"5": "Five", "6": ""}
+
+
 def test_titles_come_beside_attributes_of_another_file(tmp_path: Path) -> None:
     files = {
         "X.txt": "1 1 2 3\n",

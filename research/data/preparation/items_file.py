@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from research.data.preparation import csv_files, parquet_files
+from research.data.preparation import csv_files, json_lines, parquet_files
 from research.data.preparation.compression import plain_suffix
 from research.data.preparation.csv_files import read_csv
 from research.data.preparation.events import Events, Source
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.items import ItemDescriptions
+from research.data.preparation.json_columns import FieldKind
+from research.data.preparation.json_lines import read_json_lines
 from research.data.preparation.parquet_files import read_parquet
 from research.data.preparation.raw_files import find_files
 from research.data.preparation.tables import (
@@ -24,7 +26,7 @@ from research.data.preparation.tables import (
 )
 from research.errors import InputError
 
-_SUFFIXES = (*csv_files.SUFFIXES, *parquet_files.SUFFIXES)
+_SUFFIXES = (*csv_files.SUFFIXES, *parquet_files.SUFFIXES, *json_lines.SUFFIXES)
 
 
 def check_items_options(config: PrepareConfig) -> None:
@@ -121,6 +123,9 @@ def _read_table(path: Path, columns: ItemColumns, config: PrepareConfig) -> RawT
         return read_parquet(path, columns)
     if suffix in csv_files.SUFFIXES:
         return read_csv(path, columns, config)
+    if suffix in json_lines.SUFFIXES:
+        fields: dict[str, FieldKind] = dict.fromkeys(columns.about_items, "any")
+        return read_json_lines(path, {columns.item: "id", **fields})
     raise InputError(
         f"{path}: the name of an items file ends in one of {', '.join(_SUFFIXES)}, which tells its "
         "format."

@@ -52,6 +52,7 @@ def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) ->
         fields[columns.timestamp] = "time"
     if columns.rating is not None:
         fields[columns.rating] = "number"
+    fields |= dict.fromkeys(columns.about_items, "any")
     tables = [read_json_lines(path, fields) for path in files]
     return events_of(concatenated(tables), columns, config)
 
