@@ -398,7 +398,9 @@ def test_help_names_the_classes_that_a_part_may_have(capsys: pytest.CaptureFixtu
         "--stages.1.windows  EveryPrefix | LastItems | ",
         "--stages.1.windows.stride  int | None\n",
         "--stages.1.objectives.next.weight  float\n    Weight among the stage's objectives. (def",
-        "--ranker  PopularityConfig | TransitionsConfig | None\n",
+        # Classes of the tests are among them too.
+        "--ranker  PopularityConfig | ",
+        " | TransitionsConfig | None\n    A ranker that only counts",
         "--encoder.activation  gelu | gelu_tanh | relu\n",
         "--stages.0  StageConfig\n    One stage of training: any objectives, on one kind of rows.",
     ):

@@ -70,10 +70,13 @@ def read_csv(path: Path, columns: ColumnNames | ItemColumns, config: PrepareConf
     present = fields if config.header else [str(i) for i in range(1, len(fields) + 1)]
     require_columns(path, columns, present, has_header=config.header)
     kinds: dict[str, Kind] = dict.fromkeys(columns.names, "id")
+    # Of what is a number its text is needed where words for nothing look like numbers, and where
+    # dates of a given form may begin with a zero.
+    as_text = any(_is_number(word) for word in config.missing_words)
     if isinstance(columns, ColumnNames) and columns.timestamp is not None:
-        kinds[columns.timestamp] = "time"
+        kinds[columns.timestamp] = "text" if as_text or config.time_format else "time"
     if isinstance(columns, ColumnNames) and columns.rating is not None:
-        kinds[columns.rating] = "number"
+        kinds[columns.rating] = "text" if as_text else "number"
     layout = Layout(
         columns=tuple(present),
         kinds=kinds,
@@ -85,8 +88,18 @@ def read_csv(path: Path, columns: ColumnNames | ItemColumns, config: PrepareConf
     return read_delimited(path, layout)
 
 
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
+
+
 def _find_delimiter(path: Path, columns: ColumnNames | ItemColumns, config: PrepareConfig) -> str:
-    """The delimiter of a file by its header, or where it has none by its first lines."""
+    """The delimiter of a file by its header, or where it has none by its first lines.
+
+    Raises `InputError` where no header tells which of several it is.
+    """
     if plain_suffix(path) == ".tsv":
         return "\t"
     for num_lines in (_LINES_COMPARED, 1):
@@ -107,8 +120,13 @@ def _find_delimiter(path: Path, columns: ColumnNames | ItemColumns, config: Prep
 
 
 def _fits(
-    path: Path, delimiter: str, columns: ColumnNames | ItemColumns, config: PrepareConfig
+    path: Path,
+    delimiter: str,
+    columns: ColumnNames | ItemColumns,
+    config: PrepareConfig,
+    num_lines: int,
 ) -> bool:
+    """Whether the first lines, read with the delimiter, have the columns that are wanted."""
     quoted = config.quotes if config.quotes is not None else delimiter != "\t"
     layout = Layout(columns=(), kinds={}, delimiter=delimiter, quoted=quoted, newlines=True)
     try:

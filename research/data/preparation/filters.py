@@ -51,13 +51,14 @@ class PrepareConfig:
     """Which interactions of one user with one item are kept: all; all but exact doubles, which have
     the same time too; the oldest; or the newest."""
     user_column: str = "user"
-    """Column of raw user ids (csv, parquet, atomic; for atomic "user" means user_id)."""
+    """Column of raw user ids (csv, parquet, jsonl, atomic; for atomic "user" means user_id)."""
     item_column: str = "item"
-    """Column of raw item ids (csv, parquet, atomic; for atomic "item" means item_id)."""
+    """Column of raw item ids (csv, parquet, jsonl, atomic; for atomic "item" means item_id)."""
     timestamp_column: str | None = "timestamp"
-    """Column of times (csv, parquet, atomic); None: interactions are in the order of the file."""
+    """Column of times (csv, parquet, jsonl, atomic); None: interactions are in the order of the
+    file."""
     rating_column: str = "rating"
-    """Column of ratings (csv, parquet, atomic); read only if `min_rating` is set."""
+    """Column of ratings (csv, parquet, jsonl, atomic); read only if `min_rating` is set."""
     delimiter: str | None = None
     """What separates columns (csv); None: the tab in a .tsv file, else the one of comma, tab,
     semicolon and bar that fits the header."""

@@ -45,9 +45,11 @@ from research.data.preparation.integer_text import (
     with_json_attributes,
 )
 from research.data.preparation.items_file import check_items_options, with_items_file
+from research.data.preparation.json_lines import json_lines_source
 from research.data.preparation.movielens import movielens_source
 from research.data.preparation.parquet_files import parquet_source
 from research.data.preparation.tables import ColumnNames, columns_about_items
+from research.data.preparation.times import TimeUnit
 from research.errors import InputError
 
 FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet", "jsonl")
@@ -74,7 +76,9 @@ _USED = {
     "atomic": ("attributes", *_COLUMNS, *_CELLS, *_ABOUT_ITEMS),
     "csv": ("attributes", *_COLUMNS, *_CELLS, *_SYNTAX, *_ITEMS_FILE),
     "parquet": ("attributes", *_COLUMNS, *_CELLS, *_ITEMS_FILE),
+    "jsonl": ("attributes", *_COLUMNS, *_CELLS, *_ITEMS_FILE),
 }
+_COLUMN_READERS = {"csv": csv_source, "parquet": parquet_source, "jsonl": json_lines_source}
 # An items file is read with these, whatever the format of the events is.
 _FOR_ITEMS_FILE = ("missing", "missing_words", *_SYNTAX)
 _FOR_SOME = {option for options in _USED.values() for option in options}
