@@ -39,6 +39,13 @@ class Ranges:
         """The rows where a mask (bool [R]) is true, or those with the given numbers."""
         return Ranges(self.users[rows], self.starts[rows], self.stops[rows])
 
+    def runs(self) -> Indices:
+        """int64 [R]: for each row the number, from 0, of its run of equal neighbouring rows."""
+        is_new = np.zeros(len(self), dtype=bool)
+        for values in (self.users, self.starts, self.stops):
+            is_new[1:] |= values[1:] != values[:-1]
+        return np.cumsum(is_new)
+
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
@@ -46,7 +53,8 @@ class HeldOut:
 
     histories: Ranges
     """[Q] rows: the history that the ranker sees; in a test of leave-one-out or of points in time
-    it includes the user's validation items."""
+    it includes the user's validation items. Questions about one history are neighbours in the
+    splits here, and are ranked together at the cost of one."""
     targets: Indices
     """int64 [Q]: index into `corpus.items` of each question's held-out interaction."""
 

@@ -38,7 +38,7 @@ class CandidateSet(ABC):
 
     @abstractmethod
     def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
-        """(higher, equal): float64 [S] each, on the scores' device, by question.
+        """(higher, equal): float64 [Q] each, on the scores' device, by question.
 
         They say how many candidates score higher than the held-out item, and how many score the
         same; the held-out item itself is not counted. Where all items are scored, `columns` of them
@@ -74,7 +74,7 @@ class Listed(CandidateSet):
 
     def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
         """As in `CandidateSet`; only the held-out items and their negatives are scored."""
-        return count_among_listed(encoded, questions, self.negatives_QN.numpy()[questions.rows_S])
+        return count_among_listed(encoded, questions, self.negatives_QN.numpy()[questions.rows_Q])
 
 
 def sample_candidates(

@@ -68,20 +68,20 @@ def rank_tables(
     reads beside items.
 
     Each process of `shard` ranks its own share of the questions and gets the whole table. When
-    memory runs out, fewer questions are ranked at a time. `InputError` when nothing is held out,
-    `FloatingPointError` for a score that is not finite, `MemoryError` when one question alone does
+    memory runs out, fewer histories are ranked at a time. `InputError` when nothing is held out,
+    `FloatingPointError` for a score that is not finite, `MemoryError` when one history alone does
     not fit.
     """
     if len(held_out) == 0:
         raise InputError(f"corpus {corpus.name}: the split holds nothing out to rank")
     items = corpus.items[held_out.targets].astype(np.int64)
-    # Rows as in `Ranked.results_CS`; 0 for the questions of other processes, so that a sum over all
+    # Rows as in `Ranked.results_CQ`; 0 for the questions of other processes, so that a sum over all
     # processes gives the whole.
     results_CQ = np.zeros((2 * len(candidates) + 1, len(items)))
     rank = partial(rank_chunk, ranker, corpus, held_out, candidates, seen, fields)
     share = slice(shard.rank, None, shard.world)
     for rows, ranked in in_chunks(rank, corpus, held_out, share):
-        results_CQ[:, rows] = ranked.results_CS
+        results_CQ[:, rows] = ranked.results_CQ
         if ranked.bad is not None:
             # Marked here and raised after the sum: the other processes wait for the sum, and all of
             # them must raise.
@@ -132,23 +132,32 @@ def rank_chunk(
 ) -> Ranked:
     """Rank the questions `rows` of `held_out`, in tiles of `columns` columns of the catalogue.
 
-    The other arguments are as in `rank_tables`. Histories are encoded once for all candidate sets.
+    The other arguments are as in `rank_tables`. A history is encoded once for all candidate sets,
+    and for all neighbouring questions about it.
     """
     chunk = held_out.select(rows)
-    histories = pack(corpus, chunk.histories, fields)
-    targets_S = corpus.items[chunk.targets].astype(np.int64)
-    questions = Questions.of(histories, rows, targets_S, corpus.num_items, seen)
-    encoded = ranker.encode(histories, torch.from_numpy(chunk.histories.users))
+    history_Q = chunk.histories.runs()
+    different = chunk.histories.select(np.flatnonzero(np.diff(history_Q, prepend=-1)))
+    histories = pack(corpus, different, fields)
+    targets_Q = corpus.items[chunk.targets].astype(np.int64)
+    questions = Questions.of(histories, history_Q, rows, targets_Q, corpus.num_items, seen)
+    encoded = ranker.encode(histories, torch.from_numpy(different.users))
     counts = [candidate_set.counts(encoded, questions, columns) for candidate_set in candidates]
     # One copy from the device brings everything, so that the host waits once.
-    rows_CS = [higher_S for higher_S, _ in counts] + [equal_S for _, equal_S in counts]
-    read_CS = torch.stack([*rows_CS, encoded.largest_S.double()]).cpu().numpy()
-    higher_CS, equal_CS = np.split(read_CS[:-1], 2)
-    rank_CS = np.where(questions.missed_S, np.inf, 1.0 + higher_CS + 0.5 * equal_CS)
-    num_special_S = np.full(len(rows), encoded.columns - corpus.num_items)
-    finite = bool(np.isfinite(read_CS[-1]).all())
+    counts_CQ = [higher_Q for higher_Q, _ in counts] + [equal_Q for _, equal_Q in counts]
+    read = torch.cat([*counts_CQ, encoded.largest_S.double()]).cpu().numpy()
+    largest_S = read[len(read) - questions.num_histories :]
+    higher_CQ, equal_CQ = np.split(
+        read[: len(read) - len(largest_S)].reshape(2 * len(counts), len(rows)), 2
+    )
+    rank_CQ = np.where(questions.missed_Q, np.inf, 1.0 + higher_CQ + 0.5 * equal_CQ)
+    num_special_Q = np.full(len(rows), encoded.columns - corpus.num_items)
+    bad = None
+    if not np.isfinite(largest_S).all():
+        history = first_not_finite(encoded, columns)
+        bad = None if history is None else int(np.searchsorted(history_Q, history))
     return Ranked(
-        results_CS=np.concatenate([rank_CS, equal_CS, num_special_S[None]]),
+        results_CQ=np.concatenate([rank_CQ, equal_CQ, num_special_Q[None]]),
         on_accelerator=encoded.largest_S.device.type != "cpu",
-        bad=None if finite else first_not_finite(encoded, columns),
+        bad=bad,
     )

@@ -246,6 +246,13 @@ def test_the_catalogue_holds_the_attributes_of_items(tiny_corpus: Corpus) -> Non
     assert (catalogue.num_users, catalogue.num_items, catalogue.num_attributes) == (4, 6, 3)
 
 
+def test_runs_number_equal_neighbours() -> None:
+    users, starts, stops = [0, 0, 0, 1, 1, 0], [2, 2, 2, 5, 5, 2], [4, 4, 5, 9, 9, 4]
+    rows = Ranges(np.array(users), np.array(starts), np.array(stops))
+    assert rows.runs().tolist() == [0, 0, 1, 2, 2, 3]
+    assert rows.select(np.array([], dtype=np.int64)).runs().tolist() == []
+
+
 def test_flat_indices_lay_rows_end_to_end() -> None:
     rows = Ranges(np.array([0, 1, 2]), np.array([4, 0, 7]), np.array([6, 0, 8]))
     assert flat_indices(rows).tolist() == [4, 5, 7]

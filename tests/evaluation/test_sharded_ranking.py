@@ -158,7 +158,7 @@ def test_where_memory_runs_out_fewer_questions_are_ranked_at_a_time(
     assert values_of(tables) == values_of(ranked(FixedScores(scores), corpus, held_out))
     assert ranker.sizes == [11, 5, 2, 2, 2, 2, 2, 1]
     assert capsys.readouterr().err == (
-        "ranking 11 questions at a time did not fit into memory; from here on at most 2 are, with "
+        "ranking 11 histories at a time did not fit into memory; from here on at most 2 are, with "
         "the same results\n"
     )
 
@@ -170,7 +170,7 @@ def test_memory_for_not_even_one_question_is_an_error_that_says_what_to_do() -> 
         ranked(ranker, corpus, held_out)
     assert ranker.sizes == [11, 5, 2, 1]
     assert str(caught.value) == (
-        "one question alone does not fit into memory: user 2 (dense id), a history of 2 items, 12 "
+        "one history alone does not fit into memory: user 2 (dense id), 2 items, 12 "
         "items to score (CUDA out of memory. Tried to allocate 2.00 GiB.); stop what else uses the "
         "memory, take a larger machine, or train an encoder of a smaller encoder.length or "
         "encoder.width"

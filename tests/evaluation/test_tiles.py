@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf, nan
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,12 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from research.data.corpus import Corpus
-from research.data.splits import HeldOut, LeaveOneOut
-from research.evaluation import chunks
+from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut
+from research.evaluation import chunks, tiles
 from research.evaluation.candidates import AllItems, CandidateSet, Listed
 from research.evaluation.chunks import tile_shape
+from research.evaluation.popularity import Popularity
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranking import Ranker, rank_tables
 from research.evaluation.tiles import SeenPolicy, best_items
@@ -103,6 +106,89 @@ def test_ranks_do_not_depend_on_the_tile(
         table = tables_of(FixedScores(scores), corpus, seen)["full"]
         assert table.rank.tolist() == whole.rank.tolist()
         assert table.ties.tolist() == whole.ties.tolist()
+
+
+@st.composite
+def successive(draw: st.DrawFn) -> tuple[Corpus, HeldOut, list[list[float]]]:
+    """Users with many held-out items after one cut in time, and scores with many ties."""
+    num_items = draw(st.integers(3, 70))
+    item = st.integers(0, num_items - 1)
+    histories = draw(st.lists(st.lists(item, min_size=1, max_size=30), min_size=2, max_size=6))
+    histories.append([0] * 12 + [1])
+    times = [sorted(draw(st.permutations(range(30)))[: len(each)]) for each in histories[:-1]]
+    # The last user has interactions on both sides of any cut.
+    corpus = corpus_of(histories, num_items, [*times, [*range(-12, 0), 31]])
+    share = draw(st.sampled_from([0.2, 0.5, 0.8]))
+    held_out = GlobalTemporal(validation_share=0.1, test_share=share).split(corpus).test
+    row = st.lists(st.sampled_from([-0.5, 0.0, 0.5]), min_size=num_items, max_size=num_items)
+    scores = draw(st.lists(row, min_size=len(histories), max_size=len(histories)))
+    return corpus, held_out, scores
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    successive(), st.sampled_from(POLICIES), st.sampled_from([1, 2, 64]), st.sampled_from([1, 4096])
+)
+def test_ranks_of_successive_held_out_items_equal_the_brute_force_ranker(
+    world: tuple[Corpus, HeldOut, list[list[float]]], seen: SeenPolicy, many: int, tile: int
+) -> None:
+    corpus, held_out, scores = world
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CPU_TILE", tile)
+        for module in (chunks, tiles):
+            patch.setattr(module, "MANY_QUESTIONS", many)
+        table = rank_tables(
+            FixedScores(scores),
+            corpus,
+            held_out,
+            (AllItems(),),
+            seen=seen,
+            protocol={},
+            counts_V=torch.zeros(corpus.num_items),
+        )["full"]
+    histories, items = held_out.histories, corpus.items.tolist()
+    expected = [
+        question(scores[user], [*items[start:stop], items[target]], range(len(scores[0])), seen)
+        for user, start, stop, target in zip(
+            histories.users, histories.starts, histories.stops, held_out.targets
+        )
+    ]
+    assert list(zip(table.rank.tolist(), table.ties.tolist())) == expected
+
+
+class Touched(TorchDispatchMode):
+    """Counts the elements of all tensors that torch's operations are given and give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        results = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, results)):
+            self.elements += leaf.numel() if isinstance(leaf, Tensor) else 0
+        return results
+
+
+@pytest.mark.parametrize("seen", POLICIES)
+def test_work_grows_no_faster_than_the_history_of_one_user(seen: SeenPolicy) -> None:
+    touched = []
+    for size in (10_000, 20_000):
+        # One user takes every item in turn: a tenth of them are asked for after the others.
+        corpus = corpus_of([list(range(size)), [0, 1]], size, [list(range(size)), [0, size]])
+        held_out = GlobalTemporal().split(corpus).test
+        assert len(held_out) == size // 10 + 1
+        ranker = Popularity(torch.arange(size))
+        counts_V = torch.zeros(size)
+        with Touched() as count:
+            rank_tables(
+                ranker, corpus, held_out, (AllItems(),), seen=seen, protocol={}, counts_V=counts_V
+            )
+        touched.append(count.elements)
+    assert touched[1] < 2.2 * touched[0]
+    assert touched[1] < 100 * 20_000
 
 
 def test_answers_in_one_tile_need_one_look_at_each_and_others_a_second_at_theirs(
