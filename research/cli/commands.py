@@ -30,6 +30,7 @@ from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes
 from research.distributed.failures import STOPPED
 from research.errors import InputError
+from research.evaluation.candidates import seen_notes
 from research.evaluation.chunks import CPU_TILE
 from research.evaluation.metrics import metrics
 from research.evaluation.ranker import Ranker
@@ -165,7 +166,8 @@ def evaluate(arguments: verbs.EvaluateCommand) -> int:
     run_parts = replace(run_parts, config=replace(run_parts.config, evaluation=evaluation))
     table = Table("metric")
     figures = []
-    for name, ranks in run_parts.tables(ranker, arguments.part).items():
+    tables = run_parts.tables(ranker, arguments.part)
+    for name, ranks in tables.items():
         table.add_column(name, justify="right")
         figures.append(metrics(ranks, evaluation.metrics, evaluation.ties))
     for name in dict.fromkeys(evaluation.metrics):
@@ -174,6 +176,8 @@ def evaluate(arguments: verbs.EvaluateCommand) -> int:
     rules = f"seen items {evaluation.seen}, ties {evaluation.ties}"
     console.print(f"{arguments.run}: {arguments.part} of {run_parts.corpus.name}, {rules}")
     console.print(table)
+    for note in seen_notes(tables):
+        console.print(note)
     return 0
 
 

@@ -9,22 +9,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from research.config import from_json
 from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
 from research.data.findings import Finding, Level, level_of, percent, share_of
-from research.data.splits import HeldOut, LeaveOneOut, flat_indices
+from research.data.splits import HeldOut, LeaveOneOut
 from research.errors import InputError
-from research.evaluation.candidates import read_candidates
+from research.evaluation.candidates import is_in_history, read_candidates
 from research.runs.config import RunConfig
 from research.runs.corpus import open_corpus
 from research.storage.records import FloorRecord, RunRecord, RunSummary
 from research.storage.run_folder import CONTINUED_BY, RunFolder
-
-# Questions whose histories and negatives are compared at a time.
-_CHUNK = 4096
 
 
 def audit_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> list[Finding]:
@@ -226,19 +221,13 @@ def candidate_file(name: str, corpus: Corpus, held_out: HeldOut) -> Finding:
     """Whether negatives of a file are in their users' own histories."""
     check = "candidate file"
     try:
-        listed = read_candidates(Path(os.path.expanduser(name)), corpus, held_out)
+        # Whatever the run's policy was, its file is looked at, not refused.
+        listed = read_candidates(Path(os.path.expanduser(name)), corpus, held_out, "kept")
     except InputError as error:
         sentence = f"The candidates cannot be read again: {error}"
         return Finding(check=check, level="problem", numbers={}, sentence=sentence)
-    negatives_QN = listed.negatives_QN.numpy()
-    touched = 0
-    for first in range(0, len(held_out), _CHUNK):
-        rows = np.arange(first, min(first + _CHUNK, len(held_out)))
-        histories = held_out.histories.select(rows)
-        owners_T = np.repeat(np.arange(len(rows)), histories.stops - histories.starts)
-        seen_T = owners_T * corpus.num_items + corpus.items[flat_indices(histories)]
-        asked_QN = np.arange(len(rows))[:, None] * corpus.num_items + negatives_QN[rows]
-        touched += int(np.isin(asked_QN, seen_T).any(axis=1).sum())
+    is_seen_QN = is_in_history(corpus, held_out, listed.negatives_QN.numpy())
+    touched = int(is_seen_QN.any(axis=1).sum())
     share = share_of(touched, len(held_out))
     level: Level = level_of(share)
     return Finding(

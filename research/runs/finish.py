@@ -8,7 +8,7 @@ from dataclasses import replace
 from accelerate import Accelerator
 
 from research.distributed.activity import ACTIVITY
-from research.evaluation.candidates import AllItems, CandidateSet
+from research.evaluation.candidates import AllItems, CandidateSet, seen_notes
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.runs.extension import archive_results, note_of
@@ -77,6 +77,7 @@ def evaluate_run(
         cost=result.cost,
         notes=(
             *result.notes,
+            *seen_notes(tables),
             *(note_of(each, run_parts.config) for each in record.extensions),
         ),
         imported=result.imported,

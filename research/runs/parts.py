@@ -108,7 +108,7 @@ class RunParts:
             )
         if config.negatives_file is not None:
             path = Path(os.path.expanduser(config.negatives_file))
-            sets.append(read_candidates(path, self.corpus, held_out))
+            sets.append(read_candidates(path, self.corpus, held_out, config.seen))
         return sets
 
     def tables(

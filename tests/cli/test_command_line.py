@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -713,12 +714,14 @@ def test_ties_are_expected_or_at_their_mean_rank(capsys: Capture, tmp_path: Path
 def test_negatives_of_a_file_stand_beside_the_candidates(
     capsys: Capture, shop: Corpus, finished: Path, tmp_path: Path
 ) -> None:
-    newest = shop.items[shop.offsets[1:] - 1].tolist()
-    lines = []
-    for user, answer_item in zip(shop.user_names, newest):
-        others = [item for item in range(4) if item != answer_item][:3]
-        lines.append(f"{user} {' '.join(shop.item_names[item] for item in others)}")
-    (tmp_path / "n.txt").write_text("\n".join(lines) + "\n")
+    bounds = pairwise(shop.offsets)
+    for user, (start, stop) in zip(shop.user_names, bounds):
+        history = shop.items[start:stop].tolist()
+        others = [item for item in range(shop.num_items) if item not in history][:3]
+        with (tmp_path / "n.txt").open("a") as free, (tmp_path / "seen.txt").open("a") as seen:
+            free.write(f"{user} {' '.join(shop.item_names[item] for item in others)}\n")
+            others[0] = history[0]
+            seen.write(f"{user} {' '.join(shop.item_names[item] for item in others)}\n")
     given = ["--negatives-file", tmp_path / "n.txt", "--metrics", "hr@4", "hr@1"]
     answer = run_command(capsys, "evaluate", finished, *given)
     assert answer.code == 0
@@ -726,6 +729,11 @@ def test_negatives_of_a_file_stand_beside_the_candidates(
     rows = {row[0]: row[1:] for row in table_rows(answer.out)}
     full, listed = (float(cell) for cell in rows["hr@1"])
     assert listed >= full
+    given[1] = tmp_path / "seen.txt"
+    assert "seen.txt, line 1: item " in command_error(capsys, "evaluate", finished, *given)
+    answer = run_command(capsys, "evaluate", finished, *given, "--seen", "kept")
+    assert "file-3-seen: " in answer.out
+    assert "(33.3%) negatives are in their users' histories" in answer.out
     message = command_error(capsys, "evaluate", finished, "--negatives-file", tmp_path / "none.txt")
     assert f"negatives file {tmp_path / 'none.txt'} does not exist" in message
 

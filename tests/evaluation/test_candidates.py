@@ -1,6 +1,7 @@
 """Candidate sets: which items a held-out item is ranked among, and files that name them."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,12 +9,18 @@ import torch
 
 from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
-from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, training_counts
+from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, UserHoldout, training_counts
 from research.errors import InputError
-from research.evaluation.candidates import read_candidates, sample_candidates
+from research.evaluation.candidates import (
+    is_in_history,
+    read_candidates,
+    sample_candidates,
+    seen_notes,
+)
+from research.evaluation.ranking import rank_tables
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.parts import RunParts
-from tests.evaluation.reference_ranks import corpus_of, write_to_disk
+from tests.evaluation.reference_ranks import FixedScores, corpus_of, write_to_disk
 
 
 def ones(corpus: Corpus) -> torch.Tensor:
@@ -198,7 +205,7 @@ def test_a_negatives_file_refuses_several_held_out_items_a_user(tmp_path: Path) 
     path = tmp_path / "negatives.txt"
     path.write_text("u0 i5 i6\n")
     with pytest.raises(InputError, match="a negatives file needs one held-out item a user"):
-        read_candidates(path, corpus, asked)
+        read_candidates(path, corpus, asked, "excluded")
 
 
 @pytest.fixture
@@ -212,7 +219,7 @@ def test_a_negatives_file_is_read_by_raw_ids_in_any_order(
 ) -> None:
     path = tmp_path / "negatives.txt"
     path.write_text("u2 i0 i1\nu1 i7 i0\nu0 i5 i4\n")
-    listed = read_candidates(path, *asked_of_two)
+    listed = read_candidates(path, *asked_of_two, "excluded")
     assert listed.name == "file-2"
     assert listed.negatives_QN.tolist() == [[5, 4], [7, 0]]
 
@@ -238,7 +245,7 @@ def test_a_wrong_negatives_file_is_refused_with_its_line(
     path = tmp_path / "negatives.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=f"negatives.txt.*{message}"):
-        read_candidates(path, *asked_of_two)
+        read_candidates(path, *asked_of_two, "excluded")
 
 
 def test_a_negatives_file_that_cannot_be_read_is_refused(
@@ -251,7 +258,7 @@ def test_a_negatives_file_that_cannot_be_read_is_refused(
         (".", "cannot be read"),
     ]:
         with pytest.raises(InputError, match=message):
-            read_candidates(tmp_path / name, *asked_of_two)
+            read_candidates(tmp_path / name, *asked_of_two, "excluded")
 
 
 @pytest.mark.parametrize(
@@ -282,4 +289,113 @@ def test_negatives_that_cannot_be_are_refused(
     path = tmp_path / "negatives.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        read_candidates(path, *asked_of_two)
+        read_candidates(path, *asked_of_two, "excluded")
+
+
+SEEN_FILES = {
+    # Of two users; the first three items of each are the history, the fourth is held out.
+    "an old item": ("u0 i8 i9\nu1 i9 i4\n", 2, "i4", "u1", "1 of 4 (25%)"),
+    "the validation item": ("u0 i2 i9\nu1 i8 i9\n", 1, "i2", "u0", "1 of 4 (25%)"),
+    "the first line, not the first user": ("u1 i8 i5\nu0 i0 i1\n", 1, "i5", "u1", "3 of 4 (75%)"),
+    "an item taken twice": ("u0 i8 i9\nu1 i8 i9\nu2 i6 i9\n", 3, "i6", "u2", "1 of 6 (16.7%)"),
+}
+
+
+def asked_for_file(users: int) -> tuple[Corpus, HeldOut]:
+    histories = [[0, 1, 2, 3], [4, 5, 6, 7], [6, 6, 6, 1]][:users]
+    corpus = corpus_of([*histories, [8, 9]], 10)
+    return corpus, LeaveOneOut().split(corpus).test
+
+
+@pytest.mark.parametrize("name", SEEN_FILES)
+def test_negatives_from_the_history_are_refused_where_seen_items_are_excluded(
+    tmp_path: Path, name: str
+) -> None:
+    text, line, item, user, share = SEEN_FILES[name]
+    path = tmp_path / "negatives.txt"
+    path.write_text(text)
+    corpus, asked = asked_for_file(text.count("\n"))
+    with pytest.raises(InputError) as caught:
+        read_candidates(path, corpus, asked, "excluded")
+    assert str(caught.value).startswith(
+        f"{path}, line {line}: item {item} is in the history of user {user}, and {share} negatives "
+        "are in their users' histories; "
+    )
+    assert "remove them from the file" in str(caught.value)
+    assert "--seen kept" in str(caught.value)
+    kept, zero = (read_candidates(path, corpus, asked, seen) for seen in ("kept", "zero"))
+    assert kept.name == zero.name == "file-2-seen"
+    assert kept.protocol["seen_candidates"] == share
+
+
+def test_lines_of_users_who_are_not_evaluated_may_hold_their_items(tmp_path: Path) -> None:
+    path = tmp_path / "negatives.txt"
+    path.write_text("u2 i8 i9\nu0 i8 i9\nu1 i8 i9\n")
+    listed = read_candidates(path, *asked_for_file(2), "excluded")
+    assert listed.name == "file-2"
+    assert "seen_candidates" not in listed.protocol
+
+
+def test_seen_negatives_rank_like_any_other_where_seen_items_are_kept(tmp_path: Path) -> None:
+    # Item 0 is in the history and scores highest; item 9 scores lowest.
+    path = tmp_path / "negatives.txt"
+    path.write_text("u0 i0 i9\n")
+    corpus, asked = asked_for_file(1)
+    listed = read_candidates(path, corpus, asked, "kept")
+    tables = rank_tables(
+        FixedScores([[float(10 - item) for item in range(10)]] * 2),
+        corpus,
+        asked,
+        [listed],
+        seen="kept",
+        protocol={},
+        counts_V=ones(corpus),
+    )
+    assert tables["file-2-seen"].rank.tolist() == [2.0]
+    assert tables["file-2-seen"].protocol["seen_candidates"] == "1 of 2 (50%)"
+    assert seen_notes(tables) == [
+        "file-2-seen: 1 of 2 (50%) negatives are in their users' histories"
+    ]
+
+
+def test_two_files_of_a_size_have_two_names_where_one_has_seen_items(tmp_path: Path) -> None:
+    # 100 users walk in a circle of 40 items, mostly to the next.
+    draws = np.random.default_rng(3)
+    steps = np.where(draws.random((100, 8)) < 0.8, 1, draws.integers(1, 40, (100, 8)))
+    walks = (draws.integers(0, 40, (100, 1)) + steps.cumsum(1)) % 40
+    corpus = corpus_of(walks.tolist(), 40)
+    asked = LeaveOneOut().split(corpus).test
+    free, half = [], []
+    for user, walk in enumerate(walks.tolist()):
+        others = [item for item in range(40) if item not in walk][:15]
+        seen = [item for item in dict.fromkeys(walk[:-1]) if item != walk[-1]][:4]
+        free.append(f"u{user} {' '.join(f'i{item}' for item in others)}")
+        half.append(f"u{user} {' '.join(f'i{item}' for item in [*seen, *others][:15])}")
+    names = []
+    for number, lines in enumerate((free, half)):
+        path = tmp_path / f"{number}.txt"
+        path.write_text("\n".join(lines) + "\n")
+        names.append(read_candidates(path, corpus, asked, "kept").name)
+    assert names == ["file-15", "file-15-seen"]
+    assert read_candidates(tmp_path / "0.txt", corpus, asked, "excluded").name == "file-15"
+    with pytest.raises(InputError, match=r"1\.txt, line 1: item i\d+ is in the history of user u0"):
+        read_candidates(tmp_path / "1.txt", corpus, asked, "excluded")
+
+
+@pytest.mark.parametrize("kind", ["uniform", "popularity"])
+@pytest.mark.parametrize(
+    "split",
+    [LeaveOneOut(), UserHoldout(validation_share=0.3, test_share=0.3)],
+    ids=["last", "users"],
+)
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_no_sampled_negative_is_in_the_history_under_any_split(
+    kind: Literal["uniform", "popularity"], split: LeaveOneOut | UserHoldout, part: str
+) -> None:
+    corpus = many_users()
+    parts = split.split(corpus)
+    asked = parts.test if part == "test" else parts.validation
+    drawn = sample_candidates(corpus, asked, kind, 25, torch.arange(40) + 1, 0).negatives_QN
+    assert not is_in_history(corpus, asked, drawn.numpy()).any()
+    for start, stop, row in zip(asked.histories.starts, asked.histories.stops, drawn.tolist()):
+        assert not set(corpus.items[start:stop].tolist()) & set(row)

@@ -387,7 +387,11 @@ def negatives(folder: Path) -> Case:
     held_out = LeaveOneOut().split(opened).test
     written(folder / "raw", {"negatives.txt": "u0 i5 i1\nu1 i3 i4\nu2 i0 i1\n"})
     path = folder / "raw" / "negatives.txt"
-    return altering(path.parent, lambda random: read_candidates(path, opened, held_out))
+
+    def reading(random: Random) -> None:
+        read_candidates(path, opened, held_out, random.choice(["excluded", "kept", "zero"]))
+
+    return altering(path.parent, reading)
 
 
 REVIEWS = """{"user": "u1", "item": {"id": "a"}, "stars": 4.5, "when": 10, "tags": ["x", ["y"]]}

@@ -14,6 +14,7 @@ from research.data.corpus import Corpus
 from research.data.findings import Finding
 from research.data.splits import GlobalTemporal, LeaveOneOut
 from research.errors import InputError
+from research.evaluation import candidates as candidate_sets
 from research.model.transformer_config import TransformerConfig
 from research.objectives.next_item import NextItemConfig
 from research.runs.audit import audit_run, candidate_file
@@ -237,7 +238,7 @@ def negatives(folder: Path, changes: dict[int, list[int]]) -> Path:
 def test_negatives_from_the_history_are_told(
     finished: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("research.runs.audit._CHUNK", 5)
+    monkeypatch.setattr(candidate_sets, "HISTORIES", 5)
     # Users 4 and 9 have their first item among the negatives; user 4 both.
     path = negatives(tmp_path, {4: [4, 5], 9: [9, 3]})
     evaluation = EvaluationConfig(negatives_file=str(path))

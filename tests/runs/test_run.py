@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
@@ -684,14 +685,14 @@ def negatives_file(path: Path, rows: list[list[int]]) -> str:
     return str(path)
 
 
-def without_answers(corpus: Corpus, *shift: int) -> list[list[int]]:
-    """For each user three items that are not the held-out one."""
-    answers = corpus.items[corpus.offsets[1:] - 1].tolist()
-    return [[(answer + each) % 12 for each in shift] for answer in answers]
+def unseen(corpus: Corpus, first: int) -> list[list[int]]:
+    """For each user three items that are not in the history, from the `first` such item on."""
+    histories = [set(corpus.items[a:b].tolist()) for a, b in pairwise(corpus.offsets)]
+    return [sorted(set(range(12)) - history)[first : first + 3] for history in histories]
 
 
 def test_a_negatives_file_gives_a_table_beside_the_others(corpus: Corpus, tmp_path: Path) -> None:
-    path = negatives_file(tmp_path / "negatives.txt", without_answers(corpus, 1, 5, 9))
+    path = negatives_file(tmp_path / "negatives.txt", unseen(corpus, 0))
     evaluation = EvaluationConfig(metrics=("mrr",), negatives_file=path)
     config = config_of(corpus, ranker=PopularityConfig(), evaluation=evaluation)
     summary = execute(config, tmp_path / "run", options=QUIET)
@@ -700,10 +701,27 @@ def test_a_negatives_file_gives_a_table_beside_the_others(corpus: Corpus, tmp_pa
     assert table.rank[np.isfinite(table.rank)].max() <= 4.0
 
 
+def test_a_summary_tells_how_many_negatives_were_seen(corpus: Corpus, tmp_path: Path) -> None:
+    # One of a user's three negatives is the oldest item of the history.
+    oldest = corpus.items[corpus.offsets[:-1]].tolist()
+    rows = [[old, *others[1:]] for old, others in zip(oldest, unseen(corpus, 0))]
+    path = negatives_file(tmp_path / "negatives.txt", rows)
+    evaluation = EvaluationConfig(metrics=("mrr",), negatives_file=path, seen="kept")
+    config = config_of(corpus, ranker=PopularityConfig(), evaluation=evaluation)
+    summary = execute(config, tmp_path / "run", options=QUIET)
+    assert set(summary.test) == {"full", "file-3-seen"}
+    share = "12 of 36 (33.3%) negatives are in their users' histories"
+    assert f"file-3-seen: {share}" in summary.notes
+    refused = replace(config, evaluation=replace(evaluation, seen="excluded"))
+    with pytest.raises(InputError, match=r"line 1: .*12 of 36 \(33\.3%\)"):
+        execute(refused, tmp_path / "refused", options=QUIET)
+    assert not (tmp_path / "refused").exists()
+
+
 def test_tables_of_two_negatives_files_have_two_protocols(corpus: Corpus, tmp_path: Path) -> None:
     protocols = []
-    for name, shift in (("a", (1, 5, 9)), ("b", (1, 2, 3))):
-        path = negatives_file(tmp_path / f"{name}.txt", without_answers(corpus, *shift))
+    for name, first in (("a", 0), ("b", 1)):
+        path = negatives_file(tmp_path / f"{name}.txt", unseen(corpus, first))
         evaluation = EvaluationConfig(metrics=("mrr",), negatives_file=path)
         config = config_of(corpus, ranker=PopularityConfig(), evaluation=evaluation)
         execute(config, tmp_path / name, options=QUIET)

@@ -182,7 +182,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, made: Callable[[Path]
 
 def test_a_run_cannot_have_a_device_read_as_negatives(tiny_corpus: Corpus) -> None:
     with pytest.raises(InputError, match="/dev/zero cannot be read"):
-        read_candidates(Path("/dev/zero"), tiny_corpus, LeaveOneOut().split(tiny_corpus).test)
+        read_candidates(
+            Path("/dev/zero"), tiny_corpus, LeaveOneOut().split(tiny_corpus).test, "excluded"
+        )
 
 
 @pytest.mark.parametrize(
