@@ -11,7 +11,7 @@ Command: python -m experiments.shop_export --out data/export
              --items-file data/export/items.csv --attribute-columns category,brand
              --title-column title --out data/corpora/export
          python -m research run baselines.s3rec.corrected --corpus data/corpora/export
-             --out runs/export stages.0.epochs=20 stages.1.epochs=20
+             --out runs/export stages.0.epochs=20 stages.1.epochs=150
          python -m research recommend runs/export --items SKU-0003,SKU-0010
 """
 

@@ -180,7 +180,9 @@ def test_options_that_are_given_are_used(tmp_path: Path) -> None:
     assert histories(corpus) == {"A3CIUOJXQ5VDQ2": ["B0000530HU"]}
     by_variant = prepared(tmp_path, "amazon-2023-all-beauty", REVIEW_2023, item_column="asin")
     assert list(by_variant.item_names) == ["B00YQ6X8EO"]
-    with pytest.raises(InputError, match=r"--user-column is for atomic, csv, .*; diginetica does not use"):
+    with pytest.raises(
+        InputError, match=r"--user-column is for atomic, csv, .*; diginetica does not use"
+    ):
         prepared(tmp_path, "diginetica", DIGINETICA, user_column="userId")
 
 
