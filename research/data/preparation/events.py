@@ -55,6 +55,10 @@ class Source:
     name: str
     """Name of the corpus."""
     files: tuple[Path, ...]
-    """Every file that is read; their checksums enter the key of the corpus."""
+    """Every file that is read; their checksums enter the key of the corpus. None are for a source
+    in memory."""
     read: Callable[[], Events]
     """Reads the files; raises `InputError` for what is wrong in them."""
+    digest: str | None = None
+    """A hash of what is read beside the content of files, for the key of the corpus: of columns in
+    memory, of values in the names of folders. None: the files are all that is read."""

@@ -36,6 +36,8 @@ def read_ids(
     if pa.types.is_integer(kind):
         codes, distinct = pd.factorize(cells.to_numpy())
         return codes.astype(np.int32), [str(value) for value in distinct.tolist()]
+    if pa.types.is_dictionary(kind) and not pa.types.is_string(kind.value_type):
+        return read_ids(cells.cast(kind.value_type), column, where)
     if not pa.types.is_dictionary(kind):
         cells = as_text(cells, column, where).dictionary_encode()
     combined = cells.unify_dictionaries().combine_chunks()
@@ -44,6 +46,9 @@ def read_ids(
     except UnicodeDecodeError as error:
         raise InputError(f"{where(0)}, column {column!r} holds no utf-8 ({error}).") from error
     codes = combined.indices.to_numpy(zero_copy_only=False)
+    if len(set(names)) < len(names):
+        places = {name: place for place, name in reversed(list(enumerate(names)))}
+        codes = np.array([places[name] for name in names])[codes]
     # A filtered column keeps the whole dictionary, and a dictionary of a file may hold any order.
     order, distinct = pd.factorize(codes)
     if len(distinct) == len(names) and (distinct == np.arange(len(names))).all():
@@ -103,7 +108,11 @@ def _whole_numbers(cells: pa.ChunkedArray, column: str, where: Where) -> pa.Chun
     import pyarrow as pa
 
     if pa.types.is_decimal(cells.type):
-        fault = "has a fraction, so it is no id"
+        try:
+            return cells.cast(pa.int64())
+        except pa.ArrowInvalid:
+            # It has a fraction, or more digits than an integer of 64 bits.
+            fault = "has a fraction, so it is no id"
         texts = [f"{value:f}" for value in cells.to_pylist()]
         wrong = [text.partition(".")[2].strip("0") != "" for text in texts]
         values = [text.partition(".")[0] for text in texts]

@@ -137,6 +137,8 @@ def prepare_source(
     ]
     options = options_of(config)
     key_content = {"format": FORMAT_VERSION, "options": options, "files": files}
+    if source.digest is not None:
+        key_content["digest"] = source.digest
     syntax = non_default_fields(type(config), {name: getattr(config, name) for name in _SYNTAX})
     if syntax:
         key_content["syntax"] = syntax

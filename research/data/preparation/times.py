@@ -82,6 +82,8 @@ def _read_times(
 ) -> Times:
     import pyarrow as pa
 
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.cast(cells.type.value_type)
     kind = cells.type
     if text_format is not None:
         return _of_format(cells.cast(pa.string()), text_format, where)
