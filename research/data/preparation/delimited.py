@@ -38,7 +38,7 @@ _NUMBER = re.compile(r"[ \t]*[+-]?[0-9]+(\.[0-9]*)?[ \t]*")
 _LONGEST_ROW = 1 << 22
 # Bytes that Arrow parses at a time. No row may be longer than a block, so that a file with a longer
 # one is read again in blocks that hold any two lines.
-_BLOCK = 1 << 20
+_BLOCK = 1 << 22
 _LARGE_BLOCK = 2 * LONGEST_LINE
 # Stands for a delimiter of two characters while Arrow, which knows none, parses.
 _REPLACEMENT = "\x1f"

@@ -119,11 +119,22 @@ def filter_rows(
             )
     users = events.users[rows]
     times = events.timestamps if events.exact_times is None else events.exact_times
-    keys = (users,) if times is None else (times[rows], users)
-    order: NDArray[np.int64] = np.lexsort(keys)
-    rows = rows[order]
+    rows = rows[_in_order(users, None if times is None else times[rows])]
     rows = _without_duplicates(events, rows, config.duplicates, report)
     return _k_core(events, rows, config, report)
+
+
+def _in_order(
+    users: NDArray[np.int32], times: NDArray[np.int64] | NDArray[np.float64] | None
+) -> NDArray[np.int64]:
+    """int64 [N]: the rows by user, then by time; rows equal in both stay in their order."""
+    if times is None:
+        return np.argsort(users, kind="stable")
+    span = int(times.max()) - int(times.min()) + 1
+    if times.dtype != np.int64 or (int(users.max()) + 1) * span >= 2**63:
+        return np.lexsort((times, users))
+    # One integer that holds both is sorted in less than half the time.
+    return np.argsort(users.astype(np.int64) * span + (times - times.min()), kind="stable")
 
 
 def _without_duplicates(

@@ -177,14 +177,15 @@ class QuoteCheck:
 
     def _check(self, text: bytes) -> None:
         """Count and check whole lines."""
-        ends = text.count(b"\n")
-        doubled: tuple[bytes, ...] = (b"\n\n",)
+        is_newline = np.frombuffer(text, dtype=np.uint8) == _NEWLINE
+        ends = int(np.count_nonzero(is_newline))
+        has_blank = text[:1] in (b"\n", b"\r") or bool((is_newline[1:] & is_newline[:-1]).any())
         if b"\r" in text:
             ends += text.count(b"\r") - text.count(b"\r\n")
-            doubled = (b"\n\n", b"\n\r", b"\r\r")
+            has_blank = has_blank or b"\n\r" in text or b"\r\r" in text
         if text[-1:] not in (b"\n", b"\r"):
             ends += 1
-        if text[:1] in (b"\n", b"\r") or any(two in text for two in doubled):
+        if has_blank:
             self.blank_lines += sum(not line for line in text.splitlines())
         self.has_hexadecimal = self.has_hexadecimal or _has_hexadecimal(text, self._delimiter)
         if self._replacement is not None and self._replacement.encode() in text:

@@ -170,6 +170,8 @@ def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Eve
     Rows in which a column has no value raise `InputError`, or are dropped and counted, as
     `config.missing` says. Raises `InputError` for wrong values, and if no row is left.
     """
+    # The dictionaries of all blocks become one here, and not again in each step.
+    raw = replace(raw, table=_with_one_dictionary(raw.table))
     raw, notes = without_missing(raw, columns.of_events, config)
     table, where = raw.table, raw.where
     users, user_names = read_ids(table.column(columns.user), columns.user, where)
@@ -303,6 +305,17 @@ def _raise_not_a_number(cells: pa.ChunkedArray, column: str, where: Where) -> No
             raise InputError(
                 f"{where(row)}, column {column!r}: {text!r:.60} is not a number."
             ) from error
+
+
+def _with_one_dictionary(table: pa.Table) -> pa.Table:
+    """The table with one chunk, and so one dictionary, in each column that has dictionaries."""
+    import pyarrow as pa
+
+    for number, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            combined = table.column(number).unify_dictionaries().combine_chunks()
+            table = table.set_column(number, column, combined)
+    return table
 
 
 def without_missing(
