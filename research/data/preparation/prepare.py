@@ -55,10 +55,10 @@ from research.errors import InputError
 FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet", "jsonl")
 # Options of mere syntax: they decide what is read, so they enter the key of a corpus, but not its
 # fingerprint, which is that of the same events from any file.
-_SYNTAX = ("delimiter", "header", "quotes", "quoted_newlines")
+SYNTAX = ("delimiter", "header", "quotes", "quoted_newlines")
 # Options that do not enter the fingerprint: the content of the files changes a corpus, but not
 # where they are.
-_NOT_FINGERPRINTED = ("raw", "attributes", "items_file", *_SYNTAX)
+_NOT_FINGERPRINTED = ("raw", "attributes", "items_file", *SYNTAX)
 # Options that always enter the fingerprint, even at their defaults, so that corpora keep the
 # fingerprints they have from before there were other options.
 _ALWAYS_FINGERPRINTED = (
@@ -74,13 +74,13 @@ _USED = {
     "s3rec": ("attributes", *_ITEMS_FILE),
     "pairs": ("attributes", *_ITEMS_FILE),
     "atomic": ("attributes", *_COLUMNS, *_CELLS, *_ABOUT_ITEMS),
-    "csv": ("attributes", *_COLUMNS, *_CELLS, *_SYNTAX, *_ITEMS_FILE),
+    "csv": ("attributes", *_COLUMNS, *_CELLS, *SYNTAX, *_ITEMS_FILE),
     "parquet": ("attributes", *_COLUMNS, *_CELLS, *_ITEMS_FILE),
     "jsonl": ("attributes", *_COLUMNS, *_CELLS, *_ITEMS_FILE),
 }
 _COLUMN_READERS = {"csv": csv_source, "parquet": parquet_source, "jsonl": json_lines_source}
 # An items file is read with these, whatever the format of the events is.
-_FOR_ITEMS_FILE = ("missing", "missing_words", *_SYNTAX)
+_FOR_ITEMS_FILE = ("missing", "missing_words", *SYNTAX)
 _FOR_SOME = {option for options in _USED.values() for option in options}
 
 
@@ -108,8 +108,7 @@ def prepare(
         config = with_options_of(config, data_root)
     if config.raw is None and config.source in FORMATS:
         raise InputError(f"{config.source} is a format: name the file with --raw.")
-    _check_used(config)
-    _check(config)
+    check_options(config)
     source = source_of(config, data_root)
     if dataset is not None:
         source = with_name_of(source, dataset)
@@ -139,7 +138,7 @@ def prepare_source(
     key_content = {"format": FORMAT_VERSION, "options": options, "files": files}
     if source.digest is not None:
         key_content["digest"] = source.digest
-    syntax = non_default_fields(type(config), {name: getattr(config, name) for name in _SYNTAX})
+    syntax = non_default_fields(type(config), {name: getattr(config, name) for name in SYNTAX})
     if syntax:
         key_content["syntax"] = syntax
     key = hashlib.sha256(canonical_json(key_content).encode()).hexdigest()
@@ -170,6 +169,12 @@ def options_of(config: PrepareConfig) -> dict[str, object]:
     return {name: options[name] for name in _ALWAYS_FINGERPRINTED} | non_default_fields(
         type(config), further_options
     )
+
+
+def check_options(config: PrepareConfig) -> None:
+    """Raise `InputError` for a wrong option, and for one that the source does not use."""
+    _check_used(config)
+    _check(config)
 
 
 def _check_used(config: PrepareConfig) -> None:
@@ -241,15 +246,19 @@ def _event_source(config: PrepareConfig, data_root: Path) -> Source:
         return diginetica_source(raw)
     if config.source == "atomic":
         return atomic_source(raw, config, attributes)
-    columns = ColumnNames(
+    read = _COLUMN_READERS[config.source]
+    return with_json_attributes(read(raw, config, columns_of(config)), attributes)
+
+
+def columns_of(config: PrepareConfig) -> ColumnNames:
+    """The columns that are read of a table."""
+    return ColumnNames(
         user=config.user_column,
         item=config.item_column,
         timestamp=config.timestamp_column,
         rating=config.rating_column if config.min_rating is not None else None,
         about_items=columns_about_items(config) if config.items_file is None else (),
     )
-    read = _COLUMN_READERS[config.source]
-    return with_json_attributes(read(raw, config, columns), attributes)
 
 
 def _write(
