@@ -89,6 +89,9 @@ USERS: dict[str, object] = {
         [Decimal("1.00"), None, Decimal("2.50"), Decimal("1.00")],
         dtype=pd.ArrowDtype(pa.decimal128(9, 2)),
     ),
+    "Arrow's dates": pd.array(
+        [datetime.date(2020, 1, day) for day in (2, 1, 2, 1)], dtype=pd.ArrowDtype(pa.date32())
+    ),
     "words for nothing": ["nan", "NULL", "b", " "],
     "dates as objects": np.array([datetime.date(2020, 1, day) for day in (1, 2, 1, 2)], object),
 }
@@ -99,7 +102,7 @@ NOT_IN_PARQUET = (
 )
 NO_IDS_IN_PARQUET = (
     *("objects of integers and floats", "categories of floats", "floats with NaN", "float32"),
-    *("Float64", "Arrow's decimals", "dates as objects"),
+    *("Float64", "Arrow's decimals", "Arrow's dates", "dates as objects"),
 )
 
 

@@ -227,7 +227,7 @@ def _readable(raw: RawTable, columns: ColumnNames, *, as_csv: bool) -> RawTable:
                     "wanted."
                 )
                 column = _text_of_floats(column)
-            elif pa.types.is_decimal(kind):
+            elif pa.types.is_decimal(kind) or pa.types.is_date(kind):
                 column = column.cast(pa.string())
         cells[name] = column
     return replace(raw, table=pa.table(cells), warnings=tuple(warnings))
