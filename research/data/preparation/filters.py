@@ -53,7 +53,8 @@ class PrepareConfig:
     user_column: str = "user"
     """Column of raw user ids (csv, parquet, jsonl, atomic; for atomic "user" means user_id)."""
     item_column: str = "item"
-    """Column of raw item ids (csv, parquet, jsonl, atomic; for atomic "item" means item_id)."""
+    """Column of raw item ids (csv, parquet, jsonl, atomic; for atomic "item" means item_id); in
+    Parquet, also of lists: one row a user, whose times may be lists too."""
     timestamp_column: str | None = "timestamp"
     """Column of times (csv, parquet, jsonl, atomic); None: interactions are in the order of the
     file."""
