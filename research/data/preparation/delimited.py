@@ -106,8 +106,6 @@ def read_delimited(path: Path, layout: Layout) -> RawTable:
 def _type_of(kind: Kind, cell: str | None) -> pa.DataType:
     import pyarrow as pa
 
-    if kind == "id":
-        return pa.dictionary(pa.int32(), pa.string())
     # A float cannot hold every large time, nor every decimal, exactly.
     if cell is not None and kind == "time" and _INTEGER.fullmatch(cell):
         return pa.int64()
@@ -171,6 +169,10 @@ def _parse(
             f"{path}: {table.num_rows:,} events were read from {rows:,} lines that are not "
             "blank; the file is not read, so that none is lost. Is it delimited text?"
         )
+    # One dictionary of all ids; Arrow's own way makes one a block and then has to join them.
+    for name in (name for name, kind in layout.kinds.items() if kind == "id"):
+        ids = table.column(name).dictionary_encode()
+        table = table.set_column(table.column_names.index(name), name, ids)
     return table
 
 

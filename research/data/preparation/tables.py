@@ -208,7 +208,7 @@ def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Eve
         user_names=user_names,
         item_names=item_names,
         timestamps=None if times is None else times.seconds,
-        exact_times=None if times is None else times.exact,
+        exact_times=None if times is None or times.exact is times.seconds else times.exact,
         ratings=ratings,
         attributes=descriptions.attributes,
         titles=descriptions.titles,

@@ -114,6 +114,8 @@ def _of_integers(values: NDArray[np.int64], unit: TimeUnit, where: Where) -> Tim
 def _of_counts(
     values: NDArray[np.int64], per_second: int, unit: str, warnings: tuple[str, ...]
 ) -> Times:
+    if per_second == 1:
+        return Times(seconds=values, exact=values, unit=unit, warnings=warnings)
     seconds, part = np.divmod(values, per_second)
     rounded_down = int((part != 0).sum())
     return Times(
