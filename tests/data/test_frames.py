@@ -17,7 +17,7 @@ from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.frames import frame_source, prepare_frame
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
-from tests.data.test_readers import histories
+from tests.support.histories import histories
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,7 +17,7 @@ from research.data.preparation.events import Events
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare, source_of
 from research.errors import InputError
-from tests.data.test_readers import histories, refused
+from tests.support.histories import histories
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -87,7 +87,10 @@ def test_a_bad_parquet_is_refused(tmp_path: Path) -> None:
             parquet(tmp_path, {**good, column: values})
     with pytest.raises(InputError, match="column 'when' occurs 0 times; the columns are user"):
         parquet(tmp_path, good, timestamp_column="when")
-    refused(tmp_path, "parquet", "broken.parquet", "PAR1 no", r"broken\.parquet: not readable as P")
+    (tmp_path / "broken.parquet").write_text("PAR1 no")
+    config = PrepareConfig(source="parquet", raw=str(tmp_path / "broken.parquet"))
+    with pytest.raises(InputError, match=r"broken\.parquet: not readable as P"):
+        prepare(config, data_root=tmp_path / "data")
 
 
 Event = tuple[str, str, int | None]

@@ -11,6 +11,7 @@ from research.data.corpus import Corpus
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
+from tests.support.histories import histories
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -18,15 +19,6 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
-
-
-def histories(corpus: Corpus) -> dict[str, list[str]]:
-    return {
-        user: [corpus.item_names[item] for item in corpus.items[start:stop].tolist()]
-        for user, start, stop in zip(
-            corpus.user_names, corpus.offsets[:-1], corpus.offsets[1:], strict=True
-        )
-    }
 
 
 def attributes(corpus: Corpus) -> dict[str, list[str]]:

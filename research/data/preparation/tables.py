@@ -170,6 +170,8 @@ def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Eve
     Rows in which a column has no value raise `InputError`, or are dropped and counted, as
     `config.missing` says. Raises `InputError` for wrong values, and if no row is left.
     """
+    import pyarrow as pa
+
     # The dictionaries of all blocks become one here, and not again in each step.
     raw = replace(raw, table=_with_one_dictionary(raw.table))
     raw, notes = without_missing(raw, columns.of_events, config)
@@ -179,6 +181,8 @@ def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Eve
     times = None
     if columns.timestamp is not None:
         cells = table.column(columns.timestamp)
+        if pa.types.is_dictionary(cells.type):
+            cells = cells.cast(cells.type.value_type)
         times = read_times(
             cells,
             config.time_unit,

@@ -82,8 +82,6 @@ def _read_times(
 ) -> Times:
     import pyarrow as pa
 
-    if pa.types.is_dictionary(cells.type):
-        cells = cells.cast(cells.type.value_type)
     kind = cells.type
     if text_format is not None:
         return _of_format(cells.cast(pa.string()), text_format, where)
@@ -114,10 +112,8 @@ def _of_integers(values: NDArray[np.int64], unit: TimeUnit, where: Where) -> Tim
 def _of_counts(
     values: NDArray[np.int64], per_second: int, unit: str, warnings: tuple[str, ...]
 ) -> Times:
-    if per_second == 1:
-        return Times(seconds=values, exact=values, unit=unit, warnings=warnings)
-    seconds, part = np.divmod(values, per_second)
-    rounded_down = int((part != 0).sum())
+    seconds = values if per_second == 1 else values // per_second
+    rounded_down = int((seconds * per_second != values).sum())
     return Times(
         seconds=seconds, exact=values, unit=unit, rounded_down=rounded_down, warnings=warnings
     )
