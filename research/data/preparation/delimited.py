@@ -171,7 +171,7 @@ def _parse(
         )
     # One dictionary of all ids; Arrow's own way makes one a block and then has to join them.
     for name in (name for name, kind in layout.kinds.items() if kind == "id"):
-        ids = table.column(name).dictionary_encode()
+        ids = table.column(name).dictionary_encode().combine_chunks()
         table = table.set_column(table.column_names.index(name), name, ids)
     return table
 
