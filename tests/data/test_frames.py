@@ -391,6 +391,24 @@ def test_attributes_come_from_a_json_file(tmp_path: Path) -> None:
     assert second.folder != corpus.folder
 
 
+def test_attributes_and_titles_are_columns_of_the_frame_or_of_an_items_file(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {**ROWS, "brand": ["x", "x", None], "price": [1.0, 1.0, 2.5], "name": ["A", "A", "B, b"]}
+    )
+    options = {"attribute_columns": ("brand", "price"), "title_column": "name"}
+    corpus = assert_like_csv(tmp_path, frame, **options)
+    assert list(corpus.attribute_names) == ["brand:x", "price:1.0", "price:2.5"]
+    assert corpus.item_titles is not None
+    assert list(corpus.item_titles) == ["A", "B, b"]
+    assert_like_parquet(tmp_path, frame, **options)
+    frame[["item", "brand"]].drop_duplicates().to_csv(tmp_path / "i.csv", index=False, sep=";")
+    corpus = of_frame(
+        tmp_path, ROWS, items_file=str(tmp_path / "i.csv"), delimiter=";",
+        attribute_columns=("brand",),
+    )  # fmt: skip
+    assert list(corpus.attribute_names) == ["brand:x"]
+
+
 def test_no_more_is_kept_of_a_frame_than_its_wanted_columns() -> None:
     values = np.arange(200_000)
     wide = {f"more{number}": np.random.default_rng(0).random(200_000) for number in range(50)}

@@ -130,7 +130,7 @@ def one_row_an_event(raw: RawTable, columns: ColumnNames) -> RawTable:
     import pyarrow.compute as pc
 
     table, where = raw.table, raw.where
-    lists = [name for name in columns.names if is_list(table.schema.field(name).type)]
+    lists = [name for name in columns.of_events if is_list(table.schema.field(name).type)]
     if columns.user in lists or (lists and columns.item not in lists):
         kind = table.schema.field(lists[0]).type
         raise InputError(

@@ -29,6 +29,7 @@ from research.data.preparation.column_digest import digest_of_columns
 from research.data.preparation.events import Source
 from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.integer_text import with_json_attributes
+from research.data.preparation.items_file import with_items_file
 from research.data.preparation.pandas_columns import arrow_from_pandas
 from research.data.preparation.prepare import (
     SYNTAX,
@@ -97,7 +98,8 @@ def frame_source(frame: Frame | pd.DataFrame, config: PrepareConfig, name: str) 
     source = Source(
         name=name, files=(), digest=digest, read=partial(events_of, raw, columns, config)
     )
-    return with_json_attributes(source, Path(config.attributes) if config.attributes else None)
+    attributes = Path(config.attributes) if config.attributes else None
+    return with_items_file(with_json_attributes(source, attributes), config)
 
 
 def _check_config(config: PrepareConfig) -> None:
@@ -106,7 +108,7 @@ def _check_config(config: PrepareConfig) -> None:
             f"source {config.source!r}: a frame counts as csv or parquet; give one of them."
         )
     given = non_default_fields(type(config), asdict(config))
-    for option in ("raw", *SYNTAX):
+    for option in ("raw", *(SYNTAX if config.items_file is None else ())):
         if option in given:
             raise InputError(f"{option} is for files; a frame does not use it. Leave it out.")
     check_options(config)
@@ -218,14 +220,15 @@ def _readable(raw: RawTable, columns: ColumnNames, *, as_csv: bool) -> RawTable:
     for name in raw.table.column_names:
         column = plain(raw.table.column(name), name, raw.where)
         is_id = name in (columns.user, columns.item)
-        if is_id and as_csv:
+        if as_csv and (is_id or name in columns.about_items):
             kind = column.type
             if pa.types.is_floating(kind):
-                warnings.append(
-                    f"column {name!r} holds floats, so its ids are text such as "
-                    f"{_first_text(column)!r}, as in CSV; make it integers or text if that is not "
-                    "wanted."
-                )
+                if is_id:
+                    warnings.append(
+                        f"column {name!r} holds floats, so its ids are text such as "
+                        f"{_first_text(column)!r}, as in CSV; make it integers or text if that is "
+                        "not wanted."
+                    )
                 column = _text_of_floats(column)
             elif pa.types.is_decimal(kind) or pa.types.is_date(kind):
                 column = column.cast(pa.string())

@@ -79,7 +79,7 @@ def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) ->
         counts.update({name: n for name, n in part.notes.items() if isinstance(n, int)})
     try:
         whole = concatenated(alike(parts, columns))
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise InputError(
             f"{files[0]}: its columns cannot be read as one with those of the other {len(files)} "
             f"files ({error!s:.300})."
@@ -98,16 +98,16 @@ def read_parquet(path: Path, columns: ColumnNames | ItemColumns) -> RawTable:
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise InputError(f"{path}: not readable as Parquet ({error!s:.300}).") from error
 
-    raw = one_row_an_event(
-        RawTable(table=table, where=lambda row: f"{path}, row {row + 1}"), columns
-    )
+    raw = RawTable(table=table, where=lambda row: f"{path}, row {row + 1}")
+    if isinstance(columns, ColumnNames):
+        raw = one_row_an_event(raw, columns)
     cells = {
         name: plain(raw.table.column(name), name, raw.where) for name in raw.table.column_names
     }
     return replace(raw, table=pa.table(cells))
 
 
-def _wanted(path: Path, columns: ColumnNames) -> pa.Table:
+def _wanted(path: Path, columns: ColumnNames | ItemColumns) -> pa.Table:
     """The wanted columns as they are in the file and in the names of its folders."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -120,11 +120,8 @@ def _wanted(path: Path, columns: ColumnNames) -> pa.Table:
     require_columns(path, columns, [*in_file, *from_folder])
     names = [name for name in columns.names if name not in from_folder]
     # Text that repeats itself, as ids do, takes a fraction of the memory in a dictionary.
-    repeated = [
-        name
-        for name in (columns.user, columns.item)
-        if name in schema.names and is_text(schema.field(name).type)
-    ]
+    ids = (columns.user, columns.item) if isinstance(columns, ColumnNames) else ()
+    repeated = [name for name in ids if name in schema.names and is_text(schema.field(name).type)]
     with parquet.ParquetFile(path, metadata=metadata, read_dictionary=repeated) as file:
         table = file.read(columns=names)
     cells = {name: column_of(table, name) for name in names}
