@@ -10,6 +10,7 @@ import pytest
 
 from research.data.corpus import Corpus
 from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.frames import prepare_frame
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from research.overrides import override
@@ -310,6 +311,38 @@ def test_fields_of_json_lines_of_events_become_attributes(tmp_path: Path) -> Non
     corpus = prepared(tmp_path, {"e.jsonl": events}, source="jsonl", **options)
     assert attributes(corpus) == {"5": ["genres:Drama", "genres:War"], "6": ["genres:War"]}
     assert titles(corpus) == {"5": "Five", "6": ""}
+
+
+def test_lists_in_parquet_events_and_in_frames_are_attributes_too(tmp_path: Path) -> None:
+    columns = {"user": ["u", "u"], "item": [5, 6], "tags": [["b", "a"], None], "t": ["Five", ""]}
+    frame = pd.DataFrame(columns)
+    frame.to_parquet(tmp_path / "e.parquet")
+    options = {"attribute_columns": ("tags",), "title_column": "t", "timestamp_column": None}
+    config = PrepareConfig(source="parquet", raw=str(tmp_path / "e.parquet"), **options)
+    from_file = prepare(config, data_root=tmp_path / "data")
+    assert attributes(from_file) == {"5": ["tags:a", "tags:b"], "6": []}
+    assert titles(from_file) == {"5": "Five", "6": ""}
+    config = PrepareConfig(source="parquet", **options)
+    from_frame = prepare_frame(frame, config, name="frame", data_root=tmp_path / "data")
+    assert from_frame.fingerprint == from_file.fingerprint
+
+
+def test_an_items_file_describes_the_items_of_a_frame(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("item,c\n5,red\n6,blue\n")
+    items = {"items_file": str(tmp_path / "i.csv"), "attribute_columns": ("c",)}
+    config = PrepareConfig(source="parquet", timestamp_column=None, **items)
+    frame = {"user": ["u", "u"], "item": [5, 6]}
+    corpus = prepare_frame(frame, config, name="frame", data_root=tmp_path / "data")
+    assert attributes(corpus) == {"5": ["c:red"], "6": ["c:blue"]}
+
+
+def test_parts_of_an_items_table_may_have_unlike_types(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    pd.DataFrame({"item": ["x"], "c": ["red"]}).to_parquet(tmp_path / "parts" / "a.parquet")
+    other = pd.DataFrame({"c": ["blue"], "item": pd.Categorical(["y"])})
+    other.to_parquet(tmp_path / "parts" / "b.parquet")
+    corpus = prepared(tmp_path, {"e.csv": EVENTS}, items_file="parts", attribute_columns=("c",))
+    assert attributes(corpus) == {"x": ["c:red"], "y": ["c:blue"], "z": []}
 
 
 def test_titles_come_beside_attributes_of_another_file(tmp_path: Path) -> None:
