@@ -16,7 +16,7 @@ from baselines.s3rec import joint
 from baselines.sasrec import full_softmax
 from research.data.corpus import write_corpus
 from research.data.names import Names
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.evaluation.rank_table import RankTable
 from research.model.compute import graphs_compiled

@@ -69,7 +69,7 @@ def read_by_prepare(path: Path) -> Seconds:
     from dataclasses import replace
 
     from research.data.preparation import prepare as module
-    from research.data.preparation.filters import PrepareConfig
+    from research.data.preparation.options import PrepareConfig
 
     seconds: Seconds = {}
 

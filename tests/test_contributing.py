@@ -24,7 +24,7 @@ import torch
 from research.cli.target import load_target
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.splits import LeaveOneOut
 from research.errors import InputError
 from research.model.backbone import BackboneConfig

@@ -23,7 +23,7 @@ from research.annotations import default_of, field_hints
 from research.config import hash_of, to_json
 from research.config_index import config_classes
 from research.data.loader import BatchConfig
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.splits import GlobalTemporal, LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.model.transformer_config import TransformerConfig

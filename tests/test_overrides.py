@@ -9,7 +9,7 @@ import pytest
 
 from baselines.popularity import PopularityConfig
 from baselines.transitions import TransitionsConfig
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError

@@ -26,7 +26,7 @@ import research.studies.plan as plan
 from research.cli.verbs import VERBS
 from research.data.loader import BatchConfig
 from research.data.preparation.download import ARCHIVES
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.runs.config import RunConfig
 from research.runs.execute import execute

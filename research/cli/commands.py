@@ -24,7 +24,7 @@ from research.cli.target import import_from_working_folder, load_target, package
 from research.config import check_config, hash_of
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare as prepare_corpus
 from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes

@@ -15,8 +15,8 @@ from research.cli import verbs
 from research.config import non_default_fields
 from research.console import plain_console, wide_console
 from research.data.preparation.datasets import DATASETS, folder_of, how_to_place, raw_file
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.known_dataset import KnownDataset
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import FORMATS
 from research.errors import InputError
 

@@ -9,7 +9,7 @@ from accelerate import PartialState
 
 from research.data.corpus import Corpus
 from research.data.preparation.datasets import DATASETS
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.distributed.collectives import Processes
 from research.errors import InputError

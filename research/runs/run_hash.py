@@ -12,7 +12,7 @@ from pathlib import Path
 
 from research.config import hash_of, non_default_fields, to_json
 from research.data.corpus import Corpus
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.evaluation.candidates import md5_of
 from research.runs.config import EvaluationConfig, RunConfig
 from research.storage.records import DatasetRecord, RunRecord, StartRecord

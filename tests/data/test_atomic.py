@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from research.data.corpus import Corpus
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 

@@ -13,7 +13,7 @@ import pytest
 
 from research.data.preparation import delimited, quotes
 from research.data.preparation.events import Events
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import source_of
 from research.errors import InputError
 

@@ -14,7 +14,7 @@ from research.data.corpus import Corpus
 from research.data.preparation import datasets
 from research.data.preparation.datasets import DATASETS, raw_file
 from research.data.preparation.download import ARCHIVES
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from research.runs.corpus import open_corpus

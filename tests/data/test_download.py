@@ -12,7 +12,7 @@ import pytest
 
 from research.data.preparation import download
 from research.data.preparation.download import ARCHIVES, Archive, checksum, extract, fetch
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 

@@ -13,8 +13,8 @@ import pytest
 
 from research.data.corpus import Corpus
 from research.data.preparation.column_digest import digest_of_columns
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.frames import frame_source, prepare_frame
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from tests.support.histories import histories

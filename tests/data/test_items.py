@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from research.data.corpus import Corpus
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.frames import prepare_frame
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from research.overrides import override

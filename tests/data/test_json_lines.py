@@ -13,8 +13,8 @@ import pytest
 
 from research.data.corpus import Corpus
 from research.data.preparation import json_lines
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.json_lines import read_json_lines
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.data.preparation.python_literals import json_of_literal
 from research.errors import InputError

@@ -14,7 +14,7 @@ from pyarrow import parquet as pq
 
 from research.data.corpus import Corpus
 from research.data.preparation.events import Events
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare, source_of
 from research.errors import InputError
 from tests.support.histories import histories

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from research.data.preparation import delimited
 from research.data.preparation.csv_files import read_csv
 from research.data.preparation.events import Events
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import source_of
 from research.data.preparation.tables import ColumnNames
 from research.errors import InputError

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.data.preparation.csv_files import read_csv
-from research.data.preparation.filters import MISSING_WORDS, PrepareConfig
+from research.data.preparation.options import MISSING_WORDS, PrepareConfig
 from research.data.preparation.prepare import prepare, source_of
 from research.data.preparation.tables import ColumnNames
 from research.data.preparation.times import Times, TimeUnit, read_times

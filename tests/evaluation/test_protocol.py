@@ -9,7 +9,7 @@ import pytest
 
 from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.data.splits import UserHoldout
 from research.errors import InputError

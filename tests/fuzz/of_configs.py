@@ -12,7 +12,7 @@ from random import Random
 from research.cli.target import load_target
 from research.config import from_json, to_json
 from research.config_index import PACKAGES, definitions
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.errors import InputError
 from research.evaluation.metrics import metrics, parse_metric
 from research.interop.bert4rec_config import read_bert_config

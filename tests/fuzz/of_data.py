@@ -17,9 +17,9 @@ from research.cli.show import show_corpus
 from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
 from research.data.preparation import download
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.json_columns import FieldKind
 from research.data.preparation.json_lines import read_json_lines
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare, source_of
 from research.data.preparation.raw_files import require_file
 from research.data.splits import LeaveOneOut

@@ -10,7 +10,7 @@ import pytest
 
 from research.cli.main import main
 from research.data.corpus import Corpus
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from tests.support.synthetic import markov_histories
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from research.data.preparation.amazon_checksums import SHA256
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.known_dataset import KnownDataset, Size
+from research.data.preparation.options import PrepareConfig
 
 _PAGES = {
     "2014": "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",

@@ -16,7 +16,7 @@ from pathlib import Path
 from research.data.preparation.atomic_items import atomic_header, field_named, with_item_file
 from research.data.preparation.delimited import Kind, Layout, first_line, read_delimited
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.presplit import (
     PARTS,
     Part,

@@ -16,8 +16,8 @@ from research.data.preparation.delimited import (
     rows_of_width,
 )
 from research.data.preparation.events import Events
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.items import AttributeColumn, ItemDescriptions
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import require_file
 from research.data.preparation.tables import RawTable, items_of
 from research.errors import InputError

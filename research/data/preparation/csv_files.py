@@ -17,7 +17,7 @@ from research.data.preparation.delimited import (
     text_fields,
 )
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import find_files
 from research.data.preparation.tables import (
     ColumnNames,

@@ -15,8 +15,8 @@ from research.config import non_default_fields
 from research.data.preparation.amazon import amazon_datasets
 from research.data.preparation.download import checksum
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.known_dataset import KnownDataset
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.public_datasets import public_datasets
 from research.errors import InputError
 

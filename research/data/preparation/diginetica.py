@@ -13,7 +13,7 @@ import numpy as np
 
 from research.data.preparation.delimited import Layout, first_line, read_delimited
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import require_file
 from research.data.preparation.tables import ColumnNames, RawTable, events_of, read_numbers
 from research.data.preparation.times import read_times

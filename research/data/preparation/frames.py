@@ -27,9 +27,9 @@ from research.data.preparation.arrow_columns import (
 )
 from research.data.preparation.column_digest import digest_of_columns
 from research.data.preparation.events import Source
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.integer_text import with_json_attributes
 from research.data.preparation.items_file import with_items_file
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.pandas_columns import arrow_from_pandas
 from research.data.preparation.prepare import (
     SYNTAX,

@@ -10,10 +10,10 @@ from research.data.preparation import csv_files, json_lines, parquet_files
 from research.data.preparation.compression import plain_suffix
 from research.data.preparation.csv_files import read_csv
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.items import ItemDescriptions
 from research.data.preparation.json_columns import FieldKind
 from research.data.preparation.json_lines import read_json_lines
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.parquet_files import read_parquet
 from research.data.preparation.raw_files import find_files
 from research.data.preparation.tables import (

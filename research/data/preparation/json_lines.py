@@ -18,8 +18,8 @@ from research.annotations import did_you_mean
 from research.data.preparation.compression import open_bytes
 from research.data.preparation.delimited import raise_wrong_encoding
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.json_columns import FieldKind, JsonColumn, Number, WrongValue
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.python_literals import json_of_literal
 from research.data.preparation.raw_files import find_files
 from research.data.preparation.tables import ColumnNames, RawTable, concatenated, events_of

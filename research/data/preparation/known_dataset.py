@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 
 
 @final

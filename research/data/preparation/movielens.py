@@ -27,7 +27,7 @@ from research.data.preparation.delimited import (
 )
 from research.data.preparation.download import extract
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import require_file
 from research.data.preparation.tables import ColumnNames, events_of
 from research.errors import InputError

@@ -31,9 +31,6 @@ from research.data.preparation.diginetica import diginetica_source
 from research.data.preparation.download import ARCHIVES, check_pinned, checksum, fetch
 from research.data.preparation.events import Events, Source
 from research.data.preparation.filters import (
-    Duplicates,
-    Missing,
-    PrepareConfig,
     filter_rows,
     renumber,
     tie_shares,
@@ -47,6 +44,7 @@ from research.data.preparation.integer_text import (
 from research.data.preparation.items_file import check_items_options, with_items_file
 from research.data.preparation.json_lines import json_lines_source
 from research.data.preparation.movielens import movielens_source
+from research.data.preparation.options import Duplicates, Missing, PrepareConfig
 from research.data.preparation.parquet_files import parquet_source
 from research.data.preparation.tables import ColumnNames, columns_about_items
 from research.data.preparation.times import TimeUnit

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.data.preparation.events import Events
-from research.data.preparation.filters import PrepareConfig
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.tables import (
     ColumnNames,
     RawTable,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from research.data.preparation.download import ARCHIVES
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.known_dataset import KnownDataset, Size
+from research.data.preparation.options import PrepareConfig
 
 _README = "README of the archive"
 _RECSYS_DATASETS = "RecSysDatasets (RUCAIBox), dataset_info/"

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from research.annotations import did_you_mean
 from research.data.preparation.events import Events
-from research.data.preparation.filters import PrepareConfig
 from research.data.preparation.ids import is_missing, read_ids
 from research.data.preparation.items import AttributeColumn, ItemDescriptions, describe_items
+from research.data.preparation.options import PrepareConfig
 from research.data.preparation.times import Where, read_times
 from research.errors import InputError
 
