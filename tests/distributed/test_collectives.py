@@ -39,7 +39,7 @@ WORLDS = [1, 3, 2] if GPUS < 2 else [1, *range(2, min(GPUS, 3) + 1)]
 STOPS = ["pretrain:10", "finetune:7", "never"][3 - len(WORLDS) :]
 OTHERS = [world for world in WORLDS if world > 1]
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
-LIMIT_SECONDS = 240.0
+LIMIT_SECONDS = 600.0
 # Each line's loss is that of another objective.
 TAKING_TURNS = ("one objective a step",)
 CASES = [case for case in STAGES if case not in CUT]
