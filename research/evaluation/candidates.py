@@ -10,6 +10,7 @@ the history only where seen items compete. The set's name is part of every metri
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -167,12 +168,12 @@ def read_candidates(path: Path, corpus: Corpus, held_out: HeldOut, seen: SeenPol
     negatives compete, and the set is named for them.
     """
     check_one_target_per_user(held_out, "a negatives file")
-    lines = lines_of(path)
+    content = content_of(path)
     rows: dict[int, list[int]] = {}
     line_numbers: dict[int, int] = {}
     number = -1
-    for line_number, line in enumerate(lines, 1):
-        user, *items = line.split() or [""]
+    for line_number, line in enumerate(lines_of(path, content), 1):
+        user, *items = re.findall(r"[^ \t]+", line) or [""]
         if number < 0:
             number = len(items)
         if len(items) != number or number == 0:
@@ -223,19 +224,30 @@ def read_candidates(path: Path, corpus: Corpus, held_out: HeldOut, seen: SeenPol
             "let seen items compete like all others (--seen kept, or evaluation.seen=kept)"
         )
     name = f"file-{number}-seen" if num_seen else f"file-{number}"
-    return Listed(name, negatives_table, md5_of(path), num_seen)
+    return Listed(name, negatives_table, hashlib.md5(content).hexdigest(), num_seen)
 
 
-def lines_of(path: Path) -> list[str]:
-    """The lines of a negatives file; `InputError` when it cannot be read."""
+def lines_of(path: Path, content: bytes) -> list[str]:
+    """The lines of the content of a negatives file; `InputError` when it is not UTF-8 text.
+
+    A byte-order mark is left out. Only line feeds and carriage returns end a line: ids may contain
+    the other characters at which `str.splitlines` cuts, such as U+2028.
+    """
+    try:
+        lines = re.split(r"\r\n|\n|\r", content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"negatives file {path} is not UTF-8 text ({error})") from error
+    return lines if lines[-1] else lines[:-1]
+
+
+def content_of(path: Path) -> bytes:
+    """The content of a negatives file; `InputError` when it cannot be read."""
     if path.exists() and not path.is_file():
         raise InputError(f"negatives file {path} cannot be read (it is not a file)")
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"negatives file {path} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"negatives file {path} is not UTF-8 text ({error})") from error
     except OSError as error:
         raise InputError(f"negatives file {path} cannot be read ({error})") from error
 
@@ -270,15 +282,8 @@ def seen_notes(tables: Mapping[str, RankTable]) -> list[str]:
 
 
 def md5_of(path: Path) -> str:
-    """The MD5 of a file, in hexadecimal; `InputError` when it cannot be read."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"negatives file {path} cannot be read (it is not a file)")
-    try:
-        return hashlib.md5(path.read_bytes()).hexdigest()
-    except FileNotFoundError as error:
-        raise InputError(f"negatives file {path} does not exist") from error
-    except OSError as error:
-        raise InputError(f"negatives file {path} cannot be read ({error})") from error
+    """The MD5 of a negatives file, in hexadecimal; `InputError` when it cannot be read."""
+    return hashlib.md5(content_of(path)).hexdigest()
 
 
 def check_one_target_per_user(held_out: HeldOut, what: str) -> None:

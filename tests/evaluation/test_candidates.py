@@ -1,5 +1,6 @@
 """Candidate sets: which items a held-out item is ranked among, and files that name them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 
 from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
+from research.data.names import Names
 from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, UserHoldout, training_counts
 from research.errors import InputError
 from research.evaluation.candidates import (
@@ -222,6 +224,26 @@ def test_a_negatives_file_is_read_by_raw_ids_in_any_order(
     listed = read_candidates(path, *asked_of_two, "excluded")
     assert listed.name == "file-2"
     assert listed.negatives_QN.tolist() == [[5, 4], [7, 0]]
+
+
+def test_a_negatives_file_may_begin_with_a_byte_order_mark(
+    asked_of_two: tuple[Corpus, HeldOut], tmp_path: Path
+) -> None:
+    path = tmp_path / "negatives.txt"
+    path.write_bytes(b"\xef\xbb\xbfu0 i5\r\nu1 i7\ru2\ti0")
+    assert read_candidates(path, *asked_of_two, "excluded").negatives_QN.tolist() == [[5], [7]]
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\x85", "\xa0", "\x0c"])
+def test_only_line_ends_blanks_and_tabs_separate_the_ids_of_a_negatives_file(
+    asked_of_two: tuple[Corpus, HeldOut], tmp_path: Path, character: str
+) -> None:
+    corpus, held_out = asked_of_two
+    item_names = Names.from_strings([f"i{character}{item}" for item in range(8)])
+    path = tmp_path / "negatives.txt"
+    path.write_text(f"u0 i{character}5\nu1 i{character}7\n", encoding="utf-8")
+    listed = read_candidates(path, replace(corpus, item_names=item_names), held_out, "excluded")
+    assert listed.negatives_QN.tolist() == [[5], [7]]
 
 
 @pytest.mark.parametrize(
