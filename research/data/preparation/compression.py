@@ -19,13 +19,24 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 
 
 def plain_suffix(path: Path) -> str:
-    """The ending of the file's name without that of its compression: `.csv` for `x.csv.gz`."""
-    return without_compression(path).suffix
+    """The ending of the file's name without that of its compression: `.csv` for `x.CSV.gz`."""
+    return without_compression(path).suffix.lower()
+
+
+def plain_stem(path: Path) -> str:
+    """The file's name without its ending and that of its compression: `x` for `x.csv.gz`."""
+    return without_compression(path).stem
+
+
+def with_compressions(path: Path) -> list[Path]:
+    """Those of the path and of its compressed forms that are files: `x.csv`, `x.csv.gz`, ..."""
+    names = [f"{path.name}{ending}" for ending in ("", *COMPRESSIONS, ".zip")]
+    return [path.with_name(name) for name in names if path.with_name(name).is_file()]
 
 
 def without_compression(path: Path) -> Path:
     """The path that the file would have if it were unpacked: `x.csv` for `x.csv.gz`."""
-    return path.with_suffix("") if path.suffix in (*COMPRESSIONS, ".zip") else path
+    return path.with_suffix("") if path.suffix.lower() in (*COMPRESSIONS, ".zip") else path
 
 
 @contextmanager
@@ -37,7 +48,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """
     import pyarrow as pa
 
-    if path.suffix == ".zip":
+    if path.suffix.lower() == ".zip":
         with zip_errors_as_input_errors(path):
             archive = zipfile.ZipFile(path)
         with archive:
@@ -46,7 +57,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             with member:
                 yield io.BufferedReader(_Unpacked(member.read, path))
         return
-    compression = COMPRESSIONS.get(path.suffix)
+    compression = COMPRESSIONS.get(path.suffix.lower())
     if compression is None:
         with path.open("rb") as file:
             yield file
@@ -89,7 +100,7 @@ class _Unpacked(io.RawIOBase):
 
         view = memoryview(buffer)
         try:
-            if self._path.suffix == ".zip":
+            if self._path.suffix.lower() == ".zip":
                 with zip_errors_as_input_errors(self._path):
                     block = self._read(len(view))
             else:

@@ -62,3 +62,5 @@ class Source:
     digest: str | None = None
     """A hash of what is read beside the content of files, for the key of the corpus: of columns in
     memory, of values in the names of folders. None: the files are all that is read."""
+    warnings: tuple[str, ...] = ()
+    """What to tell the user about the choice of files."""

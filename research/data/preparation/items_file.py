@@ -75,11 +75,11 @@ def with_items_file(source: Source, config: PrepareConfig) -> Source:
     """
     if config.items_file is None:
         return source
-    files = find_files(Path(config.items_file), _SUFFIXES)
+    found = find_files(Path(config.items_file), _SUFFIXES)
 
     def read_both() -> Events:
         events = source.read()
-        descriptions = read_items(files, config)
+        descriptions = read_items(found.paths, config)
         warnings = events.warnings + descriptions.warnings
         changed = replace(
             events,
@@ -101,7 +101,12 @@ def with_items_file(source: Source, config: PrepareConfig) -> Source:
             warnings=warnings,
         )
 
-    return replace(source, files=(*source.files, *files), read=read_both)
+    return replace(
+        source,
+        files=(*source.files, *found.paths),
+        read=read_both,
+        warnings=source.warnings + found.warnings,
+    )
 
 
 def read_items(files: Sequence[Path], config: PrepareConfig) -> ItemDescriptions:

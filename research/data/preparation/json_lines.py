@@ -41,9 +41,14 @@ Parse = Callable[[str], dict[str, object]]
 
 def json_lines_source(raw: Path, config: PrepareConfig, columns: ColumnNames) -> Source:
     """The source of JSON lines: a file, the files of a folder, or those of a pattern."""
-    files = find_files(raw, SUFFIXES)
-    name = raw.name.partition(".")[0] if len(files) == 1 else raw.resolve().name
-    return Source(name=name, files=files, read=partial(_read, files, config, columns))
+    found = find_files(raw, SUFFIXES)
+    name = raw.name.partition(".")[0] if len(found.paths) == 1 else raw.resolve().name
+    return Source(
+        name=name,
+        files=found.paths,
+        read=partial(_read, found.paths, config, columns),
+        warnings=found.warnings + found.order_warnings(columns.timestamp),
+    )
 
 
 def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) -> Events:

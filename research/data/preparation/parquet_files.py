@@ -49,18 +49,22 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 def parquet_source(raw: Path, config: PrepareConfig, columns: ColumnNames) -> Source:
     """The source of Parquet: a file, the files of a folder, or those of a pattern."""
-    files = find_files(raw, SUFFIXES)
+    found = find_files(raw, SUFFIXES)
     resolved = raw.resolve()
-    name = resolved.stem if resolved.suffix in SUFFIXES else resolved.name
+    name = resolved.stem if resolved.suffix.lower() in SUFFIXES else resolved.name
     values = [
         {key: value for key, value in values_in(path).items() if key in columns.names}
-        for path in files
+        for path in found.paths
     ]
     digest = None
     if any(values):
         digest = hashlib.sha256(canonical_json(values).encode()).hexdigest()
     return Source(
-        name=name, files=files, digest=digest, read=partial(_read, files, config, columns)
+        name=name,
+        files=found.paths,
+        digest=digest,
+        read=partial(_read, found.paths, config, columns),
+        warnings=found.warnings + found.order_warnings(columns.timestamp),
     )
 
 

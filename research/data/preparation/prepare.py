@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
@@ -147,6 +147,7 @@ def prepare_source(
         if existing.manifest.report.get("key") == key:
             return existing
     events = source.read()
+    events = replace(events, warnings=source.warnings + events.warnings)
     report: dict[str, object] = {"key": key, "files": files, **events.notes}
     return _write(folder, name, events, config, options, report)
 
