@@ -40,15 +40,20 @@ _KEY_PATTERN = re.compile(
 _URL_USER_PATTERN = re.compile(r"://[^/@\s]+@")
 
 
-def parse_json(text: str) -> object:
+def parse_json(text: str, *, names_may_repeat: bool = True) -> object:
     """Parse JSON; `ValueError` for text that is not JSON or exceeds the limits.
 
     The value is nested at most 100 levels deep, whole numbers have at most 20 characters, and no
-    number is NaN or infinite, so that code which walks through it needs no checks of its own.
+    number is NaN or infinite, so that code which walks through it needs no checks of its own. Of a
+    name that an object has twice, the last value counts, or it is a `ValueError` too.
     """
     try:
         value: object = json.loads(
-            text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_refuse_constant
+            text,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=None if names_may_repeat else _object_of_distinct_names,
         )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
@@ -193,6 +198,15 @@ def _parse_float(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text:.40} is too large for a number")
     return number
+
+
+def _object_of_distinct_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entries: dict[str, object] = {}
+    for name, value in pairs:
+        if name in entries:
+            raise ValueError(f"the name {name!r:.60} occurs twice in one object")
+        entries[name] = value
+    return entries
 
 
 def _refuse_constant(name: str) -> object:

@@ -103,3 +103,63 @@ def test_a_file_and_its_compressed_self_are_refused(tmp_path: Path) -> None:
     for path in (raw, raw / "a.csv*"):
         with pytest.raises(InputError, match=r"a\.csv and a\.csv\.bz2 would be one file"):
             prepared(path)
+
+
+def attributes(corpus: Corpus) -> list[str]:
+    return list(corpus.attribute_names)
+
+
+EVENTS = "user_id:token\titem_id:token\ttimestamp:float\n"
+TRAIN, VALID, TEST = (f"{EVENTS}{rows}" for rows in ("u\ta\t1\n", "u\tb\t2\n", "u\tc\t3\n"))
+ITEMS = "item_id:token\tclass:token_seq\na\tred\n"
+
+
+@pytest.mark.parametrize("name", ["", "x.train.inter.gz", "x.valid.inter", "x.test.inter.bz2"])
+def test_compressed_parts_of_a_split_are_read_together(tmp_path: Path, name: str) -> None:
+    files = {"x.train.inter.gz": TRAIN, "x.valid.inter": VALID, "x.test.inter.bz2": TEST}
+    raw = write(tmp_path / "in", {**files, "x.item.gz": ITEMS})
+    corpus = prepared(raw / name, "atomic")
+    assert histories(corpus) == {"u": ["a", "b", "c"]}
+    assert (corpus.name, warnings(corpus)) == ("x", [])
+    assert attributes(corpus) == ["class:red"]
+
+
+@pytest.mark.parametrize("name", ["", "x.train.inter", "x.validation.inter.gz"])
+def test_a_part_of_an_unknown_name_is_refused(tmp_path: Path, name: str) -> None:
+    files = {"x.train.inter": TRAIN, "x.validation.inter.gz": VALID, "x.test.inter": TEST}
+    raw = write(tmp_path / "in", files)
+    message = r"x\.validation\.inter\.gz: there is x\.t.*validation is not one of the parts train"
+    with pytest.raises(InputError, match=message):
+        prepared(raw / name, "atomic")
+
+
+def test_a_part_and_its_compressed_self_are_refused(tmp_path: Path) -> None:
+    raw = write(tmp_path / "in", {"x.train.inter": TRAIN, "x.train.inter.gz": TRAIN})
+    for name in ("", "x.train.inter"):
+        with pytest.raises(InputError, match=r"x\.train\.inter and x\.train\.inter\.gz would be"):
+            prepared(raw / name, "atomic")
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "beside"),
+    [
+        ("atomic", "x.inter.gz", "x.item"),
+        ("atomic", "x.inter", "x.item.gz"),
+        ("atomic", "x.INTER", "x.item"),
+        ("s3rec", "x.txt.gz", "x_item2attributes.json"),
+        ("s3rec", "x.txt", "x_item2attributes.json.gz"),
+    ],
+)
+def test_attributes_are_found_beside_a_compressed_file(
+    tmp_path: Path, source: str, name: str, beside: str
+) -> None:
+    texts = (TRAIN, ITEMS) if source == "atomic" else ("1 2 3\n", '{"2": [7]}')
+    raw = write(tmp_path / "in", {name: texts[0], beside: texts[1]})
+    corpus = prepared(raw / name, source)
+    assert attributes(corpus) == (["class:red"] if source == "atomic" else ["7"])
+    assert corpus.name == "x"
+
+
+def test_the_name_of_compressed_pairs_is_without_endings(tmp_path: Path) -> None:
+    raw = write(tmp_path / "in", {"x.txt.gz": "1 2\n1 3\n"})
+    assert prepared(raw / "x.txt.gz", "pairs").name == "x"

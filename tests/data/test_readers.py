@@ -86,6 +86,7 @@ def test_s3rec_attributes_are_found_beside_the_text(tmp_path: Path) -> None:
         ("[1]", r"X_item2attributes\.json: holds no object"),
         ('{"1": 5}', r"X_item2attributes\.json, item '1': 5; expected a list of attribute ids"),
         ('{"1": [1.5]}', r"item '1': \[1\.5\]; expected a list of attribute ids"),
+        ('{"1": [5], "2": [6], "1": [7]}', r"\.json: .*the name '1' occurs twice in one object"),
         ("", r"X_item2attributes\.json: the file is empty"),
         (b"\xff\xfe", r"X_item2attributes\.json: not utf-8 text \(utf-8 was tried"),
         (r'{"1": ["\ud800"]}', r"X_item2attributes\.json: '\\ud800' has half of a surrogate pair"),

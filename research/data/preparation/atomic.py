@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from research.data.preparation.atomic_items import atomic_header, field_named, with_item_file
+from research.data.preparation.compression import plain_stem, plain_suffix, without_compression
 from research.data.preparation.delimited import Kind, Layout, first_line, read_delimited
 from research.data.preparation.events import Events, Source
 from research.data.preparation.options import PrepareConfig
@@ -23,11 +24,13 @@ from research.data.preparation.presplit import (
     events_of_histories,
     events_of_parts,
 )
-from research.data.preparation.raw_files import require_file
+from research.data.preparation.raw_files import find_beside, require_each_once, require_file
 from research.data.preparation.tables import ColumnNames, RawTable, events_of
 from research.errors import InputError
 
-_PART_NAME = re.compile(rf"(.+)\.({'|'.join(PARTS)})\.inter")
+_SUFFIX = ".inter"
+# X and the part of the split in X.train.inter, X.valid.inter and X.test.inter.
+_PART_NAME = re.compile(r"(.+)\.([^.]+)\.inter", re.IGNORECASE)
 # RecBole adds this to a field's name where a row holds a user's whole history.
 _LIST_SUFFIX = "_list"
 # The defaults of options, which mean that a column is read only where it is.
@@ -39,34 +42,64 @@ def atomic_source(raw: Path, config: PrepareConfig, items: Path | None) -> Sourc
 
     Files X.train.inter, X.valid.inter and X.test.inter are one source; each stands for all that are
     in its folder. `items` is the `.item` file with the attributes; None: the one of the same name
-    beside the `.inter` file, if it exists.
+    beside the `.inter` file, if it exists. Each file may be compressed.
     """
     name, parts = _find_parts(raw)
-    beside = next(iter(parts.values())).with_name(f"{name}.item")
-    if items is None and beside.is_file():
-        items = beside
+    if items is None:
+        items = find_beside(next(iter(parts.values())).with_name(f"{name}.item"))
     files = tuple(parts.values()) if items is None else (*parts.values(), require_file(items))
     return Source(name=name, files=files, read=partial(_read, parts, items, config))
 
 
 def _find_parts(raw: Path) -> tuple[str, dict[str, Path]]:
-    """The name of a source, and its files by their part of the split; "" is a file of no part."""
+    """The name of a source, and its files by their part of the split; "" is a file of no part.
+
+    Raises `InputError` if a folder holds several sources, if a part is there twice, and for files
+    X.OTHER.inter beside the parts of X.
+    """
     if os.path.isdir(raw):
-        inter_files = sorted(raw.glob("*.inter"))
-        named = [_PART_NAME.fullmatch(path.name) for path in inter_files]
-        names = {match[1] if match else path.stem for match, path in zip(named, inter_files)}
-        if len(inter_files) != 1 and not (all(named) and len(names) == 1):
+        inter_files = _inter_files(raw)
+        named = [_name_and_part(path) for path in inter_files]
+        names, found = {name for name, _ in named}, {part for _, part in named}
+        are_parts = len(names) == 1 and "" not in found and bool(found & set(PARTS))
+        if len(inter_files) != 1 and not are_parts:
             raise InputError(
                 f"{raw}: {len(inter_files)} .inter files; exactly one is needed, or files "
                 "X.train.inter, X.valid.inter and X.test.inter of one X. Name the one to read."
             )
         raw = inter_files[0]
     require_file(raw)
-    match = _PART_NAME.fullmatch(raw.name)
-    if match is None:
-        return raw.stem, {"": raw}
-    paths = {part: raw.with_name(f"{match[1]}.{part}.inter") for part in PARTS}
-    return match[1], {part: require_file(path) for part, path in paths.items() if path.exists()}
+    name, part = _name_and_part(raw)
+    if not part:
+        return name, {"": raw}
+    files = [(path, _name_and_part(path)) for path in _inter_files(raw.parent)]
+    by_part = [(part, path) for path, (other, part) in files if other == name and part]
+    parts = {part: path for part, path in by_part if part in PARTS}
+    if not parts:
+        return plain_stem(raw), {"": raw}
+    require_each_once(raw.parent, [path for _, path in by_part])
+    for part, path in by_part:
+        if part not in PARTS:
+            raise InputError(
+                f"{path}: there is {next(iter(parts.values())).name} beside it, and {part} is not "
+                f"one of the parts {', '.join(PARTS)}. Rename the file if it is one of them, or "
+                "move it out of the folder."
+            )
+    return name, {part: require_file(parts[part]) for part in PARTS if part in parts}
+
+
+def _inter_files(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if plain_suffix(path) == _SUFFIX and not path.name.startswith(".")
+    ]
+
+
+def _name_and_part(path: Path) -> tuple[str, str]:
+    """X and train of a file X.train.inter, compressed or not; X and "" of X.inter."""
+    match = _PART_NAME.fullmatch(without_compression(path).name)
+    return (plain_stem(path), "") if match is None else (match[1], match[2])
 
 
 def _read(parts: Mapping[str, Path], items: Path | None, config: PrepareConfig) -> Events:

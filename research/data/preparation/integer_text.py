@@ -16,10 +16,10 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from research.data.preparation.compression import open_bytes
+from research.data.preparation.compression import open_bytes, plain_stem
 from research.data.preparation.delimited import raise_wrong_encoding
 from research.data.preparation.events import Events, Source
-from research.data.preparation.raw_files import require_file
+from research.data.preparation.raw_files import find_beside, require_file
 from research.errors import InputError
 from research.storage.untrusted import parse_json
 
@@ -31,20 +31,20 @@ def s3rec_source(raw: Path, attributes: Path | None) -> Source:
     """S3-Rec's text: one line per user, `user item item ...`, the oldest item first.
 
     The attributes are in the JSON file `attributes`; None: in `X_item2attributes.json` beside the
-    file `X.txt`, if that exists.
+    file `X.txt`, if that exists. Each file may be compressed.
     """
     require_file(raw)
-    attribute_file = raw.with_name(f"{raw.stem}_item2attributes.json")
-    if attributes is None and attribute_file.is_file():
-        attributes = attribute_file
-    source = Source(name=raw.stem, files=(raw,), read=partial(_read_s3rec, raw))
+    name = plain_stem(raw)
+    if attributes is None:
+        attributes = find_beside(raw.with_name(f"{name}_item2attributes.json"))
+    source = Source(name=name, files=(raw,), read=partial(_read_s3rec, raw))
     return with_json_attributes(source, attributes)
 
 
 def pairs_source(raw: Path, attributes: Path | None) -> Source:
     """Text with one interaction `user item` per line; the lines of users may be interleaved."""
     require_file(raw)
-    source = Source(name=raw.stem, files=(raw,), read=partial(_read_pairs, raw))
+    source = Source(name=plain_stem(raw), files=(raw,), read=partial(_read_pairs, raw))
     return with_json_attributes(source, attributes)
 
 
@@ -62,8 +62,11 @@ def with_json_attributes(source: Source, attributes: Path | None) -> Source:
 
 
 def _attributes_from_json(path: Path) -> dict[str, list[str]]:
+    with open_bytes(path) as file:
+        content = file.read()
     try:
-        described = parse_json(path.read_bytes().decode())
+        # An item that is named twice would keep its last attributes alone.
+        described = parse_json(content.decode(), names_may_repeat=False)
     except UnicodeDecodeError as error:
         raise_wrong_encoding(path, "utf-8", error)
     except ValueError as error:

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from research.data.preparation.compression import plain_suffix, without_compression
+from research.data.preparation.compression import (
+    plain_suffix,
+    with_compressions,
+    without_compression,
+)
 from research.errors import InputError
 
 # Endings of compressions and archives that are not unpacked here.
@@ -52,6 +56,18 @@ def require_file(path: Path) -> Path:
     return path
 
 
+def find_beside(path: Path) -> Path | None:
+    """The file of this path or a compressed form of it; None if there is neither.
+
+    Raises `InputError` if there are several.
+    """
+    found = with_compressions(path)
+    if not found:
+        return None
+    require_each_once(path.parent, found)
+    return require_file(found[0])
+
+
 def find_files(raw: Path, suffixes: Sequence[str]) -> FoundFiles:
     """The file `raw`; every file of the folder `raw` and of the folders in it; or what it matches.
 
@@ -82,7 +98,7 @@ def find_files(raw: Path, suffixes: Sequence[str]) -> FoundFiles:
             raise InputError(f"{raw}: no file matches this pattern.")
     else:
         found = [raw]
-    _require_each_once(raw, found)
+    require_each_once(raw, found)
     return FoundFiles(paths=tuple(require_file(path) for path in found), warnings=warnings)
 
 
@@ -93,7 +109,8 @@ def _natural_order(path: Path) -> tuple[list[list[str | int]], Path]:
     return [[int(text) if i % 2 else text for i, text in enumerate(part)] for part in parts], path
 
 
-def _require_each_once(raw: Path, paths: Sequence[Path]) -> None:
+def require_each_once(raw: Path, paths: Sequence[Path]) -> None:
+    """Raise `InputError` if two of the paths, which `raw` stands for, are one file if unpacked."""
     unpacked: dict[Path, Path] = {}
     for path in paths:
         other = unpacked.setdefault(without_compression(path), path)
