@@ -447,3 +447,61 @@ def test_histories_have_no_times_and_no_other_kind_of_list(tmp_path: Path) -> No
     write(tmp_path / "d", {"d.inter": text.replace("list:token", "list:token_seq")})
     with pytest.raises(InputError, match="--timestamp-column at: a row with item_id_list is a"):
         prepared(tmp_path, "atomic", raw, timestamp_column="at")
+
+
+LISTS_OF_ITEMS = "user_id:token|item_id_list:token_seq|product_id:token"
+
+
+def test_a_list_of_items_is_a_history_whatever_the_item_is_called(tmp_path: Path) -> None:
+    text = f"{LISTS_OF_ITEMS}|timestamp_list:float_seq|x:float|x_list:float_seq\n"
+    raw = write(tmp_path / "d", {"d.inter": text + "u|a b|c|1 2|0|0 0\n"})
+    corpus = prepared(tmp_path, "atomic", raw, item_column="product_id")
+    assert histories(corpus) == {"u": ["a", "b", "c"]}
+    assert report(corpus)["interaction_columns_not_used"] == ["timestamp_list", "x", "x_list"]
+    assert warnings(corpus) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "item", "name"),
+    [
+        ("user_id:token|session_list:token_seq|item_id:token", "item", "session_list"),
+        (f"{LISTS_OF_ITEMS}|item_id:token", "product_id", "item_id_list"),
+        (f"{LISTS_OF_ITEMS}|product_id_list:token_seq", "product_id", "item_id_list"),
+    ],
+)
+def test_a_list_that_may_be_a_history_and_is_not_read_is_refused(
+    tmp_path: Path, header: str, item: str, name: str
+) -> None:
+    row = "|".join(["a"] * (header.count("|") + 1))
+    raw = write(tmp_path / "d", {"d.inter": f"{header}\n{row}\n"})
+    with pytest.raises(
+        InputError, match=rf"d\.inter, line 1: {name}:token_seq is a list that is n"
+    ):
+        prepared(tmp_path, "atomic", raw, item_column=item)
+
+
+def test_lists_of_other_names_are_pointed_out(tmp_path: Path) -> None:
+    text = "user_id:token|item_id:token|review:token_seq\nu|a|very good\n"
+    corpus = prepared(tmp_path, "atomic", write(tmp_path / "d", {"d.inter": text}))
+    assert warnings(corpus) == [
+        "the lists in the fields review are not read; if one is the user's history, name it "
+        "item_id_list."
+    ]
+
+
+def test_a_word_for_nothing_in_a_list_is_no_item(tmp_path: Path) -> None:
+    raw = write(tmp_path / "d", {"d.inter": f"{LISTS}u|1 nan 2|3\nv|1|2\n"})
+    message = r"d\.inter, line 2, column 'item_id_list': the list has 'nan', which stands for no"
+    refused(tmp_path, "atomic", raw, message)
+    corpus = prepared(tmp_path, "atomic", raw, missing="drop")
+    assert histories(corpus) == {"v": ["1", "2"]}
+    assert report(corpus)["rows_dropped_for_their_list"] == 1
+    assert "1 rows are left out, as values are missing in their list" in warnings(corpus)[0]
+    corpus = prepared(tmp_path, "atomic", raw, missing_words=("",))
+    assert histories(corpus)["u"] == ["1", "nan", "2", "3"]
+
+
+def test_where_all_lists_have_a_word_for_nothing_no_row_is_left(tmp_path: Path) -> None:
+    raw = write(tmp_path / "d", {"d.inter": f"{LISTS}u|1 nan 2|3\n"})
+    with pytest.raises(InputError, match="in every row the list 'item_id_list' lacks values"):
+        prepared(tmp_path, "atomic", raw, missing="drop")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ _SUFFIX = ".inter"
 _PART_NAME = re.compile(r"(.+)\.([^.]+)\.inter", re.IGNORECASE)
 # RecBole adds this to a field's name where a row holds a user's whole history.
 _LIST_SUFFIX = "_list"
+_ITEM_ID = "item_id"
+_ITEM_LIST = f"{_ITEM_ID}{_LIST_SUFFIX}"
 # The defaults of options, which mean that a column is read only where it is.
 _TIMESTAMP, _RATING = "timestamp", "rating"
 
@@ -112,29 +114,86 @@ def _read(parts: Mapping[str, Path], items: Path | None, config: PrepareConfig) 
                 f"{path}, line 1: has the fields {', '.join(types[path])}; the file beside it has "
                 f"{', '.join(types[next(iter(parts.values()))])}. Give both the same fields."
             )
-    lists = f"{columns[0].item}{_LIST_SUFFIX}"
-    holds_lists = {lists in of_file for of_file in types.values()}
-    if len(holds_lists) > 1:
+    lists_of_files = {_history_field(columns[0].item, of_file) for of_file in types.values()}
+    lists = next((name for name in lists_of_files if name is not None), None)
+    if len(lists_of_files) > 1:
         raise InputError(
             f"{', '.join(str(path) for path in parts.values())}: some have the field {lists}, "
             "which makes a row a whole history, and some do not; give all of them the same fields."
         )
-    if holds_lists == {True}:
-        events, used = _histories(parts, lists, columns[0], types, config), {lists}
+    _refuse_other_lists(types, columns[0].item, lists)
+    if lists is not None:
+        events = _histories(parts, lists, columns[0], types, config)
+        used = {lists, columns[0].user, columns[0].item}
     else:
         tables = [
             Part(part, _read_inter(path, columns[0], types[path])) for part, path in parts.items()
         ]
-        used = set[str]()
+        used = set(columns[0].names)
         if list(parts) == [""]:
             events = events_of(tables[0].raw, columns[0], config)
         else:
             events = events_of_parts(tables, columns[0], config)
-    used |= {columns[0].user, columns[0].item} if holds_lists == {True} else set(columns[0].names)
     present = dict.fromkeys(name for of_file in types.values() for name in of_file)
     notes = {"interaction_columns_not_used": [name for name in present if name not in used]}
-    events = replace(events, notes={**events.notes, **notes})
+    events = replace(
+        events,
+        notes={**events.notes, **notes},
+        warnings=events.warnings + _list_warnings(types, used),
+    )
     return events if items is None else with_item_file(events, items, config)
+
+
+def _history_field(item: str, types: Mapping[str, str]) -> str | None:
+    """The field with the items before the row's item; None: a row is one event.
+
+    It is that of the item's field, or `item_id_list` beside an item's field of another name.
+    """
+    if f"{item}{_LIST_SUFFIX}" in types:
+        return f"{item}{_LIST_SUFFIX}"
+    if _ITEM_LIST in types and _ITEM_ID not in types:
+        return _ITEM_LIST
+    return None
+
+
+def _refuse_other_lists(
+    types: Mapping[Path, Mapping[str, str]], item: str, lists: str | None
+) -> None:
+    """Raise `InputError` for a list that may be a history and is not read as one.
+
+    RecBole writes a list for each field of an event, so that X_list beside X is no history of
+    items, nor are timestamp_list and rating_list.
+    """
+    for path, of_file in types.items():
+        for name, kind in of_file.items():
+            field = name.removesuffix(_LIST_SUFFIX)
+            is_list = field != name and kind.endswith("_seq") and name != lists
+            beside = field != _ITEM_ID and field in (*of_file, _TIMESTAMP, _RATING)
+            if is_list and not beside:
+                raise InputError(
+                    f"{path}, line 1: {name}:{kind} is a list that is not read, as the items are "
+                    f"in the field {item}. If it is the history before that item, name it "
+                    f"{item}{_LIST_SUFFIX}, or name the field of its items with --item-column; if "
+                    "it is not, leave it out of the file."
+                )
+
+
+def _list_warnings(
+    types: Mapping[Path, Mapping[str, str]], used: Collection[str]
+) -> tuple[str, ...]:
+    """A warning for lists of any other name, such as the words of a review."""
+    lists = dict.fromkeys(
+        name
+        for of_file in types.values()
+        for name, kind in of_file.items()
+        if kind.endswith("_seq") and name not in used and not name.endswith(_LIST_SUFFIX)
+    )
+    if not lists:
+        return ()
+    return (
+        f"the lists in the fields {', '.join(lists)} are not read; if one is the user's history, "
+        f"name it {_ITEM_LIST}.",
+    )
 
 
 def read_atomic(path: Path, config: PrepareConfig) -> Events:

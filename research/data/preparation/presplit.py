@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.data.preparation.events import Events
+from research.data.preparation.item_lists import entries, without_missing_entries
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.tables import (
     ColumnNames,
@@ -129,8 +130,9 @@ def events_of_histories(
     )
     table = raw.table.append_column(_COLUMN, pa.array(numbers))
     raw, dropped = without_missing(replace(raw, table=table), columns.of_events, config)
+    raw = without_missing_entries(raw, lists, config)
     histories = [
-        [*text.split(), target]
+        [*entries(text), target]
         for text, target in zip(
             raw.table.column(lists).to_pylist(), raw.table.column(columns.item).to_pylist()
         )
