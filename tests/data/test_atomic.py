@@ -505,3 +505,39 @@ def test_where_all_lists_have_a_word_for_nothing_no_row_is_left(tmp_path: Path) 
     raw = write(tmp_path / "d", {"d.inter": f"{LISTS}u|1 nan 2|3\n"})
     with pytest.raises(InputError, match="in every row the list 'item_id_list' lacks values"):
         prepared(tmp_path, "atomic", raw, missing="drop")
+
+
+def test_lists_that_another_separator_cuts_are_pointed_out(tmp_path: Path) -> None:
+    rows = [("i", "Action", "Comedy"), ("j", "Action", "Drama"), ("k", "Drama", "Comedy")]
+    cells = "".join(f"{item}|{first};{second}\n" for item, first, second in rows)
+    files = {
+        "d.inter": "user_id:token|item_id:token\nu|i\nu|j\nu|k\n",
+        "d.item": f"item_id:token|c:token_seq\n{cells}",
+    }
+    corpus = prepared(tmp_path, "atomic", write(tmp_path / "d", files))
+    assert warnings(corpus) == [
+        "column 'c': 3 of 3 distinct values contain ';', such as 'Action;Comedy', and are taken "
+        "whole. If they are lists, give --list-separator ';'."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "fields", "title"),
+    [
+        ("item_id", ("brand_name", "item_name"), "item_name"),
+        ("item_id", ("brand_name", "category_name"), None),
+        ("venue_id", ("item_id", "venue_category_name", "venue_name"), "venue_name"),
+        ("item_id", ("name", "movie_title"), "movie_title"),
+        ("item_id", ("brand_name", "Name"), "Name"),
+    ],
+)
+def test_names_of_other_things_are_no_titles(
+    tmp_path: Path, item: str, fields: tuple[str, ...], title: str | None
+) -> None:
+    header = "|".join(f"{name}:token" for name in (item, *fields))
+    files = {
+        "d.inter": f"user_id:token|{item}:token\nu|i\n",
+        "d.item": f"{header}\n{'|'.join(['i', *fields])}\n",
+    }
+    corpus = prepared(tmp_path, "atomic", write(tmp_path / "d", files), item_column=item)
+    assert (None if corpus.item_titles is None else titles(corpus)) == (title and [title])

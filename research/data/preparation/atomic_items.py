@@ -25,6 +25,8 @@ from research.errors import InputError
 _TYPES = ("token", "token_seq", "float", "float_seq")
 # A column of years, which are made decades unless columns are named.
 _YEARS = "release_year"
+# What items are called in the names of their columns of names.
+_THINGS = ("item", "product", "business", "movie", "book", "app", "game")
 
 
 def atomic_header(path: Path) -> dict[str, str]:
@@ -102,7 +104,7 @@ def with_item_file(events: Events, path: Path, config: PrepareConfig) -> Events:
 def _attribute_names(
     path: Path, item: str, types: Mapping[str, str], config: PrepareConfig
 ) -> Sequence[str]:
-    """The columns that are named; by default those of lists of words that are no titles."""
+    """The columns that are named; by default those of lists of words, not of titles and names."""
     if config.attribute_columns is not None:
         for name in config.attribute_columns:
             _require_column(path, name, item, types, "--attribute-columns")
@@ -117,15 +119,22 @@ def _attribute_names(
 def _title_name(
     path: Path, item: str, types: Mapping[str, str], config: PrepareConfig
 ) -> str | None:
-    """The column that is named; by default the first with "title" in its name, else "name"."""
+    """The column that is named; by default the first whose name says that it is a title.
+
+    Such a name contains "title", or else is "name" or that of an item, such as item_name: a
+    brand_name or a category_name is none. For items in X_id, X_name is the name of an item too.
+    """
     if config.title_column is not None:
         _require_column(path, config.title_column, item, types, "--title-column")
         return config.title_column
     chosen = config.attribute_columns or ()
-    for word in ("title", "name"):
+    names_of_items = {f"{thing}_name" for thing in (*_THINGS, item.lower().removesuffix("_id"))}
+    with_title = [name for name in types if "title" in name.lower()]
+    others = [name for name in types if name.lower() in {"name", *names_of_items}]
+    for names in (with_title, others):
         for kind in ("token_seq", "token"):
-            for name in types:
-                if types[name] == kind and word in name.lower() and name not in (item, *chosen):
+            for name in names:
+                if types[name] == kind and name not in (item, *chosen):
                     return name
     return None
 

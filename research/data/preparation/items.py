@@ -221,19 +221,21 @@ class _Values:
         return any(count > 1 for count in counts.values())
 
     def _separator_warning(self) -> list[str]:
-        if self._in_lists or self._column.separator is not None:
+        if self._in_lists:
             return []
+        is_cut = self._column.separator is not None
+        texts, kind = (sorted(self._distinct), "values") if is_cut else (self._texts, "cells")
         for separator in _SEPARATORS:
-            cut = [text for text in self._texts if separator in text]
-            if len(cut) < max(2, _SEPARATOR_SHARE * len(self._texts)):
+            cut = [text for text in texts if separator in text]
+            if len(cut) < max(2, _SEPARATOR_SHARE * len(texts)):
                 continue
-            tokens = [token.strip() for text in self._texts for token in text.split(separator)]
+            tokens = [token.strip() for text in texts for token in text.split(separator)]
             words = [token for token in tokens if token and not token.isdecimal()]
             if len(set(words)) < len(words):
                 return [
-                    f"column {self._column.name!r}: {len(cut):,} of {len(self._texts):,} distinct "
-                    f"cells contain {separator!r}, such as {cut[0]!r:.60}, and are taken whole. If "
-                    f"they are lists, give --list-separator {separator!r}."
+                    f"column {self._column.name!r}: {len(cut):,} of {len(texts):,} distinct "
+                    f"{kind} contain {separator!r}, such as {cut[0]!r:.60}, and are taken whole. "
+                    f"If they are lists, give --list-separator {separator!r}."
                 ]
         return []
 

@@ -74,7 +74,7 @@ class PrepareConfig:
     no titles)."""
     title_column: str | None = None
     """Column of titles, of the same file as the attributes; None: none (atomic: the first whose
-    name contains "title", else "name")."""
+    name contains "title", else is "name" or one such as item_name)."""
     items_file: str | None = None
     """Table with one row an item: CSV, TSV, Parquet or JSON lines; options of CSV are for it too.
     None: attributes and titles are in the events or in `attributes`."""
