@@ -85,8 +85,8 @@ class Corpus:
     offsets: NDArray[np.int64]
     """[U + 1]: the history of user u is `items[offsets[u]:offsets[u + 1]]`."""
     timestamps: NDArray[np.int64] | None
-    """[N]: the time of every interaction, in the unit of the source; None: the source has no times,
-    and interactions are in the order of the file."""
+    """[N]: the time of every interaction, in whole seconds since 1970 if this version prepared the
+    corpus; None: the source has no times, and interactions are in the order of the file."""
     attribute_offsets: NDArray[np.int64]
     """[V + 1]: item v has `attribute_ids[attribute_offsets[v]:attribute_offsets[v + 1]]`."""
     attribute_ids: NDArray[np.int32]

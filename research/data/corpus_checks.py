@@ -9,10 +9,8 @@ from research.data.findings import PROBLEM_SHARE, Finding, Level, percent, share
 from research.data.lookalikes import lookalike_ids
 from research.data.names import Names
 from research.data.repeats import Repeats
-from research.data.time_units import LEAST_FINER_THAN_SECONDS
+from research.data.time_units import are_in_a_second, days_of, unit_of_size
 
-# Times that differ by no more than this many units say nothing of who did what when.
-SHORTEST_SPAN = 1
 # Where most items lack attributes, or most attributes have one item, a loss over attributes learns
 # next to nothing that the item's id does not say.
 MOST = 0.5
@@ -97,40 +95,49 @@ def times(corpus: Corpus) -> list[Finding]:
     if corpus.timestamps is None or not corpus.num_interactions:
         return []
     first, last = int(corpus.timestamps.min()), int(corpus.timestamps.max())
-    span = {"first": first, "last": last}
-    return [_spread(span, corpus.num_interactions), _unit(span)]
+    return [_spread(first, last, corpus.num_interactions), _unit(first, last)]
 
 
-def _spread(span: dict[str, int], num_interactions: int) -> Finding:
-    if num_interactions > 1 and span["last"] - span["first"] <= SHORTEST_SPAN:
+def _spread(first: int, last: int, num_interactions: int) -> Finding:
+    check, numbers = "spread of times", {"first": first, "last": last}
+    if num_interactions > 1 and are_in_a_second(first, last):
         return Finding(
-            check="spread of times",
+            check=check,
             level="problem",
-            numbers=span,
+            numbers=numbers,
             sentence=(
-                f"All times are between {span['first']} and {span['last']}, so that they order "
-                "nothing. Look whether the right column was read and was not rounded, or leave it "
-                "out and let the order of the file hold."
+                f"All times are at most one second apart ({first} to {last}). Look whether the "
+                "right column was read, in the right unit (--time-unit), and was not rounded, or "
+                "leave it out and let the order of the file hold."
             ),
         )
-    sentence = f"The times run from {span['first']} to {span['last']}."
-    return Finding(check="spread of times", level="fine", numbers=span, sentence=sentence)
+    days = days_of(first, last)
+    sentence = f"The times run from {first} to {last}"
+    sentence += "." if days is None else f": from {days[0]} to {days[1]}."
+    return Finding(check=check, level="fine", numbers=numbers, sentence=sentence)
 
 
-def _unit(span: dict[str, int]) -> Finding:
-    if span["last"] >= LEAST_FINER_THAN_SECONDS:
+def _unit(first: int, last: int) -> Finding:
+    check, numbers = "unit of times", {"first": first, "last": last}
+    if unit_of_size(max(last, 0)) != "s":
         return Finding(
-            check="unit of times",
+            check=check,
             level="warning",
-            numbers=span,
+            numbers=numbers,
             sentence=(
-                f"The newest time is {span['last']}, which is probably not in seconds but in "
+                f"The newest time is {last}, which is probably not in seconds but in "
                 "milliseconds or finer. Prepare the corpus again with --time-unit: a model that "
                 "reads times takes them for seconds."
             ),
         )
-    sentence = "The times may be seconds."
-    return Finding(check="unit of times", level="fine", numbers=span, sentence=sentence)
+    days = days_of(first, last)
+    sentence = (
+        "The times are too small for seconds since 1970 to tell days; they may be numbers that "
+        "only order events."
+        if days is None
+        else f"The times are seconds from {days[0]} to {days[1]}."
+    )
+    return Finding(check=check, level="fine", numbers=numbers, sentence=sentence)
 
 
 def attributes(corpus: Corpus) -> Finding:

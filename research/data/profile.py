@@ -41,7 +41,7 @@ class Timeline:
     """When the events of a corpus happened."""
 
     first: int
-    """The oldest time, in the unit of the source."""
+    """The oldest time as it is stored: in seconds, or in the unit of an older corpus."""
     last: int
     """The newest time."""
     days: float | None

@@ -234,6 +234,31 @@ def test_times_within_a_second_order_nothing(tmp_path: Path) -> None:
     assert found["spread of times"].level == "problem"
 
 
+@pytest.mark.parametrize(
+    ("shift", "unit", "spread"),
+    [
+        (
+            874_724_710,
+            "The times are seconds from 1997-09-20 to 1997-09-20.",
+            "The times run from 874725710 to 874726121: from 1997-09-20 to 1997-09-20.",
+        ),
+        (
+            0,
+            "The times are too small for seconds since 1970 to tell days; they may be numbers "
+            "that only order events.",
+            "The times run from 1000 to 1411.",
+        ),
+    ],
+)
+def test_times_are_told_as_days_where_they_may_be_seconds(
+    tmp_path: Path, shift: int, unit: str, spread: str
+) -> None:
+    times = [[time + shift for time in row] for row in TIMES]
+    found = by_check(corpus_of(tmp_path / "c", times=times))
+    assert found["unit of times"].sentence == unit
+    assert found["spread of times"].sentence == spread
+
+
 def test_times_in_milliseconds_are_told(tmp_path: Path) -> None:
     times = [[1_600_000_000_000 + time for time in row] for row in TIMES]
     found = by_check(corpus_of(tmp_path / "c", times=times))

@@ -195,7 +195,7 @@ def test_a_column_of_ids_or_titles_is_pointed_out(tmp_path: Path) -> None:
     corpus = prepared(tmp_path, {"e.csv": text}, attribute_columns=("code", "group"))
     (warning,) = warnings(corpus)
     assert "'code' has 12 values for 12 items; is it an id or a title?" in warning
-    words = "user,item,timestamp,t\na,x,1,The Sea\na,y,2,Old Man\n"
+    words = "user,item,timestamp,t\na,x,1,The Sea\na,y,3,Old Man\n"
     corpus = prepared(tmp_path, {"w.csv": words}, attribute_columns=("t",), list_separator=" ")
     (warning,) = warnings(corpus)
     assert "'t' has 4 values for 2 items; is it an id or a title?" in warning

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import options_of, prepare
@@ -362,8 +363,19 @@ def test_the_published_counts_are_met(
         assert corpus.items[:3].tolist() == [0, 1, 2]
 
 
+def test_times_at_most_a_second_apart_are_told(tmp_path: Path) -> None:
+    for number, (first, last, told) in enumerate([("0.9", "1.1", 1), ("5", "6", 1), ("5", "7", 0)]):
+        path = tmp_path / f"{number}.csv"
+        path.write_text(f"user,item,timestamp\na,x,{first}\na,y,{last}\n")
+        corpus = prepare(PrepareConfig(source="csv", raw=str(path)), tmp_path / f"c{number}")
+        warnings = str(report_of(corpus).get("warnings", []))
+        assert warnings.count("all times are at most one second apart") == told
+        spread = {finding.check: finding.level for finding in audit_corpus(corpus)}
+        assert (spread["spread of times"] == "problem") == bool(told)
+
+
 def test_ids_that_look_alike_are_counted_and_kept_apart(tmp_path: Path) -> None:
-    (tmp_path / "p.csv").write_text("user,item,timestamp\na,7,1\na,7.0,2\nA,x,1\n a,007,2\nb,8,1\n")
+    (tmp_path / "p.csv").write_text("user,item,timestamp\na,7,1\na,7.0,2\nA,x,1\n a,007,2\nb,8,3\n")
     corpus = prepare(PrepareConfig(source="csv", raw=str(tmp_path / "p.csv")), tmp_path / "out")
     assert list(corpus.user_names) == ["a", "A", " a", "b"]
     assert list(corpus.item_names) == ["7", "7.0", "x", "007", "8"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from research.data.preparation.events import Events
 from research.data.preparation.options import Duplicates, PrepareConfig
+from research.data.time_units import are_in_a_second
 from research.errors import InputError
 
 
@@ -164,6 +165,8 @@ def time_warnings(
                 f"{int(by_rounding.sum()):,} times are in the second of the one before them; "
                 "events are in the order of the finer times, which are not kept."
             )
-    if len(timestamps) > 1 and timestamps.min() == timestamps.max():
-        warnings.append("all times lie within one second; is their unit right (--time-unit)?")
+    if len(timestamps) > 1 and are_in_a_second(int(timestamps.min()), int(timestamps.max())):
+        warnings.append(
+            "all times are at most one second apart; is their unit right (--time-unit)?"
+        )
     return warnings
