@@ -120,14 +120,16 @@ PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def unit_of(values: Sequence[Fraction]) -> str | None:
-    """s, ms, us, ns or date for numbers by their size; None if they have two units."""
-    if all(value.denominator == 1 for value in values):
-        whole = [int(value) for value in values]
-        for digits in (8, 14):
-            texts = [str(value) for value in whole]
-            if all(len(text) == digits and 1900 <= int(text[:4]) <= 2100 for text in texts):
-                if all(seconds_of_digits(text) is not None for text in texts):
-                    return "date"
+    """s, ms, us, ns or date for numbers by their size; None if they have two units.
+
+    Dates make two units with other numbers where they are half of the numbers or more.
+    """
+    for digits in (8, 14):
+        are_dates = [is_date(value, digits) for value in values]
+        if all(are_dates):
+            return "date"
+        if 2 * sum(are_dates) >= len(are_dates):
+            return None
     units = set()
     for value in values:
         size = abs(math.floor(value)) - (value < 0)
@@ -135,6 +137,14 @@ def unit_of(values: Sequence[Fraction]) -> str | None:
             "s" if size < 10**11 else "ms" if size < 10**14 else "us" if size < 10**17 else "ns"
         )
     return units.pop() if len(units) == 1 else None
+
+
+def is_date(value: Fraction, digits: int) -> bool:
+    """Whether a number is a date, of so many digits, in the years 1900 to 2100."""
+    text = str(value)
+    if value.denominator != 1 or len(text) != digits or not text.isdecimal():
+        return False
+    return 1900 <= int(text[:4]) <= 2100 and seconds_of_digits(text) is not None
 
 
 def seconds_of_digits(text: str) -> int | None:

@@ -100,7 +100,7 @@ def test_numbers_are_sorted_by_their_exact_values(texts: list[str], unit: TimeUn
         return
     named = unit_of(values) if unit == "auto" else unit
     if named is None or any(not LEAST <= math.floor(value) <= MOST for value in values):
-        with pytest.raises(InputError, match=r"by its size|does not fit into int64"):
+        with pytest.raises(InputError, match=r"by its size|is no date|does not fit into int64"):
             times_of(texts, unit)
         return
     times = times_of(texts, unit)
@@ -197,6 +197,44 @@ def test_dates_of_a_form_are_read_by_it(moments: list[datetime.datetime], more: 
     times = times_of(texts, form="%d%m%Y %H%M%S.%f")
     assert_in_order(times, exact)
     assert times.seconds.tolist() == [math.floor(value) for value in exact]
+
+
+@pytest.mark.parametrize(
+    ("texts", "wrong"),
+    [
+        (["20240206", "20240230", "20240207"], "row 1: 20240230 is no date of the years 1900 to"),
+        (["20240206", "20240207", "0"], "row 2: 0 is no date"),
+        (["99991231", "20240206"], "row 0: 99991231 is no date"),
+        (["20240206", "20240207.0", "20240208.5"], "row 2: 20240208 and a fraction is no date"),
+        (["20240206", "20240207.0", "20240200.0"], "row 2: 20240200 is no date"),
+        (["20240206235959", "20240206240000"], "row 1: 20240206240000 is no date"),
+        (["20240206235959", "0"], "row 1: 0 is no date"),
+    ],
+)
+def test_a_number_among_dates_that_is_no_date_is_refused(texts: list[str], wrong: str) -> None:
+    with pytest.raises(InputError, match=wrong):
+        times_of(texts)
+    floats = pa.chunked_array([[float(text) for text in texts]], pa.float64())
+    with pytest.raises(InputError, match=wrong):
+        read_times(floats, "auto", None, lambda row: f"row {row}")
+    unit: TimeUnit = "s" if len(texts[0]) == 8 else "ms"
+    with pytest.raises(InputError, match=f"give --time-unit {unit} if the times are"):
+        times_of(texts)
+    assert times_of(texts, unit).unit == unit
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit"),
+    [(["20240299", "20240300", "20240301"], "s"), (["20240206240000", "20240206240001"], "ms")],
+)
+def test_numbers_of_the_size_of_dates_are_told(texts: list[str], unit: str) -> None:
+    times = times_of(texts)
+    assert times.unit == unit
+    warning = times.warnings[-1]
+    assert warning.startswith(f"times such as {texts[0]} look like dates (YYYYMMDD")
+    assert warning.endswith(f"give --time-unit {unit}.")
+    # Times of today are far from such numbers.
+    assert times_of(["1722902400", "1722902401"]).warnings == ()
 
 
 def test_dates_of_digits_keep_their_zeros_for_their_form(tmp_path: Path) -> None:

@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from research.data.preparation.digit_dates import digit_dates
+from research.data.time_units import PER_SECOND, SECONDS_OF_A_DAY, unit_of_size
 from research.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-# From how large a number on a time is in milliseconds, microseconds and nanoseconds: 10^11 seconds
-# are the year 5138, and 10^11 milliseconds are March 1973.
-_SMALLEST = (("ms", 10**11), ("us", 10**14), ("ns", 10**17))
 _NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?$"
 _PLAIN_DECIMAL = r"^(?P<sign>[+-]?)(?P<whole>[0-9]+)(?P<point>\.?)(?P<fraction>[0-9]*)$"
 _ZONE = r"([zZ]|[ ]?UTC|[ ]?[+-][0-9]{2}(:?[0-9]{2})?)$"
@@ -35,10 +33,6 @@ _DIGITS = 18
 _FINER = r"^0*[1-9]"
 # A float64 holds every integer up to here.
 _EXACT_IN_FLOAT = 2**53
-# Whole numbers in these ranges are dates written as YYYYMMDD and YYYYMMDDhhmmss. As seconds the
-# former would be some days of August 1970, as milliseconds the latter the year 2600.
-_DATE_RANGE = (19000101, 21001231)
-_DATE_TIME_RANGE = (19000101000000, 21001231235959)
 
 Where = Callable[[int], str]
 """Names a row (from 0) in errors, by its file and line or row number."""
@@ -47,7 +41,7 @@ Where = Callable[[int], str]
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Times:
-    """The times of events, and what was found out about them."""
+    """The times of events, and what reading them showed."""
 
     seconds: NDArray[np.int64]
     """[N]: whole seconds since 1970, rounded down."""
@@ -99,14 +93,15 @@ def _read_times(
 
 
 def _of_integers(values: NDArray[np.int64], unit: TimeUnit, where: Where) -> Times:
+    advice: tuple[str, ...] = ()
     if unit == "auto":
-        for allowed, divisor in ((_DATE_RANGE, 1), (_DATE_TIME_RANGE, 10**6)):
-            if len(values) and allowed[0] <= values.min() and values.max() <= allowed[1]:
-                found = _of_digits(values, divisor)
-                if found is not None:
-                    return found
+        seconds, advice = digit_dates(values, where)
+        if seconds is not None:
+            warnings = (*advice, _READ_AS_UTC)
+            return Times(seconds=seconds, exact=values, unit="date", warnings=warnings)
     named = _unit_of(values, where) if unit == "auto" else unit
-    return _of_counts(values, PER_SECOND[named], named, _said(named, unit))
+    warnings = _unit_warnings(named, unit) + advice
+    return _of_counts(values, PER_SECOND[named], named, warnings)
 
 
 def _of_counts(
@@ -134,7 +129,8 @@ def _of_floats(cells: pa.ChunkedArray, unit: TimeUnit, where: Where) -> Times:
     if (values == np.floor(values)).all():
         times = _of_integers(values.astype(np.int64), unit, where)
         return replace(times, warnings=times.warnings + lossy)
-    named = _unit_of(values, where) if unit == "auto" else unit
+    whole = np.floor(values)
+    named, advice = _unit_and_advice(whole.astype(np.int64), values == whole, unit, where)
     # A quotient of floats may be rounded up to a whole number; a remainder is exact.
     quotients, part = np.divmod(values, PER_SECOND[named])
     seconds = quotients.astype(np.int64)
@@ -144,7 +140,7 @@ def _of_floats(cells: pa.ChunkedArray, unit: TimeUnit, where: Where) -> Times:
         exact=values,
         unit=named,
         rounded_down=rounded_down,
-        warnings=_said(named, unit) + lossy,
+        warnings=_unit_warnings(named, unit) + advice + lossy,
     )
 
 
@@ -156,7 +152,7 @@ def _of_temporal(cells: pa.ChunkedArray) -> Times:
         return _of_counts(_integers(cells.cast(pa.int64())), PER_SECOND["ms"], "date", ())
     if pa.types.is_date(kind):
         days = _integers(cells.cast(pa.date32()).cast(pa.int32()))
-        return Times(seconds=days * 86_400, exact=days, unit="date")
+        return Times(seconds=days * SECONDS_OF_A_DAY, exact=days, unit="date")
     values = _integers(cells.cast(pa.int64()))
     warnings = () if kind.tz else (_READ_AS_UTC,)
     return _of_counts(values, PER_SECOND[kind.unit], "date", warnings)
@@ -229,14 +225,14 @@ def _of_decimals(cells: pa.ChunkedArray, unit: TimeUnit, where: Where) -> Times:
         return replace(times, warnings=times.warnings + lossy)
     else:
         exact = _dense_ranks(whole, fraction)
-    named = _unit_of(whole, where) if unit == "auto" else unit
+    named, advice = _unit_and_advice(whole, fraction == 0, unit, where)
     seconds, part = np.divmod(whole, PER_SECOND[named])
     return Times(
         seconds=seconds,
         exact=exact,
         unit=named,
         rounded_down=int(((part != 0) | (fraction != 0)).sum()),
-        warnings=_said(named, unit) + lossy,
+        warnings=_unit_warnings(named, unit) + advice + lossy,
     )
 
 
@@ -312,39 +308,27 @@ def _of_format(cells: pa.ChunkedArray, text_format: str, where: Where) -> Times:
     return _of_counts(values, PER_SECOND[precision], "date", warnings)
 
 
-def _of_digits(values: NDArray[np.int64], divisor: int) -> Times | None:
-    """Times of YYYYMMDD (divisor 1) or YYYYMMDDhhmmss (10^6); None if one of them is no date."""
-    dates, clock = np.divmod(values, divisor)
-    years, days = np.divmod(dates, 10_000)
-    months, days = np.divmod(days, 100)
-    if months.min() < 1 or months.max() > 12 or days.min() < 1:
-        return None
-    first_days = (years - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (months - 1)
-    lengths = (first_days + 1).astype("datetime64[D]") - first_days.astype("datetime64[D]")
-    if (days > lengths.astype(np.int64)).any():
-        return None
-    hours, rest = np.divmod(clock, 10_000)
-    minutes, rest = np.divmod(rest, 100)
-    if hours.max() > 23 or minutes.max() > 59 or rest.max() > 60:
-        return None
-    day_numbers = first_days.astype("datetime64[D]").astype(np.int64) + days - 1
-    seconds = day_numbers * 86_400 + hours * 3600 + minutes * 60 + rest
-    form = "YYYYMMDD" if divisor == 1 else "YYYYMMDDhhmmss"
-    warning = f"times such as {values[0]} are read as dates ({form}); otherwise give --time-unit."
-    return Times(seconds=seconds, exact=values, unit="date", warnings=(warning, _READ_AS_UTC))
+def _unit_and_advice(
+    whole: NDArray[np.int64], is_whole: NDArray[np.bool_], unit: TimeUnit, where: Where
+) -> tuple[str, tuple[str, ...]]:
+    """The unit of times of which some have a fraction, and what to tell; `whole` is rounded down.
+
+    Raises `InputError` where most of them are dates, and as `_unit_of` does.
+    """
+    if unit != "auto":
+        return unit, ()
+    _, advice = digit_dates(whole, where, is_whole)
+    return _unit_of(whole, where), advice
 
 
-def _unit_of(values: NDArray[np.int64] | NDArray[np.float64], where: Where) -> str:
+def _unit_of(values: NDArray[np.int64], where: Where) -> str:
     """The unit of times by their size; `InputError` if they seem to have two."""
     if not len(values):
         return "s"
     # One less than the size of a negative number, which for the least int64 has no positive.
     sizes = np.maximum(values, -(values + 1))
     least, most = int(np.argmin(sizes)), int(np.argmax(sizes))
-    names = [
-        next((name for name, bound in reversed(_SMALLEST) if sizes[row] >= bound), "s")
-        for row in (least, most)
-    ]
+    names = [unit_of_size(int(sizes[row])) for row in (least, most)]
     if names[0] != names[1]:
         raise InputError(
             f"{where(least)}: {values[least]} is a time in {names[0]} by its size, but "
@@ -354,7 +338,7 @@ def _unit_of(values: NDArray[np.int64] | NDArray[np.float64], where: Where) -> s
     return names[1]
 
 
-def _said(named: str, asked: str) -> tuple[str, ...]:
+def _unit_warnings(named: str, asked: str) -> tuple[str, ...]:
     if asked != "auto" or named == "s":
         return ()
     full = {"ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}[named]
