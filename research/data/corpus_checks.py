@@ -9,6 +9,7 @@ from research.data.findings import PROBLEM_SHARE, Finding, Level, percent, share
 from research.data.lookalikes import lookalike_ids
 from research.data.names import Names
 from research.data.repeats import Repeats
+from research.data.tied_times import FinerTimes
 from research.data.time_units import are_in_a_second, days_of, unit_of_size
 
 # Where most items lack attributes, or most attributes have one item, a loss over attributes learns
@@ -57,7 +58,10 @@ def lookalikes(kind: str, names: Names) -> Finding:
 
 def doubles(corpus: Corpus, repeats: Repeats) -> Finding:
     """Interactions that are there twice: the same user, item and time."""
-    count = int(repeats.double_N.sum())
+    in_one_second = count = int(repeats.double_N.sum())
+    finer = FinerTimes.of(corpus)
+    if finer is not None:
+        count = min(count, finer.most_doubles)
     share = share_of(count, corpus.num_interactions)
     numbers = {"interactions": count, "share": share}
     if corpus.timestamps is None:
@@ -65,15 +69,19 @@ def doubles(corpus: Corpus, repeats: Repeats) -> Finding:
         return Finding(check="doubles", level="fine", numbers=numbers, sentence=sentence)
     if not count:
         sentence = "No interaction is there twice with the same user, item and time."
+        if in_one_second:
+            sentence += f" {in_one_second:,} differ from an earlier one by less than a second."
         return Finding(check="doubles", level="fine", numbers=numbers, sentence=sentence)
     return Finding(
         check="doubles",
         level="problem" if share >= PROBLEM_SHARE else "warning",
         numbers=numbers,
         sentence=(
-            f"{count:,} interactions ({percent(share)}) have the user, item and time of an earlier "
-            "one. Look whether a file was read twice; `prepare --duplicates exact` removes such "
-            "doubles."
+            "Up to "
+            * (finer is not None)
+            + f"{count:,} interactions ({percent(share)}) have the user, item and time of an "
+            "earlier one. Look whether a file was read twice; `prepare --duplicates exact` "
+            "removes such doubles."
         ),
     )
 

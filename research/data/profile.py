@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from research.data.corpus import Corpus
 from research.data.findings import share_of
 from research.data.repeats import Repeats
+from research.data.tied_times import FinerTimes, tie_shares
 from research.data.time_units import SECONDS_OF_A_DAY, units_of_a_second
 
 # Shares of users, or of items, at which a quantile is told.
@@ -174,10 +175,7 @@ def timeline(corpus: Corpus) -> Timeline | None:
         return None
     times = np.asarray(corpus.timestamps)
     first, last = int(times.min()), int(times.max())
-    same = np.zeros(len(times) + 1, dtype=bool)
-    same[1:-1] = times[1:] == times[:-1]
-    same[corpus.offsets] = False
-    tied = int((same[1:] | same[:-1]).sum())
+    finer = FinerTimes.of(corpus)
     units = units_of_a_second(last)
     days = None if units is None else (last - first) / units / SECONDS_OF_A_DAY
     return Timeline(
@@ -185,7 +183,11 @@ def timeline(corpus: Corpus) -> Timeline | None:
         last=last,
         days=days,
         months=() if units is None else events_per_month(times, units * SECONDS_OF_A_DAY),
-        tied_share=share_of(tied, len(times)),
+        tied_share=(
+            tie_shares(times, corpus.offsets)["tied_interactions"]
+            if finer is None
+            else finer.tied_share
+        ),
     )
 
 

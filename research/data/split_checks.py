@@ -29,6 +29,7 @@ from research.data.splits import (
     SplitConfig,
     training_counts,
 )
+from research.data.tied_times import FinerTimes
 from research.data.time_units import SECONDS_OF_A_DAY, units_of_a_second
 
 Seen = Literal["excluded", "kept", "zero"]
@@ -97,17 +98,61 @@ def ties(audited: Audited, part: str, held_out: HeldOut) -> Finding:
     assert audited.corpus.timestamps is not None, "there are times to compare"
     times = audited.corpus.timestamps
     count = int((times[held_out.targets] == times[held_out.histories.stops - 1]).sum())
-    share = share_of(count, len(held_out))
+    finer = FinerTimes.of(audited.corpus)
+    if finer is not None:
+        return _within_the_second(part, count, len(held_out), finer)
+    return share_finding(
+        f"ties in {part}",
+        ("tied", count, len(held_out)),
+        f"of the {part}'s held-out items have the time of the item before them, so that the order "
+        "of the file decides which of the two is held out.",
+        "Prepare the corpus from finer times, or say this share beside the figures.",
+    )
+
+
+def _within_the_second(part: str, count: int, num_questions: int, finer: FinerTimes) -> Finding:
+    """Held-out items in the second of the item before them, where finer times decided."""
+    share = share_of(count, num_questions)
+    # The finer times are not kept, so that their ties are known for all interactions together.
+    level = level_of(min(share, finer.tied_share))
+    sentence = (
+        f"{percent(share)} of the {part}'s held-out items are within the second of the item before "
+        "them; finer times decided which of the two is held out"
+    )
+    if finer.tied_share:
+        sentence += (
+            f", but {percent(finer.tied_share)} of all interactions have the very time of another "
+            "one of the same user, and the order of the file decides between these"
+        )
     return Finding(
         check=f"ties in {part}",
-        level=level_of(share),
-        numbers={"questions": len(held_out), "tied": count, "share": share},
-        sentence=(
-            f"{percent(share)} of the {part}'s held-out items have the time of the item before "
-            "them, so that the order of the file decides which of the two is held out."
-            + " Prepare the corpus from finer times, or say this share beside the figures."
-            * (level_of(share) != "fine")
-        ),
+        level=level,
+        numbers={
+            "questions": num_questions,
+            "within_the_second": count,
+            "within_the_second_share": share,
+            "tied_share_of_interactions": finer.tied_share,
+        },
+        sentence=sentence + "." + " Say so beside the figures." * (level != "fine"),
+    )
+
+
+def share_finding(
+    check: str, counted: tuple[str, int, int], statement: str, remedy: str
+) -> Finding:
+    """The finding that a share of questions has a fault.
+
+    `counted` is what was counted, how many have it, and of how many questions. The sentence is the
+    share with `statement` and, unless it is fine, `remedy`.
+    """
+    name, count, num_questions = counted
+    share = share_of(count, num_questions)
+    level = level_of(share)
+    return Finding(
+        check=check,
+        level=level,
+        numbers={"questions": num_questions, name: count, "share": share},
+        sentence=f"{percent(share)} {statement}" + f" {remedy}" * (level != "fine"),
     )
 
 
@@ -145,18 +190,12 @@ def seen_targets(audited: Audited, part: str, held_out: HeldOut) -> Finding:
 def cold_targets(audited: Audited, part: str, held_out: HeldOut) -> Finding:
     """Held-out items without a training interaction."""
     items = audited.corpus.items[held_out.targets]
-    count = int((audited.training_counts_V[items] == 0).sum())
-    share = share_of(count, len(held_out))
-    return Finding(
-        check=f"cold items, {part}",
-        level=level_of(share),
-        numbers={"questions": len(held_out), "cold": count, "share": share},
-        sentence=(
-            f"{percent(share)} of the {part}'s held-out items never occur in training, so that a "
-            "model of item ids cannot learn them."
-            + " Say this share beside the figures, or set --item-core when preparing."
-            * (level_of(share) != "fine")
-        ),
+    return share_finding(
+        f"cold items, {part}",
+        ("cold", int((audited.training_counts_V[items] == 0).sum()), len(held_out)),
+        f"of the {part}'s held-out items never occur in training, so that a model of item ids "
+        "cannot learn them.",
+        "Say this share beside the figures, or set --item-core when preparing.",
     )
 
 
@@ -215,8 +254,8 @@ def rows_without_target(audited: Audited) -> Finding:
         sentence=(
             f"{count:,} of {len(training):,} users ({percent(share)}) have a single training item: "
             "next-item learning has no target there."
-            + " Set --user-core when preparing, or do not count them as trained on."
-            * (level != "fine")
+            + " Set --user-core when preparing, so that each user has two training items, or give "
+            f"{len(training) - count:,} as the number of users trained on." * (level != "fine")
         ),
     )
 

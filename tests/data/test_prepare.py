@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
-from research.data.preparation.options import PrepareConfig
+from research.data.preparation.options import Duplicates, PrepareConfig
 from research.data.preparation.prepare import options_of, prepare
+from research.data.profile import timeline
+from research.data.tied_times import FinerTimes
 from research.errors import InputError
 from tests import ROOT
 
@@ -145,6 +147,74 @@ def test_the_report_counts_ties(tmp_path: Path) -> None:
     # Tied are user 1's two at 10 and user 2's two at 7, not user 3's at 7; user 2 ends so.
     assert report["tied_interactions"] == 4 / 6
     assert report["users_with_tied_last_two"] == 1 / 3
+
+
+# Five events of each of twelve users, 300 milliseconds apart; users begin a day apart.
+MILLISECONDS = [
+    [1_600_000_000_000 + 86_400_000 * user + 300 * place for place in range(5)]
+    for user in range(12)
+]
+
+
+def from_milliseconds(
+    folder: Path, times: list[list[int]], items: list[list[int]], duplicates: Duplicates
+) -> Corpus:
+    folder.mkdir()
+    lines = [
+        f"u{user},i{item},{time}\n"
+        for user, row in enumerate(times)
+        for item, time in zip(items[user], row, strict=True)
+    ]
+    (folder / "c.csv").write_text("user,item,timestamp\n" + "".join(lines))
+    config = PrepareConfig(source="csv", raw=str(folder / "c.csv"), duplicates=duplicates)
+    return prepare(config, folder / "corpus")
+
+
+def test_times_finer_than_seconds_are_no_ties_and_no_doubles(tmp_path: Path) -> None:
+    items = [[(user + place) % 12 for place in range(5)] for user in range(12)]
+    items[3][1] = items[3][0]
+    corpus = from_milliseconds(tmp_path / "a", MILLISECONDS, items, "exact")
+    report = report_of(corpus)
+    assert report["ordered_by_finer_times"] is True
+    assert (report["tied_interactions"], report["users_with_tied_last_two"]) == (0.0, 0.0)
+    found = {finding.check: finding for finding in audit_corpus(corpus)}
+    for part in ("validation", "test"):
+        assert found[f"ties in {part}"].level == "fine"
+        assert "within the second" in found[f"ties in {part}"].sentence
+        assert "finer times decided" in found[f"ties in {part}"].sentence
+    assert (found["doubles"].level, found["doubles"].numbers["interactions"]) == ("fine", 0)
+    assert "1 differ from an earlier one by less than a second" in found["doubles"].sentence
+    line = timeline(corpus)
+    assert line is not None
+    assert line.tied_share == 0.0
+
+
+def test_ties_of_finer_times_are_told(tmp_path: Path) -> None:
+    items = [[(user + place) % 12 for place in range(5)] for user in range(12)]
+    items[3][4] = items[3][3]
+    times = [[*row[:4], row[3]] for row in MILLISECONDS]
+    corpus = from_milliseconds(tmp_path / "a", times, items, "keep")
+    assert report_of(corpus)["tied_interactions"] == 24 / 60
+    found = {finding.check: finding for finding in audit_corpus(corpus)}
+    assert found["ties in test"].level == "problem"
+    assert "40.0 % of all interactions have the very time" in found["ties in test"].sentence
+    assert found["doubles"].sentence.startswith("Up to 1 interactions (1.7 %) have the user")
+    line = timeline(corpus)
+    assert line is not None
+    assert line.tied_share == 0.4
+
+
+def test_a_report_that_does_not_say_what_decided_is_read_as_seconds(tmp_path: Path) -> None:
+    items = [[(user + place) % 12 for place in range(5)] for user in range(12)]
+    corpus = from_milliseconds(tmp_path / "a", MILLISECONDS, items, "keep")
+    assert FinerTimes.of(corpus) == FinerTimes(0.0, 0)
+    for entry in ("ordered_by_finer_times", "tied_interactions", "duplicates"):
+        report = {**report_of(corpus), entry: None}
+        older = replace(corpus, manifest=replace(corpus.manifest, report=report))
+        assert FinerTimes.of(older) is None
+    whole = from_rows(tmp_path, ROWS)
+    assert report_of(whole)["ordered_by_finer_times"] is False
+    assert FinerTimes.of(whole) is None
 
 
 def test_the_report_counts_what_each_filter_removes(tmp_path: Path) -> None:

@@ -20,8 +20,11 @@ from research.errors import InputError
 @dataclass(frozen=True, kw_only=True)
 class _Form:
     name: str
+    """How the form is written."""
     lowest: int
+    """The smallest number that may be one of its dates."""
     highest: int
+    """The largest number that may be one of its dates."""
     per_day: int
     """What a number is divided by to get its day as YYYYMMDD."""
     otherwise: str

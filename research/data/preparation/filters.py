@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from research.data.preparation.events import Events
 from research.data.preparation.options import Duplicates, PrepareConfig
+from research.data.tied_times import num_finer_steps, tie_shares
 from research.data.time_units import are_in_a_second
 from research.errors import InputError
 
@@ -131,40 +132,25 @@ def renumber(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], N
     return renumbered[codes], np.flatnonzero(present)
 
 
-def tie_shares(timestamps: NDArray[np.int64], offsets: NDArray[np.int64]) -> dict[str, object]:
-    """For the report, how often equal timestamps leave the order open.
-
-    Both values are shares (0 to 1), of all interactions and of all users.
-    """
-    same = np.zeros(len(timestamps) + 1, dtype=np.bool_)
-    same[1:-1] = timestamps[1:] == timestamps[:-1]
-    same[offsets] = False
-    tied = same[1:] | same[:-1]
-    ends = offsets[1:][np.diff(offsets) > 1] - 1
-    return {
-        # Interactions that have the same timestamp as another one of the same user.
-        "tied_interactions": int(tied.sum()) / len(timestamps),
-        # Users whose last two interactions have the same timestamp.
-        "users_with_tied_last_two": int(same[ends].sum()) / (len(offsets) - 1),
-    }
-
-
 def time_warnings(
     timestamps: NDArray[np.int64],
     exact_times: NDArray[np.int64] | NDArray[np.float64] | None,
     offsets: NDArray[np.int64],
+    report: dict[str, object],
 ) -> list[str]:
-    """What to tell about times in whole seconds; all arrays are those of the corpus."""
+    """What to tell about times in whole seconds; all arrays are those of the corpus.
+
+    Writes into `report` how many times are tied, and whether finer times than seconds decided.
+    """
     warnings = []
-    if exact_times is not None:
-        tied = timestamps[1:] == timestamps[:-1]
-        by_rounding = tied & (exact_times[1:] != exact_times[:-1])
-        by_rounding[offsets[1:-1] - 1] = False
-        if by_rounding.any():
-            warnings.append(
-                f"{int(by_rounding.sum()):,} times are in the second of the one before them; "
-                "events are in the order of the finer times, which are not kept."
-            )
+    report |= tie_shares(timestamps if exact_times is None else exact_times, offsets)
+    steps = 0 if exact_times is None else num_finer_steps(timestamps, exact_times, offsets)
+    report["ordered_by_finer_times"] = steps > 0
+    if steps:
+        warnings.append(
+            f"{steps:,} times are in the second of the one before them; "
+            "events are in the order of the finer times, which are not kept."
+        )
     if len(timestamps) > 1 and are_in_a_second(int(timestamps.min()), int(timestamps.max())):
         warnings.append(
             "all times are at most one second apart; is their unit right (--time-unit)?"

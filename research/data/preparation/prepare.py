@@ -33,7 +33,6 @@ from research.data.preparation.events import Events, Source
 from research.data.preparation.filters import (
     filter_rows,
     renumber,
-    tie_shares,
     time_warnings,
 )
 from research.data.preparation.integer_text import (
@@ -276,9 +275,8 @@ def _write(
     timestamps = None if events.timestamps is None else events.timestamps[rows]
     warnings = list(events.warnings)
     if timestamps is not None:
-        report |= tie_shares(timestamps, offsets)
         exact = None if events.exact_times is None else events.exact_times[rows]
-        warnings += time_warnings(timestamps, exact, offsets)
+        warnings += time_warnings(timestamps, exact, offsets, report)
     user_names = [events.user_names[code] for code in user_codes.tolist()]
     item_names = [events.item_names[code] for code in item_codes.tolist()]
     warnings += _lookalikes("user", user_names) + _lookalikes("item", item_names)
