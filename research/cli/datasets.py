@@ -128,7 +128,7 @@ def _show_one(dataset: KnownDataset, data_root: Path) -> None:
     rows |= dict(zip(("users", "items", "events"), (count or _UNKNOWN for count in counts)))
     if dataset.size is not None:
         rows["counted by"] = dataset.size.source
-    rows["attributes of items"] = dataset.attributes or _UNKNOWN
+    rows["attributes of items"] = dataset.attributes or "none that is read"
     rows["licence"] = dataset.license or f"{_UNKNOWN}; see the page"
     rows["page"] = dataset.page
     rows["file or archive"] = dataset.archive or _UNKNOWN

@@ -34,6 +34,7 @@ def test_one_data_set_is_told_in_full(capsys: Capture, tmp_path: Path) -> None:
     assert answer.code == 0
     for text in (
         *("6,442,892", "https://snap.stanford.edu/data/loc-gowalla.html", "sha256:c1c3e19effba"),
+        "none that is read",
         *("not known; see the page", str(tmp_path / "raw" / "gowalla"), "--raw FILE"),
         "sixfold prepare csv --user-column 1 --item-column 5 --timestamp-column 2 --delimiter "
         r"$'\t' --header False --raw FILE",
