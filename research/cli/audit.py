@@ -14,6 +14,7 @@ from research.console import plain_console
 from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
 from research.data.findings import Finding, Level
+from research.data.splits import GlobalTemporal, LeaveOneOut, SplitConfig, UserHoldout
 from research.errors import InputError
 from research.runs.audit import audit_run
 
@@ -24,13 +25,19 @@ LEVELS: tuple[Level, ...] = ("problem", "warning", "fine")
 def audit(arguments: verbs.AuditCommand) -> int:
     """Print the findings; returns 1 if one of them is a problem, else 0.
 
-    Raises `InputError` for a folder that is neither a run nor a corpus, and for a damaged one.
+    Raises `InputError` for a folder that is neither a run nor a corpus, for a damaged one, and for
+    a run with --split.
     """
     folder = folder_of(arguments.target, arguments.data_root)
     if (folder / "config.json").is_file():
+        if arguments.split is not None:
+            raise InputError(
+                f"--split {arguments.split}: {folder} is a run, which is checked under its own "
+                "split; leave --split out, or name the folder of its corpus"
+            )
         kind, findings = "run", audit_run(folder, arguments.data_root, arguments.allow)
     else:
-        kind, findings = "corpus", audit_corpus(Corpus.open(folder))
+        kind, findings = "corpus", audit_corpus(Corpus.open(folder), split_named(arguments.split))
     counts = Counter(found.level for found in findings)
     if arguments.json:
         answer = {
@@ -52,6 +59,13 @@ def audit(arguments: verbs.AuditCommand) -> int:
     else:
         print_findings(folder, findings)
     return 1 if counts["problem"] else 0
+
+
+def split_named(name: verbs.SplitName | None) -> SplitConfig:
+    """The split of that name, with its defaults; None is leave-one-out."""
+    if name == "UserHoldout":
+        return UserHoldout()
+    return GlobalTemporal() if name == "GlobalTemporal" else LeaveOneOut()
 
 
 def folder_of(target: str, data_root: str) -> Path:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -21,6 +21,7 @@ from research.tracking.config import Tracking
 from research.tracking.options import needing_wandb
 
 Ties = Literal["expected", "mean"]
+SplitName = Literal["LeaveOneOut", "UserHoldout", "GlobalTemporal"]
 WandbMode = Literal["auto", "online", "offline"]
 
 
@@ -404,15 +405,18 @@ class ShowCommand(Verb):
 class AuditCommand(Verb):
     """Print what a reviewer would ask of a corpus, or of a finished run and its corpus.
 
-    A corpus is checked under leave-one-out, a run under its own split and evaluation. The exit code
-    is 1 if a finding is a problem, and 0 if none is: warnings alone give 0.
+    A corpus is checked under --split, with that split's default shares; a run under its own split
+    and evaluation. The exit code is 1 if a finding is a problem, and 0 if none is: warnings alone
+    give 0.
     """
 
-    LINE = "RUN_OR_CORPUS [--json]: print what a reviewer would ask of data and run"
+    LINE = "RUN_OR_CORPUS [--split SPLIT] [--json]: print what a reviewer would ask of data and run"
     target: Positional[str]
     """a run folder, a corpus folder, or the name of a corpus below the data root"""
     json: Flag = False
     """print one JSON object, with the numbers of each finding"""
+    split: Annotated[SplitName | None, option("|".join(get_args(SplitName)), "LeaveOneOut")] = None
+    """the split under which a corpus is checked"""
     data_root: DataRoot = "data"
     """folder of raw files and prepared corpora"""
     allow: Allowed = ()

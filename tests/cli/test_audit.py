@@ -73,6 +73,23 @@ def test_a_corpus_is_found_by_its_name_below_the_data_root(capsys: Capture, tmp_
     assert (answer.code, answer.out.splitlines()[0].rstrip()) == (0, str(corpus.folder))
 
 
+def test_a_corpus_is_checked_under_the_split_that_is_named(capsys: Capture, tmp_path: Path) -> None:
+    corpus = tied_corpus(tmp_path / "c")
+
+    def checks_under(*words: str) -> dict[str, str]:
+        answer = run_command(capsys, "audit", corpus.folder, "--json", *words)
+        return {found["check"]: found["level"] for found in json.loads(answer.out)["findings"]}
+
+    assert checks_under("--split", "LeaveOneOut") == checks_under()
+    assert checks_under()["ties in test"] == "problem"
+    # One user of twelve is held out for test.
+    words = ("audit", corpus.folder, "--json", "--split", "UserHoldout")
+    answer = json.loads(run_command(capsys, *words).out)
+    numbers = {found["check"]: found["numbers"] for found in answer["findings"]}
+    assert numbers["ties in test"] == {"questions": 1, "tied": 1, "share": 1.0}
+    assert "ties in test" not in checks_under("--split", "GlobalTemporal")
+
+
 def test_a_run_is_audited_with_its_corpus(capsys: Capture, tmp_path: Path) -> None:
     corpus, run = tied_corpus(tmp_path / "c"), tmp_path / "run"
     popularity = "baselines.popularity.popularity"
@@ -83,6 +100,8 @@ def test_a_run_is_audited_with_its_corpus(capsys: Capture, tmp_path: Path) -> No
     checks = {found["check"]: found["level"] for found in told["findings"]}
     assert checks["corpus"] == "fine"
     assert checks["ties in test"] == "problem"
+    message = command_error(capsys, "audit", run, "--split", "GlobalTemporal")
+    assert "is a run, which is checked under its own split; leave --split out" in message
 
 
 def test_names_of_a_corpus_are_shown_without_control_characters(
