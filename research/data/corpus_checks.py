@@ -6,7 +6,7 @@ import numpy as np
 
 from research.data.corpus import Corpus
 from research.data.findings import PROBLEM_SHARE, Finding, Level, percent, share_of
-from research.data.lookalikes import lookalike_ids
+from research.data.lookalikes import lookalike_ids, words_on_lookalikes
 from research.data.names import Names
 from research.data.repeats import Repeats
 from research.data.tied_times import FinerTimes
@@ -15,7 +15,7 @@ from research.data.time_units import are_in_a_second, days_of, unit_of_size
 # Where most items lack attributes, or most attributes have one item, a loss over attributes learns
 # next to nothing that the item's id does not say.
 MOST = 0.5
-# Pairs of ids that a sentence shows.
+# Groups of ids of which a sentence shows a pair.
 EXAMPLES = 3
 
 
@@ -40,17 +40,12 @@ def lookalikes(kind: str, names: Names) -> Finding:
         return Finding(
             check=check, level="fine", numbers=numbers, sentence=f"No two ids of {kind} look alike."
         )
-    shown = [
-        " and ".join(repr(names[place]) for place in group[:2].tolist())
-        for group in groups[:EXAMPLES]
-    ]
     return Finding(
         check=check,
         level="problem" if numbers["share"] >= PROBLEM_SHARE else "warning",
         numbers=numbers,
         sentence=(
-            f"{touched:,} of {len(names):,} ids of {kind} differ from another one only by case, "
-            f"blanks, leading zeros or a trailing .0 ({', '.join(shown)}). If they mean the same, "
+            f"{words_on_lookalikes(kind, names, groups, EXAMPLES)}. If they mean the same, "
             "bring them to one form in the raw files and prepare the corpus again."
         ),
     )

@@ -44,6 +44,24 @@ def lookalike_ids(names: Names | Sequence[str]) -> list[NDArray[np.int64]]:
     return np.split(alike, starts) if len(alike) else []
 
 
+def words_on_lookalikes(
+    kind: str, names: Names | Sequence[str], groups: Sequence[NDArray[np.int64]], examples: int
+) -> str:
+    """The beginning of a sentence that counts the names in `groups`, not none, and shows some.
+
+    `kind` is "users" or "items"; `examples` is how many groups are shown.
+    """
+    shown = [
+        " and ".join(repr(names[position]) for position in group[:2].tolist())
+        for group in groups[:examples]
+    ]
+    count = sum(len(group) for group in groups)
+    return (
+        f"{count:,} of {len(names):,} ids of {kind} differ from another one only by case, blanks, "
+        f"leading zeros or a trailing .0 ({', '.join(shown)})"
+    )
+
+
 def _text_of(names: Names | Sequence[str]) -> pa.LargeStringArray:
     import pyarrow as pa
 

@@ -450,9 +450,9 @@ def test_ids_that_look_alike_are_counted_and_kept_apart(tmp_path: Path) -> None:
     assert list(corpus.user_names) == ["a", "A", " a", "b"]
     assert list(corpus.item_names) == ["7", "7.0", "x", "007", "8"]
     assert report_of(corpus)["warnings"] == [
-        "3 user ids differ from another one only by case, blanks, leading zeros or a trailing .0, "
-        "such as 'a' and 'A'; each counts by itself.",
-        "3 item ids differ from another one only by case, blanks, leading zeros or a trailing .0, "
-        "such as '7' and '7.0'; each counts by itself.",
+        "3 of 4 ids of users differ from another one only by case, blanks, leading zeros or a "
+        "trailing .0 ('a' and 'A'); each counts by itself.",
+        "3 of 5 ids of items differ from another one only by case, blanks, leading zeros or a "
+        "trailing .0 ('7' and '7.0'); each counts by itself.",
     ]
     assert "warnings" not in report_of(from_rows(tmp_path, ROWS))

@@ -22,7 +22,7 @@ from research.annotations import did_you_mean
 from research.config import non_default_fields
 from research.data.corpus import FORMAT_VERSION, Corpus, write_corpus
 from research.data.corpus_files import canonical_json
-from research.data.lookalikes import lookalike_ids
+from research.data.lookalikes import lookalike_ids, words_on_lookalikes
 from research.data.names import Names
 from research.data.preparation.atomic import atomic_source
 from research.data.preparation.csv_files import csv_source
@@ -279,7 +279,7 @@ def _write(
         warnings += time_warnings(timestamps, exact, offsets, report)
     user_names = [events.user_names[code] for code in user_codes.tolist()]
     item_names = [events.item_names[code] for code in item_codes.tolist()]
-    warnings += _lookalikes("user", user_names) + _lookalikes("item", item_names)
+    warnings += _lookalikes("users", user_names) + _lookalikes("items", item_names)
     if warnings:
         report["warnings"] = warnings
     attribute_offsets, attribute_ids, attribute_names = _attributes(events, item_names, report)
@@ -305,12 +305,8 @@ def _lookalikes(kind: str, names: Sequence[str]) -> list[str]:
     groups = lookalike_ids(names)
     if not groups:
         return []
-    first, second = (names[position] for position in groups[0][:2].tolist())
-    count = sum(len(group) for group in groups)
-    return [
-        f"{count:,} {kind} ids differ from another one only by case, blanks, leading zeros or a "
-        f"trailing .0, such as {first!r} and {second!r}; each counts by itself."
-    ]
+    words = words_on_lookalikes(kind, names, groups, examples=1)
+    return [f"{words}; each counts by itself."]
 
 
 def _attributes(
