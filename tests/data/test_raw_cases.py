@@ -345,3 +345,11 @@ def test_a_file_beside_its_compressed_self_is_refused(tmp_path: Path) -> None:
         prepare(config, data_root=tmp_path / "data")
     (folder / "c.csv").rename(folder / "b.csv")
     assert prepare(config, data_root=tmp_path / "data").num_interactions == 4
+
+
+def test_a_corpus_is_named_by_all_of_a_file_name_but_its_format(tmp_path: Path) -> None:
+    lines = "user,item,timestamp\na,x,1\nb,x,2\n"
+    assert prepared(tmp_path, "x.2024.csv", lines).name == "x.2024"
+    assert prepared(tmp_path, "x.2024.txt", lines, user_core=1).name == "x.2024"
+    objects = '{"user": "a", "item": "x", "timestamp": 1}\n'
+    assert prepared(tmp_path, "y.5.jsonl", objects, "jsonl").name == "y.5"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, final
@@ -37,6 +38,16 @@ def with_compressions(path: Path) -> list[Path]:
 def without_compression(path: Path) -> Path:
     """The path that the file would have if it were unpacked: `x.csv` for `x.csv.gz`."""
     return path.with_suffix("") if path.suffix.lower() in (*COMPRESSIONS, ".zip") else path
+
+
+def corpus_name(raw: Path, suffixes: Collection[str]) -> str:
+    """The name of the file or folder without the endings of its compression and of its format.
+
+    `x.2024.csv.gz` is `x.2024` where `.csv` is one of `suffixes`.
+    """
+    # Unlike `resolve`, this leaves the name of a link as it is.
+    unpacked = without_compression(Path(os.path.abspath(raw)))
+    return unpacked.stem if unpacked.suffix in suffixes else unpacked.name
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from research.data.preparation.compression import plain_suffix
+from research.data.preparation.compression import corpus_name, plain_suffix
 from research.data.preparation.delimited import (
     Kind,
     Layout,
@@ -37,9 +37,8 @@ _LINES_COMPARED = 20
 def csv_source(raw: Path, config: PrepareConfig, columns: ColumnNames) -> Source:
     """The source of delimited text: a file, the files of a folder, or those of a pattern."""
     found = find_files(raw, SUFFIXES)
-    name = raw.name.partition(".")[0] if len(found.paths) == 1 else raw.resolve().name
     return Source(
-        name=name,
+        name=corpus_name(raw, SUFFIXES),
         files=found.paths,
         read=partial(_read, found.paths, config, columns),
         warnings=found.warnings + found.order_warnings(columns.timestamp),

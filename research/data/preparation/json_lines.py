@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, final
 
 from research.annotations import did_you_mean
-from research.data.preparation.compression import open_bytes
+from research.data.preparation.compression import corpus_name, open_bytes
 from research.data.preparation.delimited import raise_wrong_encoding
 from research.data.preparation.events import Events, Source
 from research.data.preparation.json_columns import FieldKind, JsonColumn, Number, WrongValue
@@ -42,9 +42,8 @@ Parse = Callable[[str], dict[str, object]]
 def json_lines_source(raw: Path, config: PrepareConfig, columns: ColumnNames) -> Source:
     """The source of JSON lines: a file, the files of a folder, or those of a pattern."""
     found = find_files(raw, SUFFIXES)
-    name = raw.name.partition(".")[0] if len(found.paths) == 1 else raw.resolve().name
     return Source(
-        name=name,
+        name=corpus_name(raw, SUFFIXES),
         files=found.paths,
         read=partial(_read, found.paths, config, columns),
         warnings=found.warnings + found.order_warnings(columns.timestamp),

@@ -27,6 +27,7 @@ from research.data.preparation.arrow_columns import (
     one_row_an_event,
     plain,
 )
+from research.data.preparation.compression import corpus_name
 from research.data.preparation.events import Events, Source
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import find_files
@@ -50,8 +51,6 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 def parquet_source(raw: Path, config: PrepareConfig, columns: ColumnNames) -> Source:
     """The source of Parquet: a file, the files of a folder, or those of a pattern."""
     found = find_files(raw, SUFFIXES)
-    resolved = raw.resolve()
-    name = resolved.stem if resolved.suffix.lower() in SUFFIXES else resolved.name
     values = [
         {key: value for key, value in values_in(path).items() if key in columns.names}
         for path in found.paths
@@ -60,7 +59,7 @@ def parquet_source(raw: Path, config: PrepareConfig, columns: ColumnNames) -> So
     if any(values):
         digest = hashlib.sha256(canonical_json(values).encode()).hexdigest()
     return Source(
-        name=name,
+        name=corpus_name(raw, SUFFIXES),
         files=found.paths,
         digest=digest,
         read=partial(_read, found.paths, config, columns),
