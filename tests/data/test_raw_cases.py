@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
@@ -353,3 +355,38 @@ def test_a_corpus_is_named_by_all_of_a_file_name_but_its_format(tmp_path: Path) 
     assert prepared(tmp_path, "x.2024.txt", lines, user_core=1).name == "x.2024"
     objects = '{"user": "a", "item": "x", "timestamp": 1}\n'
     assert prepared(tmp_path, "y.5.jsonl", objects, "jsonl").name == "y.5"
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "int32", "float32", "decimal", "dictionary"])
+def test_a_number_among_the_missing_words_is_missing_in_every_format(
+    tmp_path: Path, kind: str
+) -> None:
+    options: dict[str, object] = {"missing": "drop", "missing_words": ("", "-1"), **NO_TIMES}
+    if kind == "csv":
+        corpus = prepared(tmp_path, "e.csv", "user,item\na,3\na,-1\n", **options)
+    elif kind == "jsonl":
+        lines = '{"user": "a", "item": 3}\n{"user": "a", "item": -1}\n'
+        corpus = prepared(tmp_path, "e.jsonl", lines, "jsonl", **options)
+    else:
+        types = {
+            "int32": pa.int32(),
+            "float32": pa.float32(),
+            "decimal": pa.decimal128(24, 2),
+            "dictionary": pa.dictionary(pa.int8(), pa.int64()),
+        }
+        items = pa.array([3, -1]).cast(pa.float64() if kind == "float32" else pa.int64())
+        items = items.dictionary_encode() if kind == "dictionary" else items.cast(types[kind])
+        path = tmp_path / "e.parquet"
+        parquet.write_table(pa.table({"user": ["a", "a"], "item": items}), path)
+        config = PrepareConfig(source="parquet", raw=str(path), **options)
+        corpus = prepare(config, data_root=tmp_path / "data")
+    assert histories(corpus) == {"a": ["3"]}
+    assert corpus.manifest.report["rows_dropped_as_missing"] == 1
+
+
+def test_a_missing_word_that_a_column_cannot_hold_is_no_error(tmp_path: Path) -> None:
+    words = ("", "1e30", "0.5", "nan", "99999999999999999999", "1e999999999")
+    corpus = prepared(
+        tmp_path, "e.jsonl", '{"user": 1, "item": 3}\n', "jsonl", missing_words=words, **NO_TIMES
+    )
+    assert histories(corpus) == {"1": ["3"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +80,10 @@ def as_text(cells: pa.ChunkedArray, column: str, where: Where) -> pa.ChunkedArra
 
 
 def is_missing(cells: pa.ChunkedArray, words: Sequence[str]) -> NDArray[np.bool_]:
-    """bool [N]: cells that are null, not a number, or one of `words` apart from blanks around."""
+    """bool [N]: cells that are null, not a number, or one of `words` apart from blanks around.
+
+    Cells that are numbers are compared with the numbers that the words stand for.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -92,9 +96,11 @@ def is_missing(cells: pa.ChunkedArray, words: Sequence[str]) -> NDArray[np.bool_
             codes = combined.indices.fill_null(0).to_numpy(zero_copy_only=False)
             missing |= wrong_words[codes]
         return missing
-    if pa.types.is_floating(kind):
-        return np.asarray(cells.is_null(nan_is_null=True)).astype(np.bool_)
-    missing = np.asarray(cells.is_null()).astype(np.bool_)
+    missing = np.asarray(cells.is_null(nan_is_null=True)).astype(np.bool_)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        for number in _numbers_of(words):
+            missing |= _equals(cells, number)
+        return missing
     if pa.types.is_string_view(kind):
         cells, kind = cells.cast(pa.string()), pa.string()
     if words and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -102,6 +108,42 @@ def is_missing(cells: pa.ChunkedArray, words: Sequence[str]) -> NDArray[np.bool_
         listed = pc.is_in(trimmed, value_set=pa.array(words, type=kind))
         missing |= np.asarray(listed).astype(np.bool_)
     return missing
+
+
+def _numbers_of(words: Sequence[str]) -> list[Decimal]:
+    """The finite numbers among the words."""
+    numbers = []
+    for word in words:
+        try:
+            number = Decimal(word)
+        except InvalidOperation:
+            continue
+        if number.is_finite():
+            numbers.append(number)
+    return numbers
+
+
+def _equals(cells: pa.ChunkedArray, number: Decimal) -> NDArray[np.bool_]:
+    """bool [N]: the cells, of a type of numbers, that are the number; false where one is null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = cells.type
+    is_whole = number.copy_abs() < 2**64 and number == number.to_integral_value()
+    if pa.types.is_integer(kind) and not is_whole:
+        return np.zeros(len(cells), dtype=np.bool_)
+    if pa.types.is_floating(kind):
+        # As the column holds it, which may be less exact than 64 bits.
+        value = np.array(float(number)).astype(kind.to_pandas_dtype()).item()
+        kind, cells = pa.float64(), cells.cast(pa.float64())
+    else:
+        value = int(number) if pa.types.is_integer(kind) else number
+    try:
+        scalar = pa.scalar(value, kind)
+    except (OverflowError, pa.ArrowInvalid):
+        # The column cannot hold this number.
+        return np.zeros(len(cells), dtype=np.bool_)
+    return np.asarray(pc.equal(cells, scalar).fill_null(False)).astype(np.bool_)
 
 
 def _whole_numbers(cells: pa.ChunkedArray, column: str, where: Where) -> pa.ChunkedArray:
