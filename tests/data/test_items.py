@@ -460,3 +460,12 @@ def test_the_columns_are_named_on_the_command_line_with_commas() -> None:
     config = override(PrepareConfig(source="csv"), words)
     assert config.attribute_columns == ("category", "brand")
     assert (config.title_column, config.list_separator) == ("t", "|")
+
+
+def test_words_for_missing_values_are_no_titles(tmp_path: Path) -> None:
+    events = "user,item,timestamp,name\na,x,1,NaN\na,y,2,NULL\na,z,3,none\nb,x,4,Ex\n"
+    assert titles(prepared(tmp_path, {"e.csv": events}, title_column="name")) == {
+        "x": "Ex",
+        "y": "",
+        "z": "",
+    }

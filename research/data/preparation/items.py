@@ -85,7 +85,9 @@ def describe_items(
     notes: dict[str, object] = {"attribute_columns": column_notes} if columns else {}
     titles = None
     if title_column is not None:
-        titles, notes["title_column"] = _titles(items, item_names, table, title_column, where)
+        titles, notes["title_column"] = _titles(
+            items, item_names, table, title_column, missing_words, where
+        )
     return ItemDescriptions(
         attributes=attributes, titles=titles, notes=notes, warnings=tuple(warnings)
     )
@@ -265,16 +267,18 @@ def _titles(
     item_names: Sequence[str],
     table: pa.Table,
     column: str,
+    missing_words: Sequence[str],
     where: Where,
 ) -> tuple[dict[str, str], dict[str, object]]:
-    """The first title of each item that is not blank, by raw id, and a note on them."""
+    """The first title of each item that is not missing, by raw id, and a note on them."""
     cells = cells_of(table.column(column), column, where)
     if cells.in_lists:
         raise InputError(
             f"{where(0)}: column {column!r} holds lists; a title is text. Name another column with "
             "--title-column."
         )
-    filled = np.array([bool(text.strip()) for text in cells.texts], dtype=np.bool_)
+    words = {"", *missing_words}
+    filled = np.array([text.strip() not in words for text in cells.texts], dtype=np.bool_)
     rows = np.flatnonzero(cells.codes >= 0)
     rows = rows[filled[cells.codes[rows]]]
     described, first = np.unique(items[cells.rows[rows]], return_index=True)

@@ -10,8 +10,8 @@ from research.data.preparation.times import TimeUnit
 Duplicates = Literal["keep", "exact", "first", "last"]
 Missing = Literal["error", "drop"]
 MISSING_WORDS = (
-    *("", "nan", "NaN", "NAN", "null", "Null", "NULL", "None", "NONE", "\\N", "NA", "N/A", "n/a"),
-    *("<NA>", "#N/A", "NaT"),
+    *("", "nan", "NaN", "NAN", "null", "Null", "NULL", "None", "none", "NONE", "\\N"),
+    *("NA", "N/A", "n/a", "<NA>", "#N/A", "NaT"),
 )
 
 
