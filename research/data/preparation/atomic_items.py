@@ -13,6 +13,7 @@ from research.data.preparation.delimited import (
     decade,
     first_line,
     read_delimited,
+    require_text,
     rows_of_width,
 )
 from research.data.preparation.events import Events
@@ -33,6 +34,7 @@ def atomic_header(path: Path) -> dict[str, str]:
     """The type of each column of an atomic file; `InputError` if the header is wrong."""
     types = {}
     line, fields = first_line(path, "\t", quoted=False)
+    require_text(path, line, fields)
     for position, text in enumerate(fields, start=1):
         name, colon, kind = text.rpartition(":")
         if not colon or kind not in _TYPES or name in types:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn, final
@@ -72,6 +72,8 @@ def read_delimited(path: Path, layout: Layout) -> RawTable:
     """
     import pyarrow as pa
 
+    if layout.header_line:
+        require_text(path, layout.header_line, layout.kinds)
     first = next((fields for _, fields in text_fields(path, layout)), None)
     if first is None:
         raise InputError(f"{path}: holds no interactions.")
@@ -176,6 +178,23 @@ def _parse(
     return table
 
 
+def require_text(path: Path, line: int, names: Iterable[str]) -> None:
+    """Raise `InputError` if a name of a column, from the header in a line, is not utf-8 text."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{path}, line {line}: the name of a column, '{_shown(name):.60}', is not utf-8 "
+                "text (utf-8 was tried). Convert the file to utf-8."
+            ) from error
+
+
+def _shown(text: str) -> str:
+    """The text with bytes that are not utf-8 written as `\\xff`."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def find_bad_line(path: Path, layout: Layout) -> None:
     """Raise `InputError` for the first line that does not fit the layout; slow."""
     for number, fields in text_fields(path, layout):
@@ -189,10 +208,9 @@ def find_bad_line(path: Path, layout: Layout) -> None:
             try:
                 field.encode()
             except UnicodeEncodeError as error:
-                shown = field.encode(errors="surrogateescape").decode(errors="backslashreplace")
                 raise InputError(
-                    f"{path}, line {number}, column {name!r}: '{shown:.60}' is not utf-8 text "
-                    "(utf-8 was tried). Convert the file to utf-8."
+                    f"{path}, line {number}, column {name!r}: '{_shown(field):.60}' is not utf-8 "
+                    "text (utf-8 was tried). Convert the file to utf-8."
                 ) from error
 
 
