@@ -53,9 +53,11 @@ FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet", "jsonl")
 # Options of mere syntax: they decide what is read, so they enter the key of a corpus, but not its
 # fingerprint, which is that of the same events from any file.
 SYNTAX = ("delimiter", "header", "quotes", "quoted_newlines")
+# The column of ids in an items file is such an option too: it names nothing of an event.
+_KEY_ALONE = (*SYNTAX, "items_column")
 # Options that do not enter the fingerprint: the content of the files changes a corpus, but not
 # where they are.
-_NOT_FINGERPRINTED = ("raw", "attributes", "items_file", *SYNTAX)
+_NOT_FINGERPRINTED = ("raw", "attributes", "items_file", *_KEY_ALONE)
 # Options that always enter the fingerprint, even at their defaults, so that corpora keep the
 # fingerprints they have from before there were other options.
 _ALWAYS_FINGERPRINTED = (
@@ -135,7 +137,7 @@ def prepare_source(
     key_content = {"format": FORMAT_VERSION, "options": options, "files": files}
     if source.digest is not None:
         key_content["digest"] = source.digest
-    syntax = non_default_fields(type(config), {name: getattr(config, name) for name in SYNTAX})
+    syntax = non_default_fields(type(config), {name: getattr(config, name) for name in _KEY_ALONE})
     if syntax:
         key_content["syntax"] = syntax
     key = hashlib.sha256(canonical_json(key_content).encode()).hexdigest()
