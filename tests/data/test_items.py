@@ -373,7 +373,7 @@ def test_a_file_of_titles_alone_may_know_further_items(tmp_path: Path) -> None:
     ("items", "message"),
     [
         (
-            "item,c\nx,red\n\ny,blue\nx,red\n",
+            "item,c\nx,red\n\ny,blue\nx,green\n",
             r"i\.csv, line 5: item 'x' is described twice, before at .*i\.csv, line 2",
         ),
         ("item,c\nx,red\n,blue\n", r"i\.csv, line 3, column 'item': the cell is empty"),
@@ -469,3 +469,31 @@ def test_words_for_missing_values_are_no_titles(tmp_path: Path) -> None:
         "y": "",
         "z": "",
     }
+
+
+def test_equal_rows_of_an_items_file_count_as_one(tmp_path: Path) -> None:
+    items = "item,c,other\nx,red,1\ny,blue,1\nx,red,2\nx,red,3\n"
+    options = {"items_file": "i.csv", "attribute_columns": ("c",), "missing": "drop"}
+    corpus = prepared(tmp_path, {"e.csv": EVENTS, "i.csv": items}, **options)
+    assert attributes(corpus) == {"x": ["c:red"], "y": ["c:blue"], "z": []}
+    assert report(corpus)["items_file"] == {"rows_that_repeat_another": 2}
+
+
+def test_equal_rows_of_lists_and_numbers_count_as_one(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"item": ["x", "y", "x"], "c": [["a", "b"], [], ["a", "b"]], "n": [float("nan"), 1, None]}
+    )
+    frame.to_parquet(tmp_path / "i.parquet")
+    corpus = prepared(
+        tmp_path, {"e.csv": EVENTS}, items_file="i.parquet", attribute_columns=("c", "n")
+    )
+    assert attributes(corpus) == {"x": ["c:a", "c:b"], "y": ["n:1"], "z": []}
+
+
+def test_the_name_of_the_items_column_does_not_enter_the_fingerprint(tmp_path: Path) -> None:
+    files = {"e.csv": EVENTS, "i.csv": ITEMS}
+    options: dict[str, object] = {"items_file": "i.csv", "title_column": "title"}
+    left_out = prepared(tmp_path, files, **options)
+    given = prepared(tmp_path, files, items_column="item", **options)
+    assert given.fingerprint == left_out.fingerprint
+    assert report(given)["key"] != report(left_out)["key"]

@@ -14,6 +14,7 @@ from pyarrow import parquet
 from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
+from research.data.preparation.tables import RawTable, concatenated
 from research.errors import InputError
 
 
@@ -390,3 +391,57 @@ def test_a_missing_word_that_a_column_cannot_hold_is_no_error(tmp_path: Path) ->
         tmp_path, "e.jsonl", '{"user": 1, "item": 3}\n', "jsonl", missing_words=words, **NO_TIMES
     )
     assert histories(corpus) == {"1": ["3"]}
+
+
+MOVIELENS_CSV = "userId,movieId,rating,timestamp\n1,2,3.0,\n"
+DIGINETICA = "sessionId;userId;itemId;timeframe;eventdate\n1;NA;8;;2016-05-09\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "source", "column"),
+    [
+        ("ratings.csv", MOVIELENS_CSV, "movielens", "timestamp"),
+        ("train-item-views.csv", DIGINETICA, "diginetica", "timeframe"),
+    ],
+)
+def test_a_missing_cell_is_told_without_options_that_the_format_has_not(
+    tmp_path: Path, name: str, text: str, source: str, column: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        prepared(tmp_path, name, text, source)
+    assert f"line 2, column '{column}': the cell is empty." in str(caught.value)
+    assert str(caught.value).endswith(f"1 in column '{column}'. Correct them.")
+
+
+def test_a_header_is_spoken_of_only_where_the_format_has_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"usr, item; did you mean usr\? Name .*--header False\.$"):
+        prepared(tmp_path, "e.csv", "usr,item\na,x\n", **NO_TIMES)
+    path = tmp_path / "e.parquet"
+    parquet.write_table(pa.table({"x": ["a"], "item": ["x"]}), path)
+    config = PrepareConfig(source="parquet", raw=str(path), **NO_TIMES)
+    with pytest.raises(InputError, match=r"x, item\. Name yours .* and --rating-column\.$"):
+        prepare(config, data_root=tmp_path / "data")
+
+
+def test_a_header_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "e.inter").write_bytes(b"user_id:token\titem_id:token\nu\tx\n")
+    (tmp_path / "e.item").write_bytes(b"item_id:token\tt\xfftle:token_seq\nx\tA\n")
+    config = PrepareConfig(source="atomic", raw=str(tmp_path / "e.inter"))
+    message = r"e\.item, line 1: the name of a column, 't\\xfftle.*, is not utf-8 text"
+    with pytest.raises(InputError, match=message):
+        prepare(config, data_root=tmp_path / "data")
+    (tmp_path / "e.csv").write_bytes(b"user,item,t\xff\nu,x,A\n")
+    config = PrepareConfig(
+        source="csv", raw=str(tmp_path / "e.csv"), title_column="t\udcff", **NO_TIMES
+    )
+    with pytest.raises(InputError, match=r"e\.csv, line 1: the name of a column, 't\\xff'"):
+        prepare(config, data_root=tmp_path / "data")
+
+
+def test_notes_of_several_files_are_kept_and_counts_added_up() -> None:
+    def raw(notes: dict[str, object]) -> RawTable:
+        return RawTable(table=pa.table({"a": [1]}), where=str, notes=notes)
+
+    tables = [raw({"n": 2, "kind": "x"}), raw({"n": 3, "kind": "x"}), raw({"kind": "y"})]
+    assert concatenated(tables).notes == {"n": 5, "kind": ["x", "y"]}
+    assert concatenated(tables[:2]).notes == {"n": 5, "kind": "x"}

@@ -15,7 +15,13 @@ from research.data.preparation.delimited import Layout, first_line, read_delimit
 from research.data.preparation.events import Events, Source
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import require_file
-from research.data.preparation.tables import ColumnNames, RawTable, events_of, read_numbers
+from research.data.preparation.tables import (
+    ColumnNames,
+    RawTable,
+    events_of,
+    read_numbers,
+    without_missing,
+)
 from research.data.preparation.times import read_times
 from research.errors import InputError
 
@@ -48,7 +54,8 @@ def _read(path: Path) -> Events:
         header_line=number,
         quoted=True,
     )
-    raw = read_delimited(path, layout)
+    config = PrepareConfig(source="diginetica", time_unit="ms")
+    raw, _ = without_missing(read_delimited(path, layout), list(layout.kinds), config)
     table = raw.table
 
     def where(row: int) -> str:
@@ -62,5 +69,4 @@ def _read(path: Path) -> Events:
     times = days * 1000 + elapsed.astype(np.int64)
     columns = ColumnNames(user=_SESSION, item=_ITEM, timestamp=_TIME, rating=None)
     with_times = table.select([_SESSION, _ITEM]).append_column(_TIME, pa.array(times, pa.int64()))
-    config = PrepareConfig(source="diginetica", time_unit="ms")
     return events_of(RawTable(table=with_times, where=raw.where), columns, config)

@@ -112,7 +112,7 @@ def with_items_file(source: Source, config: PrepareConfig) -> Source:
 def read_items(files: Sequence[Path], config: PrepareConfig) -> ItemDescriptions:
     """What a table says about its items, each of which has one row; all of them have an entry.
 
-    Raises `InputError` for an item that has two rows.
+    Raises `InputError` for an item that has two rows that differ.
     """
     columns = ItemColumns(
         item=config.items_column or config.item_column, about_items=columns_about_items(config)

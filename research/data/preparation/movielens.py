@@ -107,7 +107,7 @@ def _find(raw: Path, allowed: Iterable[str], *, label: Path | None = None) -> tu
 def _read(files: tuple[Path, ...]) -> Events:
     ratings, side_files = files[0], {path.name: path for path in files[1:]}
     if ratings.name == "ml-100k.inter":
-        events = read_atomic(ratings, PrepareConfig(source="atomic"))
+        events = read_atomic(ratings, PrepareConfig(source="movielens"))
         return _with_movies(events, side_files.get("ml-100k.item"), _movies_recbole)
     header, header_line = ratings.name == "ratings.csv", 0
     if header:

@@ -13,6 +13,8 @@ MISSING_WORDS = (
     *("", "nan", "NaN", "NAN", "null", "Null", "NULL", "None", "none", "NONE", "\\N"),
     *("NA", "N/A", "n/a", "<NA>", "#N/A", "NaT"),
 )
+# Formats of one data set: no option says how their columns and cells are read.
+FIXED_FORMATS = ("movielens", "diginetica")
 
 
 @final

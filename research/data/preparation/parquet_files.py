@@ -8,7 +8,6 @@ items of a user. Only the columns that are wanted are read.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -77,9 +76,6 @@ def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) ->
     import pyarrow as pa
 
     parts = [read_parquet(path, columns) for path in files]
-    counts: Counter[str] = Counter()
-    for part in parts:
-        counts.update({name: n for name, n in part.notes.items() if isinstance(n, int)})
     try:
         whole = concatenated(alike(parts, columns))
     except pa.ArrowException as error:
@@ -87,7 +83,7 @@ def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) ->
             f"{files[0]}: its columns cannot be read as one with those of the other {len(files)} "
             f"files ({error!s:.300})."
         ) from error
-    return events_of(replace(whole, notes=dict(counts)), columns, config)
+    return events_of(whole, columns, config)
 
 
 def read_parquet(path: Path, columns: ColumnNames | ItemColumns) -> RawTable:

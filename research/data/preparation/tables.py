@@ -18,7 +18,7 @@ from research.annotations import did_you_mean
 from research.data.preparation.events import Events
 from research.data.preparation.ids import is_missing, read_ids
 from research.data.preparation.items import AttributeColumn, ItemDescriptions, describe_items
-from research.data.preparation.options import PrepareConfig
+from research.data.preparation.options import FIXED_FORMATS, PrepareConfig
 from research.data.preparation.times import Where, read_times
 from research.errors import InputError
 
@@ -106,9 +106,12 @@ def require_columns(
     columns: ColumnNames | ItemColumns,
     present: Sequence[str],
     *,
-    has_header: bool = True,
+    has_header: bool | None = None,
 ) -> None:
-    """Raise `InputError` unless each column that is read occurs once among those of the file."""
+    """Raise `InputError` unless each column that is read occurs once among those of the file.
+
+    `has_header` says whether a text has a header; None: the format always names its columns.
+    """
     for name in columns.names:
         number = list(present).count(name)
         if number == 1:
@@ -120,22 +123,25 @@ def require_columns(
                 f"{', '.join(present)}{did_you_mean(name, present) or '.'} Name yours with "
                 f"{option if name in columns.about_items else '--items-column'}."
             )
-        if not has_header:
+        if has_header is False:
             raise InputError(
                 f"{path}: there is no column {name!r}; without a header, columns are numbered from "
                 f"1 to {len(present)}. Name yours with --user-column, --item-column, "
                 "--timestamp-column (None: file order) and --rating-column."
             )
+        without_header = "; without a header, say --header False" if has_header else ""
         raise InputError(
-            f"{path}: column {name!r} occurs {number} times; the columns are {', '.join(present)}."
-            f"{did_you_mean(name, present)} Name yours with --user-column, --item-column, "
-            "--timestamp-column (None: file order) and --rating-column; without a header, say "
-            "--header False."
+            f"{path}: column {name!r} occurs {number} times; the columns are {', '.join(present)}"
+            f"{did_you_mean(name, present) or '.'} Name yours with --user-column, --item-column, "
+            f"--timestamp-column (None: file order) and --rating-column{without_header}."
         )
 
 
 def concatenated(tables: Sequence[RawTable]) -> RawTable:
-    """The rows of several tables with the same columns, one table after the other."""
+    """The rows of several tables with the same columns, one table after the other.
+
+    Of their notes, counts are added up.
+    """
     import pyarrow as pa
 
     if len(tables) == 1:
@@ -149,8 +155,23 @@ def concatenated(tables: Sequence[RawTable]) -> RawTable:
     return RawTable(
         table=pa.concat_tables([_widened(raw.table, tables) for raw in tables]),
         where=where,
+        notes=_joined([raw.notes for raw in tables]),
         warnings=tuple(dict.fromkeys(warning for raw in tables for warning in raw.warnings)),
     )
+
+
+def _joined(notes: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """The notes of several tables: the sum of counts, and the distinct values of others."""
+    joined: dict[str, object] = {}
+    for name in dict.fromkeys(name for of_table in notes for name in of_table):
+        values = [of_table[name] for of_table in notes if name in of_table]
+        counts = [value for value in values if type(value) is int]
+        distinct = [value for place, value in enumerate(values) if value not in values[:place]]
+        if len(counts) == len(values):
+            joined[name] = sum(counts)
+        else:
+            joined[name] = distinct[0] if len(distinct) == 1 else distinct
+    return joined
 
 
 def _widened(table: pa.Table, tables: Sequence[RawTable]) -> pa.Table:
@@ -230,19 +251,15 @@ def items_of(
 ) -> ItemDescriptions:
     """What a table with one row an item says about its items, each of which has an entry.
 
-    Raises `InputError` for an item that has two rows, and for rows without an id unless
-    `config.missing` says to drop them.
+    Rows of an item that are equal in all columns that are read count as one. Raises `InputError`
+    for an item with rows that differ, and for rows without an id unless `config.missing` says to
+    drop them.
     """
-    raw, dropped = without_missing(raw, (item_column,), config)
+    raw, notes = without_missing(raw, (item_column,), config)
     items, names = read_ids(raw.table.column(item_column), item_column, raw.where)
-    if len(names) < len(items):
-        first = np.full(len(names), len(items))
-        np.minimum.at(first, items, np.arange(len(items)))
-        row = int(np.argmax(first[items] != np.arange(len(items))))
-        raise InputError(
-            f"{raw.where(row)}: item {names[items[row]]!r:.60} is described twice, before at "
-            f"{raw.where(int(first[items[row]]))}. Leave one of the rows out."
-        )
+    repeats = _require_equal_rows(raw, items, names)
+    if repeats:
+        notes["rows_that_repeat_another"] = repeats
     descriptions = describe_items(
         items,
         names,
@@ -255,9 +272,32 @@ def items_of(
     return replace(
         descriptions,
         attributes={name: descriptions.attributes.get(name, ()) for name in names},
-        notes={**descriptions.notes, **({"items_file": dropped} if dropped else {})},
+        notes={**descriptions.notes, **({"items_file": notes} if notes else {})},
         warnings=raw.warnings + descriptions.warnings,
     )
+
+
+def _require_equal_rows(raw: RawTable, items: NDArray[np.int32], names: Sequence[str]) -> int:
+    """The number of rows beyond the first of their item; `InputError` where one differs from it."""
+    first = np.full(len(names), len(items))
+    np.minimum.at(first, items, np.arange(len(items)))
+    repeats = np.flatnonzero(first[items] != np.arange(len(items)))
+    originals = first[items[repeats]]
+    # By their text, in which two NaN are equal.
+    pairs = zip(
+        map(repr, raw.table.take(repeats).to_pylist()),
+        map(repr, raw.table.take(originals).to_pylist()),
+        strict=True,
+    )
+    for (row, original), (cells, others) in zip(
+        zip(repeats.tolist(), originals.tolist(), strict=True), pairs, strict=True
+    ):
+        if cells != others:
+            raise InputError(
+                f"{raw.where(row)}: item {names[items[row]]!r:.60} is described twice, before at "
+                f"{raw.where(original)}. Leave one of the rows out."
+            )
+    return len(repeats)
 
 
 def attribute_columns_of(config: PrepareConfig) -> list[AttributeColumn]:
@@ -350,10 +390,15 @@ def without_missing(
             if cell is None or cell == ""
             else f"{cell!r:.60} stands for no value"
         )
+        options = (
+            ""
+            if config.source in FIXED_FORMATS
+            else ", or leave such rows out with --missing drop; if one of the words is a real id, "
+            "name those that are not with --missing-words"
+        )
         raise InputError(
             f"{raw.where(row)}, column {first!r}: {shown}. Cells without a value: {told}. Correct "
-            "them, or leave such rows out with --missing drop; if one of the words is a real id, "
-            "name those that are not with --missing-words."
+            f"them{options}."
         )
     kept = np.flatnonzero(~lacks)
     if not len(kept):
