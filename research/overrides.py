@@ -88,6 +88,15 @@ def override(
     return new_config
 
 
+def overridden_fields(arguments: Sequence[str]) -> frozenset[str]:
+    """The names of the fields that these words set, also where they set a field to its default.
+
+    The words are those of `override`. Raises `InputError` for a word that belongs to no field or a
+    field without a value.
+    """
+    return frozenset(name.partition(".")[0].replace("-", "_") for name in _words_of(arguments))
+
+
 def _words_of(arguments: Sequence[str]) -> dict[str, Words]:
     """The words given for each dotted name; of several assignments to one name, the last."""
     words: dict[str, tuple[str, ...]] = {}

@@ -37,7 +37,7 @@ from research.evaluation.ranker import Ranker
 from research.evaluation.tiles import best_items
 from research.interop.bert4rec_config import read_bert_config
 from research.interop.import_export import Account, export_stage, import_run
-from research.overrides import override, replace_fields
+from research.overrides import overridden_fields, override, replace_fields
 from research.packed import Packed
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_and_open_corpus
@@ -60,7 +60,12 @@ def prepare(arguments: verbs.PrepareCommand, overrides: Sequence[str]) -> int:
     """Prepare a corpus from a data set or a format, and print what it holds."""
     config = PrepareConfig(source=arguments.source)
     config = override(config, overrides, program="sixfold prepare")
-    corpus = prepare_corpus(config, arguments.out, data_root=arguments.data_root)
+    corpus = prepare_corpus(
+        config,
+        arguments.out,
+        data_root=arguments.data_root,
+        given=overridden_fields(overrides),
+    )
     return show(str(corpus.folder))
 
 

@@ -18,6 +18,7 @@ from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from research.runs.corpus import open_corpus
+from tests.support.command_line import command_error
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -284,3 +285,29 @@ def test_an_unknown_name_suggests_known_ones(tmp_path: Path) -> None:
         prepare(PrepareConfig(source="steem"), data_root=tmp_path)
     with pytest.raises(InputError, match=r"did you mean .*amazon-2018-all-beauty"):
         open_corpus("amazon-2018-beauty", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "message"),
+    [
+        (
+            "amazon-2018-all-beauty",
+            REVIEW_2018,
+            ["--rating-column", "rating", "--min-rating", "4"],
+            "no line has the field 'rating'",
+        ),
+        ("yoochoose-clicks", CLICKS, ["--header", "True"], "column '3' occurs 0 times"),
+        ("lastfm-2k", LASTFM, ["--user-column=user"], "column 'user' occurs 0 times"),
+    ],
+)
+def test_options_typed_with_their_default_take_the_place_of_the_data_set_s(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    content: str,
+    words: list[str],
+    message: str,
+) -> None:
+    raw = written(tmp_path / DATASETS[name].files[0], content)
+    command = ["prepare", name, "--raw", str(raw), "--data-root", str(tmp_path / "data"), *words]
+    assert re.search(message, command_error(capsys, *command))

@@ -7,7 +7,7 @@ the others are placed by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -58,16 +58,21 @@ def how_to_place(dataset: KnownDataset, data_root: Path) -> str:
     )
 
 
-def with_options_of(config: PrepareConfig, data_root: Path) -> PrepareConfig:
+def with_options_of(
+    config: PrepareConfig, data_root: Path, given: Collection[str] = ()
+) -> PrepareConfig:
     """The config with the format, the options and the file of the data set that it names.
 
-    Options that `config` gives take the place of the data set's. Raises `InputError` if no file is
+    Options of `config` that are not at their defaults, and those that `given` names, take the place
+    of the data set's. Raises `InputError` if no file is
     named and none is in the data set's folder.
     """
     dataset = DATASETS[config.source]
-    given = non_default_fields(type(config), {**asdict(config), "source": dataset.options.source})
-    merged = replace(dataset.options, **given)
-    if merged.min_rating is None and "rating_column" not in given:
+    fields = {**asdict(config), "source": dataset.options.source}
+    changed = non_default_fields(type(config), fields)
+    changed |= {name: fields[name] for name in given}
+    merged = replace(dataset.options, **changed)
+    if merged.min_rating is None and "rating_column" not in changed:
         merged = replace(merged, rating_column=_DEFAULT_RATING_COLUMN)
     if merged.raw is None:
         file = raw_file(dataset, data_root)

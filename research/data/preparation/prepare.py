@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
@@ -84,7 +84,11 @@ _FOR_SOME = {option for options in _USED.values() for option in options}
 
 
 def prepare(
-    config: PrepareConfig, out: Path | str | None = None, *, data_root: Path | str = "data"
+    config: PrepareConfig,
+    out: Path | str | None = None,
+    *,
+    data_root: Path | str = "data",
+    given: Collection[str] = (),
 ) -> Corpus:
     """The corpus of `config`, prepared unless it is already there.
 
@@ -92,6 +96,10 @@ def prepare(
     hash of the options and of the name and content of every raw file; a corpus in that folder with
     the same key is returned at once. Raises `InputError` for wrong options or raw files, and if the
     folder holds another corpus.
+
+    Where `config.source` is a data set, its options hold in place of those of `config` that are at
+    their defaults, except for the fields named in `given`. The command line names all that were
+    typed there; in Python, an option that is set to its default looks like one that was left out.
     """
     data_root = Path(data_root)
     known = dict.fromkeys((*ARCHIVES, *FORMATS, *DATASETS))
@@ -104,7 +112,7 @@ def prepare(
     # MovieLens is downloaded, and has a reader of its own.
     dataset = None if config.source in ARCHIVES else DATASETS.get(config.source)
     if dataset is not None:
-        config = with_options_of(config, data_root)
+        config = with_options_of(config, data_root, given)
     if config.raw is None and config.source in FORMATS:
         raise InputError(f"{config.source} is a format: name the file with --raw.")
     check_options(config)
