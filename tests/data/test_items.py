@@ -1,12 +1,15 @@
 """Attributes and titles from columns of the events, and from a table of items."""
 
 import gzip
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from research.data.corpus import Corpus
 from research.data.preparation.frames import prepare_frame
@@ -42,12 +45,13 @@ ITEMS = (
 def prepared(tmp_path: Path, files: Mapping[str, str | bytes], **options: object) -> Corpus:
     """The corpus of the first file; an option that ends in `_file` is relative to the folder."""
     for name, content in files.items():
-        raw = content.encode() if isinstance(content, str) else content
-        (tmp_path / name).write_bytes(raw)
+        data = content.encode() if isinstance(content, str) else content
+        (tmp_path / name).write_bytes(data)
     source = str(options.pop("source", "csv"))
     if "items_file" in options:
         options["items_file"] = str(tmp_path / str(options["items_file"]))
-    config = PrepareConfig(source=source, raw=str(tmp_path / next(iter(files))), **options)
+    raw = str(tmp_path / str(options.pop("raw", next(iter(files), ""))))
+    config = PrepareConfig(source=source, raw=raw, **options)
     corpus = prepare(config, data_root=tmp_path / "data")
     corpus.verify()
     return corpus
@@ -497,3 +501,56 @@ def test_the_name_of_the_items_column_does_not_enter_the_fingerprint(tmp_path: P
     given = prepared(tmp_path, files, items_column="item", **options)
     assert given.fingerprint == left_out.fingerprint
     assert report(given)["key"] != report(left_out)["key"]
+
+
+def _line(user: str, **fields: object) -> str:
+    return json.dumps({"user": user, "item": user, "timestamp": 1, **fields}) + "\n"
+
+
+@pytest.mark.parametrize(("separator", "ends"), [(None, ["c:p|q"]), ("|", ["c:p", "c:q"])])
+def test_lists_in_one_part_and_text_in_another_become_lists(
+    tmp_path: Path, separator: str | None, ends: list[str]
+) -> None:
+    (tmp_path / "parts").mkdir()
+    files = {
+        "parts/a.jsonl": _line("a", c=["p", "q"]),
+        "parts/b.jsonl": _line("b", c="p|q"),
+        "parts/c.jsonl": _line("c"),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    options = {"attribute_columns": ("c",), "list_separator": separator}
+    corpus = prepared(tmp_path, {}, source="jsonl", raw="parts", **options)
+    assert attributes(corpus) == {"a": ["c:p", "c:q"], "b": ends, "c": []}
+    for name, cells in (("a", [["p", "q"]]), ("b", ["p|q"]), ("c", [None])):
+        columns = {"user": [name], "item": [name], "timestamp": [1], "c": cells}
+        parquet.write_table(pa.table(columns), tmp_path / "parts" / f"{name}.parquet")
+    corpus = prepared(tmp_path, {}, source="parquet", raw="parts", **options)
+    assert attributes(corpus) == {"a": ["c:p", "c:q"], "b": ends, "c": []}
+
+
+def test_items_files_of_two_formats_have_lists_and_text(tmp_path: Path) -> None:
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items" / "a.csv").write_text("item,c\nx,red\n")
+    (tmp_path / "items" / "b.jsonl").write_text('{"item": "y", "c": ["blue", "red"]}\n')
+    (tmp_path / "items" / "c.jsonl").write_text('{"item": "w"}\n')
+    options = {"items_file": "items", "attribute_columns": ("c",)}
+    corpus = prepared(tmp_path, {"e.csv": EVENTS}, **options)
+    assert attributes(corpus) == {"x": ["c:red"], "y": ["c:blue", "c:red"], "z": []}
+    columns = {"item": ["v"], "c": [{"k": 1}]}
+    parquet.write_table(pa.table(columns), tmp_path / "items" / "d.parquet")
+    message = r"d\.parquet, row 1: column 'c' holds struct<.*>, but .* in .*a\.csv, line 2"
+    with pytest.raises(InputError, match=message):
+        prepared(tmp_path, {"e.csv": EVENTS}, **options)
+
+
+def test_a_field_about_items_that_no_file_has_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    for user in "ab":
+        (tmp_path / "parts" / f"{user}.jsonl").write_text(_line(user, colour="red"))
+    message = (
+        r"a\.jsonl: no line has the field 'color'; those .* colour; did you mean colour\? "
+        r"Name yours with --attribute-columns or --title-column\."
+    )
+    with pytest.raises(InputError, match=message):
+        prepared(tmp_path, {}, source="jsonl", raw="parts", attribute_columns=("color",))

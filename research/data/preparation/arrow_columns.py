@@ -218,6 +218,8 @@ def _of_one_type(cells: Sequence[pa.ChunkedArray]) -> list[pa.ChunkedArray]:
     if is_temporal:
         return _of_one_unit(cells)
     kinds = {column.type for column in cells if not pa.types.is_null(column.type)}
+    if any(map(is_list, kinds)):
+        return list(cells)
     if all(pa.types.is_dictionary(kind) or is_text(kind) for kind in kinds):
         return [column.cast(pa.dictionary(pa.int32(), pa.string())) for column in cells]
     if not all(pa.types.is_floating(kind) for kind in kinds):

@@ -49,7 +49,7 @@ def cells_of(column: pa.ChunkedArray, name: str, where: Where) -> Cells:
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     rows = np.arange(len(values), dtype=np.int64)
     in_lists = False
-    while _is_list(values.type):
+    while is_list(values.type):
         in_lists = True
         rows = rows[np.asarray(pc.list_parent_indices(values)).astype(np.int64)]
         values = pc.list_flatten(values)
@@ -81,7 +81,8 @@ def cells_of(column: pa.ChunkedArray, name: str, where: Where) -> Cells:
     return Cells(rows=rows, codes=codes, texts=list(position), in_lists=in_lists)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether Arrow's type is one of those of lists, apart from views."""
     import pyarrow as pa
 
     return bool(

@@ -47,7 +47,7 @@ def csv_source(raw: Path, config: PrepareConfig, columns: ColumnNames) -> Source
 
 def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) -> Events:
     tables = [read_csv(path, columns, config) for path in files]
-    return events_of(concatenated(tables), columns, config)
+    return events_of(concatenated(tables, config.list_separator), columns, config)
 
 
 def read_csv(path: Path, columns: ColumnNames | ItemColumns, config: PrepareConfig) -> RawTable:

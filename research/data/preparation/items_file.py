@@ -12,7 +12,7 @@ from research.data.preparation.csv_files import read_csv
 from research.data.preparation.events import Events, Source
 from research.data.preparation.items import ItemDescriptions
 from research.data.preparation.json_columns import FieldKind
-from research.data.preparation.json_lines import read_json_lines
+from research.data.preparation.json_lines import read_json_lines, require_any_value
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.parquet_files import read_parquet
 from research.data.preparation.raw_files import find_files
@@ -117,7 +117,9 @@ def read_items(files: Sequence[Path], config: PrepareConfig) -> ItemDescriptions
     columns = ItemColumns(
         item=config.items_column or config.item_column, about_items=columns_about_items(config)
     )
-    raw = concatenated([_read_table(path, columns, config) for path in files])
+    tables = [_read_table(path, columns, config) for path in files]
+    require_any_value(files, tables, columns.about_items)
+    raw = concatenated(tables, config.list_separator)
     return items_of(raw, columns.item, attribute_columns_of(config), config.title_column, config)
 
 
@@ -130,7 +132,7 @@ def _read_table(path: Path, columns: ItemColumns, config: PrepareConfig) -> RawT
         return read_csv(path, columns, config)
     if suffix in json_lines.SUFFIXES:
         fields: dict[str, FieldKind] = dict.fromkeys(columns.about_items, "any")
-        return read_json_lines(path, {columns.item: "id", **fields})
+        return read_json_lines(path, {columns.item: "id", **fields}, id_options="--items-column")
     raise InputError(
         f"{path}: the name of an items file ends in one of {', '.join(_SUFFIXES)}, which tells its "
         "format."

@@ -71,10 +71,12 @@ class JsonColumn:
         self._chunks.append(_to_arrow(values, self._family))
 
     def cells(self) -> pa.ChunkedArray:
-        """All values: integers, text, or lists of text; null where there was none."""
+        """All values: integers, text, or lists of text; of type null if there was none."""
         import pyarrow as pa
 
         types = {chunk.type for chunk in self._chunks} - {pa.null()}
+        if not types:
+            return pa.chunked_array(self._chunks, type=pa.null())
         kind = types.pop() if len(types) == 1 else pa.string()
         return pa.chunked_array([chunk.cast(kind) for chunk in self._chunks], type=kind)
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, final
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, final
 
 from research.annotations import did_you_mean
-from research.data.preparation.compression import corpus_name, open_bytes
+from research.data.preparation.compression import corpus_name, open_bytes, plain_suffix
 from research.data.preparation.delimited import raise_wrong_encoding
 from research.data.preparation.events import Events, Source
 from research.data.preparation.json_columns import FieldKind, JsonColumn, Number, WrongValue
@@ -34,7 +34,7 @@ _LONGEST_LINE = 1 << 24
 _LINES_COMPARED = 100
 _ROWS_AT_ONCE = 1 << 16
 _BLOCK = 1 << 20
-_COLUMN_OPTIONS = "Name yours with --user-column, --item-column, --timestamp-column and so on."
+_ID_OPTIONS = "--user-column, --item-column, --timestamp-column and so on"
 
 Parse = Callable[[str], dict[str, object]]
 
@@ -58,10 +58,13 @@ def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) ->
         fields[columns.rating] = "number"
     fields |= dict.fromkeys(columns.about_items, "any")
     tables = [read_json_lines(path, fields) for path in files]
-    return events_of(concatenated(tables), columns, config)
+    require_any_value(files, tables, columns.about_items)
+    return events_of(concatenated(tables, config.list_separator), columns, config)
 
 
-def read_json_lines(path: Path, fields: Mapping[str, FieldKind]) -> RawTable:
+def read_json_lines(
+    path: Path, fields: Mapping[str, FieldKind], *, id_options: str = _ID_OPTIONS
+) -> RawTable:
     """The wanted fields of each line, in the order of the file; no line is dropped or merged.
 
     A field in an object in the line has a dotted name, such as `user.id`. A missing field and null
@@ -70,7 +73,8 @@ def read_json_lines(path: Path, fields: Mapping[str, FieldKind]) -> RawTable:
     lists, which become lists of text; lists in lists are flattened. The file may be compressed (see
     `open_bytes`). Raises `InputError`, which names the line and the field, for a line that is no
     object or names a wanted field twice, for a value of another type than those before it, and for
-    a field that no line has.
+    a field that no line has, whose message says that `id_options` name it. A field of kind "any"
+    may be in no line, as another file may have it: see `require_any_value`.
     """
     parse, first_objects = _parser_of(path)
     table = None
@@ -78,14 +82,35 @@ def read_json_lines(path: Path, fields: Mapping[str, FieldKind]) -> RawTable:
         table = _read_fast(path, fields, first_objects)
     if table is None:
         table = _read_slowly(path, fields, parse)
-    for name in fields:
-        if table.column(name).null_count == table.num_rows:
-            present = list(dict.fromkeys(key for entry in first_objects for key in entry))
-            raise InputError(
-                f"{path}: no line has the field {name!r}; those of the first lines are "
-                f"{', '.join(present)}{did_you_mean(name, present)} {_COLUMN_OPTIONS}"
-            )
+    for name, kind in fields.items():
+        if kind != "any" and table.column(name).null_count == table.num_rows:
+            _raise_no_field(path, name, first_objects, id_options)
     return RawTable(table=table, where=lambda row: _line_of(path, row))
+
+
+def require_any_value(
+    files: Sequence[Path], tables: Sequence[RawTable], names: Sequence[str]
+) -> None:
+    """Raise `InputError` for a field that no line of any of the files has.
+
+    `tables` are those of the files; files of other formats than JSON lines may be among them.
+    """
+    of_json = [path for path in files if plain_suffix(path) in SUFFIXES]
+    for name in names:
+        cells = [raw.table.column(name) for raw in tables]
+        if of_json and all(column.null_count == len(column) for column in cells):
+            option = "--attribute-columns or --title-column"
+            _raise_no_field(of_json[0], name, _parser_of(of_json[0])[1], option)
+
+
+def _raise_no_field(
+    path: Path, name: str, first_objects: Sequence[Mapping[str, object]], options: str
+) -> NoReturn:
+    present = list(dict.fromkeys(key for entry in first_objects for key in entry))
+    raise InputError(
+        f"{path}: no line has the field {name!r}; those of the first lines are "
+        f"{', '.join(present)}{did_you_mean(name, present) or '.'} Name yours with {options}."
+    )
 
 
 def _parser_of(path: Path) -> tuple[Parse, list[dict[str, object]]]:

@@ -77,7 +77,7 @@ def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) ->
 
     parts = [read_parquet(path, columns) for path in files]
     try:
-        whole = concatenated(alike(parts, columns))
+        whole = concatenated(alike(parts, columns), config.list_separator)
     except pa.ArrowException as error:
         raise InputError(
             f"{files[0]}: its columns cannot be read as one with those of the other {len(files)} "

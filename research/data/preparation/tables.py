@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.annotations import did_you_mean
+from research.data.preparation.cells import is_list
 from research.data.preparation.events import Events
 from research.data.preparation.ids import is_missing, read_ids
 from research.data.preparation.items import AttributeColumn, ItemDescriptions, describe_items
@@ -137,10 +138,13 @@ def require_columns(
         )
 
 
-def concatenated(tables: Sequence[RawTable]) -> RawTable:
+def concatenated(tables: Sequence[RawTable], separator: str | None = None) -> RawTable:
     """The rows of several tables with the same columns, one table after the other.
 
-    Of their notes, counts are added up.
+    A column of unlike types is text. Where some tables have lists in it and others text, the text
+    is cut into lists at `separator`, or is a list of one entry if that is None. Of the tables'
+    notes, counts are added up. Raises `InputError`, which names two places, for types that do not
+    go together.
     """
     import pyarrow as pa
 
@@ -153,7 +157,9 @@ def concatenated(tables: Sequence[RawTable]) -> RawTable:
         return tables[which].where(row - int(starts[which]))
 
     return RawTable(
-        table=pa.concat_tables([_widened(raw.table, tables) for raw in tables]),
+        table=pa.table(
+            {name: _one_column(name, tables, separator) for name in tables[0].table.column_names}
+        ),
         where=where,
         notes=_joined([raw.notes for raw in tables]),
         warnings=tuple(dict.fromkeys(warning for raw in tables for warning in raw.warnings)),
@@ -174,15 +180,43 @@ def _joined(notes: Sequence[Mapping[str, object]]) -> dict[str, object]:
     return joined
 
 
-def _widened(table: pa.Table, tables: Sequence[RawTable]) -> pa.Table:
-    """The table with text in each column that is not of the same type in all tables."""
+def _one_column(name: str, tables: Sequence[RawTable], separator: str | None) -> pa.ChunkedArray:
+    """The cells of a column of all tables, with one type."""
     import pyarrow as pa
 
-    for number, name in enumerate(table.column_names):
-        types = {raw.table.schema.field(name).type for raw in tables}
-        if len(types) > 1:
-            table = table.set_column(number, name, table.column(name).cast(pa.string()))
-    return table.select(tables[0].table.column_names)
+    columns = [raw.table.column(name) for raw in tables]
+    kinds = {column.type for column in columns if not pa.types.is_null(column.type)}
+    if len(kinds) > 1:
+        kind = pa.list_(pa.string()) if any(map(is_list, kinds)) else pa.string()
+    else:
+        kind = kinds.pop() if kinds else pa.null()
+    chunks: list[pa.Array] = []
+    for raw, column in zip(tables, columns, strict=True):
+        try:
+            if is_list(kind) and not is_list(column.type):
+                column = _in_lists(column, separator)
+            chunks += column.cast(kind).chunks
+        except pa.ArrowException as error:
+            this = raw.table.column(name).type
+            other = next(other for other in tables if other.table.column(name).type != this)
+            raise InputError(
+                f"{raw.where(0)}: column {name!r} holds {this}, but "
+                f"{other.table.column(name).type} in {other.where(0)}, and these do not go "
+                "together. Give all files the same type there."
+            ) from error
+    return pa.chunked_array(chunks, kind)
+
+
+def _in_lists(column: pa.ChunkedArray, separator: str | None) -> pa.ChunkedArray:
+    """The cells of a column as lists of text; null stays null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = column.cast(pa.string())
+    if separator is not None:
+        return pc.split_pattern(text, separator)
+    lists = [None if cell is None else [cell] for cell in text.to_pylist()]
+    return pa.chunked_array([pa.array(lists, pa.list_(pa.string()))])
 
 
 def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Events:
