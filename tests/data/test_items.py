@@ -554,3 +554,26 @@ def test_a_field_about_items_that_no_file_has_is_refused(tmp_path: Path) -> None
     )
     with pytest.raises(InputError, match=message):
         prepared(tmp_path, {}, source="jsonl", raw="parts", attribute_columns=("color",))
+
+
+@pytest.mark.parametrize("in_events", [True, False])
+def test_bins_and_counts_are_of_the_items_that_are_kept(tmp_path: Path, in_events: bool) -> None:
+    prices = {"w": "1", "x": "2", "y": "30", "z": "400"}
+    names = [("a", "x"), ("b", "x"), ("a", "y"), ("b", "y"), ("a", "z"), ("b", "w")]
+    events = "user,item,timestamp,price\n" + "".join(
+        f"{user},{item},{number},{prices[item]}\n" for number, (user, item) in enumerate(names)
+    )
+    items = "item,price\n" + "".join(f"{item},{price}\n" for item, price in prices.items())
+    where = {} if in_events else {"items_file": "i.csv"}
+    options = {"attribute_columns": ("price",), "numeric_bins": 2, "item_core": 2}
+    corpus = prepared(tmp_path, {"e.csv": events, "i.csv": items}, **where, **options)
+    assert attributes(corpus) == {"x": ["price:2"], "y": ["price:30"]}
+    note = report(corpus)["attribute_columns"]
+    assert note == {
+        "price": {
+            "distinct_values": 2,
+            "items_described": 2,
+            "cells": "single values",
+            "bins": ["2", "30"],
+        }
+    }

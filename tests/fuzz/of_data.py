@@ -38,7 +38,9 @@ def reading(config: PrepareConfig, folder: Path) -> Case:
 
     def read(random: Random) -> None:
         if random.random() >= WHOLE:
-            source_of(config, folder).read()
+            events = source_of(config, folder).read()
+            if events.describe is not None:
+                events.describe(events.item_names)
             return
         core = random.choice((0, 0, 0, 2))
         duplicates = random.choice(("keep", "exact", "first", "last"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from research.annotations import did_you_mean
@@ -17,7 +18,7 @@ from research.data.preparation.delimited import (
     rows_of_width,
 )
 from research.data.preparation.events import Events
-from research.data.preparation.items import AttributeColumn, ItemDescriptions
+from research.data.preparation.items import AttributeColumn, Describe, ItemDescriptions
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import require_file
 from research.data.preparation.tables import RawTable, items_of
@@ -89,17 +90,15 @@ def with_item_file(events: Events, path: Path, config: PrepareConfig) -> Events:
     )
     raw = read_delimited(path, layout)
     columns = [_attribute_column(raw, name, types[name], config) for name in names]
-    descriptions = items_of(raw, item, columns, title, config)
+    describe = items_of(raw, item, columns, title, config)
     if years is not None:
-        descriptions = _with_decades(descriptions, raw, item, years)
+        describe = partial(_with_decades, describe=describe, raw=raw, item=item, years=years)
     unused = {"item_columns_not_used": [name for name in types if name not in wanted]}
     return replace(
         events,
-        attributes=descriptions.attributes,
+        describe=describe,
         attribute_file=path,
-        titles=descriptions.titles,
-        notes={**events.notes, **descriptions.notes, **unused},
-        warnings=events.warnings + descriptions.warnings,
+        notes={**events.notes, **unused},
     )
 
 
@@ -172,13 +171,15 @@ def _separator_of(cells: Sequence[str]) -> str:
 
 
 def _with_decades(
-    descriptions: ItemDescriptions, raw: RawTable, item: str, years: str
+    kept: Collection[str], describe: Describe, raw: RawTable, item: str, years: str
 ) -> ItemDescriptions:
     """The descriptions with the decade of each item's year as an attribute."""
+    descriptions, kept = describe(kept), frozenset(kept)
     items = raw.table.column(item).to_pylist()
     decades = {
         name: decade(year)
         for name, year in zip(items, raw.table.column(years).to_pylist(), strict=True)
+        if name in kept
     }
     columns = descriptions.notes.get("attribute_columns", {})
     assert isinstance(columns, dict)
@@ -192,7 +193,7 @@ def _with_decades(
         descriptions,
         attributes={
             name: [*names, *decades.get(name, [])]
-            for name, names in descriptions.attributes.items()
+            for name, names in (descriptions.attributes or {}).items()
         },
         notes={**descriptions.notes, "attribute_columns": {**columns, years: note}},
     )

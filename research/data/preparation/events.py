@@ -14,6 +14,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from research.data.preparation.items import Describe
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +43,9 @@ class Events:
     """The file that the attributes come from; None: the source has no attributes."""
     titles: Mapping[str, str] | None = None
     """Titles by raw item id; None: the source has no titles."""
+    describe: Describe | None = None
+    """What columns say about the items that are kept, in place of `attributes` and `titles` where
+    it is not None; None: the source has no such columns."""
     notes: Mapping[str, object] = field(default_factory=dict)
     """What the reader counted or left out, for the report of the corpus."""
     warnings: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ title that is not blank. `tables.py`, `items_file.py` and `atomic.py` give the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
@@ -46,8 +46,8 @@ class AttributeColumn:
 class ItemDescriptions:
     """What the columns of a table say about items."""
 
-    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Attribute names by raw item id."""
+    attributes: Mapping[str, Sequence[str]] | None = None
+    """Attribute names by raw item id; None: no column of attributes was named."""
     titles: Mapping[str, str] | None = None
     """Titles by raw item id; None: no column of titles was named."""
     notes: Mapping[str, object] = field(default_factory=dict)
@@ -56,7 +56,13 @@ class ItemDescriptions:
     """What to tell the user."""
 
 
+# From the raw ids of a corpus's items to what a source says about them. It is called after the
+# filters, so that bins and counts are those of the items that are kept.
+Describe = Callable[[Collection[str]], ItemDescriptions]
+
+
 def describe_items(
+    kept: Collection[str],
     items: NDArray[np.int32],
     item_names: Sequence[str],
     table: pa.Table,
@@ -68,20 +74,31 @@ def describe_items(
 ) -> ItemDescriptions:
     """The attributes and titles in a table whose row r is about `item_names[items[r]]`.
 
-    Blank cells and those of `missing_words` say nothing. Raises `InputError` for a column whose
-    values cannot be written as text, and for bins where no column has numbers.
+    Only items whose raw ids are in `kept` are described, and count in bins and notes. Blank cells
+    and those of `missing_words` say nothing. Raises `InputError` for a column whose values cannot
+    be written as text, and for bins where no column has numbers.
     """
+    import pyarrow as pa
+
+    kept = frozenset(kept)
+    is_kept = np.array([name in kept for name in item_names], dtype=np.bool_)[items]
+    if not is_kept.all():
+        names = [column.name for column in columns]
+        names += [] if title_column is None else [title_column]
+        table = table.select(list(dict.fromkeys(names))).filter(pa.array(is_kept))
+        items = items[is_kept]
     attributes: dict[str, list[str]] = {}
     column_notes: dict[str, object] = {}
     warnings: list[str] = []
     for column in columns:
         cells = cells_of(table.column(column.name), column.name, where)
         values = _Values(column, cells, items, missing_words)
-        for item, names in values.names_by_item():
-            attributes.setdefault(item_names[item], []).extend(names)
+        for item, values_of_item in values.names_by_item():
+            attributes.setdefault(item_names[item], []).extend(values_of_item)
         column_notes[column.name] = values.note()
         warnings += values.warnings()
-    _require_numbers(columns, column_notes, where)
+    if len(items):
+        _require_numbers(columns, column_notes, where)
     notes: dict[str, object] = {"attribute_columns": column_notes} if columns else {}
     titles = None
     if title_column is not None:
@@ -89,7 +106,10 @@ def describe_items(
             items, item_names, table, title_column, missing_words, where
         )
     return ItemDescriptions(
-        attributes=attributes, titles=titles, notes=notes, warnings=tuple(warnings)
+        attributes=attributes if columns else None,
+        titles=titles,
+        notes=notes,
+        warnings=tuple(warnings),
     )
 
 
@@ -139,10 +159,13 @@ class _Values:
     def names_by_item(self) -> list[tuple[int, list[str]]]:
         """Positions of items with names of attributes; an item may occur more than once."""
         prefix, labels = self._column.name, self._labels
-        names = [
-            [f"{prefix}:{token if labels is None else labels[token]}" for token in tokens]
-            for tokens in self._tokens
-        ]
+        names = {
+            code: [
+                f"{prefix}:{token if labels is None else labels[token]}"
+                for token in self._tokens[code]
+            ]
+            for code in np.unique(self._codes).tolist()
+        }
         pairs = zip(self._items.tolist(), self._codes.tolist(), strict=True)
         return [(item, names[code]) for item, code in pairs]
 

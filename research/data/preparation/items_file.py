@@ -10,7 +10,7 @@ from research.data.preparation import csv_files, json_lines, parquet_files
 from research.data.preparation.compression import plain_suffix
 from research.data.preparation.csv_files import read_csv
 from research.data.preparation.events import Events, Source
-from research.data.preparation.items import ItemDescriptions
+from research.data.preparation.items import Describe
 from research.data.preparation.json_columns import FieldKind
 from research.data.preparation.json_lines import read_json_lines, require_any_value
 from research.data.preparation.options import PrepareConfig
@@ -79,24 +79,18 @@ def with_items_file(source: Source, config: PrepareConfig) -> Source:
 
     def read_both() -> Events:
         events = source.read()
-        descriptions = read_items(found.paths, config)
-        warnings = events.warnings + descriptions.warnings
-        changed = replace(
-            events,
-            titles=events.titles if config.title_column is None else descriptions.titles,
-            notes={**events.notes, **descriptions.notes},
-            warnings=warnings,
-        )
+        describe = read_items(found.paths, config)
         if config.attribute_columns is None and events.attribute_file is not None:
-            return changed
+            return replace(events, describe=lambda kept: replace(describe(kept), attributes=None))
+        warnings = events.warnings
         if events.attribute_file is not None:
             warnings += (
                 f"the attributes in {events.attribute_file} are not used, as --attribute-columns "
                 f"names others, of {config.items_file}.",
             )
         return replace(
-            changed,
-            attributes=descriptions.attributes,
+            events,
+            describe=describe,
             attribute_file=Path(config.items_file or ""),
             warnings=warnings,
         )
@@ -109,7 +103,7 @@ def with_items_file(source: Source, config: PrepareConfig) -> Source:
     )
 
 
-def read_items(files: Sequence[Path], config: PrepareConfig) -> ItemDescriptions:
+def read_items(files: Sequence[Path], config: PrepareConfig) -> Describe:
     """What a table says about its items, each of which has one row; all of them have an entry.
 
     Raises `InputError` for an item that has two rows that differ.

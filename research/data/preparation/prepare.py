@@ -40,6 +40,7 @@ from research.data.preparation.integer_text import (
     s3rec_source,
     with_json_attributes,
 )
+from research.data.preparation.items import ItemDescriptions
 from research.data.preparation.items_file import check_items_options, with_items_file
 from research.data.preparation.json_lines import json_lines_source
 from research.data.preparation.movielens import movielens_source
@@ -283,17 +284,24 @@ def _write(
     offsets = np.zeros(len(user_codes) + 1, dtype=np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_codes)), out=offsets[1:])
     timestamps = None if events.timestamps is None else events.timestamps[rows]
-    warnings = list(events.warnings)
+    user_names = [events.user_names[code] for code in user_codes.tolist()]
+    item_names = [events.item_names[code] for code in item_codes.tolist()]
+    descriptions = ItemDescriptions() if events.describe is None else events.describe(item_names)
+    report |= descriptions.notes
+    warnings = [*events.warnings, *descriptions.warnings]
     if timestamps is not None:
         exact = None if events.exact_times is None else events.exact_times[rows]
         warnings += time_warnings(timestamps, exact, offsets, report)
-    user_names = [events.user_names[code] for code in user_codes.tolist()]
-    item_names = [events.item_names[code] for code in item_codes.tolist()]
     warnings += _lookalikes("users", user_names) + _lookalikes("items", item_names)
     if warnings:
         report["warnings"] = warnings
+    if descriptions.attributes is not None:
+        events = replace(events, attributes=descriptions.attributes)
     attribute_offsets, attribute_ids, attribute_names = _attributes(events, item_names, report)
-    titles = None if events.titles is None else [events.titles.get(item, "") for item in item_names]
+    titles_by_item = events.titles if descriptions.titles is None else descriptions.titles
+    titles = (
+        None if titles_by_item is None else [titles_by_item.get(item, "") for item in item_names]
+    )
     return write_corpus(
         folder,
         name=name,

@@ -6,8 +6,9 @@ ids, times and ratings in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -18,7 +19,12 @@ from research.annotations import did_you_mean
 from research.data.preparation.cells import is_list
 from research.data.preparation.events import Events
 from research.data.preparation.ids import is_missing, read_ids
-from research.data.preparation.items import AttributeColumn, ItemDescriptions, describe_items
+from research.data.preparation.items import (
+    AttributeColumn,
+    Describe,
+    ItemDescriptions,
+    describe_items,
+)
 from research.data.preparation.options import FIXED_FORMATS, PrepareConfig
 from research.data.preparation.times import Where, read_times
 from research.errors import InputError
@@ -250,14 +256,15 @@ def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Eve
     ratings = None
     if columns.rating is not None:
         ratings = read_numbers(table.column(columns.rating), columns.rating, where)
-    descriptions = ItemDescriptions()
+    describe = None
     if columns.about_items:
-        descriptions = describe_items(
-            items,
-            item_names,
-            table,
-            attribute_columns_of(config),
-            config.title_column,
+        describe = partial(
+            describe_items,
+            items=items,
+            item_names=item_names,
+            table=table,
+            columns=attribute_columns_of(config),
+            title_column=config.title_column,
             missing_words=config.missing_words,
             where=where,
         )
@@ -269,10 +276,9 @@ def events_of(raw: RawTable, columns: ColumnNames, config: PrepareConfig) -> Eve
         timestamps=None if times is None else times.seconds,
         exact_times=None if times is None or times.exact is times.seconds else times.exact,
         ratings=ratings,
-        attributes=descriptions.attributes,
-        titles=descriptions.titles,
-        notes={**raw.notes, **notes, **descriptions.notes},
-        warnings=raw.warnings + (() if times is None else times.warnings) + descriptions.warnings,
+        describe=describe,
+        notes={**raw.notes, **notes},
+        warnings=raw.warnings + (() if times is None else times.warnings),
     )
 
 
@@ -282,7 +288,7 @@ def items_of(
     attribute_columns: Sequence[AttributeColumn],
     title_column: str | None,
     config: PrepareConfig,
-) -> ItemDescriptions:
+) -> Describe:
     """What a table with one row an item says about its items, each of which has an entry.
 
     Rows of an item that are equal in all columns that are read count as one. Raises `InputError`
@@ -294,21 +300,27 @@ def items_of(
     repeats = _require_equal_rows(raw, items, names)
     if repeats:
         notes["rows_that_repeat_another"] = repeats
-    descriptions = describe_items(
-        items,
-        names,
-        raw.table,
-        attribute_columns,
-        title_column,
-        missing_words=config.missing_words,
-        where=raw.where,
-    )
-    return replace(
-        descriptions,
-        attributes={name: descriptions.attributes.get(name, ()) for name in names},
-        notes={**descriptions.notes, **({"items_file": notes} if notes else {})},
-        warnings=raw.warnings + descriptions.warnings,
-    )
+
+    def describe(kept: Collection[str]) -> ItemDescriptions:
+        descriptions = describe_items(
+            kept,
+            items,
+            names,
+            raw.table,
+            attribute_columns,
+            title_column,
+            missing_words=config.missing_words,
+            where=raw.where,
+        )
+        attributes = descriptions.attributes or {}
+        return replace(
+            descriptions,
+            attributes={name: attributes.get(name, ()) for name in names},
+            notes={**descriptions.notes, **({"items_file": notes} if notes else {})},
+            warnings=raw.warnings + descriptions.warnings,
+        )
+
+    return describe
 
 
 def _require_equal_rows(raw: RawTable, items: NDArray[np.int32], names: Sequence[str]) -> int:
