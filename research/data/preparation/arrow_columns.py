@@ -16,14 +16,12 @@ import numpy as np
 
 from research.data.preparation.ids import is_missing, read_ids
 from research.data.preparation.tables import ColumnNames, RawTable
-from research.data.preparation.times import Where
+from research.data.preparation.times import EXACT_IN_FLOAT, Where
 from research.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A float64 holds every integer up to here.
-_EXACT_IN_FLOAT = 2**53
 _UNITS = ("s", "ms", "us", "ns")
 
 
@@ -250,7 +248,7 @@ def _as_integers(cells: pa.ChunkedArray) -> pa.ChunkedArray:
         return cells
     values = np.asarray(cells.cast(pa.float64()).drop_null())
     values = values[~np.isnan(values)]
-    if (values != np.floor(values)).any() or (np.abs(values) >= _EXACT_IN_FLOAT).any():
+    if (values != np.floor(values)).any() or (np.abs(values) >= EXACT_IN_FLOAT).any():
         return cells
     cells = cells.cast(pa.float64())
     return pc.if_else(pc.is_nan(cells), pa.scalar(None, pa.float64()), cells).cast(pa.int64())

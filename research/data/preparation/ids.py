@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from research.data.preparation.times import Where
+from research.data.preparation.times import EXACT_IN_FLOAT, Where
 from research.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-# A float64 holds every integer up to here.
-_EXACT_IN_FLOAT = 2**53
 
 
 def read_ids(
@@ -161,7 +158,7 @@ def _whole_numbers(cells: pa.ChunkedArray, column: str, where: Where) -> pa.Chun
         whole = pa.chunked_array([pa.array(values, pa.string())])
     else:
         numbers = cells.to_numpy().astype(np.float64)
-        wrong = (numbers != np.floor(numbers)) | (np.abs(numbers) >= _EXACT_IN_FLOAT)
+        wrong = (numbers != np.floor(numbers)) | (np.abs(numbers) >= EXACT_IN_FLOAT)
         fault = "is a float that has a fraction or is too large to be exact; write ids as text"
         safe = np.where(wrong, 0.0, numbers).astype(np.int64)
         whole = pa.chunked_array([pa.array(safe)])

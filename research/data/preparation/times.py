@@ -32,7 +32,7 @@ _TIME_OF_DAY = r"[T ][0-9]{2}.*"
 _DIGITS = 18
 _FINER = r"^0*[1-9]"
 # A float64 holds every integer up to here.
-_EXACT_IN_FLOAT = 2**53
+EXACT_IN_FLOAT = 2**53
 
 Where = Callable[[int], str]
 """Names a row (from 0) in errors, by its file and line or row number."""
@@ -120,7 +120,7 @@ def _of_floats(cells: pa.ChunkedArray, unit: TimeUnit, where: Where) -> Times:
     # 2.0 ** 63 is exact in float64; the maximum of int64 is not.
     outside = (values < -(2.0**63)) | (values >= 2.0**63)
     _raise_first(outside, cells, where, "does not fit into int64")
-    lossy = _lossy(np.abs(values) >= _EXACT_IN_FLOAT, where)
+    lossy = _lossy(np.abs(values) >= EXACT_IN_FLOAT, where)
     if cells.type.bit_width < 64:
         lossy += (
             f"{where(0)}: times are stored as {cells.type}, which cannot tell one second of today "
@@ -207,7 +207,7 @@ def _of_decimals(cells: pa.ChunkedArray, unit: TimeUnit, where: Where) -> Times:
     )
     fraction = _integers(digits.cast(pa.int64()))
     has_point = has_exponent | _flags(pc.not_equal(parts.field("point"), ""))
-    lossy = _lossy(has_point & (whole >= _EXACT_IN_FLOAT), where)
+    lossy = _lossy(has_point & (whole >= EXACT_IN_FLOAT), where)
     # Rounded down: -1.25 is -2 and 0.75.
     borrows = negative & (fraction > 0)
     whole = np.where(negative, -whole, whole) - borrows
