@@ -253,11 +253,7 @@ def _columns_of(path: Path, types: Mapping[str, str], config: PrepareConfig) -> 
 
 
 def _read_inter(path: Path, columns: ColumnNames, types: Mapping[str, str]) -> RawTable:
-    kinds: dict[str, Kind] = {columns.user: "id", columns.item: "id"}
-    if columns.timestamp is not None:
-        kinds[columns.timestamp] = "time"
-    if columns.rating is not None:
-        kinds[columns.rating] = "number"
+    kinds: dict[str, Kind] = {**columns.kinds}
     kinds |= dict.fromkeys(columns.about_items, "text")
     header_line, _ = first_line(path, "\t", quoted=False)
     layout = Layout(columns=tuple(types), kinds=kinds, delimiter="\t", header_line=header_line)

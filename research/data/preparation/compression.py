@@ -47,7 +47,7 @@ def corpus_name(raw: Path, suffixes: Collection[str]) -> str:
     """
     # Unlike `resolve`, this leaves the name of a link as it is.
     unpacked = without_compression(Path(os.path.abspath(raw)))
-    return unpacked.stem if unpacked.suffix in suffixes else unpacked.name
+    return unpacked.stem if unpacked.suffix.lower() in suffixes else unpacked.name
 
 
 @contextmanager

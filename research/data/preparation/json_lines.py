@@ -51,11 +51,7 @@ def json_lines_source(raw: Path, config: PrepareConfig, columns: ColumnNames) ->
 
 
 def _read(files: Sequence[Path], config: PrepareConfig, columns: ColumnNames) -> Events:
-    fields: dict[str, FieldKind] = {columns.user: "id", columns.item: "id"}
-    if columns.timestamp is not None:
-        fields[columns.timestamp] = "time"
-    if columns.rating is not None:
-        fields[columns.rating] = "number"
+    fields: dict[str, FieldKind] = {**columns.kinds}
     fields |= dict.fromkeys(columns.about_items, "any")
     tables = [read_json_lines(path, fields) for path in files]
     require_any_value(files, tables, columns.about_items)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ from research.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+EventKind = Literal["id", "time", "number"]
 
 
 @final
@@ -63,6 +65,16 @@ class ColumnNames:
         """The columns that make an event, in which no value may be missing."""
         given = (self.user, self.item, self.timestamp, self.rating)
         return [name for name in given if name is not None]
+
+    @property
+    def kinds(self) -> dict[str, EventKind]:
+        """The kind of value in each column that makes an event."""
+        kinds: dict[str, EventKind] = {self.user: "id", self.item: "id"}
+        if self.timestamp is not None:
+            kinds[self.timestamp] = "time"
+        if self.rating is not None:
+            kinds[self.rating] = "number"
+        return kinds
 
     @property
     def names(self) -> list[str]:
