@@ -14,7 +14,7 @@ from pyarrow import parquet
 from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
-from research.data.preparation.tables import RawTable, concatenated
+from research.data.preparation.raw_tables import RawTable, concatenated
 from research.errors import InputError
 
 

@@ -63,7 +63,7 @@ def test_parts_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 
 def test_times_decide_the_order_of_events_in_several_files(tmp_path: Path) -> None:
-    files = {"a.csv": f"{HEADER}u,x,2\n", "b.csv": f"{HEADER}u,y,1\n"}
+    files = {"a.csv": f"{HEADER}u,x,9\n", "b.csv": f"{HEADER}u,y,1\n"}
     corpus = prepared(write(tmp_path / "in", files))
     assert histories(corpus) == {"u": ["y", "x"]}
     assert warnings(corpus) == []

@@ -15,7 +15,7 @@ from research.data.preparation.csv_files import read_csv
 from research.data.preparation.events import Events
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import source_of
-from research.data.preparation.tables import ColumnNames
+from research.data.preparation.raw_tables import ColumnNames
 from research.errors import InputError
 from tests.data.reference_text import Fault, rows_of, table_of
 

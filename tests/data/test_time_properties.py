@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from research.data.preparation.csv_files import read_csv
 from research.data.preparation.options import MISSING_WORDS, PrepareConfig
 from research.data.preparation.prepare import prepare, source_of
-from research.data.preparation.tables import ColumnNames
+from research.data.preparation.raw_tables import ColumnNames
 from research.data.preparation.times import Times, TimeUnit, read_times
 from research.errors import InputError
 from tests.data.reference_text import PER_SECOND, seconds_of_digits, unit_of

@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 
 from research.data.preparation.ids import is_missing, read_ids
-from research.data.preparation.tables import ColumnNames, RawTable
+from research.data.preparation.raw_tables import ColumnNames, RawTable
 from research.data.preparation.times import EXACT_IN_FLOAT, Where
 from research.errors import InputError
 

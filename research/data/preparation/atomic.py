@@ -20,12 +20,13 @@ from research.data.preparation.events import Events, Source
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.presplit import (
     PARTS,
-    Part,
+    SplitPart,
     events_of_histories,
     events_of_parts,
 )
 from research.data.preparation.raw_files import find_beside, require_each_once, require_file
-from research.data.preparation.tables import ColumnNames, RawTable, events_of
+from research.data.preparation.raw_tables import ColumnNames, RawTable
+from research.data.preparation.tables import events_of
 from research.errors import InputError
 
 _SUFFIX = ".inter"
@@ -127,7 +128,8 @@ def _read(parts: Mapping[str, Path], items: Path | None, config: PrepareConfig) 
         used = {lists, columns[0].user, columns[0].item}
     else:
         tables = [
-            Part(part, _read_inter(path, columns[0], types[path])) for part, path in parts.items()
+            SplitPart(part, _read_inter(path, columns[0], types[path]))
+            for part, path in parts.items()
         ]
         used = set(columns[0].names)
         if list(parts) == [""]:
@@ -219,7 +221,9 @@ def _histories(
     histories = ColumnNames(
         user=columns.user, item=columns.item, timestamp=None, rating=None, about_items=(lists,)
     )
-    tables = [Part(part, _read_inter(path, histories, types[path])) for part, path in parts.items()]
+    tables = [
+        SplitPart(part, _read_inter(path, histories, types[path])) for part, path in parts.items()
+    ]
     return events_of_histories(tables, histories, lists, config)
 
 

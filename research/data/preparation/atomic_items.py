@@ -21,7 +21,8 @@ from research.data.preparation.events import Events
 from research.data.preparation.items import AttributeColumn, Describe, ItemDescriptions
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import require_file
-from research.data.preparation.tables import RawTable, items_of
+from research.data.preparation.raw_tables import RawTable
+from research.data.preparation.tables import items_of
 from research.errors import InputError
 
 _TYPES = ("token", "token_seq", "float", "float_seq")

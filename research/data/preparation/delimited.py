@@ -24,7 +24,7 @@ from research.data.preparation.quotes import (
     QuoteFault,
     split_part,
 )
-from research.data.preparation.tables import RawTable
+from research.data.preparation.raw_tables import RawTable
 from research.errors import InputError
 
 if TYPE_CHECKING:

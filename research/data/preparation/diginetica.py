@@ -15,13 +15,8 @@ from research.data.preparation.delimited import Layout, first_line, read_delimit
 from research.data.preparation.events import Events, Source
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import require_file
-from research.data.preparation.tables import (
-    ColumnNames,
-    RawTable,
-    events_of,
-    read_numbers,
-    without_missing,
-)
+from research.data.preparation.raw_tables import ColumnNames, RawTable
+from research.data.preparation.tables import events_of, read_numbers, without_missing
 from research.data.preparation.times import read_times
 from research.errors import InputError
 

@@ -37,7 +37,8 @@ from research.data.preparation.prepare import (
     columns_of,
     prepare_source,
 )
-from research.data.preparation.tables import ColumnNames, RawTable, events_of
+from research.data.preparation.raw_tables import ColumnNames, RawTable
+from research.data.preparation.tables import events_of
 from research.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from research.data.preparation.options import PrepareConfig
-from research.data.preparation.tables import RawTable
+from research.data.preparation.raw_tables import RawTable
 from research.errors import InputError
 
 

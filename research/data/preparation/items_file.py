@@ -16,14 +16,8 @@ from research.data.preparation.json_lines import read_json_lines, require_any_va
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.parquet_files import read_parquet
 from research.data.preparation.raw_files import find_files
-from research.data.preparation.tables import (
-    ItemColumns,
-    RawTable,
-    attribute_columns_of,
-    columns_about_items,
-    concatenated,
-    items_of,
-)
+from research.data.preparation.raw_tables import ItemColumns, RawTable, concatenated
+from research.data.preparation.tables import attribute_columns_of, columns_about_items, items_of
 from research.errors import InputError
 
 _SUFFIXES = (*csv_files.SUFFIXES, *parquet_files.SUFFIXES, *json_lines.SUFFIXES)

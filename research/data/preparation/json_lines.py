@@ -22,7 +22,8 @@ from research.data.preparation.json_columns import FieldKind, JsonColumn, Number
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.python_literals import json_of_literal
 from research.data.preparation.raw_files import find_files
-from research.data.preparation.tables import ColumnNames, RawTable, concatenated, events_of
+from research.data.preparation.raw_tables import ColumnNames, RawTable, concatenated
+from research.data.preparation.tables import events_of
 from research.errors import InputError
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from research.data.preparation.download import extract
 from research.data.preparation.events import Events, Source
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import require_file
-from research.data.preparation.tables import ColumnNames, events_of
+from research.data.preparation.raw_tables import ColumnNames
+from research.data.preparation.tables import events_of
 from research.errors import InputError
 
 # The ratings file of each layout, and the files that may be beside it.

@@ -30,14 +30,14 @@ from research.data.preparation.compression import corpus_name
 from research.data.preparation.events import Events, Source
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.raw_files import find_files
-from research.data.preparation.tables import (
+from research.data.preparation.raw_tables import (
     ColumnNames,
     ItemColumns,
     RawTable,
     concatenated,
-    events_of,
     require_columns,
 )
+from research.data.preparation.tables import events_of
 from research.errors import InputError
 
 if TYPE_CHECKING:

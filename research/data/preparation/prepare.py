@@ -46,7 +46,8 @@ from research.data.preparation.json_lines import json_lines_source
 from research.data.preparation.movielens import movielens_source
 from research.data.preparation.options import Duplicates, Missing, PrepareConfig
 from research.data.preparation.parquet_files import parquet_source
-from research.data.preparation.tables import ColumnNames, columns_about_items
+from research.data.preparation.raw_tables import ColumnNames
+from research.data.preparation.tables import columns_about_items
 from research.data.preparation.times import TimeUnit
 from research.errors import InputError
 

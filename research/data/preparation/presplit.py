@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 from research.data.preparation.events import Events
 from research.data.preparation.item_lists import entries, without_missing_entries
 from research.data.preparation.options import PrepareConfig
-from research.data.preparation.tables import (
-    ColumnNames,
-    RawTable,
-    concatenated,
-    events_of,
-    without_missing,
-)
+from research.data.preparation.raw_tables import ColumnNames, RawTable, concatenated
+from research.data.preparation.tables import events_of, without_missing
 from research.data.preparation.times import Where
 from research.errors import InputError
 
@@ -40,7 +35,7 @@ _WHAT_TO_DO = (
 
 @final
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """The rows of one file."""
 
     name: str
@@ -68,7 +63,9 @@ class _Rows:
     """Names a row in errors."""
 
 
-def events_of_parts(parts: Sequence[Part], columns: ColumnNames, config: PrepareConfig) -> Events:
+def events_of_parts(
+    parts: Sequence[SplitPart], columns: ColumnNames, config: PrepareConfig
+) -> Events:
     """The events of files in which each row is one event.
 
     Raises `InputError` unless the rows of valid and test are each user's last two events, by time
@@ -108,7 +105,7 @@ def events_of_parts(parts: Sequence[Part], columns: ColumnNames, config: Prepare
 
 
 def events_of_histories(
-    parts: Sequence[Part], columns: ColumnNames, lists: str, config: PrepareConfig
+    parts: Sequence[SplitPart], columns: ColumnNames, lists: str, config: PrepareConfig
 ) -> Events:
     """The events of files in which each row is a history, in the column `lists`, and its next item.
 
