@@ -190,6 +190,7 @@ def test_a_package_that_is_not_there_is_named() -> None:
         from_json({"class": "own_nowhere:X"}, RunConfig, allow=["own_nowhere"])
 
 
+@pytest.mark.long
 def test_a_script_writes_and_reads_its_own_classes(here: Path) -> None:
     (here / "own_script.py").write_text(
         RANKER.format(name="OwnConfig")

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.faults.harness import Job, checkpoints, lines_of, words
 
 
+@pytest.mark.long
 def test_a_run_without_memory_says_so_and_continues_where_there_is_more(
     data: Path, tmp_path: Path
 ) -> None:

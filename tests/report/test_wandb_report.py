@@ -213,6 +213,7 @@ print(json.dumps([report.title, [type(each).__name__ for each in report.blocks]]
 """
 
 
+@pytest.mark.long
 def test_a_report_is_saved_shared_read_back_and_then_saved_as_the_same(
     server: WandbServer, tmp_path: Path
 ) -> None:
@@ -273,6 +274,7 @@ def test_a_refused_key_leaves_the_specification_and_says_why(
     assert published.file.is_file()
 
 
+@pytest.mark.long
 def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

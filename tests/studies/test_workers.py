@@ -282,6 +282,7 @@ def test_seeds_share_nothing(corpus: Corpus, tmp_path: Path) -> None:
 # Processes
 
 
+@pytest.mark.long
 def test_processes_do_what_one_process_does(corpus: Corpus, tmp_path: Path, capfd: Capture) -> None:
     cells = {
         "one": pretrained(corpus, 1), "two": pretrained(corpus, 2),

@@ -112,6 +112,7 @@ def test_a_mirror_is_closed_however_the_run_is_left(tmp_path: Path) -> None:
     assert mirror.told == [("close",)]
 
 
+@pytest.mark.long
 def test_running_without_a_mirror_imports_no_client() -> None:
     script = (
         "import sys, research.runs.execute, research.cli.commands; sys.exit('wandb' in sys.modules)"
@@ -211,6 +212,7 @@ def summary_in(path: Path, corpus: Corpus, tracking: Tracking | None) -> RunSumm
     return replace(summary, cost=replace(summary.cost, seconds=0.0, shared_seconds=0.0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["dead", "hanging"])
 def test_a_server_that_does_not_answer_delays_one_run_and_changes_none(
     wandb_client: Environment, capsys: Capture, corpus: Corpus, tmp_path: Path, kind: str
@@ -251,6 +253,7 @@ def test_a_key_that_is_refused_leaves_the_run_offline(
     assert capsys.readouterr().out.count("sixfold sync") == 1
 
 
+@pytest.mark.long
 def test_a_server_that_falls_silent_does_not_hold_up_the_end(
     wandb_client: Environment, capsys: Capture, tmp_path: Path
 ) -> None:

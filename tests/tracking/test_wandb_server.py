@@ -54,6 +54,7 @@ def test_a_run_is_logged_and_read_back(tmp_path: Path) -> None:
     assert server.unknown == []
 
 
+@pytest.mark.long
 def test_a_resumed_run_continues_where_the_first_part_ended(tmp_path: Path) -> None:
     with WandbServer() as server:
         client(server, tmp_path, "0", "3", "allow")

@@ -194,6 +194,7 @@ def test_items_of_all_rules_are_counted(corpus: Corpus) -> None:
     assert sum(share.num_tokens for share in shares) == batch.num_tokens
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sizes", [BY_ROWS, BY_TOKENS], ids=["rows", "tokens"])
 def test_an_interrupted_run_with_own_windows_continues_as_if_nothing_had_happened(
     corpus: Corpus, tmp_path: Path, sizes: BatchConfig, capsys: pytest.CaptureFixture[str]
