@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
+import pytest
+
 from tests.faults.harness import Job, checkpoints, lines_of, words
 
 
