@@ -10,6 +10,7 @@ from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
+from tests.support.histories import attributes, histories
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,22 +31,6 @@ def refused(tmp_path: Path, source: str, raw: Path, message: str) -> None:
     with pytest.raises(InputError, match=message):
         prepared(tmp_path, source, raw)
     assert not (tmp_path / "data").exists()
-
-
-def histories(corpus: Corpus) -> dict[str, list[str]]:
-    bounds = corpus.offsets.tolist()
-    return {
-        user: [corpus.item_names[i] for i in corpus.items[bounds[u] : bounds[u + 1]].tolist()]
-        for u, user in enumerate(corpus.user_names)
-    }
-
-
-def attributes(corpus: Corpus) -> dict[str, list[str]]:
-    bounds = corpus.attribute_offsets.tolist()
-    return {
-        item: [corpus.attribute_names[a] for a in corpus.attribute_ids[bounds[i] : bounds[i + 1]]]
-        for i, item in enumerate(corpus.item_names)
-    }
 
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"

@@ -11,3 +11,12 @@ def histories(corpus: Corpus) -> dict[str, list[str]]:
             corpus.user_names, corpus.offsets[:-1], corpus.offsets[1:], strict=True
         )
     }
+
+
+def attributes(corpus: Corpus) -> dict[str, list[str]]:
+    """The names of the attributes of each item, by its raw id."""
+    bounds = corpus.attribute_offsets.tolist()
+    return {
+        item: [corpus.attribute_names[a] for a in corpus.attribute_ids[bounds[i] : bounds[i + 1]]]
+        for i, item in enumerate(corpus.item_names)
+    }

@@ -71,8 +71,6 @@ def events_of_parts(
     Raises `InputError` unless the rows of valid and test are each user's last two events, by time
     if there are times, else in the order train, valid, test.
     """
-    import pyarrow as pa
-
     names = [part.name for part in parts]
     if names != ["train"] and not {"train", "test"} <= set(names):
         raise InputError(
@@ -80,12 +78,7 @@ def events_of_parts(
             f"{'train' if 'train' not in names else 'test'} beside it; only {', '.join(names)}. "
             f"{_WHAT_TO_DO}"
         )
-    raw = concatenated([part.raw for part in parts])
-    numbers = np.repeat(
-        [PARTS.index(part.name) for part in parts], [part.raw.table.num_rows for part in parts]
-    )
-    table = raw.table.append_column(_COLUMN, pa.array(numbers))
-    raw, dropped = without_missing(replace(raw, table=table), columns.of_events, config)
+    raw, dropped = _joined(parts, columns, config)
     events = events_of(replace(raw, notes={**raw.notes, **dropped}), columns, config)
     times = events.timestamps if events.exact_times is None else events.exact_times
     users = events.users.astype(np.int64)
@@ -112,21 +105,13 @@ def events_of_histories(
     A user's events are those of the longest row. Raises `InputError` unless every other row of the
     user is the beginning of it, and the test row is the whole, and the valid row the whole but one.
     """
-    import pyarrow as pa
-
     names = [part.name for part in parts]
     if "test" not in names and names not in ([""], ["train"]):
         raise InputError(
             f"{parts[0].raw.where(0)}: there is no file of the part test beside it; only "
             f"{', '.join(names)}. {_WHAT_TO_DO}"
         )
-    raw = concatenated([part.raw for part in parts])
-    numbers = np.repeat(
-        [PARTS.index(part.name or "train") for part in parts],
-        [part.raw.table.num_rows for part in parts],
-    )
-    table = raw.table.append_column(_COLUMN, pa.array(numbers))
-    raw, dropped = without_missing(replace(raw, table=table), columns.of_events, config)
+    raw, dropped = _joined(parts, columns, config)
     raw = without_missing_entries(raw, lists, config)
     histories = [
         [*entries(text), target]
@@ -170,6 +155,21 @@ def events_of_histories(
         warnings=(*raw.warnings, *_cut_warning(histories, longest, lists)),
     )
     return events if names == [""] else _with_split(events, rows, names, config)
+
+
+def _joined(
+    parts: Sequence[SplitPart], columns: ColumnNames, config: PrepareConfig
+) -> tuple[RawTable, dict[str, object]]:
+    """The rows of all parts that lack no value, with the number of each one's part; the counts."""
+    import pyarrow as pa
+
+    raw = concatenated([part.raw for part in parts])
+    numbers = np.repeat(
+        [PARTS.index(part.name or "train") for part in parts],
+        [part.raw.table.num_rows for part in parts],
+    )
+    table = raw.table.append_column(_COLUMN, pa.array(numbers))
+    return without_missing(replace(raw, table=table), columns.of_events, config)
 
 
 def _check_beginnings(
