@@ -19,6 +19,7 @@ from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from research.runs.corpus import open_corpus
 from tests.support.command_line import command_error
+from tests.support.histories import histories
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -26,15 +27,6 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
-
-
-def histories(corpus: Corpus) -> dict[str, list[str]]:
-    return {
-        user: [corpus.item_names[item] for item in corpus.items[start:stop].tolist()]
-        for user, start, stop in zip(
-            corpus.user_names, corpus.offsets[:-1], corpus.offsets[1:], strict=True
-        )
-    }
 
 
 def written(path: Path, content: str) -> Path:

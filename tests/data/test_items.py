@@ -17,6 +17,7 @@ from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from research.overrides import override
+from tests.support.histories import attributes
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,14 +64,6 @@ def refused(
     with pytest.raises(InputError, match=message):
         prepared(tmp_path, files, **options)
     assert not (tmp_path / "data").exists()
-
-
-def attributes(corpus: Corpus) -> dict[str, list[str]]:
-    bounds = corpus.attribute_offsets.tolist()
-    return {
-        item: [corpus.attribute_names[a] for a in corpus.attribute_ids[bounds[i] : bounds[i + 1]]]
-        for i, item in enumerate(corpus.item_names)
-    }
 
 
 def titles(corpus: Corpus) -> dict[str, str]:

@@ -18,6 +18,7 @@ from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.data.preparation.python_literals import json_of_literal
 from research.errors import InputError
+from tests.support.histories import histories
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,15 +41,6 @@ AMAZON = {
     "item_column": "asin",
     "timestamp_column": "unixReviewTime",
 }
-
-
-def histories(corpus: Corpus) -> dict[str, list[str]]:
-    return {
-        user: [corpus.item_names[item] for item in corpus.items[start:stop].tolist()]
-        for user, start, stop in zip(
-            corpus.user_names, corpus.offsets[:-1], corpus.offsets[1:], strict=True
-        )
-    }
 
 
 def prepared(path: Path, **options: object) -> Corpus:

@@ -16,6 +16,7 @@ from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.data.preparation.raw_tables import RawTable, concatenated
 from research.errors import InputError
+from tests.support.histories import histories
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,14 +36,6 @@ def prepared(
     corpus = prepare(config, data_root=tmp_path / "data")
     corpus.verify()
     return corpus
-
-
-def histories(corpus: Corpus) -> dict[str, list[str]]:
-    bounds = corpus.offsets.tolist()
-    return {
-        user: [corpus.item_names[int(item)] for item in corpus.items[bounds[u] : bounds[u + 1]]]
-        for u, user in enumerate(corpus.user_names)
-    }
 
 
 def times(corpus: Corpus) -> list[int]:

@@ -11,7 +11,7 @@ from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
-from tests.support.histories import histories
+from tests.support.histories import attributes, histories
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -19,14 +19,6 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
-
-
-def attributes(corpus: Corpus) -> dict[str, list[str]]:
-    bounds = corpus.attribute_offsets.tolist()
-    return {
-        item: [corpus.attribute_names[a] for a in corpus.attribute_ids[bounds[i] : bounds[i + 1]]]
-        for i, item in enumerate(corpus.item_names)
-    }
 
 
 def prepared(
