@@ -69,7 +69,6 @@ def read_by_prepare(path: Path) -> Seconds:
     from dataclasses import replace
 
     from research.data.preparation import prepare as module
-    from research.data.preparation.options import PrepareConfig
 
     seconds: Seconds = {}
 
@@ -82,7 +81,8 @@ def read_by_prepare(path: Path) -> Seconds:
 
         return call
 
-    config = PrepareConfig(source="csv", raw=str(path))
+    # Taken from `prepare`, which has it in every checkout that --against may name.
+    config = vars(module)["PrepareConfig"](source="csv", raw=str(path))
     started = time.process_time()
     source = module.source_of(config, path.parent)
     source = replace(source, read=timed("reading", source.read))
