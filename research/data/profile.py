@@ -22,7 +22,7 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 TOP_SHARES = (0.01, 0.1)
 # Points of the curve of popularity.
 CURVE_POINTS = 101
-# Attributes that are named.
+# Attributes, and items, that are named.
 MOST_COMMON = 10
 # Longer than any data set lasts: events over more months than this have wrong times among them.
 MAX_DAYS = 36_600
@@ -70,6 +70,18 @@ class AttributeCoverage:
     """(name, items) of the attributes that most items have, the most common first."""
 
 
+@dataclass(frozen=True)
+class PopularItem:
+    """An item with which many interactions are."""
+
+    name: str
+    """The raw id."""
+    title: str
+    """The title; empty where the corpus has none for it."""
+    interactions: int
+    """Number of interactions."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CorpusProfile:
     """What a corpus is like, in numbers."""
@@ -99,6 +111,8 @@ class CorpusProfile:
     """(share of items, share of interactions with the most popular of them), from 0 to 1."""
     items_without: int
     """Items that no interaction is with."""
+    most_popular: tuple[PopularItem, ...]
+    """The items that most interactions are with, the most popular first."""
     repeat_share: float
     """Share of interactions with an item that the user had before."""
     timeline: Timeline | None
@@ -128,6 +142,7 @@ def profile_of(corpus: Corpus) -> CorpusProfile:
             for share in np.linspace(0.0, 1.0, CURVE_POINTS).tolist()
         ),
         items_without=int((counts == 0).sum()),
+        most_popular=most_popular(corpus, counts),
         repeat_share=share_of(int(Repeats.of(corpus).repeated_N.sum()), corpus.num_interactions),
         timeline=timeline(corpus),
         attributes=coverage(corpus),
@@ -158,6 +173,18 @@ def top_share(descending: NDArray[np.int64], share: float) -> float:
     # A share of items such as 0.1 of 30 may come out a little above the whole number.
     number = int(np.ceil(share * len(descending) - 1e-9))
     return share_of(int(descending[:number].sum()), int(descending.sum()))
+
+
+def most_popular(corpus: Corpus, counts: NDArray[np.int64]) -> tuple[PopularItem, ...]:
+    """The `MOST_COMMON` most popular items that have interactions, by their `counts`."""
+    titles = corpus.item_titles
+    return tuple(
+        PopularItem(
+            corpus.item_names[item], "" if titles is None else titles[item], int(counts[item])
+        )
+        for item in np.argsort(-counts, kind="stable")[:MOST_COMMON].tolist()
+        if counts[item]
+    )
 
 
 def gini(counts: NDArray[np.int64]) -> float:

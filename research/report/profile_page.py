@@ -22,6 +22,7 @@ def profile_page_of(profile: CorpusProfile, facts: Mapping[str, str]) -> str:
         sentences=sentences_of(profile),
         pictures=pictures_of(profile),
         facts=facts,
+        titled=any(item.title for item in profile.most_popular),
         percent=percent,
         share_of=share_of,
     )

@@ -6,8 +6,8 @@ from research.data.findings import percent, share_of
 from research.data.profile import AttributeCoverage, CorpusProfile, Timeline
 from research.storage.untrusted import short_text
 
-# Attributes that a sentence names.
-NAMED_ATTRIBUTES = 3
+# Attributes, and items, that a sentence names.
+NAMED = 3
 
 
 def sentences_of(profile: CorpusProfile) -> list[str]:
@@ -37,13 +37,20 @@ def lengths_sentence(profile: CorpusProfile) -> str:
 
 
 def popularity_sentence(profile: CorpusProfile) -> str:
-    """How unequal the popularity of items is."""
+    """How unequal the popularity of items is, and which are the most popular."""
     tops = " and ".join(
         f"{percent(interactions)} are with the top {items:.0%} of items".replace("% of", " % of")
         for items, interactions in profile.top_shares
     )
     unused = f"; items without any: {profile.items_without:,}" if profile.items_without else ""
-    return f"Popularity: of all interactions, {tops}; Gini {profile.gini:.2f}{unused}."
+    names = ", ".join(
+        f"{short_text(item.title or item.name, 40)} ({item.interactions:,})"
+        for item in profile.most_popular[:NAMED]
+    )
+    return (
+        f"Popularity: of all interactions, {tops}; Gini {profile.gini:.2f}{unused}; most popular: "
+        f"{names}."
+    )
 
 
 def time_sentence(timeline: Timeline) -> str:
@@ -65,8 +72,7 @@ def attribute_sentence(coverage: AttributeCoverage, num_items: int) -> str:
     if not coverage.attributes:
         return "Attributes: none."
     names = ", ".join(
-        f"{short_text(name, 40)} ({items:,})"
-        for name, items in coverage.most_common[:NAMED_ATTRIBUTES]
+        f"{short_text(name, 40)} ({items:,})" for name, items in coverage.most_common[:NAMED]
     )
     without = percent(share_of(coverage.items_without, num_items))
     return (

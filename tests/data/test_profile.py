@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from research.data.corpus import Corpus
+from research.data.names import Names
 from research.data.profile import (
     LengthBin,
+    PopularItem,
     events_per_month,
     gini,
     length_bins,
@@ -74,6 +76,20 @@ def test_attributes_by_hand(corpus: Corpus) -> None:
     assert (found.attributes, found.items_without, found.most_per_item) == (3, 2, 2)
     assert found.per_item == 1.0
     assert found.most_common == (("a1", 3), ("a0", 1), ("a2", 1))
+
+
+def test_the_most_popular_items_have_their_titles(corpus: Corpus) -> None:
+    found = profile_of(corpus).most_popular
+    # Of items with as many interactions the first; item 4 has none.
+    assert [(item.name, item.interactions) for item in found] == [
+        (corpus.item_names[0], 6), (corpus.item_names[1], 2),
+        (corpus.item_names[2], 1), (corpus.item_names[3], 1),
+    ]  # fmt: skip
+    assert {item.title for item in found} == {""}
+    titled = replace(corpus, item_titles=Names.from_strings(["Tea", "", "Cups", "Pot", "Tray"]))
+    assert profile_of(titled).most_popular[:2] == (
+        PopularItem(corpus.item_names[0], "Tea", 6), PopularItem(corpus.item_names[1], "", 2),
+    )  # fmt: skip
 
 
 def test_a_corpus_without_times_has_no_time_line(corpus: Corpus) -> None:

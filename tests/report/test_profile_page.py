@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from research.data.corpus import Corpus
-from research.data.profile import CorpusProfile, profile_of
+from research.data.profile import CorpusProfile, PopularItem, profile_of
 from research.report.profile_page import profile_page_of
 from research.report.profile_words import sentences_of
 from tests.support.synthetic import write_histories
@@ -70,7 +70,8 @@ def test_a_profile_in_words(profile: CorpusProfile) -> None:
         "History lengths: 2.5 in the mean; half of the users have at most 1, one in twenty at most "
         "1, one in twenty at least 5, the longest is 5.",
         "Popularity: of all interactions, 60.0 % are with the top 1 % of items and 60.0 % are with "
-        "the top 10 % of items; Gini 0.52; items without any: 1.",
+        "the top 10 % of items; Gini 0.52; items without any: 1; most popular: i0 (6), "
+        "i1 (2), i2 (1).",
         "Repeats: 20.0 % of interactions are with an item that the user had before.",
         "Times: 2020-01 to 2020-03 (71 days), most events in 2020-01 (6); 20.0 % of interactions "
         "have the time of another one of the same user.",
@@ -111,9 +112,21 @@ def test_a_page_says_its_sentences_and_what_preparation_removed(profile: CorpusP
     assert text == profile_page_of(profile, {"removed by min rating": "17"})
 
 
+def test_popular_items_stand_by_id_and_by_title_where_there_are_titles(
+    profile: CorpusProfile,
+) -> None:
+    assert ">title<" not in profile_page_of(profile, {})
+    items = (PopularItem("sku 1", "Cups, blue", 6), PopularItem("sku 2", "", 1))
+    titled = replace(profile, most_popular=items)
+    text = profile_page_of(titled, {})
+    assert '<th scope="row">sku 1</th><td class="text">Cups, blue</td><td>6</td>' in text
+    assert "most popular: Cups, blue (6), sku 2 (1)." in sentences_of(titled)[1]
+
+
 def test_hostile_names_do_nothing_and_nothing_lies_elsewhere(profile: CorpusProfile) -> None:
     attributes = replace(profile.attributes, most_common=((HOSTILE, 3), ("$y$", 1)))
-    hostile = replace(profile, name=HOSTILE, attributes=attributes)
+    item = PopularItem(HOSTILE, HOSTILE, 3)
+    hostile = replace(profile, name=HOSTILE, attributes=attributes, most_popular=(item,))
     text = profile_page_of(hostile, {HOSTILE: HOSTILE})
     page = Page(text)
     assert page.named("script") == []
