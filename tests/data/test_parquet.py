@@ -201,6 +201,17 @@ def test_ids_are_text_or_whole_numbers_of_any_type(tmp_path: Path, users: pa.Arr
     assert rows_in(path, timestamp_column=None) == [("7", "x", None), ("8", "y", None)]
 
 
+@pytest.mark.parametrize(
+    "users",
+    [*USERS, pa.array([b"7", b"8"], pa.binary_view())],
+    ids=lambda users: str(users.type),
+)
+def test_lists_of_items_belong_to_users_of_any_type(tmp_path: Path, users: pa.Array) -> None:
+    path = write(tmp_path / "p.parquet", {"user": users, "item": [["x", "y"], ["z"]]})
+    rows = [("7", "x", None), ("7", "y", None), ("8", "z", None)]
+    assert rows_in(path, timestamp_column=None) == rows
+
+
 @pytest.mark.parametrize("first", USERS, ids=lambda users: str(users.type))
 def test_parts_with_ids_of_two_types_are_one_data_set(tmp_path: Path, first: pa.Array) -> None:
     write(tmp_path / "in" / "0.parquet", {"user": first, "item": ["x", "y"]})

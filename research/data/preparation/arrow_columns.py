@@ -160,7 +160,7 @@ def one_row_an_event(raw: RawTable, columns: ColumnNames) -> RawTable:
     exploded = {
         name: pc.list_flatten(table.column(name))
         if name in lists
-        else table.column(name).combine_chunks().take(parents)
+        else _without_views(table.column(name)).combine_chunks().take(parents)
         for name in table.column_names
     }
     empty = int((lengths == 0).sum())
@@ -170,6 +170,17 @@ def one_row_an_event(raw: RawTable, columns: ColumnNames) -> RawTable:
         where=where_of_entry,
         notes={**raw.notes, "lists_read": len(lengths), "lists_without_items": empty},
     )
+
+
+def _without_views(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The cells in a type from which Arrow can take rows, which views of text or bytes are not."""
+    import pyarrow as pa
+
+    if pa.types.is_string_view(cells.type):
+        return cells.cast(pa.large_string())
+    if pa.types.is_binary_view(cells.type):
+        return cells.cast(pa.large_binary())
+    return cells
 
 
 def _lengths(table: pa.Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
