@@ -176,6 +176,7 @@ def test_a_second_call_repeats_nothing_and_shows_the_same_table(
     assert snapshot_of(tmp_path) == before
 
 
+@pytest.mark.long
 def test_a_study_adds_seeds_and_corpora_to_what_is_there(
     shop: Corpus, other: Corpus, tmp_path: Path
 ) -> None:
@@ -220,6 +221,7 @@ def test_the_record_says_what_was_asked(shop: Corpus, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.long
 def test_an_interrupted_study_goes_on_where_it_stopped(
     shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +407,7 @@ def test_a_study_prints_its_runs_and_one_table_and_repeats_nothing(
     assert snapshot_of(here / "runs" / "own" / "shop") == before
 
 
+@pytest.mark.long
 def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here: Path) -> None:
     planned = run_command(capsys, "study", "own_study", "--seeds", "2", "--plan")
     assert (planned.code, planned.err) == (0, "")
@@ -487,6 +490,7 @@ def test_a_corpus_is_opened_by_all_processes_in_agreement(
     assert asked == [(str(shop.folder), "data", 1)]
 
 
+@pytest.mark.long
 def test_chosen_cells_are_done_and_the_table_has_all_that_is_there(
     capsys: Capture, here: Path
 ) -> None:
@@ -579,6 +583,7 @@ def test_the_quickstart_runs_from_end_to_end(
     assert f"run folders: {tmp_path}/quickstart/films/CELL/SEED" in answer.out
 
 
+@pytest.mark.long
 def test_the_quickstarts_table_fits_into_eighty_columns(
     capsys: Capture, films: Corpus, tmp_path: Path
 ) -> None:
@@ -602,6 +607,7 @@ def test_the_quickstarts_table_fits_into_eighty_columns(
 # What belongs to a study
 
 
+@pytest.mark.long
 def test_runs_of_a_cell_that_has_changed_since_are_no_longer_of_the_study(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:

@@ -568,6 +568,7 @@ def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> Non
     assert duration_text(seconds) == said
 
 
+@pytest.mark.long
 def test_a_plan_runs_nothing(capsys: Capture, corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "slow_study.py").write_text(SLOW.replace("CORPUS", str(corpus.folder)))
     study = study_of(corpus, {"one": pretrained(corpus, 1), "two": pretrained(corpus, 2)})
@@ -582,6 +583,7 @@ def test_a_plan_runs_nothing(capsys: Capture, corpus: Corpus, tmp_path: Path) ->
     assert "2 runs, about " in said
 
 
+@pytest.mark.long
 def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None:
     long = replace(PRETRAIN, epochs=4000)
     cells = {
