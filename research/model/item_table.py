@@ -60,6 +60,9 @@ class ItemTable(nn.Module):
         self.masked = masked
         self.weight = nn.Parameter(torch.empty(num_items + masked, width))
         initialize(self, init_std, seed, purpose, names={"weight": "item_table.weight"})
+        self.touched_rows = False
+        """Whether the gradient holds only the rows that were looked up or scored by their ids, as
+        a sparse tensor. The optimizer says so, and reads it."""
         # After `initialize`, as this table has drawn its own initial weights.
         self.attributes = attributes
 
@@ -73,7 +76,7 @@ class ItemTable(nn.Module):
 
         They include the sum of the items' attribute embeddings if the table has `attributes`.
         """
-        embedded = F.embedding(ids, self.weight)
+        embedded = self._rows(ids)
         if self.attributes is not None:
             embedded = embedded + self.attributes.sums(ids.flatten()).view_as(embedded)
         return embedded
@@ -95,9 +98,11 @@ class ItemTable(nn.Module):
         if ids is not None:
             assert (rows, further_ED) == (None, None), "ids say themselves what is scored"
             if ids.dim() == 1:
-                scores_PN = row_products(states_PD, F.embedding(ids, self.weight))
+                scores_PN = row_products(states_PD, self._rows(ids))
             else:
-                scores_PN = candidate_scores(states_PD, self.weight, ids)
+                scores_PN = candidate_scores(
+                    states_PD, self.weight, ids, touched_rows=self.touched_rows
+                )
             return scores_PN if bias_V is None else scores_PN + bias_V[ids]
         rows = self._competing(rows)
         return all_scores(states_PD, self.weight, bias_V, rows=rows, further_ED=further_ED)
@@ -146,6 +151,9 @@ class ItemTable(nn.Module):
         """The first `rows` rows and the further ones, for ranking; without a graph."""
         table_RD = self.weight.detach()[: self._competing(rows)]
         return ScoredRows(table_RD, bias_V, further_ED)
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight, sparse=self.touched_rows)
 
     def _competing(self, rows: int | None) -> int:
         """The number of the table's rows that compete: `rows`, or V for None."""

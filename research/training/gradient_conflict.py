@@ -76,7 +76,7 @@ def _flat(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
         [
             torch.zeros(parameter.numel(), dtype=torch.float64, device=parameter.device)
             if part is None
-            else part.double().flatten()
+            else part.to_dense().double().flatten()
             for parameter, part in zip(parameters, parts, strict=True)
         ]
     )

@@ -17,7 +17,9 @@ from torch import nn
 from research.config import check_types
 from research.errors import InputError
 from research.model.initialization import is_bias, norm_parameters
+from research.model.item_table import ItemTable
 from research.training.schedule import ScheduleConfig
+from research.training.touched_rows import AdamByRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,11 @@ class OptimizerConfig:
     code goes without."""
     clip_norm: float | None = None
     """Largest norm of the gradient over all parameters; None: no clipping."""
+    item_rows: Literal["all", "touched"] = "all"
+    """Adam and AdamW: which rows of the item tables a step moves: all of them, as published; or
+    only those in its inputs and among its candidates, so that a step with a sampled loss takes no
+    longer where there are more items. The others then stay as they are, moments included
+    (`research/training/touched_rows.py`). For one process."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate changes over the stage."""
 
@@ -59,13 +66,22 @@ class OptimizerConfig:
             raise InputError(
                 f"optimizer.clip_norm is {self.clip_norm}; it must be above 0, or None"
             )
+        if self.item_rows == "touched" and self.method == "sgd":
+            raise InputError(
+                "optimizer.item_rows is 'touched', which adam and adamw know; take one of them, or "
+                "'all' for sgd"
+            )
 
 
 def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer over all parameters that learn.
 
-    Norms, biases and the parameters of a combination form a group without weight decay.
+    Norms, biases and the parameters of a combination form a group without weight decay. The item
+    tables of `module` are told which gradients they give, as `item_rows` asks for.
     """
+    for part in module.modules():
+        if isinstance(part, ItemTable):
+            part.touched_rows = config.item_rows == "touched"
     decayed: list[nn.Parameter] = []
     undecayed: list[nn.Parameter] = []
     norms = norm_parameters(module)
@@ -86,9 +102,24 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
             for parameter in (*decayed, *undecayed):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
-    method = torch.optim.Adam if config.method == "adam" else torch.optim.AdamW
-    betas = (config.beta1, config.beta2)
-    return method(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+    method = AdamByRows if config.item_rows == "touched" else torch.optim.Adam
+    return method(
+        groups,
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=True,
+        decoupled_weight_decay=config.method == "adamw",
+    )
+
+
+def check_one_process_touches_rows(config: OptimizerConfig, processes: int) -> None:
+    """Raise `InputError` where several processes would have to move touched rows alone."""
+    if config.item_rows == "touched" and processes > 1:
+        raise InputError(
+            f"optimizer.item_rows is 'touched', which is for one process; here are {processes}: "
+            "each would touch other rows. Use 'all', or one process"
+        )
 
 
 def set_rate(
@@ -106,8 +137,10 @@ def set_rate(
         factor = (1.0 - config.beta1 ** (step + 1)) / root
         # torch does not count a step that was left out; its count is set to the one by which its
         # correction is undone here.
-        for parameter_state in optimizer.state.values():
-            parameter_state["step"].fill_(step)
+        counts = [parameter_state["step"] for parameter_state in optimizer.state.values()]
+        if counts:
+            torch._foreach_zero_(counts)
+            torch._foreach_add_(counts, float(step))
     decays: Sequence[float] = (config.weight_decay, 0.0)
     for group, decay in zip(optimizer.param_groups, decays):
         group["lr"] = lr * factor

@@ -26,10 +26,11 @@ from research.training.gather import Gather
 from research.training.gradient_conflict import GradientCosines
 from research.training.loss_scale import restore_scale, with_scale
 from research.training.multi_objective import StepInputs
-from research.training.optimizer import set_rate
+from research.training.optimizer import check_one_process_touches_rows, set_rate
 from research.training.stage_run import StageRun
 from research.training.state import StageState
 from research.training.step_memory import StepMemory
+from research.training.touched_rows import clip, coalesced_gradients, numbers_of
 from research.training.weights import Weights
 
 
@@ -80,6 +81,7 @@ class TrainStep:
         self.accelerator = accelerator
         self.say = say
         trained, self.processes = weights.trained, Processes(accelerator)
+        check_one_process_touches_rows(config.optimizer, self.processes.world)
         trained.gather = Gather(self.processes.rank, self.processes.world)
         self.learning = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         self.encoder = [
@@ -186,14 +188,14 @@ class TrainStep:
         # Before clipping (docs/pitfalls.md, "clipping scaled gradients"), and with this stage's
         # optimizer alone: those of earlier stages hold the same encoder.
         self.accelerator.unscale_gradients(self.wrapped_optimizer)
-        gradients = [each.grad for each in self.learning if each.grad is not None]
+        gradients = coalesced_gradients(self.learning)
         norm = torch.nn.utils.get_total_norm(gradients)
         clip_norm = self.config.optimizer.clip_norm
         if clip_norm is not None:
             # Clipping by a norm that is not finite would spoil every gradient, and hide which one
             # was not finite before.
             clipping_norm = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
-            torch.nn.utils.clip_grads_with_norm_(self.learning, clip_norm, clipping_norm)
+            clip(gradients, clip_norm, clipping_norm)
         norm = self.weights.full_tensor(norm)
         finite = totals_K.isfinite().all()
         # Under fp16 gradients overflow now and then, and the loss scaler leaves those steps out.
@@ -222,7 +224,7 @@ class TrainStep:
                 name
                 for name, parameter in self.weights.trained.named_parameters()
                 if parameter.grad is not None
-                and not self.weights.full_tensor(parameter.grad.isfinite().all())
+                and not self.weights.full_tensor(numbers_of(parameter.grad).isfinite().all())
             ]
 
         return names

@@ -72,16 +72,20 @@ def _tiles(items_PN: Tensor, table_VD: Tensor) -> tuple[list[slice], Tensor]:
     return tiles, aligned_tile(table_VD, min(height, len(items_PN)), len(table_VD))
 
 
-def candidate_scores(hidden_PD: Tensor, table_VD: Tensor, items_PN: Tensor) -> Tensor:
+def candidate_scores(
+    hidden_PD: Tensor, table_VD: Tensor, items_PN: Tensor, *, touched_rows: bool = False
+) -> Tensor:
     """[P, N]: inner products of each state with the table's rows `items_PN[p]`.
 
-    Differentiable once, with respect to states and table.
+    Differentiable once, with respect to states and table. With `touched_rows` the table's gradient
+    is a sparse tensor of the rows in `items_PN`, and the rows are always gathered.
     """
     low_dtype = low_precision(table_VD)
     with without_autocast(hidden_PD):
         hidden_PD = hidden_PD.to(table_VD.dtype)
-        if len(table_VD) > ROWS_PER_GATHER * items_PN.shape[1]:
-            return einsum(hidden_PD, F.embedding(items_PN, table_VD), "P D, P N D -> P N")
+        if touched_rows or len(table_VD) > ROWS_PER_GATHER * items_PN.shape[1]:
+            rows_PND = F.embedding(items_PN, table_VD, sparse=touched_rows)
+            return einsum(hidden_PD, rows_PND, "P D, P N D -> P N")
         scores_PN: Tensor = _PickedProducts.apply(  # type: ignore[no-untyped-call]
             hidden_PD, table_VD, items_PN, low_dtype
         )
