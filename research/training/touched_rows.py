@@ -20,6 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Rows that are updated at once.
+ROWS = 2048
+
 
 class AdamByRows(torch.optim.Adam):
     """Adam or AdamW; sparse gradients move their rows alone, dense ones are left to torch."""
@@ -42,7 +45,6 @@ class AdamByRows(torch.optim.Adam):
                 self._move_rows(group, parameter, gradient)
             parameter.grad = gradient
 
-    @torch.no_grad()
     def _move_rows(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         """Update the rows of `parameter` [R, D] that are in `gradient`, which is coalesced."""
         state = self.state[parameter]
@@ -51,21 +53,34 @@ class AdamByRows(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
-        (beta1, beta2), rate, steps = group["betas"], group["lr"], float(state["step"])
         rows_N, gradient_ND = gradient.indices()[0], gradient.values()
-        values_ND = parameter.index_select(0, rows_N)
-        if group["decoupled_weight_decay"]:
-            values_ND.mul_(1.0 - rate * group["weight_decay"])
-        elif group["weight_decay"]:
-            gradient_ND = gradient_ND.add(values_ND, alpha=group["weight_decay"])
-        mean_ND = state["exp_avg"].index_select(0, rows_N).lerp_(gradient_ND, 1.0 - beta1)
-        square_ND = state["exp_avg_sq"].index_select(0, rows_N).mul_(beta2)
-        square_ND.addcmul_(gradient_ND, gradient_ND, value=1.0 - beta2)
-        state["exp_avg"].index_copy_(0, rows_N, mean_ND)
-        state["exp_avg_sq"].index_copy_(0, rows_N, square_ND)
-        root_ND = square_ND.sqrt_().div_((1.0 - beta2**steps) ** 0.5).add_(group["eps"])
-        values_ND.addcdiv_(mean_ND, root_ND, value=-rate / (1.0 - beta1**steps))
-        parameter.index_copy_(0, rows_N, values_ND)
+        # A part at a time, so that what is computed of it stays in cache.
+        for rows, values in zip(rows_N.split(ROWS), gradient_ND.split(ROWS)):
+            _move(group, state, parameter.detach(), rows, values)
+
+
+def _move(
+    group: dict[str, Any],
+    state: dict[str, Tensor],
+    table_RD: Tensor,
+    rows_N: Tensor,
+    gradient_ND: Tensor,
+) -> None:
+    """Update some rows of a table, and their moments in `state`, in place."""
+    (beta1, beta2), rate, steps = group["betas"], group["lr"], float(state["step"])
+    values_ND = table_RD.index_select(0, rows_N)
+    if group["decoupled_weight_decay"]:
+        values_ND.mul_(1.0 - rate * group["weight_decay"])
+    elif group["weight_decay"]:
+        gradient_ND = gradient_ND.add(values_ND, alpha=group["weight_decay"])
+    mean_ND = state["exp_avg"].index_select(0, rows_N).lerp_(gradient_ND, 1.0 - beta1)
+    square_ND = state["exp_avg_sq"].index_select(0, rows_N).mul_(beta2)
+    square_ND.addcmul_(gradient_ND, gradient_ND, value=1.0 - beta2)
+    state["exp_avg"].index_copy_(0, rows_N, mean_ND)
+    state["exp_avg_sq"].index_copy_(0, rows_N, square_ND)
+    root_ND = square_ND.sqrt_().div_((1.0 - beta2**steps) ** 0.5).add_(group["eps"])
+    values_ND.addcdiv_(mean_ND, root_ND, value=-rate / (1.0 - beta1**steps))
+    table_RD.index_copy_(0, rows_N, values_ND)
 
 
 def coalesced_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
