@@ -115,8 +115,12 @@ class ItemTable(nn.Module):
         rows: int | None = None,
         bias_V: Tensor | None = None,
         further_ED: Tensor | None = None,
+        bf16: bool = False,
     ) -> Tensor:
-        """Scalar: the sum over P of -log softmax(scores)[target]; 0 if P = 0."""
+        """Scalar: the sum over P of -log softmax(scores)[target]; 0 if P = 0.
+
+        With `bf16` the factors of the products are rounded to bf16.
+        """
         return softmax_loss(
             states_PD,
             self.weight,
@@ -124,6 +128,7 @@ class ItemTable(nn.Module):
             targets_P,
             rows=self._competing(rows),
             further_ED=further_ED,
+            bf16=bf16,
         )
 
     def top_one(

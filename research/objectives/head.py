@@ -116,14 +116,20 @@ class Head(nn.Module):
         transformed_PD = self.transform(states_PD)
         return self._table(items).scores(transformed_PD, ids, bias_V=self.item_bias)
 
-    def softmax_loss(self, states_PD: Tensor, targets_P: Tensor, items: ItemTable) -> Tensor:
-        """Scalar: the sum over P of the cross-entropy over all classes that compete."""
+    def softmax_loss(
+        self, states_PD: Tensor, targets_P: Tensor, items: ItemTable, *, bf16: bool = False
+    ) -> Tensor:
+        """Scalar: the sum over P of the cross-entropy over all classes that compete.
+
+        With `bf16` the factors of the products with the table are rounded to bf16.
+        """
         return self._table(items).softmax_loss(
             self.transform(states_PD),
             targets_P,
             rows=self._rows,
             bias_V=self.item_bias,
             further_ED=self.padding_row,
+            bf16=bf16,
         )
 
     def top_one(self, states_PD: Tensor, targets_P: Tensor, items: ItemTable) -> Tensor:

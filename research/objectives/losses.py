@@ -130,13 +130,22 @@ class ItemObjective(Objective):
 class FullSoftmax(ItemLossConfig):
     """-log softmax over all V items (BERT4Rec eq. 7-8; SASRec+ of Klenitskiy and Vasilev 2023)."""
 
+    bf16_logits: bool = False
+    """Whether states and item embeddings are rounded to bf16 for the products between them, though
+    training is in fp32. It pays where a CPU has units for bf16 products (AMX); without them it is
+    slower than fp32 (`experiments/LOG.md`, 2026-11-29)."""
+
     def build(self, catalogue: Catalogue, purpose: str) -> FullSoftmaxLoss:
         """The loss's module; it has nothing to draw or to count."""
-        return FullSoftmaxLoss()
+        return FullSoftmaxLoss(self)
 
 
 class FullSoftmaxLoss(ItemLoss):
     """The full softmax: it draws nothing, as every item competes."""
+
+    def __init__(self, config: FullSoftmax) -> None:
+        super().__init__()
+        self.config = config
 
     def targets(self, view: View, batch: Batch) -> ItemTargets:
         """The target items alone."""
@@ -145,7 +154,7 @@ class FullSoftmaxLoss(ItemLoss):
     def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
         """Scalar: the sum over read tokens of the cross-entropy."""
         assert isinstance(targets, ItemTargets)
-        return head.softmax_loss(states_PD, targets.items_P, items)
+        return head.softmax_loss(states_PD, targets.items_P, items, bf16=self.config.bf16_logits)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -7,16 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import research.model.kernels.column_tiles as columns_module
 import research.model.kernels.cross_entropy as softmax_module
 from research.model.kernels.cross_entropy import softmax_loss
 
 WIDTH = 5
 
 
-@pytest.fixture(autouse=True)
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tile of 16 rows, the smallest there is."""
+@pytest.fixture(autouse=True, params=["tiles of rows", "tiles of columns"])
+def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 16 states and all columns, or of 16 states and 7 columns."""
     monkeypatch.setattr(softmax_module, "CPU_TILE", 1)
+    if request.param == "tiles of columns":
+        monkeypatch.setattr(softmax_module, "MIN_COLUMNS", 1)
+        monkeypatch.setattr(columns_module, "STATES", 16)
+        monkeypatch.setattr(columns_module, "COLUMNS", 7)
 
 
 def inputs(
@@ -126,3 +131,56 @@ def test_a_frozen_table_gets_no_gradient_and_the_states_do() -> None:
     softmax_loss(hidden_PD.requires_grad_(), table_VD, None, targets_P).backward()
     assert table_VD.grad is None
     assert hidden_PD.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("further", [1, 7, 20])
+def test_further_rows_compete_and_get_no_gradient(further: int) -> None:
+    hidden_PD, table_RD, bias_C, targets_P = inputs(37, 24, bias=True, dtype=torch.float64)
+    assert bias_C is not None
+    bias_C, targets_P = bias_C[:22], targets_P % 22
+    further_ED = torch.randn(further, WIDTH, dtype=torch.float64)
+    found, expected = (
+        [each.clone().requires_grad_() for each in (hidden_PD, table_RD, bias_C)] for _ in "12"
+    )
+    loss = softmax_loss(*found, targets_P, rows=22, further_ED=further_ED)
+    states, table, bias = expected
+    logits = torch.cat([states @ table[:22].T + bias, states @ further_ED.T], dim=1)
+    F.cross_entropy(logits, targets_P, reduction="sum").backward()
+    loss.backward()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-10)
+
+
+def test_rising_and_falling_logits_are_scaled_anew_from_tile_to_tile() -> None:
+    hidden_PD, table_VD, _, targets_P = inputs(37, 101, dtype=torch.float64)
+    for sign in (1.0, -1.0):
+        bias_V = torch.linspace(-500.0, 500.0, 101, dtype=torch.float64) * sign
+        assert_twins(both(hidden_PD, table_VD, bias_V, targets_P), 1e-10)
+
+
+def test_an_endless_state_makes_the_loss_no_number() -> None:
+    hidden_PD, table_VD, _, targets_P = inputs(20, 30, dtype=torch.float32)
+    hidden_PD[3, 2] = torch.inf
+    hidden_PD.requires_grad_()
+    assert not softmax_loss(hidden_PD, table_VD, None, targets_P).isfinite()
+
+
+def test_rounded_factors_give_what_autocast_gives_and_a_small_error() -> None:
+    hidden_PD, table_VD, bias_V, targets_P = inputs(37, 101, bias=True, dtype=torch.float32)
+    losses, grads = [], []
+    for bf16, autocast in ((True, False), (False, True), (False, False)):
+        states, table = hidden_PD.clone().requires_grad_(), table_VD.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = softmax_loss(states, table, bias_V, targets_P, bf16=bf16)
+        loss.backward()
+        losses.append(loss.detach())
+        grads.append((states.grad, table.grad))
+    assert torch.equal(losses[0], losses[1])
+    for rounded, autocasted, exact in zip(*grads, strict=True):
+        assert rounded is not None
+        assert autocasted is not None
+        assert exact is not None
+        assert torch.equal(rounded, autocasted)
+        # bf16 has 8 bits: a product is off by up to 2^-8.
+        assert float((rounded - exact).norm() / exact.norm()) < 2**-6
+    torch.testing.assert_close(losses[0], losses[2], rtol=2**-8, atol=0.0)

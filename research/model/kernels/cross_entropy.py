@@ -1,9 +1,9 @@
 """Full-softmax cross-entropy that never holds all logits [P, V].
 
 Loss and gradients are computed together, one tile of rows at a time, so that memory holds one tile,
-and logits are computed once, not again in the backward pass. On a CPU a tile stays in cache. Under
-autocast the factors of the three products are in low precision; all else, including gradients, is
-fp32.
+and logits are computed once, not again in the backward pass. On a CPU a tile stays in cache, and a
+large catalogue goes by tiles of columns (`column_tiles.py`). Under autocast the factors of the
+three products are in low precision; all else, including gradients, is fp32.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from research.model.kernels.column_tiles import MIN_COLUMNS, ColumnGradients, log_denominators
 from research.model.kernels.precision import SHARES, low_precision, product, without_autocast
 
 # Elements of one tile of logits: 8 MB in fp32 on a CPU; 256 MB on an accelerator.
@@ -59,6 +61,54 @@ class _LogitRows:
             torch.mm(states, self.further_ED.T, out=tile[:, count:])
         return tile
 
+    def loss_by_rows(
+        self, states_PD: Tensor, targets_P: Tensor, grads: _Gradients | None, bounded: bool
+    ) -> Tensor:
+        """float64 scalar: the loss, by tiles of a few states and all columns.
+
+        The gradient of the log denominators is added to `grads`. `bounded` says that exponentials
+        of logits do not overflow.
+        """
+        total = states_PD.new_zeros((), dtype=torch.float64)
+        height = tile_rows(self.columns, states_PD.device)
+        buffer = aligned_tile(self.rows_CD, min(height, len(states_PD)), self.columns)
+        for first in range(0, len(states_PD), height):
+            part = slice(first, first + height)
+            states, targets = states_PD[part], targets_P[part]
+            tile = buffer[: len(states)]
+            logits = self.logits(states, tile)
+            target_logits = logits.gather(1, targets[:, None])[:, 0]
+            if bounded:
+                sums = logits.exp_().sum(1)
+                total += (sums.log() - target_logits).sum(dtype=torch.float64)
+            else:
+                largest = logits.amax(1)
+                sums = logits.sub_(largest[:, None]).exp_().sum(1)
+                total += (sums.log() + largest - target_logits).sum(dtype=torch.float64)
+            if grads is not None:
+                grads.add(part, self, states, logits, sums, tile)
+        return total
+
+    def loss_by_columns(
+        self, states_PD: Tensor, targets_P: Tensor, grads: _Gradients | None, bounded: bool
+    ) -> Tensor:
+        """float64 scalar: the loss as by `loss_by_rows`, by tiles of many states and few columns.
+
+        Only where the products are in the dtype of the gradients.
+        """
+        added = None
+        if grads is not None:
+            trained_CD = grads.table_RD[: len(self.rows_CD)]
+            added = ColumnGradients(grads.states_PD, trained_CD, grads.bias_C)
+        logs_P = log_denominators(
+            states_PD, self.rows_CD, self.bias_C, self.further_ED, added, bounded=bounded
+        )
+        targets_PD = F.embedding(targets_P, self.rows_CD)
+        target_logits_P = (states_PD * targets_PD).sum(1)
+        if self.bias_C is not None:
+            target_logits_P += self.bias_C[targets_P]
+        return (logs_P - target_logits_P).sum(dtype=torch.float64)
+
     def weighted_sum(self, weights: Tensor) -> Tensor:
         """[P, D]: for each state, the sum of all rows times their weights [P, C + E]."""
         mixture = product(weights[:, : len(self.rows_CD)], self.rows_CD)
@@ -89,24 +139,11 @@ class _TiledCrossEntropy(torch.autograd.Function):
             further_ED = None if further_ED is None else further_ED.to(low_dtype)
         competing = _LogitRows(rows_CD, further_ED, bias_C)
         grads = _Gradients.zeros(states_PD, table_RD, bias_C, rows) if wants_grad else None
-        total = states_PD.new_zeros((), dtype=torch.float64)
-        height = tile_rows(competing.columns, states_PD.device)
-        buffer = aligned_tile(rows_CD, min(height, len(states_PD)), competing.columns)
-        for first in range(0, len(states_PD), height):
-            part = slice(first, first + height)
-            states, targets = factors[part], targets_P[part]
-            tile = buffer[: len(states)]
-            logits = competing.logits(states, tile)
-            target_logits = logits.gather(1, targets[:, None])[:, 0]
-            if is_bounded:
-                sums = logits.exp_().sum(1)
-                total += (sums.log() - target_logits).sum(dtype=torch.float64)
-            else:
-                largest = logits.amax(1)
-                sums = logits.sub_(largest[:, None]).exp_().sum(1)
-                total += (sums.log() + largest - target_logits).sum(dtype=torch.float64)
-            if grads is not None:
-                grads.add(part, competing, states, logits, sums, tile)
+        in_columns = states_PD.device.type == "cpu" and factors.dtype == states_PD.dtype
+        if in_columns and competing.columns >= MIN_COLUMNS:
+            total = competing.loss_by_columns(states_PD, targets_P, grads, is_bounded)
+        else:
+            total = competing.loss_by_rows(factors, targets_P, grads, is_bounded)
         if grads is not None:
             grads.subtract_targets(rows_CD, factors, targets_P)
             ctx.grads = grads  # type: ignore[attr-defined]
@@ -269,14 +306,18 @@ def softmax_loss(
     *,
     rows: int | None = None,
     further_ED: Tensor | None = None,
+    bf16: bool = False,
 ) -> Tensor:
     """Scalar: the sum over P of -log softmax(table h + bias)[target]; 0 if P = 0.
 
     The first `rows` rows of the table compete (None: all), and the rows of `further_ED` [E, D],
-    which are never targets and get no gradient. Differentiable once, with respect to states, table
-    and bias.
+    which are never targets and get no gradient. With `bf16` the factors of fp32 products are
+    rounded to bf16, as under bf16 autocast. Differentiable once, with respect to states, table and
+    bias.
     """
     low_dtype = low_precision(table_RD)
+    if bf16 and table_RD.dtype == torch.float32:
+        low_dtype = low_dtype or torch.bfloat16
     rows = len(table_RD) if rows is None else rows
     with without_autocast(states_PD):
         total: Tensor = _TiledCrossEntropy.apply(  # type: ignore[no-untyped-call]

@@ -1,0 +1,145 @@
+"""The full softmax over a large catalogue, a tile of columns at a time, with logits computed twice.
+
+The softmax's denominators are sums over all columns, so the gradient of the rows has to wait for
+them. `cross_entropy.py` holds all logits of a few states until then; over a million columns these
+are 16 states at a time, and products with so few rows run at a third of a CPU's rate. Here a tile
+holds many states and few columns. A first pass over the columns sums exponentials and the states'
+gradients, a second one computes the logits again for the rows' gradients: four products instead of
+three, each at the full rate, and memory for one tile (2 MB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# States and columns of a tile.
+STATES, COLUMNS = 1024, 512
+# From so many columns on this is faster than tiles of rows (measured at width 64, 1,466 states).
+MIN_COLUMNS = 1 << 15
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnGradients:
+    """Where gradients of the sum of log denominators are added."""
+
+    states_PD: Tensor
+    """[P, D]: for the states; it begins at 0."""
+    rows_CD: Tensor
+    """[C, D]: for the trained rows."""
+    bias_C: Tensor | None
+    """[C]: for the bias; None: there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """Some of the rows that compete."""
+
+    rows_WD: Tensor
+    bias_W: Tensor | None
+    trained: slice | None
+    """Which of the trained rows they are; None: they are frozen."""
+
+    def logits(self, states_ND: Tensor, buffer: Tensor) -> Tensor:
+        """[N, W]: logits of the states, written to the start of `buffer`."""
+        shape = len(states_ND), len(self.rows_WD)
+        tile_NW = buffer[: shape[0] * shape[1]].view(shape)
+        if self.bias_W is None:
+            return torch.mm(states_ND, self.rows_WD.T, out=tile_NW)
+        return torch.addmm(self.bias_W, states_ND, self.rows_WD.T, out=tile_NW)
+
+
+def log_denominators(
+    states_PD: Tensor,
+    rows_CD: Tensor,
+    bias_C: Tensor | None,
+    further_ED: Tensor | None,
+    gradients: ColumnGradients | None,
+    *,
+    bounded: bool,
+) -> Tensor:
+    """[P]: the log of each state's sum of exp(logit), over C trained rows and E frozen ones.
+
+    The gradients of their sum are added to `gradients`, if given. `bounded` says that no logit is
+    so large that its exponential, or a sum of them, might overflow.
+    """
+    columns = list(_columns(rows_CD, bias_C, further_ED))
+    buffer = states_PD.new_empty(min(STATES, len(states_PD)) * COLUMNS)
+    logs_P = states_PD.new_empty(len(states_PD))
+    for first in range(0, len(states_PD), STATES):
+        part = slice(first, first + STATES)
+        states_ND = states_PD[part]
+        grad_ND = None if gradients is None else gradients.states_PD[part]
+        largest_N, sums_N = _sum(states_ND, columns, buffer, grad_ND, bounded)
+        logs_P[part] = sums_N.log() + largest_N
+        if gradients is not None:
+            _add_rows(states_ND, columns, buffer, gradients, largest_N, sums_N, bounded)
+    return logs_P
+
+
+def _columns(
+    rows_CD: Tensor, bias_C: Tensor | None, further_ED: Tensor | None
+) -> Iterator[_Columns]:
+    for first in range(0, len(rows_CD), COLUMNS):
+        part = slice(first, first + COLUMNS)
+        yield _Columns(rows_CD[part], None if bias_C is None else bias_C[part], part)
+    if further_ED is not None:
+        for rows_WD in further_ED.split(COLUMNS):
+            yield _Columns(rows_WD, None, None)
+
+
+def _sum(
+    states_ND: Tensor,
+    columns: list[_Columns],
+    buffer: Tensor,
+    grad_ND: Tensor | None,
+    bounded: bool,
+) -> tuple[Tensor, Tensor]:
+    """(largest [N], sums [N]): what logits are reduced by, and the sums of their exponentials.
+
+    `grad_ND` becomes the states' gradient: the mean of all rows by the softmax. Unless `bounded`,
+    sums and gradient are scaled anew whenever a larger logit comes (Milakov and Gimelshein 2018).
+    """
+    sums_N = states_ND.new_zeros(len(states_ND))
+    largest_N = torch.zeros_like(sums_N) if bounded else torch.full_like(sums_N, -torch.inf)
+    for each in columns:
+        tile_NW = each.logits(states_ND, buffer)
+        if not bounded:
+            before_N, largest_N = largest_N, torch.maximum(largest_N, tile_NW.amax(1))
+            scale_N = (before_N - largest_N).exp_()
+            sums_N *= scale_N
+            if grad_ND is not None:
+                grad_ND *= scale_N[:, None]
+            tile_NW -= largest_N[:, None]
+        sums_N += tile_NW.exp_().sum(1)
+        if grad_ND is not None:
+            grad_ND.addmm_(tile_NW, each.rows_WD)
+    if grad_ND is not None:
+        grad_ND /= sums_N[:, None]
+    return largest_N, sums_N
+
+
+def _add_rows(
+    states_ND: Tensor,
+    columns: list[_Columns],
+    buffer: Tensor,
+    gradients: ColumnGradients,
+    largest_N: Tensor,
+    sums_N: Tensor,
+    bounded: bool,
+) -> None:
+    """Add the gradients of the trained rows and their bias, from logits that are computed anew."""
+    shares_ND = states_ND / sums_N[:, None]
+    for each in columns:
+        if each.trained is None:
+            continue
+        tile_NW = each.logits(states_ND, buffer)
+        if not bounded:
+            tile_NW -= largest_N[:, None]
+        tile_NW.exp_()
+        gradients.rows_CD[each.trained].addmm_(tile_NW.T, shares_ND)
+        if gradients.bias_C is not None:
+            gradients.bias_C[each.trained].addmv_(tile_NW.T, 1 / sums_N)
