@@ -1,7 +1,7 @@
 """What a training step costs on a GPU: time, operations, synchronizations, kernels and memory.
 
-The workloads are those of experiments/benchmark.py, and a BERT4Rec of MovieLens-20M's size. The
-real training loop runs them; a hook after each optimizer step switches between the phases of a
+The workloads are those of experiments/benchmark/works.py, and a BERT4Rec of MovieLens-20M's size.
+The real training loop runs them; a hook after each optimizer step switches between the phases of a
 measurement.
 """
 
@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from baselines.s3rec import published_objectives
 from baselines.sasrec import bce
-from experiments.benchmark import bert4rec, long_sasrec, s3rec_pretraining, sasrec
+from experiments.benchmark.works import bert4rec, long_sasrec, s3rec_pretraining, sasrec
 from experiments.gpu_parts import Outcome, Part
 from experiments.gpu_setting import BEAUTY, ML_1M, ML_20M, Setting
 from research.data.loader import BatchConfig
