@@ -122,20 +122,21 @@ def training_facts(
     config: RunConfig, parts: RunParts, model: MultiObjectiveModel, loader: Loader
 ) -> dict[str, Fact]:
     """The facts of an epoch; rows and targets are counted in its batches."""
-    rows = targets = 0
-    for batch in loader.batches(1):
-        inputs = model.prepare(batch)
-        rows += len(batch.rows_S)
-        targets += sum(int(inputs.counts(key)[0]) for key in inputs.targets)
-    stage, loss = config.stages[0], loss_of(config)
-    facts: dict[str, Fact] = {"rows": rows}
+    stage, rows, targets = config.stages[0], 0, 0
     # The four losses of pretraining sum different things, whose number says nothing.
-    if len(stage.objectives) == 1:
+    has_targets = len(stage.objectives) == 1
+    for batch in loader.batches(1):
+        rows += len(batch.rows_S)
+        if has_targets:
+            inputs = model.prepare(batch)
+            targets += sum(int(inputs.counts(key)[0]) for key in inputs.targets)
+    facts: dict[str, Fact] = {"rows": rows}
+    if has_targets:
         facts["targets"] = targets
     facts |= {
         **size_facts(config, parts),
         "rows a step": stage.batches.sequences_per_batch or 0,
-        "loss": loss,
+        "loss": loss_of(config),
         "learning rate": stage.optimizer.lr,
     }
     if mask_rate_of(config):

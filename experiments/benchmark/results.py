@@ -111,3 +111,9 @@ class Spread:
     def of(values: Sequence[float]) -> Spread:
         """The spread of at least one value."""
         return Spread(median(values), min(values), max(values))
+
+
+def digits(value: float) -> str:
+    """A number with three digits that count."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{decimals}f}"

@@ -13,6 +13,7 @@ from experiments.benchmark.results import (
     Measured,
     Spread,
     differences,
+    digits,
     unexplained,
 )
 from experiments.benchmark.rounds import Rounds, is_partial
@@ -43,12 +44,6 @@ def seconds_text(values: Sequence[float]) -> str:
     """The median of some times, and their least and most."""
     spread = Spread.of(values)
     return f"{digits(spread.middle)} ({digits(spread.least)} to {digits(spread.most)})"
-
-
-def digits(value: float) -> str:
-    """A number with three digits that count."""
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:,.{decimals}f}"
 
 
 def ratio_text(ours: Sequence[Measured], theirs: Sequence[Measured]) -> str:

@@ -24,9 +24,16 @@ from experiments.benchmark.peers.environment import (
 )
 from experiments.benchmark.peers.known import KNOWN, LEFT_OUT
 from experiments.benchmark.peers.task import Histories, StepTimer, Task
-from experiments.benchmark.results import OURS, Ceilings, Failure, Measured, unexplained
+from experiments.benchmark.results import (
+    OURS,
+    Ceilings,
+    Failure,
+    Measured,
+    digits,
+    unexplained,
+)
 from experiments.benchmark.rounds import Rounds, in_process, turns
-from experiments.benchmark.table import digits, markdown
+from experiments.benchmark.table import markdown
 from experiments.benchmark.works import WORKS, task_of, write_arrays
 from research.data.splits import LeaveOneOut
 from tests.support.command_line import shop_corpus
@@ -123,6 +130,8 @@ def test_the_figure_is_the_same_for_the_same_seconds() -> None:
     assert svg.startswith("<?xml")
     assert "300 s RecTools" in svg
     assert "dc:date" not in svg
+    assert ">100</text>" in svg
+    assert "mathdefault" not in svg
     assert svg != seconds_svg({**seconds, "W8": {OURS: 14.0}})
 
 
