@@ -215,6 +215,7 @@ def test_only_the_steps_after_the_warm_ones_are_timed(tmp_path: Path) -> None:
     assert timer.duration.seconds >= 0.0
 
 
+@pytest.mark.long  # torch's counter imports for a second at its first use
 def test_products_are_counted_forward_and_backward() -> None:
     x = torch.ones(10, 20)
     weight = torch.ones(20, 30, requires_grad=True)
