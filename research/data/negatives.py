@@ -107,18 +107,24 @@ class Negatives:
         drawn = self._items(streams)
         if self.config.exclude == "nothing":
             return drawn
-        owners = owners[..., None].expand(drawn.shape)
+        shape, drawn, streams = drawn.shape, drawn.flatten(), streams.flatten()
+        owners = owners[..., None].expand(shape).flatten()
+
+        def excluded_of(places: Tensor) -> Tensor:
+            return places[self.is_excluded(owners[places], drawn[places], pairs)]
+
+        # Only what has been drawn again needs another look.
+        excluded = self.is_excluded(owners, drawn, pairs).nonzero()[:, 0]
         for round_number in range(_ROUNDS):
-            excluded = self.is_excluded(owners, drawn, pairs)
-            if not bool(excluded.any()):
-                return drawn
+            if len(excluded) == 0:
+                break
             drawn[excluded] = self._items(fold(streams[excluded], round_number))
-        # Almost every item is excluded for this owner: take the next one that is not.
-        excluded = self.is_excluded(owners, drawn, pairs)
-        while bool(excluded.any()):
+            excluded = excluded_of(excluded)
+        # Almost every item is excluded for these owners: take the next one that is not.
+        while len(excluded):
             drawn[excluded] = self._after(drawn[excluded])
-            excluded = self.is_excluded(owners, drawn, pairs)
-        return drawn
+            excluded = excluded_of(excluded)
+        return drawn.view(shape)
 
     def window_pairs(self, windows: Packed) -> Tensor:
         """int64, sorted: row * V + item for every token of a batch's clean windows."""
