@@ -1,10 +1,8 @@
 """Candidate sets: the items among which a held-out item is ranked.
 
-They are all items, N sampled negatives a question, or negatives read from a file. Sampled ones are
-drawn uniformly or by training popularity, each at most once, never from the user's history and
-never the held-out item (the user's own items must not be negatives). A file's negatives may be in
-the history only where seen items compete. The set's name is part of every metric's protocol
-(figures of sampled and of full ranking cannot be compared).
+They are all items, negatives that `sampled_candidates.py` draws, N a question, or negatives read
+from a file. A file's negatives may be in the history only where seen items compete. The set's name
+is part of every metric's protocol (figures of sampled and of full ranking cannot be compared).
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -28,7 +25,6 @@ from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Encoded
 from research.evaluation.tiles import Questions, SeenPolicy, count_among_all, count_among_listed
-from research.randomness import fold, seed_of, uniform
 
 # Histories that are compared with their negatives at a time.
 HISTORIES = 4096
@@ -77,81 +73,29 @@ class Listed(CandidateSet):
     """MD5 of the file that the negatives came from; empty when they were sampled."""
     num_seen: int = 0
     """How many of all negatives are items of their question's history."""
+    draw: str = ""
+    """The way in which the negatives were sampled: another way draws another set from the same
+    seed; empty when they came from a file."""
 
     @property
     def protocol(self) -> dict[str, str]:
         """The set's name, and for a file the MD5 of its content: its path identifies nothing.
 
-        `seen_candidates` tells how many negatives are items of the history, where some are.
+        `seen_candidates` tells how many negatives are items of the history, where some are, and
+        `draw` how they were sampled.
         """
         fields = {"candidates": self.name}
         if self.md5:
             fields["negatives_md5"] = self.md5
         if self.num_seen:
             fields["seen_candidates"] = count_and_share(self.num_seen, self.negatives_QN.numel())
+        if self.draw:
+            fields["draw"] = self.draw
         return fields
 
     def counts(self, encoded: Encoded, questions: Questions, columns: int) -> tuple[Tensor, Tensor]:
         """As in `CandidateSet`; only the held-out items and their negatives are scored."""
         return count_among_listed(encoded, questions, self.negatives_QN.numpy()[questions.rows_Q])
-
-
-def sample_candidates(
-    corpus: Corpus,
-    held_out: HeldOut,
-    distribution: Literal["uniform", "popularity"],
-    number: int,
-    counts_V: Tensor,
-    *purpose: int | str,
-) -> Listed:
-    """Sample `number` distinct negatives a question, outside its history and its held-out item.
-
-    They are drawn without replacement, uniformly or in proportion to the training counts `counts_V`
-    [V] (the Gumbel or exponential-key trick of Efraimidis and Spirakis 2006). The draw is a pure
-    function of `purpose` (a seed and the part: docs/pitfalls.md, "one draw of negatives for
-    validation and test"), the user and the held-out item. `InputError` when a user has several
-    held-out items or fewer than `number` items that can be drawn.
-    """
-    weights_V = (
-        counts_V.double()
-        if distribution == "popularity"
-        else torch.ones_like(counts_V, dtype=torch.float64)
-    )
-    check_one_target_per_user(held_out, f"{distribution}-{number}")
-    if number >= corpus.num_items:
-        raise InputError(
-            f"evaluation: {distribution}-{number} asks for {number} distinct negatives, but corpus "
-            f"{corpus.name} has {corpus.num_items} items; ask for fewer or rank all items"
-        )
-    random_state = seed_of("candidates", distribution, *purpose)
-    targets = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
-    users = torch.from_numpy(held_out.histories.users)
-    columns_V = torch.arange(corpus.num_items)
-    negatives = torch.empty(len(held_out), number, dtype=torch.int64)
-    chunk = max(1, (1 << 21) // corpus.num_items)
-    for first in range(0, len(held_out), chunk):
-        rows = slice(first, first + chunk)
-        histories = held_out.histories.select(np.arange(len(held_out))[rows])
-        streams = fold(fold(random_state, users[rows]), targets[rows])[:, None]
-        # Each item waits an exponential time at the rate of its weight; the `number` items with the
-        # shortest waits are the sample.
-        waits = (2.0**-54 - torch.log1p(-uniform(fold(streams, columns_V)))) / weights_V
-        waits[torch.arange(len(waits)), targets[rows]] = torch.inf
-        owners = np.repeat(np.arange(len(histories)), histories.stops - histories.starts)
-        seen = corpus.items[flat_indices(histories)].astype(np.int64)
-        waits[torch.from_numpy(owners), torch.from_numpy(seen)] = torch.inf
-        # An item that is excluded, or has no weight, waits forever.
-        num_allowed = waits.isfinite().sum(1)
-        if int(num_allowed.min()) < number:
-            question = int(num_allowed.argmin())
-            raise InputError(
-                f"evaluation: {distribution}-{number} asks for {number} distinct negatives, but "
-                f"for user {corpus.user_names[int(histories.users[question])]} only "
-                f"{int(num_allowed[question])} items can be drawn outside the history and the "
-                "held-out item; ask for fewer or rank all items"
-            )
-        negatives[rows] = waits.topk(number, dim=1, largest=False).indices
-    return Listed(f"{distribution}-{number}", negatives)
 
 
 def read_candidates(path: Path, corpus: Corpus, held_out: HeldOut, seen: SeenPolicy) -> Listed:

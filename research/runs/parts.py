@@ -26,12 +26,12 @@ from research.evaluation.candidates import (
     AllItems,
     CandidateSet,
     read_candidates,
-    sample_candidates,
 )
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
 from research.evaluation.ranking import RankingShard, rank_tables
+from research.evaluation.sampled_candidates import sample_candidates
 from research.model.backbone import check_fields
 from research.objectives.base import Objective, RankingObjective, able_to_rank
 from research.objectives.components import ModelComponents

@@ -6,10 +6,10 @@ Everything here is a Python loop over lists, written from the definitions and no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise, permutations, product
-from math import inf, log2
+from math import inf, log1p, log2
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from research.data.corpus import Corpus, Manifest, write_corpus
 from research.data.names import Names
 from research.evaluation.ranker import Ranker
 from research.packed import Packed
+from research.randomness import seed_of
+from tests.support.reference import random_below, random_bits, random_uniform
 
 
 def rank_of(scores: Mapping[int, float], answer: int) -> tuple[float, int]:
@@ -51,6 +53,29 @@ def question_rank(
     if exclude_seen:
         candidates = [item for item in candidates if item not in history]
     return rank_of({item: scores[item] for item in candidates}, answer)[0]
+
+
+def sampled_negatives(
+    state: int, weights: Sequence[int], excluded: Collection[int], number: int
+) -> list[int]:
+    """The negatives of a question whose stream of draws begins at `state` (64 bits, unsigned).
+
+    Items are drawn from an urn until enough are new and allowed, 8 N + 64 times at most; what is
+    lacking then are the items with the shortest exponential waits.
+    """
+    urn = [item for item, weight in enumerate(weights) for _ in range(weight)]
+    drawn: list[int] = []
+    for draw in range(8 * number + 64):
+        item = urn[random_below(random_bits(state, draw), len(urn))]
+        if item not in drawn and item not in excluded and len(drawn) < number:
+            drawn.append(item)
+    state_of_waits = random_bits(state, seed_of("waits"))
+    waits = {
+        item: (2**-54 - log1p(-random_uniform(random_bits(state_of_waits, item)))) / weight
+        for item, weight in enumerate(weights)
+        if weight and item not in drawn and item not in excluded
+    }
+    return drawn + sorted(waits, key=lambda item: waits[item])[: number - len(drawn)]
 
 
 def metric_of_user(ranks: Sequence[float], kind: str, k: float) -> float:

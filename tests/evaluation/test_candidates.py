@@ -16,10 +16,10 @@ from research.errors import InputError
 from research.evaluation.candidates import (
     is_in_history,
     read_candidates,
-    sample_candidates,
     seen_notes,
 )
 from research.evaluation.ranking import rank_tables
+from research.evaluation.sampled_candidates import sample_candidates
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.parts import RunParts
 from tests.evaluation.reference_ranks import FixedScores, corpus_of, write_to_disk
@@ -109,18 +109,6 @@ def test_a_questions_negatives_do_not_depend_on_the_other_questions() -> None:
     few = np.array([150, 3, 77])
     alone = sample_candidates(corpus, asked.select(few), "popularity", 5, counts_V, 0).negatives_QN
     assert alone.tolist() == together[few].tolist()
-
-
-def test_negatives_of_a_catalogue_larger_than_a_chunk_equal_those_drawn_one_by_one() -> None:
-    # 2^21 states a chunk: 300,000 items make chunks of 6 questions.
-    corpus = corpus_of([[user, user + 1, user + 2] for user in range(8)], 300_000)
-    asked = LeaveOneOut().split(corpus).test
-    together = sample_candidates(corpus, asked, "uniform", 3, ones(corpus), 0).negatives_QN
-    for row in (0, 5, 6, 7):
-        alone = sample_candidates(
-            corpus, asked.select(np.array([row])), "uniform", 3, ones(corpus), 0
-        )
-        assert alone.negatives_QN.tolist() == together[[row]].tolist()
 
 
 @pytest.mark.parametrize("kind", ["uniform", "popularity"])

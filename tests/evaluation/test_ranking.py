@@ -20,11 +20,12 @@ from research.data.corpus import Corpus
 from research.data.splits import GlobalTemporal, HeldOut, LeaveOneOut, UserHoldout
 from research.errors import InputError
 from research.evaluation import chunks
-from research.evaluation.candidates import AllItems, CandidateSet, Listed, sample_candidates
+from research.evaluation.candidates import AllItems, CandidateSet, Listed
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
 from research.evaluation.ranking import rank_tables
+from research.evaluation.sampled_candidates import sample_candidates
 from research.evaluation.tiles import SeenPolicy
 from research.model.kernels.scored_rows import ScoredRows
 from research.model.transformer_config import TransformerConfig

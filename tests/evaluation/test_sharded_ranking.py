@@ -12,10 +12,11 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.data.splits import HeldOut, LeaveOneOut
-from research.evaluation.candidates import AllItems, CandidateSet, Listed, sample_candidates
+from research.evaluation.candidates import AllItems, CandidateSet, Listed
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
 from research.evaluation.ranking import RankingShard, rank_tables
+from research.evaluation.sampled_candidates import sample_candidates
 from research.packed import Packed
 from tests.evaluation.reference_ranks import EncodedRows, FixedScores, corpus_of
 

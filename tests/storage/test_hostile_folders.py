@@ -27,8 +27,9 @@ from research.data.corpus import Corpus
 from research.data.names import Names
 from research.data.splits import LeaveOneOut
 from research.errors import InputError
-from research.evaluation.candidates import read_candidates, sample_candidates
+from research.evaluation.candidates import read_candidates
 from research.evaluation.rank_table import RankTable
+from research.evaluation.sampled_candidates import sample_candidates
 from research.interop.import_export import stored_zero_rows
 from research.report.build import report_of
 from research.report.latex import latex_of
