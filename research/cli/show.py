@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
+from research.cli.show_cost import show_cost
 from research.config import record_to_json
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
@@ -22,12 +24,15 @@ from research.storage.untrusted import printable
 UNKNOWN = "unknown"
 
 
-def show(path: str, html: str | None = None) -> int:
+def show(path: str, html: str | None = None, *, cost: bool = False) -> int:
     """Print a run's figures or a corpus's profile; raises `InputError` for any other folder.
 
-    `html` names the file for a page of a corpus's profile; None: no page.
+    `html` names the file for a page of a corpus's profile; None: no page. With `cost` a run's cost
+    is printed, and nothing else.
     """
     folder = Path(path)
+    if cost and not (folder / "config.json").is_file():
+        raise InputError(f"--cost is for a run, but {path} has no config.json")
     if (folder / "manifest.json").is_file():
         show_corpus(Corpus.open(folder), html)
     elif html is not None:
@@ -36,7 +41,7 @@ def show(path: str, html: str | None = None) -> int:
             "page of runs"
         )
     elif (folder / "config.json").is_file():
-        show_run(folder)
+        (show_cost if cost else show_run)(folder)
     else:
         raise InputError(
             f"{path} is neither a run folder (config.json) nor a corpus folder (manifest.json)"
@@ -170,7 +175,9 @@ def verdict_of(floor: FloorRecord) -> str:
 
 def facts_of(summary: RunSummary) -> dict[str, object]:
     """By name, what a summary says beside its figures and notes."""
-    stored = record_to_json(summary)
+    # `show --cost` tells the rest of the cost.
+    cost = replace(summary.cost, stages=None, evaluation_peak_bytes=None)
+    stored = record_to_json(replace(summary, cost=cost))
     facts = flattened({name: stored[name] for name in ("best", "cost", "users", "missed_share")})
     facts |= flattened({"attributes": stored.get("attributes", {})})
     facts |= {f"carried into {name}": carried_line(part) for name, part in summary.carried.items()}

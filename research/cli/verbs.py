@@ -388,17 +388,19 @@ class ExportCommand(Verb):
 class ShowCommand(Verb):
     """Print what a run folder or a corpus folder holds; of a corpus, a profile in words too."""
 
-    LINE = "RUN_OR_CORPUS [--html FILE]: print what a folder holds"
+    LINE = "RUN_OR_CORPUS [--cost] [--html FILE]: print what a folder holds"
     folder: Positional[str]
     """a run folder or a corpus folder"""
     html: Annotated[str | None, option("FILE")] = None
     """write the profile of a corpus as a page, with figures, to this file"""
+    cost: Flag = False
+    """print what a run cost: seconds, memory and where they went"""
 
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Print what the folder holds."""
         from research.cli.show import show
 
-        return show(self.folder, self.html)
+        return show(self.folder, self.html, cost=self.cost)
 
 
 @dataclass(frozen=True, kw_only=True)

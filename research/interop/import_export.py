@@ -135,7 +135,7 @@ def import_run(
             with replacing(partial / ZERO_ROWS_FILE) as zero_rows_file:
                 zero_rows_file.write(safetensors.torch.save(zero_rows))
         sets = run_parts.candidate_sets(run_parts.split.test, "test")
-        evaluate_run(run_parts, trained, sets, record, folder)
+        evaluate_run(run_parts, trained, sets, record, folder, torch.device("cpu"))
     written_record = RunFolder(out, writes=False).read(RunRecord)
     if written_record is None or written_record.hash != record.hash:
         raise InputError(f"{out} was made by another process meanwhile; choose another folder")

@@ -123,7 +123,9 @@ def execute(
                 plan=options.checkpoints,
                 quiet=quiet,
             )
-            return evaluate_run(run_parts, result, candidate_sets, record, folder)
+            return evaluate_run(
+                run_parts, result, candidate_sets, record, folder, accelerator.device
+            )
         finally:
             # Accelerate keeps every prepared model alive, and a study uses one accelerator for all
             # its runs.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from accelerate import Accelerator
 
 from research.distributed.activity import ACTIVITY
@@ -18,6 +20,7 @@ from research.runs.provenance import merge_provenance, provenance_of, versions
 from research.runs.stages import TrainingResult
 from research.storage.records import Provenance, RunRecord, RunSummary, UsersRecord
 from research.storage.run_folder import RunFolder
+from research.training.peak_memory import peak_bytes, restart_peak
 
 
 def write_config(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> None:
@@ -41,13 +44,16 @@ def evaluate_run(
     candidate_sets: Sequence[CandidateSet],
     record: RunRecord,
     folder: RunFolder,
+    device: torch.device,
 ) -> RunSummary:
     """Rank the validation part (full ranking) and the test part (under each of `candidate_sets`).
 
     Every process ranks its share and returns the summary; the main process writes the rank tables
-    and summary.json.
+    and summary.json. `device` is the one that ranks.
     """
     ACTIVITY.begin("ranking")
+    started = time.monotonic()
+    restart_peak(device)
     validation_tables: dict[str, RankTable] = {}
     if len(run_parts.split.validation):
         validation_tables = run_parts.tables(result.ranker, "validation", [AllItems()])
@@ -56,6 +62,12 @@ def evaluate_run(
         for part, part_tables in (("validation", validation_tables), ("test", tables)):
             for name, table in part_tables.items():
                 table.save(folder.path / "ranks" / f"{part}-{name}.npz")
+    floor = popularity_floor(run_parts, tables, candidate_sets)
+    cost = replace(
+        result.cost,
+        evaluation_seconds=time.monotonic() - started,
+        evaluation_peak_bytes=peak_bytes(device),
+    )
     names, ties = run_parts.config.evaluation.metrics, run_parts.config.evaluation.ties
     summary = RunSummary(
         hash=record.hash,
@@ -69,12 +81,12 @@ def evaluate_run(
         val=metrics(validation_tables["full"], names, ties) if validation_tables else {},
         test={name: metrics(table, names, ties) for name, table in tables.items()},
         missed_share=missed_share(next(iter(tables.values()))),
-        popularity=popularity_floor(run_parts, tables, candidate_sets),
+        popularity=floor,
         attributes=result.attributes,
         best=result.best,
         carried=result.carried,
         shared=result.shared,
-        cost=result.cost,
+        cost=cost,
         notes=(
             *result.notes,
             *seen_notes(tables),

@@ -24,6 +24,7 @@ from research.storage.records import (
     CoverageRecord,
     ImportRecord,
     RunRecord,
+    StageCostRecord,
     StageResult,
 )
 from research.storage.run_folder import RunFolder
@@ -105,14 +106,7 @@ def train_stages(
     assert last.ranker is not None, "stage_parts has checked it"
     return TrainingResult(
         ranker=last.ranker,
-        cost=CostRecord(
-            parameters=sum(parameter.numel() for parameter in last.model.parameters()),
-            seconds=sum(outcome.state.seconds for outcome in outcomes),
-            shared_seconds=sum(
-                outcome.state.seconds for outcome in outcomes if outcome.origin is not None
-            ),
-            items=sum(outcome.state.items for outcome in outcomes),
-        ),
+        cost=cost_of(outcomes),
         best={outcome.name: outcome.result for outcome in outcomes},
         carried={
             outcome.name: outcome.carried for outcome in outcomes if outcome.carried is not None
@@ -137,6 +131,8 @@ class StageOutcome:
     """The run that trained it; None: this one."""
     note: str | None
     """A note on a selection metric that never changed."""
+    parameters: int
+    """Number of parameters of its model."""
 
     @property
     def result(self) -> StageResult:
@@ -148,6 +144,31 @@ class StageOutcome:
             steps=self.state.step,
             skipped=self.state.skipped,
         )
+
+    @property
+    def cost(self) -> StageCostRecord:
+        """What the run's summary says of the stage's cost."""
+        return StageCostRecord(
+            seconds=self.state.seconds,
+            items=self.state.items,
+            parameters=self.parameters,
+            validation_seconds=self.state.validation_seconds,
+            checkpoint_seconds=self.state.checkpoint_seconds,
+            peak_bytes=self.state.peak_bytes,
+        )
+
+
+def cost_of(outcomes: Sequence[StageOutcome]) -> CostRecord:
+    """What the stages of a run cost, without the final evaluation."""
+    return CostRecord(
+        parameters=outcomes[-1].parameters,
+        seconds=sum(outcome.state.seconds for outcome in outcomes),
+        shared_seconds=sum(
+            outcome.state.seconds for outcome in outcomes if outcome.origin is not None
+        ),
+        items=sum(outcome.state.items for outcome in outcomes),
+        stages={outcome.name: outcome.cost for outcome in outcomes},
+    )
 
 
 def train_stage(
@@ -175,6 +196,7 @@ def train_stage(
         carried=None if transfer is None else record_of_transfer(transfer),
         origin=origin,
         note=processes.from_main(partial(unmoved_metric_note, stage.config, folder)),
+        parameters=sum(parameter.numel() for parameter in stage.model.parameters()),
     )
 
 

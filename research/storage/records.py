@@ -258,6 +258,25 @@ class CarriedRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageCostRecord:
+    """What a stage cost, in this run or in the one that it was copied from."""
+
+    seconds: float
+    """Wall time of training and validation, over all continuations, in seconds."""
+    items: int
+    """Tokens trained on."""
+    parameters: int
+    """Number of parameters of the stage's model, each number counted."""
+    validation_seconds: float | None = None
+    """The part of `seconds` that validations took; None: it was not measured."""
+    checkpoint_seconds: float | None = None
+    """The part of `seconds` that writing checkpoints took; None: it was not measured."""
+    peak_bytes: int | None = None
+    """Most memory that the main process held in the stage, on its accelerator or else resident;
+    None: it was not measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CostRecord:
     """What a run cost."""
 
@@ -270,6 +289,14 @@ class CostRecord:
     run trained no stage."""
     items: int | None = None
     """Tokens trained on, in all stages; None: a ranker that only counts."""
+    stages: Mapping[str, StageCostRecord] | None = None
+    """What each stage cost, by its name; None: an earlier version did not record it."""
+    evaluation_seconds: float | None = None
+    """Wall time of the final evaluation in seconds, which is no part of `seconds`; None: an earlier
+    version did not measure it."""
+    evaluation_peak_bytes: int | None = None
+    """Most memory that the main process held in the final evaluation, as for a stage; None: it was
+    not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

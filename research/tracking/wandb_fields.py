@@ -225,7 +225,11 @@ def summary_of(summary: RunSummary) -> dict[str, Scalar]:
     for candidates, values in summary.test.items():
         within = "" if candidates == "full" else f"{candidates}/"
         fields |= {f"test/{within}{metric}": value for metric, value in values.items()}
-    fields |= {f"cost/{name}": value for name, value in vars(summary.cost).items()}
+    for stage, cost in (summary.cost.stages or {}).items():
+        fields |= {f"cost/{stage}/{name}": value for name, value in vars(cost).items()}
+    fields |= {
+        f"cost/{name}": value for name, value in vars(summary.cost).items() if name != "stages"
+    }
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -151,6 +151,10 @@ class Checkpointer:
         fill_weights(gathered, self.weights.model, str(self.stage))
 
 
+# Fields that checkpoints of earlier versions lack, where None says that they are not known.
+_LATER_FIELDS = ("validation_seconds", "checkpoint_seconds", "peak_bytes")
+
+
 def state_of(stored: Mapping[str, object], path: str) -> StageState:
     """Return a stage's state from the JSON of the checkpoint in the folder `path`.
 
@@ -159,7 +163,8 @@ def state_of(stored: Mapping[str, object], path: str) -> StageState:
     fields = {}
     for name, hint in get_type_hints(StageState).items():
         try:
-            fields[name] = convert_value(stored.get(name, "missing"), hint, name)
+            absent = None if name in _LATER_FIELDS else "missing"
+            fields[name] = convert_value(stored.get(name, absent), hint, name)
         except InputError as error:
             raise InputError(
                 f"{Path(path) / 'state.json'}: {error}; use another checkpoint"

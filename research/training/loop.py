@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from research.data.batch import Batch
 from research.data.loader import Loader
-from research.training.allocator import give_back_free_memory
+from research.training.allocator import HeapTrimmer, give_back_free_memory
 from research.training.checkpointer import Checkpointer
 from research.training.config import StageConfig
 from research.training.early_stopping import after_validation, resume_extended, validates
@@ -21,6 +21,7 @@ from research.training.limits import Limits
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import build_optimizer
 from research.training.schedule import factor_at
+from research.training.stage_clock import StageClock
 from research.training.stage_log import StageLog
 from research.training.stage_run import StageRun
 from research.training.state import StageState
@@ -45,14 +46,17 @@ def train(
     limits = Limits.of(config, loader.num_rows)
     log = StageLog(config, state, limits, run)
     interruption = Interruption(config, state, checkpoints)
+    clock, heap = StageClock(state, run.accelerator.device), HeapTrimmer()
     train_step = TrainStep(config, state, weights, optimizer, run, log.say)
 
     def save(state: StageState, *, best: bool = False) -> StageState:
-        # Each of the three adds to the state what it keeps of it, before the state is written.
-        state = interruption.complete(log.complete(train_step.complete(state)))
-        checkpoints.save(state, best=best)
+        # Each of the four adds to the state what it keeps of it, before the state is written.
+        state = clock.complete(interruption.complete(log.complete(train_step.complete(state))))
+        with clock.measure("checkpoints"):
+            checkpoints.save(state, best=best)
         interruption.raise_if_stopping()
-        return state
+        # What the checkpoint itself took.
+        return clock.complete(interruption.complete(state))
 
     with log, interruption:
         while not state.finished:
@@ -65,6 +69,7 @@ def train(
                 factor = lr_factor(state, config, limits)
                 result = train_step(batch, state, factor, measured=logs_line)
                 state = train_step.complete(next_state) if logs_line else next_state
+                heap.after_step()
                 log.step(result, state, max(limits.share(state), interruption.time_share))
                 if logs_line:
                     log.losses(result, state, factor)
@@ -80,7 +85,8 @@ def train(
             finished = limits.reached(state) or interruption.time_is_up
             state = replace(state, epoch=state.epoch + 1, finished=finished)
             if run.validate is not None and validates(config, state):
-                values = weights.validate_with_full_weights(run.validate)
+                with clock.measure("validation"):
+                    values = weights.validate_with_full_weights(run.validate)
                 state = after_validation(state, values, config)
                 log.validation(state, values)
             improved = state.best_step == state.step

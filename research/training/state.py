@@ -24,6 +24,14 @@ class StageState:
     """By key of an objective with its own window rule, the rows of that rule done."""
     seconds: float = 0.0
     """Wall time of training and validation so far in seconds, over all continuations."""
+    validation_seconds: float | None = 0.0
+    """The part of `seconds` that validations took; None: an earlier version did not measure it."""
+    checkpoint_seconds: float | None = 0.0
+    """The part of `seconds` that writing checkpoints took, in a checkpoint without itself; None: an
+    earlier version did not measure it."""
+    peak_bytes: int | None = 0
+    """Most memory that the main process held in the stage, on its accelerator or else resident;
+    None: the system did not tell, or an earlier version did not measure it."""
     items: int = 0
     """Items (tokens of clean windows, over all window rules) seen so far, over all processes."""
     warmup_rows: int = 0

@@ -269,7 +269,8 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
 def outcome(run: Path) -> dict[str, object]:
     """All that a run has found, by name; fails where a line of metrics.jsonl stands twice."""
     summary = json.loads((run / "summary.json").read_text())
-    del summary["cost"]["seconds"]
+    # Seconds and peak memory differ from run to run.
+    summary["cost"] = {name: summary["cost"].get(name) for name in ("parameters", "items")}
     config = json.loads((run / "config.json").read_text())
     # When, where and how often the run was begun.
     del config["provenance"]

@@ -32,6 +32,7 @@ from research.training.stage_run import CheckpointPlan
 from research.training.state import StageState
 from tests.evaluation.reference_ranks import corpus_of, write_to_disk
 from tests.support.checkpoints import newest_checkpoint
+from tests.support.records import without_time_and_memory
 
 QUIET = RunOptions(quiet=True)
 
@@ -335,7 +336,7 @@ def test_a_crash_before_config_json_is_written_loses_nothing(
 
 
 def without_versions(summary: RunSummary) -> RunSummary:
-    return replace(summary, versions={}, cost=replace(summary.cost, seconds=0.0))
+    return replace(without_time_and_memory(summary), versions={})
 
 
 def test_a_hash_that_leads_out_of_the_folder_moves_nothing(corpus: Corpus, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ from research.training.stage_run import CheckpointPlan
 from tests.evaluation.reference_ranks import FixedScores, corpus_of, write_to_disk
 from tests.support.checkpoints import newest_checkpoint
 from tests.support.command_line import files_of, snapshot_of
+from tests.support.records import without_time_and_memory
 
 QUIET = RunOptions(quiet=True)
 ENCODER = TransformerConfig(length=4, width=4, layers=1, heads=2, feed_forward=8)
@@ -96,10 +97,6 @@ def two_stages(corpus: Corpus) -> RunConfig:
     """Next item first, then cloze, on the same encoder."""
     cloze = stage_of("tune", objectives={"cloze": ClozeConfig()}, epochs=3)
     return config_of(corpus, stage_of("pretrain"), cloze)
-
-
-def without_times(summary: RunSummary) -> RunSummary:
-    return replace(summary, cost=replace(summary.cost, seconds=0.0))
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -328,7 +325,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
             execute(config, tmp_path / "parts", options=QUIET)
     assert not (tmp_path / "parts" / "summary.json").exists()
     continued = execute(config, tmp_path / "parts", options=QUIET)
-    assert without_times(continued) == without_times(undisturbed)
+    assert without_time_and_memory(continued) == without_time_and_memory(undisturbed)
     assert lines_of(tmp_path / "parts") == lines_of(tmp_path / "whole")
     whole, parts = files_of(tmp_path / "whole"), files_of(tmp_path / "parts")
     assert whole.keys() == parts.keys()

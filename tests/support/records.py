@@ -43,6 +43,14 @@ def run_record(config: RunConfig | None = None, **changes: Any) -> RunRecord:
     return replace(record, **changes)
 
 
+def without_time_and_memory(summary: RunSummary) -> RunSummary:
+    """The summary without what two runs of one config may differ in: seconds and peak memory."""
+    cost = summary.cost
+    return replace(
+        summary, cost=CostRecord(parameters=cost.parameters, seconds=0.0, items=cost.items)
+    )
+
+
 def run_summary(**changes: Any) -> RunSummary:
     """Return summary.json of such a run."""
     summary = RunSummary(

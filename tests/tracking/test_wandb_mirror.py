@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from research.tracking.options import mirror_finished_run
 from research.tracking.wandb_mirror import WandbMirror, call_within, resolve_mode
 from tests import ROOT
 from tests.support.command_line import TINY, command_error, run_command, shop_corpus
+from tests.support.records import without_time_and_memory
 from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
 from tests.support.wandb_run_folders import (
     KEY,
@@ -209,7 +209,7 @@ def summary_in(path: Path, corpus: Corpus, tracking: Tracking | None) -> RunSumm
     """The summary of a two-stage run, without its times."""
     options = RunOptions(quiet=True, tracking=tracking)
     summary = execute(config_of(corpus, PRETRAIN, FINETUNE), path, options=options)
-    return replace(summary, cost=replace(summary.cost, seconds=0.0, shared_seconds=0.0))
+    return without_time_and_memory(summary)
 
 
 @pytest.mark.long

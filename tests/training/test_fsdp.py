@@ -172,7 +172,14 @@ def do(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
         cost = CostRecord(parameters=0, seconds=0.0)
         trained = TrainingResult(ranker=stages[-1].ranker, cost=cost)
         sets = run_parts.candidate_sets(run_parts.split.test, "test")
-        evaluate_run(run_parts, trained, sets, record_of(config, run_parts.corpus), folder)
+        evaluate_run(
+            run_parts,
+            trained,
+            sets,
+            record_of(config, run_parts.corpus),
+            folder,
+            torch.device("cpu"),
+        )
     accelerator.free_memory()
 
 

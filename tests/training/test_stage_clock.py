@@ -1,0 +1,100 @@
+"""What a stage's seconds and memory are recorded as, also across checkpoints of older versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from research.training import allocator, peak_memory, stage_clock
+from research.training.allocator import HeapTrimmer
+from research.training.checkpointer import state_of
+from research.training.peak_memory import peak_bytes, restart_peak
+from research.training.stage_clock import StageClock
+from research.training.state import StageState
+from tests.support.trainer import STAGE, VALUES, Trainer, scripted_validation
+
+CPU = torch.device("cpu")
+needs_proc = pytest.mark.skipif(peak_bytes(CPU) is None, reason="the system tells no peak")
+
+
+class Time:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_parts_are_added_to_those_of_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time()
+    monkeypatch.setattr(stage_clock, "time", time)
+    clock = StageClock(StageState(validation_seconds=10.0, checkpoint_seconds=1.0), CPU)
+    for seconds in (2.0, 3.0):
+        with clock.measure("validation"):
+            time.now += seconds
+    with clock.measure("checkpoints"):
+        time.now += 0.5
+    state = clock.complete(StageState(step=7))
+    assert (state.step, state.validation_seconds, state.checkpoint_seconds) == (7, 15.0, 1.5)
+
+
+def test_what_a_checkpoint_of_an_earlier_version_lacks_stays_unknown() -> None:
+    stored = asdict(StageState(step=3))
+    for name in ("validation_seconds", "checkpoint_seconds", "peak_bytes"):
+        del stored[name]
+    before = state_of(stored, "folder")
+    state = StageClock(before, CPU).complete(before)
+    assert state.step == 3
+    assert (state.validation_seconds, state.checkpoint_seconds, state.peak_bytes) == (None,) * 3
+
+
+@needs_proc
+def test_the_peak_of_a_stage_is_its_own() -> None:
+    def peak_of(size: int) -> int:
+        clock = StageClock(StageState(), CPU)
+        torch.ones(size, dtype=torch.uint8)
+        peak = clock.complete(StageState()).peak_bytes
+        assert peak is not None
+        return peak
+
+    small, large, small_again = peak_of(1), peak_of(200 << 20), peak_of(1)
+    assert large - small > 150 << 20
+    assert large - small_again > 150 << 20
+
+
+def test_the_peak_is_unknown_where_the_system_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(peak_memory, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(peak_memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
+    restart_peak(CPU)
+    assert peak_bytes(CPU) is None
+    assert StageClock(StageState(), CPU).complete(StageState()).peak_bytes is None
+    (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t  2048 kB\n")
+    assert peak_bytes(CPU) == 2048 * 1024
+
+
+def test_a_stage_records_what_its_time_was_spent_on(trainer: Trainer) -> None:
+    state, _ = trainer.train(STAGE, scripted_validation(VALUES))
+    assert state.validation_seconds is not None
+    assert state.checkpoint_seconds is not None
+    assert 0.0 < state.validation_seconds + state.checkpoint_seconds < state.seconds
+    stored = json.loads(trainer.checkpoint_bytes("step", "state.json"))
+    # A checkpoint cannot hold what writing it takes.
+    assert stored["checkpoint_seconds"] < state.checkpoint_seconds
+
+
+def test_free_memory_is_given_back_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    time, trims = Time(), []
+    monkeypatch.setattr(allocator, "time", time)
+    monkeypatch.setattr(allocator, "give_back_free_memory", lambda: trims.append(time.now))
+    heap = HeapTrimmer()
+    for now in (0.5, 1.0, 1.5, 1.75, 2.25, 9.0):
+        time.now = now
+        heap.after_step()
+    assert trims == [1.0, 2.25, 9.0]
