@@ -29,6 +29,17 @@ State = Literal["finished", "failed", "begun", "new"]
 ERRORS_OF_ALL_PROCESSES = (InputError, FloatingPointError)
 
 
+@dataclass(frozen=True)
+class JobCost:
+    """What a job takes, by an estimate or as it was measured."""
+
+    seconds: float
+    """Seconds of training and evaluation, without stages that other runs train."""
+    peak_bytes: int | None = None
+    """Most memory that the main process holds, on its accelerator or else resident; None: unknown.
+    """
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One cell on one corpus with one seed."""
@@ -83,10 +94,15 @@ class Job:
         assert summary is not None, "it is called for finished runs only"
         return summary
 
-    def seconds(self) -> float:
-        """Seconds that a finished run trained, without the stages that it took from other runs."""
+    def cost(self) -> JobCost:
+        """What a finished run took, as far as it was recorded."""
         cost = self.summary().cost
-        return cost.seconds - (cost.shared_seconds or 0.0)
+        stages = (cost.stages or {}).values()
+        peaks = [cost.evaluation_peak_bytes, *(stage.peak_bytes for stage in stages)]
+        return JobCost(
+            cost.seconds - (cost.shared_seconds or 0.0) + (cost.evaluation_seconds or 0.0),
+            max((peak for peak in peaks if peak is not None), default=None),
+        )
 
     def failure(self) -> str | None:
         """The first line of the run's error; None: the run has not failed."""

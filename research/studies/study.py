@@ -28,8 +28,8 @@ from research.runs.run_hash import record_of
 from research.runs.warm_start import resolve_warm_start
 from research.storage.run_folder import RunFolder
 from research.studies.budget import Budget
-from research.studies.job import Job, State
-from research.studies.plan import estimate_seconds, print_plan
+from research.studies.job import Job, JobCost, State
+from research.studies.plan import estimate_jobs, print_plan
 from research.studies.record import record_study, run_folder
 from research.studies.workers import Progress, run_in_processes, run_in_turn
 
@@ -125,7 +125,7 @@ class StudyOptions:
     retry: bool = False
     """Whether failed runs are done again."""
     probe: bool = True
-    """Whether the time that runs will take is estimated before they begin."""
+    """Whether the time and memory that runs will take are estimated before they begin."""
     plan_only: bool = False
     """Whether the plan is printed and nothing is done."""
     command: str = ""
@@ -162,18 +162,19 @@ def run_study(
     if not missing and not study_options.plan_only:
         return jobs
     quiet = options.quiet or not main
-    seconds: Sequence[float] | None = None
+    costs: Sequence[JobCost] | None = None
     if study_options.probe:
         finished = [job for job in jobs if states[job] == "finished"]
-        took = dict(zip(finished, processes.from_main(lambda: [job.seconds() for job in finished])))
-        seconds = estimate_seconds(missing, took, options.data_root, accelerator, quiet)
+        took = dict(zip(finished, processes.from_main(lambda: [job.cost() for job in finished])))
+        costs = estimate_jobs(missing, took, options.data_root, accelerator, quiet)
     if main and (study_options.plan_only or not quiet):
         print_plan(
-            study.question, study.budget, jobs, states, missing, seconds, study_options.workers
+            study.question, study.budget, jobs, states, missing, costs, study_options.workers
         )
     if study_options.plan_only:
         return jobs
-    progress = Progress(missing, seconds or [0.0] * len(missing), study_options.workers, quiet)
+    seconds = [0.0] * len(missing) if costs is None else [cost.seconds for cost in costs]
+    progress = Progress(missing, seconds, study_options.workers, quiet)
     if study_options.workers > 1:
         stop_codes = run_in_processes(
             missing, progress, options, study_options.workers, study_options.threads

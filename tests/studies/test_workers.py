@@ -35,8 +35,8 @@ from research.storage import run_folder as run_folder_module
 from research.storage.records import FailureRecord
 from research.storage.run_folder import FolderLocked, RunFolder, lock_folder
 from research.studies import job as job_module
-from research.studies.job import Job, run_job
-from research.studies.plan import estimate_seconds
+from research.studies.job import Job, JobCost, run_job
+from research.studies.plan import estimate_jobs
 from research.studies.study import Study, StudyOptions, run_study
 from research.studies.workers import (
     DISK_ERROR,
@@ -594,9 +594,9 @@ def test_what_is_shared_is_foreseen_once(corpus: Corpus, tmp_path: Path) -> None
         study_of(corpus, cells), tmp_path, options=QUIET, accelerator=make_accelerator(),
         study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
-    first, second = estimate_seconds(jobs, {}, "data", make_accelerator(), True)
-    assert first > 5.0
-    assert second < 2.0
+    first, second = estimate_jobs(jobs, {}, "data", make_accelerator(), True)
+    assert first.seconds > 5.0
+    assert second.seconds < 2.0
 
 
 def test_numbers_of_another_seed_are_what_a_run_takes(corpus: Corpus, tmp_path: Path) -> None:
@@ -606,15 +606,20 @@ def test_numbers_of_another_seed_are_what_a_run_takes(corpus: Corpus, tmp_path: 
         both, tmp_path, options=QUIET, accelerator=make_accelerator(),
         study_options=StudyOptions(plan_only=True, probe=False),
     )  # fmt: skip
-    took = {jobs[0]: jobs[0].seconds()}
-    (seconds,) = estimate_seconds(jobs[1:], took, "data", make_accelerator(), True)
-    assert seconds == pytest.approx(jobs[0].summary().cost.seconds)
-    assert np.isfinite(seconds)
+    took = {jobs[0]: jobs[0].cost()}
+    (estimate,) = estimate_jobs(jobs[1:], took, "data", make_accelerator(), True)
+    cost = jobs[0].summary().cost
+    assert cost.evaluation_seconds is not None
+    assert estimate.seconds == pytest.approx(cost.seconds + cost.evaluation_seconds)
+    assert np.isfinite(estimate.seconds)
+    assert estimate.peak_bytes is not None
+    assert estimate.peak_bytes > 1 << 20
 
 
 def test_what_finished_runs_took_is_not_read_by_a_process_that_may_not_see_them() -> None:
     jobs = [job_named("a"), replace(job_named("a"), seed=1)]
-    assert estimate_seconds(jobs[1:], {jobs[0]: 12.5}, "data", make_accelerator(), True) == [12.5]
+    cost = JobCost(12.5, 1000)
+    assert estimate_jobs(jobs[1:], {jobs[0]: cost}, "data", make_accelerator(), True) == [cost]
 
 
 @pytest.mark.parametrize(
@@ -632,10 +637,10 @@ def test_a_trial_that_fails_in_one_of_several_processes_is_not_passed_over(
     accelerator = make_accelerator() if processes == 1 else OneOfTwo(cpu=True)
     job = replace(job_named("a"), config=raising(corpus, error))
     if swallowed:
-        assert estimate_seconds([job], {}, "data", accelerator, True) == [0.0]
+        assert estimate_jobs([job], {}, "data", accelerator, True) == [JobCost(0.0)]
         return
     with pytest.raises(type(RAISED[error]), match=str(RAISED[error])):
-        estimate_seconds([job], {}, "data", accelerator, True)
+        estimate_jobs([job], {}, "data", accelerator, True)
 
 
 @pytest.mark.long

@@ -1,0 +1,128 @@
+"""The estimate of a run's cost: what happens once is counted once, the rest by steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate import Accelerator
+
+from baselines.popularity import popularity
+from research.data.splits import HeldOut, LeaveOneOut, Ranges
+from research.storage.records import CostRecord, StageCostRecord
+from research.studies import cost_estimate
+from research.studies.cost_estimate import CostEstimate, estimate_cost, evenly_drawn
+from research.studies.job import Job, JobCost
+from research.studies.plan import print_plan
+from research.training.config import StageConfig, ValidationConfig
+from research.training.state import StageState
+from tests.support.records import run_record, run_summary, write_as_json
+from tests.support.small_runs import FINETUNE, config_of, corpus_in
+
+# Trials of two steps and of one, and one of 11 that takes 0.2 s for each step after the first. An
+# epoch is a step of 15 rows.
+TRIALS = {
+    2: StageState(step=2, rows=30, items=60, seconds=9.0, checkpoint_seconds=0.5),
+    1: StageState(step=1, rows=15, items=30, seconds=1.0, checkpoint_seconds=0.5, peak_bytes=8000),
+    None: StageState(
+        step=11, rows=165, items=330, seconds=3.0, checkpoint_seconds=0.5, peak_bytes=2000
+    ),
+}
+
+
+def estimate_of(stage: StageConfig, path: Path, patch: pytest.MonkeyPatch) -> CostEstimate:
+    """The estimate where trials end as in `TRIALS`, and validation takes 5 s, the test 7 s."""
+    patch.setattr(cost_estimate, "train", lambda model, loader, config, run: TRIALS[config.steps])
+    patch.setattr(cost_estimate, "_ranking_seconds", lambda *given: (5.0, 7.0))
+    patch.setattr(cost_estimate, "peak_bytes", lambda device: 1000)
+    config = config_of(corpus_in(path / "corpus"), stage)
+    return estimate_cost(config, "data", Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        # 100 steps at 0.2 s, 100 validations of 5 s, each with a checkpoint of 0.5 s.
+        ({"epochs": None, "steps": 100}, 20.0 + 550.0),
+        ({"epochs": 100}, 20.0 + 550.0),
+        # A stage of 3,000 tokens has 100 steps of 30.
+        ({"epochs": None, "tokens": 3000, "validation": None}, 20.0),
+        # Validated after epochs 3, 6, 9 and 10.
+        ({"epochs": 10, "validation": ValidationConfig(metric="mrr", every_epochs=3)}, 2.0 + 22.0),
+        # Shorter than its trial.
+        ({"epochs": 1}, 0.2 + 5.5),
+        ({"epochs": 100, "seconds": 60.0}, 60.0),
+        ({"epochs": None, "seconds": 60.0}, 60.0),
+    ],
+)
+def test_a_stage_takes_its_steps_validations_and_checkpoints(
+    changes: dict[str, object], seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = replace(FINETUNE, **changes)  # type: ignore[arg-type]
+    estimate = estimate_of(stage, tmp_path, monkeypatch)
+    assert estimate.stages == {"finetune": pytest.approx(seconds)}
+    assert estimate.evaluation == 12.0
+
+
+def test_memory_is_the_most_of_trial_and_ranking_and_what_the_heap_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 1.25 times the 2,000 bytes of the trial, which saw every batch.
+    assert estimate_of(FINETUNE, tmp_path, monkeypatch).peak_bytes == 2500
+    # 1,000 are held before; of the rest there is half as much again in the largest batch.
+    monkeypatch.setattr(cost_estimate, "_largest_batch", lambda *given: 1.5)
+    assert estimate_of(FINETUNE, tmp_path / "again", monkeypatch).peak_bytes == 3125
+
+
+def test_histories_are_drawn_evenly_with_all_their_questions() -> None:
+    # Ten histories; every other one has two held-out items.
+    users = np.array([0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9])
+    held_out = HeldOut(Ranges(users, users * 10, users * 10 + 4), np.arange(15))
+    assert evenly_drawn(held_out, 4).histories.users.tolist() == [0, 0, 3, 6, 6, 9]
+    assert len(evenly_drawn(held_out, 1).histories.users) == 2
+    assert evenly_drawn(held_out, 10).targets.tolist() == list(range(15))
+    nothing = held_out.select(np.array([], dtype=np.int64))
+    assert len(evenly_drawn(nothing, 4)) == 0
+
+
+def test_a_real_trial_estimates_time_and_memory(tmp_path: Path) -> None:
+    corpus = corpus_in(tmp_path / "corpus")
+    estimate = estimate_cost(config_of(corpus, FINETUNE), "data", Accelerator(cpu=True))
+    assert len(LeaveOneOut().split(corpus).test) == 15
+    assert 0.0 < estimate.stages["finetune"] < 10.0
+    assert 0.0 < estimate.evaluation < 10.0
+
+
+def test_the_plan_says_what_the_largest_run_of_a_cell_holds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = popularity()
+    jobs = [
+        Job("films", cell, seed, config, Path("nowhere"), run_record(config))
+        for cell, seed in (("a", 0), ("a", 1), ("b", 0))
+    ]
+    costs = [JobCost(30.0, 400_000_000), JobCost(40.0, 1_500_000_000), JobCost(1.0)]
+    print_plan("Why?", None, jobs, dict.fromkeys(jobs, "new"), jobs, costs, 1)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2][-3:] == ["at", "most", "memory"]
+    assert lines[4][-4:] == ["70", "s", "1.5", "GB"]
+    assert lines[5][-3:] == ["1", "s", "unknown"]
+    assert " ".join(lines[6]) == "3 runs, about 71 s at most with one process"
+
+
+def test_a_finished_job_costs_what_its_summary_says(tmp_path: Path) -> None:
+    config = popularity()
+    job = Job("films", "a", 0, config, tmp_path, run_record(config))
+    write_as_json(tmp_path, run_record(config))
+    # Of an older run, which trained for 10 s, no more is known.
+    write_as_json(tmp_path, run_summary())
+    assert job.cost() == JobCost(10.0, None)
+    stage = StageCostRecord(seconds=100.0, items=1, parameters=2, peak_bytes=3000)
+    cost = CostRecord(
+        parameters=2, seconds=150.0, shared_seconds=100.0, stages={"pretrain": stage},
+        evaluation_seconds=7.25, evaluation_peak_bytes=2000,
+    )  # fmt: skip
+    write_as_json(tmp_path, run_summary(cost=cost))
+    assert job.cost() == JobCost(57.25, 3000)
