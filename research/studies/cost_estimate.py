@@ -40,7 +40,7 @@ WARMUP_HISTORIES = 64
 # Batches of an epoch among which the largest is looked for.
 LOOKED_AT_BATCHES = 256
 # On a CPU the heap gets holes between two trims, and a whole stage more than its first second: its
-# peak was 1.16 to 1.37 times the trial's on the workloads of `experiments/benchmark.py`.
+# peak was 1.16 to 1.37 times the trial's on the workloads of `experiments/benchmark/works.py`.
 HEAP_GROWTH = 1.25
 
 
