@@ -84,4 +84,9 @@ def study() -> Study:
         },
         base="popularity",
         corpora=("ml-100k",),
+        next_commands=(
+            "recommend {runs}/quickstart/ml-100k/s3rec/0 --items 50,181,172 --k 5  # Star Wars",
+            "report {runs}/quickstart  # a page with learning curves, CSV, LaTeX",
+            "study experiments.quickstart --seeds 3 --workers 2  # what the seed changes",
+        ),
     )

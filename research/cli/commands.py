@@ -7,6 +7,7 @@ returns an exit code.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -152,6 +153,10 @@ def study(arguments: verbs.StudyCommand, command: str) -> int:
         from research.cli.report import print_report
 
         print_report(Path(training.runs) / chosen.name)
+    # They read the runs of the whole study.
+    is_whole = not (arguments.cells or arguments.corpora or failed or stopped)
+    if is_whole and chosen.next_commands:
+        print_next_commands(chosen.next_commands, training.runs)
     for job in failed:
         message = f"failed: {job.name}: {job.failure()} ({job.folder}/{FailureRecord.FILE})"
         print(printable(message), file=sys.stderr)
@@ -160,6 +165,20 @@ def study(arguments: verbs.StudyCommand, command: str) -> int:
     if stopped:
         return STOPPED if all(job.stop_code == STOPPED for job in stopped) else 1
     return 1 if failed else 0
+
+
+def print_next_commands(commands: Sequence[str], runs: str) -> None:
+    """Print a study's `next_commands` as lines for a shell; `runs` is the folder of all runs.
+
+    They begin with the interpreter that runs now if it is in a folder below this one, as in the
+    virtual environment that `make` creates, which need not be active.
+    """
+    python, here = Path(sys.executable), Path.cwd()
+    name = str(python.relative_to(here)) if python.is_relative_to(here) else "python"
+    print("\nto try next:")
+    for command in commands:
+        filled_in = command.replace("{runs}", shlex.quote(runs))
+        print(f"  {name} -m research {filled_in}")
 
 
 def evaluate(arguments: verbs.EvaluateCommand) -> int:

@@ -56,6 +56,9 @@ class Study:
     """The metric that cells are compared by; None: the second of `metrics`, or the only one."""
     budget: Budget | None = None
     """What every run may spend; None: the limits of its own config."""
+    next_commands: tuple[str, ...] = ()
+    """What one may try next: arguments of `python -m research`, with `# a comment` if need be. The
+    command line prints them after the tables, with the folder of all runs in place of `{runs}`."""
 
     def __post_init__(self) -> None:
         check_types(self)

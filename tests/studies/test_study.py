@@ -407,6 +407,31 @@ def test_a_study_prints_its_runs_and_one_table_and_repeats_nothing(
     assert snapshot_of(here / "runs" / "own" / "shop") == before
 
 
+def test_a_study_ends_with_its_next_commands(
+    capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (here / "own_study.py").read_text()
+    commands = '("show {runs}/own/shop/small/0  # a run", "report own")'
+    (here / "own_next.py").write_text(text.replace("Study(", f"Study(next_commands={commands}, "))
+    command = ["study", "own_next", "--no-probe", "--runs", "my runs"]
+    # One of the runs that the commands read may be missing.
+    part = run_command(capsys, *command, "--cells", "popularity", "small")
+    assert (part.code, "to try next" in part.out) == (0, False)
+    monkeypatch.setattr(sys, "executable", str(here / "venv" / "bin" / "python"))
+    whole = run_command(capsys, *command)
+    assert whole.code == 0
+    assert whole.out.splitlines()[-4:] == [
+        "",
+        "to try next:",
+        "  venv/bin/python -m research show 'my runs'/own/shop/small/0  # a run",
+        "  venv/bin/python -m research report own",
+    ]
+    # Nothing is left to do, and the interpreter is that of the system.
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    again = run_command(capsys, *command)
+    assert again.out.splitlines()[-1] == "  python -m research report own"
+
+
 @pytest.mark.long
 def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here: Path) -> None:
     planned = run_command(capsys, "study", "own_study", "--seeds", "2", "--plan")
