@@ -24,19 +24,27 @@ PLAIN_INTERVAL = 15.0
 
 
 class Reporter:
-    """A context that shows the progress of one stage; it shows nothing when `quiet`."""
+    """A context that shows the progress of one stage; it shows nothing when `quiet`.
 
-    def __init__(self, label: str, max_steps: float, *, quiet: bool = False) -> None:
+    With a `prefix`, as several stages share the terminal, it prints only what is said, each line
+    after the prefix.
+    """
+
+    def __init__(
+        self, label: str, max_steps: float, *, quiet: bool = False, prefix: str = ""
+    ) -> None:
         """`max_steps` is the stage's number of steps; infinity where another limit ends it."""
         self.label = label
         self.total = "" if max_steps == math.inf else f"/{max_steps}"
         self.quiet = quiet
+        self.prefix = prefix
+        self.shows_steps = not quiet and not prefix
         self.console = Console(file=sys.stdout)
         self.progress: Progress | None = None
         self._printed_at = 0.0
 
     def __enter__(self) -> Reporter:
-        if not self.quiet and self.console.is_terminal:
+        if self.shows_steps and self.console.is_terminal:
             self.progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -71,7 +79,7 @@ class Reporter:
         state = f"loss {loss:.4f}  {items_per_second:,.0f} items/s"
         if self.progress is not None:
             self.progress.update(self.task, state=state)
-        elif not self.quiet and time.monotonic() - self._printed_at > PLAIN_INTERVAL:
+        elif self.shows_steps and time.monotonic() - self._printed_at > PLAIN_INTERVAL:
             self._printed_at = time.monotonic()
             print(f"{self.label}: step {step}{self.total}  {state}", flush=True)
 
@@ -82,7 +90,7 @@ class Reporter:
         if self.progress is not None:
             self.progress.console.print(text, markup=False, highlight=False)
         else:
-            print(text, flush=True)
+            print(f"{self.prefix}{text}", flush=True)
 
 
 # Columns; wider than any table that is printed.

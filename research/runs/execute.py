@@ -46,6 +46,9 @@ class RunOptions:
     """The folder of raw files and prepared corpora."""
     quiet: bool = False
     """Whether nothing but errors is printed."""
+    prefix: str = ""
+    """Begins every line that is printed while stages train; with one there is no bar, as other runs
+    share the terminal."""
     device: str | None = None
     """cpu, cuda or cuda:N; None: a GPU if there is one, else the CPU."""
     checkpoints: CheckpointPlan = CheckpointPlan()
@@ -122,6 +125,7 @@ def execute(
                 reuse_from=options.reuse_from,
                 plan=options.checkpoints,
                 quiet=quiet,
+                prefix=options.prefix,
             )
             return evaluate_run(
                 run_parts, result, candidate_sets, record, folder, accelerator.device

@@ -70,6 +70,7 @@ def train_stages(
     reuse_from: Sequence[Path],
     plan: CheckpointPlan,
     quiet: bool,
+    prefix: str = "",
 ) -> TrainingResult:
     """Train every stage, each from the weights of those before it.
 
@@ -80,7 +81,7 @@ def train_stages(
     coverage: CoverageRecord | None = None
     if any(stage.model.uses_attributes for stage in stages):
         coverage = run_parts.catalogue.coverage
-        say(coverage_line(coverage), quiet)
+        say(f"{prefix}{coverage_line(coverage)}", quiet)
     run = StageRun(
         accelerator=accelerator,
         folder=folder,
@@ -88,6 +89,7 @@ def train_stages(
         plan=plan,
         shard_weights=run_parts.config.compute.shard_weights,
         quiet=quiet,
+        prefix=prefix,
     )
     extensions = {
         extension.stage: extension.step for extension in record.extensions if extension.ended
@@ -184,12 +186,12 @@ def train_stage(
     """
     name, folder, processes = stage.config.name, run.folder, Processes(run.accelerator)
     if transfer is not None:
-        say(f"{name}: {transfer.line}", run.quiet)
+        say(f"{run.prefix}{name}: {transfer.line}", run.quiet)
     processes.from_main(partial(reuse_stage, folder, name, stage_hash, reuse_from))
     state = train(stage.model, stage.loader, stage.config, run)
     origin = processes.from_main(partial(stage_origin, folder, name))
     if origin is not None:
-        say(f"{name}: copied from {origin}", run.quiet)
+        say(f"{run.prefix}{name}: copied from {origin}", run.quiet)
     return StageOutcome(
         name=name,
         state=state,

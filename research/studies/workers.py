@@ -136,7 +136,6 @@ def run_in_processes(
     context = multiprocessing.get_context("spawn")
     devices = visible_devices(options.device)
     waiting, running = list(jobs), list[Worker]()
-    quiet = replace(options, quiet=True)
     stop_codes: dict[Job, int] = {}
     try:
         while waiting or running:
@@ -145,7 +144,8 @@ def run_in_processes(
             if free and job is not None:
                 waiting.remove(job)
                 device = devices[free[0] % len(devices)] if devices else None
-                arguments = (job, quiet, threads, device)
+                beside_others = replace(options, prefix=f"  {job.name}: ")
+                arguments = (job, beside_others, threads, device)
                 process = context.Process(target=work_on, args=arguments, daemon=True)
                 process.start()
                 running.append(Worker(process, job, free[0], time.monotonic()))

@@ -36,7 +36,7 @@ class StageLog:
         self.folder = run.folder
         self.accelerator = run.accelerator
         self.checks_targets = run.checks_targets
-        self.reporter = Reporter(config.name, limits.steps, quiet=run.quiet)
+        self.reporter = Reporter(config.name, limits.steps, quiet=run.quiet, prefix=run.prefix)
         self.meter = LossMeter(config, run.accelerator, state.pending)
         processes = Processes(run.accelerator)
         self.target_check = TargetCheck(config, state, processes)

@@ -57,6 +57,9 @@ class StageRun:
     """Returns the figures of a validation, by names `val/...`; None: the stage cannot rank."""
     quiet: bool = False
     """Whether nothing is printed."""
+    prefix: str = ""
+    """Begins every line that is printed; with one there is no bar, as other runs share the
+    terminal."""
     extended_after: int | None = None
     """Optimizer steps after which the stage ended before it was given a later limit; None: it was
     not."""

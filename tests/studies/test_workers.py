@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -301,6 +302,9 @@ def test_processes_do_what_one_process_does(corpus: Corpus, tmp_path: Path, capf
     said = capfd.readouterr().out
     assert "films / wild / seed 0: failed: FloatingPointError: " in said
     assert "films / two / seed 0: done in " in said
+    # Their lines mix, so each says whose it is.
+    assert re.search(r"^  films / two / seed 0: \w+: epoch 1  val/", said, re.MULTILINE)
+    assert "\nfinetune: " not in said
     assert "(4 of 4)" in said
 
 
