@@ -27,6 +27,7 @@ from research.model.kernels.cross_entropy import softmax_loss
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
 from research.runs.parts import RunParts, ranking_objective
+from research.training.allocator import HeapTrimmer
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import build_optimizer
 
@@ -63,6 +64,7 @@ def epoch(
     model = parts.model(stage, parts.components()).to(place).train()
     loader = parts.loader(stage, 0, 1)
     optimizer = build_optimizer(stage.optimizer, model)
+    heap = HeapTrimmer()
 
     def train(batches: Iterable[Batch]) -> tuple[int, int]:
         rows = number = 0
@@ -73,6 +75,7 @@ def epoch(
             torch.stack(means).sum().backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            heap.after_step()
             rows, number = rows + len(batch.rows_S), number + 1
         return rows, number
 
