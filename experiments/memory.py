@@ -3,11 +3,12 @@
 SASRec of width 64 (2 layers, 2 heads, feed-forward 256, dropout 0.5) trains a few steps on a corpus
 that is made for it, each setting in a process of its own, and the peak of resident memory is noted.
 One of three sizes changes at a time:
-  items   10,000 to 1,000,000, under the full softmax and under a sampled one that moves touched
-          rows alone (`item_rows="touched"`); expected: weights, gradient and two moments, 16 bytes
-          a number of the table, and 12 without the gradient;
+  items   10,000 to 1,000,000, under the full softmax and under a sampled loss that moves touched
+          rows alone (`item_rows="touched"`); expected: weights and two moments, 12 bytes a number
+          of the table, and under the full softmax three gradients beside them while the backward
+          pass runs: of the scores, the same times the loss's factor, and of the lookups;
   length  50 to 400 at 64 rows of full length; expected: what the encoder says that it keeps for the
-          backward pass (`BackboneConfig.activation_bytes`);
+          backward pass (`BackboneConfig.activation_bytes`), without the gradients in it;
   batch   64 to 1,024 rows of 50 tokens; expected: the same.
 The table has the peaks, the slope between the smallest and the largest setting, and the expected
 one; memory.svg in --out draws them.
@@ -38,7 +39,7 @@ from research.data.loader import BatchConfig
 from research.data.preparation.frames import prepare_frame
 from research.data.preparation.options import PrepareConfig
 from research.model.transformer_config import TransformerConfig, as_transformer
-from research.report.plots import COLOURS, SETTINGS, svg_of
+from research.report.plots import COLOURS, SETTINGS, svg_file_of
 from research.runs.parts import RunParts
 from research.storage.atomic import replacing
 from research.training.optimizer import build_optimizer
@@ -76,7 +77,7 @@ SCANS: Mapping[str, Sequence[Setting]] = {
 
 def expected_bytes(setting: Setting) -> float:
     """Bytes that the setting should take, apart from what all settings take."""
-    table = setting.items * WIDTH * FLOAT * (3 if setting.sampled else 4)
+    table = setting.items * WIDTH * FLOAT * (3 if setting.sampled else 6)
     tokens = setting.rows * setting.length
     kept = encoder_of(setting).activation_bytes(tokens, setting.rows, setting.length)
     return table + sum(kept.values())
@@ -169,7 +170,7 @@ def figure_of(peaks: Mapping[str, Sequence[int]]) -> str:
     The line begins at the first point.
     """
     with context(SETTINGS):
-        figure = Canvas(figsize=(WIDTH_OF_PANEL * len(peaks), WIDTH_OF_PANEL))
+        figure = Canvas(figsize=(WIDTH_OF_PANEL * len(peaks), WIDTH_OF_PANEL), layout="constrained")
         for number, (name, found) in enumerate(peaks.items()):
             axes = figure.add_subplot(1, len(peaks), number + 1)
             sizes = [size_of(name, setting) for setting in SCANS[name]]
@@ -182,7 +183,7 @@ def figure_of(peaks: Mapping[str, Sequence[int]]) -> str:
             axes.set_ylim(bottom=0.0)
             axes.locator_params(nbins=4)
             axes.grid(visible=True)
-        return svg_of(figure)
+        return svg_file_of(figure)
 
 
 def main() -> None:

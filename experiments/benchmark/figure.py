@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
@@ -11,7 +10,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from experiments.benchmark.peers.environment import TITLES
 from experiments.benchmark.results import digits
-from research.report.plots import COLOURS, SETTINGS
+from research.report.plots import COLOURS, SETTINGS, svg_file_of
 
 # Ours is dark; a peer has its colour in every figure.
 COLOUR_OF = dict(zip(TITLES, COLOURS))
@@ -48,6 +47,4 @@ def seconds_svg(seconds: Mapping[str, Mapping[str, float]]) -> str:
         axes.set_xlabel("seconds (logarithmic); an epoch, where the work is training")
         axes.grid(visible=True, axis="x")
         axes.set_axisbelow(True)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return file.getvalue()
+        return svg_file_of(figure)

@@ -173,14 +173,19 @@ def heat_svg(cosines: Cosines) -> str:
         return svg_of(figure)
 
 
-def svg_of(figure: Canvas) -> str:
-    """A figure as an `<svg>` element to embed in HTML: no prologue, metadata or XML namespaces."""
+def svg_file_of(figure: Canvas) -> str:
+    """A figure as the text of an SVG file, equal for equal figures."""
     file = io.StringIO()
     with warnings.catch_warnings():
         # Characters that matplotlib's font lacks stay text, which the reader's browser draws.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def svg_of(figure: Canvas) -> str:
+    """A figure as an `<svg>` element to embed in HTML: no prologue, metadata or XML namespaces."""
+    text = svg_file_of(figure)
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
 
