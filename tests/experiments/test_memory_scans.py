@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from experiments.memory import (
     SCANS,
     Setting,
@@ -33,6 +35,7 @@ def test_each_scan_changes_one_size() -> None:
         assert len({(each.sampled,) for each in settings}) == 1
 
 
+@pytest.mark.long
 def test_a_setting_is_trained() -> None:
     for sampled in (False, True):
         assert peak_of(Setting(items=60, length=8, rows=4, sampled=sampled)) > 0

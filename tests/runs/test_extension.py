@@ -32,6 +32,7 @@ from research.training.stage_run import CheckpointPlan
 from research.training.state import StageState
 from tests.evaluation.reference_ranks import corpus_of, write_to_disk
 from tests.support.checkpoints import newest_checkpoint
+from tests.support.marks import long_case
 from tests.support.records import without_time_and_memory
 
 QUIET = RunOptions(quiet=True)
@@ -103,7 +104,9 @@ LATER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize(
+    "name", ["epochs", *(long_case(name) for name in LATER if name != "epochs")]
+)
 def test_a_run_that_goes_on_learns_what_one_with_the_later_limit_does(
     corpus: Corpus, tmp_path: Path, name: str
 ) -> None:
@@ -194,7 +197,7 @@ def test_an_interrupted_run_may_have_a_later_limit_too(
     assert lines_of(tmp_path / "run") == lines_of(tmp_path / "straight")
 
 
-@pytest.mark.parametrize("validations", [0, 1, 2, 3])
+@pytest.mark.parametrize("validations", [1, *map(long_case, [0, 2, 3])])
 def test_an_extension_that_is_interrupted_goes_on(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validations: int
 ) -> None:

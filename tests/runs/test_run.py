@@ -45,6 +45,7 @@ from research.training.stage_run import CheckpointPlan
 from tests.evaluation.reference_ranks import FixedScores, corpus_of, write_to_disk
 from tests.support.checkpoints import newest_checkpoint
 from tests.support.command_line import files_of, snapshot_of
+from tests.support.marks import long_case
 from tests.support.records import without_time_and_memory
 
 QUIET = RunOptions(quiet=True)
@@ -312,7 +313,7 @@ def test_a_run_is_recognised_by_the_corpus_and_not_by_its_path(
     assert snapshot_of(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("call", [1, 3, 4, 5, 7, 8, 9])
+@pytest.mark.parametrize("call", [3, *map(long_case, [1, 4, 5, 7, 8, 9])])
 def test_an_interrupted_run_ends_as_an_undisturbed_one(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
@@ -499,6 +500,7 @@ def test_a_damaged_run_is_not_loaded(corpus: Corpus, tmp_path: Path) -> None:
         load_run(tmp_path / "run", "data")
 
 
+@pytest.mark.long
 def test_no_earlier_state_of_a_damaged_run_stands_for_its_result(
     corpus: Corpus, tmp_path: Path
 ) -> None:

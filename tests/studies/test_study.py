@@ -163,6 +163,7 @@ def test_a_study_runs_every_cell_with_every_seed(
     assert f"run folders: {tmp_path}/mine/shop/CELL/SEED\n" in out
 
 
+@pytest.mark.long
 def test_a_second_call_repeats_nothing_and_shows_the_same_table(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
@@ -381,6 +382,7 @@ def test_a_study_of_ones_own_in_the_current_folder(
     assert (here / "runs" / "own" / "shop" / "transitions" / "0" / "summary.json").is_file()
 
 
+@pytest.mark.long
 def test_a_study_prints_its_runs_and_one_table_and_repeats_nothing(
     capsys: Capture, here: Path
 ) -> None:
@@ -449,6 +451,7 @@ def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here:
     assert summary["best"]["train"]["steps"] == 1
 
 
+@pytest.mark.long
 def test_a_study_with_a_failed_run_ends_with_1_and_the_tables_of_the_rest(
     capsys: Capture, here: Path
 ) -> None:
