@@ -5,7 +5,7 @@ them. `cross_entropy.py` holds all logits of a few states until then; over a mil
 are 16 states at a time, and products with so few rows run at a third of a CPU's rate. Here a tile
 holds many states and few columns. A first pass over the columns sums exponentials and the states'
 gradients, a second one computes the logits again for the rows' gradients: four products instead of
-three, each at the full rate, and memory for one tile (2 MB).
+three, each at the full rate, and memory for one tile (1 MB).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 # States and columns of a tile.
-STATES, COLUMNS = 1024, 512
+STATES, COLUMNS = 1024, 256
 # From so many columns on this is faster than tiles of rows (measured at width 64, 1,466 states).
 MIN_COLUMNS = 1 << 15
 
