@@ -3,8 +3,8 @@
 SASRec of width 64 (2 layers, 2 heads, feed-forward 256, dropout 0.5) trains a few steps on a corpus
 that is made for it, each setting in a process of its own, and the peak of resident memory is noted.
 One of three sizes changes at a time:
-  items   10,000 to 1,000,000, under the full softmax and under a sampled loss that moves touched
-          rows alone (`item_rows="touched"`); expected: weights and two moments, 12 bytes a number
+  items   10,000 to 1,000,000, under the full softmax and, as `sampled`, under a loss that moves
+          touched rows alone (`item_rows="touched"`); expected: weights and two moments, 12 bytes a number
           of the table, and under the full softmax three gradients beside them while the backward
           pass runs: of the scores, the same times the loss's factor, and of the lookups;
   length  50 to 400 at 64 rows of full length; expected: what the encoder says that it keeps for the
@@ -13,7 +13,7 @@ One of three sizes changes at a time:
 The table has the peaks, the slope between the smallest and the largest setting, and the expected
 one; memory.svg in --out draws them.
 
-Command: python -m experiments.memory [--out FOLDER] [--only items length batch]
+Command: python -m experiments.memory [--out FOLDER] [--only items sampled length batch]
 Hardware: any CPU with 4 GB; minutes. Results: experiments/LOG.md.
 """
 
@@ -67,7 +67,7 @@ class Setting:
 
 SCANS: Mapping[str, Sequence[Setting]] = {
     "items": [Setting(items=number) for number in (10_000, 100_000, 300_000, 1_000_000)],
-    "items, sampled": [
+    "sampled": [
         Setting(items=number, sampled=True) for number in (10_000, 100_000, 300_000, 1_000_000)
     ],
     "length": [Setting(length=length) for length in (50, 100, 200, 400)],
@@ -178,7 +178,7 @@ def figure_of(peaks: Mapping[str, Sequence[int]]) -> str:
             expected = [(base + expected_bytes(setting)) / 1e6 for setting in SCANS[name]]
             axes.plot(sizes, expected, color="#888888", linewidth=1.0, dashes=(3, 2))
             axes.plot(sizes, [peak / 1e6 for peak in found], "o", color=COLOURS[1])
-            axes.set_xlabel(name)
+            axes.set_xlabel("items (sampled loss)" if name == "sampled" else name)
             axes.set_ylabel("MB")
             axes.set_ylim(bottom=0.0)
             axes.locator_params(nbins=4)
