@@ -4,9 +4,9 @@ SASRec of width 64 (2 layers, 2 heads, feed-forward 256, dropout 0.5) trains a f
 that is made for it, each setting in a process of its own, and the peak of resident memory is noted.
 One of three sizes changes at a time:
   items   10,000 to 1,000,000, under the full softmax and, as `sampled`, under a loss that moves
-          touched rows alone (`item_rows="touched"`); expected: weights and two moments, 12 bytes a number
-          of the table, and under the full softmax three gradients beside them while the backward
-          pass runs: of the scores, the same times the loss's factor, and of the lookups;
+          touched rows alone (`item_rows="touched"`); expected: weights and two moments, 12 bytes
+          a number of the table, and under the full softmax three gradients beside them while the
+          backward pass runs: of the scores, the same times the loss's factor, of the lookups;
   length  50 to 400 at 64 rows of full length; expected: what the encoder says that it keeps for the
           backward pass (`BackboneConfig.activation_bytes`), without the gradients in it;
   batch   64 to 1,024 rows of 50 tokens; expected: the same.
