@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.errors import InputError
+from research.evaluation.metrics import per_user
+from research.evaluation.rank_table import RankTable
 from research.evaluation.resampling import resampled_means
 
 TABLE = Path("ranks") / "test-full.npz"
@@ -67,11 +69,9 @@ def expected_ndcg(rank: Values, ties: NDArray[np.integer], k: int) -> Values:
     itself, so that these take the places from rank - ties / 2 to rank + ties / 2, each with equal
     chance. An infinite rank is a miss.
     """
-    places = np.arange(1, k + 1)
-    first, last = rank - ties / 2, rank + ties / 2
-    is_possible = (places >= first[:, None]) & (places <= last[:, None])
-    values: Values = (is_possible / np.log2(places + 1)).sum(1) / (ties + 1)
-    return values
+    users, zeros = np.arange(len(rank), dtype=np.int32), np.zeros(len(rank), np.int32)
+    table = RankTable(users, zeros, rank, ties.astype(np.int32), zeros, zeros, {})
+    return per_user(table, f"ndcg@{k}")[1]
 
 
 def scores_of(cell: Path, k: int) -> Scores:

@@ -35,6 +35,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.style import context
 
 from baselines.sasrec import bce, full_softmax
+from experiments.benchmark.ours import take_step
 from research.data.loader import BatchConfig
 from research.data.preparation.frames import prepare_frame
 from research.data.preparation.options import PrepareConfig
@@ -43,10 +44,11 @@ from research.report.plots import COLOURS, SETTINGS, svg_file_of
 from research.runs.parts import RunParts
 from research.storage.atomic import replacing
 from research.training.optimizer import build_optimizer
-from research.training.touched_rows import coalesced_gradients
+from research.training.peak_memory import peak_bytes
 
 WIDTH, LAYERS, HEADS, FEED_FORWARD, DROPOUT = 64, 2, 2, 256, 0.5
 STEPS = 4
+CPU = torch.device("cpu")
 WIDTH_OF_PANEL = 2.4
 FLOAT = 4
 
@@ -119,14 +121,10 @@ def peak_of(setting: Setting) -> int:
         model = parts.model(stage, parts.components()).train()
         adam = build_optimizer(stage.optimizer, model)
         for batch in islice(parts.loader(stage, 0, 1).batches(0), STEPS):
-            losses = model.losses(batch).values()
-            torch.stack([part.total / part.count for part in losses]).sum().backward()
-            coalesced_gradients(model.parameters())
-            adam.step()
-            adam.zero_grad(set_to_none=True)
-    status = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = [line.split()[1] for line in status if line.startswith("VmHWM")]
-    return int(peak) * 1024
+            take_step(model, adam, batch, CPU)
+    peak = peak_bytes(CPU)
+    assert peak is not None, "the system tells how much memory a process has held"
+    return peak
 
 
 def measured(setting: Setting) -> int:

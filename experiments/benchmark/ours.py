@@ -30,6 +30,7 @@ from research.runs.parts import RunParts, ranking_objective
 from research.training.allocator import HeapTrimmer
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import build_optimizer
+from research.training.touched_rows import coalesced_gradients
 
 # Steps in which operations are counted, after the clock has stopped.
 COUNTED_STEPS = 3
@@ -69,12 +70,7 @@ def epoch(
     def train(batches: Iterable[Batch]) -> tuple[int, int]:
         rows = number = 0
         for batch in batches:
-            # As the training loop does: drawn where the batch is, and moved by one copy.
-            losses = model(model.prepare(batch).to(place))
-            means = [part.total / part.count.clamp(min=1) for part in losses.values()]
-            torch.stack(means).sum().backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            take_step(model, optimizer, batch, place)
             heap.after_step()
             rows, number = rows + len(batch.rows_S), number + 1
         return rows, number
@@ -103,6 +99,20 @@ def epoch(
         gflop=gflop,
         facts=facts,
     )
+
+
+def take_step(
+    model: MultiObjectiveModel, optimizer: torch.optim.Optimizer, batch: Batch, place: torch.device
+) -> None:
+    """One update of the sum of the objectives' mean losses, by a model that is at `place`."""
+    # As the training loop does: drawn where the batch is, and moved by one copy.
+    losses = model(model.prepare(batch).to(place))
+    means = [part.total / part.count.clamp(min=1) for part in losses.values()]
+    torch.stack(means).sum().backward()
+    # Adam that moves touched rows needs each of them once.
+    coalesced_gradients(model.parameters())
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def size_facts(config: RunConfig, parts: RunParts) -> dict[str, Fact]:
@@ -170,9 +180,6 @@ def ranking(name: str, config: RunConfig, parts: RunParts, device: str, counts: 
         side=OURS,
         seconds=best.seconds,
         cpu=best.cpu,
-        steps=1,
-        steps_in_epoch=1,
-        timed_share=1.0,
         peak_megabytes=peak,
         gflop=gflop_of(rank) if counts else 0.0,
         facts=facts,
@@ -201,9 +208,6 @@ def large_softmax(name: str, device: str, counts: bool) -> Measured:
         side=OURS,
         seconds=spent.seconds,
         cpu=spent.cpu,
-        steps=1,
-        steps_in_epoch=1,
-        timed_share=1.0,
         peak_megabytes=peak,
         # As counted in docs: scores, the gradients of states and of the table, scores once more.
         gflop=4 * 2 * 4096 * 1_000_000 * 64 / 1e9 if counts else 0.0,

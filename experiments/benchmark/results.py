@@ -26,11 +26,11 @@ class Measured:
     """Wall time of the whole work; of an epoch, where the work is training."""
     cpu: float
     """CPU seconds of the same, summed over threads."""
-    steps: int
+    steps: int = 1
     """Steps that were timed; with fewer than an epoch has, the time is scaled by rows."""
-    steps_in_epoch: int
-    """Steps of the whole work."""
-    timed_share: float
+    steps_in_epoch: int = 1
+    """Steps of the whole work; 1: it has none."""
+    timed_share: float = 1.0
     """Share of the whole work's rows that was timed; 1: nothing was scaled."""
     peak_megabytes: float
     """Peak resident memory of the process, or of torch's allocations on a GPU, in MiB."""
