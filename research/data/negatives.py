@@ -137,11 +137,8 @@ class Negatives:
         """
         pairs = self.pairs if pairs is None else pairs
         keys = owners * self.num_items + items
-        if len(pairs) == 0:
-            return torch.zeros_like(keys, dtype=torch.bool)
-        nearest = torch.searchsorted(pairs, keys).clamp_(max=len(pairs) - 1)
         # The mask has the id V, so its pair would equal that of the next owner and item 0.
-        return (pairs[nearest] == keys) & (items < self.num_items)
+        return is_among(pairs, keys) & (items < self.num_items)
 
     def _items(self, bits: Tensor) -> Tensor:
         draws = below(bits, self.total)
@@ -155,3 +152,11 @@ class Negatives:
             return next_items
         first_draws = torch.cat([self.cumulative_V.new_zeros(1), self.cumulative_V])[next_items]
         return torch.searchsorted(self.cumulative_V, first_draws % self.total, right=True)
+
+
+def is_among(sorted_keys: Tensor, keys: Tensor) -> Tensor:
+    """bool, like `keys`: whether each of them is one of `sorted_keys` (int64, ascending)."""
+    if len(sorted_keys) == 0:
+        return torch.zeros_like(keys, dtype=torch.bool)
+    nearest = torch.searchsorted(sorted_keys, keys).clamp_(max=len(sorted_keys) - 1)
+    return sorted_keys[nearest] == keys

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from research.data.corpus import Corpus
+from research.data.negatives import is_among
 from research.data.splits import HeldOut, flat_indices
 from research.errors import InputError
 from research.evaluation.candidates import HISTORIES, Listed, check_one_target_per_user
@@ -111,8 +112,7 @@ def drawn_by_rejection(
         bits_RK = fold(streams_Q[open_R, None], torch.arange(draws))
         items_RK = torch.searchsorted(cumulative_V, below(bits_RK, total), right=True)
         keys_RK = open_R[:, None] * num_items + items_RK
-        nearest_RK = torch.searchsorted(excluded, keys_RK).clamp_(max=len(excluded) - 1)
-        accepted_RK = is_first_of_row(items_RK) & (excluded[nearest_RK] != keys_RK)
+        accepted_RK = is_first_of_row(items_RK) & ~is_among(excluded, keys_RK)
         columns_RK = accepted_RK.cumsum(1) - 1
         taken_RK = accepted_RK & (columns_RK < number)
         rows = open_R[:, None].expand_as(items_RK)[taken_RK]
