@@ -30,7 +30,7 @@ from research.runs.extension import with_extensions
 from research.runs.finish import evaluate_run, write_config
 from research.runs.parts import RunParts, stage_parts
 from research.runs.run_hash import record_of
-from research.runs.stages import TrainingResult, say, train_stages
+from research.runs.stages import TrainingResult, train_stages
 from research.runs.warm_start import find_warm_start, resolve_warm_start
 from research.storage.records import CostRecord, RunSummary
 from research.storage.run_folder import Mirror, RunFolder
@@ -80,7 +80,7 @@ def execute(
     accelerator = accelerator_for(accelerator, config.compute, options.device)
     processes = Processes(accelerator)
     quiet = options.quiet or not processes.main
-    warn_about_tf32(config, accelerator, quiet)
+    warn_about_tf32(config, accelerator, quiet, options.prefix)
     ACTIVITY.begin("opening the corpus")
     run_parts = open_parts(config, options.data_root, processes)
     mirror = mirror_of(path, options) if processes.main else None
@@ -136,10 +136,14 @@ def execute(
             accelerator.free_memory()
 
 
-def warn_about_tf32(config: RunConfig, accelerator: Accelerator, quiet: bool) -> None:
+def warn_about_tf32(config: RunConfig, accelerator: Accelerator, quiet: bool, prefix: str) -> None:
     """Print that a CPU has no tf32, if the run asks for tf32 on a CPU."""
-    if config.compute.precision == "tf32" and accelerator.device.type == "cpu":
-        say("compute.precision is tf32, which a CPU does not have: products are in fp32", quiet)
+    on_cpu = accelerator.device.type == "cpu"
+    if config.compute.precision == "tf32" and on_cpu and not quiet:
+        print(
+            f"{prefix}compute.precision is tf32, which a CPU does not have: products are in fp32",
+            flush=True,
+        )
 
 
 def lock_folder(folder: RunFolder, stack: ExitStack) -> None:

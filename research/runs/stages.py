@@ -29,7 +29,6 @@ from research.storage.records import (
 )
 from research.storage.run_folder import RunFolder
 from research.storage.stage_origin import stage_origin
-from research.storage.untrusted import printable
 from research.training.config import StageConfig
 from research.training.loop import train
 from research.training.stage_log import ALL_MISSED
@@ -78,10 +77,6 @@ def train_stages(
     without one. A stage that a run of `reuse_from` has finished, with the same hash as in `record`,
     is copied from there and not trained.
     """
-    coverage: CoverageRecord | None = None
-    if any(stage.model.uses_attributes for stage in stages):
-        coverage = run_parts.catalogue.coverage
-        say(f"{prefix}{coverage_line(coverage)}", quiet)
     run = StageRun(
         accelerator=accelerator,
         folder=folder,
@@ -91,6 +86,10 @@ def train_stages(
         quiet=quiet,
         prefix=prefix,
     )
+    coverage: CoverageRecord | None = None
+    if any(stage.model.uses_attributes for stage in stages):
+        coverage = run_parts.catalogue.coverage
+        run.say(coverage_line(coverage))
     extensions = {
         extension.stage: extension.step for extension in record.extensions if extension.ended
     }
@@ -186,12 +185,12 @@ def train_stage(
     """
     name, folder, processes = stage.config.name, run.folder, Processes(run.accelerator)
     if transfer is not None:
-        say(f"{run.prefix}{name}: {transfer.line}", run.quiet)
+        run.say(f"{name}: {transfer.line}")
     processes.from_main(partial(reuse_stage, folder, name, stage_hash, reuse_from))
     state = train(stage.model, stage.loader, stage.config, run)
     origin = processes.from_main(partial(stage_origin, folder, name))
     if origin is not None:
-        say(f"{run.prefix}{name}: copied from {origin}", run.quiet)
+        run.say(f"{name}: copied from {origin}")
     return StageOutcome(
         name=name,
         state=state,
@@ -252,9 +251,3 @@ def coverage_line(coverage: CoverageRecord) -> str:
         f"attributes: {coverage.attributes:,}, of which {coverage.never_seen:,} belong to no "
         f"training item; {without:,} of {items:,} items ({without / items:.1%}) have none"
     )
-
-
-def say(text: str, quiet: bool) -> None:
-    """Print a line on the terminal, unless `quiet`."""
-    if not quiet:
-        print(printable(text), flush=True)

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from research.errors import InputError
 from research.storage.run_folder import RunFolder
+from research.storage.untrusted import printable
 
 Validate = Callable[[], Mapping[str, float]]
 
@@ -65,3 +66,8 @@ class StageRun:
     not."""
     checks_targets: bool = True
     """Whether it is an error when an objective has had no targets in an epoch, or in the stage."""
+
+    def say(self, text: str) -> None:
+        """Print a line for a person, after the prefix, unless the run is quiet."""
+        if not self.quiet:
+            print(printable(f"{self.prefix}{text}"), flush=True)
