@@ -87,6 +87,6 @@ def study() -> Study:
         next_commands=(
             "recommend {runs}/quickstart/ml-100k/s3rec/0 --items 50,181,172 --k 5  # Star Wars",
             "report {runs}/quickstart  # a page with learning curves, CSV, LaTeX",
-            "study experiments.quickstart --seeds 3 --workers 2 --runs {runs}  # what the seed changes",
+            "study experiments.quickstart --seeds 3 --workers 2 --runs {runs}  # more seeds",
         ),
     )

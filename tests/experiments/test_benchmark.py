@@ -91,9 +91,9 @@ def test_the_table_has_medians_spreads_ratios_and_shares() -> None:
     assert their == [
         "", "RecTools", "300 (200 to 500)", "**30.0** (25.0 to 40.0)", "500", "5,900", "20%", "2, 3"
     ]  # fmt: skip
-    assert "1. It projects every padded position onto the catalogue." in text
+    assert "2. It projects every padded position onto the catalogue." in text
     assert "items: 12,101 here, 12,066 there (its catalogue has only the items" in text
-    assert "2. 20 of 88 steps were timed, and scaled." in text
+    assert "3. 20 of 88 steps were timed, and scaled." in text
     assert "Command: `the command`. A machine." in text
 
 
