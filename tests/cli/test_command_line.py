@@ -908,10 +908,13 @@ def test_show_tells_a_corpus(capsys: Capture, shop: Corpus) -> None:
 
 
 def test_show_of_a_folder_that_is_neither_is_refused(capsys: Capture, tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "none"):
+    for folder, reason in (
+        (tmp_path, "neither a run nor a corpus lies at or below it"),
+        (tmp_path / "none", "it does not exist"),
+    ):
         message = command_error(capsys, "show", folder)
         expected = "is neither a run folder (config.json) nor a corpus folder (manifest.json)"
-        assert message == f"sixfold show: {folder} {expected}\n"
+        assert message == f"sixfold show: {folder} {expected}: {reason}\n"
 
 
 def test_show_of_a_run_that_has_not_begun(capsys: Capture, finished: Path, tmp_path: Path) -> None:
