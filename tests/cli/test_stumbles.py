@@ -55,3 +55,28 @@ def test_report_names_the_study_that_was_meant(capsys: Capture, runs: Path) -> N
     single = command_error(capsys, "report", runs / "single", *ask)
     assert "; it holds 2 runs: " in single
     assert "`show` prints one run" in single
+
+
+@pytest.mark.parametrize(
+    ("command", "instead"),
+    [
+        ("run experiments.quickstart", "; type `sixfold study experiments.quickstart`; allowed: "),
+        (
+            "run experiments.lastfm",
+            "; type `sixfold study` with experiments.lastfm.pretraining, experiments.lastfm or "
+            "experiments.lastfm.bce\n",
+        ),
+        ("run experiments.losses:study", "; type `sixfold study experiments.losses:study`\n"),
+        ("study baselines.transitions", "type `sixfold run baselines.transitions.transitions`\n"),
+        ("study baselines.sasrec.bce", "; type `sixfold run baselines.sasrec.bce`\n"),
+        ("run quickstart", "; did you mean `sixfold study experiments.quickstart`?"),
+        ("study quikstart", "; did you mean `sixfold study experiments.quickstart`?"),
+        ("run S3Rec", "`sixfold run` with baselines.s3rec.published, baselines.s3rec.published_"),
+        ("run baselines/transitions.py", "mean `sixfold run baselines.transitions.transitions`?"),
+        ("run baselines.sasrek.bce", "; did you mean `sixfold run` with baselines.sasrec.bce, "),
+    ],
+)
+def test_a_wrong_verb_or_target_says_what_to_type(
+    capsys: Capture, command: str, instead: str
+) -> None:
+    assert instead in command_error(capsys, *command.split())
