@@ -6,9 +6,7 @@ folder that does not exist or that holds runs but is none.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -45,21 +43,31 @@ def folders_below(
 ) -> Iterator[Path]:
     """The runs or corpora at or below a folder, sorted, down to `depth` folders below it.
 
-    Hidden folders are left out, and what lies inside of a run or a corpus. The search ends after
-    `searched` folders; None: it does not.
+    Hidden folders are left out, what lies inside of a run or a corpus, and what lies below a link.
+    The search ends after `searched` folders; None: it does not.
     """
-    for number, (name, subfolders, _) in enumerate(os.walk(folder)):
-        if searched is not None and number >= searched:
-            return
-        path = Path(name)
+    # The last one is looked at next, and what lies in it before what lies beside it.
+    pending = [(folder, 0)]
+    number = 0
+    while pending and (searched is None or number < searched):
+        path, level = pending.pop()
+        number += 1
         found = kind_of(path)
         if found == kind:
             yield path
-        is_deepest = len(path.relative_to(folder).parts) >= depth
-        inside = [] if found or is_deepest else subfolders
-        subfolders[:] = sorted(
-            (name for name in inside if not name.startswith(".")), key=_numbers_by_value
-        )
+        if found is None and level < depth and (level == 0 or not path.is_symlink()):
+            inside = sorted(_folders_in(path), key=lambda entry: _numbers_by_value(entry.name))
+            pending += [(entry, level + 1) for entry in reversed(inside)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder but for hidden ones; of one that may not be read, none."""
+    try:
+        return [
+            entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_dir()
+        ]
+    except OSError:
+        return []
 
 
 def _numbers_by_value(name: str) -> tuple[bool, int, str]:
@@ -108,14 +116,7 @@ def _near_paths(path: Path) -> str:
     missing = path
     while not missing.parent.exists():
         missing = missing.parent
-    try:
-        beside = [
-            entry
-            for entry in islice(missing.parent.iterdir(), _SEARCHED)
-            if entry.is_dir() and not entry.name.startswith(".")
-        ]
-    except OSError:
-        return ""
+    beside = _folders_in(missing.parent)
     # What follows the misspelled part belongs to the path too, where it exists.
     rest = path.relative_to(missing)
     paths = {entry.name: entry / rest if (entry / rest).exists() else entry for entry in beside}
