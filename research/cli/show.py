@@ -16,6 +16,7 @@ from research.data.corpus import Corpus
 from research.data.profile import CorpusProfile, profile_of
 from research.errors import InputError, optional_import
 from research.report.profile_words import sentences_of
+from research.runs.code_version import commit_with_state
 from research.storage.atomic import replacing
 from research.storage.folders import what_is_at
 from research.storage.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
@@ -207,8 +208,7 @@ def commit_line(entry: Provenance) -> str:
     """The commit of a run's code, and whether the checkout had uncommitted changes."""
     if entry.commit is None:
         return UNKNOWN if entry.begun is None else "none, the code stood in no git checkout"
-    states = {True: "as committed", False: "with changes", None: "changes unknown"}
-    return f"{entry.commit} ({states[entry.clean]})"
+    return commit_with_state(entry.commit, entry.clean)
 
 
 def machine_line(entry: Provenance) -> str:

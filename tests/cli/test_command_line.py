@@ -208,20 +208,6 @@ def test_exit_codes_tell_failures_from_interruptions(
     assert answer.err.startswith(said)
 
 
-@pytest.mark.parametrize("asked", ["show", "--help"])
-def test_a_reader_that_closes_the_pipe_gets_no_traceback(shop: Corpus, asked: str) -> None:
-    folder = [str(shop.folder)] if asked == "show" else []
-    command = [sys.executable, "-m", "research", asked, *folder]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == ""
-        assert process.wait() == 1
-
-
 # prepare
 
 

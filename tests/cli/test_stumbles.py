@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import command_error
+from research.cli.main import OTHER_WORDS, STOPPED, main
+from research.cli.verbs import VERBS, ListCommand
+from tests import ROOT
+from tests.support.command_line import CommandResult, command_error, run_command
 
 Capture = pytest.CaptureFixture[str]
 
@@ -80,3 +86,112 @@ def test_a_wrong_verb_or_target_says_what_to_type(
     capsys: Capture, command: str, instead: str
 ) -> None:
     assert instead in command_error(capsys, *command.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train x", "sixfold: no verb 'train'; type `sixfold run`\n"),
+        ("Show x", "sixfold: no verb 'Show'; did you mean show?\n"),
+        ("--verison", "sixfold: no verb '--verison'; did you mean --version?\n"),
+        (
+            "experiments.losses",
+            "sixfold: no verb 'experiments.losses'; type `sixfold study experiments.losses`\n",
+        ),
+        (
+            "baselines.sasrec.bce",
+            "sixfold: no verb 'baselines.sasrec.bce'; type `sixfold run baselines.sasrec.bce`\n",
+        ),
+    ],
+)
+def test_a_word_that_is_no_verb_says_which_is(capsys: Capture, words: str, message: str) -> None:
+    assert run_command(capsys, *words.split()) == CommandResult(2, "", message)
+
+
+def test_what_other_programs_call_our_verbs_are_no_verbs_of_ours() -> None:
+    assert set(OTHER_WORDS.values()) <= set(VERBS)
+    assert not set(OTHER_WORDS) & set(VERBS)
+
+
+def test_the_version_has_the_commit_of_a_checkout(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("research.cli.version.code_version", lambda: ("a" * 40, False))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.2")
+    line = f"sixfold 1.2, commit {'a' * 40} (with changes)\n"
+    for word in ("--version", "-V", "version"):
+        assert run_command(capsys, word) == CommandResult(0, line, "")
+    monkeypatch.setattr("research.cli.version.code_version", lambda: (None, None))
+    assert run_command(capsys, "--version") == CommandResult(0, "sixfold 1.2\n", "")
+
+
+class ClosedPipe:
+    """Standard output or standard error into a pipe whose reader has gone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        self.stream = os.fdopen(writer, "w", buffering=1 if name == "stderr" else -1)
+        monkeypatch.setattr(sys, name, self.stream)
+
+    def close(self) -> None:
+        """Fails unless what was left to write could go nowhere without an error."""
+        self.stream.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [*((verb, "--help") for verb in VERBS), ("--help",), ("--version",), ("list", "--json")],
+)
+def test_a_reader_that_closes_the_pipe_gets_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    pipe = ClosedPipe(monkeypatch, "stdout")
+    assert main(words) == 1
+    pipe.close()
+
+
+@pytest.mark.parametrize("words", [("show", "none"), ("evalute",), ("run",)])
+def test_messages_into_a_closed_pipe_give_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    pipe = ClosedPipe(monkeypatch, "stderr")
+    assert main(words) in (1, 2)
+    pipe.close()
+
+
+def test_a_run_that_was_stopped_says_so_into_a_closed_pipe_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stops(*_: object) -> int:
+        print("a line that is still buffered")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ListCommand, "execute", stops)
+    pipe = ClosedPipe(monkeypatch, "stdout")
+    assert main(["list"]) == STOPPED
+    pipe.close()
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_told(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise BrokenPipeError(32, "Broken pipe", "fifo")
+
+    monkeypatch.setattr(ListCommand, "execute", fails)
+    answer = run_command(capsys, "list")
+    assert (answer.code, answer.out) == (1, "")
+    assert "Broken pipe: 'fifo'" in answer.err
+
+
+def test_a_process_whose_reader_goes_away_ends_quietly() -> None:
+    command = [sys.executable, "-m", "research", "list", "baselines", "--json"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 1
