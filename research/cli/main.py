@@ -16,6 +16,7 @@ import tyro
 
 from research.cli.verbs import VERBS, OverridingVerb, Verb, WandbMode
 from research.distributed.failures import FAILED, STOPPED
+from research.distributed.launcher_environment import last_word
 from research.distributed.signals import handle_signals
 from research.errors import InputError, disk_error_message
 from research.storage.untrusted import printable
@@ -101,16 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb that `arguments` name (None: those of this process); returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = run_words(words)
+        try:
+            code = run_words(words)
+        except SystemExit as ended:
+            # tyro ends the program itself for `--help` and for wrong words.
+            code = int(ended.code or 0)
+        if (line := last_word(code)) is not None:
+            print(line, file=sys.stderr)
     except BrokenPipeError:
-        # Where the message of another error was printed.
-        end_closed_pipes()
-        return FAILED
-    except SystemExit as ended:
-        # tyro ends the program itself for `--help` and for wrong words.
-        if end_closed_pipes():
-            return ended.code if isinstance(ended.code, int) and ended.code else FAILED
-        raise
+        # The message of another error could not be printed.
+        code = FAILED
     is_closed = end_closed_pipes()
     return code or FAILED * is_closed
 

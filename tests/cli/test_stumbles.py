@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
+from research.cli.commands import start_accelerator
 from research.cli.main import OTHER_WORDS, STOPPED, main
-from research.cli.verbs import VERBS, ListCommand
+from research.cli.verbs import VERBS, ListCommand, MachineOptions, TrainingOptions
 from tests import ROOT
 from tests.support.command_line import CommandResult, command_error, run_command
 
@@ -195,3 +199,60 @@ def test_a_process_whose_reader_goes_away_ends_quietly() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 1
+
+
+@pytest.fixture
+def launched_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment that `accelerate launch --cpu --num_processes 2` gives its one process."""
+    words = ["--cpu", "--num_processes", "2", "-m", "research", "run"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+        _, environment = prepare_simple_launcher_cmd_env(arguments)
+    for name in environment.keys() - os.environ.keys():
+        monkeypatch.setenv(name, environment[name])
+
+
+def start(expect_world: int | None = None) -> None:
+    start_accelerator(MachineOptions(device="cpu"), TrainingOptions(expect_world=expect_world))
+
+
+def test_a_launcher_that_starts_one_process_of_two_is_warned_of(
+    capsys: Capture, launched_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    message = capsys.readouterr().err
+    assert message.startswith("warning: `accelerate launch` was asked for several processes, but ")
+    assert "type `accelerate launch --multi_gpu --num_machines 1 --num_processes 2 -m " in message
+    start(expect_world=1)
+    monkeypatch.delenv("MASTER_ADDR")
+    start()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_process_of_no_launcher_is_not_warned(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    start()
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_launcher_will_print_is_told_beforehand_by_one_process(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(*_: object) -> int:
+        raise KeyboardInterrupt("SIGINT")
+
+    monkeypatch.setattr(ListCommand, "execute", stops)
+    assert run_command(capsys, "list").err == "\nstopped by SIGINT\n"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "0")
+    answer = run_command(capsys, "list")
+    line = "what `torchrun` prints below is its own way to report exit code 75, often by a long "
+    assert answer.code == STOPPED
+    assert answer.err == f"\nstopped by SIGINT\n{line}traceback; it means no other error\n"
+    monkeypatch.setenv("RANK", "1")
+    assert run_command(capsys, "list").err == "\nstopped by SIGINT\n"
+    monkeypatch.setenv("RANK", "0")
+    assert run_command(capsys, "--version").err == ""
