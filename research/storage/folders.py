@@ -84,6 +84,8 @@ def what_is_at(path: Path) -> str:
         return f"it lies inside of the run {inside_of}; name that"
     if not path.is_dir():
         return "it is a file; name a folder"
+    if kind_of(path) == "run":
+        return "it is a run"
     if kind_of(path) == "corpus":
         return "it is a corpus; `run EXPERIMENT --corpus CORPUS` makes a run of it"
     inside = what_is_below(path)

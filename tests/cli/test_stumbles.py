@@ -17,6 +17,7 @@ from research.cli.main import OTHER_WORDS, STOPPED, main
 from research.cli.verbs import VERBS, ListCommand, MachineOptions, TrainingOptions
 from tests import ROOT
 from tests.support.command_line import CommandResult, command_error, run_command
+from tests.support.synthetic import write_histories
 
 Capture = pytest.CaptureFixture[str]
 
@@ -256,3 +257,30 @@ def test_what_a_launcher_will_print_is_told_beforehand_by_one_process(
     assert run_command(capsys, "list").err == "\nstopped by SIGINT\n"
     monkeypatch.setenv("RANK", "0")
     assert run_command(capsys, "--version").err == ""
+
+
+def test_a_misspelled_corpus_gives_those_that_are_prepared(capsys: Capture, tmp_path: Path) -> None:
+    write_histories(tmp_path / "corpora" / "films", [[0, 1, 2]], num_items=3)
+    run = ("run", "baselines.popularity.popularity", "--data-root", tmp_path, "--corpus")
+    message = command_error(capsys, *run, "film")
+    assert message.endswith(
+        f"corpus is 'film', which is neither in {tmp_path / 'corpora'} (there: films) nor a data "
+        "set that `sixfold datasets` lists; did you mean films?\n"
+    )
+    message = command_error(capsys, *run, tmp_path / "corpora" / "film")
+    assert f"did you mean {tmp_path / 'corpora' / 'films'}?; run `prepare` first" in message
+
+
+def test_out_that_is_something_else_is_refused_before_any_work(
+    capsys: Capture, tmp_path: Path, runs: Path
+) -> None:
+    (tmp_path / "p.txt").write_text("7 10\n7 11\n7 12\n")
+    prepare = ("prepare", "pairs", "--raw", tmp_path / "p.txt", "--out")
+    for folder in (runs, tmp_path / "p.txt"):
+        message = command_error(capsys, *prepare, folder)
+        assert f"{folder} exists and is no corpus; choose another folder by --out" in message
+    (tmp_path / "empty").mkdir()
+    assert run_command(capsys, *prepare, tmp_path / "empty").code == 0
+    run = ("run", "baselines.popularity.popularity", "--corpus", tmp_path / "empty", "--out")
+    for folder in (tmp_path / "p.txt", tmp_path / "p.txt" / "r"):
+        assert f"{folder} cannot be a run folder" in command_error(capsys, *run, folder)

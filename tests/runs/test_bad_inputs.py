@@ -269,9 +269,9 @@ RUN: dict[str, tuple[list[str], str]] = {
         ["stages.0.batches.sequences_per_batch=0"], "batches: sequences_per_batch is 0"
     ),
     "a corpus that is not there": (
-        ["corpus=no/where"], "corpus no/where is not a prepared corpus folder; run `prepare` first"
+        ["corpus=no/where"], "corpus no/where is not a prepared corpus folder: it does not exist"
     ),
-    "a corpus of no known name": (["corpus=ml-1k"], "unknown source 'ml-1k'; known: ml-100k,"),
+    "a corpus of no known name": (["corpus=ml-1k"], "corpus is 'ml-1k', which is neither in "),
 }  # fmt: skip
 
 
