@@ -217,8 +217,8 @@ def test_a_file_in_the_place_of_a_folder_is_no_traceback(
     given = ["run", POPULARITY, f"corpus={shop.folder}", "--out"]
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         answer = run_command(capsys, *given, out)
-        assert answer.code == 1
-        assert answer.err.startswith("sixfold run: [Errno ")
+        assert answer.code == 2
+        assert answer.err.endswith("is a file; choose another folder\n")
         assert answer.err.count("\n") == 1
         assert str(tmp_path / "file") in answer.err
     assert files_of(tmp_path) == {"file": b"precious"}
