@@ -30,6 +30,7 @@ from research.data.preparation.prepare import prepare as prepare_corpus
 from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes
 from research.distributed.failures import STOPPED
+from research.distributed.launcher_environment import several_were_asked_for
 from research.errors import InputError
 from research.evaluation.candidates import seen_notes
 from research.evaluation.chunks import CPU_TILE
@@ -345,5 +346,14 @@ def start_accelerator(
             f"{expected} processes are expected, but this one sees {accelerator.num_processes}; "
             "launch them with `accelerate launch --multi_gpu --num_processes N -m research ...` or "
             "torchrun"
+        )
+    if expected == 1 and training.expect_world is None and several_were_asked_for():
+        print(
+            "warning: `accelerate launch` was asked for several processes, but this is the only "
+            "one: it starts no more with --cpu, nor without --multi_gpu. For two, on CPUs too, "
+            "type `accelerate launch --multi_gpu --num_machines 1 --num_processes 2 -m research "
+            "...`; --expect-world 2 makes it an error to get fewer, --expect-world 1 ends this "
+            "warning",
+            file=sys.stderr,
         )
     return accelerator

@@ -548,7 +548,7 @@ def test_a_study_takes_other_corpora(
         (["own_study", "--seeds", "0"], "--seeds is 0; it must be at least 1"),
         (["own_study", "--seeds", "-1"], "--seeds is -1; it must be at least 1"),
         (["own_study", "--corpora", "no/where"], "corpus no/where is not a prepared corpus folder"),
-        (["own_study", "--corpora", "ml-1k"], "unknown source 'ml-1k'; known: ml-100k"),
+        (["own_study", "--corpora", "ml-1k"], "corpus is 'ml-1k', which is neither in "),
         (["own_study.studdy"], "own_study has no 'studdy'; did you mean study?"),
         (["own_study:small"], "own_study:small is or returns a RunConfig, not a Study"),
         (["baselines.sasrec"], "baselines.sasrec is a module; nothing in it is or returns a Study"),
