@@ -57,7 +57,6 @@ def sized_for_ml_100k(config: RunConfig, stage: StageConfig, dropout: float) -> 
 
 
 def training(
-    name: str,
     objectives: dict[str, ObjectiveConfig],
     windows: WindowsConfig,
     optimizer: OptimizerConfig,
@@ -65,7 +64,7 @@ def training(
 ) -> StageConfig:
     """A stage that is validated after every epoch; the best epoch's model is ranked."""
     return StageConfig(
-        name=name,
+        name="train",
         objectives=objectives,
         windows=windows,
         batches=BatchConfig(sequences_per_batch=32),
@@ -75,13 +74,12 @@ def training(
     )
 
 
-def next_item(name: str, epochs: int) -> StageConfig:
+def on_next_items(epochs: int) -> StageConfig:
     """Training on the next item, under the full softmax; each item is a target once an epoch.
 
     With less weight decay validation falls while the rate goes to 0.
     """
     return training(
-        name,
         {"next": NextItemConfig(head=HeadConfig(bias=True))},
         Sliding(stride=LENGTH),
         replace(FALLING, weight_decay=3e-3),
@@ -89,12 +87,11 @@ def next_item(name: str, epochs: int) -> StageConfig:
     )
 
 
-def with_masked_items(epochs: int) -> StageConfig:
+def on_masked_items(epochs: int) -> StageConfig:
     """Training on masked items, in windows that overlap by half."""
     masks = MaskItems(rate=0.3, mask_last_share=0.5)
     schedule = replace(FALLING.schedule, warmup_steps=200)
     return training(
-        "train",
         {"cloze": ClozeConfig(corruption=masks, head=HeadConfig(bias=True))},
         Sliding(),
         replace(FALLING, weight_decay=1e-4, schedule=schedule),
@@ -102,7 +99,7 @@ def with_masked_items(epochs: int) -> StageConfig:
     )
 
 
-def with_pretraining(config: RunConfig, epochs: int, finetune: StageConfig) -> RunConfig:
+def with_pretraining(config: RunConfig, epochs: int) -> RunConfig:
     """The run with a pretraining stage first: S3-Rec's four objectives on items and genres.
 
     The pretraining rows are overlapping windows and not every prefix of the newest items
@@ -113,12 +110,12 @@ def with_pretraining(config: RunConfig, epochs: int, finetune: StageConfig) -> R
         windows=Sliding(),
         batches=BatchConfig(sequences_per_batch=64),
     )
-    return replace(config, stages=(pretrain, finetune))
+    return replace(config, stages=(pretrain, replace(config.stages[0], name="finetune")))
 
 
 def study() -> Study:
     """SASRec, BERT4Rec, S3-Rec and transitions, compared with popularity."""
-    sasrec = sized_for_ml_100k(full_softmax(), next_item("train", 12), 0.3)
+    sasrec = sized_for_ml_100k(full_softmax(), on_next_items(12), 0.3)
     return Study(
         name="quickstart",
         question="Do SASRec, BERT4Rec and S3-Rec beat counting?",
@@ -127,8 +124,8 @@ def study() -> Study:
             "popularity": popularity(),
             "transitions": transitions(),
             "sasrec": sasrec,
-            "s3rec": with_pretraining(sasrec, 3, next_item("finetune", 10)),
-            "bert4rec": sized_for_ml_100k(cloze(), with_masked_items(12), 0.2),
+            "s3rec": with_pretraining(sasrec, 3),
+            "bert4rec": sized_for_ml_100k(cloze(), on_masked_items(12), 0.2),
         },
         base="popularity",
         corpora=("ml-100k",),
