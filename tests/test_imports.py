@@ -39,7 +39,9 @@ BELOW: dict[str, set[str]] = {
     "studies": {
         "storage", "console", "data", "distributed", "evaluation", "training", "tracking", "runs",
     },
-    "recommend": {"storage", "data", "objectives", "evaluation", "runs"},
+    "recommend": {
+        "storage", "data", "model", "objectives", "checkpoint", "evaluation", "runs",
+    },
     "report": {"storage", "console", "data", "evaluation", "tracking"},
     "interop": {
         "storage", "data", "model", "objectives", "distributed", "checkpoint", "training", "runs",

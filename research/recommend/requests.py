@@ -54,10 +54,15 @@ class Requests:
         """int64 [R]: the number of events in each history."""
         return self.histories.stops - self.histories.starts
 
+    @property
+    def kind(self) -> str:
+        """What a request is called in tables: "user", or "history" where it has only a number."""
+        return "history" if self.names is None else "user"
+
     def label(self, request: int) -> str:
         """How messages name a request: by its raw id, or its number."""
         label = int(self.labels_R[request])
-        return f"history {label}" if self.names is None else f"user {self.names[label]!r}"
+        return f"{self.kind} {label if self.names is None else repr(self.names[label])}"
 
     def pack(self, rows: NDArray[np.int64]) -> Packed:
         """The histories of the requests with these numbers, on the host."""

@@ -1,7 +1,4 @@
-"""Recommendations with raw ids and titles: as tables of Arrow, a frame of pandas, or a file.
-
-Names are not decoded here: Arrow reads a corpus's block of names where it is mapped into memory.
-"""
+"""Recommendations with raw ids and titles: as tables of Arrow, a frame of pandas, or a file."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from research.data.corpus import Corpus
-from research.data.names import Names
+from research.recommend.arrow_names import arrow_names
 from research.recommend.recommendations import NOTHING, Recommendations
 from research.recommend.requests import Requests
 from research.recommend.table_files import writing
@@ -31,18 +28,16 @@ def table_of(corpus: Corpus, requests: Requests, batch: Recommendations) -> pa.T
     """
     import pyarrow as pa
 
-    labels = requests.labels_R[batch.request_N]
-    if requests.names is None:
-        asker = {"history": pa.array(labels)}
-    else:
-        asker = {"user": arrow_names(requests.names).take(pa.array(labels))}
+    asker = pa.array(requests.labels_R[batch.request_N])
+    if requests.names is not None:
+        asker = arrow_names(requests.names).take(asker)
     items = pa.array(batch.item_N)
     titles = pa.array([""] * len(batch), pa.large_string())
     if corpus.item_titles is not None:
         titles = arrow_names(corpus.item_titles).take(items)
     return pa.table(
         {
-            **asker,
+            requests.kind: asker,
             "item": arrow_names(corpus.item_names).take(items),
             "title": titles,
             "score": pa.array(batch.score_N),
@@ -78,11 +73,3 @@ def write_recommendations(
             write(table_of(corpus, requests, batch))
             rows += len(batch)
     return rows
-
-
-def arrow_names(names: Names) -> pa.LargeStringArray:
-    """The names as an array of Arrow on the same memory."""
-    import pyarrow as pa
-
-    buffers = [None, pa.py_buffer(names.offsets), pa.py_buffer(names.blob)]
-    return pa.Array.from_buffers(pa.large_string(), len(names), buffers)
