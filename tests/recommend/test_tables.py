@@ -245,6 +245,8 @@ def test_neighbors_by_hand() -> None:
     assert len(neighbors_frame(embeddings, neighbors(embeddings, []))) == 0
     with pytest.raises(InputError, match="k is 0; it must be at least 1"):
         neighbors(embeddings, k=0)
+    with pytest.raises(InputError, match="by is 'l2'; allowed: cosine, dot"):
+        neighbors(embeddings, by="l2")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="items: 'i9' is not among the 6 names"):
         neighbors(embeddings, ["i9"])
 
