@@ -27,8 +27,11 @@ ROWS = 2048
 class AdamByRows(torch.optim.Adam):
     """Adam or AdamW; sparse gradients move their rows alone, dense ones are left to torch."""
 
+    found_inf: Tensor | None = None
+    """1 in a step that is to be left out, else 0, as torch's fused optimizers read it; None: 0."""
+
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take a step, unless `found_inf` is set to 1, as torch's fused optimizers do."""
+        """Take a step, unless `found_inf` is 1; the moments are made in any case."""
         assert closure is None, "no closure is used here"
         sparse = [
             (group, parameter, parameter.grad)
@@ -39,10 +42,8 @@ class AdamByRows(torch.optim.Adam):
         for _, parameter, _ in sparse:
             parameter.grad = None
         super().step()
-        found_inf = getattr(self, "found_inf", None)
         for group, parameter, gradient in sparse:
-            if found_inf is None or not bool(found_inf):
-                self._move_rows(group, parameter, gradient)
+            self._move_rows(group, parameter, gradient)
             parameter.grad = gradient
 
     def _move_rows(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
@@ -52,6 +53,9 @@ class AdamByRows(torch.optim.Adam):
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
+        # After the state is made, as by torch: `set_rate` corrects the count of a step left out.
+        if self.found_inf is not None and bool(self.found_inf):
+            return
         state["step"] += 1
         rows_N, gradient_ND = gradient.indices()[0], gradient.values()
         # A part at a time, so that what is computed of it stays in cache.

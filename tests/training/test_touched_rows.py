@@ -74,12 +74,13 @@ CONFIGS = [
     OptimizerConfig(lr=0.05),
     OptimizerConfig(lr=0.05, beta1=0.8, beta2=0.98, eps=1e-4, weight_decay=0.1),
     OptimizerConfig(method="adamw", lr=0.05, weight_decay=0.1),
+    OptimizerConfig(lr=0.05, bias_correction=False),
     OptimizerConfig(method="adamw", lr=0.05, weight_decay=0.1, bias_correction=False),
 ]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("without", [None, 3])
+@pytest.mark.parametrize("without", [None, 0, 3])
 def test_where_all_rows_are_touched_it_is_dense_adam(
     config: OptimizerConfig, without: int | None
 ) -> None:
