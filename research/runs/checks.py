@@ -45,6 +45,19 @@ def check_sharding(config: RunConfig) -> None:
             )
 
 
+def check_touched_rows(config: RunConfig, processes: int) -> None:
+    """Raise `InputError` for stages that ask for touched rows and could not move them alone.
+
+    `processes` is their number: each would touch other rows.
+    """
+    for stage in config.stages:
+        if stage.optimizer.item_rows == "touched" and processes > 1:
+            raise InputError(
+                f"stage {stage.name}: optimizer.item_rows is 'touched', which is for one process, "
+                f"but there are {processes}; use 'all', or one process"
+            )
+
+
 def check_same_run(run_hash: str, processes: Processes) -> None:
     """Raise `InputError` when processes have different run hashes or versions of torch.
 

@@ -22,7 +22,7 @@ from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import RankerConfig
 from research.evaluation.ranking import RankingShard
-from research.runs.checks import check_same_run, check_sharding
+from research.runs.checks import check_same_run, check_sharding, check_touched_rows
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_once
 from research.runs.existing_run import share_existing_run
@@ -97,6 +97,7 @@ def execute(
         source = find_warm_start(config.start_from, allow=(*options.allow, *packages_of(config)))
     # Whatever cannot work is refused from here on, before anything is trained or written.
     check_sharding(config)
+    check_touched_rows(config, processes.world)
     candidate_sets = run_parts.candidate_sets(run_parts.split.test, "test")
     result = None if config.ranker is None else _build_counting_ranker(config.ranker, run_parts)
     stages = stage_parts(run_parts, accelerator) if config.ranker is None else []

@@ -21,6 +21,7 @@ from research.data.splits import HeldOut
 from research.evaluation.candidates import AllItems
 from research.evaluation.popularity import Popularity
 from research.evaluation.ranker import Ranker
+from research.runs.checks import check_sharding, check_touched_rows
 from research.runs.config import RunConfig
 from research.runs.parts import RunParts, StageParts, stage_parts
 from research.storage.run_folder import RunFolder
@@ -58,7 +59,12 @@ class CostEstimate:
 
 
 def estimate_cost(config: RunConfig, data_root: str, accelerator: Accelerator) -> CostEstimate:
-    """Estimate a run's cost: train each stage briefly in a temporary folder, and rank a sample."""
+    """Estimate a run's cost: train each stage briefly in a temporary folder, and rank a sample.
+
+    `InputError` for a config that `execute` refuses before it trains.
+    """
+    check_sharding(config)
+    check_touched_rows(config, accelerator.num_processes)
     give_back_free_memory()
     device = accelerator.device
     restart_peak(device)

@@ -113,15 +113,6 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     )
 
 
-def check_one_process_touches_rows(config: OptimizerConfig, processes: int) -> None:
-    """Raise `InputError` where several processes would have to move touched rows alone."""
-    if config.item_rows == "touched" and processes > 1:
-        raise InputError(
-            f"optimizer.item_rows is 'touched', which is for one process; here are {processes}: "
-            "each would touch other rows. Use 'all', or one process"
-        )
-
-
 def set_rate(
     optimizer: torch.optim.Optimizer, config: OptimizerConfig, lr: float, step: int
 ) -> None:

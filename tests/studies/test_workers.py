@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
 from baselines.popularity import popularity
 from research.checkpoint import files as checkpoint
@@ -52,7 +51,7 @@ from tests import ROOT
 from tests.support.command_line import files_of
 from tests.support.launching import free_port, launched
 from tests.support.records import run_record
-from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
+from tests.support.small_runs import FINETUNE, PRETRAIN, OneOfTwo, config_of, corpus_in
 
 Capture = pytest.CaptureFixture[str]
 QUIET = RunOptions(quiet=True)
@@ -118,14 +117,6 @@ class RaisingConfig(RankerConfig):
 def raising(corpus: Corpus, error: str) -> RunConfig:
     """A run that fails with an error of `RAISED`."""
     return RunConfig(corpus=str(corpus.folder), ranker=RaisingConfig(error=error))
-
-
-class OneOfTwo(Accelerator):
-    """Accelerate's view of the main process of two; the other one does not exist."""
-
-    @property
-    def num_processes(self) -> int:
-        return 2
 
 
 # Failures

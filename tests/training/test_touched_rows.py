@@ -26,12 +26,7 @@ from research.objectives.losses import (
 )
 from research.objectives.next_item import NextItemConfig
 from research.training.config import StageConfig
-from research.training.optimizer import (
-    OptimizerConfig,
-    build_optimizer,
-    check_one_process_touches_rows,
-    set_rate,
-)
+from research.training.optimizer import OptimizerConfig, build_optimizer, set_rate
 from research.training.touched_rows import coalesced_gradients
 from tests.support.synthetic import write_histories
 from tests.support.trainer import STAGE, Trainer, request_stop_at
@@ -241,11 +236,6 @@ def test_a_later_stage_may_move_all_rows_again(trainer: Trainer) -> None:
         assert gradient.is_sparse is is_sparse
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_sgd_cannot_move_touched_rows_alone() -> None:
     with pytest.raises(InputError, match="'touched', which adam and adamw know"):
         OptimizerConfig(method="sgd", item_rows="touched")
-    config = OptimizerConfig(item_rows="touched")
-    check_one_process_touches_rows(config, 1)
-    check_one_process_touches_rows(OptimizerConfig(), 2)
-    with pytest.raises(InputError, match="is for one process; here are 2"):
-        check_one_process_touches_rows(config, 2)
