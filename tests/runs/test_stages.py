@@ -21,6 +21,7 @@ from research.objectives.next_item import NextItemConfig
 from research.runs.execute import execute
 from research.storage.records import CoverageRecord
 from research.studies.cost_estimate import estimate_cost
+from research.training.pcgrad import PCGrad
 from tests.support.checkpoints import newest_checkpoint
 from tests.support.small_runs import (
     FINETUNE,
@@ -125,6 +126,18 @@ def test_several_processes_that_would_move_touched_rows_are_refused_before_the_f
     # A study's trial.
     with pytest.raises(InputError, match=r"stage finetune: .*, but there are 2"):
         estimate_cost(config, "data", OneOfTwo(cpu=True))
+
+
+def test_merged_gradients_are_dense_so_touched_rows_are_refused(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    touching = replace(PRETRAIN.optimizer, item_rows="touched")
+    stage = replace(PRETRAIN, combination=PCGrad(), optimizer=touching)
+    message = input_error_of(config_of(corpus, stage, FINETUNE), tmp_path)
+    assert message == (
+        "stage pretrain: optimizer.item_rows is 'touched', but combination is PCGrad, which merges "
+        "gradients into dense ones; use 'all', or another combination"
+    )
 
 
 @pytest.mark.parametrize("key", ["aap", "map"])
