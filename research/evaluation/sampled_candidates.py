@@ -2,8 +2,11 @@
 
 A question's negatives are distinct, never of the user's history and never the held-out item (the
 user's own items must not be negatives). A stream of items is drawn from all of them, and what is
-excluded or has been drawn before is rejected: that costs O(questions x negatives) and does not
-depend on the size of the catalogue. `candidates.py` ranks among them.
+excluded or has been drawn before is rejected: that costs O(negatives) a question, whatever the size
+of the catalogue, as long as few draws are rejected. Where many would be, negatives are drawn by
+waiting times of all items, which costs O(items) a question: where the negatives are no small part
+of the catalogue, or a few items have nearly all interactions, or a question's history has.
+`candidates.py` ranks among them.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from research.errors import InputError
 from research.evaluation.candidates import HISTORIES, Listed, check_one_target_per_user
 from research.randomness import below, fold, seed_of, uniform
 
+# A draw costs about as much as the waiting times of so many items (measured at 1,000 to 12,000).
+ITEMS_PER_DRAW = 8
 # Draws and waiting times that are held at once, which bounds the memory.
 _DRAWS = 1 << 18
 _WAITS = 1 << 21
@@ -44,9 +49,10 @@ def sample_candidates(
     items that can be drawn.
 
     An item that is drawn from all items until it is a new one that is allowed has the distribution
-    of an item drawn from those. Where few items are left, the rest is drawn by the exponential keys
-    of Efraimidis and Spirakis (2006), whose order has the same distribution: after a fixed number
-    of draws, so that the chances of what follows hang on the items so far alone.
+    of an item drawn from those. The exponential keys of Efraimidis and Spirakis (2006) give orders
+    of the same distribution. They draw all negatives where `draws_are_cheaper` does not hold, and
+    elsewhere what draws have not given: the number of draws is fixed beforehand, so stopping tells
+    nothing about what comes next.
     """
     name = f"{distribution}-{number}"
     check_one_target_per_user(held_out, name)
@@ -60,9 +66,10 @@ def sample_candidates(
     users_Q = torch.from_numpy(held_out.histories.users)
     targets_Q = torch.from_numpy(corpus.items[held_out.targets].astype(np.int64))
     streams_Q = fold(fold(random_state, users_Q), targets_Q)
-    negatives_QN = torch.empty(len(held_out), number, dtype=torch.int64)
+    negatives_QN = torch.full((len(held_out), number), -1, dtype=torch.int64)
+    rejects = draws_are_cheaper(weights_V, number)
     chunk = min(HISTORIES, max(1, _DRAWS // number))
-    for first in range(0, len(held_out), chunk):
+    for first in range(0, len(held_out) if rejects else 0, chunk):
         rows = np.arange(first, min(first + chunk, len(held_out)))
         owners, items = excluded_items(corpus, held_out, rows)
         excluded = torch.from_numpy(np.sort(owners * corpus.num_items + items))
@@ -75,6 +82,20 @@ def sample_candidates(
             corpus, held_out, rows, streams_Q[rows], weights_V, negatives_QN[rows], name
         )
     return Listed(name, negatives_QN, draw="rejection")
+
+
+def draws_are_cheaper(weights_V: Tensor, number: int) -> bool:
+    """Whether as many draws as cost what waiting times do are expected to give N distinct items.
+
+    Histories are not considered, so that all questions are drawn alike.
+    """
+    draws = min(_most_draws(number), len(weights_V) // ITEMS_PER_DRAW)
+    shares_V = weights_V.double() / weights_V.sum()
+    return float((1.0 - (1.0 - shares_V) ** draws).sum()) >= number
+
+
+def _most_draws(number: int) -> int:
+    return 8 * number + 64
 
 
 def excluded_items(
@@ -103,7 +124,7 @@ def drawn_by_rejection(
     """
     num_items, cumulative_V = len(weights_V), weights_V.cumsum(0)
     drawn_QN = torch.full((len(streams_Q), number), -1, dtype=torch.int64)
-    most = 8 * number + 64
+    most = _most_draws(number)
     draws = number + number // 8 + 8
     total = int(cumulative_V[-1])
     open_R = torch.arange(len(streams_Q) if total else 0)
