@@ -18,8 +18,10 @@ from torch import Tensor
 
 # States and columns of a tile.
 STATES, COLUMNS = 1024, 256
-# From so many columns on this is faster than tiles of rows (measured at width 64, 1,466 states).
-MIN_COLUMNS = 1 << 15
+# From so many columns, states and logits (states times columns) on, this is faster than tiles of
+# rows: measured at width 64, 4 to 1,466 states, 32,768 to 10^6 columns (experiments/LOG.md). Few
+# states do not pay for computing logits twice.
+MIN_COLUMNS, MIN_STATES, MIN_LOGITS = 1 << 15, 64, 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,12 @@ class _Columns:
         if self.bias_W is None:
             return torch.mm(states_ND, self.rows_WD.T, out=tile_NW)
         return torch.addmm(self.bias_W, states_ND, self.rows_WD.T, out=tile_NW)
+
+
+def are_faster(states: int, columns: int) -> bool:
+    """Whether tiles of columns take less time than tiles of rows, on a CPU."""
+    are_many = states >= MIN_STATES and columns >= MIN_COLUMNS
+    return are_many and states * columns >= MIN_LOGITS
 
 
 def log_denominators(
