@@ -27,7 +27,7 @@ from research.objectives.losses import (
 from research.objectives.next_item import NextItemConfig
 from research.training.config import StageConfig
 from research.training.optimizer import OptimizerConfig, build_optimizer, set_rate
-from research.training.touched_rows import coalesced_gradients
+from research.training.touched_rows import coalesced_gradients, numbers_of
 from tests.support.synthetic import write_histories
 from tests.support.trainer import STAGE, Trainer, request_stop_at
 
@@ -59,6 +59,10 @@ def trained(
         set_rate(optimizer, config, config.lr * (1 + step % 3), step)
         model(torch.tensor(batch)).backward()
         coalesced_gradients(model.parameters())
+        if step == without:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    numbers_of(parameter.grad)[0] = torch.nan
         optimizer.found_inf = torch.tensor(float(step == without))  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -116,6 +120,21 @@ def test_touched_rows_move_as_in_a_plain_loop_and_others_stay(config: OptimizerC
     torch.testing.assert_close(model.table.weight, table, rtol=1e-10, atol=1e-12)
     untouched = [1, 3, 4, 6]
     assert torch.equal(model.table.weight[untouched], start[untouched])
+
+
+def test_a_step_reads_nothing_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(only_the_table=True)
+    optimizer = build_optimizer(OptimizerConfig(item_rows="touched"), model)
+    model(torch.tensor([1, 2])).backward()
+    coalesced_gradients(model.parameters())
+    optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+
+    def read(tensor: Tensor) -> bool:
+        raise AssertionError("an accelerator's host would wait")
+
+    for name in ("__bool__", "__float__", "item"):
+        monkeypatch.setattr(Tensor, name, read)
+    optimizer.step()
 
 
 def test_a_step_with_a_dense_gradient_moves_all_rows() -> None:
