@@ -28,7 +28,7 @@ from research.storage.run_folder import RunFolder
 from research.training.allocator import give_back_free_memory
 from research.training.limits import Limits
 from research.training.loop import train
-from research.training.peak_memory import peak_bytes, restart_peak
+from research.training.peak_memory import Peak
 from research.training.stage_run import StageRun
 from research.training.state import StageState
 
@@ -54,8 +54,8 @@ class CostEstimate:
     evaluation: float
     """Seconds of the final evaluation: the validation and the test part, and popularity's."""
     peak_bytes: int | None = None
-    """Most memory that a process will hold, on its accelerator or else resident; None: the system
-    does not tell."""
+    """Most memory that a process will hold, allocated on CUDA or else resident; None: the system
+    does not report it."""
 
 
 def estimate_cost(config: RunConfig, data_root: str, accelerator: Accelerator) -> CostEstimate:
@@ -67,20 +67,20 @@ def estimate_cost(config: RunConfig, data_root: str, accelerator: Accelerator) -
     check_touched_rows(config, accelerator.num_processes)
     give_back_free_memory()
     device = accelerator.device
-    restart_peak(device)
+    peak_memory = Peak(device)
     run_parts = RunParts.of(config, data_root)
     if config.ranker is not None:
         started = time.monotonic()
         ranker = config.ranker.build(run_parts.corpus, run_parts.split)
         built = time.monotonic() - started
         evaluation = built + sum(_ranking_seconds(run_parts, ranker, counts=True))
-        return CostEstimate({}, evaluation, peak_bytes(device))
+        return CostEstimate({}, evaluation, peak_memory.bytes())
     stages = stage_parts(run_parts, accelerator)
     last = stages[-1]
     assert last.ranker is not None, "stage_parts has checked it"
     try:
         validation, test = _ranking_seconds(run_parts, last.ranker)
-        peaks = [peak_bytes(device)]
+        peaks = [peak_memory.bytes()]
         seconds: dict[str, float] = {}
         for stage in stages:
             name = stage.config.name
@@ -138,7 +138,8 @@ def evenly_drawn(held_out: HeldOut, number: int) -> HeldOut:
 def _estimate_stage(
     run_parts: RunParts, stage: StageParts, validation_seconds: float, accelerator: Accelerator
 ) -> tuple[float, int | None]:
-    """(seconds, peak memory in bytes) of a stage; the memory is None where nobody tells."""
+    """(seconds, peak memory in bytes) of a stage; the memory is None where the system does not
+    report it."""
     config = stage.config
     num_rows = stage.loader.num_rows
     limits = Limits.of(config, num_rows)
@@ -147,8 +148,7 @@ def _estimate_stage(
     # logged with accuracies. What a longer one takes beyond it is the time of its other steps.
     one = _train_briefly(run_parts, stage, accelerator, steps=1)
     give_back_free_memory()
-    restart_peak(accelerator.device)
-    held = peak_bytes(accelerator.device)
+    held = Peak(accelerator.device).bytes()
     trial = _train_briefly(run_parts, stage, accelerator, seconds=one.seconds + TRIAL_SECONDS)
     peak = trial.peak_bytes
     if held is not None and peak is not None:
