@@ -115,6 +115,23 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     )
 
 
+def held_by_updates(config: OptimizerConfig, module: nn.Module) -> int:
+    """Bytes of gradients and of the optimizer's running means, whatever the batch.
+
+    The gradient of an item table whose touched rows move alone is not counted: it grows with the
+    batch.
+    """
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    moments = int(config.beta1 > 0.0) if config.method == "sgd" else 2
+    sparse = [
+        part.weight
+        for part in module.modules()
+        if isinstance(part, ItemTable) and config.item_rows == "touched"
+    ]
+    total = (1 + moments) * sum(parameter.nbytes for parameter in learning)
+    return total - sum(table.nbytes for table in sparse if table.requires_grad)
+
+
 def set_rate(
     optimizer: torch.optim.Optimizer, config: OptimizerConfig, lr: float, step: int
 ) -> None:
