@@ -47,16 +47,23 @@ def seconds_text(values: Sequence[float]) -> str:
 
 
 def ratio_text(ours: Sequence[Measured], theirs: Sequence[Measured]) -> str:
-    """The ratio of the medians, and the least and most of the rounds; a reason if there is none."""
+    """The ratio of the medians, and the least and most of the rounds; a reason if there is none.
+
+    Only rounds that both sides measured count: a side that fails is not asked again.
+    """
     if not ours:
         return "none: ours failed"
+    common = min(len(ours), len(theirs))
+    ours, theirs = ours[:common], theirs[:common]
     known = KNOWN.get((theirs[0].side, theirs[0].work), NOTHING_KNOWN)
     unlike = unexplained(ours[0].facts, theirs[0].facts, known.differing)
     if unlike:
         return f"none: {'; '.join(unlike)}"
     middle = Spread.of([one.seconds for one in theirs]).middle
     middle /= Spread.of([one.seconds for one in ours]).middle
-    rounds = Spread.of([their.seconds / own.seconds for own, their in zip(ours, theirs)])
+    rounds = Spread.of(
+        [their.seconds / own.seconds for own, their in zip(ours, theirs, strict=True)]
+    )
     return f"**{digits(middle)}** ({digits(rounds.least)} to {digits(rounds.most)})"
 
 
@@ -80,6 +87,11 @@ def row(rounds: Rounds, name: str, side: str, notes: Notes) -> str:
     sentences = []
     if side != OURS and ours:
         sentences.append(explanation(ours[0].facts, one))
+    if side != OURS and ours and len(ours) != len(theirs):
+        sentences.append(
+            f"The ratio is over the {min(len(ours), len(theirs))} rounds that both measured, of "
+            f"{max(len(ours), len(theirs))}."
+        )
     if is_partial(one):
         sentences.append(f"{one.steps:,} of {one.steps_in_epoch:,} steps were timed, and scaled.")
     rate = Spread.of([ceilings.gflops for ceilings in rounds.ceilings]).middle
