@@ -34,6 +34,7 @@ from research.runs.stages import TrainingResult, train_stages
 from research.runs.warm_start import find_warm_start, resolve_warm_start
 from research.storage.records import CostRecord, RunSummary
 from research.storage.run_folder import Mirror, RunFolder
+from research.storage.untrusted import printable
 from research.tracking.config import Tracking
 from research.training.stage_run import CheckpointPlan
 
@@ -141,10 +142,8 @@ def warn_about_tf32(config: RunConfig, accelerator: Accelerator, quiet: bool, pr
     """Print that a CPU has no tf32, if the run asks for tf32 on a CPU."""
     on_cpu = accelerator.device.type == "cpu"
     if config.compute.precision == "tf32" and on_cpu and not quiet:
-        print(
-            f"{prefix}compute.precision is tf32, which a CPU does not have: products are in fp32",
-            flush=True,
-        )
+        line = "compute.precision is tf32, which a CPU does not have: products are in fp32"
+        print(printable(f"{prefix}{line}"), flush=True)
 
 
 def lock_folder(folder: RunFolder, stack: ExitStack) -> None:
