@@ -155,5 +155,5 @@ def numbers_of(gradient: Tensor) -> Tensor:
 
 def clip(gradients: Sequence[Tensor], largest: float, norm: Tensor) -> None:
     """Multiply gradients of the given norm in place so that their norm is at most `largest`."""
-    scale = (largest / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(list(gradients), scale)
+    if gradients:
+        torch._foreach_mul_(list(gradients), (largest / (norm + 1e-6)).clamp(max=1.0))

@@ -27,7 +27,7 @@ from research.objectives.losses import (
 from research.objectives.next_item import NextItemConfig
 from research.training.config import StageConfig
 from research.training.optimizer import OptimizerConfig, build_optimizer, set_rate
-from research.training.touched_rows import coalesced_gradients, numbers_of
+from research.training.touched_rows import clip, coalesced_gradients, numbers_of
 from tests.support.synthetic import write_histories
 from tests.support.trainer import STAGE, Trainer, request_stop_at
 
@@ -120,6 +120,10 @@ def test_touched_rows_move_as_in_a_plain_loop_and_others_stay(config: OptimizerC
     torch.testing.assert_close(model.table.weight, table, rtol=1e-10, atol=1e-12)
     untouched = [1, 3, 4, 6]
     assert torch.equal(model.table.weight[untouched], start[untouched])
+
+
+def test_without_gradients_nothing_is_clipped() -> None:
+    clip([], 1.0, torch.tensor(0.0))
 
 
 def test_a_step_reads_nothing_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
