@@ -78,8 +78,8 @@ class OptimizerConfig:
 def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer over all parameters that learn.
 
-    Norms, biases and the parameters of a combination form a group without weight decay. The item
-    tables of `module` are told which gradients they give, as `item_rows` asks for.
+    Norms, biases and the parameters of a combination form a group without weight decay. Sets
+    `touched_rows` of the item tables of `module`, as `item_rows` asks for.
     """
     for part in module.modules():
         if isinstance(part, ItemTable):
