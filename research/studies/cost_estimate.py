@@ -29,7 +29,7 @@ from research.training.allocator import give_back_free_memory
 from research.training.limits import Limits
 from research.training.loop import train
 from research.training.optimizer import held_by_updates
-from research.training.peak_memory import Peak
+from research.training.peak_memory import PeakMemory
 from research.training.stage_run import StageRun
 from research.training.state import StageState
 
@@ -69,7 +69,7 @@ def estimate_cost(config: RunConfig, data_root: str, accelerator: Accelerator) -
     check_touched_rows(config, accelerator.num_processes)
     give_back_free_memory()
     device = accelerator.device
-    peak_memory = Peak(device)
+    peak_memory = PeakMemory(device)
     run_parts = RunParts.of(config, data_root)
     if config.ranker is not None:
         started = time.monotonic()
@@ -151,7 +151,7 @@ def _estimate_stage(
     # logged with accuracies. What a longer one takes beyond it is the time of its other steps.
     one = _train_briefly(run_parts, stage, accelerator, steps=1)
     give_back_free_memory()
-    held = Peak(accelerator.device).bytes()
+    held = PeakMemory(accelerator.device).bytes()
     trial = _train_briefly(run_parts, stage, accelerator, seconds=one.seconds + TRIAL_SECONDS)
     peak = trial.peak_bytes
     if held is not None and peak is not None:

@@ -15,7 +15,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @final
-class Peak:
+class PeakMemory:
     """The most memory held since this was made, or since a later one was: a process has one."""
 
     def __init__(self, device: torch.device) -> None:
@@ -43,7 +43,7 @@ def _restart(device: torch.device) -> bool:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most bytes held by this process, since a `Peak` was made; None: it is not reported."""
+    """Most bytes held by this process, since a `PeakMemory` was made; None: it is not reported."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from research.training.peak_memory import Peak
+from research.training.peak_memory import PeakMemory
 from research.training.state import StageState
 
 Part = Literal["validation", "checkpoints"]
@@ -26,7 +26,7 @@ class StageClock:
         """Begin at `state`, that of a new stage or of a checkpoint, on this process's device."""
         self.before = state
         self._seconds: dict[Part, float] = {"validation": 0.0, "checkpoints": 0.0}
-        self._peak = Peak(device)
+        self._peak = PeakMemory(device)
 
     @contextmanager
     def measure(self, part: Part) -> Iterator[None]:

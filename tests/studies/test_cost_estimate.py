@@ -22,7 +22,7 @@ from research.studies.job import Job, JobCost
 from research.studies.plan import print_plan
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig, held_by_updates
-from research.training.peak_memory import Peak
+from research.training.peak_memory import PeakMemory
 from research.training.state import StageState
 from tests.support.records import run_record, run_summary, write_as_json
 from tests.support.small_runs import FINETUNE, config_of, corpus_in
@@ -42,7 +42,7 @@ def estimate_of(stage: StageConfig, path: Path, patch: pytest.MonkeyPatch) -> Co
     """The estimate where trials end as in `TRIALS`, and validation takes 5 s, the test 7 s."""
     patch.setattr(cost_estimate, "train", lambda model, loader, config, run: TRIALS[config.steps])
     patch.setattr(cost_estimate, "_ranking_seconds", lambda *given: (5.0, 7.0))
-    patch.setattr(Peak, "bytes", lambda peak: 1000)
+    patch.setattr(PeakMemory, "bytes", lambda peak: 1000)
     config = config_of(corpus_in(path / "corpus"), stage)
     return estimate_cost(config, "data", Accelerator(cpu=True))
 

@@ -12,14 +12,14 @@ import torch
 from research.training import allocator, peak_memory, stage_clock
 from research.training.allocator import HeapTrimmer
 from research.training.checkpointer import state_of
-from research.training.peak_memory import Peak, peak_bytes
+from research.training.peak_memory import PeakMemory, peak_bytes
 from research.training.stage_clock import StageClock
 from research.training.state import StageState
 from tests.support.trainer import STAGE, VALUES, Trainer, scripted_validation
 
 CPU = torch.device("cpu")
 needs_proc = pytest.mark.skipif(
-    Peak(CPU).bytes() is None, reason="the system reports no peak, or cannot begin it anew"
+    PeakMemory(CPU).bytes() is None, reason="the system reports no peak, or cannot begin it anew"
 )
 
 
