@@ -26,6 +26,7 @@ from research.errors import InputError
 from research.evaluation.metrics import per_user
 from research.evaluation.rank_table import RankTable
 from research.evaluation.resampling import resampled_means
+from research.storage.untrusted import printable
 
 TABLE = Path("ranks") / "test-full.npz"
 RESAMPLES = 10_000
@@ -74,9 +75,19 @@ def expected_ndcg(rank: Values, ties: NDArray[np.integer], k: int) -> Values:
     return per_user(table, f"ndcg@{k}")[1]
 
 
+def seed_of(run: Path) -> int:
+    """The seed after which a run's folder is named; `InputError` for another name."""
+    if not (run.name.isascii() and run.name.isdigit()):
+        raise InputError(
+            f"{run} holds a table, but {run.name!r} is no seed (0, 1, 2, ...); name the folder by "
+            "its seed, or move it out of its cell"
+        )
+    return int(run.name)
+
+
 def scores_of(cell: Path, k: int) -> Scores:
     """The scores in a cell's folder; `InputError` if its tables do not fit together."""
-    paths = {int(path.parent.parent.name): path for path in cell.glob(f"*/{TABLE}")}
+    paths = {seed_of(path.parent.parent): path for path in cell.glob(f"*/{TABLE}")}
     if not paths:
         raise InputError(f"{cell} has no table SEED/{TABLE}; name the folder of a study's corpus")
     users, items, values = list[NDArray[np.int64]](), list[NDArray[np.int64]](), list[Values]()
@@ -123,14 +134,27 @@ def change_of(before: Path, after: Path, cell: str, k: int = 10) -> Change:
     )
 
 
+def cells_of(folder: Path) -> set[str]:
+    """The cells that a folder has runs of, by name."""
+    return {path.parents[2].name for path in folder.glob(f"*/*/{TABLE}")}
+
+
 def common_cells(before: Path, after: Path) -> list[str]:
     """The cells that both folders have runs of, by name; `InputError` if there are none."""
-    old, new = (
-        {path.parents[2].name for path in folder.glob(f"*/*/{TABLE}")} for folder in (before, after)
-    )
-    if not old & new:
+    common = cells_of(before) & cells_of(after)
+    if not common:
         raise InputError(f"{before} and {after} have no cell in common with CELL/SEED/{TABLE}")
-    return sorted(old & new)
+    return sorted(common)
+
+
+def other_cells(before: Path, after: Path) -> list[str]:
+    """Lines that name the cells that one folder lacks; none where both have the same."""
+    old, new = cells_of(before), cells_of(after)
+    return [
+        f"only {side}: {', '.join(map(printable, sorted(cells)))}"
+        for side, cells in (("before", old - new), ("after", new - old))
+        if cells
+    ]
 
 
 def table_of(changes: Sequence[Change], k: int) -> str:
@@ -156,14 +180,17 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("after", type=Path, help="runs after, FOLDER/CELL/SEED")
     parser.add_argument("--cells", nargs="+", help="cells to compare instead of all that both have")
     parser.add_argument("--k", type=int, default=10, help="places that count (10)")
-    given = parser.parse_args(words)
+    options = parser.parse_args(words)
+    before, after = options.before, options.after
     try:
-        cells = given.cells or common_cells(given.before, given.after)
-        changes = [change_of(given.before, given.after, cell, given.k) for cell in cells]
+        cells = options.cells or common_cells(before, after)
+        changes = [change_of(before, after, cell, options.k) for cell in cells]
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(table_of(changes, given.k))
+    print(table_of(changes, options.k))
+    for line in [] if options.cells else other_cells(before, after):
+        print(f"\n{line}")
     return 0
 
 

@@ -147,13 +147,13 @@ def table_of(peaks: Mapping[str, Sequence[int]]) -> str:
         "| scan | peaks in MB | growth in MB | expected | found / expected |",
         "|---|---|---|---|---|",
     ]
-    for name, found in peaks.items():
+    for name, measured_peaks in peaks.items():
         settings = SCANS[name]
         cells = ", ".join(
             f"{size_of(name, setting):,}: {peak / 1e6:,.0f}"
-            for setting, peak in zip(settings, found)
+            for setting, peak in zip(settings, measured_peaks)
         )
-        growth = found[-1] - found[0]
+        growth = measured_peaks[-1] - measured_peaks[0]
         expected = expected_bytes(settings[-1]) - expected_bytes(settings[0])
         lines.append(
             f"| {name} | {cells} | {growth / 1e6:,.0f} | {expected / 1e6:,.0f} | "
@@ -175,13 +175,13 @@ def figure_of(peaks: Mapping[str, Sequence[int]]) -> str:
     """
     with context(SETTINGS):
         figure = Canvas(figsize=(WIDTH_OF_PANEL * len(peaks), WIDTH_OF_PANEL), layout="constrained")
-        for number, (name, found) in enumerate(peaks.items()):
+        for number, (name, measured_peaks) in enumerate(peaks.items()):
             axes = figure.add_subplot(1, len(peaks), number + 1)
             sizes = [size_of(name, setting) for setting in SCANS[name]]
-            base = found[0] - expected_bytes(SCANS[name][0])
+            base = measured_peaks[0] - expected_bytes(SCANS[name][0])
             expected = [(base + expected_bytes(setting)) / 1e6 for setting in SCANS[name]]
             axes.plot(sizes, expected, color="#888888", linewidth=1.0, dashes=(3, 2))
-            axes.plot(sizes, [peak / 1e6 for peak in found], "o", color=COLOURS[1])
+            axes.plot(sizes, [peak / 1e6 for peak in measured_peaks], "o", color=COLOURS[1])
             axes.set_xlabel("items (sampled loss)" if name == "sampled" else name)
             axes.set_ylabel("MB")
             axes.set_ylim(bottom=0.0)

@@ -42,7 +42,7 @@ from research.recommend.recommendations import recommend
 from research.recommend.requests import known_users
 from research.recommend.tables import write_recommendations
 from research.runs.parts import RunParts, ranking_objective
-from research.training.peak_memory import peak_bytes, restart_peak
+from research.training.peak_memory import PeakMemory
 
 K = 20
 LENGTH = 10
@@ -61,8 +61,8 @@ def lists_of(corpus: Path, out: Path, users: int | None) -> Measured:
     names = parts.corpus.user_names
     raw_ids = None if users is None else [names[user] for user in range(users)]
     requests = known_users(parts, raw_ids)
-    restart_peak(CPU)
-    before, clock = peak_bytes(CPU) or 0, Clock()
+    peak = PeakMemory(CPU)
+    before, clock = peak.bytes() or 0, Clock()
     batches = recommend(parts, TrainedRanker(shared.encoder, objective), requests, k=K)
     rows = write_recommendations(out, parts.corpus, requests, batches)
     spent = clock.spent()
@@ -71,7 +71,7 @@ def lists_of(corpus: Path, out: Path, users: int | None) -> Measured:
         "seconds": spent.seconds,
         "cpu": spent.cpu,
         "before": before,
-        "peak": peak_bytes(CPU) or 0,
+        "peak": peak.bytes() or 0,
     }
 
 

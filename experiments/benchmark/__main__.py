@@ -27,23 +27,30 @@ from experiments.benchmark.works import WORKS
 REFERENCE_GFLOPS = 325.0
 
 
+def count_of(text: str) -> int:
+    """A number of 1 or more; argparse's error otherwise."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: 1, 2, ...")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The options; those that processes of the benchmark give one another are not shown."""
     options = argparse.ArgumentParser(prog="python -m experiments.benchmark")
     add = options.add_argument
     add("--work", nargs="+", metavar="W1", choices=[*WORKS, "W7"], help="works; none: all")
     add("--peers", nargs="+", default=[], choices=PEERS, help="peers to run beside ours")
-    add("--runs", type=int, default=3, help="runs of each side, in turn")
-    add("--steps", type=int, help="steps of training to time, scaled to an epoch")
-    add("--peer-steps", type=int, help="the same for peers alone; left out: as --steps")
-    add("--threads", type=int, default=2, help="threads of torch")
+    add("--runs", type=count_of, default=3, help="runs of each side, in turn")
+    add("--steps", type=count_of, help="steps of training to time, scaled to an epoch")
+    add("--peer-steps", type=count_of, help="the same for peers alone; left out: as --steps")
+    add("--threads", type=count_of, default=2, help="threads of torch")
     add("--device", default="cpu", choices=["cpu", "cuda"], help="where all sides compute")
     add("--out", type=Path, metavar="FOLDER", help="write table.md, figure.svg, results.json")
     add("--corpora", type=Path, default=Path("data/corpora"), help="folder of the corpora")
     cache = Path.home() / ".cache" / "sixfold" / "peers"
     add("--peer-folder", type=Path, default=cache, help="folder of the peers' environments")
     add("--against", type=Path, metavar="CHECKOUT", help="compare CPU times with")
-    add("--pairs", type=int, default=5, help="pairs of runs, one in each checkout")
+    add("--pairs", type=count_of, default=5, help="pairs of runs, one in each checkout")
     add("--here", metavar="W1", choices=[*WORKS, "ceilings"], help=argparse.SUPPRESS)
     add("--json", action="store_true", help=argparse.SUPPRESS)
     return options

@@ -59,17 +59,22 @@ def seconds_text(values: Sequence[float]) -> str:
 def ratio_text(ours: Sequence[Measured], theirs: Sequence[Measured]) -> str:
     """The ratio of the medians, and the least and most of the rounds; a reason if there is none.
 
-    Where one side has many more targets than the other, the ratio of seconds per target follows.
+    Only rounds that both sides measured count: a side that fails is not asked again. Where one side
+    has many more targets than the other, the ratio of seconds per target follows.
     """
     if not ours:
         return "none: ours failed"
+    common = min(len(ours), len(theirs))
+    ours, theirs = ours[:common], theirs[:common]
     known = KNOWN.get((theirs[0].side, theirs[0].work), NOTHING_KNOWN)
     unlike = unexplained(ours[0].facts, theirs[0].facts, known.differing)
     if unlike:
         return f"none: {'; '.join(unlike)}"
     middle = Spread.of([one.seconds for one in theirs]).middle
     middle /= Spread.of([one.seconds for one in ours]).middle
-    rounds = Spread.of([their.seconds / own.seconds for own, their in zip(ours, theirs)])
+    rounds = Spread.of(
+        [their.seconds / own.seconds for own, their in zip(ours, theirs, strict=True)]
+    )
     text = f"**{digits(middle)}** ({digits(rounds.least)} to {digits(rounds.most)})"
     own_targets, their_targets = ours[0].facts.get("targets"), theirs[0].facts.get("targets")
     if not isinstance(own_targets, int) or not isinstance(their_targets, int):
@@ -100,6 +105,11 @@ def row(rounds: Rounds, name: str, side: str, notes: Notes) -> str:
         sentences.append(PLAIN_LOOP)
     if side != OURS and ours:
         sentences.append(explanation(ours[0].facts, one))
+    if side != OURS and ours and len(ours) != len(theirs):
+        sentences.append(
+            f"The ratio is over the {min(len(ours), len(theirs))} rounds that both measured, of "
+            f"{max(len(ours), len(theirs))}."
+        )
     if is_partial(one):
         sentences.append(f"{one.steps:,} of {one.steps_in_epoch:,} steps were timed, and scaled.")
     rate = Spread.of([ceilings.gflops for ceilings in rounds.ceilings]).middle

@@ -61,8 +61,8 @@ class ItemTable(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_items + masked, width))
         initialize(self, init_std, seed, purpose, names={"weight": "item_table.weight"})
         self.touched_rows = False
-        """Whether the gradient holds only the rows that were looked up or scored by their ids, as
-        a sparse tensor. The optimizer says so, and reads it."""
+        """`build_optimizer` sets it; with it the gradient is a sparse tensor of the rows looked up
+        or scored by id."""
         # After `initialize`, as this table has drawn its own initial weights.
         self.attributes = attributes
 

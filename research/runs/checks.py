@@ -45,6 +45,28 @@ def check_sharding(config: RunConfig) -> None:
             )
 
 
+def check_touched_rows(config: RunConfig, processes: int) -> None:
+    """Raise `InputError` for stages that ask for touched rows and could not move them alone.
+
+    `processes` is their number: each would touch other rows. A combination that merges gradients
+    replaces them by dense ones, and then every row is moved.
+    """
+    for stage in config.stages:
+        if stage.optimizer.item_rows == "all":
+            continue
+        if stage.combination.merges_gradients:
+            raise InputError(
+                f"stage {stage.name}: optimizer.item_rows is 'touched', but combination is "
+                f"{type(stage.combination).__name__}, which merges gradients into dense ones; use "
+                "'all', or another combination"
+            )
+        if processes > 1:
+            raise InputError(
+                f"stage {stage.name}: optimizer.item_rows is 'touched', which is for one process, "
+                f"but there are {processes}; use 'all', or one process"
+            )
+
+
 def check_same_run(run_hash: str, processes: Processes) -> None:
     """Raise `InputError` when processes have different run hashes or versions of torch.
 

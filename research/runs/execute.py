@@ -22,7 +22,7 @@ from research.distributed.activity import ACTIVITY
 from research.distributed.collectives import Processes
 from research.evaluation.ranker import RankerConfig
 from research.evaluation.ranking import RankingShard
-from research.runs.checks import check_same_run, check_sharding
+from research.runs.checks import check_same_run, check_sharding, check_touched_rows
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_once
 from research.runs.existing_run import share_existing_run
@@ -34,6 +34,7 @@ from research.runs.stages import TrainingResult, train_stages
 from research.runs.warm_start import find_warm_start, resolve_warm_start
 from research.storage.records import CostRecord, RunSummary
 from research.storage.run_folder import Mirror, RunFolder
+from research.storage.untrusted import printable
 from research.tracking.config import Tracking
 from research.training.stage_run import CheckpointPlan
 
@@ -97,6 +98,7 @@ def execute(
         source = find_warm_start(config.start_from, allow=(*options.allow, *packages_of(config)))
     # Whatever cannot work is refused from here on, before anything is trained or written.
     check_sharding(config)
+    check_touched_rows(config, processes.world)
     candidate_sets = run_parts.candidate_sets(run_parts.split.test, "test")
     result = None if config.ranker is None else _build_counting_ranker(config.ranker, run_parts)
     stages = stage_parts(run_parts, accelerator) if config.ranker is None else []
@@ -140,10 +142,8 @@ def warn_about_tf32(config: RunConfig, accelerator: Accelerator, quiet: bool, pr
     """Print that a CPU has no tf32, if the run asks for tf32 on a CPU."""
     on_cpu = accelerator.device.type == "cpu"
     if config.compute.precision == "tf32" and on_cpu and not quiet:
-        print(
-            f"{prefix}compute.precision is tf32, which a CPU does not have: products are in fp32",
-            flush=True,
-        )
+        line = "compute.precision is tf32, which a CPU does not have: products are in fp32"
+        print(printable(f"{prefix}{line}"), flush=True)
 
 
 def lock_folder(folder: RunFolder, stack: ExitStack) -> None:

@@ -20,7 +20,7 @@ from research.runs.provenance import merge_provenance, provenance_of, versions
 from research.runs.stages import TrainingResult
 from research.storage.records import Provenance, RunRecord, RunSummary, UsersRecord
 from research.storage.run_folder import RunFolder
-from research.training.peak_memory import peak_bytes, restart_peak
+from research.training.peak_memory import PeakMemory
 
 
 def write_config(record: RunRecord, folder: RunFolder, accelerator: Accelerator) -> None:
@@ -53,7 +53,7 @@ def evaluate_run(
     """
     ACTIVITY.begin("ranking")
     started = time.monotonic()
-    restart_peak(device)
+    peak = PeakMemory(device)
     validation_tables: dict[str, RankTable] = {}
     if len(run_parts.split.validation):
         validation_tables = run_parts.tables(result.ranker, "validation", [AllItems()])
@@ -66,7 +66,7 @@ def evaluate_run(
     cost = replace(
         result.cost,
         evaluation_seconds=time.monotonic() - started,
-        evaluation_peak_bytes=peak_bytes(device),
+        evaluation_peak_bytes=peak.bytes(),
     )
     names, ties = run_parts.config.evaluation.metrics, run_parts.config.evaluation.ties
     summary = RunSummary(

@@ -23,6 +23,7 @@ from research.runs.execute import RunOptions, execute
 from research.runs.provenance import now
 from research.storage.records import FailureRecord, RunRecord, RunSummary
 from research.storage.run_folder import FolderLocked, RunFolder
+from research.storage.untrusted import printable
 
 State = Literal["finished", "failed", "begun", "new"]
 # Errors that every process of a run raises at the same point.
@@ -61,8 +62,8 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Corpus, cell and seed, for messages."""
-        return f"{self.corpus} / {self.cell} / seed {self.seed}"
+        """Corpus, cell and seed, for messages: without characters that a terminal would obey."""
+        return printable(f"{self.corpus} / {self.cell} / seed {self.seed}")
 
     @property
     def stage_hashes(self) -> tuple[str, ...]:
@@ -105,11 +106,11 @@ class Job:
         )
 
     def failure(self) -> str | None:
-        """The first line of the run's error; None: the run has not failed."""
+        """The first line of the run's error, for messages; None: the run has not failed."""
         failure = RunFolder(self.folder, writes=False).read(FailureRecord)
         if failure is None or failure.hash != self.record.hash:
             return None
-        return failure.error.partition("\n")[0]
+        return printable(failure.error.partition("\n")[0])
 
 
 def run_job(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:

@@ -85,14 +85,14 @@ def print_plan(
         table.add_column(name, no_wrap=True)
     for name in ("runs", "finished", "failed", "to do", "at most", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
-    cost = dict(zip(missing, costs or []))
+    cost_by_job = dict(zip(missing, costs or []))
     for corpus, cell in dict.fromkeys((job.corpus, job.cell) for job in jobs):
         jobs_of_cell = [job for job in jobs if (job.corpus, job.cell) == (corpus, cell)]
         missing_of_cell = [job for job in jobs_of_cell if job in missing]
         duration, memory = "", ""
-        if cost and missing_of_cell:
-            duration = duration_text(sum(cost[job].seconds for job in missing_of_cell))
-            peaks = [cost[job].peak_bytes for job in missing_of_cell]
+        if cost_by_job and missing_of_cell:
+            duration = duration_text(sum(cost_by_job[job].seconds for job in missing_of_cell))
+            peaks = [cost_by_job[job].peak_bytes for job in missing_of_cell]
             peak = max((peak for peak in peaks if peak is not None), default=None)
             memory = "unknown" if peak is None else gigabytes(peak)
         table.add_row(
@@ -110,6 +110,6 @@ def print_plan(
     if skipped:
         console.print(f"{skipped} runs failed before and are skipped; --retry does them again")
     if costs is not None and missing:
-        total = duration_text(sum(each.seconds for each in costs) / workers)
+        total = duration_text(sum(cost.seconds for cost in costs) / workers)
         processes = f"{workers} processes" if workers > 1 else "one process"
         console.print(f"{len(missing)} runs, about {total} at most with {processes}")

@@ -144,7 +144,7 @@ def run_in_processes(
     try:
         while waiting or running:
             free = sorted(set(range(workers)) - {worker.slot for worker in running})
-            job = next((each for each in waiting if not must_wait(each, running)), None)
+            job = next((job for job in waiting if not must_wait(job, running)), None)
             if free and job is not None:
                 waiting.remove(job)
                 device = devices[free[0] % len(devices)] if devices else None

@@ -48,7 +48,9 @@ class OptimizerConfig:
     """Adam and AdamW: which rows of the item tables a step moves: all of them, as published; or
     only those in its inputs and among its candidates, so that a step with a sampled loss takes no
     longer where there are more items. The others then stay as they are, moments included
-    (`research/training/touched_rows.py`). For one process."""
+    (`research/training/touched_rows.py`). A loss that scores all items, such as the full softmax,
+    gives all rows a gradient, so that a stage with one moves them all. For one process, and not for
+    a combination that merges gradients."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate changes over the stage."""
 
@@ -76,8 +78,8 @@ class OptimizerConfig:
 def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer over all parameters that learn.
 
-    Norms, biases and the parameters of a combination form a group without weight decay. The item
-    tables of `module` are told which gradients they give, as `item_rows` asks for.
+    Norms, biases and the parameters of a combination form a group without weight decay. Sets
+    `touched_rows` of the item tables of `module`, as `item_rows` asks for.
     """
     for part in module.modules():
         if isinstance(part, ItemTable):
@@ -113,13 +115,21 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     )
 
 
-def check_one_process_touches_rows(config: OptimizerConfig, processes: int) -> None:
-    """Raise `InputError` where several processes would have to move touched rows alone."""
-    if config.item_rows == "touched" and processes > 1:
-        raise InputError(
-            f"optimizer.item_rows is 'touched', which is for one process; here are {processes}: "
-            "each would touch other rows. Use 'all', or one process"
-        )
+def held_by_updates(config: OptimizerConfig, module: nn.Module) -> int:
+    """Bytes of gradients and of the optimizer's running means, whatever the batch.
+
+    The gradient of an item table whose touched rows move alone is not counted: it grows with the
+    batch.
+    """
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    moments = int(config.beta1 > 0.0) if config.method == "sgd" else 2
+    sparse = [
+        part.weight
+        for part in module.modules()
+        if isinstance(part, ItemTable) and config.item_rows == "touched"
+    ]
+    total = (1 + moments) * sum(parameter.nbytes for parameter in learning)
+    return total - sum(table.nbytes for table in sparse if table.requires_grad)
 
 
 def set_rate(

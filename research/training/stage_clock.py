@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from research.training.peak_memory import peak_bytes, restart_peak
+from research.training.peak_memory import PeakMemory
 from research.training.state import StageState
 
 Part = Literal["validation", "checkpoints"]
@@ -25,9 +25,8 @@ class StageClock:
     def __init__(self, state: StageState, device: torch.device) -> None:
         """Begin at `state`, that of a new stage or of a checkpoint, on this process's device."""
         self.before = state
-        self.device = device
         self._seconds: dict[Part, float] = {"validation": 0.0, "checkpoints": 0.0}
-        restart_peak(device)
+        self._peak = PeakMemory(device)
 
     @contextmanager
     def measure(self, part: Part) -> Iterator[None]:
@@ -40,7 +39,7 @@ class StageClock:
 
     def complete(self, state: StageState) -> StageState:
         """Return the state with the seconds of each part and the peak memory, as far as known."""
-        before, peak = self.before, peak_bytes(self.device)
+        before, peak = self.before, self._peak.bytes()
         return replace(
             state,
             validation_seconds=_sum(before.validation_seconds, self._seconds["validation"]),

@@ -26,7 +26,7 @@ from research.training.gather import Gather
 from research.training.gradient_conflict import GradientCosines
 from research.training.loss_scale import restore_scale, with_scale
 from research.training.multi_objective import StepInputs
-from research.training.optimizer import check_one_process_touches_rows, set_rate
+from research.training.optimizer import set_rate
 from research.training.stage_run import StageRun
 from research.training.state import StageState
 from research.training.step_memory import StepMemory
@@ -81,7 +81,6 @@ class TrainStep:
         self.accelerator = accelerator
         self.say = say
         trained, self.processes = weights.trained, Processes(accelerator)
-        check_one_process_touches_rows(config.optimizer, self.processes.world)
         trained.gather = Gather(self.processes.rank, self.processes.world)
         self.learning = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         self.encoder = [

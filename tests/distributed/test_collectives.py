@@ -180,6 +180,14 @@ def test_processes_with_another_config_or_corpus_say_so_all_alike(
     assert not (folder / "refused").exists()
 
 
+@pytest.mark.parametrize("world", OTHERS)
+def test_processes_cannot_move_touched_rows_alone(folder: Path, world: int) -> None:
+    said = json.loads((folder / str(world) / "mismatch_errors.json").read_text())["touched"]
+    assert said == [said[0]] * world
+    assert re.match(f"stage finetune: .*, which is for one process, but there are {world}", said[0])
+    assert not (folder / "refused").exists()
+
+
 @pytest.mark.skipif(GPUS == 0, reason="no GPU here")
 def test_a_gpu_takes_the_steps_of_a_cpu(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus").symlink_to(folder / "corpus")

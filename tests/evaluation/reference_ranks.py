@@ -56,16 +56,16 @@ def question_rank(
 
 
 def sampled_negatives(
-    state: int, weights: Sequence[int], excluded: Collection[int], number: int
+    state: int, weights: Sequence[int], excluded: Collection[int], number: int, *, rejects: bool
 ) -> list[int]:
     """The negatives of a question whose stream of draws begins at `state` (64 bits, unsigned).
 
-    Items are drawn from an urn until enough are new and allowed, 8 N + 64 times at most; what is
-    lacking then are the items with the shortest exponential waits.
+    With `rejects`, items are drawn from an urn until enough are new and allowed, 8 N + 64 times at
+    most; what is lacking then are the items with the shortest exponential waits.
     """
     urn = [item for item, weight in enumerate(weights) for _ in range(weight)]
     drawn: list[int] = []
-    for draw in range(8 * number + 64):
+    for draw in range(8 * number + 64 if rejects else 0):
         item = urn[random_below(random_bits(state, draw), len(urn))]
         if item not in drawn and item not in excluded and len(drawn) < number:
             drawn.append(item)

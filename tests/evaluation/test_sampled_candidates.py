@@ -44,9 +44,21 @@ def many_users() -> Corpus:
 COUNTS = [0, *(3000 // (item * item) for item in range(1, 40))]
 
 
+def drawing_by(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Let all negatives be drawn by "draws" first, or by "waits" at once."""
+    monkeypatch.setattr(sampled_candidates, "draws_are_cheaper", lambda *_: way == "draws")
+
+
+WAYS = pytest.mark.parametrize("way", ["draws", "waits"])
+
+
+@WAYS
 @pytest.mark.parametrize("distribution", ["uniform", "popularity"])
 @pytest.mark.parametrize("number", [1, 2, 7, 19])
-def test_negatives_equal_the_loop(distribution: Distribution, number: int) -> None:
+def test_negatives_equal_the_loop(
+    distribution: Distribution, number: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing_by(monkeypatch, way)
     corpus = many_users()
     negatives = drawn(corpus, distribution, number, COUNTS, 3, "test")
     weights = COUNTS if distribution == "popularity" else [1] * 40
@@ -54,10 +66,36 @@ def test_negatives_equal_the_loop(distribution: Distribution, number: int) -> No
     for user in range(60):
         history = corpus.items[corpus.offsets[user] : corpus.offsets[user + 1]].tolist()
         stream = random_bits(random_bits(state, user), history[-1])
-        assert negatives[user] == sampled_negatives(stream, weights, history, number)
+        assert negatives[user] == sampled_negatives(
+            stream, weights, history, number, rejects=way == "draws"
+        )
 
 
-def test_all_that_is_left_is_drawn_by_waiting_times_where_draws_are_too_few() -> None:
+@pytest.mark.parametrize(
+    ("weights", "number", "cheaper"),
+    [
+        # 12 of 100 items take 12 draws and more, which cost what waits of 100 do.
+        ([1] * 100, 12, False),
+        ([1] * 100, 11, True),
+        # 100 draws, as many as 800 waits, give 94 items, and fewer where popularity is steep.
+        ([1] * 800, 90, True),
+        ([10_000 // (item + 1) for item in range(800)], 90, False),
+        ([10_000 // (item + 1) for item in range(800)], 50, True),
+        # One item has nearly all interactions.
+        ([10**6, *[1] * 9999], 10, False),
+        ([0] * 100, 1, False),
+    ],
+)
+def test_draws_are_cheaper_where_few_are_rejected(
+    weights: list[int], number: int, cheaper: bool
+) -> None:
+    assert sampled_candidates.draws_are_cheaper(torch.tensor(weights), number) is cheaper
+
+
+def test_all_that_is_left_is_drawn_by_waiting_times_where_draws_are_too_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawing_by(monkeypatch, "draws")
     # Item 0 has all but 10 of 10,010 interactions and is the held-out item: 8 x 4 + 64 draws find
     # hardly any other one.
     corpus = corpus_of([[5, 6, 0]], 7)
@@ -88,9 +126,11 @@ def order_chances(weights: dict[int, int], number: int) -> dict[tuple[int, ...],
     ],
     ids=["uniform", "popularity", "popular history"],
 )
+@WAYS
 def test_orders_have_the_chances_of_drawing_without_replacement(
-    distribution: Distribution, counts: list[int]
+    distribution: Distribution, counts: list[int], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    drawing_by(monkeypatch, way)
     # 11 degrees of freedom: 37.4 is exceeded with probability 1e-4.
     corpus = corpus_of([[4, 5, 4]] * 6000, 6)
     orders = Counter(tuple(row) for row in drawn(corpus, distribution, 2, counts, 1))
@@ -111,9 +151,11 @@ def test_some_questions_of_a_popular_history_need_waiting_times_and_some_do_not(
 
 @pytest.mark.parametrize("distribution", ["uniform", "popularity"])
 @pytest.mark.parametrize("number", [1, 7, 19])
+@WAYS
 def test_negatives_do_not_depend_on_how_questions_are_cut_into_chunks(
-    distribution: Distribution, number: int, monkeypatch: pytest.MonkeyPatch
+    distribution: Distribution, number: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    drawing_by(monkeypatch, way)
     corpus = many_users()
     together = drawn(corpus, distribution, number, COUNTS, 3)
     for name in ("_DRAWS", "_WAITS"):
@@ -145,7 +187,7 @@ def test_the_protocol_says_how_negatives_were_drawn() -> None:
     listed = sample_candidates(
         corpus, LeaveOneOut().split(corpus).test, "uniform", 2, torch.ones(8).long()
     )
-    assert listed.protocol == {"candidates": "uniform-2", "draw": "rejection"}
+    assert listed.protocol == {"candidates": "uniform-2", "draw": "rejection or waiting"}
 
 
 @pytest.mark.parametrize(

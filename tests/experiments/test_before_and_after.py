@@ -102,7 +102,19 @@ def test_the_table_has_a_row_for_each_cell_of_both_folders(tmp_path: Path, capsy
     assert rows[2:] == [
         "| s3rec | 1, 1 | 0.5000 | 1.0000 | +0.5000 (+0.5000 to +0.5000) |",
         "| sasrec | 1, 1 | 0.5000 | 1.0000 | +0.5000 (+0.5000 to +0.5000) |",
-    ]
+        "", "only before: gone", "", "only after: new",
+    ]  # fmt: skip
+    assert main([str(before), str(after), "--cells", "sasrec"]) == 0
+    assert "only" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["0-old", "-1", "x"])
+def test_a_folder_that_is_named_by_no_seed_is_refused(tmp_path: Path, name: str) -> None:
+    for side in ("before", "after"):
+        write_table(tmp_path / side, "sasrec", 0, [1.0, 1.0, 1.0])
+    (tmp_path / "after" / "sasrec" / "0").rename(tmp_path / "after" / "sasrec" / name)
+    with pytest.raises(InputError, match=f"after/sasrec/{name} holds a table, but '{name}' is no "):
+        change_of(tmp_path / "before", tmp_path / "after", "sasrec")
 
 
 def test_a_folder_without_tables_is_refused(tmp_path: Path, capsys: Capture) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.benchmark.__main__ import main, write_results
+from experiments.benchmark.__main__ import main, parser, write_results
 from experiments.benchmark.figure import seconds_svg
 from experiments.benchmark.measure import gflop_of
 from experiments.benchmark.peers.environment import (
@@ -95,6 +95,24 @@ def test_the_table_has_medians_spreads_ratios_and_shares() -> None:
     assert "items: 12,101 here, 12,066 there (its catalogue has only the items" in text
     assert "3. 20 of 88 steps were timed, and scaled." in text
     assert "Command: `the command`. A machine." in text
+
+
+@pytest.mark.parametrize("fails", ["ours", "rectools"])
+def test_the_ratio_is_over_the_rounds_that_both_measured(fails: str) -> None:
+    # The side that failed in the third round has two measurements.
+    own = [replace(OWN, seconds=seconds) for seconds in (10.0, 20.0, 1000.0)]
+    theirs = [replace(THEIRS, seconds=seconds) for seconds in (100.0, 300.0, 9000.0)]
+    both = own[:2] + theirs if fails == "ours" else own + theirs[:2]
+    text = markdown(rounds(*both), ["W1"], "", "")
+    assert rows_of(text)[1][3] == "**13.3** (10.0 to 15.0)"
+    assert "The ratio is over the 2 rounds that both measured, of 3." in text
+
+
+@pytest.mark.parametrize("words", [["--runs", "0"], ["--pairs", "-1"], ["--steps", "x"]])
+def test_counts_are_1_or_more(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(words)
+    assert f"argument {words[0]}: '{words[1]}' given; allowed: 1, 2, ..." in capsys.readouterr().err
 
 
 def test_works_that_differ_get_no_ratio() -> None:

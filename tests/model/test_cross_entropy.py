@@ -19,7 +19,7 @@ def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Tiles of 16 states and all columns, or of 16 states and 7 columns."""
     monkeypatch.setattr(softmax_module, "CPU_TILE", 1)
     if request.param == "tiles of columns":
-        monkeypatch.setattr(softmax_module, "MIN_COLUMNS", 1)
+        monkeypatch.setattr(softmax_module, "are_faster", lambda *_: True)
         monkeypatch.setattr(columns_module, "STATES", 16)
         monkeypatch.setattr(columns_module, "COLUMNS", 7)
 
@@ -158,7 +158,18 @@ def test_rising_and_falling_logits_are_scaled_anew_from_tile_to_tile() -> None:
         assert_twins(both(hidden_PD, table_VD, bias_V, targets_P), 1e-10)
 
 
-def test_an_endless_state_makes_the_loss_no_number() -> None:
+@pytest.mark.parametrize(
+    ("states", "columns", "expected"),
+    [(1466, 40_000, True), (32, 40_000, False), (4, 40_000, False), (1466, 12_101, False),
+     (128, 1 << 16, True), (16, 1_000_000, False), (64, 1_000_000, True)],
+)  # fmt: skip
+def test_tiles_of_columns_are_for_many_states_and_a_large_catalogue(
+    states: int, columns: int, expected: bool
+) -> None:
+    assert columns_module.are_faster(states, columns) is expected
+
+
+def test_an_infinite_state_makes_the_loss_non_finite() -> None:
     hidden_PD, table_VD, _, targets_P = inputs(20, 30, dtype=torch.float32)
     hidden_PD[3, 2] = torch.inf
     hidden_PD.requires_grad_()

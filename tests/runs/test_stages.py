@@ -11,6 +11,8 @@ import torch
 from research.cli.show import show
 from research.data.corpus import Corpus
 from research.data.windows import LastItems
+from research.distributed.collectives import Processes
+from research.errors import InputError
 from research.model.item_table import ItemTableConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.map import MAPConfig
@@ -18,12 +20,15 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.runs.execute import execute
 from research.storage.records import CoverageRecord
+from research.studies.cost_estimate import estimate_cost
+from research.training.pcgrad import PCGrad
 from tests.support.checkpoints import newest_checkpoint
 from tests.support.small_runs import (
     FINETUNE,
     PRETRAIN,
     QUIET,
     S3REC_OBJECTIVES,
+    OneOfTwo,
     config_of,
     corpus_in,
     frozen,
@@ -103,6 +108,36 @@ def test_a_stage_that_never_ranks_need_not_say_by_what(corpus: Corpus, tmp_path:
     first = replace(PRETRAIN, objectives=both, windows=LastItems())
     summary = execute(config_of(corpus, first, FINETUNE), tmp_path, options=QUIET)
     assert summary.status == "finished"
+
+
+def test_several_processes_that_would_move_touched_rows_are_refused_before_the_first_stage(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What two processes exchange, without a second one (with one: tests/distributed).
+    monkeypatch.setattr(Processes, "from_main", lambda self, make: make())
+    monkeypatch.setattr(Processes, "gathered", lambda self, value: [value] * self.world)
+    touching = replace(FINETUNE, optimizer=replace(FINETUNE.optimizer, item_rows="touched"))
+    config = config_of(corpus, PRETRAIN, touching)
+    expected = (
+        "stage finetune: optimizer.item_rows is 'touched', which is for one process, but there "
+        "are 2; use 'all', or one process"
+    )
+    assert input_error_of(config, tmp_path, OneOfTwo(cpu=True)) == expected
+    # A study's trial.
+    with pytest.raises(InputError, match=r"stage finetune: .*, but there are 2"):
+        estimate_cost(config, "data", OneOfTwo(cpu=True))
+
+
+def test_merged_gradients_are_dense_so_touched_rows_are_refused(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    touching = replace(PRETRAIN.optimizer, item_rows="touched")
+    stage = replace(PRETRAIN, combination=PCGrad(), optimizer=touching)
+    message = input_error_of(config_of(corpus, stage, FINETUNE), tmp_path)
+    assert message == (
+        "stage pretrain: optimizer.item_rows is 'touched', but combination is PCGrad, which merges "
+        "gradients into dense ones; use 'all', or another combination"
+    )
 
 
 @pytest.mark.parametrize("key", ["aap", "map"])

@@ -8,15 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accelerate import Accelerator
+from torch import nn
 
 from baselines.popularity import popularity
 from research.data.splits import HeldOut, LeaveOneOut, Ranges
+from research.evaluation.candidates import AllItems, CandidateSet
+from research.model.item_table import ItemTable
+from research.runs.parts import RunParts
 from research.storage.records import CostRecord, StageCostRecord
 from research.studies import cost_estimate
 from research.studies.cost_estimate import CostEstimate, estimate_cost, evenly_drawn
 from research.studies.job import Job, JobCost
 from research.studies.plan import print_plan
 from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig, held_by_updates
+from research.training.peak_memory import PeakMemory
 from research.training.state import StageState
 from tests.support.records import run_record, run_summary, write_as_json
 from tests.support.small_runs import FINETUNE, config_of, corpus_in
@@ -36,7 +42,7 @@ def estimate_of(stage: StageConfig, path: Path, patch: pytest.MonkeyPatch) -> Co
     """The estimate where trials end as in `TRIALS`, and validation takes 5 s, the test 7 s."""
     patch.setattr(cost_estimate, "train", lambda model, loader, config, run: TRIALS[config.steps])
     patch.setattr(cost_estimate, "_ranking_seconds", lambda *given: (5.0, 7.0))
-    patch.setattr(cost_estimate, "peak_bytes", lambda device: 1000)
+    patch.setattr(PeakMemory, "bytes", lambda peak: 1000)
     config = config_of(corpus_in(path / "corpus"), stage)
     return estimate_cost(config, "data", Accelerator(cpu=True))
 
@@ -71,9 +77,43 @@ def test_memory_is_the_most_of_trial_and_ranking_and_what_the_heap_grows(
 ) -> None:
     # 1.25 times the 2,000 bytes of the trial, which saw every batch.
     assert estimate_of(FINETUNE, tmp_path, monkeypatch).peak_bytes == 2500
-    # 1,000 are held before; of the rest there is half as much again in the largest batch.
+    # 1,000 are held before, and 200 are the update's; of the rest there is half as much again in
+    # the largest batch.
     monkeypatch.setattr(cost_estimate, "_largest_batch", lambda *given: 1.5)
-    assert estimate_of(FINETUNE, tmp_path / "again", monkeypatch).peak_bytes == 3125
+    monkeypatch.setattr(cost_estimate, "held_by_updates", lambda *given: 200)
+    assert estimate_of(FINETUNE, tmp_path / "again", monkeypatch).peak_bytes == 3000
+
+
+@pytest.mark.parametrize(
+    ("config", "numbers"),
+    [
+        # A table of 10 x 4 and a dense layer of 4 + 1: a gradient and two moments.
+        (OptimizerConfig(), 3 * 45),
+        (OptimizerConfig(method="sgd", beta1=0.9), 2 * 45),
+        (OptimizerConfig(method="sgd", beta1=0.0), 45),
+        (OptimizerConfig(item_rows="touched"), 2 * 40 + 3 * 5),
+    ],
+)
+def test_an_update_holds_gradients_and_moments(config: OptimizerConfig, numbers: int) -> None:
+    table = ItemTable(10, 4, init_std=0.1, seed=0, masked=False)
+    frozen = nn.Linear(3, 3).requires_grad_(False)
+    assert held_by_updates(config, nn.Sequential(table, nn.Linear(4, 1), frozen)) == 4 * numbers
+
+
+def test_candidate_sets_are_drawn_outside_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(popularity(), corpus=str(corpus_in(tmp_path / "corpus").folder))
+    times = [0.0]
+    monkeypatch.setattr(cost_estimate.time, "monotonic", lambda: times[0])
+
+    def slow(parts: RunParts, asked: HeldOut, part: str) -> list[CandidateSet]:
+        # A file of negatives is read whole.
+        times[0] += 100.0
+        return [AllItems()]
+
+    monkeypatch.setattr(RunParts, "candidate_sets", slow)
+    assert estimate_cost(config, "data", Accelerator(cpu=True)).evaluation == 0.0
 
 
 def test_histories_are_drawn_evenly_with_all_their_questions() -> None:

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
 from baselines.popularity import popularity
 from research.checkpoint import files as checkpoint
@@ -36,7 +35,7 @@ from research.storage import run_folder as run_folder_module
 from research.storage.records import FailureRecord
 from research.storage.run_folder import FolderLocked, RunFolder, lock_folder
 from research.studies import job as job_module
-from research.studies.job import Job, JobCost, run_job
+from research.studies.job import Job, JobCost, record_failure, run_job
 from research.studies.plan import estimate_jobs
 from research.studies.study import Study, StudyOptions, run_study
 from research.studies.workers import (
@@ -52,7 +51,7 @@ from tests import ROOT
 from tests.support.command_line import files_of
 from tests.support.launching import free_port, launched
 from tests.support.records import run_record
-from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
+from tests.support.small_runs import FINETUNE, PRETRAIN, OneOfTwo, config_of, corpus_in
 
 Capture = pytest.CaptureFixture[str]
 QUIET = RunOptions(quiet=True)
@@ -118,14 +117,6 @@ class RaisingConfig(RankerConfig):
 def raising(corpus: Corpus, error: str) -> RunConfig:
     """A run that fails with an error of `RAISED`."""
     return RunConfig(corpus=str(corpus.folder), ranker=RaisingConfig(error=error))
-
-
-class OneOfTwo(Accelerator):
-    """Accelerate's view of the main process of two; the other one does not exist."""
-
-    @property
-    def num_processes(self) -> int:
-        return 2
 
 
 # Failures
@@ -547,6 +538,20 @@ def test_an_error_that_one_of_several_processes_meets_ends_them_all(
 def job_named(cell: str) -> Job:
     config = popularity()
     return Job("c", cell, 0, config, Path("nowhere"), run_record(config))
+
+
+def test_the_name_of_a_cell_is_no_command_to_a_terminal(tmp_path: Path, capsys: Capture) -> None:
+    job = replace(job_named("\x1b[2Ja"), folder=tmp_path)
+    assert job.name == "c / \ufffd[2Ja / seed 0"
+    record_failure(job, RunFolder(tmp_path), "\x1b[2Jgone\nmore", "")
+    progress = Progress([job], [1.0], 1, False)
+    progress.begin(job)
+    progress.end(job, 1.0, "failed")
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[1]
+        .startswith("  c / \ufffd[2Ja / seed 0: failed: \ufffd[2Jgone  (")
+    )
 
 
 def test_the_time_that_is_left_is_corrected_by_the_time_that_was_taken(capsys: Capture) -> None:

@@ -324,17 +324,21 @@ def run_case(config: RunConfig, path: Path, accelerator: Accelerator) -> None:
 
 
 def mismatch_errors(folder: Path, accelerator: Accelerator) -> dict[str, list[str]]:
-    """Return the errors of all processes when the last one has another seed, or another corpus."""
+    """Return the errors of all processes when the last one has another seed, or another corpus;
+    and when the second stage would move touched rows alone."""
     odd = accelerator.is_last_process
     given = configs(folder / "corpus")["next"]
+    first, second = TWO_STAGES
+    touching = replace(second, optimizer=replace(second.optimizer, item_rows="touched"))
+    touched = replace(given, stages=(first, touching))
     said = {}
-    for name, other in (
-        ("seed", replace(given, seed=1)),
-        ("corpus", replace(given, corpus=str(folder / "other"))),
+    for name, config in (
+        ("seed", replace(given, seed=1) if odd else given),
+        ("corpus", replace(given, corpus=str(folder / "other")) if odd else given),
+        ("touched", touched),
     ):
         try:
-            execute(other if odd else given, folder / "refused", options=QUIET,
-                    accelerator=accelerator)  # fmt: skip
+            execute(config, folder / "refused", options=QUIET, accelerator=accelerator)
         except InputError as error:
             said[name] = gather_object([str(error)])
     return said

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from research.data.corpus import Corpus
@@ -74,9 +75,19 @@ def third_stage(**changes: Any) -> StageConfig:
     return replace(frozen(FINETUNE), name="third", objectives=objectives, **changes)
 
 
-def input_error_of(config: RunConfig, tmp_path: Path) -> str:
+class OneOfTwo(Accelerator):
+    """Accelerate's view of the main process of two; the other one does not exist."""
+
+    @property
+    def num_processes(self) -> int:
+        return 2
+
+
+def input_error_of(
+    config: RunConfig, tmp_path: Path, accelerator: Accelerator | None = None
+) -> str:
     """Return the message with which a run is refused before anything is written."""
     with pytest.raises(InputError) as caught:
-        execute(config, tmp_path / "refused", options=QUIET)
+        execute(config, tmp_path / "refused", options=QUIET, accelerator=accelerator)
     assert not (tmp_path / "refused").exists()
     return str(caught.value)

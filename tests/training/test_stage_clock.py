@@ -12,13 +12,15 @@ import torch
 from research.training import allocator, peak_memory, stage_clock
 from research.training.allocator import HeapTrimmer
 from research.training.checkpointer import state_of
-from research.training.peak_memory import peak_bytes, restart_peak
+from research.training.peak_memory import PeakMemory, peak_bytes
 from research.training.stage_clock import StageClock
 from research.training.state import StageState
 from tests.support.trainer import STAGE, VALUES, Trainer, scripted_validation
 
 CPU = torch.device("cpu")
-needs_proc = pytest.mark.skipif(peak_bytes(CPU) is None, reason="the system tells no peak")
+needs_proc = pytest.mark.skipif(
+    PeakMemory(CPU).bytes() is None, reason="the system reports no peak, or cannot begin it anew"
+)
 
 
 class Time:
@@ -72,11 +74,14 @@ def test_the_peak_is_unknown_where_the_system_does_not_tell(
 ) -> None:
     monkeypatch.setattr(peak_memory, "_STATUS", tmp_path / "status")
     monkeypatch.setattr(peak_memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
-    restart_peak(CPU)
     assert peak_bytes(CPU) is None
     assert StageClock(StageState(), CPU).complete(StageState()).peak_bytes is None
     (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t  2048 kB\n")
     assert peak_bytes(CPU) == 2048 * 1024
+    # That is the peak of the process, and not of a stage, as it could not begin anew.
+    assert StageClock(StageState(), CPU).complete(StageState()).peak_bytes is None
+    (tmp_path / "absent").mkdir()
+    assert StageClock(StageState(), CPU).complete(StageState()).peak_bytes == 2048 * 1024
 
 
 def test_a_stage_records_what_its_time_was_spent_on(trainer: Trainer) -> None:

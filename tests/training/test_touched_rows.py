@@ -26,13 +26,8 @@ from research.objectives.losses import (
 )
 from research.objectives.next_item import NextItemConfig
 from research.training.config import StageConfig
-from research.training.optimizer import (
-    OptimizerConfig,
-    build_optimizer,
-    check_one_process_touches_rows,
-    set_rate,
-)
-from research.training.touched_rows import coalesced_gradients
+from research.training.optimizer import OptimizerConfig, build_optimizer, set_rate
+from research.training.touched_rows import clip, coalesced_gradients, numbers_of
 from tests.support.synthetic import write_histories
 from tests.support.trainer import STAGE, Trainer, request_stop_at
 
@@ -64,6 +59,10 @@ def trained(
         set_rate(optimizer, config, config.lr * (1 + step % 3), step)
         model(torch.tensor(batch)).backward()
         coalesced_gradients(model.parameters())
+        if step == without:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    numbers_of(parameter.grad)[0] = torch.nan
         optimizer.found_inf = torch.tensor(float(step == without))  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -74,12 +73,13 @@ CONFIGS = [
     OptimizerConfig(lr=0.05),
     OptimizerConfig(lr=0.05, beta1=0.8, beta2=0.98, eps=1e-4, weight_decay=0.1),
     OptimizerConfig(method="adamw", lr=0.05, weight_decay=0.1),
+    OptimizerConfig(lr=0.05, bias_correction=False),
     OptimizerConfig(method="adamw", lr=0.05, weight_decay=0.1, bias_correction=False),
 ]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("without", [None, 3])
+@pytest.mark.parametrize("without", [None, 0, 3])
 def test_where_all_rows_are_touched_it_is_dense_adam(
     config: OptimizerConfig, without: int | None
 ) -> None:
@@ -120,6 +120,25 @@ def test_touched_rows_move_as_in_a_plain_loop_and_others_stay(config: OptimizerC
     torch.testing.assert_close(model.table.weight, table, rtol=1e-10, atol=1e-12)
     untouched = [1, 3, 4, 6]
     assert torch.equal(model.table.weight[untouched], start[untouched])
+
+
+def test_without_gradients_nothing_is_clipped() -> None:
+    clip([], 1.0, torch.tensor(0.0))
+
+
+def test_a_step_reads_nothing_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(only_the_table=True)
+    optimizer = build_optimizer(OptimizerConfig(item_rows="touched"), model)
+    model(torch.tensor([1, 2])).backward()
+    coalesced_gradients(model.parameters())
+    optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+
+    def read(tensor: Tensor) -> bool:
+        raise AssertionError("an accelerator's host would wait")
+
+    for name in ("__bool__", "__float__", "item"):
+        monkeypatch.setattr(Tensor, name, read)
+    optimizer.step()
 
 
 def test_a_step_with_a_dense_gradient_moves_all_rows() -> None:
@@ -240,11 +259,6 @@ def test_a_later_stage_may_move_all_rows_again(trainer: Trainer) -> None:
         assert gradient.is_sparse is is_sparse
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_sgd_cannot_move_touched_rows_alone() -> None:
     with pytest.raises(InputError, match="'touched', which adam and adamw know"):
         OptimizerConfig(method="sgd", item_rows="touched")
-    config = OptimizerConfig(item_rows="touched")
-    check_one_process_touches_rows(config, 1)
-    check_one_process_touches_rows(OptimizerConfig(), 2)
-    with pytest.raises(InputError, match="is for one process; here are 2"):
-        check_one_process_touches_rows(config, 2)

@@ -19,7 +19,7 @@ from experiments.benchmark.peers.rectools_side import dataset_of, model_of, trai
 from experiments.benchmark.peers.task import Histories, Task
 
 # It imports nothing but torch.
-from research.training.peak_memory import peak_bytes, restart_peak
+from research.training.peak_memory import PeakMemory
 
 
 def recommend(task: Task, histories: Histories, k: int, out: Path) -> dict[str, float]:
@@ -28,8 +28,8 @@ def recommend(task: Task, histories: Histories, k: int, out: Path) -> dict[str, 
     model._trainer = trainer_of(task, 1, None)
     model.fit(dataset)
     cpu = torch.device("cpu")
-    restart_peak(cpu)
-    before, clock = peak_bytes(cpu) or 0, Clock()
+    peak = PeakMemory(cpu)
+    before, clock = peak.bytes() or 0, Clock()
     lists = model.recommend(np.unique(histories.users), dataset, k=k, filter_viewed=True)
     ranked = clock.spent()
     lists.to_csv(out, index=False)
@@ -40,7 +40,7 @@ def recommend(task: Task, histories: Histories, k: int, out: Path) -> dict[str, 
         "cpu": whole.cpu,
         "seconds ranking": ranked.seconds,
         "before": before,
-        "peak": peak_bytes(cpu) or 0,
+        "peak": peak.bytes() or 0,
     }
 
 

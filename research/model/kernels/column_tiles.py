@@ -18,8 +18,10 @@ from torch import Tensor
 
 # States and columns of a tile.
 STATES, COLUMNS = 1024, 256
-# From so many columns on this is faster than tiles of rows (measured at width 64, 1,466 states).
-MIN_COLUMNS = 1 << 15
+# From so many columns, states and logits (states times columns) on, this is faster than tiles of
+# rows: measured at width 64, 4 to 1,466 states, 32,768 to 10^6 columns (experiments/LOG.md). Few
+# states do not pay for computing logits twice.
+MIN_COLUMNS, MIN_STATES, MIN_LOGITS = 1 << 15, 64, 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,12 @@ class _Columns:
         return torch.addmm(self.bias_W, states_ND, self.rows_WD.T, out=tile_NW)
 
 
+def are_faster(states: int, columns: int) -> bool:
+    """Whether tiles of columns take less time than tiles of rows, on a CPU."""
+    are_many = states >= MIN_STATES and columns >= MIN_COLUMNS
+    return are_many and states * columns >= MIN_LOGITS
+
+
 def log_denominators(
     states_PD: Tensor,
     rows_CD: Tensor,
@@ -66,17 +74,17 @@ def log_denominators(
     The gradients of their sum are added to `gradients`, if given. `bounded` says that no logit is
     so large that its exponential, or a sum of them, might overflow.
     """
-    columns = list(_columns(rows_CD, bias_C, further_ED))
     buffer = states_PD.new_empty(min(STATES, len(states_PD)) * COLUMNS)
+    tiles = _Tiles(list(_columns(rows_CD, bias_C, further_ED)), buffer, bounded)
     logs_P = states_PD.new_empty(len(states_PD))
     for first in range(0, len(states_PD), STATES):
         part = slice(first, first + STATES)
         states_ND = states_PD[part]
         grad_ND = None if gradients is None else gradients.states_PD[part]
-        largest_N, sums_N = _sum(states_ND, columns, buffer, grad_ND, bounded)
+        largest_N, sums_N = tiles.sums(states_ND, grad_ND)
         logs_P[part] = sums_N.log() + largest_N
         if gradients is not None:
-            _add_rows(states_ND, columns, buffer, gradients, largest_N, sums_N, bounded)
+            tiles.add_rows(states_ND, largest_N, sums_N, gradients)
     return logs_P
 
 
@@ -91,55 +99,54 @@ def _columns(
             yield _Columns(rows_WD, None, None)
 
 
-def _sum(
-    states_ND: Tensor,
-    columns: list[_Columns],
-    buffer: Tensor,
-    grad_ND: Tensor | None,
-    bounded: bool,
-) -> tuple[Tensor, Tensor]:
-    """(largest [N], sums [N]): what logits are reduced by, and the sums of their exponentials.
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """All rows that compete, tile by tile, in one buffer."""
 
-    `grad_ND` becomes the states' gradient: the mean of all rows by the softmax. Unless `bounded`,
-    sums and gradient are scaled anew whenever a larger logit comes (Milakov and Gimelshein 2018).
-    """
-    sums_N = states_ND.new_zeros(len(states_ND))
-    largest_N = torch.zeros_like(sums_N) if bounded else torch.full_like(sums_N, -torch.inf)
-    for each in columns:
-        tile_NW = each.logits(states_ND, buffer)
-        if not bounded:
-            before_N, largest_N = largest_N, torch.maximum(largest_N, tile_NW.amax(1))
-            scale_N = (before_N - largest_N).exp_()
-            sums_N *= scale_N
+    columns: list[_Columns]
+    buffer: Tensor
+    bounded: bool
+    """Whether no logit is so large that exponentials, or sums of them, might overflow."""
+
+    def sums(self, states_ND: Tensor, grad_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(largest [N], sums [N]): what logits are reduced by, and sums of their exponentials.
+
+        `grad_ND` becomes the states' gradient: the mean of all rows by the softmax. Unless
+        `bounded`, sums and gradient are scaled anew whenever a larger logit comes (Milakov and
+        Gimelshein 2018).
+        """
+        sums_N = states_ND.new_zeros(len(states_ND))
+        largest_N = torch.zeros_like(sums_N)
+        if not self.bounded:
+            largest_N.fill_(-torch.inf)
+        for columns in self.columns:
+            tile_NW = columns.logits(states_ND, self.buffer)
+            if not self.bounded:
+                before_N, largest_N = largest_N, torch.maximum(largest_N, tile_NW.amax(1))
+                scale_N = (before_N - largest_N).exp_()
+                sums_N *= scale_N
+                if grad_ND is not None:
+                    grad_ND *= scale_N[:, None]
+                tile_NW -= largest_N[:, None]
+            sums_N += tile_NW.exp_().sum(1)
             if grad_ND is not None:
-                grad_ND *= scale_N[:, None]
-            tile_NW -= largest_N[:, None]
-        sums_N += tile_NW.exp_().sum(1)
+                grad_ND.addmm_(tile_NW, columns.rows_WD)
         if grad_ND is not None:
-            grad_ND.addmm_(tile_NW, each.rows_WD)
-    if grad_ND is not None:
-        grad_ND /= sums_N[:, None]
-    return largest_N, sums_N
+            grad_ND /= sums_N[:, None]
+        return largest_N, sums_N
 
-
-def _add_rows(
-    states_ND: Tensor,
-    columns: list[_Columns],
-    buffer: Tensor,
-    gradients: ColumnGradients,
-    largest_N: Tensor,
-    sums_N: Tensor,
-    bounded: bool,
-) -> None:
-    """Add the gradients of the trained rows and their bias, from logits that are computed anew."""
-    shares_ND = states_ND / sums_N[:, None]
-    for each in columns:
-        if each.trained is None:
-            continue
-        tile_NW = each.logits(states_ND, buffer)
-        if not bounded:
-            tile_NW -= largest_N[:, None]
-        tile_NW.exp_()
-        gradients.rows_CD[each.trained].addmm_(tile_NW.T, shares_ND)
-        if gradients.bias_C is not None:
-            gradients.bias_C[each.trained].addmv_(tile_NW.T, 1 / sums_N)
+    def add_rows(
+        self, states_ND: Tensor, largest_N: Tensor, sums_N: Tensor, gradients: ColumnGradients
+    ) -> None:
+        """Add the gradients of the trained rows and their bias, from logits computed anew."""
+        shares_ND = states_ND / sums_N[:, None]
+        for columns in self.columns:
+            if columns.trained is None:
+                continue
+            tile_NW = columns.logits(states_ND, self.buffer)
+            if not self.bounded:
+                tile_NW -= largest_N[:, None]
+            tile_NW.exp_()
+            gradients.rows_CD[columns.trained].addmm_(tile_NW.T, shares_ND)
+            if gradients.bias_C is not None:
+                gradients.bias_C[columns.trained].addmv_(tile_NW.T, 1 / sums_N)

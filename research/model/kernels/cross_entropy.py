@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from research.model.kernels.column_tiles import MIN_COLUMNS, ColumnGradients, log_denominators
+from research.model.kernels.column_tiles import ColumnGradients, are_faster, log_denominators
 from research.model.kernels.precision import SHARES, low_precision, product, without_autocast
 
 # Elements of one tile of logits: 8 MB in fp32 on a CPU; 256 MB on an accelerator.
@@ -140,7 +140,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
         competing = _LogitRows(rows_CD, further_ED, bias_C)
         grads = _Gradients.zeros(states_PD, table_RD, bias_C, rows) if wants_grad else None
         in_columns = states_PD.device.type == "cpu" and factors.dtype == states_PD.dtype
-        if in_columns and competing.columns >= MIN_COLUMNS:
+        if in_columns and are_faster(len(states_PD), competing.columns):
             total = competing.loss_by_columns(states_PD, targets_P, grads, is_bounded)
         else:
             total = competing.loss_by_rows(factors, targets_P, grads, is_bounded)
