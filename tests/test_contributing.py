@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 import torch
 
-from research.cli.target import load_target
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
@@ -36,6 +35,7 @@ from research.overrides import replace_fields
 from research.packed import Packed
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
+from research.runs.target import load_target
 from research.storage.records import RunSummary
 from research.studies.study import Study
 from research.training.multi_objective import MultiObjectiveModel

@@ -21,7 +21,6 @@ from rich.table import Table
 from research.annotations import suggest
 from research.cli import verbs
 from research.cli.show import show
-from research.cli.target import import_from_working_folder, load_target, package_of
 from research.config import check_config, hash_of
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
@@ -46,6 +45,7 @@ from research.runs.execute import RunOptions, execute
 from research.runs.extension import with_more_epochs
 from research.runs.load import load_run
 from research.runs.parts import RunParts
+from research.runs.target import import_from_working_folder, load_target, package_of
 from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import printable
