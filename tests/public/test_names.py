@@ -1,0 +1,76 @@
+"""`import sixfold` is quick, offers what it lists, and is packed as setup.cfg says."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+import setuptools
+import sixfold as sf
+
+from research.public import names
+from tests import ROOT
+
+
+def run_python(code: str) -> str:
+    """What the code prints in a process of its own, in which sixfold is installed by its path."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "research" / "public" / "facade")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_importing_it_brings_in_neither_torch_nor_pandas() -> None:
+    heavy = ("torch", "pandas", "numpy", "pyarrow", "accelerate", "wandb", "matplotlib")
+    code = f"import sys, sixfold; print(*(name for name in {heavy} if name in sys.modules))"
+    assert run_python(code) == ""
+
+
+def test_every_name_is_the_project_s_own_object() -> None:
+    assert set(dir(sf)) == set(names.__all__)
+    assert sf.RunConfig is importlib.import_module("research.runs.config").RunConfig
+    for name in names.__all__:
+        value = getattr(sf, name)
+        assert value is getattr(names, name)
+        assert value.__module__.startswith("research.")
+        assert inspect.getdoc(value)
+
+
+@pytest.mark.long
+def test_all_names_can_be_imported_at_once_without_w_and_b_and_what_draws() -> None:
+    code = (
+        "import sys; from sixfold import *; "
+        "print(RunConfig.__name__, *{'wandb', 'matplotlib', 'jinja2'} & set(sys.modules))"
+    )
+    assert run_python(code) == "RunConfig"
+
+
+def test_an_unknown_name_suggests_a_near_one() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'trian'; did you mean train\?"):
+        sf.trian  # noqa: B018
+
+
+def test_setup_cfg_lists_every_package() -> None:
+    options = configparser.ConfigParser()
+    options.read(ROOT / "setup.cfg")
+    listed = [line for line in options["options"]["packages"].split("\n") if line]
+    found = setuptools.find_packages(str(ROOT), include=["research*", "baselines*", "experiments*"])
+    assert sorted(listed) == sorted(["sixfold", *found])
+
+
+def test_the_facade_is_no_package_of_the_project_under_a_second_name() -> None:
+    found = setuptools.find_packages(str(ROOT), include=["research*"])
+    assert not [name for name in found if "facade" in name]
+    (folder,) = (ROOT / "research" / "public" / "facade").iterdir()
+    modules = sorted(path.name for path in folder.iterdir() if path.is_file())
+    assert (folder.name, modules) == ("sixfold", ["__init__.py", "py.typed"])
