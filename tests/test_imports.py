@@ -39,6 +39,9 @@ BELOW: dict[str, set[str]] = {
     "studies": {
         "storage", "console", "data", "distributed", "evaluation", "training", "tracking", "runs",
     },
+    "recommend": {
+        "storage", "data", "model", "objectives", "checkpoint", "evaluation", "runs",
+    },
     "report": {"storage", "console", "data", "evaluation", "tracking"},
     "interop": {
         "storage", "data", "model", "objectives", "distributed", "checkpoint", "training", "runs",
@@ -49,7 +52,7 @@ BELOW: dict[str, set[str]] = {
     },
     "cli": {
         "storage", "console", "data", "model", "objectives", "distributed", "checkpoint",
-        "evaluation", "training", "tracking", "runs", "studies", "report", "interop",
+        "evaluation", "training", "tracking", "runs", "studies", "recommend", "report", "interop",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -70,10 +70,22 @@ class Batch:
 
 def pack(corpus: Corpus, ranges: Ranges, fields: Collection[str] = ()) -> Packed:
     """The items of `ranges` as packed sequences on the CPU, with the named fields of the corpus."""
-    indices = flat_indices(ranges)
     available = fields_of(corpus)
-    values = {name: torch.from_numpy(np.array(available[name][indices])) for name in fields}
-    items_T = torch.from_numpy(corpus.items[indices].astype(np.int64))
+    return pack_items(corpus.items, ranges, {name: available[name] for name in fields})
+
+
+def pack_items(
+    items: NDArray[np.int32] | NDArray[np.int64],
+    ranges: Ranges,
+    fields: Mapping[str, NDArray[np.int64]],
+) -> Packed:
+    """The `ranges` of an array of items as packed sequences on the CPU.
+
+    `fields` are arrays as long as that of the items.
+    """
+    indices = flat_indices(ranges)
+    values = {name: torch.from_numpy(np.array(of[indices])) for name, of in fields.items()}
+    items_T = torch.from_numpy(items[indices].astype(np.int64))
     lengths = ranges.stops - ranges.starts
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     return Packed.of(items_T, offsets, int(lengths.max(initial=0)), values)
