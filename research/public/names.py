@@ -40,9 +40,10 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.public.preparing import load_corpus, prepare
-from research.public.run import Run, change, load, train
-from research.public.run import config_of as config
+from research.public.run import Run, load
 from research.public.study import StudyResult, report, study
+from research.public.training import change, train
+from research.public.training import config_of as config
 from research.runs.config import EvaluationConfig, RunConfig
 from research.studies.cells import grid, levels, one_factor
 from research.training.config import StageConfig, ValidationConfig

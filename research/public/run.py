@@ -1,18 +1,17 @@
-"""`sf.train` and `sf.load`: a run, trained now or read from its folder, and what it can answer."""
+"""`sf.load` and `Run`: a finished run, its figures, its recommendations and its embeddings."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, TypeVar, final
+from typing import Literal, final
 
+import numpy as np
 import pandas as pd
 
-from research.config import from_json, hash_of, packages_of
+from research.config import from_json
 from research.data.corpus import Corpus
 from research.data.corpus_text import folder_text, html_table
 from research.errors import InputError
@@ -22,103 +21,28 @@ from research.evaluation.statistics import estimate
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
 from research.overrides import replace_fields
-from research.public.preparing import load_corpus
+from research.recommend.embeddings import (
+    Embeddings,
+    attribute_embeddings,
+    item_embeddings,
+    joined,
+    user_embeddings,
+)
+from research.recommend.neighbors import Similarity, neighbors, neighbors_frame
+from research.recommend.raw_ids import UnknownPolicy
+from research.recommend.recommendations import recommend
+from research.recommend.requests import HistoryPart, Requests, known_users, new_histories
+from research.recommend.selection import select_items
+from research.recommend.tables import frame_of
 from research.report.records import read_tables
 from research.runs.config import RunConfig
-from research.runs.execute import RunOptions, execute
 from research.runs.load import load_run, records_of
 from research.runs.parts import RunParts
-from research.runs.target import import_if_exists, load_target
 from research.storage.records import RunSummary
 from research.storage.untrusted import file_inside
 
-Config = TypeVar("Config")
-# A config, a function that returns one, or a dotted name of such a function.
-ConfigLike = RunConfig | Callable[[], RunConfig] | str
-CorpusLike = Corpus | Path | str
-# torch's generator, its switches and Accelerate's state belong to the whole process.
-_training = threading.Lock()
-
-
-def config_of(recipe: ConfigLike) -> RunConfig:
-    """The config that a name, a function or a config stands for.
-
-    A name is a dotted one, `package.module.function` or `module:function`; for the baselines of
-    this project the package may be left out. Raises `InputError` where nothing has this name.
-
-        >>> sf.config("sasrec.full_softmax").stages[0].epochs
-        200
-    """
-    if isinstance(recipe, str):
-        module = recipe.partition(":")[0].partition(".")[0]
-        ours = import_if_exists(module) is None and import_if_exists(f"baselines.{module}")
-        return load_target(f"baselines.{recipe}" if ours else recipe, RunConfig)
-    result = recipe if isinstance(recipe, RunConfig) else recipe()
-    if not isinstance(result, RunConfig):
-        raise InputError(
-            f"the function returns a {type(result).__name__}; give one that returns a RunConfig"
-        )
-    return result
-
-
-def change(config: Config, changes: Mapping[str, object]) -> Config:
-    """The config with fields replaced by dotted name; the config given stays as it is.
-
-    A value may be a plain value, a whole config, or the name of a config's class. Raises
-    `InputError` for an unknown name (near ones are suggested) or a value that is not allowed.
-
-        >>> sf.change(config, {"stages.0.epochs": 3, "encoder.positions": "Rotary"})
-    """
-    return replace_fields(config, changes)
-
-
-def train(
-    config: ConfigLike,
-    corpus: CorpusLike,
-    *,
-    out: Path | str | None = None,
-    seed: int | None = None,
-    quiet: bool = False,
-    device: str | None = None,
-    allow: Sequence[str] = (),
-    data_root: Path | str = "data",
-) -> Run:
-    """Train and evaluate a config on a corpus, and return the run.
-
-    A run that has finished in `out` is returned at once; one that was interrupted goes on from its
-    last checkpoint, so a cell of a notebook that was stopped is simply run again. In the main
-    thread, stopping the cell (SIGINT) ends the stage after the step, with a checkpoint; another
-    thread cannot be stopped so. One thread of a process trains at a time. When it returns or
-    raises, signal handlers are as before, and no process group is left.
-
-        >>> run = sf.train("sasrec.full_softmax", corpus)
-        >>> run = sf.train(sf.change(config, {"stages.0.epochs": 3}), corpus, seed=1)
-
-    Args:
-        config: a `RunConfig`, a function that returns one, or a name as for `sf.config`.
-        corpus: a `Corpus`, or what `sf.load_corpus` takes.
-        out: the run's folder. None: `runs/python/CORPUS/HASH/SEED`, so that every config has its
-            own.
-        seed: seed of initial weights, order of rows, masks and dropout. None: the config's.
-        quiet: print nothing. Else a line is printed for each validation.
-        device: "cpu", "cuda" or "cuda:N". None: a GPU if there is one.
-        allow: packages whose config classes are trusted in the run that `start_from` names.
-        data_root: the folder of prepared corpora.
-
-    Raises:
-        InputError: for a config that is not valid or does not fit the corpus, for a folder that
-            holds another run, and while another thread trains.
-    """
-    opened = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, data_root=data_root)
-    chosen = replace(config_of(config), corpus=str(opened.folder))
-    chosen = chosen if seed is None else replace(chosen, seed=seed)
-    if out is None:
-        cell = hash_of(replace(chosen, seed=0, corpus=""), opened.fingerprint)[:12]
-        out = Path("runs", "python", opened.name, cell, str(chosen.seed))
-    options = RunOptions(data_root=str(data_root), quiet=quiet, device=device, allow=tuple(allow))
-    with alone():
-        execute(chosen, Path(out), options=options)
-    return load(out, device=device, allow=(*allow, *packages_of(chosen)), data_root=data_root)
+# An id as a frame may hold it; a corpus has it as text.
+RawId = str | int
 
 
 def load(
@@ -146,20 +70,6 @@ def load(
         allow=tuple(allow),
         data_root=str(data_root),
     )
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Keep other threads of this process from training within; `InputError` while one does."""
-    if not _training.acquire(blocking=False):
-        raise InputError(
-            "another thread of this process is training, and torch's generator and switches belong "
-            "to the whole process; wait for it, or train in another process"
-        )
-    try:
-        yield
-    finally:
-        _training.release()
 
 
 @final
@@ -259,6 +169,160 @@ class Run:
         parts = replace(parts, config=replace(parts.config, evaluation=evaluation))
         return figures_of(parts.tables(ranker, part), evaluation.metrics, evaluation.ties)
 
+    def recommend(
+        self,
+        users: Collection[RawId] | None = None,
+        *,
+        histories: Sequence[Sequence[RawId]] | None = None,
+        k: int = 10,
+        seen: Literal["excluded", "kept"] = "excluded",
+        candidates: Collection[RawId] | None = None,
+        exclude: Collection[RawId] = (),
+        attributes: Collection[str] | None = None,
+        history: HistoryPart = "all",
+        fields: Mapping[str, Sequence[Sequence[int]]] | None = None,
+        unknown: UnknownPolicy = "error",
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """The k best items for users of the corpus, or after histories of others.
+
+            >>> run.recommend(k=20)
+            >>> run.recommend(["u7", "u12"], exclude=["SKU 3"])
+            >>> run.recommend(histories=[["SKU 1", "SKU 2"], []])
+
+        Args:
+            users: raw ids of users of the corpus. None: all of them, or those of `histories`.
+            histories: for other users, a list of raw item ids each, oldest first; one longer than
+                the encoder reads is read from its newest end, an empty one gets the most popular
+                items.
+            k: how many items.
+            seen: whether items of the whole history are "excluded" or "kept".
+            candidates: raw ids of items; only these are recommended. None: all may be.
+            exclude: raw ids of items that are not recommended.
+            attributes: only items with one of these attributes are recommended. None: all may be.
+            history: which events of `users` are their histories: "all", also those held out;
+                "train"; or "test", those after which the test ranked.
+            fields: further integers of each event of `histories` by name, such as "time" (seconds
+                since 1970), where the encoder reads them.
+            unknown: an id that the corpus does not have is an "error", or "skip": left out, and
+                counted in the frame's `attrs`.
+            batch_size: most requests at a time. None: as many as are fast.
+
+        Returns:
+            A frame with a row for each recommended item, the best first: user (or history, its
+            number from 0), item, title (empty if it has none), score, rank (from 1) and ranked_by
+            ("run", or "popularity" after an empty history). Ids are text. Of the scores only the
+            order within a user means something. Where fewer than k items are left there are fewer
+            rows.
+
+        Raises:
+            InputError: for an unknown id, for users beside histories, and where no item is left.
+            FloatingPointError: for a score that is not finite.
+        """
+        parts, ranker = self.loaded
+        requests = self._requests(users, histories, history, fields, unknown)
+        selection = select_items(
+            parts.corpus,
+            candidates=None if candidates is None else texts(candidates),
+            exclude=texts(exclude),
+            attributes=attributes,
+            unknown=unknown,
+        )
+        batches = recommend(
+            parts,
+            ranker,
+            requests,
+            k=k,
+            seen=seen,
+            selection=selection,
+            batch_size=batch_size,
+        )
+        frame = frame_of(parts.corpus, requests, batches)
+        if unknown == "skip":
+            frame.attrs |= _unknown(requests) | {"unknown_items": selection.unknown}
+        return frame
+
+    def item_embeddings(self) -> pd.DataFrame:
+        """The embeddings of all V items, by which they are scored: float32 [V, D], by raw id.
+
+        The columns are 0 to D - 1, and `bias` where the run's head has one. The product with a row
+        of `encode`, plus the bias, is an item's score. Raises `InputError` for a run that only
+        counts.
+        """
+        return embedding_frame(item_embeddings(self.corpus, self.loaded[1]))
+
+    def attribute_embeddings(self) -> pd.DataFrame:
+        """The embeddings of all A attributes: float32 [A, D], by name, with columns 0 to D - 1.
+
+        Raises `InputError` for a run that has learned none: they come of `items.attributes` and of
+        the objectives aap and map.
+        """
+        return embedding_frame(attribute_embeddings(self.loaded[0], self.folder))
+
+    def encode(
+        self,
+        histories: Sequence[Sequence[RawId]] | None = None,
+        *,
+        users: Collection[RawId] | None = None,
+        history: HistoryPart = "all",
+        fields: Mapping[str, Sequence[Sequence[int]]] | None = None,
+        unknown: UnknownPolicy = "error",
+    ) -> pd.DataFrame:
+        """The embeddings of histories, or of users of the corpus: float32 [S, D].
+
+        The index is the history's number from 0, or the user's raw id; the columns are 0 to D - 1.
+        An empty history has none and no row. Arguments and errors are as in `recommend`; a run that
+        only counts raises `InputError` too.
+
+            >>> scores = run.encode([["SKU 1", "SKU 2"]]) @ run.item_embeddings().T
+        """
+        parts, ranker = self.loaded
+        requests = self._requests(users, histories, history, fields, unknown)
+        frame = embedding_frame(joined(user_embeddings(parts, ranker, requests)))
+        if unknown == "skip":
+            frame.attrs |= _unknown(requests)
+        return frame
+
+    def similar_items(
+        self,
+        items: Collection[RawId] | None = None,
+        *,
+        k: int = 10,
+        by: Similarity = "cosine",
+    ) -> pd.DataFrame:
+        """The k items with the nearest embeddings, for each of some items, the nearest first.
+
+        `items` are raw ids; None: every item. `by` is "cosine" or "dot", the inner product. The
+        columns are item, neighbor, title (the neighbor's, where the corpus has titles), similarity
+        and rank (from 1). Raises `InputError` for an unknown id and for a run that only counts.
+
+            >>> run.similar_items(["SKU 1"], k=5)
+        """
+        embeddings = item_embeddings(self.corpus, self.loaded[1])
+        raw_ids = None if items is None else texts(items)
+        batches = neighbors(embeddings, raw_ids, k=k, by=by)
+        return neighbors_frame(embeddings, batches, self.corpus.item_titles)
+
+    def _requests(
+        self,
+        users: Collection[RawId] | None,
+        histories: Sequence[Sequence[RawId]] | None,
+        history: HistoryPart,
+        fields: Mapping[str, Sequence[Sequence[int]]] | None,
+        unknown: UnknownPolicy,
+    ) -> Requests:
+        """For whom to answer: `histories` if they are given, else `users`."""
+        parts = self.loaded[0]
+        if histories is None:
+            raw_ids = None if users is None else texts(users)
+            return known_users(parts, raw_ids, history=history, unknown=unknown)
+        if users is not None:
+            raise InputError("users and histories are both given; answer for one of them at a time")
+        if isinstance(histories, str):
+            raise InputError("histories: give a list of lists of raw item ids, one list a user")
+        lists = [texts(each) for each in histories]
+        return new_histories(parts, lists, fields=fields, unknown=unknown)
+
     def __reduce__(self) -> tuple[object, ...]:
         # Another process reads the folder again, and is sent no weights.
         again = partial(load, device=self.device, allow=self.allow, data_root=self.data_root)
@@ -302,6 +366,30 @@ def figures_of(
             result = estimate([table], name, ties=ties)
             rows.append((candidates, name, result.mean, result.low, result.high, result.users))
     return pd.DataFrame(rows, columns=["candidates", "metric", "mean", "low", "high", "users"])
+
+
+def texts(raw_ids: Collection[RawId]) -> Sequence[str]:
+    """Raw ids as text, as a corpus has them: whole numbers, which frames often hold, become text.
+
+    What is neither text nor a whole number stays, for the lookup to refuse.
+    """
+    if isinstance(raw_ids, str):
+        return raw_ids
+    return [str(each) if isinstance(each, int | np.integer) else each for each in raw_ids]
+
+
+def embedding_frame(embeddings: Embeddings) -> pd.DataFrame:
+    """Embeddings [N, D] as a frame by raw id or number: columns 0 to D - 1, and any bias."""
+    index = pd.Index(embeddings.arrow_ids().to_pylist(), name=embeddings.kind)
+    frame = pd.DataFrame(embeddings.vectors_ND, index=index)
+    if embeddings.bias_N is not None:
+        frame["bias"] = embeddings.bias_N
+    return frame
+
+
+def _unknown(requests: Requests) -> dict[str, int]:
+    """How many users and events were left out, by the names that a frame's `attrs` have."""
+    return {"unknown_users": requests.unknown_users, "unknown_events": requests.unknown_events}
 
 
 def _check_part(part: str) -> None:

@@ -17,7 +17,8 @@ from research.data.corpus_text import folder_text
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
-from research.public.run import ConfigLike, CorpusLike, Run, alone, config_of, load
+from research.public.run import Run, load
+from research.public.training import ConfigLike, CorpusLike, alone, config_of
 from research.report.build import report_of
 from research.report.csv_table import frame_of
 from research.report.files import write

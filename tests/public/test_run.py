@@ -18,7 +18,7 @@ from baselines.sasrec import full_softmax
 from research.evaluation.metrics import metrics
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import estimate
-from research.public import run as run_module
+from research.public import training as run_module
 from research.runs.execute import RunOptions
 from research.storage.records import RunSummary
 
