@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import sixfold as sf
 
+import sixfold as sf
 from tests.support.small_runs import ENCODER, FINETUNE, corpus_in
 
 

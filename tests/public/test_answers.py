@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import sixfold as sf
 import torch
 
+import sixfold as sf
 from research.packed import Packed
 
 

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 import setuptools
-import sixfold as sf
 
+import sixfold as sf
 from research.public import names
 from tests import ROOT
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import sixfold as sf
 
+import sixfold as sf
 from tests import ROOT
 
 NOTEBOOK = ROOT / "docs" / "examples" / "own_data.ipynb"

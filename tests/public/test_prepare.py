@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
-import sixfold as sf
 
+import sixfold as sf
 from research.data.corpus import Corpus
 from tests.support.movielens_files import archive_files
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import sixfold as sf
 import torch
 
+import sixfold as sf
 from baselines.sasrec import full_softmax
 from research.evaluation.metrics import metrics
 from research.evaluation.rank_table import RankTable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import sixfold as sf
 
+import sixfold as sf
 from research.report.build import report_of
 from research.report.csv_table import frame_of
 
