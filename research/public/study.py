@@ -44,7 +44,7 @@ def study(
     out: Path | str = "runs",
     workers: int = 1,
     retry: bool = False,
-    quiet: bool = False,
+    quiet: bool = True,
     device: str | None = None,
     data_root: Path | str = "data",
 ) -> StudyResult:
@@ -71,7 +71,7 @@ def study(
         out: the folder of all studies.
         workers: runs at a time, each in a process of its own. 1: all in this one.
         retry: whether runs that have failed are done again.
-        quiet: print nothing.
+        quiet: print nothing. False: the plan, and what each run prints.
         device: as for `sf.train`.
         data_root: the folder of prepared corpora.
 

@@ -65,7 +65,7 @@ def train(
     *,
     out: Path | str | None = None,
     seed: int | None = None,
-    quiet: bool = False,
+    quiet: bool = True,
     device: str | None = None,
     allow: Sequence[str] = (),
     data_root: Path | str = "data",
@@ -87,7 +87,7 @@ def train(
         out: the run's folder. None: `runs/python/CORPUS/HASH/SEED`, so that every config has its
             own.
         seed: seed of initial weights, order of rows, masks and dropout. None: the config's.
-        quiet: print nothing. Else a line is printed for each validation.
+        quiet: print nothing, as what is printed grows long. False: a line for each validation.
         device: "cpu", "cuda" or "cuda:N". None: a GPU if there is one.
         allow: packages whose config classes are trusted in the run that `start_from` names.
         data_root: the folder of prepared corpora.

@@ -28,4 +28,4 @@ def small_run(
 ) -> sf.Run:
     """The run of `small_config` on `small_corpus`."""
     out: Path = tmp_path_factory.mktemp("runs") / "run"
-    return sf.train(small_config, small_corpus, out=out, quiet=True)
+    return sf.train(small_config, small_corpus, out=out)

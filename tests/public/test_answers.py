@@ -70,7 +70,7 @@ def test_unknown_ids_are_an_error_or_counted(small_run: sf.Run) -> None:
 def test_whole_numbers_are_raw_ids_too(small_config: sf.RunConfig, tmp_path: object) -> None:
     frame = pd.DataFrame({"user": [1, 1, 1, 2, 2, 2, 3, 3, 3], "item": [10, 20, 30] * 3})
     corpus = sf.prepare(frame, time=False, data_root=f"{tmp_path}")
-    run = sf.train("popularity.popularity", corpus, out=f"{tmp_path}/run", quiet=True)
+    run = sf.train("popularity.popularity", corpus, out=f"{tmp_path}/run")
     ids = frame["user"].unique()
     assert set(run.recommend(ids, seen="kept")["user"]) == {"1", "2", "3"}
     answers = run.recommend(histories=[[10, np.int64(20)]])
@@ -104,7 +104,7 @@ def test_similar_items_are_the_nearest_by_cosine(small_run: sf.Run) -> None:
 
 
 def test_a_run_that_counts_has_no_embeddings(small_corpus: sf.Corpus, tmp_path: object) -> None:
-    run = sf.train("popularity.popularity", small_corpus, out=f"{tmp_path}/run", quiet=True)
+    run = sf.train("popularity.popularity", small_corpus, out=f"{tmp_path}/run")
     with pytest.raises(sf.InputError, match="ranks by counts"):
         run.item_embeddings()
     with pytest.raises(sf.InputError, match="no embeddings of attributes"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
+import doctest
 import importlib
 import inspect
 import os
@@ -53,6 +55,36 @@ def test_all_names_can_be_imported_at_once_without_w_and_b_and_what_draws() -> N
         "print(RunConfig.__name__, *{'wandb', 'matplotlib', 'jinja2'} & set(sys.modules))"
     )
     assert run_python(code) == "RunConfig"
+
+
+def functions() -> dict[str, object]:
+    """Every public function and method, by how an example calls it."""
+    found = {f"sf.{name}": getattr(sf, name) for name in sf.__all__}
+    for name, kind in (("run", sf.Run), ("study", sf.StudyResult), ("corpus", sf.Corpus)):
+        found |= {f"{name}.{key}": value for key, value in vars(kind).items() if key[0] != "_"}
+    return {name: value for name, value in found.items() if inspect.isfunction(value)}
+
+
+def test_every_function_says_what_it_raises_or_returns() -> None:
+    assert {"sf.prepare", "sf.train", "run.recommend", "study.table"} <= functions().keys()
+    for name, function in functions().items():
+        text = inspect.getdoc(function)
+        assert text, name
+        assert "InputError" in text or len(text) < 200, name
+
+
+def test_what_the_examples_of_docstrings_call_exists() -> None:
+    calls = 0
+    for function in functions().values():
+        for example in doctest.DocTestParser().get_examples(inspect.getdoc(function) or ""):
+            for node in ast.walk(ast.parse(example.source)):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in functions():
+                    called = functions()[ast.unparse(node.func)]
+                    assert callable(called)
+                    keywords = {word.arg for word in node.keywords if word.arg is not None}
+                    assert keywords <= inspect.signature(called).parameters.keys()
+                    calls += 1
+    assert calls > 15
 
 
 def test_an_unknown_name_suggests_a_near_one() -> None:

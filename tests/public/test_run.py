@@ -93,11 +93,11 @@ def test_a_finished_run_is_loaded_and_not_repeated(
     small_run: sf.Run, small_corpus: sf.Corpus, small_config: sf.RunConfig
 ) -> None:
     before = (small_run.folder / RunSummary.FILE).stat()
-    again = sf.train(small_config, small_corpus.folder, out=small_run.folder, quiet=True)
+    again = sf.train(small_config, small_corpus.folder, out=small_run.folder)
     assert (small_run.folder / RunSummary.FILE).stat() == before
     assert again.config == small_run.config
     with pytest.raises(sf.InputError, match="holds another run"):
-        sf.train(small_config, small_corpus, out=small_run.folder, seed=1, quiet=True)
+        sf.train(small_config, small_corpus, out=small_run.folder, seed=1)
     loaded = sf.load(str(small_run.folder))
     assert loaded.summary == small_run.summary
     assert loaded.corpus.fingerprint == small_corpus.fingerprint
@@ -112,9 +112,9 @@ def test_every_config_and_corpus_has_a_folder_of_its_own(
     monkeypatch.chdir(tmp_path)
     other = sf.change(small_config, {"stages.0.epochs": 1})
     runs = [
-        sf.train(small_config, small_corpus, seed=1, quiet=True),
-        sf.train(small_config, small_corpus, seed=2, quiet=True),
-        sf.train(other, small_corpus, quiet=True),
+        sf.train(small_config, small_corpus, seed=1),
+        sf.train(small_config, small_corpus, seed=2),
+        sf.train(other, small_corpus),
     ]
     one, two, three = (run.folder for run in runs)
     assert one.parent == two.parent
@@ -132,7 +132,9 @@ def test_training_leaves_no_signal_handler_and_no_process_group(
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     capsys.readouterr()
-    sf.train(small_config, small_corpus, out=tmp_path / "run")
+    sf.train(small_config, small_corpus, out=tmp_path / "quiet")
+    assert capsys.readouterr().out == ""
+    sf.train(small_config, small_corpus, out=tmp_path / "run", quiet=False)
     assert [signal.getsignal(number) for number in numbers] == before
     assert not torch.distributed.is_initialized()
     said = capsys.readouterr()
@@ -159,14 +161,12 @@ def test_another_thread_trains_the_same_and_one_at_a_time(
 
     monkeypatch.setattr(run_module, "execute", slow)
     thread = threading.Thread(
-        target=lambda: runs.append(
-            sf.train(small_config, small_corpus, out=tmp_path / "thread", quiet=True)
-        )
+        target=lambda: runs.append(sf.train(small_config, small_corpus, out=tmp_path / "thread"))
     )
     thread.start()
     assert trains.wait(60)
     with pytest.raises(sf.InputError, match="another thread of this process is training"):
-        sf.train(small_config, small_corpus, out=tmp_path / "main", quiet=True)
+        sf.train(small_config, small_corpus, out=tmp_path / "main")
     may_end.set()
     thread.join(60)
     assert runs[0].summary.test == small_run.summary.test
@@ -200,7 +200,7 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path, small_run: sf.Run) -
 def test_a_counting_ranker_is_trained_and_shown_too(
     small_corpus: sf.Corpus, tmp_path: Path
 ) -> None:
-    run = sf.train("popularity.popularity", small_corpus, out=tmp_path / "run", quiet=True)
+    run = sf.train("popularity.popularity", small_corpus, out=tmp_path / "run")
     assert repr(run).startswith("Run of Popularity on small, seed 0")
     assert np.isfinite(run.metrics()["mean"]).all()
     assert replace(run, device="cpu").corpus.num_items == 10

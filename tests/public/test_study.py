@@ -22,7 +22,7 @@ def result(
     }
     out = tmp_path_factory.mktemp("studies")
     return sf.study(
-        cells, small_corpus, seeds=range(2), name="epochs", question="Does it?", out=out, quiet=True
+        cells, small_corpus, seeds=range(2), name="epochs", question="Does it?", out=out
     )
 
 
@@ -70,7 +70,7 @@ def test_a_study_is_shown_in_two_lines(result: sf.StudyResult) -> None:
 
 def test_a_study_without_a_finished_run_says_why(small_corpus: sf.Corpus, tmp_path: Path) -> None:
     wrong = sf.change(sf.config("popularity.recent"), {"ranker.newest_share": 2.0})
-    result = sf.study({"wrong": wrong}, small_corpus, out=tmp_path, quiet=True)
+    result = sf.study({"wrong": wrong}, small_corpus, out=tmp_path)
     assert "(1 failed, the first with: InputError: ranker.newest_share is 2.0" in repr(result)
     assert "has no finished run" in result._repr_html_()
     with pytest.raises(sf.InputError, match="has no finished run"):
