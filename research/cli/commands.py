@@ -21,9 +21,9 @@ from rich.table import Table
 from research.annotations import suggest
 from research.cli import verbs
 from research.cli.show import show
+from research.cli.verb import MachineOptions, ReadingOptions
 from research.config import check_config, hash_of
 from research.console import plain_console, wide_console
-from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare as prepare_corpus
 from research.distributed.accelerator import make_accelerator
@@ -31,14 +31,11 @@ from research.distributed.collectives import Processes
 from research.distributed.failures import STOPPED
 from research.errors import InputError
 from research.evaluation.candidates import seen_notes
-from research.evaluation.chunks import CPU_TILE
 from research.evaluation.metrics import metrics
 from research.evaluation.ranker import Ranker
-from research.evaluation.tiles import best_items
 from research.interop.bert4rec_config import read_bert_config
 from research.interop.import_export import Account, export_stage, import_run
 from research.overrides import overridden_fields, override, replace_fields
-from research.packed import Packed
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_and_open_corpus
 from research.runs.execute import RunOptions, execute
@@ -205,42 +202,7 @@ def evaluate(arguments: verbs.EvaluateCommand) -> int:
     return 0
 
 
-def recommend(arguments: verbs.RecommendCommand) -> int:
-    """Print the items that a run ranks highest after a history of raw item ids.
-
-    Raises `InputError` for a run whose encoder reads more of an event than its item.
-    """
-    if arguments.k < 1:
-        raise InputError(f"--k is {arguments.k}; it must be at least 1")
-    run_parts, ranker = load(arguments.run, arguments.reading)
-    corpus = run_parts.corpus
-    raw_ids = [name.strip() for name in arguments.items.split(",") if name.strip()]
-    if not raw_ids:
-        raise InputError("--items is empty; give raw item ids, oldest first, with commas between")
-    if run_parts.config.stages and run_parts.config.encoder.fields:
-        fields = ", ".join(run_parts.config.encoder.fields)
-        raise InputError(
-            f"--items gives only items, but the run's encoder also reads the {fields} of every "
-            "event; recommend from a run whose encoder does not"
-        )
-    history = [corpus.item_names.index(name) for name in raw_ids]
-    encoded = ranker.encode(Packed.from_lists([history]), torch.zeros(1).long())
-    excluded = [] if arguments.keep_seen else history
-    scores, items = best_items(encoded, arguments.k, corpus.num_items, excluded, CPU_TILE)
-    table = Table()
-    for name in ("rank", "item", "title", "score"):
-        table.add_column(name, overflow="fold")
-    for rank, (score, item) in enumerate(zip(scores, items), 1):
-        if score > -float("inf"):
-            title = "" if corpus.item_titles is None else corpus.item_titles[item]
-            table.add_row(str(rank), corpus.item_names[item], title, f"{score:.3f}")
-    console = plain_console()
-    console.print(f"after {', '.join(title_of(corpus, item) for item in history)}")
-    console.print(table)
-    return 0
-
-
-def load(run: str, reading: verbs.ReadingOptions) -> tuple[RunParts, Ranker]:
+def load(run: str, reading: ReadingOptions) -> tuple[RunParts, Ranker]:
     """The parts and the ranker of the finished run that a command names, with its threads set.
 
     Its config may hold classes of the packages given with --allow.
@@ -292,15 +254,9 @@ def print_account(account: Account, heading: str, column: str) -> None:
         console.print(remark)
 
 
-def title_of(corpus: Corpus, item: int) -> str:
-    """An item's title, or its raw id where it has none."""
-    title = "" if corpus.item_titles is None else corpus.item_titles[item]
-    return title or corpus.item_names[item]
-
-
 def run_options(
     target: str,
-    machine: verbs.MachineOptions,
+    machine: MachineOptions,
     training: verbs.TrainingOptions,
     tracking: Tracking | None,
 ) -> RunOptions:
@@ -328,9 +284,7 @@ def use_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def start_accelerator(
-    machine: verbs.MachineOptions, training: verbs.TrainingOptions
-) -> Accelerator:
+def start_accelerator(machine: MachineOptions, training: verbs.TrainingOptions) -> Accelerator:
     """Set the threads and join the processes of the job, before any other work.
 
     Raises `InputError` when the number of processes is not that of --expect-world, or of the

@@ -14,7 +14,8 @@ from typing import get_args
 
 import tyro
 
-from research.cli.verbs import VERBS, OverridingVerb, Verb, WandbMode
+from research.cli.verb import OverridingVerb, Verb
+from research.cli.verbs import VERBS, WandbMode
 from research.distributed.failures import STOPPED
 from research.distributed.signals import handle_signals
 from research.errors import InputError, disk_error_message

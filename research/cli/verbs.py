@@ -6,14 +6,26 @@ the work. It imports what it needs, so that `--help` answers without importing t
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
+from research.cli.recommend_verbs import EmbeddingsCommand, RecommendCommand, SimilarCommand
+from research.cli.verb import (
+    Allowed,
+    DataRoot,
+    Flag,
+    Machine,
+    MachineOptions,
+    OverridingVerb,
+    Reading,
+    ReadingOptions,
+    Verb,
+    option,
+)
 from research.distributed.watchdog import Watchdog
 from research.errors import InputError
 from research.storage.untrusted import without_keys
@@ -23,26 +35,6 @@ from research.tracking.options import needing_wandb
 Ties = Literal["expected", "mean"]
 SplitName = Literal["LeaveOneOut", "UserHoldout", "GlobalTemporal"]
 WandbMode = Literal["auto", "online", "offline"]
-
-
-def option(metavar: str, default: str = "") -> Any:
-    """How an option's value is written in `--help`, and what the help says of its default."""
-    return arg(metavar=metavar, help_behavior_hint=f"(default: {default})" if default else "")
-
-
-Flag = Annotated[bool, arg(help_behavior_hint="")]
-Allowed = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PACKAGE")]
-DataRoot = Annotated[str, arg(metavar="FOLDER")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineOptions:
-    """The device and the threads that compute."""
-
-    threads: Annotated[int | None, option("N")] = None
-    """CPU threads of torch"""
-    device: Annotated[str | None, option("DEVICE", "a GPU if there is one, else the CPU")] = None
-    """cpu, cuda or cuda:N"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,47 +86,8 @@ class TrainingOptions:
     """with several processes: end the job when none has made progress for this many seconds"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadingOptions(MachineOptions):
-    """How a finished run is read again."""
-
-    data_root: DataRoot = "data"
-    """folder of raw files and prepared corpora"""
-    allow: Allowed = ()
-    """a package whose classes you trust in the run's config"""
-
-
-Machine = Annotated[MachineOptions, arg(name="")]
-Reading = Annotated[ReadingOptions, arg(name="")]
 Wandb = Annotated[WandbOptions, arg(name="")]
 Training = Annotated[TrainingOptions, arg(name="")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verb(ABC):
-    """What one command does."""
-
-    LINE: ClassVar[str]
-    """The verb's line in the list that `sixfold --help` prints: its arguments and its purpose."""
-
-    def check(self) -> None:
-        """Raise `InputError` for an option that takes one value or more and was given none."""
-        for each in fields(self):
-            if each.default is None and getattr(self, each.name) == ():
-                name = each.name.replace("_", "-")
-                raise InputError(f"--{name} has no value; give one or more, or leave --{name} out")
-
-    @abstractmethod
-    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
-        """Do the work, and return the exit code.
-
-        `words` are the words after the verb, `overrides` those of them that are no arguments of
-        the verb itself; there are none unless it is an `OverridingVerb`.
-        """
-
-
-class OverridingVerb(Verb):
-    """A verb whose command line also changes the fields of a config, by their dotted names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,29 +247,6 @@ class EvaluateCommand(Verb):
         from research.cli.commands import evaluate
 
         return evaluate(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecommendCommand(Verb):
-    """Print the items that a run ranks highest after a history."""
-
-    LINE = "RUN --items ID,ID,... [--k 10]: print the items that a run ranks highest"
-    run: Positional[str]
-    """a run folder"""
-    items: Annotated[str, arg(metavar="ID,ID,...")]
-    """the history's raw ids, oldest first"""
-    k: Annotated[int, arg(metavar="K")] = 10
-    """how many items"""
-    keep_seen: Flag = False
-    """recommend items of the history too, which are left out otherwise"""
-    reading: Reading = ReadingOptions()
-    """--data-root, --allow, --threads and --device"""
-
-    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
-        """Rank, and print the items."""
-        from research.cli.commands import recommend
-
-        return recommend(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -489,6 +419,8 @@ VERBS: dict[str, type[Verb]] = {
     "study": StudyCommand,
     "evaluate": EvaluateCommand,
     "recommend": RecommendCommand,
+    "similar": SimilarCommand,
+    "embeddings": EmbeddingsCommand,
     "import": ImportCommand,
     "export": ExportCommand,
     "show": ShowCommand,

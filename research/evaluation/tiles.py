@@ -376,29 +376,6 @@ def first_not_finite(encoded: Encoded, columns: int) -> int | None:
     return int(bad[0]) if len(bad) else None
 
 
-def best_items(
-    encoded: Encoded, number: int, num_items: int, excluded: list[int], columns: int
-) -> tuple[list[float], list[int]]:
-    """(scores, items): the `number` best items of the one encoded history, the best first.
-
-    Only the `num_items` items are scored, `columns` at a time; items in `excluded` score minus
-    infinity.
-    """
-    scores_K, items_K = encoded.largest_S.new_empty(0), torch.empty(0, dtype=torch.int64)
-    excluded_items = torch.tensor(excluded, dtype=torch.int64)
-    for first in range(0, num_items, columns):
-        scores_C = encoded.scores(first, min(first + columns, num_items))[0].cpu()
-        excluded_here = excluded_items[
-            (excluded_items >= first) & (excluded_items < first + len(scores_C))
-        ]
-        scores_C[excluded_here - first] = -torch.inf
-        all_scores = torch.cat([scores_K.to(scores_C), scores_C])
-        items_C = torch.cat([items_K, torch.arange(first, first + len(scores_C))])
-        scores_K, best_K = torch.topk(all_scores, min(number, len(all_scores)))
-        items_K = items_C[best_K]
-    return scores_K.tolist(), items_K.tolist()
-
-
 def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
     """A host array as a tensor on `device`; the host does not wait for the copy."""
     return torch.from_numpy(array).to(device, non_blocking=True)

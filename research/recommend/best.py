@@ -76,11 +76,12 @@ def highest(scores_RC: Tensor, number: int) -> tuple[Tensor, Tensor]:
     K is `number`, or C if that is less. Of equal scores the lower column comes first.
     """
     length = min(number, scores_RC.shape[1])
-    values_RK, columns_RK = scores_RC.topk(length)
-    # The values are right, but of columns that tie with the last one `topk` takes any.
-    lowest_R1 = values_RK[:, -1:]
-    tied_R = ((scores_RC >= lowest_R1).sum(1) > length) & (lowest_R1[:, 0] > -torch.inf)
-    rows = tied_R.nonzero()[:, 0]
+    values, columns = scores_RC.topk(min(length + 1, scores_RC.shape[1]))
+    values_RK, columns_RK = values[:, :length], columns[:, :length]
+    # The values are right, but of columns that tie with the last one `topk` takes any. None is left
+    # out unless the next value is the same.
+    tied_R1 = (values[:, length:] == values_RK[:, -1:]) & (values_RK[:, -1:] > -torch.inf)
+    rows = tied_R1.nonzero()[:, 0]
     if len(rows):
         columns_RK[rows] = _lowest_ties(scores_RC[rows], values_RK[rows], columns_RK[rows])
     columns_RK = columns_RK.sort(dim=1)[0]

@@ -165,11 +165,12 @@ def write_embeddings(path: Path | str, batches: Iterable[Embeddings]) -> int:
     check_embeddings_path(path)
     if path.suffix == ".npz":
         whole = joined(batches)
-        arrays = {"ids": np.array(whole.ids()), "vectors": whole.vectors_ND}
-        if whole.bias_N is not None:
-            arrays["bias"] = whole.bias_N
+        ids, bias = np.array(whole.ids()), whole.bias_N
         with replacing(path) as file:
-            np.savez(file, **arrays)
+            if bias is None:
+                np.savez(file, ids=ids, vectors=whole.vectors_ND)
+            else:
+                np.savez(file, ids=ids, vectors=whole.vectors_ND, bias=bias)
         return len(whole)
     remaining = iter(batches)
     first = joined(islice(remaining, 1))

@@ -1,6 +1,6 @@
 """Tables of Arrow written to a file part by part, as CSV, Parquet or JSON lines by its suffix.
 
-One part is in memory at a time, and the file appears whole, at the end, or not at all.
+Few parts are in memory at a time, and the file appears whole, at the end, or not at all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from research.storage.atomic import replacing
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Rows that are gathered for a group of a Parquet file; many small groups are slow to read.
+ROWS_OF_GROUP = 1 << 17
 Write = Callable[["pa.Table"], object]
 
 
@@ -52,10 +54,24 @@ def _csv(file: BinaryIO, schema: pa.Schema) -> Iterator[Write]:
 
 @contextmanager
 def _parquet(file: BinaryIO, schema: pa.Schema) -> Iterator[Write]:
+    import pyarrow as pa
     from pyarrow import parquet
 
+    waiting: list[pa.Table] = []
     with parquet.ParquetWriter(file, schema) as writer:
-        yield writer.write_table
+
+        def write(table: pa.Table) -> None:
+            waiting.append(table)
+            if sum(part.num_rows for part in waiting) >= ROWS_OF_GROUP:
+                write_waiting()
+
+        def write_waiting() -> None:
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+
+        yield write
+        write_waiting()
 
 
 @contextmanager

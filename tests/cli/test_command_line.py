@@ -137,7 +137,7 @@ def test_an_unknown_verb_gives_near_names_and_2(capsys: Capture) -> None:
         (["study", "experiments.quickstart", "--sedes", "2"], "Perhaps you meant: --seeds N"),
         (["evaluate"], "Missing from sixfold evaluate: RUN"),
         (["evaluate", "r", "--part", "train"], "invalid choice 'train' for argument '--part'"),
-        (["recommend", "r"], "Missing from sixfold recommend: --items"),
+        (["recommend"], "Missing from sixfold recommend: RUN"),
         (["recommend", "r", "--items", "1", "--k", "ten"], "Error parsing --k: invalid literal"),
         (["show"], "Missing from sixfold show: FOLDER"),
         (["show", "a", "b"], "Unrecognized options: b"),
@@ -827,8 +827,8 @@ def test_ten_items_are_recommended_unless_said(capsys: Capture, finished: Path) 
         ("B100,B1099", "'B1099' is not among the 40 names. Similar names: 'B109'"),
         ("b100", "'b100' is not among the 40 names. Similar names: 'B100'"),
         ("Film 3", "'Film 3' is not among the 40 names. Existing names, for example: 'B"),
-        ("", "--items is empty; give raw item ids, oldest first, with commas between"),
-        (" , ", "--items is empty; give raw item ids, oldest first, with commas between"),
+        ("", "--items is empty; give raw item ids, oldest first"),
+        (" , ", "--items is empty; give raw item ids, oldest first"),
     ],
 )
 def test_items_that_are_not_there_are_refused(

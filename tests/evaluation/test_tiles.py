@@ -22,7 +22,7 @@ from research.evaluation.chunks import tile_shape
 from research.evaluation.popularity import Popularity
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranking import Ranker, rank_tables
-from research.evaluation.tiles import SeenPolicy, best_items
+from research.evaluation.tiles import SeenPolicy
 from research.model.kernels.scored_rows import ScoredRows
 from research.objectives.ranker import EncodedStates
 from research.packed import Packed
@@ -296,21 +296,6 @@ def test_tiles_of_a_catalogue_are_equally_wide() -> None:
     assert tile_shape(12101, 1 << 19) == (258, 2032)
     assert tile_shape(2048, 1 << 19) == (256, 2048)
     assert tile_shape(12101, 1 << 27) == (11081, 12112)
-
-
-@pytest.mark.parametrize("columns", [1, 3, 16, 100])
-@pytest.mark.parametrize("number", [1, 4, 7, 50])
-def test_the_best_items_of_all_tiles_are_the_best_of_all(number: int, columns: int) -> None:
-    draws = torch.Generator().manual_seed(0)
-    scores_V = torch.randperm(21, generator=draws).double()
-    # Two columns after the items are none, however high they score.
-    encoded = EncodedRows(torch.cat([scores_V, torch.tensor([99.0, 98.0])])[None], [])
-    best = sorted(range(21), key=lambda item: -scores_V[item])
-    free = [item for item in best if item not in (best[0], 5)]
-    scores, items = best_items(encoded, number, 21, [best[0], 5], columns)
-    assert items[:19] == free[:number]
-    assert scores[:19] == [scores_V[item].item() for item in free[:number]]
-    assert scores[19:] == [-inf] * (min(number, 21) - 19)
 
 
 def test_answers_are_read_from_the_tiles_that_are_counted() -> None:

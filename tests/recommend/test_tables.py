@@ -96,7 +96,10 @@ def read(path: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_a_file_holds_the_frame_with_odd_ids(
-    loaded: tuple[RunParts, Ranker], tmp_path: Path, suffix: str
+    loaded: tuple[RunParts, Ranker],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
 ) -> None:
     parts, ranker = loaded
     users = known_users(parts)
@@ -104,6 +107,7 @@ def test_a_file_holds_the_frame_with_odd_ids(
     assert set(frame["item"]) == set(ODD_NAMES)
     path = tmp_path / f"lists{suffix}"
     path.write_text("older")
+    monkeypatch.setattr("research.recommend.table_files.ROWS_OF_GROUP", 50)
     batches = recommend(parts, ranker, users, k=8, seen="kept", batch_size=4)
     assert write_recommendations(path, parts.corpus, users, batches) == 15 * 8 == len(frame)
     # Scores of other batches are equal but for their rounding.

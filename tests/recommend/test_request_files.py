@@ -1,0 +1,120 @@
+"""Histories and ids come out of files as they went in, and what is wrong in one is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from research.errors import InputError
+from research.recommend.request_files import read_histories, read_id_file
+from tests.support.odd_names import ODD_NAMES
+
+HALF = len(ODD_NAMES) // 2
+EVENTS = pd.DataFrame(
+    {
+        "user": ["a, b"] * HALF + ["-2"] * HALF,
+        "item": ODD_NAMES,
+        "other": 0,
+        # Newest first, but the last two of a user at one time.
+        "timestamp": [*range(HALF + 100, 102, -1), 100, 100, *range(HALF + 100, 102, -1), 100, 100],
+    }
+)
+
+
+def written(frame: pd.DataFrame, path: Path) -> Path:
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        lines = [json.dumps(row) for row in frame.to_dict("records")]
+        path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_events_become_histories_in_order(tmp_path: Path, suffix: str) -> None:
+    path = written(EVENTS.drop(columns="timestamp"), tmp_path / f"events{suffix}")
+    read = read_histories(path)
+    assert (read.names, read.times) == (["a, b", "-2"], None)
+    assert read.histories == [ODD_NAMES[:HALF], ODD_NAMES[HALF:]]
+    timed = read_histories(written(EVENTS, tmp_path / f"timed{suffix}"))
+    newest_first = [*range(HALF - 3, -1, -1)]
+    order = [HALF - 2, HALF - 1, *newest_first]
+    assert timed.histories == [
+        [ODD_NAMES[place] for place in order], [ODD_NAMES[HALF + place] for place in order]
+    ]  # fmt: skip
+    assert timed.times == [[100, 100, *range(103, HALF + 101)]] * 2
+    renamed = EVENTS.rename(columns={"user": "who", "item": "what", "timestamp": "when"})
+    again = read_histories(
+        written(renamed, tmp_path / f"renamed{suffix}"),
+        user_column="who",
+        item_column="what",
+        timestamp_column="when",
+    )
+    assert (again.histories, again.times) == (timed.histories, timed.times)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_lists_are_histories_and_may_be_empty(tmp_path: Path, suffix: str) -> None:
+    rows = {"user": ["u1", "u2", "u3"], "item": [["x", "y"], [], ["z"]]}
+    read = read_histories(written(pd.DataFrame(rows), tmp_path / f"lists{suffix}"))
+    assert read.names == ["u1", "u2", "u3"]
+    assert read.histories == [["x", "y"], [], ["z"]]
+    times = {"timestamp": [[9, 8], [], [7]]}
+    read = read_histories(written(pd.DataFrame({**rows, **times}), tmp_path / f"timed{suffix}"))
+    assert read.histories == [["y", "x"], [], ["z"]]
+    assert read.times == [[8, 9], [], [7]]
+    short = {"timestamp": [[9], [], [7]]}
+    with pytest.raises(InputError, match="'item' and 'timestamp' hold lists of different lengths"):
+        read_histories(written(pd.DataFrame({**rows, **short}), tmp_path / f"short{suffix}"))
+    empty = pd.DataFrame({"user": ["u1"], "item": [[]]})
+    assert read_histories(written(empty, tmp_path / f"empty{suffix}")).histories == [[]]
+
+
+def test_numbers_are_the_ids_that_prepare_makes_of_them(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"user": [7, 7, 5], "item": [30, 4, 30]})
+    for suffix in (".csv", ".parquet", ".jsonl"):
+        read = read_histories(written(frame, tmp_path / f"numbers{suffix}"))
+        assert (read.names, read.histories) == (["7", "5"], [["30", "4"], ["30"]])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".txt"])
+def test_ids_are_read_once_each_and_exactly(tmp_path: Path, suffix: str) -> None:
+    names = [name for name in ODD_NAMES if suffix != ".txt" or "\n" not in name]
+    path = tmp_path / f"ids{suffix}"
+    if suffix == ".txt":
+        path.write_text("\n".join([*names, "", names[0]]) + "\n")
+    else:
+        written(pd.DataFrame({"x": 1, "item": [*names, names[0]]}), path)
+    assert read_id_file(path, "item") == names
+
+
+def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("user,itm\nu,i\n")
+    with pytest.raises(InputError, match=r"a\.csv: there is no column 'item'; .* mean itm\?"):
+        read_histories(path)
+    path.write_text("user,item\nu,i\nu,\n")
+    with pytest.raises(InputError, match=r"a\.csv, line 3, column 'item': the cell is empty"):
+        read_histories(path)
+    path = written(pd.DataFrame({"user": ["u"], "item": [["i", None]]}), tmp_path / "list.parquet")
+    with pytest.raises(InputError, match=r"list\.parquet, row 1, column 'item': the cell is empty"):
+        read_histories(path)
+    path = tmp_path / "a.jsonl"
+    path.write_text("user\n")
+    with pytest.raises(InputError, match=r"a\.jsonl: the first line is no JSON"):
+        read_histories(path)
+    path = tmp_path / "a.parquet"
+    path.write_text("no\n")
+    with pytest.raises(InputError, match=r"a\.parquet: not readable as Parquet"):
+        read_histories(path)
+    with pytest.raises(InputError, match=r"b\.csv is not a file"):
+        read_histories(tmp_path / "b.csv")
+    path = tmp_path / "a.xlsx"
+    path.write_text("x")
+    with pytest.raises(InputError, match=r"a\.xlsx: only files that end in \.csv, \.parquet"):
+        read_id_file(path, "user")
