@@ -6,25 +6,25 @@ Names come from folders that others may have written, so they are shown without 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from research.storage.untrusted import printable
+from research.storage.untrusted import printable, short_text
 
 if TYPE_CHECKING:
     from research.data.corpus import Corpus
 
 
 def text_of(corpus: Corpus) -> str:
-    """The corpus in two lines; it reads no array."""
+    """The corpus in two lines, and one more where preparation warned; it reads no array."""
     facts = facts_of(corpus)
     counts = ", ".join(f"{count} {name}" for name, count in list(facts.items())[:4])
     return (
         f"Corpus {printable(corpus.name)}: {counts}\n"
         f"  {facts['times']}, {facts['titles']}, fingerprint {facts['fingerprint']}, "
         f"in {facts['folder']}"
-    )
+    ) + (f"\n  warnings: {facts['warnings']}" if "warnings" in facts else "")
 
 
 def html_of(corpus: Corpus) -> str:
@@ -34,7 +34,7 @@ def html_of(corpus: Corpus) -> str:
 
 def facts_of(corpus: Corpus) -> dict[str, str]:
     """What one asks of a corpus first: its four counts, times, titles, fingerprint and folder."""
-    return {
+    facts = {
         "users": f"{corpus.num_users:,}",
         "items": f"{corpus.num_items:,}",
         "interactions": f"{corpus.num_interactions:,}",
@@ -44,6 +44,12 @@ def facts_of(corpus: Corpus) -> dict[str, str]:
         "fingerprint": printable(corpus.fingerprint[:12]),
         "folder": folder_text(corpus.folder),
     }
+    warnings = corpus.manifest.report.get("warnings")
+    if isinstance(warnings, Sequence) and warnings:
+        facts["warnings"] = (
+            f"{len(warnings)}, in manifest.report, first: {short_text(warnings[0], 100)}"
+        )
+    return facts
 
 
 def folder_text(folder: Path) -> str:

@@ -9,23 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet
 
 from research.annotations import did_you_mean
 from research.data.preparation.arrow_columns import names_in
-from research.data.preparation.compression import plain_suffix
-from research.data.preparation.csv_files import DELIMITERS
-from research.data.preparation.delimited import first_line
 from research.data.preparation.frames import Frame
-from research.data.preparation.json_lines import first_fields
-from research.data.preparation.options import PrepareConfig
-from research.data.preparation.parquet_files import values_in
-from research.data.preparation.raw_files import find_files
 from research.errors import InputError
 
 # Names by which a column is recognised, in small letters and without blanks, dashes and the like;
@@ -111,27 +102,3 @@ def columns_of_frame(frame: Frame | pd.DataFrame) -> list[str]:
         "that exports Arrow (Polars, DuckDB, PyArrow), a dict of columns, a path, or the name of a "
         "data set"
     )
-
-
-def columns_of_file(raw: Path, config: PrepareConfig, suffixes: Sequence[str]) -> list[str]:
-    """The names of the columns of a raw file, or of the first of several, as its header has them.
-
-    Raises `InputError` where there is no such file, or it cannot be read.
-    """
-    path = find_files(raw, suffixes).paths[0]
-    if config.source == "parquet":
-        try:
-            names = names_in(parquet.read_schema(path))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable as Parquet ({error!s:.300}).") from error
-        return list(dict.fromkeys([*names, *values_in(path)]))
-    if config.source == "jsonl":
-        return first_fields(path)
-    delimiters = DELIMITERS if config.delimiter is None else (config.delimiter,)
-    if config.delimiter is None and plain_suffix(path) == ".tsv":
-        delimiters = ("\t",)
-    headers = [
-        first_line(path, delimiter, quoted=len(delimiter) == 1 and delimiter != "\t")[1]
-        for delimiter in delimiters
-    ]
-    return max(headers, key=len)

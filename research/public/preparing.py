@@ -12,23 +12,19 @@ import pyarrow as pa
 
 from research.annotations import did_you_mean
 from research.data.corpus import Corpus
-from research.data.preparation import csv_files, json_lines, parquet_files
 from research.data.preparation.compression import plain_suffix
 from research.data.preparation.datasets import DATASETS
 from research.data.preparation.frames import ArrowStream, Frame, prepare_frame
+from research.data.preparation.headers import SUFFIXES, columns_of_file
 from research.data.preparation.options import Duplicates, PrepareConfig
 from research.data.preparation.prepare import prepare as prepare_files
 from research.errors import InputError
 from research.overrides import replace_fields
-from research.public.columns import Columns, columns_of_file, columns_of_frame
+from research.public.columns import Columns, columns_of_frame
 from research.runs.corpus import open_corpus
 
-SUFFIXES = {
-    "csv": csv_files.SUFFIXES,
-    "parquet": parquet_files.SUFFIXES,
-    "jsonl": json_lines.SUFFIXES,
-    "atomic": (".inter",),
-}
+# Endings by which the format of a path is told.
+ENDINGS = {**SUFFIXES, "atomic": (".inter",)}
 
 
 def prepare(
@@ -122,10 +118,8 @@ def _prepare_path(
 ) -> Corpus:
     """The corpus of the file or data set that the config names."""
     named = {"user": columns.user, "item": columns.item, "time": columns.time}
-    if config.source in SUFFIXES and config.source != "atomic" and config.header:
-        assert config.raw is not None
-        present = columns_of_file(Path(config.raw), config, SUFFIXES[config.source])
-        found: dict[str, str | None] = columns.options(config.raw, present)
+    if config.source in SUFFIXES and config.header:
+        found = columns.options(str(config.raw), columns_of_file(config))
     else:
         # Such a format or data set has columns of its own; only what is named differs.
         fields = {"user": "user_column", "item": "item_column", "time": "timestamp_column"}
@@ -148,7 +142,7 @@ def _of_path(data: str | Path, format: str | None) -> PrepareConfig:
     endings = {plain_suffix(path)}
     if path.is_dir():
         endings = {plain_suffix(file) for file in path.rglob("*") if file.is_file()}
-    formats = [name for name, suffixes in SUFFIXES.items() if endings & set(suffixes)]
+    formats = [name for name, suffixes in ENDINGS.items() if endings & set(suffixes)]
     if len(formats) == 1:
         return PrepareConfig(source=formats[0], raw=str(path))
     if path.exists():

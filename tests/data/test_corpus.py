@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -320,3 +321,11 @@ def test_the_html_of_a_corpus_escapes_its_name(tmp_path: Path) -> None:
     assert "&lt;b&gt;" in page
     assert "<b><b>" not in page
     assert "\x1b" not in page + repr(corpus)
+
+
+def test_warnings_of_preparation_are_shown_with_the_corpus(tmp_path: Path) -> None:
+    corpus = write_histories(tmp_path / "tiny", [[0]], num_items=1)
+    warned = replace(corpus.manifest, report={"warnings": ["ids are floats", "times tie"]})
+    assert repr(replace(corpus, manifest=warned)).splitlines()[2] == (
+        "  warnings: 2, in manifest.report, first: ids are floats"
+    )

@@ -204,3 +204,12 @@ def test_a_counting_ranker_is_trained_and_shown_too(
     assert repr(run).startswith("Run of Popularity on small, seed 0")
     assert np.isfinite(run.metrics()["mean"]).all()
     assert replace(run, device="cpu").corpus.num_items == 10
+
+
+def test_a_finished_run_goes_on_with_more_epochs(
+    small_corpus: sf.Corpus, small_config: sf.RunConfig, tmp_path: Path
+) -> None:
+    sf.train(small_config, small_corpus, out=tmp_path / "run")
+    more = sf.change(small_config, {"stages.0.epochs": 3})
+    run = sf.train(more, small_corpus, out=tmp_path / "run")
+    assert run.summary.best["finetune"].epochs == 3
