@@ -29,7 +29,7 @@ ITEMS = (
 TIMES = ("time", "timestamp", "date", "datetime", "ts", "unixtime", "unixreviewtime", "eventtime")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
     """The columns that a user named; None: to be recognised."""
 

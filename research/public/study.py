@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -23,9 +24,10 @@ from research.report.build import report_of
 from research.report.csv_table import frame_of
 from research.report.files import write
 from research.report.records import read_study
+from research.report.schema import Report
 from research.runs.execute import RunOptions
 from research.storage.records import StudyRecord
-from research.storage.untrusted import printable
+from research.storage.untrusted import file_inside, printable
 from research.studies.budget import budget_of
 from research.studies.study import Study, StudyOptions, run_study
 
@@ -130,7 +132,7 @@ def report(
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StudyResult:
-    """A study's folder, and what its finished runs say."""
+    """A study's folder, and what its finished runs say when they are first read."""
 
     folder: Path
     """The study's folder."""
@@ -153,7 +155,7 @@ class StudyResult:
         seeds; difference to p_corrected compare it with the base. Raises `InputError` if no run has
         finished; its message says how the first one failed.
         """
-        return frame_of(report_of(self.folder, figures=False))
+        return frame_of(self._report)
 
     def summary(self) -> pd.DataFrame:
         """The compared metric alone, under full ranking: one row for each corpus and cell."""
@@ -179,7 +181,7 @@ class StudyResult:
         if chosen not in seeds:
             raise InputError(f"cell {cell} has no seed {chosen}; it has {seeds}")
         return load(
-            self.folder / corpus / cell / str(chosen),
+            file_inside(self.folder, f"{corpus}/{cell}/{chosen}"),
             device=self.device,
             allow=self.allow,
             data_root=self.data_root,
@@ -189,32 +191,51 @@ class StudyResult:
         """Write the report and return the path of its page; see `sf.report`."""
         return report(self.folder, out=out)
 
+    @cached_property
+    def _report(self) -> Report:
+        """What a report says but for what only a page shows, computed once: it takes a while."""
+        return report_of(self.folder, figures=False)
+
+    def unfinished(self) -> list[str]:
+        """A line for each run that has failed or not finished, with the first line of its error."""
+        return [
+            f"{run.folder}: {run.error or run.status}"
+            for corpus in self._report.corpora
+            for run in corpus.runs
+            if run.status != "finished"
+        ]
+
     def __repr__(self) -> str:
-        return f"{self._heading()}\n{self._body()}"
+        return "\n  ".join([self._heading(), *self._lines()])
 
     def _repr_html_(self) -> str:
         try:
             body = self.summary().to_html(index=False, float_format="{:.4f}".format)
+            lines = self._lines()[1:]
         except InputError as error:
-            body = html.escape(printable(str(error)))
-        return f"<b>{html.escape(self._heading())}</b>{body}"
+            body, lines = "", [printable(str(error))]
+        return "".join([f"<b>{html.escape(self._heading())}</b>", body, *map(html.escape, lines)])
 
     def _heading(self) -> str:
         record = self.record
         return (
             f"Study {printable(record.name)}: {len(record.cells)} cells on "
-            f"{', '.join(map(printable, record.corpora))}, {len(record.seeds)} seeds, "
-            f"in {folder_text(self.folder)}"
+            f"{', '.join(map(printable, record.corpora))}, "
+            f"seeds {', '.join(map(str, record.seeds))}, in {folder_text(self.folder)}"
         )
 
-    def _body(self) -> str:
+    def _lines(self) -> list[str]:
+        """The compared metric by cell, and how many runs have not finished, if any."""
         try:
             rows = self.summary()
         except InputError as error:
-            return f"  {printable(str(error))}"
+            return [printable(str(error))]
         figures = [
             f"{cell} {mean:.4f} ({low:.4f} to {high:.4f})"
             for cell, mean, low, high in zip(rows["cell"], rows["mean"], rows["low"], rows["high"])
         ]
         shown = figures[:6] + [f"and {len(figures) - 6} more"] * (len(figures) > 6)
-        return f"  {self.record.compared}: {', '.join(shown)}"
+        lines, unfinished = [f"{self.record.compared}: {', '.join(shown)}"], self.unfinished()
+        if unfinished:
+            lines.append(f"{len(unfinished)} of its runs have not finished, first {unfinished[0]}")
+        return lines

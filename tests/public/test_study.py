@@ -60,7 +60,7 @@ def test_its_page_is_written(result: sf.StudyResult, tmp_path: Path) -> None:
 
 def test_a_study_is_shown_in_two_lines(result: sf.StudyResult) -> None:
     first, second = repr(result).splitlines()
-    assert first == f"Study epochs: 3 cells on small, 2 seeds, in {result.folder}"
+    assert first == f"Study epochs: 3 cells on small, seeds 0, 1, in {result.folder}"
     assert second.startswith("  ndcg@10: two 0.")
     assert second.count(" to ") == 3
     page = result._repr_html_()
@@ -75,6 +75,19 @@ def test_a_study_without_a_finished_run_says_why(small_corpus: sf.Corpus, tmp_pa
     assert "has no finished run" in result._repr_html_()
     with pytest.raises(sf.InputError, match="has no finished run"):
         result.table()
+
+
+def test_a_run_that_failed_beside_others_is_named(small_corpus: sf.Corpus, tmp_path: Path) -> None:
+    recent = sf.config("popularity.recent")
+    cells = {"right": recent, "wrong": sf.change(recent, {"ranker.newest_share": 2.0})}
+    result = sf.study(cells, small_corpus, out=tmp_path, metrics=["mrr"])
+    *_, last = repr(result).splitlines()
+    assert last.startswith(
+        "  1 of its runs have not finished, first study/small/wrong/0: InputError: "
+        "ranker.newest_share is 2.0"
+    )
+    assert "have not finished" in result._repr_html_()
+    assert len(result.unfinished()) == 1
 
 
 def test_wrong_studies_are_refused(
