@@ -16,8 +16,10 @@ from baselines.popularity import popularity
 from research.data.names import Names
 from research.errors import InputError
 from research.evaluation.ranker import Ranker
+from research.model.hstu import HSTU
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
+from research.objectives.ranker import TrainedRanker
 from research.recommend.embeddings import (
     Embeddings,
     attribute_embeddings,
@@ -29,13 +31,23 @@ from research.recommend.embeddings import (
 from research.recommend.neighbors import neighbors, neighbors_frame
 from research.recommend.recommendations import recommend
 from research.recommend.requests import known_users, new_histories
+from research.recommend.selection import select_items
 from research.recommend.tables import frame_of, write_recommendations
 from research.runs.execute import execute
 from research.runs.load import load_run
 from research.runs.parts import RunParts
 from tests.support.checkpoints import newest_checkpoint
 from tests.support.odd_names import ODD_NAMES
-from tests.support.small_runs import FINETUNE, PRETRAIN, QUIET, config_of, corpus_in, weights_of
+from tests.support.pretend_accelerator import device, pretended, unsupported_reason
+from tests.support.small_runs import (
+    ENCODER,
+    FINETUNE,
+    PRETRAIN,
+    QUIET,
+    config_of,
+    corpus_in,
+    weights_of,
+)
 
 NEXT = NextItemConfig(head=HeadConfig(bias=True, transform="linear"))
 
@@ -254,6 +266,54 @@ def test_all_neighbors_equal_those_of_the_loop() -> None:
         expected += [(f"i{item}", f"i{other}", products[other]) for other in order]
     columns = ("item", "neighbor", "similarity")
     assert list(zip(*(found[name].tolist() for name in columns))) == expected
+
+
+def test_an_encoder_that_reads_times_needs_them_of_new_histories(tmp_path: Path) -> None:
+    corpus = corpus_in(tmp_path / "corpus")
+    config = config_of(corpus, FINETUNE)
+    timed = replace(ENCODER, block=HSTU(times=True))
+    execute(replace(config, encoder=timed), tmp_path / "run", options=QUIET)
+    parts, ranker = load_run(tmp_path / "run", "data")
+    users = known_users(parts, ["u0", "u4"])
+    lists = frame_of(corpus, users, recommend(parts, ranker, users, k=4))
+    start, stop = corpus.offsets[:2].tolist()
+    history = [corpus.item_names[item] for item in corpus.items[start:stop].tolist()]
+    with pytest.raises(InputError, match="the run's encoder also reads the time of every event"):
+        new_histories(parts, [history])
+    with pytest.raises(InputError, match="fields: time needs lists as long as those of the"):
+        new_histories(parts, [history], fields={"time": [[1]]})
+    assert corpus.timestamps is not None
+    new = new_histories(parts, [history], fields={"time": [corpus.timestamps[start:stop].tolist()]})
+    again = frame_of(corpus, new, recommend(parts, ranker, new, k=4))
+    assert again["item"].tolist() == lists["item"][:4].tolist()
+    # What is left out takes its time along.
+    skipping = new_histories(
+        parts, [["i0", "none", "i1"]], fields={"time": [[5, 6, 7]]}, unknown="skip"
+    )
+    assert skipping.pack(np.array([0])).fields["time"].tolist() == [5, 7]
+
+
+@pytest.mark.skipif(unsupported_reason() is not None, reason=str(unsupported_reason()))
+def test_lists_and_embeddings_of_a_model_on_an_accelerator_are_the_same(
+    run: Path, loaded: tuple[RunParts, Ranker]
+) -> None:
+    parts, ranker = loaded
+    users = new_histories(parts, [["-1", "NA"], [], ["Björk"]])
+    options = {"k": 4, "batch_size": 2, "selection": select_items(parts.corpus, exclude=["--k"])}
+    lists = frame_of(parts.corpus, users, recommend(parts, ranker, users, **options))  # type: ignore[arg-type]
+    states = joined(user_embeddings(parts, ranker, users)).vectors_ND
+    _, moved = load_run(run, "data")
+    assert isinstance(moved, TrainedRanker)
+    with pretended():
+        moved.encoder.to(device())
+        moved.objective.to(device())
+        batches = recommend(parts, moved, users, **options)  # type: ignore[arg-type]
+        again = frame_of(parts.corpus, users, batches)
+        states_there = joined(user_embeddings(parts, moved, users)).vectors_ND
+        items_there = item_embeddings(parts.corpus, moved).vectors_ND
+    pd.testing.assert_frame_equal(again, lists)
+    np.testing.assert_array_equal(states_there, states)
+    np.testing.assert_array_equal(items_there, item_embeddings(parts.corpus, ranker).vectors_ND)
 
 
 def test_a_run_that_counts_has_no_embeddings(tmp_path: Path) -> None:
