@@ -1,7 +1,7 @@
-"""Which columns of a frame or a file are users, items and times: as named, or else recognised.
+"""Which columns of a frame or a file are users, items and times: as named, or else recognized.
 
-A column is recognised by its name alone, and only where exactly one has such a name; what is not
-recognised without doubt is asked for.
+A column is recognized by its name alone, and only where exactly one has such a name; what is not
+recognized without doubt is asked for.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from research.data.preparation.arrow_columns import names_in
 from research.data.preparation.frames import Frame
 from research.errors import InputError
 
-# Names by which a column is recognised, in small letters and without blanks, dashes and the like;
-# an "id" or "name" at the end changes nothing.
-USERS = ("user", "u", "customer", "client", "visitor", "reviewer", "member", "account", "session")
+# Names by which a column is recognized, in small letters and without blanks, dashes and the like;
+# an "id" at the end changes nothing.
+USERS = ("user", "customer", "client", "visitor", "reviewer", "member", "account", "session")
 ITEMS = (
-    *("item", "i", "product", "article", "movie", "film", "book", "track", "song", "asin", "sku"),
+    *("item", "product", "article", "movie", "film", "book", "track", "song", "asin", "sku"),
     *("business", "game", "video", "parentasin"),
 )
 TIMES = ("time", "timestamp", "date", "datetime", "ts", "unixtime", "unixreviewtime", "eventtime")
@@ -31,7 +31,7 @@ TIMES = ("time", "timestamp", "date", "datetime", "ts", "unixtime", "unixreviewt
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
-    """The columns that a user named; None: to be recognised."""
+    """The columns that a user named; None: to be recognized."""
 
     user: str | None
     """Column of users' ids."""
@@ -46,7 +46,7 @@ class Columns:
         """The fields of `PrepareConfig` that name the three columns.
 
         `present` are the columns of the frame or file `where`. Raises `InputError` for a column
-        that is not there, and for one that is neither named nor recognised without doubt.
+        that is not there, and for one that is neither named nor recognized without doubt.
         """
         named = {"user": self.user, "item": self.item, "time": self.time, **self.others}
         for argument, name in named.items():
@@ -85,8 +85,7 @@ def recognized(
 
 def _bare(column: str) -> str:
     bare = re.sub(r"[\W_]+", "", column.casefold())
-    shorter = re.sub(r"(id|name)$", "", bare)
-    return shorter or bare
+    return bare.removesuffix("id") or bare
 
 
 def columns_of_frame(frame: Frame | pd.DataFrame) -> list[str]:

@@ -25,6 +25,8 @@ from research.runs.corpus import open_corpus
 
 # Endings by which the format of a path is told.
 ENDINGS = {**SUFFIXES, "atomic": (".inter",)}
+# The fields of `PrepareConfig` that name columns of events, with the arguments of `prepare`.
+COLUMN_OPTIONS = {"user_column": "user", "item_column": "item", "timestamp_column": "time"}
 
 
 def prepare(
@@ -72,30 +74,32 @@ def prepare(
             "exact" (all but exact doubles), "first" or "last".
         format: the format of a path: csv, parquet, jsonl, atomic, s3rec, pairs or movielens. None:
             by its ending.
-        options: further fields of `sf.PrepareConfig`, such as `{"time_format": "%d.%m.%Y"}`.
+        options: further fields of `sf.PrepareConfig`, such as `{"time_format": "%d.%m.%Y"}`; with
+            `items_file`, title and attributes are columns of that file.
         name: the name of a frame's corpus, which is also a folder's; a file's is that of the file.
         out: the corpus's folder. None: one below `data_root/corpora`, by the content.
         data_root: the folder of raw files and prepared corpora.
 
     Raises:
         InputError: for a wrong cell (named by row and column), for a column that is not there or
-            not recognised, for wrong options, and where `out` holds another corpus.
+            not recognized, for wrong options, and where `out` holds another corpus.
     """
-    given: dict[str, object] = {
-        "min_rating": min_rating,
-        "user_core": user_core,
-        "item_core": item_core,
-        "title_column": title,
-        "attribute_columns": tuple(attributes) or None,
-    }
-    given = {option: value for option, value in given.items() if value}
-    given |= {} if duplicates == "keep" else {"duplicates": duplicates}
-    given |= {} if rating is None else {"rating_column": rating}
-    given |= {} if min_rating is None else {"min_rating": min_rating}
-    given |= options or {}
-    others = {} if title is None else {"title": title}
-    others |= {} if rating is None else {"rating": rating}
-    others |= {f"attributes[{place}]": column for place, column in enumerate(attributes)}
+    given = _changed(
+        {
+            "min_rating": min_rating,
+            "user_core": user_core,
+            "item_core": item_core,
+            "duplicates": duplicates,
+            "rating_column": rating,
+            "title_column": title,
+            "attribute_columns": tuple(attributes) or None,
+        }
+    )
+    given |= _checked(options or {})
+    others = {} if rating is None else {"rating": rating}
+    if "items_file" not in given:
+        others |= {} if title is None else {"title": title}
+        others |= {f"attributes[{place}]": column for place, column in enumerate(attributes)}
     columns = Columns(user=user, item=item, time=time, others=others)
     if isinstance(data, str | Path):
         config = replace_fields(_of_path(data, format), given)
@@ -107,6 +111,25 @@ def prepare(
     given |= columns.options("the frame", columns_of_frame(frame))
     config = replace_fields(PrepareConfig(source=format or "parquet"), given)
     return prepare_frame(frame, config, out, name=name, data_root=data_root)
+
+
+def _changed(arguments: Mapping[str, object]) -> dict[str, object]:
+    """The arguments, by field of `PrepareConfig`, that are not at the field's default."""
+    defaults = vars(PrepareConfig(source=""))
+    return {
+        option: value
+        for option, value in arguments.items()
+        if value is not None and value != defaults[option]
+    }
+
+
+def _checked(options: Mapping[str, object]) -> Mapping[str, object]:
+    """The options; `InputError` for one that an argument of `prepare` is for."""
+    arguments = {"source": "format", "raw": "data", **COLUMN_OPTIONS}
+    for option, argument in arguments.items():
+        if option in options:
+            raise InputError(f"options has {option!r}; give it as {argument}=")
+    return options
 
 
 def _prepare_path(
@@ -122,11 +145,10 @@ def _prepare_path(
         found = columns.options(str(config.raw), columns_of_file(config))
     else:
         # Such a format or data set has columns of its own; only what is named differs.
-        fields = {"user": "user_column", "item": "item_column", "time": "timestamp_column"}
         found = {
-            fields[argument]: column or None
-            for argument, column in named.items()
-            if column is not None
+            option: named[argument] or None
+            for option, argument in COLUMN_OPTIONS.items()
+            if named[argument] is not None
         }
     config = replace_fields(config, found)
     return prepare_files(config, out, data_root=data_root, given=(*given, *found))

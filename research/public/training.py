@@ -72,12 +72,14 @@ def train(
 ) -> Run:
     """Train and evaluate a config on a corpus, and return the run.
 
-    A run that has finished in `out` is returned at once; one that was interrupted goes on from its
-    last checkpoint, so a cell of a notebook that was stopped is simply run again; one that has
-    finished goes on if the config has more epochs and `out` is its folder. In the main
-    thread, stopping the cell (SIGINT) ends the stage after the step, with a checkpoint; another
-    thread cannot be stopped so. One thread of a process trains at a time. When it returns or
-    raises, signal handlers are as before, and no process group is left.
+    A run that has finished in `out` is returned at once, or goes on if the config now has more
+    epochs. One that was interrupted goes on from its last checkpoint, so a cell of a notebook that
+    was stopped is simply run again.
+
+    In the main thread, stopping the cell (SIGINT) ends the stage after the step, with a checkpoint;
+    another thread cannot be stopped so. One thread of a process trains at a time. When it returns
+    or raises, signal handlers are as before and no process group is left; torch's generator has
+    been seeded anew, and its switches are as the config's `compute` says.
 
         >>> run = sf.train("sasrec.full_softmax", corpus)
         >>> run = sf.train(sf.change(config, {"stages.0.epochs": 3}), corpus, seed=1)

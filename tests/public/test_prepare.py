@@ -81,6 +81,24 @@ def test_filters_attributes_and_further_options(tmp_path: Path) -> None:
         sf.prepare(frame, time="when", options={"time_formt": "%d"}, data_root=tmp_path)
 
 
+def test_titles_and_attributes_of_an_items_file(tmp_path: Path) -> None:
+    pd.DataFrame({"sku": [3, 5], "label": ["three", "five"], "color": ["red", "blue"]}).to_csv(
+        tmp_path / "items.csv", index=False
+    )
+    corpus = sf.prepare(
+        ORDERS, time="bought at", title="label", attributes=["color"],
+        options={"items_file": str(tmp_path / "items.csv")}, data_root=tmp_path,
+    )  # fmt: skip
+    assert corpus.item_titles is not None
+    assert dict(zip(corpus.item_names, corpus.item_titles)) == {"5": "five", "3": "three"}
+    assert list(corpus.attribute_names) == ["color:blue", "color:red"]
+
+
+def test_options_that_are_arguments_are_asked_for_as_such(tmp_path: Path) -> None:
+    with pytest.raises(sf.InputError, match="options has 'user_column'; give it as user="):
+        sf.prepare(ORDERS, options={"user_column": "sku"}, data_root=tmp_path)
+
+
 def test_a_known_data_set_by_its_name(tmp_path: Path) -> None:
     folder = tmp_path / "raw" / "ml-100k"
     folder.mkdir(parents=True)
