@@ -19,7 +19,7 @@ from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
 from research.public.run import Run, load
-from research.public.training import ConfigLike, CorpusLike, alone, config_of
+from research.public.training import ConfigLike, CorpusLike, config_of, in_session
 from research.report.build import report_of
 from research.report.csv_table import frame_of
 from research.report.files import write
@@ -100,7 +100,7 @@ def study(
     )
     allow = tuple(package for config in configs.values() for package in packages_of(config))
     options = RunOptions(data_root=str(data_root), quiet=quiet, device=device, allow=allow)
-    with alone():
+    with in_session():
         run_study(
             chosen,
             Path(out),

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from research.config import hash_of, packages_of
 from research.data.corpus import Corpus
+from research.distributed.signals import handle_signals
 from research.errors import InputError
 from research.overrides import replace_fields
 from research.public.preparing import load_corpus
@@ -76,10 +77,11 @@ def train(
     epochs. One that was interrupted goes on from its last checkpoint, so a cell of a notebook that
     was stopped is simply run again.
 
-    In the main thread, stopping the cell (SIGINT) ends the stage after the step, with a checkpoint;
-    another thread cannot be stopped so. One thread of a process trains at a time. When it returns
-    or raises, signal handlers are as before and no process group is left; torch's generator has
-    been seeded anew, and its switches are as the config's `compute` says.
+    In the main thread, stopping the cell ends the stage after the step, with a checkpoint, and
+    raises `KeyboardInterrupt`; another thread cannot be stopped so. One thread of a process trains
+    at a time. When it returns or raises, signal handlers are as before and no process group is
+    left; torch's generator has been seeded anew, and its switches are as the config's `compute`
+    says.
 
         >>> run = sf.train("sasrec.full_softmax", corpus)
         >>> run = sf.train(sf.change(config, {"stages.0.epochs": 3}), corpus, seed=1)
@@ -106,20 +108,25 @@ def train(
         cell = hash_of(replace(chosen, seed=0, corpus=""), opened.fingerprint)[:12]
         out = Path("runs", "python", opened.name, cell, str(chosen.seed))
     options = RunOptions(data_root=str(data_root), quiet=quiet, device=device, allow=tuple(allow))
-    with alone():
+    with in_session():
         execute(chosen, Path(out), options=options)
     return load(out, device=device, allow=(*allow, *packages_of(chosen)), data_root=data_root)
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Keep other threads of this process from training within; `InputError` while one does."""
+def in_session() -> Iterator[None]:
+    """Train within as a guest of a notebook: one thread at a time, and stopped as a command is.
+
+    A signal stops the stage after the step, with a checkpoint, and raises `KeyboardInterrupt`;
+    afterwards the handlers are those of before. `InputError` while another thread trains.
+    """
     if not _training.acquire(blocking=False):
         raise InputError(
             "another thread of this process is training, and torch's generator and switches belong "
             "to the whole process; wait for it, or train in another process"
         )
     try:
-        yield
+        with handle_signals():
+            yield
     finally:
         _training.release()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,3 +215,27 @@ def test_a_finished_run_goes_on_with_more_epochs(
     more = sf.change(small_config, {"stages.0.epochs": 3})
     run = sf.train(more, small_corpus, out=tmp_path / "run")
     assert run.summary.best["finetune"].epochs == 3
+
+
+def test_a_cell_that_is_stopped_is_run_again(
+    small_corpus: sf.Corpus, small_config: sf.RunConfig, tmp_path: Path
+) -> None:
+    config = sf.change(small_config, {"stages.0.epochs": 150, "stages.0.validation": None})
+    out, handler = tmp_path / "run", signal.getsignal(signal.SIGINT)
+
+    def stop_it() -> None:
+        while not (out / "metrics.jsonl").is_file():
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=stop_it)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+        sf.train(config, small_corpus, out=out)
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert list((out / "stages" / "finetune").glob("step_*"))
+    with pytest.raises(sf.InputError, match="has not finished"):
+        sf.load(out)
+    run = sf.train(config, small_corpus, out=out)
+    assert run.summary.best["finetune"].epochs == 150

@@ -5,6 +5,8 @@
     run = sf.train(config, corpus)
     run.metrics()
 
+An installed package has a notebook beside it, share/sixfold/examples/own_data.ipynb.
+
 Importing it loads neither torch nor pandas; the first use of a name does. This package holds names
 alone, and no class or state of its own: everything is what `research` defines.
 """
