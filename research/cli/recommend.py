@@ -5,7 +5,7 @@ Every verb returns an exit code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,16 +72,24 @@ def recommend(arguments: RecommendCommand) -> int:
         seen="kept" if arguments.keep_seen else "excluded",
         selection=selection,
     )
+    numbers_R = np.zeros(len(requests), dtype=np.int64)
+
+    def counted() -> Iterator[Recommendations]:
+        for batch in batches:
+            np.add.at(numbers_R, batch.request_N, 1)
+            yield batch
+
     console = plain_console()
     if out is not None:
-        rows = write_recommendations(out, parts.corpus, requests, batches)
-        console.print(
-            f"{out}: {rows:,} rows, at most {arguments.k:,} for each of {len(requests):,} requests"
-        )
+        rows = write_recommendations(out, parts.corpus, requests, counted())
+        console.print(f"{out}: {rows:,} rows for {len(requests):,} requests")
     else:
         check_printable(len(requests))
-        for batch in batches:
+        for batch in counted():
             print_lists(parts.corpus, requests, batch)
+    num_short = int((numbers_R < arguments.k).sum())
+    if num_short:
+        console.print(f"{num_short:,} of them have fewer than {arguments.k:,} items left")
     for note in notes_of(requests, selection):
         console.print(note)
     return 0

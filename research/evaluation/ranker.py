@@ -54,6 +54,7 @@ class Ranker(Protocol):
     def encode(self, histories: Packed, users_S: Tensor) -> Encoded:
         """Encode S whole histories; `users_S`, int64 [S], are their users' ids.
 
+        The id is -1 for a user whom the corpus does not have.
         Histories are on the host, not corrupted, and of any length.
         """
 

@@ -72,12 +72,13 @@ def item_embeddings(corpus: Corpus, ranker: Ranker) -> Embeddings:
     """The embeddings of all items of the corpus; `InputError` for a ranker that counts."""
     trained = _trained(ranker)
     rows = trained.objective.head.scored_rows(trained.encoder.item_table)
-    bias = None if rows.bias_R is None else rows.bias_R[: corpus.num_items].cpu().numpy()
+    # Copies, so that a caller who writes into them does not change the model.
+    bias = None if rows.bias_R is None else rows.bias_R[: corpus.num_items].cpu().numpy().copy()
     return Embeddings(
         kind="item",
         names=corpus.item_names,
         labels_N=np.arange(corpus.num_items),
-        vectors_ND=rows.table_RD[: corpus.num_items].cpu().numpy(),
+        vectors_ND=rows.table_RD[: corpus.num_items].cpu().numpy().copy(),
         bias_N=bias,
     )
 

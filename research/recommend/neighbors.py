@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from research.objectives.ranker import EncodedStates
 from research.recommend.arrow_names import arrow_names
 from research.recommend.best import best_items
 from research.recommend.embeddings import Embeddings
-from research.recommend.raw_ids import numbers_of
+from research.recommend.raw_ids import check_choice, numbers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,7 @@ def neighbors(
     nearer; an embedding of zeros has cosine 0 to all. `InputError` for a raw id that is not there,
     and for a `k` below 1.
     """
+    check_choice("by", by, get_args(Similarity))
     if k < 1:
         raise InputError(f"k is {k}; it must be at least 1")
     rows_Q = np.arange(len(embeddings), dtype=np.int64)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ def numbers_of(
     that is no text always does, and so does text in place of a list of ids. `what` says in the
     message what the ids are.
     """
+    check_choice("unknown", unknown, get_args(UnknownPolicy))
     if isinstance(raw_ids, str):
         raise InputError(f"{what}: {raw_ids!r:.60} is one text; give a list of raw ids")
     for raw_id in raw_ids:
@@ -39,3 +40,9 @@ def numbers_of(
     return np.array(
         [names.index(raw_id) if raw_id in names else -1 for raw_id in raw_ids], dtype=np.int64
     )
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """`InputError` unless the argument `name` has one of these values."""
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; allowed: {', '.join(choices)}")

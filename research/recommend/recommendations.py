@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -28,10 +28,12 @@ from research.evaluation.popularity import Popularity
 from research.evaluation.ranker import Encoded, Ranker
 from research.evaluation.tiles import first_not_finite
 from research.recommend.best import best_items
+from research.recommend.raw_ids import check_choice
 from research.recommend.requests import Requests
 from research.recommend.selection import Selection
 from research.runs.parts import RunParts
 
+Seen = Literal["excluded", "kept"]
 EVERY_ITEM = Selection()
 
 
@@ -72,7 +74,7 @@ def recommend(
     requests: Requests,
     *,
     k: int = 10,
-    seen: Literal["excluded", "kept"] = "excluded",
+    seen: Seen = "excluded",
     selection: Selection = EVERY_ITEM,
     batch_size: int | None = None,
 ) -> Iterator[Recommendations]:
@@ -85,6 +87,7 @@ def recommend(
     the corpus) is ranked first. `InputError` for a `k` or `batch_size` below 1; while iterating,
     `FloatingPointError` for a score that is not finite.
     """
+    check_choice("seen", seen, get_args(Seen))
     for name, value in (("k", k), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from research.data.names import Names
 from research.data.splits import Ranges
 from research.errors import InputError
 from research.packed import Packed
-from research.recommend.raw_ids import UnknownPolicy, numbers_of
+from research.recommend.raw_ids import UnknownPolicy, check_choice, numbers_of
 from research.runs.parts import RunParts
 
 HistoryPart = Literal["all", "train", "test"]
@@ -84,6 +84,7 @@ def known_users(
     be looked for in the lists; of users whom the test does not ask about, those of "train". Other
     users are left out and counted where `unknown` is "skip", else they raise `InputError`.
     """
+    check_choice("history", history, get_args(HistoryPart))
     corpus = parts.corpus
     users = np.arange(corpus.num_users, dtype=np.int64)
     skipped = 0
@@ -131,6 +132,8 @@ def new_histories(
         raise InputError(
             f"{len(names):,} names for {len(histories):,} histories; give one for each"
         )
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise InputError("names: give the name of each history as text")
     lengths = np.array([len(history) for history in histories], dtype=np.int64)
     values = _field_values(parts, lengths, fields or {})
     raw_ids = [raw_id for history in histories for raw_id in history]

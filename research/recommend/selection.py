@@ -38,7 +38,7 @@ def select_items(
     corpus does not have raises `InputError`, or is left out and counted where `unknown` is "skip".
     `InputError` also when no item is left.
     """
-    if candidates is None and attributes is None and not exclude:
+    if candidates is None and attributes is None and len(exclude) == 0:
         return Selection()
     skipped = 0
     allowed_V = np.ones(corpus.num_items, dtype=bool)

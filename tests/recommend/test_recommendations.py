@@ -302,6 +302,14 @@ def test_what_is_no_list_of_raw_ids_is_refused() -> None:
             new_histories(parts, histories)
     with pytest.raises(InputError, match="1 names for 2 histories"):
         new_histories(parts, [["i0"], ["i1"]], names=["a"])
+    with pytest.raises(InputError, match="names: give the name of each history as text"):
+        new_histories(parts, [["i0"]], names=[7])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="history is 'past'; allowed: all, train, test"):
+        known_users(parts, history="past")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="unknown is 'ignore'; allowed: error, skip"):
+        known_users(parts, [], unknown="ignore")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="seen is 'zero'; allowed: excluded, kept"):
+        recommend(parts, ByNewest(3), known_users(parts), seen="zero")  # type: ignore[arg-type]
     for name in ("k", "batch_size"):
         with pytest.raises(InputError, match=f"{name} is 0; it must be at least 1"):
             recommend(parts, ByNewest(3), known_users(parts), **{name: 0})  # type: ignore[arg-type]

@@ -162,6 +162,18 @@ def test_scores_are_products_of_embeddings_and_a_bias(loaded: tuple[RunParts, Ra
             assert math.isclose(product + items.bias_N[item], score, rel_tol=1e-4, abs_tol=1e-6)
 
 
+def test_embeddings_are_copies(loaded: tuple[RunParts, Ranker]) -> None:
+    parts, ranker = loaded
+    first = item_embeddings(parts.corpus, ranker)
+    assert first.bias_N is not None
+    first.vectors_ND[:] = 7.0
+    first.bias_N[:] = 7.0
+    again = item_embeddings(parts.corpus, ranker)
+    assert again.bias_N is not None
+    assert not (again.vectors_ND == 7.0).any()
+    assert not (again.bias_N == 7.0).any()
+
+
 def test_only_histories_with_events_have_an_embedding(loaded: tuple[RunParts, Ranker]) -> None:
     parts, ranker = loaded
     requests = new_histories(parts, [[], ["-1"], [], ["NA", "-1"]])
@@ -245,6 +257,8 @@ def test_neighbors_by_hand() -> None:
     assert len(neighbors_frame(embeddings, neighbors(embeddings, []))) == 0
     with pytest.raises(InputError, match="k is 0; it must be at least 1"):
         neighbors(embeddings, k=0)
+    with pytest.raises(InputError, match="by is 'l2'; allowed: cosine, dot"):
+        neighbors(embeddings, by="l2")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="items: 'i9' is not among the 6 names"):
         neighbors(embeddings, ["i9"])
 
