@@ -17,7 +17,7 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 	touch $(STAMP)
 
 quickstart: $(STAMP)
-	$(BIN)/python -m research study experiments.quickstart
+	$(BIN)/python -m research study experiments.quickstart --workers 2 --threads 1 --no-probe
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not long"

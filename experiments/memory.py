@@ -36,6 +36,7 @@ from matplotlib.style import context
 
 from baselines.sasrec import bce, full_softmax
 from experiments.benchmark.ours import take_step
+from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.preparation.frames import prepare_frame
 from research.data.preparation.options import PrepareConfig
@@ -99,16 +100,8 @@ def peak_of(setting: Setting) -> int:
     # Two events more than a row, as leave-one-out holds the last two out.
     length, users = setting.length + 3, 4 * setting.rows
     users = max(users, -(-setting.items // length))
-    items = np.random.default_rng(0).permutation(users * length) % setting.items
-    frame = {
-        "user": np.repeat(np.arange(users), length),
-        "item": items,
-        "timestamp": np.tile(np.arange(length), users),
-    }
     with tempfile.TemporaryDirectory() as folder:
-        corpus = prepare_frame(
-            frame, PrepareConfig(source="parquet"), Path(folder) / "corpus", name="made"
-        )
+        corpus = made_corpus(setting.items, users, length, Path(folder) / "corpus")
         config = bce() if setting.sampled else full_softmax()
         stage = config.stages[0]
         optimizer = replace(stage.optimizer, item_rows="touched" if setting.sampled else "all")
@@ -125,6 +118,19 @@ def peak_of(setting: Setting) -> int:
     peak = peak_bytes(CPU)
     assert peak is not None, "the system tells how much memory a process has held"
     return peak
+
+
+def made_corpus(items: int, users: int, length: int, folder: Path) -> Corpus:
+    """A corpus of `users` histories of `length` items each, all items equally often, drawn by 0.
+
+    It has all `items` where users times length is as many.
+    """
+    frame = {
+        "user": np.repeat(np.arange(users), length),
+        "item": np.random.default_rng(0).permutation(users * length) % items,
+        "timestamp": np.tile(np.arange(length), users),
+    }
+    return prepare_frame(frame, PrepareConfig(source="parquet"), folder, name="made")
 
 
 def measured(setting: Setting) -> int:

@@ -190,9 +190,14 @@ def type_name(hint: Any) -> str:
     return re.sub(r"\w+\.(?=\w)", "", str(hint))
 
 
+def near_names(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of `names` that are like a misspelled one, the nearest first."""
+    return difflib.get_close_matches(name, list(names), 3, 0.5)
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """`; did you mean ...?` with up to three of `names` like a misspelled one; "" if none is."""
-    similar = difflib.get_close_matches(name, list(names), 3, 0.5)
+    similar = near_names(name, names)
     return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 

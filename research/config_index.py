@@ -47,6 +47,19 @@ def definitions(package: str) -> Mapping[str, tuple[Definition, ...]]:
     A package is a folder of modules or a single file. A file that Python cannot parse counts as
     empty, as it cannot be imported either. Raises `InputError` if the package does not exist.
     """
+    return _definitions(package, _locations(package))
+
+
+def parsed_sources(package: str) -> Iterator[tuple[str, Path, ast.Module]]:
+    """The dotted name, the file and the syntax tree of every module of a package.
+
+    A file that Python cannot parse is left out, as it cannot be imported either. Raises
+    `InputError` if the package does not exist.
+    """
+    return _parsed(package, _locations(package))
+
+
+def _locations(package: str) -> tuple[str, ...]:
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -56,28 +69,31 @@ def definitions(package: str) -> Mapping[str, tuple[Definition, ...]]:
             f"there is no package {package} to find classes in; run this from the folder that "
             "holds it, or put that folder on PYTHONPATH"
         )
-    locations = spec.submodule_search_locations or [spec.origin or ""]
-    return _definitions(package, tuple(dict.fromkeys(locations)))
+    return tuple(dict.fromkeys(spec.submodule_search_locations or [spec.origin or ""]))
 
 
 @functools.cache
 def _definitions(package: str, locations: Sequence[str]) -> Mapping[str, tuple[Definition, ...]]:
     by_name: dict[str, tuple[Definition, ...]] = {}
-    for module, path in (
-        source for folder in locations for source in _sources(package, Path(folder))
-    ):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):
-            continue
+    for module, path, tree in _parsed(package, locations):
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 bases = tuple(ast.unparse(base).rpartition(".")[2] for base in node.bases)
                 definition = Definition(node.name, module, path, bases, _is_written_as_config(node))
                 by_name[node.name] = (*by_name.get(node.name, ()), definition)
     return by_name
+
+
+def _parsed(package: str, locations: Sequence[str]) -> Iterator[tuple[str, Path, ast.Module]]:
+    for location in locations:
+        for module, path in _sources(package, Path(location)):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    tree = ast.parse(path.read_bytes())
+            except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):
+                continue
+            yield module, path, tree
 
 
 def _sources(package: str, location: Path) -> Iterator[tuple[str, Path]]:

@@ -35,9 +35,9 @@ from research.overrides import replace_fields
 from research.packed import Packed
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.target import load_target
 from research.storage.records import RunSummary
 from research.studies.study import Study
+from research.studies.target import load_target
 from research.training.multi_objective import MultiObjectiveModel
 from tests import ROOT
 from tests.support.command_line import run_command

@@ -58,8 +58,9 @@ def peak_megabytes(device: str = "cpu") -> float:
 
 def gflop_of(function: Callable[[], object]) -> float:
     """10^9 floating-point operations in the matrix products of a call, backward ones included."""
-    # The attention of torch's CPU kernel, which the counter does not know.
+    # The counter does not know the attention of torch's CPU kernel, nor products in place.
     cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    added_product = torch.ops.aten.addmm_
 
     def attention_flop(
         query: tuple[int, ...], key: tuple[int, ...], *_: object, **__: object
@@ -67,7 +68,13 @@ def gflop_of(function: Callable[[], object]) -> float:
         rows, heads, queries, width = query
         return 4 * rows * heads * queries * key[-2] * width
 
-    counter = FlopCounterMode(display=False, custom_mapping={cpu_attention: attention_flop})
+    def added_product_flop(
+        _: tuple[int, ...], first: tuple[int, ...], second: tuple[int, ...], **__: object
+    ) -> int:
+        return 2 * first[0] * first[1] * second[1]
+
+    formulas = {cpu_attention: attention_flop, added_product: added_product_flop}
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
     with counter:
         function()
     return float(counter.get_total_flops()) / 1e9

@@ -209,8 +209,8 @@ def large_softmax(name: str, device: str, counts: bool) -> Measured:
         seconds=spent.seconds,
         cpu=spent.cpu,
         peak_megabytes=peak,
-        # As counted in docs: scores, the gradients of states and of the table, scores once more.
-        gflop=4 * 2 * 4096 * 1_000_000 * 64 / 1e9 if counts else 0.0,
+        # On a CPU four products: scores twice, and the gradients of states and of the table.
+        gflop=gflop_of(step) if counts else 0.0,
         facts={
             "items": 1_000_000,
             "targets": 4096,

@@ -25,6 +25,16 @@ HEAD = (
 )
 
 
+# What is said of every row of ours that trains; peers run through their own trainers where they
+# have one.
+PLAIN_LOOP = (
+    "A plain loop over batches: targets, losses, gradients and the optimizer's step, without the "
+    "log and the checks of a run."
+)
+# Targets of two sides may differ by this factor before the ratio is also given per target.
+SIMILAR = 1.25
+
+
 class Notes:
     """Numbered sentences below a table; equal ones share a number."""
 
@@ -47,7 +57,10 @@ def seconds_text(values: Sequence[float]) -> str:
 
 
 def ratio_text(ours: Sequence[Measured], theirs: Sequence[Measured]) -> str:
-    """The ratio of the medians, and the least and most of the rounds; a reason if there is none."""
+    """The ratio of the medians, and the least and most of the rounds; a reason if there is none.
+
+    Where one side has many more targets than the other, the ratio of seconds per target follows.
+    """
     if not ours:
         return "none: ours failed"
     known = KNOWN.get((theirs[0].side, theirs[0].work), NOTHING_KNOWN)
@@ -57,7 +70,12 @@ def ratio_text(ours: Sequence[Measured], theirs: Sequence[Measured]) -> str:
     middle = Spread.of([one.seconds for one in theirs]).middle
     middle /= Spread.of([one.seconds for one in ours]).middle
     rounds = Spread.of([their.seconds / own.seconds for own, their in zip(ours, theirs)])
-    return f"**{digits(middle)}** ({digits(rounds.least)} to {digits(rounds.most)})"
+    text = f"**{digits(middle)}** ({digits(rounds.least)} to {digits(rounds.most)})"
+    own_targets, their_targets = ours[0].facts.get("targets"), theirs[0].facts.get("targets")
+    if not isinstance(own_targets, int) or not isinstance(their_targets, int):
+        return text
+    more = their_targets / own_targets
+    return text if 1 / SIMILAR <= more <= SIMILAR else f"{text}; {digits(middle / more)} a target"
 
 
 def explanation(facts: Mapping[str, Fact], theirs: Measured) -> str:
@@ -77,7 +95,9 @@ def row(rounds: Rounds, name: str, side: str, notes: Notes) -> str:
     ours, theirs = rounds.of(name, OURS), rounds.of(name, side)
     one = theirs[0]
     seconds = [measured.seconds for measured in theirs]
-    sentences = []
+    sentences, work = [], WORKS[name]
+    if side == OURS and work.config is not None and not work.ranks:
+        sentences.append(PLAIN_LOOP)
     if side != OURS and ours:
         sentences.append(explanation(ours[0].facts, one))
     if is_partial(one):
@@ -85,7 +105,7 @@ def row(rounds: Rounds, name: str, side: str, notes: Notes) -> str:
     rate = Spread.of([ceilings.gflops for ceilings in rounds.ceilings]).middle
     share = one.gflop / Spread.of(seconds).middle / rate
     cells = [
-        f"{name} {WORKS[name].title}" if side == OURS else "",
+        f"{name} {work.title}" if side == OURS else "",
         TITLES[side],
         seconds_text(seconds),
         "" if side == OURS else ratio_text(ours, theirs),

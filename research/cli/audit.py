@@ -17,6 +17,7 @@ from research.data.findings import Finding, Level
 from research.data.splits import GlobalTemporal, LeaveOneOut, SplitConfig, UserHoldout
 from research.errors import InputError
 from research.runs.audit import audit_run
+from research.storage.folders import what_is_at
 
 # In the order in which findings are printed.
 LEVELS: tuple[Level, ...] = ("problem", "warning", "fine")
@@ -70,12 +71,15 @@ def split_named(name: verbs.SplitName | None) -> SplitConfig:
 
 def folder_of(target: str, data_root: str) -> Path:
     """The folder of a run or a corpus: `target` itself, or a corpus's name below the data root."""
-    for folder in (Path(target), Path(data_root) / "corpora" / target):
+    corpora = Path(data_root) / "corpora"
+    for folder in (Path(target), corpora / target):
         if (folder / "config.json").is_file() or (folder / "manifest.json").is_file():
             return folder
+    is_name = "/" not in target and not Path(target).exists() and corpora.is_dir()
+    place = corpora / target if is_name else Path(target)
     raise InputError(
         f"{target} is neither a run folder (config.json) nor a corpus folder (manifest.json), nor "
-        f"is there a corpus {Path(data_root) / 'corpora' / target}; `prepare` makes a corpus"
+        f"a corpus in {corpora}, where `prepare` makes one: {what_is_at(place)}"
     )
 
 

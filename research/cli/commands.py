@@ -29,6 +29,7 @@ from research.data.preparation.prepare import prepare as prepare_corpus
 from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes
 from research.distributed.failures import STOPPED
+from research.distributed.launcher_environment import several_were_asked_for
 from research.errors import InputError
 from research.evaluation.candidates import seen_notes
 from research.evaluation.metrics import metrics
@@ -42,13 +43,13 @@ from research.runs.execute import RunOptions, execute
 from research.runs.extension import with_more_epochs
 from research.runs.load import load_run
 from research.runs.parts import RunParts
-from research.runs.target import import_from_working_folder, load_target, package_of
 from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import printable
 from research.studies.budget import budget_of
 from research.studies.record import run_folder
 from research.studies.study import Study, StudyOptions, run_study
+from research.studies.target import import_from_working_folder, load_target, package_of
 from research.tracking.config import Tracking
 from research.tracking.options import mirror_finished_run, resolve_tracking
 from research.training.stage_run import CheckpointPlan
@@ -299,5 +300,14 @@ def start_accelerator(machine: MachineOptions, training: verbs.TrainingOptions) 
             f"{expected} processes are expected, but this one sees {accelerator.num_processes}; "
             "launch them with `accelerate launch --multi_gpu --num_processes N -m research ...` or "
             "torchrun"
+        )
+    if expected == 1 and training.expect_world is None and several_were_asked_for():
+        print(
+            "warning: `accelerate launch` was asked for several processes, but this is the only "
+            "one: it starts no more with --cpu, nor without --multi_gpu. For two, on CPUs too, "
+            "type `accelerate launch --multi_gpu --num_machines 1 --num_processes 2 -m research "
+            "...`; --expect-world 2 makes it an error to get fewer, --expect-world 1 ends this "
+            "warning",
+            file=sys.stderr,
         )
     return accelerator

@@ -6,14 +6,17 @@ It builds the report with `research/report/`, and saves it to W&B when asked to.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from research.annotations import did_you_mean
 from research.cli import verbs
 from research.console import wide_console
 from research.errors import InputError
 from research.report.build import report_of
 from research.report.files import write
 from research.report.terminal import print_report as print_tables
+from research.storage.folders import what_is_below
 from research.storage.records import StudyRecord
 from research.tracking.options import needing_wandb
 
@@ -59,5 +62,20 @@ def study_folder(study: str, runs: str) -> Path:
     allowed = ", ".join(studies) or "none"
     raise InputError(
         f"{study} is not a study: neither {study} nor {Path(runs) / study} has a "
-        f"{StudyRecord.FILE}, which `study` writes; studies in {runs}: {allowed}"
+        f"{StudyRecord.FILE}, which `study` writes{_instead_of(Path(study), studies)}; "
+        f"studies in {runs}: {allowed}"
     )
+
+
+def _instead_of(path: Path, studies: Sequence[str]) -> str:
+    """What a user may have meant by a path that is no study, as a clause of a message."""
+    if not path.exists():
+        return did_you_mean(path.name, studies)
+    around = [parent for parent in path.parents if (parent / StudyRecord.FILE).is_file()]
+    if around:
+        return f"; it lies inside of the study {around[0]}, name that"
+    below = sorted(str(file.parent) for file in path.glob(f"*/{StudyRecord.FILE}"))
+    if below:
+        return f"; it holds the studies {', '.join(below)}, name one of them"
+    inside = what_is_below(path)
+    return f"; it holds {inside}: `show` prints one run" * bool(inside)

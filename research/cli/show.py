@@ -16,7 +16,9 @@ from research.data.corpus import Corpus
 from research.data.profile import CorpusProfile, profile_of
 from research.errors import InputError, optional_import
 from research.report.profile_words import sentences_of
+from research.runs.code_version import commit_with_state
 from research.storage.atomic import replacing
+from research.storage.folders import what_is_at
 from research.storage.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 from research.storage.untrusted import printable
@@ -32,7 +34,7 @@ def show(path: str, html: str | None = None, *, cost: bool = False) -> int:
     """
     folder = Path(path)
     if cost and not (folder / "config.json").is_file():
-        raise InputError(f"--cost is for a run, but {path} has no config.json")
+        raise InputError(f"--cost is for a run, but {path} is none: {what_is_at(folder)}")
     if (folder / "manifest.json").is_file():
         show_corpus(Corpus.open(folder), html)
     elif html is not None:
@@ -44,7 +46,8 @@ def show(path: str, html: str | None = None, *, cost: bool = False) -> int:
         (show_cost if cost else show_run)(folder)
     else:
         raise InputError(
-            f"{path} is neither a run folder (config.json) nor a corpus folder (manifest.json)"
+            f"{path} is neither a run folder (config.json) nor a corpus folder (manifest.json): "
+            f"{what_is_at(folder)}"
         )
     return 0
 
@@ -205,8 +208,7 @@ def commit_line(entry: Provenance) -> str:
     """The commit of a run's code, and whether the checkout had uncommitted changes."""
     if entry.commit is None:
         return UNKNOWN if entry.begun is None else "none, the code stood in no git checkout"
-    states = {True: "as committed", False: "with changes", None: "changes unknown"}
-    return f"{entry.commit} ({states[entry.clean]})"
+    return commit_with_state(entry.commit, entry.clean)
 
 
 def machine_line(entry: Provenance) -> str:

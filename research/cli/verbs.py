@@ -35,6 +35,7 @@ from research.tracking.options import needing_wandb
 Ties = Literal["expected", "mean"]
 SplitName = Literal["LeaveOneOut", "UserHoldout", "GlobalTemporal"]
 WandbMode = Literal["auto", "online", "offline"]
+ListedKind = Literal["baselines", "experiments", "corpora", "runs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,27 @@ class DatasetsCommand(Verb):
         from research.cli.datasets import datasets
 
         return datasets(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListCommand(Verb):
+    """List the baselines, experiments, corpora and runs that there are."""
+
+    LINE = "[KIND ...] [--json]: list the baselines, experiments, corpora and runs that there are"
+    kinds: Annotated[Positional[tuple[ListedKind, ...]], option("KIND ...", "all")] = ()
+    """baselines, experiments, corpora, runs"""
+    json: Flag = False
+    """print one JSON object: by kind a list of objects"""
+    runs: Annotated[str, arg(metavar="FOLDER")] = "runs"
+    """folder of all runs"""
+    data_root: DataRoot = "data"
+    """folder of raw files and prepared corpora"""
+
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
+        """Print the lists."""
+        from research.cli.listing import list_all
+
+        return list_all(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -415,6 +437,7 @@ class SyncCommand(Verb):
 VERBS: dict[str, type[Verb]] = {
     "prepare": PrepareCommand,
     "datasets": DatasetsCommand,
+    "list": ListCommand,
     "run": RunCommand,
     "study": StudyCommand,
     "evaluate": EvaluateCommand,

@@ -26,8 +26,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import ndtr
-from scipy.stats import chi2, norm
+from scipy.special import gammaincinv, ndtr, ndtri
 
 from research.errors import InputError
 from research.evaluation.metrics import per_user
@@ -206,7 +205,7 @@ class _Spread:
         largest_variance = (
             self.users + self.seeds_variance(_chi2_quantiles(self.seeds - 1, 256)[:1])[0]
         )
-        upper_bound = norm.isf(alpha / 2) * np.sqrt(largest_variance)
+        upper_bound = -ndtri(alpha / 2) * np.sqrt(largest_variance)
         return float(
             upper_bound * brentq(lambda share: self.p(share * upper_bound, 256) - alpha, 0.0, 1.001)
         )
@@ -233,7 +232,7 @@ class _Spread:
         def power_gap(errors: float) -> float:
             return POWER - float(ndtr(errors - thresholds).mean())
 
-        margins = norm.ppf(POWER) + np.array([-0.001, 0.001])
+        margins = ndtri(POWER) + np.array([-0.001, 0.001])
         return float(
             error * brentq(power_gap, thresholds.min() + margins[0], thresholds.max() + margins[1])
         )
@@ -247,7 +246,9 @@ def _chi2_quantiles(free: int, number: int) -> Values:
     """
     if free == 0:
         return np.ones(1)
-    values: Values = chi2.ppf((np.arange(number) + 0.5) / number, free) / free
+    # chi^2_free is the gamma distribution of shape free / 2, doubled.
+    levels = (np.arange(number) + 0.5) / number
+    values: Values = 2 * gammaincinv(free / 2, levels) / free
     return values
 
 

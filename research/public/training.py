@@ -18,7 +18,7 @@ from research.public.preparing import load_corpus
 from research.public.run import Run, load
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
-from research.runs.target import import_if_exists, load_target
+from research.studies.target import import_if_exists, load_target
 
 Config = TypeVar("Config")
 # A config, a function that returns one, or a dotted name of such a function.

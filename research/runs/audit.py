@@ -18,6 +18,7 @@ from research.errors import InputError
 from research.evaluation.candidates import is_in_history, read_candidates
 from research.runs.config import RunConfig
 from research.runs.corpus import open_corpus
+from research.storage.folders import what_is_at
 from research.storage.records import FloorRecord, RunRecord, RunSummary
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 
@@ -32,7 +33,7 @@ def audit_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> list[Fin
     reader = RunFolder(path, writes=False)
     record, summary = reader.read(RunRecord), reader.read(RunSummary)
     if record is None:
-        raise InputError(f"{path} has no config.json: it is not a run folder")
+        raise InputError(f"{path} is not a run folder: {what_is_at(path)}")
     if summary is None:
         raise InputError(f"{path} holds a run that has not finished; {CONTINUED_BY}")
     config = from_json(record.config, RunConfig, allow=allow)

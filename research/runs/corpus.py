@@ -7,12 +7,15 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from research.annotations import did_you_mean
 from research.data.corpus import Corpus
 from research.data.preparation.datasets import DATASETS
+from research.data.preparation.download import ARCHIVES
 from research.data.preparation.options import PrepareConfig
-from research.data.preparation.prepare import prepare
+from research.data.preparation.prepare import FORMATS, prepare
 from research.distributed.collectives import Processes
 from research.errors import InputError
+from research.storage.folders import folders_below, what_is_at
 
 
 def prepare_and_open_corpus(name: str, data_root: str, processes: Processes) -> Corpus:
@@ -48,5 +51,17 @@ def open_corpus(name: str, data_root: str) -> Corpus:
     if name in DATASETS:
         return prepare(PrepareConfig(source=name), data_root=data_root)
     if "/" in name or Path(name).exists():
-        raise InputError(f"corpus {name} is not a prepared corpus folder; run `prepare` first")
+        raise InputError(
+            f"corpus {name} is not a prepared corpus folder: {what_is_at(Path(name))}; run "
+            "`prepare` first"
+        )
+    if name not in FORMATS and name not in ARCHIVES:
+        corpora = Path(data_root) / "corpora"
+        prepared = [str(path.relative_to(corpora)) for path in folders_below(corpora, "corpus")]
+        known = (*prepared, *ARCHIVES, *DATASETS)
+        raise InputError(
+            f"corpus is {name!r}, which is neither in {corpora} (there: "
+            f"{', '.join(prepared) or 'nothing'}) nor a data set that `sixfold datasets` lists"
+            f"{did_you_mean(name, known)}"
+        )
     return prepare(PrepareConfig(source=name), data_root=data_root)

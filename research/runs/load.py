@@ -15,6 +15,7 @@ from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
 from research.runs.parts import RunParts, ranking_objective
 from research.runs.warm_start import final_checkpoint
+from research.storage.folders import what_is_at
 from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 
@@ -60,7 +61,7 @@ def records_of(path: Path) -> tuple[RunRecord, RunSummary]:
     reader = RunFolder(path, writes=False)
     record, summary = reader.read(RunRecord), reader.read(RunSummary)
     if record is None:
-        raise InputError(f"{path} has no config.json: it is not a run folder")
+        raise InputError(f"{path} is not a run folder: {what_is_at(path)}")
     if summary is None:
         raise InputError(f"{path} holds a run that has not finished; {CONTINUED_BY}")
     return record, summary

@@ -5,11 +5,9 @@ Nothing here changes a result. The machine's name, the environment and keys are 
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -18,13 +16,11 @@ from pathlib import Path
 
 import torch
 
-import research
+from research.runs.code_version import code_version
 from research.storage.records import Machine, Provenance
 from research.storage.untrusted import without_keys
 
 PACKAGES = ("torch", "numpy", "accelerate", "sixfold")
-# A limit, since git may wait for a disk in the network.
-_SECONDS_OF_GIT = 5.0
 
 
 def provenance_of(device: torch.device, processes: int) -> Provenance:
@@ -96,44 +92,3 @@ def accelerator_model(device: torch.device) -> str | None:
     if device.type == "cpu":
         return None
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-@functools.cache
-def code_version() -> tuple[str | None, bool | None]:
-    """(commit, clean): the git commit of this code, and whether it is unchanged; None: unknown.
-
-    git is called once a process, which keeps running the code that it started with. Changes of
-    tracked files count, and new Python files too, as they may be what runs.
-    """
-    file = str(research.__file__)
-    # Code that is installed inside another project's checkout does not belong to that checkout.
-    if _git("ls-files", "--error-unmatch", file) is None:
-        return None, None
-    commit = _git("rev-parse", "--verify", "HEAD")
-    status = _git("status", "--porcelain", "--untracked-files=all")
-    if commit is None or status is None:
-        return commit, None
-    changes = [
-        line for line in status.splitlines() if not line.startswith("??") or line.endswith(".py")
-    ]
-    return commit.strip(), not changes
-
-
-def _git(*words: str) -> str | None:
-    """What a git command prints in the folder of this code; None: it fails, or there is no git."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        process = subprocess.run(
-            ["git", "-C", str(Path(str(research.__file__)).parent), *words],
-            # Without this, git could take a lock for which another git command would wait.
-            env={**inherited, "GIT_OPTIONAL_LOCKS": "0"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS_OF_GIT,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return process.stdout if process.returncode == 0 else None

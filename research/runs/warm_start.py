@@ -20,6 +20,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.corpus import open_corpus
+from research.storage.folders import what_is_at
 from research.storage.records import RunRecord, RunSummary, StartRecord
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
@@ -151,8 +152,8 @@ def find_warm_start(
     record = reader.read(RunRecord)
     if record is None:
         raise InputError(
-            f"{argument} {path} holds no config.json; give an earlier run's folder or one of its "
-            "stages, RUN/stages/NAME"
+            f"{argument} {path} is neither an earlier run's folder nor one of its stages, "
+            f"RUN/stages/NAME: {what_is_at(folder)}"
         )
     config = from_json(record.config, RunConfig, allow=allow)
     stages = {stage.name: stage for stage in config.stages}

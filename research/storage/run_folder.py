@@ -104,7 +104,13 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         if self.writes:
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise InputError(
+                    f"{self.path} cannot be a run folder, as it or a folder above it is a file; "
+                    "choose another folder"
+                ) from error
             self._lock = lock_folder(self.path)
         return self
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from research.errors import InputError
-from research.storage.json_files import read_json
+from research.storage.folders import folders_below, what_is_at
 from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
 from research.tracking.config import Tracking
@@ -49,11 +49,9 @@ def sync(paths: Sequence[Path], tracking: Tracking = SYNCING) -> int:
 
 def find_runs(path: Path) -> list[Path]:
     """The run folders at or below a path; raises `InputError` when there are none."""
-    configs = [path / "config.json"] if (path / "config.json").is_file() else []
-    configs = configs or sorted(path.glob("**/config.json"))
-    runs = [config.parent for config in configs if "hash" in read_json(config)]
+    runs = list(folders_below(path, "run"))
     if not runs:
-        raise InputError(f"{path} holds no run: there is no config.json of one at or below it")
+        raise InputError(f"{path} holds no run: {what_is_at(path)}")
     return runs
 
 

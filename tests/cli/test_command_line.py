@@ -208,20 +208,6 @@ def test_exit_codes_tell_failures_from_interruptions(
     assert answer.err.startswith(said)
 
 
-@pytest.mark.parametrize("asked", ["show", "--help"])
-def test_a_reader_that_closes_the_pipe_gets_no_traceback(shop: Corpus, asked: str) -> None:
-    folder = [str(shop.folder)] if asked == "show" else []
-    command = [sys.executable, "-m", "research", asked, *folder]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == ""
-        assert process.wait() == 1
-
-
 # prepare
 
 
@@ -503,13 +489,13 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
             "baselines.sasrec is a module; allowed: bce, full_softmax, gsasrec, original, "
             "plus, with_attributes\n",
         ),
-        ("baselines.sasrecc.bce", "there is no module 'baselines.sasrecc'; write package.module"),
-        ("baselines.sasrecc:bce", "there is no module 'baselines.sasrecc'; write package.module"),
+        ("baselines.sasrecc.bce", "there is no module 'baselines.sasrecc'; did you mean `sixfold"),
+        ("baselines.sasrecc:bce", "there is no module 'baselines.sasrecc'; did you mean `sixfold"),
         ("nowhere.x", "nowhere.x: there is no module 'nowhere'; write package.module.function"),
         ("nowhere", "nowhere: there is no module 'nowhere'; write package.module.function"),
         ("./mine.py:cell", "there is no module './mine.py'; write package.module.function"),
         ("../mine:cell", "there is no module '../mine'; write package.module.function"),
-        ("baselines..bce", "there is no module 'baselines.'; write package.module.function"),
+        ("baselines..bce", "there is no module 'baselines.'; did you mean `sixfold run` with "),
         ("", "there is no module ''; write package.module.function"),
         ("experiments.quickstart:study", "is or returns a Study, not a RunConfig"),
         ("baselines.sasrec:NextItemConfig", "is or returns a NextItemConfig, not a RunConfig"),
@@ -908,10 +894,13 @@ def test_show_tells_a_corpus(capsys: Capture, shop: Corpus) -> None:
 
 
 def test_show_of_a_folder_that_is_neither_is_refused(capsys: Capture, tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "none"):
+    for folder, reason in (
+        (tmp_path, "neither a run nor a corpus lies at or below it"),
+        (tmp_path / "none", "it does not exist"),
+    ):
         message = command_error(capsys, "show", folder)
         expected = "is neither a run folder (config.json) nor a corpus folder (manifest.json)"
-        assert message == f"sixfold show: {folder} {expected}\n"
+        assert message == f"sixfold show: {folder} {expected}: {reason}\n"
 
 
 def test_show_of_a_run_that_has_not_begun(capsys: Capture, finished: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from experiments.benchmark.rounds import Rounds, in_process, turns
 from experiments.benchmark.table import markdown
 from experiments.benchmark.works import WORKS, task_of, write_arrays
 from research.data.splits import LeaveOneOut
+from research.model.kernels.cross_entropy import softmax_loss
 from tests.support.command_line import shop_corpus
 
 OWN = Measured(
@@ -71,6 +72,12 @@ def rows_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+def test_where_targets_differ_the_ratio_is_given_for_each_too() -> None:
+    theirs = replace(OWN, side="recbole", seconds=300.0, facts={**OWN.facts, "targets": 2 * 128031})
+    (_, recbole) = rows_of(markdown(rounds(OWN, theirs), ["W1"], "c", "m"))
+    assert recbole[3] == "**30.0** (30.0 to 30.0); 15.0 a target"
+
+
 def test_the_table_has_medians_spreads_ratios_and_shares() -> None:
     again = [replace(OWN, seconds=seconds) for seconds in (8.0, 12.5)]
     theirs = [replace(THEIRS, seconds=seconds) for seconds in (200.0, 500.0)]
@@ -79,14 +86,14 @@ def test_the_table_has_medians_spreads_ratios_and_shares() -> None:
     assert "Left out:" not in text
     assert own == [
         "W1 SASRec, full softmax, Beauty", "ours", "10.0 (8.00 to 12.5)", "", "500", "700", "70%",
-        "",
+        "1",
     ]  # fmt: skip
     assert their == [
-        "", "RecTools", "300 (200 to 500)", "**30.0** (25.0 to 40.0)", "500", "5,900", "20%", "1, 2"
+        "", "RecTools", "300 (200 to 500)", "**30.0** (25.0 to 40.0)", "500", "5,900", "20%", "2, 3"
     ]  # fmt: skip
-    assert "1. It projects every padded position onto the catalogue." in text
+    assert "2. It projects every padded position onto the catalogue." in text
     assert "items: 12,101 here, 12,066 there (its catalogue has only the items" in text
-    assert "2. 20 of 88 steps were timed, and scaled." in text
+    assert "3. 20 of 88 steps were timed, and scaled." in text
     assert "Command: `the command`. A machine." in text
 
 
@@ -221,6 +228,17 @@ def test_products_are_counted_forward_and_backward() -> None:
     weight = torch.ones(20, 30, requires_grad=True)
     # x @ weight, and its gradient with respect to weight alone.
     assert gflop_of(lambda: (x @ weight).sum().backward()) == 2 * 2 * 10 * 20 * 30 / 1e9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("items", "products"), [(1_000, 3), (40_000, 4)])
+def test_products_in_place_are_counted(items: int, products: int) -> None:
+    """The softmax by rows does three products, that by columns computes the scores twice."""
+    states = torch.randn(512, 8, requires_grad=True)
+    table = torch.randn(items, 8, requires_grad=True)
+    targets = torch.zeros(512, dtype=torch.int64)
+    counted = gflop_of(lambda: softmax_loss(states, table, None, targets).backward())
+    assert counted == pytest.approx(products * 2 * 512 * items * 8 / 1e9)
 
 
 def test_a_process_that_fails_gives_its_last_line() -> None:

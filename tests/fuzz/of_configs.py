@@ -18,9 +18,9 @@ from research.interop.bert4rec_config import read_bert_config
 from research.overrides import override, replace_fields
 from research.runs.config import EvaluationConfig
 from research.runs.execute import RunConfig
-from research.runs.target import load_target
 from research.storage.json_files import read_json
 from research.studies.budget import budget_of
+from research.studies.target import load_target
 from tests.fuzz.mutations import number_of, string_of, value_altered, value_of
 from tests.fuzz.targets import Case, Target, altering, written
 from tests.support.configs import CONFIGS

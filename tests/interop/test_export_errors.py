@@ -165,7 +165,7 @@ def test_what_is_no_ended_stage_is_not_exported(
 ) -> None:
     out = tmp_path / "f.pt"
     assert refused_export(capsys, tmp_path / "none", out).startswith(
-        f"RUN {tmp_path / 'none'} holds no config.json; give an earlier run's folder or one of"
+        f"RUN {tmp_path / 'none'} is neither an earlier run's folder nor one of its stages, "
     )
     message = refused_export(capsys, plain / "stages" / "pretrain", out)
     assert message.endswith("there is no such stage; its stages: only")

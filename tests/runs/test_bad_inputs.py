@@ -217,8 +217,8 @@ def test_a_file_in_the_place_of_a_folder_is_no_traceback(
     given = ["run", POPULARITY, f"corpus={shop.folder}", "--out"]
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         answer = run_command(capsys, *given, out)
-        assert answer.code == 1
-        assert answer.err.startswith("sixfold run: [Errno ")
+        assert answer.code == 2
+        assert answer.err.endswith("is a file; choose another folder\n")
         assert answer.err.count("\n") == 1
         assert str(tmp_path / "file") in answer.err
     assert files_of(tmp_path) == {"file": b"precious"}
@@ -269,9 +269,9 @@ RUN: dict[str, tuple[list[str], str]] = {
         ["stages.0.batches.sequences_per_batch=0"], "batches: sequences_per_batch is 0"
     ),
     "a corpus that is not there": (
-        ["corpus=no/where"], "corpus no/where is not a prepared corpus folder; run `prepare` first"
+        ["corpus=no/where"], "corpus no/where is not a prepared corpus folder: it does not exist"
     ),
-    "a corpus of no known name": (["corpus=ml-1k"], "unknown source 'ml-1k'; known: ml-100k,"),
+    "a corpus of no known name": (["corpus=ml-1k"], "corpus is 'ml-1k', which is neither in "),
 }  # fmt: skip
 
 

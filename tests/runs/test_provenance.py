@@ -17,11 +17,11 @@ import pytest
 import torch
 
 import research
+import research.runs.code_version as code_versions
 from research.data.corpus import Corpus
-from research.runs import provenance
+from research.runs.code_version import code_version
 from research.runs.execute import execute
 from research.runs.provenance import (
-    code_version,
     cpu_model,
     merge_provenance,
     provenance_of,
@@ -129,7 +129,7 @@ def test_a_git_that_hangs_is_not_waited_for(code: Path, tmp_path: Path, monkeypa
     program.write_text(f"#!{sys.executable}\nimport time; time.sleep(60)\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
-    monkeypatch.setattr(provenance, "_SECONDS_OF_GIT", 0.2)
+    monkeypatch.setattr(code_versions, "_SECONDS_OF_GIT", 0.2)
     assert code_version() == (None, None)
 
 

@@ -162,8 +162,8 @@ def test_a_folder_that_is_no_run_is_refused(corpus: Corpus, tmp_path: Path) -> N
         config_of(corpus, FINETUNE, start_from=str(tmp_path / "none")), tmp_path
     )
     assert message == (
-        f"start_from {tmp_path / 'none'} holds no config.json; give an earlier run's folder or one "
-        "of its stages, RUN/stages/NAME"
+        f"start_from {tmp_path / 'none'} is neither an earlier run's folder nor one of its stages, "
+        "RUN/stages/NAME: it does not exist"
     )
 
 

@@ -21,7 +21,7 @@ from research.checkpoint import files as checkpoint
 from research.cli.report import print_report
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
-from research.data.windows import LastItems, Sliding
+from research.data.windows import Sliding
 from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes
 from research.errors import InputError
@@ -548,7 +548,7 @@ def test_a_study_takes_other_corpora(
         (["own_study", "--seeds", "0"], "--seeds is 0; it must be at least 1"),
         (["own_study", "--seeds", "-1"], "--seeds is -1; it must be at least 1"),
         (["own_study", "--corpora", "no/where"], "corpus no/where is not a prepared corpus folder"),
-        (["own_study", "--corpora", "ml-1k"], "unknown source 'ml-1k'; known: ml-100k"),
+        (["own_study", "--corpora", "ml-1k"], "corpus is 'ml-1k', which is neither in "),
         (["own_study.studdy"], "own_study has no 'studdy'; did you mean study?"),
         (["own_study:small"], "own_study:small is or returns a RunConfig, not a Study"),
         (["baselines.sasrec"], "baselines.sasrec is a module; nothing in it is or returns a Study"),
@@ -567,7 +567,7 @@ def test_a_mistake_about_a_study_is_refused(
 
 def test_the_quickstart_compares_its_cells_with_popularity() -> None:
     study = quickstart.study()
-    assert list(study.cells) == ["popularity", "transitions", "sasrec", "bert4rec", "s3rec"]
+    assert list(study.cells) == ["popularity", "transitions", "sasrec", "s3rec", "bert4rec"]
     assert study.base == "popularity"
     assert study.metrics == ("hr@10", "ndcg@10", "mrr")
     assert study.corpora == ("ml-100k",)
@@ -575,7 +575,7 @@ def test_the_quickstart_compares_its_cells_with_popularity() -> None:
     assert list(study.cells["bert4rec"].stages[0].objectives) == ["cloze"]
     pretrain, finetune = study.cells["s3rec"].stages
     assert list(pretrain.objectives) == ["aap", "mip", "map", "sp"]
-    assert isinstance(pretrain.windows, LastItems)
+    assert isinstance(pretrain.windows, Sliding)
     assert finetune == replace(study.cells["sasrec"].stages[0], name="finetune")
     for config in study.cells.values():
         assert config.evaluation.seen == "excluded"
@@ -598,7 +598,7 @@ def test_the_quickstart_runs_from_end_to_end(
     assert answer.out.count("train: epoch 1  val/ndcg@10 ") == 2
     assert answer.out.count("finetune: epoch 1  val/ndcg@10 ") == 1
     rows = table_of(answer.out)
-    assert list(rows) == ["popularity", "transitions", "sasrec", "bert4rec", "s3rec"]
+    assert list(rows) == ["popularity", "transitions", "sasrec", "s3rec", "bert4rec"]
     for cell, entries in rows.items():
         figures = [float(each.split()[0]) for each in entries[:3]]
         assert all(0.0 <= each <= 1.0 for each in figures)

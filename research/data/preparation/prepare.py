@@ -153,6 +153,12 @@ def prepare_source(
     key = hashlib.sha256(canonical_json(key_content).encode()).hexdigest()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip(".-") or "corpus"
     folder = Path(out) if out is not None else Path(data_root) / "corpora" / f"{name}-{key[:12]}"
+    if folder.is_file() or (
+        folder.is_dir() and not (folder / "manifest.json").is_file() and any(folder.iterdir())
+    ):
+        raise InputError(
+            f"{folder} exists and is no corpus; choose another folder by --out, or remove it"
+        )
     if (folder / "manifest.json").is_file():
         existing = Corpus.open(folder)
         if existing.manifest.report.get("key") == key:

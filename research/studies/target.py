@@ -11,8 +11,13 @@ from typing import TypeVar
 
 from research.annotations import suggest
 from research.errors import InputError
+from research.runs.config import RunConfig
+from research.studies.known_targets import near_targets
+from research.studies.study import Study
 
 Target = TypeVar("Target")
+# The verb that does what a target is or returns.
+VERB_OF: dict[type, str] = {RunConfig: "run", Study: "study"}
 
 
 def load_target(target: str, kind: type[Target]) -> Target:
@@ -20,7 +25,7 @@ def load_target(target: str, kind: type[Target]) -> Target:
 
     A target is `module:name`, a dotted path, or a module, which stands for its entry named like the
     class in lower case (`study` for a `Study`). Raises `InputError` when it does not exist, needs
-    arguments, or is or gives something else.
+    arguments, or is or gives something else, with what to type instead where that can be told.
     """
     import_from_working_folder()
     module_name, colon, attribute = target.partition(":")
@@ -33,24 +38,58 @@ def load_target(target: str, kind: type[Target]) -> Target:
     module = module or import_if_exists(module_name)
     if module is None:
         raise InputError(
-            f"{target}: there is no module {module_name or target!r}; write "
-            "package.module.function or module:function"
+            f"{target}: there is no module {module_name or target!r}{_meant(target, kind)}; write "
+            "package.module.function or module:function (`sixfold list` lists what there is)"
         )
     value = vars(module).get(attribute)
     if value is None:
         candidates = {name for name, member in vars(module).items() if is_or_returns(member, kind)}
         problem = f"{target} is a module" if module.__name__ == target else ""
         problem = problem or f"{module.__name__} has no {attribute!r}"
-        nothing = f"; nothing in it is or returns a {kind.__name__}"
-        raise InputError(problem + (suggest(attribute, candidates) if candidates else nothing))
+        nothing = f"; nothing in it is or returns a {kind.__name__}" * (not candidates)
+        names = suggest(attribute, candidates) if candidates else ""
+        other = "" if candidates and module.__name__ != target else _other_verb(module, kind)
+        raise InputError(f"{problem}{nothing}{other}{names}")
     if (needed := required_arguments(value)) and not isinstance(value, kind):
         raise InputError(
             f"{target} needs arguments ({', '.join(needed)}); name a function that needs none"
         )
     result = value() if callable(value) and not isinstance(value, kind) else value
     if not isinstance(result, kind):
-        raise InputError(f"{target} is or returns a {type(result).__name__}, not a {kind.__name__}")
+        verb = VERB_OF.get(type(result))
+        raise InputError(
+            f"{target} is or returns a {type(result).__name__}, not a {kind.__name__}"
+            + (f"; type `sixfold {verb} {target}`" if verb else "")
+        )
     return result
+
+
+def _meant(target: str, kind: type) -> str:
+    """`; did you mean ...?` with what a target may have meant, and its verb; "" if nothing is."""
+    near = near_targets(target, VERB_OF[kind])
+    if not near:
+        return ""
+    return f"; did you mean {_command([known.target for known in near], near[0].verb)}?"
+
+
+def _other_verb(module: ModuleType, kind: type) -> str:
+    """What to type for a module that has something for the other verb; "" if it has nothing."""
+    for other, verb in VERB_OF.items():
+        names = [name for name, member in vars(module).items() if is_or_returns(member, other)]
+        if other is not kind and names:
+            targets = [
+                module.__name__ if name == other.__name__.lower() else f"{module.__name__}.{name}"
+                for name in names
+            ]
+            return f"; type {_command(targets, verb)}"
+    return ""
+
+
+def _command(targets: list[str], verb: str) -> str:
+    """The command of a verb for one of some targets, in words."""
+    if len(targets) == 1:
+        return f"`sixfold {verb} {targets[0]}`"
+    return f"`sixfold {verb}` with {', '.join(targets[:-1])} or {targets[-1]}"
 
 
 def import_from_working_folder() -> None:
