@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 import torch
 
-from research.cli.target import load_target
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
@@ -38,6 +37,7 @@ from research.runs.config import RunConfig
 from research.runs.execute import RunOptions, execute
 from research.storage.records import RunSummary
 from research.studies.study import Study
+from research.studies.target import load_target
 from research.training.multi_objective import MultiObjectiveModel
 from tests import ROOT
 from tests.support.command_line import run_command

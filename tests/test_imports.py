@@ -46,6 +46,10 @@ BELOW: dict[str, set[str]] = {
     "interop": {
         "storage", "data", "model", "objectives", "distributed", "checkpoint", "training", "runs",
     },
+    "public": {
+        "storage", "data", "distributed", "evaluation", "runs", "studies", "report",
+        "model", "objectives", "training", "recommend",
+    },
     "cli": {
         "storage", "console", "data", "model", "objectives", "distributed", "checkpoint",
         "evaluation", "training", "tracking", "runs", "studies", "recommend", "report", "interop",

@@ -21,7 +21,6 @@ from rich.table import Table
 from research.annotations import suggest
 from research.cli import verbs
 from research.cli.show import show
-from research.cli.target import import_from_working_folder, load_target, package_of
 from research.cli.verb import MachineOptions, ReadingOptions
 from research.config import check_config, hash_of
 from research.console import plain_console, wide_console
@@ -50,6 +49,7 @@ from research.storage.untrusted import printable
 from research.studies.budget import budget_of
 from research.studies.record import run_folder
 from research.studies.study import Study, StudyOptions, run_study
+from research.studies.target import import_from_working_folder, load_target, package_of
 from research.tracking.config import Tracking
 from research.tracking.options import mirror_finished_run, resolve_tracking
 from research.training.stage_run import CheckpointPlan

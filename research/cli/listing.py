@@ -10,13 +10,13 @@ from textwrap import shorten
 from rich.table import Table
 
 from research.cli import verbs
-from research.cli.known_targets import known_targets
 from research.console import wide_console
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.storage.folders import folders_below
 from research.storage.records import FailureRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
+from research.studies.known_targets import known_targets
 
 Facts = dict[str, object]
 

@@ -86,7 +86,7 @@ def usage() -> str:
 def unknown_verb(word: str) -> str:
     """The message for a word that is no verb, with what may have been meant."""
     from research.annotations import suggest
-    from research.cli.known_targets import near_targets
+    from research.studies.known_targets import near_targets
 
     if word.lower() in OTHER_WORDS:
         return f"no verb {word!r}; type `sixfold {OTHER_WORDS[word.lower()]}`"

@@ -12,13 +12,10 @@ from pathlib import Path
 from research.annotations import did_you_mean
 from research.cli import verbs
 from research.console import wide_console
-from research.errors import InputError, optional_import
+from research.errors import InputError
 from research.report.build import report_of
-from research.report.csv_table import frame_of
-from research.report.latex import latex_of
-from research.report.schema import Report
+from research.report.files import write
 from research.report.terminal import print_report as print_tables
-from research.storage.atomic import replacing
 from research.storage.folders import what_is_below
 from research.storage.records import StudyRecord
 from research.tracking.options import needing_wandb
@@ -82,24 +79,3 @@ def _instead_of(path: Path, studies: Sequence[str]) -> str:
         return f"; it holds the studies {', '.join(below)}, name one of them"
     inside = what_is_below(path)
     return f"; it holds {inside}: `show` prints one run" * bool(inside)
-
-
-def write(report: Report, out: Path) -> list[Path]:
-    """Write report.html, report.csv and report.tex into a folder, over older ones; returns paths.
-
-    Raises `InputError` when `out` is a file, or the extra `report` is not installed.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out is {out}, which is a file; name a folder")
-    extra = "install the extra: pip install 'sixfold[report]'"
-    with optional_import(("jinja2", "markupsafe", "matplotlib"), "a report", extra):
-        from research.report.html import page_of
-    texts = {
-        "report.html": page_of(report),
-        "report.csv": frame_of(report).to_csv(index=False, lineterminator="\n"),
-        "report.tex": latex_of(report),
-    }
-    for name, text in texts.items():
-        with replacing(out / name) as file:
-            file.write(text.encode())
-    return [out / name for name in texts]

@@ -28,6 +28,7 @@ from research.data.corpus_files import (
     map_array,
     write_files,
 )
+from research.data.corpus_text import html_of, text_of
 from research.data.names import Names
 from research.errors import InputError
 from research.storage.atomic import whole_folder
@@ -74,7 +75,7 @@ class Manifest:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Corpus:
     """Users' histories and items' attributes; ids are dense from 0 and there is no padding id."""
 
@@ -172,6 +173,12 @@ class Corpus:
                 f"manifest.json says {self.fingerprint[:12]}; the corpus was changed. Prepare it "
                 "again."
             )
+
+    def __repr__(self) -> str:
+        return text_of(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Another process that is sent a corpus maps the files again and receives no copy of them.

@@ -29,12 +29,7 @@ def load_run(
     run may hold. `InputError` when there is no run, it has not finished or is damaged, or when the
     corpus is not the one that it was trained on.
     """
-    reader = RunFolder(path, writes=False)
-    record = reader.read(RunRecord)
-    if record is None:
-        raise InputError(f"{path} is not a run folder: {what_is_at(path)}")
-    if reader.read(RunSummary) is None:
-        raise InputError(f"{path} holds a run that has not finished; {CONTINUED_BY}")
+    record, _ = records_of(path)
     config = from_json(record.config, RunConfig, allow=allow)
     run_parts = RunParts.of(config, data_root)
     if record.fingerprint != run_parts.corpus.fingerprint:
@@ -48,7 +43,7 @@ def load_run(
     accelerator = make_accelerator(device=device)
     stage = config.stages[-1]
     checkpoint_folder = final_checkpoint(
-        reader, stage.name, run_parts.corpus.fingerprint, str(path)
+        RunFolder(path, writes=False), stage.name, run_parts.corpus.fingerprint, str(path)
     )
     check_size(config.encoder, run_parts.corpus.num_items, checkpoint_folder / "model.safetensors")
     model = run_parts.model(stage, run_parts.components()).to(accelerator.device)
@@ -56,6 +51,20 @@ def load_run(
     objective = ranking_objective(stage, model)
     assert objective is not None, "a run's last stage ranks"
     return run_parts, TrainedRanker(model.encoder, objective)
+
+
+def records_of(path: Path) -> tuple[RunRecord, RunSummary]:
+    """What config.json and summary.json of the finished run in folder `path` say.
+
+    `InputError` when there is no run, it has not finished or is damaged.
+    """
+    reader = RunFolder(path, writes=False)
+    record, summary = reader.read(RunRecord), reader.read(RunSummary)
+    if record is None:
+        raise InputError(f"{path} is not a run folder: {what_is_at(path)}")
+    if summary is None:
+        raise InputError(f"{path} holds a run that has not finished; {CONTINUED_BY}")
+    return record, summary
 
 
 def check_size(encoder: BackboneConfig, num_items: int, weights: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from research.data.corpus import Corpus, write_corpus
 from research.data.names import Names
 from research.errors import InputError
 from tests import ROOT
+from tests.support.synthetic import write_histories
 
 INT32 = ("items", "attribute_ids")
 INT64 = ("offsets", "timestamps", "attribute_offsets")
@@ -301,3 +303,29 @@ def test_an_unknown_name_brings_near_ones() -> None:
         names.index("genre:Wars")
     with pytest.raises(InputError, match="names, for example: 'genre:Drama', 'genre:War'"):
         names.index("zz")
+
+
+def test_a_corpus_is_shown_in_two_lines(tmp_path: Path) -> None:
+    corpus = write_histories(tmp_path / "tiny", [[0, 1], [1]], num_items=2, num_attributes=1)
+    lines = repr(corpus).splitlines()
+    assert lines[0] == "Corpus tiny: 2 users, 2 items, 3 interactions, 1 attributes"
+    assert lines[1] == (
+        f"  with times, no titles, fingerprint {corpus.fingerprint[:12]}, in {corpus.folder}"
+    )
+    assert len(lines) == 2
+
+
+def test_the_html_of_a_corpus_escapes_its_name(tmp_path: Path) -> None:
+    corpus = write_histories(tmp_path / "<b>\x1b[1m", [[0]], num_items=1)
+    page = corpus._repr_html_()
+    assert "&lt;b&gt;" in page
+    assert "<b><b>" not in page
+    assert "\x1b" not in page + repr(corpus)
+
+
+def test_warnings_of_preparation_are_shown_with_the_corpus(tmp_path: Path) -> None:
+    corpus = write_histories(tmp_path / "tiny", [[0]], num_items=1)
+    warned = replace(corpus.manifest, report={"warnings": ["ids are floats", "times tie"]})
+    assert repr(replace(corpus, manifest=warned)).splitlines()[2] == (
+        "  warnings: 2, in manifest.report, first: ids are floats"
+    )

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from research.cli.target import load_target
 from research.config import from_json, to_json
 from research.config_index import PACKAGES, definitions
 from research.data.preparation.options import PrepareConfig
@@ -21,6 +20,7 @@ from research.runs.config import EvaluationConfig
 from research.runs.execute import RunConfig
 from research.storage.json_files import read_json
 from research.studies.budget import budget_of
+from research.studies.target import load_target
 from tests.fuzz.mutations import number_of, string_of, value_altered, value_of
 from tests.fuzz.targets import Case, Target, altering, written
 from tests.support.configs import CONFIGS

@@ -30,7 +30,7 @@ from research.data.preparation.tables import events_of
 from research.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt")
-_DELIMITERS = (",", "\t", ";", "|")
+DELIMITERS = (",", "\t", ";", "|")
 _LINES_COMPARED = 20
 
 
@@ -109,7 +109,7 @@ def _find_delimiter(path: Path, columns: ColumnNames | ItemColumns, config: Prep
     for num_lines in (_LINES_COMPARED, 1):
         fitting = [
             delimiter
-            for delimiter in _DELIMITERS
+            for delimiter in DELIMITERS
             if _fits(path, delimiter, columns, config, num_lines)
         ]
         if len(fitting) > 1:

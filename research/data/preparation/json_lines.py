@@ -103,11 +103,20 @@ def require_any_value(
 def _raise_no_field(
     path: Path, name: str, first_objects: Sequence[Mapping[str, object]], options: str
 ) -> NoReturn:
-    present = list(dict.fromkeys(key for entry in first_objects for key in entry))
+    present = _names_in(first_objects)
     raise InputError(
         f"{path}: no line has the field {name!r}; those of the first lines are "
         f"{', '.join(present)}{did_you_mean(name, present) or '.'} Name yours with {options}."
     )
+
+
+def first_fields(path: Path) -> list[str]:
+    """The names of the fields of the first lines; `InputError` for a line that is no object."""
+    return _names_in(_parser_of(path)[1])
+
+
+def _names_in(objects: Sequence[Mapping[str, object]]) -> list[str]:
+    return list(dict.fromkeys(key for entry in objects for key in entry))
 
 
 def _parser_of(path: Path) -> tuple[Parse, list[dict[str, object]]]:

@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import TypeVar
 
 from research.annotations import suggest
-from research.cli.known_targets import near_targets
 from research.errors import InputError
 from research.runs.config import RunConfig
+from research.studies.known_targets import near_targets
 from research.studies.study import Study
 
 Target = TypeVar("Target")

@@ -7,11 +7,11 @@ from inspect import isfunction
 
 import pytest
 
-from research.cli.known_targets import KnownTarget, known_targets, near_targets
-from research.cli.target import is_or_returns
 from research.config_index import parsed_sources
 from research.runs.config import RunConfig
+from research.studies.known_targets import KnownTarget, known_targets, near_targets
 from research.studies.study import Study
+from research.studies.target import is_or_returns
 
 
 @pytest.mark.parametrize("package", ["baselines", "experiments"])

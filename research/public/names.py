@@ -1,0 +1,110 @@
+"""What `import sixfold as sf` offers: functions, and the classes that configs are written with.
+
+The functions go from data to results: `prepare`, `load_corpus`, `config`, `change`, `train`,
+`load`, `study`, `report`. Each class is the one that the project itself uses.
+"""
+
+from __future__ import annotations
+
+from research.data.corpus import Corpus
+from research.data.loader import BatchConfig
+from research.data.negatives import NegativesConfig
+from research.data.preparation.options import PrepareConfig
+from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
+from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.errors import InputError
+from research.model.compute import ComputeConfig
+from research.model.gru import GRUConfig
+from research.model.hstu import HSTU
+from research.model.item_table import ItemTableConfig
+from research.model.ligr import LiGR
+from research.model.positions import LearnedPositions
+from research.model.rotary import Rotary
+from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
+from research.model.transformer_config import TransformerConfig
+from research.objectives.aap import AAPConfig
+from research.objectives.cloze import ClozeConfig
+from research.objectives.contrast import ContrastConfig
+from research.objectives.head import HeadConfig
+from research.objectives.in_batch_softmax import InBatchSoftmax
+from research.objectives.losses import (
+    BayesianPersonalizedRanking,
+    BinaryCrossEntropy,
+    FullSoftmax,
+    GeneralizedBCE,
+    SampledSoftmax,
+)
+from research.objectives.map import MAPConfig
+from research.objectives.masking import MaskItems
+from research.objectives.mip import MIPConfig
+from research.objectives.next_item import NextItemConfig
+from research.objectives.sp import SPConfig
+from research.public.preparing import load_corpus, prepare
+from research.public.run import Run, load
+from research.public.study import StudyResult, report, study
+from research.public.training import change, train
+from research.public.training import config_of as config
+from research.runs.config import EvaluationConfig, RunConfig
+from research.studies.cells import grid, levels, one_factor
+from research.training.config import StageConfig, ValidationConfig
+from research.training.optimizer import OptimizerConfig
+from research.training.schedule import ScheduleConfig
+
+__all__ = [
+    "HSTU",
+    "AAPConfig",
+    "BatchConfig",
+    "BayesianPersonalizedRanking",
+    "BinaryCrossEntropy",
+    "ClozeConfig",
+    "ComputeConfig",
+    "ContrastConfig",
+    "Corpus",
+    "EvaluationConfig",
+    "EveryPrefix",
+    "FullSoftmax",
+    "GRUConfig",
+    "GeneralizedBCE",
+    "GlobalTemporal",
+    "HeadConfig",
+    "InBatchSoftmax",
+    "InputError",
+    "ItemTableConfig",
+    "LastItems",
+    "LearnedPositions",
+    "LeaveOneOut",
+    "LiGR",
+    "MAPConfig",
+    "MIPConfig",
+    "MaskItems",
+    "NegativesConfig",
+    "NextItemConfig",
+    "OptimizerConfig",
+    "PostNorm",
+    "PreNorm",
+    "PrepareConfig",
+    "QueryNorm",
+    "Rotary",
+    "Run",
+    "RunConfig",
+    "SPConfig",
+    "SampledSoftmax",
+    "ScheduleConfig",
+    "Sliding",
+    "StageConfig",
+    "StudyResult",
+    "TransformerConfig",
+    "UserHoldout",
+    "ValidationConfig",
+    "change",
+    "config",
+    "grid",
+    "levels",
+    "load",
+    "load_corpus",
+    "one_factor",
+    "prepare",
+    "report",
+    "study",
+    "train",
+]
