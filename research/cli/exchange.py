@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
+from torch import Tensor
 
-from research.cli.commands import use_threads
 from research.cli.exchange_verbs import ExportCommand, ImportCommand
+from research.cli.commands import use_threads
 from research.cli.show import show
 from research.cli.target import import_from_working_folder
 from research.console import plain_console
+from research.interop.foreign import ForeignModel
 from research.interop.hub import export_hub, import_hub
 from research.interop.hub_client import SCHEME, check_can_push, pull, push
 from research.interop.import_export import Account, export_stage, import_run
 from research.interop.model_card import check_license
 from research.interop.model_files import export_program, export_weights, open_source
 from research.interop.program import Answer
+from research.interop.row_formats import ROW_FORMATS, RowModel
+from research.interop.s3rec_import import S3RecModel
 
 
 def import_file(arguments: ImportCommand) -> int:
@@ -26,19 +32,36 @@ def import_file(arguments: ImportCommand) -> int:
     if arguments.format == "hub":
         return _import_hub(arguments)
     assert arguments.corpus is not None, "the verb has checked it"
-    assert arguments.heads is not None, "the verb has checked it"
     account = import_run(
         Path(arguments.file),
         Path(arguments.out),
+        _reader_of(arguments),
         corpus=arguments.corpus,
-        heads=arguments.heads,
-        keep_zero_rows=arguments.keep_zero_rows,
-        special_classes=arguments.special_classes,
         data_root=arguments.data_root,
         device=arguments.machine.device,
     )
     print_account(account, f"{arguments.file} -> {arguments.out}", "went to")
     return show(arguments.out)
+
+
+def _reader_of(
+    arguments: ImportCommand,
+) -> Callable[[Mapping[str, Tensor], Path], ForeignModel]:
+    """What reads a state dict of the format that the arguments name."""
+    assert arguments.heads is not None, "the verb has checked it"
+    if arguments.format == "s3rec":
+        return partial(
+            S3RecModel.of,
+            heads=arguments.heads,
+            special_classes=arguments.special_classes,
+            keep_zero_rows=arguments.keep_zero_rows,
+        )
+    return partial(
+        RowModel.of,
+        row_format=ROW_FORMATS[arguments.format],
+        heads=arguments.heads,
+        item_ids=None if arguments.item_ids is None else Path(arguments.item_ids),
+    )
 
 
 def _import_hub(arguments: ImportCommand) -> int:
