@@ -22,7 +22,8 @@ from research.interop.import_export import Account, export_stage, import_run
 from research.interop.model_card import check_license
 from research.interop.model_files import export_program, export_weights, open_source
 from research.interop.program import Answer
-from research.interop.row_formats import ROW_FORMATS, RowModel
+from research.interop.row_formats import ROW_FORMATS
+from research.interop.row_model import RowModel
 from research.interop.s3rec_import import S3RecModel
 
 

@@ -1,6 +1,6 @@
 """`import` and `export`: a foreign checkpoint becomes a run folder, a run's stage a foreign file.
 
-What a format's tensors are here is in `s3rec_import.py` and `row_formats.py`. An imported run has
+What a format's tensors are here is in `s3rec_import.py` and `row_model.py`. An imported run has
 one stage, which was not trained here; it is evaluated like any other run, and another run can start
 from it. S3-Rec's format is exported too. Both commands report what became of every key.
 """

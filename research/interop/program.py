@@ -1,7 +1,7 @@
 """`RankerProgram`: a run's ranker as one function of a table of histories, for other programs.
 
 It takes whole numbers and returns scores, or the best items, by the run's own modules on a padded
-batch (`research/model/padded.py`). `program_files.py` traces it into a file and checks the file.
+batch (`research/model/padded.py`). `model_files.py` traces it into a file and checks the file.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class RankerProgram(nn.Module):
         """
         lengths_B = (items_BL >= 0).sum(1)
         table_BL = items_BL.clamp(min=0)
-        tokens_B = lengths_B
+        # A row without items has one token of some item; its scores are not given.
+        tokens_B = lengths_B.clamp(min=1)
         if self.masked:
             table_BL = F.pad(table_BL, (0, 1))
             numbers_L = torch.arange(table_BL.shape[1], device=table_BL.device)

@@ -27,20 +27,21 @@ class Padded(Packed):
     """
 
     lengths_B: Tensor
-    """int64 [B]: the number of tokens of each sequence; the rest of its slots are padding."""
+    """int64 [B]: the number of tokens of each sequence, at least 1; the rest of its slots are
+    padding."""
 
     padded: ClassVar[bool] = True
 
     @staticmethod
     def of_table(items_BL: Tensor, lengths_B: Tensor) -> Padded:
-        """The batch of a table, int64 [B, L], whose row b holds `lengths_B[b]` tokens (int64 [B]).
+        """The batch of a table, int64 [B, L]; row b has `lengths_B[b]` tokens (int64 [B], from 1).
 
         Padding may be any id of the item table.
         """
         rows, slots = items_BL.shape
         numbers_L = torch.arange(slots, device=items_BL.device)
         # A slot of padding takes the newest token's position, as positions have no others.
-        positions_BL = torch.minimum(numbers_L, (lengths_B - 1).clamp(min=0)[:, None])
+        positions_BL = torch.minimum(numbers_L, (lengths_B - 1)[:, None])
         offsets = torch.arange(rows + 1, device=items_BL.device) * slots
         return Padded(
             items_BL.flatten(), positions_BL.flatten(), offsets, slots, lengths_B=lengths_B
@@ -59,8 +60,8 @@ class Padded(Packed):
 
     @cached_property
     def last_S(self) -> Tensor:
-        """int64 [B]: index of each sequence's newest token; of its first slot if it has none."""
-        return self.offsets[:-1] + (self.lengths_S - 1).clamp(min=0)
+        """int64 [B]: index of each sequence's newest token."""
+        return self.offsets[:-1] + self.lengths_S - 1
 
     @cached_property
     def rectangles(self) -> Rectangles:

@@ -59,6 +59,6 @@ def test_padded_states_are_those_of_the_packed_batch(name: str, causal: bool, fi
 
 
 def test_the_newest_token_of_a_padded_row_is_found() -> None:
-    padded = Padded.of_table(torch.zeros(3, 4).long(), torch.tensor([1, 4, 0]))
-    assert padded.last_S.tolist() == [0, 7, 8]
+    padded = Padded.of_table(torch.zeros(3, 4).long(), torch.tensor([1, 4, 2]))
+    assert padded.last_S.tolist() == [0, 7, 9]
     assert padded.owner_T.tolist() == [0] * 4 + [1] * 4 + [2] * 4
