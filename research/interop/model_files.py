@@ -112,6 +112,8 @@ def export_program(source: Source, out: Path, kind: str, answer: Answer) -> list
         raise InputError(
             f"--k is {answer.k}; allowed: 1 to {parts.corpus.num_items}, the number of items"
         )
+    if kind == "onnx":
+        _check_onnx()
     program = RankerProgram(source.ranker, answer)
     about = {**_about(source, items_file), **_reading(program, answer)}
     traced, shapes = trace(program)
@@ -140,17 +142,23 @@ def trace(program: RankerProgram) -> tuple[ExportedProgram, tuple[dict[int, Any]
     return traced, (sizes,)
 
 
-def _onnx(
-    traced: ExportedProgram, shapes: tuple[dict[int, Any], ...], about: dict[str, object]
-) -> tuple[bytes, Exported]:
-    """The program as the bytes of an ONNX file, and those bytes run by ONNX Runtime."""
+def _check_onnx() -> None:
+    """Raise `InputError` unless the packages that write and run ONNX are installed."""
     with optional_import(
         ("onnx", "onnxruntime", "onnxscript", "onnx_ir"),
         "an export to ONNX",
         "install the extra: pip install 'sixfold[onnx]'",
     ):
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
+
+
+def _onnx(
+    traced: ExportedProgram, shapes: tuple[dict[int, Any], ...], about: dict[str, object]
+) -> tuple[bytes, Exported]:
+    """The program as the bytes of an ONNX file, and those bytes run by ONNX Runtime."""
+    import onnxruntime
+
     size = sum(tensor.nbytes for tensor in traced.state_dict.values())
     if size > ONNX_BYTES:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,28 @@ def test_what_no_program_can_hold_is_refused(
     out.write_text("mine")
     assert "exists and is not overwritten" in refused(run)
     assert out.read_text() == "mine"
+
+
+def test_a_missing_package_is_named_at_once(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path
+) -> None:
+    for package in ("onnxruntime", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, package, None)
+    said = command_error(
+        capsys, "export", run, "--format", "onnx", "--out", tmp_path / "model.onnx"
+    )
+    assert said == (
+        "sixfold export: an export to ONNX needs onnxruntime, which is not installed; install the "
+        "extra: pip install 'sixfold[onnx]'\n"
+    )
+    said = command_error(
+        capsys, "import", "hf://me/model", "--format", "hub", "--out", tmp_path / "run"
+    )
+    assert said == (
+        "sixfold import: the Hugging Face Hub needs huggingface_hub, which is not installed; "
+        "install the extra: pip install 'sixfold[hub]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_counts_has_nothing_to_export(
