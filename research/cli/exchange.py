@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.table import Table
 from torch import Tensor
 
-from research.cli.exchange_verbs import ExportCommand, ImportCommand
 from research.cli.commands import use_threads
+from research.cli.exchange_verbs import ExportCommand, ImportCommand
 from research.cli.show import show
 from research.cli.target import import_from_working_folder
 from research.console import plain_console
