@@ -95,7 +95,12 @@ def import_hub(
         _write_stage(folder, partial, parts, summary)
         write_record(partial, record)
         write_record(partial, summary)
-        lines = _rank_again(partial, summary, data_root, allow, device)
+        try:
+            lines = _rank_again(partial, summary, data_root, allow, device)
+        except FloatingPointError as error:
+            raise InputError(
+                f"{folder}: its weights give scores that are not finite; copy the folder again"
+            ) from error
     written = RunFolder(out, writes=False).read(RunRecord)
     if written is None or written.hash != record.hash:
         raise InputError(f"{out} was made by another process meanwhile; choose another folder")

@@ -10,6 +10,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from research.data.corpus import Corpus
 from research.evaluation.rank_table import RankTable
@@ -125,6 +126,17 @@ def test_a_damaged_folder_is_refused(
         (hub / name).write_bytes(content)
     message = command_error(capsys, "import", hub, "--format", "hub", "--out", tmp_path / "again")
     assert said in message
+    assert not (tmp_path / "again").exists()
+
+
+def test_weights_that_are_not_finite_are_refused(
+    capsys: Capture, hub: Path, tmp_path: Path
+) -> None:
+    weights = load_file(hub / "model.safetensors")
+    weights["encoder.item_table.weight"][2, 1] = torch.inf
+    save_file(weights, hub / "model.safetensors")
+    message = command_error(capsys, "import", hub, "--format", "hub", "--out", tmp_path / "again")
+    assert "its weights give scores that are not finite; copy the folder again" in message
     assert not (tmp_path / "again").exists()
 
 
