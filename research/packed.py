@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +54,10 @@ class Packed:
     """Upper bound of the sequences' lengths, on the host, so that no kernel waits for it."""
     fields: Mapping[str, Tensor] = field(default_factory=dict)
     """Further integers of every token, int64 [T] by name: "time" in seconds, "segment"."""
+
+    padded: ClassVar[bool] = False
+    """Whether every sequence has `longest` slots, of which the last may be padding: see `Padded` in
+    research/model/padded.py. False wherever a model is trained or evaluated."""
 
     @staticmethod
     def of(

@@ -44,7 +44,8 @@ BELOW: dict[str, set[str]] = {
     },
     "report": {"storage", "console", "data", "evaluation", "tracking"},
     "interop": {
-        "storage", "data", "model", "objectives", "distributed", "checkpoint", "training", "runs",
+        "storage", "data", "model", "objectives", "distributed", "checkpoint", "evaluation",
+        "training", "runs",
     },
     "public": {
         "storage", "data", "distributed", "evaluation", "runs", "studies", "report",

@@ -23,7 +23,7 @@ from research.cli import verbs
 from research.cli.show import show
 from research.cli.verb import MachineOptions, ReadingOptions
 from research.config import check_config, hash_of
-from research.console import plain_console, wide_console
+from research.console import wide_console
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare as prepare_corpus
 from research.distributed.accelerator import make_accelerator
@@ -35,7 +35,6 @@ from research.evaluation.candidates import seen_notes
 from research.evaluation.metrics import metrics
 from research.evaluation.ranker import Ranker
 from research.interop.bert4rec_config import read_bert_config
-from research.interop.import_export import Account, export_stage, import_run
 from research.overrides import overridden_fields, override, replace_fields
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_and_open_corpus
@@ -212,47 +211,6 @@ def load(run: str, reading: ReadingOptions) -> tuple[RunParts, Ranker]:
     if reading.allow:
         import_from_working_folder()
     return load_run(Path(run), reading.data_root, reading.allow, reading.device)
-
-
-def import_file(arguments: verbs.ImportCommand) -> int:
-    """Import another program's weights as a run folder; print where each key went, and figures."""
-    use_threads(arguments.machine.threads)
-    account = import_run(
-        Path(arguments.file),
-        Path(arguments.out),
-        corpus=arguments.corpus,
-        heads=arguments.heads,
-        keep_zero_rows=arguments.keep_zero_rows,
-        special_classes=arguments.special_classes,
-        data_root=arguments.data_root,
-        device=arguments.machine.device,
-    )
-    print_account(account, f"{arguments.file} -> {arguments.out}", "went to")
-    return show(arguments.out)
-
-
-def export(arguments: verbs.ExportCommand) -> int:
-    """Export a run's stage as a foreign file, and print where each key came from."""
-    use_threads(arguments.threads)
-    if arguments.allow:
-        import_from_working_folder()
-    account = export_stage(
-        arguments.run, Path(arguments.out), data_root=arguments.data_root, allow=arguments.allow
-    )
-    print_account(account, f"{arguments.run} -> {arguments.out}", "came from")
-    return 0
-
-
-def print_account(account: Account, heading: str, column: str) -> None:
-    """Print an import's or export's keys as a table, and its remarks below."""
-    table = Table("key", "shape", column)
-    for row in account.keys:
-        table.add_row(row.key, str(row.shape), row.place)
-    console = plain_console()
-    console.print(heading)
-    console.print(table)
-    for remark in account.remarks:
-        console.print(remark)
 
 
 def run_options(

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg
 
+from research.cli.exchange_verbs import ExportCommand, ImportCommand
 from research.cli.recommend_verbs import EmbeddingsCommand, RecommendCommand, SimilarCommand
 from research.cli.verb import (
     Allowed,
@@ -269,71 +270,6 @@ class EvaluateCommand(Verb):
         from research.cli.commands import evaluate
 
         return evaluate(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportCommand(Verb):
-    """Read a plain state dict of S3-Rec's code into a run folder.
-
-    evaluate, recommend, show and `run ... start_from=RUN` work on it as on any other run. The
-    corpus must be the one prepared from S3-Rec's text file and its item2attributes.json, whose raw
-    ids are rows of the file's tables.
-    """
-
-    LINE = "FILE --format s3rec --corpus CORPUS --out RUN --heads H: import weights as a run"
-    file: Positional[str]
-    """what torch.save(model.state_dict()) wrote"""
-    format: Literal["s3rec"]
-    """the code that wrote the file"""
-    corpus: Annotated[str, arg(metavar="CORPUS")]
-    """a corpus folder, or a known data set"""
-    out: Annotated[str, arg(metavar="RUN")]
-    """the run folder to make"""
-    heads: Annotated[int, arg(metavar="H")]
-    """number of attention heads, which the file does not say"""
-    special_classes: Flag = False
-    """rank the padding and mask rows too, as S3-Rec's full ranking (evaluate RUN --seen zero)"""
-    keep_zero_rows: Flag = False
-    """keep rows 0 of the item and attribute tables, which nothing here reads, for export"""
-    data_root: DataRoot = "data"
-    """folder of raw files and prepared corpora"""
-    machine: Machine = MachineOptions()
-    """--threads and --device"""
-
-    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
-        """Write the run folder; print what became of each key, and the figures."""
-        from research.cli.commands import import_file
-
-        return import_file(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportCommand(Verb):
-    """Write a stage of a run as a plain state dict of S3-Rec's code.
-
-    A parameter that the stage lacks is taken from the nearest earlier stage that has it; if none
-    has it, zeros are written. The printed table says which.
-    """
-
-    LINE = "RUN --format s3rec --out FILE: write a run's weights for S3-Rec's code"
-    run: Positional[str]
-    """a run folder, or RUN/stages/NAME"""
-    format: Literal["s3rec"]
-    """the code that is to read the file"""
-    out: Annotated[str, arg(metavar="FILE")]
-    """the file to write; an existing one is not overwritten"""
-    data_root: DataRoot = "data"
-    """folder of raw files and prepared corpora"""
-    allow: Allowed = ()
-    """a package whose classes you trust in the run's config"""
-    threads: Annotated[int | None, option("N")] = None
-    """CPU threads of torch"""
-
-    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
-        """Write the file, and print where each key came from."""
-        from research.cli.commands import export
-
-        return export(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,13 @@
 """`import` and `export`: a foreign checkpoint becomes a run folder, a run's stage a foreign file.
 
-The format itself is in `s3rec.py`. An imported run has one stage, which was not trained here; it is
-evaluated like any other run, and another run can start from it. Both commands report what became of
-every key.
+What a format's tensors are here is in `s3rec_import.py` and `row_model.py`. An imported run has
+one stage, which was not trained here; it is evaluated like any other run, and another run can start
+from it. S3-Rec's format is exported too. Both commands report what became of every key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,26 +19,12 @@ from torch import Tensor
 from research.checkpoint import files as checkpoint
 from research.checkpoint.transfer import transfer_weights
 from research.config import packages_of
-from research.data.corpus import Corpus
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
-from research.interop.s3rec import (
-    ITEMS,
-    ZERO_ROWS,
-    Entry,
-    Sizes,
-    entries,
-    objectives,
-    to_parameters,
-    to_state_dict,
-)
-from research.interop.s3rec_checks import (
-    check_counts,
-    check_heads,
-    expressible_encoder,
-    read_sizes,
-    row_numbers,
-)
+from research.interop.foreign import STAGE, ForeignModel
+from research.interop.s3rec import ZERO_ROWS, Sizes, to_state_dict
+from research.interop.s3rec_checks import expressible_encoder
+from research.interop.s3rec_import import ZERO_ROWS_FILE, table_of
 from research.interop.state_dict import checked_float, read_state_dict, write_state_dict
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
@@ -51,12 +37,8 @@ from research.storage.atomic import replacing, whole_folder
 from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import file_inside
-from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.state import StageState
-
-STAGE = "imported"
-ZERO_ROWS_FILE = "zero_rows.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,50 +54,39 @@ class Account:
 def import_run(
     file: Path,
     out: Path,
+    read: Callable[[Mapping[str, Tensor], Path], ForeignModel],
     *,
     corpus: str,
-    heads: int,
-    keep_zero_rows: bool,
-    special_classes: bool = False,
     data_root: str,
     device: str | None = None,
 ) -> Account:
-    """Make the run folder `out` from an S3-Rec state dict; it appears whole or not at all.
+    """Make the run folder `out` from a state dict; it appears whole or not at all.
 
-    `corpus` is the corpus that the weights were trained on, `heads` the number of attention heads,
-    which the file does not say. With `keep_zero_rows` the rows 0 of the tables, which have no place
-    here, are kept in a file of the run folder, for an export. With `special_classes` the padding
-    row 0 of the item table and the mask's row are ranked among the items. The run is evaluated on
-    `device` (see `RunOptions`).
+    `read` checks its keys and shapes and says what they are here. `corpus` is the corpus that the
+    weights were trained on. The run is evaluated on `device` (see `RunOptions`).
 
     `InputError` when the file is not of the format, or does not fit the corpus, or `out` exists:
     before anything is written, or, if `out` is made by another process meanwhile, at the end.
     """
     _check_free(out)
     raw_state = read_state_dict(file)
-    sizes = read_sizes(raw_state, file)
-    check_heads(sizes, heads, file)
+    foreign = read(raw_state, file)
     state = {key: checked_float(key, tensor, file) for key, tensor in raw_state.items()}
-    stage = imported_stage(special_classes)
-    config = RunConfig(corpus=corpus, encoder=sizes.encoder(heads), stages=(stage,))
+    stage = foreign.stage
+    config = RunConfig(corpus=corpus, encoder=foreign.encoder, stages=(stage,))
     run_parts = RunParts.of(config, data_root)
     opened = run_parts.corpus
-    check_counts(sizes, opened.num_items, opened.num_attributes, file, opened.name)
-    table = _table_of(sizes, opened)
+    table = foreign.table(opened)
     model = run_parts.model(stage, run_parts.components())
-    weights = to_parameters(state, table)
-    if special_classes:
-        weights[ZERO_ROWS[ITEMS]] = state[ITEMS][:1]
-    transfer = transfer_weights(weights, model, source=str(file))
+    transfer = transfer_weights(foreign.weights(state, table), model, source=str(file))
     assert not transfer.new + transfer.left, "the format has every parameter of the stage"
     content = checkpoint.sha256_of(file)
     record = replace(record_of(config, opened), hash=run_hash(config, opened, content))
-    ranked_keys = {ITEMS} if special_classes else set()
-    account = _import_account(raw_state, table, ranked_keys, keep_zero_rows)
+    account = Account(foreign.keys(raw_state, table), (*_rounded(raw_state), *foreign.remarks()))
     accelerator = make_accelerator(device=device)
     model = model.to(accelerator.device)
     objective = ranking_objective(stage, model)
-    assert objective is not None, "the stage ranks by next"
+    assert objective is not None, "the stage ranks"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = TrainingResult(
         ranker=TrainedRanker(model.encoder, objective),
@@ -126,27 +97,19 @@ def import_run(
             file=file.name, sha256=content, keys=account.keys, remarks=account.remarks
         ),
     )
-    zero_rows = {key: state[key][0].contiguous() for key in ZERO_ROWS if key not in ranked_keys}
     with whole_folder(out) as partial:
         folder = RunFolder(partial)
         write_config(record, folder, accelerator)
         _save_stage(folder, model, opened.fingerprint)
-        if keep_zero_rows:
-            with replacing(partial / ZERO_ROWS_FILE) as zero_rows_file:
-                zero_rows_file.write(safetensors.torch.save(zero_rows))
+        for name, tensors in foreign.kept(state).items():
+            with replacing(partial / name) as kept_file:
+                kept_file.write(safetensors.torch.save(dict(tensors)))
         sets = run_parts.candidate_sets(run_parts.split.test, "test")
         evaluate_run(run_parts, trained, sets, record, folder, torch.device("cpu"))
     written_record = RunFolder(out, writes=False).read(RunRecord)
     if written_record is None or written_record.hash != record.hash:
         raise InputError(f"{out} was made by another process meanwhile; choose another folder")
     return account
-
-
-def imported_stage(special_classes: bool) -> StageConfig:
-    """The stage of an imported run: never trained here, and ranked by the next item."""
-    return StageConfig(
-        name=STAGE, objectives=objectives(special_classes), rank_by="next", validation=None
-    )
 
 
 def _save_stage(folder: RunFolder, model: MultiObjectiveModel, fingerprint: str) -> None:
@@ -156,21 +119,9 @@ def _save_stage(folder: RunFolder, model: MultiObjectiveModel, fingerprint: str)
     checkpoint.save(target, model, None, stored)
 
 
-def _import_account(
-    raw_state: Mapping[str, Tensor], table: list[Entry], ranked_keys: Set[str], keep_zero_rows: bool
-) -> Account:
-    """The report of an import; the stage has a parameter for the row 0 of each of `ranked_keys`."""
-    descriptions = {entry.key: entry.description for entry in table}
-    zero_row_place = f"kept aside in {ZERO_ROWS_FILE}" if keep_zero_rows else "dropped"
-    for key, parameter in ZERO_ROWS.items():
-        descriptions[key] += f"; row 0 {parameter if key in ranked_keys else zero_row_place}"
-    keys = tuple(
-        KeyRecord(key=key, shape=tuple(tensor.shape), place=descriptions[key])
-        for key, tensor in raw_state.items()
-    )
+def _rounded(raw_state: Mapping[str, Tensor]) -> list[str]:
     wide = [key for key, tensor in raw_state.items() if tensor.dtype == torch.float64]
-    remarks = [f"rounded from float64 to float32: {', '.join(wide)}"] if wide else []
-    return Account(keys, tuple(remarks))
+    return [f"rounded from float64 to float32: {', '.join(wide)}"] if wide else []
 
 
 def _check_free(out: Path) -> None:
@@ -178,12 +129,6 @@ def _check_free(out: Path) -> None:
         raise InputError(
             f"{out} exists; an imported run needs a new folder: remove it or choose another"
         )
-
-
-def _table_of(sizes: Sizes, corpus: Corpus) -> list[Entry]:
-    items_V = row_numbers(list(corpus.item_names), "item", corpus.name)
-    attributes_A = row_numbers(list(corpus.attribute_names), "attribute", corpus.name)
-    return entries(sizes, items_V, attributes_A)
 
 
 def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = ()) -> Account:
@@ -213,7 +158,7 @@ def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = 
             f"{start.source}: its checkpoint has {numbers:,} numbers, fewer than {sizes} needs; "
             "the config or the checkpoint is of another run"
         )
-    table = _table_of(sizes, corpus)
+    table = table_of(sizes, corpus)
     needed = {entry.parameter for entry in table}
     weights, stages = _gather_weights(start, needed)
     zero_rows, zero_row_descriptions = _zero_rows(start, weights, stages, encoder.width)

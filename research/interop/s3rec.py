@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from research.errors import InputError
+from research.interop.foreign import Entry
 from research.model.positions import LearnedPositions
 from research.model.transformer_block import PostNorm
 from research.model.transformer_config import TransformerConfig
@@ -131,26 +132,6 @@ def shapes_of(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One tensor of the format: its row `theirs[i]` is row `ours[i]` of one of our parameters."""
-
-    key: str
-    """Key of the tensor in the format."""
-    shape: tuple[int, ...]
-    """Shape of the tensor in the format."""
-    file_rows: Tensor
-    """int64: rows of that tensor; rows 0 of the tables are not among them."""
-    parameter: str
-    """Name of our parameter."""
-    parameter_shape: tuple[int, ...]
-    """Shape of our parameter, all of its rows counted."""
-    parameter_rows: Tensor
-    """int64: the corresponding rows of our parameter."""
-    description: str
-    """Our parameter and its rows, in words, for the report."""
-
-
 def entries(sizes: Sizes, items_V: Tensor, attributes_A: Tensor) -> list[Entry]:
     """The table of all tensors, in the format's order.
 
@@ -194,17 +175,6 @@ def _module_of(stem: str) -> tuple[str, int]:
         return _MODULES[stem], 0
     name, third = _BLOCK_MODULES[block[2]]
     return f"encoder.blocks.{block[1]}.{name}", third
-
-
-def to_parameters(state: Mapping[str, Tensor], table: list[Entry]) -> dict[str, Tensor]:
-    """Our parameters by name, all rows filled, from a checked state dict; rows 0 are left out."""
-    weights: dict[str, Tensor] = {}
-    for entry in table:
-        if entry.parameter not in weights:
-            weights[entry.parameter] = torch.full(entry.parameter_shape, torch.nan)
-        weights[entry.parameter][entry.parameter_rows] = state[entry.key][entry.file_rows]
-    assert not any(bool(weight.isnan().any()) for weight in weights.values()), "a row is left out"
-    return weights
 
 
 def to_state_dict(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from research.errors import InputError
+from research.interop.foreign import check_keys, check_shapes, check_tables, num_layers
 from research.interop.s3rec import ATTRIBUTES, BLOCK, INNER, ITEMS, POSITIONS, Sizes, shapes_of
 from research.model.backbone import BackboneConfig
 from research.model.item_table import ItemTableConfig
@@ -35,22 +36,13 @@ _ALLOWED: dict[str, object] = {
     "segments": 0,
 }
 _HEAD: dict[str, object] = {"table": "tied", "bias": False, "transform": "none"}
-_MAX_NAMED = 3
 
 
 def read_sizes(state: Mapping[str, Tensor], path: Path) -> Sizes:
     """The sizes of the model in a state dict; `InputError` for keys or shapes not of the format."""
-    matches = [BLOCK.fullmatch(key) for key in state]
-    layers = max(1, len({match[1] for match in matches if match is not None}))
-    _check_keys(state, layers, path)
-    for key in (ITEMS, ATTRIBUTES, POSITIONS, INNER):
-        least = 3 if key == ITEMS else 1
-        shape = tuple(state[key].shape)
-        if len(shape) != 2 or min(shape) < 1 or shape[0] < least:
-            raise InputError(
-                f"{path}: {key} has shape {shape}; allowed: two dimensions, at least ({least}, 1); "
-                "use another checkpoint"
-            )
+    layers = num_layers(state, BLOCK)
+    check_keys(state, list(shapes_of(Sizes(1, 1, 1, layers, 1, 1))), path, "S3-Rec", layers)
+    check_tables(state, {ITEMS: 3, ATTRIBUTES: 1, POSITIONS: 1, INNER: 1}, path)
     sizes = Sizes(
         num_items=state[ITEMS].shape[0] - 2,
         num_attributes=state[ATTRIBUTES].shape[0] - 1,
@@ -59,48 +51,9 @@ def read_sizes(state: Mapping[str, Tensor], path: Path) -> Sizes:
         length=state[POSITIONS].shape[0],
         inner=state[INNER].shape[0],
     )
-    for key, shape in shapes_of(sizes).items():
-        if tuple(state[key].shape) != shape:
-            raise InputError(
-                f"{path}: {key} has shape {tuple(state[key].shape)}; allowed beside {ITEMS} "
-                f"{tuple(state[ITEMS].shape)} and {INNER} {tuple(state[INNER].shape)}: {shape}; "
-                "use another checkpoint"
-            )
+    beside = f"{ITEMS} {tuple(state[ITEMS].shape)} and {INNER} {tuple(state[INNER].shape)}"
+    check_shapes(state, shapes_of(sizes), path, beside)
     return sizes
-
-
-def _check_keys(state: Mapping[str, Tensor], layers: int, path: Path) -> None:
-    expected = list(shapes_of(Sizes(1, 1, 1, layers, 1, 1)))
-    missing = [key for key in expected if key not in state]
-    unknown = [key for key in state if key not in expected]
-    problems = []
-    if missing:
-        problems.append(f"no key {_first_keys(missing)}")
-    if unknown:
-        problems.append(f"unknown key {_first_keys(unknown)}")
-    if problems:
-        raise InputError(
-            f"{path} is no S3-Rec state dict of {layers} layer(s): {'; '.join(problems)}; it must "
-            f"have these {len(expected)} keys and no other, from {expected[0]} to {expected[-1]}"
-        )
-
-
-def _first_keys(keys: Sequence[str]) -> str:
-    shown = ", ".join(
-        key if key.isprintable() and len(key) < 100 else f"{key!r:.100}"
-        for key in keys[:_MAX_NAMED]
-    )
-    further = len(keys) - _MAX_NAMED
-    return f"{shown} and {further} more" if further > 0 else shown
-
-
-def check_heads(sizes: Sizes, heads: int, path: Path) -> None:
-    """Raise `InputError` unless the width is a multiple of `heads`, which is at least 1."""
-    if heads < 1 or sizes.width % heads:
-        raise InputError(
-            f"--heads is {heads}; allowed: divisors of the width {sizes.width} of {path}; the file "
-            "does not say, and all released ones have 2"
-        )
 
 
 def check_counts(

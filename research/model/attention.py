@@ -66,9 +66,14 @@ def over_rectangles(
     """A core's outputs [P, H, K] at the tokens `read_P`, in that order; None: at all T tokens.
 
     On a CPU, a rectangle holds sequences of similar length, and has queries only at the tokens that
-    are read. On an accelerator, one rectangle holds all sequences, with queries at every token.
+    are read. On an accelerator, one rectangle holds all sequences, with queries at every token. A
+    batch that is padded already is the rectangle itself; all of its tokens are read.
     """
     rectangles = packed.rectangles if read_P is None else lay_out(packed, read_P)
+    if packed.padded:
+        (block,) = rectangles.blocks
+        q_BLHK, k_BLHK, v_BLHK = qkv_T3HK.unflatten(0, block.slots_BL.shape).unbind(2)
+        return core(q_BLHK, k_BLHK, v_BLHK, block).flatten(0, 1)
     if not rectangles.blocks:
         return qkv_T3HK[:0, 2]
     parts: Sequence[Tensor]
@@ -190,6 +195,10 @@ def _torch_attention(
     """
     if bias is not None:
         bias = bias.to(q.dtype).expand(*q.shape[:3], k.shape[2])
+    if q.shape[0] <= MAX_SEQUENCES:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=triangular
+        )
     outputs = [
         F.scaled_dot_product_attention(
             q[first : first + MAX_SEQUENCES],
@@ -201,4 +210,4 @@ def _torch_attention(
         )
         for first in range(0, len(q), MAX_SEQUENCES)
     ]
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return torch.cat(outputs)

@@ -118,6 +118,9 @@ class Backbone(nn.Module, ABC):
 
     compiles = False
     """Whether torch.compile compiles parts of it while it trains."""
+    traceable = False
+    """Whether `forward` reads a `Padded` batch by operations that fit any number and length of
+    sequences, so that it can be written as a program (ONNX, torch.export)."""
 
     def __init__(self, config: BackboneConfig, item_table: ItemTable) -> None:
         super().__init__()

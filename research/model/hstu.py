@@ -144,7 +144,7 @@ class HSTUBlock(Block):
                 return relative
             return relative + positions.bias(rectangle)
 
-        gate_TE, qkv_TE = self.maybe_compiled(HSTUBlock.before_attention, len(x_TD))(self, x_TD)
+        gate_TE, qkv_TE = self.maybe_compiled(HSTUBlock.before_attention, x_TD.shape[0])(self, x_TD)
         qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=self.config.heads)
         core = PointwiseCore(
             causal=causal,
@@ -156,12 +156,12 @@ class HSTUBlock(Block):
             core, positions.apply_positions(qkv_T3HK, packed), packed, read_P
         )
         mixed_PE = rearrange(mixed_PHK, "P H K -> P (H K)")
-        if len(mixed_PE) == 0:
+        if mixed_PE.shape[0] == 0:
             # No token is read, so no bias was looked up: this gives the tables gradients of 0.
             mixed_PE = mixed_PE + sum(table.sum() for table in self.tables())
         if read_P is not None:
             x_TD, gate_TE = x_TD.index_select(0, read_P), gate_TE.index_select(0, read_P)
-        return self.maybe_compiled(HSTUBlock.after_attention, len(x_TD))(
+        return self.maybe_compiled(HSTUBlock.after_attention, x_TD.shape[0])(
             self, x_TD, gate_TE, mixed_PE
         )
 

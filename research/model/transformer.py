@@ -36,6 +36,7 @@ class TransformerEncoder(Backbone):
     """A stack of transformer blocks over an item table."""
 
     config: TransformerConfig
+    traceable = True
 
     def __init__(self, config: TransformerConfig, item_table: ItemTable, seed: int) -> None:
         super().__init__(config, item_table)

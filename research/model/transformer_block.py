@@ -161,7 +161,7 @@ class SoftmaxBlock(Block):
     ) -> Tensor:
         """[T, D] -> [T, D], or [P, D]: the output at the tokens with the indices `read_P`."""
         kind, heads = type(self), self.config.heads
-        residual_TD, qkv_TE = self.maybe_compiled(kind.before_attention, len(x_TD))(self, x_TD)
+        residual_TD, qkv_TE = self.maybe_compiled(kind.before_attention, x_TD.shape[0])(self, x_TD)
         qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=heads)
         attended_PHK = attention(
             positions.apply_positions(qkv_T3HK, packed),
@@ -172,7 +172,7 @@ class SoftmaxBlock(Block):
             bias=positions.bias if self.config.positions.biases_scores else None,
         )
         residual_PD = residual_TD if read_P is None else residual_TD.index_select(0, read_P)
-        return self.maybe_compiled(kind.after_attention, len(residual_PD))(
+        return self.maybe_compiled(kind.after_attention, residual_PD.shape[0])(
             self, residual_PD, attended_PHK
         )
 

@@ -22,8 +22,12 @@ from research.checkpoint.tensors import fill_optimizer
 from research.cli.show import show_run
 from research.config import record_to_json
 from research.evaluation.rank_table import RankTable
+from research.interop.hub import export_hub, import_hub
 from research.interop.import_export import stored_zero_rows
-from research.interop.s3rec_checks import check_heads, read_sizes
+from research.interop.model_files import open_source
+from research.interop.row_formats import ROW_FORMATS
+from research.interop.row_model import RowModel, rows_by_id
+from research.interop.s3rec_import import S3RecModel
 from research.interop.state_dict import checked_float, read_state_dict
 from research.report.build import cost_of, read_runs, report_of
 from research.report.csv_table import frame_of
@@ -31,6 +35,7 @@ from research.report.latex import latex_of
 from research.report.learning_curves import cosines, panels, read_lines
 from research.report.records import read_study
 from research.report.terminal import print_report
+from research.runs.execute import execute
 from research.runs.warm_start import find_warm_start
 from research.storage.json_files import write_json
 from research.storage.records import (
@@ -58,7 +63,9 @@ from tests.fuzz.mutations import number_of
 from tests.fuzz.targets import Case, Target, altering, some, written
 from tests.support.configs import CONFIGS
 from tests.support.records import FINGERPRINT, HASH, run_record, run_summary
-from tests.support.s3rec_files import published_state
+from tests.support.row_format_files import gsasrec_state, recbole_state
+from tests.support.s3rec_files import numbered_corpus, published_state
+from tests.support.small_runs import FINETUNE, QUIET, config_of, frozen
 from tests.support.study_folders import fail_run, table_of, write_run, write_study
 
 SUMMARY = run_summary(
@@ -324,6 +331,9 @@ def state_dict(folder: Path) -> Case:
         {"a": torch.zeros(2, device="meta")},
     ]  # fmt: skip
     files: dict[str, str | bytes] = {"full.pt": pickled(full), "old.bin": pickled(small, old=True)}
+    files |= {
+        "recbole.pt": pickled(recbole_state(bert=True)), "gsasrec.pt": pickled(gsasrec_state()),
+    }  # fmt: skip
     files |= {f"odd{place}.pt": pickled(each) for place, each in enumerate(odd)}
     files |= {"plain.bin": pickle.dumps({"a": [1.0]}), "empty.pt": _zip({"x/data.pkl": b""})}
     written(folder, files)
@@ -332,11 +342,39 @@ def state_dict(folder: Path) -> Case:
         state = read_state_dict(path)
         for name, tensor in state.items():
             checked_float(name, tensor, path)
-        check_heads(read_sizes(state, path), number_of(random), path)
+        heads = number_of(random)
+        if path.name == "full.pt":
+            S3RecModel.of(state, path, heads=heads)
+            return
+        kind = random.choice(list(ROW_FORMATS.values()))
+        RowModel.of(state, path, row_format=kind, heads=heads, item_ids=None)
 
-    names = ["full.pt", "full.pt", "full.pt", "old.bin", "old.bin", *files]
+    names = ["full.pt", "full.pt", "recbole.pt", "gsasrec.pt", "old.bin", "old.bin", *files]
     cases = {name: altering(folder, partial(read, folder / name), [name]) for name in files}
     return lambda random: cases[random.choice(names)](random)
+
+
+def item_ids(folder: Path) -> Case:
+    """A file of raw ids by row, as `import --item-ids` reads it."""
+    corpus = numbered_corpus(folder / "corpus")
+    path = folder / "files" / "ids.txt"
+    written(path.parent, {path.name: "\n".join(["[PAD]", *corpus.item_names]) + "\n"})
+    return altering(path.parent, lambda random: rows_by_id(path, corpus))
+
+
+def hub_folder(folder: Path) -> Case:
+    """A folder of the Hub as `import --format hub` reads it."""
+    corpus, run, out = numbered_corpus(folder / "corpus"), folder / "run", folder / "imported"
+    execute(config_of(corpus, frozen(FINETUNE)), run, options=QUIET)
+    export_hub(open_source(run, data_root="data", allow=()), folder / "hub", "mit")
+
+    def read(random: Random) -> None:
+        try:
+            import_hub(folder / "hub", out, corpus=str(corpus.folder), data_root=str(folder))
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+
+    return altering(folder / "hub", read, ["config.json", "summary.json", "model.safetensors"])
 
 
 def _zip(members: dict[str, bytes]) -> bytes:
@@ -364,4 +402,6 @@ TARGETS = (
     Target(name="checkpoints", milliseconds=3.0, begin=checkpoints),
     Target(name="zero-rows", milliseconds=0.2, begin=zero_rows),
     Target(name="state-dict", milliseconds=1.2, begin=state_dict),
+    Target(name="item-ids", milliseconds=0.3, begin=item_ids),
+    Target(name="hub-folder", milliseconds=30.0, begin=hub_folder),
 )

@@ -233,9 +233,21 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["import", "f.pt"], ("--format", "--corpus", "--out", "--heads")),
+        (["import", "f.pt"], ("--format", "--out")),
+        (
+            ["import", "f.pt", "--format", "s3rec", "--out", "r", "--corpus", "c"],
+            ("--heads is missing, which --format s3rec needs",),
+        ),
         (["export", "r", "--out", "f"], ("Missing from sixfold export: --format",)),
-        (["export", "r", "--out", "f", "--format", "onnx"], ("invalid choice 'onnx'",)),
+        (["export", "r", "--out", "f", "--format", "tflite"], ("invalid choice 'tflite'",)),
+        (
+            ["export", "r", "--out", "f", "--format", "hub", "--k", "3"],
+            ("--k is an option of --format onnx, torch-export alone; leave it out",),
+        ),
+        (
+            ["export", "r", "--out", "f", "--format", "onnx", "--keep-seen"],
+            ("--keep-seen needs --k; add that, or leave it out",),
+        ),
     ],
 )
 def test_wrong_usage_says_what_is_missing(

@@ -1,0 +1,166 @@
+"""`--format hub`: a run as a folder of the Hugging Face Hub, and such a folder as a run again.
+
+The folder holds `model.safetensors` (the weights of the last stage, the very file of its
+checkpoint), `config.json` and `summary.json` (those of the run), `items.csv` and `README.md` (the
+model card). It does not hold the corpus, which is named by its fingerprint and needed to import.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from research.checkpoint import files as checkpoint
+from research.checkpoint.tensors import fill_weights
+from research.config import from_json, to_json
+from research.errors import InputError
+from research.evaluation.metrics import metrics
+from research.interop.item_file import write_items
+from research.interop.model_card import model_card
+from research.interop.model_files import Source
+from research.runs.config import RunConfig
+from research.runs.load import check_size, load_run
+from research.runs.parts import RunParts
+from research.storage.atomic import whole_folder
+from research.storage.records import RunRecord, RunSummary, read_record, write_record
+from research.storage.run_folder import RunFolder
+from research.storage.untrusted import file_inside
+from research.training.state import StageState
+
+WEIGHTS, ITEMS, CARD = "model.safetensors", "items.csv", "README.md"
+FILES = (WEIGHTS, ITEMS, CARD, RunRecord.FILE, RunSummary.FILE)
+# A published figure that comes out otherwise by more than this is pointed out.
+FIGURE_TOLERANCE = 1e-4
+
+
+def export_hub(source: Source, out: Path, license_name: str | None) -> list[str]:
+    """Write the folder; it appears whole or not at all. Returns lines to print.
+
+    `InputError` when `out` exists.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists and is not overwritten; remove it or choose another name")
+    record, summary = _records_of(source.run)
+    with whole_folder(out) as partial:
+        shutil.copyfile(source.checkpoint / WEIGHTS, partial / WEIGHTS)
+        write_items(partial / ITEMS, source.parts.corpus)
+        write_record(partial, record)
+        write_record(partial, summary)
+        card = model_card(source.run, record, summary, license_name)
+        (partial / CARD).write_text(card, encoding="utf-8")
+        sizes = {name: (partial / name).stat().st_size for name in FILES}
+    if not out.is_dir() or checkpoint.sha256_of(out / WEIGHTS) != checkpoint.sha256_of(
+        source.checkpoint / WEIGHTS
+    ):
+        raise InputError(f"{out} was made by another process meanwhile; choose another folder")
+    return [f"{name}: {size:,} bytes" for name, size in sizes.items()]
+
+
+def import_hub(
+    folder: Path,
+    out: Path,
+    *,
+    corpus: str | None,
+    data_root: str,
+    allow: tuple[str, ...] = (),
+    device: str | None = None,
+) -> list[str]:
+    """Make the run folder `out` from a Hub folder; it appears whole or not at all.
+
+    `corpus` is where the corpus of the run stands here; None: where the run had it. The test is
+    ranked again, and its figures are compared with the published ones. Returns lines to print.
+    `InputError` when the folder is damaged, the corpus is another one, or `out` exists.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists; an imported run needs a new folder: choose another")
+    record, summary = _records_of(folder)
+    config = from_json(record.config, RunConfig, allow=allow)
+    if not config.stages:
+        raise InputError(f"{folder}: its run has no stages, so no weights; nothing to import")
+    if corpus is not None:
+        config = replace(config, corpus=corpus)
+        record = replace(record, config=to_json(config))
+    parts = RunParts.of(config, data_root)
+    if parts.corpus.fingerprint != record.fingerprint:
+        raise InputError(
+            f"{folder} was trained on a corpus with fingerprint {record.fingerprint}, but "
+            f"{parts.corpus.folder} has {parts.corpus.fingerprint}; prepare the corpus "
+            f"{record.dataset.name} with the options in {RunRecord.FILE}, and name it by --corpus"
+        )
+    with whole_folder(out) as partial:
+        _write_stage(folder, partial, parts, summary)
+        write_record(partial, record)
+        write_record(partial, summary)
+        try:
+            lines = _rank_again(partial, summary, data_root, allow, device)
+        except FloatingPointError as error:
+            raise InputError(
+                f"{folder}: its weights give scores that are not finite; copy the folder again"
+            ) from error
+    written = RunFolder(out, writes=False).read(RunRecord)
+    if written is None or written.hash != record.hash:
+        raise InputError(f"{out} was made by another process meanwhile; choose another folder")
+    return lines
+
+
+def _records_of(folder: Path) -> tuple[RunRecord, RunSummary]:
+    record, summary = read_record(folder, RunRecord), read_record(folder, RunSummary)
+    if record is None or summary is None:
+        missing = RunRecord.FILE if record is None else RunSummary.FILE
+        raise InputError(
+            f"{folder} has no {missing}; a folder of the Hub's form has {', '.join(FILES)}"
+        )
+    if record.hash != summary.hash:
+        raise InputError(
+            f"{folder}: {RunRecord.FILE} is of run {record.hash:.40} and {RunSummary.FILE} of run "
+            f"{summary.hash:.40}; copy the folder again"
+        )
+    return record, summary
+
+
+def _write_stage(folder: Path, partial: Path, parts: RunParts, summary: RunSummary) -> None:
+    """Write the weights as the checkpoint of the last stage, which has ended."""
+    weights, stage = file_inside(folder, WEIGHTS), parts.config.stages[-1]
+    if not weights.is_file():
+        raise InputError(f"{folder} has no {WEIGHTS}; copy the folder again")
+    check_size(parts.config.encoder, parts.corpus.num_items, weights)
+    model = parts.model(stage, parts.components())
+    try:
+        tensors = load_file(weights)
+    except SafetensorError as error:
+        raise InputError(f"{weights} is damaged ({error}); copy the folder again") from error
+    fill_weights(tensors, model, str(weights))
+    result = summary.best.get(stage.name)
+    state = StageState(finished=True)
+    if result is not None:
+        state = replace(state, epoch=result.epochs, step=result.steps, skipped=result.skipped)
+    stored = {"fingerprint": parts.corpus.fingerprint, **asdict(state)}
+    folder_of_stage = RunFolder(partial, writes=False).stage(stage.name)
+    target = checkpoint.folder_of(folder_of_stage, checkpoint.STEP, state.step)
+    checkpoint.save(target, model, None, stored)
+
+
+def _rank_again(
+    run: Path, summary: RunSummary, data_root: str, allow: tuple[str, ...], device: str | None
+) -> list[str]:
+    """Write the rank tables of the new run; a line on each candidate set of the test."""
+    parts, ranker = load_run(run, data_root, allow, device)
+    lines = []
+    for part, held_out in (("validation", parts.split.validation), ("test", parts.split.test)):
+        if not len(held_out):
+            continue
+        for name, table in parts.tables(ranker, part).items():
+            table.save(run / "ranks" / f"{part}-{name}.npz")
+            published = summary.test.get(name, {})
+            if part == "validation" or not published:
+                continue
+            found = metrics(table, tuple(published), summary.ties)
+            off = max(abs(found[metric] - value) for metric, value in published.items())
+            same = "as published" if off <= FIGURE_TOLERANCE else f"off by up to {off:.4f}"
+            figures = ", ".join(f"{metric} {value:.4f}" for metric, value in found.items())
+            lines.append(f"test, {name}: {figures} ({same})")
+    return lines

@@ -1,0 +1,83 @@
+"""Uploads to and downloads from the Hugging Face Hub, by its own client, which is an extra.
+
+The client finds the user's token itself; it is neither read nor stored here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from research.errors import InputError, optional_import
+from research.interop.hub import FILES
+
+SCHEME = "hf://"
+
+
+def check_can_push() -> None:
+    """Raise `InputError` unless the client is installed and has a token."""
+    with _client_imported():
+        from huggingface_hub import get_token
+    if get_token() is None:
+        raise InputError(
+            "--push needs a token of the Hub, and none is configured; run `hf auth login`, or set "
+            "HF_TOKEN, to a token that may write"
+        )
+
+
+def push(folder: Path, repository: str, *, private: bool) -> str:
+    """Upload a folder to `OWNER/NAME`, which is made if it is not there; returns its address.
+
+    `private` is for a new repository. `InputError` when the Hub refuses or cannot be reached.
+    """
+    with _client_imported():
+        from huggingface_hub import HfApi
+    with _hub_errors(f"--push {repository}"):
+        api = HfApi()
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        message = "Publish a run of Sixfold"
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+    return str(address)
+
+
+def pull(reference: str, folder: Path) -> Path:
+    """Download `hf://OWNER/NAME`, or `hf://OWNER/NAME@REVISION`, into `folder`, and return that.
+
+    Only the files of our form are fetched. `InputError` when the Hub refuses or cannot be reached.
+    """
+    with _client_imported():
+        from huggingface_hub import snapshot_download
+    repository, _, revision = reference.removeprefix(SCHEME).partition("@")
+    with _hub_errors(reference):
+        snapshot_download(
+            repository, revision=revision or None, local_dir=folder, allow_patterns=list(FILES)
+        )
+    return folder
+
+
+@contextmanager
+def _client_imported() -> Iterator[None]:
+    remedy = "install the extra: pip install 'sixfold[hub]'"
+    with optional_import(("huggingface_hub",), "the Hugging Face Hub", remedy):
+        yield
+
+
+@contextmanager
+def _hub_errors(what: str) -> Iterator[None]:
+    """Errors of the Hub's client as `InputError`, whose message begins with `what`."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise InputError(f"{what}: {error}; give OWNER/NAME") from error
+    except HfHubHTTPError as error:
+        raise InputError(
+            f"{what}: the Hub refused ({error!s:.300}); check the name and the token's rights"
+        ) from error
+    except (httpx.HTTPError, LocalEntryNotFoundError) as error:
+        raise InputError(
+            f"{what}: the Hub cannot be reached ({error!s:.200}); try again later"
+        ) from error

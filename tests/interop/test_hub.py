@@ -1,0 +1,179 @@
+"""A run as a folder of the Hub, and back: the same weights, records and scores; no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from research.data.corpus import Corpus
+from research.evaluation.rank_table import RankTable
+from research.packed import Packed
+from research.runs.execute import execute
+from research.runs.load import load_run
+from tests.evaluation.reference_ranks import scores_of_all
+from tests.support.command_line import command_error, run_command, shop_corpus
+from tests.support.hub_stand_in import Hub, stand_in_for_the_hub
+from tests.support.small_runs import FINETUNE, QUIET, config_of
+
+Capture = pytest.CaptureFixture[str]
+ROWS = [[4], [1, 3, 5], [0, 2, 4, 6, 8, 10]]
+FILES = ["README.md", "config.json", "items.csv", "model.safetensors", "summary.json"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return shop_corpus(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "0"
+    execute(config_of(corpus, FINETUNE), folder, options=QUIET)
+    return folder
+
+
+@pytest.fixture
+def hub(capsys: Capture, run: Path, tmp_path: Path) -> Path:
+    return export(capsys, run, tmp_path / "hub")
+
+
+def export(capsys: Capture, run: Path, out: Path, *more: object) -> Path:
+    answer = run_command(
+        capsys, "export", run, "--format", "hub", "--out", out, "--license", "mit", *more
+    )
+    assert (answer.code, answer.err) == (0, "")
+    return out
+
+
+def test_a_run_is_the_same_after_its_round_trip(
+    capsys: Capture, corpus: Corpus, run: Path, hub: Path, tmp_path: Path
+) -> None:
+    assert sorted(path.name for path in hub.iterdir()) == FILES
+    again = tmp_path / "again"
+    answer = run_command(capsys, "import", hub, "--format", "hub", "--out", again)
+    assert (answer.code, answer.err) == (0, "")
+    assert "(as published)" in answer.out
+    _, ranker = load_run(run, "data")
+    _, ranker_again = load_run(again, "data")
+    packed = Packed.from_lists(ROWS)
+    assert torch.equal(scores_of_all(ranker, packed), scores_of_all(ranker_again, packed))
+    for name in ("config.json", "summary.json"):
+        assert json.loads((again / name).read_text()) == json.loads((run / name).read_text())
+    for name in ("test-full", "validation-full"):
+        tables = [RankTable.load(folder / "ranks" / f"{name}.npz") for folder in (run, again)]
+        assert tables[0].rank.tolist() == tables[1].rank.tolist()
+    # And once more: the folder of the imported run is the same to the last byte.
+    export(capsys, again, tmp_path / "hub2")
+    for name in ("model.safetensors", "items.csv", "config.json", "summary.json"):
+        assert (tmp_path / "hub2" / name).read_bytes() == (hub / name).read_bytes()
+
+
+def test_the_corpus_may_stand_elsewhere(
+    capsys: Capture, corpus: Corpus, hub: Path, tmp_path: Path
+) -> None:
+    stored = json.loads((hub / "config.json").read_text())
+    stored["config"]["corpus"] = "/nowhere/shop"
+    (hub / "config.json").write_text(json.dumps(stored))
+    arguments = ("import", hub, "--format", "hub", "--out", tmp_path / "again")
+    assert "corpus /nowhere/shop is not a prepared corpus" in command_error(capsys, *arguments)
+    other = shop_corpus(tmp_path / "other", seed=6)
+    said = command_error(capsys, *arguments, "--corpus", other.folder)
+    assert f"was trained on a corpus with fingerprint {corpus.fingerprint}" in said
+    assert not (tmp_path / "again").exists()
+    assert run_command(capsys, *arguments, "--corpus", corpus.folder).code == 0
+
+
+def test_the_model_card_is_filled_from_the_run(corpus: Corpus, run: Path, hub: Path) -> None:
+    card = (hub / "README.md").read_text()
+    _, front, body = card.split("---\n", 2)
+    about = json.loads(front)
+    summary = json.loads((run / "summary.json").read_text())
+    assert (about["library_name"], about["license"]) == ("sixfold", "mit")
+    figures = about["model-index"][0]["results"][0]["metrics"]
+    assert {each["type"]: each["value"] for each in figures} == summary["test"]["full"]
+    row = re.search(r"\| full \| ndcg@10 \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|", body)
+    assert row is not None
+    value, low, high = map(float, row.groups())
+    assert low <= value <= high
+    assert value == pytest.approx(summary["test"]["full"]["ndcg@10"], abs=5e-5)
+    assert f"- fingerprint `{corpus.fingerprint}`" in body
+    assert "- split: LeaveOneOut()" in body
+    assert f"- {summary['cost']['parameters']:,} parameters" in body
+    assert "sixfold import FOLDER --format hub --corpus CORPUS --out RUN" in body
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.safetensors", b"short", "is too small for a model of"),
+        ("model.safetensors", b"\xff" * 5000, "is damaged"),
+        ("summary.json", b"{}", "is damaged or of another program"),
+        ("config.json", None, "has no config.json; a folder of the Hub's form has"),
+    ],
+)
+def test_a_damaged_folder_is_refused(
+    capsys: Capture, hub: Path, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    (hub / name).unlink()
+    if content is not None:
+        (hub / name).write_bytes(content)
+    message = command_error(capsys, "import", hub, "--format", "hub", "--out", tmp_path / "again")
+    assert said in message
+    assert not (tmp_path / "again").exists()
+
+
+def test_weights_that_are_not_finite_are_refused(
+    capsys: Capture, hub: Path, tmp_path: Path
+) -> None:
+    weights = load_file(hub / "model.safetensors")
+    weights["encoder.item_table.weight"][2, 1] = torch.inf
+    save_file(weights, hub / "model.safetensors")
+    message = command_error(capsys, "import", hub, "--format", "hub", "--out", tmp_path / "again")
+    assert "its weights give scores that are not finite; copy the folder again" in message
+    assert not (tmp_path / "again").exists()
+
+
+# Push and pull, against a stand-in for the Hub
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    return stand_in_for_the_hub(monkeypatch, tmp_path / "remote")
+
+
+def test_a_run_is_pushed_and_pulled(
+    capsys: Capture, run: Path, remote: Hub, tmp_path: Path
+) -> None:
+    export(capsys, run, tmp_path / "hub", "--push", "me/model", "--private")
+    out = tmp_path / "again"
+    answer = run_command(capsys, "import", "hf://me/model@v1", "--format", "hub", "--out", out)
+    assert (answer.code, answer.err) == (0, "")
+    assert remote.calls == [("me/model", True), ("me/model", "v1")]
+    packed = Packed.from_lists(ROWS)
+    scores = [scores_of_all(load_run(folder, "data")[1], packed) for folder in (run, out)]
+    assert torch.equal(*scores)
+
+
+def test_errors_of_the_hub_are_said_in_a_line(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, run: Path, remote: Hub, tmp_path: Path
+) -> None:
+    arguments: list[Any] = ["import", "hf://me/none", "--format", "hub", "--out", tmp_path / "r"]
+    said = command_error(capsys, *arguments)
+    assert "hf://me/none: the Hub cannot be reached (no such place)" in said
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    said = command_error(
+        capsys, "export", run, "--format", "hub", "--out", tmp_path / "hub", "--push", "me/model"
+    )
+    assert "--push needs a token of the Hub, and none is configured" in said
+    assert not (tmp_path / "hub").exists()
+    said = command_error(
+        capsys, "export", run, "--format", "hub", "--out", tmp_path / "hub", "--license", "a b"
+    )
+    assert "--license is 'a b'; allowed: an identifier" in said

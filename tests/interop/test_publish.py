@@ -1,0 +1,280 @@
+"""Models as files for other programs: they rank as the run does, or nothing is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+import research.interop.model_files as model_files
+from research.data.corpus import Corpus
+from research.interop.model_files import export_program, open_source
+from research.interop.parity import check_parity, histories_of
+from research.interop.program import Answer, RankerProgram
+from research.model.gru import GRUConfig
+from research.model.hstu import HSTU
+from research.model.item_table import ItemTableConfig
+from research.model.ligr import LiGR
+from research.model.rotary import Rotary
+from research.objectives.cloze import ClozeConfig
+from research.objectives.head import HeadConfig
+from research.packed import Packed
+from research.runs.config import RunConfig
+from research.runs.execute import execute
+from research.runs.load import load_run
+from research.storage.run_folder import RunFolder
+from research.training.config import StageConfig
+from tests.evaluation.reference_ranks import scores_of_all
+from tests.support.command_line import command_error, run_command, shop_corpus
+from tests.support.s3rec_files import numbered_corpus
+from tests.support.small_runs import ENCODER, FINETUNE, QUIET, frozen
+
+Capture = pytest.CaptureFixture[str]
+NEXT = frozen(FINETUNE)
+CLOZE = replace(
+    NEXT, objectives={"cloze": ClozeConfig(head=HeadConfig(transform="nonlinear", bias=True))}
+)
+# Every kind of block, of positions and of head, and a table with attributes.
+CASES: dict[str, tuple[dict[str, Any], StageConfig]] = {
+    "next item": ({}, NEXT),
+    "cloze": ({}, CLOZE),
+    "attributes, LiGR, rotary": (
+        {
+            "items": ItemTableConfig(attributes=True),
+            "encoder": replace(ENCODER, block=LiGR(), positions=Rotary()),
+        },
+        NEXT,
+    ),
+    "HSTU": ({"encoder": replace(ENCODER, block=HSTU())}, NEXT),
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return shop_corpus(tmp_path_factory.mktemp("published"))
+
+
+def run_in(folder: Path, corpus: Corpus, stage: StageConfig = NEXT, **changes: Any) -> Path:
+    """Do a small run; returns its folder."""
+    settings = {"encoder": ENCODER, **changes}
+    settings["encoder"] = replace(settings["encoder"], init_std=0.4)
+    config = RunConfig(corpus=str(corpus.folder), stages=(stage,), **settings)
+    execute(config, folder, options=QUIET)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_in(tmp_path_factory.mktemp("runs") / "next", corpus)
+
+
+def test_the_program_gives_the_runs_scores(corpus: Corpus, run: Path) -> None:
+    source = open_source(run, data_root="data", allow=())
+    program = RankerProgram(source.ranker, Answer())
+    rows = [[4], [1, 3, 5], [0, 2, 4, 6, 8]]
+    table_BL = torch.tensor([[4, -1, -1, -1, -1], [1, 3, 5, -1, -1], [0, 2, 4, 6, 8], [-1] * 5])
+    with torch.no_grad():
+        scores_BV = program(table_BL)
+    assert isinstance(scores_BV, Tensor)
+    expected = scores_of_all(source.ranker, Packed.from_lists(rows))
+    torch.testing.assert_close(scores_BV[:3], expected, rtol=0.0, atol=1e-5)
+    # Of no history at all nothing is said.
+    assert bool(scores_BV[3].isnan().all())
+
+
+@pytest.mark.parametrize("keep_seen", [True, False])
+def test_the_best_items_leave_out_the_history(corpus: Corpus, run: Path, keep_seen: bool) -> None:
+    source = open_source(run, data_root="data", allow=())
+    program = RankerProgram(source.ranker, Answer(k=corpus.num_items, keep_seen=keep_seen))
+    with torch.no_grad():
+        scores_BK, items_BK = program(torch.tensor([[3, 7, -1]]))
+    assert sorted(items_BK[0].tolist()) == list(range(corpus.num_items))
+    last = {items_BK[0, -1].item(), items_BK[0, -2].item()}
+    assert (last == {3, 7}) is not keep_seen
+    assert bool(scores_BK[0, -1].isinf()) is not keep_seen
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A corpus whose items have attributes."""
+    return numbered_corpus(tmp_path_factory.mktemp("numbered") / "described")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("k", [None, 4])
+@pytest.mark.parametrize("kind", ["torch-export", "onnx"])
+def test_a_program_ranks_as_the_run(
+    tmp_path: Path, described: Corpus, name: str, k: int | None, kind: str
+) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    changes, stage = CASES[name]
+    source = open_source(
+        run_in(tmp_path / "run", described, stage, **changes), data_root="data", allow=()
+    )
+    lines = export_program(source, tmp_path / "model", kind, Answer(k=k))
+    assert lines[-1].startswith(
+        "parity on 7 histories of described: largest difference of a score "
+    )
+    table_BL = torch.tensor([[3, 1, -1], [5, -1, -1]])
+    with torch.no_grad():
+        expected = RankerProgram(source.ranker, Answer(k=k))(table_BL)
+    if kind == "onnx":
+        import onnxruntime  # type: ignore[import-not-found, unused-ignore]
+
+        session = onnxruntime.InferenceSession(str(tmp_path / "model"))
+        found = [torch.from_numpy(each) for each in session.run(None, {"items": table_BL.numpy()})]
+        about = json.loads(session.get_modelmeta().custom_metadata_map["sixfold"])
+        assert session.get_inputs()[0].shape == ["batch", "length"]
+    else:
+        extra = {"sixfold": ""}
+        module = torch.export.load(tmp_path / "model", extra_files=extra).module()
+        answer = module(table_BL)
+        found = [answer] if isinstance(answer, Tensor) else list(answer)
+        about = json.loads(extra["sixfold"])
+    wanted = [expected] if isinstance(expected, Tensor) else list(expected)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.0, atol=1e-5)
+    assert (about["padding"], about["padding_side"]) == (-1, "right")
+    assert about["longest"] == (ENCODER.length - (stage is CLOZE))
+    assert about["fingerprint"] == described.fingerprint
+    assert about["items"] == "model.items.csv"
+
+
+def test_the_items_file_says_which_item_each_number_is(
+    capsys: Capture, tmp_path: Path, corpus: Corpus, run: Path
+) -> None:
+    out = tmp_path / "model.safetensors"
+    answer = run_command(capsys, "export", run, "--format", "safetensors", "--out", out)
+    assert (answer.code, answer.err) == (0, "")
+    assert "parity on 84 histories of shop: scores are bit-equal" in answer.out
+    text = (tmp_path / "model.safetensors.items.csv").read_text()
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0] == ["number", "item", "title"]
+    assert corpus.item_titles is not None
+    assert rows[1:] == [
+        [str(number), corpus.item_names[number], corpus.item_titles[number]]
+        for number in range(corpus.num_items)
+    ]
+    with safe_open(out, "pt") as file:
+        about = json.loads(file.metadata()["sixfold"])
+        assert "encoder.item_table.weight" in file.keys()  # noqa: SIM118
+    assert about["config"]["class"] == "RunConfig"
+    assert about["num_items"] == corpus.num_items
+
+
+def test_a_program_that_ranks_otherwise_is_not_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path
+) -> None:
+    source = open_source(run, data_root="data", allow=())
+    wrong = monkeypatch
+    of_torch = model_files._torch_export
+
+    def off(*given: Any) -> Any:
+        content, exported = of_torch(*given)
+        return content, lambda table_BL: (exported(table_BL)[0] + 0.01,)
+
+    wrong.setattr(model_files, "_torch_export", off)
+    with pytest.raises(model_files.InputError, match=r"differs from the run by up to 0\.01.*not"):
+        export_program(source, tmp_path / "model.pt2", "torch-export", Answer())
+    assert list(tmp_path.iterdir()) == []
+
+
+def answer_of(run: Path, corpus: Corpus, table_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """The five best items, by the run's own scores."""
+    _, ranker = load_run(run, "data", (), "cpu")
+    rows = [[item for item in row if item >= 0] for row in table_BL.tolist()]
+    best = scores_of_all(ranker, Packed.from_lists(rows)).topk(5)
+    return best.values, best.indices
+
+
+def test_best_items_in_another_order_or_twice_are_no_parity(corpus: Corpus, run: Path) -> None:
+    source = open_source(run, data_root="data", allow=())
+    answer = Answer(k=5, keep_seen=True)
+    given = (source.ranker, corpus, answer, ENCODER.length)
+
+    def right(table_BL: Tensor) -> tuple[Tensor, ...]:
+        return answer_of(run, corpus, table_BL)
+
+    assert "best 5 items equal" in check_parity(right, *given)
+    for wrong_order in ([1, 0, 2, 3, 4], [0, 0, 2, 3, 4]):
+
+        def wrong(table_BL: Tensor, order: list[int] = wrong_order) -> tuple[Tensor, ...]:
+            scores, items = answer_of(run, corpus, table_BL)
+            return scores[:, order], items[:, order]
+
+        with pytest.raises(model_files.InputError, match="differs from the run"):
+            check_parity(wrong, *given)
+
+
+def test_parity_is_asked_of_histories_of_many_lengths(corpus: Corpus) -> None:
+    found = histories_of(corpus, 5)
+    assert len(found) == corpus.num_users
+    assert {len(history) for history in found} == {1, 2, 3, 4, 5}
+
+
+def test_what_no_program_can_hold_is_refused(
+    capsys: Capture, tmp_path: Path, corpus: Corpus, run: Path
+) -> None:
+    gru = run_in(tmp_path / "gru", corpus, encoder=GRUConfig(length=5, width=4, hidden_width=4))
+    out = tmp_path / "model.pt2"
+
+    def refused(folder: Path, *more: object) -> str:
+        arguments = ("export", folder, "--format", "torch-export", "--out", out, *more)
+        return command_error(capsys, *arguments)
+
+    assert "encoder is a GRUConfig, which torch traces for one length" in refused(gru)
+    hstu = replace(ENCODER, block=HSTU(times=True))
+    times = run_in(tmp_path / "times", corpus, encoder=hstu)
+    assert "its encoder reads the time of every event" in refused(times)
+    assert "--k is 41; allowed: 1 to 40, the number of items" in refused(run, "--k", 41)
+    assert not out.exists()
+    out.write_text("mine")
+    assert "exists and is not overwritten" in refused(run)
+    assert out.read_text() == "mine"
+
+
+def test_a_missing_package_is_named_at_once(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path
+) -> None:
+    for package in ("onnxruntime", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, package, None)
+    said = command_error(
+        capsys, "export", run, "--format", "onnx", "--out", tmp_path / "model.onnx"
+    )
+    assert said == (
+        "sixfold export: an export to ONNX needs onnxruntime, which is not installed; install the "
+        "extra: pip install 'sixfold[onnx]'\n"
+    )
+    said = command_error(
+        capsys, "import", "hf://me/model", "--format", "hub", "--out", tmp_path / "run"
+    )
+    assert said == (
+        "sixfold import: the Hugging Face Hub needs huggingface_hub, which is not installed; "
+        "install the extra: pip install 'sixfold[hub]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_counts_has_nothing_to_export(
+    capsys: Capture, tmp_path: Path, corpus: Corpus
+) -> None:
+    target = "baselines.popularity.popularity"
+    assert run_command(
+        capsys, "run", target, f"corpus={corpus.folder}", "--out", tmp_path / "r", "--quiet"
+    ).code == 0  # fmt: skip
+    said = command_error(
+        capsys, "export", tmp_path / "r", "--format", "hub", "--out", tmp_path / "hub"
+    )
+    assert "which has no weights; export a run that was trained" in said
+    assert RunFolder(tmp_path / "r", writes=False).path.is_dir()
