@@ -13,7 +13,7 @@ from torch import Tensor
 from research.cli.commands import use_threads
 from research.cli.exchange_verbs import ExportCommand, ImportCommand
 from research.cli.show import show
-from research.cli.target import import_from_working_folder
+from research.studies.target import import_from_working_folder
 from research.console import plain_console
 from research.interop.foreign import ForeignModel
 from research.interop.hub import export_hub, import_hub
