@@ -22,12 +22,14 @@ import torch
 import experiments.quickstart as quickstart
 import research.cli.commands as commands
 import research.data.preparation.prepare as preparation
+import research.public.training as training
 import research.studies.plan as plan
 from research.cli.verbs import VERBS
 from research.data.loader import BatchConfig
 from research.data.preparation.download import ARCHIVES
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
+from research.data.windows import LastItems
 from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.studies.cost_estimate import CostEstimate
@@ -185,11 +187,13 @@ def test_the_data_sets_that_are_named_are_known() -> None:
 
 
 def shrunk(config: RunConfig) -> RunConfig:
-    """The config with a tiny encoder and one epoch."""
+    """The config with a tiny encoder and one epoch over each user's newest items."""
     if not config.stages:
         return config
     small = BatchConfig(sequences_per_batch=32)
-    stages = tuple(replace(stage, epochs=1, batches=small) for stage in config.stages)
+    stages = tuple(
+        replace(stage, epochs=1, batches=small, windows=LastItems()) for stage in config.stages
+    )
     encoder = replace(config.encoder, length=6, width=8, heads=1, layers=1, feed_forward=8)
     return replace(config, encoder=encoder, stages=stages)
 
@@ -282,9 +286,9 @@ def test_the_commands_run_in_the_order_in_which_they_stand(capsys: Capture, here
 
 @pytest.mark.long
 def test_the_files_of_ones_own_run_as_their_first_line_says(capsys: Capture, here: Path) -> None:
-    found = blocks("python")
-    assert found
-    for block in found:
+    files = [block for block in blocks("python") if block.startswith("# ")]
+    assert files
+    for block in files:
         said = re.match(r"# (\w+\.py):\s+(python -m research .*)\n", block)
         assert said is not None, block
         (here / said[1]).write_text(block)
@@ -292,6 +296,22 @@ def test_the_files_of_ones_own_run_as_their_first_line_says(capsys: Capture, her
         assert words is not None
         answer = run_command(capsys, *words)
         assert (answer.code, answer.err) == (0, ""), said[2]
+
+
+@pytest.mark.long
+def test_the_lines_of_python_run_after_the_quickstart(
+    capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "execute", commands.execute)
+    assert run_command(capsys, "study", "experiments.quickstart").code == 0
+    sessions = [block for block in blocks("python") if block.startswith("import sixfold")]
+    assert len(sessions) == 2
+    for block in sessions:
+        exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "ndcg@10" in printed
+    assert "similarity" in printed
+    assert (here / "recommended.csv").is_file()
 
 
 def test_the_run_folder_holds_what_is_promised(capsys: Capture, here: Path) -> None:
