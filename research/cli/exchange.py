@@ -13,7 +13,6 @@ from torch import Tensor
 from research.cli.commands import use_threads
 from research.cli.exchange_verbs import ExportCommand, ImportCommand
 from research.cli.show import show
-from research.studies.target import import_from_working_folder
 from research.console import plain_console
 from research.interop.foreign import ForeignModel
 from research.interop.hub import export_hub, import_hub
@@ -25,6 +24,7 @@ from research.interop.program import Answer
 from research.interop.row_formats import ROW_FORMATS
 from research.interop.row_model import RowModel
 from research.interop.s3rec_import import S3RecModel
+from research.studies.target import import_from_working_folder
 
 
 def import_file(arguments: ImportCommand) -> int:
