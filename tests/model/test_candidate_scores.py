@@ -33,7 +33,7 @@ def both(
         if way == "loop":
             scores_PN = loop()
         else:
-            monkeypatch.setattr(module, "ROWS_PER_GATHER", 0 if way == "gathered" else 1 << 30)
+            monkeypatch.setattr(module, "CPU_ROWS_PER_GATHER", 0 if way == "gathered" else 1 << 30)
             touched = way == "touched rows"
             scores_PN = candidate_scores(hidden_PD, table_VD, items_PN, touched_rows=touched)
         grads = torch.autograd.grad((scores_PN * weights_PN).sum(), [hidden_PD, table_VD])
@@ -60,7 +60,7 @@ def test_all_ways_equal_the_loop(
 def test_no_state_has_no_scores_and_zero_gradients(
     rows_per_gather: int, touched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROWS_PER_GATHER", rows_per_gather)
+    monkeypatch.setattr(module, "CPU_ROWS_PER_GATHER", rows_per_gather)
     hidden_PD = torch.zeros(0, 3, requires_grad=True)
     table_VD = torch.ones(4, 3, requires_grad=True)
     items_PN = torch.zeros(0, 2, dtype=torch.int64)

@@ -154,7 +154,7 @@ def test_low_precision_is_near_the_exact_loss_and_gradients(case: str) -> None:
 def test_each_state_scores_its_own_ids_which_may_be_the_masks(
     gathered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates_module, "ROWS_PER_GATHER", 0 if gathered else 1 << 30)
+    monkeypatch.setattr(candidates_module, "CPU_ROWS_PER_GATHER", 0 if gathered else 1 << 30)
     table, parts = build_table(), learnable(inputs("items and the mask", 3))
     ids_PN = torch.tensor([[0, ITEMS], [5, 5], [ITEMS, 12]])
     bias_V = torch.arange(ITEMS + 1, dtype=torch.float64, requires_grad=True)

@@ -3,8 +3,9 @@
 Where the table is large beside N, the N embeddings of each token are gathered, on a CPU a tile at a
 time, so that [P, N, D] is never held; in the gradient each row of the table is summed once. Where N
 is many, it is faster to multiply with the whole table, a tile at a time too, and pick the
-candidates' scores: for 257 of 3,416 items at width 128, 20 to 50 times faster. Scores are fp32
-under autocast too; only products with the whole table have factors in low precision.
+candidates' scores: on a CPU for 257 of 3,416 items twice as fast, for 65 of them half as fast
+(experiments/LOG.md, 2026-11-29). Scores are fp32 under autocast too; only products with the whole
+table have factors in low precision.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from torch.autograd.function import FunctionCtx
 from research.model.kernels.cross_entropy import aligned_tile, tile_rows
 from research.model.kernels.precision import low_precision, product, without_autocast
 
-# Gathering a row costs as much as products with this many rows of the table (measured on a CPU).
+# Gathering a row costs as much as products with this many rows of the table: on a CPU, as measured,
+# and on accelerators, where [P, N, D] is held.
+CPU_ROWS_PER_GATHER = 28
 ROWS_PER_GATHER = 512
 # Numbers of gathered embeddings that are held at once: 1 MB in fp32, which stays in cache.
 GATHERED = 1 << 18
@@ -135,14 +138,16 @@ def candidate_scores(
     is a sparse tensor of the rows in `items_PN`, and the rows are always gathered.
     """
     low_dtype = low_precision(table_VD)
+    on_cpu = hidden_PD.device.type == "cpu"
+    rows_per_gather = CPU_ROWS_PER_GATHER if on_cpu else ROWS_PER_GATHER
     with without_autocast(hidden_PD):
         hidden_PD = hidden_PD.to(table_VD.dtype)
         scores_PN: Tensor
-        if not touched_rows and len(table_VD) <= ROWS_PER_GATHER * items_PN.shape[1]:
+        if not touched_rows and len(table_VD) <= rows_per_gather * items_PN.shape[1]:
             scores_PN = _PickedProducts.apply(  # type: ignore[no-untyped-call]
                 hidden_PD, table_VD, items_PN, low_dtype
             )
-        elif hidden_PD.device.type == "cpu":
+        elif on_cpu:
             scores_PN = _GatheredProducts.apply(  # type: ignore[no-untyped-call]
                 hidden_PD, table_VD, items_PN, touched_rows
             )
