@@ -38,7 +38,7 @@ FEED_FORWARD = 64
 FALLING = OptimizerConfig(lr=3e-3, schedule=ScheduleConfig(shape="linear"))
 
 
-def sized_for_ml_100k(config: RunConfig, stage: StageConfig, dropout: float) -> RunConfig:
+def sized_for_ml_100k(config: RunConfig, stage: StageConfig) -> RunConfig:
     """A baseline with an encoder sized for ML-100K, and one stage.
 
     With the norms before its parts a block trains at a high rate from the start; with the norms
@@ -50,7 +50,7 @@ def sized_for_ml_100k(config: RunConfig, stage: StageConfig, dropout: float) -> 
         feed_forward=FEED_FORWARD,
         block=PreNorm(),
         final_norm=True,
-        dropout=dropout,
+        dropout=0.2,
         attention_dropout=0.0,
     )
     return replace(config, encoder=encoder, stages=(stage,))
@@ -115,7 +115,7 @@ def with_pretraining(config: RunConfig, epochs: int) -> RunConfig:
 
 def study() -> Study:
     """SASRec, BERT4Rec, S3-Rec and transitions, compared with popularity."""
-    sasrec = sized_for_ml_100k(full_softmax(), on_next_items(12), 0.3)
+    sasrec = sized_for_ml_100k(full_softmax(), on_next_items(12))
     return Study(
         name="quickstart",
         question="Do SASRec, BERT4Rec and S3-Rec beat counting?",
@@ -125,7 +125,7 @@ def study() -> Study:
             "transitions": transitions(),
             "sasrec": sasrec,
             "s3rec": with_pretraining(sasrec, 3),
-            "bert4rec": sized_for_ml_100k(cloze(), on_masked_items(12), 0.2),
+            "bert4rec": sized_for_ml_100k(cloze(), on_masked_items(12)),
         },
         base="popularity",
         corpora=("ml-100k",),
