@@ -29,6 +29,7 @@ class _FirstSignal:
 
     def __init__(self) -> None:
         self.deferring = False
+        self.has_stopped = False
         self.name: str | None = None
         self.at = 0.0
 
@@ -38,6 +39,7 @@ class _FirstSignal:
             self.name, self.at = name, time.monotonic()
         repeated = earlier is not None and time.monotonic() - self.at > REPEATED_SECONDS
         if not self.deferring or (repeated and number == signal.SIGINT):
+            self.has_stopped = True
             raise Stopped(name)
 
 
@@ -48,19 +50,25 @@ _first_signal = _FirstSignal()
 def handle_signals() -> Iterator[None]:
     """Within the block the signals raise `Stopped`, or are only noted inside `deferred_signals`.
 
-    Outside of the main thread, where Python allows no handlers, nothing changes.
+    An error after that is a consequence (an import that was cut short fails in its own way), and
+    becomes `Stopped` too. Outside of the main thread, where Python allows no handlers, nothing
+    changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous = {number: signal.getsignal(number) for number in SIGNALS}
-    _first_signal.name = None
+    _first_signal.name, _first_signal.has_stopped = None, False
     for number in SIGNALS:
         # The parent process may have made this one ignore a signal (a study's worker, nohup).
         if previous[number] not in (signal.SIG_IGN, None):
             signal.signal(number, _first_signal.receive)
     try:
         yield
+    except Exception as error:
+        if _first_signal.has_stopped:
+            raise Stopped(_first_signal.name) from error
+        raise
     finally:
         for number, handler in previous.items():
             # None: a handler that was not set from Python, and was left in place.

@@ -156,7 +156,8 @@ def protocol_table(
     return ProtocolTable(
         candidates=str(protocol.get("candidates")),
         title=title_of(protocol, ties),
-        protocol=protocol,
+        # A rank table has mean ranks and numbers of ties; its figures treat ties as `ties` says.
+        protocol={**protocol, "ties": ties},
         users=columns[study.compared][cells[0]].estimate.users,
         rows=tuple(
             Row(

@@ -108,7 +108,7 @@ class ProtocolTable:
     title: str
     """What was ranked and how ties count, in words."""
     protocol: Mapping[str, object]
-    """The protocol as the rank tables store it."""
+    """The protocol of the rank tables, with the figures' policy for ties."""
     users: int
     """Number of users evaluated."""
     rows: tuple[Row, ...]
