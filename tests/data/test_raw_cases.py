@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -404,6 +405,39 @@ def test_a_missing_cell_is_told_without_options_that_the_format_has_not(
         prepared(tmp_path, name, text, source)
     assert f"line 2, column '{column}': the cell is empty." in str(caught.value)
     assert str(caught.value).endswith(f"1 in column '{column}'. Correct them.")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            ("Kunde Nr", "Artikel", "Marke,Farbe"),
+            "column 'Farbe' occurs 0 times; the columns are Ku",
+        ),
+        (("Kunde", "Artikel", "Marke"), "are Kunde Nr, Artikel, Marke; did you mean Kunde Nr?"),
+    ],
+)
+def test_the_columns_are_told_apart_where_one_that_is_named_is_missing(
+    columns: tuple[str, str, str], message: str, tmp_path: Path
+) -> None:
+    """The delimiter is that which gives the most columns, not always a comma."""
+    path = tmp_path / "e.csv"
+    path.write_text("Kunde Nr;Artikel;Marke\n1;a;x\n")
+    user, item, about = columns
+    config = PrepareConfig(
+        source="csv", raw=str(path), user_column=user, item_column=item, timestamp_column=None,
+        attribute_columns=tuple(about.split(",")),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=re.escape(message)):
+        prepare(config, tmp_path / "corpus")
+
+
+def test_a_file_of_one_column_says_by_what_it_was_separated(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text("user~item\n1~a\n")
+    config = PrepareConfig(source="csv", raw=str(path), timestamp_column=None)
+    with pytest.raises(InputError, match=r"are user~item .separated by ','; --delimiter says"):
+        prepare(config, tmp_path / "corpus")
 
 
 def test_a_header_is_spoken_of_only_where_the_format_has_one(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def read_csv(path: Path, columns: ColumnNames | ItemColumns, config: PrepareConf
         )
     number, fields = first_line(path, delimiter, quoted=quoted, newlines=config.quoted_newlines)
     present = fields if config.header else [str(i) for i in range(1, len(fields) + 1)]
-    require_columns(path, columns, present, has_header=config.header)
+    require_columns(path, columns, present, has_header=config.header, delimiter=delimiter)
     kinds: dict[str, Kind] = dict.fromkeys(columns.names, "id")
     # Of what is a number its text is needed where words for nothing look like numbers, and where
     # dates of a given form may begin with a zero.
@@ -119,8 +119,17 @@ def _find_delimiter(path: Path, columns: ColumnNames | ItemColumns, config: Prep
             )
         if fitting:
             return fitting[0]
-    # A file that none fits is read with commas, so that the error tells what is in its header.
-    return ","
+    # Read with the one that gives the most columns, so that the error tells what is in its header.
+    return max(DELIMITERS, key=partial(_columns_in_header, path, config))
+
+
+def _columns_in_header(path: Path, config: PrepareConfig, delimiter: str) -> int:
+    """How many columns the first line has, read with a delimiter; 0 if it cannot be read."""
+    quoted = config.quotes if config.quotes is not None else delimiter != "\t"
+    try:
+        return len(first_line(path, delimiter, quoted=quoted, newlines=config.quoted_newlines)[1])
+    except InputError:
+        return 0
 
 
 def _fits(

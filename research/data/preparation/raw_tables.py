@@ -111,11 +111,16 @@ def require_columns(
     present: Sequence[str],
     *,
     has_header: bool | None = None,
+    delimiter: str | None = None,
 ) -> None:
     """Raise `InputError` unless each column that is read occurs once among those of the file.
 
     `has_header` says whether a text has a header; None: the format always names its columns.
+    `delimiter` is what separates the columns of a text.
     """
+    named = ", ".join(present)
+    if delimiter is not None and len(present) == 1:
+        named += f" (separated by {delimiter!r}; --delimiter says by what else)"
     for name in columns.names:
         number = list(present).count(name)
         if number == 1:
@@ -124,7 +129,7 @@ def require_columns(
             option = "--attribute-columns and --title-column"
             raise InputError(
                 f"{path}: column {name!r} occurs {number} times; the columns are "
-                f"{', '.join(present)}{did_you_mean(name, present) or '.'} Name yours with "
+                f"{named}{did_you_mean(name, present) or '.'} Name yours with "
                 f"{option if name in columns.about_items else '--items-column'}."
             )
         if has_header is False:
@@ -135,7 +140,7 @@ def require_columns(
             )
         without_header = "; without a header, say --header False" if has_header else ""
         raise InputError(
-            f"{path}: column {name!r} occurs {number} times; the columns are {', '.join(present)}"
+            f"{path}: column {name!r} occurs {number} times; the columns are {named}"
             f"{did_you_mean(name, present) or '.'} Name yours with --user-column, --item-column, "
             f"--timestamp-column (None: file order) and --rating-column{without_header}."
         )
