@@ -192,7 +192,7 @@ def type_name(hint: Any) -> str:
 
 def near_names(name: str, names: Iterable[str]) -> list[str]:
     """Up to three of `names` that are like a misspelled one, the nearest first."""
-    return difflib.get_close_matches(name, list(names), 3, 0.5)
+    return difflib.get_close_matches(name, list(dict.fromkeys(names)), 3, 0.5)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

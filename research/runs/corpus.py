@@ -61,7 +61,7 @@ def open_corpus(name: str, data_root: str) -> Corpus:
         known = (*prepared, *ARCHIVES, *DATASETS)
         raise InputError(
             f"corpus is {name!r}, which is neither in {corpora} (there: "
-            f"{', '.join(prepared) or 'nothing'}) nor a data set that `sixfold datasets` lists"
-            f"{did_you_mean(name, known)}"
+            f"{', '.join(prepared) or 'nothing'}; --data-root names another root) nor a data set "
+            f"that `sixfold datasets` lists{did_you_mean(name, known)}"
         )
     return prepare(PrepareConfig(source=name), data_root=data_root)

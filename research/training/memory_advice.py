@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from research.model.kernels.candidate_scores import ROWS_PER_GATHER
-
 # Share of the memory that a step may fill; the rest is left to fragmentation.
 MEMORY_SHARE = 0.8
 FLOAT = 4
@@ -90,7 +88,7 @@ def largest_parts(size: StepSize) -> list[Part]:
     weights = 4 * FLOAT * size.parameters
     parts.append(Part(name="weights and their optimizer", bytes=weights, remedies=(narrower,)))
     if size.negatives:
-        gathered = size.items > ROWS_PER_GATHER * num_candidates
+        gathered = size.items > 512 * num_candidates
         parts.append(
             Part(
                 name="scores of candidates",

@@ -472,3 +472,12 @@ def test_notes_of_several_files_are_kept_and_counts_added_up() -> None:
     tables = [raw({"n": 2, "kind": "x"}), raw({"n": 3, "kind": "x"}), raw({"kind": "y"})]
     assert concatenated(tables).notes == {"n": 5, "kind": ["x", "y"]}
     assert concatenated(tables[:2]).notes == {"n": 5, "kind": "x"}
+
+
+def test_a_path_in_place_of_a_format_is_told_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("events.csv").write_text("user,item\n1,a\n")
+    with pytest.raises(InputError, match=r"known: .*as in `prepare csv --raw events\.csv`"):
+        prepare(PrepareConfig(source="events.csv"), tmp_path / "corpus")

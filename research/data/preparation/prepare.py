@@ -108,8 +108,11 @@ def prepare(
     if config.source not in known:
         more = f"{len(known) - len(ARCHIVES) - len(FORMATS)} more that `sixfold datasets` lists"
         names = f"known: {', '.join((*ARCHIVES, *FORMATS))}, and {more}"
+        is_path = Path(config.source).exists()
+        meant = f"; it is a path: name its format, as in `prepare csv --raw {config.source}`"
         raise InputError(
-            f"unknown source {config.source!r}; {names}{did_you_mean(config.source, known)}"
+            f"unknown source {config.source!r}; {names}"
+            f"{meant if is_path else did_you_mean(config.source, known)}"
         )
     # MovieLens is downloaded, and has a reader of its own.
     dataset = None if config.source in ARCHIVES else DATASETS.get(config.source)
