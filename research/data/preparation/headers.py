@@ -24,8 +24,7 @@ def columns_of_file(config: PrepareConfig) -> list[str]:
     """The names of the columns of `config.raw`, or of the first file of several.
 
     `config.source` is csv (with a header), parquet or jsonl, whose fields are those of the first
-    lines. Without a `config.delimiter`, the delimiter of CSV is the one that gives the most
-    columns. Raises `InputError` where there is no such file, or it cannot be read.
+    lines. Raises `InputError` where there is no such file, or it cannot be read.
     """
     assert config.raw is not None
     path = find_files(Path(config.raw), SUFFIXES[config.source]).paths[0]
@@ -33,19 +32,31 @@ def columns_of_file(config: PrepareConfig) -> list[str]:
         return _of_parquet(path)
     if config.source == "jsonl":
         return json_lines.first_fields(path)
+    return header_of_csv(path, config)[1]
+
+
+def header_of_csv(path: Path, config: PrepareConfig) -> tuple[str, list[str]]:
+    """What separates the columns of a CSV file with a header, and their names.
+
+    Without a `config.delimiter`, it is the one that gives the most columns. `InputError` where no
+    delimiter gives a header.
+    """
     delimiters = csv_files.DELIMITERS if config.delimiter is None else (config.delimiter,)
     if config.delimiter is None and plain_suffix(path) == ".tsv":
         delimiters = ("\t",)
-    headers = [
-        first_line(
-            path,
-            delimiter,
-            quoted=delimiter not in ("\t", "::") if config.quotes is None else config.quotes,
-            newlines=config.quoted_newlines,
-        )[1]
-        for delimiter in delimiters
-    ]
-    return max(headers, key=len)
+    headers, faults = [], []
+    for delimiter in delimiters:
+        quoted = delimiter not in ("\t", "::") if config.quotes is None else config.quotes
+        try:
+            names = first_line(path, delimiter, quoted=quoted, newlines=config.quoted_newlines)[1]
+        except InputError as fault:
+            # A header in quotes may break the rules of quotes for all delimiters but its own.
+            faults.append(fault)
+        else:
+            headers.append((delimiter, names))
+    if not headers:
+        raise faults[0]
+    return max(headers, key=lambda header: len(header[1]))
 
 
 def _of_parquet(path: Path) -> list[str]:
