@@ -122,6 +122,10 @@ def requests_of(options: AskerOptions, parts: RunParts) -> Requests:
             timestamp_column=options.timestamp_column,
         )
         fields = {} if file.times is None else {"time": file.times}
+        order = "as they stand, oldest first"
+        if file.timestamp_column is not None:
+            order = f"in the order of their times (column {file.timestamp_column})"
+        plain_console().print(f"{options.histories}: events are read {order}")
         return new_histories(
             parts, file.histories, names=file.names, fields=fields, unknown=unknown
         )

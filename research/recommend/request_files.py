@@ -6,7 +6,7 @@ cell, and what is wrong is named by its file and line. No cell but an empty one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,13 @@ from research.annotations import did_you_mean
 from research.data.preparation.arrow_columns import is_list
 from research.data.preparation.compression import plain_suffix
 from research.data.preparation.csv_files import read_csv
-from research.data.preparation.headers import SUFFIXES, columns_of_file, header_of_csv
+from research.data.preparation.headers import (
+    SUFFIXES,
+    TIMES,
+    columns_like,
+    columns_of_file,
+    header_of_csv,
+)
 from research.data.preparation.ids import is_missing, read_ids
 from research.data.preparation.json_columns import FieldKind
 from research.data.preparation.json_lines import read_json_lines, require_any_value
@@ -31,8 +37,8 @@ from research.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The column of times that is read where none is named.
-TIMES = "timestamp"
+# The column of times where none is named.
+TIMESTAMP = "timestamp"
 OPTIONS = "--user-column, --item-column and --timestamp-column"
 
 
@@ -46,6 +52,8 @@ class HistoryFile:
     """Raw ids of each user's items, oldest first; there may be none."""
     times: list[list[int]] | None
     """The time of each event, in seconds since 1970; None: the file has no times."""
+    timestamp_column: str | None
+    """The column of times, which histories are in the order of; None: they are as they stand."""
 
 
 def read_id_file(path: Path, column: str) -> list[str]:
@@ -70,18 +78,26 @@ def read_histories(
     *,
     user_column: str = "user",
     item_column: str = "item",
-    timestamp_column: str = "timestamp",
+    timestamp_column: str | None = None,
 ) -> HistoryFile:
     """The histories in a file of one row an event, or one row a user whose items are a list.
 
-    Where the file has the column of times, events are in the order of their times (of equal ones,
-    as they stand), else oldest first as they stand. Lists are in Parquet and JSON lines, of times
-    as well as of items; an empty one is a history without events. `InputError` for a column that is
-    not there, an empty cell, null in a list, and lists of different lengths in a row.
+    Events are put in the order of their times (of equal ones, as they stand), which are in the
+    column `timestamp_column`, or in `timestamp` if none is named. Without that they are oldest
+    first as they stand, but it is an error if another column has a name of times, such as "date".
+    Lists are in Parquet and JSON lines, of times as well as of items; an empty one is a history
+    without events. `InputError` for a column that is not there, an empty cell, null in a list, and
+    lists of different lengths in a row.
     """
     import pyarrow as pa
 
-    raw = _read(path, {user_column: "id", item_column: "events"}, [timestamp_column])
+    named = [name for name in (user_column, item_column, timestamp_column) if name is not None]
+    if len(set(named)) < len(named):
+        raise InputError(f"{path}: a column is named for two purposes; {OPTIONS} must differ")
+    wanted: dict[str, FieldKind] = dict.fromkeys(named, "events")
+    wanted[user_column] = "id"
+    by_default = timestamp_column is None and TIMESTAMP not in named
+    raw = _read(path, wanted, TIMESTAMP if by_default else None)
     users = raw.table.column(user_column)
     _require_values(users, user_column, raw.where)
     user_R, names = read_ids(users, user_column, raw.where)
@@ -93,7 +109,9 @@ def read_histories(
     items, item_names = read_ids(cells, item_column, where) if len(rows) else ([], [])
     user_N = user_R[rows].astype(np.int64)
     times = None
-    if timestamp_column in raw.table.column_names:
+    if by_default and TIMESTAMP in raw.table.column_names:
+        timestamp_column = TIMESTAMP
+    if timestamp_column is not None:
         time_rows, time_cells = _flat(raw, timestamp_column)
         if not np.array_equal(time_rows, rows):
             raise InputError(
@@ -114,13 +132,15 @@ def read_histories(
         names=names,
         histories=[texts[start:stop] for start, stop in bounds],
         times=None if seconds is None else [seconds[start:stop] for start, stop in bounds],
+        timestamp_column=timestamp_column,
     )
 
 
-def _read(path: Path, wanted: Mapping[str, FieldKind], optional: Sequence[str] = ()) -> RawTable:
-    """The wanted columns of a file, and the optional ones that it has; not yet interpreted.
+def _read(path: Path, wanted: Mapping[str, FieldKind], optional: str | None = None) -> RawTable:
+    """The wanted columns of a file, and the optional one if it is there; not yet interpreted.
 
-    The kinds of the wanted columns are for JSON lines; optional ones are of the kind "events".
+    The kinds of the wanted columns are for JSON lines. `InputError` if the optional column, which
+    is of times, is not there but another one that looks like times.
     """
     _require_file(path)
     formats = [name for name, endings in SUFFIXES.items() if plain_suffix(path) in endings]
@@ -131,28 +151,50 @@ def _read(path: Path, wanted: Mapping[str, FieldKind], optional: Sequence[str] =
         source=formats[0], raw=str(path), quotes=True, quoted_newlines=True, missing_words=("",)
     )
     if config.source == "jsonl":
-        # The first lines do not tell which fields the others have.
-        fields: dict[str, FieldKind] = {**wanted, **dict.fromkeys(optional, "events")}
-        raw = read_json_lines(path, fields, id_options=OPTIONS)
-        require_any_value([path], [raw], [*wanted], options=OPTIONS)
-        absent = [name for name in optional if raw.table[name].null_count == raw.table.num_rows]
-        return replace(raw, table=raw.table.drop_columns(absent))
-    if config.source == "csv":
+        raw = _of_json_lines(path, wanted, optional)
+        present = columns_of_file(config)
+    elif config.source == "parquet":
+        present = columns_of_file(config)
+        raw = read_parquet(path, _columns(path, wanted, optional, present))
+    else:
         delimiter, present = header_of_csv(path, config)
         config = replace(config, delimiter=delimiter)
-    else:
-        present = columns_of_file(config)
+        raw = read_csv(path, _columns(path, wanted, optional, present), config)
+    times = [name for name in columns_like(TIMES, present) if name not in wanted]
+    if optional is not None and optional not in raw.table.column_names and times:
+        raise InputError(
+            f"{path}: there is no column {optional!r}, but {' and '.join(times)} may hold times; "
+            f"say so with --timestamp-column {times[0]}, or leave such columns out of the file if "
+            "the events of a user stand oldest first"
+        )
+    return raw
+
+
+def _of_json_lines(path: Path, wanted: Mapping[str, FieldKind], optional: str | None) -> RawTable:
+    # The first lines do not tell which fields the others have.
+    fields: dict[str, FieldKind] = {**wanted}
+    if optional is not None:
+        fields[optional] = "events"
+    raw = read_json_lines(path, fields, id_options=OPTIONS)
+    require_any_value([path], [raw], [*wanted], options=OPTIONS)
+    absent = [name for name in fields if raw.table[name].null_count == raw.table.num_rows]
+    return replace(raw, table=raw.table.drop_columns(absent))
+
+
+def _columns(
+    path: Path, wanted: Iterable[str], optional: str | None, present: Sequence[str]
+) -> ItemColumns:
+    """The columns to read of those in a file; `InputError` if a wanted one is not there."""
     for name in wanted:
         if name not in present:
             raise InputError(
                 f"{path}: there is no column {name!r}; the columns are {', '.join(present)}"
                 f"{did_you_mean(name, present) or '.'} Name yours with {OPTIONS}."
             )
-    first, *others = [*wanted, *(name for name in optional if name in present)]
-    columns = ItemColumns(item=first, about_items=tuple(others))
-    if config.source == "parquet":
-        return read_parquet(path, columns)
-    return read_csv(path, columns, config)
+    first, *others = wanted
+    if optional is not None and optional in present:
+        others.append(optional)
+    return ItemColumns(item=first, about_items=tuple(others))
 
 
 def _require_file(path: Path) -> None:

@@ -61,6 +61,24 @@ def test_events_become_histories_in_order(tmp_path: Path, suffix: str) -> None:
     assert (again.histories, again.times) == (timed.histories, timed.times)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_times_are_never_passed_over_in_silence(tmp_path: Path, suffix: str) -> None:
+    events = pd.DataFrame({"user": ["u", "u"], "item": ["new", "old"], "bought_at": [9, 8]})
+    path = written(events, tmp_path / f"a{suffix}")
+    with pytest.raises(InputError, match=r"'bougth_at'.*; did you mean bought_at\?"):
+        read_histories(path, timestamp_column="bougth_at")
+    named = read_histories(path, timestamp_column="bought_at")
+    assert (named.histories, named.timestamp_column) == ([["old", "new"]], "bought_at")
+    # Nothing tells that this column holds times.
+    unnamed = read_histories(path)
+    assert (unnamed.histories, unnamed.timestamp_column) == ([["new", "old"]], None)
+    path = written(events.rename(columns={"bought_at": "Date"}), tmp_path / f"b{suffix}")
+    with pytest.raises(InputError, match="but Date may hold times; say so with --timestamp-column"):
+        read_histories(path)
+    with pytest.raises(InputError, match="a column is named for two purposes"):
+        read_histories(path, timestamp_column="item")
+
+
 def test_every_line_of_json_says_which_fields_there_are(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     without = '{"user": "u", "item": "first"}\n'

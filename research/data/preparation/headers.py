@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from research.data.preparation import csv_files, json_lines, parquet_files
@@ -18,6 +20,25 @@ SUFFIXES = {
     "parquet": parquet_files.SUFFIXES,
     "jsonl": json_lines.SUFFIXES,
 }
+
+# Names by which a column is recognized, in small letters and without blanks, dashes and the like;
+# an "id" at the end changes nothing.
+USERS = ("user", "customer", "client", "visitor", "reviewer", "member", "account", "session")
+ITEMS = (
+    *("item", "product", "article", "movie", "film", "book", "track", "song", "asin", "sku"),
+    *("business", "game", "video", "parentasin"),
+)
+TIMES = ("time", "timestamp", "date", "datetime", "ts", "unixtime", "unixreviewtime", "eventtime")
+
+
+def columns_like(names: Sequence[str], present: Sequence[str]) -> list[str]:
+    """Those of the columns `present` whose name is one of `names`, as `USERS`, or much like it."""
+    return [column for column in present if _bare(column) in names]
+
+
+def _bare(column: str) -> str:
+    bare = re.sub(r"[\W_]+", "", column.casefold())
+    return bare.removesuffix("id") or bare
 
 
 def columns_of_file(config: PrepareConfig) -> list[str]:
