@@ -18,6 +18,7 @@ from research.annotations import did_you_mean
 from research.data.preparation.arrow_columns import is_list
 from research.data.preparation.compression import plain_suffix
 from research.data.preparation.csv_files import read_csv
+from research.data.preparation.delimited import utf8_lines
 from research.data.preparation.headers import (
     SUFFIXES,
     TIMES,
@@ -30,6 +31,7 @@ from research.data.preparation.json_columns import FieldKind
 from research.data.preparation.json_lines import read_json_lines, require_any_value
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.parquet_files import read_parquet
+from research.data.preparation.quotes import LONGEST_LINE
 from research.data.preparation.raw_tables import ItemColumns, RawTable
 from research.data.preparation.times import Where, read_times
 from research.errors import InputError
@@ -62,11 +64,11 @@ def read_id_file(path: Path, column: str) -> list[str]:
     They are in the column (field) `column` of CSV, Parquet or JSON lines, or one a line in `.txt`,
     exactly as written. `InputError` for what cannot be read, another suffix and an empty cell.
     """
-    if path.suffix.lower() == ".txt":
+    if plain_suffix(path) == ".txt":
         _require_file(path)
-        with path.open(encoding="utf-8", newline="\n") as file:
-            lines = [line.rstrip("\n").rstrip("\r") for line in file]
-        return list(dict.fromkeys(line for line in lines if line))
+        lines = utf8_lines(path, LONGEST_LINE, "Is there one id a line?")
+        ids = (text.removesuffix("\n").removesuffix("\r") for _, text in lines)
+        return list(dict.fromkeys(raw_id for raw_id in ids if raw_id))
     raw = _read(path, {column: "id"})
     cells = raw.table.column(column)
     _require_values(cells, column, raw.where)

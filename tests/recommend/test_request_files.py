@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 
@@ -155,6 +156,20 @@ def test_ids_are_read_once_each_and_exactly(tmp_path: Path, suffix: str) -> None
     else:
         written(pd.DataFrame({"x": 1, "item": [*names, names[0]]}), path)
     assert read_id_file(path, "item") == names
+
+
+def test_a_text_of_ids_may_have_a_byte_order_mark_and_be_compressed(tmp_path: Path) -> None:
+    text = "\ufeffnaïve \r\n\n7\n".encode()
+    (tmp_path / "ids.txt").write_bytes(text)
+    (tmp_path / "ids.txt.gz").write_bytes(gzip.compress(text))
+    for name in ("ids.txt", "ids.txt.gz"):
+        assert read_id_file(tmp_path / name, "item") == ["naïve ", "7"]
+    (tmp_path / "ids.TXT").write_bytes(b"a\n\xff\n")
+    with pytest.raises(InputError, match=r"ids\.TXT, line 2: not utf-8 text"):
+        read_id_file(tmp_path / "ids.TXT", "item")
+    (tmp_path / "ids.md").write_bytes(text)
+    with pytest.raises(InputError, match=r"ids\.md: only files that end in .*\.txt"):
+        read_id_file(tmp_path / "ids.md", "item")
 
 
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:

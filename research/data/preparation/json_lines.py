@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn, final
 
 from research.annotations import did_you_mean
 from research.data.preparation.compression import corpus_name, open_bytes, plain_suffix
-from research.data.preparation.delimited import raise_wrong_encoding
+from research.data.preparation.delimited import utf8_lines
 from research.data.preparation.events import Events, Source
 from research.data.preparation.json_columns import FieldKind, JsonColumn, Number, WrongValue
 from research.data.preparation.options import PrepareConfig
@@ -311,23 +311,8 @@ def _parse_literal(text: str) -> dict[str, object]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The number (from 1) and the text of each line that is not blank."""
-    number = 0
-    with open_bytes(path) as file:
-        while line := file.readline(_LONGEST_LINE + 1):
-            number += 1
-            if len(line) > _LONGEST_LINE:
-                raise InputError(
-                    f"{path}, line {number}: more than {_LONGEST_LINE:,} bytes without a line end. "
-                    "Is it JSON lines, with one object a line?"
-                )
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise_wrong_encoding(path, "utf-8", error, number)
-            if text.strip(" \t\r\n"):
-                yield number, text
+    lines = utf8_lines(path, _LONGEST_LINE, "Is it JSON lines, with one object a line?")
+    return ((number, text) for number, text in lines if text.strip(" \t\r\n"))
 
 
 def _line_of(path: Path, row: int) -> str:
