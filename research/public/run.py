@@ -245,11 +245,20 @@ class Run:
     def item_embeddings(self) -> pd.DataFrame:
         """The embeddings of all V items, by which they are scored: float32 [V, D], by raw id.
 
-        The columns are 0 to D - 1, and `bias` where the run's head has one. The product with a row
-        of `encode`, plus the bias, is an item's score. Raises `InputError` for a run that only
-        counts.
+        The columns are 0 to D - 1. The product with a row of `encode`, plus the item's bias (see
+        `item_bias`), is its score. Raises `InputError` for a run that only counts.
         """
         return embedding_frame(item_embeddings(self.corpus, self.loaded[1]))
+
+    def item_bias(self) -> pd.Series:
+        """What is added to the scores of all V items: float32 [V], by raw id.
+
+        It is zero where the run's head has no bias. Raises `InputError` for a run that only counts.
+        """
+        embeddings = item_embeddings(self.corpus, self.loaded[1])
+        bias = embeddings.bias_N
+        zeros = np.zeros(len(embeddings), dtype=np.float32)
+        return pd.Series(zeros if bias is None else bias, index=_index_of(embeddings), name="bias")
 
     def attribute_embeddings(self) -> pd.DataFrame:
         """The embeddings of all A attributes: float32 [A, D], by name, with columns 0 to D - 1.
@@ -274,7 +283,8 @@ class Run:
         An empty history has none and no row. Arguments and errors are as in `recommend`; a run that
         only counts raises `InputError` too.
 
-            >>> scores = run.encode([["SKU 1", "SKU 2"]]) @ run.item_embeddings().T
+            >>> states = run.encode([["SKU 1", "SKU 2"]])
+            >>> scores = states @ run.item_embeddings().T + run.item_bias()
         """
         parts, ranker = self.loaded
         requests = self._requests(users, histories, history, fields, unknown)
@@ -379,12 +389,14 @@ def texts(raw_ids: Collection[RawId]) -> Sequence[str]:
 
 
 def embedding_frame(embeddings: Embeddings) -> pd.DataFrame:
-    """Embeddings [N, D] as a frame by raw id or number: columns 0 to D - 1, and any bias."""
-    index = pd.Index(embeddings.arrow_ids().to_pylist(), name=embeddings.kind)
-    frame = pd.DataFrame(embeddings.vectors_ND, index=index)
-    if embeddings.bias_N is not None:
-        frame["bias"] = embeddings.bias_N
-    return frame
+    """Embeddings [N, D] as a frame by raw id or number, with columns 0 to D - 1."""
+    return pd.DataFrame(embeddings.vectors_ND, index=_index_of(embeddings))
+
+
+def _index_of(embeddings: Embeddings) -> pd.Index:
+    """The raw ids or numbers of embeddings, with the name of what they are of."""
+    index: pd.Index = pd.Index(embeddings.arrow_ids().to_pylist(), name=embeddings.kind)
+    return index
 
 
 def _unknown(requests: Requests) -> dict[str, int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,7 @@ import torch
 
 import sixfold as sf
 from research.packed import Packed
+from tests.support.small_runs import FINETUNE
 
 
 def history_of(corpus: sf.Corpus, user: int) -> list[str]:
@@ -90,6 +94,26 @@ def test_embeddings_give_the_scores(small_run: sf.Run) -> None:
     of_user = small_run.encode(users=["u0"])
     assert of_user.index.tolist() == ["u0"]
     np.testing.assert_allclose(of_user.loc["u0"], encoded.loc[1], rtol=1e-6)
+
+
+def test_scores_are_products_with_the_bias_added(
+    small_corpus: sf.Corpus, small_config: sf.RunConfig, tmp_path: Path
+) -> None:
+    with_bias = replace(
+        FINETUNE, objectives={"next": sf.NextItemConfig(head=sf.HeadConfig(bias=True))}
+    )
+    run = sf.train(replace(small_config, stages=(with_bias,)), small_corpus, out=tmp_path / "run")
+    states = run.encode([["i1", "i2"]])
+    scores = (states @ run.item_embeddings().T + run.item_bias()).loc[0]
+    answers = run.recommend(histories=[["i1", "i2"]], seen="kept").set_index("item")["score"]
+    np.testing.assert_allclose(answers, scores[answers.index], rtol=1e-5)
+    assert run.item_bias().abs().max() > 0
+
+
+def test_a_head_without_bias_adds_zero(small_run: sf.Run) -> None:
+    bias = small_run.item_bias()
+    assert list(bias.index) == list(small_run.corpus.item_names)
+    assert bias.tolist() == [0.0] * 10
 
 
 def test_similar_items_are_the_nearest_by_cosine(small_run: sf.Run) -> None:
