@@ -313,6 +313,24 @@ class Run:
         batches = neighbors(embeddings, raw_ids, k=k, by=by)
         return neighbors_frame(embeddings, batches, self.corpus.item_titles)
 
+    def similar_attributes(
+        self,
+        attributes: Collection[str] | None = None,
+        *,
+        k: int = 10,
+        by: Similarity = "cosine",
+    ) -> pd.DataFrame:
+        """The k attributes with the nearest embeddings, for each of some attributes.
+
+        `attributes` are names; None: every attribute. The columns are attribute, neighbor,
+        similarity and rank, as in `similar_items`. Raises `InputError` for an unknown name and for
+        a run that has learned no embeddings of attributes.
+
+            >>> run.similar_attributes(["brand:Sonny"], k=5)
+        """
+        embeddings = attribute_embeddings(self.loaded[0], self.folder)
+        return neighbors_frame(embeddings, neighbors(embeddings, attributes, k=k, by=by))
+
     def _requests(
         self,
         users: Collection[RawId] | None,

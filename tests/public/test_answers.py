@@ -12,7 +12,7 @@ import torch
 
 import sixfold as sf
 from research.packed import Packed
-from tests.support.small_runs import FINETUNE
+from tests.support.small_runs import FINETUNE, PRETRAIN
 
 
 def history_of(corpus: sf.Corpus, user: int) -> list[str]:
@@ -125,6 +125,22 @@ def test_similar_items_are_the_nearest_by_cosine(small_run: sf.Run) -> None:
     assert list(frame["neighbor"]) == [f"i{item}" for item in np.argsort(-cosines)[:3]]
     np.testing.assert_allclose(frame["similarity"], np.sort(cosines)[::-1][:3], rtol=1e-6)
     assert len(small_run.similar_items(k=2)) == 20
+
+
+def test_similar_attributes_are_the_nearest_by_cosine(
+    small_corpus: sf.Corpus, small_config: sf.RunConfig, tmp_path: Path
+) -> None:
+    config = replace(small_config, stages=(PRETRAIN, FINETUNE))
+    run = sf.train(config, small_corpus, out=tmp_path / "run")
+    vectors = run.attribute_embeddings()
+    frame = run.similar_attributes(["a1"])
+    assert list(frame.columns) == ["attribute", "neighbor", "similarity", "rank"]
+    assert set(frame["neighbor"]) == {"a0", "a2"}
+    for row in frame.itertuples():
+        one, other = vectors.loc["a1"], vectors.loc[row.neighbor]
+        cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        np.testing.assert_allclose(row.similarity, cosine, rtol=1e-5)
+    assert len(run.similar_attributes(k=1)) == 3
 
 
 def test_a_run_that_counts_has_no_embeddings(small_corpus: sf.Corpus, tmp_path: object) -> None:
