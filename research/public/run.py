@@ -202,8 +202,8 @@ class Run:
             attributes: only items with one of these attributes are recommended. None: all may be.
             history: which events of `users` are their histories: "all", also those held out;
                 "train"; or "test", those after which the test ranked.
-            fields: further integers of each event of `histories` by name, such as "time" (seconds
-                since 1970), where the encoder reads them.
+            fields: further integers of each event of `histories` by name, which the encoder may
+                need: "time" (seconds since 1970, which do not decrease).
             unknown: an id that the corpus does not have is an "error", or "skip": left out, and
                 counted in the frame's `attrs`.
             batch_size: most requests at a time. None: as many as are fast.
@@ -216,7 +216,8 @@ class Run:
             rows.
 
         Raises:
-            InputError: for an unknown id, for users beside histories, and where no item is left.
+            InputError: for an unknown id, for users beside histories, for an argument that does not
+                apply, and where no item is left.
             FloatingPointError: for a score that is not finite.
         """
         parts, ranker = self.loaded
@@ -341,6 +342,12 @@ class Run:
     ) -> Requests:
         """For whom to answer: `histories` if they are given, else `users`."""
         parts = self.loaded[0]
+        if histories is None and fields is not None:
+            raise InputError("fields are of histories; users of the corpus have theirs in it")
+        if histories is not None and history != "all":
+            raise InputError(
+                f"history={history!r} is for users of the corpus; histories are read whole"
+            )
         if histories is None:
             raw_ids = None if users is None else texts(users)
             return known_users(parts, raw_ids, history=history, unknown=unknown)

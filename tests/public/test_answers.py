@@ -71,6 +71,25 @@ def test_unknown_ids_are_an_error_or_counted(small_run: sf.Run) -> None:
         small_run.recommend(histories=["i1"])
 
 
+def test_arguments_that_do_not_apply_are_refused(small_run: sf.Run) -> None:
+    two = [["i1"], ["i1", "i2"]]
+    with pytest.raises(sf.InputError, match="history='train' is for users of the corpus"):
+        small_run.recommend(histories=two, history="train")
+    with pytest.raises(sf.InputError, match="fields are of histories; users of the corpus"):
+        small_run.encode(users=["u1"], fields={"time": [[1, 2]]})
+    for times, message in (
+        ({"segment": [[1], [1, 2]]}, "fields: 'segment' is no field of events; allowed: time"),
+        ({"time": [[1], [1]]}, "fields: time needs lists as long as those of"),
+        ({"time": [[1], [1.5, 2]]}, r"fields: time holds float64, as in 1\.0; give whole numbers"),
+        ({"time": [[9], [8, 7]]}, "fields: time goes back from 8 to 7 in history 1"),
+    ):
+        with pytest.raises(sf.InputError, match=message):
+            small_run.recommend(histories=two, fields=times)  # type: ignore[arg-type]
+    # This encoder reads no times, so they change nothing.
+    timed = small_run.recommend(histories=two, fields={"time": [[9], [8, 8]]})
+    pd.testing.assert_frame_equal(timed, small_run.recommend(histories=two))
+
+
 def test_whole_numbers_are_raw_ids_too(small_config: sf.RunConfig, tmp_path: object) -> None:
     frame = pd.DataFrame({"user": [1, 1, 1, 2, 2, 2, 3, 3, 3], "item": [10, 20, 30] * 3})
     corpus = sf.prepare(frame, time=False, data_root=f"{tmp_path}")
