@@ -44,8 +44,8 @@ class Columns:
             # In JSON lines, `user.id` is a field of the object in the field `user`.
             if name and not {name, name.partition(".")[0]} & set(present):
                 raise InputError(
-                    f"{where}: there is no column {name!r}, which {argument}= names; the columns "
-                    f"are {', '.join(present)}{did_you_mean(name, present)}"
+                    f"{where}: there is no column {name!r}; give {argument}= with one of "
+                    f"{', '.join(present)}{did_you_mean(name, present)}"
                 )
         taken = {name for name in named.values() if name}
         free = [name for name in present if name not in taken]

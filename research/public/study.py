@@ -13,11 +13,11 @@ import pandas as pd
 
 from research.annotations import suggest
 from research.config import packages_of
-from research.data.corpus import Corpus
 from research.data.corpus_text import folder_text
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
+from research.public.preparing import corpus_name
 from research.public.run import Run, load
 from research.public.training import ConfigLike, CorpusLike, config_of, in_session
 from research.report.build import report_of
@@ -83,16 +83,16 @@ def study(
     """
     if not cells:
         raise InputError("cells is empty; give configs by name")
-    several = [corpora] if isinstance(corpora, Corpus | Path | str) else list(corpora)
+    several: Sequence[CorpusLike] = [corpora]  # type: ignore[list-item]
+    if isinstance(corpora, Sequence) and not isinstance(corpora, str):
+        several = corpora
     configs = {cell: config_of(recipe) for cell, recipe in cells.items()}
     chosen = Study(
         name=name,
         question=question,
         cells=configs,
         base=next(iter(cells)) if base is None else base,
-        corpora=tuple(
-            str(corpus.folder if isinstance(corpus, Corpus) else corpus) for corpus in several
-        ),
+        corpora=tuple(map(corpus_name, several)),
         seeds=tuple(seeds),
         metrics=tuple(metrics),
         compared=compared,

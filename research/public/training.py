@@ -41,6 +41,11 @@ def config_of(recipe: ConfigLike) -> RunConfig:
         module = recipe.partition(":")[0].partition(".")[0]
         ours = import_if_exists(module) is None and import_if_exists(f"baselines.{module}")
         return load_target(f"baselines.{recipe}" if ours else recipe, RunConfig)
+    if not isinstance(recipe, RunConfig) and not callable(recipe):
+        raise InputError(
+            f"the config is of type {type(recipe).__name__}; give a RunConfig, a function that "
+            "returns one, or a dotted name"
+        )
     result = recipe if isinstance(recipe, RunConfig) else recipe()
     if not isinstance(result, RunConfig):
         raise InputError(

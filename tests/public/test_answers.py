@@ -90,6 +90,17 @@ def test_arguments_that_do_not_apply_are_refused(small_run: sf.Run) -> None:
     pd.testing.assert_frame_equal(timed, small_run.recommend(histories=two))
 
 
+def test_numbers_that_are_not_whole_are_refused(small_run: sf.Run) -> None:
+    for k, message in ((2.0, "k is 2.0; it must be a whole number"), (True, "k is True; it must")):
+        with pytest.raises(sf.InputError, match=message):
+            small_run.recommend(k=k)  # type: ignore[arg-type]
+        with pytest.raises(sf.InputError, match=message):
+            small_run.similar_items(k=k)  # type: ignore[arg-type]
+    with pytest.raises(sf.InputError, match="batch_size is 0; it must be at least 1"):
+        small_run.recommend(batch_size=0)
+    assert len(small_run.recommend(["u1"], k=np.int64(2))) == 2  # type: ignore[arg-type]
+
+
 def test_whole_numbers_are_raw_ids_too(small_config: sf.RunConfig, tmp_path: object) -> None:
     frame = pd.DataFrame({"user": [1, 1, 1, 2, 2, 2, 3, 3, 3], "item": [10, 20, 30] * 3})
     corpus = sf.prepare(frame, time=False, data_root=f"{tmp_path}")

@@ -45,6 +45,16 @@ def test_what_names_no_config_is_refused() -> None:
         sf.config(lambda: 3)  # type: ignore[arg-type, return-value]
 
 
+def test_what_is_no_corpus_and_no_config_is_refused(small_corpus: sf.Corpus) -> None:
+    frame = pd.DataFrame({"user": ["secret"] * 9})
+    with pytest.raises(sf.InputError, match=r"^the corpus is of type DataFrame; give what sf\."):
+        sf.train(full_softmax, frame)  # type: ignore[arg-type]
+    with pytest.raises(sf.InputError, match=r"^the corpus is of type DataFrame; give what sf\."):
+        sf.study({"a": full_softmax}, frame, name="s")  # type: ignore[arg-type]
+    with pytest.raises(sf.InputError, match=r"^the config is of type dict; give a RunConfig"):
+        sf.train({}, small_corpus)  # type: ignore[arg-type]
+
+
 def test_change_replaces_fields_and_leaves_the_config_given() -> None:
     config = full_softmax()
     changed = sf.change(config, {"stages.0.epochs": 3, "encoder.positions": "Rotary"})
