@@ -1,4 +1,4 @@
-"""Words what preparation finds wrong for Python: by the arguments of `sf.prepare`.
+"""Words what is wrong for Python: by the arguments of its functions.
 
 Preparation names the options of the command line, which somebody in a notebook does not have.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 
+from research.annotations import has_type, type_name
 from research.data.preparation.options import PrepareConfig
 from research.errors import InputError
 
@@ -28,6 +29,12 @@ _OPTION = re.compile(
     r"(?<![\w./-])--(?P<name>[a-z]+(?:-[a-z]+)*)"
     r"(?: (?P<value>True|False|None|drop|exact|first|ms|us|ns|s|'[^']*')(?![\w]))?"
 )
+
+
+def check_argument(name: str, value: object, hint: object) -> None:
+    """`InputError` unless the value of the argument `name` has the type that `hint` annotates."""
+    if not has_type(value, hint):
+        raise InputError(f"{name} is {value!r:.60}; allowed: {type_name(hint)}")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from research.data.preparation.prepare import prepare as prepare_files
 from research.errors import InputError
 from research.overrides import replace_fields
 from research.public.columns import Columns, columns_of_frame
-from research.public.messages import named_by_arguments
+from research.public.messages import check_argument, named_by_arguments
 from research.runs.corpus import open_corpus
 
 # Endings by which the format of a path is told.
@@ -87,9 +87,11 @@ def prepare(
     """
     named = {"user": user, "item": item, "rating": rating, "title": title, "format": format}
     for argument, value in named.items():
-        convert_value(value, str | None, argument)
-    convert_value(time, str | Literal[False] | None, "time")
-    convert_value(name, str, "name")
+        check_argument(argument, value, str | None)
+    check_argument("time", time, str | Literal[False] | None)
+    check_argument("name", name, str)
+    check_argument("options", options, Mapping[str, object] | None)
+    check_argument("out", out, str | Path | None)
     if isinstance(attributes, str) or not isinstance(attributes, Iterable):
         raise InputError(f"attributes is {attributes!r:.60}; give a list of the names of columns")
     attributes = convert_value(tuple(attributes), tuple[str, ...], "attributes")

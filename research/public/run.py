@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from research.evaluation.statistics import estimate
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
 from research.overrides import replace_fields
+from research.public.messages import check_argument
 from research.recommend.embeddings import (
     Embeddings,
     attribute_embeddings,
@@ -60,6 +61,7 @@ def load(
 
         >>> run = sf.load("runs/quickstart/ml-100k/sasrec/0")
     """
+    check_argument("folder", folder, str | Path)
     path = Path(folder)
     record, summary = records_of(path)
     return Run(
@@ -224,8 +226,8 @@ class Run:
         requests = self._requests(users, histories, history, fields, unknown)
         selection = select_items(
             parts.corpus,
-            candidates=None if candidates is None else texts(candidates),
-            exclude=texts(exclude),
+            candidates=None if candidates is None else texts("candidates", candidates),
+            exclude=texts("exclude", exclude),
             attributes=attributes,
             unknown=unknown,
         )
@@ -310,7 +312,7 @@ class Run:
             >>> run.similar_items(["SKU 1"], k=5)
         """
         embeddings = item_embeddings(self.corpus, self.loaded[1])
-        raw_ids = None if items is None else texts(items)
+        raw_ids = None if items is None else texts("items", items)
         batches = neighbors(embeddings, raw_ids, k=k, by=by)
         return neighbors_frame(embeddings, batches, self.corpus.item_titles)
 
@@ -342,6 +344,7 @@ class Run:
     ) -> Requests:
         """For whom to answer: `histories` if they are given, else `users`."""
         parts = self.loaded[0]
+        check_argument("fields", fields, Mapping[str, object] | None)
         if histories is None and fields is not None:
             raise InputError("fields are of histories; users of the corpus have theirs in it")
         if histories is not None and history != "all":
@@ -349,13 +352,13 @@ class Run:
                 f"history={history!r} is for users of the corpus; histories are read whole"
             )
         if histories is None:
-            raw_ids = None if users is None else texts(users)
+            raw_ids = None if users is None else texts("users", users)
             return known_users(parts, raw_ids, history=history, unknown=unknown)
         if users is not None:
             raise InputError("users and histories are both given; answer for one of them at a time")
-        if isinstance(histories, str):
+        if isinstance(histories, str) or not isinstance(histories, Iterable):
             raise InputError("histories: give a list of lists of raw item ids, one list a user")
-        lists = [texts(each) for each in histories]
+        lists = [texts("each of histories", history) for history in histories]
         return new_histories(parts, lists, fields=fields, unknown=unknown)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -403,13 +406,16 @@ def figures_of(
     return pd.DataFrame(rows, columns=["candidates", "metric", "mean", "low", "high", "users"])
 
 
-def texts(raw_ids: Collection[RawId]) -> Sequence[str]:
+def texts(what: str, raw_ids: Collection[RawId]) -> Sequence[str]:
     """Raw ids as text, as a corpus has them: whole numbers, which frames often hold, become text.
 
-    What is neither text nor a whole number stays, for the lookup to refuse.
+    What is neither text nor a whole number stays, for the lookup to refuse. `InputError`, which
+    says `what` they are, for one id in place of a list.
     """
     if isinstance(raw_ids, str):
         return raw_ids
+    if not isinstance(raw_ids, Iterable):
+        raise InputError(f"{what} is {raw_ids!r:.60}; give a list of raw ids")
     return [str(each) if isinstance(each, int | np.integer) else each for each in raw_ids]
 
 

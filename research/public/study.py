@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from research.data.corpus_text import folder_text
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
+from research.public.messages import check_argument
 from research.public.preparing import corpus_name
 from research.public.run import Run, load
 from research.public.training import ConfigLike, CorpusLike, config_of, in_session
@@ -81,6 +82,9 @@ def study(
         InputError: for a config that is not valid, for two corpora of one name, for a folder that
             holds other runs of the same cells, and while another thread trains.
     """
+    check_argument("cells", cells, Mapping[str, object])
+    if not isinstance(seeds, Iterable):
+        raise InputError(f"seeds is {seeds!r:.60}; give a list of whole numbers, or range(3)")
     if not cells:
         raise InputError("cells is empty; give configs by name")
     several: Sequence[CorpusLike] = [corpora]  # type: ignore[list-item]

@@ -6,7 +6,7 @@ corpus, which are read when their turn comes; those of others are items that the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -183,7 +183,8 @@ def _values_of(
     """int64 [N]: the values of a field, history after history."""
     if name != TIME:
         raise InputError(f"fields: {name!r} is no field of events{suggest(name, [TIME])}")
-    if [len(of_history) for of_history in lists] != lengths.tolist():
+    are_lists = isinstance(lists, Iterable) and all(isinstance(each, Sized) for each in lists)
+    if not are_lists or [len(of_history) for of_history in lists] != lengths.tolist():
         raise InputError(f"fields: {name} needs lists as long as those of the histories' items")
     flat = np.array([value for of_history in lists for value in of_history])
     if not len(flat):

@@ -90,6 +90,19 @@ def test_arguments_that_do_not_apply_are_refused(small_run: sf.Run) -> None:
     pd.testing.assert_frame_equal(timed, small_run.recommend(histories=two))
 
 
+def test_one_value_in_place_of_a_list_is_refused(small_run: sf.Run) -> None:
+    for arguments, message in (
+        ({"users": 5}, "users is 5; give a list of raw ids"),
+        ({"histories": [1, 2]}, "each of histories is 1; give a list of raw ids"),
+        ({"histories": 3}, "histories: give a list of lists"),
+        ({"exclude": None}, "exclude is None; give a list of raw ids"),
+        ({"histories": [["i1"]], "fields": {"time": [3]}}, "fields: time needs lists as long"),
+        ({"histories": [["i1"]], "fields": [[3]]}, r"fields is \[\[3\]\]; allowed: Mapping"),
+    ):
+        with pytest.raises(sf.InputError, match=message):
+            small_run.recommend(**arguments)  # type: ignore[arg-type]
+
+
 def test_numbers_that_are_not_whole_are_refused(small_run: sf.Run) -> None:
     for k, message in ((2.0, "k is 2.0; it must be a whole number"), (True, "k is True; it must")):
         with pytest.raises(sf.InputError, match=message):
