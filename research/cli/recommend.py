@@ -23,6 +23,7 @@ from research.cli.recommend_verbs import (
 from research.console import plain_console
 from research.data.corpus import Corpus
 from research.data.names import Names
+from research.data.preparation.compression import plain_suffix
 from research.errors import InputError
 from research.recommend.embeddings import (
     Embeddings,
@@ -57,7 +58,8 @@ def recommend(arguments: RecommendCommand) -> int:
     """Print the best items of a few requests, or write those of any number to a file."""
     if arguments.k < 1:
         raise InputError(f"--k is {arguments.k}; it must be at least 1")
-    check_askers(arguments.askers, needed=True)
+    item_files = (arguments.candidates, arguments.exclude)
+    check_askers(arguments.askers, needed=True, item_files=item_files)
     out = None if arguments.out is None else Path(arguments.out)
     if out is not None:
         check_suffix(out)
@@ -95,8 +97,14 @@ def recommend(arguments: RecommendCommand) -> int:
     return 0
 
 
-def check_askers(options: AskerOptions, *, needed: bool) -> None:
-    """`InputError` when requests are given in several ways, or in none where one is needed."""
+def check_askers(
+    options: AskerOptions, *, needed: bool, item_files: Sequence[str | None] = ()
+) -> None:
+    """`InputError` when requests are given in several ways, or in none where one is needed.
+
+    Also for an option that does not apply to what is given; `item_files` are the other files whose
+    items are read.
+    """
     given = [
         f"--{name.replace('_', '-')}"
         for name in ("users", "users_file", "items", "histories")
@@ -109,6 +117,22 @@ def check_askers(options: AskerOptions, *, needed: bool) -> None:
             "for whom? Give --users all, --users ID ..., --users-file FILE, --items ID ... or "
             "--histories FILE"
         )
+    histories = options.histories is not None
+    users, items = _is_table(options.users_file), any(map(_is_table, item_files))
+    uses = {
+        "user_column": (histories or users, "histories and files of users that have columns"),
+        "item_column": (histories or items, "histories and files of items that have columns"),
+        "timestamp_column": (histories, "--histories"),
+        "history": (given not in (["--items"], ["--histories"]), "users of the corpus"),
+    }
+    for name, (is_used, purpose) in uses.items():
+        if not is_used and getattr(options, name) != getattr(AskerOptions(), name):
+            raise InputError(f"--{name.replace('_', '-')} is for {purpose}; leave it out")
+
+
+def _is_table(file: str | None) -> bool:
+    """Whether a file of ids is given that has columns."""
+    return file is not None and plain_suffix(Path(file)) != ".txt"
 
 
 def requests_of(options: AskerOptions, parts: RunParts) -> Requests:
@@ -122,6 +146,10 @@ def requests_of(options: AskerOptions, parts: RunParts) -> Requests:
             timestamp_column=options.timestamp_column,
         )
         fields = {} if file.times is None else {"time": file.times}
+        order = "as they stand, oldest first"
+        if file.timestamp_column is not None:
+            order = f"in the order of their times (column {file.timestamp_column})"
+        plain_console().print(f"{options.histories}: events are read {order}")
         return new_histories(
             parts, file.histories, names=file.names, fields=fields, unknown=unknown
         )

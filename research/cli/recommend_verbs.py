@@ -33,8 +33,8 @@ class AskerOptions:
     """column of users in files"""
     item_column: Annotated[str, arg(metavar="NAME")] = "item"
     """column of items in files"""
-    timestamp_column: Annotated[str, arg(metavar="NAME")] = "timestamp"
-    """column of times in --histories; without it, events are oldest first as they stand"""
+    timestamp_column: Annotated[str | None, option("NAME")] = None
+    """column of times in --histories; none: timestamp, or events oldest first as they stand"""
     history: Literal["all", "train", "test"] = "all"
     """a user's events that are read: all; those trained on; those before the test's item"""
     unknown: Literal["error", "skip"] = "error"

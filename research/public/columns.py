@@ -6,7 +6,6 @@ recognized without doubt is asked for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,16 +16,8 @@ import pyarrow as pa
 from research.annotations import did_you_mean
 from research.data.preparation.arrow_columns import names_in
 from research.data.preparation.frames import Frame
+from research.data.preparation.headers import ITEMS, TIMES, USERS, columns_like
 from research.errors import InputError
-
-# Names by which a column is recognized, in small letters and without blanks, dashes and the like;
-# an "id" at the end changes nothing.
-USERS = ("user", "customer", "client", "visitor", "reviewer", "member", "account", "session")
-ITEMS = (
-    *("item", "product", "article", "movie", "film", "book", "track", "song", "asin", "sku"),
-    *("business", "game", "video", "parentasin"),
-)
-TIMES = ("time", "timestamp", "date", "datetime", "ts", "unixtime", "unixreviewtime", "eventtime")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,8 +44,8 @@ class Columns:
             # In JSON lines, `user.id` is a field of the object in the field `user`.
             if name and not {name, name.partition(".")[0]} & set(present):
                 raise InputError(
-                    f"{where}: there is no column {name!r}, which {argument}= names; the columns "
-                    f"are {', '.join(present)}{did_you_mean(name, present)}"
+                    f"{where}: there is no column {name!r}; give {argument}= with one of "
+                    f"{', '.join(present)}{did_you_mean(name, present)}"
                 )
         taken = {name for name in named.values() if name}
         free = [name for name in present if name not in taken]
@@ -73,7 +64,7 @@ def recognized(
     where: str, present: Sequence[str], argument: str, names: Sequence[str], hint: str = ""
 ) -> str:
     """The one column that has one of the `names`; `InputError` where none or several have."""
-    fitting = [column for column in present if _bare(column) in names]
+    fitting = columns_like(names, present)
     if len(fitting) == 1:
         return fitting[0]
     problem = f"{' and '.join(fitting)} could each be" if fitting else "no column is recognized as"
@@ -81,11 +72,6 @@ def recognized(
         f"{where}: {problem} the column of {argument}s; give {argument}= with one of "
         f"{', '.join(present)}{hint}"
     )
-
-
-def _bare(column: str) -> str:
-    bare = re.sub(r"[\W_]+", "", column.casefold())
-    return bare.removesuffix("id") or bare
 
 
 def columns_of_frame(frame: Frame | pd.DataFrame) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 
-from research.annotations import did_you_mean
+from research.annotations import convert_value, did_you_mean
 from research.data.corpus import Corpus
 from research.data.preparation.compression import plain_suffix
 from research.data.preparation.datasets import DATASETS
@@ -21,6 +21,7 @@ from research.data.preparation.prepare import prepare as prepare_files
 from research.errors import InputError
 from research.overrides import replace_fields
 from research.public.columns import Columns, columns_of_frame
+from research.public.messages import check_argument, named_by_arguments
 from research.runs.corpus import open_corpus
 
 # Endings by which the format of a path is told.
@@ -84,6 +85,16 @@ def prepare(
         InputError: for a wrong cell (named by row and column), for a column that is not there or
             not recognized, for wrong options, and where `out` holds another corpus.
     """
+    named = {"user": user, "item": item, "rating": rating, "title": title, "format": format}
+    for argument, value in named.items():
+        check_argument(argument, value, str | None)
+    check_argument("time", time, str | Literal[False] | None)
+    check_argument("name", name, str)
+    check_argument("options", options, Mapping[str, object] | None)
+    check_argument("out", out, str | Path | None)
+    if isinstance(attributes, str) or not isinstance(attributes, Iterable):
+        raise InputError(f"attributes is {attributes!r:.60}; give a list of the names of columns")
+    attributes = convert_value(tuple(attributes), tuple[str, ...], "attributes")
     given = _changed(
         {
             "min_rating": min_rating,
@@ -92,25 +103,29 @@ def prepare(
             "duplicates": duplicates,
             "rating_column": rating,
             "title_column": title,
-            "attribute_columns": tuple(attributes) or None,
+            "attribute_columns": attributes or None,
         }
     )
     given |= _checked(options or {})
     others = {} if rating is None else {"rating": rating}
+    if min_rating is not None:
+        others = {"rating": rating or PrepareConfig.rating_column}
     if "items_file" not in given:
         others |= {} if title is None else {"title": title}
         others |= {f"attributes[{place}]": column for place, column in enumerate(attributes)}
     columns = Columns(user=user, item=item, time=time, others=others)
     if isinstance(data, str | Path):
         config = replace_fields(_of_path(data, format), given)
-        return _prepare_path(config, given, columns, out, data_root)
+        with named_by_arguments():
+            return _prepare_path(config, given, columns, out, data_root)
     frame = data
     if isinstance(data, ArrowStream) and not isinstance(data, pd.DataFrame):
         # A stream may be read once only, so its columns are asked of the reader that reads it.
         frame = pa.RecordBatchReader.from_stream(data)
     given |= columns.options("the frame", columns_of_frame(frame))
     config = replace_fields(PrepareConfig(source=format or "parquet"), given)
-    return prepare_frame(frame, config, out, name=name, data_root=data_root)
+    with named_by_arguments():
+        return prepare_frame(frame, config, out, name=name, data_root=data_root)
 
 
 def _changed(arguments: Mapping[str, object]) -> dict[str, object]:
@@ -186,4 +201,15 @@ def load_corpus(folder: Path | str, *, data_root: Path | str = "data") -> Corpus
 
         >>> corpus = sf.load_corpus("data/corpora/frame-2f0c1a")
     """
-    return open_corpus(str(folder), str(data_root))
+    with named_by_arguments():
+        return open_corpus(corpus_name(folder), str(data_root))
+
+
+def corpus_name(corpus: Corpus | Path | str) -> str:
+    """The folder of a corpus, or the name that stands for one; `InputError` for anything else."""
+    if not isinstance(corpus, Corpus | Path | str):
+        raise InputError(
+            f"the corpus is of type {type(corpus).__name__}; give what sf.prepare returns, the "
+            "folder of a prepared corpus, or the name of a data set"
+        )
+    return str(corpus.folder if isinstance(corpus, Corpus) else corpus)

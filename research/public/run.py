@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from research.evaluation.statistics import estimate
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
 from research.overrides import replace_fields
+from research.public.messages import check_argument
 from research.recommend.embeddings import (
     Embeddings,
     attribute_embeddings,
@@ -60,6 +61,7 @@ def load(
 
         >>> run = sf.load("runs/quickstart/ml-100k/sasrec/0")
     """
+    check_argument("folder", folder, str | Path)
     path = Path(folder)
     record, summary = records_of(path)
     return Run(
@@ -202,8 +204,8 @@ class Run:
             attributes: only items with one of these attributes are recommended. None: all may be.
             history: which events of `users` are their histories: "all", also those held out;
                 "train"; or "test", those after which the test ranked.
-            fields: further integers of each event of `histories` by name, such as "time" (seconds
-                since 1970), where the encoder reads them.
+            fields: further integers of each event of `histories` by name, which the encoder may
+                need: "time" (seconds since 1970, which do not decrease).
             unknown: an id that the corpus does not have is an "error", or "skip": left out, and
                 counted in the frame's `attrs`.
             batch_size: most requests at a time. None: as many as are fast.
@@ -216,15 +218,16 @@ class Run:
             rows.
 
         Raises:
-            InputError: for an unknown id, for users beside histories, and where no item is left.
+            InputError: for an unknown id, for users beside histories, for an argument that does not
+                apply, and where no item is left.
             FloatingPointError: for a score that is not finite.
         """
         parts, ranker = self.loaded
         requests = self._requests(users, histories, history, fields, unknown)
         selection = select_items(
             parts.corpus,
-            candidates=None if candidates is None else texts(candidates),
-            exclude=texts(exclude),
+            candidates=None if candidates is None else texts("candidates", candidates),
+            exclude=texts("exclude", exclude),
             attributes=attributes,
             unknown=unknown,
         )
@@ -245,11 +248,20 @@ class Run:
     def item_embeddings(self) -> pd.DataFrame:
         """The embeddings of all V items, by which they are scored: float32 [V, D], by raw id.
 
-        The columns are 0 to D - 1, and `bias` where the run's head has one. The product with a row
-        of `encode`, plus the bias, is an item's score. Raises `InputError` for a run that only
-        counts.
+        The columns are 0 to D - 1. The product with a row of `encode`, plus the item's bias (see
+        `item_bias`), is its score. Raises `InputError` for a run that only counts.
         """
         return embedding_frame(item_embeddings(self.corpus, self.loaded[1]))
+
+    def item_bias(self) -> pd.Series:
+        """What is added to the scores of all V items: float32 [V], by raw id.
+
+        It is zero where the run's head has no bias. Raises `InputError` for a run that only counts.
+        """
+        embeddings = item_embeddings(self.corpus, self.loaded[1])
+        bias = embeddings.bias_N
+        zeros = np.zeros(len(embeddings), dtype=np.float32)
+        return pd.Series(zeros if bias is None else bias, index=_index_of(embeddings), name="bias")
 
     def attribute_embeddings(self) -> pd.DataFrame:
         """The embeddings of all A attributes: float32 [A, D], by name, with columns 0 to D - 1.
@@ -274,7 +286,8 @@ class Run:
         An empty history has none and no row. Arguments and errors are as in `recommend`; a run that
         only counts raises `InputError` too.
 
-            >>> scores = run.encode([["SKU 1", "SKU 2"]]) @ run.item_embeddings().T
+            >>> states = run.encode([["SKU 1", "SKU 2"]])
+            >>> scores = states @ run.item_embeddings().T + run.item_bias()
         """
         parts, ranker = self.loaded
         requests = self._requests(users, histories, history, fields, unknown)
@@ -299,9 +312,27 @@ class Run:
             >>> run.similar_items(["SKU 1"], k=5)
         """
         embeddings = item_embeddings(self.corpus, self.loaded[1])
-        raw_ids = None if items is None else texts(items)
+        raw_ids = None if items is None else texts("items", items)
         batches = neighbors(embeddings, raw_ids, k=k, by=by)
         return neighbors_frame(embeddings, batches, self.corpus.item_titles)
+
+    def similar_attributes(
+        self,
+        attributes: Collection[str] | None = None,
+        *,
+        k: int = 10,
+        by: Similarity = "cosine",
+    ) -> pd.DataFrame:
+        """The k attributes with the nearest embeddings, for each of some attributes.
+
+        `attributes` are names; None: every attribute. The columns are attribute, neighbor,
+        similarity and rank, as in `similar_items`. Raises `InputError` for an unknown name and for
+        a run that has learned no embeddings of attributes.
+
+            >>> run.similar_attributes(["brand:Sonny"], k=5)
+        """
+        embeddings = attribute_embeddings(self.loaded[0], self.folder)
+        return neighbors_frame(embeddings, neighbors(embeddings, attributes, k=k, by=by))
 
     def _requests(
         self,
@@ -313,14 +344,21 @@ class Run:
     ) -> Requests:
         """For whom to answer: `histories` if they are given, else `users`."""
         parts = self.loaded[0]
+        check_argument("fields", fields, Mapping[str, object] | None)
+        if histories is None and fields is not None:
+            raise InputError("fields are of histories; users of the corpus have theirs in it")
+        if histories is not None and history != "all":
+            raise InputError(
+                f"history={history!r} is for users of the corpus; histories are read whole"
+            )
         if histories is None:
-            raw_ids = None if users is None else texts(users)
+            raw_ids = None if users is None else texts("users", users)
             return known_users(parts, raw_ids, history=history, unknown=unknown)
         if users is not None:
             raise InputError("users and histories are both given; answer for one of them at a time")
-        if isinstance(histories, str):
+        if isinstance(histories, str) or not isinstance(histories, Iterable):
             raise InputError("histories: give a list of lists of raw item ids, one list a user")
-        lists = [texts(each) for each in histories]
+        lists = [texts("each of histories", history) for history in histories]
         return new_histories(parts, lists, fields=fields, unknown=unknown)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -368,23 +406,28 @@ def figures_of(
     return pd.DataFrame(rows, columns=["candidates", "metric", "mean", "low", "high", "users"])
 
 
-def texts(raw_ids: Collection[RawId]) -> Sequence[str]:
+def texts(what: str, raw_ids: Collection[RawId]) -> Sequence[str]:
     """Raw ids as text, as a corpus has them: whole numbers, which frames often hold, become text.
 
-    What is neither text nor a whole number stays, for the lookup to refuse.
+    What is neither text nor a whole number stays, for the lookup to refuse. `InputError`, which
+    says `what` they are, for one id in place of a list.
     """
     if isinstance(raw_ids, str):
         return raw_ids
+    if not isinstance(raw_ids, Iterable):
+        raise InputError(f"{what} is {raw_ids!r:.60}; give a list of raw ids")
     return [str(each) if isinstance(each, int | np.integer) else each for each in raw_ids]
 
 
 def embedding_frame(embeddings: Embeddings) -> pd.DataFrame:
-    """Embeddings [N, D] as a frame by raw id or number: columns 0 to D - 1, and any bias."""
-    index = pd.Index(embeddings.arrow_ids().to_pylist(), name=embeddings.kind)
-    frame = pd.DataFrame(embeddings.vectors_ND, index=index)
-    if embeddings.bias_N is not None:
-        frame["bias"] = embeddings.bias_N
-    return frame
+    """Embeddings [N, D] as a frame by raw id or number, with columns 0 to D - 1."""
+    return pd.DataFrame(embeddings.vectors_ND, index=_index_of(embeddings))
+
+
+def _index_of(embeddings: Embeddings) -> pd.Index:
+    """The raw ids or numbers of embeddings, with the name of what they are of."""
+    index: pd.Index = pd.Index(embeddings.arrow_ids().to_pylist(), name=embeddings.kind)
+    return index
 
 
 def _unknown(requests: Requests) -> dict[str, int]:

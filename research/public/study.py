@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,12 @@ import pandas as pd
 
 from research.annotations import suggest
 from research.config import packages_of
-from research.data.corpus import Corpus
 from research.data.corpus_text import folder_text
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
+from research.public.messages import check_argument
+from research.public.preparing import corpus_name
 from research.public.run import Run, load
 from research.public.training import ConfigLike, CorpusLike, config_of, in_session
 from research.report.build import report_of
@@ -81,18 +82,21 @@ def study(
         InputError: for a config that is not valid, for two corpora of one name, for a folder that
             holds other runs of the same cells, and while another thread trains.
     """
+    check_argument("cells", cells, Mapping[str, object])
+    if not isinstance(seeds, Iterable):
+        raise InputError(f"seeds is {seeds!r:.60}; give a list of whole numbers, or range(3)")
     if not cells:
         raise InputError("cells is empty; give configs by name")
-    several = [corpora] if isinstance(corpora, Corpus | Path | str) else list(corpora)
+    several: Sequence[CorpusLike] = [corpora]  # type: ignore[list-item]
+    if isinstance(corpora, Sequence) and not isinstance(corpora, str):
+        several = corpora
     configs = {cell: config_of(recipe) for cell, recipe in cells.items()}
     chosen = Study(
         name=name,
         question=question,
         cells=configs,
         base=next(iter(cells)) if base is None else base,
-        corpora=tuple(
-            str(corpus.folder if isinstance(corpus, Corpus) else corpus) for corpus in several
-        ),
+        corpora=tuple(map(corpus_name, several)),
         seeds=tuple(seeds),
         metrics=tuple(metrics),
         compared=compared,

@@ -14,6 +14,7 @@ from research.data.corpus import Corpus
 from research.distributed.signals import handle_signals
 from research.errors import InputError
 from research.overrides import replace_fields
+from research.public.messages import check_argument
 from research.public.preparing import load_corpus
 from research.public.run import Run, load
 from research.runs.config import RunConfig
@@ -41,6 +42,11 @@ def config_of(recipe: ConfigLike) -> RunConfig:
         module = recipe.partition(":")[0].partition(".")[0]
         ours = import_if_exists(module) is None and import_if_exists(f"baselines.{module}")
         return load_target(f"baselines.{recipe}" if ours else recipe, RunConfig)
+    if not isinstance(recipe, RunConfig) and not callable(recipe):
+        raise InputError(
+            f"the config is of type {type(recipe).__name__}; give a RunConfig, a function that "
+            "returns one, or a dotted name"
+        )
     result = recipe if isinstance(recipe, RunConfig) else recipe()
     if not isinstance(result, RunConfig):
         raise InputError(
@@ -57,6 +63,7 @@ def change(config: Config, changes: Mapping[str, object]) -> Config:
 
         >>> sf.change(config, {"stages.0.epochs": 3, "encoder.positions": "Rotary"})
     """
+    check_argument("changes", changes, Mapping[str, object])
     return replace_fields(config, changes)
 
 
@@ -101,6 +108,9 @@ def train(
         InputError: for a config that is not valid or does not fit the corpus, for a folder that
             holds another run, and while another thread trains.
     """
+    check_argument("out", out, str | Path | None)
+    check_argument("seed", seed, int | None)
+    check_argument("device", device, str | None)
     opened = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, data_root=data_root)
     chosen = replace(config_of(config), corpus=str(opened.folder))
     chosen = chosen if seed is None else replace(chosen, seed=seed)

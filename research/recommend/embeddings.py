@@ -35,6 +35,8 @@ from research.storage.run_folder import RunFolder
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# In bytes; ids of .npz that take less may take more than the vectors.
+MOST_OF_SHORT_IDS = 1 << 26
 ATTRIBUTE_TABLE = "attributes.attribute_table.weight"
 
 
@@ -159,14 +161,15 @@ def write_embeddings(path: Path | str, batches: Iterable[Embeddings]) -> int:
     Parquet is written batch by batch. Its columns are the raw id, called as `Embeddings.kind` says,
     `embedding` (a list of D numbers) and, for items of a head with biases, `bias`. The arrays of
     `.npz` are `ids` (text, [N]), `vectors` (float32 [N, D]) and `bias` (float32 [N]). An older file
-    is replaced once all is written. `InputError` for another suffix, and where there is nothing to
-    write.
+    is replaced once all is written. `InputError` for another suffix, where there is nothing to
+    write, and for `.npz` where one long id would make the ids, which have one width there, larger
+    than the vectors.
     """
     path = Path(path)
     check_embeddings_path(path)
     if path.suffix == ".npz":
         whole = joined(batches)
-        ids, bias = np.array(whole.ids()), whole.bias_N
+        ids, bias = _of_one_width(path, whole), whole.bias_N
         with replacing(path) as file:
             if bias is None:
                 np.savez(file, ids=ids, vectors=whole.vectors_ND)
@@ -181,6 +184,19 @@ def write_embeddings(path: Path | str, batches: Iterable[Embeddings]) -> int:
             write(embeddings_table(batch))
             number += len(batch)
     return number
+
+
+def _of_one_width(path: Path, embeddings: Embeddings) -> NDArray[np.str_]:
+    """The raw ids [N] as NumPy has text: each takes as much room as the longest."""
+    ids = embeddings.ids()
+    longest = max(ids, key=len, default="")
+    size = len(ids) * len(longest) * np.dtype("U1").itemsize
+    if size > max(MOST_OF_SHORT_IDS, embeddings.vectors_ND.nbytes):
+        raise InputError(
+            f"{path}: in .npz all ids take as much room as the longest, {longest!r:.60}, of "
+            f"{len(longest):,} characters: {size / 2**20:,.0f} MiB; write a .parquet file instead"
+        )
+    return np.array(ids)
 
 
 def embeddings_table(embeddings: Embeddings) -> pa.Table:

@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from research.data.names import Names
-from research.errors import InputError
 from research.evaluation.chunks import CPU_TILE, tile_shape
 from research.model.kernels.scored_rows import ScoredRows
 from research.objectives.ranker import EncodedStates
 from research.recommend.arrow_names import arrow_names
 from research.recommend.best import best_items
 from research.recommend.embeddings import Embeddings
-from research.recommend.raw_ids import check_choice, numbers_of
+from research.recommend.raw_ids import check_choice, check_number, numbers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +66,7 @@ def neighbors(
     and for a `k` below 1.
     """
     check_choice("by", by, get_args(Similarity))
-    if k < 1:
-        raise InputError(f"k is {k}; it must be at least 1")
+    check_number("k", k)
     rows_Q = np.arange(len(embeddings), dtype=np.int64)
     if raw_ids is not None:
         assert embeddings.names is not None, "items and attributes have names"

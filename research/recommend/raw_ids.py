@@ -46,3 +46,11 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """`InputError` unless the argument `name` has one of these values."""
     if value not in choices:
         raise InputError(f"{name} is {value!r}; allowed: {', '.join(choices)}")
+
+
+def check_number(name: str, value: int) -> None:
+    """`InputError` unless the argument `name` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"{name} is {value!r:.60}; it must be a whole number")
+    if value < 1:
+        raise InputError(f"{name} is {value}; it must be at least 1")

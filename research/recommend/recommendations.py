@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from research.errors import InputError
 from research.evaluation.chunks import (
     ACCELERATOR_TILE,
     ACCELERATOR_TOKENS,
@@ -28,7 +27,7 @@ from research.evaluation.popularity import Popularity
 from research.evaluation.ranker import Encoded, Ranker
 from research.evaluation.tiles import first_not_finite
 from research.recommend.best import best_items
-from research.recommend.raw_ids import check_choice
+from research.recommend.raw_ids import check_choice, check_number
 from research.recommend.requests import Requests
 from research.recommend.selection import Selection
 from research.runs.parts import RunParts
@@ -88,9 +87,9 @@ def recommend(
     `FloatingPointError` for a score that is not finite.
     """
     check_choice("seen", seen, get_args(Seen))
-    for name, value in (("k", k), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1")
+    check_number("k", k)
+    if batch_size is not None:
+        check_number("batch_size", batch_size)
     return _batches(_Ranking(parts, ranker, requests, k, seen == "excluded", selection), batch_size)
 
 

@@ -6,9 +6,8 @@ cell, and what is wrong is named by its file and line. No cell but an empty one 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.annotations import did_you_mean
-from research.data.preparation.arrow_columns import is_list, names_in
-from research.data.preparation.compression import open_bytes, plain_suffix
+from research.data.preparation.arrow_columns import is_list
+from research.data.preparation.compression import plain_suffix
 from research.data.preparation.csv_files import read_csv
-from research.data.preparation.delimited import first_line
+from research.data.preparation.delimited import utf8_lines
+from research.data.preparation.headers import (
+    SUFFIXES,
+    TIMES,
+    columns_like,
+    columns_of_file,
+    header_of_csv,
+)
 from research.data.preparation.ids import is_missing, read_ids
-from research.data.preparation.json_lines import read_json_lines
+from research.data.preparation.json_columns import FieldKind
+from research.data.preparation.json_lines import read_json_lines, require_any_value
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.parquet_files import read_parquet
+from research.data.preparation.quotes import LONGEST_LINE
 from research.data.preparation.raw_tables import ItemColumns, RawTable
 from research.data.preparation.times import Where, read_times
 from research.errors import InputError
@@ -31,8 +39,9 @@ from research.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = (".csv", ".parquet", ".jsonl")
-DELIMITERS = ",\t;|"
+# The column of times where none is named.
+TIMESTAMP = "timestamp"
+OPTIONS = "--user-column, --item-column and --timestamp-column"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +54,8 @@ class HistoryFile:
     """Raw ids of each user's items, oldest first; there may be none."""
     times: list[list[int]] | None
     """The time of each event, in seconds since 1970; None: the file has no times."""
+    timestamp_column: str | None
+    """The column of times, which histories are in the order of; None: they are as they stand."""
 
 
 def read_id_file(path: Path, column: str) -> list[str]:
@@ -53,12 +64,12 @@ def read_id_file(path: Path, column: str) -> list[str]:
     They are in the column (field) `column` of CSV, Parquet or JSON lines, or one a line in `.txt`,
     exactly as written. `InputError` for what cannot be read, another suffix and an empty cell.
     """
-    if path.suffix.lower() == ".txt":
+    if plain_suffix(path) == ".txt":
         _require_file(path)
-        with path.open(encoding="utf-8", newline="\n") as file:
-            lines = [line.rstrip("\n").rstrip("\r") for line in file]
-        return list(dict.fromkeys(line for line in lines if line))
-    raw = _read(path, [column], "")
+        lines = utf8_lines(path, LONGEST_LINE, "Is there one id a line?")
+        ids = (text.removesuffix("\n").removesuffix("\r") for _, text in lines)
+        return list(dict.fromkeys(raw_id for raw_id in ids if raw_id))
+    raw = _read(path, {column: "id"})
     cells = raw.table.column(column)
     _require_values(cells, column, raw.where)
     return read_ids(cells, column, raw.where)[1]
@@ -69,40 +80,46 @@ def read_histories(
     *,
     user_column: str = "user",
     item_column: str = "item",
-    timestamp_column: str = "timestamp",
+    timestamp_column: str | None = None,
 ) -> HistoryFile:
     """The histories in a file of one row an event, or one row a user whose items are a list.
 
-    Where the file has the column of times, events are in the order of their times (of equal ones,
-    as they stand), else oldest first as they stand. Lists are in Parquet and JSON lines, of times
-    as well as of items; an empty one is a history without events, and null in one of JSON lines is
-    no event. `InputError` for a column that is
-    not there, an empty cell, and lists of different lengths in a row.
+    Events are put in the order of their times (of equal ones, as they stand), which are in the
+    column `timestamp_column`, or in `timestamp` if none is named. Without that they are oldest
+    first as they stand, but it is an error if another column has a name of times, such as "date".
+    Lists are in Parquet and JSON lines, of times as well as of items; an empty one is a history
+    without events. `InputError` for a column that is not there, an empty cell, null in a list, and
+    lists of different lengths in a row.
     """
     import pyarrow as pa
 
-    wanted = [user_column, item_column]
-    raw = _read(path, wanted, timestamp_column)
+    named = [name for name in (user_column, item_column, timestamp_column) if name is not None]
+    if len(set(named)) < len(named):
+        raise InputError(f"{path}: a column is named for two purposes; {OPTIONS} must differ")
+    wanted: dict[str, FieldKind] = dict.fromkeys(named, "events")
+    wanted[user_column] = "id"
+    by_default = timestamp_column is None and TIMESTAMP not in named
+    raw = _read(path, wanted, TIMESTAMP if by_default else None)
     users = raw.table.column(user_column)
     _require_values(users, user_column, raw.where)
     user_R, names = read_ids(users, user_column, raw.where)
-    rows, cells = _flat(raw.table.column(item_column))
+    rows, cells = _flat(raw, item_column)
 
     def where(event: int) -> str:
         return raw.where(int(rows[event]))
 
-    _require_values(cells, item_column, where)
     items, item_names = read_ids(cells, item_column, where) if len(rows) else ([], [])
     user_N = user_R[rows].astype(np.int64)
     times = None
-    if timestamp_column in raw.table.column_names:
-        time_rows, time_cells = _flat(raw.table.column(timestamp_column))
+    if by_default and TIMESTAMP in raw.table.column_names:
+        timestamp_column = TIMESTAMP
+    if timestamp_column is not None:
+        time_rows, time_cells = _flat(raw, timestamp_column)
         if not np.array_equal(time_rows, rows):
             raise InputError(
                 f"{path}: columns {item_column!r} and {timestamp_column!r} hold lists of different "
                 "lengths; each item needs a time"
             )
-        _require_values(time_cells, timestamp_column, where)
         if pa.types.is_dictionary(time_cells.type):
             time_cells = time_cells.cast(time_cells.type.value_type)
         times = read_times(time_cells, "auto", None, where) if len(rows) else None
@@ -117,62 +134,69 @@ def read_histories(
         names=names,
         histories=[texts[start:stop] for start, stop in bounds],
         times=None if seconds is None else [seconds[start:stop] for start, stop in bounds],
+        timestamp_column=timestamp_column,
     )
 
 
-def _read(path: Path, wanted: Sequence[str], optional: str) -> RawTable:
-    """The wanted columns of a file, and the optional one where it is there; not yet interpreted."""
+def _read(path: Path, wanted: Mapping[str, FieldKind], optional: str | None = None) -> RawTable:
+    """The wanted columns of a file, and the optional one if it is there; not yet interpreted.
+
+    The kinds of the wanted columns are for JSON lines. `InputError` if the optional column, which
+    is of times, is not there but another one that looks like times.
+    """
     _require_file(path)
-    suffix = plain_suffix(path)
-    if suffix not in SUFFIXES:
+    formats = [name for name, endings in SUFFIXES.items() if plain_suffix(path) in endings]
+    if not formats:
+        allowed = ", ".join(ending for endings in SUFFIXES.values() for ending in endings)
+        raise InputError(f"{path}: only files that end in {allowed} are read here; write one")
+    config = PrepareConfig(
+        source=formats[0], raw=str(path), quotes=True, quoted_newlines=True, missing_words=("",)
+    )
+    if config.source == "jsonl":
+        raw = _of_json_lines(path, wanted, optional)
+        present = columns_of_file(config)
+    elif config.source == "parquet":
+        present = columns_of_file(config)
+        raw = read_parquet(path, _columns(path, wanted, optional, present))
+    else:
+        delimiter, present = header_of_csv(path, config)
+        config = replace(config, delimiter=delimiter)
+        raw = read_csv(path, _columns(path, wanted, optional, present), config)
+    times = [name for name in columns_like(TIMES, present) if name not in wanted]
+    if optional is not None and optional not in raw.table.column_names and times:
         raise InputError(
-            f"{path}: only files that end in {', '.join(SUFFIXES)} are read here; write it as one "
-            "of them"
+            f"{path}: there is no column {optional!r}, but {' and '.join(times)} may hold times; "
+            f"say so with --timestamp-column {times[0]}, or leave such columns out of the file if "
+            "the events of a user stand oldest first"
         )
-    present, delimiter = _columns_in(path, suffix)
+    return raw
+
+
+def _of_json_lines(path: Path, wanted: Mapping[str, FieldKind], optional: str | None) -> RawTable:
+    # The first lines do not tell which fields the others have.
+    fields: dict[str, FieldKind] = {**wanted}
+    if optional is not None:
+        fields[optional] = "events"
+    raw = read_json_lines(path, fields, id_options=OPTIONS)
+    require_any_value([path], [raw], [*wanted], options=OPTIONS)
+    absent = [name for name in fields if raw.table[name].null_count == raw.table.num_rows]
+    return replace(raw, table=raw.table.drop_columns(absent))
+
+
+def _columns(
+    path: Path, wanted: Iterable[str], optional: str | None, present: Sequence[str]
+) -> ItemColumns:
+    """The columns to read of those in a file; `InputError` if a wanted one is not there."""
     for name in wanted:
         if name not in present:
             raise InputError(
                 f"{path}: there is no column {name!r}; the columns are {', '.join(present)}"
-                f"{did_you_mean(name, present) or '.'}"
+                f"{did_you_mean(name, present) or '.'} Name yours with {OPTIONS}."
             )
     first, *others = wanted
-    others += [optional] if optional in present else []
-    columns = ItemColumns(item=first, about_items=tuple(others))
-    if suffix == ".parquet":
-        return read_parquet(path, columns)
-    if suffix == ".csv":
-        config = PrepareConfig(
-            source="csv",
-            delimiter=delimiter,
-            quotes=True,
-            quoted_newlines=True,
-            missing_words=("",),
-        )
-        return read_csv(path, columns, config)
-    return read_json_lines(path, {first: "id", **dict.fromkeys(others, "any")})
-
-
-def _columns_in(path: Path, suffix: str) -> tuple[list[str], str]:
-    """The names of the columns of a file, and what separates them in CSV."""
-    if suffix == ".parquet":
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        try:
-            return names_in(parquet.read_schema(path)), ""
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: not readable as Parquet ({error!s:.300})") from error
-    with open_bytes(path) as file:
-        line = next((text for text in file if text.strip()), b"")
-    if suffix == ".csv":
-        delimiter = max(DELIMITERS, key=lambda each: line.count(each.encode()))
-        return first_line(path, delimiter, quoted=True, newlines=True)[1], delimiter
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{path}: the first line is no JSON ({error})") from error
-    return (list(entry), "") if isinstance(entry, dict) else ([], "")
+    if optional is not None and optional in present:
+        others.append(optional)
+    return ItemColumns(item=first, about_items=tuple(others))
 
 
 def _require_file(path: Path) -> None:
@@ -180,16 +204,23 @@ def _require_file(path: Path) -> None:
         raise InputError(f"{path} is not a file")
 
 
-def _flat(cells: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
-    """The row of each value, int64 [N], and the values; those of lists one after the other."""
+def _flat(raw: RawTable, column: str) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
+    """The row of each value, int64 [N], and the values; those of lists one after the other.
+
+    `InputError`, which names the row, for one without a value or list, and for null in a list.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    cells = raw.table.column(column)
+    _require_values(cells, column, raw.where)
     if not is_list(cells.type):
         return np.arange(len(cells), dtype=np.int64), cells
-    values = cells.combine_chunks()
-    rows = np.asarray(pc.list_parent_indices(values)).astype(np.int64)
-    return rows, pa.chunked_array([pc.list_flatten(values)])
+    lists = cells.combine_chunks()
+    rows = np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
+    values = pa.chunked_array([pc.list_flatten(lists)])
+    _require_values(values, column, lambda event: raw.where(int(rows[event])))
+    return rows, values
 
 
 def _require_values(cells: pa.ChunkedArray, column: str, where: Where) -> None:

@@ -6,13 +6,14 @@ corpus, which are read when their turn comes; those of others are items that the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from research.annotations import suggest
 from research.data.batch import fields_of, pack_items
 from research.data.names import Names
 from research.data.splits import Ranges
@@ -23,6 +24,8 @@ from research.runs.parts import RunParts
 
 HistoryPart = Literal["all", "train", "test"]
 
+# The one field of events beside the item: see `fields_of`.
+TIME = "time"
 # The id of a user whom the corpus does not have.
 NO_USER = -1
 
@@ -121,10 +124,10 @@ def new_histories(
     """The requests of users whom the corpus does not have, by the raw ids of their items.
 
     `histories` has one list a user, oldest item first. `names` has a name for each; None: they are
-    numbered from 0. `fields` has, by name, an integer for each event ("time": seconds since 1970),
-    in lists as long as those of the items; they are needed where the run's encoder reads them. An
-    item that the corpus does not have raises `InputError`, or is left out of its history and
-    counted where `unknown` is "skip".
+    numbered from 0. `fields` has, by name, an integer for each event ("time": seconds since 1970,
+    which do not decrease), in lists as long as those of the items; they are needed where the run's
+    encoder reads them. An item that the corpus does not have raises `InputError`, or is left out of
+    its history and counted where `unknown` is "skip".
     """
     if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
         raise InputError("histories: give a list of lists of raw item ids, one list a user")
@@ -163,19 +166,41 @@ def _field_values(
 ) -> dict[str, NDArray[np.int64]]:
     """int64 [N] by name: the fields that the run's encoder reads, checked against the histories."""
     read = _fields_read(parts)
-    needed = [name for name in parts.config.encoder.fields if name in read]
-    lacking = [name for name in needed if name not in fields]
+    lacking = [name for name in parts.config.encoder.fields if name in read and name not in fields]
     if lacking:
         raise InputError(
             f"histories hold only items, but the run's encoder also reads the {', '.join(lacking)} "
             "of every event; give them as well, or recommend from a run whose encoder does not"
         )
-    values = {}
-    for name in read:
-        if name not in fields:
-            continue
-        if [len(of_history) for of_history in fields[name]] != lengths.tolist():
-            raise InputError(f"fields: {name} needs lists as long as those of the histories' items")
-        flat = [value for of_history in fields[name] for value in of_history]
-        values[name] = np.array(flat, dtype=np.int64)
+    # What the encoder does not read is checked too: times tell whether the oldest event is first.
+    values = {name: _values_of(name, lists, lengths) for name, lists in fields.items()}
+    return {name: values[name] for name in read if name in values}
+
+
+def _values_of(
+    name: str, lists: Sequence[Sequence[int]], lengths: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """int64 [N]: the values of a field, history after history."""
+    if name != TIME:
+        raise InputError(f"fields: {name!r} is no field of events{suggest(name, [TIME])}")
+    are_lists = isinstance(lists, Iterable) and all(isinstance(each, Sized) for each in lists)
+    if not are_lists or [len(of_history) for of_history in lists] != lengths.tolist():
+        raise InputError(f"fields: {name} needs lists as long as those of the histories' items")
+    flat = np.array([value for of_history in lists for value in of_history])
+    if not len(flat):
+        return np.zeros(0, dtype=np.int64)
+    if flat.dtype == np.bool_ or not np.can_cast(flat.dtype, np.int64):
+        raise InputError(
+            f"fields: {name} holds {flat.dtype}, as in {flat[0]!s:.60}; give whole numbers, of "
+            "seconds since 1970"
+        )
+    values = flat.astype(np.int64)
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    backwards = (np.diff(values) < 0) & (np.diff(owners) == 0)
+    if backwards.any():
+        place = int(np.argmax(backwards))
+        raise InputError(
+            f"fields: {name} goes back from {values[place]} to {values[place + 1]} in history "
+            f"{owners[place]} (counted from 0); give the events of a history oldest first"
+        )
     return values

@@ -7,6 +7,7 @@ folder that does not exist or that holds runs but is none.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -38,23 +39,22 @@ def kind_of(folder: Path) -> FolderKind | None:
         return "run"
 
 
-def folders_below(
-    folder: Path, kind: FolderKind, *, depth: int = _DEPTH, searched: int | None = None
-) -> Iterator[Path]:
+def folders_below(folder: Path, kind: FolderKind, *, depth: int = _DEPTH) -> Iterator[Path]:
     """The runs or corpora at or below a folder, sorted, down to `depth` folders below it.
 
     Hidden folders are left out, what lies inside of a run or a corpus, and what lies below a link.
-    The search ends after `searched` folders; None: it does not.
     """
+    return (path for path, found in _kinds_below(folder, depth) if found == kind)
+
+
+def _kinds_below(folder: Path, depth: int) -> Iterator[tuple[Path, FolderKind | None]]:
+    """Every folder that `folders_below` looks at, in its order, and its kind."""
     # The last one is looked at next, and what lies in it before what lies beside it.
     pending = [(folder, 0)]
-    number = 0
-    while pending and (searched is None or number < searched):
+    while pending:
         path, level = pending.pop()
-        number += 1
         found = kind_of(path)
-        if found == kind:
-            yield path
+        yield path, found
         if found is None and level < depth and (level == 0 or not path.is_symlink()):
             inside = sorted(_folders_in(path), key=lambda entry: _numbers_by_value(entry.name))
             pending += [(entry, level + 1) for entry in reversed(inside)]
@@ -97,15 +97,17 @@ def what_is_at(path: Path) -> str:
 
 def what_is_below(path: Path) -> str:
     """How many runs and corpora a folder holds, and the first of them; "" if it holds none."""
-    runs = list(folders_below(path, "run", searched=_SEARCHED))
-    corpora = list(folders_below(path, "corpus", searched=_SEARCHED))
-    parts = [_counted(runs, "run", "runs")] if runs else []
-    parts += [_counted(corpora, "corpus", "corpora")] if corpora else []
+    looked_at = list(islice(_kinds_below(path, _DEPTH), _SEARCHED + 1))
+    least = "at least " if len(looked_at) > _SEARCHED else ""
+    runs = [str(path) for path, kind in looked_at if kind == "run"]
+    corpora = [str(path) for path, kind in looked_at if kind == "corpus"]
+    parts = [_counted(least, runs, "run", "runs")] if runs else []
+    parts += [_counted(least, corpora, "corpus", "corpora")] if corpora else []
     return " and ".join(parts)
 
 
-def _counted(paths: list[Path], one: str, many: str) -> str:
-    return f"{len(paths)} {one if len(paths) == 1 else many}: {_some_of(list(map(str, paths)))}"
+def _counted(least: str, names: list[str], one: str, many: str) -> str:
+    return f"{least}{len(names)} {one if len(names) == 1 else many}: {_some_of(names)}"
 
 
 def _some_of(names: list[str]) -> str:

@@ -6,6 +6,7 @@ lines it has, so a second sync has nothing to send. Runs that have not ended can
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,8 @@ def sync(paths: Sequence[Path], tracking: Tracking = SYNCING) -> int:
 
 def find_runs(path: Path) -> list[Path]:
     """The run folders at or below a path; raises `InputError` when there are none."""
-    runs = list(folders_below(path, "run"))
+    # However deep: who names a folder to upload means every run in it.
+    runs = list(folders_below(path, "run", depth=sys.maxsize))
     if not runs:
         raise InputError(f"{path} holds no run: {what_is_at(path)}")
     return runs

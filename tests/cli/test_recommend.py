@@ -97,6 +97,7 @@ def test_histories_and_candidates_come_from_files(
     )  # fmt: skip
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines() == [
+        f"{tmp_path / 'new.csv'}: events are read as they stand, oldest first",
         f"{out}: 4 rows for 2 requests",
         "2 of them have fewer than 10 items left",
         "1 events have an unknown item, and are left out of histories",
@@ -108,6 +109,20 @@ def test_histories_and_candidates_come_from_files(
     assert frame["user"].tolist() == ["x, y"] * 2 + ["z"] * 2
     assert frame["ranked_by"].tolist() == ["run"] * 2 + ["popularity"] * 2
     assert set(frame["item"]) == {"Björk", "--k"}
+
+
+def test_histories_are_read_in_the_order_of_their_times(
+    capsys: Capture, folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "new.txt"
+    path.write_text("user,item,bought_at\nu,NA,2\nu,-1,1\n")
+    given = ["recommend", folder / "trained", "--histories", path, "--timestamp-column"]
+    answer = run_command(capsys, *given, "bought_at")
+    assert answer.out.startswith(
+        f"{path}: events are read in the order of their times (column bought_at)\n"
+        "user 'u', after -1, NA\n"
+    )
+    assert "there is no column 'bougth_at'" in command_error(capsys, *given, "bougth_at")
 
 
 def test_items_of_an_attribute(capsys: Capture, folder: Path) -> None:
@@ -158,6 +173,22 @@ def test_embeddings_are_written(capsys: Capture, folder: Path, tmp_path: Path) -
         (
             ["recommend", "trained", "--users", "u0", "--items", "NA"],
             "--users and --items are given; give one of them",
+        ),
+        (
+            ["recommend", "trained", "--items", "NA", "--history", "test"],
+            "--history is for users of the corpus; leave it out",
+        ),
+        (
+            ["recommend", "trained", "--users", "u0", "--user-column", "who"],
+            "--user-column is for histories and files of users that have columns; leave it out",
+        ),
+        (
+            ["recommend", "trained", "--users", "u0", "--exclude", "x.txt", "--item-column", "x"],
+            "--item-column is for histories and files of items that have columns; leave it out",
+        ),
+        (
+            ["embeddings", "trained", "--of", "users", "--timestamp-column", "x", "--out", "x.npz"],
+            "--timestamp-column is for --histories; leave it out",
         ),
         (["recommend", "trained", "--users"], "--users has no value; give one or more, or leave"),
         (["recommend", "trained", "--users", "u99"], "users: 'u99' is not among the 15 names"),

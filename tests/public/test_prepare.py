@@ -131,9 +131,9 @@ def test_a_known_data_set_by_its_name(tmp_path: Path) -> None:
         (
             ["user", "sku", "date"],
             {"item": "skus"},
-            "there is no column 'skus', which item= names; the columns are user, sku, date; did",
+            "there is no column 'skus'; give item= with one of user, sku, date; did you mean sku",
         ),
-        (["user", "sku", "date"], {"title": "name"}, "no column 'name', which title= names"),
+        (["user", "sku", "date"], {"title": "name"}, "no column 'name'; give title= with one of"),
     ],
 )
 def test_what_is_not_sure_is_asked_for(
@@ -143,6 +143,40 @@ def test_what_is_not_sure_is_asked_for(
     with pytest.raises(sf.InputError) as caught:
         sf.prepare(frame, data_root=tmp_path, **named)  # type: ignore[arg-type]
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"attributes": "sku"}, "attributes is 'sku'; give a list of the names of columns"),
+        ({"attributes": [3]}, "attributes.0 is 3; allowed: str"),
+        ({"user": 3}, "user is 3; allowed: str | None"),
+        ({"time": True}, "time is True; allowed: str | False | None"),
+        ({"min_rating": 3.0}, "no column 'rating'; give rating= with one of"),
+        ({"min_rating": "3", "rating": "stars"}, "min_rating is '3'; allowed: float | None"),
+        ({"item_core": 1.5}, "item_core is 1.5; allowed: int"),
+        ({"rating": "stars"}, "rating= is read for min_rating= alone"),
+        ({"options": {"time_unit": "ms"}}, 'no unit; leave out options={"time_unit": ...}'),
+        ({"options": {"time_format": "d"}, "time": False}, "no times are read with time=False"),
+        (
+            {"options": {"missing_words": ("b",)}},
+            'leave such rows out with options={"missing": "drop"}; if one of the words is a real '
+            'id, name those that are not with options={"missing_words": ...}.',
+        ),
+    ],
+)
+def test_messages_name_the_arguments_of_python(
+    tmp_path: Path, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(sf.InputError) as caught:
+        sf.prepare(ORDERS, **{"time": "bought at", "data_root": tmp_path, **arguments})  # type: ignore[arg-type]
+    assert message in str(caught.value)
+
+
+def test_a_column_that_is_there_twice_is_named_by_arguments(tmp_path: Path) -> None:
+    twice = pd.concat([ORDERS, ORDERS[["sku"]]], axis=1)
+    with pytest.raises(sf.InputError, match=r"Name yours with user=, item=, time= \(False: order"):
+        sf.prepare(twice, item="sku", time="bought at", data_root=tmp_path)
 
 
 def test_a_named_column_is_no_candidate_for_another_purpose(tmp_path: Path) -> None:

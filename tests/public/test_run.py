@@ -45,6 +45,27 @@ def test_what_names_no_config_is_refused() -> None:
         sf.config(lambda: 3)  # type: ignore[arg-type, return-value]
 
 
+def test_what_is_no_corpus_and_no_config_is_refused(small_corpus: sf.Corpus) -> None:
+    frame = pd.DataFrame({"user": ["secret"] * 9})
+    with pytest.raises(sf.InputError, match=r"^the corpus is of type DataFrame; give what sf\."):
+        sf.train(full_softmax, frame)  # type: ignore[arg-type]
+    with pytest.raises(sf.InputError, match=r"^the corpus is of type DataFrame; give what sf\."):
+        sf.study({"a": full_softmax}, frame, name="s")  # type: ignore[arg-type]
+    with pytest.raises(sf.InputError, match=r"^the config is of type dict; give a RunConfig"):
+        sf.train({}, small_corpus)  # type: ignore[arg-type]
+    for argument in ("out", "seed", "device"):
+        with pytest.raises(sf.InputError, match=rf"^{argument} is 1\.5; allowed: .* \| None"):
+            sf.train(full_softmax, small_corpus, **{argument: 1.5})  # type: ignore[arg-type]
+    with pytest.raises(sf.InputError, match=r"^cells is \[\]; allowed: Mapping"):
+        sf.study([], small_corpus)  # type: ignore[arg-type]
+    with pytest.raises(sf.InputError, match=r"^seeds is 3; give a list of whole numbers"):
+        sf.study({"a": full_softmax}, small_corpus, seeds=3)  # type: ignore[arg-type]
+    with pytest.raises(sf.InputError, match=r"^folder is 3; allowed: "):
+        sf.load(3)  # type: ignore[arg-type]
+    with pytest.raises(sf.InputError, match=r"^changes is 3; allowed: Mapping"):
+        sf.change(full_softmax(), 3)  # type: ignore[arg-type]
+
+
 def test_change_replaces_fields_and_leaves_the_config_given() -> None:
     config = full_softmax()
     changed = sf.change(config, {"stages.0.epochs": 3, "encoder.positions": "Rotary"})

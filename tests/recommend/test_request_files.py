@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from research.errors import InputError
 from research.recommend.request_files import read_histories, read_id_file
@@ -58,6 +62,67 @@ def test_events_become_histories_in_order(tmp_path: Path, suffix: str) -> None:
     assert (again.histories, again.times) == (timed.histories, timed.times)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_times_are_never_passed_over_in_silence(tmp_path: Path, suffix: str) -> None:
+    events = pd.DataFrame({"user": ["u", "u"], "item": ["new", "old"], "bought_at": [9, 8]})
+    path = written(events, tmp_path / f"a{suffix}")
+    with pytest.raises(InputError, match=r"'bougth_at'.*; did you mean bought_at\?"):
+        read_histories(path, timestamp_column="bougth_at")
+    named = read_histories(path, timestamp_column="bought_at")
+    assert (named.histories, named.timestamp_column) == ([["old", "new"]], "bought_at")
+    # Nothing tells that this column holds times.
+    unnamed = read_histories(path)
+    assert (unnamed.histories, unnamed.timestamp_column) == ([["new", "old"]], None)
+    path = written(events.rename(columns={"bought_at": "Date"}), tmp_path / f"b{suffix}")
+    with pytest.raises(InputError, match="but Date may hold times; say so with --timestamp-column"):
+        read_histories(path)
+    with pytest.raises(InputError, match="a column is named for two purposes"):
+        read_histories(path, timestamp_column="item")
+
+
+def test_every_line_of_json_says_which_fields_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    without = '{"user": "u", "item": "first"}\n'
+    with_time = '{"user": "u", "item": "i", "timestamp": 7}\n'
+    for text, line in ((without + with_time, 1), (with_time + without, 2)):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"line {line}, column 'timestamp': the cell is empty"):
+            read_histories(path)
+    # As far into the file as nobody looks for the names of fields.
+    path.write_text(without * 300 + with_time)
+    with pytest.raises(InputError, match="line 1, column 'timestamp': the cell is empty"):
+        read_histories(path)
+    path.write_text('{"user": "u", "itm": "i"}\n')
+    with pytest.raises(InputError, match=r"no line has the field 'item'; .* mean itm"):
+        read_histories(path)
+
+
+def test_tabs_and_quotes_around_every_name(tmp_path: Path) -> None:
+    events = EVENTS.drop(columns="timestamp")
+    for name, separator in (("a.tsv", "\t"), ("b.csv", ";")):
+        events.to_csv(tmp_path / name, index=False, sep=separator, quoting=csv.QUOTE_ALL)
+        assert read_histories(tmp_path / name).histories == [ODD_NAMES[:HALF], ODD_NAMES[HALF:]]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_null_is_no_event(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"lists{suffix}"
+    for items, times in (
+        ([["a"], ["b", None]], [[1], [2, 3]]),
+        ([["a"], None], [[1], [2, 3]]),
+        ([["a"], ["b", "c"]], [[1], [2, None]]),
+        ([["a"], ["b", "c"]], [[1], None]),
+    ):
+        rows = {"user": ["u", "v"], "item": items, "timestamp": times}
+        table = pa.table(rows)
+        if suffix == ".parquet":
+            parquet.write_table(table, path)
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+        with pytest.raises(InputError, match=r"(row|line) 2, .*: (the cell is empty|a list with)"):
+            read_histories(path)
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_lists_are_histories_and_may_be_empty(tmp_path: Path, suffix: str) -> None:
     rows = {"user": ["u1", "u2", "u3"], "item": [["x", "y"], [], ["z"]]}
@@ -93,6 +158,20 @@ def test_ids_are_read_once_each_and_exactly(tmp_path: Path, suffix: str) -> None
     assert read_id_file(path, "item") == names
 
 
+def test_a_text_of_ids_may_have_a_byte_order_mark_and_be_compressed(tmp_path: Path) -> None:
+    text = "\ufeffnaïve \r\n\n7\n".encode()
+    (tmp_path / "ids.txt").write_bytes(text)
+    (tmp_path / "ids.txt.gz").write_bytes(gzip.compress(text))
+    for name in ("ids.txt", "ids.txt.gz"):
+        assert read_id_file(tmp_path / name, "item") == ["naïve ", "7"]
+    (tmp_path / "ids.TXT").write_bytes(b"a\n\xff\n")
+    with pytest.raises(InputError, match=r"ids\.TXT, line 2: not utf-8 text"):
+        read_id_file(tmp_path / "ids.TXT", "item")
+    (tmp_path / "ids.md").write_bytes(text)
+    with pytest.raises(InputError, match=r"ids\.md: only files that end in .*\.txt"):
+        read_id_file(tmp_path / "ids.md", "item")
+
+
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("user,itm\nu,i\n")
@@ -106,7 +185,7 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:
         read_histories(path)
     path = tmp_path / "a.jsonl"
     path.write_text("user\n")
-    with pytest.raises(InputError, match=r"a\.jsonl: the first line is no JSON"):
+    with pytest.raises(InputError, match=r"a\.jsonl, line 1: no JSON"):
         read_histories(path)
     path = tmp_path / "a.parquet"
     path.write_text("no\n")
@@ -116,5 +195,5 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:
         read_histories(tmp_path / "b.csv")
     path = tmp_path / "a.xlsx"
     path.write_text("x")
-    with pytest.raises(InputError, match=r"a\.xlsx: only files that end in \.csv, \.parquet"):
+    with pytest.raises(InputError, match=r"a\.xlsx: only files that end in \.csv, \.tsv"):
         read_id_file(path, "user")

@@ -162,6 +162,21 @@ def test_scores_are_products_of_embeddings_and_a_bias(loaded: tuple[RunParts, Ra
             assert math.isclose(product + items.bias_N[item], score, rel_tol=1e-4, abs_tol=1e-6)
 
 
+def test_one_long_id_does_not_make_a_large_file(tmp_path: Path) -> None:
+    names = ["long" * 256, *(f"i{number}" for number in range(20_000))]
+    vectors = np.zeros((len(names), 2), dtype=np.float32)
+    labels = np.arange(len(names))
+    embeddings = Embeddings("item", Names.from_strings(names), labels, vectors)
+    path = tmp_path / "items.npz"
+    # 20,001 ids of 1,024 characters of 4 bytes.
+    with pytest.raises(InputError, match=r"'longlong.*1,024 characters: 78 MiB; write a \.parquet"):
+        write_embeddings(path, [embeddings])
+    assert list(tmp_path.iterdir()) == []
+    assert write_embeddings(tmp_path / "items.parquet", [embeddings]) == len(names)
+    short = Embeddings("item", Names.from_strings(names[1:]), labels[1:] - 1, vectors[1:])
+    assert write_embeddings(path, [short]) == 20_000
+
+
 def test_embeddings_are_copies(loaded: tuple[RunParts, Ranker]) -> None:
     parts, ranker = loaded
     first = item_embeddings(parts.corpus, ranker)

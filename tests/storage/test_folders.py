@@ -44,9 +44,19 @@ def test_hidden_folders_and_the_inside_of_runs_are_left_out(house: Path) -> None
     assert len(list(folders_below(house, "run"))) == 3
 
 
-def test_the_search_ends_at_its_depth_and_number(house: Path) -> None:
+def test_the_search_ends_at_its_depth(house: Path) -> None:
     assert list(folders_below(house, "run", depth=4)) == []
-    assert list(folders_below(house, "run", searched=1)) == []
+    assert len(list(folders_below(house, "run", depth=5))) == 3
+
+
+def test_a_search_that_was_cut_short_says_at_least(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("research.storage.folders._SEARCHED", 5)
+    # The folder of all runs, heads, films and next, then two of three runs.
+    cell = house / "runs/heads/films/next"
+    assert what_is_at(house / "runs").startswith(f"it holds at least 2 runs: {cell / '0'}, ")
+    assert what_is_at(cell).startswith("it holds 3 runs: ")
 
 
 def test_a_folder_of_runs_names_them(house: Path) -> None:

@@ -13,7 +13,7 @@ from research.errors import InputError
 from research.storage.json_files import write_json
 from research.storage.run_folder import RunFolder
 from research.tracking.config import Tracking
-from research.tracking.sync import SYNCING, sync
+from research.tracking.sync import SYNCING, find_runs, sync
 from research.tracking.wandb_fields import run_id
 from research.tracking.wandb_mirror import WandbMirror
 from tests.support.command_line import command_error, run_command
@@ -145,6 +145,13 @@ def test_without_a_key_it_says_what_to_do(
 ) -> None:
     write_run(tmp_path / "run")
     assert "call `wandb login` or set WANDB_API_KEY" in command_error(capsys, "sync", tmp_path)
+
+
+def test_runs_are_found_however_deep_they_lie(tmp_path: Path) -> None:
+    run = tmp_path.joinpath(*"abcdefgh")
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"hash": "abc"}')
+    assert find_runs(tmp_path) == [run]
 
 
 def test_a_folder_without_a_run_is_refused(capsys: Capture, tmp_path: Path) -> None:

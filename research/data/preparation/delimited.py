@@ -7,6 +7,7 @@ a slow pass over the lines look for the bad one.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import re
@@ -327,6 +328,30 @@ def raise_wrong_encoding(
         f"{place}: not {encoding} text ({encoding} was tried; {error.reason} at byte "
         f"{error.start}). Convert the file to {encoding}."
     ) from error
+
+
+def utf8_lines(path: Path, longest: int, question: str) -> Iterator[tuple[int, str]]:
+    """The number (from 1) and the text of each line, up to and with its `\\n`.
+
+    A byte-order mark at the beginning is no text. The file may be compressed (see `open_bytes`).
+    `InputError` for a line that is not UTF-8, and for one of more than `longest` bytes, whose
+    message ends in a `question`.
+    """
+    number = 0
+    with open_bytes(path) as file:
+        while line := file.readline(longest + 1):
+            number += 1
+            if len(line) > longest:
+                raise InputError(
+                    f"{path}, line {number}: more than {longest:,} bytes without a line end. "
+                    f"{question}"
+                )
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            try:
+                yield number, line.decode()
+            except UnicodeDecodeError as error:
+                raise_wrong_encoding(path, "utf-8", error, number)
 
 
 def decade(year: str) -> list[str]:

@@ -209,8 +209,8 @@ def _require(columns: ColumnNames, present: Sequence[str], index: Sequence[str] 
         raise InputError(
             f"the frame: column {name!r} occurs {number} times; the columns are "
             f"{', '.join(present)}{did_you_mean(name, present) or '.'} Name yours with "
-            "user_column, item_column, timestamp_column (None: order of the rows) and "
-            "rating_column."
+            "--user-column, --item-column, --timestamp-column (None: order of the rows) and "
+            "--rating-column."
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, final
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FieldKind = Literal["id", "time", "number", "any"]
+FieldKind = Literal["id", "time", "number", "events", "any"]
 
 
 @final
@@ -32,12 +32,14 @@ _ALLOWED: dict[FieldKind, tuple[type, ...]] = {
     "id": (str, int),
     "time": (str, int, Number),
     "number": (str, int, Number),
+    "events": (str, int, Number, list),
     "any": (str, int, Number, bool, list),
 }
 _EXPECTED: dict[FieldKind, str] = {
     "id": "text or a whole number",
     "time": "text or a number",
     "number": "a number",
+    "events": "text, a number, or a list of these, with a value for each event of a user",
     "any": "text, a number, a boolean, or a list of these; a field in an object has a dotted name",
 }
 
@@ -68,7 +70,7 @@ class JsonColumn:
             self._raise_wrong(values)
         if families:
             self._family = families.pop()
-        self._chunks.append(_to_arrow(values, self._family))
+        self._chunks.append(_to_arrow(values, self._family, complete=self._kind == "events"))
 
     def cells(self) -> pa.ChunkedArray:
         """All values: integers, text, or lists of text; of type null if there was none."""
@@ -96,13 +98,13 @@ class JsonColumn:
             family = found
 
 
-def _to_arrow(values: list[object], family: str | None) -> pa.Array:
+def _to_arrow(values: list[object], family: str | None, *, complete: bool) -> pa.Array:
     import pyarrow as pa
 
     if family is None:
         return pa.nulls(len(values))
     if family == "a list":
-        lists = [_flat(row, value) for row, value in enumerate(values)]
+        lists = [_flat(row, value, complete=complete) for row, value in enumerate(values)]
         return _text(lists, pa.list_(pa.string()))
     if family == "text":
         return _text(values, pa.string())
@@ -119,11 +121,16 @@ def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _flat(row: int, value: object) -> list[str] | None:
-    """The scalars of a list, and of lists in it, as text; nulls are left out."""
+def _flat(row: int, value: object, *, complete: bool) -> list[str] | None:
+    """The scalars of a list, and of lists in it, as text; nulls are left out.
+
+    Raises `WrongValue` for an object, and where the list must be `complete` for null and a list.
+    """
     if value is None:
         return None
     assert isinstance(value, list)
+    if complete and any(entry is None or isinstance(entry, list) for entry in value):
+        raise WrongValue(row, f"a list with null or a list, {value!r:.60}; expected a value each")
     entries: list[str] = []
     waiting = list(reversed(value))
     while waiting:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn, final
 
 from research.annotations import did_you_mean
 from research.data.preparation.compression import corpus_name, open_bytes, plain_suffix
-from research.data.preparation.delimited import raise_wrong_encoding
+from research.data.preparation.delimited import utf8_lines
 from research.data.preparation.events import Events, Source
 from research.data.preparation.json_columns import FieldKind, JsonColumn, Number, WrongValue
 from research.data.preparation.options import PrepareConfig
@@ -67,11 +67,12 @@ def read_json_lines(
     A field in an object in the line has a dotted name, such as `user.id`. A missing field and null
     are null. Whole numbers are int64, or text where one does not fit; other numbers are text as
     written, those of kind "number" float64 where all are plain. A field of kind "any" may hold
-    lists, which become lists of text; lists in lists are flattened. The file may be compressed (see
+    lists, which become lists of text; lists in lists are flattened, and nulls left out. One of kind
+    "events" may hold lists too, but none with a null or a list. The file may be compressed (see
     `open_bytes`). Raises `InputError`, which names the line and the field, for a line that is no
     object or names a wanted field twice, for a value of another type than those before it, and for
     a field that no line has, whose message says that `id_options` name it. A field of kind "any"
-    may be in no line, as another file may have it: see `require_any_value`.
+    or "events" may be in no line, as another file may have it: see `require_any_value`.
     """
     parse, first_objects = _parser_of(path)
     table = None
@@ -80,24 +81,28 @@ def read_json_lines(
     if table is None:
         table = _read_slowly(path, fields, parse)
     for name, kind in fields.items():
-        if kind != "any" and table.column(name).null_count == table.num_rows:
+        if kind not in ("any", "events") and table.column(name).null_count == table.num_rows:
             _raise_no_field(path, name, first_objects, id_options)
     return RawTable(table=table, where=lambda row: _line_of(path, row))
 
 
 def require_any_value(
-    files: Sequence[Path], tables: Sequence[RawTable], names: Sequence[str]
+    files: Sequence[Path],
+    tables: Sequence[RawTable],
+    names: Sequence[str],
+    *,
+    options: str = "--attribute-columns or --title-column",
 ) -> None:
     """Raise `InputError` for a field that no line of any of the files has.
 
-    `tables` are those of the files; files of other formats than JSON lines may be among them.
+    `tables` are those of the files; files of other formats than JSON lines may be among them. The
+    message says that `options` name the field.
     """
     of_json = [path for path in files if plain_suffix(path) in SUFFIXES]
     for name in names:
         cells = [raw.table.column(name) for raw in tables]
         if of_json and all(column.null_count == len(column) for column in cells):
-            option = "--attribute-columns or --title-column"
-            _raise_no_field(of_json[0], name, _parser_of(of_json[0])[1], option)
+            _raise_no_field(of_json[0], name, _parser_of(of_json[0])[1], options)
 
 
 def _raise_no_field(
@@ -306,23 +311,8 @@ def _parse_literal(text: str) -> dict[str, object]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The number (from 1) and the text of each line that is not blank."""
-    number = 0
-    with open_bytes(path) as file:
-        while line := file.readline(_LONGEST_LINE + 1):
-            number += 1
-            if len(line) > _LONGEST_LINE:
-                raise InputError(
-                    f"{path}, line {number}: more than {_LONGEST_LINE:,} bytes without a line end. "
-                    "Is it JSON lines, with one object a line?"
-                )
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise_wrong_encoding(path, "utf-8", error, number)
-            if text.strip(" \t\r\n"):
-                yield number, text
+    lines = utf8_lines(path, _LONGEST_LINE, "Is it JSON lines, with one object a line?")
+    return ((number, text) for number, text in lines if text.strip(" \t\r\n"))
 
 
 def _line_of(path: Path, row: int) -> str:
