@@ -27,7 +27,7 @@ from research.checkpoint.tensors import fill_weights
 from research.config import to_json
 from research.errors import InputError, optional_import
 from research.interop.item_file import write_items
-from research.interop.parity import Exported, check_parity, histories_of, run_scores
+from research.interop.parity import Exported, check_parity, histories_of, pieces_of, run_scores
 from research.interop.program import PADDING, Answer, RankerProgram
 from research.model.attention import MAX_SEQUENCES
 from research.objectives.ranker import TrainedRanker
@@ -85,8 +85,13 @@ def export_weights(source: Source, out: Path) -> list[str]:
     assert objective is not None, "a run's last stage ranks"
     again = TrainedRanker(model.encoder, objective)
     histories = histories_of(parts.corpus, parts.config.encoder.length)
-    if not torch.equal(run_scores(again, histories), run_scores(source.ranker, histories)):
-        raise InputError(f"{out}: the file's weights rank otherwise than the run; nothing written")
+    for piece in pieces_of(histories, parts.corpus.num_items):
+        scores_BV = run_scores(source.ranker, parts, piece)
+        if not torch.equal(run_scores(again, parts, piece), scores_BV):
+            raise InputError(
+                f"{out}: the file's weights rank otherwise than the run; nothing is written; "
+                "report it"
+            )
     _write(out, content, items_file, source)
     return [
         f"{len(weights)} tensors, {len(content):,} bytes; items in {items_file.name}",
@@ -121,7 +126,7 @@ def export_program(source: Source, out: Path, kind: str, answer: Answer) -> list
         content, exported = _onnx(traced, shapes, about)
     else:
         content, exported = _torch_export(traced, about)
-    parity = check_parity(exported, source.ranker, parts.corpus, answer, program.longest)
+    parity = check_parity(exported, source.ranker, parts, answer, program.longest)
     _write(out, content, items_file, source)
     return [
         f"{len(content):,} bytes; items in {items_file.name}",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from research.data.batch import pack
 from research.data.corpus import Corpus
+from research.data.splits import Ranges
 from research.errors import InputError
 from research.interop.program import PADDING, Answer
 from research.objectives.ranker import TrainedRanker
 from research.packed import Packed
+from research.runs.parts import RunParts
 
 HISTORIES = 1000
 TOP = 10
@@ -28,30 +32,29 @@ them."""
 
 
 def check_parity(
-    exported: Exported, ranker: TrainedRanker, corpus: Corpus, answer: Answer, longest: int
+    exported: Exported, ranker: TrainedRanker, parts: RunParts, answer: Answer, longest: int
 ) -> str:
     """Compare the two on up to 1,000 histories; returns a sentence with the largest difference.
 
     `InputError` when a score differs by more than a ten-thousandth of the largest score, or when
     the best ten items differ by more than ties within that.
     """
+    corpus = parts.corpus
     histories = histories_of(corpus, longest)
     num_items, top = corpus.num_items, min(TOP, answer.k or corpus.num_items)
-    rows = max(1, SCORES // num_items)
     largest = difference = 0.0
     same = 0
-    for first in range(0, len(histories), rows):
-        chunk = histories[first : first + rows]
-        scores_BV = run_scores(ranker, chunk)
+    for piece in pieces_of(histories, num_items):
+        scores_BV = run_scores(ranker, parts, piece)
+        packed = pack(corpus, piece)
         largest = max(largest, float(scores_BV.abs().max()))
-        found = exported(table_of(chunk))
+        found = exported(table_of(packed))
         if answer.k is None:
             difference = max(difference, float((found[0] - scores_BV).abs().max()))
             best = torch.topk(found[0], top).indices
         else:
             if not answer.keep_seen:
-                for row, items in enumerate(chunk):
-                    scores_BV[row, items] = -torch.inf
+                scores_BV[packed.owner_T, packed.items_T] = -torch.inf
             difference = max(
                 difference, _largest_difference(found[0], scores_BV.gather(1, found[1]))
             )
@@ -84,30 +87,38 @@ def _largest_difference(found: Tensor, expected: Tensor) -> float:
     return float(torch.where(found == expected, 0.0, (found - expected).abs()).max())
 
 
-def histories_of(corpus: Corpus, longest: int) -> list[list[int]]:
-    """Up to 1,000 histories of 1 to `longest` items: of users evenly spaced, up to some item."""
+def histories_of(corpus: Corpus, longest: int) -> Ranges:
+    """Up to 1,000 histories of 1 to `longest` items: of users evenly spaced, up to some item.
+
+    The first one has one item.
+    """
     offsets = np.asarray(corpus.offsets)
     users = np.flatnonzero(np.diff(offsets))
     chosen = users[np.unique(np.linspace(0, len(users) - 1, HISTORIES).astype(np.int64))]
-    histories = []
-    for number, user in enumerate(chosen.tolist()):
-        begin, end = int(offsets[user]), int(offsets[user + 1])
-        stop = begin + 1 + number % (end - begin)
-        histories.append(corpus.items[max(begin, stop - longest) : stop].tolist())
-    return histories
+    begins, ends = offsets[chosen], offsets[chosen + 1]
+    stops = begins + 1 + np.arange(len(chosen)) % (ends - begins)
+    return Ranges(chosen, np.maximum(begins, stops - longest), stops)
 
 
-def run_scores(ranker: TrainedRanker, histories: Sequence[Sequence[int]]) -> Tensor:
+def pieces_of(histories: Ranges, num_items: int) -> Iterator[Ranges]:
+    """The histories in pieces whose scores fit into memory; the first history is a piece alone.
+
+    So a table of one row and one column is asked about too.
+    """
+    rows = max(1, SCORES // num_items)
+    for first, stop in pairwise([0, *range(1, len(histories), rows), len(histories)]):
+        yield histories.select(np.arange(first, stop))
+
+
+def run_scores(ranker: TrainedRanker, parts: RunParts, histories: Ranges) -> Tensor:
     """[B, V]: the run's own scores of all items, on the host."""
-    packed = Packed.from_lists(histories)
-    encoded = ranker.encode(packed, torch.zeros(len(histories)).long())
+    packed = pack(parts.corpus, histories, parts.fields)
+    encoded = ranker.encode(packed, torch.from_numpy(histories.users))
     return encoded.scores(0, ranker.encoder.num_items).cpu()
 
 
-def table_of(histories: Sequence[Sequence[int]]) -> Tensor:
+def table_of(histories: Packed) -> Tensor:
     """int64 [B, L]: the histories as rows of the exported model's input."""
-    longest = max(map(len, histories))
-    rows: Iterator[list[int]] = (
-        [*items, *[PADDING] * (longest - len(items))] for items in histories
-    )
-    return torch.tensor(list(rows))
+    table_BL = torch.full((histories.num_sequences, histories.longest), PADDING)
+    table_BL[histories.owner_T, histories.positions_T] = histories.items_T
+    return table_BL

@@ -16,9 +16,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 import research.interop.model_files as model_files
+import research.interop.parity as parity
 from research.data.corpus import Corpus
 from research.interop.model_files import export_program, open_source
-from research.interop.parity import check_parity, histories_of
+from research.interop.parity import check_parity, histories_of, pieces_of
 from research.interop.program import Answer, RankerProgram
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
@@ -201,7 +202,7 @@ def answer_of(run: Path, corpus: Corpus, table_BL: Tensor) -> tuple[Tensor, Tens
 def test_best_items_in_another_order_or_twice_are_no_parity(corpus: Corpus, run: Path) -> None:
     source = open_source(run, data_root="data", allow=())
     answer = Answer(k=5, keep_seen=True)
-    given = (source.ranker, corpus, answer, ENCODER.length)
+    given = (source.ranker, source.parts, answer, ENCODER.length)
 
     def right(table_BL: Tensor) -> tuple[Tensor, ...]:
         return answer_of(run, corpus, table_BL)
@@ -220,7 +221,34 @@ def test_best_items_in_another_order_or_twice_are_no_parity(corpus: Corpus, run:
 def test_parity_is_asked_of_histories_of_many_lengths(corpus: Corpus) -> None:
     found = histories_of(corpus, 5)
     assert len(found) == corpus.num_users
-    assert {len(history) for history in found} == {1, 2, 3, 4, 5}
+    lengths = (found.stops - found.starts).tolist()
+    assert lengths[0] == 1
+    assert set(lengths) == {1, 2, 3, 4, 5}
+    # Each ends at an item of its user.
+    assert bool((found.starts >= corpus.offsets[found.users]).all())
+    assert bool((found.stops <= corpus.offsets[found.users + 1]).all())
+
+
+def test_the_first_history_is_a_piece_alone_and_pieces_are_bounded(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = histories_of(corpus, 5)
+    sizes = [len(piece) for piece in pieces_of(found, corpus.num_items)]
+    assert sizes == [1, len(found) - 1]
+    monkeypatch.setattr(parity, "SCORES", 30 * corpus.num_items)
+    pieces = list(pieces_of(found, corpus.num_items))
+    assert [len(piece) for piece in pieces] == [1, 30, 30, 23]
+    assert [user for piece in pieces for user in piece.users] == found.users.tolist()
+
+
+def test_weights_of_an_encoder_that_reads_times_are_exported(
+    capsys: Capture, tmp_path: Path, corpus: Corpus
+) -> None:
+    run = run_in(tmp_path / "run", corpus, encoder=replace(ENCODER, block=HSTU(times=True)))
+    out = tmp_path / "model.safetensors"
+    answer = run_command(capsys, "export", run, "--format", "safetensors", "--out", out)
+    assert (answer.code, answer.err) == (0, "")
+    assert "parity on 84 histories of shop: scores are bit-equal" in answer.out
 
 
 def test_what_no_program_can_hold_is_refused(
