@@ -18,6 +18,7 @@ from torch import Tensor
 import research.interop.model_files as model_files
 import research.interop.parity as parity
 from research.data.corpus import Corpus
+from research.errors import InputError
 from research.interop.model_files import export_program, open_source
 from research.interop.parity import check_parity, histories_of, pieces_of
 from research.interop.program import Answer, RankerProgram
@@ -174,47 +175,121 @@ def test_the_items_file_says_which_item_each_number_is(
     assert about["num_items"] == corpus.num_items
 
 
+@pytest.mark.parametrize("wrong", ["one item", "one history"])
 def test_a_program_that_ranks_otherwise_is_not_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path, wrong: str
 ) -> None:
     source = open_source(run, data_root="data", allow=())
-    wrong = monkeypatch
     of_torch = model_files._torch_export
 
     def off(*given: Any) -> Any:
         content, exported = of_torch(*given)
-        return content, lambda table_BL: (exported(table_BL)[0] + 0.01,)
 
-    wrong.setattr(model_files, "_torch_export", off)
-    with pytest.raises(model_files.InputError, match=r"differs from the run by up to 0\.01.*not"):
+        def altered(table_BL: Tensor) -> tuple[Tensor, ...]:
+            scores_BV = exported(table_BL)[0].clone()
+            if wrong == "one item":
+                scores_BV[:, 7] += 0.01
+            elif len(scores_BV) > 1:
+                # As a program that is right for a batch of one alone.
+                scores_BV[4] = scores_BV[3]
+            return (scores_BV,)
+
+        return content, altered
+
+    monkeypatch.setattr(model_files, "_torch_export", off)
+    with pytest.raises(InputError, match=r"differs from the run by up to .*nothing is written"):
         export_program(source, tmp_path / "model.pt2", "torch-export", Answer())
     assert list(tmp_path.iterdir()) == []
 
 
-def answer_of(run: Path, corpus: Corpus, table_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """The five best items, by the run's own scores."""
+def test_a_program_that_is_wrong_for_one_row_of_one_item_alone_is_no_parity(run: Path) -> None:
+    source = open_source(run, data_root="data", allow=())
+    program = RankerProgram(source.ranker, Answer())
+
+    def wrong(table_BL: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            scores_BV: Tensor = program(table_BL)
+        return (scores_BV.flip(1) if table_BL.shape == (1, 1) else scores_BV,)
+
+    with pytest.raises(InputError, match="differs from the run"):
+        check_parity(wrong, source.ranker, source.parts, Answer(), ENCODER.length)
+
+
+class Scored:
+    """A ranker whose scores of every history are the same row of numbers."""
+
+    def __init__(self, scores_V: Tensor, encoder: Any) -> None:
+        self.scores_V, self.encoder = scores_V, encoder
+
+    def encode(self, packed: Packed, users_S: Tensor) -> Scored:
+        self.rows = packed.num_sequences
+        return self
+
+    def scores(self, first: int, last: int) -> Tensor:
+        return self.scores_V[first:last].repeat(self.rows, 1)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0, -1000.0])
+def test_what_all_scores_have_in_common_hides_no_other_order(run: Path, offset: float) -> None:
+    source = open_source(run, data_root="data", allow=())
+    scores_V = torch.linspace(0.0, 0.05, source.parts.corpus.num_items) + offset
+    ranker: Any = Scored(scores_V, source.ranker.encoder)
+    given = (ranker, source.parts, Answer(), ENCODER.length)
+    assert "in the same order for 84" in check_parity(
+        lambda table_BL: (scores_V.repeat(len(table_BL), 1),), *given
+    )
+    # The reverse order, whose scores differ by 0.05: less than a ten-thousandth of the offset.
+    with pytest.raises(InputError, match=r"by up to 0\.05"):
+        check_parity(lambda table_BL: (scores_V.flip(0).repeat(len(table_BL), 1),), *given)
+    # An error of the last place is none: float32 has no finer scores there.
+    last_place = scores_V * (1 + torch.finfo(torch.float32).eps)
+    check_parity(lambda table_BL: (last_place.repeat(len(table_BL), 1),), *given)
+
+
+def test_lists_that_differ_in_ties_are_counted_as_they_are(run: Path) -> None:
+    source = open_source(run, data_root="data", allow=())
+    scores_V = torch.arange(40.0)
+    scores_V[38] = 39.0
+    ranker: Any = Scored(scores_V, source.ranker.encoder)
+
+    def swapped(table_BL: Tensor) -> tuple[Tensor, ...]:
+        best = scores_V.topk(5)
+        items_K = best.indices[[1, 0, 2, 3, 4]]
+        return best.values.repeat(len(table_BL), 1), items_K.repeat(len(table_BL), 1)
+
+    answer = Answer(k=5, keep_seen=True)
+    found = check_parity(swapped, ranker, source.parts, answer, ENCODER.length)
+    assert found.endswith(
+        "best 5 items equal and in the same order for 0; the others differ in items whose scores "
+        "tie"
+    )
+
+
+def answer_of(run: Path, table_BL: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best items, by the run's own scores."""
     _, ranker = load_run(run, "data", (), "cpu")
     rows = [[item for item in row if item >= 0] for row in table_BL.tolist()]
-    best = scores_of_all(ranker, Packed.from_lists(rows)).topk(5)
+    best = scores_of_all(ranker, Packed.from_lists(rows)).topk(k)
     return best.values, best.indices
 
 
-def test_best_items_in_another_order_or_twice_are_no_parity(corpus: Corpus, run: Path) -> None:
+@pytest.mark.parametrize(("k", "begin"), [(5, 0), (5, 3), (30, 3), (30, 28)])
+def test_best_items_in_another_order_or_twice_are_no_parity(run: Path, k: int, begin: int) -> None:
     source = open_source(run, data_root="data", allow=())
-    answer = Answer(k=5, keep_seen=True)
-    given = (source.ranker, source.parts, answer, ENCODER.length)
+    given = (source.ranker, source.parts, Answer(k=k, keep_seen=True), ENCODER.length)
 
     def right(table_BL: Tensor) -> tuple[Tensor, ...]:
-        return answer_of(run, corpus, table_BL)
+        return answer_of(run, table_BL, k)
 
-    assert "best 5 items equal" in check_parity(right, *given)
-    for wrong_order in ([1, 0, 2, 3, 4], [0, 0, 2, 3, 4]):
+    assert f"best {k} items equal and in the same order for 84" in check_parity(right, *given)
+    for pair in ([begin + 1, begin], [begin, begin]):
+        order = [*range(begin), *pair, *range(begin + 2, k)]
 
-        def wrong(table_BL: Tensor, order: list[int] = wrong_order) -> tuple[Tensor, ...]:
-            scores, items = answer_of(run, corpus, table_BL)
+        def wrong(table_BL: Tensor, order: list[int] = order) -> tuple[Tensor, ...]:
+            scores, items = answer_of(run, table_BL, k)
             return scores[:, order], items[:, order]
 
-        with pytest.raises(model_files.InputError, match="differs from the run"):
+        with pytest.raises(InputError, match="differs from the run"):
             check_parity(wrong, *given)
 
 
