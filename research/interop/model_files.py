@@ -237,6 +237,11 @@ def _reading(program: RankerProgram, answer: Answer) -> dict[str, object]:
             f"first, then {PADDING} up to the longest history of the batch"
         ),
         "output": output,
+        "refused": (
+            f"a row without items, with {PADDING} before an item, or with a number that is neither "
+            f"an item's nor {PADDING}, has {SCORES} NaN"
+            + (f" and {BEST} {PADDING}" if answer.k is not None else "")
+        ),
         "longest": program.longest,
         "padding": PADDING,
         "padding_side": "right",

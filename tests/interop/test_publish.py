@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,36 @@ def test_the_program_gives_the_runs_scores(corpus: Corpus, run: Path) -> None:
     assert bool(scores_BV[3].isnan().all())
 
 
+# No items; padding before or between them; a number that no item has, or that is no padding.
+NO_HISTORIES = [[-1, -1, -1], [-1, -1, 5], [5, -1, 6], [5, 40, -1], [40, 5, 6], [5, -2, -1]]
+HISTORIES = [[5, 6, 7], [5, 6, -1], [39, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(), Answer(k=3), Answer(k=3, keep_seen=True)], ids=["all", "k", "seen"]
+)
+def test_a_row_that_is_no_history_gets_no_scores(run: Path, answer: Answer) -> None:
+    source = open_source(run, data_root="data", allow=())
+    assert source.parts.corpus.num_items == 40
+    check_refused(RankerProgram(source.ranker, answer))
+
+
+def check_refused(program: Callable[[Tensor], Tensor | tuple[Tensor, ...]]) -> None:
+    """A row that is no history gets NaN and -1, and does not disturb the other rows."""
+    with torch.no_grad():
+        together = program(torch.tensor([*NO_HISTORIES, *HISTORIES]))
+        alone = program(torch.tensor(HISTORIES))
+    together = together if isinstance(together, tuple) else (together,)
+    alone = alone if isinstance(alone, tuple) else (alone,)
+    number = len(NO_HISTORIES)
+    assert bool(together[0][:number].isnan().all())
+    torch.testing.assert_close(together[0][number:], alone[0], rtol=0.0, atol=1e-6)
+    assert not bool(alone[0].isnan().any())
+    for best, best_alone in zip(together[1:], alone[1:], strict=True):
+        assert best[:number].tolist() == [[-1, -1, -1]] * number
+        assert best[number:].tolist() == best_alone.tolist()
+
+
 @pytest.mark.parametrize("keep_seen", [True, False])
 def test_the_best_items_leave_out_the_history(corpus: Corpus, run: Path, keep_seen: bool) -> None:
     source = open_source(run, data_root="data", allow=())
@@ -128,7 +159,9 @@ def test_a_program_ranks_as_the_run(
     assert lines[-1].startswith(
         "parity on 7 histories of described: largest difference of a score "
     )
-    table_BL = torch.tensor([[3, 1, -1], [5, -1, -1]])
+    assert "equal and in the same order for 7" in lines[-1]
+    # The last rows are no histories.
+    table_BL = torch.tensor([[3, 1, -1], [5, -1, -1], [-1, 5, -1], [3, 99, -1]])
     with torch.no_grad():
         expected = RankerProgram(source.ranker, Answer(k=k))(table_BL)
     if kind == "onnx":
@@ -146,7 +179,8 @@ def test_a_program_ranks_as_the_run(
         about = json.loads(extra["sixfold"])
     wanted = [expected] if isinstance(expected, Tensor) else list(expected)
     for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=0.0, atol=1e-5)
+        torch.testing.assert_close(one, other, rtol=0.0, atol=1e-5, equal_nan=True)
+    assert bool(found[0][2:].isnan().all())
     assert (about["padding"], about["padding_side"]) == (-1, "right")
     assert about["longest"] == (ENCODER.length - (stage is CLOZE))
     assert about["fingerprint"] == described.fingerprint
