@@ -8,7 +8,7 @@ model card). It does not hold the corpus, which is named by its fingerprint and 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -22,7 +22,9 @@ from research.evaluation.metrics import metrics
 from research.interop.item_file import write_items
 from research.interop.model_card import model_card
 from research.interop.model_files import Source
+from research.interop.new_run import MEANWHILE, check_free, new_run, save_ended_stage
 from research.runs.config import RunConfig
+from research.runs.corpus import check_fingerprint
 from research.runs.load import check_size, load_run
 from research.runs.parts import RunParts
 from research.storage.atomic import whole_folder
@@ -42,8 +44,7 @@ def export_hub(source: Source, out: Path, license_name: str | None) -> list[str]
 
     `InputError` when `out` exists.
     """
-    if out.exists():
-        raise InputError(f"{out} exists and is not overwritten; remove it or choose another name")
+    check_free(out)
     record, summary = _records_of(source.run)
     with whole_folder(out) as partial:
         shutil.copyfile(source.checkpoint / WEIGHTS, partial / WEIGHTS)
@@ -56,7 +57,7 @@ def export_hub(source: Source, out: Path, license_name: str | None) -> list[str]
     if not out.is_dir() or checkpoint.sha256_of(out / WEIGHTS) != checkpoint.sha256_of(
         source.checkpoint / WEIGHTS
     ):
-        raise InputError(f"{out} was made by another process meanwhile; choose another folder")
+        raise InputError(f"{out} {MEANWHILE}")
     return [f"{name}: {size:,} bytes" for name, size in sizes.items()]
 
 
@@ -75,8 +76,7 @@ def import_hub(
     ranked again, and its figures are compared with the published ones. Returns lines to print.
     `InputError` when the folder is damaged, the corpus is another one, or `out` exists.
     """
-    if out.exists():
-        raise InputError(f"{out} exists; an imported run needs a new folder: choose another")
+    check_free(out)
     record, summary = _records_of(folder)
     config = from_json(record.config, RunConfig, allow=allow)
     if not config.stages:
@@ -85,25 +85,23 @@ def import_hub(
         config = replace(config, corpus=corpus)
         record = replace(record, config=to_json(config))
     parts = RunParts.of(config, data_root)
-    if parts.corpus.fingerprint != record.fingerprint:
-        raise InputError(
-            f"{folder} was trained on a corpus with fingerprint {record.fingerprint}, but "
-            f"{parts.corpus.folder} has {parts.corpus.fingerprint}; prepare the corpus "
-            f"{record.dataset.name} with the options in {RunRecord.FILE}, and name it by --corpus"
-        )
-    with whole_folder(out) as partial:
-        _write_stage(folder, partial, parts, summary)
-        write_record(partial, record)
-        write_record(partial, summary)
+    check_fingerprint(
+        parts.corpus,
+        record.fingerprint,
+        folder,
+        f"prepare the corpus {record.dataset.name} with the options in {RunRecord.FILE}, and name "
+        "it by --corpus",
+    )
+    with new_run(out, record.hash) as run:
+        _write_stage(folder, run, parts, summary)
+        run.write(record)
+        run.write(summary)
         try:
-            lines = _rank_again(partial, summary, data_root, allow, device)
+            lines = _rank_again(run.path, summary, data_root, allow, device)
         except FloatingPointError as error:
             raise InputError(
                 f"{folder}: its weights give scores that are not finite; copy the folder again"
             ) from error
-    written = RunFolder(out, writes=False).read(RunRecord)
-    if written is None or written.hash != record.hash:
-        raise InputError(f"{out} was made by another process meanwhile; choose another folder")
     return lines
 
 
@@ -122,7 +120,7 @@ def _records_of(folder: Path) -> tuple[RunRecord, RunSummary]:
     return record, summary
 
 
-def _write_stage(folder: Path, partial: Path, parts: RunParts, summary: RunSummary) -> None:
+def _write_stage(folder: Path, run: RunFolder, parts: RunParts, summary: RunSummary) -> None:
     """Write the weights as the checkpoint of the last stage, which has ended."""
     weights, stage = file_inside(folder, WEIGHTS), parts.config.stages[-1]
     if not weights.is_file():
@@ -138,10 +136,7 @@ def _write_stage(folder: Path, partial: Path, parts: RunParts, summary: RunSumma
     state = StageState(finished=True)
     if result is not None:
         state = replace(state, epoch=result.epochs, step=result.steps, skipped=result.skipped)
-    stored = {"fingerprint": parts.corpus.fingerprint, **asdict(state)}
-    folder_of_stage = RunFolder(partial, writes=False).stage(stage.name)
-    target = checkpoint.folder_of(folder_of_stage, checkpoint.STEP, state.step)
-    checkpoint.save(target, model, None, stored)
+    save_ended_stage(run, stage.name, model, parts.corpus.fingerprint, state)
 
 
 def _rank_again(

@@ -27,6 +27,7 @@ from research.checkpoint.tensors import fill_weights
 from research.config import to_json
 from research.errors import InputError, optional_import
 from research.interop.item_file import write_items
+from research.interop.new_run import check_free
 from research.interop.parity import Exported, check_parity, histories_of, pieces_of, run_scores
 from research.interop.program import PADDING, Answer, RankerProgram
 from research.model.attention import MAX_SEQUENCES
@@ -74,7 +75,7 @@ def export_weights(source: Source, out: Path) -> list[str]:
 
     The metadata's key "sixfold" holds JSON: the config, the corpus and the name of the items' file.
     """
-    items_file = _check_free(out)
+    items_file = _items_file_of(out)
     parts = source.parts
     model = parts.model(parts.config.stages[-1], parts.components())
     weights = read_weights(source.checkpoint)
@@ -105,7 +106,7 @@ def export_program(source: Source, out: Path, kind: str, answer: Answer) -> list
     `InputError` when a package is missing, the run cannot be traced, or the program does not rank
     as the run does.
     """
-    items_file = _check_free(out)
+    items_file = _items_file_of(out)
     parts = source.parts
     if parts.config.encoder.fields:
         fields = ", ".join(parts.config.encoder.fields)
@@ -250,14 +251,10 @@ def _reading(program: RankerProgram, answer: Answer) -> dict[str, object]:
     }
 
 
-def _check_free(out: Path) -> Path:
+def _items_file_of(out: Path) -> Path:
     """The path of the items' file beside `out`; `InputError` where either exists."""
     items_file = out.with_name(f"{out.name}.items.csv")
-    for path in (out, items_file):
-        if path.exists():
-            raise InputError(
-                f"{path} exists and is not overwritten; remove it or choose another name"
-            )
+    check_free(out, items_file)
     return items_file
 
 

@@ -13,6 +13,7 @@ from research.evaluation.ranker import Ranker
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
+from research.runs.corpus import check_fingerprint
 from research.runs.parts import RunParts, ranking_objective
 from research.runs.warm_start import final_checkpoint
 from research.storage.folders import what_is_at
@@ -32,12 +33,8 @@ def load_run(
     record, _ = records_of(path)
     config = from_json(record.config, RunConfig, allow=allow)
     run_parts = RunParts.of(config, data_root)
-    if record.fingerprint != run_parts.corpus.fingerprint:
-        raise InputError(
-            f"{path} was trained on a corpus with fingerprint {record.fingerprint}, but "
-            f"{run_parts.corpus.folder} has {run_parts.corpus.fingerprint}; the same ids would "
-            "mean other items"
-        )
+    same_ids = "the same ids would mean other items"
+    check_fingerprint(run_parts.corpus, record.fingerprint, path, same_ids)
     if config.ranker is not None:
         return run_parts, config.ranker.build(run_parts.corpus, run_parts.split)
     accelerator = make_accelerator(device=device)

@@ -19,7 +19,7 @@ from research.config import from_json, packages_of
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.config import RunConfig
-from research.runs.corpus import open_corpus
+from research.runs.corpus import check_fingerprint, open_corpus
 from research.storage.folders import what_is_at
 from research.storage.records import RunRecord, RunSummary, StartRecord
 from research.storage.run_folder import RunFolder
@@ -116,12 +116,9 @@ class WarmStart:
                 f"{self.argument} {self.source} was trained on corpus {name!r}, whose item names "
                 f"are needed, but: {error}"
             ) from error
-        if corpus.fingerprint != self.fingerprint:
-            raise InputError(
-                f"{self.argument} {self.source} was trained on a corpus with fingerprint "
-                f"{self.fingerprint}, but {corpus.folder} has {corpus.fingerprint}; prepare the "
-                "corpus that it was trained on"
-            )
+        source = f"{self.argument} {self.source}"
+        remedy = "prepare the corpus that it was trained on"
+        check_fingerprint(corpus, self.fingerprint, source, remedy)
         return corpus
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor
 
+from research.cli import exchange_verbs
 from research.data.corpus import Corpus
+from research.interop.row_formats import ROW_FORMATS
 from research.packed import Packed
 from research.runs.load import load_run
 from tests.evaluation.reference_ranks import scores_of_all
@@ -161,3 +164,10 @@ def test_an_option_of_another_format_is_refused(
     capsys: Capture, arguments: list[str], said: str
 ) -> None:
     assert said in command_error(capsys, "import", "file", "--out", "run", *arguments)
+
+
+def test_the_command_line_has_the_names_of_the_row_formats() -> None:
+    # It does not import them, as they import torch.
+    assert set(exchange_verbs.ROW_FORMATS) == set(ROW_FORMATS)
+    formats = get_args(get_type_hints(exchange_verbs.ImportCommand)["format"])
+    assert set(formats) == {"s3rec", "hub", *ROW_FORMATS}
