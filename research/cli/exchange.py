@@ -76,6 +76,7 @@ def _import_hub(arguments: ImportCommand) -> int:
             folder,
             Path(arguments.out),
             corpus=arguments.corpus,
+            negatives_file=arguments.negatives_file,
             data_root=arguments.data_root,
             allow=arguments.allow,
             device=arguments.machine.device,

@@ -52,6 +52,8 @@ class ImportCommand(Verb):
     """the run folder to make"""
     corpus: Annotated[str | None, option("CORPUS", "of hub alone: where the run had it")] = None
     """a corpus folder, or a known data set"""
+    negatives_file: Annotated[str | None, option("FILE")] = None
+    """of hub: the negatives file of the run; without it, nothing is ranked by such a file"""
     heads: Annotated[int | None, option("H")] = None
     """number of attention heads, which the file of a state dict does not say"""
     item_ids: Annotated[str | None, option("FILE", "the corpus's order")] = None
@@ -79,6 +81,7 @@ class ImportCommand(Verb):
                 "special_classes": ("s3rec",),
                 "keep_zero_rows": ("s3rec",),
                 "allow": ("hub",),
+                "negatives_file": ("hub",),
             },
         )
         for name in ("corpus", "heads"):

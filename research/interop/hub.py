@@ -8,6 +8,7 @@ model card). It does not hold the corpus, which is named by its fingerprint and 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +20,18 @@ from research.checkpoint.tensors import fill_weights
 from research.config import from_json, to_json
 from research.errors import InputError
 from research.evaluation.metrics import metrics
+from research.evaluation.rank_table import RankTable
 from research.interop.item_file import write_items
 from research.interop.model_card import model_card
 from research.interop.model_files import Source
 from research.interop.new_run import MEANWHILE, check_free, new_run, save_ended_stage
 from research.runs.config import RunConfig
 from research.runs.corpus import check_fingerprint
+from research.runs.extension import with_extensions
+from research.runs.finish import rank
 from research.runs.load import check_size, load_run
 from research.runs.parts import RunParts
+from research.runs.run_hash import record_of, run_hash
 from research.storage.atomic import whole_folder
 from research.storage.records import RunRecord, RunSummary, read_record, write_record
 from research.storage.run_folder import RunFolder
@@ -66,24 +71,33 @@ def import_hub(
     out: Path,
     *,
     corpus: str | None,
+    negatives_file: str | None = None,
     data_root: str,
     allow: tuple[str, ...] = (),
     device: str | None = None,
 ) -> list[str]:
     """Make the run folder `out` from a Hub folder; it appears whole or not at all.
 
-    `corpus` is where the corpus of the run stands here; None: where the run had it. The test is
-    ranked again, and its figures are compared with the published ones. Returns lines to print.
-    `InputError` when the folder is damaged, the corpus is another one, or `out` exists.
+    `corpus` and `negatives_file` are where those of the run stand here. None: the corpus is where
+    the run had it, and nothing is ranked by a negatives file. The test is ranked again, and its
+    figures are compared with the published ones. Returns lines to print. `InputError` when the
+    folder is damaged or its records do not fit together, the corpus is another one, or `out`
+    exists.
     """
     check_free(out)
     record, summary = _records_of(folder)
     config = from_json(record.config, RunConfig, allow=allow)
     if not config.stages:
         raise InputError(f"{folder}: its run has no stages, so no weights; nothing to import")
-    if corpus is not None:
-        config = replace(config, corpus=corpus)
-        record = replace(record, config=to_json(config))
+    named = config.evaluation.negatives_file
+    if negatives_file is not None and named is None:
+        raise InputError(
+            f"--negatives-file is {negatives_file}, but the run in {folder} was not ranked by such "
+            "a file; leave it out"
+        )
+    # A path that a stranger's config names is not opened.
+    evaluation = replace(config.evaluation, negatives_file=negatives_file)
+    config = replace(config, corpus=corpus or config.corpus, evaluation=evaluation)
     parts = RunParts.of(config, data_root)
     check_fingerprint(
         parts.corpus,
@@ -92,17 +106,46 @@ def import_hub(
         f"prepare the corpus {record.dataset.name} with the options in {RunRecord.FILE}, and name "
         "it by --corpus",
     )
+    _check_hashes(folder, record, summary, parts, known=negatives_file is not None or named is None)
+    stored = replace(evaluation, negatives_file=negatives_file or named)
+    record = replace(record, config=to_json(replace(config, evaluation=stored)))
     with new_run(out, record.hash) as run:
         _write_stage(folder, run, parts, summary)
         run.write(record)
         run.write(summary)
+        _, ranker = load_run(run.path, data_root, allow, device)
         try:
-            lines = _rank_again(run.path, summary, data_root, allow, device)
+            sets = parts.candidate_sets(parts.split.test, "test")
+            _, tables = rank(parts, ranker, sets, run)
         except FloatingPointError as error:
             raise InputError(
                 f"{folder}: its weights give scores that are not finite; copy the folder again"
             ) from error
-    return lines
+    return _comparison(tables, summary)
+
+
+def _check_hashes(
+    folder: Path, record: RunRecord, summary: RunSummary, parts: RunParts, *, known: bool
+) -> None:
+    """Raise `InputError` unless the record's hashes are those of its config on this corpus.
+
+    They say which runs and stages are the same, so a study would take another run's stage for its
+    own. `known` is whether the negatives file, whose content the run hash covers, is given here.
+    """
+    start = record.start.sha256 if summary.imported is None else summary.imported.sha256
+    expected = with_extensions(
+        replace(
+            record_of(parts.config, parts.corpus, record.start),
+            hash=run_hash(parts.config, parts.corpus, start),
+        ),
+        record.extensions,
+    )
+    if dict(expected.stages) != dict(record.stages) or (known and expected.hash != record.hash):
+        raise InputError(
+            f"{folder}: {RunRecord.FILE} says that it is of run {record.hash:.40}, but its config "
+            f"is of run {expected.hash}; it has been changed: copy the folder again (and give the "
+            "negatives file of the run, if it has one)"
+        )
 
 
 def _records_of(folder: Path) -> tuple[RunRecord, RunSummary]:
@@ -139,23 +182,19 @@ def _write_stage(folder: Path, run: RunFolder, parts: RunParts, summary: RunSumm
     save_ended_stage(run, stage.name, model, parts.corpus.fingerprint, state)
 
 
-def _rank_again(
-    run: Path, summary: RunSummary, data_root: str, allow: tuple[str, ...], device: str | None
-) -> list[str]:
-    """Write the rank tables of the new run; a line on each candidate set of the test."""
-    parts, ranker = load_run(run, data_root, allow, device)
+def _comparison(tables: Mapping[str, RankTable], summary: RunSummary) -> list[str]:
+    """A line on each candidate set of the test: its figures, and whether they are as published."""
     lines = []
-    for part, held_out in (("validation", parts.split.validation), ("test", parts.split.test)):
-        if not len(held_out):
+    for name, published in summary.test.items():
+        if name not in tables:
+            lines.append(
+                f"test, {name}: not ranked again; its candidates are those of the run's negatives "
+                "file: --negatives-file FILE"
+            )
             continue
-        for name, table in parts.tables(ranker, part).items():
-            table.save(run / "ranks" / f"{part}-{name}.npz")
-            published = summary.test.get(name, {})
-            if part == "validation" or not published:
-                continue
-            found = metrics(table, tuple(published), summary.ties)
-            off = max(abs(found[metric] - value) for metric, value in published.items())
-            same = "as published" if off <= FIGURE_TOLERANCE else f"off by up to {off:.4f}"
-            figures = ", ".join(f"{metric} {value:.4f}" for metric, value in found.items())
-            lines.append(f"test, {name}: {figures} ({same})")
+        found = metrics(tables[name], tuple(published), summary.ties)
+        off = max((abs(found[metric] - value) for metric, value in published.items()), default=0.0)
+        same = "as published" if off <= FIGURE_TOLERANCE else f"off by up to {off:.4f}"
+        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in found.items())
+        lines.append(f"test, {name}: {figures} ({same})")
     return lines

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,17 @@ from safetensors.torch import load_file, save_file
 
 from research.data.corpus import Corpus
 from research.evaluation.rank_table import RankTable
+from research.model.hstu import HSTU
 from research.packed import Packed
+from research.runs.config import EvaluationConfig
 from research.runs.execute import execute
 from research.runs.load import load_run
 from tests.evaluation.reference_ranks import scores_of_all
 from tests.support.command_line import command_error, run_command, shop_corpus
 from tests.support.hub_stand_in import Hub, stand_in_for_the_hub
-from tests.support.small_runs import FINETUNE, QUIET, config_of
+from tests.support.row_format_files import HEADS, gsasrec_state
+from tests.support.s3rec_files import numbered_corpus
+from tests.support.small_runs import ENCODER, FINETUNE, QUIET, config_of
 
 Capture = pytest.CaptureFixture[str]
 ROWS = [[4], [1, 3, 5], [0, 2, 4, 6, 8, 10]]
@@ -138,6 +145,130 @@ def test_weights_that_are_not_finite_are_refused(
     message = command_error(capsys, "import", hub, "--format", "hub", "--out", tmp_path / "again")
     assert "its weights give scores that are not finite; copy the folder again" in message
     assert not (tmp_path / "again").exists()
+
+
+# A run of two stages, whose encoder reads times, and which is ranked by a negatives file too
+
+
+@pytest.fixture(scope="module")
+def negatives(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three items for each user that the user has nothing to do with."""
+    path = tmp_path_factory.mktemp("negatives") / "negatives.txt"
+    lines = []
+    for user in range(corpus.num_users):
+        own = set(corpus.items[corpus.offsets[user] : corpus.offsets[user + 1]].tolist())
+        others = [item for item in range(corpus.num_items) if item not in own][:3]
+        raw_ids = [corpus.user_names[user], *(corpus.item_names[item] for item in others)]
+        lines.append(" ".join(raw_ids) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def rich_run(corpus: Corpus, negatives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "rich"
+    config = config_of(
+        corpus,
+        replace(FINETUNE, name="first", epochs=1, validation=None),
+        FINETUNE,
+        evaluation=EvaluationConfig(candidates=(), negatives_file=str(negatives)),
+    )
+    encoder = replace(ENCODER, block=HSTU(times=True))
+    execute(replace(config, encoder=encoder), folder, options=QUIET)
+    return folder
+
+
+@pytest.fixture
+def rich_hub(capsys: Capture, rich_run: Path, tmp_path: Path) -> Path:
+    return export(capsys, rich_run, tmp_path / "hub")
+
+
+def test_a_run_with_stages_times_and_negatives_is_the_same_after_its_round_trip(
+    capsys: Capture, corpus: Corpus, negatives: Path, rich_run: Path, rich_hub: Path, tmp_path: Path
+) -> None:
+    again, moved = tmp_path / "again", tmp_path / "moved.txt"
+    moved.write_bytes(negatives.read_bytes())
+    arguments = ("import", rich_hub, "--format", "hub", "--negatives-file", moved, "--out", again)
+    answer = run_command(capsys, *arguments)
+    assert (answer.code, answer.err) == (0, "")
+    assert re.search(r"test, file-3: hr@5 .* \(as published\)", answer.out)
+    tables = [RankTable.load(each / "ranks" / "test-file-3.npz") for each in (rich_run, again)]
+    assert tables[0].rank.tolist() == tables[1].rank.tolist()
+    assert not (again / "ranks" / "validation-file-3.npz").exists()
+    evaluated = run_command(capsys, "evaluate", again)
+    assert (evaluated.code, evaluated.err) == (0, "")
+
+
+def test_a_negatives_file_that_the_folder_names_is_not_opened(
+    capsys: Capture, rich_hub: Path, tmp_path: Path
+) -> None:
+    stored = json.loads((rich_hub / "config.json").read_text())
+    # Reading it would wait forever.
+    os.mkfifo(tmp_path / "private")
+    stored["config"]["evaluation"]["negatives_file"] = str(tmp_path / "private")
+    (rich_hub / "config.json").write_text(json.dumps(stored))
+    again = tmp_path / "again"
+    answer = run_command(capsys, "import", rich_hub, "--format", "hub", "--out", again)
+    assert (answer.code, answer.err) == (0, "")
+    assert (
+        "test, file-3: not ranked again; its candidates are those of the run's negatives file: "
+        "--negatives-file FILE" in answer.out
+    )
+    assert [path.name for path in (again / "ranks").iterdir()] == ["validation-full.npz"]
+
+
+def test_another_negatives_file_is_refused(
+    capsys: Capture, hub: Path, rich_run: Path, negatives: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("".join(line + "\n" for line in negatives.read_text().splitlines()[::-1]))
+    arguments = ("--format", "hub", "--out", tmp_path / "again", "--negatives-file", other)
+    assert "was not ranked by such a file" in command_error(capsys, "import", hub, *arguments)
+    rich_hub = export(capsys, rich_run, tmp_path / "rich")
+    assert "it has been changed" in command_error(capsys, "import", rich_hub, *arguments)
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("what", ["hash", "stage", "seed", "encoder"])
+def test_records_that_are_not_of_one_run_are_refused(
+    capsys: Capture, hub: Path, tmp_path: Path, what: str
+) -> None:
+    for name in ("config.json", "summary.json"):
+        stored = json.loads((hub / name).read_text())
+        if what == "hash":
+            stored["hash"] = "0123456789abcdef"
+        elif name == "config.json" and what == "stage":
+            stored["stages"]["finetune"] = "0123456789abcdef"
+        elif name == "config.json" and what == "seed":
+            stored["config"]["seed"] = 7
+        elif name == "config.json":
+            stored["config"]["encoder"]["heads"] = 1
+        (hub / name).write_text(json.dumps(stored))
+    message = command_error(capsys, "import", hub, "--format", "hub", "--out", tmp_path / "again")
+    assert "it has been changed: copy the folder again" in message
+    assert not (tmp_path / "again").exists()
+
+
+def test_hashes_of_extended_and_of_imported_runs_are_known(
+    capsys: Capture, corpus: Corpus, run: Path, tmp_path: Path
+) -> None:
+    extended = tmp_path / "extended"
+    shutil.copytree(run, extended)
+    longer = config_of(corpus, replace(FINETUNE, epochs=3))
+    execute(longer, extended, options=QUIET)
+    assert json.loads((extended / "config.json").read_text())["extensions"]
+    described = numbered_corpus(tmp_path / "described")
+    torch.save(gsasrec_state(), tmp_path / "gsasrec.pt")
+    imported = tmp_path / "imported"
+    assert run_command(
+        capsys, "import", tmp_path / "gsasrec.pt", "--format", "gsasrec", "--heads", HEADS,
+        "--corpus", described.folder, "--out", imported,
+    ).code == 0  # fmt: skip
+    for number, folder in enumerate((extended, imported)):
+        hub = export(capsys, folder, tmp_path / f"hub{number}")
+        out = tmp_path / f"again{number}"
+        answer = run_command(capsys, "import", hub, "--format", "hub", "--out", out)
+        assert (answer.code, answer.err) == (0, "")
 
 
 # Push and pull, against a stand-in for the Hub
