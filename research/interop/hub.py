@@ -1,4 +1,4 @@
-"""`--format hub`: a run as a folder of the Hugging Face Hub, and such a folder as a run again.
+"""`--format hub`: a run's last stage as a folder of the Hugging Face Hub, and as a run again.
 
 The folder holds `model.safetensors` (the weights of the last stage, the very file of its
 checkpoint), `config.json` and `summary.json` (those of the run), `items.csv` and `README.md` (the

@@ -180,6 +180,12 @@ def final_checkpoint(reader: RunFolder, stage: str, fingerprint: str, source: st
     not ended, or the weights are missing or damaged.
     """
     folder = reader.stage(stage)
+    if not folder.is_dir() and reader.read(RunSummary) is not None:
+        raise InputError(
+            f"{source}: it has finished but holds no weights of stage {stage}; a run imported from "
+            "the Hub holds those of its last stage alone: name the run that was exported, or the "
+            "last stage"
+        )
     path, state = checkpoint.newest_state(folder, fingerprint)
     if state.get("finished") is True:
         return checkpoint.result_folder_of(folder, path, state)

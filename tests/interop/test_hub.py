@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from research.data.corpus import Corpus
+from research.errors import InputError
 from research.evaluation.rank_table import RankTable
 from research.model.hstu import HSTU
 from research.packed import Packed
+from research.recommend.embeddings import attribute_embeddings
 from research.runs.config import EvaluationConfig
 from research.runs.execute import execute
 from research.runs.load import load_run
@@ -27,7 +29,16 @@ from tests.support.command_line import command_error, run_command, shop_corpus
 from tests.support.hub_stand_in import Hub, stand_in_for_the_hub
 from tests.support.row_format_files import HEADS, gsasrec_state
 from tests.support.s3rec_files import numbered_corpus
-from tests.support.small_runs import ENCODER, FINETUNE, QUIET, config_of
+from tests.support.small_runs import (
+    ENCODER,
+    FINETUNE,
+    PRETRAIN,
+    QUIET,
+    config_of,
+    frozen,
+    input_error_of,
+    third_stage,
+)
 
 Capture = pytest.CaptureFixture[str]
 ROWS = [[4], [1, 3, 5], [0, 2, 4, 6, 8, 10]]
@@ -203,7 +214,7 @@ def test_a_negatives_file_that_the_folder_names_is_not_opened(
     capsys: Capture, rich_hub: Path, tmp_path: Path
 ) -> None:
     stored = json.loads((rich_hub / "config.json").read_text())
-    # Reading it would wait forever.
+    # What is no file is refused where it is read.
     os.mkfifo(tmp_path / "private")
     stored["config"]["evaluation"]["negatives_file"] = str(tmp_path / "private")
     (rich_hub / "config.json").write_text(json.dumps(stored))
@@ -269,6 +280,28 @@ def test_hashes_of_extended_and_of_imported_runs_are_known(
         out = tmp_path / f"again{number}"
         answer = run_command(capsys, "import", hub, "--format", "hub", "--out", out)
         assert (answer.code, answer.err) == (0, "")
+
+
+@pytest.mark.parametrize("learned_last", [True, False])
+def test_an_imported_run_holds_its_last_stage_alone(
+    capsys: Capture, tmp_path: Path, learned_last: bool
+) -> None:
+    described = numbered_corpus(tmp_path / "described")
+    run, again = tmp_path / "run", tmp_path / "again"
+    last = replace(third_stage(), name="last") if learned_last else frozen(FINETUNE)
+    execute(config_of(described, PRETRAIN, last), run, options=QUIET)
+    hub = export(capsys, run, tmp_path / "hub")
+    assert run_command(capsys, "import", hub, "--format", "hub", "--out", again).code == 0
+    parts, _ = load_run(again, "data")
+    if learned_last:
+        vectors = [attribute_embeddings(parts, folder).vectors_ND for folder in (run, again)]
+        assert vectors[0].tolist() == vectors[1].tolist()
+    else:
+        with pytest.raises(InputError, match="holds no weights of stage pretrain, as a run import"):
+            attribute_embeddings(parts, again)
+    start = str(again / "stages" / "pretrain")
+    message = input_error_of(config_of(described, FINETUNE, start_from=start), tmp_path)
+    assert "it has finished but holds no weights of stage pretrain; a run imported" in message
 
 
 # Push and pull, against a stand-in for the Hub
