@@ -31,7 +31,7 @@ from research.runs.extension import with_extensions
 from research.runs.finish import rank
 from research.runs.load import check_size, load_run
 from research.runs.parts import RunParts
-from research.runs.run_hash import record_of, run_hash
+from research.runs.run_hash import dataset_record, record_of, run_hash
 from research.storage.atomic import whole_folder
 from research.storage.records import RunRecord, RunSummary, read_record, write_record
 from research.storage.run_folder import RunFolder
@@ -51,6 +51,8 @@ def export_hub(source: Source, out: Path, license_name: str | None) -> list[str]
     """
     check_free(out)
     record, summary = _records_of(source.run)
+    # A run of an earlier version has no options of preparation in its record.
+    record = replace(record, dataset=dataset_record(source.parts.corpus))
     with whole_folder(out) as partial:
         shutil.copyfile(source.checkpoint / WEIGHTS, partial / WEIGHTS)
         write_items(partial / ITEMS, source.parts.corpus)
@@ -103,8 +105,8 @@ def import_hub(
         parts.corpus,
         record.fingerprint,
         folder,
-        f"prepare the corpus {record.dataset.name} with the options in {RunRecord.FILE}, and name "
-        "it by --corpus",
+        f"prepare the corpus {record.dataset.name} with the options in {CARD}, and name it by "
+        "--corpus",
     )
     _check_hashes(folder, record, summary, parts, known=negatives_file is not None or named is None)
     stored = replace(evaluation, negatives_file=negatives_file or named)

@@ -122,9 +122,27 @@ def test_the_model_card_is_filled_from_the_run(corpus: Corpus, run: Path, hub: P
     assert low <= value <= high
     assert value == pytest.approx(summary["test"]["full"]["ndcg@10"], abs=5e-5)
     assert f"- fingerprint `{corpus.fingerprint}`" in body
+    # What `prepare` must be given again; the whole of it is in the record too.
+    options = json.loads((corpus.folder / "manifest.json").read_text())["options"]
+    assert json.loads((hub / "config.json").read_text())["dataset"]["options"] == options
+    assert set(options) >= {"source", "min_rating", "user_core", "timestamp_column"}
+    for line in ("source: atomic", "user_core: 0", "timestamp_column: timestamp"):
+        assert f"- prepared with {line}\n" in body
     assert "- split: LeaveOneOut()" in body
     assert f"- {summary['cost']['parameters']:,} parameters" in body
     assert "sixfold import FOLDER --format hub --corpus CORPUS --out RUN" in body
+
+
+def test_the_options_of_preparation_are_added_to_a_run_of_an_earlier_version(
+    capsys: Capture, run: Path, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "earlier"
+    shutil.copytree(run, earlier)
+    stored = json.loads((earlier / "config.json").read_text())
+    del stored["dataset"]["options"]
+    (earlier / "config.json").write_text(json.dumps(stored))
+    hub = export(capsys, earlier, tmp_path / "hub")
+    assert json.loads((hub / "config.json").read_text())["dataset"]["options"]["source"] == "atomic"
 
 
 @pytest.mark.parametrize(
