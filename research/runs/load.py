@@ -16,7 +16,7 @@ from research.runs.config import RunConfig
 from research.runs.corpus import check_fingerprint
 from research.runs.parts import RunParts, ranking_objective
 from research.runs.warm_start import final_checkpoint
-from research.storage.folders import what_is_at
+from research.storage.folders import kind_of, what_is_at
 from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 
@@ -57,7 +57,7 @@ def records_of(path: Path) -> tuple[RunRecord, RunSummary]:
     """
     reader = RunFolder(path, writes=False)
     record, summary = reader.read(RunRecord), reader.read(RunSummary)
-    if record is None:
+    if record is None or kind_of(path) == "hub":
         raise InputError(f"{path} is not a run folder: {what_is_at(path)}")
     if summary is None:
         raise InputError(f"{path} holds a run that has not finished; {CONTINUED_BY}")

@@ -20,7 +20,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.corpus import check_fingerprint, open_corpus
-from research.storage.folders import what_is_at
+from research.storage.folders import kind_of, what_is_at
 from research.storage.records import RunRecord, RunSummary, StartRecord
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
@@ -147,7 +147,7 @@ def find_warm_start(
         folder, name = folder.parent.parent, folder.name
     reader = RunFolder(folder, writes=False)
     record = reader.read(RunRecord)
-    if record is None:
+    if record is None or kind_of(folder) == "hub":
         raise InputError(
             f"{argument} {path} is neither an earlier run's folder nor one of its stages, "
             f"RUN/stages/NAME: {what_is_at(folder)}"

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import sixfold as sf
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.rank_table import RankTable
@@ -24,6 +25,7 @@ from research.recommend.embeddings import attribute_embeddings
 from research.runs.config import EvaluationConfig
 from research.runs.execute import execute
 from research.runs.load import load_run
+from research.storage.folders import folders_below
 from tests.evaluation.reference_ranks import scores_of_all
 from tests.support.command_line import command_error, run_command, shop_corpus
 from tests.support.hub_stand_in import Hub, stand_in_for_the_hub
@@ -174,6 +176,23 @@ def test_weights_that_are_not_finite_are_refused(
     message = command_error(capsys, "import", hub, "--format", "hub", "--out", tmp_path / "again")
     assert "its weights give scores that are not finite; copy the folder again" in message
     assert not (tmp_path / "again").exists()
+
+
+def test_a_folder_of_the_hub_is_no_run_until_it_is_imported(
+    capsys: Capture, corpus: Corpus, hub: Path, tmp_path: Path
+) -> None:
+    remedy = (
+        f"it is a run in the form of the Hub; `sixfold import {hub} --format hub --out RUN` makes "
+        "a run of it"
+    )
+    for words in (["evaluate", hub], ["recommend", hub, "--items", "1"]):
+        assert f"{hub} is not a run folder: {remedy}" in command_error(capsys, *words)
+    with pytest.raises(InputError, match="is not a run folder: it is a run in the form of the Hub"):
+        sf.load(hub)
+    message = input_error_of(config_of(corpus, FINETUNE, start_from=str(hub)), tmp_path)
+    assert message.endswith(remedy)
+    assert list(folders_below(tmp_path, "run")) == []
+    assert list(folders_below(tmp_path, "hub")) == [hub]
 
 
 # A run of two stages, whose encoder reads times, and which is ranked by a negatives file too
