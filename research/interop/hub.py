@@ -33,6 +33,7 @@ from research.runs.load import check_size, load_run
 from research.runs.parts import RunParts
 from research.runs.run_hash import dataset_record, record_of, run_hash
 from research.storage.atomic import whole_folder
+from research.storage.folders import kind_of
 from research.storage.records import RunRecord, RunSummary, read_record, write_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import file_inside
@@ -66,6 +67,15 @@ def export_hub(source: Source, out: Path, license_name: str | None) -> list[str]
     ):
         raise InputError(f"{out} {MEANWHILE}")
     return [f"{name}: {size:,} bytes" for name, size in sizes.items()]
+
+
+def is_of_run(folder: Path, source: Source) -> bool:
+    """Whether a folder holds the run in the form of the Hub: its run hash and its very weights."""
+    if kind_of(folder) != "hub":
+        return False
+    record, _ = _records_of(folder)
+    weights = [checkpoint.sha256_of(each / WEIGHTS) for each in (folder, source.checkpoint)]
+    return record.hash == _records_of(source.run)[0].hash and weights[0] == weights[1]
 
 
 def import_hub(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import huggingface_hub
 import pytest
 import torch
@@ -360,6 +361,46 @@ def test_a_run_is_pushed_and_pulled(
     packed = Packed.from_lists(ROWS)
     scores = [scores_of_all(load_run(folder, "data")[1], packed) for folder in (run, out)]
     assert torch.equal(*scores)
+
+
+def test_a_push_that_failed_can_be_tried_again(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, run: Path, remote: Hub, tmp_path: Path
+) -> None:
+    words = ("export", run, "--format", "hub", "--out", tmp_path / "hub", "--push", "me/model")
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "upload_folder", refused_by_the_hub)
+        message = command_error(capsys, *words)
+        assert "--push me/model: the Hub refused (403 Forbidden); check the name and the" in message
+    assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == FILES
+    answer = run_command(capsys, *words)
+    assert (answer.code, answer.err) == (0, "")
+    assert "holds this run already and is uploaded as it is" in answer.out
+    assert sorted(path.name for path in (tmp_path / "remote/me/model").iterdir()) == FILES
+    # A folder of other weights is neither uploaded nor overwritten.
+    weights = load_file(tmp_path / "hub" / "model.safetensors")
+    save_file(
+        {name: tensor + 1 for name, tensor in weights.items()},
+        tmp_path / "hub" / "model.safetensors",
+    )
+    assert "exists and is not overwritten" in command_error(capsys, *words)
+    # Without --push an existing folder is refused as before.
+    assert "exists and is not overwritten" in command_error(capsys, *words[:-2])
+
+
+def refused_by_the_hub(**given: object) -> None:
+    response = httpx.Response(403, request=httpx.Request("POST", "https://hub"))
+    raise huggingface_hub.errors.HfHubHTTPError("403 Forbidden", response=response)
+
+
+@pytest.mark.parametrize("name", ["model", "me/my/model", "me/mo del", "me/..", "/model", ""])
+def test_a_name_of_no_repository_is_refused_at_once(
+    capsys: Capture, run: Path, remote: Hub, tmp_path: Path, name: str
+) -> None:
+    words = ("export", run, "--format", "hub", "--out", tmp_path / "hub", f"--push={name}")
+    assert command_error(capsys, *words).endswith("; give OWNER/NAME\n")
+    words = ("import", f"hf://{name}", "--format", "hub", "--out", tmp_path / "again")
+    assert command_error(capsys, *words).endswith("; give OWNER/NAME\n")
+    assert (remote.calls, list(tmp_path.iterdir())) == ([], [])
 
 
 def test_errors_of_the_hub_are_said_in_a_line(
