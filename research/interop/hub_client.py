@@ -64,7 +64,7 @@ def pull(reference: str, folder: Path) -> Path:
 def check_name(repository: str, what: str) -> None:
     """Raise `InputError`, whose message begins with `what`, for what is not OWNER/NAME."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined, unused-ignore]
 
     try:
         validate_repo_id(repository)
