@@ -153,7 +153,8 @@ def rows_by_id(path: Path, corpus: Corpus) -> Tensor:
     if not path.is_file():
         raise InputError(f"--item-ids {path}: there is no such file")
     try:
-        names = path.read_text(encoding="utf-8").split("\n")
+        # Some editors begin a file with a byte-order mark, which is no part of the first id.
+        names = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"--item-ids {path} is not UTF-8 ({error}); write it anew") from error
     names = [name.removesuffix("\r") for name in names]

@@ -90,13 +90,13 @@ def test_the_report_says_where_rows_went(capsys: Capture, corpus: Corpus, tmp_pa
     assert rows[key] == ["(8, 8)", "encoder.blocks.1.qkv.weight, rows 8 to 15"]
 
 
-@pytest.mark.parametrize("first", ["[PAD]\n", ""])
+@pytest.mark.parametrize("first", ["[PAD]\n", "", "\ufeff", "\ufeff[PAD]\n"])
 def test_rows_are_found_by_a_file_of_raw_ids(
     capsys: Capture, corpus: Corpus, tmp_path: Path, first: str
 ) -> None:
     # Row n + 1 of the file is the item with the raw id n + 1, dense id ITEMS.index(n + 1).
     ids = "".join(f"{number}\n" for number in range(1, NUM_ITEMS + 1))
-    (tmp_path / "ids.txt").write_text(first + ids)
+    (tmp_path / "ids.txt").write_text(first + ids, encoding="utf-8")
     state = recbole_state(bert=False)
     out = import_state(
         capsys, state, "recbole-sasrec", corpus, tmp_path, "--item-ids", tmp_path / "ids.txt"
