@@ -85,16 +85,16 @@ def _client_imported() -> Iterator[None]:
 @contextmanager
 def _hub_errors(what: str) -> Iterator[None]:
     """Errors of the Hub's client as `InputError`, whose message begins with `what`."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import errors
 
     try:
         yield
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         raise InputError(
             f"{what}: the Hub refused ({error!s:.300}); check the name and the token's rights"
         ) from error
-    except (httpx.HTTPError, LocalEntryNotFoundError) as error:
+    # Which package sends the client's requests, and so whose error this is, depends on its version.
+    except (errors.HTTPError, errors.LocalEntryNotFoundError) as error:  # type: ignore[attr-defined, unused-ignore]
         raise InputError(
             f"{what}: the Hub cannot be reached ({error!s:.200}); try again later"
         ) from error

@@ -8,10 +8,10 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import httpx
-import huggingface_hub
+import huggingface_hub.errors
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -371,6 +371,9 @@ def test_a_push_that_failed_can_be_tried_again(
         patch.setattr(remote, "upload_folder", refused_by_the_hub)
         message = command_error(capsys, *words)
         assert "--push me/model: the Hub refused (403 Forbidden); check the name and the" in message
+        patch.setattr(remote, "upload_folder", unreachable)
+        message = command_error(capsys, *words)
+        assert "--push me/model: the Hub cannot be reached (no route); try again later" in message
     assert sorted(path.name for path in (tmp_path / "hub").iterdir()) == FILES
     answer = run_command(capsys, *words)
     assert (answer.code, answer.err) == (0, "")
@@ -387,19 +390,28 @@ def test_a_push_that_failed_can_be_tried_again(
     assert "exists and is not overwritten" in command_error(capsys, *words[:-2])
 
 
+# Its own names for what its requests give, in whichever package they are.
+HUB_ERRORS: Any = huggingface_hub.errors
+
+
 def refused_by_the_hub(**given: object) -> None:
-    response = httpx.Response(403, request=httpx.Request("POST", "https://hub"))
-    raise huggingface_hub.errors.HfHubHTTPError("403 Forbidden", response=response)
+    response = SimpleNamespace(headers={}, request=None)
+    raise HUB_ERRORS.HfHubHTTPError("403 Forbidden", response=response)
+
+
+def unreachable(**given: object) -> None:
+    raise HUB_ERRORS.HTTPError("no route")
 
 
 @pytest.mark.parametrize("name", ["model", "me/my/model", "me/mo del", "me/..", "/model", ""])
 def test_a_name_of_no_repository_is_refused_at_once(
     capsys: Capture, run: Path, remote: Hub, tmp_path: Path, name: str
 ) -> None:
-    words = ("export", run, "--format", "hub", "--out", tmp_path / "hub", f"--push={name}")
-    assert command_error(capsys, *words).endswith("; give OWNER/NAME\n")
-    words = ("import", f"hf://{name}", "--format", "hub", "--out", tmp_path / "again")
-    assert command_error(capsys, *words).endswith("; give OWNER/NAME\n")
+    for words in (
+        ["export", run, "--format", "hub", "--out", tmp_path / "hub", f"--push={name}"],
+        ["import", f"hf://{name}", "--format", "hub", "--out", tmp_path / "again"],
+    ):
+        assert command_error(capsys, *words).endswith("; give OWNER/NAME\n")
     assert (remote.calls, list(tmp_path.iterdir())) == ([], [])
 
 
