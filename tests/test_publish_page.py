@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +62,31 @@ def test_the_commands_run_in_the_order_in_which_they_stand(
         answer = run_command(capsys, *words)
         assert (answer.code, answer.err) == (0, ""), " ".join(words)
     if HAS_ONNX:
-        (program,) = blocks("python")
-        exec(compile(program, "docs/publish.md", "exec"), {})
+        exec(compile(blocks("python")[0], "docs/publish.md", "exec"), {})
         assert capsys.readouterr().out.startswith("5 [[")
+
+
+def test_what_the_page_takes_from_recbole_can_be_imported(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # RecBole numbers items in an order of its own; its checkpoint holds its config.
+    names = np.array(["[PAD]", *map(str, ITEMS[::-1])])
+    dataset = SimpleNamespace(iid_field="item_id", field2id_token={"item_id": names})
+    data = ModuleType("recbole.data")
+    data.__dict__["create_dataset"] = {"the config": dataset}.__getitem__
+    monkeypatch.setitem(sys.modules, "recbole", ModuleType("recbole"))
+    monkeypatch.setitem(sys.modules, "recbole.data", data)
+    Path("saved").mkdir()
+    state = recbole_state(bert=False)
+    torch.save({"config": "the config", "state_dict": state}, "saved/SASRec.pth")
+    every_block = re.findall(r"^```(.*)$", PAGE, flags=re.MULTILINE)[::2]
+    assert every_block.count("python") == 2
+    assert set(every_block) == {"sh", "python"}
+    exec(compile(blocks("python")[1], "docs/publish.md", "exec"), {})
+    numbered_corpus(tmp_path / "data" / "corpora" / "shop")
+    (words,) = (words for words in commands() if "recbole-sasrec" in words)
+    answer = run_command(capsys, *words)
+    assert (answer.code, answer.err) == (0, "")
+    assert torch.load("sasrec.pt").keys() == state.keys()
+    assert Path("ids.txt").read_text().split("\n") == [*names.tolist(), ""]

@@ -15,7 +15,7 @@ from research.cli.exchange_verbs import ExportCommand, ImportCommand
 from research.cli.show import show
 from research.console import plain_console
 from research.interop.foreign import ForeignModel
-from research.interop.hub import export_hub, import_hub
+from research.interop.hub import export_hub, import_hub, is_of_run
 from research.interop.hub_client import SCHEME, check_can_push, pull, push
 from research.interop.import_export import Account, export_stage, import_run
 from research.interop.model_card import check_license
@@ -76,6 +76,7 @@ def _import_hub(arguments: ImportCommand) -> int:
             folder,
             Path(arguments.out),
             corpus=arguments.corpus,
+            negatives_file=arguments.negatives_file,
             data_root=arguments.data_root,
             allow=arguments.allow,
             device=arguments.machine.device,
@@ -98,11 +99,14 @@ def export(arguments: ExportCommand) -> int:
         return 0
     check_license(arguments.license)
     if arguments.push is not None:
-        check_can_push()
+        check_can_push(arguments.push)
     run = Path(arguments.run)
     source = open_source(run, data_root=arguments.data_root, allow=arguments.allow)
     if arguments.format == "safetensors":
         lines = export_weights(source, out)
+    elif arguments.push is not None and is_of_run(out, source):
+        # An upload that failed is tried again.
+        lines = [f"{out} holds this run already and is uploaded as it is"]
     elif arguments.format == "hub":
         lines = export_hub(source, out, arguments.license)
     else:

@@ -52,6 +52,8 @@ class ImportCommand(Verb):
     """the run folder to make"""
     corpus: Annotated[str | None, option("CORPUS", "of hub alone: where the run had it")] = None
     """a corpus folder, or a known data set"""
+    negatives_file: Annotated[str | None, option("FILE")] = None
+    """of hub: the negatives file of the run; without it, nothing is ranked by such a file"""
     heads: Annotated[int | None, option("H")] = None
     """number of attention heads, which the file of a state dict does not say"""
     item_ids: Annotated[str | None, option("FILE", "the corpus's order")] = None
@@ -79,6 +81,7 @@ class ImportCommand(Verb):
                 "special_classes": ("s3rec",),
                 "keep_zero_rows": ("s3rec",),
                 "allow": ("hub",),
+                "negatives_file": ("hub",),
             },
         )
         for name in ("corpus", "heads"):
@@ -100,9 +103,11 @@ class ExportCommand(Verb):
     """Write a run's model for other programs, or for other people.
 
     onnx and torch-export: a program that takes histories and gives scores, or with --k the best
-    items. safetensors: the weights. hub: a folder as the Hugging Face Hub has them, with a model
-    card. The first three write a file of the items beside it. Each is checked on histories of the
-    corpus before it is written.
+    items. safetensors: the weights. A file of the items is written beside each; all three are
+    checked on histories of the corpus before anything is written.
+
+    hub: a folder as the Hugging Face Hub has them, with a model card. Its weights are compared with
+    the run's byte by byte; an import ranks the test again.
 
     s3rec: a plain state dict of S3-Rec's code, of the run's last stage or of RUN/stages/NAME. A
     parameter that the stage lacks is taken from the nearest earlier stage that has it; if none has
@@ -123,7 +128,8 @@ class ExportCommand(Verb):
     license: Annotated[str | None, option("NAME", "unknown")] = None
     """of hub: the weights' licence in the model card, such as mit or cc-by-4.0"""
     push: Annotated[str | None, option("OWNER/NAME")] = None
-    """of hub: also upload the folder to this repository of the Hub"""
+    """of hub: also upload the folder to this repository of the Hub; one of this run that exists is
+    uploaded as it is"""
     private: Flag = False
     """with --push: make the repository private if it is new"""
     data_root: DataRoot = "data"

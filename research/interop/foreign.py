@@ -24,9 +24,9 @@ STAGE = "imported"
 _MAX_NAMED = 3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Entry:
-    """One tensor of the format: its row `theirs[i]` is row `ours[i]` of one of our parameters."""
+    """One tensor of the format; its row `file_rows[i]` is row `parameter_rows[i]` of ours."""
 
     key: str
     """Key of the tensor in the format."""

@@ -1,4 +1,4 @@
-"""`--format hub`: a run as a folder of the Hugging Face Hub, and such a folder as a run again.
+"""`--format hub`: a run's last stage as a folder of the Hugging Face Hub, and as a run again.
 
 The folder holds `model.safetensors` (the weights of the last stage, the very file of its
 checkpoint), `config.json` and `summary.json` (those of the run), `items.csv` and `README.md` (the
@@ -8,7 +8,8 @@ model card). It does not hold the corpus, which is named by its fingerprint and 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -19,13 +20,20 @@ from research.checkpoint.tensors import fill_weights
 from research.config import from_json, to_json
 from research.errors import InputError
 from research.evaluation.metrics import metrics
+from research.evaluation.rank_table import RankTable
 from research.interop.item_file import write_items
 from research.interop.model_card import model_card
 from research.interop.model_files import Source
+from research.interop.new_run import MEANWHILE, check_free, new_run, save_ended_stage
 from research.runs.config import RunConfig
+from research.runs.corpus import check_fingerprint
+from research.runs.extension import with_extensions
+from research.runs.finish import rank
 from research.runs.load import check_size, load_run
 from research.runs.parts import RunParts
+from research.runs.run_hash import dataset_record, record_of, run_hash
 from research.storage.atomic import whole_folder
+from research.storage.folders import kind_of
 from research.storage.records import RunRecord, RunSummary, read_record, write_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import file_inside
@@ -42,9 +50,10 @@ def export_hub(source: Source, out: Path, license_name: str | None) -> list[str]
 
     `InputError` when `out` exists.
     """
-    if out.exists():
-        raise InputError(f"{out} exists and is not overwritten; remove it or choose another name")
+    check_free(out)
     record, summary = _records_of(source.run)
+    # A run of an earlier version has no options of preparation in its record.
+    record = replace(record, dataset=dataset_record(source.parts.corpus))
     with whole_folder(out) as partial:
         shutil.copyfile(source.checkpoint / WEIGHTS, partial / WEIGHTS)
         write_items(partial / ITEMS, source.parts.corpus)
@@ -56,8 +65,17 @@ def export_hub(source: Source, out: Path, license_name: str | None) -> list[str]
     if not out.is_dir() or checkpoint.sha256_of(out / WEIGHTS) != checkpoint.sha256_of(
         source.checkpoint / WEIGHTS
     ):
-        raise InputError(f"{out} was made by another process meanwhile; choose another folder")
+        raise InputError(f"{out} {MEANWHILE}")
     return [f"{name}: {size:,} bytes" for name, size in sizes.items()]
+
+
+def is_of_run(folder: Path, source: Source) -> bool:
+    """Whether a folder holds the run in the form of the Hub: its run hash and its very weights."""
+    if kind_of(folder) != "hub":
+        return False
+    record, _ = _records_of(folder)
+    weights = [checkpoint.sha256_of(each / WEIGHTS) for each in (folder, source.checkpoint)]
+    return record.hash == _records_of(source.run)[0].hash and weights[0] == weights[1]
 
 
 def import_hub(
@@ -65,46 +83,81 @@ def import_hub(
     out: Path,
     *,
     corpus: str | None,
+    negatives_file: str | None = None,
     data_root: str,
     allow: tuple[str, ...] = (),
     device: str | None = None,
 ) -> list[str]:
     """Make the run folder `out` from a Hub folder; it appears whole or not at all.
 
-    `corpus` is where the corpus of the run stands here; None: where the run had it. The test is
-    ranked again, and its figures are compared with the published ones. Returns lines to print.
-    `InputError` when the folder is damaged, the corpus is another one, or `out` exists.
+    `corpus` and `negatives_file` are where those of the run stand here. None: the corpus is where
+    the run had it, and nothing is ranked by a negatives file. The test is ranked again, and its
+    figures are compared with the published ones. Returns lines to print. `InputError` when the
+    folder is damaged or its records do not fit together, the corpus is another one, or `out`
+    exists.
     """
-    if out.exists():
-        raise InputError(f"{out} exists; an imported run needs a new folder: choose another")
+    check_free(out)
     record, summary = _records_of(folder)
     config = from_json(record.config, RunConfig, allow=allow)
     if not config.stages:
         raise InputError(f"{folder}: its run has no stages, so no weights; nothing to import")
-    if corpus is not None:
-        config = replace(config, corpus=corpus)
-        record = replace(record, config=to_json(config))
-    parts = RunParts.of(config, data_root)
-    if parts.corpus.fingerprint != record.fingerprint:
+    named = config.evaluation.negatives_file
+    if negatives_file is not None and named is None:
         raise InputError(
-            f"{folder} was trained on a corpus with fingerprint {record.fingerprint}, but "
-            f"{parts.corpus.folder} has {parts.corpus.fingerprint}; prepare the corpus "
-            f"{record.dataset.name} with the options in {RunRecord.FILE}, and name it by --corpus"
+            f"--negatives-file is {negatives_file}, but the run in {folder} was not ranked by such "
+            "a file; leave it out"
         )
-    with whole_folder(out) as partial:
-        _write_stage(folder, partial, parts, summary)
-        write_record(partial, record)
-        write_record(partial, summary)
+    # A path that a stranger's config names is not opened.
+    evaluation = replace(config.evaluation, negatives_file=negatives_file)
+    config = replace(config, corpus=corpus or config.corpus, evaluation=evaluation)
+    parts = RunParts.of(config, data_root)
+    check_fingerprint(
+        parts.corpus,
+        record.fingerprint,
+        folder,
+        f"prepare the corpus {record.dataset.name} with the options in {CARD}, and name it by "
+        "--corpus",
+    )
+    _check_hashes(folder, record, summary, parts, known=negatives_file is not None or named is None)
+    stored = replace(evaluation, negatives_file=negatives_file or named)
+    record = replace(record, config=to_json(replace(config, evaluation=stored)))
+    with new_run(out, record.hash) as run:
+        _write_stage(folder, run, parts, summary)
+        run.write(record)
+        run.write(summary)
+        _, ranker = load_run(run.path, data_root, allow, device)
         try:
-            lines = _rank_again(partial, summary, data_root, allow, device)
+            sets = parts.candidate_sets(parts.split.test, "test")
+            _, tables = rank(parts, ranker, sets, run)
         except FloatingPointError as error:
             raise InputError(
                 f"{folder}: its weights give scores that are not finite; copy the folder again"
             ) from error
-    written = RunFolder(out, writes=False).read(RunRecord)
-    if written is None or written.hash != record.hash:
-        raise InputError(f"{out} was made by another process meanwhile; choose another folder")
-    return lines
+    return _comparison(tables, summary)
+
+
+def _check_hashes(
+    folder: Path, record: RunRecord, summary: RunSummary, parts: RunParts, *, known: bool
+) -> None:
+    """Raise `InputError` unless the record's hashes are those of its config on this corpus.
+
+    They say which runs and stages are the same, so a study would take another run's stage for its
+    own. `known` is whether the negatives file, whose content the run hash covers, is given here.
+    """
+    start = record.start.sha256 if summary.imported is None else summary.imported.sha256
+    expected = with_extensions(
+        replace(
+            record_of(parts.config, parts.corpus, record.start),
+            hash=run_hash(parts.config, parts.corpus, start),
+        ),
+        record.extensions,
+    )
+    if dict(expected.stages) != dict(record.stages) or (known and expected.hash != record.hash):
+        raise InputError(
+            f"{folder}: {RunRecord.FILE} says that it is of run {record.hash:.40}, but its config "
+            f"is of run {expected.hash}; it has been changed: copy the folder again (and give the "
+            "negatives file of the run, if it has one)"
+        )
 
 
 def _records_of(folder: Path) -> tuple[RunRecord, RunSummary]:
@@ -122,7 +175,7 @@ def _records_of(folder: Path) -> tuple[RunRecord, RunSummary]:
     return record, summary
 
 
-def _write_stage(folder: Path, partial: Path, parts: RunParts, summary: RunSummary) -> None:
+def _write_stage(folder: Path, run: RunFolder, parts: RunParts, summary: RunSummary) -> None:
     """Write the weights as the checkpoint of the last stage, which has ended."""
     weights, stage = file_inside(folder, WEIGHTS), parts.config.stages[-1]
     if not weights.is_file():
@@ -138,29 +191,22 @@ def _write_stage(folder: Path, partial: Path, parts: RunParts, summary: RunSumma
     state = StageState(finished=True)
     if result is not None:
         state = replace(state, epoch=result.epochs, step=result.steps, skipped=result.skipped)
-    stored = {"fingerprint": parts.corpus.fingerprint, **asdict(state)}
-    folder_of_stage = RunFolder(partial, writes=False).stage(stage.name)
-    target = checkpoint.folder_of(folder_of_stage, checkpoint.STEP, state.step)
-    checkpoint.save(target, model, None, stored)
+    save_ended_stage(run, stage.name, model, parts.corpus.fingerprint, state)
 
 
-def _rank_again(
-    run: Path, summary: RunSummary, data_root: str, allow: tuple[str, ...], device: str | None
-) -> list[str]:
-    """Write the rank tables of the new run; a line on each candidate set of the test."""
-    parts, ranker = load_run(run, data_root, allow, device)
+def _comparison(tables: Mapping[str, RankTable], summary: RunSummary) -> list[str]:
+    """A line on each candidate set of the test: its figures, and whether they are as published."""
     lines = []
-    for part, held_out in (("validation", parts.split.validation), ("test", parts.split.test)):
-        if not len(held_out):
+    for name, published in summary.test.items():
+        if name not in tables:
+            lines.append(
+                f"test, {name}: not ranked again; its candidates are those of the run's negatives "
+                "file: --negatives-file FILE"
+            )
             continue
-        for name, table in parts.tables(ranker, part).items():
-            table.save(run / "ranks" / f"{part}-{name}.npz")
-            published = summary.test.get(name, {})
-            if part == "validation" or not published:
-                continue
-            found = metrics(table, tuple(published), summary.ties)
-            off = max(abs(found[metric] - value) for metric, value in published.items())
-            same = "as published" if off <= FIGURE_TOLERANCE else f"off by up to {off:.4f}"
-            figures = ", ".join(f"{metric} {value:.4f}" for metric, value in found.items())
-            lines.append(f"test, {name}: {figures} ({same})")
+        found = metrics(tables[name], tuple(published), summary.ties)
+        off = max((abs(found[metric] - value) for metric, value in published.items()), default=0.0)
+        same = "as published" if off <= FIGURE_TOLERANCE else f"off by up to {off:.4f}"
+        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in found.items())
+        lines.append(f"test, {name}: {figures} ({same})")
     return lines

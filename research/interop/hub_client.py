@@ -15,10 +15,14 @@ from research.interop.hub import FILES
 SCHEME = "hf://"
 
 
-def check_can_push() -> None:
-    """Raise `InputError` unless the client is installed and has a token."""
+def check_can_push(repository: str) -> None:
+    """Raise `InputError` unless this can name a repository, and the client has a token.
+
+    It is called before an export that may take long.
+    """
     with _client_imported():
         from huggingface_hub import get_token
+    check_name(repository, f"--push {repository}")
     if get_token() is None:
         raise InputError(
             "--push needs a token of the Hub, and none is configured; run `hf auth login`, or set "
@@ -49,11 +53,26 @@ def pull(reference: str, folder: Path) -> Path:
     with _client_imported():
         from huggingface_hub import snapshot_download
     repository, _, revision = reference.removeprefix(SCHEME).partition("@")
+    check_name(repository, reference)
     with _hub_errors(reference):
         snapshot_download(
             repository, revision=revision or None, local_dir=folder, allow_patterns=list(FILES)
         )
     return folder
+
+
+def check_name(repository: str, what: str) -> None:
+    """Raise `InputError`, whose message begins with `what`, for what is not OWNER/NAME."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined, unused-ignore]
+
+    try:
+        validate_repo_id(repository)
+        reason = "" if repository.count("/") == 1 else "it names no owner"
+    except HFValidationError as error:
+        reason = str(error)
+    if reason:
+        raise InputError(f"{what}: {reason}; give OWNER/NAME")
 
 
 @contextmanager
@@ -66,18 +85,16 @@ def _client_imported() -> Iterator[None]:
 @contextmanager
 def _hub_errors(what: str) -> Iterator[None]:
     """Errors of the Hub's client as `InputError`, whose message begins with `what`."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import errors
 
     try:
         yield
-    except HFValidationError as error:
-        raise InputError(f"{what}: {error}; give OWNER/NAME") from error
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         raise InputError(
             f"{what}: the Hub refused ({error!s:.300}); check the name and the token's rights"
         ) from error
-    except (httpx.HTTPError, LocalEntryNotFoundError) as error:
+    # Which package sends the client's requests, and so whose error this is, depends on its version.
+    except (errors.HTTPError, errors.LocalEntryNotFoundError) as error:  # type: ignore[attr-defined, unused-ignore]
         raise InputError(
             f"{what}: the Hub cannot be reached ({error!s:.200}); try again later"
         ) from error

@@ -8,7 +8,7 @@ from it. S3-Rec's format is exported too. Both commands report what became of ev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -22,6 +22,7 @@ from research.config import packages_of
 from research.distributed.accelerator import make_accelerator
 from research.errors import InputError
 from research.interop.foreign import STAGE, ForeignModel
+from research.interop.new_run import check_free, new_run, save_ended_stage
 from research.interop.s3rec import ZERO_ROWS, Sizes, to_state_dict
 from research.interop.s3rec_checks import expressible_encoder
 from research.interop.s3rec_import import ZERO_ROWS_FILE, table_of
@@ -33,11 +34,9 @@ from research.runs.parts import RunParts, ranking_objective
 from research.runs.run_hash import record_of, run_hash
 from research.runs.stages import TrainingResult
 from research.runs.warm_start import WarmStart, find_warm_start
-from research.storage.atomic import replacing, whole_folder
-from research.storage.records import CostRecord, ImportRecord, KeyRecord, RunRecord, StageResult
-from research.storage.run_folder import RunFolder
+from research.storage.atomic import replacing
+from research.storage.records import CostRecord, ImportRecord, KeyRecord, StageResult
 from research.storage.untrusted import file_inside
-from research.training.multi_objective import MultiObjectiveModel
 from research.training.state import StageState
 
 
@@ -68,7 +67,7 @@ def import_run(
     `InputError` when the file is not of the format, or does not fit the corpus, or `out` exists:
     before anything is written, or, if `out` is made by another process meanwhile, at the end.
     """
-    _check_free(out)
+    check_free(out)
     raw_state = read_state_dict(file)
     foreign = read(raw_state, file)
     state = {key: checked_float(key, tensor, file) for key, tensor in raw_state.items()}
@@ -97,38 +96,20 @@ def import_run(
             file=file.name, sha256=content, keys=account.keys, remarks=account.remarks
         ),
     )
-    with whole_folder(out) as partial:
-        folder = RunFolder(partial)
+    with new_run(out, record.hash) as folder:
         write_config(record, folder, accelerator)
-        _save_stage(folder, model, opened.fingerprint)
+        save_ended_stage(folder, STAGE, model, opened.fingerprint, StageState(finished=True))
         for name, tensors in foreign.kept(state).items():
-            with replacing(partial / name) as kept_file:
+            with replacing(folder.path / name) as kept_file:
                 kept_file.write(safetensors.torch.save(dict(tensors)))
         sets = run_parts.candidate_sets(run_parts.split.test, "test")
         evaluate_run(run_parts, trained, sets, record, folder, torch.device("cpu"))
-    written_record = RunFolder(out, writes=False).read(RunRecord)
-    if written_record is None or written_record.hash != record.hash:
-        raise InputError(f"{out} was made by another process meanwhile; choose another folder")
     return account
-
-
-def _save_stage(folder: RunFolder, model: MultiObjectiveModel, fingerprint: str) -> None:
-    """Write the weights as the checkpoint of a stage that has ended after no step."""
-    stored = {"fingerprint": fingerprint, **asdict(StageState(finished=True))}
-    target = checkpoint.folder_of(folder.stage(STAGE), checkpoint.STEP, 0)
-    checkpoint.save(target, model, None, stored)
 
 
 def _rounded(raw_state: Mapping[str, Tensor]) -> list[str]:
     wide = [key for key, tensor in raw_state.items() if tensor.dtype == torch.float64]
     return [f"rounded from float64 to float32: {', '.join(wide)}"] if wide else []
-
-
-def _check_free(out: Path) -> None:
-    if out.exists():
-        raise InputError(
-            f"{out} exists; an imported run needs a new folder: remove it or choose another"
-        )
 
 
 def export_stage(run: str, out: Path, *, data_root: str, allow: Sequence[str] = ()) -> Account:

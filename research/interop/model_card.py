@@ -44,7 +44,7 @@ def model_card(run: Path, record: RunRecord, summary: RunSummary, license_name: 
         f"- {printable(data.name)}: {data.users:,} users, {data.items:,} items, "
         f"{data.interactions:,} events, {data.attributes:,} attributes",
         f"- fingerprint `{record.fingerprint}`",
-        *_fields("filter", data.filters),
+        *_fields("prepared with", data.options),
         "- `items.csv` names the item of each row of the item table.",
         "",
         "## Protocol",
@@ -67,7 +67,8 @@ def model_card(run: Path, record: RunRecord, summary: RunSummary, license_name: 
         "",
         "## How to load",
         "",
-        "Prepare the corpus with the options above; its fingerprint must be the one above. Then:",
+        "Prepare the corpus with the options above, by `sixfold prepare`; its fingerprint must be "
+        "the one above. Then:",
         "",
         "```sh",
         "sixfold import FOLDER --format hub --corpus CORPUS --out RUN",

@@ -27,7 +27,8 @@ from research.checkpoint.tensors import fill_weights
 from research.config import to_json
 from research.errors import InputError, optional_import
 from research.interop.item_file import write_items
-from research.interop.parity import Exported, check_parity, histories_of, run_scores
+from research.interop.new_run import check_free
+from research.interop.parity import Exported, check_parity, histories_of, pieces_of, run_scores
 from research.interop.program import PADDING, Answer, RankerProgram
 from research.model.attention import MAX_SEQUENCES
 from research.objectives.ranker import TrainedRanker
@@ -74,7 +75,7 @@ def export_weights(source: Source, out: Path) -> list[str]:
 
     The metadata's key "sixfold" holds JSON: the config, the corpus and the name of the items' file.
     """
-    items_file = _check_free(out)
+    items_file = _items_file_of(out)
     parts = source.parts
     model = parts.model(parts.config.stages[-1], parts.components())
     weights = read_weights(source.checkpoint)
@@ -85,8 +86,13 @@ def export_weights(source: Source, out: Path) -> list[str]:
     assert objective is not None, "a run's last stage ranks"
     again = TrainedRanker(model.encoder, objective)
     histories = histories_of(parts.corpus, parts.config.encoder.length)
-    if not torch.equal(run_scores(again, histories), run_scores(source.ranker, histories)):
-        raise InputError(f"{out}: the file's weights rank otherwise than the run; nothing written")
+    for piece in pieces_of(histories, parts.corpus.num_items):
+        scores_BV = run_scores(source.ranker, parts, piece)
+        if not torch.equal(run_scores(again, parts, piece), scores_BV):
+            raise InputError(
+                f"{out}: the file's weights rank otherwise than the run; nothing is written; "
+                "report it"
+            )
     _write(out, content, items_file, source)
     return [
         f"{len(weights)} tensors, {len(content):,} bytes; items in {items_file.name}",
@@ -100,7 +106,7 @@ def export_program(source: Source, out: Path, kind: str, answer: Answer) -> list
     `InputError` when a package is missing, the run cannot be traced, or the program does not rank
     as the run does.
     """
-    items_file = _check_free(out)
+    items_file = _items_file_of(out)
     parts = source.parts
     if parts.config.encoder.fields:
         fields = ", ".join(parts.config.encoder.fields)
@@ -121,7 +127,7 @@ def export_program(source: Source, out: Path, kind: str, answer: Answer) -> list
         content, exported = _onnx(traced, shapes, about)
     else:
         content, exported = _torch_export(traced, about)
-    parity = check_parity(exported, source.ranker, parts.corpus, answer, program.longest)
+    parity = check_parity(exported, source.ranker, parts, answer, program.longest)
     _write(out, content, items_file, source)
     return [
         f"{len(content):,} bytes; items in {items_file.name}",
@@ -232,6 +238,11 @@ def _reading(program: RankerProgram, answer: Answer) -> dict[str, object]:
             f"first, then {PADDING} up to the longest history of the batch"
         ),
         "output": output,
+        "refused": (
+            f"a row without items, with {PADDING} before an item, or with a number that is neither "
+            f"an item's nor {PADDING}, has {SCORES} NaN"
+            + (f" and {BEST} {PADDING}" if answer.k is not None else "")
+        ),
         "longest": program.longest,
         "padding": PADDING,
         "padding_side": "right",
@@ -240,14 +251,10 @@ def _reading(program: RankerProgram, answer: Answer) -> dict[str, object]:
     }
 
 
-def _check_free(out: Path) -> Path:
+def _items_file_of(out: Path) -> Path:
     """The path of the items' file beside `out`; `InputError` where either exists."""
     items_file = out.with_name(f"{out.name}.items.csv")
-    for path in (out, items_file):
-        if path.exists():
-            raise InputError(
-                f"{path} exists and is not overwritten; remove it or choose another name"
-            )
+    check_free(out, items_file)
     return items_file
 
 

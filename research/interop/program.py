@@ -21,7 +21,7 @@ from research.objectives.ranker import TrainedRanker
 from research.packed import Packed
 
 PADDING = -1
-"""What follows the items of a history in its row of the table."""
+"""What follows the items of a history in its row of the table, and names no best item."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,17 @@ class RankerProgram(nn.Module):
         """From histories, int64 [B, L]: scores [B, V], or scores [B, k] and items int64 [B, k].
 
         A row holds the numbers of its items, oldest first, then `PADDING`. The best items come
-        first; if fewer than k are left, the last ones score minus infinity. Of a row without items
-        the scores are NaN.
+        first; if fewer than k are left, the last ones score minus infinity. Of a row that holds
+        no item, or anything else, all scores are NaN and all best items -1.
         """
-        lengths_B = (items_BL >= 0).sum(1)
-        table_BL = items_BL.clamp(min=0)
-        # A row without items has one token of some item; its scores are not given.
+        is_item_BL = (items_BL >= 0) & (items_BL < self.num_items)
+        lengths_B = is_item_BL.sum(1)
+        numbers_L = torch.arange(items_BL.shape[1], device=items_BL.device)
+        is_before_padding_BL = numbers_L < lengths_B[:, None]
+        is_right_BL = (is_item_BL == is_before_padding_BL) & (is_item_BL | (items_BL == PADDING))
+        is_history_B = (lengths_B > 0) & is_right_BL.all(1)
+        # A row that is no history is encoded as some history; its scores are not given.
+        table_BL = torch.where(is_item_BL, items_BL, 0)
         tokens_B = lengths_B.clamp(min=1)
         if self.masked:
             table_BL = F.pad(table_BL, (0, 1))
@@ -84,17 +89,17 @@ class RankerProgram(nn.Module):
         states_TD = self.encoder(padded, causal=self.causal)
         states_BD = self.head.transform(states_TD.index_select(0, padded.last_S))
         scores_BV = F.linear(states_BD, self._scored_VD(), self.bias_V)
-        scores_BV = torch.where((lengths_B > 0)[:, None], scores_BV, torch.nan)
-        if self.answer.k is None:
-            return scores_BV
-        if not self.answer.keep_seen:
-            # Padding marks one column more, which is cut off again.
-            seen_BL = torch.where(items_BL >= 0, items_BL, self.num_items)
+        if self.answer.k is not None and not self.answer.keep_seen:
+            # What is no item marks one column more, which is cut off again.
+            seen_BL = torch.where(is_item_BL, items_BL, self.num_items)
             minus_infinity = torch.full_like(seen_BL, -torch.inf, dtype=scores_BV.dtype)
             scores_BV = F.pad(scores_BV, (0, 1)).scatter(1, seen_BL, minus_infinity)
             scores_BV = scores_BV[:, : self.num_items]
+        scores_BV = torch.where(is_history_B[:, None], scores_BV, torch.nan)
+        if self.answer.k is None:
+            return scores_BV
         best = torch.topk(scores_BV, self.answer.k, dim=1)
-        return best.values, best.indices
+        return best.values, torch.where(is_history_B[:, None], best.indices, PADDING)
 
     def _scored_VD(self) -> Tensor:
         table_VD = self.table_VD

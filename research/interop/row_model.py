@@ -99,39 +99,49 @@ class RowModel(ForeignModel):
 
     def _entry(self, key: str, shape: tuple[int, ...], rows_V: Tensor) -> Entry:
         num_items, masked = self.sizes.num_items, self.row_format.masked
-        ours, rows = torch.arange(num_items), num_items
+        parameter_rows, rows = torch.arange(num_items), num_items
         if key == ITEMS:
             parameter, rows = ITEM_TABLE, num_items + 1
             unused = "row 0" if self.row_format.last_rows == masked else "first and last row"
             description = f"{parameter}, rows by item; {unused} dropped"
-            theirs = rows_V
+            file_rows = rows_V
             if masked:
-                ours = torch.arange(rows)
-                theirs = torch.cat([rows_V, torch.tensor([num_items + 1])])
+                parameter_rows = torch.arange(rows)
+                file_rows = torch.cat([rows_V, torch.tensor([num_items + 1])])
                 description += ", the mask's last"
             else:
                 description += ", the mask's zeros"
         elif key == OUTPUT:
             parameter = f"objectives.{self.row_format.key}.head.item_table.weight"
-            theirs, description = rows_V, f"{parameter}, rows by item; first and last row dropped"
+            file_rows = rows_V
+            description = f"{parameter}, rows by item; first and last row dropped"
         elif key == BIAS:
             parameter = f"objectives.{self.row_format.key}.head.item_bias"
-            theirs, description = rows_V, f"{parameter}, by item; that of padding dropped"
+            file_rows, description = rows_V, f"{parameter}, by item; that of padding dropped"
         elif key == POSITIONS:
             parameter, rows = "encoder.positions.weight", shape[0]
-            ours, theirs, description = torch.arange(rows), torch.arange(rows), parameter
+            parameter_rows = file_rows = torch.arange(rows)
+            description = parameter
             if self.row_format.newest:
-                theirs, description = theirs.flip(0), f"{parameter}, rows in reverse"
+                file_rows, description = file_rows.flip(0), f"{parameter}, rows in reverse"
         else:
             stem, _, part = key.rpartition(".")
             module, third = self.row_format.module_of(stem)
             parameter = description = f"{module}.{part}"
-            rows, ours = shape[0], torch.arange(shape[0])
-            theirs = ours
+            rows = shape[0]
+            parameter_rows = file_rows = torch.arange(rows)
             if module.endswith("qkv"):
-                rows, ours = 3 * shape[0], ours + third * shape[0]
-                description += f", rows {int(ours[0])} to {int(ours[-1])}"
-        return Entry(key, shape, theirs, parameter, (rows, *shape[1:]), ours, description)
+                rows, parameter_rows = 3 * shape[0], parameter_rows + third * shape[0]
+                description += f", rows {int(parameter_rows[0])} to {int(parameter_rows[-1])}"
+        return Entry(
+            key=key,
+            shape=shape,
+            file_rows=file_rows,
+            parameter=parameter,
+            parameter_shape=(rows, *shape[1:]),
+            parameter_rows=parameter_rows,
+            description=description,
+        )
 
 
 def rows_by_id(path: Path, corpus: Corpus) -> Tensor:
@@ -143,7 +153,8 @@ def rows_by_id(path: Path, corpus: Corpus) -> Tensor:
     if not path.is_file():
         raise InputError(f"--item-ids {path}: there is no such file")
     try:
-        names = path.read_text(encoding="utf-8").split("\n")
+        # Some editors begin a file with a byte-order mark, which is no part of the first id.
+        names = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"--item-ids {path} is not UTF-8 ({error}); write it anew") from error
     names = [name.removesuffix("\r") for name in names]

@@ -161,9 +161,16 @@ def entries(sizes: Sizes, items_V: Tensor, attributes_A: Tensor) -> list[Entry]:
             if ".qkv." in parameter:
                 rows, parameter_rows = 3 * sizes.width, parameter_rows + third * sizes.width
                 description += f", rows {int(parameter_rows[0])} to {int(parameter_rows[-1])}"
-        parameter_shape = (rows, *shape[1:])
         table.append(
-            Entry(key, shape, file_rows, parameter, parameter_shape, parameter_rows, description)
+            Entry(
+                key=key,
+                shape=shape,
+                file_rows=file_rows,
+                parameter=parameter,
+                parameter_shape=(rows, *shape[1:]),
+                parameter_rows=parameter_rows,
+                description=description,
+            )
         )
     return table
 

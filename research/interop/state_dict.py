@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from research.errors import InputError
+from research.interop.new_run import check_free
 from research.storage.atomic import replacing
 
 # The globals that a pickle of tensors refers to: functions that rebuild them, storages and types.
@@ -148,7 +149,6 @@ def checked_float(name: str, tensor: Tensor, path: Path) -> Tensor:
 
 def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write a state dict with `torch.save`, atomically; `InputError` when `path` exists."""
-    if path.exists():
-        raise InputError(f"{path} exists and is not overwritten; remove it or choose another name")
+    check_free(path)
     with replacing(path) as file:
         torch.save(dict(state), file)

@@ -377,7 +377,7 @@ class Run:
         return html_table("Run", self._facts())
 
     def _facts(self) -> dict[str, str]:
-        """What one asks of a run first: what was trained on what, and its first three figures."""
+        """What one asks of a run first: what was trained on what, and its first four figures."""
         candidates, figures = next(iter(self.summary.test.items()))
         stages = [f"{stage.name} ({', '.join(stage.objectives)})" for stage in self.config.stages]
         kind = type(self.config.encoder if stages else self.config.ranker).__name__

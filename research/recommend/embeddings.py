@@ -88,11 +88,15 @@ def item_embeddings(corpus: Corpus, ranker: Ranker) -> Embeddings:
 def attribute_embeddings(parts: RunParts, run: Path) -> Embeddings:
     """The embeddings of all attributes, by the newest stage of the run that has learned some.
 
-    `run` is the run's folder. `InputError` when no stage has: they are learned where
-    `items.attributes` is on, and by the objectives aap and map.
+    `run` is the run's folder. A run imported from the Hub holds its last stage alone; the others
+    are passed over. `InputError` when no stage has: they are learned where `items.attributes` is
+    on, and by the objectives aap and map.
     """
     reader, fingerprint = RunFolder(run, writes=False), parts.corpus.fingerprint
+    absent = [stage.name for stage in parts.config.stages if not reader.stage(stage.name).is_dir()]
     for stage in reversed(parts.config.stages):
+        if stage.name in absent:
+            continue
         folder = final_checkpoint(reader, stage.name, fingerprint, str(run))
         for name, tensor in checkpoint.read_weights(folder).items():
             if name.endswith(ATTRIBUTE_TABLE):
@@ -102,9 +106,11 @@ def attribute_embeddings(parts: RunParts, run: Path) -> Embeddings:
                     labels_N=np.arange(len(tensor)),
                     vectors_ND=tensor.float().numpy(),
                 )
+    lacks = f"; it holds no weights of stage {', '.join(absent)}, as a run imported from the Hub "
     raise InputError(
         f"{run} has no embeddings of attributes; a run learns them with items.attributes=true or "
         "in a stage with aap or map"
+        + (f"{lacks}holds its last stage alone: take the run that was exported" if absent else "")
     )
 
 

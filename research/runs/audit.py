@@ -18,9 +18,8 @@ from research.errors import InputError
 from research.evaluation.candidates import is_in_history, read_candidates
 from research.runs.config import RunConfig
 from research.runs.corpus import open_corpus
-from research.storage.folders import what_is_at
+from research.runs.load import records_of
 from research.storage.records import FloorRecord, RunRecord, RunSummary
-from research.storage.run_folder import CONTINUED_BY, RunFolder
 
 
 def audit_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> list[Finding]:
@@ -30,12 +29,7 @@ def audit_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> list[Fin
     trained on. `InputError` when there is no run, it has not finished or is damaged, or when there
     is no such corpus or it is damaged.
     """
-    reader = RunFolder(path, writes=False)
-    record, summary = reader.read(RunRecord), reader.read(RunSummary)
-    if record is None:
-        raise InputError(f"{path} is not a run folder: {what_is_at(path)}")
-    if summary is None:
-        raise InputError(f"{path} holds a run that has not finished; {CONTINUED_BY}")
+    record, summary = records_of(path)
     config = from_json(record.config, RunConfig, allow=allow)
     corpus = open_corpus(config.corpus, data_root)
     findings = [

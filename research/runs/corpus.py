@@ -65,3 +65,15 @@ def open_corpus(name: str, data_root: str) -> Corpus:
             f"that `sixfold datasets` lists{did_you_mean(name, known)}"
         )
     return prepare(PrepareConfig(source=name), data_root=data_root)
+
+
+def check_fingerprint(corpus: Corpus, fingerprint: str, source: object, remedy: str) -> None:
+    """Raise `InputError` where `source` was trained on another corpus than this one.
+
+    `fingerprint` is of the corpus that it was trained on; `remedy` ends the message.
+    """
+    if corpus.fingerprint != fingerprint:
+        raise InputError(
+            f"{source} was trained on a corpus with fingerprint {fingerprint}, but "
+            f"{corpus.folder} has {corpus.fingerprint}; {remedy}"
+        )

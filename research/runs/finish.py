@@ -13,6 +13,7 @@ from research.distributed.activity import ACTIVITY
 from research.evaluation.candidates import AllItems, CandidateSet, seen_notes
 from research.evaluation.metrics import metrics, missed_share
 from research.evaluation.rank_table import RankTable
+from research.evaluation.ranker import Ranker
 from research.runs.extension import archive_results, note_of
 from research.runs.parts import RunParts
 from research.runs.popularity_floor import popularity_floor
@@ -38,6 +39,24 @@ def write_config(record: RunRecord, folder: RunFolder, accelerator: Accelerator)
     folder.write(replace(record, provenance=merge_provenance(before, latest)))
 
 
+def rank(
+    run_parts: RunParts, ranker: Ranker, candidate_sets: Sequence[CandidateSet], folder: RunFolder
+) -> tuple[dict[str, RankTable], dict[str, RankTable]]:
+    """The rank tables of the validation part (full ranking; none if it is empty) and of the test.
+
+    They are written too, by the main process.
+    """
+    validation_tables: dict[str, RankTable] = {}
+    if len(run_parts.split.validation):
+        validation_tables = run_parts.tables(ranker, "validation", [AllItems()])
+    tables = run_parts.tables(ranker, "test", candidate_sets)
+    if folder.writes:
+        for part, part_tables in (("validation", validation_tables), ("test", tables)):
+            for name, table in part_tables.items():
+                table.save(folder.path / "ranks" / f"{part}-{name}.npz")
+    return validation_tables, tables
+
+
 def evaluate_run(
     run_parts: RunParts,
     result: TrainingResult,
@@ -54,14 +73,7 @@ def evaluate_run(
     ACTIVITY.begin("ranking")
     started = time.monotonic()
     peak = PeakMemory(device)
-    validation_tables: dict[str, RankTable] = {}
-    if len(run_parts.split.validation):
-        validation_tables = run_parts.tables(result.ranker, "validation", [AllItems()])
-    tables = run_parts.tables(result.ranker, "test", candidate_sets)
-    if folder.writes:
-        for part, part_tables in (("validation", validation_tables), ("test", tables)):
-            for name, table in part_tables.items():
-                table.save(folder.path / "ranks" / f"{part}-{name}.npz")
+    validation_tables, tables = rank(run_parts, result.ranker, candidate_sets, folder)
     floor = popularity_floor(run_parts, tables, candidate_sets)
     cost = replace(
         result.cost,

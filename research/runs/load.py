@@ -13,9 +13,10 @@ from research.evaluation.ranker import Ranker
 from research.model.backbone import BackboneConfig
 from research.objectives.ranker import TrainedRanker
 from research.runs.config import RunConfig
+from research.runs.corpus import check_fingerprint
 from research.runs.parts import RunParts, ranking_objective
 from research.runs.warm_start import final_checkpoint
-from research.storage.folders import what_is_at
+from research.storage.folders import kind_of, what_is_at
 from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 
@@ -32,12 +33,8 @@ def load_run(
     record, _ = records_of(path)
     config = from_json(record.config, RunConfig, allow=allow)
     run_parts = RunParts.of(config, data_root)
-    if record.fingerprint != run_parts.corpus.fingerprint:
-        raise InputError(
-            f"{path} was trained on a corpus with fingerprint {record.fingerprint}, but "
-            f"{run_parts.corpus.folder} has {run_parts.corpus.fingerprint}; the same ids would "
-            "mean other items"
-        )
+    same_ids = "the same ids would mean other items"
+    check_fingerprint(run_parts.corpus, record.fingerprint, path, same_ids)
     if config.ranker is not None:
         return run_parts, config.ranker.build(run_parts.corpus, run_parts.split)
     accelerator = make_accelerator(device=device)
@@ -60,7 +57,7 @@ def records_of(path: Path) -> tuple[RunRecord, RunSummary]:
     """
     reader = RunFolder(path, writes=False)
     record, summary = reader.read(RunRecord), reader.read(RunSummary)
-    if record is None:
+    if record is None or kind_of(path) == "hub":
         raise InputError(f"{path} is not a run folder: {what_is_at(path)}")
     if summary is None:
         raise InputError(f"{path} holds a run that has not finished; {CONTINUED_BY}")

@@ -66,17 +66,23 @@ def record_of(config: RunConfig, corpus: Corpus, start: StartRecord = StartRecor
     return RunRecord(
         hash=run_hash(config, corpus, start.sha256),
         fingerprint=corpus.fingerprint,
-        dataset=DatasetRecord(
-            name=corpus.name,
-            users=corpus.num_users,
-            items=corpus.num_items,
-            interactions=corpus.num_interactions,
-            attributes=corpus.num_attributes,
-            filters=filters_of(corpus),
-        ),
+        dataset=dataset_record(corpus),
         start=start,
         stages=stage_hashes(config, corpus, start.sha256),
         config=to_json(config),
+    )
+
+
+def dataset_record(corpus: Corpus) -> DatasetRecord:
+    """What the record of a run says of its corpus."""
+    return DatasetRecord(
+        name=corpus.name,
+        users=corpus.num_users,
+        items=corpus.num_items,
+        interactions=corpus.num_interactions,
+        attributes=corpus.num_attributes,
+        filters=filters_of(corpus),
+        options=dict(corpus.manifest.options),
     )
 
 

@@ -19,8 +19,8 @@ from research.config import from_json, packages_of
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.config import RunConfig
-from research.runs.corpus import open_corpus
-from research.storage.folders import what_is_at
+from research.runs.corpus import check_fingerprint, open_corpus
+from research.storage.folders import kind_of, what_is_at
 from research.storage.records import RunRecord, RunSummary, StartRecord
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
@@ -116,12 +116,9 @@ class WarmStart:
                 f"{self.argument} {self.source} was trained on corpus {name!r}, whose item names "
                 f"are needed, but: {error}"
             ) from error
-        if corpus.fingerprint != self.fingerprint:
-            raise InputError(
-                f"{self.argument} {self.source} was trained on a corpus with fingerprint "
-                f"{self.fingerprint}, but {corpus.folder} has {corpus.fingerprint}; prepare the "
-                "corpus that it was trained on"
-            )
+        source = f"{self.argument} {self.source}"
+        remedy = "prepare the corpus that it was trained on"
+        check_fingerprint(corpus, self.fingerprint, source, remedy)
         return corpus
 
 
@@ -150,7 +147,7 @@ def find_warm_start(
         folder, name = folder.parent.parent, folder.name
     reader = RunFolder(folder, writes=False)
     record = reader.read(RunRecord)
-    if record is None:
+    if record is None or kind_of(folder) == "hub":
         raise InputError(
             f"{argument} {path} is neither an earlier run's folder nor one of its stages, "
             f"RUN/stages/NAME: {what_is_at(folder)}"
@@ -183,6 +180,12 @@ def final_checkpoint(reader: RunFolder, stage: str, fingerprint: str, source: st
     not ended, or the weights are missing or damaged.
     """
     folder = reader.stage(stage)
+    if not folder.is_dir() and reader.read(RunSummary) is not None:
+        raise InputError(
+            f"{source}: it has finished but holds no weights of stage {stage}; a run imported from "
+            "the Hub holds those of its last stage alone: name the run that was exported, or the "
+            "last stage"
+        )
     path, state = checkpoint.newest_state(folder, fingerprint)
     if state.get("finished") is True:
         return checkpoint.result_folder_of(folder, path, state)

@@ -15,7 +15,7 @@ from research.annotations import near_names
 from research.errors import InputError
 from research.storage.json_files import read_json
 
-FolderKind = Literal["run", "corpus"]
+FolderKind = Literal["run", "corpus", "hub"]
 
 # A message names so many folders, and is not looked for longer than in so many.
 _SHOWN, _SEARCHED = 8, 5_000
@@ -24,17 +24,20 @@ _DEPTH = 5
 
 
 def kind_of(folder: Path) -> FolderKind | None:
-    """What a folder is: a run (config.json), a corpus (manifest.json) or neither (None).
+    """What a folder is: a run (config.json), a corpus (manifest.json), or neither (None).
 
-    Other programs write files of the name config.json too; one that is damaged counts as a run's.
+    A run in the form of the Hub has its weights beside config.json, and none of its stages. Other
+    programs write files of the name config.json too; one that is damaged counts as a run's.
     """
     if (folder / "manifest.json").is_file():
         return "corpus"
     config = folder / "config.json"
     if not config.is_file():
         return None
+    weights_alone = (folder / "model.safetensors").is_file() and not (folder / "stages").exists()
+    kind: FolderKind = "hub" if weights_alone else "run"
     try:
-        return "run" if "hash" in read_json(config) else None
+        return kind if "hash" in read_json(config) else None
     except InputError:
         return "run"
 
@@ -86,6 +89,11 @@ def what_is_at(path: Path) -> str:
         return "it is a file; name a folder"
     if kind_of(path) == "run":
         return "it is a run"
+    if kind_of(path) == "hub":
+        return (
+            "it is a run in the form of the Hub; "
+            f"`sixfold import {path} --format hub --out RUN` makes a run of it"
+        )
     if kind_of(path) == "corpus":
         return "it is a corpus; `run EXPERIMENT --corpus CORPUS` makes a run of it"
     inside = what_is_below(path)

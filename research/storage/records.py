@@ -52,6 +52,9 @@ class DatasetRecord:
     """Number of attributes."""
     filters: Mapping[str, object]
     """The options of `prepare` that decide which events the corpus has, by name."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """All options of `prepare` that the fingerprint covers, by name, which name no file; empty: an
+    earlier version did not record them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,8 +187,7 @@ def test_a_folder_that_exists_is_refused_and_left_alone(
     (tmp_path / "run").mkdir()
     said = import_error(capsys, tmp_path / "f.pt", corpus)
     assert said == (
-        f"{tmp_path / 'run'} exists; an imported run needs a new folder: remove it or choose "
-        "another"
+        f"{tmp_path / 'run'} exists and is not overwritten; remove it or choose another name"
     )
     assert list((tmp_path / "run").iterdir()) == []
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 import research.interop.model_files as model_files
+import research.interop.parity as parity
 from research.data.corpus import Corpus
+from research.errors import InputError
 from research.interop.model_files import export_program, open_source
-from research.interop.parity import check_parity, histories_of
+from research.interop.parity import check_parity, histories_of, pieces_of
 from research.interop.program import Answer, RankerProgram
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
@@ -91,6 +94,36 @@ def test_the_program_gives_the_runs_scores(corpus: Corpus, run: Path) -> None:
     assert bool(scores_BV[3].isnan().all())
 
 
+# No items; padding before or between them; a number that no item has, or that is no padding.
+NO_HISTORIES = [[-1, -1, -1], [-1, -1, 5], [5, -1, 6], [5, 40, -1], [40, 5, 6], [5, -2, -1]]
+HISTORIES = [[5, 6, 7], [5, 6, -1], [39, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(), Answer(k=3), Answer(k=3, keep_seen=True)], ids=["all", "k", "seen"]
+)
+def test_a_row_that_is_no_history_gets_no_scores(run: Path, answer: Answer) -> None:
+    source = open_source(run, data_root="data", allow=())
+    assert source.parts.corpus.num_items == 40
+    check_refused(RankerProgram(source.ranker, answer))
+
+
+def check_refused(program: Callable[[Tensor], Tensor | tuple[Tensor, ...]]) -> None:
+    """A row that is no history gets NaN and -1, and does not disturb the other rows."""
+    with torch.no_grad():
+        together = program(torch.tensor([*NO_HISTORIES, *HISTORIES]))
+        alone = program(torch.tensor(HISTORIES))
+    together = together if isinstance(together, tuple) else (together,)
+    alone = alone if isinstance(alone, tuple) else (alone,)
+    number = len(NO_HISTORIES)
+    assert bool(together[0][:number].isnan().all())
+    torch.testing.assert_close(together[0][number:], alone[0], rtol=0.0, atol=1e-6)
+    assert not bool(alone[0].isnan().any())
+    for best, best_alone in zip(together[1:], alone[1:], strict=True):
+        assert best[:number].tolist() == [[-1, -1, -1]] * number
+        assert best[number:].tolist() == best_alone.tolist()
+
+
 @pytest.mark.parametrize("keep_seen", [True, False])
 def test_the_best_items_leave_out_the_history(corpus: Corpus, run: Path, keep_seen: bool) -> None:
     source = open_source(run, data_root="data", allow=())
@@ -126,7 +159,9 @@ def test_a_program_ranks_as_the_run(
     assert lines[-1].startswith(
         "parity on 7 histories of described: largest difference of a score "
     )
-    table_BL = torch.tensor([[3, 1, -1], [5, -1, -1]])
+    assert "equal and in the same order for 7" in lines[-1]
+    # The last rows are no histories.
+    table_BL = torch.tensor([[3, 1, -1], [5, -1, -1], [-1, 5, -1], [3, 99, -1]])
     with torch.no_grad():
         expected = RankerProgram(source.ranker, Answer(k=k))(table_BL)
     if kind == "onnx":
@@ -144,7 +179,8 @@ def test_a_program_ranks_as_the_run(
         about = json.loads(extra["sixfold"])
     wanted = [expected] if isinstance(expected, Tensor) else list(expected)
     for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=0.0, atol=1e-5)
+        torch.testing.assert_close(one, other, rtol=0.0, atol=1e-5, equal_nan=True)
+    assert bool(found[0][2:].isnan().all())
     assert (about["padding"], about["padding_side"]) == (-1, "right")
     assert about["longest"] == (ENCODER.length - (stage is CLOZE))
     assert about["fingerprint"] == described.fingerprint
@@ -173,54 +209,155 @@ def test_the_items_file_says_which_item_each_number_is(
     assert about["num_items"] == corpus.num_items
 
 
+@pytest.mark.parametrize("wrong", ["one item", "one history"])
 def test_a_program_that_ranks_otherwise_is_not_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path, wrong: str
 ) -> None:
     source = open_source(run, data_root="data", allow=())
-    wrong = monkeypatch
     of_torch = model_files._torch_export
 
     def off(*given: Any) -> Any:
         content, exported = of_torch(*given)
-        return content, lambda table_BL: (exported(table_BL)[0] + 0.01,)
 
-    wrong.setattr(model_files, "_torch_export", off)
-    with pytest.raises(model_files.InputError, match=r"differs from the run by up to 0\.01.*not"):
+        def altered(table_BL: Tensor) -> tuple[Tensor, ...]:
+            scores_BV = exported(table_BL)[0].clone()
+            if wrong == "one item":
+                scores_BV[:, 7] += 0.01
+            elif len(scores_BV) > 1:
+                # As a program that is right for a batch of one alone.
+                scores_BV[4] = scores_BV[3]
+            return (scores_BV,)
+
+        return content, altered
+
+    monkeypatch.setattr(model_files, "_torch_export", off)
+    with pytest.raises(InputError, match=r"differs from the run by up to .*nothing is written"):
         export_program(source, tmp_path / "model.pt2", "torch-export", Answer())
     assert list(tmp_path.iterdir()) == []
 
 
-def answer_of(run: Path, corpus: Corpus, table_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """The five best items, by the run's own scores."""
+def test_a_program_that_is_wrong_for_one_row_of_one_item_alone_is_no_parity(run: Path) -> None:
+    source = open_source(run, data_root="data", allow=())
+    program = RankerProgram(source.ranker, Answer())
+
+    def wrong(table_BL: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            scores_BV: Tensor = program(table_BL)
+        return (scores_BV.flip(1) if table_BL.shape == (1, 1) else scores_BV,)
+
+    with pytest.raises(InputError, match="differs from the run"):
+        check_parity(wrong, source.ranker, source.parts, Answer(), ENCODER.length)
+
+
+class Scored:
+    """A ranker whose scores of every history are the same row of numbers."""
+
+    def __init__(self, scores_V: Tensor, encoder: Any) -> None:
+        self.scores_V, self.encoder = scores_V, encoder
+
+    def encode(self, packed: Packed, users_S: Tensor) -> Scored:
+        self.rows = packed.num_sequences
+        return self
+
+    def scores(self, first: int, last: int) -> Tensor:
+        return self.scores_V[first:last].repeat(self.rows, 1)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0, -1000.0])
+def test_what_all_scores_have_in_common_hides_no_other_order(run: Path, offset: float) -> None:
+    source = open_source(run, data_root="data", allow=())
+    scores_V = torch.linspace(0.0, 0.05, source.parts.corpus.num_items) + offset
+    ranker: Any = Scored(scores_V, source.ranker.encoder)
+    given = (ranker, source.parts, Answer(), ENCODER.length)
+    assert "in the same order for 84" in check_parity(
+        lambda table_BL: (scores_V.repeat(len(table_BL), 1),), *given
+    )
+    # The reverse order, whose scores differ by 0.05: less than a ten-thousandth of the offset.
+    with pytest.raises(InputError, match=r"by up to 0\.05"):
+        check_parity(lambda table_BL: (scores_V.flip(0).repeat(len(table_BL), 1),), *given)
+    # An error of the last place is none: float32 has no finer scores there.
+    last_place = scores_V * (1 + torch.finfo(torch.float32).eps)
+    check_parity(lambda table_BL: (last_place.repeat(len(table_BL), 1),), *given)
+
+
+def test_lists_that_differ_in_ties_are_counted_as_they_are(run: Path) -> None:
+    source = open_source(run, data_root="data", allow=())
+    scores_V = torch.arange(40.0)
+    scores_V[38] = 39.0
+    ranker: Any = Scored(scores_V, source.ranker.encoder)
+
+    def swapped(table_BL: Tensor) -> tuple[Tensor, ...]:
+        best = scores_V.topk(5)
+        items_K = best.indices[[1, 0, 2, 3, 4]]
+        return best.values.repeat(len(table_BL), 1), items_K.repeat(len(table_BL), 1)
+
+    answer = Answer(k=5, keep_seen=True)
+    found = check_parity(swapped, ranker, source.parts, answer, ENCODER.length)
+    assert found.endswith(
+        "best 5 items equal and in the same order for 0; the others differ in items whose scores "
+        "tie"
+    )
+
+
+def answer_of(run: Path, table_BL: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best items, by the run's own scores."""
     _, ranker = load_run(run, "data", (), "cpu")
     rows = [[item for item in row if item >= 0] for row in table_BL.tolist()]
-    best = scores_of_all(ranker, Packed.from_lists(rows)).topk(5)
+    best = scores_of_all(ranker, Packed.from_lists(rows)).topk(k)
     return best.values, best.indices
 
 
-def test_best_items_in_another_order_or_twice_are_no_parity(corpus: Corpus, run: Path) -> None:
+@pytest.mark.parametrize(("k", "begin"), [(5, 0), (5, 3), (30, 3), (30, 28)])
+def test_best_items_in_another_order_or_twice_are_no_parity(run: Path, k: int, begin: int) -> None:
     source = open_source(run, data_root="data", allow=())
-    answer = Answer(k=5, keep_seen=True)
-    given = (source.ranker, corpus, answer, ENCODER.length)
+    given = (source.ranker, source.parts, Answer(k=k, keep_seen=True), ENCODER.length)
 
     def right(table_BL: Tensor) -> tuple[Tensor, ...]:
-        return answer_of(run, corpus, table_BL)
+        return answer_of(run, table_BL, k)
 
-    assert "best 5 items equal" in check_parity(right, *given)
-    for wrong_order in ([1, 0, 2, 3, 4], [0, 0, 2, 3, 4]):
+    assert f"best {k} items equal and in the same order for 84" in check_parity(right, *given)
+    for pair in ([begin + 1, begin], [begin, begin]):
+        order = [*range(begin), *pair, *range(begin + 2, k)]
 
-        def wrong(table_BL: Tensor, order: list[int] = wrong_order) -> tuple[Tensor, ...]:
-            scores, items = answer_of(run, corpus, table_BL)
+        def wrong(table_BL: Tensor, order: list[int] = order) -> tuple[Tensor, ...]:
+            scores, items = answer_of(run, table_BL, k)
             return scores[:, order], items[:, order]
 
-        with pytest.raises(model_files.InputError, match="differs from the run"):
+        with pytest.raises(InputError, match="differs from the run"):
             check_parity(wrong, *given)
 
 
 def test_parity_is_asked_of_histories_of_many_lengths(corpus: Corpus) -> None:
     found = histories_of(corpus, 5)
     assert len(found) == corpus.num_users
-    assert {len(history) for history in found} == {1, 2, 3, 4, 5}
+    lengths = (found.stops - found.starts).tolist()
+    assert lengths[0] == 1
+    assert set(lengths) == {1, 2, 3, 4, 5}
+    # Each ends at an item of its user.
+    assert bool((found.starts >= corpus.offsets[found.users]).all())
+    assert bool((found.stops <= corpus.offsets[found.users + 1]).all())
+
+
+def test_the_first_history_is_a_piece_alone_and_pieces_are_bounded(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = histories_of(corpus, 5)
+    sizes = [len(piece) for piece in pieces_of(found, corpus.num_items)]
+    assert sizes == [1, len(found) - 1]
+    monkeypatch.setattr(parity, "SCORES", 30 * corpus.num_items)
+    pieces = list(pieces_of(found, corpus.num_items))
+    assert [len(piece) for piece in pieces] == [1, 30, 30, 23]
+    assert [user for piece in pieces for user in piece.users] == found.users.tolist()
+
+
+def test_weights_of_an_encoder_that_reads_times_are_exported(
+    capsys: Capture, tmp_path: Path, corpus: Corpus
+) -> None:
+    run = run_in(tmp_path / "run", corpus, encoder=replace(ENCODER, block=HSTU(times=True)))
+    out = tmp_path / "model.safetensors"
+    answer = run_command(capsys, "export", run, "--format", "safetensors", "--out", out)
+    assert (answer.code, answer.err) == (0, "")
+    assert "parity on 84 histories of shop: scores are bit-equal" in answer.out
 
 
 def test_what_no_program_can_hold_is_refused(

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor
 
+from research.cli import exchange_verbs
 from research.data.corpus import Corpus
+from research.interop.row_formats import ROW_FORMATS
 from research.packed import Packed
 from research.runs.load import load_run
 from tests.evaluation.reference_ranks import scores_of_all
@@ -87,13 +90,13 @@ def test_the_report_says_where_rows_went(capsys: Capture, corpus: Corpus, tmp_pa
     assert rows[key] == ["(8, 8)", "encoder.blocks.1.qkv.weight, rows 8 to 15"]
 
 
-@pytest.mark.parametrize("first", ["[PAD]\n", ""])
+@pytest.mark.parametrize("first", ["[PAD]\n", "", "\ufeff", "\ufeff[PAD]\n"])
 def test_rows_are_found_by_a_file_of_raw_ids(
     capsys: Capture, corpus: Corpus, tmp_path: Path, first: str
 ) -> None:
     # Row n + 1 of the file is the item with the raw id n + 1, dense id ITEMS.index(n + 1).
     ids = "".join(f"{number}\n" for number in range(1, NUM_ITEMS + 1))
-    (tmp_path / "ids.txt").write_text(first + ids)
+    (tmp_path / "ids.txt").write_text(first + ids, encoding="utf-8")
     state = recbole_state(bert=False)
     out = import_state(
         capsys, state, "recbole-sasrec", corpus, tmp_path, "--item-ids", tmp_path / "ids.txt"
@@ -161,3 +164,10 @@ def test_an_option_of_another_format_is_refused(
     capsys: Capture, arguments: list[str], said: str
 ) -> None:
     assert said in command_error(capsys, "import", "file", "--out", "run", *arguments)
+
+
+def test_the_command_line_has_the_names_of_the_row_formats() -> None:
+    # It does not import them, as they import torch.
+    assert set(exchange_verbs.ROW_FORMATS) == set(ROW_FORMATS)
+    formats = get_args(get_type_hints(exchange_verbs.ImportCommand)["format"])
+    assert set(formats) == {"s3rec", "hub", *ROW_FORMATS}

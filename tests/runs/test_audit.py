@@ -261,7 +261,7 @@ def test_a_candidate_file_that_has_gone_is_a_problem(corpus: Corpus, tmp_path: P
 
 
 def test_a_folder_without_a_finished_run_is_refused(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="it is not a run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         audit_run(tmp_path, "data")
     shutil.copy(finished / "config.json", tmp_path)
     with pytest.raises(InputError, match="holds a run that has not finished"):

@@ -77,8 +77,12 @@ def refusal(folder: Path, kind: type[Record], **changes: Any) -> str:
 
 def test_an_earlier_run_is_read_as_it_was_written() -> None:
     record, summary = read_record(EARLIER, RunRecord), read_record(EARLIER, RunSummary)
+    earlier = stored(EARLIER / "config.json")
+    dataset = earlier["dataset"]
+    assert isinstance(dataset, dict)
     assert record_to_json(record) == {
-        **stored(EARLIER / "config.json"),
+        **earlier,
+        "dataset": {**dataset, "options": {}},
         "provenance": [],
         "extensions": [],
     }
@@ -202,9 +206,9 @@ def test_seeds_are_in_the_order_of_numbers() -> None:
         (RunRecord, {"hsh": "x"}, "hsh is not a known field; did you mean hash? (allowed: "
          "config, dataset, extensions, fingerprint, hash, provenance, stages, start)"),
         (RunRecord, {"dataset": []}, "dataset is []; allowed: an object with name, users, items, "
-         "interactions, attributes, filters"),
+         "interactions, attributes, filters, options"),
         (RunRecord, {"dataset": ...}, "dataset is missing; allowed: an object with name, users, "
-         "items, interactions, attributes, filters"),
+         "items, interactions, attributes, filters, options"),
         (RunRecord, {"dataset": {"name": "x"}}, "dataset.users is missing; allowed: int"),
         (RunRecord, {"start": {"sha26": "x"}}, "start.sha26 is not a known field; did you "
          "mean sha256? (allowed: folder, sha256, stage)"),
