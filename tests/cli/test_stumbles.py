@@ -265,8 +265,8 @@ def test_a_misspelled_corpus_gives_those_that_are_prepared(capsys: Capture, tmp_
     message = command_error(capsys, *run, "film")
     assert message.endswith(
         f"corpus is 'film', which is neither in {tmp_path / 'corpora'} (there: films; "
-        "--data-root names another root) nor a data set that `sixfold datasets` lists; did you mean "
-        "films?\n"
+        "--data-root names another root) nor a data set that `sixfold datasets` lists; "
+        "did you mean films?\n"
     )
     message = command_error(capsys, *run, tmp_path / "corpora" / "film")
     assert f"did you mean {tmp_path / 'corpora' / 'films'}?; run `prepare` first" in message
