@@ -48,9 +48,10 @@ class OptimizerConfig:
     """Adam and AdamW: which rows of the item tables a step moves: all of them, as published; or
     only those in its inputs and among its candidates, so that a step with a sampled loss takes no
     longer where there are more items. The others then stay as they are, moments included
-    (`research/training/touched_rows.py`). A loss that scores all items, such as the full softmax,
-    gives all rows a gradient, so that a stage with one moves them all. For one process, and not for
-    a combination that merges gradients."""
+    (`research/training/touched_rows.py`), and rare items move less than under Adam over all rows,
+    so that the rate is to be chosen anew (experiments/LOG.md, 2026-11-29). A loss that scores all
+    items, such as the full softmax, gives all rows a gradient, so that a stage with one moves them
+    all. For one process, and not for a combination that merges gradients."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate changes over the stage."""
 
