@@ -49,9 +49,10 @@ def model_card(run: Path, record: RunRecord, summary: RunSummary, license_name: 
         "",
         "## Protocol",
         "",
-        *_fields("", summary.protocol),
+        # The protocol says how rank tables store ties, the summary how its figures treat them.
+        *_fields("", {**summary.protocol, "ties": summary.ties}),
         f"- {summary.users.evaluated:,} users evaluated, {summary.users.not_evaluated:,} not",
-        f"- seed {outline.seed}; ties: {summary.ties}",
+        f"- seed {outline.seed}",
         "",
         "## Metrics on the test part",
         "",

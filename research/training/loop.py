@@ -43,6 +43,8 @@ def train(
     optimizer = build_optimizer(config.optimizer, weights.trained)
     checkpoints = Checkpointer(config.name, loader.corpus.fingerprint, run, weights, optimizer)
     state = resume_extended(checkpoints.load(), config, loader.num_rows, run.extended_after)
+    if state.step and not state.finished:
+        run.say(f"{config.name}: continues at step {state.step:,}, in epoch {state.epoch + 1:,}")
     limits = Limits.of(config, loader.num_rows)
     log = StageLog(config, state, limits, run)
     interruption = Interruption(config, state, checkpoints)
