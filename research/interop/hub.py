@@ -23,7 +23,7 @@ from research.evaluation.metrics import metrics
 from research.evaluation.rank_table import RankTable
 from research.interop.item_file import write_items
 from research.interop.model_card import model_card
-from research.interop.model_files import Source
+from research.interop.model_files import ExportedRun
 from research.interop.new_run import MEANWHILE, check_free, new_run, save_ended_stage
 from research.runs.config import RunConfig
 from research.runs.corpus import check_fingerprint
@@ -45,7 +45,7 @@ FILES = (WEIGHTS, ITEMS, CARD, RunRecord.FILE, RunSummary.FILE)
 FIGURE_TOLERANCE = 1e-4
 
 
-def export_hub(source: Source, out: Path, license_name: str | None) -> list[str]:
+def export_hub(source: ExportedRun, out: Path, license_name: str | None) -> list[str]:
     """Write the folder; it appears whole or not at all. Returns lines to print.
 
     `InputError` when `out` exists.
@@ -69,7 +69,7 @@ def export_hub(source: Source, out: Path, license_name: str | None) -> list[str]
     return [f"{name}: {size:,} bytes" for name, size in sizes.items()]
 
 
-def is_of_run(folder: Path, source: Source) -> bool:
+def is_of_run(folder: Path, source: ExportedRun) -> bool:
     """Whether a folder holds the run in the form of the Hub: its run hash and its very weights."""
     if kind_of(folder) != "hub":
         return False

@@ -46,7 +46,7 @@ ONNX_BYTES = (1 << 31) - 1
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ExportedRun:
     """The run that is exported."""
 
     run: Path
@@ -59,7 +59,7 @@ class Source:
     """The folder of the weights with which its last stage ended."""
 
 
-def open_source(run: Path, *, data_root: str, allow: tuple[str, ...]) -> Source:
+def open_source(run: Path, *, data_root: str, allow: tuple[str, ...]) -> ExportedRun:
     """Open a finished run; `InputError` as for `load_run`, and when its ranker only counts."""
     parts, ranker = load_run(run, data_root, allow, "cpu")
     if not isinstance(ranker, TrainedRanker):
@@ -67,10 +67,10 @@ def open_source(run: Path, *, data_root: str, allow: tuple[str, ...]) -> Source:
             f"{run} ranks by {type(ranker).__name__}, which has no weights; export a run that was "
             "trained"
         )
-    return Source(run, parts, ranker, find_warm_start(str(run), "RUN", allow).weights)
+    return ExportedRun(run, parts, ranker, find_warm_start(str(run), "RUN", allow).weights)
 
 
-def export_weights(source: Source, out: Path) -> list[str]:
+def export_weights(source: ExportedRun, out: Path) -> list[str]:
     """Write the last stage's parameters, by our names, as safetensors; returns lines to print.
 
     The metadata's key "sixfold" holds JSON: the config, the corpus and the name of the items' file.
@@ -100,7 +100,7 @@ def export_weights(source: Source, out: Path) -> list[str]:
     ]
 
 
-def export_program(source: Source, out: Path, kind: str, answer: Answer) -> list[str]:
+def export_program(source: ExportedRun, out: Path, kind: str, answer: Answer) -> list[str]:
     """Write the run's ranker as a program of `kind`, onnx or torch-export; returns lines to print.
 
     `InputError` when a package is missing, the run cannot be traced, or the program does not rank
@@ -209,7 +209,7 @@ def _torch_export(traced: ExportedProgram, about: dict[str, object]) -> tuple[by
     return content, run
 
 
-def _about(source: Source, items_file: Path) -> dict[str, object]:
+def _about(source: ExportedRun, items_file: Path) -> dict[str, object]:
     """What the metadata of every file say of the run."""
     corpus = source.parts.corpus
     config = without_home(to_json(source.parts.config))
@@ -258,7 +258,7 @@ def _items_file_of(out: Path) -> Path:
     return items_file
 
 
-def _write(out: Path, content: bytes, items_file: Path, source: Source) -> None:
+def _write(out: Path, content: bytes, items_file: Path, source: ExportedRun) -> None:
     write_items(items_file, source.parts.corpus)
     with replacing(out) as file:
         file.write(content)

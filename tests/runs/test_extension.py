@@ -289,7 +289,7 @@ def test_a_run_that_goes_on_needs_what_it_started_from(corpus: Corpus, tmp_path:
     shutil.move(tmp_path / "start", tmp_path / "moved")
     assert execute(short, tmp_path / "run", options=QUIET) == first
     longer = replace(short, stages=(stage_of("next", epochs=3),))
-    with pytest.raises(InputError, match=r"start_from .* holds no config\.json"):
+    with pytest.raises(InputError, match=r"start_from .* is neither an earlier run's folder"):
         execute(longer, tmp_path / "run", options=QUIET)
     assert record_in(tmp_path / "run").extensions == ()
     shutil.move(tmp_path / "moved", tmp_path / "start")

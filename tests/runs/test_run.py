@@ -477,7 +477,7 @@ def test_two_runs_of_one_corpus_can_be_compared(corpus: Corpus, tmp_path: Path) 
 
 
 def test_a_folder_that_is_no_run_is_not_loaded(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no config\.json: it is not a run folder"):
+    with pytest.raises(InputError, match=r"is not a run folder: neither a run nor a corpus"):
         load_run(tmp_path, "data")
 
 
