@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -153,13 +153,19 @@ class RowFormat:
         return f"encoder.blocks.{match[1]}.{name}", third
 
 
-def _recbole_encoder(sizes: RowSizes, heads: int) -> TransformerConfig:
+def _sized(sizes: RowSizes, heads: int) -> TransformerConfig:
     return TransformerConfig(
         length=sizes.length,
         width=sizes.width,
         layers=sizes.layers,
         heads=heads,
         feed_forward=sizes.inner,
+    )
+
+
+def _recbole_encoder(sizes: RowSizes, heads: int) -> TransformerConfig:
+    return replace(
+        _sized(sizes, heads),
         activation="gelu",
         block=PostNorm(),
         norm_eps=1e-12,
@@ -168,12 +174,8 @@ def _recbole_encoder(sizes: RowSizes, heads: int) -> TransformerConfig:
 
 
 def _gsasrec_encoder(sizes: RowSizes, heads: int) -> TransformerConfig:
-    return TransformerConfig(
-        length=sizes.length,
-        width=sizes.width,
-        layers=sizes.layers,
-        heads=heads,
-        feed_forward=sizes.inner,
+    return replace(
+        _sized(sizes, heads),
         activation="relu",
         block=QueryNorm(),
         output_projection=False,
