@@ -86,6 +86,19 @@ class ForeignModel(ABC):
         )
 
 
+def rows_in_parameter(parameter: str, size: int, third: int) -> tuple[int, Tensor, str]:
+    """Where the `size` rows of a file's dense layer, norm or bias go in a parameter of ours.
+
+    Returns the parameter's number of rows, the rows in it (int64 [size]), and words for the report.
+    Queries, keys and values are thirds of one parameter here, and `third` says which it is.
+    """
+    rows = torch.arange(size)
+    if ".qkv." not in parameter:
+        return size, rows, parameter
+    rows += third * size
+    return 3 * size, rows, f"{parameter}, rows {int(rows[0])} to {int(rows[-1])}"
+
+
 def to_parameters(
     state: Mapping[str, Tensor], table: list[Entry], zeroed: Collection[str] = ()
 ) -> dict[str, Tensor]:

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from research.data.corpus import Corpus
 from research.errors import InputError
-from research.interop.foreign import STAGE, Entry, ForeignModel, check_heads, to_parameters
+from research.interop.foreign import (
+    STAGE,
+    Entry,
+    ForeignModel,
+    check_heads,
+    rows_in_parameter,
+    to_parameters,
+)
 from research.interop.row_formats import BIAS, ITEMS, OUTPUT, POSITIONS, RowFormat, RowSizes
 from research.model.transformer_config import TransformerConfig
 from research.training.config import StageConfig
@@ -127,12 +134,8 @@ class RowModel(ForeignModel):
         else:
             stem, _, part = key.rpartition(".")
             module, third = self.row_format.module_of(stem)
-            parameter = description = f"{module}.{part}"
-            rows = shape[0]
-            parameter_rows = file_rows = torch.arange(rows)
-            if module.endswith("qkv"):
-                rows, parameter_rows = 3 * shape[0], parameter_rows + third * shape[0]
-                description += f", rows {int(parameter_rows[0])} to {int(parameter_rows[-1])}"
+            parameter, file_rows = f"{module}.{part}", torch.arange(shape[0])
+            rows, parameter_rows, description = rows_in_parameter(parameter, shape[0], third)
         return Entry(
             key=key,
             shape=shape,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from research.errors import InputError
-from research.interop.foreign import Entry
+from research.interop.foreign import Entry, rows_in_parameter
 from research.model.positions import LearnedPositions
 from research.model.transformer_block import PostNorm
 from research.model.transformer_config import TransformerConfig
@@ -141,7 +141,7 @@ def entries(sizes: Sizes, items_V: Tensor, attributes_A: Tensor) -> list[Entry]:
     table = []
     for key, shape in shapes_of(sizes).items():
         file_rows = parameter_rows = torch.arange(shape[0])
-        parameter, third = _TABLES.get(key, ""), 0
+        parameter = _TABLES.get(key, "")
         rows = shape[0]
         if key == ITEMS:
             mask = torch.tensor([sizes.num_items + 1])
@@ -156,11 +156,9 @@ def entries(sizes: Sizes, items_V: Tensor, attributes_A: Tensor) -> list[Entry]:
             description = f"{parameter}, rows in reverse"
         else:
             stem, _, part = key.rpartition(".")
-            parameter, third = _module_of(stem)
-            parameter = description = f"{parameter}.{part}"
-            if ".qkv." in parameter:
-                rows, parameter_rows = 3 * sizes.width, parameter_rows + third * sizes.width
-                description += f", rows {int(parameter_rows[0])} to {int(parameter_rows[-1])}"
+            module, third = _module_of(stem)
+            parameter = f"{module}.{part}"
+            rows, parameter_rows, description = rows_in_parameter(parameter, shape[0], third)
         table.append(
             Entry(
                 key=key,
