@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import reduction
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Literal
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 Outcome = Literal["done", "failed", "stopped"]
 # Exit code of a worker that met a file system error (EX_IOERR of sysexits.h).
 DISK_ERROR = 74
+# Exit code that `multiprocessing` gives a worker whose fork server ended before it.
+SERVER_ENDED = 255
 # Seconds that a worker has to exit after SIGTERM, before it is killed.
 EXIT_SECONDS = 10.0
 # Seconds added to both the measured and the estimated time where one is divided by the other, so
@@ -117,6 +120,25 @@ def run_in_turn(
         progress.end(job, time.monotonic() - started, "done" if done else "failed")
 
 
+class Output:
+    """This process's file descriptors of standard output and error, to be given to a worker.
+
+    Pickled while a worker is made, which gets copies of them. A fork server has the descriptors of
+    the time when it was started, and this process's may have been redirected since.
+    """
+
+    def __getstate__(self) -> list[object]:
+        return [reduction.DupFd(number) for number in (1, 2)]  # type: ignore[attr-defined]
+
+    def __setstate__(self, state: list[object]) -> None:
+        self.copies = state
+
+    def use(self) -> None:
+        """Write to them from now on; called in the worker."""
+        for number, copy in zip((1, 2), self.copies):
+            os.dup2(copy.detach(), number)  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True, eq=False)
 class Worker:
     """A worker process and the job that it is doing."""
@@ -149,7 +171,8 @@ def run_in_processes(
                 waiting.remove(job)
                 device = devices[free[0] % len(devices)] if devices else None
                 beside_others = replace(options, prefix=f"  {job.name}: ")
-                arguments = (job, beside_others, threads, device, dict(os.environ))
+                output = Output() if sys.platform == "linux" else None
+                arguments = (job, beside_others, threads, device, dict(os.environ), output)
                 process = context.Process(target=work_on, args=arguments, daemon=True)
                 process.start()
                 running.append(Worker(process, job, free[0], time.monotonic()))
@@ -205,7 +228,7 @@ def outcome_of(job: Job, code: int) -> Outcome:
     if code == 0:
         return "done"
     # -code: the signal arrived before the process had installed its handlers.
-    if code in (STOPPED, DISK_ERROR) or -code in SIGNALS:
+    if code in (STOPPED, DISK_ERROR, SERVER_ENDED) or -code in SIGNALS:
         return "stopped"
     if job.state() != "failed":
         ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -259,12 +282,16 @@ def work_on(
     threads: int,
     device: str | None,
     environment: Mapping[str, str],
+    output: Output | None,
 ) -> None:
     """Do one job in a worker process, and exit with a code that `outcome_of` understands.
 
-    The process exits with its parent. `environment` has the parent's environment variables: a
-    server that has made other workers before has older ones.
+    The process exits with its parent. `environment` has the parent's environment variables and
+    `output` its standard output and error: a server that has made other workers before has older
+    ones.
     """
+    if output is not None:
+        output.use()
     os.environ.clear()
     os.environ.update(environment)
     threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -418,17 +418,27 @@ def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
     assert not (folder / FailureRecord.FILE).exists()
 
 
+def children_of(process: int) -> list[int]:
+    """The process IDs of a process's children (Linux)."""
+    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def fork_server_of(process: subprocess.Popen[str]) -> int:
+    """The process ID of the server that makes a study's workers."""
+    (server,) = [
+        each
+        for each in children_of(process.pid)
+        if b"forkserver" in Path(f"/proc/{each}/cmdline").read_bytes()
+    ]
+    return server
+
+
 @pytest.mark.long
 def test_a_worker_that_is_stopped_leaves_its_run_to_be_continued(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     process, folder = at_work(corpus, tmp_path)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    (worker,) = [
-        int(each)
-        for each in children
-        if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()
-    ]
+    (worker,) = children_of(fork_server_of(process))
     os.kill(worker, signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75, said
@@ -439,10 +449,23 @@ def test_a_worker_that_is_stopped_leaves_its_run_to_be_continued(
     assert checkpoint.checkpoints_by_step(folder / "stages" / "finetune", "step")
 
 
+@pytest.mark.long
+def test_a_fork_server_that_is_stopped_leaves_runs_to_be_continued(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    process, folder = at_work(corpus, tmp_path)
+    os.kill(fork_server_of(process), signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "stopped: films / c / seed 0; the same command continues it\n" in said
+    assert not (folder / FailureRecord.FILE).exists()
+
+
 @pytest.mark.parametrize(
     ("code", "outcome", "failure"),
     [
         (0, "done", None),
+        (255, "stopped", None),
         (75, "stopped", None),
         (DISK_ERROR, "stopped", None),
         (-signal.SIGTERM, "stopped", None),
