@@ -25,7 +25,7 @@ from research.report.build import report_of
 from research.report.csv_table import frame_of
 from research.report.files import write
 from research.report.records import read_study
-from research.report.schema import Report
+from research.report.schema import Part, Report
 from research.runs.execute import RunOptions
 from research.storage.records import StudyRecord
 from research.storage.untrusted import file_inside, printable
@@ -118,18 +118,25 @@ def study(
 
 
 def report(
-    folder: Path | str, *, out: Path | str | None = None, ties: TiePolicy | None = None
+    folder: Path | str,
+    *,
+    out: Path | str | None = None,
+    ties: TiePolicy | None = None,
+    part: Part = "test",
 ) -> Path:
     """Write the report of a study's folder, and return the path of its page.
 
     report.html is a page that loads nothing from elsewhere; report.csv and report.tex hold the same
-    figures. They are written into `out` (None: the study's folder), over older ones. `ties` is as
-    for `Run.evaluate`. Raises `InputError` if the folder is no study's or has no finished run, and
-    without the extra `report`.
+    figures, and report-figures its pictures as SVG, PDF and PNG. They are written into `out` (None:
+    the study's folder), over older ones. `ties` is as for `Run.evaluate`. With the `part`
+    "validation", by which to choose among cells, the files are named report-validation and no test
+    figure is used. Raises `InputError` if the folder is no study's or has no finished run with that
+    part, and without the extra `report`.
 
         >>> sf.report("runs/quickstart")
     """
-    page, *_ = write(report_of(Path(folder), ties=ties), Path(folder if out is None else out))
+    made = report_of(Path(folder), ties=ties, part=part)
+    page, *_ = write(made, Path(folder if out is None else out))
     return page
 
 
@@ -191,9 +198,9 @@ class StudyResult:
             data_root=self.data_root,
         )
 
-    def report(self, *, out: Path | str | None = None) -> Path:
+    def report(self, *, out: Path | str | None = None, part: Part = "test") -> Path:
         """Write the report and return the path of its page; see `sf.report`."""
-        return report(self.folder, out=out)
+        return report(self.folder, out=out, part=part)
 
     @cached_property
     def _report(self) -> Report:

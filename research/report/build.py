@@ -25,19 +25,30 @@ from research.report.caveats import (
     title_of,
 )
 from research.report.learning_curves import cosines, panels, read_lines
+from research.report.provenance import facts_of
 from research.report.records import StudyRun, changes_of, read_run, read_study
 from research.report.schema import (
     LEVEL,
     CorpusPart,
     Cost,
     Figure,
+    Part,
     ProtocolTable,
     Report,
     Row,
     RunLine,
+    SharedStage,
     Status,
 )
 from research.report.slices import slicings
+from research.report.validation import (
+    Validation,
+    gaps_of,
+    mean_of,
+    places_of,
+    validation_notes,
+    validation_of,
+)
 from research.storage.records import CostRecord, StudyRecord
 from research.storage.untrusted import printable, without_home
 
@@ -45,16 +56,18 @@ from research.storage.untrusted import printable, without_home
 COMPARED_RESAMPLES, OTHER_RESAMPLES = 10_000, 2_000
 
 
-def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = None) -> Report:
-    """The report of a study's folder.
+def report_of(
+    folder: Path, *, figures: bool = True, ties: TiePolicy | None = None, part: Part = "test"
+) -> Report:
+    """The report of a study's folder, on its test or on its validation part.
 
     Without `figures` it lacks what a terminal does not show: slices, learning curves and gradient
     cosines. All figures are computed under the tie policy `ties`; None: that of the finished runs,
-    or "expected" where theirs differ. Raises `InputError` when the folder is no study's or has no
-    finished run.
+    or "expected" where theirs differ. A report on validation reads no rank table of the test.
+    Raises `InputError` when the folder is no study's, or has no finished run with that part.
     """
     study = read_study(folder)
-    runs = {corpus: read_runs(folder, study, corpus) for corpus in study.corpora}
+    runs = {corpus: read_runs(folder, study, corpus, part) for corpus in study.corpora}
     all_runs = [run for corpus_runs in runs.values() for run in corpus_runs]
     if not any(run.status == "finished" for run in all_runs):
         failures = [run.error for run in all_runs if run.error]
@@ -63,11 +76,16 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
             + (f" ({len(failures)} failed, the first with: {failures[0]})" if failures else "")
             + f"; the study's command continues it: {study.command or 'study STUDY'}"
         )
+    if not any(run.tables for run in all_runs):
+        raise InputError(
+            f"{folder} has no run with a validation part: the split of its cells leaves none; "
+            "leave --part out for the test"
+        )
     if ties is None:
         policies = {run.ties for run in all_runs if run.status == "finished"}
         ties = policies.pop() if len(policies) == 1 else "expected"
     parts = [
-        corpus_part(study, corpus, corpus_runs, ties=ties, figures=figures)
+        corpus_part(study, corpus, corpus_runs, ties=ties, figures=figures, part=part)
         for corpus, corpus_runs in runs.items()
     ]
     return Report(
@@ -85,22 +103,29 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         folder=printable(str(without_home(str(folder)))),
         corpora=tuple(parts),
         notes=tuple(study_notes(study)),
+        part=part,
     )
 
 
-def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[StudyRun]:
+def read_runs(folder: Path, study: StudyRecord, corpus: str, part: Part) -> list[StudyRun]:
     """Every run of a corpus that study.json lists; of a counting ranker only one seed's."""
     runs = []
     for cell in study.cells:
         for seed, run_hash in study.seeds_of(corpus, cell).items():
-            runs.append(read_run(folder, corpus, cell, seed, run_hash))
+            runs.append(read_run(folder, corpus, cell, seed, run_hash, part))
             if runs[-1].counts_only:
                 break
     return runs
 
 
 def corpus_part(
-    study: StudyRecord, corpus: str, runs: Sequence[StudyRun], *, ties: TiePolicy, figures: bool
+    study: StudyRecord,
+    corpus: str,
+    runs: Sequence[StudyRun],
+    *,
+    ties: TiePolicy,
+    figures: bool,
+    part: Part,
 ) -> CorpusPart:
     """The part of a report about one corpus."""
     finished = [run for run in runs if run.status == "finished"]
@@ -109,7 +134,9 @@ def corpus_part(
     lines = read_lines(finished if figures else [])
     printable_lines = {(printable(cell), seed): log for (cell, seed), log in lines.items()}
     tables = [
-        protocol_table(study, group, counting, corpus, ties=ties, figures=figures)
+        protocol_table(
+            study, group, finished, counting, corpus, ties=ties, figures=figures, part=part
+        )
         for group in groups
     ]
     by_cell = {cell: [run for run in runs if run.cell == cell] for cell in study.cells}
@@ -121,6 +148,7 @@ def corpus_part(
         costs=tuple(cost_of(cell, cell_runs) for cell, cell_runs in by_cell.items()),
         runs=tuple(run_line(study, corpus, run, ties) for run in runs),
         notes=(*tie_notes(finished, ties), *protocol_notes(finished), *run_notes(runs)),
+        facts=facts_of(finished) if figures else (),
     )
 
 
@@ -138,21 +166,29 @@ def group_by_protocol(runs: Sequence[StudyRun], base: str) -> list[Group]:
 def protocol_table(
     study: StudyRecord,
     group: Group,
+    runs: Sequence[StudyRun],
     counting: set[str],
     corpus: str,
     *,
     ties: TiePolicy,
     figures: bool,
+    part: Part,
 ) -> ProtocolTable:
-    """The table of one protocol: means, comparisons to the base, and slices."""
+    """The table of one protocol: means, comparisons to the base, places by validation, slices.
+
+    `runs` are the corpus's finished runs.
+    """
+    validation = validation_of(runs, group)
     cells = [cell for cell in study.cells if cell in group]
     protocol = _first_table(group).protocol
     columns = {
-        name: metric_column(study, group, counting, name, corpus, ties=ties)
+        name: metric_column(study, group, validation, counting, name, corpus, ties=ties)
         for name in study.metrics
     }
     full = protocol.get("candidates") == "full"
     tables = {printable(cell): list(group[cell].values()) for cell in cells}
+    on_test = {cell: columns[study.compared][cell].estimate for cell in cells}
+    compares_parts = full and figures and part == "test"
     return ProtocolTable(
         candidates=str(protocol.get("candidates")),
         title=title_of(protocol, ties),
@@ -169,20 +205,27 @@ def protocol_table(
         ),
         has_base=study.base in group,
         slicings=slicings(tables, study.compared, ties) if full and figures else (),
-        notes=tuple(table_notes(study, group, counting)),
+        notes=(
+            *table_notes(study, group, counting),
+            *validation_notes(runs, group, validation, part),
+        ),
+        gaps=gaps_of(validation, on_test, study.compared, ties) if compares_parts else (),
     )
 
 
 def metric_column(
     study: StudyRecord,
     group: Group,
+    validation: Validation,
     counting: set[str],
     metric: str,
     corpus: str,
     *,
     ties: TiePolicy,
 ) -> dict[str, Figure]:
-    """One metric by cell: mean, and the comparison to the base with p corrected over the cells.
+    """One metric by cell: mean, place by validation, and the comparison to the base.
+
+    The p of comparisons are corrected over the cells.
 
     Raises `InputError` when a cell's rank tables cannot be compared with each other or the base's.
     """
@@ -209,13 +252,18 @@ def metric_column(
         except InputError as error:
             raise InputError(f"{corpus}, {cell} and its base {study.base}: {error}") from error
     corrected = dict(zip(comparisons, holm([result.p for result in comparisons.values()])))
-    means = [result.mean for result in estimates.values()]
+    means = {cell: mean_of(validation[cell], metric, ties) for cell in cells if cell in validation}
+    places = places_of(means)
     return {
         cell: Figure(
             result,
             comparisons.get(cell),
             corrected.get(cell),
-            place=1 + sum(mean > result.mean for mean in means),
+            place=places.get(cell),
+            validation=means.get(cell),
+            by_seed={
+                seed: metrics(table, [metric], ties)[metric] for seed, table in group[cell].items()
+            },
         )
         for cell, result in estimates.items()
     }
@@ -247,9 +295,7 @@ def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
         costs = [cost(run.summary.cost) or 0.0 for run in finished if run.summary is not None]
         return sum(costs) / len(costs) if costs else None
 
-    origins = [
-        f"{stage} from {cell}" for run in finished for stage, cell in run.origin_cells().items()
-    ]
+    origins = [origin for run in finished for origin in run.origin_cells().items()]
     parameters = mean(lambda cost: cost.parameters)
     return Cost(
         cell=printable(cell),
@@ -261,7 +307,10 @@ def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
         shared_seconds=mean(lambda cost: cost.shared_seconds) or 0.0,
         items=mean(lambda cost: cost.items),
         parameters=None if parameters is None else int(parameters),
-        shared=tuple(map(printable, dict.fromkeys(origins))),
+        shared=tuple(
+            SharedStage(printable(stage), printable(origin))
+            for stage, origin in dict.fromkeys(origins)
+        ),
     )
 
 

@@ -6,12 +6,12 @@ does not know is written as its code point.
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 
 from research.report.formatting import interval_words, p_of, short_decimal, shortened_name
+from research.report.names import slug
 from research.report.schema import CorpusPart, Figure, ProtocolTable, Report, Row
+from research.report.validation import best_by_validation
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -82,8 +82,8 @@ def row_of(report: Report, row: Row, compares: bool) -> list[str]:
 def entry_of(figure: Figure) -> str:
     """A mean and half its interval, as LaTeX.
 
-    The best mean of a column is bold, the second underlined, and a dagger marks a significant
-    difference to the base.
+    The best of a column by validation is bold, the second underlined, and a dagger marks a
+    significant difference to the base.
     """
     estimate = figure.estimate
     text = f"{estimate.mean:.4f}"
@@ -107,6 +107,8 @@ def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compare
             f"†: differs from {report.base}, p below 0.05 (paired by user, two-sided, "
             f"corrected after Holm over the cells). {report.compared.upper()} decides."
         )
+    if best_by_validation(table, report.compared) is not None:
+        parts.append("Bold: best by the same metric on validation; underlined: second.")
     return escaped(" ".join(parts))
 
 
@@ -124,8 +126,3 @@ def letter(character: str) -> str:
     """A character without a special meaning; `[U+4E2D]` for one that plain LaTeX does not know."""
     can_be_set = (character.isascii() and character.isprintable()) or character in PLAIN
     return character if can_be_set else f"{{[}}U+{ord(character):04X}{{]}}"
-
-
-def slug(name: str) -> str:
-    """A name as part of a label: lower-case ASCII letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x"

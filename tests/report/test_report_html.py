@@ -26,7 +26,7 @@ NAMES = (
     '" onload="alert(2)', "x" * 120, "Größe 中文 🎉", "\x1b[31mred",
 )  # fmt: skip
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-VOID = {"meta", "link", "br", "img", "input", "hr"}
+VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
 
 
 class Page(HTMLParser):
@@ -53,7 +53,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.texts.append(data)
+        # What stands around a possible line break is one text.
+        joined = self.texts.pop() if self.elements and self.elements[-1][0] == "wbr" else ""
+        self.texts.append(joined + data)
 
     def named(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -165,13 +167,15 @@ STYLES = plots.styles_of(["a", "b"])
 
 
 def test_a_dollar_in_a_name_is_a_dollar() -> None:
-    svg = plots.dots_svg([plots.Dot("$x_1$ <b>", 0.5, 0.4, 0.6, STYLES["a"])], "MRR $")
+    svg = plots.svg_of(
+        plots.dots_figure([plots.Dot("$x_1$ <b>", 0.5, 0.4, 0.6, STYLES["a"])], "MRR $")
+    )
     assert ">$x_1$ &lt;b&gt;</text>" in svg
     assert "MRR $" in svg
 
 
 def test_a_letter_that_the_font_lacks_is_left_to_the_browser() -> None:
-    svg = plots.dots_svg([plots.Dot("中文 🎉", 0.5, 0.4, 0.6, STYLES["a"])], "MRR")
+    svg = plots.svg_of(plots.dots_figure([plots.Dot("中文 🎉", 0.5, 0.4, 0.6, STYLES["a"])], "MRR"))
     assert "中文 🎉" in svg
 
 
@@ -183,9 +187,10 @@ def test_cells_are_told_apart_by_more_than_colour() -> None:
 
 def test_curves_of_one_step_are_drawn_and_nothing_measured_is_a_gap() -> None:
     point = Curve("a", (5.0,), (1.0,), (1.0,), (1.0,), 1)
-    assert plots.panel_svg(Panel("train", "loss/next", (point,)), STYLES).startswith("<svg")
+    panel = Panel(("train",), "loss/next", (point,))
+    assert plots.svg_of(plots.panel_figure(panel, STYLES)).startswith("<svg")
     found = Cosines("a", "train", ("next", "mip"), ((1.0, None), (None, 1.0)), 1)
-    assert plots.heat_svg(found).startswith("<svg")
+    assert plots.svg_of(plots.heat_figure(found)).startswith("<svg")
 
 
 def test_ids_are_set_apart_but_texts_that_look_like_them_are_not() -> None:
