@@ -33,6 +33,7 @@ from research.report.schema import (
     RunLine,
 )
 from research.report.wandb_report import specification
+from research.report.wandb_workspace import workspace_of
 from research.storage.json_files import write_json
 from research.storage.records import WandbRecord, write_record
 from research.tracking import wandb_fields
@@ -61,7 +62,7 @@ def report_of(cell: str = "no mip", question: str = "What does MIP add?") -> Rep
     )  # fmt: skip
     corpus = CorpusPart(
         name="ml-100k", tables=(table,), cosines=(), costs=(cost,), notes=(),
-        panels=(Panel("train", "loss/mip", ()), Panel("train", "val/ndcg@10", ())),
+        panels=(Panel(("train",), "loss/mip", ()), Panel(("train",), "val/ndcg@10", ())),
         runs=(RunLine(cell, 0, "failed", f"heads/ml-100k/{cell}/0", "ab12", None, "no | room"),),
     )  # fmt: skip
     change = Change("stages.0.objectives.mip.weight", "0.2", "0.0")
@@ -96,7 +97,7 @@ def test_the_specification_says_question_table_and_command() -> None:
     assert document["title"] == "heads: What does MIP add?"
     said = [text_of(block) for block in blocks_of(document, "paragraph")]
     assert "What does MIP add?" in said
-    assert "Base cell: all. Seeds: 0, 1. Compared by NDCG@10." in said
+    assert "Base cell: all. Seeds: 0, 1. Compared by test NDCG@10." in said
     assert "One note." in said
     tables = [block["content"] for block in blocks_of(document, "markdown-block")]
     assert tables[1].splitlines() == [
@@ -192,7 +193,11 @@ def test_offline_writes_the_specification_and_asks_no_server(
     assert (published.link, published.problem) == (None, None)
     assert published.file == tmp_path / "report.wandb.json"
     stored = json.loads(published.file.read_text())
-    assert stored == {**specification(report_of()), "saved": None}
+    assert stored == {
+        **specification(report_of()),
+        "workspace": workspace_of(report_of()),
+        "saved": None,
+    }
     assert server.requests == 0
 
 
