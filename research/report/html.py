@@ -134,6 +134,11 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
+# After the signs that join words in names, and before a capital within one. A decimal point is
+# followed by a digit.
+BREAKS = re.compile(r"(?<=[-_/,=+:])(?=\w)|(?<=\.)(?=[^\W\d])|(?<=[a-z])(?=[A-Z])")
+
+
 def breakable(text: str) -> Markup:
-    """The escaped text, in which a line may break after the signs that join words in names."""
-    return Markup("<wbr>").join(re.split(r"(?<=[-_/,=+:@])(?=\w)|(?<=\.)(?=[^\W\d])", text))
+    """The escaped text, in which a line may break where the words of a name meet."""
+    return Markup("<wbr>").join(BREAKS.split(text))

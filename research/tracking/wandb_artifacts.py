@@ -6,6 +6,7 @@ folder where they lie; W&B stores a file once, however often it is sent.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import wandb
@@ -43,6 +44,8 @@ def artifacts_of(path: Path, record: RunRecord, run_id: str) -> list[wandb.Artif
 def with_files(artifact: wandb.Artifact, path: Path, names: list[str]) -> wandb.Artifact:
     """The artifact with files of the run folder `path`, under the names that they have there."""
     for name in names:
-        # Otherwise the client would first copy the file into a folder of its own.
-        artifact.add_file(str(file_inside(path, name)), name=name, policy="immutable")
+        # The manifest that is uploaded names the file as it is named here: by a relative path, as
+        # that tells least of this machine. A file that is not immutable would be copied first.
+        local = os.path.relpath(file_inside(path, name))
+        artifact.add_file(local, name=name, policy="immutable")
     return artifact

@@ -166,6 +166,11 @@ def create_artifact(server: WandbServer, variables: Variables) -> Answer:
     return {"createArtifact": {"artifact": told}}
 
 
+def artifact_type(server: WandbServer, variables: Variables) -> Answer:
+    """Return that there is no artifact of a name, so that it may have any type."""
+    return {"project": {"artifact": None}}
+
+
 def artifact_manifest(server: WandbServer, variables: Variables) -> Answer:
     """Return where an artifact's manifest is uploaded; its id is that of the artifact."""
     name = variables.get("artifactID") or variables["artifactManifestID"]
@@ -227,6 +232,7 @@ ANSWERS: dict[str, Callable[[WandbServer, Variables], Answer]] = {
     "ProjectInternalId": project_id,
     "upsertView": upsert_view,
     "UpsertView2": upsert_workspace,
+    "ArtifactType": artifact_type,
     "CreateArtifact": create_artifact,
     "CreateArtifactManifest": create_manifest,
     "UpdateArtifactManifest": update_manifest,

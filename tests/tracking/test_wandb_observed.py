@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from research.cli.verbs import WandbOptions
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.execute import RunOptions, execute
@@ -17,13 +18,12 @@ from research.tracking.config import Tracking
 from research.tracking.sync import SYNCING, sync
 from research.tracking.wandb_mirror import WandbMirror
 from research.tracking.wandb_run import settings_of
-from tests.support.command_line import command_error
+from tests.support.records import write_as_json
 from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
 from tests.support.wandb_run_folders import KEY, SUMMARY, shop_run_record, write_run
 from tests.support.wandb_server import WandbServer
 
 Environment = pytest.MonkeyPatch
-Capture = pytest.CaptureFixture[str]
 COMMIT = "c0ffee" * 6 + "c0ff"
 RECORD = replace(shop_run_record(), provenance=(Provenance(commit=COMMIT, clean=True),))
 
@@ -90,8 +90,6 @@ def test_load_is_that_of_the_run_and_not_of_an_upload() -> None:
 
 
 def test_an_upload_has_the_commit_of_the_run(online: WandbServer, tmp_path: Path) -> None:
-    from tests.support.records import write_as_json
-
     path = write_run(tmp_path / "run")
     write_as_json(path, RECORD)
     assert sync([path]) == 0
@@ -100,8 +98,9 @@ def test_an_upload_has_the_commit_of_the_run(online: WandbServer, tmp_path: Path
 
 
 def test_checkpoint_and_rank_tables_are_uploaded_on_request(
-    online: WandbServer, corpus: Corpus, tmp_path: Path
+    online: WandbServer, corpus: Corpus, tmp_path: Path, monkeypatch: Environment
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "runs" / "heads" / "small" / "one" / "0"
     execute(config_of(corpus, PRETRAIN, FINETUNE), path, options=RunOptions(quiet=True))
     assert sync([path]) == 0
@@ -125,10 +124,15 @@ def test_checkpoint_and_rank_tables_are_uploaded_on_request(
     assert str(tmp_path).encode() not in b"".join(ranks.files.values())
 
 
-def test_the_options_need_a_mirror(capsys: Capture) -> None:
-    for option in ("--wandb-artifacts", "--wandb-silent"):
-        said = command_error(capsys, "run", "baselines.popularity.popularity", option)
-        assert "need --wandb" in said
+@pytest.mark.parametrize(
+    "options", [WandbOptions(wandb_artifacts=True), WandbOptions(wandb_silent=True)]
+)
+def test_the_options_need_a_mirror(options: WandbOptions) -> None:
+    with pytest.raises(InputError, match="need --wandb"):
+        options.tracking()
+    asked = replace(options, wandb="auto").tracking()
+    assert asked is not None
+    assert (asked.artifacts, asked.silent) == (options.wandb_artifacts, options.wandb_silent)
 
 
 def test_a_run_without_an_undamaged_checkpoint_says_so(online: WandbServer, tmp_path: Path) -> None:
