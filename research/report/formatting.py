@@ -89,11 +89,16 @@ def gap_of(gap: Gap) -> str:
     return f"{text} ({100 * gap.difference / gap.validation.mean:+.1f} %)"
 
 
+def quantity_of(panel: Panel) -> str:
+    """The name of what a panel of curves shows."""
+    return "learning rate" if panel.quantity == "lr" else panel.quantity
+
+
 def panel_title(panel: Panel) -> str:
     """What a panel of curves shows, and of which stages."""
     if len(panel.stages) == 1:
-        return f"{panel.quantity}, stage {panel.stages[0]}"
-    return f"{panel.quantity}, last stages ({', '.join(panel.stages)})"
+        return f"{quantity_of(panel)}, stage {panel.stages[0]}"
+    return f"{quantity_of(panel)}, last stages ({', '.join(panel.stages)})"
 
 
 def smallest_of(table: ProtocolTable, metric: str) -> str:

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.style import context
 from matplotlib.ticker import EngFormatter
 
-from research.report.formatting import shortened_name
+from research.report.formatting import quantity_of, shortened_name
 from research.report.schema import Axis, Cosines, Gap, Panel, Slicing
 
 COLOURS = ("#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#b0447e", "#56a0d3", "#b8860b", "#6a4c93")
@@ -195,7 +195,7 @@ def panel_figure(panel: Panel, styles: Mapping[str, Style], *, legend: bool = Fa
                 markersize=4,
             )
         axes.set_xlabel(AXIS_LABELS[panel.axis])
-        axes.set_ylabel(shortened_name(panel.quantity, 18))
+        axes.set_ylabel(shortened_name(quantity_of(panel), 18))
         axes.grid(visible=True)
         axes.locator_params(nbins=5)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
