@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from research.evaluation.statistics import Estimate
 from research.report import plots
 from research.report.build import report_of
 from research.report.drawings import differences_by_seed, drawings_of, find_drawing
 from research.report.files import FIGURE_KINDS
 from research.report.schema import Figure
-from tests.report.test_report_files import ESTIMATE
 from tests.support.command_line import command_error, run_command
 from tests.support.study_folders import write_run, write_study
 
 Capture = pytest.CaptureFixture[str]
+ESTIMATE = Estimate(mean=0.5, deviation=None, low=0.4, high=0.6, seeds=1, users=12)
 MAGIC = {"svg": b"<?xml", "pdf": b"%PDF-", "png": b"\x89PNG"}
 
 
