@@ -22,6 +22,11 @@ SPECIAL = {
     "–": "--", "—": "---", "…": r"\ldots{}", "†": r"$^{\dagger}$", "×": r"$\times$",
     "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
 }  # fmt: skip
+# Three metrics with intervals fit into the text of an article, and the caption stands clear.
+FITTING = r"""\centering
+\footnotesize
+\setlength{\tabcolsep}{4pt}
+\setlength{\belowcaptionskip}{6pt}"""
 # Accented letters that every LaTeX since 2018 can set.
 PLAIN = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
 
@@ -51,15 +56,16 @@ def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, number: i
     rows = [row_of(report, row, compares) for row in table.rows]
     # Every entry is LaTeX already, so nothing is left for pandas to escape.
     style = pd.DataFrame(rows, columns=pd.Index(head)).style.hide(axis="index")
-    return str(
+    written = str(
         style.to_latex(
             caption=caption_of(report, corpus, table, compares),
             label=f"tab:{slug(report.name)}-{slug(corpus.name)}-{number}",
-            column_format="l" + "r" * (len(head) - 1),
+            column_format="@{}l" + "r" * (len(head) - 1) + "@{}",
             position_float="centering",
             hrules=True,
         )
     ).rstrip("\n")
+    return written.replace("\\centering", FITTING, 1)
 
 
 def row_of(report: Report, row: Row, compares: bool) -> list[str]:

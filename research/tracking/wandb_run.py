@@ -191,7 +191,10 @@ def settings_of(tracking: Tracking, record: RunRecord, *, live: bool) -> wandb.S
         # The client would take the commit of the working folder, which may be another project's.
         disable_git=True,
         git_commit=None if tracking.silent else commit,
-        x_disable_machine_info=True,
+        # The load of the machine is part of what the client calls machine info.
+        x_disable_machine_info=not observed,
+        # The machine's name is private, and the client sends it with the rest.
+        host="",
         x_disable_meta=True,
         x_disable_stats=not observed,
         x_save_requirements=observed,

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import wandb
 
 from research.cli.verbs import WandbOptions
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.execute import RunOptions, execute
 from research.storage.records import Provenance, RunRecord, read_record
+from research.tracking import wandb_run
 from research.tracking.config import Tracking
 from research.tracking.sync import SYNCING, sync
+from research.tracking.wandb_fields import run_id
 from research.tracking.wandb_mirror import WandbMirror
 from research.tracking.wandb_run import settings_of
 from tests.support.records import write_as_json
@@ -84,7 +93,10 @@ def test_load_is_that_of_the_run_and_not_of_an_upload() -> None:
     assert (silent.x_disable_stats, silent.x_save_requirements, silent.git_commit) == (
         True, False, None,
     )  # fmt: skip
+    # The client measures the load only together with what it calls machine info.
+    assert [each.x_disable_machine_info for each in (live, upload, silent)] == [False, True, True]
     for settings in (live, upload, silent):
+        assert settings.host == ""
         assert settings.x_disable_meta
         assert settings.disable_git
 
@@ -140,3 +152,51 @@ def test_a_run_without_an_undamaged_checkpoint_says_so(online: WandbServer, tmp_
     (path / "ranks").mkdir()
     with pytest.raises(InputError, match="holds no checkpoint"):
         sync([path], replace(SYNCING, artifacts=True))
+
+
+@pytest.mark.long
+def test_the_load_of_the_machine_arrives_and_its_name_does_not(
+    online: WandbServer, tmp_path: Path, monkeypatch: Environment
+) -> None:
+    def often(tracking: Tracking, record: RunRecord, *, live: bool) -> wandb.Settings:
+        settings = settings_of(tracking, record, live=live)
+        settings.x_stats_sampling_interval = 0.5
+        return settings
+
+    sent: list[bytes] = []
+    answer = online.answer
+
+    def overheard(method: str, path: str, body: bytes) -> Any:
+        sent.append(body)
+        return answer(method, path, body)
+
+    monkeypatch.setattr(wandb_run, "settings_of", often)
+    monkeypatch.setattr(online, "answer", overheard)
+    write_run(tmp_path / "run")
+    mirror = WandbMirror(tmp_path / "run", Tracking())
+    mirror.begin(RECORD)
+    time.sleep(4)
+    mirror.end(SUMMARY)
+    (run,) = online.runs.values()
+    assert any("system.memory_percent" in event for event in run.events.values())
+    everything = b"".join(sent)
+    for told in (f'"host":"{socket.gethostname()}"', str(Path.home()), str(tmp_path)):
+        assert told.encode() not in everything
+
+
+@pytest.mark.long
+def test_an_offline_run_is_found_and_sent_by_the_clients_own_command(
+    online: WandbServer, tmp_path: Path
+) -> None:
+    mirrored(tmp_path / "run", Tracking(mode="offline"))
+    assert online.runs == {}
+    subprocess.run(
+        [Path(sys.executable).with_name("wandb"), "sync", "--yes"],
+        env={**os.environ, **online.environment(tmp_path)}, cwd=tmp_path,
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    (run,) = online.runs.values()
+    assert (run.id, len(run.rows)) == (run_id(tmp_path / "run"), 5)
+    # Ours finds nothing left to send.
+    assert sync([tmp_path / "run"]) == 0
+    assert [steps for _, steps in run.chunks] == [[0, 1, 2, 3, 4]]
