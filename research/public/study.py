@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import final, get_args
 
 import pandas as pd
 
@@ -135,6 +135,8 @@ def report(
 
         >>> sf.report("runs/quickstart")
     """
+    if part not in get_args(Part):
+        raise InputError(f"part is {part!r:.60}; allowed: {', '.join(get_args(Part))}")
     made = report_of(Path(folder), ties=ties, part=part)
     page, *_ = write(made, Path(folder if out is None else out))
     return page
