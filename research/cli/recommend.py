@@ -154,13 +154,13 @@ def requests_of(options: AskerOptions, parts: RunParts) -> Requests:
             parts, file.histories, names=file.names, fields=fields, unknown=unknown
         )
     if options.items:
-        history = history_of(values_of(options.items), parts.corpus.item_names)
+        history = ids_of("--items", options.items, parts.corpus.item_names)
         return new_histories(parts, [history], unknown=unknown)
-    users: Sequence[str] | None = values_of(options.users)
+    users: Sequence[str] | None = None
     if options.users_file is not None:
         users = read_id_file(Path(options.users_file), options.user_column)
-    elif not users or users == EVERYBODY:
-        users = None
+    elif values_of(options.users) not in ([], EVERYBODY):
+        users = ids_of("--users", options.users, parts.corpus.user_names)
     return known_users(parts, users, history=options.history, unknown=unknown)
 
 
@@ -169,16 +169,19 @@ def values_of(repeated: Sequence[Sequence[str]]) -> list[str]:
     return list(chain.from_iterable(repeated))
 
 
-def history_of(values: Sequence[str], names: Names) -> list[str]:
-    """The raw ids of --items: its values, or those in a single value with commas between.
+def ids_of(option: str, repeated: Sequence[Sequence[str]], names: Names) -> list[str]:
+    """The raw ids of an option that may be repeated; a value may hold several, commas between.
 
-    A single value that is itself an id is not cut. Raises `InputError` when there is none.
+    A value that is itself one of the `names` is not cut. Raises `InputError` when there is none.
     """
-    if len(values) > 1 or values[0] in names:
-        return list(values)
-    raw_ids = [raw_id.strip() for raw_id in values[0].split(",") if raw_id.strip()]
-    if not raw_ids:
-        raise InputError("--items is empty; give raw item ids, oldest first")
+    raw_ids: list[str] = []
+    for value in values_of(repeated):
+        if value in names or "," not in value:
+            raw_ids.append(value)
+        else:
+            raw_ids += filter(None, map(str.strip, value.split(",")))
+    if raw_ids in ([], [""]):
+        raise InputError(f"{option} is empty; give one raw id or more")
     return raw_ids
 
 
@@ -253,9 +256,13 @@ def similar(arguments: SimilarCommand) -> int:
         embedded, titles = item_embeddings(parts.corpus, ranker), parts.corpus.item_titles
     else:
         embedded, titles = attribute_embeddings(parts, Path(arguments.run)), None
-    raw_ids: list[str] | None = values_of(arguments.items or arguments.attributes)
-    if raw_ids == EVERYBODY:
-        raw_ids = None
+    option, given = "--attributes", arguments.attributes
+    if arguments.items:
+        option, given = "--items", arguments.items
+    raw_ids = None
+    if values_of(given) != EVERYBODY:
+        assert embedded.names is not None, "items and attributes have names"
+        raw_ids = ids_of(option, given, embedded.names)
     batches = neighbors(embedded, raw_ids, k=arguments.k, by=arguments.by)
     tables = (neighbors_table(embedded, batch, titles) for batch in batches)
     if out is None:

@@ -26,7 +26,7 @@ class AskerOptions:
     users_file: File = None
     """users of the corpus: a column `user` (.csv, .parquet, .jsonl), or an id a line (.txt)"""
     items: Ids = ()
-    """a new user's history: raw ids of items, oldest first; ID,ID,... is read too"""
+    """a new user's history: raw ids of items, oldest first"""
     histories: File = None
     """new users' histories (.csv, .parquet, .jsonl): a row an event, or a row a user with a list"""
     user_column: Annotated[str, arg(metavar="NAME")] = "user"
@@ -48,8 +48,8 @@ Askers = Annotated[AskerOptions, arg(name="")]
 class RecommendCommand(Verb):
     """Print or write the items that a run ranks highest for users or histories.
 
-    An option that takes several values may be repeated. A value that begins with a dash is given
-    with an equals sign: --items=-5.
+    An option that takes several values may be repeated, and ids may be written with commas between:
+    ID,ID,... A value that begins with a dash is given with an equals sign: --items=-5.
     """
 
     LINE = "RUN --users all|ID ... [--k 10] [--out FILE]: the items that a run ranks highest"

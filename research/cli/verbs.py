@@ -286,17 +286,21 @@ class ShowCommand(Verb):
 
     LINE = "RUN_OR_CORPUS [--cost] [--html FILE]: print what a folder holds"
     folder: Positional[str]
-    """a run folder or a corpus folder"""
+    """a run folder, a corpus folder, or the name of a corpus below the data root"""
     html: Annotated[str | None, option("FILE")] = None
     """write the profile of a corpus as a page, with figures, to this file"""
     cost: Flag = False
     """print what a run cost: seconds, memory and where they went"""
+    data_root: DataRoot = "data"
+    """folder of raw files and prepared corpora"""
 
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Print what the folder holds."""
         from research.cli.show import show
+        from research.storage.folders import run_or_corpus_at
 
-        return show(self.folder, self.html, cost=self.cost)
+        folder = run_or_corpus_at(self.folder, self.data_root)
+        return show(folder, self.html, cost=self.cost)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What `import sixfold as sf` offers: functions, and the classes that configs are written with.
 
 The functions go from data to results: `prepare`, `load_corpus`, `config`, `change`, `train`,
-`load`, `study`, `report`. Each class is the one that the project itself uses.
+`load`, `study`, `report`, `export`, `import_hub`. Each class is the one that the project itself
+uses.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.public.preparing import load_corpus, prepare
+from research.public.publishing import export, import_hub
 from research.public.run import Run, load
 from research.public.study import StudyResult, report, study
 from research.public.training import change, train
@@ -98,7 +100,9 @@ __all__ = [
     "ValidationConfig",
     "change",
     "config",
+    "export",
     "grid",
+    "import_hub",
     "levels",
     "load",
     "load_corpus",

@@ -17,6 +17,7 @@ from research.evaluation.statistics import Comparison, Estimate, compare, estima
 from research.evaluation.ties import TiePolicy
 from research.report.caveats import (
     Group,
+    budget_notes,
     protocol_notes,
     run_notes,
     study_notes,
@@ -147,7 +148,12 @@ def corpus_part(
         cosines=cosines(printable_lines),
         costs=tuple(cost_of(cell, cell_runs) for cell, cell_runs in by_cell.items()),
         runs=tuple(run_line(study, corpus, run, ties) for run in runs),
-        notes=(*tie_notes(finished, ties), *protocol_notes(finished), *run_notes(runs)),
+        notes=(
+            *tie_notes(finished, ties),
+            *protocol_notes(finished),
+            *budget_notes(finished),
+            *run_notes(runs),
+        ),
         facts=facts_of(finished) if figures else (),
     )
 

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
@@ -28,6 +29,8 @@ def load_target(target: str, kind: type[Target]) -> Target:
     arguments, or is or gives something else, with what to type instead where that can be told.
     """
     import_from_working_folder()
+    if Path(target.partition(":")[0]).is_file():
+        raise InputError(f"{target} is a file{_meant(target, kind) or _of_file(target, kind)}")
     module_name, colon, attribute = target.partition(":")
     module = None
     if not colon:
@@ -70,6 +73,16 @@ def _meant(target: str, kind: type) -> str:
     if not near:
         return ""
     return f"; did you mean {_command([known.target for known in near], near[0].verb)}?"
+
+
+def _of_file(target: str, kind: type) -> str:
+    """What to type in place of a file's path, which may be followed by a colon and a name."""
+    file, colon, name = target.partition(":")
+    relative = Path(os.path.relpath(file)).with_suffix("")
+    module = ".".join(relative.parts)
+    if ".." in relative.parts:
+        return f"; type its module's name in the folder {Path(file).resolve().parent}"
+    return f"; type `sixfold {VERB_OF[kind]} {module}{colon}{name}`"
 
 
 def _other_verb(module: ModuleType, kind: type) -> str:

@@ -67,9 +67,7 @@ def test_every_odd_id_can_be_recommended_from(capsys: Capture, folder: Path, nam
     assert len(table_rows(again.out)) >= 10
 
 
-def test_values_are_not_cut_unless_there_is_one_that_is_no_id(
-    capsys: Capture, folder: Path
-) -> None:
+def test_values_are_cut_at_commas_unless_they_are_ids(capsys: Capture, folder: Path) -> None:
     run = folder / "trained"
     apart = run_command(capsys, "recommend", run, "--items", "NA", "--items=-1", "Björk")
     joined = run_command(capsys, "recommend", run, "--items", "NA, -1,Björk")
@@ -78,8 +76,10 @@ def test_values_are_not_cut_unless_there_is_one_that_is_no_id(
     assert apart.out.startswith("after NA, -1, Björk\n")
     whole = run_command(capsys, "recommend", run, "--items", "Earth, Wind & Fire")
     assert whole.out.startswith("after Earth, Wind & Fire\n")
-    message = command_error(capsys, "recommend", run, "--items", "NA,-1", "Björk")
-    assert "histories: 'NA,-1' is not among the 10 names" in message
+    mixed = run_command(capsys, "recommend", run, "--items", "NA,-1", "Björk")
+    assert mixed.out == apart.out
+    message = command_error(capsys, "recommend", run, "--items", "NA,nobody", "Björk")
+    assert "histories: 'nobody' is not among the 10 names" in message
 
 
 def test_histories_and_candidates_come_from_files(

@@ -108,9 +108,9 @@ def test_an_earlier_run_is_shown_with_an_unknown_origin(capsys: pytest.CaptureFi
     for line in (
         "│ hr@2   │           0.3333 │     0.3333 │          0.4667 │",
         "│ mrr    │           0.3157 │     0.3346 │          0.4167 │",
-        "best pretrain epoch: None", "best finetune epoch: 3", "cost parameters: 244",
-        "cost shared seconds: 0.12290987900087202", "cost items: 305", "users evaluated: 15",
-        "missed share: 0.06666666666666667", "attributes attributes: 3",
+        "stage pretrain: 1 epochs, 3 steps, no validation", "parameters: 244", "tokens: 305",
+        "trained: in 0.3 s, 0.1 s of it by other runs", "users: 15 evaluated, 0 could not be",
+        "held-out items that the history has, so never hit: 6.7%",
         "carried into finetune: 16 from stage pretrain, 0 newly initialized, 9 not used",
         "fingerprint: 49941153bfe5badf", "ties: expected",
         "versions: torch 2.13.0+cpu", "begun: unknown", "commit: unknown", "machine: unknown",

@@ -434,6 +434,16 @@ def test_a_study_ends_with_its_next_commands(
     assert again.out.splitlines()[-1] == "  python -m research report own"
 
 
+def test_a_study_without_next_commands_names_its_report(capsys: Capture, here: Path) -> None:
+    text = (here / "own_study.py").read_text().replace(', "small": small()', "")
+    (here / "own_counts.py").write_text(text)
+    said = run_command(capsys, "study", "own_counts").out
+    last = said.splitlines()[-1].partition("#")[0]
+    assert last.endswith("-m research report runs/own   ")
+    assert run_command(capsys, *last.split()[3:]).code == 0
+    assert (here / "runs" / "own" / "report.html").is_file()
+
+
 @pytest.mark.long
 def test_a_study_tells_what_it_will_cost_before_it_begins(capsys: Capture, here: Path) -> None:
     planned = run_command(capsys, "study", "own_study", "--seeds", "2", "--plan")
