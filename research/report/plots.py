@@ -163,7 +163,7 @@ def gap_figure(gaps: Sequence[Gap], label: str, styles: Mapping[str, Style]) -> 
                 _draw(axes, dot, row + place, size=5.0, face=face)
         axes.set_yticks(range(len(gaps)), [shortened_name(gap.cell) for gap in gaps])
         axes.set_ylim(len(gaps) - 0.4, -0.6)
-        axes.set_xlabel(f"{label}: hollow on validation, filled on test")
+        axes.set_xlabel(f"{label}, ○ validation, ● test")
         axes.grid(visible=True, axis="x")
         axes.locator_params(axis="x", nbins=5)
         return figure
