@@ -48,7 +48,7 @@ class Figure:
     comparison."""
     place: int | None
     """1 for the best cell of the table by this metric on validation, 2 for the next; equal means
-    share a place. None: the cell has no validation."""
+    share a place. None: the cell, or every other one, has no validation."""
     validation: float | None = None
     """The metric on validation, under full ranking: its mean over users and the seeds of the row
     that have a validation; None: none has."""

@@ -60,7 +60,12 @@ def mean_of(tables: Sequence[RankTable], metric: str, ties: TiePolicy) -> float:
 
 
 def places_of(means: Mapping[str, float]) -> dict[str, int]:
-    """By cell 1 for the highest mean, 2 for the next; equal means share a place."""
+    """By cell 1 for the highest mean, 2 for the next; equal means share a place.
+
+    Empty for a single cell, which is not the best of anything.
+    """
+    if len(means) < 2:
+        return {}
     return {cell: 1 + sum(other > mean for other in means.values()) for cell, mean in means.items()}
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from research.report import plots
 from research.report.build import report_of
-from research.report.html import page_of
+from research.report.html import breakable, page_of
 from research.report.schema import Cosines, Curve, Panel
 from tests.support.study_folders import fail_run, write_run, write_study
 
@@ -158,6 +158,46 @@ def test_the_page_says_the_figures(tmp_path: Path) -> None:
         assert said in text
     assert "The study has one seed" in text
     assert "s/films/better/0" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("no-aap_and,rate=0.25", "no-|aap_|and,|rate=|0.25"),
+        ("stages.0.objectives.mip", "stages.0.|objectives.|mip"),
+        ("PopularityConfig", "Popularity|Config"),
+        ("NDCG@10", "NDCG@10"),
+        ("<b>a-b</b>", "&lt;b&gt;a-|b&lt;/|b&gt;"),
+    ],
+)
+def test_names_break_where_their_words_meet(name: str, shown: str) -> None:
+    assert str(breakable(name)).replace("<wbr>", "|") == shown
+
+
+def test_curves_are_switched_between_axes_without_a_script(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", ["next"], seeds=[0])
+    lines: list[dict[str, float | str]] = [
+        {
+            "stage": "train", "step": step, "train/loss/next": 3.0, "train/lr": 0.1,
+            "train/items": 100 * step, "train/items_per_second": 50.0,
+        }
+        for step in (1, 2)
+    ]  # fmt: skip
+    write_run(folder, "next", 0, [1, 2, 3, 4, 5, 6], lines=lines)
+    page = Page(page_of(report_of(folder)))
+    choices = page.named("input")
+    assert [each["id"] for each in choices] == [
+        f"{group}-1-{axis}"
+        for group in ("curves", "more")
+        for axis in ("steps", "tokens", "seconds")
+    ]
+    assert [each["id"] for each in choices if "checked" in each] == [
+        "curves-1-steps",
+        "more-1-steps",
+    ]
+    assert [each["for"] for each in page.named("label")] == [each["id"] for each in choices]
+    shown = [each["class"] for each in page.named("div") if "over" in each.get("class", "").split()]
+    assert shown == ["over over-1", "over over-2", "over over-3"] * 2
 
 
 # Figures

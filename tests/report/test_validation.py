@@ -64,6 +64,7 @@ def test_places_are_those_that_sorting_gives() -> None:
     in_order = sorted(means.values(), reverse=True)
     assert places_of(means) == {cell: 1 + in_order.index(mean) for cell, mean in means.items()}
     assert places_of({}) == {}
+    assert places_of({"alone": 0.5}) == {}
 
 
 def test_the_gap_is_test_minus_validation(study: Path) -> None:
