@@ -181,6 +181,7 @@ class Run:
         candidates: Collection[RawId] | None = None,
         exclude: Collection[RawId] = (),
         attributes: Collection[str] | None = None,
+        exclude_attributes: Collection[str] = (),
         history: HistoryPart = "all",
         fields: Mapping[str, Sequence[Sequence[int]]] | None = None,
         unknown: UnknownPolicy = "error",
@@ -201,7 +202,9 @@ class Run:
             seen: whether items of the whole history are "excluded" or "kept".
             candidates: raw ids of items; only these are recommended. None: all may be.
             exclude: raw ids of items that are not recommended.
-            attributes: only items with one of these attributes are recommended. None: all may be.
+            attributes: only items with one of these attributes, such as "genre:Drama", are
+                recommended. None: all may be.
+            exclude_attributes: items with one of these attributes are not recommended.
             history: which events of `users` are their histories: "all", also those held out;
                 "train"; or "test", those after which the test ranked.
             fields: further integers of each event of `histories` by name, which the encoder may
@@ -229,6 +232,7 @@ class Run:
             candidates=None if candidates is None else texts("candidates", candidates),
             exclude=texts("exclude", exclude),
             attributes=attributes,
+            exclude_attributes=exclude_attributes,
             unknown=unknown,
         )
         batches = recommend(
