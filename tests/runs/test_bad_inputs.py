@@ -139,7 +139,7 @@ PREPARE: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     ),
     "a column that is not there": (
         {"c.csv": "who,item,timestamp\na,x,1\n"}, ["csv", "--raw", "c.csv"],
-        "c.csv: column 'user' occurs 0 times; the columns are who, item, timestamp.",
+        "c.csv: there is no column 'user'; the columns are who, item, timestamp.",
     ),
     "an attribute file of another data set": (
         {"B.txt": "1 1 2 3\n", "B_item2attributes.json": '{"8": [1], "9": [1]}'},
