@@ -249,7 +249,8 @@ class EvaluateCommand(Verb):
     run: Positional[str]
     """a run folder"""
     metrics: Annotated[tuple[str, ...] | None, option("METRIC ...", "the run's")] = None
-    """hr@K ndcg@K mrr recall@K precision@K map@K"""
+    """hr@K ndcg@K mrr recall@K precision@K map@K (over min(R, K), R a user's held-out items)
+    map-r@K (over R, as in trec_eval)"""
     candidates: Annotated[tuple[str, ...] | None, option("SET ...", "the run's")] = None
     """full, uniform-N, popularity-N"""
     negatives_file: Annotated[str | None, option("FILE")] = None

@@ -142,7 +142,8 @@ class Run:
 
         Args:
             part: which held-out items are ranked: "test" or "validation".
-            metrics: hr@K, ndcg@K, recall@K, precision@K, map@K, mrr@K or mrr. Empty: the run's.
+            metrics: hr@K, ndcg@K, recall@K, precision@K, map@K, map-r@K (see
+                `EvaluationConfig`), mrr@K or mrr. Empty: the run's.
             candidates: "full", "uniform-N", "popularity-N". Empty: the run's.
             negatives_file: a file with the raw ids of a user and of items to rank in every line.
                 None: the run's.
