@@ -25,7 +25,7 @@ def report(arguments: verbs.ReportCommand) -> int:
     """Print and write a study's report; returns 1 when saving it to W&B failed, else 0."""
     tracking = arguments.wandb.tracking()
     folder = study_folder(arguments.study, arguments.runs)
-    study_report = report_of(folder, ties=arguments.ties)
+    study_report = report_of(folder, ties=arguments.ties, margin=arguments.margin)
     print_tables(study_report, wide_console())
     for path in write(study_report, Path(arguments.out) if arguments.out else folder):
         print(path)

@@ -337,6 +337,8 @@ class ReportCommand(Verb):
     """folder of all runs"""
     ties: Annotated[Ties | None, option("expected|mean", "as the runs have it")] = None
     """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
+    margin: Annotated[float | None, option("X")] = None
+    """also test whether cells are no worse than the base by more than X, such as 0.002"""
     wandb: Wandb = WandbOptions()
     """--wandb, --wandb-project and --wandb-entity"""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from research.errors import InputError
-from research.evaluation.metrics import per_user
+from research.evaluation.metrics import per_user, range_of
 from research.evaluation.protocol import check_comparable
 from research.evaluation.rank_table import RankTable
 from research.evaluation.resampling import ROUNDING, Values, sign_flip_p
@@ -92,7 +92,7 @@ def estimate(
     _check(tables, metric)
     values = _values(tables, metric, ties)
     deviation = float(values.mean(1).std(ddof=1)) if len(values) > 1 else None
-    low, high = interval_of(values, level, resamples, np.random.default_rng(seed))
+    low, high = interval_of(values, level, resamples, np.random.default_rng(seed), range_of(metric))
     return Estimate(float(values.mean()), deviation, low, high, *values.shape)
 
 
@@ -116,30 +116,52 @@ def compare(
     comparisons could detect. `InputError` as for `estimate`, and when the numbers of tables cannot
     be paired.
     """
-    if len(tables) != len(base_tables) and 1 not in (len(tables), len(base_tables)):
-        raise InputError(
-            f"{len(tables)} rank tables cannot be paired with {len(base_tables)}: give one a seed "
-            "for the same seeds on both sides, or one that serves all seeds"
-        )
-    _check([*tables, *base_tables], metric)
-    differences = _values(tables, metric, ties) - _values(base_tables, metric, ties)
+    differences = paired_differences(tables, base_tables, metric, ties)
     by_user = differences.mean(0)
-    spread = spread_of(differences)
     generator = np.random.default_rng(seed)
-    p = sign_flip_p(by_user, resamples, generator)
-    if spread.seeds > 1:
-        p = max(p, spread.p(by_user.mean()))
-    low, high = interval_of(differences, level, min(resamples, BOOTSTRAP), generator)
+    p = difference_p(differences, resamples, generator)
+    least, greatest = range_of(metric)
+    bounds = (least - greatest, greatest - least)
+    low, high = interval_of(differences, level, min(resamples, BOOTSTRAP), generator, bounds)
     return Comparison(
         difference=float(by_user.mean()),
         low=low,
         high=high,
         p=p,
         effect=_effect(by_user),
-        smallest=spread.smallest(alpha),
+        smallest=spread_of(differences).smallest(alpha),
         seeds=len(differences),
         users=len(by_user),
     )
+
+
+def paired_differences(
+    tables: Sequence[RankTable], base_tables: Sequence[RankTable], metric: str, ties: TiePolicy
+) -> Values:
+    """A cell's values minus the base's by seed and user, float64 [S, U], users ascending.
+
+    `InputError` as for `compare`.
+    """
+    if len(tables) != len(base_tables) and 1 not in (len(tables), len(base_tables)):
+        raise InputError(
+            f"{len(tables)} rank tables cannot be paired with {len(base_tables)}: give one a seed "
+            "for the same seeds on both sides, or one that serves all seeds"
+        )
+    _check([*tables, *base_tables], metric)
+    return _values(tables, metric, ties) - _values(base_tables, metric, ties)
+
+
+def difference_p(differences: Values, resamples: int, generator: np.random.Generator) -> float:
+    """The two-sided p-value of differences [S, U] that `Comparison` describes.
+
+    `resamples` is the number of sign flips. Other contrasts of cells, by seed and user, are tested
+    by it just as well.
+    """
+    by_user = differences.mean(0)
+    p = sign_flip_p(by_user, resamples, generator)
+    if len(differences) == 1:
+        return p
+    return max(p, spread_of(differences).p(float(by_user.mean())))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -29,7 +29,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import gammaincinv, ndtr, ndtri
+from scipy.special import expit, gammaincinv, logit, ndtr, ndtri
 
 from research.evaluation.resampling import Values, resampled_means
 
@@ -50,7 +50,11 @@ class Spread:
     """S, the number of seeds."""
 
     def p(self, difference: float, possible: int = 4096) -> float:
-        """Two-sided p-value of a mean of `difference`, if the true mean is 0.
+        """Two-sided p-value of a mean of `difference`, if the true mean is 0; see `upper_p`."""
+        return 2 * self.upper_p(abs(difference), possible)
+
+    def upper_p(self, difference: float, possible: int = 4096) -> float:
+        """One-sided p-value of a mean of `difference`, if the true mean is 0 or less.
 
         It is averaged over `possible` equally likely values of the seeds' variance, which
         approximates the integral over that variance.
@@ -59,7 +63,7 @@ class Spread:
             self.users + self.seeds_variance(_chi2_quantiles(self.seeds - 1, possible))
         )
         # The bound avoids 0 / 0: without any variance every difference but 0 is significant.
-        return float(2 * ndtr(-abs(difference) / np.maximum(deviations, 1e-150)).mean())
+        return float(ndtr(-difference / np.maximum(deviations, 1e-150)).mean())
 
     def seeds_variance(self, draws: Values) -> Values:
         """Possible values of the variance that seeds add; `draws` are of chi^2_(S-1) / (S - 1)."""
@@ -119,20 +123,55 @@ def spread_of(values: Values) -> Spread:
 
 
 def interval_of(
-    values: Values, level: float, resamples: int, generator: np.random.Generator
+    values: Values,
+    level: float,
+    resamples: int,
+    generator: np.random.Generator,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[float, float]:
-    """(low, high) of the interval around the mean of values [S, U].
+    """(low, high) of the interval around the mean of values [S, U]; it stays within `bounds`.
 
-    They are percentiles of the means over resampled users, to each of which a draw of the seeds'
-    part is added.
+    They are percentiles of `resamples` `possible_means`; `level` is the interval's coverage.
     """
-    means = resampled_means(values.mean(0), resamples, generator)
-    if len(values) > 1:
-        free = len(values) - 1
-        variance = spread_of(values).seeds_variance(generator.chisquare(free, resamples) / free)
-        means += np.sqrt(variance) * generator.standard_normal(resamples)
+    means = possible_means(values, resamples, generator, bounds)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def possible_means(
+    values: Values,
+    resamples: int,
+    generator: np.random.Generator,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Values:
+    """Means over users and seeds that may be the true one of values [S, U]: float64 [resamples].
+
+    They are means over resampled users, each moved by a draw of the seeds' part. None leaves
+    `bounds`, the least and the greatest value that a mean can have: (0, 1) for most metrics, (-1,
+    1) for their differences, infinite for neither.
+    """
+    means = resampled_means(values.mean(0), resamples, generator)
+    if len(values) == 1:
+        return means
+    free = len(values) - 1
+    variance = spread_of(values).seeds_variance(generator.chisquare(free, resamples) / free)
+    shifts = np.sqrt(variance) * generator.standard_normal(resamples)
+    return _moved(means, shifts, float(values.mean()), bounds)
+
+
+def _moved(means: Values, shifts: Values, center: float, bounds: tuple[float, float]) -> Values:
+    """Means [R] moved by shifts [R], on the logit scale between finite bounds.
+
+    By the delta method a shift there is a shift here over the slope at `center`, the mean of all.
+    """
+    low, width = bounds[0], bounds[1] - bounds[0]
+    if not np.isfinite(width):
+        return means + shifts
+    # Rounding may take a mean past a bound. Where all values are one bound, nothing varies.
+    shares = np.clip((np.append(means, center) - low) / width, 0.0, 1.0)
+    slope = max(width * float(shares[-1] * (1.0 - shares[-1])), 1e-150)
+    moved: Values = low + width * expit(logit(shares[:-1]) + shifts / slope)
+    return moved
 
 
 @lru_cache

@@ -118,18 +118,24 @@ def study(
 
 
 def report(
-    folder: Path | str, *, out: Path | str | None = None, ties: TiePolicy | None = None
+    folder: Path | str,
+    *,
+    out: Path | str | None = None,
+    ties: TiePolicy | None = None,
+    margin: float | None = None,
 ) -> Path:
     """Write the report of a study's folder, and return the path of its page.
 
     report.html is a page that loads nothing from elsewhere; report.csv and report.tex hold the same
     figures. They are written into `out` (None: the study's folder), over older ones. `ties` is as
-    for `Run.evaluate`. Raises `InputError` if the folder is no study's or has no finished run, and
-    without the extra `report`.
+    for `Run.evaluate`. With a `margin`, such as 0.002, each cell is also tested for being no worse
+    than the base by more than that. Raises `InputError` if the folder is no study's or has no
+    finished run, for a margin that is not above 0, and without the extra `report`.
 
         >>> sf.report("runs/quickstart")
     """
-    page, *_ = write(report_of(Path(folder), ties=ties), Path(folder if out is None else out))
+    study_report = report_of(Path(folder), ties=ties, margin=margin)
+    page, *_ = write(study_report, Path(folder if out is None else out))
     return page
 
 
@@ -152,14 +158,18 @@ class StudyResult:
         """What study.json says: cells, seeds, corpora, and how cells differ from the base."""
         return read_study(self.folder)
 
-    def table(self) -> pd.DataFrame:
+    def table(self, *, margin: float | None = None) -> pd.DataFrame:
         """Every figure at full precision: one row for each corpus, protocol, cell and metric.
 
         The columns mean, low and high are a cell's value with its 95 % interval over users and
-        seeds; difference to p_corrected compare it with the base. Raises `InputError` if no run has
+        seeds; difference to p_corrected compare it with the base. With a `margin`, such as 0.002,
+        p_no_worse and p_equivalent of the compared metric say whether a cell is no worse than the
+        base by more than that, and whether neither is better. Raises `InputError` if no run has
         finished; its message says how the first one failed.
         """
-        return frame_of(self._report)
+        if margin is None:
+            return frame_of(self._report)
+        return frame_of(report_of(self.folder, figures=False, margin=margin))
 
     def summary(self) -> pd.DataFrame:
         """The compared metric alone, under full ranking: one row for each corpus and cell."""
@@ -191,9 +201,9 @@ class StudyResult:
             data_root=self.data_root,
         )
 
-    def report(self, *, out: Path | str | None = None) -> Path:
+    def report(self, *, out: Path | str | None = None, margin: float | None = None) -> Path:
         """Write the report and return the path of its page; see `sf.report`."""
-        return report(self.folder, out=out)
+        return report(self.folder, out=out, margin=margin)
 
     @cached_property
     def _report(self) -> Report:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from research.errors import InputError
+from research.evaluation.equivalence import MarginTest, check_margin, compare_within, holm_within
 from research.evaluation.metrics import metrics
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
@@ -46,14 +47,23 @@ from research.storage.untrusted import printable, without_home
 COMPARED_RESAMPLES, OTHER_RESAMPLES = 10_000, 2_000
 
 
-def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = None) -> Report:
+def report_of(
+    folder: Path,
+    *,
+    figures: bool = True,
+    ties: TiePolicy | None = None,
+    margin: float | None = None,
+) -> Report:
     """The report of a study's folder.
 
     Without `figures` it lacks what a terminal does not show: slices, learning curves and gradient
     cosines. All figures are computed under the tie policy `ties`; None: that of the finished runs,
-    or "expected" where theirs differ. Raises `InputError` when the folder is no study's or has no
-    finished run.
+    or "expected" where theirs differ. With a `margin` it is also tested whether a
+    cell is no worse than the base by more than that, in the compared metric. Raises `InputError`
+    when the folder is no study's or has no finished run, and for a margin that is not above 0.
     """
+    if margin is not None:
+        check_margin(margin)
     study = read_study(folder)
     runs = {corpus: read_runs(folder, study, corpus) for corpus in study.corpora}
     all_runs = [run for corpus_runs in runs.values() for run in corpus_runs]
@@ -68,7 +78,7 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         policies = {run.ties for run in all_runs if run.status == "finished"}
         ties = policies.pop() if len(policies) == 1 else "expected"
     parts = [
-        corpus_part(study, corpus, corpus_runs, ties=ties, figures=figures)
+        corpus_part(study, corpus, corpus_runs, ties=ties, figures=figures, margin=margin)
         for corpus, corpus_runs in runs.items()
     ]
     return Report(
@@ -86,6 +96,7 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         folder=printable(str(without_home(str(folder)))),
         corpora=tuple(parts),
         notes=tuple(study_notes(study)),
+        margin=margin,
     )
 
 
@@ -101,7 +112,13 @@ def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[StudyRun]:
 
 
 def corpus_part(
-    study: StudyRecord, corpus: str, runs: Sequence[StudyRun], *, ties: TiePolicy, figures: bool
+    study: StudyRecord,
+    corpus: str,
+    runs: Sequence[StudyRun],
+    *,
+    ties: TiePolicy,
+    figures: bool,
+    margin: float | None,
 ) -> CorpusPart:
     """The part of a report about one corpus."""
     finished = [run for run in runs if run.status == "finished"]
@@ -110,7 +127,7 @@ def corpus_part(
     lines = read_lines(finished if figures else [])
     printable_lines = {(printable(cell), seed): log for (cell, seed), log in lines.items()}
     tables = [
-        protocol_table(study, group, counting, corpus, ties=ties, figures=figures)
+        protocol_table(study, group, counting, corpus, ties=ties, figures=figures, margin=margin)
         for group in groups
     ]
     by_cell = {cell: [run for run in runs if run.cell == cell] for cell in study.cells}
@@ -149,12 +166,13 @@ def protocol_table(
     *,
     ties: TiePolicy,
     figures: bool,
+    margin: float | None,
 ) -> ProtocolTable:
     """The table of one protocol: means, comparisons to the base, and slices."""
     cells = [cell for cell in study.cells if cell in group]
     protocol = _first_table(group).protocol
     columns = {
-        name: metric_column(study, group, counting, name, corpus, ties=ties)
+        name: metric_column(study, group, counting, name, corpus, ties=ties, margin=margin)
         for name in study.metrics
     }
     full = protocol.get("candidates") == "full"
@@ -187,10 +205,12 @@ def metric_column(
     corpus: str,
     *,
     ties: TiePolicy,
+    margin: float | None,
 ) -> dict[str, Figure]:
     """One metric by cell: mean, and the comparison to the base with p corrected over the cells.
 
-    Raises `InputError` when a cell's rank tables cannot be compared with each other or the base's.
+    The compared metric is also tested within the margin, if there is one. Raises `InputError` when
+    a cell's rank tables cannot be compared with each other or the base's.
     """
     base = group.get(study.base, {})
     cells = [cell for cell in study.cells if cell in group]
@@ -202,6 +222,7 @@ def metric_column(
     pairs = {cell: pair for cell, pair in pairs.items() if all(pair)}
     comparisons: dict[str, Comparison] = {}
     estimates: dict[str, Estimate] = {}
+    margin_tests: dict[str, MarginTest] = {}
     for cell in cells:
         try:
             estimates[cell] = estimate(list(group[cell].values()), metric, ties=ties)
@@ -212,9 +233,12 @@ def metric_column(
                 comparisons[cell] = compare(
                     *pairs[cell], metric, ties=ties, resamples=draws, alpha=level
                 )
+                if margin is not None and metric == study.compared:
+                    margin_tests[cell] = compare_within(*pairs[cell], metric, margin, ties=ties)
         except InputError as error:
             raise InputError(f"{corpus}, {cell} and its base {study.base}: {error}") from error
     corrected = dict(zip(comparisons, holm([result.p for result in comparisons.values()])))
+    margin_tests = dict(zip(margin_tests, holm_within(list(margin_tests.values()))))
     means = [result.mean for result in estimates.values()]
     return {
         cell: Figure(
@@ -222,6 +246,7 @@ def metric_column(
             comparisons.get(cell),
             corrected.get(cell),
             place=1 + sum(mean > result.mean for mean in means),
+            margin_test=margin_tests.get(cell),
         )
         for cell, result in estimates.items()
     }

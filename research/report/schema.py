@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from research.evaluation.equivalence import MarginTest
 from research.evaluation.statistics import Comparison, Estimate
 from research.evaluation.ties import TiePolicy
 
@@ -46,6 +47,10 @@ class Figure:
     comparison."""
     place: int
     """1 for the best mean of the table's column, 2 for the next; equal means share a place."""
+    margin_test: MarginTest | None = None
+    """Whether the cell is no worse than the base by more than the report's margin, after Holm's
+    correction over the cells of the table; None: there is no margin or no comparison, or this is
+    not the compared metric."""
 
     @property
     def significant(self) -> bool:
@@ -254,3 +259,5 @@ class Report:
     corpora: tuple[CorpusPart, ...]
     notes: tuple[str, ...]
     """What the report as a whole cannot show."""
+    margin: float | None = None
+    """A difference of the compared metric that does not matter, above 0; None: none was given."""

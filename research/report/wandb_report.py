@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from research.report.formatting import legend_of, smallest_of
+from research.report.formatting import legend_of, margin_words, smallest_of
 from research.report.markdown import changes_table, cost_table, figures_table, runs_table
 from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
@@ -85,6 +85,7 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
         blocks += [
             wr.H2(f"{table.title}, {table.users:,} users"),
             wr.MarkdownBlock(figures_table(report, table)),
+            *map(wr.P, margin_words(report, table)),
             *(wr.P(note) for note in (smallest_of(table, report.compared), *table.notes) if note),
         ]
     return [
