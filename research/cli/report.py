@@ -22,6 +22,7 @@ from research.report.files import (
     write_figure,
     write_table,
 )
+from research.report.schema import Report
 from research.report.terminal import print_report as print_tables
 from research.storage.folders import what_is_below
 from research.storage.records import StudyRecord
@@ -34,7 +35,7 @@ def report(arguments: verbs.ReportCommand) -> int:
     folder = study_folder(arguments.study, arguments.runs)
     if arguments.figure is not None or arguments.table is not None:
         return write_alone(arguments, folder)
-    study_report = report_of(folder, ties=arguments.ties, part=arguments.part)
+    study_report = report_for(arguments, folder)
     print_tables(study_report, wide_console())
     for path in write(study_report, Path(arguments.out) if arguments.out else folder):
         print(path)
@@ -55,6 +56,11 @@ def report(arguments: verbs.ReportCommand) -> int:
     return 0 if published.problem is None else 1
 
 
+def report_for(arguments: verbs.ReportCommand, folder: Path) -> Report:
+    """The report of a study's folder as the arguments ask for it."""
+    return report_of(folder, ties=arguments.ties, part=arguments.part, margin=arguments.margin)
+
+
 def write_alone(arguments: verbs.ReportCommand, folder: Path) -> int:
     """Write one figure or one table to the file that --out names; returns 0.
 
@@ -70,7 +76,7 @@ def write_alone(arguments: verbs.ReportCommand, folder: Path) -> int:
     path = Path(arguments.out)
     # Before the figures are computed, which takes a while.
     kind_of(path, TABLE_KINDS if arguments.figure is None else FIGURE_KINDS)
-    study_report = report_of(folder, ties=arguments.ties, part=arguments.part)
+    study_report = report_for(arguments, folder)
     if arguments.figure is not None:
         write_figure(study_report, arguments.figure, path)
     if arguments.table is not None:

@@ -257,7 +257,8 @@ class EvaluateCommand(Verb):
     run: Positional[str]
     """a run folder"""
     metrics: Annotated[tuple[str, ...] | None, option("METRIC ...", "the run's")] = None
-    """hr@K ndcg@K mrr recall@K precision@K map@K"""
+    """hr@K ndcg@K mrr recall@K precision@K map@K (over min(R, K), R a user's held-out items)
+    map-r@K (over R, as in trec_eval)"""
     candidates: Annotated[tuple[str, ...] | None, option("SET ...", "the run's")] = None
     """full, uniform-N, popularity-N"""
     negatives_file: Annotated[str | None, option("FILE")] = None
@@ -354,6 +355,8 @@ class ReportCommand(Verb):
     """folder of all runs"""
     ties: Annotated[Ties | None, option("expected|mean", "as the runs have it")] = None
     """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
+    margin: Annotated[float | None, option("X")] = None
+    """also test whether cells are no worse than the base by more than X, such as 0.002"""
     wandb: Wandb = WandbOptions()
     """--wandb and what goes with it"""
 

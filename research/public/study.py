@@ -123,6 +123,7 @@ def report(
     out: Path | str | None = None,
     ties: TiePolicy | None = None,
     part: Part = "test",
+    margin: float | None = None,
 ) -> Path:
     """Write the report of a study's folder, and return the path of its page.
 
@@ -130,14 +131,15 @@ def report(
     figures, and report-figures its pictures as SVG, PDF and PNG. They are written into `out` (None:
     the study's folder), over older ones. `ties` is as for `Run.evaluate`. With the `part`
     "validation", by which to choose among cells, the files are named report-validation and no test
-    figure is used. Raises `InputError` if the folder is no study's or has no finished run with that
-    part, and without the extra `report`.
+    figure is used. With a `margin`, such as 0.002, each cell is also tested for being no worse than
+    the base by more than that. Raises `InputError` if the folder is no study's or has no finished
+    run with that part, for a margin that is not above 0, and without the extra `report`.
 
         >>> sf.report("runs/quickstart")
     """
     if part not in get_args(Part):
         raise InputError(f"part is {part!r:.60}; allowed: {', '.join(get_args(Part))}")
-    made = report_of(Path(folder), ties=ties, part=part)
+    made = report_of(Path(folder), ties=ties, part=part, margin=margin)
     page, *_ = write(made, Path(folder if out is None else out))
     return page
 
@@ -161,14 +163,18 @@ class StudyResult:
         """What study.json says: cells, seeds, corpora, and how cells differ from the base."""
         return read_study(self.folder)
 
-    def table(self) -> pd.DataFrame:
+    def table(self, *, margin: float | None = None) -> pd.DataFrame:
         """Every figure at full precision: one row for each corpus, protocol, cell and metric.
 
         The columns mean, low and high are a cell's value with its 95 % interval over users and
-        seeds; difference to p_corrected compare it with the base. Raises `InputError` if no run has
+        seeds; difference to p_corrected compare it with the base. With a `margin`, such as 0.002,
+        p_no_worse and p_equivalent of the compared metric say whether a cell is no worse than the
+        base by more than that, and whether neither is better. Raises `InputError` if no run has
         finished; its message says how the first one failed.
         """
-        return frame_of(self._report)
+        if margin is None:
+            return frame_of(self._report)
+        return frame_of(report_of(self.folder, figures=False, margin=margin))
 
     def summary(self) -> pd.DataFrame:
         """The compared metric alone, under full ranking: one row for each corpus and cell."""
@@ -200,9 +206,15 @@ class StudyResult:
             data_root=self.data_root,
         )
 
-    def report(self, *, out: Path | str | None = None, part: Part = "test") -> Path:
+    def report(
+        self,
+        *,
+        out: Path | str | None = None,
+        part: Part = "test",
+        margin: float | None = None,
+    ) -> Path:
         """Write the report and return the path of its page; see `sf.report`."""
-        return report(self.folder, out=out, part=part)
+        return report(self.folder, out=out, part=part, margin=margin)
 
     @cached_property
     def _report(self) -> Report:

@@ -7,10 +7,11 @@ down.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from research.errors import InputError
+from research.evaluation.equivalence import MarginTest, check_margin, compare_within, holm_within
 from research.evaluation.metrics import metrics
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
@@ -25,21 +26,19 @@ from research.report.caveats import (
     tie_notes,
     title_of,
 )
+from research.report.costs import cost_of
 from research.report.learning_curves import cosines, panels, read_lines
 from research.report.provenance import facts_of
 from research.report.records import StudyRun, changes_of, read_run, read_study
 from research.report.schema import (
     LEVEL,
     CorpusPart,
-    Cost,
     Figure,
     Part,
     ProtocolTable,
     Report,
     Row,
     RunLine,
-    SharedStage,
-    Status,
 )
 from research.report.slices import slicings
 from research.report.validation import (
@@ -50,7 +49,7 @@ from research.report.validation import (
     validation_notes,
     validation_of,
 )
-from research.storage.records import CostRecord, StudyRecord
+from research.storage.records import StudyRecord
 from research.storage.untrusted import printable, without_home
 
 # Resamples of the sign-flip test: for the compared metric, and for the other metrics.
@@ -58,15 +57,24 @@ COMPARED_RESAMPLES, OTHER_RESAMPLES = 10_000, 2_000
 
 
 def report_of(
-    folder: Path, *, figures: bool = True, ties: TiePolicy | None = None, part: Part = "test"
+    folder: Path,
+    *,
+    figures: bool = True,
+    ties: TiePolicy | None = None,
+    part: Part = "test",
+    margin: float | None = None,
 ) -> Report:
     """The report of a study's folder, on its test or on its validation part.
 
     Without `figures` it lacks what a terminal does not show: slices, learning curves and gradient
     cosines. All figures are computed under the tie policy `ties`; None: that of the finished runs,
-    or "expected" where theirs differ. A report on validation reads no rank table of the test.
-    Raises `InputError` when the folder is no study's, or has no finished run with that part.
+    or "expected" where theirs differ. A report on validation reads no rank table of the test. With
+    a `margin` it is also tested whether a cell is no worse than the base by more than that, in the
+    compared metric. Raises `InputError` when the folder is no study's or has no finished run with
+    that part, and for a margin that is not above 0.
     """
+    if margin is not None:
+        check_margin(margin)
     study = read_study(folder)
     runs = {corpus: read_runs(folder, study, corpus, part) for corpus in study.corpora}
     all_runs = [run for corpus_runs in runs.values() for run in corpus_runs]
@@ -86,7 +94,9 @@ def report_of(
         policies = {run.ties for run in all_runs if run.status == "finished"}
         ties = policies.pop() if len(policies) == 1 else "expected"
     parts = [
-        corpus_part(study, corpus, corpus_runs, ties=ties, figures=figures, part=part)
+        corpus_part(
+            study, corpus, corpus_runs, ties=ties, figures=figures, part=part, margin=margin
+        )
         for corpus, corpus_runs in runs.items()
     ]
     return Report(
@@ -105,6 +115,7 @@ def report_of(
         corpora=tuple(parts),
         notes=tuple(study_notes(study)),
         part=part,
+        margin=margin,
     )
 
 
@@ -127,6 +138,7 @@ def corpus_part(
     ties: TiePolicy,
     figures: bool,
     part: Part,
+    margin: float | None,
 ) -> CorpusPart:
     """The part of a report about one corpus."""
     finished = [run for run in runs if run.status == "finished"]
@@ -136,7 +148,15 @@ def corpus_part(
     printable_lines = {(printable(cell), seed): log for (cell, seed), log in lines.items()}
     tables = [
         protocol_table(
-            study, group, finished, counting, corpus, ties=ties, figures=figures, part=part
+            study,
+            group,
+            finished,
+            counting,
+            corpus,
+            ties=ties,
+            figures=figures,
+            part=part,
+            margin=margin,
         )
         for group in groups
     ]
@@ -179,6 +199,7 @@ def protocol_table(
     ties: TiePolicy,
     figures: bool,
     part: Part,
+    margin: float | None,
 ) -> ProtocolTable:
     """The table of one protocol: means, comparisons to the base, places by validation, slices.
 
@@ -188,7 +209,9 @@ def protocol_table(
     cells = [cell for cell in study.cells if cell in group]
     protocol = _first_table(group).protocol
     columns = {
-        name: metric_column(study, group, validation, counting, name, corpus, ties=ties)
+        name: metric_column(
+            study, group, validation, counting, name, corpus, ties=ties, margin=margin
+        )
         for name in study.metrics
     }
     full = protocol.get("candidates") == "full"
@@ -228,12 +251,14 @@ def metric_column(
     corpus: str,
     *,
     ties: TiePolicy,
+    margin: float | None,
 ) -> dict[str, Figure]:
     """One metric by cell: mean, place by validation, and the comparison to the base.
 
     The p of comparisons are corrected over the cells.
 
-    Raises `InputError` when a cell's rank tables cannot be compared with each other or the base's.
+    The compared metric is also tested within the margin, if there is one. Raises `InputError` when
+    a cell's rank tables cannot be compared with each other or the base's.
     """
     base = group.get(study.base, {})
     cells = [cell for cell in study.cells if cell in group]
@@ -245,6 +270,7 @@ def metric_column(
     pairs = {cell: pair for cell, pair in pairs.items() if all(pair)}
     comparisons: dict[str, Comparison] = {}
     estimates: dict[str, Estimate] = {}
+    margin_tests: dict[str, MarginTest] = {}
     for cell in cells:
         try:
             estimates[cell] = estimate(list(group[cell].values()), metric, ties=ties)
@@ -255,9 +281,12 @@ def metric_column(
                 comparisons[cell] = compare(
                     *pairs[cell], metric, ties=ties, resamples=draws, alpha=level
                 )
+                if margin is not None and metric == study.compared:
+                    margin_tests[cell] = compare_within(*pairs[cell], metric, margin, ties=ties)
         except InputError as error:
             raise InputError(f"{corpus}, {cell} and its base {study.base}: {error}") from error
     corrected = dict(zip(comparisons, holm([result.p for result in comparisons.values()])))
+    margin_tests = dict(zip(margin_tests, holm_within(list(margin_tests.values()))))
     means = {cell: mean_of(validation[cell], metric, ties) for cell in cells if cell in validation}
     places = places_of(means)
     return {
@@ -270,6 +299,7 @@ def metric_column(
             by_seed={
                 seed: metrics(table, [metric], ties)[metric] for seed, table in group[cell].items()
             },
+            margin_test=margin_tests.get(cell),
         )
         for cell, result in estimates.items()
     }
@@ -287,37 +317,6 @@ def paired_tables(
         return list(tables.values()), list(base.values())
     seeds = [seed for seed in tables if seed in base]
     return [tables[seed] for seed in seeds], [base[seed] for seed in seeds]
-
-
-def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
-    """What a cell cost, as means over its finished runs, and which seeds are in which state."""
-    finished = [run for run in runs if run.status == "finished"]
-
-    def seeds(status: Status) -> tuple[int, ...]:
-        return tuple(run.seed for run in runs if run.status == status)
-
-    def mean(cost: Callable[[CostRecord], float | None]) -> float | None:
-        """The mean over finished runs, where a run without a value counts as 0; None: no run."""
-        costs = [cost(run.summary.cost) or 0.0 for run in finished if run.summary is not None]
-        return sum(costs) / len(costs) if costs else None
-
-    origins = [origin for run in finished for origin in run.origin_cells().items()]
-    parameters = mean(lambda cost: cost.parameters)
-    return Cost(
-        cell=printable(cell),
-        done=seeds("finished"),
-        failed=seeds("failed"),
-        unfinished=seeds("unfinished"),
-        missing=seeds("missing"),
-        seconds=mean(lambda cost: cost.seconds),
-        shared_seconds=mean(lambda cost: cost.shared_seconds) or 0.0,
-        items=mean(lambda cost: cost.items),
-        parameters=None if parameters is None else int(parameters),
-        shared=tuple(
-            SharedStage(printable(stage), printable(origin))
-            for stage, origin in dict.fromkeys(origins)
-        ),
-    )
 
 
 def run_line(study: StudyRecord, corpus: str, run: StudyRun, ties: TiePolicy) -> RunLine:

@@ -13,7 +13,8 @@ def frame_of(report: Report) -> pd.DataFrame:
     `candidates`, `seen`, `split` and `ties` name the protocol; rows that differ in any of them are
     not comparable. `place` counts from the cell that is best by this metric on validation, and
     `validation` is that metric there. Differences are the cell minus `base`; `p_corrected` is p
-    after Holm's correction over the cells of a table, for each metric apart. Costs are means over
+    after Holm's correction over the cells of a table, for each metric apart. `p_no_worse` and
+    `p_equivalent` are those of the tests within `margin`, corrected likewise. Costs are means over
     the finished runs of a cell.
     """
     return pd.DataFrame(
@@ -72,6 +73,9 @@ def figure_columns(figure: Figure) -> dict[str, object]:
         "effect": None,
         "smallest": None,
         "compared_seeds": None,
+        "margin": None,
+        "p_no_worse": None,
+        "p_equivalent": None,
     }
     if comparison is not None:
         columns |= {
@@ -82,6 +86,12 @@ def figure_columns(figure: Figure) -> dict[str, object]:
             "effect": comparison.effect,
             "smallest": comparison.smallest,
             "compared_seeds": comparison.seeds,
+        }
+    if (test := figure.margin_test) is not None:
+        columns |= {
+            "margin": test.margin,
+            "p_no_worse": test.no_worse,
+            "p_equivalent": test.equivalent,
         }
     return columns
 

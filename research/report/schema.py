@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from research.evaluation.equivalence import MarginTest
 from research.evaluation.statistics import Comparison, Estimate
 from research.evaluation.ties import TiePolicy
 
@@ -54,6 +55,10 @@ class Figure:
     that have a validation; None: none has."""
     by_seed: Mapping[int, float] = field(default_factory=dict)
     """The mean over users, by seed."""
+    margin_test: MarginTest | None = None
+    """Whether the cell is no worse than the base by more than the report's margin, after Holm's
+    correction over the cells of the table; None: there is no margin or no comparison, or this is
+    not the compared metric."""
 
     @property
     def significant(self) -> bool:
@@ -305,3 +310,5 @@ class Report:
     """What the report as a whole cannot show."""
     part: Part = "test"
     """The held-out items that the figures are about."""
+    margin: float | None = None
+    """A difference of the compared metric that does not matter, above 0; None: none was given."""

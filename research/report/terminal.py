@@ -11,6 +11,7 @@ from research.report.formatting import (
     difference_of,
     interval_of,
     legend_of,
+    margin_words,
     p_of,
     seconds_of,
     seeds_of,
@@ -35,6 +36,7 @@ def print_report(report: Report, console: Console) -> None:
             console.print(figures_table(report, table))
             if best := best_of(report, table):
                 console.print(best)
+            print_all(console, margin_words(report, table))
             print_all(console, table.notes)
             if smallest := smallest_of(table, report.compared):
                 console.print(smallest)

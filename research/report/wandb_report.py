@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from research.report.formatting import best_of, legend_of, smallest_of
+from research.report.formatting import best_of, legend_of, margin_words, smallest_of
 from research.report.markdown import changes_table, cost_table, figures_table, runs_table
 from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
@@ -88,7 +88,7 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
         blocks += [
             wr.H2(f"{table.title}, {table.users:,} users"),
             wr.MarkdownBlock(figures_table(report, table)),
-            *(wr.P(note) for note in sentences_of(report, table)),
+            *map(wr.P, sentences_of(report, table)),
         ]
     return [
         *blocks,
@@ -107,8 +107,13 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
 
 
 def sentences_of(report: Report, table: ProtocolTable) -> list[str]:
-    """The sentences below a table: its best cell, what it could have found, and its notes."""
-    sentences = (best_of(report, table), smallest_of(table, report.compared), *table.notes)
+    """The sentences below a table: its best cell, what its tests say, and its notes."""
+    sentences = (
+        best_of(report, table),
+        *margin_words(report, table),
+        smallest_of(table, report.compared),
+        *table.notes,
+    )
     return [sentence for sentence in sentences if sentence]
 
 

@@ -486,8 +486,8 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
         ("baselines.sasrec:ful_softmax", "has no 'ful_softmax'; did you mean full_softmax?"),
         (
             "baselines.sasrec",
-            "baselines.sasrec is a module; allowed: bce, full_softmax, gsasrec, original, "
-            "plus, with_attributes\n",
+            "baselines.sasrec is a module; allowed: baselines.sasrec.bce, "
+            "baselines.sasrec.full_softmax, baselines.sasrec.gsasrec, ",
         ),
         ("baselines.sasrecc.bce", "there is no module 'baselines.sasrecc'; did you mean `sixfold"),
         ("baselines.sasrecc:bce", "there is no module 'baselines.sasrecc'; did you mean `sixfold"),

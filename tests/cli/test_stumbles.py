@@ -12,9 +12,12 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
+import sixfold as sf
+from baselines.popularity import popularity
 from research.cli.commands import start_accelerator
 from research.cli.main import OTHER_WORDS, STOPPED, main
 from research.cli.verbs import VERBS, ListCommand, MachineOptions, TrainingOptions
+from research.errors import InputError
 from tests import ROOT
 from tests.support.command_line import CommandResult, command_error, run_command
 from tests.support.synthetic import write_histories
@@ -323,3 +326,15 @@ def test_the_help_of_an_experiment_names_the_options_of_its_verb(capsys: Capture
     assert "\nBeside these fields: --out, --cell and others, see `sixfold run --help`\n" in said
     said = run_command(capsys, "prepare", "csv", "--help").out
     assert "\nBeside these fields: --out and --data-root, see `sixfold prepare --help`\n" in said
+
+
+def test_a_folder_is_not_both_a_run_and_a_study(capsys: Capture, tmp_path: Path) -> None:
+    corpus = write_histories(tmp_path / "films", [[0, 1, 2], [2, 1, 0, 3]], num_items=4).folder
+    both = tmp_path / "runs" / "transitions"
+    run = ("run", "baselines.popularity.popularity", "--corpus", corpus, "--out", both)
+    assert run_command(capsys, *run).code == 0
+    with pytest.raises(InputError, match="is the folder of a run, which cannot be a study's too"):
+        sf.study({"a": popularity}, corpus, name="transitions", out=tmp_path / "runs")
+    sf.study({"a": popularity}, corpus, name="other", out=tmp_path / "runs")
+    message = command_error(capsys, *run[:-1], tmp_path / "runs" / "other")
+    assert "is the folder of a study, which cannot be a run's too; choose another" in message

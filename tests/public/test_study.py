@@ -37,6 +37,16 @@ def test_a_study_gives_the_figures_of_its_report(result: sf.StudyResult) -> None
     assert summary["difference"][1] == pytest.approx(summary["mean"][1] - summary["mean"][0])
 
 
+def test_its_cells_can_be_tested_within_a_margin(result: sf.StudyResult) -> None:
+    table = result.table(margin=0.9)
+    tested = table[table["margin"].notna()]
+    assert list(tested["cell"]) == ["one", "popularity"]
+    assert set(tested["metric"]) == {"ndcg@10"}
+    assert (tested["p_no_worse"] <= tested["p_equivalent"]).all()
+    with pytest.raises(sf.InputError, match="margin is -1; it must be above 0"):
+        result.table(margin=-1)
+
+
 def test_each_of_its_runs_can_be_loaded(result: sf.StudyResult) -> None:
     run = result.run("one", seed=1)
     assert (run.config.stages[0].epochs, run.config.seed) == (1, 1)
