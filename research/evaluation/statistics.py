@@ -104,8 +104,14 @@ def estimate(
     is the seed of its resamples. `InputError` when the tables differ in protocol or questions, when
     there is no table, or when the tables have fewer than two users.
     """
-    _check(tables, metric)
-    values = _values(tables, metric, ties)
+    values = user_values(tables, metric, ties)
+    return estimate_of(values, level=level, resamples=resamples, seed=seed)
+
+
+def estimate_of(
+    values: Values, *, level: float = 0.95, resamples: int = BOOTSTRAP, seed: int = 0
+) -> Estimate:
+    """The mean and interval of values [S, U], as `estimate` gives them for those of a cell."""
     deviation = float(values.mean(1).std(ddof=1)) if len(values) > 1 else None
     low, high = _interval(values, level, resamples, np.random.default_rng(seed))
     return Estimate(float(values.mean()), deviation, low, high, *values.shape)
@@ -138,6 +144,18 @@ def compare(
         )
     _check([*tables, *base_tables], metric)
     differences = _values(tables, metric, ties) - _values(base_tables, metric, ties)
+    return comparison_of(differences, level=level, resamples=resamples, seed=seed, alpha=alpha)
+
+
+def comparison_of(
+    differences: Values,
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+    alpha: float = 0.05,
+) -> Comparison:
+    """What `compare` says of differences [S, U], one for each seed and user."""
     by_user = differences.mean(0)
     spread = _spread(differences)
     generator = np.random.default_rng(seed)
@@ -291,6 +309,12 @@ def _effect(by_user: Values) -> float:
     if np.ptp(by_user) <= ROUNDING:
         return float(np.copysign(np.inf, mean))
     return mean / float(by_user.std(ddof=1))
+
+
+def user_values(tables: Sequence[RankTable], metric: str, ties: TiePolicy = "expected") -> Values:
+    """A metric by table and user, float64 [S, U]; `InputError` as for `estimate`."""
+    _check(tables, metric)
+    return _values(tables, metric, ties)
 
 
 def _check(tables: Sequence[RankTable], metric: str) -> None:
