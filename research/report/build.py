@@ -26,6 +26,7 @@ from research.report.caveats import (
     tie_notes,
     title_of,
 )
+from research.report.effects import COMPARED_RESAMPLES, OTHER_RESAMPLES, factorial_of
 from research.report.learning_curves import cosines, panels, read_lines
 from research.report.records import StudyRun, changes_of, read_run, read_study
 from research.report.schema import (
@@ -42,9 +43,6 @@ from research.report.schema import (
 from research.report.slices import slicings
 from research.storage.records import CostRecord, StudyRecord
 from research.storage.untrusted import printable, without_home
-
-# Resamples of the sign-flip test: for the compared metric, and for the other metrics.
-COMPARED_RESAMPLES, OTHER_RESAMPLES = 10_000, 2_000
 
 
 def report_of(
@@ -97,6 +95,7 @@ def report_of(
         corpora=tuple(parts),
         notes=tuple(study_notes(study)),
         margin=margin,
+        factors=tuple(map(printable, study.factors)),
     )
 
 
@@ -122,12 +121,11 @@ def corpus_part(
 ) -> CorpusPart:
     """The part of a report about one corpus."""
     finished = [run for run in runs if run.status == "finished"]
-    counting = {run.cell for run in runs if run.counts_only}
     groups = group_by_protocol(finished, study.base)
     lines = read_lines(finished if figures else [])
     printable_lines = {(printable(cell), seed): log for (cell, seed), log in lines.items()}
     tables = [
-        protocol_table(study, group, counting, corpus, ties=ties, figures=figures, margin=margin)
+        protocol_table(study, group, runs, corpus, ties=ties, figures=figures, margin=margin)
         for group in groups
     ]
     by_cell = {cell: [run for run in runs if run.cell == cell] for cell in study.cells}
@@ -161,14 +159,18 @@ def group_by_protocol(runs: Sequence[StudyRun], base: str) -> list[Group]:
 def protocol_table(
     study: StudyRecord,
     group: Group,
-    counting: set[str],
+    runs: Sequence[StudyRun],
     corpus: str,
     *,
     ties: TiePolicy,
     figures: bool,
     margin: float | None,
 ) -> ProtocolTable:
-    """The table of one protocol: means, comparisons to the base, and slices."""
+    """The table of one protocol: means, comparisons to the base, effects of factors, and slices.
+
+    `runs` are all runs of the corpus.
+    """
+    counting = {run.cell for run in runs if run.counts_only}
     cells = [cell for cell in study.cells if cell in group]
     protocol = _first_table(group).protocol
     columns = {
@@ -188,13 +190,21 @@ def protocol_table(
                 cell=printable(cell),
                 seeds=tuple(group[cell]),
                 figures={name: columns[name][cell] for name in study.metrics},
+                levels=levels_of(study, cell),
             )
             for cell in cells
         ),
         has_base=study.base in group,
         slicings=slicings(tables, study.compared, ties) if full and figures else (),
         notes=tuple(table_notes(study, group, counting)),
+        factorial=factorial_of(study, group, runs, ties=ties, figures=figures),
     )
+
+
+def levels_of(study: StudyRecord, cell: str) -> dict[str, str]:
+    """A cell's level of every factor, by factor; empty where it has none."""
+    levels = study.levels.get(cell, {})
+    return {printable(factor): printable(level) for factor, level in levels.items()}
 
 
 def metric_column(

@@ -12,8 +12,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from research.report.formatting import legend_of, margin_words, smallest_of
-from research.report.markdown import changes_table, cost_table, figures_table, runs_table
+from research.report.formatting import effect_signs_of, legend_of, margin_words, smallest_of
+from research.report.markdown import (
+    changes_table,
+    cost_table,
+    effects_table,
+    figures_table,
+    runs_table,
+)
 from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
 from research.tracking.wandb_fields import MAX_NAME_LENGTH, MAX_TAG_LENGTH
@@ -88,6 +94,12 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
             *map(wr.P, margin_words(report, table)),
             *(wr.P(note) for note in (smallest_of(table, report.compared), *table.notes) if note),
         ]
+        if table.factorial is not None:
+            blocks += [
+                wr.H2("Effects of the factors"),
+                wr.MarkdownBlock(effects_table(report, table.factorial)),
+                *map(wr.P, (*effect_signs_of(report), *table.factorial.notes)),
+            ]
     return [
         *blocks,
         *map(wr.P, legend_of(report)),
@@ -116,9 +128,9 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
             groupby_rangefunc="stddev", smoothing_factor=0, layout=layout,
         )  # fmt: skip
 
-    def bar(title: str, metric: str) -> Callable[[object], Panel]:
+    def bar(title: str, metric: str, groups: str) -> Callable[[object], Panel]:
         return lambda layout: wr.BarPlot(
-            title=title, metrics=[metric], groupby=cell, layout=layout,
+            title=title, metrics=[metric], groupby=wr.Config(groups), layout=layout,
             groupby_aggfunc="mean", groupby_rangefunc="stddev",
         )  # fmt: skip
 
@@ -131,7 +143,10 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
     for candidates in dict.fromkeys(table.candidates for table in corpus.tables):
         within = "" if candidates == "full" else f"{candidates}/"
         metric_names = [f"test/{within}{metric}" for metric in report.metrics]
-        builders += [bar(f"{name} (test)", name) for name in metric_names]
+        builders += [bar(f"{name} (test)", name, "ablation.cell") for name in metric_names]
+    compared = f"test/{report.compared}"
+    for factor in report.factors:
+        builders.append(bar(f"{compared} by {factor}", compared, f"ablation.factors.{factor}"))
     # Validation curves of two stages are one metric on W&B, over epochs; their panels are alike.
     panels = {
         index: build(wr.Layout(x=index % 2 * WIDTH, y=index // 2 * HEIGHT, w=WIDTH, h=HEIGHT))
@@ -139,6 +154,7 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
     }
     below = wr.Layout(x=0, y=(len(builders) + 1) // 2 * HEIGHT, w=2 * WIDTH, h=2 * HEIGHT)
     columns = ["run:displayName", "config:ablation.value.cell", "config:seed.value"]
+    columns += [f"config:ablation.value.factors.{factor}" for factor in report.factors]
     columns += [f"summary:test/{report.compared}", f"summary:best/val/{report.compared}"]
     runs = wr.Runset(
         name=corpus.name, groupby=["config.ablation.cell"], pinned_columns=columns,
