@@ -89,10 +89,25 @@ def estimate(
     is the seed of its resamples. `InputError` when the tables differ in protocol or questions, when
     there is no table, or when the tables have fewer than two users.
     """
-    _check(tables, metric)
-    values = _values(tables, metric, ties)
+    values = user_values(tables, metric, ties)
+    bounds = range_of(metric)
+    return estimate_of(values, level=level, resamples=resamples, seed=seed, bounds=bounds)
+
+
+def estimate_of(
+    values: Values,
+    *,
+    level: float = 0.95,
+    resamples: int = BOOTSTRAP,
+    seed: int = 0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Estimate:
+    """The mean and interval of values [S, U], as `estimate` gives them for those of a cell.
+
+    `bounds` are the least and the greatest value that a mean of them can have.
+    """
     deviation = float(values.mean(1).std(ddof=1)) if len(values) > 1 else None
-    low, high = interval_of(values, level, resamples, np.random.default_rng(seed), range_of(metric))
+    low, high = interval_of(values, level, resamples, np.random.default_rng(seed), bounds)
     return Estimate(float(values.mean()), deviation, low, high, *values.shape)
 
 
@@ -117,11 +132,33 @@ def compare(
     be paired.
     """
     differences = paired_differences(tables, base_tables, metric, ties)
+    least, greatest = range_of(metric)
+    return comparison_of(
+        differences,
+        level=level,
+        resamples=resamples,
+        seed=seed,
+        alpha=alpha,
+        bounds=(least - greatest, greatest - least),
+    )
+
+
+def comparison_of(
+    differences: Values,
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+    alpha: float = 0.05,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Comparison:
+    """What `compare` says of differences [S, U], one for each seed and user.
+
+    `bounds` are the least and the greatest value that a mean of them can have.
+    """
     by_user = differences.mean(0)
     generator = np.random.default_rng(seed)
     p = difference_p(differences, resamples, generator)
-    least, greatest = range_of(metric)
-    bounds = (least - greatest, greatest - least)
     low, high = interval_of(differences, level, min(resamples, BOOTSTRAP), generator, bounds)
     return Comparison(
         difference=float(by_user.mean()),
@@ -185,6 +222,12 @@ def _effect(by_user: Values) -> float:
     if np.ptp(by_user) <= ROUNDING:
         return float(np.copysign(np.inf, mean))
     return mean / float(by_user.std(ddof=1))
+
+
+def user_values(tables: Sequence[RankTable], metric: str, ties: TiePolicy = "expected") -> Values:
+    """A metric by table and user, float64 [S, U]; `InputError` as for `estimate`."""
+    _check(tables, metric)
+    return _values(tables, metric, ties)
 
 
 def _check(tables: Sequence[RankTable], metric: str) -> None:

@@ -47,7 +47,14 @@ from research.public.study import StudyResult, report, study
 from research.public.training import change, train
 from research.public.training import config_of as config
 from research.runs.config import EvaluationConfig, RunConfig
-from research.studies.cells import grid, levels, one_factor
+from research.studies.cells import (
+    grid,
+    levels,
+    one_factor,
+    with_stage,
+    without_objectives,
+    without_stage,
+)
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
@@ -111,4 +118,7 @@ __all__ = [
     "report",
     "study",
     "train",
+    "with_stage",
+    "without_objectives",
+    "without_stage",
 ]

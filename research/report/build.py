@@ -27,6 +27,7 @@ from research.report.caveats import (
     title_of,
 )
 from research.report.costs import cost_of
+from research.report.effects import COMPARED_RESAMPLES, OTHER_RESAMPLES, factorial_of
 from research.report.learning_curves import cosines, panels, read_lines
 from research.report.provenance import facts_of
 from research.report.records import StudyRun, changes_of, read_run, read_study
@@ -51,9 +52,6 @@ from research.report.validation import (
 )
 from research.storage.records import StudyRecord
 from research.storage.untrusted import printable, without_home
-
-# Resamples of the sign-flip test: for the compared metric, and for the other metrics.
-COMPARED_RESAMPLES, OTHER_RESAMPLES = 10_000, 2_000
 
 
 def report_of(
@@ -116,6 +114,7 @@ def report_of(
         notes=tuple(study_notes(study)),
         part=part,
         margin=margin,
+        factors=tuple(map(printable, study.factors)),
     )
 
 
@@ -142,21 +141,12 @@ def corpus_part(
 ) -> CorpusPart:
     """The part of a report about one corpus."""
     finished = [run for run in runs if run.status == "finished"]
-    counting = {run.cell for run in runs if run.counts_only}
     groups = group_by_protocol(finished, study.base)
     lines = read_lines(finished if figures else [])
     printable_lines = {(printable(cell), seed): log for (cell, seed), log in lines.items()}
     tables = [
         protocol_table(
-            study,
-            group,
-            finished,
-            counting,
-            corpus,
-            ties=ties,
-            figures=figures,
-            part=part,
-            margin=margin,
+            study, group, runs, corpus, ties=ties, figures=figures, part=part, margin=margin
         )
         for group in groups
     ]
@@ -193,7 +183,6 @@ def protocol_table(
     study: StudyRecord,
     group: Group,
     runs: Sequence[StudyRun],
-    counting: set[str],
     corpus: str,
     *,
     ties: TiePolicy,
@@ -201,10 +190,11 @@ def protocol_table(
     part: Part,
     margin: float | None,
 ) -> ProtocolTable:
-    """The table of one protocol: means, comparisons to the base, places by validation, slices.
+    """The table of one protocol: means, comparisons, places by validation, effects, and slices.
 
-    `runs` are the corpus's finished runs.
+    `runs` are all runs of the corpus.
     """
+    counting = {run.cell for run in runs if run.counts_only}
     validation = validation_of(runs, group)
     cells = [cell for cell in study.cells if cell in group]
     protocol = _first_table(group).protocol
@@ -229,6 +219,7 @@ def protocol_table(
                 cell=printable(cell),
                 seeds=tuple(group[cell]),
                 figures={name: columns[name][cell] for name in study.metrics},
+                levels=levels_of(study, cell),
             )
             for cell in cells
         ),
@@ -239,7 +230,14 @@ def protocol_table(
             *validation_notes(runs, group, validation, part),
         ),
         gaps=gaps_of(validation, on_test, study.compared, ties) if compares_parts else (),
+        factorial=factorial_of(study, group, runs, ties=ties, figures=figures),
     )
+
+
+def levels_of(study: StudyRecord, cell: str) -> dict[str, str]:
+    """A cell's level of every factor, by factor; empty where it has none."""
+    levels = study.levels.get(cell, {})
+    return {printable(factor): printable(level) for factor, level in levels.items()}
 
 
 def metric_column(

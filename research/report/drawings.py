@@ -20,6 +20,7 @@ from research.report.schema import (
     CorpusPart,
     Cosines,
     Figure,
+    Interaction,
     Panel,
     ProtocolTable,
     Report,
@@ -49,6 +50,8 @@ class CorpusDrawings:
     tables: tuple[tuple[Drawing, ...], ...]
     """For each table the means by cell, the differences where something is compared, and
     validation against test where both are known."""
+    effects: tuple[tuple[Drawing, ...], ...]
+    """For each table a figure of its effects, and one for each two factors."""
     slices: tuple[tuple[Drawing, ...], ...]
     """For each table one figure for each slicing."""
     curves: Mapping[Axis, tuple[Drawing, ...]]
@@ -59,7 +62,7 @@ class CorpusDrawings:
 
     def __iter__(self) -> Iterator[Drawing]:
         """All figures, each once."""
-        for group in (*self.tables, *self.slices, *self.curves.values()):
+        for group in (*self.tables, *self.effects, *self.slices, *self.curves.values()):
             yield from group
         for group in (*self.more_curves.values(), self.cosines):
             yield from group
@@ -88,6 +91,10 @@ def drawings_of(report: Report, corpus: CorpusPart) -> CorpusDrawings:
     return CorpusDrawings(
         tables=tuple(
             table_drawings(report, table, styles, numbered("", number))
+            for number, table in enumerate(corpus.tables, 1)
+        ),
+        effects=tuple(
+            tuple(map(unique, factorial_drawings(report, table, number)))
             for number, table in enumerate(corpus.tables, 1)
         ),
         slices=tuple(
@@ -177,6 +184,65 @@ def differences_by_seed(figure: Figure, base: Figure) -> tuple[float, ...]:
     elif len(ours) == 1:
         ours = dict.fromkeys(theirs, next(iter(ours.values())))
     return tuple(value - theirs[seed] for seed, value in ours.items() if seed in theirs)
+
+
+def factorial_drawings(report: Report, table: ProtocolTable, number: int) -> tuple[Drawing, ...]:
+    """A figure of the effects on the compared metric, and one for each two factors."""
+    if table.factorial is None:
+        return ()
+    metric, drawings = report.compared.upper(), []
+    effects = table.factorial.effects[report.compared]
+    # A factor of two levels has one main effect, which its name alone tells.
+    names = Counter(effect.name for effect in effects)
+    main, interaction = plots.styles_of(["main", "interaction"]).values()
+    dots = [
+        Dot(
+            (
+                effect.name
+                if names[effect.name] == 1
+                else f"{effect.name}: {', '.join(effect.levels)}"
+            )
+            + effect.mark,
+            effect.comparison.difference,
+            effect.comparison.low,
+            effect.comparison.high,
+            main if len(effect.factors) == 1 else interaction,
+        )
+        for effect in effects
+        if effect.comparison is not None
+    ]
+    if dots:
+        drawings.append(
+            Drawing(
+                numbered("effects", number),
+                "Effects of the factors (95 % intervals, before correction)",
+                dots_text(dots),
+                lambda legend: plots.dots_figure(dots, f"difference in {metric}", zero=True),
+            )
+        )
+    return (
+        *drawings,
+        *(interaction_drawing(part, metric) for part in table.factorial.interactions),
+    )
+
+
+def interaction_drawing(interaction: Interaction, metric: str) -> Drawing:
+    """Means by the levels of one factor, with a line for each level of another."""
+    values = "; ".join(
+        f"{interaction.lines} {level}: "
+        + ", ".join(
+            f"{interaction.along} {place} "
+            + ("missing" if estimate is None else f"{estimate.mean:.4f}")
+            for place, estimate in estimates.items()
+        )
+        for level, estimates in interaction.estimates.items()
+    )
+    return Drawing(
+        f"interaction-{slug(interaction.along)}-{slug(interaction.lines)}",
+        f"{metric} by {interaction.along} and {interaction.lines}, with 95 % intervals",
+        values,
+        lambda legend: plots.interaction_figure(interaction, metric),
+    )
 
 
 def slicing_drawing(

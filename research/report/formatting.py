@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from research.evaluation.equivalence import MarginTest
 from research.evaluation.statistics import Comparison, Estimate
-from research.report.schema import LEVEL, Cost, Gap, Panel, ProtocolTable, Report
+from research.report.schema import LEVEL, Cost, Factorial, Gap, Panel, ProtocolTable, Report
 from research.report.validation import best_by_validation
 
 
@@ -192,3 +192,32 @@ def signs_of(report: Report) -> tuple[str, ...]:
         f"{report.compared.upper()} decides, the rest describes.",
         *(("No worse, equivalent: one-sided tests at 5 %, corrected like p (TOST).",) * has_margin),
     )
+
+
+def effect_signs_of(report: Report) -> tuple[str, ...]:
+    """Sentences on what the effects of factors and their p mean."""
+    return (
+        "Effect of a factor: the difference between two of its levels, a mean over all "
+        "combinations of the other factors' levels. A × B: how much the effect of A changes from "
+        "one level of B to another.",
+        f"p: two-sided, paired by user; Holm over a table's effects. {report.compared.upper()} "
+        "decides.",
+    )
+
+
+def effects_verdict(factorial: Factorial, metric: str) -> tuple[tuple[str, str], ...]:
+    """The effects in short: pairs of words and names, with the size of those that were found.
+
+    Words without a name are left out.
+    """
+    names: dict[str, list[str]] = {"effects": [], "no significant effect": [], "not estimable": []}
+    for effect in factorial.effects[metric]:
+        name = f"{effect.name} ({effect.contrast})"
+        if effect.comparison is None:
+            names["not estimable"].append(name)
+        elif effect.significant:
+            size = f"{effect.comparison.difference:+.4f}".replace("-", "−")
+            names["effects"].append(f"{name} {size}")
+        else:
+            names["no significant effect"].append(name)
+    return tuple((words, "; ".join(of_words)) for words, of_words in names.items() if of_words)

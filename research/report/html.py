@@ -37,6 +37,7 @@ class CorpusPictures:
     """The figures of one corpus; see `CorpusDrawings`."""
 
     tables: tuple[tuple[Picture, ...], ...]
+    effects: tuple[tuple[Picture, ...], ...]
     slices: tuple[tuple[Picture, ...], ...]
     curves: Mapping[Axis, tuple[Picture, ...]]
     more_curves: Mapping[Axis, tuple[Picture, ...]]
@@ -99,6 +100,7 @@ class Gallery:
         """All figures of a corpus, in the page's order."""
         return CorpusPictures(
             tables=tuple(map(self.pictures, drawings.tables)),
+            effects=tuple(map(self.pictures, drawings.effects)),
             slices=tuple(map(self.pictures, drawings.slices)),
             curves={axis: self.pictures(group) for axis, group in drawings.curves.items()},
             more_curves={

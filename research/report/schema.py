@@ -85,6 +85,9 @@ class Row:
     """Seeds whose rank tables make up the figures."""
     figures: Mapping[str, Figure]
     """By metric."""
+    levels: Mapping[str, str] = field(default_factory=dict)
+    """Its level of every factor of the study, by factor; empty: it stands beside the crossed cells.
+    """
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,72 @@ class Slicing:
 
 
 @dataclass(frozen=True)
+class Effect:
+    """A main effect of a factor or the interaction of two, in one metric of one table."""
+
+    factors: tuple[str, ...]
+    """One factor (a main effect), or two (an interaction)."""
+    levels: tuple[str, ...]
+    """A level of each of them."""
+    references: tuple[str, ...]
+    """The level of each of them that the former is compared with."""
+    comparison: Comparison | None
+    """The size of the effect, its interval and test; None: it cannot be estimated."""
+    corrected: float | None
+    """p after Holm's correction over the table's effects, for each metric apart; None: it cannot be
+    estimated."""
+    obstacle: str
+    """Why it cannot be estimated; empty: it can."""
+
+    @property
+    def name(self) -> str:
+        """`FACTOR`, or `FACTOR × FACTOR`."""
+        return " × ".join(self.factors)
+
+    @property
+    def contrast(self) -> str:
+        """The levels that are compared: `yes vs no`, or `yes vs no, 2 vs 1`."""
+        pairs = zip(self.levels, self.references)
+        return ", ".join(f"{level} vs {reference}" for level, reference in pairs)
+
+    @property
+    def significant(self) -> bool:
+        """Whether there is an effect: corrected p below `LEVEL`, interval without 0."""
+        if self.comparison is None or self.corrected is None:
+            return False
+        return self.comparison.significant(self.corrected, LEVEL)
+
+    @property
+    def mark(self) -> str:
+        """A dagger where the effect is significant, else an empty string."""
+        return DAGGER if self.significant else ""
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """The compared metric by the levels of two factors, a mean over all levels of the others."""
+
+    along: str
+    """The factor whose levels stand side by side."""
+    lines: str
+    """The factor that has a line for each level."""
+    estimates: Mapping[str, Mapping[str, Estimate | None]]
+    """By level of `lines`, then by level of `along`; None: a combination of levels is missing."""
+
+
+@dataclass(frozen=True)
+class Factorial:
+    """What the cells of a table that cross factors say of each factor, and of each two."""
+
+    effects: Mapping[str, tuple[Effect, ...]]
+    """By metric, main effects first."""
+    interactions: tuple[Interaction, ...]
+    """One for each two factors; empty in a report without figures."""
+    notes: tuple[str, ...]
+    """Which effects cannot be estimated, and why."""
+
+
+@dataclass(frozen=True)
 class ProtocolTable:
     """The cells that were evaluated under one protocol, and so can be compared."""
 
@@ -149,6 +218,8 @@ class ProtocolTable:
     gaps: tuple[Gap, ...] = ()
     """Validation against test, by cell; empty in a report on validation, under other candidates
     than all items, and where no run has a validation."""
+    factorial: Factorial | None = None
+    """The effects of the factors that its cells cross; None: they cross none."""
 
     def figures(self, metric: str) -> dict[str, Figure]:
         """A metric's column of the table, by cell."""
@@ -312,3 +383,5 @@ class Report:
     """The held-out items that the figures are about."""
     margin: float | None = None
     """A difference of the compared metric that does not matter, above 0; None: none was given."""
+    factors: tuple[str, ...] = ()
+    """The factors that the cells cross."""

@@ -9,16 +9,18 @@ from rich.table import Table
 from research.report.formatting import (
     best_of,
     difference_of,
+    effect_signs_of,
     interval_of,
     legend_of,
     margin_words,
     p_of,
     seconds_of,
     seeds_of,
+    short_decimal,
     shortened_name,
     smallest_of,
 )
-from research.report.schema import DAGGER, CorpusPart, ProtocolTable, Report, Row
+from research.report.schema import DAGGER, CorpusPart, Factorial, ProtocolTable, Report, Row
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -40,6 +42,11 @@ def print_report(report: Report, console: Console) -> None:
             print_all(console, table.notes)
             if smallest := smallest_of(table, report.compared):
                 console.print(smallest)
+            if table.factorial is not None:
+                console.print()
+                console.print(f"{corpus.name}, effects of the factors")
+                console.print(effects_table(report, table.factorial))
+                print_all(console, (*effect_signs_of(report), *table.factorial.notes))
         console.print()
         if corpus.tables:
             console.print(f"{corpus.name}, cost of a run (mean over finished seeds)")
@@ -63,6 +70,8 @@ def figures_table(report: Report, table: ProtocolTable) -> Table:
     """A table of a protocol: each cell's metrics with intervals, and its difference to the base."""
     output = plain_table()
     output.add_column("cell", no_wrap=True)
+    for name in report.factors:
+        output.add_column(shortened_name(name), no_wrap=True)
     for name in report.metrics:
         output.add_column(name.upper(), justify="right", no_wrap=True)
     compares = table.has_base and len(table.rows) > 1
@@ -74,6 +83,7 @@ def figures_table(report: Report, table: ProtocolTable) -> Table:
         figures = [interval_of(row.figures[name].estimate) for name in report.metrics]
         output.add_row(
             shortened_name(row.cell),
+            *(shortened_name(row.levels.get(name, "")) for name in report.factors),
             *figures,
             *compared_of(row, report.compared)[: len(output.columns)],
         )
@@ -92,6 +102,25 @@ def compared_of(row: Row, metric: str) -> tuple[str, str]:
     # The zero before the point is dropped, so that the table fits into 80 columns.
     difference = difference_of(figure.comparison).replace("0.", ".", 1)
     return difference, f"{p_of(figure.corrected).replace('0.', '.', 1)}{dagger}"
+
+
+def effects_table(report: Report, factorial: Factorial) -> Table:
+    """A table of main effects and interactions on the compared metric, with corrected p."""
+    output = plain_table()
+    for name in ("effect", "levels"):
+        output.add_column(name, no_wrap=True)
+    for name in (report.compared.upper(), "p", "smallest"):
+        output.add_column(name, justify="right", no_wrap=True)
+    for effect in factorial.effects[report.compared]:
+        comparison = effect.comparison
+        entries = ("not estimable", "", "")
+        if comparison is not None:
+            p = f"{p_of(effect.corrected)}{effect.mark or ' '}"
+            entries = (difference_of(comparison), p, short_decimal(comparison.smallest))
+        output.add_row(
+            shortened_name(effect.name, 40), shortened_name(effect.contrast, 40), *entries
+        )
+    return output
 
 
 def cost_table(corpus: CorpusPart) -> Table:

@@ -27,9 +27,9 @@ def panel_builders(report: Report, corpora: Iterable[CorpusPart]) -> dict[str, B
             groupby_rangefunc="stddev", smoothing_factor=0, layout=layout,
         )  # fmt: skip
 
-    def bar(title: str, metric: str) -> Builder:
+    def bar(title: str, metric: str, groups: str = "ablation.cell") -> Builder:
         return lambda layout: wr.BarPlot(
-            title=title, metrics=[metric], groupby=cell, layout=layout,
+            title=title, metrics=[metric], groupby=wr.Config(groups), layout=layout,
             groupby_aggfunc="mean", groupby_rangefunc="stddev",
         )  # fmt: skip
 
@@ -50,6 +50,10 @@ def panel_builders(report: Report, corpora: Iterable[CorpusPart]) -> dict[str, B
         for name in summary_names(report, corpus):
             title = f"{name} ({report.part})"
             builders[title] = bar(title, name)
+    compared = f"test/{report.compared}" if report.part == "test" else chosen_by(report)
+    for factor in report.factors:
+        title = f"{compared} by {factor}"
+        builders[title] = bar(title, compared, f"ablation.factors.{factor}")
     return builders
 
 
@@ -72,6 +76,7 @@ def chosen_by(report: Report) -> str:
 def columns_of(report: Report) -> list[str]:
     """The columns of runs that are shown beside panels."""
     columns = ["run:displayName", "config:ablation.value.cell", "config:seed.value"]
+    columns += [f"config:ablation.value.factors.{factor}" for factor in report.factors]
     columns.append(f"summary:{chosen_by(report)}")
     if report.part == "test":
         columns.append(f"summary:test/{report.compared}")

@@ -12,8 +12,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from research.report.formatting import best_of, legend_of, margin_words, smallest_of
-from research.report.markdown import changes_table, cost_table, figures_table, runs_table
+from research.report.formatting import (
+    best_of,
+    effect_signs_of,
+    legend_of,
+    margin_words,
+    smallest_of,
+)
+from research.report.markdown import (
+    changes_table,
+    cost_table,
+    effects_table,
+    figures_table,
+    runs_table,
+)
 from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
 from research.report.wandb_panels import chosen_by, columns_of, panel_builders
@@ -90,6 +102,12 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
             wr.MarkdownBlock(figures_table(report, table)),
             *map(wr.P, sentences_of(report, table)),
         ]
+        if table.factorial is not None:
+            blocks += [
+                wr.H2("Effects of the factors"),
+                wr.MarkdownBlock(effects_table(report, table.factorial)),
+                *map(wr.P, (*effect_signs_of(report), *table.factorial.notes)),
+            ]
     return [
         *blocks,
         *map(wr.P, legend_of(report)),

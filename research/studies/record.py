@@ -65,6 +65,8 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
         budget=None if study.budget is None else str(study.budget),
         cells=tuple(study.cells),
         objectives=tuple(dict.fromkeys(key for stage in stages for key in stage.objectives)),
+        factors=study.grid.factors,
+        levels=study.grid.levels,
         changes={
             cell: {
                 field: (base_value, cell_value)
