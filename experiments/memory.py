@@ -41,7 +41,7 @@ from research.data.loader import BatchConfig
 from research.data.preparation.frames import prepare_frame
 from research.data.preparation.options import PrepareConfig
 from research.model.transformer_config import TransformerConfig, as_transformer
-from research.report.plots import COLOURS, SETTINGS, svg_file_of
+from research.report.plots import COLOURS, SETTINGS, file_of
 from research.runs.parts import RunParts
 from research.storage.atomic import replacing
 from research.training.optimizer import build_optimizer
@@ -187,7 +187,7 @@ def figure_of(peaks: Mapping[str, Sequence[int]]) -> str:
             axes.set_ylim(bottom=0.0)
             axes.locator_params(nbins=4)
             axes.grid(visible=True)
-        return svg_file_of(figure)
+        return file_of(figure, "svg").decode()
 
 
 def main() -> None:

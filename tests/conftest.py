@@ -65,8 +65,11 @@ def trainer(loop_corpus: Corpus, tmp_path: Path, accelerator: Accelerator) -> Tr
 
 
 @pytest.fixture
-def wandb_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A W&B client that knows of nothing before and leaves nothing, by its environment."""
+def wandb_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """A W&B client that knows of nothing before and leaves nothing, by its environment.
+
+    It keeps its files in `tmp_path`.
+    """
     from research.tracking import wandb_mirror as mirror
     from research.tracking import wandb_run as run
 
@@ -75,6 +78,7 @@ def wandb_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch
     monkeypatch.setattr(mirror, "PROCESS", mirror.Process())
     monkeypatch.setattr(run, "_claimed", {})
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield monkeypatch
     mirror.stop_client()

@@ -31,7 +31,7 @@ BELOW: dict[str, set[str]] = {
     "training": {
         "storage", "console", "data", "model", "objectives", "distributed", "checkpoint",
     },
-    "tracking": {"storage"},
+    "tracking": {"storage", "checkpoint"},
     "runs": {
         "storage", "console", "data", "model", "objectives", "distributed", "checkpoint",
         "evaluation", "training", "tracking",

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from experiments.benchmark.peers.environment import TITLES
 from experiments.benchmark.results import digits
-from research.report.plots import COLOURS, SETTINGS, svg_file_of
+from research.report.plots import COLOURS, SETTINGS, file_of
 
 # Ours is dark; a peer has its colour in every figure.
 COLOUR_OF = dict(zip(TITLES, COLOURS))
@@ -47,4 +47,4 @@ def seconds_svg(seconds: Mapping[str, Mapping[str, float]]) -> str:
         axes.set_xlabel("seconds (logarithmic); an epoch, where the work is training")
         axes.grid(visible=True, axis="x")
         axes.set_axisbelow(True)
-        return svg_file_of(figure)
+        return file_of(figure, "svg").decode()

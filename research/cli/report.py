@@ -1,4 +1,4 @@
-"""The verb `report`: prints a study's report, and writes it as HTML, CSV and LaTeX.
+"""The verb `report`: prints a study's report, and writes it as HTML, CSV, LaTeX and figures.
 
 It builds the report with `research/report/`, and saves it to W&B when asked to.
 """
@@ -14,7 +14,15 @@ from research.cli import verbs
 from research.console import wide_console
 from research.errors import InputError
 from research.report.build import report_of
-from research.report.files import write
+from research.report.files import (
+    FIGURE_KINDS,
+    TABLE_KINDS,
+    kind_of,
+    write,
+    write_figure,
+    write_table,
+)
+from research.report.schema import Report
 from research.report.terminal import print_report as print_tables
 from research.storage.folders import what_is_below
 from research.storage.records import StudyRecord
@@ -25,7 +33,9 @@ def report(arguments: verbs.ReportCommand) -> int:
     """Print and write a study's report; returns 1 when saving it to W&B failed, else 0."""
     tracking = arguments.wandb.tracking()
     folder = study_folder(arguments.study, arguments.runs)
-    study_report = report_of(folder, ties=arguments.ties, margin=arguments.margin)
+    if arguments.figure is not None or arguments.table is not None:
+        return write_alone(arguments, folder)
+    study_report = report_for(arguments, folder)
     print_tables(study_report, wide_console())
     for path in write(study_report, Path(arguments.out) if arguments.out else folder):
         print(path)
@@ -40,9 +50,39 @@ def report(arguments: verbs.ReportCommand) -> int:
         print("not saved to W&B, as it is offline or has no key; with a key, call this again")
     if published.link is not None:
         print(f"anyone with this link can read the report: {published.link}")
+        print(f"a view of the runs, for members of the project: {published.workspace}")
     if published.problem is not None:
         print(f"not saved to W&B: {published.problem}; call this again later", file=sys.stderr)
     return 0 if published.problem is None else 1
+
+
+def report_for(arguments: verbs.ReportCommand, folder: Path) -> Report:
+    """The report of a study's folder as the arguments ask for it."""
+    return report_of(folder, ties=arguments.ties, part=arguments.part, margin=arguments.margin)
+
+
+def write_alone(arguments: verbs.ReportCommand, folder: Path) -> int:
+    """Write one figure or one table to the file that --out names; returns 0.
+
+    Raises `InputError` without a file, for both at once, and together with --wandb.
+    """
+    if arguments.figure is not None and arguments.table is not None:
+        raise InputError("--figure and --table are both given; call the command once for each")
+    if arguments.out is None or arguments.wandb.wandb is not None:
+        raise InputError(
+            "--figure and --table write one file and nothing else; give --out FILE (pdf, svg or "
+            "png for a figure, tex or md for a table), and leave --wandb out"
+        )
+    path = Path(arguments.out)
+    # Before the figures are computed, which takes a while.
+    kind_of(path, TABLE_KINDS if arguments.figure is None else FIGURE_KINDS)
+    study_report = report_for(arguments, folder)
+    if arguments.figure is not None:
+        write_figure(study_report, arguments.figure, path)
+    if arguments.table is not None:
+        write_table(study_report, arguments.table, path)
+    print(path)
+    return 0
 
 
 def print_report(folder: Path) -> None:

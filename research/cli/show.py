@@ -14,9 +14,9 @@ from research.data.corpus import Corpus
 from research.data.profile import CorpusProfile, profile_of
 from research.errors import InputError, optional_import
 from research.report.profile_words import sentences_of
-from research.runs.code_version import commit_with_state
 from research.storage.atomic import replacing
 from research.storage.folders import what_is_at
+from research.storage.provenance_lines import UNKNOWN, commit_line, machine_line
 from research.storage.records import (
     CarriedRecord,
     FloorRecord,
@@ -27,8 +27,6 @@ from research.storage.records import (
 )
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 from research.storage.untrusted import printable
-
-UNKNOWN = "unknown"
 
 
 def show(folder: Path, html: str | None = None, *, cost: bool = False) -> int:
@@ -223,23 +221,6 @@ def origin_of(record: RunRecord, summary: RunSummary) -> dict[str, object]:
         facts[f"{label}machine"] = machine_line(entry)
         facts[f"{label}command"] = entry.command or UNKNOWN
     return facts
-
-
-def commit_line(entry: Provenance) -> str:
-    """The commit of a run's code, and whether the checkout had uncommitted changes."""
-    if entry.commit is None:
-        return UNKNOWN if entry.begun is None else "none, the code stood in no git checkout"
-    return commit_with_state(entry.commit, entry.clean)
-
-
-def machine_line(entry: Provenance) -> str:
-    """The machine that a run was done on, and the number of processes unless it is 1."""
-    if entry.machine is None:
-        return UNKNOWN
-    machine = entry.machine
-    parts = [machine.platform, machine.cpu, f"{machine.cores} cores"]
-    parts += [machine.accelerator or "no accelerator"]
-    return ", ".join(parts) + (f", {entry.processes} processes" if entry.processes != 1 else "")
 
 
 def carried_line(account: CarriedRecord) -> str:

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from research.console import wide_console
 from research.errors import InputError
+from research.storage.provenance_lines import UNKNOWN
 from research.storage.records import RunSummary, StageCostRecord
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 from research.storage.untrusted import printable
 from research.training.memory_advice import gigabytes
 
-UNKNOWN = "unknown"
 COLUMNS = (
     *("seconds", "training", "validation", "checkpoints"),
     *("steps", "tokens", "tokens/s", "parameters", "peak memory"),

@@ -49,18 +49,26 @@ class WandbOptions:
     """W&B project"""
     wandb_entity: Annotated[str | None, option("NAME", "the key's own")] = None
     """W&B user or team"""
+    wandb_artifacts: Flag = False
+    """upload the best checkpoint and the rank tables of a finished run as artifacts"""
+    wandb_silent: Flag = False
+    """send no git commit, machine, system metrics and package versions"""
 
     def tracking(self) -> Tracking | None:
         """The config of the W&B mirror; None: --wandb was not given.
 
-        Raises `InputError` for a project or entity without --wandb.
+        Raises `InputError` for another option without --wandb.
         """
         if self.wandb is not None:
-            return Tracking(mode=self.wandb, project=self.wandb_project, entity=self.wandb_entity)
-        if self.wandb_project or self.wandb_entity:
-            raise InputError(
-                "--wandb-project and --wandb-entity need --wandb; add --wandb, or leave them out"
+            return Tracking(
+                mode=self.wandb,
+                project=self.wandb_project,
+                entity=self.wandb_entity,
+                artifacts=self.wandb_artifacts,
+                silent=self.wandb_silent,
             )
+        if self != WandbOptions():
+            raise InputError("the --wandb-... options need --wandb; add --wandb, or leave them out")
         return None
 
 
@@ -186,7 +194,7 @@ class RunCommand(OverridingVerb):
     machine: Machine = MachineOptions()
     """--threads and --device"""
     wandb: Wandb = WandbOptions()
-    """--wandb, --wandb-project and --wandb-entity"""
+    """--wandb and what goes with it"""
     training: Training = TrainingOptions()
     """options of runs and studies"""
 
@@ -228,7 +236,7 @@ class StudyCommand(Verb):
     machine: Machine = MachineOptions()
     """--threads and --device"""
     wandb: Wandb = WandbOptions()
-    """--wandb, --wandb-project and --wandb-entity"""
+    """--wandb and what goes with it"""
     training: Training = TrainingOptions()
     """options of runs and studies"""
 
@@ -326,13 +334,23 @@ class AuditCommand(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportCommand(Verb):
-    """Print a study's report, and write it as a page, as CSV and as LaTeX."""
+    """Print a study's report, and write it as a page with figures, as CSV and as LaTeX.
 
-    LINE = "STUDY [--out FOLDER] [--wandb]: print a study's results; write HTML, CSV and LaTeX"
+    With --figure or --table only that is written, for a paper: report STUDY --figure metric --out
+    fig.pdf, or --table main --out table.tex. An unknown name lists those that there are.
+    """
+
+    LINE = "STUDY [--part validation] [--figure NAME --out FILE]: a study's tables, page, figures"
     study: Positional[str]
     """a study's folder, or its name"""
-    out: Annotated[str | None, option("FOLDER", "the study's")] = None
-    """where to write"""
+    out: Annotated[str | None, option("FOLDER_OR_FILE", "the study's folder")] = None
+    """where to write: a folder, or the file of one figure (pdf, svg, png) or table (tex, md)"""
+    part: Literal["test", "validation"] = "test"
+    """the held-out items that the figures are about; choose among cells on validation"""
+    figure: Annotated[str | None, option("NAME")] = None
+    """write one figure alone: metric, difference, gap, curve-..., or CORPUS/metric"""
+    table: Annotated[str | None, option("NAME")] = None
+    """write one table alone: main, main-2, or CORPUS/main"""
     runs: Annotated[str, arg(metavar="FOLDER")] = "runs"
     """folder of all runs"""
     ties: Annotated[Ties | None, option("expected|mean", "as the runs have it")] = None
@@ -340,7 +358,7 @@ class ReportCommand(Verb):
     margin: Annotated[float | None, option("X")] = None
     """also test whether cells are no worse than the base by more than X, such as 0.002"""
     wandb: Wandb = WandbOptions()
-    """--wandb, --wandb-project and --wandb-entity"""
+    """--wandb and what goes with it"""
 
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Print and write the report."""
@@ -363,6 +381,10 @@ class SyncCommand(Verb):
     """another project"""
     wandb_entity: Annotated[str | None, option("NAME", "the mirror's")] = None
     """another user or team"""
+    wandb_artifacts: Flag = False
+    """upload the best checkpoint and the rank tables of finished runs as artifacts"""
+    wandb_silent: Flag = False
+    """send no git commit, machine and package versions"""
 
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Upload; `InputError` when no folder is named."""
@@ -373,7 +395,13 @@ class SyncCommand(Verb):
         with needing_wandb():
             from research.tracking.sync import SYNCING, sync
 
-        tracking = replace(SYNCING, project=self.wandb_project, entity=self.wandb_entity)
+        tracking = replace(
+            SYNCING,
+            project=self.wandb_project,
+            entity=self.wandb_entity,
+            artifacts=self.wandb_artifacts,
+            silent=self.wandb_silent,
+        )
         return sync(list(self.folders), tracking)
 
 

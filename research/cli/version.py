@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from research.runs.code_version import code_version, commit_with_state
+from research.runs.code_version import code_version
+from research.storage.provenance_lines import commit_with_state
 
 
 def version_line() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import final, get_args
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ from research.report.build import report_of
 from research.report.csv_table import effects_frame_of, frame_of
 from research.report.files import write
 from research.report.records import read_study
-from research.report.schema import Report
+from research.report.schema import Part, Report
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions
 from research.storage.records import StudyRecord
@@ -128,21 +128,26 @@ def report(
     *,
     out: Path | str | None = None,
     ties: TiePolicy | None = None,
+    part: Part = "test",
     margin: float | None = None,
 ) -> Path:
     """Write the report of a study's folder, and return the path of its page.
 
     report.html is a page that loads nothing from elsewhere; report.csv and report.tex hold the same
-    figures, and report-effects.csv those of the effects of a grid's factors. They are written into
-    `out` (None: the study's folder), over older ones. `ties` is as for `Run.evaluate`. With a
-    `margin`, such as 0.002, each cell is also tested for being no worse than the base by more than
-    that. Raises `InputError` if the folder is no study's or has no finished run, for a margin that
-    is not above 0, and without the extra `report`.
+    figures, report-effects.csv those of the effects of a grid's factors, and report-figures the
+    pictures as SVG, PDF and PNG. They are written into `out` (None: the study's folder), over older
+    ones. `ties` is as for `Run.evaluate`. With the `part` "validation", by which to choose among
+    cells, the files are named report-validation and no test figure is used. With a `margin`, such
+    as 0.002, each cell is also tested for being no worse than the base by more than that. Raises
+    `InputError` if the folder is no study's or has no finished run with that part, for a margin
+    that is not above 0, and without the extra `report`.
 
         >>> sf.report("runs/quickstart")
     """
-    study_report = report_of(Path(folder), ties=ties, margin=margin)
-    page, *_ = write(study_report, Path(folder if out is None else out))
+    if part not in get_args(Part):
+        raise InputError(f"part is {part!r:.60}; allowed: {', '.join(get_args(Part))}")
+    made = report_of(Path(folder), ties=ties, part=part, margin=margin)
+    page, *_ = write(made, Path(folder if out is None else out))
     return page
 
 
@@ -220,9 +225,15 @@ class StudyResult:
             data_root=self.data_root,
         )
 
-    def report(self, *, out: Path | str | None = None, margin: float | None = None) -> Path:
+    def report(
+        self,
+        *,
+        out: Path | str | None = None,
+        part: Part = "test",
+        margin: float | None = None,
+    ) -> Path:
         """Write the report and return the path of its page; see `sf.report`."""
-        return report(self.folder, out=out, margin=margin)
+        return report(self.folder, out=out, part=part, margin=margin)
 
     @cached_property
     def _report(self) -> Report:

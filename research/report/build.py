@@ -7,7 +7,7 @@ down.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from research.errors import InputError
@@ -26,22 +26,31 @@ from research.report.caveats import (
     tie_notes,
     title_of,
 )
+from research.report.costs import cost_of
 from research.report.effects import COMPARED_RESAMPLES, OTHER_RESAMPLES, factorial_of
 from research.report.learning_curves import cosines, panels, read_lines
+from research.report.provenance import facts_of
 from research.report.records import StudyRun, changes_of, read_run, read_study
 from research.report.schema import (
     LEVEL,
     CorpusPart,
-    Cost,
     Figure,
+    Part,
     ProtocolTable,
     Report,
     Row,
     RunLine,
-    Status,
 )
 from research.report.slices import slicings
-from research.storage.records import CostRecord, StudyRecord
+from research.report.validation import (
+    Validation,
+    gaps_of,
+    mean_of,
+    places_of,
+    validation_notes,
+    validation_of,
+)
+from research.storage.records import StudyRecord
 from research.storage.untrusted import printable, without_home
 
 
@@ -50,20 +59,22 @@ def report_of(
     *,
     figures: bool = True,
     ties: TiePolicy | None = None,
+    part: Part = "test",
     margin: float | None = None,
 ) -> Report:
-    """The report of a study's folder.
+    """The report of a study's folder, on its test or on its validation part.
 
     Without `figures` it lacks what a terminal does not show: slices, learning curves and gradient
     cosines. All figures are computed under the tie policy `ties`; None: that of the finished runs,
-    or "expected" where theirs differ. With a `margin` it is also tested whether a
-    cell is no worse than the base by more than that, in the compared metric. Raises `InputError`
-    when the folder is no study's or has no finished run, and for a margin that is not above 0.
+    or "expected" where theirs differ. A report on validation reads no rank table of the test. With
+    a `margin` it is also tested whether a cell is no worse than the base by more than that, in the
+    compared metric. Raises `InputError` when the folder is no study's or has no finished run with
+    that part, and for a margin that is not above 0.
     """
     if margin is not None:
         check_margin(margin)
     study = read_study(folder)
-    runs = {corpus: read_runs(folder, study, corpus) for corpus in study.corpora}
+    runs = {corpus: read_runs(folder, study, corpus, part) for corpus in study.corpora}
     all_runs = [run for corpus_runs in runs.values() for run in corpus_runs]
     if not any(run.status == "finished" for run in all_runs):
         failures = [run.error for run in all_runs if run.error]
@@ -72,11 +83,18 @@ def report_of(
             + (f" ({len(failures)} failed, the first with: {failures[0]})" if failures else "")
             + f"; the study's command continues it: {study.command or 'study STUDY'}"
         )
+    if not any(run.tables for run in all_runs):
+        raise InputError(
+            f"{folder} has no run with a validation part: the split of its cells leaves none; "
+            "leave --part out for the test"
+        )
     if ties is None:
         policies = {run.ties for run in all_runs if run.status == "finished"}
         ties = policies.pop() if len(policies) == 1 else "expected"
     parts = [
-        corpus_part(study, corpus, corpus_runs, ties=ties, figures=figures, margin=margin)
+        corpus_part(
+            study, corpus, corpus_runs, ties=ties, figures=figures, part=part, margin=margin
+        )
         for corpus, corpus_runs in runs.items()
     ]
     return Report(
@@ -94,17 +112,18 @@ def report_of(
         folder=printable(str(without_home(str(folder)))),
         corpora=tuple(parts),
         notes=tuple(study_notes(study)),
+        part=part,
         margin=margin,
         factors=tuple(map(printable, study.factors)),
     )
 
 
-def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[StudyRun]:
+def read_runs(folder: Path, study: StudyRecord, corpus: str, part: Part) -> list[StudyRun]:
     """Every run of a corpus that study.json lists; of a counting ranker only one seed's."""
     runs = []
     for cell in study.cells:
         for seed, run_hash in study.seeds_of(corpus, cell).items():
-            runs.append(read_run(folder, corpus, cell, seed, run_hash))
+            runs.append(read_run(folder, corpus, cell, seed, run_hash, part))
             if runs[-1].counts_only:
                 break
     return runs
@@ -117,6 +136,7 @@ def corpus_part(
     *,
     ties: TiePolicy,
     figures: bool,
+    part: Part,
     margin: float | None,
 ) -> CorpusPart:
     """The part of a report about one corpus."""
@@ -125,7 +145,9 @@ def corpus_part(
     lines = read_lines(finished if figures else [])
     printable_lines = {(printable(cell), seed): log for (cell, seed), log in lines.items()}
     tables = [
-        protocol_table(study, group, runs, corpus, ties=ties, figures=figures, margin=margin)
+        protocol_table(
+            study, group, runs, corpus, ties=ties, figures=figures, part=part, margin=margin
+        )
         for group in groups
     ]
     by_cell = {cell: [run for run in runs if run.cell == cell] for cell in study.cells}
@@ -142,6 +164,7 @@ def corpus_part(
             *budget_notes(finished),
             *run_notes(runs),
         ),
+        facts=facts_of(finished) if figures else (),
     )
 
 
@@ -164,21 +187,27 @@ def protocol_table(
     *,
     ties: TiePolicy,
     figures: bool,
+    part: Part,
     margin: float | None,
 ) -> ProtocolTable:
-    """The table of one protocol: means, comparisons to the base, effects of factors, and slices.
+    """The table of one protocol: means, comparisons, places by validation, effects, and slices.
 
     `runs` are all runs of the corpus.
     """
     counting = {run.cell for run in runs if run.counts_only}
+    validation = validation_of(runs, group)
     cells = [cell for cell in study.cells if cell in group]
     protocol = _first_table(group).protocol
     columns = {
-        name: metric_column(study, group, counting, name, corpus, ties=ties, margin=margin)
+        name: metric_column(
+            study, group, validation, counting, name, corpus, ties=ties, margin=margin
+        )
         for name in study.metrics
     }
     full = protocol.get("candidates") == "full"
     tables = {printable(cell): list(group[cell].values()) for cell in cells}
+    on_test = {cell: columns[study.compared][cell].estimate for cell in cells}
+    compares_parts = full and figures and part == "test"
     return ProtocolTable(
         candidates=str(protocol.get("candidates")),
         title=title_of(protocol, ties),
@@ -196,7 +225,11 @@ def protocol_table(
         ),
         has_base=study.base in group,
         slicings=slicings(tables, study.compared, ties) if full and figures else (),
-        notes=tuple(table_notes(study, group, counting)),
+        notes=(
+            *table_notes(study, group, counting),
+            *validation_notes(runs, group, validation, part),
+        ),
+        gaps=gaps_of(validation, on_test, study.compared, ties) if compares_parts else (),
         factorial=factorial_of(study, group, runs, ties=ties, figures=figures),
     )
 
@@ -210,6 +243,7 @@ def levels_of(study: StudyRecord, cell: str) -> dict[str, str]:
 def metric_column(
     study: StudyRecord,
     group: Group,
+    validation: Validation,
     counting: set[str],
     metric: str,
     corpus: str,
@@ -217,7 +251,9 @@ def metric_column(
     ties: TiePolicy,
     margin: float | None,
 ) -> dict[str, Figure]:
-    """One metric by cell: mean, and the comparison to the base with p corrected over the cells.
+    """One metric by cell: mean, place by validation, and the comparison to the base.
+
+    The p of comparisons are corrected over the cells.
 
     The compared metric is also tested within the margin, if there is one. Raises `InputError` when
     a cell's rank tables cannot be compared with each other or the base's.
@@ -249,13 +285,18 @@ def metric_column(
             raise InputError(f"{corpus}, {cell} and its base {study.base}: {error}") from error
     corrected = dict(zip(comparisons, holm([result.p for result in comparisons.values()])))
     margin_tests = dict(zip(margin_tests, holm_within(list(margin_tests.values()))))
-    means = [result.mean for result in estimates.values()]
+    means = {cell: mean_of(validation[cell], metric, ties) for cell in cells if cell in validation}
+    places = places_of(means)
     return {
         cell: Figure(
             result,
             comparisons.get(cell),
             corrected.get(cell),
-            place=1 + sum(mean > result.mean for mean in means),
+            place=places.get(cell),
+            validation=means.get(cell),
+            by_seed={
+                seed: metrics(table, [metric], ties)[metric] for seed, table in group[cell].items()
+            },
             margin_test=margin_tests.get(cell),
         )
         for cell, result in estimates.items()
@@ -274,36 +315,6 @@ def paired_tables(
         return list(tables.values()), list(base.values())
     seeds = [seed for seed in tables if seed in base]
     return [tables[seed] for seed in seeds], [base[seed] for seed in seeds]
-
-
-def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:
-    """What a cell cost, as means over its finished runs, and which seeds are in which state."""
-    finished = [run for run in runs if run.status == "finished"]
-
-    def seeds(status: Status) -> tuple[int, ...]:
-        return tuple(run.seed for run in runs if run.status == status)
-
-    def mean(cost: Callable[[CostRecord], float | None]) -> float | None:
-        """The mean over finished runs, where a run without a value counts as 0; None: no run."""
-        costs = [cost(run.summary.cost) or 0.0 for run in finished if run.summary is not None]
-        return sum(costs) / len(costs) if costs else None
-
-    origins = [
-        f"{stage} from {cell}" for run in finished for stage, cell in run.origin_cells().items()
-    ]
-    parameters = mean(lambda cost: cost.parameters)
-    return Cost(
-        cell=printable(cell),
-        done=seeds("finished"),
-        failed=seeds("failed"),
-        unfinished=seeds("unfinished"),
-        missing=seeds("missing"),
-        seconds=mean(lambda cost: cost.seconds),
-        shared_seconds=mean(lambda cost: cost.shared_seconds) or 0.0,
-        items=mean(lambda cost: cost.items),
-        parameters=None if parameters is None else int(parameters),
-        shared=tuple(map(printable, dict.fromkeys(origins))),
-    )
 
 
 def run_line(study: StudyRecord, corpus: str, run: StudyRun, ties: TiePolicy) -> RunLine:

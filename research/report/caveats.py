@@ -119,6 +119,14 @@ def _cell_names(runs: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in runs))
 
 
+def _shortened(names: Sequence[str]) -> str:
+    """The names joined by commas; the first ones and the number of the others if they are many."""
+    shown = [*names[:MAX_NAMED_RUNS]]
+    if len(names) > MAX_NAMED_RUNS:
+        shown.append(f"and {len(names) - MAX_NAMED_RUNS} more")
+    return ", ".join(shown)
+
+
 def run_notes(runs: Sequence[StudyRun]) -> list[str]:
     """The notes in the runs' summaries, and a note on runs that failed or have not finished."""
     notes = [
@@ -127,6 +135,17 @@ def run_notes(runs: Sequence[StudyRun]) -> list[str]:
         if run.summary is not None
         for note in run.summary.notes
     ]
+    without_table = [
+        f"{printable(run.cell)}/{run.seed}"
+        for run in runs
+        if run.summary is not None and run.summary.val and run.validation is None
+    ]
+    if without_table:
+        notes.append(
+            f"{_shortened(without_table)} lost ranks/validation-full.npz and count as runs without "
+            "validation; remove the run's summary.json and call the study's command, which ranks "
+            "again."
+        )
     words_of_status: dict[Status, str] = {
         "failed": "failed",
         "unfinished": "have not finished",
@@ -135,8 +154,6 @@ def run_notes(runs: Sequence[StudyRun]) -> list[str]:
     for status, words in words_of_status.items():
         runs_of_status = [run for run in runs if run.status == status]
         if runs_of_status:
-            names = [f"{printable(run.cell)}/{run.seed}" for run in runs_of_status]
-            if len(names) > MAX_NAMED_RUNS:
-                names[MAX_NAMED_RUNS:] = [f"and {len(names) - MAX_NAMED_RUNS} more"]
-            notes.append(f"{len(runs_of_status)} of {len(runs)} runs {words}: {', '.join(names)}.")
+            names = _shortened([f"{printable(run.cell)}/{run.seed}" for run in runs_of_status])
+            notes.append(f"{len(runs_of_status)} of {len(runs)} runs {words}: {names}.")
     return notes

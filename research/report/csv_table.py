@@ -12,10 +12,11 @@ def frame_of(report: Report) -> pd.DataFrame:
     """The report's figures at full precision; a value that does not exist is missing.
 
     `candidates`, `seen`, `split` and `ties` name the protocol; rows that differ in any of them are
-    not comparable. Differences are the cell minus `base`; `p_corrected` is p after Holm's
-    correction over the cells of a table, for each metric apart. `p_no_worse` and `p_equivalent` are
-    those of the tests within `margin`, corrected likewise. Costs are means over the finished runs
-    of a cell.
+    not comparable. `place` counts from the cell that is best by this metric on validation, and
+    `validation` is that metric there. Differences are the cell minus `base`; `p_corrected` is p
+    after Holm's correction over the cells of a table, for each metric apart. `p_no_worse` and
+    `p_equivalent` are those of the tests within `margin`, corrected likewise. Costs are means over
+    the finished runs of a cell.
     """
     return pd.DataFrame(
         [
@@ -97,6 +98,7 @@ def figure_columns(figure: Figure) -> dict[str, object]:
         "seeds": estimate.seeds,
         "users": estimate.users,
         "place": figure.place,
+        "validation": figure.validation,
         **comparison_columns(figure.comparison),
         "p_corrected": figure.corrected,
         "significant": figure.significant,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from research.evaluation.equivalence import MarginTest
 from research.evaluation.statistics import Comparison, Estimate
-from research.report.schema import LEVEL, Cost, Factorial, ProtocolTable, Report
+from research.report.schema import LEVEL, Cost, Factorial, Gap, Panel, ProtocolTable, Report
+from research.report.validation import best_by_validation
 
 
 def interval_of(estimate: Estimate) -> str:
@@ -53,6 +54,52 @@ def seeds_of(cost: Cost) -> str:
     unfinished = {"failed": cost.failed, "unfinished": cost.unfinished, "missing": cost.missing}
     parts += [f"{len(seeds)} {word}" for word, seeds in unfinished.items() if seeds]
     return ", ".join(parts)
+
+
+def shared_of(cost: Cost) -> str:
+    """In words which stages a cell's runs did not train themselves; empty when they trained all."""
+    if not cost.shared:
+        return ""
+    stages = ", ".join(f"stage {origin.stage} from cell {origin.cell}" for origin in cost.shared)
+    return (
+        f"{stages}, trained there once and counted in the time here ({cost.shared_seconds:,.1f} s)"
+    )
+
+
+def best_of(report: Report, table: ProtocolTable) -> str:
+    """A sentence on the cell that validation would choose, and that the test is not for choosing.
+
+    Empty when fewer than two cells have a validation.
+    """
+    best = best_by_validation(table, report.compared)
+    if best is None:
+        return ""
+    sentence = f"Best by validation {report.compared.upper()}: {best[0]} ({best[1]:.4f})"
+    return (
+        f"{sentence}."
+        if report.part == "validation"
+        else f"{sentence}; the test is not for choosing."
+    )
+
+
+def gap_of(gap: Gap) -> str:
+    """`-0.0195 (-16.3 %)`: test minus validation, and that as a share of the validation figure."""
+    text = f"{gap.difference:+.4f}"
+    if gap.validation.mean == 0.0:
+        return text
+    return f"{text} ({100 * gap.difference / gap.validation.mean:+.1f} %)"
+
+
+def quantity_of(panel: Panel) -> str:
+    """The name of what a panel of curves shows."""
+    return "learning rate" if panel.quantity == "lr" else panel.quantity
+
+
+def panel_title(panel: Panel) -> str:
+    """What a panel of curves shows, and of which stages."""
+    if len(panel.stages) == 1:
+        return f"{quantity_of(panel)}, stage {panel.stages[0]}"
+    return f"{quantity_of(panel)}, last stages ({', '.join(panel.stages)})"
 
 
 def smallest_of(table: ProtocolTable, metric: str) -> str:

@@ -7,8 +7,8 @@ security policy forbids every request.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +17,9 @@ from markupsafe import Markup
 
 from research.report import formatting as words
 from research.report import plots
-from research.report.plots import Dot, Style
-from research.report.schema import (
-    CorpusPart,
-    Cosines,
-    Interaction,
-    Panel,
-    ProtocolTable,
-    Report,
-    Slicing,
-)
+from research.report.drawings import CorpusDrawings, Drawing, drawings_of
+from research.report.names import STEMS
+from research.report.schema import Axis, Report
 from research.storage.untrusted import short_text
 
 
@@ -39,18 +32,33 @@ class Picture:
     """The figure, with its values as an `aria-label` for screen readers."""
 
 
+@dataclass(frozen=True)
+class CorpusPictures:
+    """The figures of one corpus; see `CorpusDrawings`."""
+
+    tables: tuple[tuple[Picture, ...], ...]
+    effects: tuple[tuple[Picture, ...], ...]
+    slices: tuple[tuple[Picture, ...], ...]
+    curves: Mapping[Axis, tuple[Picture, ...]]
+    more_curves: Mapping[Axis, tuple[Picture, ...]]
+    cosines: tuple[Picture, ...]
+
+
 def page_of(report: Report) -> str:
     """The whole page as HTML text."""
-    styles = plots.styles_of(report.cells)
-    figures = Figures(report, styles)
+    gallery = Gallery()
     # Figures are drawn in the page's order, so that their ids are the same in every build.
-    pictures = {corpus.name: figures.of_corpus(corpus) for corpus in report.corpora}
+    pictures = {
+        corpus.name: gallery.of_corpus(drawings_of(report, corpus)) for corpus in report.corpora
+    }
     return template("page.html").render(
         report=report,
-        styles=styles,
+        styles=plots.styles_of(report.cells),
         marker_paths=MARKER_PATHS,
+        axis_labels=plots.AXIS_LABELS,
         pictures=pictures,
         words=words,
+        figures_folder=f"{STEMS[report.part]}-figures",
     )
 
 
@@ -66,6 +74,7 @@ def template(name: str) -> Template:
     environment.filters["thousands"] = thousands
     environment.filters["short"] = short_text
     environment.filters["minus"] = minus
+    environment.filters["breakable"] = breakable
     return environment.get_template(name)
 
 
@@ -81,135 +90,33 @@ MARKER_PATHS = {
 }
 
 
-@dataclass(frozen=True)
-class CorpusPictures:
-    """The figures of one corpus."""
+class Gallery:
+    """Draws the figures of a page; ids in the SVG are unique over all of them."""
 
-    tables: tuple[tuple[Picture, ...], ...]
-    """For each table a figure of means, and one of differences where something is compared."""
-    effects: tuple[tuple[Picture, ...], ...]
-    """For each table a figure of its effects, and one for each two factors."""
-    slices: tuple[tuple[Picture, ...], ...]
-    """For each table, one figure for each slicing."""
-    curves: tuple[Picture, ...]
-    cosines: tuple[Picture, ...]
-
-
-class Figures:
-    """Draws a report's figures; ids in the SVG are unique over all of them."""
-
-    def __init__(self, report: Report, styles: Mapping[str, Style]) -> None:
-        self.report = report
-        self.styles = styles
+    def __init__(self) -> None:
         self.drawn = 0
 
-    def of_corpus(self, corpus: CorpusPart) -> CorpusPictures:
+    def of_corpus(self, drawings: CorpusDrawings) -> CorpusPictures:
         """All figures of a corpus, in the page's order."""
         return CorpusPictures(
-            tables=tuple(self.of_table(table) for table in corpus.tables),
-            effects=tuple(self.of_factorial(table) for table in corpus.tables),
-            slices=tuple(
-                tuple(self.of_slicing(part) for part in table.slicings if part.buckets)
-                for table in corpus.tables
-            ),
-            curves=tuple(self.of_panel(panel) for panel in corpus.panels),
-            cosines=tuple(self.of_cosines(part) for part in corpus.cosines),
+            tables=tuple(map(self.pictures, drawings.tables)),
+            effects=tuple(map(self.pictures, drawings.effects)),
+            slices=tuple(map(self.pictures, drawings.slices)),
+            curves={axis: self.pictures(group) for axis, group in drawings.curves.items()},
+            more_curves={
+                axis: self.pictures(group) for axis, group in drawings.more_curves.items()
+            },
+            cosines=self.pictures(drawings.cosines),
         )
 
-    def of_table(self, table: ProtocolTable) -> tuple[Picture, ...]:
-        """A figure of the compared metric by cell, and one of differences to the base, if any."""
-        metric = self.report.compared.upper()
-        figures = table.figures(self.report.compared)
-        means, differences = [], []
-        for cell, figure in figures.items():
-            estimate, style = figure.estimate, self.styles[cell]
-            means.append(Dot(cell, estimate.mean, estimate.low, estimate.high, style))
-            if (comparison := figure.comparison) is not None:
-                low, high = comparison.low, comparison.high
-                dot = Dot(cell + figure.mark, comparison.difference, low, high, style)
-                differences.append(dot)
-        title = f"{metric} by cell, with 95 % intervals"
-        pictures = [
-            self.picture(title, plots.dots_svg(means, metric), dots_text(means)),
-        ]
-        if differences:
-            title = f"Difference to {self.report.base} (95 % intervals, before correction)"
-            svg = plots.dots_svg(differences, f"{metric} minus the base's", zero=True)
-            pictures.append(self.picture(title, svg, dots_text(differences)))
+    def pictures(self, drawings: Iterable[Drawing]) -> tuple[Picture, ...]:
+        """The figures with ids that no other one of the page has; see `picture_of`."""
+        pictures = []
+        for drawing in drawings:
+            self.drawn += 1
+            svg = plots.svg_of(drawing.draw(False))
+            pictures.append(picture_of(drawing.title, svg, drawing.description, f"f{self.drawn}"))
         return tuple(pictures)
-
-    def of_factorial(self, table: ProtocolTable) -> tuple[Picture, ...]:
-        """A figure of the effects on the compared metric, and one for each two factors."""
-        if table.factorial is None:
-            return ()
-        metric, pictures = self.report.compared.upper(), []
-        effects = table.factorial.effects[self.report.compared]
-        # A factor of two levels has one main effect, which its name alone tells.
-        names = Counter(effect.name for effect in effects)
-        main, interaction = plots.styles_of(["main", "interaction"]).values()
-        dots = [
-            Dot(
-                (
-                    effect.name
-                    if names[effect.name] == 1
-                    else f"{effect.name}: {', '.join(effect.levels)}"
-                )
-                + effect.mark,
-                effect.comparison.difference,
-                effect.comparison.low,
-                effect.comparison.high,
-                main if len(effect.factors) == 1 else interaction,
-            )
-            for effect in effects
-            if effect.comparison is not None
-        ]
-        if dots:
-            title = "Effects of the factors (95 % intervals, before correction)"
-            svg = plots.dots_svg(dots, f"difference in {metric}", zero=True)
-            pictures.append(self.picture(title, svg, dots_text(dots)))
-        for part in table.factorial.interactions:
-            svg = plots.interaction_svg(part, metric)
-            title = f"{metric} by {part.along} and {part.lines}, with 95 % intervals"
-            pictures.append(self.picture(title, svg, interaction_text(part)))
-        return tuple(pictures)
-
-    def of_slicing(self, slicing: Slicing) -> Picture:
-        """A figure of the compared metric by cell, in each bucket (range) of held-out items."""
-        metric = self.report.compared.upper()
-        values = "; ".join(
-            f"{bucket.label}: {', '.join(f'{c} {e.mean:.4f}' for c, e in bucket.estimates.items())}"
-            for bucket in slicing.buckets
-        )
-        return self.picture(
-            f"{metric} by {slicing.by}", plots.slices_svg(slicing, metric, self.styles), values
-        )
-
-    def of_panel(self, panel: Panel) -> Picture:
-        """A figure of one quantity's learning curves."""
-        stage = f"stage {panel.stage}" if panel.stage else "last stage"
-        last_values = ", ".join(
-            f"{curve.cell} ends at {curve.mean[-1]:.4g} after {curve.steps[-1]:.0f} steps"
-            for curve in panel.curves
-        )
-        svg = plots.panel_svg(panel, self.styles)
-        return self.picture(f"{panel.quantity}, {stage}", svg, last_values)
-
-    def of_cosines(self, cosines: Cosines) -> Picture:
-        """A heat map of the gradient cosines of one cell's stage."""
-        names = cosines.objectives
-        pairs = [
-            f"{names[row]} and {names[column]} {value:+.2f}"
-            for row, entries in enumerate(cosines.matrix)
-            for column, value in enumerate(entries)
-            if column > row and value is not None
-        ]
-        title = f"{cosines.cell}, stage {cosines.stage} ({cosines.measurements} measured steps)"
-        return self.picture(title, plots.heat_svg(cosines), ", ".join(pairs))
-
-    def picture(self, title: str, svg: str, description: str) -> Picture:
-        """The figure with ids that no other one of the page has; see `picture_of`."""
-        self.drawn += 1
-        return picture_of(title, svg, description, f"f{self.drawn}")
 
 
 def picture_of(title: str, svg: str, description: str, prefix: str) -> Picture:
@@ -217,26 +124,6 @@ def picture_of(title: str, svg: str, description: str, prefix: str) -> Picture:
     opening = Markup('<svg role="img" aria-label="{}"').format(f"{title}. {description}")
     body = plots.with_id_prefix(svg, prefix).removeprefix("<svg")
     return Picture(title, opening + Markup(body))
-
-
-def interaction_text(interaction: Interaction) -> str:
-    """Means of an interaction plot as text."""
-    return "; ".join(
-        f"{interaction.lines} {level}: "
-        + ", ".join(
-            f"{interaction.along} {place} "
-            + ("missing" if estimate is None else f"{estimate.mean:.4f}")
-            for place, estimate in estimates.items()
-        )
-        for level, estimates in interaction.estimates.items()
-    )
-
-
-def dots_text(dots: list[Dot]) -> str:
-    """Labels, values and intervals of dots as text."""
-    return "; ".join(
-        f"{dot.label} {dot.value:.4f} ({dot.low:.4f} to {dot.high:.4f})" for dot in dots
-    )
 
 
 def thousands(number: float | None) -> str:
@@ -247,3 +134,13 @@ def thousands(number: float | None) -> str:
 def minus(text: str) -> str:
     """The text with hyphens replaced by the minus sign, which is as wide as a plus."""
     return text.replace("-", "−")
+
+
+# After the signs that join words in names, and before a capital within one. A decimal point is
+# followed by a digit.
+BREAKS = re.compile(r"(?<=[-_/,=+:])(?=\w)|(?<=\.)(?=[^\W\d])|(?<=[a-z])(?=[A-Z])")
+
+
+def breakable(text: str) -> Markup:
+    """The escaped text, in which a line may break where the words of a name meet."""
+    return Markup("<wbr>").join(BREAKS.split(text))

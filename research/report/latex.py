@@ -6,8 +6,6 @@ does not know is written as its code point.
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 
 from research.evaluation.statistics import Comparison
@@ -18,7 +16,9 @@ from research.report.formatting import (
     short_decimal,
     shortened_name,
 )
+from research.report.names import slug
 from research.report.schema import CorpusPart, Effect, Figure, ProtocolTable, Report, Row
+from research.report.validation import best_by_validation
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -29,6 +29,11 @@ SPECIAL = {
     "–": "--", "—": "---", "…": r"\ldots{}", "†": r"$^{\dagger}$", "×": r"$\times$",
     "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
 }  # fmt: skip
+# Three metrics with intervals fit into the text of an article, and the caption stands clear.
+FITTING = r"""\centering
+\footnotesize
+\setlength{\tabcolsep}{4pt}
+\setlength{\belowcaptionskip}{6pt}"""
 # Accented letters that every LaTeX since 2018 can set.
 PLAIN = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
 
@@ -98,15 +103,16 @@ def booktabs(
     """A table in a float; all text is LaTeX already, and the first columns are aligned left."""
     # Nothing is left for pandas to escape.
     style = pd.DataFrame(rows, columns=pd.Index(head)).style.hide(axis="index")
-    return str(
+    written = str(
         style.to_latex(
             caption=caption,
             label=label,
-            column_format="l" * text_columns + "r" * (len(head) - text_columns),
+            column_format="@{}" + "l" * text_columns + "r" * (len(head) - text_columns) + "@{}",
             position_float="centering",
             hrules=True,
         )
     ).rstrip("\n")
+    return written.replace("\\centering", FITTING, 1)
 
 
 def row_of(report: Report, row: Row, compares: bool) -> list[str]:
@@ -141,8 +147,8 @@ def difference_entry(comparison: Comparison) -> str:
 def entry_of(figure: Figure) -> str:
     """A mean and half its interval, as LaTeX.
 
-    The best mean of a column is bold, the second underlined, and a dagger marks a significant
-    difference to the base.
+    The best of a column by validation is bold, the second underlined, and a dagger marks a
+    significant difference to the base.
     """
     estimate = figure.estimate
     text = f"{estimate.mean:.4f}"
@@ -166,6 +172,8 @@ def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compare
             f"†: differs from {report.base}, p below 0.05 (paired by user, two-sided, "
             f"corrected after Holm over the cells). {report.compared.upper()} decides."
         )
+    if best_by_validation(table, report.compared) is not None:
+        parts.append("Bold: best by the same metric on validation; underlined: second.")
     return escaped(" ".join(parts))
 
 
@@ -183,8 +191,3 @@ def letter(character: str) -> str:
     """A character without a special meaning; `[U+4E2D]` for one that plain LaTeX does not know."""
     can_be_set = (character.isascii() and character.isprintable()) or character in PLAIN
     return character if can_be_set else f"{{[}}U+{ord(character):04X}{{]}}"
-
-
-def slug(name: str) -> str:
-    """A name as part of a label: lower-case ASCII letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x"

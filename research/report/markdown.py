@@ -98,7 +98,9 @@ def cost_table(corpus: CorpusPart) -> str:
             seconds_of(cost),
             "" if cost.items is None else f"{cost.items:,.0f}",
             "" if cost.parameters is None else f"{cost.parameters:,}",
-            ", ".join(map(code_span, cost.shared)),
+            ", ".join(
+                f"{code_span(origin.stage)} from {code_span(origin.cell)}" for origin in cost.shared
+            ),
         ]
         for cost in corpus.costs
     ]

@@ -1,4 +1,4 @@
-"""Draws the report's figures as SVG text; an equal report gives equal bytes.
+"""Draws the report's figures; an equal report gives equal bytes in every format.
 
 Text stays text, in the reader's own sans-serif font. A cell has one colour, dash and marker in all
 figures; the three together distinguish cells in grey print too.
@@ -15,14 +15,33 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.style import context
+from matplotlib.ticker import EngFormatter
 
-from research.report.formatting import shortened_name
-from research.report.schema import Cosines, Interaction, Panel, Slicing
+from research.report.formatting import quantity_of, shortened_name
+from research.report.schema import Axis, Cosines, Gap, Interaction, Panel, Slicing
 
 COLOURS = ("#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#b0447e", "#56a0d3", "#b8860b", "#6a4c93")
 DASHES = ((), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5), (3, 1.2, 1, 1.2, 1, 1.2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# The label of an axis of learning curves.
+AXIS_LABELS: dict[Axis, str] = {
+    "steps": "optimizer steps",
+    "tokens": "tokens trained on",
+    "seconds": "seconds of training",
+}
+# A curve of so few points has them marked.
+FEW_POINTS = 12
+# How far below its interval the seeds of a dot stand, in rows.
+SEED_OFFSET = 0.27
+# Formats of a figure's file, and what to leave out of their metadata: times and programs.
+KINDS: dict[str, dict[str, str | None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+DOTS_PER_INCH = 300
 # Inches: wide enough to be read on a desktop, narrow enough that a phone shrinks it little.
 WIDTH = 4.2
 # How far lines of an interaction plot stand apart, where its levels stand 1 apart.
@@ -30,6 +49,8 @@ LINES_APART = 0.06
 SETTINGS: dict[str, object] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sixfold",
+    # Letters as TrueType, which journals ask for, and not as Type 3.
+    "pdf.fonttype": 42,
     "text.parse_math": False,
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 9.0,
@@ -67,6 +88,8 @@ class Dot:
     low: float
     high: float
     style: Style
+    seeds: tuple[float, ...] = ()
+    """The value of each seed; drawn where there are several."""
 
 
 def styles_of(cells: Sequence[str]) -> dict[str, Style]:
@@ -81,10 +104,13 @@ def styles_of(cells: Sequence[str]) -> dict[str, Style]:
     }
 
 
-def dots_svg(dots: Sequence[Dot], label: str, *, zero: bool = False) -> str:
-    """An SVG of dots with intervals, one below the other; `zero` adds a vertical line at 0."""
+def dots_figure(dots: Sequence[Dot], label: str, *, zero: bool = False) -> Canvas:
+    """Dots with intervals, one below the other, and a small ring for each seed.
+
+    `zero` adds a vertical line at 0.
+    """
     with context(SETTINGS):
-        figure = Canvas(figsize=(WIDTH, 0.75 + 0.26 * len(dots)))
+        figure = Canvas(figsize=(WIDTH, 0.75 + 0.3 * len(dots)))
         axes = figure.add_subplot()
         if zero:
             axes.axvline(0.0, color="#888888", linewidth=1.0, zorder=1)
@@ -95,11 +121,13 @@ def dots_svg(dots: Sequence[Dot], label: str, *, zero: bool = False) -> str:
         axes.set_xlabel(label)
         axes.grid(visible=True, axis="x")
         axes.locator_params(axis="x", nbins=5)
-        return svg_of(figure)
+        return figure
 
 
-def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str:
-    """An SVG with a group of dots for each bucket: the mean and interval of each cell, in order."""
+def slices_figure(
+    slicing: Slicing, label: str, styles: Mapping[str, Style], *, legend: bool = False
+) -> Canvas:
+    """A group of dots for each bucket: the mean and interval of each cell, in order."""
     with context(SETTINGS):
         cells = list(slicing.buckets[0].estimates)
         step = len(cells) + 1.4
@@ -111,6 +139,8 @@ def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str
             for row, (cell, estimate) in enumerate(bucket.estimates.items()):
                 dot = Dot(cell, estimate.mean, estimate.low, estimate.high, styles[cell])
                 _draw(axes, dot, group * step + row, size=4.0)
+        if legend:
+            _add_legend(figure, cells, styles)
         centres = [group * step + (len(cells) - 1) / 2 for group in range(len(slicing.buckets))]
         names = [f"{bucket.label}\nn = {bucket.questions:,}" for bucket in slicing.buckets]
         axes.set_yticks(centres, names)
@@ -118,11 +148,32 @@ def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str
         axes.set_xlabel(label)
         axes.grid(visible=True, axis="x")
         axes.locator_params(axis="x", nbins=5)
-        return svg_of(figure)
+        return figure
 
 
-def interaction_svg(interaction: Interaction, label: str) -> str:
-    """An SVG of means with intervals over one factor's levels, with a line for each of another's.
+def gap_figure(gaps: Sequence[Gap], label: str, styles: Mapping[str, Style]) -> Canvas:
+    """For each cell its interval on validation (hollow) and below it that on test (filled)."""
+    with context(SETTINGS):
+        figure = Canvas(figsize=(WIDTH, 0.75 + 0.42 * len(gaps)))
+        axes = figure.add_subplot()
+        for row, gap in enumerate(gaps):
+            style = styles[gap.cell]
+            for part, place, face in (
+                (gap.validation, -0.17, "white"),
+                (gap.test, 0.17, style.colour),
+            ):
+                dot = Dot(gap.cell, part.mean, part.low, part.high, style)
+                _draw(axes, dot, row + place, size=5.0, face=face)
+        axes.set_yticks(range(len(gaps)), [shortened_name(gap.cell) for gap in gaps])
+        axes.set_ylim(len(gaps) - 0.4, -0.6)
+        axes.set_xlabel(f"{label}, ○ validation, ● test")
+        axes.grid(visible=True, axis="x")
+        axes.locator_params(axis="x", nbins=5)
+        return figure
+
+
+def interaction_figure(interaction: Interaction, label: str) -> Canvas:
+    """Means with intervals over one factor's levels, with a line for each of another's.
 
     Parallel lines: the two factors do not interact.
     """
@@ -158,11 +209,11 @@ def interaction_svg(interaction: Interaction, label: str) -> str:
         axes.grid(visible=True, axis="y")
         axes.locator_params(axis="y", nbins=5)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)
-        return svg_of(figure)
+        return figure
 
 
-def panel_svg(panel: Panel, styles: Mapping[str, Style]) -> str:
-    """An SVG of curves over steps: the mean over seeds, and a band from lowest to highest seed."""
+def panel_figure(panel: Panel, styles: Mapping[str, Style], *, legend: bool = False) -> Canvas:
+    """Curves: the mean over seeds, and a band from the lowest to the highest seed."""
     with context(SETTINGS):
         figure = Canvas(figsize=(3.6, 2.3))
         axes = figure.add_subplot()
@@ -170,27 +221,34 @@ def panel_svg(panel: Panel, styles: Mapping[str, Style]) -> str:
             style = styles[curve.cell]
             if curve.seeds > 1:
                 axes.fill_between(
-                    curve.steps, curve.low, curve.high, color=style.colour, alpha=0.15, linewidth=0
+                    curve.progress,
+                    curve.low,
+                    curve.high,
+                    color=style.colour,
+                    alpha=0.15,
+                    linewidth=0,
                 )
             axes.plot(
-                curve.steps,
+                curve.progress,
                 curve.mean,
                 color=style.colour,
                 dashes=style.dash or (None, None),
                 linewidth=1.5,
-                marker=style.marker if len(curve.steps) == 1 else "",
+                marker=style.marker if len(curve.progress) <= FEW_POINTS else "",
                 markersize=4,
             )
-        axes.set_xlabel("optimizer steps")
-        axes.set_ylabel(shortened_name(panel.quantity, 18))
+        axes.set_xlabel(AXIS_LABELS[panel.axis])
+        axes.set_ylabel(shortened_name(quantity_of(panel), 18))
         axes.grid(visible=True)
         axes.locator_params(nbins=5)
-        axes.ticklabel_format(axis="x", style="plain", useOffset=False)
-        return svg_of(figure)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if legend:
+            _add_legend(figure, [curve.cell for curve in panel.curves], styles)
+        return figure
 
 
-def heat_svg(cosines: Cosines) -> str:
-    """An SVG heat map: a square for each pair of objectives, with their gradient cosine in it."""
+def heat_figure(cosines: Cosines) -> Canvas:
+    """A heat map: a square for each pair of objectives, with their gradient cosine in it."""
     with context(SETTINGS):
         size = len(cosines.objectives)
         figure = Canvas(figsize=(min(WIDTH, 1.6 + 0.55 * size), 1.0 + 0.45 * size))
@@ -213,22 +271,22 @@ def heat_svg(cosines: Cosines) -> str:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.invert_yaxis()
-        return svg_of(figure)
+        return figure
 
 
-def svg_file_of(figure: Canvas) -> str:
-    """A figure as the text of an SVG file, equal for equal figures."""
-    file = io.StringIO()
-    with warnings.catch_warnings():
-        # Characters that matplotlib's font lacks stay text, which the reader's browser draws.
+def file_of(figure: Canvas, kind: str) -> bytes:
+    """A figure as a file of a kind in `KINDS`, equal for equal figures."""
+    file = io.BytesIO()
+    with context(SETTINGS), warnings.catch_warnings():
+        # A browser draws letters that matplotlib's font lacks; PDF and PNG have a box there.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(file, format=kind, dpi=DOTS_PER_INCH, metadata=KINDS[kind])
     return file.getvalue()
 
 
 def svg_of(figure: Canvas) -> str:
     """A figure as an `<svg>` element to embed in HTML: no prologue, metadata or XML namespaces."""
-    text = svg_file_of(figure)
+    text = file_of(figure, "svg").decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
 
@@ -245,7 +303,30 @@ def with_id_prefix(svg: str, prefix: str) -> str:
     return re.sub(r"<[^>]*>", renamed, svg)
 
 
-def _draw(axes: Axes, dot: Dot, row: float, *, size: float) -> None:
+def _draw(axes: Axes, dot: Dot, row: float, *, size: float, face: str | None = None) -> None:
+    """Draw a dot with its interval, and its seeds below; `face` None: filled with its colour."""
     style = dot.style
+    if len(dot.seeds) > 1:
+        axes.plot(
+            dot.seeds, [row + SEED_OFFSET] * len(dot.seeds), "o", color=style.colour, alpha=0.55,
+            markersize=2.6, markerfacecolor="none", markeredgewidth=0.7, zorder=2,
+        )  # fmt: skip
     axes.plot([dot.low, dot.high], [row, row], color=style.colour, linewidth=1.4, zorder=2)
-    axes.plot([dot.value], [row], style.marker, color=style.colour, markersize=size, zorder=3)
+    axes.plot(
+        [dot.value], [row], style.marker, color=style.colour, markersize=size, zorder=3,
+        markerfacecolor=face or style.colour,
+    )  # fmt: skip
+
+
+def _add_legend(figure: Canvas, cells: Sequence[str], styles: Mapping[str, Style]) -> None:
+    """Add a legend below the axes, for a figure that stands alone."""
+    lines = [
+        Line2D([], [], color=styles[cell].colour, marker=styles[cell].marker, markersize=4,
+               dashes=styles[cell].dash or (None, None))
+        for cell in cells
+    ]  # fmt: skip
+    names = [shortened_name(cell) for cell in cells]
+    figure.legend(
+        lines, names, loc="outside lower center", ncols=min(3, len(cells)), frameon=False,
+        fontsize=7.5, handlelength=2.6,
+    )  # fmt: skip

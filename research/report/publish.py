@@ -1,9 +1,9 @@
 """Saves a report to W&B, through a child process that is killed when it takes too long.
 
-`publish` always writes the report's specification, `report.wandb.json`, into the study's folder.
-Online it also saves the report on W&B and enables its view-only link. If the file says that the
-report was saved before, that report is replaced: its links stay, and edits made by hand on W&B are
-lost.
+`publish` always writes the report's specification, `report.wandb.json`, into the study's folder,
+with that of a workspace view of the study's runs. Online it also saves both on W&B and enables the
+report's view-only link. If the file says that they were saved before, those are replaced: links
+stay, and edits made by hand on W&B are lost.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from typing import cast
 
 import research
 from research.errors import InputError
+from research.report.names import STEMS
 from research.report.schema import Report
 from research.report.wandb_report import specification
+from research.report.wandb_workspace import workspace_of
 from research.storage.json_files import read_json, write_json
 from research.storage.records import WandbRecord, read_record
 from research.tracking.config import Tracking
 from research.tracking.wandb_run import PROJECT, has_key
 
-SPECIFICATION = "report.wandb.json"
 # Saving and sharing take 2 s on a near server; W&B's client would try a dead one for minutes.
 SECONDS = 60.0
 
@@ -41,6 +42,9 @@ class Published:
     """The file with its specification."""
     link: str | None
     """The URL at which anyone can read it without an account; None: it was not saved."""
+    workspace: str | None
+    """The URL of the saved view of the study's runs, for members of the project; None: it was not
+    saved."""
     problem: str | None
     """Why it could not be saved, in a line; None: it was saved, or saving was not asked for."""
 
@@ -56,21 +60,25 @@ def publish(
     Raises `InputError` when the extra `report` is not installed, or when online is asked for and
     there is no key.
     """
-    path = folder / SPECIFICATION
-    document: dict[str, object] = {**specification(report), "saved": last_saved(path)}
+    path = folder / f"{STEMS[report.part]}.wandb.json"
+    document: dict[str, object] = {
+        **specification(report),
+        "workspace": workspace_of(report),
+        "saved": last_saved(path),
+    }
     write_json(path, document)
     if not saves_online(tracking):
-        return Published(path, None, None)
+        return Published(path, None, None, None)
     try:
         response = save_in_child(path, destination_of(folder, tracking), seconds)
     except subprocess.TimeoutExpired:
-        return Published(path, None, f"W&B did not answer within {seconds:.0f} s")
+        return Published(path, None, None, f"W&B did not answer within {seconds:.0f} s")
     if "error" in response:
-        return Published(path, None, response["error"])
+        return Published(path, None, None, response["error"])
     link = response.pop("link")
     # The link opens the report to anyone, so it is printed once and stored nowhere.
     write_json(path, {**document, "saved": response})
-    return Published(path, link, None)
+    return Published(path, link, response["workspace"], None)
 
 
 def saves_online(tracking: Tracking) -> bool:

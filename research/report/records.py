@@ -16,7 +16,7 @@ from research.errors import InputError
 from research.evaluation.metrics import parse_metric
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
-from research.report.schema import Change, Status
+from research.report.schema import Change, Part, Status
 from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import file_inside, printable, short_text
@@ -35,10 +35,16 @@ class StudyRun:
     """Whether it is a counting ranker, which has no stages and gives the same for every seed."""
     ties: TiePolicy
     """How tied candidates count in the run's own figures."""
+    record: RunRecord | None
+    """config.json; None: the run is missing."""
     summary: RunSummary | None
     """None: the run has not finished."""
     tables: Mapping[str, RankTable]
-    """The test part's rank tables by candidate set, `full` first; empty: it has not finished."""
+    """The rank tables of the report's part by candidate set, `full` first; empty: the run has not
+    finished, or has no such part."""
+    validation: RankTable | None
+    """The rank table of the validation part under full ranking; None: the run has not finished, its
+    split has no validation, or the file is missing."""
     error: str | None
     """The first line of a failed run's error; None: it has not failed."""
 
@@ -80,10 +86,13 @@ def changes_of(study: StudyRecord) -> dict[str, tuple[Change, ...]]:
     }
 
 
-def read_run(folder: Path, corpus: str, cell: str, seed: int, run_hash: str) -> StudyRun:
+def read_run(
+    folder: Path, corpus: str, cell: str, seed: int, run_hash: str, part: Part = "test"
+) -> StudyRun:
     """A run as its folder has it: missing unless its hash is `run_hash`.
 
-    Rank tables are read only when the run has finished.
+    Rank tables are read only when the run has finished, and those of the test only when `part` is
+    the test.
     """
     path = file_inside(folder, f"{corpus}/{cell}/{seed}")
     reader = RunFolder(path, writes=False)
@@ -95,6 +104,10 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, run_hash: str) -> 
     status: Status = "missing" if record is None else "unfinished"
     status = "failed" if failure is not None else status
     status = "finished" if summary is not None else status
+    validation = None if summary is None else read_validation(path, summary)
+    tables: dict[str, RankTable] = {} if validation is None else {"full": validation}
+    if part == "test":
+        tables = {} if summary is None else read_tables(path)
     return StudyRun(
         cell=cell,
         seed=seed,
@@ -103,8 +116,10 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, run_hash: str) -> 
         hash="" if record is None else record.hash,
         counts_only=record is not None and not record.outline.stages,
         ties="expected" if record is None else record.ties,
+        record=record,
         summary=summary,
-        tables={} if summary is None else read_tables(path),
+        tables=tables,
+        validation=validation,
         error=None if failure is None or summary is not None else first_line(failure.error),
     )
 
@@ -117,6 +132,15 @@ def read_tables(run: Path) -> dict[str, RankTable]:
     names = sorted(path.stem.removeprefix("test-") for path in run.glob("ranks/test-*.npz"))
     ordered = dict.fromkeys(["full", *names])
     return {name: RankTable.load(file_inside(run, f"ranks/test-{name}.npz")) for name in ordered}
+
+
+def read_validation(run: Path, summary: RunSummary) -> RankTable | None:
+    """The rank table of a finished run's validation part; `InputError` when it is damaged.
+
+    None: the split has no validation, or the file is missing, of which `caveats.run_notes` tells.
+    """
+    path = file_inside(run, "ranks/validation-full.npz")
+    return RankTable.load(path) if summary.val and path.is_file() else None
 
 
 def first_line(text: str) -> str:

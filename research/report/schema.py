@@ -18,6 +18,8 @@ from research.evaluation.ties import TiePolicy
 LEVEL = 0.05
 DAGGER = "†"
 Status = Literal["finished", "failed", "unfinished", "missing"]
+Part = Literal["test", "validation"]
+Axis = Literal["steps", "tokens", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,14 @@ class Figure:
     corrected: float | None
     """p after Holm's correction over the cells of the table, for each metric apart; None: no
     comparison."""
-    place: int
-    """1 for the best mean of the table's column, 2 for the next; equal means share a place."""
+    place: int | None
+    """1 for the best cell of the table by this metric on validation, 2 for the next; equal means
+    share a place. None: the cell, or every other one, has no validation."""
+    validation: float | None = None
+    """The metric on validation, under full ranking: its mean over users and the seeds of the row
+    that have a validation; None: none has."""
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+    """The mean over users, by seed."""
     margin_test: MarginTest | None = None
     """Whether the cell is no worse than the base by more than the report's margin, after Holm's
     correction over the cells of the table; None: there is no margin or no comparison, or this is
@@ -93,6 +101,20 @@ class Bucket:
     """Number of users who have such an item."""
     estimates: Mapping[str, Estimate]
     """By cell, the compared metric on these items."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The compared metric of one cell on validation and on test, under the same ranking."""
+
+    cell: str
+    validation: Estimate
+    test: Estimate
+
+    @property
+    def difference(self) -> float:
+        """The mean on test minus the mean on validation."""
+        return self.test.mean - self.validation.mean
 
 
 @dataclass(frozen=True)
@@ -193,6 +215,9 @@ class ProtocolTable:
     """By the item's popularity and by history length; empty except under full ranking."""
     notes: tuple[str, ...]
     """What the table cannot show, and why."""
+    gaps: tuple[Gap, ...] = ()
+    """Validation against test, by cell; empty in a report on validation, under other candidates
+    than all items, and where no run has a validation."""
     factorial: Factorial | None = None
     """The effects of the factors that its cells cross; None: they cross none."""
 
@@ -203,28 +228,31 @@ class ProtocolTable:
 
 @dataclass(frozen=True)
 class Curve:
-    """A logged quantity of one cell over optimizer steps: its mean and range over seeds."""
+    """A logged quantity of one cell over a stage: its mean and range over seeds."""
 
     cell: str
-    steps: tuple[float, ...]
+    progress: tuple[float, ...]
+    """The points on the axis of the panel, ascending."""
     mean: tuple[float, ...]
     low: tuple[float, ...]
-    """At each step the lowest value of any seed."""
+    """At each point the lowest value of any seed."""
     high: tuple[float, ...]
-    """At each step the highest value of any seed."""
+    """At each point the highest value of any seed."""
     seeds: int
     """Number of seeds."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The curves of one quantity in one stage, one for each cell."""
+    """The curves of one quantity over a stage, one for each cell, on one axis."""
 
-    stage: str
-    """The stage's name; empty: the last stage of each cell, whatever its name."""
+    stages: tuple[str, ...]
+    """Names of the stages that are drawn: one, or those of the cells' last stages."""
     quantity: str
-    """`loss/OBJECTIVE` or `val/METRIC`."""
+    """`val/METRIC`, `loss/OBJECTIVE`, `accuracy/OBJECTIVE` or `lr` (the learning rate)."""
     curves: tuple[Curve, ...]
+    axis: Axis = "steps"
+    """Optimizer steps, tokens trained on, or seconds of training, since the stage began."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +266,15 @@ class Cosines:
     """[objectives, objectives]; the diagonal is 1; None where a pair was never measured."""
     measurements: int
     """Number of steps at which gradients were measured, over all seeds."""
+
+
+@dataclass(frozen=True)
+class SharedStage:
+    """A stage that a cell's runs did not train, as another run of the study had trained it."""
+
+    stage: str
+    cell: str
+    """The cell whose run trained it."""
 
 
 @dataclass(frozen=True)
@@ -264,8 +301,8 @@ class Cost:
     """Tokens trained on, 0 for a counting ranker; None: no run has finished."""
     parameters: int | None
     """Number of trained parameters; None: no run has finished."""
-    shared: tuple[str, ...]
-    """The stages taken over from other runs, as `STAGE from CELL`."""
+    shared: tuple[SharedStage, ...]
+    """The stages that were taken over from other runs."""
 
 
 @dataclass(frozen=True)
@@ -280,9 +317,19 @@ class RunLine:
     hash: str
     """The run hash, of all that decides the result; empty when the run never began."""
     value: float | None
-    """The compared metric on the test part under full ranking; None: it has not finished."""
+    """The compared metric on the part of the report, under full ranking; None: it has not finished,
+    or has no such part."""
     error: str | None
     """The first line of a failed run's error; None: it has not failed."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that is known of how runs came about, such as the commit of their code."""
+
+    name: str
+    values: tuple[str, ...]
+    """One text if it is the same for all runs; otherwise each says how many runs it is true of."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +345,8 @@ class CorpusPart:
     runs: tuple[RunLine, ...]
     notes: tuple[str, ...]
     """Which protocols differ, what failed, what is missing."""
+    facts: tuple[Fact, ...] = ()
+    """How the runs came about: corpus, code, machine, command."""
 
     @property
     def curve_cells(self) -> tuple[str, ...]:
@@ -330,6 +379,8 @@ class Report:
     corpora: tuple[CorpusPart, ...]
     notes: tuple[str, ...]
     """What the report as a whole cannot show."""
+    part: Part = "test"
+    """The held-out items that the figures are about."""
     margin: float | None = None
     """A difference of the compared metric that does not matter, above 0; None: none was given."""
     factors: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from research.report.formatting import (
+    best_of,
     difference_of,
     effect_signs_of,
     interval_of,
@@ -35,6 +36,8 @@ def print_report(report: Report, console: Console) -> None:
             console.print()
             console.print(f"{corpus.name}, {table.title}, {table.users:,} users")
             console.print(figures_table(report, table))
+            if best := best_of(report, table):
+                console.print(best)
             print_all(console, margin_words(report, table))
             print_all(console, table.notes)
             if smallest := smallest_of(table, report.compared):
@@ -137,7 +140,8 @@ def cost_table(corpus: CorpusPart) -> Table:
             "" if cost.parameters is None else f"{cost.parameters:,}",
         ]
         if has_copied_stages:
-            copied_text = f"{cost.shared_seconds:,.1f} s: {', '.join(cost.shared)}"
+            stages = ", ".join(f"{origin.stage} from {origin.cell}" for origin in cost.shared)
+            copied_text = f"{cost.shared_seconds:,.1f} s: {stages}"
             entries.append(copied_text if cost.shared else "")
         output.add_row(shortened_name(cost.cell), *entries)
     return output

@@ -1,4 +1,4 @@
-"""Saves one report with W&B's client: `python -m research.report.wandb_client FILE WHERE`.
+"""Saves one report and view with W&B's client: `python -m research.report.wandb_client FILE WHERE`.
 
 `publish.save_in_child` runs it as a child process, which is killed when it takes too long; so it
 imports little. The package `wandb-workspaces` comes with the extra `report`.
@@ -6,6 +6,7 @@ imports little. The package `wandb-workspaces` comes with the extra `report`.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -21,24 +22,33 @@ from research.storage.json_files import read_json
 
 def reports_module() -> ModuleType:
     """The module wandb_workspaces.reports.v2; raises `InputError` when it is not installed."""
+    return client_module("wandb_workspaces.reports.v2")
+
+
+def workspaces_module() -> ModuleType:
+    """The module wandb_workspaces.workspaces; raises `InputError` when it is not installed."""
+    return client_module("wandb_workspaces.workspaces")
+
+
+def client_module(name: str) -> ModuleType:
+    """A module of the package wandb-workspaces."""
     try:
         with warnings.catch_warnings():
             # It is written for an earlier pydantic, which warns about each of its classes.
             warnings.simplefilter("ignore", DeprecationWarning)
-            import wandb_workspaces.reports.v2 as module
+            return importlib.import_module(name)
     except ImportError as error:
         raise InputError(
             f"a W&B report needs wandb-workspaces ({error}); install the extra: "
             "pip install 'sixfold[report]'"
         ) from error
-    return module
 
 
 def save(document: Mapping[str, object], project: str, entity: str | None) -> dict[str, str]:
-    """Save a specification on W&B; returns its server, project, entity, id, url and link.
+    """Save a report and its workspace view on W&B; returns where, their ids and urls, and a link.
 
-    `document` is what `publish` writes; the link is view-only and open to anyone. A report that was
-    saved before on the same server, project and entity is replaced.
+    `document` is what `publish` writes; the link is view-only and open to anyone. What was saved
+    before on the same server, project and entity is replaced.
     """
     import wandb
     from wandb_workspaces.reports.v2 import internal
@@ -62,8 +72,8 @@ def save(document: Mapping[str, object], project: str, entity: str | None) -> di
     # `_from_model` restores everything but the width.
     report.width = view.spec.width
     earlier = cast(Mapping[str, str], document["saved"] or {})
-    if destination.items() <= earlier.items():
-        report.id = earlier["id"]
+    earlier = earlier if destination.items() <= earlier.items() else {}
+    report.id = earlier.get("id", "")
     try:
         report.save()
     except Exception:
@@ -75,7 +85,39 @@ def save(document: Mapping[str, object], project: str, entity: str | None) -> di
     # The link is made from the title without escaping, so a `?` in it would cut the link.
     report.title = re.sub(r"[^A-Za-z0-9]+", "-", report.title).strip("-") or "report"
     link = report.enable_share_link()
-    return {**destination, "id": report.id, "url": report.url, "link": link}
+    saved = {**destination, "id": report.id, "url": report.url, "link": link}
+    workspace = cast(Mapping[str, object], document["workspace"])
+    return saved | save_workspace(workspace, destination, earlier.get("workspace_id", ""))
+
+
+def save_workspace(
+    document: Mapping[str, object], destination: Mapping[str, str], earlier_id: str
+) -> dict[str, str]:
+    """Save a workspace view on W&B; returns its id and url.
+
+    `document` is what `wandb_workspace.workspace_of` returns; `earlier_id` is the id of the view
+    that is replaced, empty for none.
+    """
+    internal = client_module("wandb_workspaces.workspaces.internal")
+    view = internal.View(
+        entity=destination["entity"],
+        project=destination["project"],
+        display_name=document["title"],
+        name=document["name"],
+        id=earlier_id,
+        spec=internal.WorkspaceViewspec.model_validate(document["spec"]),
+    )
+    try:
+        answer = internal.upsert_view2(view)
+    except Exception:
+        if not view.id:
+            raise
+        # The earlier view may have been deleted on the server, so a new one is made.
+        view.id = ""
+        answer = internal.upsert_view2(view)
+    workspace = workspaces_module().Workspace(entity=view.entity, project=view.project)
+    workspace._internal_name = view.name
+    return {"workspace_id": answer["upsertView"]["view"]["id"], "workspace": workspace.url}
 
 
 def main(arguments: list[str]) -> int:

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
-from research.report.formatting import effect_signs_of, legend_of, margin_words, smallest_of
+from research.report.formatting import (
+    best_of,
+    effect_signs_of,
+    legend_of,
+    margin_words,
+    smallest_of,
+)
 from research.report.markdown import (
     changes_table,
     cost_table,
@@ -22,13 +28,13 @@ from research.report.markdown import (
 )
 from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
+from research.report.wandb_panels import chosen_by, columns_of, panel_builders
 from research.tracking.wandb_fields import MAX_NAME_LENGTH, MAX_TAG_LENGTH
 
 MAX_TITLE_LENGTH = 128
 # Of a panel; a panel grid has 24 columns, so two panels fit in a row.
 WIDTH, HEIGHT = 12, 8
 Block = object
-Panel = object
 
 
 def specification(report: Report) -> dict[str, object]:
@@ -45,7 +51,7 @@ def specification(report: Report) -> dict[str, object]:
     # A private method, but it gives exactly what the client's `save` sends.
     model = written._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
-    with_filters(spec, [filters_of(report, corpus) for corpus in report.corpora])
+    with_filters(spec, [filters_of(report, [corpus]) for corpus in report.corpora])
     return {
         "title": written.title,
         "description": written.description,
@@ -65,7 +71,8 @@ def blocks_of(report: Report) -> list[Block]:
     seeds = ", ".join(map(str, report.seeds))
     budget = report.budget or "none; each cell ran as configured"
     head = [
-        f"Base cell: {report.base}. Seeds: {seeds}. Compared by {report.compared.upper()}.",
+        f"Base cell: {report.base}. Seeds: {seeds}. Compared by {report.part} "
+        f"{report.compared.upper()}.",
         f"Equal budget: {budget}.",
     ]
     blocks: list[Block] = [wr.H1("Question"), wr.P(report.question), *map(wr.P, head)]
@@ -78,7 +85,9 @@ def blocks_of(report: Report) -> list[Block]:
         wr.H1("Commands and folders"),
         wr.P("This command runs the study, or continues it; the next one makes this report again:"),
         wr.CodeBlock(code=report.command),
-        wr.CodeBlock(code=f"python -m research report {report.folder} --wandb"),
+        wr.CodeBlock(
+            code=f"python -m research report {report.folder} --part {report.part} --wandb"
+        ),
         *(wr.MarkdownBlock(runs_table(report, corpus)) for corpus in report.corpora),
     ]
 
@@ -91,8 +100,7 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
         blocks += [
             wr.H2(f"{table.title}, {table.users:,} users"),
             wr.MarkdownBlock(figures_table(report, table)),
-            *map(wr.P, margin_words(report, table)),
-            *(wr.P(note) for note in (smallest_of(table, report.compared), *table.notes) if note),
+            *map(wr.P, sentences_of(report, table)),
         ]
         if table.factorial is not None:
             blocks += [
@@ -116,65 +124,44 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
     ]
 
 
+def sentences_of(report: Report, table: ProtocolTable) -> list[str]:
+    """The sentences below a table: its best cell, what its tests say, and its notes."""
+    sentences = (
+        best_of(report, table),
+        *margin_words(report, table),
+        smallest_of(table, report.compared),
+        *table.notes,
+    )
+    return [sentence for sentence in sentences if sentence]
+
+
 def panel_grid(report: Report, corpus: CorpusPart) -> Block:
-    """The panels of a corpus: learning curves, test metrics by cell, and the runs side by side."""
+    """The panels of a corpus: learning curves, metrics by cell, and the runs side by side."""
     wr = reports_module()
-    cell = wr.Config("ablation.cell")
-    builders: list[Callable[[object], Panel]] = []
-
-    def line(title: str, metric: str, axis: str) -> Callable[[object], Panel]:
-        return lambda layout: wr.LinePlot(
-            title=title, x=axis, y=[metric], groupby=cell, groupby_aggfunc="mean",
-            groupby_rangefunc="stddev", smoothing_factor=0, layout=layout,
-        )  # fmt: skip
-
-    def bar(title: str, metric: str, groups: str) -> Callable[[object], Panel]:
-        return lambda layout: wr.BarPlot(
-            title=title, metrics=[metric], groupby=wr.Config(groups), layout=layout,
-            groupby_aggfunc="mean", groupby_rangefunc="stddev",
-        )  # fmt: skip
-
-    for panel in corpus.panels:
-        if panel.quantity.startswith("val/"):
-            builders.append(line(f"{panel.quantity} (validation)", panel.quantity, "epoch"))
-            continue
-        name = f"{panel.stage}/{panel.quantity}"
-        builders.append(line(name, name, f"{panel.stage}/step"))
-    for candidates in dict.fromkeys(table.candidates for table in corpus.tables):
-        within = "" if candidates == "full" else f"{candidates}/"
-        metric_names = [f"test/{within}{metric}" for metric in report.metrics]
-        builders += [bar(f"{name} (test)", name, "ablation.cell") for name in metric_names]
-    compared = f"test/{report.compared}"
-    for factor in report.factors:
-        builders.append(bar(f"{compared} by {factor}", compared, f"ablation.factors.{factor}"))
-    # Validation curves of two stages are one metric on W&B, over epochs; their panels are alike.
-    panels = {
-        index: build(wr.Layout(x=index % 2 * WIDTH, y=index // 2 * HEIGHT, w=WIDTH, h=HEIGHT))
-        for index, build in enumerate(builders)
-    }
-    below = wr.Layout(x=0, y=(len(builders) + 1) // 2 * HEIGHT, w=2 * WIDTH, h=2 * HEIGHT)
-    columns = ["run:displayName", "config:ablation.value.cell", "config:seed.value"]
-    columns += [f"config:ablation.value.factors.{factor}" for factor in report.factors]
-    columns += [f"summary:test/{report.compared}", f"summary:best/val/{report.compared}"]
+    panels = [
+        build(wr.Layout(x=index % 2 * WIDTH, y=index // 2 * HEIGHT, w=WIDTH, h=HEIGHT))
+        for index, build in enumerate(panel_builders(report, [corpus]).values())
+    ]
+    below = wr.Layout(x=0, y=(len(panels) + 1) // 2 * HEIGHT, w=2 * WIDTH, h=2 * HEIGHT)
     runs = wr.Runset(
-        name=corpus.name, groupby=["config.ablation.cell"], pinned_columns=columns,
-        order=[wr.OrderBy(wr.SummaryMetric(f"test/{report.compared}"), ascending=False)],
+        name=corpus.name, groupby=["config.ablation.cell"], pinned_columns=columns_of(report),
+        order=[wr.OrderBy(wr.SummaryMetric(chosen_by(report)), ascending=False)],
     )  # fmt: skip
     return wr.PanelGrid(
-        runsets=[runs],
-        panels=[*panels.values(), wr.RunComparer(diff_only="split", layout=below)],
+        runsets=[runs], panels=[*panels, wr.RunComparer(diff_only="split", layout=below)]
     )
 
 
-def filters_of(report: Report, corpus: CorpusPart) -> dict[str, object]:
-    """The filter that selects the project's runs of this study and corpus, in W&B's JSON form."""
+def filters_of(report: Report, corpora: Sequence[CorpusPart]) -> dict[str, object]:
+    """The filter that selects the project's runs of this study and corpora, in W&B's JSON form."""
 
     def equal(name: str, op: str, value: object) -> dict[str, object]:
         key = {"section": "run", "name": name}
         return {"key": key, "op": op, "value": value, "disabled": False}
 
     group = equal("group", "=", report.name[:MAX_NAME_LENGTH])
-    tag = equal("tags", "IN", [f"dataset:{corpus.name}"[:MAX_TAG_LENGTH]])
+    tags = [f"dataset:{corpus.name}"[:MAX_TAG_LENGTH] for corpus in corpora]
+    tag = equal("tags", "IN", tags)
     return {"filterFormat": "filterV2", "filters": [group, {**tag, "connector": "AND"}]}
 
 

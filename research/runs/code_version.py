@@ -37,12 +37,6 @@ def code_version() -> tuple[str | None, bool | None]:
     return commit.strip(), not changes
 
 
-def commit_with_state(commit: str, clean: bool | None) -> str:
-    """A commit and whether the checkout was as it says, for a line that people read."""
-    states = {True: "as committed", False: "with changes", None: "changes unknown"}
-    return f"{commit} ({states[clean]})"
-
-
 def _git(*words: str) -> str | None:
     """What a git command prints in the folder of this code; None: it fails, or there is no git."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeGuard
 
 from research.annotations import is_config
 from research.config import from_json, packages_of, to_json
@@ -111,10 +112,16 @@ def _differences(ours: object, theirs: object, path: str) -> Differences:
                 yield from (
                     (each, both[::-1]) for each, both in _difference_from_default(ours, name, field)
                 )
+    elif ours is None and _holds_configs(theirs):
+        for key, value in theirs.items():
+            yield from _differences(None, value, _join_path(path, key))
     else:
         yield path, [_display_value(ours), _display_value(theirs)]
-        if ours is None and is_config(theirs) and not isinstance(theirs, StageConfig):
+        if ours is None and is_config(theirs):
+            # The path ends with the name of a stage already.
             for name in vars(theirs):
+                if name == "name" and isinstance(theirs, StageConfig):
+                    continue
                 yield from _difference_from_default(theirs, name, _join_path(path, name))
 
 
@@ -151,6 +158,27 @@ def _difference_from_default(config: object, name: str, path: str) -> Difference
         yield below, [None, value]
 
 
+def _holds_configs(value: object) -> TypeGuard[Mapping[str, object]]:
+    """Whether a value is a mapping of configs, such as a stage's objectives."""
+    return isinstance(value, Mapping) and bool(value) and all(map(is_config, value.values()))
+
+
 def _display_value(value: object) -> object:
     """A value as a difference shows it: a config as its class's name, all else as JSON."""
+    if isinstance(value, StageConfig):
+        return _stage_text(value)
     return type(value).__name__ if is_config(value) else to_json(value)
+
+
+def _stage_text(stage: StageConfig) -> str:
+    """A stage in short: how long it trains, at which learning rate, and on what.
+
+    Objectives have their weights unless there is only one: `20 epochs, adam at 0.001, aap 0.2 + mip
+    1`.
+    """
+    limits = {name: getattr(stage, name) for name in ("epochs", "steps", "tokens", "seconds")}
+    length = " or ".join(f"{limit:,} {name}" for name, limit in limits.items() if limit is not None)
+    weights = {key: objective.weight for key, objective in stage.objectives.items()}
+    parts = [f"{key} {weight:g}" for key, weight in weights.items()]
+    objectives = " + ".join(parts if len(parts) > 1 else weights)
+    return f"{length}, {stage.optimizer.method} at {stage.optimizer.lr:g}, {objectives}"

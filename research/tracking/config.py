@@ -22,3 +22,14 @@ class Tracking:
     """Seconds that a run waits for the server when it begins, before it continues offline."""
     finish_seconds: float = 15.0
     """Seconds that a run waits at its end for the server to confirm what it was sent."""
+    silent: bool = False
+    """Whether to leave out the git commit, the machine, its load and the versions of packages."""
+    artifacts: bool = False
+    """Whether a finished run also uploads its best checkpoint and its rank tables."""
+    artifact_seconds: float = 600.0
+    """Seconds that a run with artifacts waits at its end instead of `finish_seconds`."""
+
+    @property
+    def end_seconds(self) -> float:
+        """Seconds that a run waits at its end for the server."""
+        return self.artifact_seconds if self.artifacts else self.finish_seconds

@@ -60,11 +60,11 @@ def find_runs(path: Path) -> list[Path]:
 def upload(path: Path, tracking: Tracking) -> str:
     """Upload what the server does not have of a run; returns a sentence with the result and URL."""
     record, summary = read_run_files(path)
-    opening = partial(WandbRun, path, record, tracking, "online")
+    opening = partial(WandbRun, path, record, tracking, "online", live=False)
     run = call_within(opening, tracking.init_seconds + GRACE_SECONDS)
     ended = summary is not None
     sent = run.send_unfinished() if summary is None else run.send_summary(summary)
-    call_within(partial(run.finish, 0 if ended else 1), tracking.finish_seconds + GRACE_SECONDS)
+    call_within(partial(run.finish, 0 if ended else 1), tracking.end_seconds + GRACE_SECONDS)
     message = "nothing new" if sent == 0 else f"{sent} new {'line' if sent == 1 else 'lines'}"
     return f"{message}{'' if ended else ' (it has not ended)'} -> {run.run.url}"
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from research.config import record_to_json
 from research.errors import InputError
 from research.storage.records import (
+    Provenance,
     RunOutline,
     RunRecord,
     RunSummary,
@@ -100,21 +101,32 @@ class DisplayNames:
         return cls(location.study[:MAX_NAME_LENGTH], job, name[-MAX_NAME_LENGTH:])
 
 
-def tags_of(record: RunRecord) -> list[str]:
-    """The run's W&B tags: its data set, its model, and its split (`proto`)."""
-    outline = record.outline
+def tags_of(path: Path, record: RunRecord) -> list[str]:
+    """The run's W&B tags: its data set, its model, its split (`proto`) and its cell.
+
+    Runs of a study are also tagged with the base cell that they are compared with (`base:NAME`),
+    and those of the base itself with `baseline`.
+    """
+    outline, location = record.outline, RunLocation.of(path, record)
+    study = study_of(path, location)
     model = _class_name(outline.ranker or outline.encoder).removesuffix("Config").lower()
     tags = [
         f"dataset:{record.dataset.name}",
         f"model:{model}",
         f"proto:{_class_name(outline.split)}",
+        f"cell:{location.cell}",
     ]
+    if study is not None:
+        tags += [f"base:{study.base}", *["baseline"] * (study.base == location.cell)]
     return [tag[:MAX_TAG_LENGTH] for tag in tags]
 
 
-def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict[str, object]:
+def config_of(
+    path: Path, record: RunRecord, summary: RunSummary | None, *, silent: bool = False
+) -> dict[str, object]:
     """The run's config as W&B stores it, nested, with `summary` adding what is known at the end.
 
+    With `silent` it says nothing of code, machine and versions.
     `objectives` has the weight of every objective of the study; 0.0: the run does not use it.
     Raises `InputError` when a file of the run or of its study is damaged.
     """
@@ -153,9 +165,21 @@ def config_of(path: Path, record: RunRecord, summary: RunSummary | None) -> dict
         "start": record_to_json(replace(record.start, folder=None)),
         "shared": {stage: run_id(origin) for stage, origin in origins_of(path, record).items()},
     }
-    if summary is not None:
-        config["env"] = summary.versions
+    if not silent:
+        config |= provenance_fields(record, summary)
     return {name: _without_paths(part) for name, part in config.items()}
+
+
+def provenance_fields(record: RunRecord, summary: RunSummary | None) -> dict[str, object]:
+    """By which code, on which machine and with which versions the run was last continued."""
+    latest = record.provenance[-1] if record.provenance else Provenance()
+    versions = latest.versions if summary is None else summary.versions
+    machine = {} if latest.machine is None else record_to_json(latest.machine)
+    return {
+        "env": dict(versions),
+        "code": {"commit": latest.commit, "clean": latest.clean},
+        "machine": {**machine, "processes": latest.processes},
+    }
 
 
 def study_of(path: Path, location: RunLocation) -> StudyRecord | None:

@@ -1,8 +1,8 @@
 """Mirrors runs to W&B while they happen; trouble with W&B never stops a run or delays it for long.
 
-Whatever the server does, a run waits at most 10 s at its beginning, 15 s at its end, and 45 s with
-all that follows from a failure. What could not be sent is still in the run folder, and `sixfold
-sync` sends it later.
+Whatever the server does, a run waits at most 10 s at its beginning, 15 s at its end (10 minutes
+where it uploads artifacts), and 45 s with all that follows from a failure. What could not be sent
+is still in the run folder, and `sixfold sync` sends it later.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def resolve_mode(tracking: Tracking, quiet: bool = False) -> Tracking | None:
             "W&B online needs a key; call `wandb login`, set WANDB_API_KEY, or mirror offline"
         )
     PROCESS.print_once(
-        "no key is configured, so runs are mirrored offline, in their folders; after `wandb login` "
-        "`sixfold sync RUN` uploads them",
+        "no key is configured, so runs are mirrored offline, in ./wandb or where WANDB_DIR says; "
+        "after `wandb login` `sixfold sync RUN` uploads them (or `wandb sync`; use one of the two)",
         quiet,
     )
     return replace(tracking, mode="offline")
@@ -123,20 +123,22 @@ class WandbMirror(Mirror):
     def end(self, summary: RunSummary) -> None:
         """Send the summary, and wait a limited time until the server has confirmed everything."""
         if self.run is not None:
-            self._finish(self.run, partial(self.run.send_summary, summary), exit_code=0)
+            last = partial(self.run.send_summary, summary)
+            self._finish(self.run, last, exit_code=0, seconds=self.tracking.end_seconds)
 
     def close(self) -> None:
         """Close the W&B run of a run that has not ended; it counts as failed until continued."""
         if self.run is not None:
-            self._finish(self.run, self.run.send_unfinished, exit_code=1)
+            seconds = self.tracking.finish_seconds
+            self._finish(self.run, self.run.send_unfinished, exit_code=1, seconds=seconds)
 
-    def _finish(self, run: WandbRun, last: Callable[[], object], exit_code: int) -> None:
+    def _finish(
+        self, run: WandbRun, last: Callable[[], object], *, exit_code: int, seconds: float
+    ) -> None:
         self.run = None
         try:
             last()
-            call_within(
-                partial(run.finish, exit_code), self.tracking.finish_seconds + GRACE_SECONDS
-            )
+            call_within(partial(run.finish, exit_code), seconds + GRACE_SECONDS)
         except Exception as error:
             self._give_up(error, "not everything was confirmed", "runs after it go on offline")
 

@@ -55,14 +55,24 @@ class WandbRun:
     """An open W&B run, which knows how many lines of metrics.jsonl it has been sent."""
 
     def __init__(
-        self, path: Path, record: RunRecord, tracking: Tracking, mode: Literal["online", "offline"]
+        self,
+        path: Path,
+        record: RunRecord,
+        tracking: Tracking,
+        mode: Literal["online", "offline"],
+        *,
+        live: bool = True,
     ) -> None:
         """Begin the W&B run of a folder with this config.json, or continue it if it exists.
+
+        `live`: this process does the run, so that its load and its packages are the run's. The
+        client keeps its files in the folder that WANDB_DIR names, else in ./wandb, where `wandb
+        sync` looks for them.
 
         Raises `wandb.Error` when the server cannot be reached or refuses the key.
         """
         start_client()
-        self.path, self.record = path, record
+        self.path, self.record, self.tracking = path, record, tracking
         earlier = read_record(path, WandbRecord)
         project = tracking.project or (None if earlier is None else earlier.project)
         entity = tracking.entity or (None if earlier is None else earlier.entity)
@@ -71,16 +81,15 @@ class WandbRun:
             id=_id_from_environment(path) or run_id(path),
             project=project or os.environ.get("WANDB_PROJECT") or PROJECT,
             entity=entity,
-            dir=path,
             mode=mode,
             # Also the first time: without it the server would overwrite a run of the same id.
             resume="allow",
-            config=config_of(path, record, None),
-            tags=tags_of(record),
+            config=config_of(path, record, None, silent=tracking.silent),
+            tags=tags_of(path, record),
             group=names.group,
             job_type=names.job_type,
             name=names.name,
-            settings=settings_of(tracking),
+            settings=settings_of(tracking, record, live=live),
         )
         for pattern, axis in axes_of(record).items():
             self.run.define_metric(pattern, step_metric=axis)
@@ -128,11 +137,20 @@ class WandbRun:
         return 1
 
     def send_summary(self, summary: RunSummary) -> int:
-        """Send the lines that W&B lacks, and the summary; returns how many lines were sent."""
+        """Send the lines that W&B lacks, the summary, and artifacts if they are asked for.
+
+        Returns how many lines were sent.
+        """
         sent = self.catch_up()
-        config = config_of(self.path, self.record, summary)
+        config = config_of(self.path, self.record, summary, silent=self.tracking.silent)
         self.run.config.update(config, allow_val_change=True)  # type: ignore[no-untyped-call]
         self.run.summary.update(summary_of(summary))
+        if self.tracking.artifacts:
+            # It needs the code of checkpoints, and with it torch.
+            from research.tracking.wandb_artifacts import artifacts_of
+
+            for artifact in artifacts_of(self.path, self.record, self.run.id):
+                self.run.log_artifact(artifact)
         return sent
 
     def send_unfinished(self) -> int:
@@ -144,16 +162,23 @@ class WandbRun:
     def finish(self, exit_code: int) -> None:
         """End the W&B run, and wait until the server has confirmed everything.
 
-        Raises `TimeoutError` after `finish_seconds`.
+        Raises `TimeoutError` after `Tracking.end_seconds`.
         """
         self.run.finish(exit_code)
 
 
-def settings_of(tracking: Tracking) -> wandb.Settings:
-    """The client's settings: timeouts, and nothing recorded of machine, code or terminal."""
+def settings_of(tracking: Tracking, record: RunRecord, *, live: bool) -> wandb.Settings:
+    """The client's settings: timeouts, and what it records by itself.
+
+    Unless the tracking is silent, these are the commit of this code and, of a live run, the load of
+    the machine and the versions of all packages. Never the terminal, files of code, or what the
+    client calls metadata: the names of host, user and folders.
+    """
+    commit = record.provenance[-1].commit if record.provenance else None
+    observed = live and not tracking.silent
     return wandb.Settings(
         init_timeout=tracking.init_seconds,
-        finish_timeout=tracking.finish_seconds,
+        finish_timeout=tracking.end_seconds,
         finish_timeout_raises=True,
         # A caller's own W&B run is left alone.
         reinit="create_new",
@@ -163,11 +188,16 @@ def settings_of(tracking: Tracking) -> wandb.Settings:
         console="off",
         silent=True,
         disable_code=True,
+        # The client would take the commit of the working folder, which may be another project's.
         disable_git=True,
-        x_disable_machine_info=True,
+        git_commit=None if tracking.silent else commit,
+        # The load of the machine is part of what the client calls machine info.
+        x_disable_machine_info=not observed,
+        # The machine's name is private, and the client sends it with the rest.
+        host="",
         x_disable_meta=True,
-        x_disable_stats=True,
-        x_save_requirements=False,
+        x_disable_stats=not observed,
+        x_save_requirements=observed,
     )
 
 

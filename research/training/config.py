@@ -94,8 +94,9 @@ class StageConfig:
     """How the best state is found; None: the stage does not validate, and the last state is
     kept."""
     log_every: int = 50
-    """Steps between lines of metrics.jsonl; the end of an epoch is logged as well. A line's losses
-    are means since the line before; its accuracies are those of its last step."""
+    """Steps between lines of metrics.jsonl, fewer where a limit in steps would leave under 20; the
+    end of an epoch is logged as well. A line's losses are means since the line before; its
+    accuracies are those of its last step."""
     max_skipped: int = 0
     """Most steps that may be left out because a loss or a gradient is not finite (they count as
     steps); one more stops the run."""

@@ -7,6 +7,7 @@ learning rates are functions of the seed and of what has been done: epochs, step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -28,6 +29,9 @@ from research.training.state import StageState
 from research.training.step import TrainStep
 from research.training.weights import place_weights
 
+# Lines that a short stage is given at least, and the fewest steps between two of them.
+FEWEST_LINES, FEWEST_STEPS = 20, 5
+
 
 def train(
     model: MultiObjectiveModel, loader: Loader, config: StageConfig, run: StageRun
@@ -46,6 +50,7 @@ def train(
     if state.step and not state.finished:
         run.say(f"{config.name}: continues at step {state.step:,}, in epoch {state.epoch + 1:,}")
     limits = Limits.of(config, loader.num_rows)
+    steps_a_line = log_interval(config, limits)
     log = StageLog(config, state, limits, run)
     interruption = Interruption(config, state, checkpoints)
     clock, heap = StageClock(state, run.accelerator.device), HeapTrimmer()
@@ -67,7 +72,7 @@ def train(
                     state = save(state)
                 next_state = state_after(state, batch, config)
                 ends_epoch_now = ends_epoch(next_state, loader, limits) or interruption.time_is_up
-                logs_line = ends_epoch_now or next_state.step % config.log_every == 0
+                logs_line = ends_epoch_now or next_state.step % steps_a_line == 0
                 factor = lr_factor(state, config, limits)
                 result = train_step(batch, state, factor, measured=logs_line)
                 state = train_step.complete(next_state) if logs_line else next_state
@@ -127,6 +132,17 @@ def state_after(state: StageState, batch: Batch, config: StageConfig) -> StageSt
 def ends_epoch(state: StageState, loader: Loader, limits: Limits) -> bool:
     """Whether the step that led to `state` was the last of its epoch, or of the stage."""
     return state.rows == (state.epoch + 1) * loader.num_rows or limits.reached(state)
+
+
+def log_interval(config: StageConfig, limits: Limits) -> int:
+    """Return the steps between two log lines: fewer than asked for in a short stage.
+
+    A stage that is limited in steps has about 20 lines at least, for its curves, but none for every
+    few steps.
+    """
+    if limits.steps == math.inf:
+        return config.log_every
+    return min(config.log_every, max(FEWEST_STEPS, math.ceil(limits.steps / FEWEST_LINES)))
 
 
 def lr_factor(state: StageState, config: StageConfig, limits: Limits) -> float:

@@ -79,7 +79,7 @@ class StageLog:
         ACTIVITY.progress(state.step)
 
     def losses(self, result: StepResult, state: StageState, lr_factor: float) -> None:
-        """Write the mean losses and accuracies since the last line, learning rate and speed.
+        """Write mean losses and accuracies since the last line, learning rate, tokens and speed.
 
         `result` is that of the latest step and adds its combination's figures; `lr_factor` is that
         step's factor of the learning rate. A sudden rise of the loss is also printed. All processes
@@ -88,6 +88,7 @@ class StageLog:
         name = self.config.name
         values = self.meter.flush(lr_factor)
         values |= {f"{name}/{figure}": value for figure, value in result.log_values.items()}
+        values[f"{name}/items"] = state.items
         speed = values[f"{name}/items_per_second"]
         loss = values.get(f"{name}/loss")
         rise = None if loss is None else self.spikes.check(loss)

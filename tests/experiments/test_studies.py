@@ -87,10 +87,34 @@ QUIRKS: dict[str, Changes] = {
     "last-masked": set_in(("aap", "mip", "map"), "corruption.mask_last_share", [0.0, 1.0]),
     "sums": {"stages.0.normalize": ["terms", "sequences"]},
 }
+PRETRAINING = "150 epochs, adam at 0.003, aap 0.2 + mip 1 + map 1 + sp 0.5"
+JOINT: Changes = {
+    "stages.joint": [
+        None,
+        "200 epochs, adam at 0.003, next 1 + cloze 1 + aap 0.2 + mip 1 + map 1 + sp 0.5",
+    ],
+    "stages.joint.objectives.next": [None, "NextItemConfig"],
+    "stages.joint.objectives.cloze": [None, "ClozeConfig"],
+    "stages.joint.objectives.aap": [None, "AAPConfig"],
+    "stages.joint.objectives.aap.weight": [None, 0.2],
+    "stages.joint.objectives.mip": [None, "MIPConfig"],
+    "stages.joint.objectives.map": [None, "MAPConfig"],
+    "stages.joint.objectives.sp": [None, "SPConfig"],
+    "stages.joint.objectives.sp.weight": [None, 0.5],
+    **{
+        f"stages.joint.objectives.{key}.corruption.mask_last_share": [None, 1.0]
+        for key in ("cloze", "aap", "mip", "map")
+    },
+    "stages.joint.windows": [None, "Sliding"],
+    "stages.joint.batches.sequences_per_batch": [None, 64],
+    "stages.joint.optimizer.lr": [None, 0.003],
+    "stages.joint.rank_by": [None, "next"],
+    "stages.joint.validation.patience": [None, None],
+}
 # By study and cell: all that the cell changes of the base, apart from what its stages may spend.
 EXPECTED: dict[str, dict[str, Changes]] = {
     "objectives": {
-        "none": {"stages.pretrain": ["StageConfig", None]},
+        "none": {"stages.pretrain": [PRETRAINING, None]},
         "no-aap": missing("aap"),
         "no-mip": missing("mip"),
         "no-map": missing("map"),
@@ -102,8 +126,9 @@ EXPECTED: dict[str, dict[str, Changes]] = {
         "cloze": {**missing("aap", "mip", "map", "sp"), **cloze()},
         "cloze+s3": cloze(),
         "joint": {
-            "stages.pretrain": ["StageConfig", None], "stages.finetune": ["StageConfig", None],
-            "stages.joint": [None, "StageConfig"],
+            "stages.pretrain": [PRETRAINING, None],
+            "stages.finetune": ["200 epochs, adam at 0.003, next", None],
+            **JOINT,
         },
     },
     "losses": {

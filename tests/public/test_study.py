@@ -92,6 +92,9 @@ def test_its_page_is_written(result: sf.StudyResult, tmp_path: Path) -> None:
     assert page == tmp_path / "page" / "report.html"
     assert "Does it?" in page.read_text(encoding="utf-8")
     assert result.report() == result.folder / "report.html"
+    assert result.report(part="validation") == result.folder / "report-validation.html"
+    with pytest.raises(sf.InputError, match="part is 'train'; allowed: test, validation"):
+        sf.report(result.folder, part="train")  # type: ignore[arg-type]
 
 
 def test_a_study_is_shown_in_two_lines(result: sf.StudyResult) -> None:

@@ -321,6 +321,7 @@ def test_a_study_is_found_by_its_name_and_written_elsewhere(
     out = tmp_path / "new" / "out"
     assert run_command(capsys, "report", "heads", "--runs", study.parent, "--out", out).code == 0
     assert sorted(path.name for path in out.iterdir()) == [
+        "report-figures",
         "report.csv",
         "report.html",
         "report.tex",

@@ -16,7 +16,7 @@ import pytest
 
 from research.report import plots
 from research.report.build import report_of
-from research.report.html import page_of
+from research.report.html import breakable, page_of
 from research.report.schema import Cosines, Curve, Panel
 from tests.support.study_folders import fail_run, write_run, write_study
 
@@ -26,7 +26,7 @@ NAMES = (
     '" onload="alert(2)', "x" * 120, "Größe 中文 🎉", "\x1b[31mred",
 )  # fmt: skip
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-VOID = {"meta", "link", "br", "img", "input", "hr"}
+VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
 
 
 class Page(HTMLParser):
@@ -53,7 +53,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.texts.append(data)
+        # What stands around a possible line break is one text.
+        joined = self.texts.pop() if self.elements and self.elements[-1][0] == "wbr" else ""
+        self.texts.append(joined + data)
 
     def named(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -158,6 +160,46 @@ def test_the_page_says_the_figures(tmp_path: Path) -> None:
     assert "s/films/better/0" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("no-aap_and,rate=0.25", "no-|aap_|and,|rate=|0.25"),
+        ("stages.0.objectives.mip", "stages.0.|objectives.|mip"),
+        ("PopularityConfig", "Popularity|Config"),
+        ("NDCG@10", "NDCG@10"),
+        ("<b>a-b</b>", "&lt;b&gt;a-|b&lt;/|b&gt;"),
+    ],
+)
+def test_names_break_where_their_words_meet(name: str, shown: str) -> None:
+    assert str(breakable(name)).replace("<wbr>", "|") == shown
+
+
+def test_curves_are_switched_between_axes_without_a_script(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", ["next"], seeds=[0])
+    lines: list[dict[str, float | str]] = [
+        {
+            "stage": "train", "step": step, "train/loss/next": 3.0, "train/lr": 0.1,
+            "train/items": 100 * step, "train/items_per_second": 50.0,
+        }
+        for step in (1, 2)
+    ]  # fmt: skip
+    write_run(folder, "next", 0, [1, 2, 3, 4, 5, 6], lines=lines)
+    page = Page(page_of(report_of(folder)))
+    choices = page.named("input")
+    assert [each["id"] for each in choices] == [
+        f"{group}-1-{axis}"
+        for group in ("curves", "more")
+        for axis in ("steps", "tokens", "seconds")
+    ]
+    assert [each["id"] for each in choices if "checked" in each] == [
+        "curves-1-steps",
+        "more-1-steps",
+    ]
+    assert [each["for"] for each in page.named("label")] == [each["id"] for each in choices]
+    shown = [each["class"] for each in page.named("div") if "over" in each.get("class", "").split()]
+    assert shown == ["over over-1", "over over-2", "over over-3"] * 2
+
+
 # Figures
 
 
@@ -165,13 +207,15 @@ STYLES = plots.styles_of(["a", "b"])
 
 
 def test_a_dollar_in_a_name_is_a_dollar() -> None:
-    svg = plots.dots_svg([plots.Dot("$x_1$ <b>", 0.5, 0.4, 0.6, STYLES["a"])], "MRR $")
+    svg = plots.svg_of(
+        plots.dots_figure([plots.Dot("$x_1$ <b>", 0.5, 0.4, 0.6, STYLES["a"])], "MRR $")
+    )
     assert ">$x_1$ &lt;b&gt;</text>" in svg
     assert "MRR $" in svg
 
 
 def test_a_letter_that_the_font_lacks_is_left_to_the_browser() -> None:
-    svg = plots.dots_svg([plots.Dot("中文 🎉", 0.5, 0.4, 0.6, STYLES["a"])], "MRR")
+    svg = plots.svg_of(plots.dots_figure([plots.Dot("中文 🎉", 0.5, 0.4, 0.6, STYLES["a"])], "MRR"))
     assert "中文 🎉" in svg
 
 
@@ -183,9 +227,10 @@ def test_cells_are_told_apart_by_more_than_colour() -> None:
 
 def test_curves_of_one_step_are_drawn_and_nothing_measured_is_a_gap() -> None:
     point = Curve("a", (5.0,), (1.0,), (1.0,), (1.0,), 1)
-    assert plots.panel_svg(Panel("train", "loss/next", (point,)), STYLES).startswith("<svg")
+    panel = Panel(("train",), "loss/next", (point,))
+    assert plots.svg_of(plots.panel_figure(panel, STYLES)).startswith("<svg")
     found = Cosines("a", "train", ("next", "mip"), ((1.0, None), (None, 1.0)), 1)
-    assert plots.heat_svg(found).startswith("<svg")
+    assert plots.svg_of(plots.heat_figure(found)).startswith("<svg")
 
 
 def test_ids_are_set_apart_but_texts_that_look_like_them_are_not() -> None:

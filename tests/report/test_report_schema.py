@@ -16,7 +16,7 @@ from research.errors import InputError
 from research.evaluation.ties import TiePolicy
 from research.report.build import report_of
 from research.report.learning_curves import cosines, mean_curve
-from research.report.schema import ProtocolTable, Report
+from research.report.schema import ProtocolTable, Report, SharedStage
 from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord
@@ -54,6 +54,8 @@ def tied_study(folder: Path, *policies: str) -> Path:
         path = write_run(folder, cell, 0, [1.5] * 6)
         table = replace(table_of([1.5] * 6), ties=np.ones(6, np.int32))
         table.save(path / "ranks" / "test-full.npz")
+        on_validation = replace(table, protocol={**table.protocol, "part": "validation"})
+        on_validation.save(path / "ranks" / "validation-full.npz")
         config = CONFIGS["sasrec, full softmax"]()
         evaluation = replace(config.evaluation, ties=ties)
         write_as_json(path, run_record(replace(config, evaluation=evaluation)))
@@ -301,7 +303,7 @@ def test_one_cell_and_one_seed_work_and_say_what_they_cannot(tmp_path: Path) -> 
     assert report.notes[0] == "The study has one cell: there is nothing to compare it with."
     assert "say nothing of how another seed would come out" in report.notes[1]
     figure = only_table(report).figures("mrr")["next"]
-    assert (figure.estimate.deviation, figure.comparison, figure.place) == (None, None, 1)
+    assert (figure.estimate.deviation, figure.comparison, figure.place) == (None, None, None)
 
 
 def test_a_corpus_without_a_finished_run_has_no_table(study: Path) -> None:
@@ -318,7 +320,7 @@ def test_cost_is_a_mean_over_finished_runs_and_says_what_another_run_spent(study
     base, better = report_of(study).corpora[0].costs
     assert (base.seconds, base.items, base.parameters, base.shared) == (10.5, 5000.0, 1200, ())
     assert (better.seconds, better.shared_seconds) == (20.0, 10.0)
-    assert better.shared == ("pretrain from next",)
+    assert better.shared == (SharedStage("pretrain", "next"),)
 
 
 # Slices, curves, cosines
@@ -341,7 +343,7 @@ def test_a_curve_is_a_mean_and_a_band_on_the_steps_that_all_seeds_have_reached()
     found = mean_curve("a", [{0.0: 4.0, 10.0: 2.0, 20.0: 1.0}, {5.0: 5.0, 15.0: 3.0}])
     assert found is not None
     # The first is 3, 2, 1.5 at steps 5, 10, 15; the second 5, 4, 3.
-    assert found.steps == (5.0, 10.0, 15.0)
+    assert found.progress == (5.0, 10.0, 15.0)
     assert found.mean == (4.0, 3.0, 2.25)
     assert found.low == (3.0, 2.0, 1.5)
     assert found.high == (5.0, 4.0, 3.0)
@@ -355,7 +357,7 @@ def test_seeds_without_a_common_step_have_no_curve() -> None:
 def test_a_long_curve_is_thinned_but_keeps_its_ends() -> None:
     found = mean_curve("a", [{float(step): float(step) for step in range(1000)}])
     assert found is not None
-    assert (len(found.steps), found.steps[0], found.steps[-1]) == (150, 0.0, 999.0)
+    assert (len(found.progress), found.progress[0], found.progress[-1]) == (150, 0.0, 999.0)
 
 
 def test_panels_are_losses_by_stage_and_the_compared_metric(study: Path) -> None:
@@ -368,12 +370,13 @@ def test_panels_are_losses_by_stage_and_the_compared_metric(study: Path) -> None
     ]
     write_run(study, "next", 0, BASE[0], lines=lines)
     panels = report_of(study).corpora[0].panels
-    assert {(each.stage, each.quantity): each.curves[0].steps for each in panels} == {
-        ("pretrain", "val/mrr"): (6.0,),
-        ("", "val/mrr"): (10.0,),
-        ("pretrain", "loss/mip"): (5.0,),
+    assert {(each.stages, each.quantity): each.curves[0].progress for each in panels} == {
+        (("pretrain",), "val/mrr"): (6.0,),
+        (("train",), "val/mrr"): (10.0,),
+        (("pretrain",), "loss/mip"): (5.0,),
         # Infinite at step 10, which is no number in the log.
-        ("train", "loss/next"): (5.0,),
+        (("train",), "loss/next"): (5.0,),
+        (("train",), "lr"): (5.0,),
     }
 
 
@@ -396,7 +399,8 @@ def test_without_figures_there_are_neither_slices_nor_curves(study: Path) -> Non
     assert len(whole.corpora[0].panels) == 1
     assert short_one.corpora[0].panels == ()
     assert only_table(short_one).slicings == ()
-    assert only_table(short_one) == replace(only_table(whole), slicings=())
+    assert only_table(short_one) == replace(only_table(whole), slicings=(), gaps=())
+    assert short_one.corpora[0].facts == ()
 
 
 # Names and values

@@ -1,4 +1,4 @@
-"""The W&B Report: its specification, and saving, sharing and reading it back on a fake server."""
+"""The W&B Report and the view of a study: specifications, and saving them on a fake server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from research.report.schema import (
     RunLine,
 )
 from research.report.wandb_report import specification
-from research.storage.json_files import write_json
+from research.report.wandb_workspace import workspace_of
+from research.storage.json_files import read_json, write_json
 from research.storage.records import WandbRecord, write_record
 from research.tracking import wandb_fields
 from research.tracking.config import Tracking
@@ -61,7 +62,7 @@ def report_of(cell: str = "no mip", question: str = "What does MIP add?") -> Rep
     )  # fmt: skip
     corpus = CorpusPart(
         name="ml-100k", tables=(table,), cosines=(), costs=(cost,), notes=(),
-        panels=(Panel("train", "loss/mip", ()), Panel("train", "val/ndcg@10", ())),
+        panels=(Panel(("train",), "loss/mip", ()), Panel(("train",), "val/ndcg@10", ())),
         runs=(RunLine(cell, 0, "failed", f"heads/ml-100k/{cell}/0", "ab12", None, "no | room"),),
     )  # fmt: skip
     change = Change("stages.0.objectives.mip.weight", "0.2", "0.0")
@@ -96,7 +97,7 @@ def test_the_specification_says_question_table_and_command() -> None:
     assert document["title"] == "heads: What does MIP add?"
     said = [text_of(block) for block in blocks_of(document, "paragraph")]
     assert "What does MIP add?" in said
-    assert "Base cell: all. Seeds: 0, 1. Compared by NDCG@10." in said
+    assert "Base cell: all. Seeds: 0, 1. Compared by test NDCG@10." in said
     assert "One note." in said
     tables = [block["content"] for block in blocks_of(document, "markdown-block")]
     assert tables[1].splitlines() == [
@@ -192,7 +193,11 @@ def test_offline_writes_the_specification_and_asks_no_server(
     assert (published.link, published.problem) == (None, None)
     assert published.file == tmp_path / "report.wandb.json"
     stored = json.loads(published.file.read_text())
-    assert stored == {**specification(report_of()), "saved": None}
+    assert stored == {
+        **specification(report_of()),
+        "workspace": workspace_of(report_of()),
+        "saved": None,
+    }
     assert server.requests == 0
 
 
@@ -288,3 +293,62 @@ def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_allowed(
     assert time.monotonic() - before < 8
     assert published.problem == "W&B did not answer within 3 s"
     assert published.file.is_file()
+
+
+# The view of a study's runs
+
+
+def test_a_view_groups_the_studys_runs_by_cell_and_orders_them_by_validation() -> None:
+    document: Any = workspace_of(report_of())
+    assert document["title"] == "Study heads"
+    section = document["spec"]["section"]
+    (runs,) = section["runSets"]
+    filters = runs["filters"]["filters"]
+    assert [(each["key"]["name"], each["value"]) for each in filters] == [
+        ("group", "heads"), ("tags", ["dataset:ml-100k"]),
+    ]  # fmt: skip
+    assert [each["name"] for each in runs["grouping"]] == [
+        "dataset.value.name", "ablation.value.cell",
+    ]  # fmt: skip
+    (key,) = runs["sort"]["keys"]
+    assert (key["key"]["name"], key["ascending"]) == ("best/val/ndcg@10", False)
+    cells, _ = section["panelBankConfig"]["sections"]
+    assert [panel["config"].get("metrics") for panel in cells["panels"]] == [
+        ["train/loss/mip"], ["val/ndcg@10"], ["test/ndcg@10"],
+    ]  # fmt: skip
+
+
+def test_a_view_on_validation_shows_no_test_metric() -> None:
+    text = json.dumps(workspace_of(replace(report_of(), part="validation")))
+    assert "test/ndcg@10" not in text
+    assert "best/val/ndcg@10" in text
+
+
+def test_equal_reports_have_equal_views_and_a_hostile_name_changes_no_filter() -> None:
+    assert workspace_of(report_of()) == workspace_of(report_of())
+    assert "unset" not in json.dumps(workspace_of(report_of()))
+    hostile: Any = workspace_of(replace(report_of(), name="x' or Name = 'y 🎉"))
+    (runs,) = hostile["spec"]["section"]["runSets"]
+    assert runs["filters"]["filters"][0]["value"] == "x' or Name = 'y 🎉"
+
+
+@pytest.mark.long
+def test_a_view_is_saved_with_the_report_and_then_replaced(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    published = publish(report_of(), tmp_path, Tracking())
+    assert published.problem is None
+    (view,) = server.workspaces.values()
+    document: Any = workspace_of(report_of())
+    assert json.loads(view["spec"]) == document["spec"]
+    assert (view["displayName"], view["type"]) == ("Study heads", "project-view")
+    name = document["name"].removeprefix("nw-").removesuffix("-v")
+    assert published.workspace == f"{server.url}/tester/sixfold?nw={name}"
+    assert publish(report_of(), tmp_path, Tracking()).workspace == published.workspace
+    assert len(server.workspaces) == 1
+    # One that was deleted on the server is made anew.
+    stored: Any = read_json(published.file)
+    write_json(published.file, {**stored, "saved": {**stored["saved"], "workspace_id": "gone"}})
+    assert publish(report_of(), tmp_path, Tracking()).problem is None
+    assert list(server.workspaces) == ["View1", "View2"]
+    assert server.unknown == ["UpsertView2 'gone'"]

@@ -32,11 +32,13 @@ from research.studies.cells import (
     without_objectives,
 )
 from research.training.config import StageConfig
+from research.training.optimizer import OptimizerConfig
 
 PRETRAIN = StageConfig(name="pretrain", objectives=corrected_objectives(), validation=None)
 FINETUNE = StageConfig(name="finetune", objectives={"next": NextItemConfig()})
 BASE = RunConfig(stages=(PRETRAIN, FINETUNE))
 RATE = "stages.0.objectives.mip.corruption.rate"
+PRETRAINING = "200 epochs, adam at 0.001, aap 0.2 + mip 1 + map 1 + sp 0.5"
 JOINT = RunConfig(
     stages=(
         StageConfig(
@@ -244,15 +246,49 @@ def test_a_config_of_another_class_is_told_with_the_fields_that_differ() -> None
     }
 
 
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        (FINETUNE, "200 epochs, adam at 0.001, next"),
+        (
+            replace(FINETUNE, epochs=None, steps=5000, optimizer=OptimizerConfig(lr=3e-4)),
+            "5,000 steps, adam at 0.0003, next",
+        ),
+        (
+            replace(FINETUNE, tokens=2_000_000, optimizer=OptimizerConfig(method="sgd")),
+            "200 epochs or 2,000,000 tokens, sgd at 0.001, next",
+        ),
+        (PRETRAIN, PRETRAINING),
+    ],
+)
+def test_a_new_stage_is_told_by_its_length_rate_and_objectives(
+    stage: StageConfig, said: str
+) -> None:
+    changes = difference_of(popularity(), RunConfig(stages=(stage,)))
+    assert changes[f"stages.{stage.name}"] == [None, said]
+
+
 def test_stages_of_other_names_are_told_by_name() -> None:
     alone = replace(BASE, stages=(replace(FINETUNE, epochs=5),))
     assert difference_of(BASE, alone) == {
-        "stages.pretrain": ["StageConfig", None],
+        "stages.pretrain": [PRETRAINING, None],
         "stages.finetune.epochs": [200, 5],
+    }
+    added = "stages.pretrain.objectives"
+    masked = {
+        f"{added}.{key}.corruption.mask_last_share": [None, 1.0] for key in ("aap", "mip", "map")
     }
     assert difference_of(alone, BASE) == {
         "stages.finetune.epochs": [5, 200],
-        "stages.pretrain": [None, "StageConfig"],
+        "stages.pretrain": [None, PRETRAINING],
+        f"{added}.aap": [None, "AAPConfig"],
+        f"{added}.aap.weight": [None, 0.2],
+        f"{added}.mip": [None, "MIPConfig"],
+        f"{added}.map": [None, "MAPConfig"],
+        f"{added}.sp": [None, "SPConfig"],
+        f"{added}.sp.weight": [None, 0.5],
+        "stages.pretrain.validation": [None, None],
+        **masked,
     }
 
 
@@ -267,7 +303,7 @@ def test_a_counting_ranker_differs_from_training() -> None:
     one = RunConfig(stages=(FINETUNE,))
     recent = RunConfig(ranker=PopularityConfig(newest_share=0.1))
     assert difference_of(one, recent) == {
-        "stages.finetune": ["StageConfig", None],
+        "stages.finetune": ["200 epochs, adam at 0.001, next", None],
         "ranker": [None, "PopularityConfig"],
         "ranker.newest_share": [None, 0.1],
     }

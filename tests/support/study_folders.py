@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,21 @@ def write_run(
     counts: bool = False,
     lines: Sequence[Mapping[str, Any]] = (),
     summary: Mapping[str, Any] | None = None,
+    validation: Sequence[float] | None = None,
     **protocol: object,
 ) -> Path:
     """Write a finished run whose held-out items have these ranks; returns its folder.
 
-    `counts`: the run is one of a counting ranker.
+    `counts`: the run is one of a counting ranker. `validation` are the ranks of the validation
+    items; None: those of the test.
     """
     path = begin_run(study, cell, seed, corpus=corpus, counts=counts)
     table_of(ranks, **protocol).save(path / "ranks" / "test-full.npz")
+    on_validation = table_of(ranks if validation is None else validation, **protocol)
+    on_validation = replace(
+        on_validation, protocol={**on_validation.protocol, "part": "validation"}
+    )
+    on_validation.save(path / "ranks" / "validation-full.npz")
     cost = CostRecord(parameters=1200, seconds=10.0 + seed, shared_seconds=0.0, items=5000)
     write_as_json(path, run_summary(cost=cost), **(summary or {}))
     for line in lines:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.support.wandb_records import FakeReport, FakeRun, FakeSweep
+from tests.support.wandb_records import FakeArtifact, FakeReport, FakeRun, FakeSweep
 
 if TYPE_CHECKING:
     from tests.support.wandb_server import WandbServer
@@ -126,6 +126,16 @@ def upsert_view(server: WandbServer, variables: Variables) -> Answer:
     return {"upsertView": {"view": view, "inserted": inserted}}
 
 
+def upsert_workspace(server: WandbServer, variables: Variables) -> Answer:
+    """Save a workspace view."""
+    inserted = not variables.get("id")
+    name = f"View{len(server.workspaces) + 1}" if inserted else variables["id"]
+    if not inserted and name not in server.workspaces:
+        raise KeyError(name)
+    server.workspaces[name] = dict(variables)
+    return {"upsertView": {"view": {"id": name, "name": variables["name"]}, "inserted": inserted}}
+
+
 def view_of(server: WandbServer, report: FakeReport) -> Answer:
     """Return a report as a GraphQL object."""
     return {**report.to_graphql(), "project": server.project(report.variables["projectName"])}
@@ -147,6 +157,62 @@ def create_access_token(server: WandbServer, variables: Variables) -> Answer:
     return {"createAccessToken": {"accessToken": report.share(variables["projects"])}}
 
 
+def create_artifact(server: WandbServer, variables: Variables) -> Answer:
+    """Create an artifact that waits for its files."""
+    name = f"artifact-{len(server.artifacts) + 1}"
+    server.artifacts[name] = FakeArtifact(name, dict(variables["input"]))
+    sequence = {"latestArtifact": None}
+    told = {"id": name, "state": "PENDING", "artifactSequence": sequence}
+    return {"createArtifact": {"artifact": told}}
+
+
+def artifact_type(server: WandbServer, variables: Variables) -> Answer:
+    """Return that there is no artifact of a name, so that it may have any type."""
+    return {"project": {"artifact": None}}
+
+
+def artifact_manifest(server: WandbServer, variables: Variables) -> Answer:
+    """Return where an artifact's manifest is uploaded; its id is that of the artifact."""
+    name = variables.get("artifactID") or variables["artifactManifestID"]
+    url = f"{server.url}/artifacts/{server.artifacts[name].id}/"
+    file = {"id": f"file-{name}", "uploadUrl": url, "uploadHeaders": []}
+    return {"artifactManifest": {"id": name, "file": file}}
+
+
+def create_manifest(server: WandbServer, variables: Variables) -> Answer:
+    """Create an artifact's manifest."""
+    return {"createArtifactManifest": artifact_manifest(server, variables)}
+
+
+def update_manifest(server: WandbServer, variables: Variables) -> Answer:
+    """Return where the whole manifest of an artifact is uploaded."""
+    return {"updateArtifactManifest": artifact_manifest(server, variables)}
+
+
+def create_artifact_files(server: WandbServer, variables: Variables) -> Answer:
+    """Return the URLs to which an artifact's files are uploaded."""
+    edges = []
+    for file in variables["input"]["artifactFiles"]:
+        artifact = server.artifacts[file["artifactID"]]
+        node = {
+            "storagePath": f"{artifact.id}/{file['name']}",
+            "uploadUrl": f"{server.url}/artifacts/{artifact.id}/{file['name']}",
+            "uploadHeaders": [],
+            "uploadMultipartUrls": None,
+            "artifact": {"id": artifact.id},
+        }
+        edges.append({"node": node})
+    return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+
+def commit_artifact(server: WandbServer, variables: Variables) -> Answer:
+    """Finish an artifact, all of whose files are there."""
+    artifact = server.artifacts[variables["artifactID"]]
+    artifact.committed = True
+    told = {"id": artifact.id, "digest": artifact.input["digest"]}
+    return {"commitArtifact": {"artifact": told}}
+
+
 ANSWERS: dict[str, Callable[[WandbServer, Variables], Answer]] = {
     "Viewer": viewer,
     "GetViewer": viewer,
@@ -165,6 +231,13 @@ ANSWERS: dict[str, Callable[[WandbServer, Variables], Answer]] = {
     "CreateProject": create_project,
     "ProjectInternalId": project_id,
     "upsertView": upsert_view,
+    "UpsertView2": upsert_workspace,
+    "ArtifactType": artifact_type,
+    "CreateArtifact": create_artifact,
+    "CreateArtifactManifest": create_manifest,
+    "UpdateArtifactManifest": update_manifest,
+    "CreateArtifactFiles": create_artifact_files,
+    "CommitArtifact": commit_artifact,
     "SpecificReport": specific_report,
     "ViewAccessTokens": access_tokens,
     "createAccessToken": create_access_token,

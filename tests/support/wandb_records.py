@@ -18,6 +18,7 @@ NAMES = {
     "displayName": "name",
     "notes": "notes",
     "tags": "tags",
+    "commit": "commit",
     "sweep": "sweep",
     "state": "state",
 }
@@ -35,6 +36,7 @@ class FakeRun:
     name: str | None = None
     notes: str | None = None
     tags: list[str] = field(default_factory=list)
+    commit: str | None = None
     sweep: str | None = None
     state: str | None = None
     raw_config: dict[str, Any] = field(default_factory=dict)
@@ -218,3 +220,15 @@ class FakeReport:
         token = {"token": f"share-{self.id}-{len(self.tokens) + 1}", "type": "PUBLIC"}
         self.tokens.append({**token, "revokedAt": None, "projects": scope})
         return token
+
+
+@dataclass(eq=False)
+class FakeArtifact:
+    """An artifact, with the files that were uploaded."""
+
+    id: str
+    input: dict[str, Any]
+    """What the client asked for when it created it: names, digest, metadata."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """By the name within the artifact; the manifest has the name ''."""
+    committed: bool = False

@@ -1,8 +1,8 @@
 """A W&B server for the tests: it runs in this process, on 127.0.0.1, and stores what clients send.
 
 It answers what wandb 0.31 and wandb-workspaces 0.4 send when runs are logged, continued and synced,
-sweeps are created and run, and reports are saved, shared and read. Any other operation is answered
-with an error and listed in `unknown`. Artifacts, and with them tables, are not supported.
+artifacts are uploaded, sweeps are created and run, reports are saved, shared and read, and
+workspace views are saved. Any other operation is answered with an error and listed in `unknown`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import unquote
 
 from tests.support.wandb_answers import ANSWERS, ENTITY, Answer
-from tests.support.wandb_records import FakeReport, FakeRun, FakeSweep
+from tests.support.wandb_records import FakeArtifact, FakeReport, FakeRun, FakeSweep
 
 KEY = "0123456789" * 4
 
@@ -46,6 +47,9 @@ class WandbServer:
     runs: dict[str, FakeRun] = field(default_factory=dict)
     sweeps: dict[str, FakeSweep] = field(default_factory=dict)
     reports: dict[str, FakeReport] = field(default_factory=dict)
+    artifacts: dict[str, FakeArtifact] = field(default_factory=dict)
+    workspaces: dict[str, Answer] = field(default_factory=dict)
+    """The variables of the last upsert of each workspace view, by its id."""
     projects: list[str] = field(default_factory=list)
     operations: list[str] = field(default_factory=list)
     """The names of all GraphQL operations, in the order of the requests."""
@@ -108,6 +112,9 @@ class WandbServer:
                 return 200, {}
             if upload := re.fullmatch(r"/uploads/([^/]+)/(.+)", path):
                 self.runs[upload[1]].files[upload[2]] = body
+                return 200, {}
+            if upload := re.fullmatch(r"/artifacts/([^/]+)/(.*)", path):
+                self.artifacts[upload[1]].files[unquote(upload[2])] = body
                 return 200, {}
             self.unknown.append(f"{method} {path}")
             return 404, {"errors": [{"message": f"no such path: {path}"}]}

@@ -180,7 +180,7 @@ def test_the_clients_own_offline_files_are_not_needed(server: WandbServer, tmp_p
     mirror = WandbMirror(path, Tracking(mode="offline"))
     mirror.begin(shop_run_record())
     mirror.end(SUMMARY)
-    shutil.rmtree(path / "wandb")
+    shutil.rmtree(tmp_path / "wandb")
     assert sync([path]) == 0
     (run,) = server.runs.values()
     assert len(run.rows) == 5

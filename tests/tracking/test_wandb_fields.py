@@ -13,7 +13,7 @@ import baselines.popularity
 import baselines.s3rec
 import baselines.sasrec
 from research.runs.config import RunConfig
-from research.storage.records import StartRecord, WandbRecord
+from research.storage.records import Machine, Provenance, StartRecord, WandbRecord
 from research.tracking.wandb_fields import (
     DisplayNames,
     Rows,
@@ -91,8 +91,37 @@ def test_a_long_name_is_cut_to_what_is_allowed_and_keeps_its_seed(tmp_path: Path
 
 def test_tags_are_few(tmp_path: Path) -> None:
     counting = shop_run_record(baselines.popularity.popularity())
-    assert tags_of(counting) == ["dataset:shop", "model:popularity", "proto:LeaveOneOut"]
-    assert tags_of(shop_run_record())[1:] == ["model:transformer", "proto:GlobalTemporal"]
+    assert tags_of(tmp_path / "mine", counting) == [
+        "dataset:shop", "model:popularity", "proto:LeaveOneOut", "cell:mine",
+    ]  # fmt: skip
+    tags = tags_of(tmp_path / "mine", shop_run_record())
+    assert tags[1:3] == ["model:transformer", "proto:GlobalTemporal"]
+
+
+def test_runs_of_a_study_are_tagged_with_their_baseline(tmp_path: Path) -> None:
+    write_as_json(tmp_path / "heads", study_record("heads", ["all", "none"]))
+    shop = tmp_path / "heads" / "shop"
+    assert tags_of(shop / "none" / "0", shop_run_record())[3:] == ["cell:none", "base:all"]
+    assert tags_of(shop / "all" / "0", shop_run_record())[3:] == [
+        "cell:all", "base:all", "baseline",
+    ]  # fmt: skip
+
+
+def test_code_machine_and_versions_are_told_unless_it_is_silent(tmp_path: Path) -> None:
+    entry = Provenance(
+        begun="2026-11-01T10:00:00Z", commit="c0ffee", clean=True, processes=2,
+        machine=Machine(platform="Linux-6", cpu="A processor", cores=8),
+        versions={"torch": "2.13"}, command="python /home/someone/x.py",
+    )  # fmt: skip
+    record = replace(shop_run_record(), provenance=(Provenance(), entry))
+    config: dict[str, Any] = config_of(tmp_path, record, None)
+    assert config["code"] == {"commit": "c0ffee", "clean": True}
+    assert config["env"] == {"torch": "2.13"}
+    assert (config["machine"]["cores"], config["machine"]["processes"]) == (8, 2)
+    assert "someone" not in json.dumps(config)
+    silent = config_of(tmp_path, record, SUMMARY, silent=True)
+    assert {"code", "env", "machine"} & silent.keys() == set()
+    assert config_of(tmp_path, record, SUMMARY)["env"] == dict(SUMMARY.versions)
 
 
 def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Path) -> None:
@@ -159,7 +188,7 @@ def test_of_paths_only_the_last_part_is_told(tmp_path: Path) -> None:
     record = replace(shop_run_record(config), start=start)
     told = config_of(tmp_path / "mine", record, SUMMARY)
     assert told["start"] == {"stage": "train", "sha256": "ab"}
-    text = json.dumps([told, tags_of(record)])
+    text = json.dumps([told, tags_of(tmp_path / "mine", record)])
     assert "negatives.txt" in text
     assert "ann" not in text
     assert str(tmp_path) not in text

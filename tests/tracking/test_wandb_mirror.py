@@ -229,12 +229,12 @@ def test_a_server_that_does_not_answer_delays_one_run_and_changes_none(
         assert time.monotonic() - started < most
         assert summary_in(tmp_path / "b", corpus, tracking) == plain
     # Only the first has tried to reach the server.
-    assert list((tmp_path / "a" / "wandb").glob("run-*"))
-    assert not list((tmp_path / "b" / "wandb").glob("run-*"))
+    assert len(list((tmp_path / "wandb").glob("run-*"))) == 1
     assert capsys.readouterr().err.count("the server cannot be used") == 1
     for name in ("a", "b"):
         assert read_json(tmp_path / name / "wandb.json")["mode"] == "offline"
-        assert list((tmp_path / name / "wandb").glob("offline-run-*/*.wandb"))
+        mirrored = read_json(tmp_path / name / "wandb.json")["id"]
+        assert list((tmp_path / "wandb").glob(f"offline-run-*/run-{mirrored}.wandb"))
 
 
 @pytest.mark.parametrize("key", [KEY, "short"])
@@ -302,7 +302,9 @@ def test_an_offline_run_holds_every_line_of_metrics(
     )
     assert answer.code == 0
     assert answer.out.count("no key is configured") == 1
-    (written,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    # Where `wandb sync` looks, if it is called in the folder that WANDB_DIR names.
+    (written,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert not (run / "wandb").exists()
     wandb_program = Path(sys.executable).with_name("wandb")
     inspected = subprocess.run(
         [wandb_program, "leet", "inspect", "--json", written.parent],

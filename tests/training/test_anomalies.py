@@ -251,5 +251,5 @@ def test_a_line_without_a_step_that_was_taken_has_no_loss(
     spoil(monkeypatch, 3)
     trainer.train(replace(WITHOUT_VALIDATION, log_every=1))
     lines = {line["step"]: line for line in trainer.metrics_lines()}
-    assert set(lines[4]) == {"stage", "step", "epoch", "train/lr"}
+    assert set(lines[4]) == {"stage", "step", "epoch", "train/lr", "train/items"}
     assert "train/loss" in lines[5]

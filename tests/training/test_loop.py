@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
 from research.storage.records import NonFiniteRecord
 from research.training.config import StageConfig
-from research.training.loop import train
+from research.training.limits import Limits
+from research.training.loop import log_interval, train
 from research.training.loss_meter import LossMeter
 from research.training.multi_objective import StepInputs
 from research.training.optimizer import OptimizerConfig
@@ -275,12 +277,32 @@ def test_every_line_says_stage_step_epoch_and_each_loss(trainer: Trainer) -> Non
     ]  # fmt: skip
     assert set(lines[0]) == {
         "stage", "step", "epoch", "train/loss", "train/loss/next", "train/loss/cloze",
-        "train/lr", "train/items_per_second", "train/accuracy/next", "train/accuracy/cloze",
+        "train/lr", "train/items", "train/items_per_second",
+        "train/accuracy/next", "train/accuracy/cloze",
     }  # fmt: skip
     assert all(0.0 <= lines[0][f"train/accuracy/{key}"] <= 1.0 for key in ("next", "cloze"))
     assert lines[2]["val/hr@10"] == 0.1
     # Steps 1 and 2 (0-based 0 and 1) of five of warm-up: the line gives the rate of the last.
     assert lines[0]["train/lr"] == pytest.approx(0.01 * 2 / 5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "interval"),
+    [
+        (50, 5000, 50),
+        (50, 1000, 50),
+        (50, 400, 20),
+        (50, 60, 5),
+        (50, 3, 5),
+        (2, 60, 2),
+        (50, inf, 50),
+    ],
+)
+def test_a_short_stage_has_lines_enough_for_a_curve(
+    asked: int, steps: float, interval: int
+) -> None:
+    limits = Limits(steps=steps, rows=inf, tokens=inf)
+    assert log_interval(replace(STAGE, log_every=asked), limits) == interval
 
 
 def test_items_are_those_of_the_clean_windows(trainer: Trainer, loop_corpus: Corpus) -> None:
