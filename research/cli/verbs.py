@@ -249,7 +249,8 @@ class EvaluateCommand(Verb):
     run: Positional[str]
     """a run folder"""
     metrics: Annotated[tuple[str, ...] | None, option("METRIC ...", "the run's")] = None
-    """hr@K ndcg@K mrr recall@K precision@K map@K"""
+    """hr@K ndcg@K mrr recall@K precision@K map@K; of the recommended lists: coverage@K gini@K
+    novelty@K arp@K lift@K diversity@K, and with --seen kept repeat@K explore@K"""
     candidates: Annotated[tuple[str, ...] | None, option("SET ...", "the run's")] = None
     """full, uniform-N, popularity-N"""
     negatives_file: Annotated[str | None, option("FILE")] = None
@@ -262,6 +263,8 @@ class EvaluateCommand(Verb):
     """items of the history: excluded, kept (with their scores) or zero (kept, with score 0)"""
     ties: Annotated[Ties | None, option("expected|mean", "the run's")] = None
     """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
+    save_lists: Flag = False
+    """keep the recommended lists in the run's folder, where `report` finds them"""
     reading: Reading = ReadingOptions()
     """--data-root, --allow, --threads and --device"""
 

@@ -1,6 +1,6 @@
 """The list table: the K best items of each user, and what list metrics need to know of them.
 
-`lists.py` makes it, and a run folder keeps it as `ranks/lists-*.npz`, beside the rank tables. The
+`lists.py` makes it, and a run folder keeps it as `ranks/lists-PART-SEEN.npz`, beside the rank tables. The
 list metrics (`list_metrics.py`) are computed from it alone, so that a report needs no corpus. A
 file is read as untrusted input.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.errors import InputError
+from research.evaluation.rank_table import RankTable
 from research.evaluation.table_file import json_value, reading_table, write_table
 
 _COLUMNS = {
@@ -98,6 +99,15 @@ class ListTable:
         if not (_has_shapes(table) and _is_possible(table)):
             raise InputError(f"{path} is not a list table (no ranking gives such lists)")
         return table
+
+
+def lists_file(part: str, seen: str) -> str:
+    """Where a run folder keeps the list table of a part, "validation" or "test", by seen policy."""
+    return f"ranks/lists-{part}-{seen}.npz"
+
+
+# What metrics are computed from, one way or the other.
+Table = RankTable | ListTable
 
 
 def _has_shapes(table: ListTable) -> bool:

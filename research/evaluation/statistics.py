@@ -29,9 +29,9 @@ from scipy.optimize import brentq
 from scipy.special import gammaincinv, ndtr, ndtri
 
 from research.errors import InputError
+from research.evaluation.list_table import Table
 from research.evaluation.metrics import per_user
 from research.evaluation.protocol import check_comparable
-from research.evaluation.rank_table import RankTable
 from research.evaluation.resampling import ROUNDING, Values, resampled_means, sign_flip_p
 from research.evaluation.ties import TiePolicy
 
@@ -90,7 +90,7 @@ class Comparison:
 
 
 def estimate(
-    tables: Sequence[RankTable],
+    tables: Sequence[Table],
     metric: str,
     *,
     ties: TiePolicy = "expected",
@@ -112,8 +112,8 @@ def estimate(
 
 
 def compare(
-    tables: Sequence[RankTable],
-    base_tables: Sequence[RankTable],
+    tables: Sequence[Table],
+    base_tables: Sequence[Table],
     metric: str,
     *,
     ties: TiePolicy = "expected",
@@ -293,7 +293,7 @@ def _effect(by_user: Values) -> float:
     return mean / float(by_user.std(ddof=1))
 
 
-def _check(tables: Sequence[RankTable], metric: str) -> None:
+def _check(tables: Sequence[Table], metric: str) -> None:
     if not tables:
         raise InputError(f"{metric}: there is no rank table; give one for each seed")
     for table in tables:
@@ -303,6 +303,6 @@ def _check(tables: Sequence[RankTable], metric: str) -> None:
         raise InputError(f"{metric}: {users} user cannot give an interval; at least 2 are needed")
 
 
-def _values(tables: Sequence[RankTable], metric: str, ties: TiePolicy) -> Values:
+def _values(tables: Sequence[Table], metric: str, ties: TiePolicy) -> Values:
     """The metric by table and user, float64 [S, U], users ascending."""
     return np.stack([per_user(table, metric, ties)[1] for table in tables])
