@@ -47,7 +47,7 @@ class RankTable:
     """What was evaluated, and how: fingerprint, split, candidates, seen policy, rank of ties."""
     since_last: NDArray[np.int64] | None = None
     """[Q] seconds from the newest event of the history to the held-out one; None: not known, as the
-    corpus has no times or an earlier version wrote the table."""
+    corpus has no times, or numbers that only order events, or an earlier version wrote the table."""
     attribute_bits: NDArray[np.int64] | None = None
     """[Q] bit a is set where the held-out item has attribute `attribute_names[a]`; None: not
     known."""

@@ -10,21 +10,26 @@ from numpy.typing import NDArray
 
 from research.data.corpus import Corpus
 from research.data.splits import HeldOut, Ranges, flat_indices
+from research.data.time_units import units_of_a_second
 
 # How many attributes a rank table tells of; at most `rank_table.MAX_ATTRIBUTES`.
 ATTRIBUTES = 10
 
 
 def times_since_last(corpus: Corpus, held_out: HeldOut) -> NDArray[np.int64] | None:
-    """int64 [Q]: seconds from the newest event of each history to the held-out one; None: no times.
+    """int64 [Q]: seconds from the newest event of each history to the held-out one.
 
-    In the test of leave-one-out the newest event of a history is the user's validation item.
+    In the test of leave-one-out the newest event of a history is the user's validation item. None:
+    the corpus has no times, or numbers that only order events.
     """
-    times = corpus.timestamps
-    if times is None:
+    if corpus.timestamps is None:
         return None
-    elapsed: NDArray[np.int64] = times[held_out.targets] - times[held_out.histories.stops - 1]
-    return elapsed
+    times_Q = corpus.timestamps[held_out.targets]
+    units = units_of_a_second(int(times_Q.max()))
+    if units is None:
+        return None
+    elapsed_Q: NDArray[np.int64] = times_Q - corpus.timestamps[held_out.histories.stops - 1]
+    return elapsed_Q // units
 
 
 def frequent_attributes(
