@@ -16,6 +16,7 @@ from research.errors import InputError
 from research.report.build import report_of
 from research.report.files import write
 from research.report.terminal import print_report as print_tables
+from research.report.terminal import print_slices
 from research.storage.folders import what_is_below
 from research.storage.records import StudyRecord
 from research.tracking.options import needing_wandb
@@ -26,7 +27,10 @@ def report(arguments: verbs.ReportCommand) -> int:
     tracking = arguments.wandb.tracking()
     folder = study_folder(arguments.study, arguments.runs)
     study_report = report_of(folder, ties=arguments.ties)
-    print_tables(study_report, wide_console())
+    console = wide_console()
+    print_tables(study_report, console)
+    if arguments.slices:
+        print_slices(study_report, console)
     for path in write(study_report, Path(arguments.out) if arguments.out else folder):
         print(path)
     if tracking is None:

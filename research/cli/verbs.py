@@ -335,6 +335,8 @@ class ReportCommand(Verb):
     """folder of all runs"""
     ties: Annotated[Ties | None, option("expected|mean", "as the runs have it")] = None
     """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
+    slices: Flag = False
+    """also print the compared metric by popularity, history length, time and attribute"""
     wandb: Wandb = WandbOptions()
     """--wandb, --wandb-project and --wandb-entity"""
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from research.errors import InputError
-from research.evaluation.metrics import metrics
+from research.evaluation.list_table import ListTable, Table
+from research.evaluation.metrics import metrics, of_ranks
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
 from research.evaluation.ties import TiePolicy
@@ -25,12 +26,14 @@ from research.report.caveats import (
     title_of,
 )
 from research.report.learning_curves import cosines, panels, read_lines
+from research.report.lists import list_groups, lists_notes, lists_title, shown_metrics
 from research.report.records import StudyRun, changes_of, read_run, read_study
 from research.report.schema import (
     LEVEL,
     CorpusPart,
     Cost,
     Figure,
+    ListsTable,
     ProtocolTable,
     Report,
     Row,
@@ -77,7 +80,7 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         cells=tuple(map(printable, study.cells)),
         changes=changes_of(study),
         seeds=study.seeds,
-        metrics=study.metrics,
+        metrics=of_ranks(study.metrics),
         compared=study.compared,
         ties=ties,
         budget=None if study.budget is None else printable(study.budget),
@@ -121,6 +124,10 @@ def corpus_part(
         costs=tuple(cost_of(cell, cell_runs) for cell, cell_runs in by_cell.items()),
         runs=tuple(run_line(study, corpus, run, ties) for run in runs),
         notes=(*tie_notes(finished, ties), *protocol_notes(finished), *run_notes(runs)),
+        lists=tuple(
+            lists_table(study, group, counting, corpus)
+            for group in list_groups(finished, study.base)
+        ),
     )
 
 
@@ -149,7 +156,7 @@ def protocol_table(
     protocol = _first_table(group).protocol
     columns = {
         name: metric_column(study, group, counting, name, corpus, ties=ties)
-        for name in study.metrics
+        for name in of_ranks(study.metrics)
     }
     full = protocol.get("candidates") == "full"
     tables = {printable(cell): list(group[cell].values()) for cell in cells}
@@ -163,7 +170,7 @@ def protocol_table(
             Row(
                 cell=printable(cell),
                 seeds=tuple(group[cell]),
-                figures={name: columns[name][cell] for name in study.metrics},
+                figures={name: column[cell] for name, column in columns.items()},
             )
             for cell in cells
         ),
@@ -173,9 +180,46 @@ def protocol_table(
     )
 
 
+
+def lists_table(
+    study: StudyRecord,
+    group: Mapping[str, Mapping[int, ListTable]],
+    counting: set[str],
+    corpus: str,
+) -> ListsTable:
+    """The table of recommended lists of one protocol: means, and comparisons to the base."""
+    cells = [cell for cell in study.cells if cell in group]
+    tables = [table for cell in cells for table in group[cell].values()]
+    names, left_out = shown_metrics(study.metrics, tables)
+    # Lists have an order where scores tie, so the policy for ties changes nothing.
+    columns = {
+        name: metric_column(study, group, counting, name, corpus, ties="expected")
+        for name in names
+    }
+    return ListsTable(
+        title=lists_title(tables[0].protocol),
+        protocol=tables[0].protocol,
+        users=len(tables[0]),
+        metrics=names,
+        rows=tuple(
+            Row(
+                cell=printable(cell),
+                seeds=tuple(group[cell]),
+                figures={name: column[cell] for name, column in columns.items()},
+            )
+            for cell in cells
+        ),
+        has_base=study.base in group,
+        notes=(
+            *table_notes(study, group, counting),
+            *lists_notes(names, left_out, [cell for cell in study.cells if cell not in group]),
+        ),
+    )
+
+
 def metric_column(
     study: StudyRecord,
-    group: Group,
+    group: Mapping[str, Mapping[int, Table]],
     counting: set[str],
     metric: str,
     corpus: str,
@@ -184,9 +228,9 @@ def metric_column(
 ) -> dict[str, Figure]:
     """One metric by cell: mean, and the comparison to the base with p corrected over the cells.
 
-    Raises `InputError` when a cell's rank tables cannot be compared with each other or the base's.
+    Raises `InputError` when a cell's tables cannot be compared with each other or the base's.
     """
-    base = group.get(study.base, {})
+    base: Mapping[int, Table] = group.get(study.base, {})
     cells = [cell for cell in study.cells if cell in group]
     pairs = {
         cell: paired_tables(group[cell], base, counts=bool({cell, study.base} & counting))
@@ -222,9 +266,9 @@ def metric_column(
 
 
 def paired_tables(
-    tables: Mapping[int, RankTable], base: Mapping[int, RankTable], *, counts: bool
-) -> tuple[list[RankTable], list[RankTable]]:
-    """The rank tables of a cell and of the base for the seeds that both have; may be empty.
+    tables: Mapping[int, Table], base: Mapping[int, Table], *, counts: bool
+) -> tuple[list[Table], list[Table]]:
+    """The tables of a cell and of the base for the seeds that both have; may be empty.
 
     `counts`: one of the two is a counting ranker, and its one table is compared with every seed of
     the other.

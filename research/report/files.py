@@ -1,11 +1,11 @@
-"""Writes a report as report.html, report.csv and report.tex."""
+"""Writes a report as report.html, report.csv, slices.csv and report.tex."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from research.errors import InputError, optional_import
-from research.report.csv_table import frame_of
+from research.report.csv_table import frame_of, slices_of
 from research.report.latex import latex_of
 from research.report.schema import Report
 from research.storage.atomic import replacing
@@ -14,6 +14,7 @@ from research.storage.atomic import replacing
 def write(report: Report, out: Path) -> list[Path]:
     """Write report.html, report.csv and report.tex into a folder, over older ones; returns paths.
 
+    Where there are slices, slices.csv holds them.
     Raises `InputError` when `out` is a file, or the extra `report` is not installed.
     """
     if out.exists() and not out.is_dir():
@@ -26,6 +27,9 @@ def write(report: Report, out: Path) -> list[Path]:
         "report.csv": frame_of(report).to_csv(index=False, lineterminator="\n"),
         "report.tex": latex_of(report),
     }
+    slices = slices_of(report)
+    if len(slices):
+        texts["slices.csv"] = slices.to_csv(index=False, lineterminator="\n")
     for name, text in texts.items():
         with replacing(out / name) as file:
             file.write(text.encode())

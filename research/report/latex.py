@@ -10,8 +10,15 @@ import re
 
 import pandas as pd
 
-from research.report.formatting import interval_words, p_of, short_decimal, shortened_name
-from research.report.schema import CorpusPart, Figure, ProtocolTable, Report, Row
+from research.report.formatting import (
+    half_of_any,
+    interval_words,
+    number_of_any,
+    p_of,
+    short_decimal,
+    shortened_name,
+)
+from research.report.schema import CorpusPart, Figure, ListsTable, ProtocolTable, Report, Row
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -33,6 +40,11 @@ def latex_of(report: Report) -> str:
         for corpus in report.corpora
         for number, table in enumerate(corpus.tables, 1)
     ]
+    tables += [
+        lists_table_of(report, corpus, lists, number)
+        for corpus in report.corpora
+        for number, lists in enumerate(corpus.lists, 1)
+    ]
     head = r"% Needs \usepackage{booktabs}."
     if report.command:
         head += f" Made from the runs of: {report.command}"
@@ -49,17 +61,52 @@ def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, number: i
     if compares:
         head += [rf"$\Delta$ {escaped(report.compared.upper())}", "$p$"]
     rows = [row_of(report, row, compares) for row in table.rows]
-    # Every entry is LaTeX already, so nothing is left for pandas to escape.
+    label = f"tab:{slug(report.name)}-{slug(corpus.name)}-{number}"
+    return tabular_of(head, rows, caption_of(report, corpus, table, compares), label)
+
+
+def tabular_of(head: list[str], rows: list[list[str]], caption: str, label: str) -> str:
+    """A table of entries that are LaTeX already, with a head, a caption and a label."""
+    # So nothing is left for pandas to escape.
     style = pd.DataFrame(rows, columns=pd.Index(head)).style.hide(axis="index")
     return str(
         style.to_latex(
-            caption=caption_of(report, corpus, table, compares),
-            label=f"tab:{slug(report.name)}-{slug(corpus.name)}-{number}",
+            caption=caption,
+            label=label,
             column_format="l" + "r" * (len(head) - 1),
             position_float="centering",
             hrules=True,
         )
     ).rstrip("\n")
+
+
+
+def lists_table_of(report: Report, corpus: CorpusPart, table: ListsTable, number: int) -> str:
+    """A table of recommended lists: means with half their intervals.
+
+    `number` counts the corpus's tables of lists from 1, for the label.
+    """
+    head = ["", *(escaped(name.upper()) for name in table.metrics)]
+    rows = [
+        [
+            escaped(shortened_name(row.cell, 40)),
+            *(lists_entry_of(row.figures[name]) for name in table.metrics),
+        ]
+        for row in table.rows
+    ]
+    compares = table.has_base and len(table.rows) > 1
+    label = f"tab:{slug(report.name)}-{slug(corpus.name)}-lists-{number}"
+    return tabular_of(head, rows, caption_of(report, corpus, table, compares), label)
+
+
+def lists_entry_of(figure: Figure) -> str:
+    """A mean and half its interval, as LaTeX; a dagger marks a significant difference to the base.
+
+    No value is the best, so none is bold.
+    """
+    mark = r"$^{\dagger}$" if figure.significant else ""
+    mean, half = number_of_any(figure.estimate.mean), half_of_any(figure.estimate)
+    return rf"${mean}${mark} {{\scriptsize$\pm${half}}}"
 
 
 def row_of(report: Report, row: Row, compares: bool) -> list[str]:
@@ -95,7 +142,9 @@ def entry_of(figure: Figure) -> str:
     return rf"{text}{mark} {{\scriptsize$\pm${short_decimal((estimate.high - estimate.low) / 2)}}}"
 
 
-def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compares: bool) -> str:
+def caption_of(
+    report: Report, corpus: CorpusPart, table: ProtocolTable | ListsTable, compares: bool
+) -> str:
     """The caption: what the table shows, and what its signs mean."""
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
     parts = [

@@ -10,13 +10,15 @@ from collections.abc import Iterable, Sequence
 
 from research.report.formatting import (
     difference_of,
+    half_of_any,
     interval_of,
+    number_of_any,
     p_of,
     range_of,
     seconds_of,
     seeds_of,
 )
-from research.report.schema import CorpusPart, ProtocolTable, Report, Row
+from research.report.schema import CorpusPart, ListsTable, ProtocolTable, Report, Row
 
 
 def figures_table(report: Report, table: ProtocolTable) -> str:
@@ -38,6 +40,24 @@ def figures_table(report: Report, table: ProtocolTable) -> str:
         ]
         for row in table.rows
     ]
+    return markdown_table(head, rows, text_columns=1)
+
+
+
+def lists_table(table: ListsTable) -> str:
+    """A markdown table of recommended lists: each cell's metrics with intervals, and its daggers."""
+    rows = [
+        [
+            code_span(row.cell),
+            str(len(row.seeds)),
+            *(
+                f"{number_of_any(figure.estimate.mean)} ±{half_of_any(figure.estimate)}{figure.mark}"
+                for figure in (row.figures[name] for name in table.metrics)
+            ),
+        ]
+        for row in table.rows
+    ]
+    head = ["cell", "seeds", *(name.upper() for name in table.metrics)]
     return markdown_table(head, rows, text_columns=1)
 
 

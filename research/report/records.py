@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research.errors import InputError
-from research.evaluation.metrics import parse_metric
+from research.evaluation.list_table import ListTable, lists_file
+from research.evaluation.metrics import of_ranks
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 from research.report.schema import Change, Status
@@ -39,6 +40,8 @@ class StudyRun:
     """None: the run has not finished."""
     tables: Mapping[str, RankTable]
     """The test part's rank tables by candidate set, `full` first; empty: it has not finished."""
+    lists: Mapping[str, ListTable]
+    """The test part's list tables by seen policy; empty: the run has stored no lists."""
     error: str | None
     """The first line of a failed run's error; None: it has not failed."""
 
@@ -54,7 +57,8 @@ class StudyRun:
 def read_study(folder: Path) -> StudyRecord:
     """The study.json of a folder.
 
-    Raises `InputError` when there is none, or when it names no run or an unknown metric.
+    Raises `InputError` when there is none, and when it names no run or an unknown metric, or
+    compares cells by a metric of recommended lists.
     """
     record = read_record(folder, StudyRecord)
     if record is None:
@@ -64,8 +68,11 @@ def read_study(folder: Path) -> StudyRecord:
         )
     if not (record.corpora and record.seeds):
         raise InputError(f"{folder / StudyRecord.FILE} lists no run; call the study's command")
-    for name in record.metrics:
-        parse_metric(name)
+    if record.compared not in of_ranks(record.metrics):
+        raise InputError(
+            f"{folder / StudyRecord.FILE} compares cells by {record.compared}, a metric of "
+            "recommended lists; allowed: one of ranks, such as ndcg@10"
+        )
     return record
 
 
@@ -105,6 +112,7 @@ def read_run(folder: Path, corpus: str, cell: str, seed: int, run_hash: str) -> 
         ties="expected" if record is None else record.ties,
         summary=summary,
         tables={} if summary is None else read_tables(path),
+        lists={} if summary is None else read_lists(path, "test"),
         error=None if failure is None or summary is not None else first_line(failure.error),
     )
 
@@ -117,6 +125,14 @@ def read_tables(run: Path) -> dict[str, RankTable]:
     names = sorted(path.stem.removeprefix("test-") for path in run.glob("ranks/test-*.npz"))
     ordered = dict.fromkeys(["full", *names])
     return {name: RankTable.load(file_inside(run, f"ranks/test-{name}.npz")) for name in ordered}
+
+
+
+def read_lists(run: Path, part: str) -> dict[str, ListTable]:
+    """The list tables of a part by seen policy; `InputError` when one is damaged."""
+    paths = [file_inside(run, lists_file(part, seen)) for seen in ("excluded", "kept")]
+    tables = [ListTable.load(path) for path in paths if path.is_file()]
+    return {str(table.protocol.get("seen")): table for table in tables}
 
 
 def first_line(text: str) -> str:

@@ -13,7 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from research.report.formatting import legend_of, smallest_of
-from research.report.markdown import changes_table, cost_table, figures_table, runs_table
+from research.report.markdown import (
+    changes_table,
+    cost_table,
+    figures_table,
+    lists_table,
+    runs_table,
+)
 from research.report.schema import CorpusPart, ProtocolTable, Report
 from research.report.wandb_client import reports_module
 from research.tracking.wandb_fields import MAX_NAME_LENGTH, MAX_TAG_LENGTH
@@ -86,6 +92,12 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
             wr.H2(f"{table.title}, {table.users:,} users"),
             wr.MarkdownBlock(figures_table(report, table)),
             *(wr.P(note) for note in (smallest_of(table, report.compared), *table.notes) if note),
+        ]
+    for lists in corpus.lists:
+        blocks += [
+            wr.H2(f"{lists.title}, {lists.users:,} users"),
+            wr.MarkdownBlock(lists_table(lists)),
+            *map(wr.P, lists.notes),
         ]
     return [
         *blocks,

@@ -1,0 +1,99 @@
+"""The tables of recommended lists: which runs, which metrics, and what is said of them.
+
+`build.lists_table` makes them, with the same intervals and tests as those of ranks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from research.evaluation.list_table import ListTable
+from research.evaluation.metrics import of_lists, parse_metric
+from research.report.records import StudyRun
+from research.storage.untrusted import printable
+
+# The cutoff of the metrics that are shown where the study names none, or less if lists are shorter.
+CUTOFF = 10
+# What each metric says, for a reader who has only the table.
+MEANINGS = {
+    "coverage": "share of all items that stand in any list",
+    "gini": "how unevenly items are recommended, from 0 (all equally often) to near 1 (a few only)",
+    "novelty": "self-information of a listed item in bits; higher: fewer users know it",
+    "arp": "average recommendation popularity: training interactions of a listed item",
+    "lift": "popularity of lists over that of histories, minus 1; above 0: lists are more popular",
+    "diversity": "Jaccard distance between the attributes of two items of a list, from 0 to 1",
+    "repeat": "share of a list that stands in the user's history",
+    "explore": "share of a list that does not stand in the user's history",
+}
+
+
+def list_groups(runs: Sequence[StudyRun], base: str) -> list[dict[str, dict[int, ListTable]]]:
+    """The list tables of runs by cell and seed, for each protocol; those with the base first."""
+    groups: dict[str, dict[str, dict[int, ListTable]]] = {}
+    for run in runs:
+        for table in run.lists.values():
+            key = json.dumps(dict(table.protocol), sort_keys=True)
+            groups.setdefault(key, {}).setdefault(run.cell, {})[run.seed] = table
+    return sorted(groups.values(), key=lambda group: base not in group)
+
+
+def shown_metrics(
+    asked: Sequence[str], tables: Sequence[ListTable]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(shown, left out): the metrics of lists that these tables can give, and those they cannot.
+
+    They are those of the study's metrics, `asked`; where it has none, all that the tables can give,
+    at one cutoff.
+    """
+    names = of_lists(asked)
+    if names:
+        shown = tuple(name for name in names if all(_can_give(table, name) for table in tables))
+        return shown, tuple(name for name in names if name not in shown)
+    cutoff = min(CUTOFF, *(table.place.shape[1] for table in tables))
+    every = [f"{kind}@{cutoff}" for kind in MEANINGS]
+    return tuple(name for name in every if all(_can_give(table, name) for table in tables)), ()
+
+
+def lists_title(protocol: Mapping[str, object]) -> str:
+    """A table's title: part, and what is done with seen items."""
+    return printable(
+        f"{protocol.get('part')}, recommended lists, seen items {protocol.get('seen')}"
+    )
+
+
+def lists_notes(
+    names: Sequence[str], left_out: Sequence[str], without: Sequence[str]
+) -> list[str]:
+    """Notes on what the metrics mean, on those that the lists cannot give, and on absent cells.
+
+    `without` are the cells that have stored no such lists.
+    """
+    notes = []
+    if without:
+        notes.append(
+            f"No such lists are stored for {', '.join(map(printable, without))}; `evaluate RUN "
+            "--metrics coverage@10 --save-lists` stores those of a run."
+        )
+    if left_out:
+        notes.append(
+            f"{', '.join(name.upper() for name in left_out)} cannot be computed from these lists: "
+            "they are too short, or exclude seen items, or the items have no attributes."
+        )
+    kinds = dict.fromkeys(parse_metric(name)[0] for name in names)
+    if kinds:
+        meanings = "; ".join(f"{kind.upper()}, {MEANINGS[kind]}" for kind in kinds)
+        notes.append(f"{meanings}. They do not say what is right, so none of them decides.")
+    return notes
+
+
+def _can_give(table: ListTable, name: str) -> bool:
+    """Whether a metric can be computed from a list table."""
+    kind, k = parse_metric(name)
+    if kind in ("repeat", "explore") and table.protocol.get("seen") == "excluded":
+        return False
+    if kind == "diversity" and table.num_attributes == 0:
+        return False
+    if kind == "lift" and not table.history_popularity.any():
+        return False
+    return k <= table.place.shape[1] or table.place.shape[1] >= table.num_items
