@@ -109,8 +109,9 @@ def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str
                 dot = Dot(cell, estimate.mean, estimate.low, estimate.high, styles[cell])
                 _draw(axes, dot, group * step + row, size=4.0)
         centres = [group * step + (len(cells) - 1) / 2 for group in range(len(slicing.buckets))]
-        labels = [shortened_name(bucket.label) for bucket in slicing.buckets]
-        names = [f"{label}\nn = {b.questions:,}" for label, b in zip(labels, slicing.buckets)]
+        names = [
+            f"{shortened_name(bucket.label)}\nn = {bucket.questions:,}" for bucket in slicing.buckets
+        ]
         axes.set_yticks(centres, names)
         axes.set_ylim(step * len(slicing.buckets) - 1.2, -1.2)
         axes.set_xlabel(label)
