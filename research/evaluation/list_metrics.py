@@ -55,7 +55,7 @@ from research.evaluation.list_table import ListTable
 
 Floats = NDArray[np.float64]
 # Most pairs of items that are compared at a time.
-_PAIRS = 1 << 20
+_PAIRS = 1 << 17
 
 
 def list_values(table: ListTable, kind: str, k: float) -> Floats:
@@ -95,24 +95,22 @@ def _lift(table: ListTable) -> Floats:
 
 
 def _repeat(table: ListTable) -> Floats:
-    _check_kept(table)
-    shares_U: Floats = table.repeated.sum(1) / np.maximum((table.place >= 0).sum(1), 1)
-    return shares_U
+    return _share_of_list(table, table.repeated)
 
 
 def _explore(table: ListTable) -> Floats:
-    _check_kept(table)
-    is_listed_UK = table.place >= 0
-    shares_U: Floats = (is_listed_UK & ~table.repeated).sum(1) / np.maximum(is_listed_UK.sum(1), 1)
-    return shares_U
+    return _share_of_list(table, (table.place >= 0) & ~table.repeated)
 
 
-def _check_kept(table: ListTable) -> None:
+def _share_of_list(table: ListTable, chosen_UK: NDArray[np.bool_]) -> Floats:
+    """The share of each list that is chosen, float64 [U]; 0 for an empty list."""
     if table.protocol.get("seen") == "excluded":
         raise InputError(
             "repeat and explore need lists in which seen items are kept, and these exclude them; "
             "evaluate with evaluation.seen=kept (--seen kept)"
         )
+    shares_U: Floats = chosen_UK.sum(1) / np.maximum((table.place >= 0).sum(1), 1)
+    return shares_U
 
 
 def _diversity(table: ListTable) -> Floats:
