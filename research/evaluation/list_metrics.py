@@ -54,6 +54,8 @@ from research.errors import InputError
 from research.evaluation.list_table import ListTable
 
 Floats = NDArray[np.float64]
+# Metrics of whether listed items stand in the history, and of the attributes of listed items.
+OF_SEEN, OF_ATTRIBUTES = ("repeat", "explore"), ("diversity",)
 # Most pairs of items that are compared at a time.
 _PAIRS = 1 << 17
 
@@ -61,10 +63,29 @@ _PAIRS = 1 << 17
 def list_values(table: ListTable, kind: str, k: float) -> Floats:
     """A list metric's value of each user, float64 [U]: see the module's docstring.
 
-    `kind` is a key of `LIST_METRICS`, k at least 1. `InputError` for lists shorter than k, for
-    repeats where seen items were excluded, and for diversity where no item has an attribute.
+    `kind` is a key of `LIST_METRICS`, k at least 1. `InputError` as for `check_given_by`.
     """
+    check_given_by(table, kind, k)
     return LIST_METRICS[kind](table.first(int(k)))
+
+
+
+def check_given_by(table: ListTable, kind: str, k: float) -> None:
+    """Raise `InputError` for a metric that cannot be computed from these lists.
+
+    That is one of more items than they have, one of seen items that they exclude, and one of
+    attributes or of popularity that the corpus does not have.
+    """
+    table.first(int(k))
+    if kind in OF_SEEN and table.protocol.get("seen") == "excluded":
+        raise InputError(
+            f"{kind}: these lists exclude seen items; evaluate with evaluation.seen=kept (--seen "
+            "kept)"
+        )
+    if kind in OF_ATTRIBUTES and table.num_attributes == 0:
+        raise InputError(f"{kind}: the corpus has no attributes; prepare it with some")
+    if kind == "lift" and not table.history_popularity.any():
+        raise InputError(f"{kind}: no item of any history has a training interaction")
 
 
 def _mean_over_list(table: ListTable, values_I: Floats) -> Floats:
@@ -85,10 +106,6 @@ def _recommendation_popularity(table: ListTable) -> Floats:
 
 def _lift(table: ListTable) -> Floats:
     listed_U, history_U = _recommendation_popularity(table), table.history_popularity
-    if not history_U.any():
-        raise InputError(
-            "lift: no item of any history has a training interaction; leave this metric out"
-        )
     ratio = listed_U.mean() / history_U.mean()
     lift_U: Floats = ratio - 1.0 + (listed_U - ratio * history_U) / history_U.mean()
     return lift_U
@@ -104,21 +121,11 @@ def _explore(table: ListTable) -> Floats:
 
 def _share_of_list(table: ListTable, chosen_UK: NDArray[np.bool_]) -> Floats:
     """The share of each list that is chosen, float64 [U]; 0 for an empty list."""
-    if table.protocol.get("seen") == "excluded":
-        raise InputError(
-            "repeat and explore need lists in which seen items are kept, and these exclude them; "
-            "evaluate with evaluation.seen=kept (--seen kept)"
-        )
     shares_U: Floats = chosen_UK.sum(1) / np.maximum((table.place >= 0).sum(1), 1)
     return shares_U
 
 
 def _diversity(table: ListTable) -> Floats:
-    if table.num_attributes == 0:
-        raise InputError(
-            "diversity is of the items' attributes, and the corpus has none; prepare it with "
-            "attributes, or leave this metric out"
-        )
     values_U: Floats = np.zeros(len(table))
     firsts, seconds = np.triu_indices(table.place.shape[1], 1)
     users = max(1, _PAIRS // max(1, len(firsts)))

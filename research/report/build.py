@@ -190,7 +190,7 @@ def lists_table(
     """The table of recommended lists of one protocol: means, and comparisons to the base."""
     cells = [cell for cell in study.cells if cell in group]
     tables = [table for cell in cells for table in group[cell].values()]
-    names, left_out = shown_metrics(study.metrics, tables)
+    names, notes = shown_metrics(study.metrics, tables)
     # Lists have an order where scores tie, so the policy for ties changes nothing.
     columns = {
         name: metric_column(study, group, counting, name, corpus, ties="expected")
@@ -212,7 +212,8 @@ def lists_table(
         has_base=study.base in group,
         notes=(
             *table_notes(study, group, counting),
-            *lists_notes(names, left_out, [cell for cell in study.cells if cell not in group]),
+            *notes,
+            *lists_notes(names, [cell for cell in study.cells if cell not in group]),
         ),
     )
 

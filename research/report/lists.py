@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from research.errors import InputError
+from research.evaluation.list_metrics import check_given_by
 from research.evaluation.list_table import ListTable
 from research.evaluation.metrics import of_lists, parse_metric
 from research.report.records import StudyRun
@@ -41,18 +43,22 @@ def list_groups(runs: Sequence[StudyRun], base: str) -> list[dict[str, dict[int,
 def shown_metrics(
     asked: Sequence[str], tables: Sequence[ListTable]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(shown, left out): the metrics of lists that these tables can give, and those they cannot.
+    """(metrics, notes): the metrics of lists that all these tables can give, and why not others.
 
     They are those of the study's metrics, `asked`; where it has none, all that the tables can give,
-    at one cutoff.
+    at one cutoff, without a note on those that they cannot.
     """
-    names = of_lists(asked)
-    if names:
-        shown = tuple(name for name in names if all(_can_give(table, name) for table in tables))
-        return shown, tuple(name for name in names if name not in shown)
     cutoff = min(CUTOFF, *(table.place.shape[1] for table in tables))
-    every = [f"{kind}@{cutoff}" for kind in MEANINGS]
-    return tuple(name for name in every if all(_can_give(table, name) for table in tables)), ()
+    names = of_lists(asked) or tuple(f"{kind}@{cutoff}" for kind in MEANINGS)
+    shown, notes = [], []
+    for name in names:
+        try:
+            for table in tables:
+                check_given_by(table, *parse_metric(name))
+            shown.append(name)
+        except InputError as error:
+            notes.append(f"{name.upper()} is left out: {error}.")
+    return tuple(shown), tuple(notes if of_lists(asked) else ())
 
 
 def lists_title(protocol: Mapping[str, object]) -> str:
@@ -62,10 +68,8 @@ def lists_title(protocol: Mapping[str, object]) -> str:
     )
 
 
-def lists_notes(
-    names: Sequence[str], left_out: Sequence[str], without: Sequence[str]
-) -> list[str]:
-    """Notes on what the metrics mean, on those that the lists cannot give, and on absent cells.
+def lists_notes(names: Sequence[str], without: Sequence[str]) -> list[str]:
+    """Notes on what the metrics mean, and on absent cells.
 
     `without` are the cells that have stored no such lists.
     """
@@ -75,25 +79,8 @@ def lists_notes(
             f"No such lists are stored for {', '.join(map(printable, without))}; `evaluate RUN "
             "--metrics coverage@10 --save-lists` stores those of a run."
         )
-    if left_out:
-        notes.append(
-            f"{', '.join(name.upper() for name in left_out)} cannot be computed from these lists: "
-            "they are too short, or exclude seen items, or the items have no attributes."
-        )
     kinds = dict.fromkeys(parse_metric(name)[0] for name in names)
     if kinds:
         meanings = "; ".join(f"{kind.upper()}, {MEANINGS[kind]}" for kind in kinds)
         notes.append(f"{meanings}. They do not say what is right, so none of them decides.")
     return notes
-
-
-def _can_give(table: ListTable, name: str) -> bool:
-    """Whether a metric can be computed from a list table."""
-    kind, k = parse_metric(name)
-    if kind in ("repeat", "explore") and table.protocol.get("seen") == "excluded":
-        return False
-    if kind == "diversity" and table.num_attributes == 0:
-        return False
-    if kind == "lift" and not table.history_popularity.any():
-        return False
-    return k <= table.place.shape[1] or table.place.shape[1] >= table.num_items

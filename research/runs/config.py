@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from research.config import check_types
 from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
+from research.evaluation.list_metrics import OF_SEEN
 from research.evaluation.metrics import check_metric_names, of_lists, of_ranks, parse_metric
 from research.evaluation.ranker import RankerConfig
 from research.evaluation.ties import TiePolicy
@@ -54,7 +55,7 @@ class EvaluationConfig:
                     f"evaluation.candidates has {name!r}; allowed: full, uniform-N, popularity-N"
                 )
         for name in of_lists(self.metrics):
-            is_of_seen = parse_metric(name)[0] in ("repeat", "explore")
+            is_of_seen = parse_metric(name)[0] in OF_SEEN
             if self.seen == "zero" or (self.seen == "excluded" and is_of_seen):
                 raise InputError(
                     f"evaluation.metrics has {name}, which cannot be computed with evaluation.seen="

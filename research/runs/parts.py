@@ -27,6 +27,7 @@ from research.evaluation.candidates import (
     CandidateSet,
     read_candidates,
 )
+from research.evaluation.list_metrics import OF_ATTRIBUTES
 from research.evaluation.list_table import ListTable
 from research.evaluation.lists import list_table
 from research.evaluation.metrics import metrics, missed_share, of_lists, of_ranks, parse_metric
@@ -220,7 +221,7 @@ def check_metrics(names: Sequence[str], corpus: Corpus) -> None:
 
 def check_attributes(names: Sequence[str], corpus: Corpus) -> None:
     """Raise `InputError` for a metric of attributes if the items of the corpus have none."""
-    of_attributes = [name for name in names if parse_metric(name)[0] == "diversity"]
+    of_attributes = [name for name in names if parse_metric(name)[0] in OF_ATTRIBUTES]
     if of_attributes and corpus.num_attributes == 0:
         raise InputError(
             f"evaluation.metrics has {of_attributes[0]}, a metric of attributes, and corpus "

@@ -174,8 +174,8 @@ def test_lists_that_are_too_short_are_refused_unless_they_have_all_items() -> No
     ("change", "name", "message"),
     [
         ({"protocol": {"seen": "excluded"}}, "repeat@2", "evaluate with evaluation.seen=kept"),
-        ({"protocol": {"seen": "excluded"}}, "explore@2", "in which seen items are kept"),
-        ({"num_attributes": 0}, "diversity@2", "the corpus has none"),
+        ({"protocol": {"seen": "excluded"}}, "explore@2", "these lists exclude seen items"),
+        ({"num_attributes": 0}, "diversity@2", "the corpus has no attributes"),
         ({"history_popularity": np.zeros(4)}, "lift@2", "no item of any history has a training"),
     ],
 )

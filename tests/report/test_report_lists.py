@@ -106,10 +106,9 @@ def test_metrics_that_the_study_names_are_shown_and_are_not_of_ranks(study: Path
     assert report.metrics == ("mrr",)
     table = only_lists(report)
     assert table.metrics == ("gini@1",)
-    assert "NOVELTY@3, REPEAT@2 cannot be computed from these lists: they are too short" in (
-        table.notes[0]
-    )
-    assert table.notes[1].startswith("GINI, how unevenly items are recommended")
+    assert "NOVELTY@3 is left out: the lists have 2 items, too few for a cutoff of 3" in table.notes[0]
+    assert "REPEAT@2 is left out: repeat: these lists exclude seen items" in table.notes[1]
+    assert table.notes[2].startswith("GINI, how unevenly items are recommended")
     ((ranks,),) = (corpus.tables for corpus in report.corpora)
     assert list(ranks.rows[0].figures) == ["mrr"]
 
