@@ -69,7 +69,6 @@ def list_values(table: ListTable, kind: str, k: float) -> Floats:
     return LIST_METRICS[kind](table.first(int(k)))
 
 
-
 def check_given_by(table: ListTable, kind: str, k: float) -> None:
     """Raise `InputError` for a metric that cannot be computed from these lists.
 

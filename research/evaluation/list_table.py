@@ -1,8 +1,8 @@
 """The list table: the K best items of each user, and what list metrics need to know of them.
 
-`lists.py` makes it, and a run folder keeps it as `ranks/lists-PART-SEEN.npz`, beside the rank tables. The
-list metrics (`list_metrics.py`) are computed from it alone, so that a report needs no corpus. A
-file is read as untrusted input.
+`lists.py` makes it, and a run folder keeps it beside the rank tables (`lists_file`). The list
+metrics (`list_metrics.py`) are computed from it alone, so that a report needs no corpus. A file is
+read as untrusted input.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ class ListTable:
         if not isinstance(sizes, dict) or any(type(sizes.get(name)) is not int for name in _SIZES):
             raise InputError(f"{path} is not a list table (its sizes are {sizes!r:.100})")
         table = ListTable(
-            **columns, protocol=protocol, **{name: int(sizes[name]) for name in _SIZES}
+            **columns,
+            num_items=sizes["num_items"],
+            num_users=sizes["num_users"],
+            num_attributes=sizes["num_attributes"],
+            protocol=protocol,
         )
         if not (_has_shapes(table) and _is_possible(table)):
             raise InputError(f"{path} is not a list table (no ranking gives such lists)")

@@ -80,17 +80,13 @@ def per_user(table: Table, name: str, ties: TiePolicy = "expected") -> tuple[Int
     return users, values[0]
 
 
-def metrics(
-    table: Table, names: Sequence[str], ties: TiePolicy = "expected"
-) -> dict[str, float]:
+def metrics(table: Table, names: Sequence[str], ties: TiePolicy = "expected") -> dict[str, float]:
     """Each metric's mean over users, by name; `InputError` as for `per_user`."""
     _, values = _per_user(table, names, ties)
     return {name: float(value.mean()) for name, value in zip(names, values)}
 
 
-def _per_user(
-    table: Table, names: Sequence[str], ties: TiePolicy
-) -> tuple[Integers, list[Floats]]:
+def _per_user(table: Table, names: Sequence[str], ties: TiePolicy) -> tuple[Integers, list[Floats]]:
     """The users, int64 [U] ascending, and for each metric their values, float64 [U]."""
     parsed = [parse_metric(name) for name in names]
     kinds, needed = (LIST_METRICS, "rank") if isinstance(table, ListTable) else (KINDS, "list")

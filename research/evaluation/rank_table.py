@@ -46,8 +46,8 @@ class RankTable:
     protocol: Mapping[str, object]
     """What was evaluated, and how: fingerprint, split, candidates, seen policy, rank of ties."""
     since_last: NDArray[np.int64] | None = None
-    """[Q] seconds from the newest event of the history to the held-out one; None: not known, as the
-    corpus has no times, or numbers that only order events, or an earlier version wrote the table."""
+    """[Q] seconds from the newest event of the history to the held-out one; None: not known: the
+    corpus has no times, or numbers that only order events, or an earlier version wrote this."""
     attribute_bits: NDArray[np.int64] | None = None
     """[Q] bit a is set where the held-out item has attribute `attribute_names[a]`; None: not
     known."""
@@ -117,8 +117,9 @@ class RankTable:
 
 def _are_texts(names: object, most: int) -> TypeGuard[list[str]]:
     """Whether `names` is a list of at most `most` texts."""
-    is_short_list = isinstance(names, list) and len(names) <= most
-    return is_short_list and all(isinstance(name, str) for name in names)
+    if not isinstance(names, list) or len(names) > most:
+        return False
+    return all(isinstance(name, str) for name in names)
 
 
 def group_starts(*sorted_columns: NDArray[np.generic]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
@@ -46,7 +46,9 @@ def write_table(
     stored = {name: array for name, array in arrays.items() if array is not None}
     stored |= {name: np.array(json.dumps(value, sort_keys=True)) for name, value in texts.items()}
     with replacing(path) as file:
-        np.savez_compressed(file, **stored)
+        # The stubs take a name of an array for an option.
+        save: Callable[..., None] = np.savez_compressed
+        save(file, **stored)
 
 
 @contextmanager

@@ -133,7 +133,6 @@ def _metric_lines(run: Path, summary: RunSummary) -> list[str]:
     return lines + [f"\n{printable(note)}" for note in summary.notes]
 
 
-
 def figures_of(summary: RunSummary) -> dict[str, Mapping[str, float]]:
     """The metrics of the test by candidate set, and those of recommended lists as `lists`."""
     return {**summary.test, **({"lists": summary.lists} if summary.lists else {})}

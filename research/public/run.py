@@ -112,9 +112,9 @@ class Run:
 
         Columns: candidates, which is "lists" for metrics of recommended lists; metric; mean over
         users; low and high, the ends of the 95 % bootstrap interval over users (it does not cover
-        what another seed would change); users, their number. The validation part is always ranked in
-        full, and has no lists. Raises `InputError` if a table is missing or damaged, and with fewer
-        than two users.
+        what another seed would change); users, their number. The validation part is always ranked
+        in full, and has no lists. Raises `InputError` if a table is missing or damaged, and with
+        fewer than two users.
 
             >>> run.metrics().set_index("metric").loc["ndcg@10", ["mean", "low", "high"]]
         """
@@ -410,9 +410,7 @@ class Run:
         }
 
 
-def figures_of(
-    tables: Mapping[str, Table], names: Sequence[str], ties: TiePolicy
-) -> pd.DataFrame:
+def figures_of(tables: Mapping[str, Table], names: Sequence[str], ties: TiePolicy) -> pd.DataFrame:
     """Means and 95 % intervals of metrics, one row for each table and metric that it can give."""
     rows = []
     for candidates, table in tables.items():

@@ -180,7 +180,6 @@ def protocol_table(
     )
 
 
-
 def lists_table(
     study: StudyRecord,
     group: Mapping[str, Mapping[int, ListTable]],
@@ -193,8 +192,7 @@ def lists_table(
     names, notes = shown_metrics(study.metrics, tables)
     # Lists have an order where scores tie, so the policy for ties changes nothing.
     columns = {
-        name: metric_column(study, group, counting, name, corpus, ties="expected")
-        for name in names
+        name: metric_column(study, group, counting, name, corpus, ties="expected") for name in names
     }
     return ListsTable(
         title=lists_title(tables[0].protocol),

@@ -30,7 +30,7 @@ def frame_of(report: Report) -> pd.DataFrame:
                 **cost_columns(corpus, row),
             }
             for corpus in report.corpora
-            for table in (*corpus.tables, *corpus.lists)
+            for table in corpus.all_tables
             for row in table.rows
             for metric in row.figures
         ]

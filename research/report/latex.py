@@ -80,7 +80,6 @@ def tabular_of(head: list[str], rows: list[list[str]], caption: str, label: str)
     ).rstrip("\n")
 
 
-
 def lists_table_of(report: Report, corpus: CorpusPart, table: ListsTable, number: int) -> str:
     """A table of recommended lists: means with half their intervals.
 

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from research.report.formatting import (
     difference_of,
-    half_of_any,
     interval_of,
-    number_of_any,
+    interval_of_any,
     p_of,
     range_of,
     seconds_of,
@@ -43,15 +42,14 @@ def figures_table(report: Report, table: ProtocolTable) -> str:
     return markdown_table(head, rows, text_columns=1)
 
 
-
 def lists_table(table: ListsTable) -> str:
-    """A markdown table of recommended lists: each cell's metrics with intervals, and its daggers."""
+    """A markdown table of recommended lists: each cell's metrics with intervals and daggers."""
     rows = [
         [
             code_span(row.cell),
             str(len(row.seeds)),
             *(
-                f"{number_of_any(figure.estimate.mean)} ±{half_of_any(figure.estimate)}{figure.mark}"
+                interval_of_any(figure.estimate) + figure.mark
                 for figure in (row.figures[name] for name in table.metrics)
             ),
         ]

@@ -110,7 +110,8 @@ def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str
                 _draw(axes, dot, group * step + row, size=4.0)
         centres = [group * step + (len(cells) - 1) / 2 for group in range(len(slicing.buckets))]
         names = [
-            f"{shortened_name(bucket.label)}\nn = {bucket.questions:,}" for bucket in slicing.buckets
+            f"{shortened_name(bucket.label)}\nn = {bucket.questions:,}"
+            for bucket in slicing.buckets
         ]
         axes.set_yticks(centres, names)
         axes.set_ylim(step * len(slicing.buckets) - 1.2, -1.2)

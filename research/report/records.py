@@ -127,7 +127,6 @@ def read_tables(run: Path) -> dict[str, RankTable]:
     return {name: RankTable.load(file_inside(run, f"ranks/test-{name}.npz")) for name in ordered}
 
 
-
 def read_lists(run: Path, part: str) -> dict[str, ListTable]:
     """The list tables of a part by seen policy; `InputError` when one is damaged."""
     paths = [file_inside(run, lists_file(part, seen)) for seen in ("excluded", "kept")]

@@ -125,7 +125,6 @@ class ProtocolTable:
         return {row.cell: row.figures[metric] for row in self.rows}
 
 
-
 @dataclass(frozen=True)
 class ListsTable:
     """Metrics of the lists that the cells recommend, under one protocol.
@@ -248,6 +247,11 @@ class CorpusPart:
     """Which protocols differ, what failed, what is missing."""
     lists: tuple[ListsTable, ...] = ()
     """One for each protocol of recommended lists; empty: no run has stored lists."""
+
+    @property
+    def all_tables(self) -> tuple[ProtocolTable | ListsTable, ...]:
+        """The tables of ranks, then those of recommended lists."""
+        return *self.tables, *self.lists
 
     @property
     def curve_cells(self) -> tuple[str, ...]:

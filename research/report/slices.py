@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,8 @@ def divisions_of(tables: Sequence[RankTable]) -> list[Division]:
     ]
     times = [table.since_last for table in tables if table.since_last is not None]
     if len(times) == len(tables):
-        limits = np.unique(np.quantile(times[0], [0.25, 0.5, 0.75], method="higher"))
+        quartiles = np.quantile(times[0], [0.25, 0.5, 0.75], method="higher")
+        limits = np.unique(quartiles.astype(np.int64))
         by_time = partial(_in_quartiles, limits)
         by = "time since the newest event of the history, in quartiles"
         divisions.append(Division(by, by_time, always=False))
@@ -146,7 +148,7 @@ def _in_quartiles(
     assert table.since_last is not None, "all tables have times"
     bucket_Q = np.searchsorted(limits, table.since_last, side="right")
     texts = [time_text(float(limit)) for limit in limits]
-    between = [f"{low} to {high}" for low, high in zip(texts, texts[1:])]
+    between = [f"{low} to {high}" for low, high in pairwise(texts)]
     labels = [f"under {texts[0]}", *between, f"{texts[-1]} or more"]
     return [(label, bucket_Q == place) for place, label in enumerate(labels)]
 

@@ -8,17 +8,24 @@ from rich.table import Table
 
 from research.report.formatting import (
     difference_of,
-    half_of_any,
     interval_of,
+    interval_of_any,
     legend_of,
-    number_of_any,
     p_of,
     seconds_of,
     seeds_of,
     shortened_name,
     smallest_of,
 )
-from research.report.schema import DAGGER, CorpusPart, ListsTable, ProtocolTable, Report, Row, Slicing
+from research.report.schema import (
+    DAGGER,
+    CorpusPart,
+    ListsTable,
+    ProtocolTable,
+    Report,
+    Row,
+    Slicing,
+)
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -82,7 +89,6 @@ def figures_table(report: Report, table: ProtocolTable) -> Table:
     return output
 
 
-
 def lists_table(table: ListsTable) -> Table:
     """A table of recommended lists: each cell's metrics with intervals, and its daggers."""
     output = plain_table()
@@ -91,11 +97,8 @@ def lists_table(table: ListsTable) -> Table:
         output.add_column(name.upper(), justify="right", no_wrap=True)
     for row in table.rows:
         figures = [row.figures[name] for name in table.metrics]
-        texts = [
-            f"{number_of_any(figure.estimate.mean)} ±{half_of_any(figure.estimate)}"
-            f"{DAGGER if figure.significant else ' '}"
-            for figure in figures
-        ]
+        marks = [DAGGER if figure.significant else " " for figure in figures]
+        texts = [interval_of_any(each.estimate) + mark for each, mark in zip(figures, marks)]
         output.add_row(shortened_name(row.cell), *texts)
     return output
 

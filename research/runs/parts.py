@@ -208,14 +208,13 @@ class RunParts:
         return loader_for(stage.windows, seed, others)
 
 
-
 def check_metrics(names: Sequence[str], corpus: Corpus) -> None:
     """Raise `InputError` for metrics that a run on the corpus cannot have or be compared by."""
     check_attributes(names, corpus)
     if names and not of_ranks(names):
         raise InputError(
-            f"evaluation.metrics has only metrics of recommended lists, {', '.join(names)}; add one "
-            "of ranks, such as ndcg@10"
+            f"evaluation.metrics has only metrics of recommended lists, {', '.join(names)}; add "
+            "one of ranks, such as ndcg@10"
         )
 
 

@@ -53,9 +53,7 @@ def table_of(
         history_popularity=popularity,
         item=np.array(listed, np.int32),
         item_count=np.array([counts[item] for item in listed], np.int32),
-        item_users=np.array(
-            [sum(item in each for each in trained) for item in listed], np.int32
-        ),
+        item_users=np.array([sum(item in each for each in trained) for item in listed], np.int32),
         attribute_offsets=np.cumsum([0, *map(len, of_listed)]),
         attribute_ids=np.array([each for ids in of_listed for each in ids], np.int32),
         num_items=num_items,

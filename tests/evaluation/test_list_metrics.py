@@ -250,8 +250,8 @@ def test_lists_of_several_seeds_are_paired_by_user_and_seed() -> None:
 def test_lists_of_other_users_or_rules_are_not_compared() -> None:
     with pytest.raises(InputError, match="differ in users"):
         compare([drawn(20, 0)], [drawn(21, 0)], "gini@5")
+    other = replace(drawn(20, 0), protocol={"part": "test", "seen": "excluded"})
     with pytest.raises(InputError, match="differ in protocol: seen is 'excluded' and 'kept'"):
-        other = replace(drawn(20, 0), protocol={"part": "test", "seen": "excluded"})
         compare([other], [drawn(20, 0)], "gini@5")
 
 

@@ -109,9 +109,7 @@ def test_a_ranking_tells_both_and_a_table_keeps_them(tmp_path: Path) -> None:
         {"attribute_names": np.array('["a"]')},
     ],
 )
-def test_columns_that_do_not_fit_are_refused(
-    tmp_path: Path, change: dict[str, np.ndarray]
-) -> None:
+def test_columns_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
     path = tmp_path / "table.npz"
     small_table().save(path)
     with np.load(path) as file:

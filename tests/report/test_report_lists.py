@@ -106,7 +106,9 @@ def test_metrics_that_the_study_names_are_shown_and_are_not_of_ranks(study: Path
     assert report.metrics == ("mrr",)
     table = only_lists(report)
     assert table.metrics == ("gini@1",)
-    assert "NOVELTY@3 is left out: the lists have 2 items, too few for a cutoff of 3" in table.notes[0]
+    assert (
+        "NOVELTY@3 is left out: the lists have 2 items, too few for a cutoff of 3" in table.notes[0]
+    )
     assert "REPEAT@2 is left out: repeat: these lists exclude seen items" in table.notes[1]
     assert table.notes[2].startswith("GINI, how unevenly items are recommended")
     ((ranks,),) = (corpus.tables for corpus in report.corpora)
@@ -222,7 +224,9 @@ def test_items_are_sliced_by_time_attribute_and_novelty(sliced: Path) -> None:
     assert [(each.label, each.questions) for each in attributes.buckets] == [
         ("brand:�Sonny", 4), ("red", 3),
     ]  # fmt: skip
-    assert attributes.buckets[1].estimates["next"].mean == pytest.approx((1 / 2 + 1 / 6 + 1 / 2) / 3)
+    assert attributes.buckets[1].estimates["next"].mean == pytest.approx(
+        (1 / 2 + 1 / 6 + 1 / 2) / 3
+    )
     times = slicings["time since the newest event of the history, in quartiles"]
     # Quartiles 5 hours, 3 days, 4 days: two items before, one and one between, two after.
     assert [(each.label, each.questions) for each in times.buckets] == [

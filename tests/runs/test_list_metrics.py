@@ -72,7 +72,9 @@ def test_a_run_without_such_metrics_stores_no_lists_and_keeps_its_hash(
     assert json.loads((tmp_path / "run" / "config.json").read_text())["hash"] == run_hash(
         config, corpus, None
     )
-    assert hash_of(EvaluationConfig()) == hash_of(EvaluationConfig(metrics=config.evaluation.metrics))
+    assert hash_of(EvaluationConfig()) == hash_of(
+        EvaluationConfig(metrics=config.evaluation.metrics)
+    )
 
 
 def test_repeats_are_those_of_an_evaluation_that_keeps_seen_items(
@@ -91,7 +93,11 @@ def test_repeats_are_those_of_an_evaluation_that_keeps_seen_items(
     [
         ("repeat@4", "excluded", r"seen=excluded; set it to kept$"),
         ("explore@4", "zero", r"seen=zero; set it to kept$"),
-        ("coverage@4", "zero", r"coverage@4, which cannot be computed with evaluation\.seen=zero; "),
+        (
+            "coverage@4",
+            "zero",
+            r"coverage@4, which cannot be computed with evaluation\.seen=zero; ",
+        ),
         ("coverage", "kept", "evaluation.metrics: metric 'coverage' does not exist"),
     ],
 )
@@ -104,7 +110,9 @@ def test_metrics_that_the_seen_policy_cannot_give_are_refused(
 
 def test_lists_decide_nothing(corpus: Corpus, tmp_path: Path) -> None:
     stage = replace(FINETUNE, validation=ValidationConfig(metric="coverage@3"))
-    with pytest.raises(InputError, match="validation.metric is coverage@3, a metric of recommended"):
+    with pytest.raises(
+        InputError, match=r"validation\.metric is coverage@3, a metric of recommended"
+    ):
         config_of(corpus, stage)
     config = reporting(replace(popularity(), corpus=str(corpus.folder)), "coverage@3")
     with pytest.raises(InputError, match="only metrics of recommended lists, coverage@3; add one"):
@@ -126,5 +134,7 @@ def test_diversity_needs_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("research.runs.parts.open_corpus", lambda *_: bare)
     monkeypatch.setattr(Corpus, "verify", lambda self: None)
     config = reporting(popularity(), "mrr", "diversity@2")
-    with pytest.raises(InputError, match="has diversity@2, a metric of attributes, and corpus tiny"):
+    with pytest.raises(
+        InputError, match="has diversity@2, a metric of attributes, and corpus tiny"
+    ):
         RunParts.of(config, "")
