@@ -60,7 +60,7 @@ def test_evaluate_prints_metrics_of_lists_and_writes_nothing(
     assert result.code == 0
     assert [row[0] for row in table_rows(result.out)] == ["novelty@3", "mrr", "arp@2"]
     assert files_of(finished) == before
-    result = run_command(capsys, "evaluate", finished, "--metrics", "coverage@3", "diversity@3")
+    result = run_command(capsys, "evaluate", finished, "--metrics", "coverage@3", "lift@3")
     assert [len(row) for row in table_rows(result.out)] == [2, 2]
 
 
@@ -87,6 +87,7 @@ def test_evaluate_keeps_lists_where_report_finds_them(finished: Path, capsys: Ca
         (("--metrics", "repeat@3"), "evaluation.seen=excluded; set it to kept"),
         (("--metrics", "gini@3", "--seen", "zero"), "set it to kept or excluded"),
         (("--metrics", "mrr", "--save-lists"), "--save-lists is for metrics of recommended lists"),
+        (("--metrics", "diversity@3"), "a metric of attributes, and corpus shop has none"),
     ],
 )
 def test_what_cannot_be_had_is_refused(
@@ -105,7 +106,7 @@ def test_a_study_has_a_table_of_lists(
         "study = Study(\n"
         "    name='lists', question='What is listed?', base='popularity',\n"
         "    cells={'popularity': popularity(), 'transitions': transitions()},\n"
-        f"    corpora=({str(shop.folder)!r},), metrics=('ndcg@5', 'coverage@5', 'diversity@5'),\n"
+        f"    corpora=({str(shop.folder)!r},), metrics=('ndcg@5', 'coverage@5', 'lift@5'),\n"
         ")\n"
     )
     monkeypatch.chdir(tmp_path)
