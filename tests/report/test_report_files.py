@@ -244,11 +244,12 @@ def test_the_tables_compile(tmp_path: Path) -> None:
 # The verb
 
 
-def test_the_verb_writes_three_files_and_says_where(study: Path, capsys: Capture) -> None:
+def test_the_verb_writes_four_files_and_says_where(study: Path, capsys: Capture) -> None:
     answer = run_command(capsys, "report", study)
     assert answer.code == 0
-    files = [str(study / f"report.{kind}") for kind in ("html", "csv", "tex")]
-    assert answer.out.splitlines()[-3:] == files
+    names = ("report.html", "report.csv", "report.tex", "slices.csv")
+    files = [str(study / name) for name in names]
+    assert answer.out.splitlines()[-4:] == files
     assert all(Path(each).is_file() for each in files)
     assert "Which head helps?" in answer.out
 
@@ -262,6 +263,7 @@ def test_a_study_is_found_by_its_name_and_written_elsewhere(
         "report.csv",
         "report.html",
         "report.tex",
+        "slices.csv",
     ]
     assert not (study / "report.html").exists()
 
