@@ -171,12 +171,12 @@ def _frequencies(table: ListTable) -> NDArray[np.int64]:
     return np.bincount(table.place[table.place >= 0], minlength=len(table.item))
 
 
-def _with_influence(whole: float, without_U: Floats) -> Floats:
+def _with_influence(whole: float, lost_U: Floats) -> Floats:
     """The metric `whole` of all lists plus each user's jackknife influence on it, float64 [U].
 
-    `without_U` is the metric without the lists of each user.
+    `lost_U` is by how much the metric falls without the list of each user.
     """
-    values_U: Floats = whole + (len(without_U) - 1) * (without_U.mean() - without_U)
+    values_U: Floats = whole + (len(lost_U) - 1) * (lost_U - lost_U.mean())
     return values_U
 
 
@@ -185,14 +185,12 @@ def _coverage(table: ListTable) -> Floats:
     covered = int((frequency_I > 0).sum())
     # Without a user, the items are lost that stand in no other list.
     only_here_UK = (table.place >= 0) & (frequency_I[table.place] == 1)
-    return _with_influence(
-        covered / table.num_items, (covered - only_here_UK.sum(1)) / table.num_items
-    )
+    return _with_influence(covered / table.num_items, only_here_UK.sum(1) / table.num_items)
 
 
 def _gini(table: ListTable) -> Floats:
     frequency_I = _frequencies(table).astype(np.float64)
-    num_items, listed = float(table.num_items), frequency_I.sum()
+    num_items, listed = float(table.num_items), max(1.0, float(frequency_I.sum()))
     ordered_I = np.sort(frequency_I)
     unlisted = num_items - len(ordered_I)
     # The sum over pairs of items of the differences of their frequencies.
@@ -207,10 +205,14 @@ def _gini(table: ListTable) -> Floats:
     changes_U = np.where(is_listed_UK, (num_items - 1 - 2 * lower_I)[table.place], 0.0).sum(1)
     frequency_UK = np.where(is_listed_UK, frequency_I[table.place], 0.0)
     changes_U -= 2 * _equal_pairs(frequency_UK)
-    remaining_U = listed - is_listed_UK.sum(1)
-    without_U = (differences + changes_U) / (num_items * np.maximum(remaining_U, 1.0))
-    whole = differences / (num_items * max(listed, 1.0))
-    return _with_influence(whole, np.where(remaining_U > 0, without_U, 0.0))
+    length_U = is_listed_UK.sum(1)
+    remaining_U = listed - length_U
+    # The difference of two quotients, differences / listed and what they are without the user, in
+    # one, so that nothing is lost to rounding. Without any other list the metric is 0.
+    lost_U = -(differences * length_U + changes_U * listed) / (listed * np.maximum(remaining_U, 1))
+    whole = differences / listed
+    lost_U = np.where(remaining_U > 0, lost_U, whole)
+    return _with_influence(whole / num_items, lost_U / num_items)
 
 
 def _equal_pairs(values_UK: Floats) -> Floats:
