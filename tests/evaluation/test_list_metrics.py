@@ -66,6 +66,21 @@ def test_hand_numbers(name: str, expected: float) -> None:
     assert metrics(HAND, [name])[name] == pytest.approx(expected, rel=1e-14, abs=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("novelty@1", [1.0, 0.4150374992788438, 0.4150374992788438, 1.0]),
+        ("novelty@2", [1.5, 1.207518749639422, 0.707518749639422, 1.5]),
+        ("arp@1", [2.0, 4.0, 4.0, 2.0]),
+        ("arp@2", [1.0, 2.0, 3.0, 1.0]),
+    ],
+)
+def test_values_of_users_are_those_of_rectools(name: str, values: list[float]) -> None:
+    # MeanInvUserFreq and AvgRecPopularity of RecTools 0.19 on the same lists and histories; its
+    # CatalogCoverage, normalized, is 0.6 and 0.8, as above.
+    assert per_user(HAND, name)[1] == pytest.approx(values, rel=1e-14)
+
+
 def test_users_who_lose_nothing_have_no_influence_on_coverage() -> None:
     # Items 1 and 2 stand in one list each, 0 and 3 in several.
     users, values = per_user(table_of([[0, 3], [0, 3], [0, 1], [2, 3]], 5), "coverage@2")
