@@ -1,4 +1,4 @@
-"""Writes a report as report.html, report.csv, slices.csv and report.tex."""
+"""Writes a report as report.html, report.csv, report-slices.csv and report.tex."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from research.storage.atomic import replacing
 def write(report: Report, out: Path) -> list[Path]:
     """Write report.html, report.csv and report.tex into a folder, over older ones; returns paths.
 
-    Where there are slices, slices.csv holds them.
+    Where there are slices, report-slices.csv holds them.
     Raises `InputError` when `out` is a file, or the extra `report` is not installed.
     """
     if out.exists() and not out.is_dir():
@@ -29,7 +29,7 @@ def write(report: Report, out: Path) -> list[Path]:
     }
     slices = slices_of(report)
     if len(slices):
-        texts["slices.csv"] = slices.to_csv(index=False, lineterminator="\n")
+        texts["report-slices.csv"] = slices.to_csv(index=False, lineterminator="\n")
     for name, text in texts.items():
         with replacing(out / name) as file:
             file.write(text.encode())

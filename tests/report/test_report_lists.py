@@ -269,7 +269,7 @@ def test_slices_are_written_as_csv_and_printed(sliced: Path) -> None:
     # Ranks 1, 4 and 1.
     assert row["mean"] == pytest.approx((1 + 1 / 4 + 1) / 3)
     paths = write(report, sliced)
-    assert [path.name for path in paths][-1] == "slices.csv"
+    assert [path.name for path in paths][-1] == "report-slices.csv"
     assert len(pd.read_csv(paths[-1])) == len(frame)
     out = printed(report, slices=True)
     assert "films, MRR by attribute of the item (an item counts in each that it has)" in out

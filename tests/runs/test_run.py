@@ -165,8 +165,8 @@ def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
     assert summary.versions.keys() == {"python", "torch", "numpy", "accelerate", "sixfold"}
     assert read_record(tmp_path / "run", RunSummary) == summary
     assert set(json.loads((tmp_path / "run" / "summary.json").read_text())) == {
-        "status", "hash", "fingerprint", "protocol", "users", "best", "ties", "val", "test", "lists",
-        "missed_share", "popularity", "cost", "carried", "shared", "notes", "versions",
+        "status", "hash", "fingerprint", "protocol", "users", "best", "ties", "val", "test",
+        "lists", "missed_share", "popularity", "cost", "carried", "shared", "notes", "versions",
     }  # fmt: skip
 
 
