@@ -39,8 +39,8 @@ metrics: to first order, a bootstrap over users, in which the mean of a resample
 the resampled lists. The jackknife's variance is not too small on average (Efron and Stein 1981,
 Annals of Statistics 9). The coverage of resampled lists itself would mislead: a resample holds 63 %
 of the users, so it covers fewer items than all lists do, and the interval of its percentiles can
-lie below the very coverage that it is an interval of. For `lift`, a ratio of two means, the
-influence is that of the ratio (the delta method).
+lie below the very coverage that it is an interval of (`experiments/list_intervals.py` simulates
+both). For `lift`, a ratio of two means, the influence is that of the ratio (the delta method).
 """
 
 from __future__ import annotations
