@@ -236,3 +236,9 @@ LIST_METRICS: Mapping[str, Callable[[ListTable], Floats]] = {
     "repeat": _repeat,
     "explore": _explore,
 }
+# The lowest and the highest value of a metric whose range is not 0 to 1.
+LIST_RANGES: Mapping[str, tuple[float, float]] = {
+    "novelty": (0.0, np.inf),
+    "arp": (0.0, np.inf),
+    "lift": (-1.0, np.inf),
+}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from research.errors import InputError
 from research.evaluation import list_metrics as module
-from research.evaluation.list_metrics import LIST_METRICS
+from research.evaluation.list_metrics import LIST_METRICS, LIST_RANGES
 from research.evaluation.list_table import ListTable
 from research.evaluation.metrics import metrics, of_lists, of_ranks, per_user
 from research.evaluation.statistics import compare, estimate
@@ -144,6 +144,9 @@ def test_the_mean_of_users_is_the_metric_of_all_lists(
         f"lift@{k}": lift(cut, trained, trained),
     }
     assert metrics(table, list(expected)) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    for kind in LIST_METRICS:
+        low, high = LIST_RANGES.get(kind, (0.0, 1.0))
+        assert low - 1e-12 <= metrics(table, [f"{kind}@{k}"])[f"{kind}@{k}"] <= high + 1e-12
 
 
 def test_the_influence_on_a_ratio_is_its_derivative() -> None:
