@@ -19,7 +19,8 @@ def test_lists_are_evaluated_beside_ranks(small_run: sf.Run) -> None:
         ["full", "mrr"], ["lists", "coverage@3"], ["lists", "diversity@2"],
     ]  # fmt: skip
     assert frame["mean"].between(0.0, 1.0).all()
-    assert (frame["low"] <= frame["mean"]).all()
+    # Where all users have one value, the ends differ from it by rounding.
+    assert (frame["low"] <= frame["mean"] + 1e-12).all()
     kept = small_run.evaluate("validation", metrics=["repeat@4"], seen="kept")
     assert kept["candidates"].tolist() == ["lists"]
     with pytest.raises(sf.InputError, match="set it to kept"):
