@@ -28,7 +28,8 @@ from __future__ import annotations
 from experiments.recipes import SEEDS, cloze
 from research.model.transformer_block import PostNorm, QueryNorm
 from research.studies.budget import Budget
-from research.studies.cells import Levels, levels, one_factor
+from research.studies.cells import levels, one_factor
+from research.studies.changes import Levels
 from research.studies.study import Study
 
 FACTORS: dict[str, Levels] = {

@@ -1,6 +1,7 @@
 """Which loss trains the next item best at an equal number of tokens?
 
 Base `softmax`: the softmax over all items. It is compared with
+  softmax-bf16         the same with logits in bf16, which is fast where a device has units for it;
   bce-1 ... bce-64     binary cross-entropy with 1 to 64 negatives (SASRec has one);
   gbce-64              gBCE with calibration 0.75 (gSASRec), and gbce-64-t1 fully calibrated;
   sampled-16, -64      softmax over the target and 16 or 64 negatives;
@@ -16,7 +17,7 @@ work for each token on a large catalogue. Every catalogue must have more than 25
 
 Command: python -m research study experiments.losses
          python -m research study experiments.losses --corpora data/corpora/Beauty
-Hardware: one CPU thread, no GPU; 10 to 50 s a run on ML-100K, 13 cells with 3 seeds.
+Hardware: one CPU thread, no GPU; 10 to 50 s a run on ML-100K, 14 cells with 3 seeds.
 Results: experiments/LOG.md.
 """
 
@@ -29,6 +30,7 @@ from research.data.negatives import NegativesConfig
 from research.objectives.losses import (
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
+    FullSoftmax,
     GeneralizedBCE,
     ItemLossConfig,
     SampledSoftmax,
@@ -39,6 +41,7 @@ from research.studies.study import Study
 
 SHARED = SampledSoftmax(number=256, share="sequence")
 LOSSES: dict[str, ItemLossConfig] = {
+    "softmax-bf16": FullSoftmax(bf16_logits=True),
     **{f"bce-{number}": BinaryCrossEntropy(number=number) for number in (1, 4, 16, 64)},
     "gbce-64": GeneralizedBCE(number=64),
     "gbce-64-t1": GeneralizedBCE(number=64, calibration=1.0),

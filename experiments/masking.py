@@ -22,7 +22,8 @@ from __future__ import annotations
 
 from experiments.recipes import SEEDS, cloze
 from research.studies.budget import Budget
-from research.studies.cells import Levels, levels, one_factor
+from research.studies.cells import levels, one_factor
+from research.studies.changes import Levels
 from research.studies.study import Study
 
 MASKS = "stages.0.objectives.cloze.corruption"

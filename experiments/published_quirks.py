@@ -52,7 +52,8 @@ from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
 from research.overrides import replace_fields
 from research.runs.config import RunConfig
 from research.studies.budget import Budget
-from research.studies.cells import Changes, named_cells
+from research.studies.cells import named_cells
+from research.studies.changes import Changes
 from research.studies.study import Study
 
 PRETRAIN, FINETUNE = "stages.0.objectives", "stages.1.objectives.next"

@@ -27,7 +27,8 @@ from dataclasses import replace
 from baselines.s3rec import corrected_objectives
 from experiments.recipes import CLOZE, SEEDS, SHARES, pretrained_next_item
 from research.studies.budget import Budget
-from research.studies.cells import Levels, one_factor
+from research.studies.cells import one_factor
+from research.studies.changes import Levels
 from research.studies.study import Study
 from research.training.combination import CombinationConfig
 from research.training.one_objective import OneObjective

@@ -72,18 +72,20 @@ def override(
     *,
     program: str = "run",
     packages: Sequence[str] = (),
+    own_options: str = "",
 ) -> Config:
     """The config with fields replaced by `--a.b 1`, `--a.b=1` or `a.b=1`; the last one counts.
 
     A list is written `a.b=[x,y]`, `--a.b x y` or `--a.b x,y`, None is written `None` or `null`.
-    `--help` prints every field with its type, default and meaning, and ends the program. Raises
+    `--help` prints every field with its type, default and meaning, and `own_options`, a line on the
+    program's options that are no fields; then it ends the program. Raises
     `InputError` as `replace_fields` does, and for a word that belongs to no field or a field
     without a value.
     """
     words = [word for word in arguments if word not in ("-h", "--help")]
     new_config = replace_fields(config, _words_of(words), packages=packages)
     if len(words) < len(arguments):
-        print("\n".join(_help_lines(new_config, program, packages)))
+        print("\n".join(_help_lines(new_config, program, packages, own_options)))
         raise SystemExit(0)
     return new_config
 
@@ -141,7 +143,9 @@ def _replace(
             kind = value if isinstance(value, type) else type(value)
             owner = f"{path} ({kind.__name__})" if path else kind.__name__
             hint_text = (
-                suggest(name, hints) if hints else _no_parts_message(value, hint, path, packages)
+                _meant(value, hint, name, path) or suggest(name, hints)
+                if hints
+                else _no_parts_message(value, hint, path, packages)
             )
             raise InputError(f"{owner} has no {name!r}{hint_text}")
         part_path = f"{path}.{name}" if path else name
@@ -149,6 +153,16 @@ def _replace(
             _current_part(value, name), part_changes, hints[name], part_path, packages
         )
     return _with_parts(value, new_parts) if new_parts or isinstance(value, type) else value
+
+
+def _meant(value: object, hint: object, name: str, path: str) -> str:
+    """The fields of this name that lie deeper in a value, as a question; "" if there is none."""
+    if isinstance(value, type):
+        return ""
+    fields = [field for field, *_ in _fields(value, hint, path, "")]
+    named = [field for field in fields if field.rpartition(".")[2] == name.replace("-", "_")]
+    others = f" or {len(named) - 3} more" if len(named) > 3 else ""
+    return f"; did you mean {', '.join(named[:3])}{others}?" if named else ""
 
 
 def _no_parts_message(value: object, hint: object, path: str, packages: Sequence[str]) -> str:
@@ -282,9 +296,13 @@ def _number(text: str, *, whole: bool) -> object:
     return int(number) if number.is_integer() and abs(number) < 1 << 53 else _NO_VALUE
 
 
-def _help_lines(config: object, program: str, packages: Sequence[str]) -> Iterator[str]:
+def _help_lines(
+    config: object, program: str, packages: Sequence[str], own_options: str
+) -> Iterator[str]:
     """The lines of `--help`: every field with its type, its meaning and its value."""
     yield f"usage: {program} [--FIELD VALUE ...]   (--FIELD=VALUE and FIELD=VALUE mean the same)"
+    if own_options:
+        yield own_options
     for path, hint, value, meaning in _fields(config, type(config), "", ""):
         classes = [kind.__name__ for kind in dict.fromkeys(_classes(hint, packages).values())]
         none = ["None"] if has_type(None, hint) else []

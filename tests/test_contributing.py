@@ -252,7 +252,7 @@ def test_the_data_set_is_prepared_and_opened(
     runpy.run_path(words[1], run_name="__main__")
     corpus = Corpus.open(here / words[3])
     assert capsys.readouterr().out.strip() == corpus.fingerprint
-    assert (corpus.name, corpus.num_users, corpus.num_items) == ("events", 8, 8)
+    assert (corpus.name, corpus.num_users, corpus.num_items) == ("shop", 8, 8)
     assert corpus.items[:5].tolist() == [0, 1, 2, 3, 4]
     assert corpus.timestamps is not None
     assert corpus.timestamps[:5].tolist() == [0, 1, 2, 3, 4]

@@ -49,7 +49,7 @@ BELOW: dict[str, set[str]] = {
     },
     "public": {
         "storage", "data", "distributed", "evaluation", "runs", "studies", "report",
-        "model", "objectives", "training", "recommend",
+        "model", "objectives", "training", "recommend", "interop",
     },
     "cli": {
         "storage", "console", "data", "model", "objectives", "distributed", "checkpoint",

@@ -339,6 +339,12 @@ def test_two_classes_of_one_name_are_refused_where_one_is_asked_for(
         (["--", "seed"], "'--' belongs to no field; write --a.b 1, --a.b=1 or a.b=1"),
         (["--=3", "4"], "RunConfig has no '=3'"),
         (["encoder..width=3"], "encoder (TransformerConfig) has no ''"),
+        (["width=3"], "RunConfig has no 'width'; did you mean encoder.width?"),
+        (
+            ["clip-norm=3"],
+            "RunConfig has no 'clip-norm'; did you mean stages.0.optimizer.clip_norm, "
+            "stages.1.optimizer.clip_norm?",
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_says_what_was_given_and_what_is_near(given: list[str], message: str) -> None:

@@ -64,6 +64,8 @@ def test_the_commands_run_in_the_order_in_which_they_stand(
     if HAS_ONNX:
         exec(compile(blocks("python")[0], "docs/publish.md", "exec"), {})
         assert capsys.readouterr().out.startswith("5 [[")
+    exec(compile(blocks("python")[1], "docs/publish.md", "exec"), {})
+    assert (tmp_path / "runs" / "third" / "summary.json").is_file()
 
 
 def test_what_the_page_takes_from_recbole_can_be_imported(
@@ -81,9 +83,9 @@ def test_what_the_page_takes_from_recbole_can_be_imported(
     state = recbole_state(bert=False)
     torch.save({"config": "the config", "state_dict": state}, "saved/SASRec.pth")
     every_block = re.findall(r"^```(.*)$", PAGE, flags=re.MULTILINE)[::2]
-    assert every_block.count("python") == 2
+    assert every_block.count("python") == 3
     assert set(every_block) == {"sh", "python"}
-    exec(compile(blocks("python")[1], "docs/publish.md", "exec"), {})
+    exec(compile(blocks("python")[2], "docs/publish.md", "exec"), {})
     numbered_corpus(tmp_path / "data" / "corpora" / "shop")
     (words,) = (words for words in commands() if "recbole-sasrec" in words)
     answer = run_command(capsys, *words)

@@ -261,7 +261,7 @@ def here(
     # The generated archive is not the pinned one.
     monkeypatch.setattr(preparation, "check_pinned", lambda *given: None)
     yield tmp_path
-    for name in {"mine", "depth"} & set(sys.modules):
+    for name in {"mine", "depth", "crossed"} & set(sys.modules):
         del sys.modules[name]
 
 

@@ -17,7 +17,7 @@ from research.data.findings import Finding, Level
 from research.data.splits import GlobalTemporal, LeaveOneOut, SplitConfig, UserHoldout
 from research.errors import InputError
 from research.runs.audit import audit_run
-from research.storage.folders import what_is_at
+from research.storage.folders import run_or_corpus_at
 
 # In the order in which findings are printed.
 LEVELS: tuple[Level, ...] = ("problem", "warning", "fine")
@@ -29,7 +29,7 @@ def audit(arguments: verbs.AuditCommand) -> int:
     Raises `InputError` for a folder that is neither a run nor a corpus, for a damaged one, and for
     a run with --split.
     """
-    folder = folder_of(arguments.target, arguments.data_root)
+    folder = run_or_corpus_at(arguments.target, arguments.data_root)
     if (folder / "config.json").is_file():
         if arguments.split is not None:
             raise InputError(
@@ -67,20 +67,6 @@ def split_named(name: verbs.SplitName | None) -> SplitConfig:
     if name == "UserHoldout":
         return UserHoldout()
     return GlobalTemporal() if name == "GlobalTemporal" else LeaveOneOut()
-
-
-def folder_of(target: str, data_root: str) -> Path:
-    """The folder of a run or a corpus: `target` itself, or a corpus's name below the data root."""
-    corpora = Path(data_root) / "corpora"
-    for folder in (Path(target), corpora / target):
-        if (folder / "config.json").is_file() or (folder / "manifest.json").is_file():
-            return folder
-    is_name = "/" not in target and not Path(target).exists() and corpora.is_dir()
-    place = corpora / target if is_name else Path(target)
-    raise InputError(
-        f"{target} is neither a run folder (config.json) nor a corpus folder (manifest.json), nor "
-        f"a corpus in {corpora}, where `prepare` makes one: {what_is_at(place)}"
-    )
 
 
 def print_findings(folder: Path, findings: Sequence[Finding]) -> None:

@@ -58,14 +58,19 @@ from research.training.stage_run import CheckpointPlan
 def prepare(arguments: verbs.PrepareCommand, overrides: Sequence[str]) -> int:
     """Prepare a corpus from a data set or a format, and print what it holds."""
     config = PrepareConfig(source=arguments.source)
-    config = override(config, overrides, program="sixfold prepare")
+    config = override(
+        config,
+        overrides,
+        program=f"sixfold prepare {arguments.source}",
+        own_options="Beside these fields: --out and --data-root, see `sixfold prepare --help`",
+    )
     corpus = prepare_corpus(
         config,
         arguments.out,
         data_root=arguments.data_root,
         given=overridden_fields(overrides),
     )
-    return show(str(corpus.folder))
+    return show(corpus.folder)
 
 
 def run(arguments: verbs.RunCommand, overrides: Sequence[str]) -> int:
@@ -76,7 +81,13 @@ def run(arguments: verbs.RunCommand, overrides: Sequence[str]) -> int:
     if arguments.encoder_from is not None:
         config = replace(config, encoder=read_bert_config(Path(arguments.encoder_from)))
     program, packages = f"sixfold run {arguments.experiment}", [package_of(arguments.experiment)]
-    config = override(config, overrides, program=program, packages=packages)
+    config = override(
+        config,
+        overrides,
+        program=program,
+        packages=packages,
+        own_options="Beside these fields: --out, --cell and others, see `sixfold run --help`",
+    )
     check_config(config)
     accelerator = start_accelerator(arguments.machine, training)
     processes = Processes(accelerator)
@@ -98,7 +109,7 @@ def run(arguments: verbs.RunCommand, overrides: Sequence[str]) -> int:
     execute(config, folder, options=options, accelerator=accelerator)
     if tracking is not None:
         mirror_finished_run(folder, tracking, quiet=quiet)
-    return show(str(folder)) if main else 0
+    return show(folder) if main else 0
 
 
 def study(arguments: verbs.StudyCommand, command: str) -> int:
@@ -153,8 +164,9 @@ def study(arguments: verbs.StudyCommand, command: str) -> int:
         print_report(Path(training.runs) / chosen.name)
     # They read the runs of the whole study.
     is_whole = not (arguments.cells or arguments.corpora or failed or stopped)
-    if is_whole and chosen.next_commands:
-        print_next_commands(chosen.next_commands, training.runs)
+    if is_whole:
+        report = f"report {{runs}}/{shlex.quote(chosen.name)}   # figures, CSV and LaTeX"
+        print_next_commands(chosen.next_commands or (report,), training.runs)
     for job in failed:
         message = f"failed: {job.name}: {job.failure()} ({job.folder}/{FailureRecord.FILE})"
         print(printable(message), file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,13 @@ from research.cli.commands import use_threads
 from research.cli.exchange_verbs import ExportCommand, ImportCommand
 from research.cli.show import show
 from research.console import plain_console
+from research.interop.exporting import export_model
 from research.interop.foreign import ForeignModel
-from research.interop.hub import export_hub, import_hub, is_of_run
-from research.interop.hub_client import SCHEME, check_can_push, pull, push
+from research.interop.hub import import_hub, is_of_run
+from research.interop.hub_client import check_can_push, local_folder, push
 from research.interop.import_export import Account, export_stage, import_run
 from research.interop.model_card import check_license
-from research.interop.model_files import export_program, export_weights, open_source
+from research.interop.model_files import open_source
 from research.interop.program import Answer
 from research.interop.row_formats import ROW_FORMATS
 from research.interop.row_model import RowModel
@@ -42,7 +42,7 @@ def import_file(arguments: ImportCommand) -> int:
         device=arguments.machine.device,
     )
     print_account(account, f"{arguments.file} -> {arguments.out}", "went to")
-    return show(arguments.out)
+    return show(Path(arguments.out))
 
 
 def _reader_of(
@@ -68,10 +68,7 @@ def _reader_of(
 def _import_hub(arguments: ImportCommand) -> int:
     if arguments.allow:
         import_from_working_folder()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(arguments.file)
-        if arguments.file.startswith(SCHEME):
-            folder = pull(arguments.file, Path(scratch) / "hub")
+    with local_folder(arguments.file) as folder:
         lines = import_hub(
             folder,
             Path(arguments.out),
@@ -82,7 +79,7 @@ def _import_hub(arguments: ImportCommand) -> int:
             device=arguments.machine.device,
         )
     _print_lines(f"{arguments.file} -> {arguments.out}", lines)
-    return show(arguments.out)
+    return show(Path(arguments.out))
 
 
 def export(arguments: ExportCommand) -> int:
@@ -102,16 +99,14 @@ def export(arguments: ExportCommand) -> int:
         check_can_push(arguments.push)
     run = Path(arguments.run)
     source = open_source(run, data_root=arguments.data_root, allow=arguments.allow)
-    if arguments.format == "safetensors":
-        lines = export_weights(source, out)
-    elif arguments.push is not None and is_of_run(out, source):
+    if arguments.push is not None and is_of_run(out, source):
         # An upload that failed is tried again.
         lines = [f"{out} holds this run already and is uploaded as it is"]
-    elif arguments.format == "hub":
-        lines = export_hub(source, out, arguments.license)
     else:
         answer = Answer(k=arguments.k, keep_seen=arguments.keep_seen)
-        lines = export_program(source, out, arguments.format, answer)
+        lines = export_model(
+            source, out, arguments.format, answer=answer, license=arguments.license
+        )
     if arguments.push is not None:
         lines.append(f"pushed to {push(out, arguments.push, private=arguments.private)}")
     _print_lines(heading, lines)

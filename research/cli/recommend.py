@@ -37,7 +37,12 @@ from research.recommend.neighbors import NO_NEIGHBORS, neighbors, neighbors_tabl
 from research.recommend.notes import left_out_notes, notes_of
 from research.recommend.recommendations import Recommendations
 from research.recommend.recommendations import recommend as recommend_in_batches
-from research.recommend.request_files import read_histories, read_id_file
+from research.recommend.request_files import (
+    HistoryFile,
+    own_column,
+    read_histories,
+    read_id_file,
+)
 from research.recommend.requests import Requests, known_users, new_histories
 from research.recommend.selection import Selection, select_items
 from research.recommend.table_files import check_suffix, writing
@@ -123,6 +128,7 @@ def check_askers(
         "user_column": (histories or users, "histories and files of users that have columns"),
         "item_column": (histories or items, "histories and files of items that have columns"),
         "timestamp_column": (histories, "--histories"),
+        "time_format": (histories, "--histories"),
         "history": (given not in (["--items"], ["--histories"]), "users of the corpus"),
     }
     for name, (is_used, purpose) in uses.items():
@@ -139,12 +145,7 @@ def requests_of(options: AskerOptions, parts: RunParts) -> Requests:
     """The requests that the options name; by default all users of the corpus."""
     unknown = options.unknown
     if options.histories is not None:
-        file = read_histories(
-            Path(options.histories),
-            user_column=options.user_column,
-            item_column=options.item_column,
-            timestamp_column=options.timestamp_column,
-        )
+        file = history_file(options, Path(options.histories), parts.corpus)
         fields = {} if file.times is None else {"time": file.times}
         order = "as they stand, oldest first"
         if file.timestamp_column is not None:
@@ -154,14 +155,41 @@ def requests_of(options: AskerOptions, parts: RunParts) -> Requests:
             parts, file.histories, names=file.names, fields=fields, unknown=unknown
         )
     if options.items:
-        history = history_of(values_of(options.items), parts.corpus.item_names)
+        history = ids_of("--items", options.items, parts.corpus.item_names)
         return new_histories(parts, [history], unknown=unknown)
-    users: Sequence[str] | None = values_of(options.users)
+    users: Sequence[str] | None = None
     if options.users_file is not None:
-        users = read_id_file(Path(options.users_file), options.user_column)
-    elif not users or users == EVERYBODY:
-        users = None
+        path = Path(options.users_file)
+        column = column_of(path, parts.corpus, "user_column", options.user_column)
+        users = read_id_file(path, column or "user")
+    elif values_of(options.users) not in ([], EVERYBODY):
+        users = ids_of("--users", options.users, parts.corpus.user_names)
     return known_users(parts, users, history=options.history, unknown=unknown)
+
+
+def history_file(options: AskerOptions, path: Path, corpus: Corpus) -> HistoryFile:
+    """The file of histories, read by the columns that are named, or else as the raw file was."""
+    user, item, timestamp = (
+        column_of(path, corpus, name, getattr(options, name))
+        for name in ("user_column", "item_column", "timestamp_column")
+    )
+    raw, time_format = corpus.manifest.options, options.time_format
+    if time_format is None and timestamp is not None and timestamp == raw.get("timestamp_column"):
+        raw_format = raw.get("time_format")
+        time_format = raw_format if isinstance(raw_format, str) else None
+    return read_histories(
+        path,
+        user_column=user or "user",
+        item_column=item or "item",
+        timestamp_column=timestamp,
+        time_format=time_format,
+    )
+
+
+def column_of(path: Path, corpus: Corpus, option: str, named: str | None) -> str | None:
+    """The column that is named, or else the corpus's raw one for the purpose if the file has it."""
+    is_named = named is not None or plain_suffix(path) == ".txt"
+    return named if is_named else own_column(path, corpus.manifest.options.get(option))
 
 
 def values_of(repeated: Sequence[Sequence[str]]) -> list[str]:
@@ -169,31 +197,38 @@ def values_of(repeated: Sequence[Sequence[str]]) -> list[str]:
     return list(chain.from_iterable(repeated))
 
 
-def history_of(values: Sequence[str], names: Names) -> list[str]:
-    """The raw ids of --items: its values, or those in a single value with commas between.
+def ids_of(option: str, repeated: Sequence[Sequence[str]], names: Names) -> list[str]:
+    """The raw ids of an option that may be repeated; a value may hold several, commas between.
 
-    A single value that is itself an id is not cut. Raises `InputError` when there is none.
+    A value that is itself one of the `names` is not cut. Raises `InputError` when there is none.
     """
-    if len(values) > 1 or values[0] in names:
-        return list(values)
-    raw_ids = [raw_id.strip() for raw_id in values[0].split(",") if raw_id.strip()]
-    if not raw_ids:
-        raise InputError("--items is empty; give raw item ids, oldest first")
+    raw_ids: list[str] = []
+    for value in values_of(repeated):
+        if value in names or "," not in value:
+            raw_ids.append(value)
+        else:
+            raw_ids += filter(None, map(str.strip, value.split(",")))
+    if raw_ids in ([], [""]):
+        raise InputError(f"{option} is empty; give one raw id or more")
     return raw_ids
 
 
 def selection_of(arguments: RecommendCommand, corpus: Corpus) -> Selection:
     """The items that --candidates, --exclude and --attributes leave."""
-    column = arguments.askers.item_column
 
-    def items(path: str | None) -> list[str] | None:
-        return None if path is None else read_id_file(Path(path), column)
+    def items(file: str | None) -> list[str] | None:
+        if file is None:
+            return None
+        path = Path(file)
+        column = column_of(path, corpus, "item_column", arguments.askers.item_column)
+        return read_id_file(path, column or "item")
 
     return select_items(
         corpus,
         candidates=items(arguments.candidates),
         exclude=items(arguments.exclude) or (),
         attributes=values_of(arguments.attributes) or None,
+        exclude_attributes=values_of(arguments.exclude_attributes),
         unknown=arguments.askers.unknown,
     )
 
@@ -253,9 +288,13 @@ def similar(arguments: SimilarCommand) -> int:
         embedded, titles = item_embeddings(parts.corpus, ranker), parts.corpus.item_titles
     else:
         embedded, titles = attribute_embeddings(parts, Path(arguments.run)), None
-    raw_ids: list[str] | None = values_of(arguments.items or arguments.attributes)
-    if raw_ids == EVERYBODY:
-        raw_ids = None
+    option, given = "--attributes", arguments.attributes
+    if arguments.items:
+        option, given = "--items", arguments.items
+    raw_ids = None
+    if values_of(given) != EVERYBODY:
+        assert embedded.names is not None, "items and attributes have names"
+        raw_ids = ids_of(option, given, embedded.names)
     batches = neighbors(embedded, raw_ids, k=arguments.k, by=arguments.by)
     tables = (neighbors_table(embedded, batch, titles) for batch in batches)
     if out is None:

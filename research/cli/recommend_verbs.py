@@ -26,15 +26,17 @@ class AskerOptions:
     users_file: File = None
     """users of the corpus: a column `user` (.csv, .parquet, .jsonl), or an id a line (.txt)"""
     items: Ids = ()
-    """a new user's history: raw ids of items, oldest first; ID,ID,... is read too"""
+    """a new user's history: raw ids of items, oldest first"""
     histories: File = None
     """new users' histories (.csv, .parquet, .jsonl): a row an event, or a row a user with a list"""
-    user_column: Annotated[str, arg(metavar="NAME")] = "user"
+    user_column: Annotated[str | None, option("NAME", "the corpus's raw one, or user")] = None
     """column of users in files"""
-    item_column: Annotated[str, arg(metavar="NAME")] = "item"
+    item_column: Annotated[str | None, option("NAME", "the corpus's raw one, or item")] = None
     """column of items in files"""
-    timestamp_column: Annotated[str | None, option("NAME")] = None
-    """column of times in --histories; none: timestamp, or events oldest first as they stand"""
+    timestamp_column: Annotated[str | None, option("NAME", "the raw one, or timestamp")] = None
+    """column of times in --histories; where there is none, events are oldest first as they stand"""
+    time_format: Annotated[str | None, option("FORM", "the corpus's for its raw column")] = None
+    """form of times that are dates of your own in --histories, such as '%%d.%%m.%%Y %%H:%%M'"""
     history: Literal["all", "train", "test"] = "all"
     """a user's events that are read: all; those trained on; those before the test's item"""
     unknown: Literal["error", "skip"] = "error"
@@ -48,8 +50,8 @@ Askers = Annotated[AskerOptions, arg(name="")]
 class RecommendCommand(Verb):
     """Print or write the items that a run ranks highest for users or histories.
 
-    An option that takes several values may be repeated. A value that begins with a dash is given
-    with an equals sign: --items=-5.
+    An option that takes several values may be repeated, and ids may be written with commas between:
+    ID,ID,... A value that begins with a dash is given with an equals sign: --items=-5.
     """
 
     LINE = "RUN --users all|ID ... [--k 10] [--out FILE]: the items that a run ranks highest"
@@ -66,7 +68,9 @@ class RecommendCommand(Verb):
     exclude: File = None
     """recommend none of these: a file as for --candidates"""
     attributes: Annotated[Repeated, option("NAME ...")] = ()
-    """recommend only items with one of these attributes or more"""
+    """recommend only items with one of these attributes or more, such as genre:Drama"""
+    exclude_attributes: Annotated[Repeated, option("NAME ...")] = ()
+    """recommend no item with one of these attributes"""
     out: File = None
     """write to a .csv, .parquet or .jsonl file; none: print"""
     reading: Reading = ReadingOptions()

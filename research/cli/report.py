@@ -26,7 +26,7 @@ def report(arguments: verbs.ReportCommand) -> int:
     """Print and write a study's report; returns 1 when saving it to W&B failed, else 0."""
     tracking = arguments.wandb.tracking()
     folder = study_folder(arguments.study, arguments.runs)
-    study_report = report_of(folder, ties=arguments.ties)
+    study_report = report_of(folder, ties=arguments.ties, margin=arguments.margin)
     console = wide_console()
     print_tables(study_report, console)
     if arguments.slices:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
 from research.cli.show_cost import show_cost
-from research.config import record_to_json
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.data.profile import CorpusProfile, profile_of
@@ -19,36 +17,37 @@ from research.report.profile_words import sentences_of
 from research.runs.code_version import commit_with_state
 from research.storage.atomic import replacing
 from research.storage.folders import what_is_at
-from research.storage.records import CarriedRecord, FloorRecord, Provenance, RunRecord, RunSummary
+from research.storage.records import (
+    CarriedRecord,
+    FloorRecord,
+    Provenance,
+    RunRecord,
+    RunSummary,
+    StageResult,
+)
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 from research.storage.untrusted import printable
 
 UNKNOWN = "unknown"
 
 
-def show(path: str, html: str | None = None, *, cost: bool = False) -> int:
-    """Print a run's figures or a corpus's profile; raises `InputError` for any other folder.
+def show(folder: Path, html: str | None = None, *, cost: bool = False) -> int:
+    """Print the figures of the run, or the profile of the corpus, that a folder holds.
 
     `html` names the file for a page of a corpus's profile; None: no page. With `cost` a run's cost
     is printed, and nothing else.
     """
-    folder = Path(path)
     if cost and not (folder / "config.json").is_file():
-        raise InputError(f"--cost is for a run, but {path} is none: {what_is_at(folder)}")
+        raise InputError(f"--cost is for a run, but {folder} is none: {what_is_at(folder)}")
     if (folder / "manifest.json").is_file():
         show_corpus(Corpus.open(folder), html)
     elif html is not None:
         raise InputError(
-            f"--html is for a corpus, but {path} has no manifest.json; `report STUDY` writes a "
+            f"--html is for a corpus, but {folder} has no manifest.json; `report STUDY` writes a "
             "page of runs"
         )
-    elif (folder / "config.json").is_file():
-        (show_cost if cost else show_run)(folder)
     else:
-        raise InputError(
-            f"{path} is neither a run folder (config.json) nor a corpus folder (manifest.json): "
-            f"{what_is_at(folder)}"
-        )
+        (show_cost if cost else show_run)(folder)
     return 0
 
 
@@ -179,13 +178,35 @@ def verdict_of(floor: FloorRecord) -> str:
 
 def facts_of(summary: RunSummary) -> dict[str, object]:
     """By name, what a summary says beside its figures and notes."""
-    # `show --cost` tells the rest of the cost.
-    cost = replace(summary.cost, stages=None, evaluation_peak_bytes=None)
-    stored = record_to_json(replace(summary, cost=cost))
-    facts = flattened({name: stored[name] for name in ("best", "cost", "users", "missed_share")})
-    facts |= flattened({"attributes": stored.get("attributes", {})})
+    facts: dict[str, object] = {
+        f"stage {name}": stage_line(result) for name, result in summary.best.items()
+    }
     facts |= {f"carried into {name}": carried_line(part) for name, part in summary.carried.items()}
+    # `show --cost` tells the rest of the cost.
+    cost, users = summary.cost, summary.users
+    by_others = f", {cost.shared_seconds:,.1f} s of it by other runs" if cost.shared_seconds else ""
+    facts["trained"] = f"in {cost.seconds:,.1f} s{by_others}" if summary.best else "counted only"
+    facts["parameters"] = f"{cost.parameters:,}"
+    if cost.items is not None:
+        facts["tokens"] = f"{cost.items:,}"
+    facts["users"] = f"{users.evaluated:,} evaluated, {users.not_evaluated:,} could not be"
+    facts["held-out items that the history has, so never hit"] = f"{summary.missed_share:.1%}"
+    if (covered := summary.attributes) is not None:
+        facts["attributes"] = (
+            f"{covered.attributes:,}, of which {covered.never_seen:,} on no item trained on; "
+            f"{covered.items_without:,} of {covered.items:,} items have none"
+        )
     return {**facts, "fingerprint": summary.fingerprint[:16], "ties": summary.ties}
+
+
+def stage_line(result: StageResult) -> str:
+    """How a stage ended: its best validation, and how long it trained."""
+    length = f"{result.epochs:,} epochs, {result.steps:,} steps"
+    if result.skipped:
+        length += f" ({result.skipped:,} changed nothing, as a loss or gradient was not finite)"
+    if result.value is None:
+        return f"{length}, no validation"
+    return f"best validation {result.value:.4f} after epoch {result.epoch} of {length}"
 
 
 def origin_of(record: RunRecord, summary: RunSummary) -> dict[str, object]:

@@ -249,8 +249,9 @@ class EvaluateCommand(Verb):
     run: Positional[str]
     """a run folder"""
     metrics: Annotated[tuple[str, ...] | None, option("METRIC ...", "the run's")] = None
-    """hr@K ndcg@K mrr recall@K precision@K map@K; of the recommended lists: coverage@K gini@K
-    novelty@K arp@K lift@K diversity@K, and with --seen kept repeat@K explore@K"""
+    """hr@K ndcg@K mrr recall@K precision@K map@K (over min(R, K), R a user's held-out items)
+    map-r@K (over R, as in trec_eval); of the recommended lists: coverage@K gini@K novelty@K arp@K
+    lift@K diversity@K, and with --seen kept repeat@K explore@K"""
     candidates: Annotated[tuple[str, ...] | None, option("SET ...", "the run's")] = None
     """full, uniform-N, popularity-N"""
     negatives_file: Annotated[str | None, option("FILE")] = None
@@ -281,17 +282,21 @@ class ShowCommand(Verb):
 
     LINE = "RUN_OR_CORPUS [--cost] [--html FILE]: print what a folder holds"
     folder: Positional[str]
-    """a run folder or a corpus folder"""
+    """a run folder, a corpus folder, or the name of a corpus below the data root"""
     html: Annotated[str | None, option("FILE")] = None
     """write the profile of a corpus as a page, with figures, to this file"""
     cost: Flag = False
     """print what a run cost: seconds, memory and where they went"""
+    data_root: DataRoot = "data"
+    """folder of raw files and prepared corpora"""
 
     def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
         """Print what the folder holds."""
         from research.cli.show import show
+        from research.storage.folders import run_or_corpus_at
 
-        return show(self.folder, self.html, cost=self.cost)
+        folder = run_or_corpus_at(self.folder, self.data_root)
+        return show(folder, self.html, cost=self.cost)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,6 +342,8 @@ class ReportCommand(Verb):
     """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
     slices: Flag = False
     """also print the compared metric by popularity, history length, time and attribute"""
+    margin: Annotated[float | None, option("X")] = None
+    """also test whether cells are no worse than the base by more than X, such as 0.002"""
     wandb: Wandb = WandbOptions()
     """--wandb, --wandb-project and --wandb-entity"""
 

@@ -162,8 +162,8 @@ def attributes(corpus: Corpus) -> Finding:
         return Finding(check="attributes", level="fine", numbers=numbers, sentence=sentence)
     sentence = (
         f"{percent(numbers['items_without_share'])} of items have no attribute; of "
-        f"{corpus.num_attributes:,} attributes {single:,} have a single item and {everywhere:,} "
-        "have every item."
+        f"{corpus.num_attributes:,} attributes {single:,} are of a single item and {everywhere:,} "
+        "of every item, where they tell nothing apart."
     )
     scarce = max(numbers["items_without_share"], numbers["attributes_of_one_item_share"]) > MOST
     useless = scarce or everywhere == corpus.num_attributes

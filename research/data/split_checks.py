@@ -171,7 +171,7 @@ def seen_targets(audited: Audited, part: str, held_out: HeldOut) -> Finding:
         # Nothing is lost then, but a model that repeats the history has an advantage.
         level = "fine"
     remedy = (
-        " Say this share beside the figures, evaluate with seen=kept, or prepare the corpus with "
+        " Say this share beside the figures, evaluate with --seen kept, or prepare the corpus with "
         "--duplicates first."
     )
     return Finding(
@@ -288,7 +288,7 @@ def later_events(audited: Audited, timestamps: NDArray[np.int64]) -> Finding:
             f"later, at the median by {duration(lag, int(times[-1]))}, and the median test item "
             f"is older than {percent(numbers['median_later_training_share'])} of training. "
             "No recommender of that day could have known them: report a split at points in time "
-            "(GlobalTemporal) too."
+            "(split=GlobalTemporal) too."
         ),
     )
 

@@ -1,10 +1,13 @@
 """Metrics of rank tables: HR, NDCG, MRR, Recall, Precision, MAP at k.
 
-A metric is named `hr@10`, `ndcg@10`, `mrr`, `mrr@10`, `recall@10`, `precision@10`, `map@10`. Each
-is a mean over users; with one held-out item a user (leave-one-out) a user is a row. Values are
-never rounded (docs/pitfalls.md, "improvements rounded away"), and a mean is a sum divided once
-(docs/pitfalls.md, "mean of batch means"). Where candidates tie, a metric is its expectation over
-all orders of them ("expected"), or its value at their mean rank ("mean").
+A metric is named `hr@10`, `ndcg@10`, `mrr`, `mrr@10`, `recall@10`, `precision@10`, `map@10` or
+`map-r@10`. Each is a mean over users; with one held-out item a user (leave-one-out) a user is a
+row. `map@k` divides a user's sum of precisions by min(R, k), R being the number of held-out items,
+so that the best order is worth 1; `map-r@k` divides it by R, as trec_eval (`map_cut_k`), ranx and
+RecTools do, so that the best order is worth k / R where R is above k. With one held-out item the
+two are equal. Values are never rounded (docs/pitfalls.md, "improvements rounded away"), and a mean
+is a sum divided once (docs/pitfalls.md, "mean of batch means"). Where candidates tie, a metric is
+its expectation over all orders of them ("expected"), or its value at their mean rank ("mean").
 
 Metrics of recommended lists, such as `coverage@10`, have names of the same form; `list_metrics.py`
 explains and computes them, from list tables instead of rank tables.
@@ -19,7 +22,7 @@ import numpy as np
 
 from research.annotations import did_you_mean
 from research.errors import InputError
-from research.evaluation.list_metrics import LIST_METRICS, list_values
+from research.evaluation.list_metrics import LIST_METRICS, LIST_RANGES, list_values
 from research.evaluation.list_table import ListTable, Table
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import (
@@ -33,12 +36,12 @@ from research.evaluation.ties import (
 )
 
 # Of rank tables; `LIST_METRICS` has those of list tables.
-KINDS = ("hr", "ndcg", "mrr", "recall", "precision", "map")
+KINDS = ("hr", "ndcg", "mrr", "recall", "precision", "map", "map-r")
 
 
 def parse_metric(name: str) -> tuple[str, float]:
     """(kind, k) of a metric's name, k infinite for a plain `mrr`; `InputError` if unknown."""
-    match = re.fullmatch(r"([a-z]+)(?:@([1-9][0-9]{0,8}))?", name)
+    match = re.fullmatch(r"([a-z-]+)(?:@([1-9][0-9]{0,8}))?", name)
     kinds = (*KINDS, *LIST_METRICS)
     if match and match[1] in kinds and (match[2] or match[1] == "mrr"):
         return match[1], float(match[2] or np.inf)
@@ -59,6 +62,11 @@ def of_lists(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if parse_metric(name)[0] in LIST_METRICS)
 
 
+def range_of(name: str) -> tuple[float, float]:
+    """The lowest and the highest value that a metric can have; `InputError` if unknown."""
+    return LIST_RANGES.get(parse_metric(name)[0], (0.0, 1.0))
+
+
 def check_metric_names(names: Iterable[str], field: str) -> None:
     """Raise `InputError`, naming the config field `field`, if one of the metrics does not exist."""
     for name in names:
@@ -73,8 +81,9 @@ def per_user(table: Table, name: str, ties: TiePolicy = "expected") -> tuple[Int
 
     HR: 1 if any held-out item is within the first k. Recall: the share of held-out items within k.
     Precision: their number within k, over k. MRR: the reciprocal rank of the best one. NDCG and
-    MAP: binary relevance, normalized by the best possible order. Metrics of lists: see
-    `list_metrics.py`. `InputError` for an unknown name, and for one of the other kind of table.
+    MAP: binary relevance, normalized by the best possible order; `map-r`: by the number of held-out
+    items, also where that is above k. Metrics of lists: see `list_metrics.py`. `InputError` for an
+    unknown name, and for one of the other kind of table.
     """
     users, values = _per_user(table, [name], ties)
     return users, values[0]
@@ -125,7 +134,7 @@ def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Float
     others = (groups.number - 1.0) / np.maximum(groups.size - 1.0, 1.0)
     sums = reciprocals(groups.first, within)
     counted = (groups.before + 1.0) * sums + others * (within - groups.first * sums)
-    return total(hit_probability * counted) / max_hits
+    return total(hit_probability * counted) / (relevant if kind == "map-r" else max_hits)
 
 
 def missed_share(table: RankTable) -> float:

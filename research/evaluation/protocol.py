@@ -24,11 +24,13 @@ def differing_fields(
 ) -> dict[str, dict[str, list[str]]]:
     """The fields in which protocols differ: {field: {value as text: [names with that value]}}.
 
-    `protocols` maps the name of a cell or a run to its protocol. Fields are in alphabetical order,
-    values and names in the order of `protocols`; a missing field counts as None.
+    `protocols` maps the name of a cell or a run to its protocol. The corpus's name is left out, as
+    the fingerprint tells whether it is the same. Fields are in alphabetical order, values and names
+    in the order of `protocols`; a missing field counts as None.
     """
     differences: dict[str, dict[str, list[str]]] = {}
-    for field in sorted({field for protocol in protocols.values() for field in protocol}):
+    fields = {field for protocol in protocols.values() for field in protocol}
+    for field in sorted(fields - {"corpus"}):
         values: dict[str, list[str]] = {}
         for name, protocol in protocols.items():
             values.setdefault(_text(protocol.get(field)), []).append(name)

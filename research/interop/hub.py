@@ -115,8 +115,7 @@ def import_hub(
         parts.corpus,
         record.fingerprint,
         folder,
-        f"prepare the corpus {record.dataset.name} with the options in {CARD}, and name it by "
-        "--corpus",
+        f"prepare the data with the options that {folder / CARD} lists, and name that corpus",
     )
     _check_hashes(folder, record, summary, parts, known=negatives_file is not None or named is None)
     stored = replace(evaluation, negatives_file=negatives_file or named)

@@ -5,6 +5,7 @@ The client finds the user's token itself; it is neither read nor stored here.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,16 @@ def push(folder: Path, repository: str, *, private: bool) -> str:
         message = "Publish a run of Sixfold"
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
     return str(address)
+
+
+@contextmanager
+def local_folder(source: Path | str) -> Iterator[Path]:
+    """The folder of a path; that of `hf://...` is downloaded, and removed afterwards."""
+    if not str(source).startswith(SCHEME):
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield pull(str(source), Path(scratch) / "hub")
 
 
 def pull(reference: str, folder: Path) -> Path:

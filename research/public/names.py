@@ -1,7 +1,8 @@
 """What `import sixfold as sf` offers: functions, and the classes that configs are written with.
 
 The functions go from data to results: `prepare`, `load_corpus`, `config`, `change`, `train`,
-`load`, `study`, `report`. Each class is the one that the project itself uses.
+`load`, `study`, `report`, `export`, `import_hub`. Each class is the one that the project itself
+uses.
 """
 
 from __future__ import annotations
@@ -40,12 +41,20 @@ from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.public.preparing import load_corpus, prepare
+from research.public.publishing import export, import_hub
 from research.public.run import Run, load
 from research.public.study import StudyResult, report, study
 from research.public.training import change, train
 from research.public.training import config_of as config
 from research.runs.config import EvaluationConfig, RunConfig
-from research.studies.cells import grid, levels, one_factor
+from research.studies.cells import (
+    grid,
+    levels,
+    one_factor,
+    with_stage,
+    without_objectives,
+    without_stage,
+)
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
@@ -98,7 +107,9 @@ __all__ = [
     "ValidationConfig",
     "change",
     "config",
+    "export",
     "grid",
+    "import_hub",
     "levels",
     "load",
     "load_corpus",
@@ -107,4 +118,7 @@ __all__ = [
     "report",
     "study",
     "train",
+    "with_stage",
+    "without_objectives",
+    "without_stage",
 ]

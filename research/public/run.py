@@ -150,9 +150,10 @@ class Run:
 
         Args:
             part: which held-out items are ranked: "test" or "validation".
-            metrics: hr@K, ndcg@K, recall@K, precision@K, map@K, mrr@K or mrr. Of the lists
-                that the run recommends: coverage@K, gini@K, novelty@K, arp@K, lift@K, diversity@K,
-                and, where seen items are kept, repeat@K and explore@K. Empty: the run's.
+            metrics: hr@K, ndcg@K, recall@K, precision@K, map@K, map-r@K (see
+                `EvaluationConfig`), mrr@K or mrr. Of the lists that the run recommends: coverage@K,
+                gini@K, novelty@K, arp@K, lift@K, diversity@K, and, where seen items are kept,
+                repeat@K and explore@K. Empty: the run's.
             candidates: "full", "uniform-N", "popularity-N". Empty: the run's.
             negatives_file: a file with the raw ids of a user and of items to rank in every line.
                 None: the run's.
@@ -197,6 +198,7 @@ class Run:
         candidates: Collection[RawId] | None = None,
         exclude: Collection[RawId] = (),
         attributes: Collection[str] | None = None,
+        exclude_attributes: Collection[str] = (),
         history: HistoryPart = "all",
         fields: Mapping[str, Sequence[Sequence[int]]] | None = None,
         unknown: UnknownPolicy = "error",
@@ -217,7 +219,9 @@ class Run:
             seen: whether items of the whole history are "excluded" or "kept".
             candidates: raw ids of items; only these are recommended. None: all may be.
             exclude: raw ids of items that are not recommended.
-            attributes: only items with one of these attributes are recommended. None: all may be.
+            attributes: only items with one of these attributes, such as "genre:Drama", are
+                recommended. None: all may be.
+            exclude_attributes: items with one of these attributes are not recommended.
             history: which events of `users` are their histories: "all", also those held out;
                 "train"; or "test", those after which the test ranked.
             fields: further integers of each event of `histories` by name, which the encoder may
@@ -245,6 +249,7 @@ class Run:
             candidates=None if candidates is None else texts("candidates", candidates),
             exclude=texts("exclude", exclude),
             attributes=attributes,
+            exclude_attributes=exclude_attributes,
             unknown=unknown,
         )
         batches = recommend(

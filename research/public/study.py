@@ -22,14 +22,16 @@ from research.public.preparing import corpus_name
 from research.public.run import Run, load
 from research.public.training import ConfigLike, CorpusLike, config_of, in_session
 from research.report.build import report_of
-from research.report.csv_table import frame_of
+from research.report.csv_table import effects_frame_of, frame_of
 from research.report.files import write
 from research.report.records import read_study
 from research.report.schema import Report
+from research.runs.config import RunConfig
 from research.runs.execute import RunOptions
 from research.storage.records import StudyRecord
 from research.storage.untrusted import file_inside, printable
 from research.studies.budget import budget_of
+from research.studies.factorial import Grid
 from research.studies.study import Study, StudyOptions, run_study
 
 
@@ -60,7 +62,9 @@ def study(
         >>> sf.study(cells, corpus, seeds=range(3)).table()
 
     Args:
-        cells: configs by name, each as for `sf.train`; a name is also a folder's.
+        cells: configs by name, each as for `sf.train`; a name is also a folder's. Of a grid
+            (`sf.grid`) the report has main effects and interactions as well; add other cells to it
+            by `sf.grid(...) | {"name": config}`.
         corpora: a corpus or several, each as for `sf.train`.
         seeds: seeds of every cell that trains.
         base: the cell that the others are compared with. None: the first.
@@ -90,7 +94,9 @@ def study(
     several: Sequence[CorpusLike] = [corpora]  # type: ignore[list-item]
     if isinstance(corpora, Sequence) and not isinstance(corpora, str):
         several = corpora
-    configs = {cell: config_of(recipe) for cell, recipe in cells.items()}
+    configs: Mapping[str, RunConfig] = {cell: config_of(recipe) for cell, recipe in cells.items()}
+    if isinstance(cells, Grid):
+        configs = Grid(configs, cells.factors, cells.levels)
     chosen = Study(
         name=name,
         question=question,
@@ -118,18 +124,25 @@ def study(
 
 
 def report(
-    folder: Path | str, *, out: Path | str | None = None, ties: TiePolicy | None = None
+    folder: Path | str,
+    *,
+    out: Path | str | None = None,
+    ties: TiePolicy | None = None,
+    margin: float | None = None,
 ) -> Path:
     """Write the report of a study's folder, and return the path of its page.
 
     report.html is a page that loads nothing from elsewhere; report.csv and report.tex hold the same
-    figures. They are written into `out` (None: the study's folder), over older ones. `ties` is as
-    for `Run.evaluate`. Raises `InputError` if the folder is no study's or has no finished run, and
-    without the extra `report`.
+    figures, and report-effects.csv those of the effects of a grid's factors. They are written into
+    `out` (None: the study's folder), over older ones. `ties` is as for `Run.evaluate`. With a
+    `margin`, such as 0.002, each cell is also tested for being no worse than the base by more than
+    that. Raises `InputError` if the folder is no study's or has no finished run, for a margin that
+    is not above 0, and without the extra `report`.
 
         >>> sf.report("runs/quickstart")
     """
-    page, *_ = write(report_of(Path(folder), ties=ties), Path(folder if out is None else out))
+    study_report = report_of(Path(folder), ties=ties, margin=margin)
+    page, *_ = write(study_report, Path(folder if out is None else out))
     return page
 
 
@@ -152,14 +165,30 @@ class StudyResult:
         """What study.json says: cells, seeds, corpora, and how cells differ from the base."""
         return read_study(self.folder)
 
-    def table(self) -> pd.DataFrame:
+    def table(self, *, margin: float | None = None) -> pd.DataFrame:
         """Every figure at full precision: one row for each corpus, protocol, cell and metric.
 
         The columns mean, low and high are a cell's value with its 95 % interval over users and
-        seeds; difference to p_corrected compare it with the base. Raises `InputError` if no run has
+        seeds; difference to p_corrected compare it with the base. With a `margin`, such as 0.002,
+        p_no_worse and p_equivalent of the compared metric say whether a cell is no worse than the
+        base by more than that, and whether neither is better. Raises `InputError` if no run has
         finished; its message says how the first one failed.
         """
-        return frame_of(self._report)
+        if margin is None:
+            return frame_of(self._report)
+        return frame_of(report_of(self.folder, figures=False, margin=margin))
+
+    def effects(self) -> pd.DataFrame:
+        """The main effects and interactions of a grid's factors at full precision.
+
+        One row for each corpus, protocol, effect and metric; none if the study crosses no factors.
+        The columns difference, low, high, p and p_corrected are as in `table`, but p is corrected
+        over effects; `obstacle` says why an effect cannot be estimated. Raises `InputError` if no
+        run has finished.
+
+            >>> study.effects()[["factors", "levels", "difference", "p_corrected"]]
+        """
+        return effects_frame_of(self._report)
 
     def summary(self) -> pd.DataFrame:
         """The compared metric alone, under full ranking: one row for each corpus and cell."""
@@ -191,9 +220,9 @@ class StudyResult:
             data_root=self.data_root,
         )
 
-    def report(self, *, out: Path | str | None = None) -> Path:
+    def report(self, *, out: Path | str | None = None, margin: float | None = None) -> Path:
         """Write the report and return the path of its page; see `sf.report`."""
-        return report(self.folder, out=out)
+        return report(self.folder, out=out, margin=margin)
 
     @cached_property
     def _report(self) -> Report:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from research.config import hash_of, packages_of
 from research.data.corpus import Corpus
@@ -55,16 +55,21 @@ def config_of(recipe: ConfigLike) -> RunConfig:
     return result
 
 
-def change(config: Config, changes: Mapping[str, object]) -> Config:
+@overload
+def change(config: str, changes: Mapping[str, object]) -> RunConfig: ...
+@overload
+def change(config: Config, changes: Mapping[str, object]) -> Config: ...
+def change(config: object, changes: Mapping[str, object]) -> object:
     """The config with fields replaced by dotted name; the config given stays as it is.
 
-    A value may be a plain value, a whole config, or the name of a config's class. Raises
-    `InputError` for an unknown name (near ones are suggested) or a value that is not allowed.
+    A name stands for a recipe, as for `sf.config`. A value may be a plain value, a whole config, or
+    the name of a config's class. Raises `InputError` for an unknown name (near ones are suggested)
+    or a value that is not allowed.
 
         >>> sf.change(config, {"stages.0.epochs": 3, "encoder.positions": "Rotary"})
     """
     check_argument("changes", changes, Mapping[str, object])
-    return replace_fields(config, changes)
+    return replace_fields(config_of(config) if isinstance(config, str) else config, changes)
 
 
 def train(

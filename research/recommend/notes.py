@@ -7,9 +7,14 @@ from research.recommend.selection import Selection
 
 
 def notes_of(requests: Requests, selection: Selection) -> list[str]:
-    """A line for each kind of unknown id that was left out, and one for empty histories."""
+    """Lines on a selection, on each kind of unknown id that was left out, on empty histories."""
     num_empty = int((requests.lengths_R == 0).sum())
+    allowed_V = selection.allowed_V
+    allowed = []
+    if allowed_V is not None:
+        allowed = [f"{int(allowed_V.sum()):,} of {len(allowed_V):,} items may be recommended"]
     return [
+        *allowed,
         *left_out_notes(requests),
         *_with_number(
             (selection.unknown, "candidates, exclusions or attributes are unknown, and left out"),

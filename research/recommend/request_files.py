@@ -75,18 +75,26 @@ def read_id_file(path: Path, column: str) -> list[str]:
     return read_ids(cells, column, raw.where)[1]
 
 
+def own_column(path: Path, raw_column: object) -> str | None:
+    """The column `raw_column` of a corpus's raw file, if the file `path` has it too; None: not."""
+    present = columns_of_file(_config_of(path))
+    return raw_column if isinstance(raw_column, str) and raw_column in present else None
+
+
 def read_histories(
     path: Path,
     *,
     user_column: str = "user",
     item_column: str = "item",
     timestamp_column: str | None = None,
+    time_format: str | None = None,
 ) -> HistoryFile:
     """The histories in a file of one row an event, or one row a user whose items are a list.
 
-    Events are put in the order of their times (of equal ones, as they stand), which are in the
-    column `timestamp_column`, or in `timestamp` if none is named. Without that they are oldest
-    first as they stand, but it is an error if another column has a name of times, such as "date".
+    Events are put in the order of their times (of equal ones, as they stand), whose form is
+    `time_format` (of `strptime`; None: numbers or ISO 8601). They are in the column
+    `timestamp_column`, or in `timestamp` if none is named. Without that they are oldest first as
+    they stand, but it is an error if another column has a name of times, such as "date".
     Lists are in Parquet and JSON lines, of times as well as of items; an empty one is a history
     without events. `InputError` for a column that is not there, an empty cell, null in a list, and
     lists of different lengths in a row.
@@ -122,7 +130,7 @@ def read_histories(
             )
         if pa.types.is_dictionary(time_cells.type):
             time_cells = time_cells.cast(time_cells.type.value_type)
-        times = read_times(time_cells, "auto", None, where) if len(rows) else None
+        times = read_times(time_cells, "auto", time_format, where) if len(rows) else None
     order = np.argsort(user_N, kind="stable")
     if times is not None:
         order = np.lexsort((times.exact, user_N))
@@ -144,14 +152,7 @@ def _read(path: Path, wanted: Mapping[str, FieldKind], optional: str | None = No
     The kinds of the wanted columns are for JSON lines. `InputError` if the optional column, which
     is of times, is not there but another one that looks like times.
     """
-    _require_file(path)
-    formats = [name for name, endings in SUFFIXES.items() if plain_suffix(path) in endings]
-    if not formats:
-        allowed = ", ".join(ending for endings in SUFFIXES.values() for ending in endings)
-        raise InputError(f"{path}: only files that end in {allowed} are read here; write one")
-    config = PrepareConfig(
-        source=formats[0], raw=str(path), quotes=True, quoted_newlines=True, missing_words=("",)
-    )
+    config = _config_of(path)
     if config.source == "jsonl":
         raw = _of_json_lines(path, wanted, optional)
         present = columns_of_file(config)
@@ -170,6 +171,18 @@ def _read(path: Path, wanted: Mapping[str, FieldKind], optional: str | None = No
             "the events of a user stand oldest first"
         )
     return raw
+
+
+def _config_of(path: Path) -> PrepareConfig:
+    """How preparation would read a file; `InputError` if there is none, or for its ending."""
+    _require_file(path)
+    formats = [name for name, endings in SUFFIXES.items() if plain_suffix(path) in endings]
+    if not formats:
+        allowed = ", ".join(ending for endings in SUFFIXES.values() for ending in endings)
+        raise InputError(f"{path}: only files that end in {allowed} are read here; write one")
+    return PrepareConfig(
+        source=formats[0], raw=str(path), quotes=True, quoted_newlines=True, missing_words=("",)
+    )
 
 
 def _of_json_lines(path: Path, wanted: Mapping[str, FieldKind], optional: str | None) -> RawTable:

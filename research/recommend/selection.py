@@ -29,16 +29,18 @@ def select_items(
     candidates: Collection[str] | None = None,
     exclude: Collection[str] = (),
     attributes: Collection[str] | None = None,
+    exclude_attributes: Collection[str] = (),
     unknown: UnknownPolicy = "error",
 ) -> Selection:
     """The items that may be recommended, by raw ids; the conditions are combined.
 
     `candidates`: only these items; None: all. `exclude`: not these. `attributes`: only items that
-    have at least one of these attributes; None: whatever they have. An id or attribute that the
-    corpus does not have raises `InputError`, or is left out and counted where `unknown` is "skip".
-    `InputError` also when no item is left.
+    have at least one of these attributes; None: whatever they have. `exclude_attributes`: no item
+    that has one of these. An id or attribute that the corpus does not have raises `InputError`, or
+    is left out and counted where `unknown` is "skip". `InputError` also when no item is left.
     """
-    if candidates is None and attributes is None and len(exclude) == 0:
+    named = (exclude, exclude_attributes)
+    if candidates is None and attributes is None and not any(map(len, named)):
         return Selection()
     skipped = 0
     allowed_V = np.ones(corpus.num_items, dtype=bool)
@@ -49,10 +51,15 @@ def select_items(
             named_V = np.zeros(corpus.num_items, dtype=bool)
             named_V[numbers[numbers >= 0]] = True
             allowed_V &= named_V if allows else ~named_V
-    if attributes is not None:
-        numbers = numbers_of(attributes, corpus.attribute_names, "attributes", unknown)
-        skipped += int((numbers < 0).sum())
-        allowed_V &= _have_any(corpus, numbers)
+    for what, names, allows in (
+        ("attributes", attributes, True),
+        ("exclude_attributes", exclude_attributes, False),
+    ):
+        if names is not None and (allows or len(names)):
+            numbers = numbers_of(names, corpus.attribute_names, what, unknown)
+            skipped += int((numbers < 0).sum())
+            has_any_V = _have_any(corpus, numbers)
+            allowed_V &= has_any_V if allows else ~has_any_V
     if not allowed_V.any():
         raise InputError(
             f"of the {corpus.num_items:,} items of corpus {corpus.name} none is left by the "

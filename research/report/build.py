@@ -7,17 +7,17 @@ down.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from research.errors import InputError
-from research.evaluation.list_table import ListTable, Table
+from research.evaluation.equivalence import check_margin
 from research.evaluation.metrics import metrics, of_ranks
 from research.evaluation.rank_table import RankTable
-from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
 from research.evaluation.ties import TiePolicy
 from research.report.caveats import (
     Group,
+    budget_notes,
     protocol_notes,
     run_notes,
     study_notes,
@@ -25,15 +25,14 @@ from research.report.caveats import (
     tie_notes,
     title_of,
 )
+from research.report.columns import metric_column
+from research.report.effects import factorial_of
 from research.report.learning_curves import cosines, panels, read_lines
-from research.report.lists import list_groups, lists_notes, lists_title, shown_metrics
+from research.report.lists import list_tables
 from research.report.records import StudyRun, changes_of, read_run, read_study
 from research.report.schema import (
-    LEVEL,
     CorpusPart,
     Cost,
-    Figure,
-    ListsTable,
     ProtocolTable,
     Report,
     Row,
@@ -44,18 +43,24 @@ from research.report.slices import slicings
 from research.storage.records import CostRecord, StudyRecord
 from research.storage.untrusted import printable, without_home
 
-# Resamples of the sign-flip test: for the compared metric, and for the other metrics.
-COMPARED_RESAMPLES, OTHER_RESAMPLES = 10_000, 2_000
 
-
-def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = None) -> Report:
+def report_of(
+    folder: Path,
+    *,
+    figures: bool = True,
+    ties: TiePolicy | None = None,
+    margin: float | None = None,
+) -> Report:
     """The report of a study's folder.
 
     Without `figures` it lacks what a terminal does not show: slices, learning curves and gradient
     cosines. All figures are computed under the tie policy `ties`; None: that of the finished runs,
-    or "expected" where theirs differ. Raises `InputError` when the folder is no study's or has no
-    finished run.
+    or "expected" where theirs differ. With a `margin` it is also tested whether a
+    cell is no worse than the base by more than that, in the compared metric. Raises `InputError`
+    when the folder is no study's or has no finished run, and for a margin that is not above 0.
     """
+    if margin is not None:
+        check_margin(margin)
     study = read_study(folder)
     runs = {corpus: read_runs(folder, study, corpus) for corpus in study.corpora}
     all_runs = [run for corpus_runs in runs.values() for run in corpus_runs]
@@ -70,7 +75,7 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         policies = {run.ties for run in all_runs if run.status == "finished"}
         ties = policies.pop() if len(policies) == 1 else "expected"
     parts = [
-        corpus_part(study, corpus, corpus_runs, ties=ties, figures=figures)
+        corpus_part(study, corpus, corpus_runs, ties=ties, figures=figures, margin=margin)
         for corpus, corpus_runs in runs.items()
     ]
     return Report(
@@ -88,6 +93,8 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         folder=printable(str(without_home(str(folder)))),
         corpora=tuple(parts),
         notes=tuple(study_notes(study)),
+        margin=margin,
+        factors=tuple(map(printable, study.factors)),
     )
 
 
@@ -103,16 +110,21 @@ def read_runs(folder: Path, study: StudyRecord, corpus: str) -> list[StudyRun]:
 
 
 def corpus_part(
-    study: StudyRecord, corpus: str, runs: Sequence[StudyRun], *, ties: TiePolicy, figures: bool
+    study: StudyRecord,
+    corpus: str,
+    runs: Sequence[StudyRun],
+    *,
+    ties: TiePolicy,
+    figures: bool,
+    margin: float | None,
 ) -> CorpusPart:
     """The part of a report about one corpus."""
     finished = [run for run in runs if run.status == "finished"]
-    counting = {run.cell for run in runs if run.counts_only}
     groups = group_by_protocol(finished, study.base)
     lines = read_lines(finished if figures else [])
     printable_lines = {(printable(cell), seed): log for (cell, seed), log in lines.items()}
     tables = [
-        protocol_table(study, group, counting, corpus, ties=ties, figures=figures)
+        protocol_table(study, group, runs, corpus, ties=ties, figures=figures, margin=margin)
         for group in groups
     ]
     by_cell = {cell: [run for run in runs if run.cell == cell] for cell in study.cells}
@@ -123,11 +135,13 @@ def corpus_part(
         cosines=cosines(printable_lines),
         costs=tuple(cost_of(cell, cell_runs) for cell, cell_runs in by_cell.items()),
         runs=tuple(run_line(study, corpus, run, ties) for run in runs),
-        notes=(*tie_notes(finished, ties), *protocol_notes(finished), *run_notes(runs)),
-        lists=tuple(
-            lists_table(study, group, counting, corpus)
-            for group in list_groups(finished, study.base)
+        notes=(
+            *tie_notes(finished, ties),
+            *protocol_notes(finished),
+            *budget_notes(finished),
+            *run_notes(runs),
         ),
+        lists=list_tables(study, finished, corpus),
     )
 
 
@@ -145,17 +159,22 @@ def group_by_protocol(runs: Sequence[StudyRun], base: str) -> list[Group]:
 def protocol_table(
     study: StudyRecord,
     group: Group,
-    counting: set[str],
+    runs: Sequence[StudyRun],
     corpus: str,
     *,
     ties: TiePolicy,
     figures: bool,
+    margin: float | None,
 ) -> ProtocolTable:
-    """The table of one protocol: means, comparisons to the base, and slices."""
+    """The table of one protocol: means, comparisons to the base, effects of factors, and slices.
+
+    `runs` are all runs of the corpus.
+    """
+    counting = {run.cell for run in runs if run.counts_only}
     cells = [cell for cell in study.cells if cell in group]
     protocol = _first_table(group).protocol
     columns = {
-        name: metric_column(study, group, counting, name, corpus, ties=ties)
+        name: metric_column(study, group, counting, name, corpus, ties=ties, margin=margin)
         for name in of_ranks(study.metrics)
     }
     full = protocol.get("candidates") == "full"
@@ -171,111 +190,21 @@ def protocol_table(
                 cell=printable(cell),
                 seeds=tuple(group[cell]),
                 figures={name: column[cell] for name, column in columns.items()},
+                levels=levels_of(study, cell),
             )
             for cell in cells
         ),
         has_base=study.base in group,
         slicings=slicings(tables, study.compared, ties) if full and figures else (),
         notes=tuple(table_notes(study, group, counting)),
+        factorial=factorial_of(study, group, runs, ties=ties, figures=figures),
     )
 
 
-def lists_table(
-    study: StudyRecord,
-    group: Mapping[str, Mapping[int, ListTable]],
-    counting: set[str],
-    corpus: str,
-) -> ListsTable:
-    """The table of recommended lists of one protocol: means, and comparisons to the base."""
-    cells = [cell for cell in study.cells if cell in group]
-    tables = [table for cell in cells for table in group[cell].values()]
-    names, notes = shown_metrics(study.metrics, tables)
-    # Lists have an order where scores tie, so the policy for ties changes nothing.
-    columns = {
-        name: metric_column(study, group, counting, name, corpus, ties="expected") for name in names
-    }
-    return ListsTable(
-        title=lists_title(tables[0].protocol),
-        protocol=tables[0].protocol,
-        users=len(tables[0]),
-        metrics=names,
-        rows=tuple(
-            Row(
-                cell=printable(cell),
-                seeds=tuple(group[cell]),
-                figures={name: column[cell] for name, column in columns.items()},
-            )
-            for cell in cells
-        ),
-        has_base=study.base in group,
-        notes=(
-            *table_notes(study, group, counting),
-            *notes,
-            *lists_notes(names, [cell for cell in study.cells if cell not in group]),
-        ),
-    )
-
-
-def metric_column(
-    study: StudyRecord,
-    group: Mapping[str, Mapping[int, Table]],
-    counting: set[str],
-    metric: str,
-    corpus: str,
-    *,
-    ties: TiePolicy,
-) -> dict[str, Figure]:
-    """One metric by cell: mean, and the comparison to the base with p corrected over the cells.
-
-    Raises `InputError` when a cell's tables cannot be compared with each other or the base's.
-    """
-    base: Mapping[int, Table] = group.get(study.base, {})
-    cells = [cell for cell in study.cells if cell in group]
-    pairs = {
-        cell: paired_tables(group[cell], base, counts=bool({cell, study.base} & counting))
-        for cell in cells
-        if cell != study.base
-    }
-    pairs = {cell: pair for cell, pair in pairs.items() if all(pair)}
-    comparisons: dict[str, Comparison] = {}
-    estimates: dict[str, Estimate] = {}
-    for cell in cells:
-        try:
-            estimates[cell] = estimate(list(group[cell].values()), metric, ties=ties)
-            if cell in pairs:
-                # The level of Holm's first, strictest step, so `smallest` holds for any cell.
-                level = LEVEL / len(pairs)
-                draws = COMPARED_RESAMPLES if metric == study.compared else OTHER_RESAMPLES
-                comparisons[cell] = compare(
-                    *pairs[cell], metric, ties=ties, resamples=draws, alpha=level
-                )
-        except InputError as error:
-            raise InputError(f"{corpus}, {cell} and its base {study.base}: {error}") from error
-    corrected = dict(zip(comparisons, holm([result.p for result in comparisons.values()])))
-    means = [result.mean for result in estimates.values()]
-    return {
-        cell: Figure(
-            result,
-            comparisons.get(cell),
-            corrected.get(cell),
-            place=1 + sum(mean > result.mean for mean in means),
-        )
-        for cell, result in estimates.items()
-    }
-
-
-def paired_tables(
-    tables: Mapping[int, Table], base: Mapping[int, Table], *, counts: bool
-) -> tuple[list[Table], list[Table]]:
-    """The tables of a cell and of the base for the seeds that both have; may be empty.
-
-    `counts`: one of the two is a counting ranker, and its one table is compared with every seed of
-    the other.
-    """
-    if counts:
-        return list(tables.values()), list(base.values())
-    seeds = [seed for seed in tables if seed in base]
-    return [tables[seed] for seed in seeds], [base[seed] for seed in seeds]
+def levels_of(study: StudyRecord, cell: str) -> dict[str, str]:
+    """A cell's level of every factor, by factor; empty where it has none."""
+    levels = study.levels.get(cell, {})
+    return {printable(factor): printable(level) for factor, level in levels.items()}
 
 
 def cost_of(cell: str, runs: Sequence[StudyRun]) -> Cost:

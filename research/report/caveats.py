@@ -96,6 +96,26 @@ def protocol_notes(runs: Sequence[StudyRun]) -> list[str]:
     return notes
 
 
+def budget_notes(runs: Sequence[StudyRun]) -> list[str]:
+    """A note on the runs whose last stage had its best validation at its end, if there are any."""
+    ended: dict[str, list[bool]] = {}
+    for run in runs:
+        results = [] if run.summary is None else list(run.summary.best.values())
+        if results and results[-1].epoch is not None:
+            ended.setdefault(run.cell, []).append(results[-1].epoch == results[-1].epochs)
+    cells = [
+        f"{printable(name)} ({sum(at_end)} of {len(at_end)})"
+        for name, at_end in ended.items()
+        if any(at_end)
+    ]
+    if not cells:
+        return []
+    return [
+        f"The best validation of the last stage is the one at its end in runs of {', '.join(cells)}"
+        ": with more epochs they may be better, and the comparison another."
+    ]
+
+
 def _cell_names(runs: Sequence[str]) -> str:
     """The cells in names `cell/seed`, each once, joined by commas."""
     return ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in runs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from research.evaluation.statistics import Comparison
 from research.report.schema import CorpusPart, Figure, ListsTable, ProtocolTable, Report, Row
 
 
@@ -13,7 +14,8 @@ def frame_of(report: Report) -> pd.DataFrame:
     `candidates` ("lists" for metrics of recommended lists), `seen`, `split` and `ties` name the
     protocol; rows that differ in any of them are not comparable. Differences are the cell minus
     `base`; `p_corrected` is p after Holm's correction over the cells of a table, for each metric
-    apart. Costs are means over the finished runs of a cell.
+    apart. `p_no_worse` and `p_equivalent` are those of the tests within `margin`, corrected
+    likewise. Costs are means over the finished runs of a cell.
     """
     return pd.DataFrame(
         [
@@ -23,6 +25,7 @@ def frame_of(report: Report) -> pd.DataFrame:
                 **protocol_columns(table),
                 "ties": report.ties,
                 "cell": row.cell,
+                **{f"factor_{name}": row.levels.get(name) for name in report.factors},
                 "base": report.base,
                 "metric": metric,
                 "compared": metric == report.compared,
@@ -33,6 +36,38 @@ def frame_of(report: Report) -> pd.DataFrame:
             for table in corpus.all_tables
             for row in table.rows
             for metric in row.figures
+        ]
+    )
+
+
+def effects_frame_of(report: Report) -> pd.DataFrame:
+    """The effects of factors: a row for each corpus, protocol, effect and metric; may be empty.
+
+    Columns are as in `frame_of`; `p_corrected` is corrected over the effects of a table. Of an
+    effect that cannot be estimated, `obstacle` says why.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "study": report.name,
+                "corpus": corpus.name,
+                **protocol_columns(table),
+                "ties": report.ties,
+                "kind": "main" if len(effect.factors) == 1 else "interaction",
+                "factors": effect.name,
+                "levels": effect.contrast,
+                "metric": metric,
+                "compared": metric == report.compared,
+                **comparison_columns(effect.comparison),
+                "p_corrected": effect.corrected,
+                "significant": effect.significant,
+                "obstacle": effect.obstacle,
+            }
+            for corpus in report.corpora
+            for table in corpus.tables
+            if table.factorial is not None
+            for metric in report.metrics
+            for effect in table.factorial.effects[metric]
         ]
     )
 
@@ -86,8 +121,9 @@ def protocol_columns(table: ProtocolTable | ListsTable) -> dict[str, object]:
 
 def figure_columns(figure: Figure) -> dict[str, object]:
     """The columns of a figure: mean, confidence interval, and comparison to the base."""
-    estimate, comparison = figure.estimate, figure.comparison
-    columns: dict[str, object] = {
+    estimate = figure.estimate
+    test = figure.margin_test
+    return {
         "mean": estimate.mean,
         "sd": estimate.deviation,
         "low": estimate.low,
@@ -95,27 +131,21 @@ def figure_columns(figure: Figure) -> dict[str, object]:
         "seeds": estimate.seeds,
         "users": estimate.users,
         "place": figure.place,
-        "difference": None,
-        "difference_low": None,
-        "difference_high": None,
-        "p": None,
+        **comparison_columns(figure.comparison),
         "p_corrected": figure.corrected,
         "significant": figure.significant,
-        "effect": None,
-        "smallest": None,
-        "compared_seeds": None,
+        "margin": None if test is None else test.margin,
+        "p_no_worse": None if test is None else test.no_worse,
+        "p_equivalent": None if test is None else test.equivalent,
     }
-    if comparison is not None:
-        columns |= {
-            "difference": comparison.difference,
-            "difference_low": comparison.low,
-            "difference_high": comparison.high,
-            "p": comparison.p,
-            "effect": comparison.effect,
-            "smallest": comparison.smallest,
-            "compared_seeds": comparison.seeds,
-        }
-    return columns
+
+
+def comparison_columns(comparison: Comparison | None) -> dict[str, object]:
+    """The columns of a comparison or an effect but for its corrected p; None: without values."""
+    names = {"difference": "difference", "difference_low": "low", "difference_high": "high"}
+    names |= {"p": "p", "effect": "effect", "smallest": "smallest", "compared_seeds": "seeds"}
+    values = {} if comparison is None else vars(comparison)
+    return {column: values.get(field) for column, field in names.items()}
 
 
 def cost_columns(corpus: CorpusPart, row: Row) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from research.evaluation.equivalence import MarginTest
 from research.evaluation.statistics import Comparison, Estimate
-from research.report.schema import Cost, ProtocolTable, Report
+from research.report.schema import LEVEL, Cost, Factorial, ProtocolTable, Report
 
 
 def interval_of(estimate: Estimate) -> str:
@@ -86,6 +87,29 @@ def smallest_of(table: ProtocolTable, metric: str) -> str:
     return f"Smallest {metric.upper()} difference found with 80 % power: {sizes_text}."
 
 
+def margin_words(report: Report, table: ProtocolTable) -> tuple[str, ...]:
+    """A sentence for each compared cell on whether it is within the report's margin of the base.
+
+    Empty when the report has no margin or nothing is compared.
+    """
+    tests = {cell: figure.margin_test for cell, figure in table.figures(report.compared).items()}
+    return tuple(
+        f"{cell}: {within_words(test, report.base)}."
+        for cell, test in tests.items()
+        if test is not None
+    )
+
+
+def within_words(test: MarginTest, base: str) -> str:
+    """`no worse than BASE by more than 0.002 (p 0.013)`, or that it is equivalent, or not shown."""
+    margin = f"{test.margin:g}"
+    if test.equivalent < LEVEL:
+        return f"equivalent to {base} within {margin} (p {p_of(test.equivalent)})"
+    claim = f"no worse than {base} by more than {margin}"
+    words = claim if test.no_worse < LEVEL else f"not shown to be {claim}"
+    return f"{words} (p {p_of(test.no_worse)})"
+
+
 def verdict_of(report: Report, table: ProtocolTable) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The table's answer: the cells that are above, below or not significantly different.
 
@@ -109,7 +133,20 @@ def verdict_of(report: Report, table: ProtocolTable) -> tuple[tuple[str, tuple[s
 
 def legend_of(report: Report) -> tuple[str, ...]:
     """Sentences on what the signs in the tables mean: ±, p and the dagger."""
-    return (f"±: half of the {interval_words(report)}.", *signs_of(report))
+    width = f"±: half of the {interval_words(report)}, which need not lie evenly around the mean."
+    return (width, *drawn_words(report), *signs_of(report))
+
+
+def drawn_words(report: Report) -> tuple[str, ...]:
+    """Sentences on how users and seeds enter the intervals and p-values."""
+    if len(report.seeds) == 1:
+        return ("Users count as drawn from many; one seed cannot say what another would give.",)
+    return (
+        "Users and seeds both count as drawn from many: users are resampled, and what seeds add to "
+        "the variance is estimated from the means of these few seeds.",
+        "Two seeds leave almost any such variance possible, so that intervals are wide and p is "
+        "large; five or more seeds tell much more.",
+    )
 
 
 def interval_words(report: Report) -> str:
@@ -118,9 +155,40 @@ def interval_words(report: Report) -> str:
 
 
 def signs_of(report: Report) -> tuple[str, ...]:
-    """Sentences on what p and the dagger mean."""
+    """Sentences on what p, the dagger and the words on a margin mean."""
+    has_margin = report.margin is not None
     return (
         f"p: two-sided, paired by user, against {report.base}; Holm over a table's cells.",
         "†: p below 0.05, and an interval without 0. "
         f"{report.compared.upper()} decides, the rest describes.",
+        *(("No worse, equivalent: one-sided tests at 5 %, corrected like p (TOST).",) * has_margin),
     )
+
+
+def effect_signs_of(report: Report) -> tuple[str, ...]:
+    """Sentences on what the effects of factors and their p mean."""
+    return (
+        "Effect of a factor: the difference between two of its levels, a mean over all "
+        "combinations of the other factors' levels. A × B: how much the effect of A changes from "
+        "one level of B to another.",
+        f"p: two-sided, paired by user; Holm over a table's effects. {report.compared.upper()} "
+        "decides.",
+    )
+
+
+def effects_verdict(factorial: Factorial, metric: str) -> tuple[tuple[str, str], ...]:
+    """The effects in short: pairs of words and names, with the size of those that were found.
+
+    Words without a name are left out.
+    """
+    names: dict[str, list[str]] = {"effects": [], "no significant effect": [], "not estimable": []}
+    for effect in factorial.effects[metric]:
+        name = f"{effect.name} ({effect.contrast})"
+        if effect.comparison is None:
+            names["not estimable"].append(name)
+        elif effect.significant:
+            size = f"{effect.comparison.difference:+.4f}".replace("-", "−")
+            names["effects"].append(f"{name} {size}")
+        else:
+            names["no significant effect"].append(name)
+    return tuple((words, "; ".join(of_words)) for words, of_words in names.items() if of_words)

@@ -7,6 +7,7 @@ security policy forbids every request.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,15 @@ from markupsafe import Markup
 from research.report import formatting as words
 from research.report import plots
 from research.report.plots import Dot, Style
-from research.report.schema import CorpusPart, Cosines, Panel, ProtocolTable, Report, Slicing
+from research.report.schema import (
+    CorpusPart,
+    Cosines,
+    Interaction,
+    Panel,
+    ProtocolTable,
+    Report,
+    Slicing,
+)
 from research.storage.untrusted import short_text
 
 
@@ -78,6 +87,8 @@ class CorpusPictures:
 
     tables: tuple[tuple[Picture, ...], ...]
     """For each table a figure of means, and one of differences where something is compared."""
+    effects: tuple[tuple[Picture, ...], ...]
+    """For each table a figure of its effects, and one for each two factors."""
     slices: tuple[tuple[Picture, ...], ...]
     """For each table, one figure for each slicing."""
     curves: tuple[Picture, ...]
@@ -96,6 +107,7 @@ class Figures:
         """All figures of a corpus, in the page's order."""
         return CorpusPictures(
             tables=tuple(self.of_table(table) for table in corpus.tables),
+            effects=tuple(self.of_factorial(table) for table in corpus.tables),
             slices=tuple(
                 tuple(self.of_slicing(part) for part in table.slicings if part.buckets)
                 for table in corpus.tables
@@ -124,6 +136,41 @@ class Figures:
             title = f"Difference to {self.report.base} (95 % intervals, before correction)"
             svg = plots.dots_svg(differences, f"{metric} minus the base's", zero=True)
             pictures.append(self.picture(title, svg, dots_text(differences)))
+        return tuple(pictures)
+
+    def of_factorial(self, table: ProtocolTable) -> tuple[Picture, ...]:
+        """A figure of the effects on the compared metric, and one for each two factors."""
+        if table.factorial is None:
+            return ()
+        metric, pictures = self.report.compared.upper(), []
+        effects = table.factorial.effects[self.report.compared]
+        # A factor of two levels has one main effect, which its name alone tells.
+        names = Counter(effect.name for effect in effects)
+        main, interaction = plots.styles_of(["main", "interaction"]).values()
+        dots = [
+            Dot(
+                (
+                    effect.name
+                    if names[effect.name] == 1
+                    else f"{effect.name}: {', '.join(effect.levels)}"
+                )
+                + effect.mark,
+                effect.comparison.difference,
+                effect.comparison.low,
+                effect.comparison.high,
+                main if len(effect.factors) == 1 else interaction,
+            )
+            for effect in effects
+            if effect.comparison is not None
+        ]
+        if dots:
+            title = "Effects of the factors (95 % intervals, before correction)"
+            svg = plots.dots_svg(dots, f"difference in {metric}", zero=True)
+            pictures.append(self.picture(title, svg, dots_text(dots)))
+        for part in table.factorial.interactions:
+            svg = plots.interaction_svg(part, metric)
+            title = f"{metric} by {part.along} and {part.lines}, with 95 % intervals"
+            pictures.append(self.picture(title, svg, interaction_text(part)))
         return tuple(pictures)
 
     def of_slicing(self, slicing: Slicing) -> Picture:
@@ -170,6 +217,19 @@ def picture_of(title: str, svg: str, description: str, prefix: str) -> Picture:
     opening = Markup('<svg role="img" aria-label="{}"').format(f"{title}. {description}")
     body = plots.with_id_prefix(svg, prefix).removeprefix("<svg")
     return Picture(title, opening + Markup(body))
+
+
+def interaction_text(interaction: Interaction) -> str:
+    """Means of an interaction plot as text."""
+    return "; ".join(
+        f"{interaction.lines} {level}: "
+        + ", ".join(
+            f"{interaction.along} {place} "
+            + ("missing" if estimate is None else f"{estimate.mean:.4f}")
+            for place, estimate in estimates.items()
+        )
+        for level, estimates in interaction.estimates.items()
+    )
 
 
 def dots_text(dots: list[Dot]) -> str:

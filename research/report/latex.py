@@ -10,7 +10,9 @@ import re
 
 import pandas as pd
 
+from research.evaluation.statistics import Comparison
 from research.report.formatting import (
+    effect_signs_of,
     half_of_any,
     interval_words,
     number_of_any,
@@ -18,7 +20,15 @@ from research.report.formatting import (
     short_decimal,
     shortened_name,
 )
-from research.report.schema import CorpusPart, Figure, ListsTable, ProtocolTable, Report, Row
+from research.report.schema import (
+    CorpusPart,
+    Effect,
+    Figure,
+    ListsTable,
+    ProtocolTable,
+    Report,
+    Row,
+)
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -36,9 +46,13 @@ PLAIN = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäå�
 def latex_of(report: Report) -> str:
     """The whole file: the tables of all corpora, one after another."""
     tables = [
-        table_of(report, corpus, table, number)
+        text
         for corpus in report.corpora
         for number, table in enumerate(corpus.tables, 1)
+        for text in (
+            table_of(report, corpus, table, number),
+            *effects_table_of(report, corpus, table, number),
+        )
     ]
     tables += [
         lists_table_of(report, corpus, lists, number)
@@ -57,23 +71,53 @@ def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, number: i
     `number` counts the corpus's tables from 1, for the label.
     """
     compares = table.has_base and len(table.rows) > 1
-    head = ["", *(escaped(name.upper()) for name in report.metrics)]
+    head = ["", *map(escaped, report.factors), *(escaped(name.upper()) for name in report.metrics)]
     if compares:
         head += [rf"$\Delta$ {escaped(report.compared.upper())}", "$p$"]
     rows = [row_of(report, row, compares) for row in table.rows]
-    label = f"tab:{slug(report.name)}-{slug(corpus.name)}-{number}"
-    return tabular_of(head, rows, caption_of(report, corpus, table, compares), label)
+    return booktabs(
+        head,
+        rows,
+        caption=caption_of(report, corpus, table, compares),
+        label=f"tab:{slug(report.name)}-{slug(corpus.name)}-{number}",
+        text_columns=1 + len(report.factors),
+    )
 
 
-def tabular_of(head: list[str], rows: list[list[str]], caption: str, label: str) -> str:
-    """A table of entries that are LaTeX already, with a head, a caption and a label."""
-    # So nothing is left for pandas to escape.
+def effects_table_of(
+    report: Report, corpus: CorpusPart, table: ProtocolTable, number: int
+) -> tuple[str, ...]:
+    """A table of the effects of the factors that a table crosses; none where it crosses none."""
+    if table.factorial is None:
+        return ()
+    metric = report.compared
+    rows = [
+        [escaped(effect.name), escaped(effect.contrast), *effect_entries(effect)]
+        for effect in table.factorial.effects[metric]
+    ]
+    caption = f"{report.question} {corpus.name}: {table.title}; effects of the factors. "
+    return (
+        booktabs(
+            ["", "levels", rf"$\Delta$ {escaped(metric.upper())}", "$p$"],
+            rows,
+            caption=escaped(caption + " ".join(effect_signs_of(report))),
+            label=f"tab:{slug(report.name)}-{slug(corpus.name)}-{number}-effects",
+            text_columns=2,
+        ),
+    )
+
+
+def booktabs(
+    head: list[str], rows: list[list[str]], *, caption: str, label: str, text_columns: int
+) -> str:
+    """A table in a float; all text is LaTeX already, and the first columns are aligned left."""
+    # Nothing is left for pandas to escape.
     style = pd.DataFrame(rows, columns=pd.Index(head)).style.hide(axis="index")
     return str(
         style.to_latex(
             caption=caption,
             label=label,
-            column_format="l" + "r" * (len(head) - 1),
+            column_format="l" * text_columns + "r" * (len(head) - text_columns),
             position_float="centering",
             hrules=True,
         )
@@ -95,7 +139,8 @@ def lists_table_of(report: Report, corpus: CorpusPart, table: ListsTable, number
     ]
     compares = table.has_base and len(table.rows) > 1
     label = f"tab:{slug(report.name)}-{slug(corpus.name)}-lists-{number}"
-    return tabular_of(head, rows, caption_of(report, corpus, table, compares), label)
+    caption = caption_of(report, corpus, table, compares)
+    return booktabs(head, rows, caption=caption, label=label, text_columns=1)
 
 
 def lists_entry_of(figure: Figure) -> str:
@@ -112,6 +157,7 @@ def row_of(report: Report, row: Row, compares: bool) -> list[str]:
     """The entries of a cell's row, as LaTeX."""
     entries = [
         escaped(shortened_name(row.cell, 40)),
+        *(escaped(row.levels.get(name, "")) for name in report.factors),
         *(entry_of(row.figures[name]) for name in report.metrics),
     ]
     if not compares:
@@ -119,10 +165,21 @@ def row_of(report: Report, row: Row, compares: bool) -> list[str]:
     figure = row.figures[report.compared]
     if figure.comparison is None:
         return [*entries, "--", "--"]
-    comparison = figure.comparison
+    return [*entries, difference_entry(figure.comparison), f"${p_of(figure.corrected)}$"]
+
+
+def effect_entries(effect: Effect) -> tuple[str, str]:
+    """The size of an effect with half its interval, and its corrected p, as LaTeX."""
+    if effect.comparison is None:
+        return "not estimable", "--"
+    mark = r"$^{\dagger}$" if effect.significant else ""
+    return difference_entry(effect.comparison) + mark, f"${p_of(effect.corrected)}$"
+
+
+def difference_entry(comparison: Comparison) -> str:
+    """A difference and half its interval, as LaTeX."""
     half = short_decimal((comparison.high - comparison.low) / 2)
-    difference = rf"${comparison.difference:+.4f}$ {{\scriptsize$\pm${half}}}"
-    return [*entries, difference, f"${p_of(figure.corrected)}$"]
+    return rf"${comparison.difference:+.4f}$ {{\scriptsize$\pm${half}}}"
 
 
 def entry_of(figure: Figure) -> str:

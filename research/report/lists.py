@@ -1,6 +1,6 @@
 """The tables of recommended lists: which runs, which metrics, and what is said of them.
 
-`build.lists_table` makes them, with the same intervals and tests as those of ranks.
+They have the same intervals and tests as those of ranks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from research.errors import InputError
 from research.evaluation.list_metrics import check_given_by
 from research.evaluation.list_table import ListTable
 from research.evaluation.metrics import of_lists, parse_metric
+from research.report.caveats import table_notes
+from research.report.columns import metric_column
 from research.report.records import StudyRun
+from research.report.schema import ListsTable, Row
+from research.storage.records import StudyRecord
 from research.storage.untrusted import printable
 
 # The cutoff of the metrics that are shown where the study names none, or less if lists are shorter.
@@ -30,6 +34,15 @@ MEANINGS = {
 }
 
 
+def list_tables(
+    study: StudyRecord, runs: Sequence[StudyRun], corpus: str
+) -> tuple[ListsTable, ...]:
+    """The tables of the lists that a corpus's runs have stored, one for each protocol."""
+    counting = {run.cell for run in runs if run.counts_only}
+    groups = list_groups(runs, study.base)
+    return tuple(lists_table(study, group, counting, corpus) for group in groups)
+
+
 def list_groups(runs: Sequence[StudyRun], base: str) -> list[dict[str, dict[int, ListTable]]]:
     """The list tables of runs by cell and seed, for each protocol; those with the base first."""
     groups: dict[str, dict[str, dict[int, ListTable]]] = {}
@@ -38,6 +51,43 @@ def list_groups(runs: Sequence[StudyRun], base: str) -> list[dict[str, dict[int,
             key = json.dumps(dict(table.protocol), sort_keys=True)
             groups.setdefault(key, {}).setdefault(run.cell, {})[run.seed] = table
     return sorted(groups.values(), key=lambda group: base not in group)
+
+
+def lists_table(
+    study: StudyRecord,
+    group: Mapping[str, Mapping[int, ListTable]],
+    counting: set[str],
+    corpus: str,
+) -> ListsTable:
+    """The table of recommended lists of one protocol: means, and comparisons to the base."""
+    cells = [cell for cell in study.cells if cell in group]
+    tables = [table for cell in cells for table in group[cell].values()]
+    names, notes = shown_metrics(study.metrics, tables)
+    # Lists have an order where scores tie, so the policy for ties changes nothing.
+    columns = {
+        name: metric_column(study, group, counting, name, corpus, ties="expected", margin=None)
+        for name in names
+    }
+    return ListsTable(
+        title=lists_title(tables[0].protocol),
+        protocol=tables[0].protocol,
+        users=len(tables[0]),
+        metrics=names,
+        rows=tuple(
+            Row(
+                cell=printable(cell),
+                seeds=tuple(group[cell]),
+                figures={name: column[cell] for name, column in columns.items()},
+            )
+            for cell in cells
+        ),
+        has_base=study.base in group,
+        notes=(
+            *table_notes(study, group, counting),
+            *notes,
+            *lists_notes(names, [cell for cell in study.cells if cell not in group]),
+        ),
+    )
 
 
 def shown_metrics(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from research.evaluation.statistics import Comparison
 from research.report.formatting import (
     difference_of,
     interval_of,
@@ -17,7 +18,15 @@ from research.report.formatting import (
     seconds_of,
     seeds_of,
 )
-from research.report.schema import CorpusPart, ListsTable, ProtocolTable, Report, Row
+from research.report.schema import (
+    CorpusPart,
+    Effect,
+    Factorial,
+    ListsTable,
+    ProtocolTable,
+    Report,
+    Row,
+)
 
 
 def figures_table(report: Report, table: ProtocolTable) -> str:
@@ -25,7 +34,8 @@ def figures_table(report: Report, table: ProtocolTable) -> str:
 
     The comparison is the compared metric's difference to the base, its interval, effect and p.
     """
-    head = ["cell", "seeds", *(name.upper() for name in report.metrics)]
+    factors = map(code_span, report.factors)
+    head = ["cell", *factors, "seeds", *(name.upper() for name in report.metrics)]
     compares = table.has_base and len(table.rows) > 1
     if compares:
         versus = f"{report.compared.upper()} vs {code_span(report.base)}"
@@ -33,13 +43,31 @@ def figures_table(report: Report, table: ProtocolTable) -> str:
     rows = [
         [
             code_span(row.cell),
+            *(code_span(row.levels.get(name, "")) for name in report.factors),
             str(len(row.seeds)),
             *(interval_of(row.figures[name].estimate) for name in report.metrics),
             *(compared_entries(row, report.compared) if compares else ()),
         ]
         for row in table.rows
     ]
-    return markdown_table(head, rows, text_columns=1)
+    return markdown_table(head, rows, text_columns=1 + len(report.factors))
+
+
+def effects_table(report: Report, factorial: Factorial) -> str:
+    """A markdown table of main effects and interactions on the compared metric."""
+    rows = [
+        [code_span(effect.name), code_span(effect.contrast), *effect_entries(effect)]
+        for effect in factorial.effects[report.compared]
+    ]
+    head = ["effect", "levels", report.compared.upper(), "95 % interval", "d_z", "p"]
+    return markdown_table(head, rows, text_columns=2)
+
+
+def effect_entries(effect: Effect) -> tuple[str, ...]:
+    """An effect's size, interval, d_z and corrected p."""
+    if effect.comparison is None:
+        return "not estimable", "", "", ""
+    return comparison_entries(effect.comparison, effect.corrected, effect.mark)
 
 
 def lists_table(table: ListsTable) -> str:
@@ -62,11 +90,17 @@ def lists_table(table: ListsTable) -> str:
 def compared_entries(row: Row, metric: str) -> tuple[str, ...]:
     """A row's difference to the base, its interval, effect and corrected p; empty for the base."""
     figure = row.figures[metric]
-    comparison = figure.comparison
-    if comparison is None:
+    if figure.comparison is None:
         return "", "", "", ""
+    return comparison_entries(figure.comparison, figure.corrected, figure.mark)
+
+
+def comparison_entries(
+    comparison: Comparison, corrected: float | None, mark: str
+) -> tuple[str, ...]:
+    """A difference, its interval, d_z, and corrected p with its mark."""
     ends = range_of(comparison.low, comparison.high, signed=True)
-    p = f"{p_of(figure.corrected)} {figure.mark}".strip().replace("<", "&lt;")
+    p = f"{p_of(corrected)} {mark}".strip().replace("<", "&lt;")
     return difference_of(comparison), ends, f"{comparison.effect:+.2f}", p
 
 

@@ -7,6 +7,7 @@ figures; the three together distinguish cells in grey print too.
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,15 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.style import context
 
 from research.report.formatting import shortened_name
-from research.report.schema import Cosines, Panel, Slicing
+from research.report.schema import Cosines, Interaction, Panel, Slicing
 
 COLOURS = ("#1a1a1a", "#0072b2", "#d55e00", "#009e73", "#b0447e", "#56a0d3", "#b8860b", "#6a4c93")
 DASHES = ((), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5), (3, 1.2, 1, 1.2, 1, 1.2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Inches: wide enough to be read on a desktop, narrow enough that a phone shrinks it little.
 WIDTH = 4.2
+# How far lines of an interaction plot stand apart, where its levels stand 1 apart.
+LINES_APART = 0.06
 SETTINGS: dict[str, object] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sixfold",
@@ -118,6 +121,46 @@ def slices_svg(slicing: Slicing, label: str, styles: Mapping[str, Style]) -> str
         axes.set_xlabel(label)
         axes.grid(visible=True, axis="x")
         axes.locator_params(axis="x", nbins=5)
+        return svg_of(figure)
+
+
+def interaction_svg(interaction: Interaction, label: str) -> str:
+    """An SVG of means with intervals over one factor's levels, with a line for each of another's.
+
+    Parallel lines: the two factors do not interact.
+    """
+    with context(SETTINGS):
+        figure = Canvas(figsize=(WIDTH, 2.6))
+        axes = figure.add_subplot()
+        styles = styles_of(list(interaction.estimates))
+        for index, (level, estimates) in enumerate(interaction.estimates.items()):
+            # Lines stand a little apart, so that no interval hides another.
+            shift = LINES_APART * (index - (len(interaction.estimates) - 1) / 2)
+            places = [place + shift for place in range(len(estimates))]
+            means, lows, highs = (
+                [math.nan if each is None else vars(each)[name] for each in estimates.values()]
+                for name in ("mean", "low", "high")
+            )
+            style = styles[level]
+            axes.plot(
+                places,
+                means,
+                color=style.colour,
+                dashes=style.dash or (None, None),
+                linewidth=1.5,
+                marker=style.marker,
+                markersize=5.5,
+                label=shortened_name(f"{interaction.lines}={level}", 22),
+            )
+            axes.vlines(places, lows, highs, color=style.colour, linewidth=1.2)
+        along = next(iter(interaction.estimates.values()))
+        axes.set_xticks(range(len(along)), [shortened_name(level, 12) for level in along])
+        axes.set_xlim(-0.5, len(along) - 0.5)
+        axes.set_xlabel(shortened_name(interaction.along))
+        axes.set_ylabel(label)
+        axes.grid(visible=True, axis="y")
+        axes.locator_params(axis="y", nbins=5)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)
         return svg_of(figure)
 
 

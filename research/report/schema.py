@@ -7,9 +7,10 @@ the study, with control characters replaced (`untrusted.printable`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from research.evaluation.equivalence import MarginTest
 from research.evaluation.statistics import Comparison, Estimate
 from research.evaluation.ties import TiePolicy
 
@@ -46,6 +47,10 @@ class Figure:
     comparison."""
     place: int
     """1 for the best mean of the table's column, 2 for the next; equal means share a place."""
+    margin_test: MarginTest | None = None
+    """Whether the cell is no worse than the base by more than the report's margin, after Holm's
+    correction over the cells of the table; None: there is no margin or no comparison, or this is
+    not the compared metric."""
 
     @property
     def significant(self) -> bool:
@@ -72,6 +77,9 @@ class Row:
     """Seeds whose rank tables make up the figures."""
     figures: Mapping[str, Figure]
     """By metric."""
+    levels: Mapping[str, str] = field(default_factory=dict)
+    """Its level of every factor of the study, by factor; empty: it stands beside the crossed cells.
+    """
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,72 @@ class Slicing:
 
 
 @dataclass(frozen=True)
+class Effect:
+    """A main effect of a factor or the interaction of two, in one metric of one table."""
+
+    factors: tuple[str, ...]
+    """One factor (a main effect), or two (an interaction)."""
+    levels: tuple[str, ...]
+    """A level of each of them."""
+    references: tuple[str, ...]
+    """The level of each of them that the former is compared with."""
+    comparison: Comparison | None
+    """The size of the effect, its interval and test; None: it cannot be estimated."""
+    corrected: float | None
+    """p after Holm's correction over the table's effects, for each metric apart; None: it cannot be
+    estimated."""
+    obstacle: str
+    """Why it cannot be estimated; empty: it can."""
+
+    @property
+    def name(self) -> str:
+        """`FACTOR`, or `FACTOR × FACTOR`."""
+        return " × ".join(self.factors)
+
+    @property
+    def contrast(self) -> str:
+        """The levels that are compared: `yes vs no`, or `yes vs no, 2 vs 1`."""
+        pairs = zip(self.levels, self.references)
+        return ", ".join(f"{level} vs {reference}" for level, reference in pairs)
+
+    @property
+    def significant(self) -> bool:
+        """Whether there is an effect: corrected p below `LEVEL`, interval without 0."""
+        if self.comparison is None or self.corrected is None:
+            return False
+        return self.comparison.significant(self.corrected, LEVEL)
+
+    @property
+    def mark(self) -> str:
+        """A dagger where the effect is significant, else an empty string."""
+        return DAGGER if self.significant else ""
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """The compared metric by the levels of two factors, a mean over all levels of the others."""
+
+    along: str
+    """The factor whose levels stand side by side."""
+    lines: str
+    """The factor that has a line for each level."""
+    estimates: Mapping[str, Mapping[str, Estimate | None]]
+    """By level of `lines`, then by level of `along`; None: a combination of levels is missing."""
+
+
+@dataclass(frozen=True)
+class Factorial:
+    """What the cells of a table that cross factors say of each factor, and of each two."""
+
+    effects: Mapping[str, tuple[Effect, ...]]
+    """By metric, main effects first."""
+    interactions: tuple[Interaction, ...]
+    """One for each two factors; empty in a report without figures."""
+    notes: tuple[str, ...]
+    """Which effects cannot be estimated, and why."""
+
+
+@dataclass(frozen=True)
 class ProtocolTable:
     """The cells that were evaluated under one protocol, and so can be compared."""
 
@@ -119,6 +193,8 @@ class ProtocolTable:
     """By popularity, history length, time, attribute; empty except under full ranking."""
     notes: tuple[str, ...]
     """What the table cannot show, and why."""
+    factorial: Factorial | None = None
+    """The effects of the factors that its cells cross; None: they cross none."""
 
     def figures(self, metric: str) -> dict[str, Figure]:
         """A metric's column of the table, by cell."""
@@ -284,3 +360,7 @@ class Report:
     corpora: tuple[CorpusPart, ...]
     notes: tuple[str, ...]
     """What the report as a whole cannot show."""
+    margin: float | None = None
+    """A difference of the compared metric that does not matter, above 0; None: none was given."""
+    factors: tuple[str, ...] = ()
+    """The factors that the cells cross."""

@@ -8,18 +8,22 @@ from rich.table import Table
 
 from research.report.formatting import (
     difference_of,
+    effect_signs_of,
     interval_of,
     interval_of_any,
     legend_of,
+    margin_words,
     p_of,
     seconds_of,
     seeds_of,
+    short_decimal,
     shortened_name,
     smallest_of,
 )
 from research.report.schema import (
     DAGGER,
     CorpusPart,
+    Factorial,
     ListsTable,
     ProtocolTable,
     Report,
@@ -41,9 +45,15 @@ def print_report(report: Report, console: Console) -> None:
             console.print()
             console.print(f"{corpus.name}, {table.title}, {table.users:,} users")
             console.print(figures_table(report, table))
+            print_all(console, margin_words(report, table))
             print_all(console, table.notes)
             if smallest := smallest_of(table, report.compared):
                 console.print(smallest)
+            if table.factorial is not None:
+                console.print()
+                console.print(f"{corpus.name}, effects of the factors")
+                console.print(effects_table(report, table.factorial))
+                print_all(console, (*effect_signs_of(report), *table.factorial.notes))
         for lists in corpus.lists:
             console.print()
             console.print(f"{corpus.name}, {lists.title}, {lists.users:,} users")
@@ -72,6 +82,8 @@ def figures_table(report: Report, table: ProtocolTable) -> Table:
     """A table of a protocol: each cell's metrics with intervals, and its difference to the base."""
     output = plain_table()
     output.add_column("cell", no_wrap=True)
+    for name in report.factors:
+        output.add_column(shortened_name(name), no_wrap=True)
     for name in report.metrics:
         output.add_column(name.upper(), justify="right", no_wrap=True)
     compares = table.has_base and len(table.rows) > 1
@@ -83,6 +95,7 @@ def figures_table(report: Report, table: ProtocolTable) -> Table:
         figures = [interval_of(row.figures[name].estimate) for name in report.metrics]
         output.add_row(
             shortened_name(row.cell),
+            *(shortened_name(row.levels.get(name, "")) for name in report.factors),
             *figures,
             *compared_of(row, report.compared)[: len(output.columns)],
         )
@@ -139,6 +152,25 @@ def compared_of(row: Row, metric: str) -> tuple[str, str]:
     # The zero before the point is dropped, so that the table fits into 80 columns.
     difference = difference_of(figure.comparison).replace("0.", ".", 1)
     return difference, f"{p_of(figure.corrected).replace('0.', '.', 1)}{dagger}"
+
+
+def effects_table(report: Report, factorial: Factorial) -> Table:
+    """A table of main effects and interactions on the compared metric, with corrected p."""
+    output = plain_table()
+    for name in ("effect", "levels"):
+        output.add_column(name, no_wrap=True)
+    for name in (report.compared.upper(), "p", "smallest"):
+        output.add_column(name, justify="right", no_wrap=True)
+    for effect in factorial.effects[report.compared]:
+        comparison = effect.comparison
+        entries = ("not estimable", "", "")
+        if comparison is not None:
+            p = f"{p_of(effect.corrected)}{effect.mark or ' '}"
+            entries = (difference_of(comparison), p, short_decimal(comparison.smallest))
+        output.add_row(
+            shortened_name(effect.name, 40), shortened_name(effect.contrast, 40), *entries
+        )
+    return output
 
 
 def cost_table(corpus: CorpusPart) -> Table:

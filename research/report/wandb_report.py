@@ -12,10 +12,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from research.report.formatting import legend_of, smallest_of
+from research.report.formatting import effect_signs_of, legend_of, margin_words, smallest_of
 from research.report.markdown import (
     changes_table,
     cost_table,
+    effects_table,
     figures_table,
     lists_table,
     runs_table,
@@ -91,8 +92,15 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
         blocks += [
             wr.H2(f"{table.title}, {table.users:,} users"),
             wr.MarkdownBlock(figures_table(report, table)),
+            *map(wr.P, margin_words(report, table)),
             *(wr.P(note) for note in (smallest_of(table, report.compared), *table.notes) if note),
         ]
+        if table.factorial is not None:
+            blocks += [
+                wr.H2("Effects of the factors"),
+                wr.MarkdownBlock(effects_table(report, table.factorial)),
+                *map(wr.P, (*effect_signs_of(report), *table.factorial.notes)),
+            ]
     for lists in corpus.lists:
         blocks += [
             wr.H2(f"{lists.title}, {lists.users:,} users"),
@@ -127,9 +135,9 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
             groupby_rangefunc="stddev", smoothing_factor=0, layout=layout,
         )  # fmt: skip
 
-    def bar(title: str, metric: str) -> Callable[[object], Panel]:
+    def bar(title: str, metric: str, groups: str) -> Callable[[object], Panel]:
         return lambda layout: wr.BarPlot(
-            title=title, metrics=[metric], groupby=cell, layout=layout,
+            title=title, metrics=[metric], groupby=wr.Config(groups), layout=layout,
             groupby_aggfunc="mean", groupby_rangefunc="stddev",
         )  # fmt: skip
 
@@ -142,7 +150,10 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
     for candidates in dict.fromkeys(table.candidates for table in corpus.tables):
         within = "" if candidates == "full" else f"{candidates}/"
         metric_names = [f"test/{within}{metric}" for metric in report.metrics]
-        builders += [bar(f"{name} (test)", name) for name in metric_names]
+        builders += [bar(f"{name} (test)", name, "ablation.cell") for name in metric_names]
+    compared = f"test/{report.compared}"
+    for factor in report.factors:
+        builders.append(bar(f"{compared} by {factor}", compared, f"ablation.factors.{factor}"))
     # Validation curves of two stages are one metric on W&B, over epochs; their panels are alike.
     panels = {
         index: build(wr.Layout(x=index % 2 * WIDTH, y=index // 2 * HEIGHT, w=WIDTH, h=HEIGHT))
@@ -150,6 +161,7 @@ def panel_grid(report: Report, corpus: CorpusPart) -> Block:
     }
     below = wr.Layout(x=0, y=(len(builders) + 1) // 2 * HEIGHT, w=2 * WIDTH, h=2 * HEIGHT)
     columns = ["run:displayName", "config:ablation.value.cell", "config:seed.value"]
+    columns += [f"config:ablation.value.factors.{factor}" for factor in report.factors]
     columns += [f"summary:test/{report.compared}", f"summary:best/val/{report.compared}"]
     runs = wr.Runset(
         name=corpus.name, groupby=["config.ablation.cell"], pinned_columns=columns,

@@ -29,9 +29,10 @@ class EvaluationConfig:
     """Which figures a run reports, and how items are ranked for them."""
 
     metrics: tuple[str, ...] = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
-    """Metrics to report: hr@K, ndcg@K, recall@K, precision@K, map@K, mrr@K or mrr; and of the
-    recommended lists coverage@K, gini@K, novelty@K, arp@K, lift@K, diversity@K, and, where seen
-    items are kept, repeat@K and explore@K."""
+    """Metrics to report: hr@K, ndcg@K, recall@K, precision@K, map@K, map-r@K, mrr@K or mrr. `map`
+    divides a user's sum of precisions by min(R, K), R being the number of held-out items, and
+    `map-r` by R (trec_eval, RecTools). Of the recommended lists: coverage@K, gini@K, novelty@K,
+    arp@K, lift@K, diversity@K, and, where seen items are kept, repeat@K and explore@K."""
     candidates: tuple[str, ...] = ("full",)
     """Candidate sets of the test: full, uniform-N, popularity-N (N sampled negatives)."""
     negatives_file: str | None = None

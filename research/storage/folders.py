@@ -42,6 +42,23 @@ def kind_of(folder: Path) -> FolderKind | None:
         return "run"
 
 
+def run_or_corpus_at(target: str, data_root: str) -> Path:
+    """The folder of a run or a corpus: `target` itself, or a corpus's name below the data root.
+
+    `InputError` where there is neither.
+    """
+    corpora = Path(data_root) / "corpora"
+    for folder in (Path(target), corpora / target):
+        if (folder / "config.json").is_file() or (folder / "manifest.json").is_file():
+            return folder
+    is_name = "/" not in target and not Path(target).exists() and corpora.is_dir()
+    place = corpora / target if is_name else Path(target)
+    raise InputError(
+        f"{target} is neither a run folder (config.json) nor a corpus folder (manifest.json), nor "
+        f"a corpus in {corpora}, where `prepare` makes one: {what_is_at(place)}"
+    )
+
+
 def folders_below(folder: Path, kind: FolderKind, *, depth: int = _DEPTH) -> Iterator[Path]:
     """The runs or corpora at or below a folder, sorted, down to `depth` folders below it.
 

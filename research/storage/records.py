@@ -7,6 +7,7 @@ file without it means.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from research.storage.json_files import read_json, write_json
 from research.storage.untrusted import file_inside, is_file_name
 
 Kind = TypeVar("Kind", bound="Record")
+# A report goes through all combinations of levels that a study.json names.
+MAX_COMBINATIONS = 10_000
 
 
 class Record(ABC):
@@ -520,6 +523,11 @@ class StudyRecord(Record):
     """Names of the cells, the base among them."""
     objectives: tuple[str, ...] = ()
     """Keys of the objectives that occur in any cell."""
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names of the levels of each factor that the cells cross, by factor."""
+    levels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The level of every factor, by cell and factor. A cell that has none, or one that `factors`
+    does not name, stands beside the crossed ones."""
     changes: Mapping[str, Mapping[str, tuple[object, object]]]
     """The base's value and the cell's, as JSON values, by cell and dotted field."""
     seeds: tuple[int, ...]
@@ -543,6 +551,7 @@ class StudyRecord(Record):
                 f"its base is {self.base!r:.80} and it compares {self.compared!r:.80}, which are "
                 "not among its cells and metrics"
             )
+        self._check_levels()
         seeds = [
             seed
             for cells in self.runs.values()
@@ -551,6 +560,22 @@ class StudyRecord(Record):
         ]
         if not all(map(is_seed, (*seeds, *map(str, self.seeds)))):
             raise InputError("a seed is a whole number from 0 on, of 64 bits")
+
+    def _check_levels(self) -> None:
+        """Raise `InputError` unless a cell with levels has one of each factor, as no other has."""
+        for factor, names in self.factors.items():
+            if len(set(names)) < max(1, len(names)):
+                raise InputError(f"factors.{factor!s:.80} must name one level or more, each once")
+        if math.prod(map(len, self.factors.values())) > MAX_COMBINATIONS:
+            raise InputError(f"factors have more than {MAX_COMBINATIONS:,} combinations of levels")
+        for cell, levels in self.levels.items():
+            if cell not in self.cells or levels.keys() != self.factors.keys():
+                raise InputError(
+                    f"levels.{cell!s:.80} has levels of {', '.join(levels)!s:.100}; it must be "
+                    f"one of the cells, with levels of {', '.join(self.factors)!s:.100}"
+                )
+        if len({frozenset(levels.items()) for levels in self.levels.values()}) < len(self.levels):
+            raise InputError("levels has two cells with the same levels")
 
     def seeds_of(self, corpus: str, cell: str) -> dict[int, str]:
         """The run hashes of a cell's runs on a corpus, by seed, ascending."""

@@ -19,7 +19,15 @@ from types import TracebackType
 
 from research.errors import InputError, path_in_errors
 from research.storage.atomic import replacing
-from research.storage.records import Kind, Record, RunRecord, RunSummary, read_record, write_record
+from research.storage.records import (
+    Kind,
+    Record,
+    RunRecord,
+    RunSummary,
+    StudyRecord,
+    read_record,
+    write_record,
+)
 from research.storage.untrusted import file_inside, parse_json
 
 Scalar = int | float | str
@@ -104,6 +112,11 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         if self.writes:
+            if (self.path / StudyRecord.FILE).is_file():
+                raise InputError(
+                    f"{self.path} is the folder of a study, which cannot be a run's too; choose "
+                    "another folder"
+                )
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:

@@ -13,6 +13,7 @@ from research.config import hash_of
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.runs.differences import difference_of
+from research.storage.folders import kind_of
 from research.storage.records import StudyRecord, read_record, write_record
 from research.storage.untrusted import is_file_name
 from research.studies.job import Job
@@ -38,9 +39,14 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
 
     Runs that earlier calls listed (other seeds, corpora, cells) stay listed while the config of
     their cell is unchanged. Those of a cell that has changed since, for example by another budget,
-    are dropped from the list.
+    are dropped from the list. `InputError` where the study's folder is a run's.
     """
     folder = out / study.name
+    if kind_of(folder) == "run":
+        raise InputError(
+            f"{folder} is the folder of a run, which cannot be a study's too; give the study "
+            "another name, or another folder of runs"
+        )
     earlier = read_record(folder, StudyRecord)
     configs = {cell: study.run(cell, "", 0) for cell in study.cells}
     cell_hashes = {cell: hash_of(config) for cell, config in configs.items()}
@@ -59,6 +65,8 @@ def record_study(study: Study, out: Path, jobs: Sequence[Job], command: str) -> 
         budget=None if study.budget is None else str(study.budget),
         cells=tuple(study.cells),
         objectives=tuple(dict.fromkeys(key for stage in stages for key in stage.objectives)),
+        factors=study.grid.factors,
+        levels=study.grid.levels,
         changes={
             cell: {
                 field: (base_value, cell_value)

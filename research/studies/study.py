@@ -28,6 +28,7 @@ from research.runs.run_hash import record_of
 from research.runs.warm_start import resolve_warm_start
 from research.storage.run_folder import RunFolder
 from research.studies.budget import Budget
+from research.studies.factorial import Grid
 from research.studies.job import Job, JobCost, State
 from research.studies.plan import estimate_jobs, print_plan
 from research.studies.record import record_study, run_folder
@@ -43,7 +44,7 @@ class Study:
     question: str
     """The question that the report's tables answer."""
     cells: Mapping[str, RunConfig]
-    """Configs by cell name; the study sets their seed and corpus."""
+    """Configs by cell name; the study sets their seed and corpus. A `Grid` has effects reported."""
     base: str
     """The cell that the others are compared with."""
     corpora: tuple[str, ...] = ("ml-100k",)
@@ -98,6 +99,11 @@ class Study:
         """The metric that cells are compared by."""
         names = of_ranks(self.metrics)
         return self.compared or names[min(1, len(names) - 1)]
+
+    @property
+    def grid(self) -> Grid:
+        """The cells with their levels of every factor; without factors unless a grid made them."""
+        return self.cells if isinstance(self.cells, Grid) else Grid(self.cells, {}, {})
 
     def run(self, cell: str, corpus: str, seed: int) -> RunConfig:
         """A cell's config on a corpus with a seed, under the study's budget.

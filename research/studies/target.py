@@ -6,13 +6,14 @@ import importlib
 import inspect
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
 from research.annotations import suggest
 from research.errors import InputError
 from research.runs.config import RunConfig
-from research.studies.known_targets import near_targets
+from research.studies.known_targets import known_targets, near_targets
 from research.studies.study import Study
 
 Target = TypeVar("Target")
@@ -28,6 +29,8 @@ def load_target(target: str, kind: type[Target]) -> Target:
     arguments, or is or gives something else, with what to type instead where that can be told.
     """
     import_from_working_folder()
+    if Path(target.partition(":")[0]).is_file():
+        raise InputError(f"{target} is a file{_of_file(target, kind)}")
     module_name, colon, attribute = target.partition(":")
     module = None
     if not colon:
@@ -47,6 +50,8 @@ def load_target(target: str, kind: type[Target]) -> Target:
         problem = f"{target} is a module" if module.__name__ == target else ""
         problem = problem or f"{module.__name__} has no {attribute!r}"
         nothing = f"; nothing in it is or returns a {kind.__name__}" * (not candidates)
+        if problem.endswith("is a module"):
+            candidates = {f"{target}.{name}" for name in candidates}
         names = suggest(attribute, candidates) if candidates else ""
         other = "" if candidates and module.__name__ != target else _other_verb(module, kind)
         raise InputError(f"{problem}{nothing}{other}{names}")
@@ -70,6 +75,18 @@ def _meant(target: str, kind: type) -> str:
     if not near:
         return ""
     return f"; did you mean {_command([known.target for known in near], near[0].verb)}?"
+
+
+def _of_file(target: str, kind: type) -> str:
+    """What to type in place of a file's path, which may be followed by a colon and a name."""
+    file, colon, name = target.partition(":")
+    relative = Path(os.path.relpath(file)).with_suffix("")
+    module = ".".join(relative.parts)
+    if not colon and any(known.module == module for known in known_targets()):
+        return _meant(target, kind)
+    if ".." in relative.parts:
+        return f"; type its module's name in the folder {Path(file).resolve().parent}"
+    return f"; type `sixfold {VERB_OF[kind]} {module}{colon}{name}`"
 
 
 def _other_verb(module: ModuleType, kind: type) -> str:

@@ -128,7 +128,7 @@ class Output:
     """
 
     def __getstate__(self) -> list[object]:
-        return [reduction.DupFd(number) for number in (1, 2)]  # type: ignore[attr-defined]
+        return [reduction.DupFd(number) for number in (1, 2)]
 
     def __setstate__(self, state: list[object]) -> None:
         self.copies = state

@@ -165,13 +165,26 @@ def study_of(path: Path, location: RunLocation) -> StudyRecord | None:
 
 
 def ablation_of(location: RunLocation, study: StudyRecord | None) -> dict[str, object]:
-    """The run's study and cell; with a study.json also what the cell changes from the base."""
+    """The run's study and cell; with a study.json also the values of its factors."""
     ablation: dict[str, object] = {"id": location.study, "cell": location.cell}
     if study is None:
         return ablation
-    changes = study.changes.get(location.cell, {})
-    factors = {field: value for field, (_, value) in changes.items()}
+    factors = factors_of(study, location.cell)
     return {**ablation, "baseline": study.base == location.cell, "factors": factors}
+
+
+def factors_of(study: StudyRecord, cell: str) -> dict[str, object]:
+    """The cell's level of every factor, so that W&B can group all runs of the study by each.
+
+    A cell beside the crossed ones has None for each. In a study that crosses no factors every field
+    that any of its cells changes is one, with the value that it has in this cell.
+    """
+    if study.factors:
+        return {**dict.fromkeys(study.factors), **study.levels.get(cell, {})}
+    in_base = {
+        name: before for changes in study.changes.values() for name, (before, _) in changes.items()
+    }
+    return {**in_base, **{name: after for name, (_, after) in study.changes.get(cell, {}).items()}}
 
 
 def origins_of(path: Path, record: RunRecord) -> dict[str, Path]:

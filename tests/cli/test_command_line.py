@@ -326,8 +326,8 @@ def test_a_run_prints_validations_and_then_its_figures(
     shown = {row[0]: row[1:] for row in table_rows(answer.out)}
     parts = (summary["val"], summary["test"]["full"], summary["popularity"]["test"]["full"])
     assert shown["ndcg@10"] == [f"{part['ndcg@10']:.4f}" for part in parts]
-    assert f"cost parameters: {summary['cost']['parameters']}\n" in answer.out
-    assert "missed share: " in answer.out
+    assert f"\nparameters: {summary['cost']['parameters']:,}\n" in answer.out
+    assert "\nheld-out items that the history has, so never hit: " in answer.out
 
 
 def test_a_run_lies_under_study_corpus_cell_and_seed(
@@ -486,8 +486,8 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
         ("baselines.sasrec:ful_softmax", "has no 'ful_softmax'; did you mean full_softmax?"),
         (
             "baselines.sasrec",
-            "baselines.sasrec is a module; allowed: bce, full_softmax, gsasrec, original, "
-            "plus, with_attributes\n",
+            "baselines.sasrec is a module; allowed: baselines.sasrec.bce, "
+            "baselines.sasrec.full_softmax, baselines.sasrec.gsasrec, ",
         ),
         ("baselines.sasrecc.bce", "there is no module 'baselines.sasrecc'; did you mean `sixfold"),
         ("baselines.sasrecc:bce", "there is no module 'baselines.sasrecc'; did you mean `sixfold"),
@@ -807,14 +807,22 @@ def test_ten_items_are_recommended_unless_said(capsys: Capture, finished: Path) 
     assert [row[0] for row in table_rows(answer.out)] == [str(rank) for rank in range(1, 11)]
 
 
+def test_ids_may_have_commas_between_and_after_them(capsys: Capture, finished: Path) -> None:
+    words = [f"{raw_id(0)},", f"{raw_id(1)},{raw_id(2)}", raw_id(3)]
+    for verb in ("recommend", "similar"):
+        plain = run_command(capsys, verb, finished, "--items", *map(raw_id, range(4)))
+        assert plain.code == 0
+        assert run_command(capsys, verb, finished, "--items", *words).out == plain.out
+
+
 @pytest.mark.parametrize(
     ("items", "message"),
     [
         ("B100,B1099", "'B1099' is not among the 40 names. Similar names: 'B109'"),
         ("b100", "'b100' is not among the 40 names. Similar names: 'B100'"),
         ("Film 3", "'Film 3' is not among the 40 names. Existing names, for example: 'B"),
-        ("", "--items is empty; give raw item ids, oldest first"),
-        (" , ", "--items is empty; give raw item ids, oldest first"),
+        ("", "--items is empty; give one raw id or more"),
+        (" , ", "--items is empty; give one raw id or more"),
     ],
 )
 def test_items_that_are_not_there_are_refused(
@@ -860,7 +868,8 @@ def test_show_tells_a_runs_figures_and_costs(capsys: Capture, finished: Path) ->
     expected = [[name, *(f"{part[name]:.4f}" for part in parts)] for name in parts[1]]
     assert table_rows(answer.out) == expected
     for line in (
-        "best train epoch: ", "cost seconds: ", f"users evaluated: {summary['users']['evaluated']}",
+        "stage train: best validation ", "trained: in ",
+        f"users: {summary['users']['evaluated']} evaluated, ",
         f"fingerprint: {summary['fingerprint'][:16]}",
     ):  # fmt: skip
         assert f"\n{line}" in answer.out
@@ -900,7 +909,8 @@ def test_show_of_a_folder_that_is_neither_is_refused(capsys: Capture, tmp_path: 
     ):
         message = command_error(capsys, "show", folder)
         expected = "is neither a run folder (config.json) nor a corpus folder (manifest.json)"
-        assert message == f"sixfold show: {folder} {expected}: {reason}\n"
+        assert message.startswith(f"sixfold show: {folder} {expected}, nor a corpus in data/")
+        assert message.endswith(f": {reason}\n")
 
 
 def test_show_of_a_run_that_has_not_begun(capsys: Capture, finished: Path, tmp_path: Path) -> None:

@@ -67,9 +67,7 @@ def test_every_odd_id_can_be_recommended_from(capsys: Capture, folder: Path, nam
     assert len(table_rows(again.out)) >= 10
 
 
-def test_values_are_not_cut_unless_there_is_one_that_is_no_id(
-    capsys: Capture, folder: Path
-) -> None:
+def test_values_are_cut_at_commas_unless_they_are_ids(capsys: Capture, folder: Path) -> None:
     run = folder / "trained"
     apart = run_command(capsys, "recommend", run, "--items", "NA", "--items=-1", "Björk")
     joined = run_command(capsys, "recommend", run, "--items", "NA, -1,Björk")
@@ -78,8 +76,10 @@ def test_values_are_not_cut_unless_there_is_one_that_is_no_id(
     assert apart.out.startswith("after NA, -1, Björk\n")
     whole = run_command(capsys, "recommend", run, "--items", "Earth, Wind & Fire")
     assert whole.out.startswith("after Earth, Wind & Fire\n")
-    message = command_error(capsys, "recommend", run, "--items", "NA,-1", "Björk")
-    assert "histories: 'NA,-1' is not among the 10 names" in message
+    mixed = run_command(capsys, "recommend", run, "--items", "NA,-1", "Björk")
+    assert mixed.out == apart.out
+    message = command_error(capsys, "recommend", run, "--items", "NA,nobody", "Björk")
+    assert "histories: 'nobody' is not among the 10 names" in message
 
 
 def test_histories_and_candidates_come_from_files(
@@ -100,6 +100,7 @@ def test_histories_and_candidates_come_from_files(
         f"{tmp_path / 'new.csv'}: events are read as they stand, oldest first",
         f"{out}: 4 rows for 2 requests",
         "2 of them have fewer than 10 items left",
+        "2 of 10 items may be recommended",
         "1 events have an unknown item, and are left out of histories",
         "1 candidates, exclusions or attributes are unknown, and left out",
         "1 of 2 histories have no event, and get the items that are most popular in the training "
@@ -227,3 +228,43 @@ def test_many_lists_are_not_printed(
     for given in (["recommend", folder / "trained", "--users", "all"],):
         message = command_error(capsys, *given)
         assert "15 lists are too many to print; write them with --out FILE" in message
+
+
+ORDERS = """client;sku;bought;kind
+c1;A;03.01.2025 05:00;tea
+c1;B;02.02.2025 05:00;mug
+c1;C;01.03.2025 05:00;mug
+c2;B;03.01.2025 05:00;mug
+c2;D;04.01.2025 05:00;pot
+c2;A;05.01.2025 05:00;tea
+"""
+
+
+def test_new_histories_are_read_as_the_corpus_was(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_text(ORDERS)
+    columns = ("--user-column", "client", "--item-column", "sku", "--timestamp-column", "bought")
+    dates = ("--time-format", "%d.%m.%Y %H:%M")
+    prepare = ("prepare", "csv", "--raw", tmp_path / "orders.csv", "--out", tmp_path / "orders")
+    more = ("--attribute-columns", "kind")
+    assert run_command(capsys, *prepare, *columns, *dates, *more).code == 0
+    counts = ("run", "baselines.popularity.popularity", "--out", tmp_path / "run")
+    assert run_command(capsys, *counts, "--corpus", tmp_path / "orders").code == 0
+    new = tmp_path / "new.csv"
+    new.write_text("client;sku;bought\nnew;B;11.01.2025 05:00\nnew;A;02.03.2024 05:00\n")
+    asked = ("recommend", tmp_path / "run", "--histories", new)
+    answer = run_command(capsys, *asked)
+    assert answer.out.startswith(
+        f"{new}: events are read in the order of their times (column bought)\n"
+        "user 'new', after A, B\n"
+    )
+    assert run_command(capsys, *asked, *columns, *dates).out == answer.out
+    # Other columns are named, and times are then of a form of their own.
+    new.write_text("user,item,when\nnew,B,2025/11/01\nnew,A,2024/12/02\n")
+    named = run_command(capsys, *asked, "--timestamp-column", "when", "--time-format", "%Y/%m/%d")
+    assert "\nuser 'new', after A, B\n" in named.out
+    without = (*asked[:2], "--users", "c1", "--keep-seen", "--exclude-attributes")
+    left = run_command(capsys, *without, "kind:mug", "kind:pot")
+    assert [row[1] for row in table_rows(left.out)] == ["A"]
+    assert left.out.endswith("1 of 4 items may be recommended\n")
+    message = command_error(capsys, *without, "kind:mgu")
+    assert "exclude_attributes: 'kind:mgu' is not among the 3 names" in message

@@ -12,9 +12,12 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
+import sixfold as sf
+from baselines.popularity import popularity
 from research.cli.commands import start_accelerator
 from research.cli.main import OTHER_WORDS, STOPPED, main
 from research.cli.verbs import VERBS, ListCommand, MachineOptions, TrainingOptions
+from research.errors import InputError
 from tests import ROOT
 from tests.support.command_line import CommandResult, command_error, run_command
 from tests.support.synthetic import write_histories
@@ -285,3 +288,53 @@ def test_out_that_is_something_else_is_refused_before_any_work(
     run = ("run", "baselines.popularity.popularity", "--corpus", tmp_path / "empty", "--out")
     for folder in (tmp_path / "p.txt", tmp_path / "p.txt" / "r"):
         assert f"{folder} cannot be a run folder" in command_error(capsys, *run, folder)
+
+
+def test_a_corpus_is_called_what_its_folder_is_called(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("7 10\n7 11\n7 12\n")
+    prepare = ("prepare", "pairs", "--raw", tmp_path / "p.txt", "--data-root", tmp_path)
+    assert run_command(capsys, *prepare).out.split("\n")[0].strip() == "corpus p"
+    mine = run_command(capsys, *prepare, "--out", tmp_path / "corpora" / "mine")
+    assert mine.out.split("\n")[0].strip() == "corpus mine"
+    shown = run_command(capsys, "show", "mine", "--data-root", tmp_path)
+    assert shown.out == mine.out
+    message = command_error(capsys, "show", "mien", "--data-root", tmp_path)
+    assert f"nor a corpus in {tmp_path / 'corpora'}, where `prepare` makes one: " in message
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("study own.py", "type `sixfold study own`"),
+        ("study ./own.py:deep", "type `sixfold study own:deep`"),
+        ("run folder/own.py", "type `sixfold run folder.own`"),
+        ("run ../own.py:small", "type its module's name in the folder "),
+    ],
+)
+def test_a_file_in_place_of_a_module_is_told_as_one(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+) -> None:
+    (tmp_path / "here" / "folder").mkdir(parents=True)
+    for place in ("own.py", "here/own.py", "here/folder/own.py"):
+        (tmp_path / place).write_text("")
+    monkeypatch.chdir(tmp_path / "here")
+    assert f" is a file; {told}" in command_error(capsys, *words.split())
+
+
+def test_the_help_of_an_experiment_names_the_options_of_its_verb(capsys: Capture) -> None:
+    said = run_command(capsys, "run", "baselines.sasrec.full_softmax", "--help").out
+    assert "\nBeside these fields: --out, --cell and others, see `sixfold run --help`\n" in said
+    said = run_command(capsys, "prepare", "csv", "--help").out
+    assert "\nBeside these fields: --out and --data-root, see `sixfold prepare --help`\n" in said
+
+
+def test_a_folder_is_not_both_a_run_and_a_study(capsys: Capture, tmp_path: Path) -> None:
+    corpus = write_histories(tmp_path / "films", [[0, 1, 2], [2, 1, 0, 3]], num_items=4).folder
+    both = tmp_path / "runs" / "transitions"
+    run = ("run", "baselines.popularity.popularity", "--corpus", corpus, "--out", both)
+    assert run_command(capsys, *run).code == 0
+    with pytest.raises(InputError, match="is the folder of a run, which cannot be a study's too"):
+        sf.study({"a": popularity}, corpus, name="transitions", out=tmp_path / "runs")
+    sf.study({"a": popularity}, corpus, name="other", out=tmp_path / "runs")
+    message = command_error(capsys, *run[:-1], tmp_path / "runs" / "other")
+    assert "is the folder of a study, which cannot be a run's too; choose another" in message

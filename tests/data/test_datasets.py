@@ -288,8 +288,8 @@ def test_an_unknown_name_suggests_known_ones(tmp_path: Path) -> None:
             ["--rating-column", "rating", "--min-rating", "4"],
             "no line has the field 'rating'",
         ),
-        ("yoochoose-clicks", CLICKS, ["--header", "True"], "column '3' occurs 0 times"),
-        ("lastfm-2k", LASTFM, ["--user-column=user"], "column 'user' occurs 0 times"),
+        ("yoochoose-clicks", CLICKS, ["--header", "True"], "there is no column '3'"),
+        ("lastfm-2k", LASTFM, ["--user-column=user"], "there is no column 'user'"),
     ],
 )
 def test_options_typed_with_their_default_take_the_place_of_the_data_set_s(

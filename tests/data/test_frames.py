@@ -329,7 +329,7 @@ def test_a_wrong_cell_is_named_by_row_and_column(
 
 def test_wrong_columns_are_refused(tmp_path: Path) -> None:
     frame = pd.DataFrame(ROWS)
-    message = r"the frame: column 'usr' occurs 0 times; the columns are user, item, timestamp; "
+    message = r"the frame: there is no column 'usr'; the columns are user, item, timestamp; "
     refused(tmp_path, frame, message, user_column="usr")
     double = pd.concat([frame, frame[["user"]]], axis=1)
     refused(tmp_path, double, "column 'user' occurs 2 times")

@@ -132,6 +132,15 @@ def test_without_a_separator_a_cell_is_one_value_and_what_seems_a_list_is_pointe
     assert "--list-separator '|'" in warning
 
 
+def test_a_column_about_events_is_no_attribute_of_items(tmp_path: Path) -> None:
+    pairs = [("x", "gift"), ("y", "gift"), ("x", "food"), ("y", "food")]
+    rows = [f"u{user},{item},{user},{kind}\n" for user, (item, kind) in enumerate(pairs)]
+    files = {"e.csv": "user,item,timestamp,kind\n" + "".join(rows)}
+    several, useless = warnings(prepared(tmp_path, files, attribute_columns=("kind",)))
+    assert "2 of 2 items have different values" in several
+    assert "column 'kind': every item has every value, as if it described events" in useless
+
+
 def test_different_values_of_an_item_are_all_kept_and_counted(tmp_path: Path) -> None:
     corpus = prepared(tmp_path, {"e.csv": EVENTS}, attribute_columns=("category",))
     assert attributes(corpus)["x"] == ["category:Bars", "category:Bars|Beer Gardens"]
@@ -375,8 +384,8 @@ def test_a_file_of_titles_alone_may_know_further_items(tmp_path: Path) -> None:
         ),
         ("item,c\nx,red\n,blue\n", r"i\.csv, line 3, column 'item': the cell is empty"),
         ("item,c\nx,red,1\n", r"i\.csv, line 2: 3 fields; expected 2"),
-        ("sku,c\nx,red\n", r"column 'item' occurs 0 times; .*sku, c\..*--items-column"),
-        ("item,d\nx,red\n", r"column 'c' occurs 0 times; .*item, d\..*--attribute-columns"),
+        ("sku,c\nx,red\n", r"there is no column 'item'; .*sku, c\..*--items-column"),
+        ("item,d\nx,red\n", r"there is no column 'c'; .*item, d\..*--attribute-columns"),
         ("item,c\n", r"i\.csv: holds no"),
         ('item,c\nx,"red\ny,blue\n', r"i\.csv, line 2: a quote opens a field that does not end"),
     ],

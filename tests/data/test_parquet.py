@@ -85,7 +85,7 @@ def test_a_bad_parquet_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             parquet(tmp_path, {**good, column: values})
-    with pytest.raises(InputError, match="column 'when' occurs 0 times; the columns are user"):
+    with pytest.raises(InputError, match="there is no column 'when'; the columns are user"):
         parquet(tmp_path, good, timestamp_column="when")
     (tmp_path / "broken.parquet").write_text("PAR1 no")
     config = PrepareConfig(source="parquet", raw=str(tmp_path / "broken.parquet"))
@@ -306,7 +306,7 @@ def test_parts_that_are_not_compatible_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="times of one column must all be numbers or all be dates"):
         rows_in(tmp_path / "in")
     write(tmp_path / "in" / "1.parquet", {"user": [1], "thing": [1], "timestamp": TIMES[0]})
-    with pytest.raises(InputError, match=r"1\.parquet: column 'item' occurs 0 times"):
+    with pytest.raises(InputError, match=r"1\.parquet: there is no column 'item'"):
         rows_in(tmp_path / "in")
 
 
@@ -386,9 +386,7 @@ def test_a_field_of_a_struct_is_named_with_a_dot(tmp_path: Path) -> None:
         "c",
         "d",
     ]
-    with pytest.raises(
-        InputError, match=r"'actor\.no' occurs 0 times; .* actor, actor\.id, actor\.at"
-    ):
+    with pytest.raises(InputError, match=r"no column 'actor\.no'; .* actor, actor\.id, actor\.at"):
         rows_in(path, user_column="actor.no")
     path = write(tmp_path / "p.parquet", {"actor": [{"id": "a"}, None], "item": [1, 2]})
     with pytest.raises(InputError, match=r"row 2, column 'actor\.id': the cell is empty"):

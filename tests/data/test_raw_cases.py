@@ -412,7 +412,7 @@ def test_a_missing_cell_is_told_without_options_that_the_format_has_not(
     [
         (
             ("Kunde Nr", "Artikel", "Marke,Farbe"),
-            "column 'Farbe' occurs 0 times; the columns are Ku",
+            "there is no column 'Farbe'; the columns are Ku",
         ),
         (("Kunde", "Artikel", "Marke"), "are Kunde Nr, Artikel, Marke; did you mean Kunde Nr?"),
     ],

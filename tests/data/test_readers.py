@@ -209,7 +209,7 @@ def test_times_are_exact_integers_and_fractions_are_rounded_down(tmp_path: Path)
     [
         (
             "who,item,timestamp\na,x,1\n",
-            r"column 'user' occurs 0 times; the columns are who, item",
+            r"there is no column 'user'; the columns are who, item",
         ),
         ("user,item,item,timestamp\na,x,x,1\n", r"c\.csv: column 'item' occurs 2 times"),
         ("user,item,timestamp\n", r"c\.csv: holds no interactions"),

@@ -92,8 +92,10 @@ def metric_of_user(ranks: Sequence[float], kind: str, k: float) -> float:
     best = list(range(1, min(len(ranks), int(k)) + 1))
     if kind == "ndcg":
         return sum(1 / log2(1 + rank) for rank in found) / sum(1 / log2(1 + rank) for rank in best)
-    assert kind == "map"
     precisions = [number / rank for number, rank in enumerate(found, 1)]
+    if kind == "map-r":
+        return sum(precisions) / len(ranks)
+    assert kind == "map"
     return sum(precisions) / len(best)
 
 

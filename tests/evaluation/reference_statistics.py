@@ -56,11 +56,14 @@ def index_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     return np.array([values[each].mean() for each in picked])
 
 
-def bootstrap_of_users_and_seeds(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means of values [S, U]: users drawn by index, plus what the seeds add.
+def bootstrap_of_users_and_seeds(
+    values: np.ndarray, resamples: int, seed: int, least: float = 0.0, greatest: float = 1.0
+) -> np.ndarray:
+    """Means of values [S, U] from least to greatest: users drawn by index, plus what the seeds add.
 
     The variance of the seeds' means, over the mean square of S - 1 normal draws, is what it might
-    truly be; users' own reactions to each seed are taken off, as their means hold them already.
+    truly be; users' own reactions to each seed are taken off, as their means hold them already. It
+    is added to log((mean - least) / (greatest - mean)), the derivative of which turns its scale.
     """
     draws = np.random.default_rng(seed)
     seeds, users = values.shape
@@ -76,5 +79,8 @@ def bootstrap_of_users_and_seeds(values: np.ndarray, resamples: int, seed: int) 
         mean = by_user[draws.integers(0, users, users)].mean()
         scale = np.mean(draws.standard_normal(seeds - 1) ** 2)
         variance = by_seed.var(ddof=1) / seeds / scale - reactions / (seeds * users)
-        means.append(mean + max(variance, 0.0) ** 0.5 * draws.standard_normal())
+        slope = 1 / (values.mean() - least) + 1 / (greatest - values.mean())
+        logit = np.log((mean - least) / (greatest - mean))
+        logit += slope * max(variance, 0.0) ** 0.5 * draws.standard_normal()
+        means.append(least + (greatest - least) * (1 + np.tanh(logit / 2)) / 2)
     return np.array(means)

@@ -13,7 +13,7 @@ from research.errors import InputError
 from research.evaluation import list_metrics as module
 from research.evaluation.list_metrics import LIST_METRICS, LIST_RANGES
 from research.evaluation.list_table import ListTable
-from research.evaluation.metrics import metrics, of_lists, of_ranks, per_user
+from research.evaluation.metrics import metrics, of_lists, of_ranks, per_user, range_of
 from research.evaluation.statistics import compare, estimate
 from tests.evaluation.reference_list_metrics import (
     Lists,
@@ -263,6 +263,18 @@ def test_lists_of_several_seeds_are_paired_by_user_and_seed() -> None:
     found = compare(tables, base, "novelty@5")
     assert (found.seeds, found.users) == (3, 100)
     assert estimate(tables, "gini@5").deviation is not None
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_intervals_stay_in_the_range_of_a_metric(seeds: int) -> None:
+    # Nearly all items are covered, by one seed more than by the other; half of them are alone.
+    lists = [[[user] for user in range(18 - 9 * seed)] for seed in range(seeds)]
+    lists = [[*some, *[[19]] * (20 - len(some))] for some in lists]
+    tables = [table_of(some, 20, trained=[[0], [1, 2]]) for some in lists]
+    for kind in ("coverage", "gini", "novelty", "arp"):
+        found = estimate(tables, f"{kind}@1")
+        low, high = range_of(f"{kind}@1")
+        assert low <= found.low <= found.high <= high
 
 
 def test_lists_of_other_users_or_rules_are_not_compared() -> None:

@@ -21,7 +21,7 @@ from tests.evaluation.reference_ranks import (
     rank_of,
 )
 
-KINDS = ("hr", "ndcg", "mrr", "recall", "precision", "map")
+KINDS = ("hr", "ndcg", "mrr", "recall", "precision", "map", "map-r")
 
 
 def table_of(rows: list[tuple[int, float]], ties: int = 0) -> RankTable:
@@ -56,6 +56,7 @@ def table_of(rows: list[tuple[int, float]], ties: int = 0) -> RankTable:
         ("precision@10", 0.1),
         ("map@2", 0.0),
         ("map@10", 1 / 3),
+        ("map-r@10", 1 / 3),
     ],
 )
 def test_one_held_out_item_at_rank_three(name: str, expected: float) -> None:
@@ -85,6 +86,9 @@ def test_one_held_out_item_at_rank_three(name: str, expected: float) -> None:
         ("map@2", (1 / 2) / 2),
         ("map@5", (1 / 2 + 2 / 5) / 4),
         ("map@10", (1 / 2 + 2 / 5 + 3 / 8) / 4),
+        # By all four held-out items, though two places cannot hold them.
+        ("map-r@2", (1 / 2) / 4),
+        ("map-r@10", (1 / 2 + 2 / 5 + 3 / 8) / 4),
     ],
 )
 def test_several_held_out_items_of_one_user(name: str, expected: float) -> None:
@@ -335,6 +339,7 @@ def test_names_of_metrics_are_a_kind_and_k() -> None:
     assert parse_metric("ndcg@10") == ("ndcg", 10)
     assert parse_metric("mrr") == ("mrr", inf)
     assert parse_metric("mrr@7") == ("mrr", 7)
+    assert parse_metric("map-r@10") == ("map-r", 10)
 
 
 @pytest.mark.parametrize(
@@ -351,6 +356,8 @@ def test_names_of_metrics_are_a_kind_and_k() -> None:
         "auc@10",
         "",
         "mrr@",
+        "map-r",
+        "-r@10",
         "hr@١",
     ],
 )

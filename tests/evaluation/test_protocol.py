@@ -136,6 +136,10 @@ def test_a_protocol_holds_the_filters_of_the_preparation(tmp_path: Path) -> None
     assert protocols["plain"]["filters"] == {}
     assert protocols["cored"]["filters"] == {"user_core": 2, "duplicates": "first"}
     assert list(differing_fields(protocols)) == ["filters", "fingerprint"]
+    # What the same corpus is called elsewhere makes no other protocol of it.
+    assert not differing_fields(
+        {"a": protocols["plain"], "b": {**protocols["plain"], "corpus": "x"}}
+    )
 
 
 def test_a_protocol_holds_the_split_without_what_is_at_its_default(tiny_corpus: Corpus) -> None:

@@ -9,7 +9,9 @@ import pytest
 from scipy import stats
 
 from research.errors import InputError
+from research.evaluation.metrics import per_user
 from research.evaluation.statistics import Comparison, compare, estimate, holm
+from research.evaluation.variance_components import interval_of
 from tests.evaluation.reference_statistics import bootstrap_of_users_and_seeds, table_of, tables_of
 
 # MRR 1, 1/2, 0, 1/4 and 1/2, 1/2, 1/4, 1/4: differences 1/2, 0, -1/4, 0.
@@ -73,6 +75,51 @@ def test_the_interval_of_several_seeds_is_that_of_the_slow_twin(seeds: int, shif
     # Of 10,000 draws a 10 % point is certain to a hundredth of the interval, more or less.
     low, high = np.quantile(slow, [0.1, 0.9])
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_interval_of_a_difference_is_that_of_the_slow_twin(seeds: int) -> None:
+    draws = np.random.default_rng(seeds)
+    own, base = draws.uniform(0.3, 0.9, (2, seeds, 31))
+    own += np.linspace(-0.1, 0.1, seeds)[:, None]
+    found = compare(tables_of(own), tables_of(base), "mrr", level=0.8, resamples=2000)
+    slow = bootstrap_of_users_and_seeds(own - base, 10_000, seed=1, least=-1.0)
+    low, high = np.quantile(slow, [0.1, 0.9])
+    # A 10 % point of 2,000 draws is certain to a 20th of the interval.
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.08 * (high - low))
+
+
+@pytest.mark.parametrize("metric", ["mrr", "hr@1", "ndcg@10", "map-r@5"])
+@pytest.mark.parametrize("level", [0.95, 0.9999])
+def test_intervals_of_two_seeds_far_apart_stay_in_range(metric: str, level: float) -> None:
+    ranks = np.random.default_rng(0).integers(1, 12, (2, 40)) * np.array([[1], [3]])
+    tables, base = tables_of(1.0 / ranks), [table_of(np.full(40, 1 / 2))]
+    values = np.stack([per_user(table, metric)[1] for table in tables])
+    wide = interval_of(values, level, 2000, np.random.default_rng(0))
+    assert wide[0] < 0.0
+    found = estimate(tables, metric, level=level)
+    assert 0.0 <= found.low < found.mean < found.high <= 1.0
+    compared = compare(tables, base, metric, level=level)
+    assert -1.0 <= compared.low < compared.difference < compared.high <= 1.0
+
+
+def test_an_interval_of_one_bound_alone_has_no_width() -> None:
+    for value in (0.0, 1.0):
+        found = estimate(tables_of(np.full((3, 20), value)), "mrr")
+        assert (found.low, found.high) == (value, value)
+    found = estimate(tables_of(np.repeat([[0.0], [1.0]], 20, 1)), "mrr")
+    assert (found.low, found.high) == pytest.approx((0.0, 1.0), abs=1e-6)
+
+
+def test_an_interval_turned_round_is_that_of_the_misses() -> None:
+    hits = (np.random.default_rng(1).random((2, 50)) < [[0.1], [0.3]]).astype(np.float64)
+    low, high = interval_of(hits, 0.9, 20_000, np.random.default_rng(0), (0.0, 1.0))
+    turned = interval_of(1.0 - hits, 0.9, 20_000, np.random.default_rng(1), (0.0, 1.0))
+    # A 5 % point of 20,000 draws is certain to 2 % of the interval, also with heavy tails.
+    assert (1.0 - turned[1], 1.0 - turned[0]) == pytest.approx((low, high), abs=0.04 * (high - low))
+    # The scale does not matter either.
+    tenfold = interval_of(10 * hits, 0.9, 20_000, np.random.default_rng(0), (0.0, 10.0))
+    assert tenfold == pytest.approx((10 * low, 10 * high), rel=1e-9)
 
 
 def test_where_all_users_agree_the_seeds_are_a_t_test() -> None:

@@ -107,6 +107,7 @@ EXPECTED: dict[str, dict[str, Changes]] = {
         },
     },
     "losses": {
+        "softmax-bf16": {f"{LOSS}.bf16_logits": [False, True]},
         "bce-1": loss("BinaryCrossEntropy"),
         "bce-4": loss("BinaryCrossEntropy", number=4),
         "bce-16": loss("BinaryCrossEntropy", number=16),

@@ -33,7 +33,7 @@ from research.interop.row_model import RowModel, rows_by_id
 from research.interop.s3rec_import import S3RecModel
 from research.interop.state_dict import checked_float, read_state_dict
 from research.report.build import cost_of, read_runs, report_of
-from research.report.csv_table import frame_of
+from research.report.csv_table import effects_frame_of, frame_of
 from research.report.latex import latex_of
 from research.report.learning_curves import cosines, panels, read_lines
 from research.report.records import read_study
@@ -137,6 +137,8 @@ def study_folder(folder: Path) -> Path:
         folder / "heads",
         ["base", "more"],
         changes={"more": {"encoder.width": [8, {"a": [1, None]}]}},
+        factors={"width": ["8", "16"]},
+        levels={"base": {"width": "8"}, "more": {"width": "16"}},
     )
     for cell in ("base", "more"):
         ranks = [1, 2, 3, 4, 5, float("inf")] if cell == "base" else [2, 1, 1, 3, 9, 4]
@@ -174,6 +176,7 @@ def report(folder: Path) -> Case:
         print_report(found, Console(file=io.StringIO(), width=200, markup=False))
         latex_of(found).encode()
         frame_of(found).to_csv(index=False).encode()
+        effects_frame_of(found).to_csv(index=False).encode()
 
     altered = altering(made, read)
     path = made / "films" / "more" / "0" / "ranks" / "test-full.npz"

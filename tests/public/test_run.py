@@ -34,6 +34,8 @@ from research.storage.records import RunSummary
 )  # fmt: skip
 def test_a_config_by_name_by_function_or_itself(recipe: sf.RunConfig | str) -> None:
     assert sf.config(recipe) == full_softmax()
+    if isinstance(recipe, str):
+        assert sf.change(recipe, {"seed": 3}) == replace(full_softmax(), seed=3)
 
 
 def test_what_names_no_config_is_refused() -> None:

@@ -37,6 +37,16 @@ def test_a_study_gives_the_figures_of_its_report(result: sf.StudyResult) -> None
     assert summary["difference"][1] == pytest.approx(summary["mean"][1] - summary["mean"][0])
 
 
+def test_its_cells_can_be_tested_within_a_margin(result: sf.StudyResult) -> None:
+    table = result.table(margin=0.9)
+    tested = table[table["margin"].notna()]
+    assert list(tested["cell"]) == ["one", "popularity"]
+    assert set(tested["metric"]) == {"ndcg@10"}
+    assert (tested["p_no_worse"] <= tested["p_equivalent"]).all()
+    with pytest.raises(sf.InputError, match="margin is -1; it must be above 0"):
+        result.table(margin=-1)
+
+
 def test_each_of_its_runs_can_be_loaded(result: sf.StudyResult) -> None:
     run = result.run("one", seed=1)
     assert (run.config.stages[0].epochs, run.config.seed) == (1, 1)
@@ -49,6 +59,32 @@ def test_each_of_its_runs_can_be_loaded(result: sf.StudyResult) -> None:
     ):
         with pytest.raises(sf.InputError, match=message):
             result.run(cell, seed=seed, corpus=corpus)
+
+
+def test_a_study_of_a_grid_has_effects(
+    small_corpus: sf.Corpus, small_config: sf.RunConfig, tmp_path: Path
+) -> None:
+    cells = sf.grid(
+        small_config,
+        {
+            "epochs": sf.levels("stages.0.epochs", (2, 1)),
+            "rate": {"low": {}, "high": {"stages.0.optimizer.lr": 0.01}},
+        },
+    )
+    beside = {"popularity": "popularity.popularity"}
+    result = sf.study(cells | beside, small_corpus, out=tmp_path)  # type: ignore[operator]
+    assert result.record.factors == {"epochs": ("2", "1"), "rate": ("low", "high")}
+    assert result.record.levels["base"] == {"epochs": "2", "rate": "low"}
+    effects = result.effects()
+    assert effects["factors"].tolist()[:3] == ["epochs", "rate", "epochs × rate"]
+    assert effects["obstacle"].eq("").all()
+    # The main effect of the rate, from the means of the cells.
+    summary = result.summary().set_index("cell")["mean"]
+    high = summary["epochs=2,rate=high"] + summary["epochs=1,rate=high"]
+    low = summary["base"] + summary["epochs=1,rate=low"]
+    (row,) = effects[(effects["factors"] == "rate") & effects["compared"]].to_dict("records")
+    assert row["difference"] == pytest.approx((high - low) / 2, abs=1e-12)
+    assert "popularity" in list(result.table()["cell"])
 
 
 def test_its_page_is_written(result: sf.StudyResult, tmp_path: Path) -> None:

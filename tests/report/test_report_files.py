@@ -14,10 +14,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from research.evaluation.equivalence import MarginTest
 from research.evaluation.statistics import Comparison, Estimate
 from research.report.build import report_of
 from research.report.csv_table import frame_of
-from research.report.formatting import difference_of, interval_of, p_of, shortened_name, verdict_of
+from research.report.formatting import (
+    difference_of,
+    interval_of,
+    legend_of,
+    p_of,
+    shortened_name,
+    verdict_of,
+    within_words,
+)
 from research.report.latex import entry_of, escaped, latex_of
 from research.report.schema import Figure
 from research.report.terminal import print_report
@@ -72,6 +81,16 @@ def test_figures_are_written_with_half_of_their_interval() -> None:
     assert [p_of(each) for each in (None, 0.0004, 0.0416, 1.0)] == ["", "<0.001", "0.042", "1.000"]
 
 
+def test_the_words_on_a_margin_claim_no_more_than_was_tested() -> None:
+    assert [within_words(MarginTest(0.002, *p), "base") for p in ((0.013, 0.2), (0.0, 0.04))] == [
+        "no worse than base by more than 0.002 (p 0.013)",
+        "equivalent to base within 0.002 (p 0.040)",
+    ]
+    assert within_words(MarginTest(0.002, 0.05, 0.05), "base") == (
+        "not shown to be no worse than base by more than 0.002 (p 0.050)"
+    )
+
+
 def test_a_long_name_loses_its_middle() -> None:
     assert shortened_name("without-attributes-and-without-segments") == "without-attri…out-segments"
     assert shortened_name("short") == "short"
@@ -105,8 +124,10 @@ def test_four_cells_and_three_metrics_fit_into_80_columns(tmp_path: Path) -> Non
     for place, cell in enumerate(cells):
         for seed in (0, 1):
             write_run(folder, cell, seed, [1 + place, 2, 30 - place, 4] * 9)
-    lines = [line for line in printed(folder).splitlines() if not line.startswith("run folders: ")]
-    assert max(map(len, lines)) == 80
+    legend = legend_of(report_of(folder, figures=False))
+    printed_lines = [line for line in printed(folder).splitlines() if line not in legend]
+    lines = [line for line in printed_lines if not line.startswith("run folders: ")]
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_name_is_shown_as_it_is_and_never_as_markup(tmp_path: Path) -> None:
@@ -176,6 +197,47 @@ def test_names_come_back_from_the_csv_as_they_are(tmp_path: Path) -> None:
         write_run(folder, cell, 0, [1, 2, 3])
     text = frame_of(report_of(folder)).to_csv(index=False)
     assert list(pd.read_csv(io.StringIO(text))["cell"]) == cells
+
+
+def test_a_margin_is_tested_for_each_cell_and_said_everywhere(study: Path, capsys: Capture) -> None:
+    answer = run_command(capsys, "report", study, "--margin", "0.1")
+    assert answer.code == 0
+    said = [
+        "better: no worse than next by more than 0.1 (p <0.001).",
+        "same: equivalent to next within 0.1 (p 0.0",
+    ]
+    page = (study / "report.html").read_text().replace("&lt;", "<")
+    for sentence in said:
+        assert sentence in answer.out
+        assert sentence in page
+    assert "one-sided tests at 5 %" in answer.out
+    frame = pd.read_csv(study / "report.csv")
+    compared = frame[frame["compared"]].set_index("cell")
+    assert compared.loc[["better", "same"], "margin"].tolist() == [0.1, 0.1]
+    assert compared.loc["better", "p_equivalent"] > 0.9
+    assert compared.loc[["better", "same"], "p_no_worse"].max() < 0.05
+    # The base and the metrics that only describe are not tested.
+    assert frame["margin"].notna().sum() == 2
+
+
+def test_without_a_margin_none_is_mentioned(study: Path) -> None:
+    assert "no worse" not in printed(study).lower()
+
+
+def test_a_margin_of_0_is_refused(study: Path, capsys: Capture) -> None:
+    message = command_error(capsys, "report", study, "--margin", "0")
+    assert message.startswith("sixfold report: margin is 0.0; it must be above 0")
+
+
+def test_a_legend_says_how_users_and_seeds_enter(study: Path, tmp_path: Path) -> None:
+    out = printed(study)
+    assert "Users and seeds both count as drawn from many" in out
+    assert "Two seeds leave almost any such variance possible" in out
+    assert out.count("Users and seeds both") == 1
+    folder = write_study(tmp_path / "one", ["next"], seeds=[0], metrics=["mrr"])
+    write_run(folder, "next", 0, [1, 2, 3])
+    assert "one seed cannot say what another would give" in printed(folder)
+    assert "Two seeds" not in printed(folder)
 
 
 # LaTeX

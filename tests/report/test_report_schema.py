@@ -261,6 +261,23 @@ def test_failed_unfinished_and_missing_runs_are_told_apart(study: Path) -> None:
     )
 
 
+def test_cells_that_were_best_at_their_end_are_named(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", ["next", "better", "counted"], seeds=[0, 1])
+    for cell, seed, epoch in (("next", 0, 9), ("next", 1, 12), ("better", 0, 3), ("better", 1, 11)):
+        results = {
+            "pretrain": {"epoch": 5, "value": 0.1, "epochs": 5, "steps": 9, "skipped": 0},
+            "finetune": {"epoch": epoch, "value": 0.1, "epochs": 12, "steps": 9, "skipped": 0},
+        }
+        write_run(folder, cell, seed, BASE[seed], summary={"best": results})
+    write_run(folder, "counted", 0, BASE[0], counts=True)
+    (corpus,) = report_of(folder).corpora
+    (note,) = [note for note in corpus.notes if "best validation" in note]
+    assert note == (
+        "The best validation of the last stage is the one at its end in runs of next (1 of 2): "
+        "with more epochs they may be better, and the comparison another."
+    )
+
+
 def test_a_failure_of_another_configuration_is_forgotten(study: Path) -> None:
     write_study(study, ["next", "better"], seeds=[0, 1, 2])
     begin_run(study, "next", 2)

@@ -139,7 +139,7 @@ PREPARE: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     ),
     "a column that is not there": (
         {"c.csv": "who,item,timestamp\na,x,1\n"}, ["csv", "--raw", "c.csv"],
-        "c.csv: column 'user' occurs 0 times; the columns are who, item, timestamp.",
+        "c.csv: there is no column 'user'; the columns are who, item, timestamp.",
     ),
     "an attribute file of another data set": (
         {"B.txt": "1 1 2 3\n", "B_item2attributes.json": '{"8": [1], "9": [1]}'},
@@ -240,7 +240,7 @@ RUN: dict[str, tuple[list[str], str]] = {
     "a validation metric that does not exist": (
         ["--stages.0.validation.metric", "ncdg@10"],
         "metric 'ncdg@10' does not exist; allowed: hr@K, ndcg@K, mrr@K, recall@K, precision@K, "
-        "map@K with K a whole number from 1, and mrr; did you mean ndcg@K?",
+        "map@K, map-r@K with K a whole number from 1, and mrr; did you mean ndcg@K?",
     ),
     "a validation metric without a place": (
         ["stages.0.validation.metric=hr"], "metric 'hr' does not exist; allowed: hr@K"

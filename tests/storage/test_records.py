@@ -34,6 +34,7 @@ from research.storage.records import (
     RunSummary,
     StageResult,
     StartRecord,
+    StudyRecord,
     UsersRecord,
     WandbRecord,
     read_record,
@@ -112,9 +113,9 @@ def test_an_earlier_run_is_shown_with_an_unknown_origin(capsys: pytest.CaptureFi
     for line in (
         "│ hr@2   │           0.3333 │     0.3333 │          0.4667 │",
         "│ mrr    │           0.3157 │     0.3346 │          0.4167 │",
-        "best pretrain epoch: None", "best finetune epoch: 3", "cost parameters: 244",
-        "cost shared seconds: 0.12290987900087202", "cost items: 305", "users evaluated: 15",
-        "missed share: 0.06666666666666667", "attributes attributes: 3",
+        "stage pretrain: 1 epochs, 3 steps, no validation", "parameters: 244", "tokens: 305",
+        "trained: in 0.3 s, 0.1 s of it by other runs", "users: 15 evaluated, 0 could not be",
+        "held-out items that the history has, so never hit: 6.7%",
         "carried into finetune: 16 from stage pretrain, 0 newly initialized, 9 not used",
         "fingerprint: 49941153bfe5badf", "ties: expected",
         "versions: torch 2.13.0+cpu", "begun: unknown", "commit: unknown", "machine: unknown",
@@ -160,6 +161,8 @@ RECORDS: list[Record] = [
         study_record("s", ["a", "b"]),
         changes={"b": {"x.y": (None, {"class": "A", "b": [1, 2]})}},
         runs={"films": {"a": {"0": "ab", "10": "cd", "9": "ef"}}},
+        factors={"x": ("1", "2")},
+        levels={"a": {"x": "1"}, "b": {"x": "2"}},
     ),
 ]  # fmt: skip
 
@@ -197,6 +200,16 @@ def test_seeds_are_in_the_order_of_numbers() -> None:
     assert list(vars(study)["runs"]["films"]["a"]) == ["0", "10", "9"]
     assert study.seeds_of("films", "a") == {0: "ab", 9: "ef", 10: "cd"}  # type: ignore[attr-defined]
     assert study.seeds_of("films", "b") == {}  # type: ignore[attr-defined]
+
+
+def test_a_study_of_a_version_without_factors_crosses_none(tmp_path: Path) -> None:
+    write_as_json(tmp_path, study_record("s", ["a", "b"]))
+    fields = stored(tmp_path / "study.json")
+    del fields["factors"], fields["levels"]
+    (tmp_path / "study.json").write_text(json.dumps(fields))
+    study = read_record(tmp_path, StudyRecord)
+    assert study is not None
+    assert (study.factors, study.levels) == ({}, {})
 
 
 # What is wrong is named
@@ -288,3 +301,23 @@ def test_damaged_json_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{")
     with pytest.raises(InputError, match=r"not valid JSON .*; remove it, and the command that beg"):
         read_record(tmp_path, RunSummary)
+
+
+@pytest.mark.parametrize(
+    ("factors", "levels", "said"),
+    [
+        ({}, {"a": {"x": "1"}}, "levels.a has levels of x; it must be one of the cells, with"),
+        ({"x": ["1"]}, {"a": {}}, "levels.a has levels of ; it must be one of the cells"),
+        ({"x": ["1"]}, {"c": {"x": "1"}}, "levels.c has levels of x; it must be one of the cells"),
+        ({"x": ["1"]}, {"a": {"x": "1"}, "b": {"x": "1"}}, "levels has two cells with the same"),
+        ({"x": []}, {}, "factors.x must name one level or more, each once"),
+        ({"x": ["1", "1"]}, {}, "factors.x must name one level or more, each once"),
+        ({name: ["1", "2"] for name in "abcdefghijklmn"}, {}, "more than 10,000 combinations"),
+    ],
+)
+def test_levels_that_a_report_could_not_use_are_refused(
+    tmp_path: Path, factors: dict[str, Any], levels: dict[str, Any], said: str
+) -> None:
+    write_as_json(tmp_path, study_record("s", ["a", "b"]), factors=factors, levels=levels)
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_record(tmp_path, StudyRecord)

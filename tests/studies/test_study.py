@@ -29,9 +29,10 @@ from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare, estimate
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions
-from research.storage.records import StudyRecord
+from research.storage.records import StudyRecord, read_record
 from research.studies import study as study_module
 from research.studies.budget import Budget
+from research.studies.cells import grid, levels
 from research.studies.job import Job
 from research.studies.study import Study, StudyOptions, run_study
 from tests.support.command_line import (
@@ -215,11 +216,25 @@ def test_the_record_says_what_was_asked(shop: Corpus, tmp_path: Path) -> None:
         "budget": "2 optimizer steps a run, all stages together",
         "cells": ["sasrec", "wide"],
         "objectives": ["next"],
+        "factors": {},
+        "levels": {},
         "changes": {"sasrec": {}, "wide": {"encoder.width": [8, 16]}},
         "seeds": [0],
         "corpora": ["shop"],
         "command": "python -m research study mine",
     }
+
+
+def test_the_record_has_the_level_of_every_factor_of_every_cell(
+    shop: Corpus, tmp_path: Path
+) -> None:
+    cells = grid(popularity(), {"newest": levels("ranker.newest_share", (0.5, 1.0))})
+    run_jobs(study_of(shop, cells | {"transitions": transitions()}), tmp_path)
+    record = read_record(tmp_path / "mine", StudyRecord)
+    assert record is not None
+    assert record.cells == ("base", "newest=0.5", "transitions")
+    assert record.factors == {"newest": ("0.5", "1")}
+    assert record.levels == {"base": {"newest": "1"}, "newest=0.5": {"newest": "0.5"}}
 
 
 @pytest.mark.long
@@ -432,6 +447,16 @@ def test_a_study_ends_with_its_next_commands(
     monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
     again = run_command(capsys, *command)
     assert again.out.splitlines()[-1] == "  python -m research report own"
+
+
+def test_a_study_without_next_commands_names_its_report(capsys: Capture, here: Path) -> None:
+    text = (here / "own_study.py").read_text().replace(', "small": small()', "")
+    (here / "own_counts.py").write_text(text)
+    said = run_command(capsys, "study", "own_counts").out
+    last = said.splitlines()[-1].partition("#")[0]
+    assert last.endswith("-m research report runs/own   ")
+    assert run_command(capsys, *last.split()[3:]).code == 0
+    assert (here / "runs" / "own" / "report.html").is_file()
 
 
 @pytest.mark.long

@@ -420,7 +420,9 @@ def test_ctrl_c_stops_a_study_cleanly(corpus: Corpus, tmp_path: Path) -> None:
 
 def children_of(process: int) -> list[int]:
     """The process IDs of a process's children (Linux)."""
-    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return [
+        int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    ]
 
 
 def fork_server_of(process: subprocess.Popen[str]) -> int:

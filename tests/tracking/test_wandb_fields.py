@@ -122,7 +122,29 @@ def test_what_a_cell_changes_is_told_from_the_studys_own_record(tmp_path: Path) 
         "baseline": False,
         "factors": {"stages.0.objectives.mip.weight": 0.0},
     }
-    assert told(tmp_path / "heads" / "shop" / "all" / "0")["ablation"]["baseline"] is True
+    # The base has a value of every field that another cell changes, so that runs can be grouped.
+    assert told(tmp_path / "heads" / "shop" / "all" / "0")["ablation"] == {
+        "id": "heads",
+        "cell": "all",
+        "baseline": True,
+        "factors": {"stages.0.objectives.mip.weight": 1.0},
+    }
+
+
+def test_every_run_of_a_grid_tells_its_level_of_every_factor(tmp_path: Path) -> None:
+    levels = {"all": {"mip": "on", "layers": "2"}, "none": {"mip": "off", "layers": "2"}}
+    study = replace(
+        study_record("heads", ["all", "none", "popularity"]),
+        factors={"mip": ("on", "off"), "layers": ("1", "2")},
+        levels=levels,
+        changes={"none": {"stages.0.objectives.mip.weight": (1.0, 0.0)}},
+    )
+    write_as_json(tmp_path / "heads", study)
+    for cell in ("all", "none"):
+        run = told(tmp_path / "heads" / "shop" / cell / "0")
+        assert run["ablation"]["factors"] == levels[cell]
+    beside = told(tmp_path / "heads" / "shop" / "popularity" / "0")
+    assert beside["ablation"]["factors"] == {"mip": None, "layers": None}
 
 
 def test_of_paths_only_the_last_part_is_told(tmp_path: Path) -> None:

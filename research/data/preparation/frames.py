@@ -37,7 +37,7 @@ from research.data.preparation.prepare import (
     columns_of,
     prepare_source,
 )
-from research.data.preparation.raw_tables import ColumnNames, RawTable
+from research.data.preparation.raw_tables import ColumnNames, RawTable, occurrence_of
 from research.data.preparation.tables import events_of
 from research.errors import InputError
 
@@ -207,7 +207,7 @@ def _require(columns: ColumnNames, present: Sequence[str], index: Sequence[str] 
                 f"{name!r} is the index of the frame, and no column; call reset_index() first."
             )
         raise InputError(
-            f"the frame: column {name!r} occurs {number} times; the columns are "
+            f"the frame: {occurrence_of(name, number)}; the columns are "
             f"{', '.join(present)}{did_you_mean(name, present) or '.'} Name yours with "
             "--user-column, --item-column, --timestamp-column (None: order of the rows) and "
             "--rating-column."

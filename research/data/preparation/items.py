@@ -222,6 +222,11 @@ class _Values:
                 f"column {name!r}: {several:,} of {described:,} items have different values in "
                 "different rows; they get all of them."
             )
+        if several and len(self._items) == distinct * described:
+            warnings.append(
+                f"column {name!r}: every item has every value, as if it described events; it tells "
+                "no item from another, as an attribute or in a filter. Leave it out."
+            )
         ending = sorted(token for token in self._distinct if token.endswith((",", ";")))
         if ending:
             warnings.append(

@@ -94,10 +94,10 @@ def prepare(
 ) -> Corpus:
     """The corpus of `config`, prepared unless it is already there.
 
-    Its folder is `out`, or one under `data_root/corpora` with the key in its name. The key is a
-    hash of the options and of the name and content of every raw file; a corpus in that folder with
-    the same key is returned at once. Raises `InputError` for wrong options or raw files, and if the
-    folder holds another corpus.
+    Its folder is `out`, which then names the corpus too, or one under `data_root/corpora`, whose
+    name is that of the source with the key. The key is a hash of the options and of the name and
+    content of every raw file; a corpus in that folder with the same key is returned at once. Raises
+    `InputError` for wrong options or raw files, and if the folder holds another corpus.
 
     Where `config.source` is a data set, its options hold in place of those of `config` that are at
     their defaults, except for the fields named in `given`. The command line names all that were
@@ -154,7 +154,9 @@ def prepare_source(
     if syntax:
         key_content["syntax"] = syntax
     key = hashlib.sha256(canonical_json(key_content).encode()).hexdigest()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip(".-") or "corpus"
+    # A folder that was named says what its user calls the corpus.
+    called = source.name if out is None else Path(out).resolve().name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", called).strip(".-") or "corpus"
     folder = Path(out) if out is not None else Path(data_root) / "corpora" / f"{name}-{key[:12]}"
     if folder.is_file() or (
         folder.is_dir() and not (folder / "manifest.json").is_file() and any(folder.iterdir())

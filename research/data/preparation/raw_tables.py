@@ -105,6 +105,11 @@ class RawTable:
     """What to tell the user."""
 
 
+def occurrence_of(name: str, number: int) -> str:
+    """What is wrong with a column that occurs `number` times, not once, in words for a message."""
+    return f"column {name!r} occurs {number} times" if number else f"there is no column {name!r}"
+
+
 def require_columns(
     path: Path,
     columns: ColumnNames | ItemColumns,
@@ -128,7 +133,7 @@ def require_columns(
         if name in columns.about_items or isinstance(columns, ItemColumns):
             option = "--attribute-columns and --title-column"
             raise InputError(
-                f"{path}: column {name!r} occurs {number} times; the columns are "
+                f"{path}: {occurrence_of(name, number)}; the columns are "
                 f"{named}{did_you_mean(name, present) or '.'} Name yours with "
                 f"{option if name in columns.about_items else '--items-column'}."
             )
@@ -140,7 +145,7 @@ def require_columns(
             )
         without_header = "; without a header, say --header False" if has_header else ""
         raise InputError(
-            f"{path}: column {name!r} occurs {number} times; the columns are {named}"
+            f"{path}: {occurrence_of(name, number)}; the columns are {named}"
             f"{did_you_mean(name, present) or '.'} Name yours with --user-column, --item-column, "
             f"--timestamp-column (None: file order) and --rating-column{without_header}."
         )
