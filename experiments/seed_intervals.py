@@ -2,14 +2,15 @@
 
 A cell is trained with S seeds and ranked on U users. Its HR [S, U] is simulated: each hit is drawn
 with a chance whose logit is a constant + user's effect + seed's effect. The true mean, over all
-users and seeds, is known. Four 95 % intervals are made from the same draws of `possible_means`:
+users and seeds, is known. Five 95 % intervals are made from the same draws:
 
-- linear: the part of the seeds is added to the mean as it is;
+- linear: the seeds' part is added to the means of resampled users as it is;
 - clipped: the linear one, its ends moved to 0 and 1 where they are beyond;
 - truncated: percentiles of those draws of the linear one that are from 0 to 1;
-- logit: the part of the seeds is added on the logit scale by the delta method, as reports have it.
+- logit: the seeds' part is added on the logit scale by the delta method;
+- arcsine: it is added on the arcsine scale, as in the intervals of reports (`moved_within`).
 
-Command: python -m experiments.seed_intervals [--studies 1000]
+Command: python -m experiments.seed_intervals [--studies 600]
 Hardware: one core; ten minutes. Results: experiments/LOG.md.
 """
 
@@ -20,15 +21,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logit
 
-from research.evaluation.resampling import Values
-from research.evaluation.variance_components import possible_means
+from research.evaluation.resampling import Values, resampled_means
+from research.evaluation.variance_components import moved_within, spread_of
 
 RESAMPLES = 2000
-SEEDS = (2, 3, 5, 10)
+SEEDS = (2, 3, 5)
 ENDS = [0.025, 0.975]
-Interval = Callable[[Values, Values], Values]
+Interval = Callable[[Values, Values, float], Values]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +74,27 @@ def quantiles(draws: Values) -> Values:
     return ends
 
 
-# From the draws without bounds, and those within 0 and 1.
+def truncated(means: Values, shifts: Values, center: float) -> Values:
+    """The ends of the truncated interval."""
+    moved = means + shifts
+    return quantiles(moved[(moved >= 0.0) & (moved <= 1.0)])
+
+
+def logit_scale(means: Values, shifts: Values, center: float) -> Values:
+    """The ends of the logit interval."""
+    slope = max(center * (1.0 - center), 1e-150)
+    return quantiles(expit(logit(means) + shifts / slope))
+
+
+# From means over resampled users, shifts that seeds may add, and the mean of all values.
 INTERVALS: dict[str, Interval] = {
-    "linear": lambda linear, bounded: quantiles(linear),
-    "clipped": lambda linear, bounded: np.clip(quantiles(linear), 0.0, 1.0),
-    "truncated": lambda linear, bounded: quantiles(linear[(linear >= 0.0) & (linear <= 1.0)]),
-    "logit": lambda linear, bounded: quantiles(bounded),
+    "linear": lambda means, shifts, center: quantiles(means + shifts),
+    "clipped": lambda means, shifts, center: np.clip(quantiles(means + shifts), 0.0, 1.0),
+    "truncated": truncated,
+    "logit": logit_scale,
+    "arcsine": lambda means, shifts, center: quantiles(
+        moved_within(means, shifts, center, (0.0, 1.0))
+    ),
 }
 
 
@@ -86,14 +102,14 @@ def ends_of(setting: Setting, num_seeds: int, studies: int) -> dict[str, Values]
     """By interval, its ends in each study: float64 [studies, 2]."""
     ends: dict[str, list[Values]] = {name: [] for name in INTERVALS}
     generator = np.random.default_rng(num_seeds)
-    for number in range(studies):
+    for _ in range(studies):
         hits = setting.hits(num_seeds, generator)
-        linear, bounded = (
-            possible_means(hits, RESAMPLES, np.random.default_rng(number), *bounds)
-            for bounds in ((), ((0.0, 1.0),))
-        )
+        means = resampled_means(hits.mean(0), RESAMPLES, generator)
+        draws = generator.chisquare(num_seeds - 1, RESAMPLES) / (num_seeds - 1)
+        deviations = np.sqrt(spread_of(hits).seeds_variance(draws))
+        shifts = deviations * generator.standard_normal(RESAMPLES)
         for name, interval in INTERVALS.items():
-            ends[name].append(interval(linear, bounded))
+            ends[name].append(interval(means, shifts, float(hits.mean())))
     return {name: np.stack(pairs) for name, pairs in ends.items()}
 
 
@@ -114,7 +130,7 @@ def row_of(setting: Setting, num_seeds: int, studies: int) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """Print coverage and median width of each interval as a Markdown table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--studies", type=int, default=600)
     studies = parser.parse_args(words).studies
     head = ["true mean", "users", "seeds' deviation", "seeds", "linear outside (%)"]
     head += [f"{name}: coverage (%), width" for name in INTERVALS]

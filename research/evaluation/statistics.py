@@ -34,7 +34,8 @@ class Estimate:
     deviation: float | None
     """Standard deviation of the per-seed means (S - 1 in the denominator); None with one seed."""
     low: float
-    """Lower end of the bootstrap interval over users and seeds (over users with one seed)."""
+    """Lower end of the interval over users and seeds (over users with one seed); it is within the
+    range of the metric or of its differences."""
     high: float
     """Upper end of the same interval."""
     seeds: int
@@ -50,15 +51,16 @@ class Comparison:
     difference: float
     """Mean over seeds and users; positive: the cell is above the base."""
     low: float
-    """Lower end of the bootstrap interval over users and seeds (over users with one seed)."""
+    """Lower end of the interval over users and seeds (over users with one seed); it is within the
+    range of the metric or of its differences."""
     high: float
     """Upper end of the same interval."""
     p: float
     """Two-sided p-value, not yet corrected. With one seed: that of the sign-flip test over users.
     Its null hypothesis is that a user's two values, from these trained runs, are exchangeable. With
-    several seeds: the larger of that and of a second p-value, whose null hypothesis is that new
-    training runs for new users have a mean difference of 0; a difference between runs that only
-    their seeds explain is then not significant."""
+    several seeds: the larger of that and of the generalized p-value (`Spread.p`), whose null
+    hypothesis is that new training runs for new users have a mean difference of 0; a difference
+    between runs that only their seeds explain is then not significant."""
     effect: float
     """Paired Cohen's d_z: mean over standard deviation of the users' differences, each a mean over
     seeds; 0 when all are 0, infinite when all are equal and not 0."""

@@ -143,7 +143,7 @@ def drawn_words(report: Report) -> tuple[str, ...]:
         return ("Users count as drawn from many; one seed cannot say what another would give.",)
     return (
         "Users and seeds both count as drawn from many: users are resampled, and what seeds add to "
-        "the variance is estimated from the means of these few seeds.",
+        "the variance is estimated from the means of the seeds.",
         "Two seeds leave almost any such variance possible, so that intervals are wide and p is "
         "large; five or more seeds tell much more.",
     )

@@ -63,7 +63,7 @@ def bootstrap_of_users_and_seeds(
 
     The variance of the seeds' means, over the mean square of S - 1 normal draws, is what it might
     truly be; users' own reactions to each seed are taken off, as their means hold them already. It
-    is added to log((mean - least) / (greatest - mean)), the derivative of which turns its scale.
+    is added to the angle whose squared sine is the share of the mean between least and greatest.
     """
     draws = np.random.default_rng(seed)
     seeds, users = values.shape
@@ -79,8 +79,10 @@ def bootstrap_of_users_and_seeds(
         mean = by_user[draws.integers(0, users, users)].mean()
         scale = np.mean(draws.standard_normal(seeds - 1) ** 2)
         variance = by_seed.var(ddof=1) / seeds / scale - reactions / (seeds * users)
-        slope = 1 / (values.mean() - least) + 1 / (greatest - values.mean())
-        logit = np.log((mean - least) / (greatest - mean))
-        logit += slope * max(variance, 0.0) ** 0.5 * draws.standard_normal()
-        means.append(least + (greatest - least) * (1 + np.tanh(logit / 2)) / 2)
+        share = (values.mean() - least) / (greatest - least)
+        slope = 2 * (share * (1 - share)) ** 0.5 * (greatest - least)
+        angle = np.arcsin(((mean - least) / (greatest - least)) ** 0.5)
+        angle += max(variance, 0.0) ** 0.5 * draws.standard_normal() / slope
+        angle = min(max(angle, 0.0), np.pi / 2)
+        means.append(least + (greatest - least) * np.sin(angle) ** 2)
     return np.array(means)

@@ -66,7 +66,7 @@ def test_the_variances_of_the_mixed_model_are_those_of_statsmodels_by_reml() -> 
             vc_formula={"user": "0 + C(user)", "seed": "0 + C(seed)"},
         ).fit(reml=True)
     spread = seed_tests.spread_of(values)
-    known = fitted.bse_fe[0]
+    known = fitted.bse_fe["Intercept"]
     # Its optimizer stops near the optimum.
     found = (spread.users + spread.between - spread.within) ** 0.5
     assert found == pytest.approx(known, rel=1e-3)
