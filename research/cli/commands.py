@@ -32,7 +32,8 @@ from research.distributed.failures import STOPPED
 from research.distributed.launcher_environment import several_were_asked_for
 from research.errors import InputError
 from research.evaluation.candidates import seen_notes
-from research.evaluation.metrics import metrics
+from research.evaluation.list_table import ListTable, lists_file
+from research.evaluation.metrics import metrics, of_lists, of_ranks
 from research.evaluation.ranker import Ranker
 from research.interop.bert4rec_config import read_bert_config
 from research.overrides import overridden_fields, override, replace_fields
@@ -191,27 +192,53 @@ def print_next_commands(commands: Sequence[str], runs: str) -> None:
 
 
 def evaluate(arguments: verbs.EvaluateCommand) -> int:
-    """Rank a run's held-out items again under the given options, and print the figures."""
+    """Rank a run's held-out items again under the given options, and print the figures.
+
+    Metrics of recommended lists have a column of their own; the lists are written into the run's
+    folder only if that is asked for.
+    """
     run_parts, ranker = load(arguments.run, arguments.reading)
     fields = ("candidates", "metrics", "negatives_file", "seen", "ties")
     changes = {name: getattr(arguments, name) for name in fields if getattr(arguments, name)}
     evaluation = replace(run_parts.config.evaluation, **changes)
     run_parts = replace(run_parts, config=replace(run_parts.config, evaluation=evaluation))
+    if arguments.save_lists and not of_lists(evaluation.metrics):
+        raise InputError(
+            "--save-lists is for metrics of recommended lists; name some, such as --metrics "
+            "coverage@10 novelty@10"
+        )
+    names = of_ranks(evaluation.metrics)
+    tables = run_parts.tables(ranker, arguments.part) if names else {}
+    figures = {name: metrics(ranks, names, evaluation.ties) for name, ranks in tables.items()}
+    lists = run_parts.list_table(ranker, arguments.part)
+    if lists is not None:
+        figures["lists"] = metrics(lists, of_lists(evaluation.metrics))
     table = Table("metric")
-    figures = []
-    tables = run_parts.tables(ranker, arguments.part)
-    for name, ranks in tables.items():
+    for name in figures:
         table.add_column(name, justify="right")
-        figures.append(metrics(ranks, evaluation.metrics, evaluation.ties))
-    for name in dict.fromkeys(evaluation.metrics):
-        table.add_row(name, *(f"{values[name]:.4f}" for values in figures))
+    for metric in dict.fromkeys(evaluation.metrics):
+        texts = [f"{values[metric]:.4f}" if metric in values else "" for values in figures.values()]
+        table.add_row(metric, *texts)
     console = wide_console()
     rules = f"seen items {evaluation.seen}, ties {evaluation.ties}"
     console.print(f"{arguments.run}: {arguments.part} of {run_parts.corpus.name}, {rules}")
     console.print(table)
     for note in seen_notes(tables):
         console.print(note)
+    if lists is not None and arguments.save_lists:
+        path = Path(arguments.run) / lists_file(arguments.part, evaluation.seen)
+        console.print(save_longer(lists, path))
     return 0
+
+
+def save_longer(lists: ListTable, path: Path) -> str:
+    """Write lists to a file unless it holds lists at least as long; returns a line to print."""
+    if path.is_file():
+        length = ListTable.load(path).place.shape[1]
+        if length >= lists.place.shape[1]:
+            return f"{path} has lists of {length} items already; they are kept"
+    lists.save(path)
+    return str(path)
 
 
 def load(run: str, reading: ReadingOptions) -> tuple[RunParts, Ranker]:

@@ -24,6 +24,7 @@ from research.report.files import (
 )
 from research.report.schema import Report
 from research.report.terminal import print_report as print_tables
+from research.report.terminal import print_slices
 from research.storage.folders import what_is_below
 from research.storage.records import StudyRecord
 from research.tracking.options import needing_wandb
@@ -36,7 +37,10 @@ def report(arguments: verbs.ReportCommand) -> int:
     if arguments.figure is not None or arguments.table is not None:
         return write_alone(arguments, folder)
     study_report = report_for(arguments, folder)
-    print_tables(study_report, wide_console())
+    console = wide_console()
+    print_tables(study_report, console)
+    if arguments.slices:
+        print_slices(study_report, console)
     for path in write(study_report, Path(arguments.out) if arguments.out else folder):
         print(path)
     if tracking is None:

@@ -136,6 +136,7 @@ def show_run(folder: Path) -> None:
     # `val` is empty when the split holds nothing out for validation.
     figures = {"validation, full": summary.val} if summary.val else {}
     figures |= {f"test, {candidates}": values for candidates, values in summary.test.items()}
+    figures |= {"test, lists": summary.lists} if summary.lists else {}
     if summary.popularity is not None:
         figures |= {
             f"popularity, {name}": values for name, values in summary.popularity.test.items()

@@ -258,7 +258,8 @@ class EvaluateCommand(Verb):
     """a run folder"""
     metrics: Annotated[tuple[str, ...] | None, option("METRIC ...", "the run's")] = None
     """hr@K ndcg@K mrr recall@K precision@K map@K (over min(R, K), R a user's held-out items)
-    map-r@K (over R, as in trec_eval)"""
+    map-r@K (over R, as in trec_eval); of the recommended lists: coverage@K gini@K novelty@K arp@K
+    lift@K diversity@K, and with --seen kept repeat@K explore@K"""
     candidates: Annotated[tuple[str, ...] | None, option("SET ...", "the run's")] = None
     """full, uniform-N, popularity-N"""
     negatives_file: Annotated[str | None, option("FILE")] = None
@@ -271,6 +272,8 @@ class EvaluateCommand(Verb):
     """items of the history: excluded, kept (with their scores) or zero (kept, with score 0)"""
     ties: Annotated[Ties | None, option("expected|mean", "the run's")] = None
     """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
+    save_lists: Flag = False
+    """keep the recommended lists in the run's folder, where `report` finds them"""
     reading: Reading = ReadingOptions()
     """--data-root, --allow, --threads and --device"""
 
@@ -355,6 +358,8 @@ class ReportCommand(Verb):
     """folder of all runs"""
     ties: Annotated[Ties | None, option("expected|mean", "as the runs have it")] = None
     """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
+    slices: Flag = False
+    """also print the compared metric by popularity, history length, time and attribute"""
     margin: Annotated[float | None, option("X")] = None
     """also test whether cells are no worse than the base by more than X, such as 0.002"""
     wandb: Wandb = WandbOptions()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from research.errors import InputError
-from research.evaluation.rank_table import RankTable
+from research.evaluation.list_table import Table
 from research.evaluation.statistics import holm, paired_differences
 from research.evaluation.ties import TiePolicy
 from research.evaluation.variance_components import spread_of
@@ -45,8 +45,8 @@ def check_margin(margin: float) -> None:
 
 
 def compare_within(
-    tables: Sequence[RankTable],
-    base_tables: Sequence[RankTable],
+    tables: Sequence[Table],
+    base_tables: Sequence[Table],
     metric: str,
     margin: float,
     *,

@@ -8,6 +8,9 @@ RecTools do, so that the best order is worth k / R where R is above k. With one 
 two are equal. Values are never rounded (docs/pitfalls.md, "improvements rounded away"), and a mean
 is a sum divided once (docs/pitfalls.md, "mean of batch means"). Where candidates tie, a metric is
 its expectation over all orders of them ("expected"), or its value at their mean rank ("mean").
+
+Metrics of recommended lists, such as `coverage@10`, have names of the same form; `list_metrics.py`
+explains and computes them, from list tables instead of rank tables.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import numpy as np
 
 from research.annotations import did_you_mean
 from research.errors import InputError
+from research.evaluation.list_metrics import LIST_METRICS, LIST_RANGES, list_values
+from research.evaluation.list_table import ListTable, Table
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import (
     Floats,
@@ -30,25 +35,36 @@ from research.evaluation.ties import (
     reciprocals,
 )
 
+# Of rank tables; `LIST_METRICS` has those of list tables.
 KINDS = ("hr", "ndcg", "mrr", "recall", "precision", "map", "map-r")
 
 
 def parse_metric(name: str) -> tuple[str, float]:
     """(kind, k) of a metric's name, k infinite for a plain `mrr`; `InputError` if unknown."""
     match = re.fullmatch(r"([a-z-]+)(?:@([1-9][0-9]{0,8}))?", name)
-    if match and match[1] in KINDS and (match[2] or match[1] == "mrr"):
+    kinds = (*KINDS, *LIST_METRICS)
+    if match and match[1] in kinds and (match[2] or match[1] == "mrr"):
         return match[1], float(match[2] or np.inf)
-    forms = [f"{kind}@K" for kind in KINDS]
+    forms = [f"{kind}@K" for kind in kinds]
     raise InputError(
         f"metric {name!r} does not exist; allowed: {', '.join(forms)} with K a whole number from "
         f"1, and mrr{did_you_mean(name.lower().partition('@')[0] + '@K', forms)}"
     )
 
 
+def of_ranks(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the metrics that are computed from rank tables; `InputError` for an unknown name."""
+    return tuple(name for name in names if parse_metric(name)[0] in KINDS)
+
+
+def of_lists(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the metrics that are computed from list tables; `InputError` for an unknown name."""
+    return tuple(name for name in names if parse_metric(name)[0] in LIST_METRICS)
+
+
 def range_of(name: str) -> tuple[float, float]:
-    """The lowest and the highest value that a user's metric can have; `InputError` if unknown."""
-    parse_metric(name)
-    return 0.0, 1.0
+    """The lowest and the highest value that a metric can have; `InputError` if unknown."""
+    return LIST_RANGES.get(parse_metric(name)[0], (0.0, 1.0))
 
 
 def check_metric_names(names: Iterable[str], field: str) -> None:
@@ -60,35 +76,37 @@ def check_metric_names(names: Iterable[str], field: str) -> None:
             raise InputError(f"{field}: {error}") from error
 
 
-def per_user(table: RankTable, name: str, ties: TiePolicy = "expected") -> tuple[Integers, Floats]:
+def per_user(table: Table, name: str, ties: TiePolicy = "expected") -> tuple[Integers, Floats]:
     """The users, int64 [U] ascending, and a metric of each, float64 [U]; the input of paired tests.
 
     HR: 1 if any held-out item is within the first k. Recall: the share of held-out items within k.
     Precision: their number within k, over k. MRR: the reciprocal rank of the best one. NDCG and
     MAP: binary relevance, normalized by the best possible order; `map-r`: by the number of held-out
-    items, also where that is above k. `InputError` for an unknown name.
+    items, also where that is above k. Metrics of lists: see `list_metrics.py`. `InputError` for an
+    unknown name, and for one of the other kind of table.
     """
     users, values = _per_user(table, [name], ties)
     return users, values[0]
 
 
-def metrics(
-    table: RankTable, names: Sequence[str], ties: TiePolicy = "expected"
-) -> dict[str, float]:
-    """Each metric's mean over users, by name; `InputError` for an unknown name."""
+def metrics(table: Table, names: Sequence[str], ties: TiePolicy = "expected") -> dict[str, float]:
+    """Each metric's mean over users, by name; `InputError` as for `per_user`."""
     _, values = _per_user(table, names, ties)
     return {name: float(value.mean()) for name, value in zip(names, values)}
 
 
-def _per_user(
-    table: RankTable, names: Sequence[str], ties: TiePolicy
-) -> tuple[Integers, list[Floats]]:
+def _per_user(table: Table, names: Sequence[str], ties: TiePolicy) -> tuple[Integers, list[Floats]]:
     """The users, int64 [U] ascending, and for each metric their values, float64 [U]."""
+    parsed = [parse_metric(name) for name in names]
+    kinds, needed = (LIST_METRICS, "rank") if isinstance(table, ListTable) else (KINDS, "list")
+    for name, (kind, _) in zip(names, parsed):
+        if kind not in kinds:
+            raise InputError(f"{name} is computed from a {needed} table, not from this one")
+    if isinstance(table, ListTable):
+        return table.user.astype(np.int64), [list_values(table, *each) for each in parsed]
     unique, owner = np.unique(table.user, return_inverse=True)
     groups, relevant = TieGroups.of(table, owner, ties), np.bincount(owner)
-    return unique.astype(np.int64), [
-        _values(groups, relevant, *parse_metric(name)) for name in names
-    ]
+    return unique.astype(np.int64), [_values(groups, relevant, *each) for each in parsed]
 
 
 def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Floats:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.errors import InputError
+from research.evaluation.list_table import Table
 from research.evaluation.rank_table import RankTable
 
 
@@ -38,7 +39,7 @@ def differing_fields(
     return differences
 
 
-def check_comparable(table_a: RankTable, table_b: RankTable) -> None:
+def check_comparable(table_a: Table, table_b: Table) -> None:
     """Raise `InputError` unless protocols, users and held-out items of two tables are the same.
 
     What is compared otherwise means nothing (docs/pitfalls.md, "metric without its protocol").
@@ -72,9 +73,13 @@ def _text(value: object) -> str:
     return repr(json.loads(json.dumps(value, sort_keys=True)))
 
 
-def _questions(table: RankTable) -> NDArray[np.int64]:
-    """A table's questions as user * 2^32 + item, int64 [Q] ascending; `InputError` for a repeat."""
-    questions = np.sort((table.user.astype(np.int64) << 32) + table.item)
+def _questions(table: Table) -> NDArray[np.int64]:
+    """A table's questions as user * 2^32 + item, int64 [Q] ascending; `InputError` for a repeat.
+
+    Of a list table they are the users, without an item.
+    """
+    items = table.item if isinstance(table, RankTable) else 0
+    questions = np.sort((table.user.astype(np.int64) << 32) + items)
     repeated = questions[1:][questions[1:] == questions[:-1]]
     if len(repeated):
         user, item = divmod(int(repeated[0]), 1 << 32)

@@ -6,37 +6,25 @@ computed from it. A file is read as untrusted input.
 
 from __future__ import annotations
 
-import json
-import struct
-import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tokenize import TokenError
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from research.errors import InputError
-from research.storage.atomic import replacing
-from research.storage.untrusted import parse_json
+from research.evaluation.table_file import json_value, reading_table, write_table
 
-# Unpacked size in bytes that is always allowed, and the compression ratio above which a larger
-# table is refused (a zip bomb).
-_ALWAYS_ALLOWED = 1 << 26
-_MAX_COMPRESSION = 100
 _COLUMNS = {
     "user": "int32", "item": "int32", "rank": "float64",
     "ties": "int32", "history_length": "int32", "item_count": "int32",
 }  # fmt: skip
-# What numpy and zipfile raise for a file that is damaged or is not a rank table.
-_READ_ERRORS: tuple[type[Exception], ...] = (
-    *(ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, MemoryError, OverflowError, RecursionError),
-    *(SyntaxError, TokenError, Warning),
-)
+# Columns that slices alone need; a table that an earlier version wrote lacks them.
+_OPTIONAL_COLUMNS = {"since_last": "int64", "attribute_bits": "int64"}
+# Most attributes that `attribute_bits` has room for.
+MAX_ATTRIBUTES = 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,23 +45,39 @@ class RankTable:
     """[Q] training interactions of the held-out item; 0: a cold item."""
     protocol: Mapping[str, object]
     """What was evaluated, and how: fingerprint, split, candidates, seen policy, rank of ties."""
+    since_last: NDArray[np.int64] | None = None
+    """[Q] seconds from the newest event of the history to the held-out one; None: not known: the
+    corpus has no times, or numbers that only order events, or an earlier version wrote this."""
+    attribute_bits: NDArray[np.int64] | None = None
+    """[Q] bit a is set where the held-out item has attribute `attribute_names[a]`; None: not
+    known."""
+    attribute_names: tuple[str, ...] = ()
+    """The attributes that most held-out items have, the most frequent first."""
 
     def __len__(self) -> int:
         return len(self.rank)
 
+    def has_attribute(self, place: int) -> NDArray[np.bool_]:
+        """bool [Q]: whether the held-out item has attribute `attribute_names[place]`."""
+        assert self.attribute_bits is not None, "a table without bits names no attribute"
+        has_Q: NDArray[np.bool_] = (self.attribute_bits >> place) & 1 > 0
+        return has_Q
+
+    def select(self, selected_Q: NDArray[np.bool_]) -> RankTable:
+        """The table with only the held-out items where `selected_Q` is true."""
+        columns = ((name, getattr(self, name)) for name in (*_COLUMNS, *_OPTIONAL_COLUMNS))
+        return replace(
+            self,
+            **{name: column[selected_Q] for name, column in columns if column is not None},
+        )
+
     def save(self, path: Path) -> None:
         """Write the table as `.npz`; a crash leaves no partly written file at `path`."""
-        with replacing(path) as file:
-            np.savez_compressed(
-                file,
-                user=self.user,
-                item=self.item,
-                rank=self.rank,
-                ties=self.ties,
-                history_length=self.history_length,
-                item_count=self.item_count,
-                protocol=np.array(json.dumps(dict(self.protocol), sort_keys=True)),
-            )
+        texts: dict[str, object] = {"protocol": dict(self.protocol)}
+        if self.attribute_names:
+            texts["attribute_names"] = self.attribute_names
+        columns = (*_COLUMNS, *_OPTIONAL_COLUMNS)
+        write_table(path, {name: getattr(self, name) for name in columns}, texts)
 
     @staticmethod
     def load(path: Path) -> RankTable:
@@ -81,52 +85,41 @@ class RankTable:
 
         `InputError` for a file that is missing, damaged, or holds numbers that no ranking gives.
         """
-        try:
-            _check_sizes(path)
-            with (
-                path.open("rb") as file,
-                warnings.catch_warnings(),
-                np.load(file, allow_pickle=False) as stored,
-            ):
-                warnings.simplefilter("error")
-                # numpy makes a str of any numbers, even of invalid code points; `decode` refuses
-                # those.
-                text = np.asarray(stored["protocol"]).astype("<U", casting="equiv", copy=False)
-                protocol = parse_json(text.tobytes().decode("utf-32-le").rstrip("\0"))
-                if set(_COLUMNS) - set(stored.files) == {"item_count"}:
-                    raise InputError(
-                        f"{path} was written by an earlier version and does not say how often its "
-                        "items were trained on (item_count); `evaluate` cannot add it: remove the "
-                        "run's folder and do the run again"
-                    )
-                columns = {name: np.asarray(stored[name]) for name in _COLUMNS}
-        except FileNotFoundError as error:
-            raise InputError(f"{path} does not exist") from error
-        except _READ_ERRORS as error:
-            raise InputError(f"{path} is not a rank table ({error!s:.300})") from error
+        with reading_table(path, "rank table") as stored:
+            protocol = json_value(stored["protocol"])
+            if set(_COLUMNS) - set(stored.files) == {"item_count"}:
+                raise InputError(
+                    f"{path} was written by an earlier version and does not say how often its "
+                    "items were trained on (item_count); `evaluate` cannot add it: remove the "
+                    "run's folder and do the run again"
+                )
+            optional = {
+                name: kind for name, kind in _OPTIONAL_COLUMNS.items() if name in stored.files
+            }
+            expected = {**_COLUMNS, **optional}
+            columns = {name: np.asarray(stored[name]) for name in expected}
+            has_names = "attribute_names" in stored.files
+            names = json_value(stored["attribute_names"]) if has_names else []
         shapes = {column.shape for column in columns.values()}
         types = {name: column.dtype.name for name, column in columns.items()}
-        if types != _COLUMNS or shapes != {(len(columns["rank"]),)}:
+        if types != expected or shapes != {(len(columns["rank"]),)}:
             raise InputError(f"{path} is not a rank table (columns {types} of shapes {shapes})")
         if not isinstance(protocol, dict):
             raise InputError(f"{path} is not a rank table (its protocol is {protocol!r:.100})")
-        table = RankTable(**columns, protocol=protocol)
+        most_names = MAX_ATTRIBUTES if "attribute_bits" in columns else 0
+        if not _are_texts(names, most_names):
+            raise InputError(f"{path} is not a rank table (its attributes are {names!r:.100})")
+        table = RankTable(**columns, protocol=protocol, attribute_names=tuple(names))
         if not _is_possible(table):
             raise InputError(f"{path} is not a rank table (no ranking gives such ranks or counts)")
         return table
 
 
-def _check_sizes(path: Path) -> None:
-    """Raise `InputError` for a path that is no file, and for a zip bomb."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a rank table (it is not a file)")
-    with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-        compression_methods = {member.compress_type for member in archive.infolist()}
-    if size > max(_ALWAYS_ALLOWED, _MAX_COMPRESSION * path.stat().st_size):
-        raise InputError(f"{path} is not a rank table (it unpacks to {size:,} bytes)")
-    if not compression_methods <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise InputError(f"{path} is not a rank table (it is compressed by another method)")
+def _are_texts(names: object, most: int) -> TypeGuard[list[str]]:
+    """Whether `names` is a list of at most `most` texts."""
+    if not isinstance(names, list) or len(names) > most:
+        return False
+    return all(isinstance(name, str) for name in names)
 
 
 def group_starts(*sorted_columns: NDArray[np.generic]) -> NDArray[np.int64]:

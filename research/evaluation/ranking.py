@@ -26,6 +26,7 @@ from research.evaluation.candidates import CandidateSet
 from research.evaluation.chunks import Ranked, in_chunks
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
+from research.evaluation.slice_columns import frequent_attributes, times_since_last
 from research.evaluation.tiles import Questions, SeenPolicy, first_not_finite
 
 
@@ -75,10 +76,49 @@ def rank_tables(
     if len(held_out) == 0:
         raise InputError(f"corpus {corpus.name}: the split holds nothing out to rank")
     items = corpus.items[held_out.targets].astype(np.int64)
-    # Rows as in `Ranked.results_CQ`; 0 for the questions of other processes, so that a sum over all
-    # processes gives the whole.
-    results_CQ = np.zeros((2 * len(candidates) + 1, len(items)))
     rank = partial(rank_chunk, ranker, corpus, held_out, candidates, seen, fields)
+    results_CQ = ranked_by_all(rank, corpus, held_out, 2 * len(candidates) + 1, shard)
+    num_special = int(results_CQ[-1, 0])
+    lengths = held_out.histories.stops - held_out.histories.starts
+    item_count = counts_V.cpu().numpy()[items].astype(np.int32)
+    attribute_bits, attribute_names = frequent_attributes(corpus, items)
+    common_protocol = {**protocol, "seen": seen, "ties": "mean"}
+    special = {"special_candidates": num_special} if num_special else {}
+    return {
+        candidate_set.name: RankTable(
+            user=held_out.histories.users.astype(np.int32),
+            item=items.astype(np.int32),
+            rank=results_CQ[index].copy(),
+            ties=results_CQ[len(candidates) + index].astype(np.int32),
+            history_length=lengths.astype(np.int32),
+            item_count=item_count,
+            protocol={
+                **common_protocol,
+                **candidate_set.protocol,
+                **(special if candidate_set.name == "full" else {}),
+            },
+            since_last=times_since_last(corpus, held_out),
+            attribute_bits=attribute_bits,
+            attribute_names=attribute_names,
+        )
+        for index, candidate_set in enumerate(candidates)
+    }
+
+
+def ranked_by_all(
+    rank: Callable[[NDArray[np.int64], int], Ranked],
+    corpus: Corpus,
+    held_out: HeldOut,
+    num_rows: int,
+    shard: RankingShard,
+) -> NDArray[np.float64]:
+    """The results of all chunks of questions, of which each process of `shard` ranks its share.
+
+    float64 [num_rows, Q], with rows as in `Ranked.results_CQ`; every process gets the whole. `rank`
+    is as for `in_chunks`. `FloatingPointError` for a score that is not finite.
+    """
+    # 0 for the questions of other processes, so that a sum over all processes gives the whole.
+    results_CQ = np.zeros((num_rows, len(held_out)))
     share = slice(shard.rank, None, shard.world)
     for rows, ranked in in_chunks(rank, corpus, held_out, share):
         results_CQ[:, rows] = ranked.results_CQ
@@ -97,27 +137,7 @@ def rank_tables(
             f"{int(held_out.histories.users[bad_Q[0]])} (dense id); a model has diverged: lower "
             "its learning rate or clip the gradient"
         )
-    num_special = int(results_CQ[-1, 0])
-    lengths = held_out.histories.stops - held_out.histories.starts
-    item_count = counts_V.cpu().numpy()[items].astype(np.int32)
-    common_protocol = {**protocol, "seen": seen, "ties": "mean"}
-    special = {"special_candidates": num_special} if num_special else {}
-    return {
-        candidate_set.name: RankTable(
-            user=held_out.histories.users.astype(np.int32),
-            item=items.astype(np.int32),
-            rank=results_CQ[index].copy(),
-            ties=results_CQ[len(candidates) + index].astype(np.int32),
-            history_length=lengths.astype(np.int32),
-            item_count=item_count,
-            protocol={
-                **common_protocol,
-                **candidate_set.protocol,
-                **(special if candidate_set.name == "full" else {}),
-            },
-        )
-        for index, candidate_set in enumerate(candidates)
-    }
+    return results_CQ
 
 
 def rank_chunk(

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from research.errors import InputError
+from research.evaluation.list_table import Table
 from research.evaluation.metrics import per_user, range_of
 from research.evaluation.protocol import check_comparable
-from research.evaluation.rank_table import RankTable
 from research.evaluation.resampling import ROUNDING, Values, sign_flip_p
 from research.evaluation.ties import TiePolicy
 from research.evaluation.variance_components import interval_of, spread_of
@@ -77,7 +77,7 @@ class Comparison:
 
 
 def estimate(
-    tables: Sequence[RankTable],
+    tables: Sequence[Table],
     metric: str,
     *,
     ties: TiePolicy = "expected",
@@ -114,8 +114,8 @@ def estimate_of(
 
 
 def compare(
-    tables: Sequence[RankTable],
-    base_tables: Sequence[RankTable],
+    tables: Sequence[Table],
+    base_tables: Sequence[Table],
     metric: str,
     *,
     ties: TiePolicy = "expected",
@@ -175,7 +175,7 @@ def comparison_of(
 
 
 def paired_differences(
-    tables: Sequence[RankTable], base_tables: Sequence[RankTable], metric: str, ties: TiePolicy
+    tables: Sequence[Table], base_tables: Sequence[Table], metric: str, ties: TiePolicy
 ) -> Values:
     """A cell's values minus the base's by seed and user, float64 [S, U], users ascending.
 
@@ -226,13 +226,13 @@ def _effect(by_user: Values) -> float:
     return mean / float(by_user.std(ddof=1))
 
 
-def user_values(tables: Sequence[RankTable], metric: str, ties: TiePolicy = "expected") -> Values:
+def user_values(tables: Sequence[Table], metric: str, ties: TiePolicy = "expected") -> Values:
     """A metric by table and user, float64 [S, U]; `InputError` as for `estimate`."""
     _check(tables, metric)
     return _values(tables, metric, ties)
 
 
-def _check(tables: Sequence[RankTable], metric: str) -> None:
+def _check(tables: Sequence[Table], metric: str) -> None:
     if not tables:
         raise InputError(f"{metric}: there is no rank table; give one for each seed")
     for table in tables:
@@ -242,6 +242,6 @@ def _check(tables: Sequence[RankTable], metric: str) -> None:
         raise InputError(f"{metric}: {users} user cannot give an interval; at least 2 are needed")
 
 
-def _values(tables: Sequence[RankTable], metric: str, ties: TiePolicy) -> Values:
+def _values(tables: Sequence[Table], metric: str, ties: TiePolicy) -> Values:
     """The metric by table and user, float64 [S, U], users ascending."""
     return np.stack([per_user(table, metric, ties)[1] for table in tables])

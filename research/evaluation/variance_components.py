@@ -165,7 +165,8 @@ def possible_means(
     """
     means = resampled_means(values.mean(0), resamples, generator)
     if len(values) == 1:
-        return means
+        # A user's value of a metric of all lists together may be outside of the metric's range.
+        return np.clip(means, *bounds)
     free = len(values) - 1
     variance = spread_of(values).seeds_variance(generator.chisquare(free, resamples) / free)
     shifts = np.sqrt(variance) * generator.standard_normal(resamples)
@@ -182,7 +183,7 @@ def moved_within(
     """
     half = (bounds[1] - bounds[0]) / 2
     if not np.isfinite(half):
-        return means + shifts
+        return np.clip(means + shifts, *bounds)
     middle = bounds[0] + half
     # Rounding may take a mean past a bound. Where all values are at one bound, nothing varies.
     angles = np.arcsin(np.clip((np.append(means, center) - middle) / half, -1.0, 1.0))

@@ -127,7 +127,7 @@ def import_hub(
         _, ranker = load_run(run.path, data_root, allow, device)
         try:
             sets = parts.candidate_sets(parts.split.test, "test")
-            _, tables = rank(parts, ranker, sets, run)
+            _, tables, _ = rank(parts, ranker, sets, run)
         except FloatingPointError as error:
             raise InputError(
                 f"{folder}: its weights give scores that are not finite; copy the folder again"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from research.errors import InputError
+from research.evaluation.list_table import ListTable, Table, lists_file
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import estimate
 from research.storage.records import RunRecord, RunSummary
@@ -95,7 +96,7 @@ def _front_matter(
                 for metric, value in values.items()
             ],
         }
-        for candidates, values in summary.test.items()
+        for candidates, values in figures_of(summary).items()
     ]
     return {
         "library_name": "sixfold",
@@ -113,9 +114,8 @@ def _fields(prefix: str, fields: Mapping[str, object]) -> list[str]:
 def _metric_lines(run: Path, summary: RunSummary) -> list[str]:
     """A table with the 95 % bootstrap interval over users of each figure, and the floor below."""
     lines = ["| candidates | metric | value | 95 % interval over users |", "|---|---|---|---|"]
-    for candidates, values in summary.test.items():
-        path = file_inside(run, f"ranks/test-{candidates}.npz")
-        table = RankTable.load(path) if path.is_file() else None
+    for candidates, values in figures_of(summary).items():
+        table = _table_of(run, candidates, summary)
         for metric, value in values.items():
             interval = "not known"
             if table is not None and summary.users.evaluated > 1:
@@ -131,6 +131,20 @@ def _metric_lines(run: Path, summary: RunSummary) -> list[str]:
             f"(95 % interval {floor.low:+.4f} to {floor.high:+.4f}).",
         ]
     return lines + [f"\n{printable(note)}" for note in summary.notes]
+
+
+def figures_of(summary: RunSummary) -> dict[str, Mapping[str, float]]:
+    """The metrics of the test by candidate set, and those of recommended lists as `lists`."""
+    return {**summary.test, **({"lists": summary.lists} if summary.lists else {})}
+
+
+def _table_of(run: Path, candidates: str, summary: RunSummary) -> Table | None:
+    """The rank table of a candidate set, or the list table; None: the run does not have it."""
+    if candidates == "lists":
+        path = file_inside(run, lists_file("test", str(summary.protocol.get("seen"))))
+        return ListTable.load(path) if path.is_file() else None
+    path = file_inside(run, f"ranks/test-{candidates}.npz")
+    return RankTable.load(path) if path.is_file() else None
 
 
 def _cost_lines(record: RunRecord, summary: RunSummary) -> list[str]:

@@ -15,6 +15,8 @@ from research.config import from_json
 from research.data.corpus import Corpus
 from research.data.corpus_text import folder_text, html_table
 from research.errors import InputError
+from research.evaluation.list_table import ListTable, Table, lists_file
+from research.evaluation.metrics import of_lists, of_ranks
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
 from research.evaluation.statistics import estimate
@@ -108,10 +110,11 @@ class Run:
     def metrics(self, part: Literal["test", "validation"] = "test") -> pd.DataFrame:
         """The run's figures as it stored them, one row for each candidate set and metric.
 
-        Columns: candidates; metric; mean over users; low and high, the ends of the 95 % bootstrap
-        interval over users (it does not cover what another seed would change); users, their number.
-        The validation part is always ranked in full. Raises `InputError` if a rank table is missing
-        or damaged, and with fewer than two users.
+        Columns: candidates, which is "lists" for metrics of recommended lists; metric; mean over
+        users; low and high, the ends of the 95 % bootstrap interval over users (it does not cover
+        what another seed would change); users, their number. The validation part is always ranked
+        in full, and has no lists. Raises `InputError` if a table is missing or damaged, and with
+        fewer than two users.
 
             >>> run.metrics().set_index("metric").loc["ndcg@10", ["mean", "low", "high"]]
         """
@@ -124,7 +127,11 @@ class Run:
                 raise InputError(f"{self.folder} has no {name}: its split holds nothing out for it")
             tables = {"full": RankTable.load(file_inside(self.folder, name))}
         evaluation = self.config.evaluation
-        return figures_of(tables, evaluation.metrics, evaluation.ties)
+        figures: dict[str, Table] = dict(tables)
+        if part == "test" and of_lists(evaluation.metrics):
+            path = file_inside(self.folder, lists_file(part, evaluation.seen))
+            figures["lists"] = ListTable.load(path)
+        return figures_of(figures, evaluation.metrics, evaluation.ties)
 
     def evaluate(
         self,
@@ -139,11 +146,14 @@ class Run:
         """Rank the held-out items again under other rules; the run's folder stays as it is.
 
             >>> run.evaluate(metrics=["hr@10"], candidates=["full", "uniform-100"])
+            >>> run.evaluate(metrics=["coverage@10", "novelty@10"])
 
         Args:
             part: which held-out items are ranked: "test" or "validation".
             metrics: hr@K, ndcg@K, recall@K, precision@K, map@K, map-r@K (see
-                `EvaluationConfig`), mrr@K or mrr. Empty: the run's.
+                `EvaluationConfig`), mrr@K or mrr. Of the lists that the run recommends: coverage@K,
+                gini@K, novelty@K, arp@K, lift@K, diversity@K, and, where seen items are kept,
+                repeat@K and explore@K. Empty: the run's.
             candidates: "full", "uniform-N", "popularity-N". Empty: the run's.
             negatives_file: a file with the raw ids of a user and of items to rank in every line.
                 None: the run's.
@@ -170,7 +180,13 @@ class Run:
         parts, ranker = self.loaded
         evaluation = replace_fields(parts.config.evaluation, changes)
         parts = replace(parts, config=replace(parts.config, evaluation=evaluation))
-        return figures_of(parts.tables(ranker, part), evaluation.metrics, evaluation.ties)
+        tables: dict[str, Table] = {}
+        if of_ranks(evaluation.metrics):
+            tables |= parts.tables(ranker, part)
+        lists = parts.list_table(ranker, part)
+        if lists is not None:
+            tables["lists"] = lists
+        return figures_of(tables, evaluation.metrics, evaluation.ties)
 
     def recommend(
         self,
@@ -399,13 +415,12 @@ class Run:
         }
 
 
-def figures_of(
-    tables: Mapping[str, RankTable], names: Sequence[str], ties: TiePolicy
-) -> pd.DataFrame:
-    """Means and 95 % intervals of metrics, one row for each rank table and metric."""
+def figures_of(tables: Mapping[str, Table], names: Sequence[str], ties: TiePolicy) -> pd.DataFrame:
+    """Means and 95 % intervals of metrics, one row for each table and metric that it can give."""
     rows = []
     for candidates, table in tables.items():
-        for name in dict.fromkeys(names):
+        can_give = of_lists if isinstance(table, ListTable) else of_ranks
+        for name in dict.fromkeys(can_give(names)):
             result = estimate([table], name, ties=ties)
             rows.append((candidates, name, result.mean, result.low, result.high, result.users))
     return pd.DataFrame(rows, columns=["candidates", "metric", "mean", "low", "high", "users"])

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from research.data.names import Names
+from research.evaluation.best import best_items
 from research.evaluation.chunks import CPU_TILE, tile_shape
 from research.model.kernels.scored_rows import ScoredRows
 from research.objectives.ranker import EncodedStates
 from research.recommend.arrow_names import arrow_names
-from research.recommend.best import best_items
 from research.recommend.embeddings import Embeddings
 from research.recommend.raw_ids import check_choice, check_number, numbers_of
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from research.evaluation.best import best_items
 from research.evaluation.chunks import (
     ACCELERATOR_TILE,
     ACCELERATOR_TOKENS,
@@ -26,7 +27,6 @@ from research.evaluation.chunks import (
 from research.evaluation.popularity import Popularity
 from research.evaluation.ranker import Encoded, Ranker
 from research.evaluation.tiles import first_not_finite
-from research.recommend.best import best_items
 from research.recommend.raw_ids import check_choice, check_number
 from research.recommend.requests import Requests
 from research.recommend.selection import Selection

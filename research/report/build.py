@@ -7,14 +7,13 @@ down.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from research.errors import InputError
-from research.evaluation.equivalence import MarginTest, check_margin, compare_within, holm_within
-from research.evaluation.metrics import metrics
+from research.evaluation.equivalence import check_margin
+from research.evaluation.metrics import metrics, of_ranks
 from research.evaluation.rank_table import RankTable
-from research.evaluation.statistics import Comparison, Estimate, compare, estimate, holm
 from research.evaluation.ties import TiePolicy
 from research.report.caveats import (
     Group,
@@ -26,15 +25,15 @@ from research.report.caveats import (
     tie_notes,
     title_of,
 )
+from research.report.columns import metric_column
 from research.report.costs import cost_of
-from research.report.effects import COMPARED_RESAMPLES, OTHER_RESAMPLES, factorial_of
+from research.report.effects import factorial_of
 from research.report.learning_curves import cosines, panels, read_lines
+from research.report.lists import list_tables
 from research.report.provenance import facts_of
 from research.report.records import StudyRun, changes_of, read_run, read_study
 from research.report.schema import (
-    LEVEL,
     CorpusPart,
-    Figure,
     Part,
     ProtocolTable,
     Report,
@@ -43,10 +42,7 @@ from research.report.schema import (
 )
 from research.report.slices import slicings
 from research.report.validation import (
-    Validation,
     gaps_of,
-    mean_of,
-    places_of,
     validation_notes,
     validation_of,
 )
@@ -104,7 +100,7 @@ def report_of(
         cells=tuple(map(printable, study.cells)),
         changes=changes_of(study),
         seeds=study.seeds,
-        metrics=study.metrics,
+        metrics=of_ranks(study.metrics),
         compared=study.compared,
         ties=ties,
         budget=None if study.budget is None else printable(study.budget),
@@ -165,6 +161,7 @@ def corpus_part(
             *run_notes(runs),
         ),
         facts=facts_of(finished) if figures else (),
+        lists=list_tables(study, finished, corpus),
     )
 
 
@@ -202,7 +199,7 @@ def protocol_table(
         name: metric_column(
             study, group, validation, counting, name, corpus, ties=ties, margin=margin
         )
-        for name in study.metrics
+        for name in of_ranks(study.metrics)
     }
     full = protocol.get("candidates") == "full"
     tables = {printable(cell): list(group[cell].values()) for cell in cells}
@@ -218,7 +215,7 @@ def protocol_table(
             Row(
                 cell=printable(cell),
                 seeds=tuple(group[cell]),
-                figures={name: columns[name][cell] for name in study.metrics},
+                figures={name: column[cell] for name, column in columns.items()},
                 levels=levels_of(study, cell),
             )
             for cell in cells
@@ -238,83 +235,6 @@ def levels_of(study: StudyRecord, cell: str) -> dict[str, str]:
     """A cell's level of every factor, by factor; empty where it has none."""
     levels = study.levels.get(cell, {})
     return {printable(factor): printable(level) for factor, level in levels.items()}
-
-
-def metric_column(
-    study: StudyRecord,
-    group: Group,
-    validation: Validation,
-    counting: set[str],
-    metric: str,
-    corpus: str,
-    *,
-    ties: TiePolicy,
-    margin: float | None,
-) -> dict[str, Figure]:
-    """One metric by cell: mean, place by validation, and the comparison to the base.
-
-    The p of comparisons are corrected over the cells.
-
-    The compared metric is also tested within the margin, if there is one. Raises `InputError` when
-    a cell's rank tables cannot be compared with each other or the base's.
-    """
-    base = group.get(study.base, {})
-    cells = [cell for cell in study.cells if cell in group]
-    pairs = {
-        cell: paired_tables(group[cell], base, counts=bool({cell, study.base} & counting))
-        for cell in cells
-        if cell != study.base
-    }
-    pairs = {cell: pair for cell, pair in pairs.items() if all(pair)}
-    comparisons: dict[str, Comparison] = {}
-    estimates: dict[str, Estimate] = {}
-    margin_tests: dict[str, MarginTest] = {}
-    for cell in cells:
-        try:
-            estimates[cell] = estimate(list(group[cell].values()), metric, ties=ties)
-            if cell in pairs:
-                # The level of Holm's first, strictest step, so `smallest` holds for any cell.
-                level = LEVEL / len(pairs)
-                draws = COMPARED_RESAMPLES if metric == study.compared else OTHER_RESAMPLES
-                comparisons[cell] = compare(
-                    *pairs[cell], metric, ties=ties, resamples=draws, alpha=level
-                )
-                if margin is not None and metric == study.compared:
-                    margin_tests[cell] = compare_within(*pairs[cell], metric, margin, ties=ties)
-        except InputError as error:
-            raise InputError(f"{corpus}, {cell} and its base {study.base}: {error}") from error
-    corrected = dict(zip(comparisons, holm([result.p for result in comparisons.values()])))
-    margin_tests = dict(zip(margin_tests, holm_within(list(margin_tests.values()))))
-    means = {cell: mean_of(validation[cell], metric, ties) for cell in cells if cell in validation}
-    places = places_of(means)
-    return {
-        cell: Figure(
-            result,
-            comparisons.get(cell),
-            corrected.get(cell),
-            place=places.get(cell),
-            validation=means.get(cell),
-            by_seed={
-                seed: metrics(table, [metric], ties)[metric] for seed, table in group[cell].items()
-            },
-            margin_test=margin_tests.get(cell),
-        )
-        for cell, result in estimates.items()
-    }
-
-
-def paired_tables(
-    tables: Mapping[int, RankTable], base: Mapping[int, RankTable], *, counts: bool
-) -> tuple[list[RankTable], list[RankTable]]:
-    """The rank tables of a cell and of the base for the seeds that both have; may be empty.
-
-    `counts`: one of the two is a counting ranker, and its one table is compared with every seed of
-    the other.
-    """
-    if counts:
-        return list(tables.values()), list(base.values())
-    seeds = [seed for seed in tables if seed in base]
-    return [tables[seed] for seed in seeds], [base[seed] for seed in seeds]
 
 
 def run_line(study: StudyRecord, corpus: str, run: StudyRun, ties: TiePolicy) -> RunLine:

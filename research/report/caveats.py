@@ -58,7 +58,9 @@ def title_of(protocol: Mapping[str, object], ties: TiePolicy) -> str:
     return printable(f"{protocol.get('part')}, {ranking}, seen items {scored}, {TIES[ties]}")
 
 
-def table_notes(study: StudyRecord, group: Group, counting: set[str]) -> list[str]:
+def table_notes(
+    study: StudyRecord, group: Mapping[str, Mapping[int, object]], counting: set[str]
+) -> list[str]:
     """Notes on a table without comparison, and on cells compared on only some of their seeds."""
     base, notes = group.get(study.base), []
     if base is None:

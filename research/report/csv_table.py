@@ -5,18 +5,18 @@ from __future__ import annotations
 import pandas as pd
 
 from research.evaluation.statistics import Comparison
-from research.report.schema import CorpusPart, Figure, ProtocolTable, Report, Row
+from research.report.schema import CorpusPart, Figure, ListsTable, ProtocolTable, Report, Row
 
 
 def frame_of(report: Report) -> pd.DataFrame:
     """The report's figures at full precision; a value that does not exist is missing.
 
-    `candidates`, `seen`, `split` and `ties` name the protocol; rows that differ in any of them are
-    not comparable. `place` counts from the cell that is best by this metric on validation, and
-    `validation` is that metric there. Differences are the cell minus `base`; `p_corrected` is p
-    after Holm's correction over the cells of a table, for each metric apart. `p_no_worse` and
-    `p_equivalent` are those of the tests within `margin`, corrected likewise. Costs are means over
-    the finished runs of a cell.
+    `candidates` ("lists" for metrics of recommended lists), `seen`, `split` and `ties` name the
+    protocol; rows that differ in any of them are not comparable. `place` counts from the cell that
+    is best by this metric on validation, and `validation` is that metric there. Differences are the
+    cell minus `base`; `p_corrected` is p after Holm's correction over the cells of a table, for
+    each metric apart. `p_no_worse` and `p_equivalent` are those of the tests within `margin`,
+    corrected likewise. Costs are means over the finished runs of a cell.
     """
     return pd.DataFrame(
         [
@@ -34,9 +34,9 @@ def frame_of(report: Report) -> pd.DataFrame:
                 **cost_columns(corpus, row),
             }
             for corpus in report.corpora
-            for table in corpus.tables
+            for table in corpus.all_tables
             for row in table.rows
-            for metric in report.metrics
+            for metric in row.figures
         ]
     )
 
@@ -73,7 +73,41 @@ def effects_frame_of(report: Report) -> pd.DataFrame:
     )
 
 
-def protocol_columns(table: ProtocolTable) -> dict[str, object]:
+def slices_of(report: Report) -> pd.DataFrame:
+    """The slices of a report at full precision, one row for each bucket and cell.
+
+    `by` says how held-out items are divided, `slice` which of them the row is about, `items` and
+    `slice_users` how many they are; mean, low and high are of `metric` on them.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "study": report.name,
+                "corpus": corpus.name,
+                **protocol_columns(table),
+                "ties": report.ties,
+                "metric": report.compared,
+                "by": slicing.by,
+                "slice": bucket.label,
+                "items": bucket.questions,
+                "slice_users": bucket.users,
+                "cell": cell,
+                "mean": estimate.mean,
+                "sd": estimate.deviation,
+                "low": estimate.low,
+                "high": estimate.high,
+                "seeds": estimate.seeds,
+            }
+            for corpus in report.corpora
+            for table in corpus.tables
+            for slicing in table.slicings
+            for bucket in slicing.buckets
+            for cell, estimate in bucket.estimates.items()
+        ]
+    )
+
+
+def protocol_columns(table: ProtocolTable | ListsTable) -> dict[str, object]:
     """The columns that tell one protocol from another, as text."""
     split = table.protocol.get("split")
     kind = str(split.get("class")) if isinstance(split, dict) else str(split)
@@ -81,7 +115,7 @@ def protocol_columns(table: ProtocolTable) -> dict[str, object]:
         "fingerprint": str(table.protocol.get("fingerprint")),
         "split": kind.rpartition(":")[2],
         "part": str(table.protocol.get("part")),
-        "candidates": table.candidates,
+        "candidates": table.candidates if isinstance(table, ProtocolTable) else "lists",
         "seen": str(table.protocol.get("seen")),
     }
 

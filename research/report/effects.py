@@ -20,7 +20,7 @@ from research.evaluation.contrasts import (
     range_of_sum,
     weighted_sum,
 )
-from research.evaluation.metrics import range_of
+from research.evaluation.metrics import of_ranks, range_of
 from research.evaluation.resampling import Values
 from research.evaluation.statistics import (
     Comparison,
@@ -65,7 +65,7 @@ def factorial_of(
     possible = [contrast for contrast, obstacle in zip(contrasts, obstacles) if not obstacle]
     effects: dict[str, tuple[Effect, ...]] = {}
     interactions: tuple[Interaction, ...] = ()
-    for metric in study.metrics:
+    for metric in of_ranks(study.metrics):
         values = design.values(metric, ties)
         draws = COMPARED_RESAMPLES if metric == study.compared else OTHER_RESAMPLES
         comparisons = [

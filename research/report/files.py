@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from research.errors import InputError, optional_import
-from research.report.csv_table import effects_frame_of, frame_of
+from research.report.csv_table import effects_frame_of, frame_of, slices_of
 from research.report.latex import latex_of, table_of
 from research.report.markdown import figures_table
 from research.report.names import STEMS, numbered, whole_name
@@ -21,9 +21,10 @@ TABLE_KINDS = ("tex", "md")
 def write(report: Report, out: Path) -> list[Path]:
     """Write a report into a folder, over an older one; returns the paths of page, CSV and LaTeX.
 
-    Its figures go into the folder `report-figures` beside them, those of each corpus into one of
-    its own. A study that crosses factors has report-effects.csv as well. Raises `InputError` when
-    `out` is a file, or the extra `report` is not installed.
+    Slices of the held-out items are in report-slices.csv; a study that crosses factors has
+    report-effects.csv as well. Figures go into the folder `report-figures` beside them, those of
+    each corpus into one of its own. Raises `InputError` when `out` is a file, or the extra `report`
+    is not installed.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out is {out}, which is a file; name a folder")
@@ -35,6 +36,9 @@ def write(report: Report, out: Path) -> list[Path]:
         f"{stem}.csv": frame_of(report).to_csv(index=False, lineterminator="\n"),
         f"{stem}.tex": latex_of(report),
     }
+    slices = slices_of(report)
+    if len(slices):
+        texts[f"{stem}-slices.csv"] = slices.to_csv(index=False, lineterminator="\n")
     if report.factors:
         effects = effects_frame_of(report)
         texts[f"{stem}-effects.csv"] = effects.to_csv(index=False, lineterminator="\n")

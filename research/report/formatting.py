@@ -29,6 +29,24 @@ def short_decimal(value: float) -> str:
     return text.removeprefix("0") if text.startswith("0.") else text
 
 
+def number_of_any(value: float) -> str:
+    """A value of any size, with four decimals or fewer: `0.1234`, `12.35`, `153.2`."""
+    decimals = 4 if abs(value) < 10 else 2 if abs(value) < 100 else 1
+    return f"{value:.{decimals}f}"
+
+
+def interval_of_any(estimate: Estimate) -> str:
+    """`153.2 ±2.1`: a mean of any size and half the width of its 95 % interval."""
+    return f"{number_of_any(estimate.mean)} ±{half_of_any(estimate)}"
+
+
+def half_of_any(estimate: Estimate) -> str:
+    """Half the width of the 95 % interval, with as many decimals as the mean has."""
+    half = (estimate.high - estimate.low) / 2
+    decimals = len(number_of_any(estimate.mean).partition(".")[2])
+    return short_decimal(half) if decimals == 4 else f"{half:.{decimals}f}"
+
+
 def shortened_name(name: str, letters: int = 26) -> str:
     """A name of at most `letters` characters; the middle is cut, as ends often tell names apart."""
     if len(name) <= letters:

@@ -11,13 +11,23 @@ import pandas as pd
 from research.evaluation.statistics import Comparison
 from research.report.formatting import (
     effect_signs_of,
+    half_of_any,
     interval_words,
+    number_of_any,
     p_of,
     short_decimal,
     shortened_name,
 )
 from research.report.names import slug
-from research.report.schema import CorpusPart, Effect, Figure, ProtocolTable, Report, Row
+from research.report.schema import (
+    CorpusPart,
+    Effect,
+    Figure,
+    ListsTable,
+    ProtocolTable,
+    Report,
+    Row,
+)
 from research.report.validation import best_by_validation
 
 SPECIAL = {
@@ -48,6 +58,11 @@ def latex_of(report: Report) -> str:
             table_of(report, corpus, table, number),
             *effects_table_of(report, corpus, table, number),
         )
+    ]
+    tables += [
+        lists_table_of(report, corpus, lists, number)
+        for corpus in report.corpora
+        for number, lists in enumerate(corpus.lists, 1)
     ]
     head = r"% Needs \usepackage{booktabs}."
     if report.command:
@@ -115,6 +130,35 @@ def booktabs(
     return written.replace("\\centering", FITTING, 1)
 
 
+def lists_table_of(report: Report, corpus: CorpusPart, table: ListsTable, number: int) -> str:
+    """A table of recommended lists: means with half their intervals.
+
+    `number` counts the corpus's tables of lists from 1, for the label.
+    """
+    head = ["", *(escaped(name.upper()) for name in table.metrics)]
+    rows = [
+        [
+            escaped(shortened_name(row.cell, 40)),
+            *(lists_entry_of(row.figures[name]) for name in table.metrics),
+        ]
+        for row in table.rows
+    ]
+    compares = table.has_base and len(table.rows) > 1
+    label = f"tab:{slug(report.name)}-{slug(corpus.name)}-lists-{number}"
+    caption = caption_of(report, corpus, table, compares)
+    return booktabs(head, rows, caption=caption, label=label, text_columns=1)
+
+
+def lists_entry_of(figure: Figure) -> str:
+    """A mean and half its interval, as LaTeX; a dagger marks a significant difference to the base.
+
+    No value is the best, so none is bold.
+    """
+    mark = r"$^{\dagger}$" if figure.significant else ""
+    mean, half = number_of_any(figure.estimate.mean), half_of_any(figure.estimate)
+    return rf"${mean}${mark} {{\scriptsize$\pm${half}}}"
+
+
 def row_of(report: Report, row: Row, compares: bool) -> list[str]:
     """The entries of a cell's row, as LaTeX."""
     entries = [
@@ -160,7 +204,9 @@ def entry_of(figure: Figure) -> str:
     return rf"{text}{mark} {{\scriptsize$\pm${short_decimal((estimate.high - estimate.low) / 2)}}}"
 
 
-def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compares: bool) -> str:
+def caption_of(
+    report: Report, corpus: CorpusPart, table: ProtocolTable | ListsTable, compares: bool
+) -> str:
     """The caption: what the table shows, and what its signs mean."""
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
     parts = [
@@ -172,7 +218,7 @@ def caption_of(report: Report, corpus: CorpusPart, table: ProtocolTable, compare
             f"†: differs from {report.base}, p below 0.05 (paired by user, two-sided, "
             f"corrected after Holm over the cells). {report.compared.upper()} decides."
         )
-    if best_by_validation(table, report.compared) is not None:
+    if isinstance(table, ProtocolTable) and best_by_validation(table, report.compared) is not None:
         parts.append("Bold: best by the same metric on validation; underlined: second.")
     return escaped(" ".join(parts))
 

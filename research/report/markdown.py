@@ -12,12 +12,21 @@ from research.evaluation.statistics import Comparison
 from research.report.formatting import (
     difference_of,
     interval_of,
+    interval_of_any,
     p_of,
     range_of,
     seconds_of,
     seeds_of,
 )
-from research.report.schema import CorpusPart, Effect, Factorial, ProtocolTable, Report, Row
+from research.report.schema import (
+    CorpusPart,
+    Effect,
+    Factorial,
+    ListsTable,
+    ProtocolTable,
+    Report,
+    Row,
+)
 
 
 def figures_table(report: Report, table: ProtocolTable) -> str:
@@ -59,6 +68,23 @@ def effect_entries(effect: Effect) -> tuple[str, ...]:
     if effect.comparison is None:
         return "not estimable", "", "", ""
     return comparison_entries(effect.comparison, effect.corrected, effect.mark)
+
+
+def lists_table(table: ListsTable) -> str:
+    """A markdown table of recommended lists: each cell's metrics with intervals and daggers."""
+    rows = [
+        [
+            code_span(row.cell),
+            str(len(row.seeds)),
+            *(
+                interval_of_any(figure.estimate) + figure.mark
+                for figure in (row.figures[name] for name in table.metrics)
+            ),
+        ]
+        for row in table.rows
+    ]
+    head = ["cell", "seeds", *(name.upper() for name in table.metrics)]
+    return markdown_table(head, rows, text_columns=1)
 
 
 def compared_entries(row: Row, metric: str) -> tuple[str, ...]:

@@ -142,7 +142,10 @@ def slices_figure(
         if legend:
             _add_legend(figure, cells, styles)
         centres = [group * step + (len(cells) - 1) / 2 for group in range(len(slicing.buckets))]
-        names = [f"{bucket.label}\nn = {bucket.questions:,}" for bucket in slicing.buckets]
+        names = [
+            f"{shortened_name(bucket.label)}\nn = {bucket.questions:,}"
+            for bucket in slicing.buckets
+        ]
         axes.set_yticks(centres, names)
         axes.set_ylim(step * len(slicing.buckets) - 1.2, -1.2)
         axes.set_xlabel(label)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research.errors import InputError
-from research.evaluation.metrics import parse_metric
+from research.evaluation.list_table import ListTable, lists_file
+from research.evaluation.metrics import of_ranks
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 from research.report.schema import Change, Part, Status
@@ -45,6 +46,8 @@ class StudyRun:
     validation: RankTable | None
     """The rank table of the validation part under full ranking; None: the run has not finished, its
     split has no validation, or the file is missing."""
+    lists: Mapping[str, ListTable]
+    """The part's list tables by seen policy; empty: the run has stored no lists."""
     error: str | None
     """The first line of a failed run's error; None: it has not failed."""
 
@@ -60,7 +63,8 @@ class StudyRun:
 def read_study(folder: Path) -> StudyRecord:
     """The study.json of a folder.
 
-    Raises `InputError` when there is none, or when it names no run or an unknown metric.
+    Raises `InputError` when there is none, and when it names no run or an unknown metric, or
+    compares cells by a metric of recommended lists.
     """
     record = read_record(folder, StudyRecord)
     if record is None:
@@ -70,8 +74,11 @@ def read_study(folder: Path) -> StudyRecord:
         )
     if not (record.corpora and record.seeds):
         raise InputError(f"{folder / StudyRecord.FILE} lists no run; call the study's command")
-    for name in record.metrics:
-        parse_metric(name)
+    if record.compared not in of_ranks(record.metrics):
+        raise InputError(
+            f"{folder / StudyRecord.FILE} compares cells by {record.compared}, a metric of "
+            "recommended lists; allowed: one of ranks, such as ndcg@10"
+        )
     return record
 
 
@@ -120,6 +127,7 @@ def read_run(
         summary=summary,
         tables=tables,
         validation=validation,
+        lists={} if summary is None else read_lists(path, part),
         error=None if failure is None or summary is not None else first_line(failure.error),
     )
 
@@ -141,6 +149,13 @@ def read_validation(run: Path, summary: RunSummary) -> RankTable | None:
     """
     path = file_inside(run, "ranks/validation-full.npz")
     return RankTable.load(path) if summary.val and path.is_file() else None
+
+
+def read_lists(run: Path, part: str) -> dict[str, ListTable]:
+    """The list tables of a part by seen policy; `InputError` when one is damaged."""
+    paths = [file_inside(run, lists_file(part, seen)) for seen in ("excluded", "kept")]
+    tables = [ListTable.load(path) for path in paths if path.is_file()]
+    return {str(table.protocol.get("seen")): table for table in tables}
 
 
 def first_line(text: str) -> str:

@@ -212,7 +212,7 @@ class ProtocolTable:
     has_base: bool
     """Whether the base is among the rows; without it nothing is compared."""
     slicings: tuple[Slicing, ...]
-    """By the item's popularity and by history length; empty except under full ranking."""
+    """By popularity, history length, time, attribute; empty except under full ranking."""
     notes: tuple[str, ...]
     """What the table cannot show, and why."""
     gaps: tuple[Gap, ...] = ()
@@ -224,6 +224,29 @@ class ProtocolTable:
     def figures(self, metric: str) -> dict[str, Figure]:
         """A metric's column of the table, by cell."""
         return {row.cell: row.figures[metric] for row in self.rows}
+
+
+@dataclass(frozen=True)
+class ListsTable:
+    """Metrics of the lists that the cells recommend, under one protocol.
+
+    They say what is recommended, not whether it is right, so no value of them is the best.
+    """
+
+    title: str
+    """How the lists were made, in words."""
+    protocol: Mapping[str, object]
+    """The protocol of the list tables."""
+    users: int
+    """Number of users, each of whom has a list."""
+    metrics: tuple[str, ...]
+    """The metrics, a column each."""
+    rows: tuple[Row, ...]
+    """One for each cell, in the study's order."""
+    has_base: bool
+    """Whether the base is among the rows; without it nothing is compared."""
+    notes: tuple[str, ...]
+    """What the table cannot show, and why."""
 
 
 @dataclass(frozen=True)
@@ -347,6 +370,13 @@ class CorpusPart:
     """Which protocols differ, what failed, what is missing."""
     facts: tuple[Fact, ...] = ()
     """How the runs came about: corpus, code, machine, command."""
+    lists: tuple[ListsTable, ...] = ()
+    """One for each protocol of recommended lists; empty: no run has stored lists."""
+
+    @property
+    def all_tables(self) -> tuple[ProtocolTable | ListsTable, ...]:
+        """The tables of ranks, then those of recommended lists."""
+        return *self.tables, *self.lists
 
     @property
     def curve_cells(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from research.report.formatting import (
     difference_of,
     effect_signs_of,
     interval_of,
+    interval_of_any,
     legend_of,
     margin_words,
     p_of,
@@ -20,7 +21,16 @@ from research.report.formatting import (
     shortened_name,
     smallest_of,
 )
-from research.report.schema import DAGGER, CorpusPart, Factorial, ProtocolTable, Report, Row
+from research.report.schema import (
+    DAGGER,
+    CorpusPart,
+    Factorial,
+    ListsTable,
+    ProtocolTable,
+    Report,
+    Row,
+    Slicing,
+)
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -47,6 +57,11 @@ def print_report(report: Report, console: Console) -> None:
                 console.print(f"{corpus.name}, effects of the factors")
                 console.print(effects_table(report, table.factorial))
                 print_all(console, (*effect_signs_of(report), *table.factorial.notes))
+        for lists in corpus.lists:
+            console.print()
+            console.print(f"{corpus.name}, {lists.title}, {lists.users:,} users")
+            console.print(lists_table(lists))
+            print_all(console, lists.notes)
         console.print()
         if corpus.tables:
             console.print(f"{corpus.name}, cost of a run (mean over finished seeds)")
@@ -87,6 +102,44 @@ def figures_table(report: Report, table: ProtocolTable) -> Table:
             *figures,
             *compared_of(row, report.compared)[: len(output.columns)],
         )
+    return output
+
+
+def lists_table(table: ListsTable) -> Table:
+    """A table of recommended lists: each cell's metrics with intervals, and its daggers."""
+    output = plain_table()
+    output.add_column("cell", no_wrap=True)
+    for name in table.metrics:
+        output.add_column(name.upper(), justify="right", no_wrap=True)
+    for row in table.rows:
+        figures = [row.figures[name] for name in table.metrics]
+        marks = [DAGGER if figure.significant else " " for figure in figures]
+        texts = [interval_of_any(each.estimate) + mark for each, mark in zip(figures, marks)]
+        output.add_row(shortened_name(row.cell), *texts)
+    return output
+
+
+def print_slices(report: Report, console: Console) -> None:
+    """Print the compared metric in each slice of the held-out items, as the page has it."""
+    for corpus in report.corpora:
+        for slicing in (slicing for table in corpus.tables for slicing in table.slicings):
+            console.print()
+            console.print(f"{corpus.name}, {report.compared.upper()} by {slicing.by}")
+            console.print(slices_table(slicing))
+            if slicing.left_out:
+                console.print(f"{slicing.left_out} items are alone in their slice: not shown")
+
+
+def slices_table(slicing: Slicing) -> Table:
+    """A table of a slicing: a row for each bucket, with a column for each cell."""
+    output = plain_table()
+    output.add_column("slice", no_wrap=True)
+    output.add_column("items", justify="right", no_wrap=True)
+    for cell in slicing.buckets[0].estimates if slicing.buckets else ():
+        output.add_column(shortened_name(cell), justify="right", no_wrap=True)
+    for bucket in slicing.buckets:
+        figures = [interval_of(estimate) for estimate in bucket.estimates.values()]
+        output.add_row(shortened_name(bucket.label), f"{bucket.questions:,}", *figures)
     return output
 
 

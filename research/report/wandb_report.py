@@ -24,6 +24,7 @@ from research.report.markdown import (
     cost_table,
     effects_table,
     figures_table,
+    lists_table,
     runs_table,
 )
 from research.report.schema import CorpusPart, ProtocolTable, Report
@@ -108,6 +109,12 @@ def corpus_blocks(report: Report, corpus: CorpusPart) -> list[Block]:
                 wr.MarkdownBlock(effects_table(report, table.factorial)),
                 *map(wr.P, (*effect_signs_of(report), *table.factorial.notes)),
             ]
+    for lists in corpus.lists:
+        blocks += [
+            wr.H2(f"{lists.title}, {lists.users:,} users"),
+            wr.MarkdownBlock(lists_table(lists)),
+            *map(wr.P, lists.notes),
+        ]
     return [
         *blocks,
         *map(wr.P, legend_of(report)),

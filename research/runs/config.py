@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from research.config import check_types
 from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
-from research.evaluation.metrics import check_metric_names
+from research.evaluation.list_metrics import OF_SEEN
+from research.evaluation.metrics import check_metric_names, of_lists, of_ranks, parse_metric
 from research.evaluation.ranker import RankerConfig
 from research.evaluation.ties import TiePolicy
 from research.evaluation.tiles import SeenPolicy
@@ -30,7 +31,8 @@ class EvaluationConfig:
     metrics: tuple[str, ...] = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
     """Metrics to report: hr@K, ndcg@K, recall@K, precision@K, map@K, map-r@K, mrr@K or mrr. `map`
     divides a user's sum of precisions by min(R, K), R being the number of held-out items, and
-    `map-r` by R (trec_eval, RecTools)."""
+    `map-r` by R (trec_eval, RecTools). Of the recommended lists: coverage@K, gini@K, novelty@K,
+    arp@K, lift@K, diversity@K, and, where seen items are kept, repeat@K and explore@K."""
     candidates: tuple[str, ...] = ("full",)
     """Candidate sets of the test: full, uniform-N, popularity-N (N sampled negatives)."""
     negatives_file: str | None = None
@@ -52,6 +54,13 @@ class EvaluationConfig:
             if not re.fullmatch(r"full|(uniform|popularity)-[1-9][0-9]{0,8}", name):
                 raise InputError(
                     f"evaluation.candidates has {name!r}; allowed: full, uniform-N, popularity-N"
+                )
+        for name in of_lists(self.metrics):
+            is_of_seen = parse_metric(name)[0] in OF_SEEN
+            if self.seen == "zero" or (self.seen == "excluded" and is_of_seen):
+                raise InputError(
+                    f"evaluation.metrics has {name}, which cannot be computed with evaluation.seen="
+                    f"{self.seen}; set it to kept" + ("" if is_of_seen else " or excluded")
                 )
 
 
@@ -96,7 +105,13 @@ class RunConfig:
         for stage in self.stages:
             if stage.validation is None:
                 continue
-            check_metric_names([stage.validation.metric], f"stage {stage.name}: validation.metric")
+            name, where = stage.validation.metric, f"stage {stage.name}: validation.metric"
+            check_metric_names([name], where)
+            if not of_ranks([name]):
+                raise InputError(
+                    f"{where} is {name}, a metric of recommended lists; select by one of ranks, "
+                    "such as ndcg@10"
+                )
             if isinstance(self.split, LeaveOneOut) and self.split.validation_in_training:
                 raise InputError(
                     f"stage {stage.name} selects on validation items that split."

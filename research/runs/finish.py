@@ -11,7 +11,8 @@ from accelerate import Accelerator
 
 from research.distributed.activity import ACTIVITY
 from research.evaluation.candidates import AllItems, CandidateSet, seen_notes
-from research.evaluation.metrics import metrics, missed_share
+from research.evaluation.list_table import ListTable, lists_file
+from research.evaluation.metrics import metrics, missed_share, of_lists, of_ranks
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
 from research.runs.extension import archive_results, note_of
@@ -41,20 +42,24 @@ def write_config(record: RunRecord, folder: RunFolder, accelerator: Accelerator)
 
 def rank(
     run_parts: RunParts, ranker: Ranker, candidate_sets: Sequence[CandidateSet], folder: RunFolder
-) -> tuple[dict[str, RankTable], dict[str, RankTable]]:
+) -> tuple[dict[str, RankTable], dict[str, RankTable], ListTable | None]:
     """The rank tables of the validation part (full ranking; none if it is empty) and of the test.
 
-    They are written too, by the main process.
+    The third is the list table of the test; None: the config has no metric of lists. All are
+    written too, by the main process.
     """
     validation_tables: dict[str, RankTable] = {}
     if len(run_parts.split.validation):
         validation_tables = run_parts.tables(ranker, "validation", [AllItems()])
     tables = run_parts.tables(ranker, "test", candidate_sets)
+    lists = run_parts.list_table(ranker, "test")
     if folder.writes:
         for part, part_tables in (("validation", validation_tables), ("test", tables)):
             for name, table in part_tables.items():
                 table.save(folder.path / "ranks" / f"{part}-{name}.npz")
-    return validation_tables, tables
+        if lists is not None:
+            lists.save(folder.path / lists_file("test", run_parts.config.evaluation.seen))
+    return validation_tables, tables, lists
 
 
 def evaluate_run(
@@ -73,14 +78,15 @@ def evaluate_run(
     ACTIVITY.begin("ranking")
     started = time.monotonic()
     peak = PeakMemory(device)
-    validation_tables, tables = rank(run_parts, result.ranker, candidate_sets, folder)
+    validation_tables, tables, lists = rank(run_parts, result.ranker, candidate_sets, folder)
     floor = popularity_floor(run_parts, tables, candidate_sets)
     cost = replace(
         result.cost,
         evaluation_seconds=time.monotonic() - started,
         evaluation_peak_bytes=peak.bytes(),
     )
-    names, ties = run_parts.config.evaluation.metrics, run_parts.config.evaluation.ties
+    evaluation = run_parts.config.evaluation
+    names, ties = of_ranks(evaluation.metrics), evaluation.ties
     summary = RunSummary(
         hash=record.hash,
         fingerprint=run_parts.corpus.fingerprint,
@@ -92,6 +98,7 @@ def evaluate_run(
         ties=ties,
         val=metrics(validation_tables["full"], names, ties) if validation_tables else {},
         test={name: metrics(table, names, ties) for name, table in tables.items()},
+        lists={} if lists is None else metrics(lists, of_lists(evaluation.metrics)),
         missed_share=missed_share(next(iter(tables.values()))),
         popularity=floor,
         attributes=result.attributes,

@@ -27,7 +27,10 @@ from research.evaluation.candidates import (
     CandidateSet,
     read_candidates,
 )
-from research.evaluation.metrics import metrics, missed_share
+from research.evaluation.list_metrics import OF_ATTRIBUTES
+from research.evaluation.list_table import ListTable
+from research.evaluation.lists import list_table
+from research.evaluation.metrics import metrics, missed_share, of_lists, of_ranks, parse_metric
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
 from research.evaluation.ranking import RankingShard, rank_tables
@@ -60,10 +63,12 @@ class RunParts:
     def of(config: RunConfig, data_root: str) -> RunParts:
         """Open the corpus, check its files against its fingerprint, split it and count its items.
 
-        `InputError` when there is no such corpus, its files have changed, or it cannot be split so.
+        `InputError` when there is no such corpus, its files have changed, it cannot be split so, or
+        it cannot give the metrics of the config.
         """
         corpus = open_corpus(config.corpus, data_root)
         corpus.verify()
+        check_metrics(config.evaluation.metrics, corpus)
         split = config.split.split(corpus)
         return RunParts(config, corpus, split, Catalogue.of(corpus, split))
 
@@ -131,6 +136,29 @@ class RunParts:
             fields=self.fields if self.config.stages else (),
         )
 
+    def list_table(self, ranker: Ranker, part: str) -> ListTable | None:
+        """The recommended lists of the "validation" or "test" part, as long as the config needs.
+
+        None: the config has no metric of lists. Errors are those of `lists.list_table`.
+        """
+        names = of_lists(self.config.evaluation.metrics)
+        if not names:
+            return None
+        check_attributes(names, self.corpus)
+        held_out = self.split.test if part == "test" else self.split.validation
+        return list_table(
+            ranker,
+            self.corpus,
+            held_out,
+            int(max(parse_metric(name)[1] for name in names)),
+            seen=self.config.evaluation.seen,
+            protocol=protocol_of(self.config, self.corpus, part),
+            training=self.split.training,
+            counts_V=self.catalogue.training.counts_V,
+            shard=self.shard,
+            fields=self.fields if self.config.stages else (),
+        )
+
     def components(self) -> ModelComponents:
         """The components that all stages of the run share, with initial weights.
 
@@ -180,6 +208,26 @@ class RunParts:
         return loader_for(stage.windows, seed, others)
 
 
+def check_metrics(names: Sequence[str], corpus: Corpus) -> None:
+    """Raise `InputError` for metrics that a run on the corpus cannot have or be compared by."""
+    check_attributes(names, corpus)
+    if names and not of_ranks(names):
+        raise InputError(
+            f"evaluation.metrics has only metrics of recommended lists, {', '.join(names)}; add "
+            "one of ranks, such as ndcg@10"
+        )
+
+
+def check_attributes(names: Sequence[str], corpus: Corpus) -> None:
+    """Raise `InputError` for a metric of attributes if the items of the corpus have none."""
+    of_attributes = [name for name in names if parse_metric(name)[0] in OF_ATTRIBUTES]
+    if of_attributes and corpus.num_attributes == 0:
+        raise InputError(
+            f"evaluation.metrics has {of_attributes[0]}, a metric of attributes, and corpus "
+            f"{corpus.name} has none; prepare it with attributes, or leave the metric out"
+        )
+
+
 def ranking_objective(stage: StageConfig, model: MultiObjectiveModel) -> RankingObjective | None:
     """The objective by which a stage ranks; None: the stage has none that can rank.
 
@@ -223,7 +271,7 @@ def validation_of(
         return None
     ranker = stage.ranker
     names, ties = (
-        dict.fromkeys(run_parts.config.evaluation.metrics),
+        dict.fromkeys(of_ranks(run_parts.config.evaluation.metrics)),
         run_parts.config.evaluation.ties,
     )
     if stage.config.validation is not None:

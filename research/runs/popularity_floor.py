@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from research.evaluation.candidates import CandidateSet
-from research.evaluation.metrics import metrics
+from research.evaluation.metrics import metrics, of_ranks
 from research.evaluation.popularity import Popularity
 from research.evaluation.rank_table import RankTable
 from research.evaluation.statistics import compare
@@ -34,7 +34,7 @@ def popularity_floor(
         return None
     popularity = Popularity(run_parts.catalogue.training.counts_V)
     popularity_tables = run_parts.tables(popularity, "test", sets)
-    names, ties = config.evaluation.metrics, config.evaluation.ties
+    names, ties = of_ranks(config.evaluation.metrics), config.evaluation.ties
     metric = deciding_metric(config)
     run_table = tables[name]
     popularity_table = replace(popularity_tables[name], protocol=run_table.protocol)
@@ -54,7 +54,7 @@ def popularity_floor(
 def deciding_metric(config: RunConfig) -> str:
     """The metric by which a run is compared to popularity.
 
-    It is the one that the last stage selects by, or else the first that the run reports.
+    It is the one that the last stage selects by, or else the first of ranks that the run reports.
     """
     rule = config.stages[-1].validation
-    return config.evaluation.metrics[0] if rule is None else rule.metric
+    return of_ranks(config.evaluation.metrics)[0] if rule is None else rule.metric

@@ -386,6 +386,9 @@ class RunSummary(Record):
     """
     test: Mapping[str, Mapping[str, float]]
     """Metrics of the test part, by candidate set and name."""
+    lists: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of the lists that are recommended in the test part, by name; empty: the config has
+    none."""
     missed_share: float
     """Share (0 to 1) of the test's held-out items that were excluded as seen, so never hit."""
     popularity: FloorRecord | None = None

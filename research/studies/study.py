@@ -20,7 +20,7 @@ from research.config import check_config, check_types
 from research.data.corpus import Corpus
 from research.distributed.collectives import Processes
 from research.errors import InputError
-from research.evaluation.metrics import check_metric_names
+from research.evaluation.metrics import check_metric_names, of_ranks
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_and_open_corpus
 from research.runs.execute import RunOptions
@@ -52,9 +52,11 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     """Seeds of every cell that trains; a counting ranker is run with the first alone."""
     metrics: tuple[str, ...] = ("hr@10", "ndcg@10", "mrr")
-    """Metrics that the tables show, a column each."""
+    """Metrics that the tables show, a column each; those of recommended lists are in a table of
+    their own."""
     compared: str | None = None
-    """The metric that cells are compared by; None: the second of `metrics`, or the only one."""
+    """The metric that cells are compared by; None: the second of ranks in `metrics`, or the only
+    one."""
     budget: Budget | None = None
     """What every run may spend; None: the limits of its own config."""
     next_commands: tuple[str, ...] = ()
@@ -73,9 +75,13 @@ class Study:
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"study {self.name}: seeds are {self.seeds}; each may be given once")
-        check_metric_names(
-            (*self.metrics, self.deciding_metric), f"study {self.name}: metrics or compared"
-        )
+        compared = self.metrics if self.compared is None else (self.compared,)
+        check_metric_names((*self.metrics, *compared), f"study {self.name}: metrics or compared")
+        if not of_ranks(compared):
+            raise InputError(
+                f"study {self.name}: cells are compared by a metric of ranks, such as ndcg@10, and "
+                f"{', '.join(compared)} is of recommended lists; add one to metrics"
+            )
         stages = {stage.name for config in self.cells.values() for stage in config.stages}
         for name in () if self.budget is None else self.budget.shares:
             if name not in stages:
@@ -91,7 +97,8 @@ class Study:
     @property
     def deciding_metric(self) -> str:
         """The metric that cells are compared by."""
-        return self.compared or self.metrics[min(1, len(self.metrics) - 1)]
+        names = of_ranks(self.metrics)
+        return self.compared or names[min(1, len(names) - 1)]
 
     @property
     def grid(self) -> Grid:

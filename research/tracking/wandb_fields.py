@@ -262,6 +262,7 @@ def summary_of(summary: RunSummary) -> dict[str, Scalar]:
     for candidates, values in summary.test.items():
         within = "" if candidates == "full" else f"{candidates}/"
         fields |= {f"test/{within}{metric}": value for metric, value in values.items()}
+    fields |= {f"test/{metric}": value for metric, value in summary.lists.items()}
     for stage, cost in (summary.cost.stages or {}).items():
         fields |= {f"cost/{stage}/{name}": value for name, value in vars(cost).items()}
     fields |= {

@@ -21,6 +21,9 @@ from research.checkpoint import files as checkpoint
 from research.checkpoint.tensors import fill_optimizer
 from research.cli.show import show_run
 from research.config import record_to_json
+from research.evaluation.list_metrics import LIST_METRICS
+from research.evaluation.list_table import ListTable
+from research.evaluation.metrics import per_user
 from research.evaluation.rank_table import RankTable
 from research.interop.hub import export_hub, import_hub
 from research.interop.import_export import stored_zero_rows
@@ -59,6 +62,7 @@ from research.studies.study import Study
 from research.tracking.sync import read_run_files
 from research.training.checkpointer import state_of
 from research.training.state import StageState
+from tests.evaluation.reference_list_metrics import table_of as lists_of
 from tests.fuzz.mutations import number_of
 from tests.fuzz.targets import Case, Target, altering, some, written
 from tests.support.configs import CONFIGS
@@ -224,6 +228,19 @@ def rank_table(folder: Path) -> Case:
         for path in (folder / "test-full.npz", folder / "long.npz")
     ]
     return some(*cases)
+
+
+def list_table(folder: Path) -> Case:
+    table = lists_of([[1, 3], [0, 3], [2]], 5, trained=[[0, 1], [0, 2], [4]], attributes=[[0]] * 5)
+    table.save(folder / "lists.npz")
+
+    def read(random: Random) -> None:
+        """What can be read gives every metric, or says why it cannot."""
+        loaded = ListTable.load(folder / "lists.npz")
+        for kind in LIST_METRICS:
+            per_user(loaded, f"{kind}@2")
+
+    return altering(folder, read)
 
 
 def start(folder: Path) -> Case:
@@ -401,6 +418,7 @@ TARGETS = (
     Target(name="report", milliseconds=15.0, begin=report),
     Target(name="study-record", milliseconds=0.5, begin=study_record),
     Target(name="rank-table", milliseconds=5.0, begin=rank_table),
+    Target(name="list-table", milliseconds=5.0, begin=list_table),
     Target(name="start", milliseconds=2.5, begin=start),
     Target(name="checkpoints", milliseconds=3.0, begin=checkpoints),
     Target(name="zero-rows", milliseconds=0.2, begin=zero_rows),

@@ -19,9 +19,9 @@ from research.data.corpus import Corpus
 from research.data.names import Names
 from research.data.splits import GlobalTemporal
 from research.errors import InputError
+from research.evaluation.best import highest
 from research.packed import Packed
 from research.recommend import recommendations
-from research.recommend.best import highest
 from research.recommend.recommendations import Recommendations, recommend
 from research.recommend.requests import Requests, known_users, new_histories
 from research.recommend.selection import select_items

@@ -306,11 +306,12 @@ def test_the_tables_compile(tmp_path: Path) -> None:
 # The verb
 
 
-def test_the_verb_writes_three_files_and_says_where(study: Path, capsys: Capture) -> None:
+def test_the_verb_writes_four_files_and_says_where(study: Path, capsys: Capture) -> None:
     answer = run_command(capsys, "report", study)
     assert answer.code == 0
-    files = [str(study / f"report.{kind}") for kind in ("html", "csv", "tex")]
-    assert answer.out.splitlines()[-3:] == files
+    names = ("report.html", "report.csv", "report.tex", "report-slices.csv")
+    files = [str(study / name) for name in names]
+    assert answer.out.splitlines()[-4:] == files
     assert all(Path(each).is_file() for each in files)
     assert "Which head helps?" in answer.out
 
@@ -322,6 +323,7 @@ def test_a_study_is_found_by_its_name_and_written_elsewhere(
     assert run_command(capsys, "report", "heads", "--runs", study.parent, "--out", out).code == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "report-figures",
+        "report-slices.csv",
         "report.csv",
         "report.html",
         "report.tex",

@@ -96,7 +96,8 @@ def test_the_verb_writes_a_validation_report_beside_the_other(study: Path, capsy
     answer = run_command(capsys, "report", study, "--part", "validation")
     assert answer.code == 0
     files = [str(study / f"report-validation.{kind}") for kind in ("html", "csv", "tex")]
-    assert answer.out.splitlines()[-3:] == files
+    slices = str(study / "report-validation-slices.csv")
+    assert answer.out.splitlines()[-4:] == [files[0], files[1], files[2], slices]
     assert "films, validation, full ranking" in answer.out
     assert "test" not in answer.out.replace(str(study), "").replace("No test figure is used", "")
     assert (study / "report.html").read_bytes() == before

@@ -87,7 +87,11 @@ def test_an_earlier_run_is_read_as_it_was_written() -> None:
         "provenance": [],
         "extensions": [],
     }
-    assert record_to_json(summary) == {**stored(EARLIER / "summary.json"), "notes": []}
+    assert record_to_json(summary) == {
+        **stored(EARLIER / "summary.json"),
+        "lists": {},
+        "notes": [],
+    }
     assert record is not None
     assert (record.outline.corpus, record.outline.seed, record.ties) == (
         "corpora/shop", 0, "expected"
