@@ -124,8 +124,7 @@ def report(
 
     report.html is a page that loads nothing from elsewhere; report.csv and report.tex hold the same
     figures. They are written into `out` (None: the study's folder), over older ones. `ties` is as
-    for `Run.evaluate`. Raises `InputError` if the folder is no study's or has no finished run, and
-    without the extra `report`.
+    for `Run.evaluate`. Raises `InputError` if the folder is no study's or has no finished run.
 
         >>> sf.report("runs/quickstart")
     """

@@ -1,7 +1,7 @@
 """Saves one report with W&B's client: `python -m research.report.wandb_client FILE WHERE`.
 
 `publish.save_in_child` runs it as a child process, which is killed when it takes too long; so it
-imports little. The package `wandb-workspaces` comes with the extra `report`.
+imports little. The package `wandb-workspaces` comes with the extra `workspaces`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def reports_module() -> ModuleType:
     except ImportError as error:
         raise InputError(
             f"a W&B report needs wandb-workspaces ({error}); install the extra: "
-            "pip install 'sixfold[report]'"
+            "pip install 'sixfold[workspaces]'"
         ) from error
     return module
 
