@@ -40,7 +40,8 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-# The documentation, as pages in site/: open site/index.html. No warning passes.
+# The documentation, as pages in site/; no warning passes. Open site/index.html, or, for the search too,
+# `python -m http.server --directory site`.
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

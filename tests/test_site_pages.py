@@ -15,7 +15,6 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,13 +78,11 @@ def after_the_tutorial(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(
-    small: Patch, wandb_client: Patch, after_the_tutorial: Path, tmp_path: Path
-) -> Iterator[Path]:
+def here(small: Patch, wandb_client: Patch, after_the_tutorial: Path, tmp_path: Path) -> Path:
     """The current folder, with what the tutorial leaves behind."""
     folder = shutil.copytree(after_the_tutorial, tmp_path / "work")
     small.chdir(folder)
-    yield folder
+    return folder
 
 
 def do_line(capsys: Capture, line: str) -> None:
@@ -184,13 +181,13 @@ def test_the_server_answers_and_refuses(here: Path) -> None:
     thread.start()
     address = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        known = ask(address, {"history": ["i23", "i66", "none"], "k": 3})
+        known = ask(address, {"history": ["i9", "i24", "none"], "k": 3})
         assert [each["ranked_by"] for each in known["items"]] == ["run"] * 3
-        assert not {"i23", "i66"} & {each["item"] for each in known["items"]}
+        assert not {"i9", "i24"} & {each["item"] for each in known["items"]}
         assert known["unknown"] == 1
         nobody = ask(address, {"history": ["none"], "k": 2})
         assert [each["ranked_by"] for each in nobody["items"]] == ["popularity"] * 2
-        for wrong in ({}, {"history": "i23"}, {"history": ["i23"], "k": 0}, [], None):
+        for wrong in ({}, {"history": "i9"}, {"history": ["i9"], "k": 0}, [], None):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 ask(address, wrong)
             with refused.value as answer:

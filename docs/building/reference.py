@@ -72,7 +72,9 @@ def public_members(kind: type) -> Iterator[tuple[str, object]]:
     """The methods and properties of a class that have a docstring, in the order of the source."""
     for key, member in vars(kind).items():
         plain = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
-        is_member = inspect.isfunction(plain) or isinstance(plain, property) or hasattr(plain, "func")
+        is_member = (
+            inspect.isfunction(plain) or isinstance(plain, property) or hasattr(plain, "func")
+        )
         if not key.startswith("_") and is_member and inspect.getdoc(plain):
             yield key, plain
 
@@ -131,28 +133,39 @@ def configs_page() -> str:
             continue
         meanings = field_meanings(kind)
         rows = [
-            f"| `{name}` | {cell(linked(type_name(hint), kinds))} "
-            f"| {cell(default_text(kind, name))} | {cell(meanings.get(name, ''))} |"
+            f"| `{name}` | {cell(meanings.get(name, ''))} "
+            f"| {cell(linked(type_name(hint), kinds))} | {cell(default_text(kind, name))} |"
             for name, hint in hints.items()
         ]
-        parts.append("\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows]))
+        parts.append(
+            "\n".join(["| field | meaning | type | default |", "|---|---|---|---|", *rows])
+        )
     return "\n\n".join(parts) + "\n"
 
 
 def config_kinds() -> list[type]:
     """Every config class that a run, a study or the preparation of a corpus can hold."""
     found: list[type] = []
-    waiting: list[object] = [RunConfig, PrepareConfig, Study]
+    for root in (RunConfig, Study, PrepareConfig):
+        add_kinds(root, found)
+    return found
+
+
+def add_kinds(root: type, found: list[type]) -> None:
+    """Add a config class to those found, and after it every class that its fields can hold."""
+    waiting: list[object] = [root]
     while waiting:
         hint = waiting.pop(0)
         if get_origin(hint) is not None or len(members(hint)) > 1:
             waiting[:0] = get_args(hint)
-        elif isinstance(hint, type) and hint.__module__.partition(".")[0] in ("research", "baselines"):
+        elif isinstance(hint, type) and hint.__module__.partition(".")[0] in (
+            "research",
+            "baselines",
+        ):
             kinds = config_classes(hint) if hint is not Study else [Study]
             new = [kind for kind in kinds if kind not in found]
             found += new
             waiting += [part for kind in new for part in field_hints(kind).values()]
-    return found
 
 
 def default_text(kind: type, name: str) -> str:

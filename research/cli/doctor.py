@@ -236,9 +236,10 @@ def of_wandb() -> Iterator[Finding]:
     except InputError as error:
         yield finding("W&B", "problem", str(error))
         return
-    tracking = resolve_mode(Tracking(), quiet=True)
+    configured = has_key()
+    tracking = resolve_mode(Tracking(mode="auto" if configured else "offline"))
     mode = "WANDB_MODE is disabled, so it mirrors nothing" if tracking is None else tracking.mode
-    key = "a key is configured" if has_key() else "no key is configured (`wandb login`)"
+    key = "a key is configured" if configured else "no key is configured (`wandb login`)"
     server = os.environ.get("WANDB_BASE_URL")
     where = "" if server is None else f"; WANDB_BASE_URL is {server.rpartition('@')[2]}"
     yield finding("W&B", "fine", f"{key}; --wandb: {mode}{where}")
@@ -261,4 +262,3 @@ def of_disk(name: str, folder: Path) -> Iterator[Finding]:
     elif free < WARNED_GIGABYTES:
         level, sentence = "warning", f"{sentence}; large corpora and checkpoints may not fit"
     yield finding(f"disk of {name}", level, sentence, gigabytes=free)
-

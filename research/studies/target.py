@@ -41,9 +41,8 @@ def load_target(target: str, kind: type[Target]) -> Target:
         advice = hidden_message(package_of(target)) or (
             "write package.module.function or module:function (`sixfold list` lists what there is)"
         )
-        raise InputError(
-            f"{target}: there is no module {module_name or target!r}{_meant(target, kind)}; {advice}"
-        )
+        missing = f"{target}: there is no module {module_name or target!r}"
+        raise InputError(f"{missing}{_meant(target, kind)}; {advice}")
     value = vars(module).get(attribute)
     if value is None:
         candidates = {name for name, member in vars(module).items() if is_or_returns(member, kind)}

@@ -47,17 +47,17 @@ def shrunk(config: RunConfig) -> RunConfig:
 
 def lay_shop(folder: Path) -> None:
     """Write events.csv, the tutorial's shop, and the corpus that the tutorial makes of it."""
-    shop.write_csv(folder / "events.csv", shop.histories(120, 150, seed=0))
-    config = PrepareConfig(
-        source="csv", raw=str(folder / "events.csv"), user_core=5, item_core=1
-    )
+    shop.write_csv(folder / "events.csv", shop.histories(300, 150, seed=0))
+    config = PrepareConfig(source="csv", raw=str(folder / "events.csv"), user_core=5, item_core=5)
     prepare(config, folder / "data" / "corpora" / "shop")
 
 
 def lay_films(folder: Path) -> None:
     """Write a corpus with attributes in the folder ml-100k, and an archive ml-1m.zip."""
     histories = markov_histories(num_users=40, num_items=30, length=12, seed=3)
-    lines = [f"{user} {' '.join(str(item + 1) for item in row)}" for user, row in enumerate(histories)]
+    lines = [
+        f"{user} {' '.join(str(item + 1) for item in row)}" for user, row in enumerate(histories)
+    ]
     (folder / "ml-100k.txt").write_text("\n".join(lines) + "\n")
     genres = {str(item): [1 + item % 5] for item in range(1, 31)}
     (folder / "ml-100k_item2attributes.json").write_text(json.dumps(genres))
