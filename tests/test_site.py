@@ -72,7 +72,9 @@ def test_every_link_leads_to_a_page_and_a_place_that_exist(site: Path) -> None:
             address, place = urldefrag(unquote(target))
             if re.match(r"[a-z]+:", address):
                 continue
-            file = (path.parent / address).resolve() if address else path
+            # The page for what is not found may be shown anywhere, so its links begin at the root.
+            start = site if address.startswith("/") else path.parent
+            file = (start / address.lstrip("/")).resolve() if address else path
             file = file / "index.html" if file.is_dir() else file
             there = file.is_file() and (
                 not place or file.suffix != ".html" or place in pages[file].ids | {"__skip"}
