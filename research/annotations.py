@@ -182,7 +182,8 @@ def type_name(hint: Any) -> str:
         return " | ".join(type_name(member) for member in get_args(hint))
     if hint in (None, type(None)):
         return "None"
-    if inspect.isabstract(hint):
+    # In Python 3.10 a mapping with types of its entries counts as an abstract class.
+    if get_origin(hint) is None and inspect.isabstract(hint):
         # An abstract class has no instances, so its subclasses are what is allowed.
         return " | ".join(kind.__name__ for kind in config_classes(hint)) or hint.__name__
     if isinstance(hint, type) and not get_args(hint):

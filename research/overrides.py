@@ -323,7 +323,7 @@ def _fields(
     has_inner_fields = is_config(value) or any(is_config(part_of(value, name)) for name in hints)
     if path and (is_config(value) or not has_inner_fields):
         yield path, hint, value, meaning
-    meanings = _meanings(type(value)) if is_config(value) else None
+    meanings = field_meanings(type(value)) if is_config(value) else None
     for name, part_hint in hints.items() if has_inner_fields else ():
         part = part_of(value, name)
         # An entry of a mapping or a tuple has no docstring of its own, so its class explains it.
@@ -332,7 +332,7 @@ def _fields(
         yield from _fields(part, part_hint, f"{path}.{name}" if path else name, part_meaning)
 
 
-def _meanings(kind: type) -> dict[str, str]:
+def field_meanings(kind: type) -> dict[str, str]:
     """The docstrings below a config class's fields, inherited ones included, by field name."""
     meanings = {}
     for base in reversed(inspect.getmro(kind)):

@@ -13,7 +13,6 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,11 +24,9 @@ import research.data.preparation.prepare as preparation
 import research.public.training as training
 import research.studies.plan as plan
 from research.cli.verbs import VERBS
-from research.data.loader import BatchConfig
 from research.data.preparation.download import ARCHIVES
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
-from research.data.windows import LastItems
 from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.studies.cost_estimate import CostEstimate
@@ -37,6 +34,7 @@ from research.studies.study import Study
 from tests import ROOT
 from tests.support.bert_configs import ORIGINAL
 from tests.support.command_line import run_command
+from tests.support.pages import shrunk
 from tests.support.s3rec_files import ITEMS, NUM_ATTRIBUTES, published_state
 from tests.support.synthetic import markov_histories
 
@@ -184,18 +182,6 @@ def test_the_data_sets_that_are_named_are_known() -> None:
     named = set(re.findall(r"`(ml-[\w-]+)`", GUIDE.read_text(encoding="utf-8")))
     assert named
     assert named <= set(ARCHIVES)
-
-
-def shrunk(config: RunConfig) -> RunConfig:
-    """The config with a tiny encoder and one epoch over each user's newest items."""
-    if not config.stages:
-        return config
-    small = BatchConfig(sequences_per_batch=32)
-    stages = tuple(
-        replace(stage, epochs=1, batches=small, windows=LastItems()) for stage in config.stages
-    )
-    encoder = replace(config.encoder, length=6, width=8, heads=1, layers=1, feed_forward=8)
-    return replace(config, encoder=encoder, stages=stages)
 
 
 def histories() -> list[list[int]]:

@@ -48,6 +48,7 @@ from research.storage.run_folder import RunFolder
 from research.storage.untrusted import printable
 from research.studies.budget import budget_of
 from research.studies.record import run_folder
+from research.studies.shadowing import hidden_message
 from research.studies.study import Study, StudyOptions, run_study
 from research.studies.target import import_from_working_folder, load_target, package_of
 from research.tracking.config import Tracking
@@ -307,4 +308,8 @@ def start_accelerator(machine: MachineOptions, training: verbs.TrainingOptions) 
             "warning",
             file=sys.stderr,
         )
+    if accelerator.is_main_process:
+        for name in ("baselines", "experiments"):
+            if (message := hidden_message(name)) is not None:
+                print(printable(f"warning: {message}"), file=sys.stderr)
     return accelerator

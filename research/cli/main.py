@@ -31,6 +31,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("preprocess", "download", "load"), "prepare"),
     **dict.fromkeys(("info", "inspect", "describe", "print"), "show"),
     **dict.fromkeys(("check", "validate", "lint"), "audit"),
+    **dict.fromkeys(("diagnose", "env", "environment", "versions"), "doctor"),
     **dict.fromkeys(("compare", "ablation", "sweep"), "study"),
     **dict.fromkeys(("results", "table", "plot"), "report"),
     **dict.fromkeys(("upload", "wandb"), "sync"),

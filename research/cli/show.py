@@ -12,7 +12,7 @@ from research.cli.show_cost import show_cost
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.data.profile import CorpusProfile, profile_of
-from research.errors import InputError, optional_import
+from research.errors import InputError
 from research.report.profile_words import sentences_of
 from research.storage.atomic import replacing
 from research.storage.folders import what_is_at
@@ -109,9 +109,9 @@ def write_page(profile: CorpusProfile, facts: Mapping[str, str], path: Path) -> 
     """Write the page of a corpus's profile into a file, over an older one; see `show_corpus`."""
     if path.is_dir():
         raise InputError(f"--html is {path}, which is a folder; name a file")
-    extra = "install the extra: pip install 'sixfold[report]'"
-    with optional_import(("jinja2", "markupsafe", "matplotlib"), "a page of a corpus", extra):
-        from research.report.profile_page import profile_page_of
+    # jinja2 and matplotlib take half a second to import, and nothing else here needs them.
+    from research.report.profile_page import profile_page_of
+
     text = profile_page_of(profile, facts)
     with replacing(path) as file:
         file.write(text.encode())

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg
 
+from research.cli.doctor_verb import DoctorCommand
 from research.cli.exchange_verbs import ExportCommand, ImportCommand
 from research.cli.recommend_verbs import EmbeddingsCommand, RecommendCommand, SimilarCommand
 from research.cli.verb import (
@@ -426,4 +427,5 @@ VERBS: dict[str, type[Verb]] = {
     "audit": AuditCommand,
     "report": ReportCommand,
     "sync": SyncCommand,
+    "doctor": DoctorCommand,
 }

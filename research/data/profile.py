@@ -227,7 +227,7 @@ def events_per_month(times: NDArray[np.int64], units_of_a_day: int) -> tuple[tup
     per_day = np.bincount(days - first)
     months = np.arange(first, last + 1).astype("datetime64[D]").astype("datetime64[M]")
     per_month = np.bincount((months - months[0]).astype(np.int64), weights=per_day)
-    names = np.datetime_as_string(np.arange(months[0], months[-1] + 1))
+    names = np.datetime_as_string(np.arange(months[0], months[-1] + np.timedelta64(1, "M")))
     return tuple(zip(names.tolist(), map(int, per_month), strict=True))
 
 

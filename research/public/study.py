@@ -139,8 +139,8 @@ def report(
     ones. `ties` is as for `Run.evaluate`. With the `part` "validation", by which to choose among
     cells, the files are named report-validation and no test figure is used. With a `margin`, such
     as 0.002, each cell is also tested for being no worse than the base by more than that. Raises
-    `InputError` if the folder is no study's or has no finished run with that part, for a margin
-    that is not above 0, and without the extra `report`.
+    `InputError` if the folder is no study's or has no finished run with that part, and for a margin
+    that is not above 0.
 
         >>> sf.report("runs/quickstart")
     """

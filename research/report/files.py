@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-from research.errors import InputError, optional_import
+from research.errors import InputError
 from research.report.csv_table import effects_frame_of, frame_of, slices_of
 from research.report.latex import latex_of, table_of
 from research.report.markdown import figures_table
@@ -23,14 +22,14 @@ def write(report: Report, out: Path) -> list[Path]:
 
     Slices of the held-out items are in report-slices.csv; a study that crosses factors has
     report-effects.csv as well. Figures go into the folder `report-figures` beside them, those of
-    each corpus into one of its own. Raises `InputError` when `out` is a file, or the extra `report`
-    is not installed.
+    each corpus into one of its own. Raises `InputError` when `out` is a file.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out is {out}, which is a file; name a folder")
     stem = STEMS[report.part]
-    with needing_report():
-        from research.report.html import page_of
+    # jinja2 and matplotlib take half a second to import, and runs without a report need neither.
+    from research.report.html import page_of
+
     texts = {
         f"{stem}.html": page_of(report),
         f"{stem}.csv": frame_of(report).to_csv(index=False, lineterminator="\n"),
@@ -54,9 +53,9 @@ def write_figures(report: Report, folder: Path) -> None:
 
     Learning curves are written over steps alone; `write_figure` writes one over another axis.
     """
-    with needing_report():
-        from research.report.drawings import drawings_of
-        from research.report.plots import KINDS, file_of
+    from research.report.drawings import drawings_of
+    from research.report.plots import KINDS, file_of
+
     for corpus in report.corpora:
         for drawing in drawings_of(report, corpus):
             if not drawing.saved:
@@ -73,9 +72,9 @@ def write_figure(report: Report, name: str, path: Path) -> None:
     Raises `InputError` for a figure that the report has not, and for another format than svg, pdf
     and png.
     """
-    with needing_report():
-        from research.report.drawings import find_drawing
-        from research.report.plots import file_of
+    from research.report.drawings import find_drawing
+    from research.report.plots import file_of
+
     kind = kind_of(path, FIGURE_KINDS)
     content = file_of(find_drawing(report, name).draw(True), kind)
     with replacing(path) as file:
@@ -107,9 +106,3 @@ def kind_of(path: Path, kinds: tuple[str, ...]) -> str:
     if kind not in kinds:
         raise InputError(f"--out is {path}; name a file that ends with .{', .'.join(kinds)}")
     return kind
-
-
-def needing_report() -> AbstractContextManager[None]:
-    """A context in which importing what draws and fills a page may fail with a plain message."""
-    extra = "install the extra: pip install 'sixfold[report]'"
-    return optional_import(("jinja2", "markupsafe", "matplotlib"), "a report", extra)

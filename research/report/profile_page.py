@@ -1,6 +1,6 @@
 """The profile of a corpus as a single page that loads nothing from elsewhere, like the report's.
 
-The template is profile.html; `profile_plots.py` draws the figures. It needs the extra `report`.
+The template is profile.html; `profile_plots.py` draws the figures.
 """
 
 from __future__ import annotations

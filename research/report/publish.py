@@ -57,8 +57,8 @@ def publish(
     Saving takes at most `seconds`. A server that is dead, slow or refuses raises nothing: the
     result names the problem, and the same command can be tried again. The specification is written
     in any case.
-    Raises `InputError` when the extra `report` is not installed, or when online is asked for and
-    there is no key.
+    Raises `InputError` when the extra `workspaces` is not installed, or when online is asked for
+    and there is no key.
     """
     path = folder / f"{STEMS[report.part]}.wandb.json"
     document: dict[str, object] = {

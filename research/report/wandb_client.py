@@ -1,7 +1,7 @@
 """Saves one report and view with W&B's client: `python -m research.report.wandb_client FILE WHERE`.
 
 `publish.save_in_child` runs it as a child process, which is killed when it takes too long; so it
-imports little. The package `wandb-workspaces` comes with the extra `report`.
+imports little. The package `wandb-workspaces` comes with the extra `workspaces`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def client_module(name: str) -> ModuleType:
     except ImportError as error:
         raise InputError(
             f"a W&B report needs wandb-workspaces ({error}); install the extra: "
-            "pip install 'sixfold[report]'"
+            "pip install 'sixfold[workspaces]'"
         ) from error
 
 

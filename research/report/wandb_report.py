@@ -42,7 +42,7 @@ def specification(report: Report) -> dict[str, object]:
     """Title, description and `spec` of the W&B report; equal reports give equal specifications.
 
     It names no entity and no project; `wandb_client.save` adds them. Raises `InputError` when the
-    extra `report` is not installed.
+    extra `workspaces` is not installed.
     """
     wr = reports_module()
     written = wr.Report(

@@ -14,6 +14,7 @@ from research.annotations import suggest
 from research.errors import InputError
 from research.runs.config import RunConfig
 from research.studies.known_targets import known_targets, near_targets
+from research.studies.shadowing import hidden_message
 from research.studies.study import Study
 
 Target = TypeVar("Target")
@@ -40,10 +41,11 @@ def load_target(target: str, kind: type[Target]) -> Target:
             module_name, _, attribute = target.rpartition(".")
     module = module or import_if_exists(module_name)
     if module is None:
-        raise InputError(
-            f"{target}: there is no module {module_name or target!r}{_meant(target, kind)}; write "
-            "package.module.function or module:function (`sixfold list` lists what there is)"
+        advice = hidden_message(package_of(target)) or (
+            "write package.module.function or module:function (`sixfold list` lists what there is)"
         )
+        missing = f"{target}: there is no module {module_name or target!r}"
+        raise InputError(f"{missing}{_meant(target, kind)}; {advice}")
     value = vars(module).get(attribute)
     if value is None:
         candidates = {name for name, member in vars(module).items() if is_or_returns(member, kind)}
@@ -148,7 +150,10 @@ def required_arguments(value: object) -> list[str]:
 
 
 def import_if_exists(name: str) -> ModuleType | None:
-    """The module `name`; None: no such module exists. Errors raised inside it are not caught."""
+    """The module `name`; None: no such module exists. Errors raised inside it are not caught.
+
+    Raises `InputError` where it lacks a module of ours because another package hides ours.
+    """
     if not all(part.isidentifier() for part in name.split(".")):
         return None
     try:
@@ -156,4 +161,7 @@ def import_if_exists(name: str) -> ModuleType | None:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
+        hidden = hidden_message((error.name or "").partition(".")[0])
+        if hidden is not None:
+            raise InputError(f"{name} cannot be imported: {error}; {hidden}") from error
         raise

@@ -83,24 +83,11 @@ def test_runs_and_studies_go_without_every_package_that_they_do_not_need(tmp_pat
         ["study", "mine:both", "--no-probe"],
     )
     assert done == [(0, "")] * 6
-    report, page, run, sync = answers(
+    run, sync = answers(
         tmp_path,
-        ["report", "runs/both"],
-        ["show", "shop", "--html", "shop.html"],
         ["run", "mine:trained", "--out", "other", "--wandb", "offline"],
         ["sync", "run"],
     )
-    assert report == (
-        2,
-        "sixfold report: a report needs jinja2, which is not installed; install the extra: "
-        "pip install 'sixfold[report]'\n",
-    )
-    assert page == (
-        2,
-        "sixfold show: a page of a corpus needs matplotlib, which is not installed; install the "
-        "extra: pip install 'sixfold[report]'\n",
-    )
-    assert not (tmp_path / "shop.html").exists()
     wandb = (
         "W&B needs wandb, which is not installed; pip install wandb (a run goes without it, and "
         "`sync` uploads it later)\n"

@@ -82,7 +82,7 @@ def test_s3rec_attributes_are_found_beside_the_text(tmp_path: Path) -> None:
         ("", r"X_item2attributes\.json: the file is empty"),
         (b"\xff\xfe", r"X_item2attributes\.json: not utf-8 text \(utf-8 was tried"),
         (r'{"1": ["\ud800"]}', r"X_item2attributes\.json: '\\ud800' has half of a surrogate pair"),
-        ("[" * 5000, r"X_item2attributes\.json: not readable as JSON \(it is nested too deeply"),
+        ("[" * 100_000, r"X_item2attributes\.json: not readable as JSON \(it is nested too deeply"),
         ('{"1": [' + "9" * 5000 + "]}", r"not readable as JSON \(a whole number has 5000 digits"),
     ],
 )

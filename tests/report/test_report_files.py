@@ -6,7 +6,6 @@ import io
 import re
 import shutil
 import subprocess
-import sys
 from math import inf
 from pathlib import Path
 
@@ -345,14 +344,3 @@ def test_an_out_that_is_a_file_is_refused(study: Path, tmp_path: Path, capsys: C
     said = run_command(capsys, "report", study, "--out", tmp_path / "file")
     assert said.code == 2
     assert "which is a file; name a folder" in said.err
-
-
-def test_a_missing_library_is_named_with_the_extra_that_has_it(
-    study: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.delitem(sys.modules, "research.report.html", raising=False)
-    said = run_command(capsys, "report", study)
-    assert said.code == 2
-    assert "a report needs jinja2, which is not installed" in said.err
-    assert "sixfold[report]" in said.err

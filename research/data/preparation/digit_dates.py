@@ -101,12 +101,14 @@ def _seconds_of(
     dates, clock = np.divmod(values, per_day)
     years, days = np.divmod(dates, 10_000)
     months, days = np.divmod(days, 100)
-    first_days = (years - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (months - 1)
-    lengths = (first_days + 1).astype("datetime64[D]") - first_days.astype("datetime64[D]")
+    month_numbers = 12 * (years - 1970) + months - 1
+    first_days, next_days = (
+        numbers.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+        for numbers in (month_numbers, month_numbers + 1)
+    )
     hours, rest = np.divmod(clock, 10_000)
     minutes, rest = np.divmod(rest, 100)
-    is_real = (months >= 1) & (months <= 12) & (days >= 1) & (days <= lengths.astype(np.int64))
+    is_real = (months >= 1) & (months <= 12) & (days >= 1) & (days <= next_days - first_days)
     # A minute may have a 61st second.
     is_real &= (hours <= 23) & (minutes <= 59) & (rest <= 60)
-    day_numbers = first_days.astype("datetime64[D]").astype(np.int64) + days - 1
-    return day_numbers * SECONDS_OF_A_DAY + hours * 3600 + minutes * 60 + rest, is_real
+    return (first_days + days - 1) * SECONDS_OF_A_DAY + hours * 3600 + minutes * 60 + rest, is_real
