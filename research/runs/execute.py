@@ -36,7 +36,7 @@ from research.storage.records import CostRecord, RunSummary
 from research.storage.run_folder import Mirror, RunFolder
 from research.storage.untrusted import printable
 from research.tracking.config import Tracking
-from research.training.stage_run import CheckpointPlan
+from research.training.stage_run import CheckpointPlan, Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,9 @@ class RunOptions:
     """Folders of runs from which finished stages may be copied, instead of training them again."""
     tracking: Tracking | None = None
     """How the run is mirrored to W&B; None: not at all."""
+    watch: Watch | None = None
+    """Is told of the validations of every stage but its last one; an exception that it raises ends
+    the run early. None: nothing is told."""
     allow: tuple[str, ...] = ()
     """Packages whose config classes may be loaded from the config of a run that this one starts
     from, beside the packages that this run's own config uses."""
@@ -128,6 +131,7 @@ def execute(
                 plan=options.checkpoints,
                 quiet=quiet,
                 prefix=options.prefix,
+                watch=options.watch,
             )
             return evaluate_run(
                 run_parts, result, candidate_sets, record, folder, accelerator.device
