@@ -112,10 +112,16 @@ def of_runs(folder: Path) -> Iterator[Facts]:
 
 
 def main_metric(summary: RunSummary) -> Facts:
-    """A run's main metric on the test part, with its name and its candidate set."""
+    """A run's main metric on the test part, with its name and its candidate set.
+
+    Of a run that leaves the test part alone it is on the validation part, and the set says so.
+    """
     floor = summary.popularity
-    candidates = floor.candidates if floor else next(iter(summary.test))
-    figures = summary.test[candidates]
+    part, candidates, figures = summary.first_figures
+    if floor is not None:
+        candidates, figures = floor.candidates, summary.test[floor.candidates]
+    elif part != "test":
+        candidates = f"{candidates}, {part}"
     metric = floor.metric if floor else "ndcg@10"
     metric = metric if metric in figures else next(iter(figures))
     return {"metric": metric, "value": figures[metric], "candidates": candidates}

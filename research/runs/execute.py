@@ -2,7 +2,7 @@
 
 `execute` does a run from top to bottom. The run hash, of its config and the corpus's fingerprint,
 tells whether the folder holds this run: a finished one is not repeated, and an interrupted one
-continues. The test split is ranked once, at the end.
+continues. The test split is ranked once, at the end, or not at all if the config says so.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def execute(
     # Whatever cannot work is refused from here on, before anything is trained or written.
     check_sharding(config)
     check_touched_rows(config, processes.world)
-    candidate_sets = run_parts.candidate_sets(run_parts.split.test, "test")
+    sets = run_parts.test_candidate_sets()
     result = None if config.ranker is None else _build_counting_ranker(config.ranker, run_parts)
     stages = stage_parts(run_parts, accelerator) if config.ranker is None else []
     transfers: list[TransferReport] = []
@@ -133,9 +133,7 @@ def execute(
                 prefix=options.prefix,
                 watch=options.watch,
             )
-            return evaluate_run(
-                run_parts, result, candidate_sets, record, folder, accelerator.device
-            )
+            return evaluate_run(run_parts, result, sets, record, folder, accelerator.device)
         finally:
             # Accelerate keeps every prepared model alive, and a study uses one accelerator for all
             # its runs.

@@ -44,12 +44,14 @@ def rank(
 ) -> tuple[dict[str, RankTable], dict[str, RankTable]]:
     """The rank tables of the validation part (full ranking; none if it is empty) and of the test.
 
+    There are none of the test where there are no candidate sets.
+
     They are written too, by the main process.
     """
     validation_tables: dict[str, RankTable] = {}
     if len(run_parts.split.validation):
         validation_tables = run_parts.tables(ranker, "validation", [AllItems()])
-    tables = run_parts.tables(ranker, "test", candidate_sets)
+    tables = run_parts.tables(ranker, "test", candidate_sets) if candidate_sets else {}
     if folder.writes:
         for part, part_tables in (("validation", validation_tables), ("test", tables)):
             for name, table in part_tables.items():
@@ -67,6 +69,8 @@ def evaluate_run(
 ) -> RunSummary:
     """Rank the validation part (full ranking) and the test part (under each of `candidate_sets`).
 
+    Without candidate sets the test part is not ranked, and the summary has no figures of it.
+
     Every process ranks its share and returns the summary; the main process writes the rank tables
     and summary.json. `device` is the one that ranks.
     """
@@ -74,17 +78,18 @@ def evaluate_run(
     started = time.monotonic()
     peak = PeakMemory(device)
     validation_tables, tables = rank(run_parts, result.ranker, candidate_sets, folder)
-    floor = popularity_floor(run_parts, tables, candidate_sets)
+    floor = popularity_floor(run_parts, tables, candidate_sets) if tables else None
     cost = replace(
         result.cost,
         evaluation_seconds=time.monotonic() - started,
         evaluation_peak_bytes=peak.bytes(),
     )
+    first = next(iter((tables or validation_tables).values()))
     names, ties = run_parts.config.evaluation.metrics, run_parts.config.evaluation.ties
     summary = RunSummary(
         hash=record.hash,
         fingerprint=run_parts.corpus.fingerprint,
-        protocol=dict(tables[next(iter(tables))].protocol),
+        protocol=dict(first.protocol),
         users=UsersRecord(
             evaluated=run_parts.num_test_users,
             not_evaluated=run_parts.split.not_evaluated,
@@ -92,7 +97,7 @@ def evaluate_run(
         ties=ties,
         val=metrics(validation_tables["full"], names, ties) if validation_tables else {},
         test={name: metrics(table, names, ties) for name, table in tables.items()},
-        missed_share=missed_share(next(iter(tables.values()))),
+        missed_share=missed_share(first),
         popularity=floor,
         attributes=result.attributes,
         best=result.best,

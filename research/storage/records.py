@@ -372,8 +372,8 @@ class RunSummary(Record):
     fingerprint: str
     """Fingerprint of the corpus, as in config.json."""
     protocol: Mapping[str, object]
-    """The protocol of the first candidate set in `test`: results compare only under the same one.
-    """
+    """The protocol of the first candidate set in `test`, or of the validation part where the test
+    was not ranked: results compare only under the same one."""
     users: UsersRecord
     """How many users were evaluated."""
     ties: Literal["expected", "mean"]
@@ -382,9 +382,10 @@ class RunSummary(Record):
     """Metrics of the validation part under full ranking, by name; empty: it has no held-out item.
     """
     test: Mapping[str, Mapping[str, float]]
-    """Metrics of the test part, by candidate set and name."""
+    """Metrics of the test part, by candidate set and name; empty: the run leaves it alone."""
     missed_share: float
-    """Share (0 to 1) of the test's held-out items that were excluded as seen, so never hit."""
+    """Share (0 to 1) of the held-out items under `protocol` that were excluded as seen, so never
+    hit."""
     popularity: FloorRecord | None = None
     """Popularity on the same test; None: it was not ranked beside the run."""
     attributes: CoverageRecord | None = None
@@ -403,6 +404,13 @@ class RunSummary(Record):
     """The foreign file that the weights came from; None: they were trained here."""
     versions: Mapping[str, str]
     """Versions of Python and of the packages that computed the figures, by name."""
+
+    @property
+    def first_figures(self) -> tuple[str, str, Mapping[str, float]]:
+        """A part, a candidate set and its metrics: of the test, or else of the validation part."""
+        if self.test:
+            return ("test", *next(iter(self.test.items())))
+        return "validation", "full", self.val
 
 
 # Other files of a run
