@@ -31,7 +31,7 @@ from research.studies.budget import Budget
 from research.studies.job import Job, JobCost, State
 from research.studies.plan import estimate_jobs, print_plan
 from research.studies.record import record_study, run_folder
-from research.studies.workers import Progress, run_in_processes, run_in_turn
+from research.studies.workers import JobList, Progress, run_in_processes, run_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +149,7 @@ def run_study(
     `out` is the folder of all runs. Raises `InputError` when `workers` is below 1 or is combined
     with a launcher, and what `plan_jobs` raises.
     """
-    if study_options.workers < 1:
-        raise InputError(f"--workers is {study_options.workers}; it must be at least 1")
-    if study_options.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("--workers cannot be used with a launcher; leave one of them out")
+    check_workers(study_options.workers)
     processes = Processes(accelerator)
     chosen = study.cells if cells is None else cells
     jobs = plan_jobs(study, out, options, chosen, processes)
@@ -176,14 +173,15 @@ def run_study(
         )
     if study_options.plan_only:
         return jobs
-    seconds = [0.0] * len(missing) if costs is None else [cost.seconds for cost in costs]
-    progress = Progress(missing, seconds, study_options.workers, quiet)
+    seconds = {} if costs is None else {job: cost.seconds for job, cost in zip(missing, costs)}
+    progress = Progress(len(missing), seconds, study_options.workers, quiet)
+    queue = JobList(missing)
     if study_options.workers > 1:
         stop_codes = run_in_processes(
-            missing, progress, options, study_options.workers, study_options.threads
+            queue, progress, options, study_options.workers, study_options.threads
         )
         return [replace(job, stop_code=stop_codes.get(job)) for job in jobs]
-    run_in_turn(missing, progress, options, accelerator)
+    run_in_turn(queue, progress, options, accelerator)
     return jobs
 
 
@@ -209,6 +207,14 @@ def plan_jobs(
     for corpus_name in study.corpora:
         corpus = prepare_and_open_corpus(corpus_name, options.data_root, processes)
         for cell in (name for name in study.cells if name in cells):
+def check_workers(workers: int) -> None:
+    """Raise `InputError` when `workers` is below 1, or several are combined with a launcher."""
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; it must be at least 1")
+    if workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--workers cannot be used with a launcher; leave one of them out")
+
+
             # Counting rankers draw no random numbers, so every seed gives the same figures.
             for seed in study.seeds if study.cells[cell].stages else study.seeds[:1]:
                 folder = run_folder(out, study.name, corpus, cell, seed)
