@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -56,6 +56,9 @@ class Study:
     """The metric that cells are compared by; None: the second of `metrics`, or the only one."""
     budget: Budget | None = None
     """What every run may spend; None: the limits of its own config."""
+    on_corpus: Mapping[str, Mapping[str, RunConfig]] = field(default_factory=dict)
+    """Configs that take the place of a cell's on one corpus, by corpus (as in `corpora`) and cell,
+    such as one with values that were tuned on it."""
     next_commands: tuple[str, ...] = ()
     """What one may try next: arguments of `python -m research`, with `# a comment` if need be. The
     command line prints them after the tables, with the folder of all runs in place of `{runs}`."""
@@ -81,6 +84,18 @@ class Study:
                 raise InputError(
                     f"study {self.name}: budget.shares names {name!r}{suggest(name, stages)}"
                 )
+        untested = [cell for cell, config in self.cells.items() if not config.evaluation.test]
+        if untested:
+            raise InputError(
+                f"study {self.name}: cell {untested[0]} has evaluation.test off, and a study "
+                "compares on the test part; leave it on"
+            )
+        for corpus, configs in self.on_corpus.items():
+            if corpus not in self.corpora or not configs.keys() <= self.cells.keys():
+                raise InputError(
+                    f"study {self.name}: on_corpus has {corpus!r} with {', '.join(configs)}; "
+                    f"corpora: {', '.join(self.corpora)}; cells: {', '.join(self.cells)}"
+                )
         if self.deciding_metric not in self.metrics:
             raise InputError(
                 f"study {self.name}: compared is {self.compared!r}; metrics: "
@@ -97,19 +112,26 @@ class Study:
 
         The study's metrics and full ranking are added to those that the cell asks for.
         """
-        config = self.cells[cell]
-        evaluation = config.evaluation
-        config = replace(
-            config,
-            corpus=corpus,
-            seed=seed,
-            evaluation=replace(
-                evaluation,
-                metrics=tuple(dict.fromkeys((*evaluation.metrics, *self.metrics))),
-                candidates=tuple(dict.fromkeys((*evaluation.candidates, "full"))),
-            ),
-        )
-        return config if self.budget is None else self.budget.apply_to(config)
+        config = self.on_corpus.get(corpus, {}).get(cell, self.cells[cell])
+        return comparable_run(config, corpus, seed, self.metrics, self.budget)
+
+
+def comparable_run(
+    config: RunConfig, corpus: str, seed: int, metrics: Sequence[str], budget: Budget | None
+) -> RunConfig:
+    """The config on a corpus with a seed, under a budget; `metrics` and full ranking are added."""
+    evaluation = config.evaluation
+    config = replace(
+        config,
+        corpus=corpus,
+        seed=seed,
+        evaluation=replace(
+            evaluation,
+            metrics=tuple(dict.fromkeys((*evaluation.metrics, *metrics))),
+            candidates=tuple(dict.fromkeys((*evaluation.candidates, "full"))),
+        ),
+    )
+    return config if budget is None else budget.apply_to(config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +220,8 @@ def plan_jobs(
     Raises `InputError` for a config that is not valid, for two corpora of the same name, and for a
     name that cannot name a folder.
     """
-    for cell, config in study.cells.items():
+    named = [study.cells, *study.on_corpus.values()]
+    for cell, config in (each for configs in named for each in configs.items()):
         try:
             check_config(config)
         except InputError as error:
