@@ -26,7 +26,7 @@ Cells = dict[str, RunConfig]
 def levels(fields: str | Sequence[str], values: Iterable[object]) -> dict[str, Changes]:
     """One level for each value, named after it: a change that sets all `fields` (dotted names)."""
     dotted_names = (fields,) if isinstance(fields, str) else fields
-    return {_value_text(value): dict.fromkeys(dotted_names, value) for value in values}
+    return {value_text(value): dict.fromkeys(dotted_names, value) for value in values}
 
 
 def named_cells(base: RunConfig, changes: Mapping[str, Changes], *, name: str = "base") -> Cells:
@@ -161,7 +161,7 @@ def _without_base(base: RunConfig, changes: Mapping[str, Changes]) -> dict[str, 
     return {cell: change for cell, change in changes.items() if configs[cell] != base}
 
 
-def _value_text(value: object) -> str:
+def value_text(value: object) -> str:
     """How a value is written in a cell's name."""
     if isinstance(value, bool):
         return "yes" if value else "no"
