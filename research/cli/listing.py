@@ -27,7 +27,8 @@ def list_all(arguments: verbs.ListCommand) -> int:
     kinds: dict[verbs.ListedKind, tuple[str, Callable[[], Iterator[Facts]]]] = {
         "baselines": ("`sixfold run TARGET` does one", lambda: targets_of("baselines")),
         "experiments": (
-            "`sixfold study TARGET` does a study, `sixfold run TARGET` a run",
+            "`sixfold study TARGET` does a study, `sixfold run TARGET` a run, "
+            "`sixfold tune TARGET` a tuning",
             lambda: targets_of("experiments"),
         ),
         "corpora": (
