@@ -38,6 +38,7 @@ from research.report.schema import (
     Status,
 )
 from research.report.slices import slicings
+from research.report.tuning import tuning_of
 from research.storage.records import CostRecord, StudyRecord
 from research.storage.untrusted import printable, without_home
 
@@ -85,6 +86,7 @@ def report_of(folder: Path, *, figures: bool = True, ties: TiePolicy | None = No
         folder=printable(str(without_home(str(folder)))),
         corpora=tuple(parts),
         notes=tuple(study_notes(study)),
+        tuning=tuning_of(folder, study.cells),
     )
 
 

@@ -15,9 +15,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from research.report import formatting as words
-from research.report import plots
+from research.report import plots, tuning, tuning_plots
 from research.report.plots import Dot, Style
 from research.report.schema import CorpusPart, Cosines, Panel, ProtocolTable, Report, Slicing
+from research.report.tuning import TunedCorpus
 from research.storage.untrusted import short_text
 
 
@@ -36,11 +37,14 @@ def page_of(report: Report) -> str:
     figures = Figures(report, styles)
     # Figures are drawn in the page's order, so that their ids are the same in every build.
     pictures = {corpus.name: figures.of_corpus(corpus) for corpus in report.corpora}
+    tuned = () if report.tuning is None else report.tuning.corpora
     return template("page.html").render(
         report=report,
         styles=styles,
         marker_paths=MARKER_PATHS,
         pictures=pictures,
+        tuning_pictures=[figures.of_tuning(corpus) for corpus in tuned],
+        tuning_words=tuning,
         words=words,
     )
 
@@ -103,6 +107,12 @@ class Figures:
             curves=tuple(self.of_panel(panel) for panel in corpus.panels),
             cosines=tuple(self.of_cosines(part) for part in corpus.cosines),
         )
+
+    def of_tuning(self, corpus: TunedCorpus) -> tuple[Picture, ...]:
+        """The figures of the trials on a corpus."""
+        assert self.report.tuning is not None, "the corpus is of a tuning"
+        drawn = tuning_plots.figures_of(self.report.tuning, corpus, self.styles)
+        return tuple(self.picture(title, svg, words) for title, svg, words in drawn)
 
     def of_table(self, table: ProtocolTable) -> tuple[Picture, ...]:
         """A figure of the compared metric by cell, and one of differences to the base, if any."""

@@ -12,6 +12,7 @@ from typing import Literal
 
 from research.evaluation.statistics import Comparison, Estimate
 from research.evaluation.ties import TiePolicy
+from research.report.tuning import TuningPart
 
 # A difference is significant, and gets a dagger, when its corrected p is below this.
 LEVEL = 0.05
@@ -254,3 +255,5 @@ class Report:
     corpora: tuple[CorpusPart, ...]
     notes: tuple[str, ...]
     """What the report as a whole cannot show."""
+    tuning: TuningPart | None = None
+    """How the cells were tuned; None: they were not."""
