@@ -1,7 +1,7 @@
 """What `import sixfold as sf` offers: functions, and the classes that configs are written with.
 
 The functions go from data to results: `prepare`, `load_corpus`, `config`, `change`, `train`,
-`load`, `study`, `report`. Each class is the one that the project itself uses.
+`load`, `study`, `tune`, `report`. Each class is the one that the project itself uses.
 """
 
 from __future__ import annotations
@@ -44,14 +44,19 @@ from research.public.run import Run, load
 from research.public.study import StudyResult, report, study
 from research.public.training import change, train
 from research.public.training import config_of as config
+from research.public.tuning import tune
 from research.runs.config import EvaluationConfig, RunConfig
 from research.studies.cells import grid, levels, one_factor
+from research.studies.search import ASHA, TPE, MedianPruner, RandomSearch
+from research.studies.space import Trial
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 
 __all__ = [
+    "ASHA",
     "HSTU",
+    "TPE",
     "AAPConfig",
     "BatchConfig",
     "BayesianPersonalizedRanking",
@@ -77,6 +82,7 @@ __all__ = [
     "MAPConfig",
     "MIPConfig",
     "MaskItems",
+    "MedianPruner",
     "NegativesConfig",
     "NextItemConfig",
     "OptimizerConfig",
@@ -84,6 +90,7 @@ __all__ = [
     "PreNorm",
     "PrepareConfig",
     "QueryNorm",
+    "RandomSearch",
     "Rotary",
     "Run",
     "RunConfig",
@@ -94,6 +101,7 @@ __all__ = [
     "StageConfig",
     "StudyResult",
     "TransformerConfig",
+    "Trial",
     "UserHoldout",
     "ValidationConfig",
     "change",
@@ -107,4 +115,5 @@ __all__ = [
     "report",
     "study",
     "train",
+    "tune",
 ]
