@@ -207,6 +207,14 @@ def run_study(
     return jobs
 
 
+def check_workers(workers: int) -> None:
+    """Raise `InputError` when `workers` is below 1, or several are combined with a launcher."""
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; it must be at least 1")
+    if workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--workers cannot be used with a launcher; leave one of them out")
+
+
 def is_missing(state: State, retry: bool) -> bool:
     """Whether a run in this state is to be done; `retry`: also when it has failed."""
     return state in ("new", "begun") or (retry and state == "failed")
@@ -230,14 +238,6 @@ def plan_jobs(
     for corpus_name in study.corpora:
         corpus = prepare_and_open_corpus(corpus_name, options.data_root, processes)
         for cell in (name for name in study.cells if name in cells):
-def check_workers(workers: int) -> None:
-    """Raise `InputError` when `workers` is below 1, or several are combined with a launcher."""
-    if workers < 1:
-        raise InputError(f"--workers is {workers}; it must be at least 1")
-    if workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("--workers cannot be used with a launcher; leave one of them out")
-
-
             # Counting rankers draw no random numbers, so every seed gives the same figures.
             for seed in study.seeds if study.cells[cell].stages else study.seeds[:1]:
                 folder = run_folder(out, study.name, corpus, cell, seed)
