@@ -16,6 +16,7 @@ from research.errors import InputError
 from research.storage.folders import folders_below
 from research.storage.records import FailureRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
+from research.storage.tuning_records import PrunedRecord
 from research.studies.known_targets import known_targets
 
 Facts = dict[str, object]
@@ -87,8 +88,9 @@ def of_corpora(folder: Path) -> Iterator[Facts]:
 def of_runs(folder: Path) -> Iterator[Facts]:
     """Folder, state and main metric of every run; of one that cannot be read, why not.
 
-    The states are finished, failed, unfinished and unreadable. The metric is that by which the run
-    is compared with popularity; of one that is not compared ndcg@10, or the first that there is.
+    The states are finished, pruned, failed, unfinished and unreadable. The metric is that by which
+    the run is compared with popularity; of one that is not compared ndcg@10, or the first that
+    there is.
     """
     for path in folders_below(folder, "run"):
         facts: Facts = {"folder": str(path), "state": "unreadable", "metric": None, "value": None}
@@ -96,7 +98,7 @@ def of_runs(folder: Path) -> Iterator[Facts]:
         reader = RunFolder(path, writes=False)
         try:
             record, summary = reader.read(RunRecord), reader.read(RunSummary)
-            failure = reader.read(FailureRecord)
+            failure, pruned = reader.read(FailureRecord), reader.read(PrunedRecord)
             lines = reader.metrics() if summary is None else []
         except InputError as error:
             yield facts | {"problem": str(error)}
@@ -105,6 +107,8 @@ def of_runs(folder: Path) -> Iterator[Facts]:
         facts |= {"corpus": record.dataset.name, "seed": record.outline.seed}
         if summary is not None:
             yield facts | {"state": "finished"} | main_metric(summary)
+        elif pruned is not None and pruned.hash == record.hash:
+            yield facts | {"state": "pruned", "problem": f"after epoch {pruned.epoch}"}
         elif failure is not None and failure.hash == record.hash:
             yield facts | {"state": "failed", "problem": failure.error.partition("\n")[0]}
         else:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from baselines.popularity import popularity
+from research.cli.listing import of_runs
 from research.data.corpus import Corpus
 from research.data.splits import LeaveOneOut, UserHoldout
 from research.distributed.accelerator import make_accelerator
@@ -215,6 +216,36 @@ def test_trials_share_a_pretraining_that_their_values_do_not_change(
     for number in (1, 2):
         folder = tmp_path / "mine-trials" / "films" / "next" / str(number)
         assert json.loads((folder / "summary.json").read_text())["shared"] == {"pretrain": "../0"}
+
+
+def test_a_pruned_trial_is_shown_as_one(corpus: Corpus, tmp_path: Path, capsys: Capture) -> None:
+    # With so high a factor a trial goes on only while it is the best so far.
+    cell = TunedCell(
+        base=config_of(corpus, replace(FINETUNE, epochs=3)),
+        space=lambda trial: {"stages.0.optimizer.lr": trial.log_uniform("lr", 1e-4, 1e-1)},
+    )
+    tuning = tuning_of(
+        corpus,
+        cells={"popularity": popularity(), "next": cell},
+        sampler=RandomSearch(),
+        pruner=ASHA(factor=4),
+        trials=5,
+    )
+    outcome = done(tuning, tmp_path, RunOptions())
+    trials = outcome.record.cells[0].trials
+    pruned = [trial for trial in trials if trial.state == "pruned"]
+    assert pruned
+    number, value = pruned[0].number, pruned[0].value
+    assert (
+        f"trial {number}: mrr {value:.4f}, pruned after epoch 1; best " in capsys.readouterr().out
+    )
+    folder = tmp_path / "mine-trials" / "films" / "next" / str(number)
+    assert not (folder / "summary.json").exists()
+    (facts,) = of_runs(folder)
+    assert (facts["state"], facts["problem"]) == ("pruned", "after epoch 1")
+    shown = run_command(capsys, "show", folder)
+    assert "a trial that was ended early, after epoch 1 of its last stage" in shown.out
+    assert outcome.record.cells[0].winner not in pruned
 
 
 # Interruptions
