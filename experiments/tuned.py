@@ -40,7 +40,7 @@ def sasrec_space(trial: Trial) -> Changes:
     """The softmax over all items, or over the target and some drawn ones."""
     loss: ItemLossConfig = FullSoftmax()
     if trial.choice("loss", ("full", "sampled")) == "sampled":
-        loss = SampledSoftmax(number=trial.integer("negatives", 32, 512, log=True))
+        loss = SampledSoftmax(number=trial.integer("negatives", 16, 128, log=True))
     return {**encoder_and_optimizer(trial), "stages.0.objectives.next.loss": loss}
 
 

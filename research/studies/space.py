@@ -3,7 +3,7 @@
     def space(trial: Trial) -> Changes:
         changes = {"stages.0.optimizer.lr": trial.log_uniform("lr", 3e-4, 1e-2)}
         if trial.choice("loss", ("full", "sampled")) == "sampled":
-            loss = SampledSoftmax(number=trial.integer("negatives", 16, 256, log=True))
+            loss = SampledSoftmax(number=trial.integer("negatives", 16, 128, log=True))
             changes["stages.0.objectives.next.loss"] = loss
         return changes
 
