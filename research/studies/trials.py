@@ -99,8 +99,11 @@ class CellTrials:
         return self.jobs[trial.number]
 
     def _make_job(self, trial: StoredTrial, trials: Sequence[StoredTrial]) -> Job:
-        config = self.tuning.trial_run(self.config_of(trial), self.corpus_name)
-        folder = run_folder(self.out, self.tuning.trial_study, self.corpus, self.cell, trial.number)
+        tuning = self.tuning
+        config = tuning.trial_run(self.config_of(trial), self.corpus_name)
+        # As any run folder: the trial's number is part of the cell, and the seed is below it.
+        name = f"{self.cell}-{trial.number}"
+        folder = run_folder(self.out, tuning.trial_study, self.corpus, name, tuning.seed)
         earlier = [self.job(each, trials) for each in trials[: trial.number]]
         job = make_job(config, self.corpus, self.cell, folder, self.allow)
         return replace(

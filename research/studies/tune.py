@@ -1,6 +1,6 @@
 """Does a tuning: the trials of all cells, and then the winners with fresh seeds as a study.
 
-Trials are run folders below OUT/NAME-trials/CORPUS/CELL/NUMBER, beside the journal; they select by
+Trials are run folders OUT/NAME-trials/CORPUS/CELL-NUMBER/SEED, beside the journal; they select by
 validation, and never rank the test part. Once all have ended, the winner of every cell is run in
 OUT/NAME with fresh seeds, and the test part is ranked at the end of those runs, for the first time.
 """

@@ -136,7 +136,7 @@ def test_every_cell_has_as_many_trials_and_only_the_winners_are_tested(
     assert {seed for part, seed in ranked if part == "test"} == {1, 2}
     trials = tmp_path / "mine-trials" / "films"
     assert sorted(str(path.relative_to(trials)) for path in trials.glob("*/*")) == [
-        f"{cell}/{number}" for cell in ("next", "other") for number in range(2)
+        f"{cell}-{number}/0" for cell in ("next", "other") for number in range(2)
     ]
     assert not list(trials.rglob("test-*.npz"))
     assert sorted(
@@ -150,7 +150,7 @@ def test_the_winner_is_the_best_on_validation_and_its_values_are_run(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     outcome = done(tuning_of(corpus, trials=4), tmp_path)
-    folders = [tmp_path / "mine-trials" / "films" / "next" / str(number) for number in range(4)]
+    folders = [tmp_path / "mine-trials" / "films" / f"next-{number}" / "0" for number in range(4)]
     values = [json.loads((folder / "summary.json").read_text())["val"]["mrr"] for folder in folders]
     (cell,) = trials_in(tmp_path)
     assert [trial["value"] for trial in cell["trials"]] == values
@@ -214,8 +214,10 @@ def test_trials_share_a_pretraining_that_their_values_do_not_change(
     )
     done(tuning_of(corpus, cells={"popularity": popularity(), "next": cell}), tmp_path)
     for number in (1, 2):
-        folder = tmp_path / "mine-trials" / "films" / "next" / str(number)
-        assert json.loads((folder / "summary.json").read_text())["shared"] == {"pretrain": "../0"}
+        folder = tmp_path / "mine-trials" / "films" / f"next-{number}" / "0"
+        assert json.loads((folder / "summary.json").read_text())["shared"] == {
+            "pretrain": "../../next-0/0"
+        }
 
 
 def test_a_pruned_trial_is_shown_as_one(corpus: Corpus, tmp_path: Path, capsys: Capture) -> None:
@@ -239,7 +241,7 @@ def test_a_pruned_trial_is_shown_as_one(corpus: Corpus, tmp_path: Path, capsys: 
     assert (
         f"trial {number}: mrr {value:.4f}, pruned after epoch 1; best " in capsys.readouterr().out
     )
-    folder = tmp_path / "mine-trials" / "films" / "next" / str(number)
+    folder = tmp_path / "mine-trials" / "films" / f"next-{number}" / "0"
     assert not (folder / "summary.json").exists()
     (facts,) = of_runs(folder)
     assert (facts["state"], facts["problem"]) == ("pruned", "after epoch 1")
@@ -317,7 +319,7 @@ def test_a_trial_that_was_running_is_continued_with_its_values(
     tuning = tuning_of(corpus, sampler=RandomSearch())
     # Trial 0 validates three times and is ranked once more, so this is in the middle of trial 1.
     interrupted(tuning, tmp_path, 6, monkeypatch)
-    config = tmp_path / "mine-trials" / "films" / "next" / "1" / "config.json"
+    config = tmp_path / "mine-trials" / "films" / "next-1" / "0" / "config.json"
     before = json.loads(config.read_text())["config"]
     assert journal_states(tmp_path) == ["COMPLETE", "RUNNING"]
     capsys.readouterr()
@@ -342,9 +344,9 @@ def test_a_trial_that_ended_unrecorded_is_recorded_and_not_done_again(
         with pytest.raises(KeyboardInterrupt):
             done(tuning, tmp_path)
     assert journal_states(tmp_path) == ["RUNNING"]
-    before = snapshot_of(tmp_path / "mine-trials" / "films" / "next" / "0")
+    before = snapshot_of(tmp_path / "mine-trials" / "films" / "next-0" / "0")
     done(tuning, tmp_path)
-    assert snapshot_of(tmp_path / "mine-trials" / "films" / "next" / "0") == before
+    assert snapshot_of(tmp_path / "mine-trials" / "films" / "next-0" / "0") == before
     assert journal_states(tmp_path) == ["COMPLETE"] * 3
 
 
@@ -676,7 +678,7 @@ def test_a_failed_trial_is_told_and_changes_no_exit_code(
     real = job_module.execute
 
     def execute(config: RunConfig, folder: Path, **named: object) -> object:
-        if folder.parts[-3:] == ("films", "next", "2") and "rates-trials" in folder.parts:
+        if folder.parts[-3:] == ("films", "next-2", "0") and "rates-trials" in folder.parts:
             raise FloatingPointError("the loss is nan")
         return real(config, folder, **named)  # type: ignore[arg-type]
 
