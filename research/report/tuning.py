@@ -74,11 +74,12 @@ class TuningPart:
     @property
     def sentence(self) -> str:
         """How it was done, in a sentence or two."""
+        seeds = ", ".join(map(str, self.fresh_seeds))
         return (
-            f"Each cell had {self.trials} trials on each corpus, drawn {self.sampler}, with seed "
-            f"{self.seed}; pruned: {self.pruner}. The trial with the best {self.metric.upper()} on "
-            "the validation part was then run with seeds "
-            f"{', '.join(map(str, self.fresh_seeds))}, which alone rank the test part."
+            f"Each tuned cell had {self.trials} trials on each corpus, drawn {self.sampler}, with "
+            f"seed {self.seed}; pruned: {self.pruner}. The trial with the best "
+            f"{self.metric.upper()} on the validation part was then run with seeds {seeds}, which "
+            "alone rank the test part."
         )
 
     @property

@@ -100,8 +100,8 @@ def test_the_terminal_tells_the_trials_of_each_cell(tmp_path: Path, capsys: Capt
     print_report(report_of(write_tuned(tmp_path), figures=False), wide_console())
     out = capsys.readouterr().out
     assert (
-        "Each cell had 6 trials on each corpus, drawn by TPE after 10 at random, with seed 7; "
-        "pruned: none."
+        "Each tuned cell had 6 trials on each corpus, drawn by TPE after 10 at random, with seed "
+        "7; pruned: none."
     ) in " ".join(out.split())
     rows = [line.split() for line in out.splitlines() if line.startswith(("next ", "other "))]
     assert ["next", "6", "1", "1", "0", "0.3000", "4"] in rows

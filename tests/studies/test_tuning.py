@@ -650,7 +650,7 @@ def test_the_command_does_a_tuning_and_tells_it(mine: str, tmp_path: Path, capsy
     answer = run_command(capsys, "tune", mine, "--no-probe")
     assert (answer.code, answer.err) == (0, "")
     assert "5 trials of each cell, drawn at random; pruned: none" in answer.out
-    assert "Each cell had 5 trials on each corpus" in answer.out
+    assert "Each tuned cell had 5 trials on each corpus" in answer.out
     assert "best value: 0." in answer.out
     assert "importance: lr 100 %" in answer.out
     assert "to try next:" in answer.out
