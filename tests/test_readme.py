@@ -31,6 +31,7 @@ from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.studies.cost_estimate import CostEstimate
 from research.studies.study import Study
+from research.studies.tuning import Tuning
 from tests import ROOT
 from tests.support.bert_configs import ORIGINAL
 from tests.support.command_line import run_command
@@ -241,13 +242,15 @@ def here(
     monkeypatch.setattr(commands, "execute", execute_tiny)
     run_of = Study.run
     monkeypatch.setattr(Study, "run", lambda *given: shrunk(run_of(*given)))
+    trial_of = Tuning.trial_run
+    monkeypatch.setattr(Tuning, "trial_run", lambda *given: shrunk(trial_of(*given)))
     monkeypatch.setattr(plan, "estimate_cost", lambda *given: CostEstimate({}, 0.0))
     sized = quickstart.sized_for_ml_100k
     monkeypatch.setattr(quickstart, "sized_for_ml_100k", lambda *given: shrunk(sized(*given)))
     # The generated archive is not the pinned one.
     monkeypatch.setattr(preparation, "check_pinned", lambda *given: None)
     yield tmp_path
-    for name in {"mine", "depth", "crossed"} & set(sys.modules):
+    for name in {"mine", "depth", "crossed", "rates"} & set(sys.modules):
         del sys.modules[name]
 
 

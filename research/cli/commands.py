@@ -47,6 +47,7 @@ from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import printable
 from research.studies.budget import budget_of
+from research.studies.job import Job
 from research.studies.record import run_folder
 from research.studies.shadowing import hidden_message
 from research.studies.study import Study, StudyOptions, run_study
@@ -156,18 +157,26 @@ def study(arguments: verbs.StudyCommand, command: str) -> int:
     )
     if arguments.plan or not main:
         return 0
+    is_whole = not (arguments.cells or arguments.corpora)
+    report = f"report {{runs}}/{shlex.quote(chosen.name)}   # figures, CSV and LaTeX"
+    commands = (chosen.next_commands or (report,)) if is_whole else ()
+    return print_jobs(jobs, Path(training.runs), chosen.name, next_commands=commands)
+
+
+def print_jobs(jobs: Sequence[Job], runs: Path, study: str, *, next_commands: Sequence[str]) -> int:
+    """Print the tables of a study once its jobs are done, and what failed; returns the exit code.
+
+    `next_commands`, which read the runs of the whole study, are printed if all have finished.
+    """
     failed = [job for job in jobs if job.state() == "failed"]
     stopped = [job for job in jobs if job.stop_code is not None]
     if len(failed) + len(stopped) < len(jobs):
         # It takes half a second to import, and nothing else here needs it.
         from research.cli.report import print_report
 
-        print_report(Path(training.runs) / chosen.name)
-    # They read the runs of the whole study.
-    is_whole = not (arguments.cells or arguments.corpora or failed or stopped)
-    if is_whole:
-        report = f"report {{runs}}/{shlex.quote(chosen.name)}   # figures, CSV and LaTeX"
-        print_next_commands(chosen.next_commands or (report,), training.runs)
+        print_report(runs / study)
+    if next_commands and not (failed or stopped):
+        print_next_commands(next_commands, str(runs))
     for job in failed:
         message = f"failed: {job.name}: {job.failure()} ({job.folder}/{FailureRecord.FILE})"
         print(printable(message), file=sys.stderr)

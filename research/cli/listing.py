@@ -16,6 +16,7 @@ from research.errors import InputError
 from research.storage.folders import folders_below
 from research.storage.records import FailureRecord, RunRecord, RunSummary
 from research.storage.run_folder import RunFolder
+from research.storage.tuning_records import PrunedRecord
 from research.studies.known_targets import known_targets
 
 Facts = dict[str, object]
@@ -27,7 +28,8 @@ def list_all(arguments: verbs.ListCommand) -> int:
     kinds: dict[verbs.ListedKind, tuple[str, Callable[[], Iterator[Facts]]]] = {
         "baselines": ("`sixfold run TARGET` does one", lambda: targets_of("baselines")),
         "experiments": (
-            "`sixfold study TARGET` does a study, `sixfold run TARGET` a run",
+            "`sixfold study TARGET` does a study, `sixfold run TARGET` a run, "
+            "`sixfold tune TARGET` a tuning",
             lambda: targets_of("experiments"),
         ),
         "corpora": (
@@ -86,8 +88,9 @@ def of_corpora(folder: Path) -> Iterator[Facts]:
 def of_runs(folder: Path) -> Iterator[Facts]:
     """Folder, state and main metric of every run; of one that cannot be read, why not.
 
-    The states are finished, failed, unfinished and unreadable. The metric is that by which the run
-    is compared with popularity; of one that is not compared ndcg@10, or the first that there is.
+    The states are finished, pruned, failed, unfinished and unreadable. The metric is that by which
+    the run is compared with popularity; of one that is not compared ndcg@10, or the first that
+    there is.
     """
     for path in folders_below(folder, "run"):
         facts: Facts = {"folder": str(path), "state": "unreadable", "metric": None, "value": None}
@@ -95,7 +98,7 @@ def of_runs(folder: Path) -> Iterator[Facts]:
         reader = RunFolder(path, writes=False)
         try:
             record, summary = reader.read(RunRecord), reader.read(RunSummary)
-            failure = reader.read(FailureRecord)
+            failure, pruned = reader.read(FailureRecord), reader.read(PrunedRecord)
             lines = reader.metrics() if summary is None else []
         except InputError as error:
             yield facts | {"problem": str(error)}
@@ -104,6 +107,8 @@ def of_runs(folder: Path) -> Iterator[Facts]:
         facts |= {"corpus": record.dataset.name, "seed": record.outline.seed}
         if summary is not None:
             yield facts | {"state": "finished"} | main_metric(summary)
+        elif pruned is not None and pruned.hash == record.hash:
+            yield facts | {"state": "pruned", "problem": f"after epoch {pruned.epoch}"}
         elif failure is not None and failure.hash == record.hash:
             yield facts | {"state": "failed", "problem": failure.error.partition("\n")[0]}
         else:
@@ -112,10 +117,16 @@ def of_runs(folder: Path) -> Iterator[Facts]:
 
 
 def main_metric(summary: RunSummary) -> Facts:
-    """A run's main metric on the test part, with its name and its candidate set."""
+    """A run's main metric on the test part, with its name and its candidate set.
+
+    Of a run that leaves the test part alone it is on the validation part, and the set says so.
+    """
     floor = summary.popularity
-    candidates = floor.candidates if floor else next(iter(summary.test))
-    figures = summary.test[candidates]
+    part, candidates, figures = summary.first_figures
+    if floor is not None:
+        candidates, figures = floor.candidates, summary.test[floor.candidates]
+    elif part != "test":
+        candidates = f"{candidates}, {part}"
     metric = floor.metric if floor else "ndcg@10"
     metric = metric if metric in figures else next(iter(figures))
     return {"metric": metric, "value": figures[metric], "candidates": candidates}

@@ -33,6 +33,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("check", "validate", "lint"), "audit"),
     **dict.fromkeys(("diagnose", "env", "environment", "versions"), "doctor"),
     **dict.fromkeys(("compare", "ablation", "sweep"), "study"),
+    **dict.fromkeys(("optimize", "optuna", "search", "hpo"), "tune"),
     **dict.fromkeys(("results", "table", "plot"), "report"),
     **dict.fromkeys(("upload", "wandb"), "sync"),
     **dict.fromkeys(("save", "convert"), "export"),
@@ -158,7 +159,7 @@ def run_words(words: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         by = f" by {error}" if str(error) else ""
         hint = "; the same command continues from the last checkpoint"
-        print(f"\nstopped{by}" + hint * (first in ("run", "study")), file=sys.stderr)
+        print(f"\nstopped{by}" + hint * (first in ("run", "study", "tune")), file=sys.stderr)
         return STOPPED
 
 

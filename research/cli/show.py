@@ -26,6 +26,7 @@ from research.storage.records import (
     StageResult,
 )
 from research.storage.run_folder import CONTINUED_BY, RunFolder
+from research.storage.tuning_records import PrunedRecord
 from research.storage.untrusted import printable
 
 
@@ -120,12 +121,19 @@ def write_page(profile: CorpusProfile, facts: Mapping[str, str], path: Path) -> 
 def show_run(folder: Path) -> None:
     """Print a run's figures, cost and origin, or how far it is when it has not ended.
 
-    A run whose record or summary is missing has not ended. Raises `InputError` when a file is
-    damaged or this version cannot read it.
+    A run whose record or summary is missing has not ended, but for a trial that was pruned. Raises
+    `InputError` when a file is damaged or this version cannot read it.
     """
     reader = RunFolder(folder, writes=False)
     # Files that this version cannot read are refused here.
     record, summary = reader.read(RunRecord), reader.read(RunSummary)
+    pruned = reader.read(PrunedRecord)
+    if record is not None and pruned is not None and pruned.hash == record.hash:
+        print(
+            f"{folder}: a trial that was ended early, after epoch {pruned.epoch} of its last "
+            f"stage, at {pruned.value:.4f} on the validation part"
+        )
+        return
     if record is None or summary is None:
         lines = reader.metrics()
         state = f"{lines[-1]['stage']}, step {lines[-1]['step']}" if lines else "not begun"

@@ -251,6 +251,48 @@ class StudyCommand(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuneCommand(Verb):
+    """Tune the cells of a study by their validation figures, then run and test the winners.
+
+    Every cell has as many trials. What has ended is not repeated, and what was interrupted goes on.
+    """
+
+    LINE = "TUNING [--trials N] [--workers N]: tune a study's cells, then run and test the winners"
+    tuning: Positional[str]
+    """a module with a function `tuning`, or a function that returns a Tuning"""
+    trials: Annotated[int | None, option("N", "the tuning's")] = None
+    """trials of every cell"""
+    corpora: Annotated[
+        tuple[str, ...] | None, option("CORPUS ..."), arg(aliases=("--datasets",))
+    ] = None
+    """corpora to use instead of the tuning's"""
+    workers: Annotated[int, arg(metavar="N")] = 1
+    """number of trials or runs at a time, each in its own process, and on its own GPU if there are
+    GPUs; it changes no trial"""
+    plan: Flag = False
+    """only print how many trials are missing"""
+    retry: Flag = False
+    """do failed runs of winners again; trials are never done again, as later ones are drawn by them
+    """
+    no_probe: Flag = False
+    """do not estimate beforehand how long the winners' runs will take"""
+    machine: Machine = MachineOptions()
+    """--threads and --device"""
+    wandb: Wandb = WandbOptions()
+    """--wandb, --wandb-project and --wandb-entity"""
+    training: Training = TrainingOptions()
+    """options of runs and studies"""
+
+    def execute(self, words: Sequence[str], overrides: Sequence[str]) -> int:
+        """Do the trials and runs that are missing, and print the tables."""
+        command = without_keys(["python", "-m", "research", "tune", *words])
+        with Watchdog("sixfold tune", self.training.stall_seconds):
+            from research.cli.tune import tune
+
+            return tune(self, command)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateCommand(Verb):
     """Rank a run's held-out items again, with other candidates, metrics or rules."""
 
@@ -417,6 +459,7 @@ VERBS: dict[str, type[Verb]] = {
     "list": ListCommand,
     "run": RunCommand,
     "study": StudyCommand,
+    "tune": TuneCommand,
     "evaluate": EvaluateCommand,
     "recommend": RecommendCommand,
     "similar": SimilarCommand,

@@ -1,8 +1,8 @@
 """What `import sixfold as sf` offers: functions, and the classes that configs are written with.
 
 The functions go from data to results: `prepare`, `load_corpus`, `config`, `change`, `train`,
-`load`, `study`, `report`, `export`, `import_hub`. Each class is the one that the project itself
-uses.
+`load`, `study`, `tune`, `report`, `export`, `import_hub`. Each class is the one that the project
+itself uses.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from research.public.run import Run, load
 from research.public.study import StudyResult, report, study
 from research.public.training import change, train
 from research.public.training import config_of as config
+from research.public.tuning import tune
 from research.runs.config import EvaluationConfig, RunConfig
 from research.studies.cells import (
     grid,
@@ -55,12 +56,16 @@ from research.studies.cells import (
     without_objectives,
     without_stage,
 )
+from research.studies.search import ASHA, TPE, MedianPruner, RandomSearch
+from research.studies.space import Trial
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
 
 __all__ = [
+    "ASHA",
     "HSTU",
+    "TPE",
     "AAPConfig",
     "BatchConfig",
     "BayesianPersonalizedRanking",
@@ -86,6 +91,7 @@ __all__ = [
     "MAPConfig",
     "MIPConfig",
     "MaskItems",
+    "MedianPruner",
     "NegativesConfig",
     "NextItemConfig",
     "OptimizerConfig",
@@ -93,6 +99,7 @@ __all__ = [
     "PreNorm",
     "PrepareConfig",
     "QueryNorm",
+    "RandomSearch",
     "Rotary",
     "Run",
     "RunConfig",
@@ -103,6 +110,7 @@ __all__ = [
     "StageConfig",
     "StudyResult",
     "TransformerConfig",
+    "Trial",
     "UserHoldout",
     "ValidationConfig",
     "change",
@@ -118,6 +126,7 @@ __all__ = [
     "report",
     "study",
     "train",
+    "tune",
     "with_stage",
     "without_objectives",
     "without_stage",

@@ -391,7 +391,7 @@ class Run:
         facts = self._facts()
         return (
             f"Run of {facts['model']} on {facts['corpus']}, seed {facts['seed']}, "
-            f"in {facts['folder']}\n  test, {facts['candidates']}: {facts['figures']}"
+            f"in {facts['folder']}\n  {facts['candidates']}: {facts['figures']}"
         )
 
     def _repr_html_(self) -> str:
@@ -399,7 +399,7 @@ class Run:
 
     def _facts(self) -> dict[str, str]:
         """What one asks of a run first: what was trained on what, and its first four figures."""
-        candidates, figures = next(iter(self.summary.test.items()))
+        part, candidates, figures = self.summary.first_figures
         stages = [f"{stage.name} ({', '.join(stage.objectives)})" for stage in self.config.stages]
         kind = type(self.config.encoder if stages else self.config.ranker).__name__
         model = kind.removesuffix("Config") + (f": {', '.join(stages)}" if stages else "")
@@ -408,7 +408,7 @@ class Run:
             "corpus": Path(self.config.corpus).name,
             "seed": str(self.config.seed),
             "folder": folder_text(self.folder),
-            "candidates": f"{candidates} ranking of {self.summary.users.evaluated:,} users",
+            "candidates": f"{part}, {candidates} ranking of {self.summary.users.evaluated:,} users",
             "figures": ", ".join(
                 f"{name} {value:.4f}" for name, value in list(figures.items())[:4]
             ),

@@ -91,9 +91,6 @@ def study(
         raise InputError(f"seeds is {seeds!r:.60}; give a list of whole numbers, or range(3)")
     if not cells:
         raise InputError("cells is empty; give configs by name")
-    several: Sequence[CorpusLike] = [corpora]  # type: ignore[list-item]
-    if isinstance(corpora, Sequence) and not isinstance(corpora, str):
-        several = corpora
     configs: Mapping[str, RunConfig] = {cell: config_of(recipe) for cell, recipe in cells.items()}
     if isinstance(cells, Grid):
         configs = Grid(configs, cells.factors, cells.levels)
@@ -102,7 +99,7 @@ def study(
         question=question,
         cells=configs,
         base=next(iter(cells)) if base is None else base,
-        corpora=tuple(map(corpus_name, several)),
+        corpora=tuple(map(corpus_name, listed(corpora))),
         seeds=tuple(seeds),
         metrics=tuple(metrics),
         compared=compared,
@@ -121,6 +118,13 @@ def study(
     return StudyResult(
         folder=Path(out) / name, device=device, allow=allow, data_root=str(data_root)
     )
+
+
+def listed(corpora: CorpusLike | Sequence[CorpusLike]) -> Sequence[CorpusLike]:
+    """Corpora as a list, where one may stand for itself."""
+    if isinstance(corpora, Sequence) and not isinstance(corpora, str):
+        return corpora
+    return [corpora]
 
 
 def report(

@@ -41,6 +41,7 @@ from research.report.schema import (
     RunLine,
 )
 from research.report.slices import slicings
+from research.report.tuning import tuning_of
 from research.report.validation import (
     gaps_of,
     validation_notes,
@@ -111,6 +112,7 @@ def report_of(
         part=part,
         margin=margin,
         factors=tuple(map(printable, study.factors)),
+        tuning=tuning_of(folder, study.cells),
     )
 
 

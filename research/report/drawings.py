@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from matplotlib.figure import Figure as Canvas
 
@@ -26,6 +27,8 @@ from research.report.schema import (
     Report,
     Slicing,
 )
+from research.report.tuning import TunedCorpus, TunedRow, budget_words, importance_words
+from research.report.tuning_plots import budget_figure, importances_figure
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ class CorpusDrawings:
     more_curves: Mapping[Axis, tuple[Drawing, ...]]
     """Accuracies and learning rates."""
     cosines: tuple[Drawing, ...]
+    tuning: tuple[Drawing, ...] = ()
+    """How the cells were tuned, which the page shows at its end."""
 
     def __iter__(self) -> Iterator[Drawing]:
         """All figures, each once."""
         for group in (*self.tables, *self.effects, *self.slices, *self.curves.values()):
             yield from group
-        for group in (*self.more_curves.values(), self.cosines):
+        for group in (*self.more_curves.values(), self.cosines, self.tuning):
             yield from group
 
 
@@ -108,6 +113,12 @@ def drawings_of(report: Report, corpus: CorpusPart) -> CorpusDrawings:
         curves=curves,
         more_curves=more_curves,
         cosines=tuple(unique(cosines_drawing(part)) for part in corpus.cosines),
+        tuning=tuple(
+            unique(drawing)
+            for tuned in (() if report.tuning is None else report.tuning.corpora)
+            if tuned.name == corpus.name
+            for drawing in tuning_drawings(report, tuned)
+        ),
     )
 
 
@@ -122,6 +133,40 @@ def find_drawing(report: Report, name: str) -> Drawing:
         for drawing in drawings_of(report, corpus)
     }
     return drawings[whole_name(report, name, drawings, "figure")]
+
+
+def tuning_drawings(report: Report, corpus: TunedCorpus) -> tuple[Drawing, ...]:
+    """The figures of the trials on a corpus: budget curves, then importances by cell."""
+    tuning, styles = report.tuning, plots.styles_of(report.cells)
+    assert tuning is not None, "the corpus is of a tuning"
+    drawn = [row for row in corpus.rows if row.budget]
+    drawings = []
+    if drawn:
+        drawings.append(
+            Drawing(
+                name="tuning",
+                title=f"Best validation {tuning.metric.upper()} after n trials",
+                description="; ".join(
+                    f"{row.cell}: {budget_words(row, tuning.trials)}" for row in drawn
+                ),
+                draw=lambda alone: budget_figure(tuning, drawn, styles, legend=alone),
+            )
+        )
+    for row in corpus.rows:
+        if row.importances:
+            drawings.append(
+                Drawing(
+                    name=f"importance-{slug(row.cell)}",
+                    title=f"Importance of parameters, {row.cell}",
+                    description=importance_words(row),
+                    draw=partial(_importances, row, styles[row.cell]),
+                )
+            )
+    return tuple(drawings)
+
+
+def _importances(row: TunedRow, style: Style, alone: bool) -> Canvas:
+    return importances_figure(row, style)
 
 
 def table_drawings(

@@ -16,8 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from research.report import formatting as words
-from research.report import plots
-from research.report.drawings import CorpusDrawings, Drawing, drawings_of
+from research.report import plots, tuning
+from research.report.drawings import CorpusDrawings, Drawing, drawings_of, tuning_drawings
 from research.report.names import STEMS
 from research.report.schema import Axis, Report
 from research.storage.untrusted import short_text
@@ -51,12 +51,15 @@ def page_of(report: Report) -> str:
     pictures = {
         corpus.name: gallery.of_corpus(drawings_of(report, corpus)) for corpus in report.corpora
     }
+    tuned = () if report.tuning is None else report.tuning.corpora
     return template("page.html").render(
         report=report,
         styles=plots.styles_of(report.cells),
         marker_paths=MARKER_PATHS,
         axis_labels=plots.AXIS_LABELS,
         pictures=pictures,
+        tuning_pictures=[gallery.pictures(tuning_drawings(report, corpus)) for corpus in tuned],
+        tuning_words=tuning,
         words=words,
         figures_folder=f"{STEMS[report.part]}-figures",
     )

@@ -140,7 +140,7 @@ def slices_figure(
                 dot = Dot(cell, estimate.mean, estimate.low, estimate.high, styles[cell])
                 _draw(axes, dot, group * step + row, size=4.0)
         if legend:
-            _add_legend(figure, cells, styles)
+            add_legend(figure, cells, styles)
         centres = [group * step + (len(cells) - 1) / 2 for group in range(len(slicing.buckets))]
         names = [
             f"{shortened_name(bucket.label)}\nn = {bucket.questions:,}"
@@ -246,7 +246,7 @@ def panel_figure(panel: Panel, styles: Mapping[str, Style], *, legend: bool = Fa
         axes.locator_params(nbins=5)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if legend:
-            _add_legend(figure, [curve.cell for curve in panel.curves], styles)
+            add_legend(figure, [curve.cell for curve in panel.curves], styles)
         return figure
 
 
@@ -321,7 +321,7 @@ def _draw(axes: Axes, dot: Dot, row: float, *, size: float, face: str | None = N
     )  # fmt: skip
 
 
-def _add_legend(figure: Canvas, cells: Sequence[str], styles: Mapping[str, Style]) -> None:
+def add_legend(figure: Canvas, cells: Sequence[str], styles: Mapping[str, Style]) -> None:
     """Add a legend below the axes, for a figure that stands alone."""
     lines = [
         Line2D([], [], color=styles[cell].colour, marker=styles[cell].marker, markersize=4,

@@ -13,6 +13,7 @@ from typing import Literal
 from research.evaluation.equivalence import MarginTest
 from research.evaluation.statistics import Comparison, Estimate
 from research.evaluation.ties import TiePolicy
+from research.report.tuning import TuningPart
 
 # A difference is significant, and gets a dagger, when its corrected p is below this.
 LEVEL = 0.05
@@ -415,3 +416,5 @@ class Report:
     """A difference of the compared metric that does not matter, above 0; None: none was given."""
     factors: tuple[str, ...] = ()
     """The factors that the cells cross."""
+    tuning: TuningPart | None = None
+    """How the cells were tuned; None: they were not."""

@@ -31,6 +31,7 @@ from research.report.schema import (
     Row,
     Slicing,
 )
+from research.report.tuning import TuningPart, budget_words, importance_words, value_words
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -71,8 +72,41 @@ def print_report(report: Report, console: Console) -> None:
             if run.error is not None:
                 console.print(f"{run.cell}/{run.seed} failed: {run.error}")
         console.print(f"run folders: {report.folder}/{corpus.name}/CELL/SEED")
+    if report.tuning is not None:
+        print_tuning(report.tuning, console)
     console.print()
     print_all(console, (*legend_of(report), *report.notes))
+
+
+def print_tuning(tuning: TuningPart, console: Console) -> None:
+    """Print how many trials each cell had, what the best drew, and what mattered."""
+    console.print()
+    console.print(tuning.sentence)
+    for corpus in tuning.corpora:
+        output = plain_table()
+        output.add_column("cell", no_wrap=True)
+        names = ("trials", "pruned", "failed", "to do", f"best {tuning.metric.upper()}", "of trial")
+        for name in names:
+            output.add_column(name, justify="right", no_wrap=True)
+        for row in corpus.rows:
+            output.add_row(
+                shortened_name(row.cell),
+                str(row.complete + row.pruned + row.failed),
+                *map(str, (row.pruned, row.failed, row.left)),
+                "" if row.best is None else f"{row.best:.4f}",
+                "" if row.winner is None else str(row.winner),
+            )
+        console.print(f"{corpus.name}, trials by {tuning.metric.upper()} on the validation part")
+        console.print(output)
+        for row in corpus.rows:
+            if row.best is not None:
+                console.print(f"{row.cell}: {value_words(row)}")
+                console.print(f"  best value: {budget_words(row, tuning.trials)}")
+            if row.importances:
+                console.print(f"  importance: {importance_words(row)}")
+            for error in row.errors:
+                console.print(f"  failed: {error}")
+    console.print(tuning.importance_note)
 
 
 def print_all(console: Console, lines: tuple[str, ...]) -> None:

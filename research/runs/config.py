@@ -46,6 +46,9 @@ class EvaluationConfig:
     ties: TiePolicy = "expected"
     """Where candidates tie, a metric is its expectation over all their orders ("expected"), or its
     value at their mean rank ("mean")."""
+    test: bool = True
+    """Whether the test part is ranked at the end. Off for runs among which one chooses, such as a
+    tuning's trials: their test part is never ranked."""
 
     def __post_init__(self) -> None:
         check_types(self)

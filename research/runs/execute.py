@@ -2,7 +2,7 @@
 
 `execute` does a run from top to bottom. The run hash, of its config and the corpus's fingerprint,
 tells whether the folder holds this run: a finished one is not repeated, and an interrupted one
-continues. The test split is ranked once, at the end.
+continues. The test split is ranked once, at the end, or not at all if the config says so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from research.storage.records import CostRecord, RunSummary
 from research.storage.run_folder import Mirror, RunFolder
 from research.storage.untrusted import printable
 from research.tracking.config import Tracking
-from research.training.stage_run import CheckpointPlan
+from research.training.stage_run import CheckpointPlan, Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,9 @@ class RunOptions:
     """Folders of runs from which finished stages may be copied, instead of training them again."""
     tracking: Tracking | None = None
     """How the run is mirrored to W&B; None: not at all."""
+    watch: Watch | None = None
+    """Is told of the validations of every stage but its last one; an exception that it raises ends
+    the run early. None: nothing is told."""
     allow: tuple[str, ...] = ()
     """Packages whose config classes may be loaded from the config of a run that this one starts
     from, beside the packages that this run's own config uses."""
@@ -99,7 +102,7 @@ def execute(
     # Whatever cannot work is refused from here on, before anything is trained or written.
     check_sharding(config)
     check_touched_rows(config, processes.world)
-    candidate_sets = run_parts.candidate_sets(run_parts.split.test, "test")
+    sets = run_parts.test_candidate_sets()
     result = None if config.ranker is None else _build_counting_ranker(config.ranker, run_parts)
     stages = stage_parts(run_parts, accelerator) if config.ranker is None else []
     transfers: list[TransferReport] = []
@@ -128,10 +131,9 @@ def execute(
                 plan=options.checkpoints,
                 quiet=quiet,
                 prefix=options.prefix,
+                watch=options.watch,
             )
-            return evaluate_run(
-                run_parts, result, candidate_sets, record, folder, accelerator.device
-            )
+            return evaluate_run(run_parts, result, sets, record, folder, accelerator.device)
         finally:
             # Accelerate keeps every prepared model alive, and a study uses one accelerator for all
             # its runs.

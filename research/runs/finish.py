@@ -45,14 +45,15 @@ def rank(
 ) -> tuple[dict[str, RankTable], dict[str, RankTable], ListTable | None]:
     """The rank tables of the validation part (full ranking; none if it is empty) and of the test.
 
-    The third is the list table of the test; None: the config has no metric of lists. All are
-    written too, by the main process.
+    There are none of the test where there are no candidate sets. The third is the list table of the
+    test; None: the config has no metric of lists, or the run leaves its test alone. All are written
+    too, by the main process.
     """
     validation_tables: dict[str, RankTable] = {}
     if len(run_parts.split.validation):
         validation_tables = run_parts.tables(ranker, "validation", [AllItems()])
-    tables = run_parts.tables(ranker, "test", candidate_sets)
-    lists = run_parts.list_table(ranker, "test")
+    tables = run_parts.tables(ranker, "test", candidate_sets) if candidate_sets else {}
+    lists = run_parts.list_table(ranker, "test") if candidate_sets else None
     if folder.writes:
         for part, part_tables in (("validation", validation_tables), ("test", tables)):
             for name, table in part_tables.items():
@@ -72,6 +73,8 @@ def evaluate_run(
 ) -> RunSummary:
     """Rank the validation part (full ranking) and the test part (under each of `candidate_sets`).
 
+    Without candidate sets the test part is not ranked, and the summary has no figures of it.
+
     Every process ranks its share and returns the summary; the main process writes the rank tables
     and summary.json. `device` is the one that ranks.
     """
@@ -79,18 +82,19 @@ def evaluate_run(
     started = time.monotonic()
     peak = PeakMemory(device)
     validation_tables, tables, lists = rank(run_parts, result.ranker, candidate_sets, folder)
-    floor = popularity_floor(run_parts, tables, candidate_sets)
+    floor = popularity_floor(run_parts, tables, candidate_sets) if tables else None
     cost = replace(
         result.cost,
         evaluation_seconds=time.monotonic() - started,
         evaluation_peak_bytes=peak.bytes(),
     )
+    first = next(iter((tables or validation_tables).values()))
     evaluation = run_parts.config.evaluation
     names, ties = of_ranks(evaluation.metrics), evaluation.ties
     summary = RunSummary(
         hash=record.hash,
         fingerprint=run_parts.corpus.fingerprint,
-        protocol=dict(tables[next(iter(tables))].protocol),
+        protocol=dict(first.protocol),
         users=UsersRecord(
             evaluated=run_parts.num_test_users,
             not_evaluated=run_parts.split.not_evaluated,
@@ -99,7 +103,7 @@ def evaluate_run(
         val=metrics(validation_tables["full"], names, ties) if validation_tables else {},
         test={name: metrics(table, names, ties) for name, table in tables.items()},
         lists={} if lists is None else metrics(lists, of_lists(evaluation.metrics)),
-        missed_share=missed_share(next(iter(tables.values()))),
+        missed_share=missed_share(first),
         popularity=floor,
         attributes=result.attributes,
         best=result.best,

@@ -116,13 +116,34 @@ class RunParts:
             sets.append(read_candidates(path, self.corpus, held_out, config.seen))
         return sets
 
+    def test_candidate_sets(self) -> list[CandidateSet]:
+        """The candidate sets of the test part; none if the config leaves it alone.
+
+        `InputError` where nothing at all would be ranked then.
+        """
+        if self.config.evaluation.test:
+            return self.candidate_sets(self.split.test, "test")
+        if len(self.split.validation) == 0:
+            raise InputError(
+                "evaluation.test is off, and the split holds nothing out for validation: nothing "
+                "would be ranked; choose another split, or leave evaluation.test on"
+            )
+        return []
+
     def tables(
         self, ranker: Ranker, part: str, sets: Sequence[CandidateSet] | None = None
     ) -> dict[str, RankTable]:
         """Rank the "validation" or "test" part; returns a rank table by candidate set.
 
-        `sets` None means the candidate sets of the config. Errors are those of `rank_tables`.
+        `sets` None means the candidate sets of the config. Errors are those of `rank_tables`, and
+        an `InputError` for the test part of a run that leaves it alone.
         """
+        if part == "test" and not self.config.evaluation.test:
+            raise InputError(
+                "evaluation.test of this run is off, as of a tuning's trials, so that its test "
+                "part is never ranked; rank the validation part, or do a run of the config with it "
+                "on"
+            )
         held_out = self.split.test if part == "test" else self.split.validation
         return rank_tables(
             ranker,

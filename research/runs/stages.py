@@ -32,7 +32,7 @@ from research.storage.stage_origin import stage_origin
 from research.training.config import StageConfig
 from research.training.loop import train
 from research.training.stage_log import ALL_MISSED
-from research.training.stage_run import CheckpointPlan, StageRun
+from research.training.stage_run import CheckpointPlan, StageRun, Watch
 from research.training.state import StageState
 
 
@@ -70,6 +70,7 @@ def train_stages(
     plan: CheckpointPlan,
     quiet: bool,
     prefix: str = "",
+    watch: Watch | None = None,
 ) -> TrainingResult:
     """Train every stage, each from the weights of those before it.
 
@@ -85,6 +86,7 @@ def train_stages(
         shard_weights=run_parts.config.compute.shard_weights,
         quiet=quiet,
         prefix=prefix,
+        watch=watch,
     )
     coverage: CoverageRecord | None = None
     if any(stage.model.uses_attributes for stage in stages):

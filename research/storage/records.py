@@ -375,8 +375,8 @@ class RunSummary(Record):
     fingerprint: str
     """Fingerprint of the corpus, as in config.json."""
     protocol: Mapping[str, object]
-    """The protocol of the first candidate set in `test`: results compare only under the same one.
-    """
+    """The protocol of the first candidate set in `test`, or of the validation part where the test
+    was not ranked: results compare only under the same one."""
     users: UsersRecord
     """How many users were evaluated."""
     ties: Literal["expected", "mean"]
@@ -385,12 +385,11 @@ class RunSummary(Record):
     """Metrics of the validation part under full ranking, by name; empty: it has no held-out item.
     """
     test: Mapping[str, Mapping[str, float]]
-    """Metrics of the test part, by candidate set and name."""
+    """Metrics of the test part, by candidate set and name; empty: the run leaves it alone."""
     lists: Mapping[str, float] = field(default_factory=dict)
-    """Metrics of the lists that are recommended in the test part, by name; empty: the config has
-    none."""
+    """Metrics of the lists recommended in the test part, by name; empty: the config has none."""
     missed_share: float
-    """Share (0 to 1) of the test's held-out items that were excluded as seen, so never hit."""
+    """Share (0 to 1) of the held-out items under `protocol` that were excluded as seen."""
     popularity: FloorRecord | None = None
     """Popularity on the same test; None: it was not ranked beside the run."""
     attributes: CoverageRecord | None = None
@@ -410,6 +409,13 @@ class RunSummary(Record):
     versions: Mapping[str, str]
     """Versions of Python and of the packages that computed the figures, by name."""
 
+    @property
+    def first_figures(self) -> tuple[str, str, Mapping[str, float]]:
+        """A part, a candidate set and its metrics: of the test, or else of the validation part."""
+        if self.test:
+            return ("test", *next(iter(self.test.items())))
+        return "validation", "full", self.val
+
 
 # Other files of a run
 
@@ -427,38 +433,6 @@ class FailureRecord(Record):
     """The error's traceback; empty: the process was killed."""
     when: str
     """When the run failed, in UTC."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NonFiniteShare:
-    """One process's share of a step with a loss or gradient that was not finite."""
-
-    rank: int
-    """The rank of the process."""
-    not_finite: tuple[str, ...]
-    """Names of its losses that were not finite."""
-    rows: tuple[int, ...]
-    """The rows in its batch."""
-    users: tuple[int, ...]
-    """The users of those rows."""
-    gradients: tuple[str, ...] | None = None
-    """In the share of rank 0, names of parameters whose gradients were not finite; None: another
-    rank, or a loss was not finite, so that gradients were not checked."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NonFiniteRecord(Record):
-    """nonfinite.json: the step that stopped a stage, as a loss or gradient was not finite."""
-
-    FILE: ClassVar[str] = "nonfinite.json"
-    stage: str
-    """The stage's name."""
-    step: int
-    """The number of the step."""
-    epoch: int
-    """Epochs completed before the step."""
-    shares: tuple[NonFiniteShare, ...]
-    """The share of every process, in the order of ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ Cells = dict[str, RunConfig]
 def levels(fields: str | Sequence[str], values: Iterable[object]) -> dict[str, Changes]:
     """One level for each value, named after it: a change that sets all `fields` (dotted names)."""
     dotted_names = (fields,) if isinstance(fields, str) else fields
-    return {_value_text(value): dict.fromkeys(dotted_names, value) for value in values}
+    return {value_text(value): dict.fromkeys(dotted_names, value) for value in values}
 
 
 def named_cells(base: RunConfig, changes: Mapping[str, Level], *, name: str = "base") -> Cells:
@@ -242,7 +242,7 @@ def _checked_omission(
     """The levels by factor of what is to be left out, as text; `InputError` for an unknown one."""
     if not omission:
         raise InputError("omit has an entry without levels, which means every cell")
-    chosen = {factor: _value_text(level) for factor, level in omission.items()}
+    chosen = {factor: value_text(level) for factor, level in omission.items()}
     for factor, level in chosen.items():
         if factor not in factors:
             raise InputError(f"omit names factor {factor!r}{suggest(factor, set(factors))}")
@@ -253,7 +253,7 @@ def _checked_omission(
     return chosen
 
 
-def _value_text(value: object) -> str:
+def value_text(value: object) -> str:
     """How a value is written in a cell's name."""
     if isinstance(value, bool):
         return "yes" if value else "no"

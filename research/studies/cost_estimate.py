@@ -113,7 +113,7 @@ def _ranking_seconds(
     seconds = {"validation": 0.0, "test": 0.0}
     popularity = Popularity(run_parts.catalogue.training.counts_V)
     for part, whole in (("validation", validation), ("test", test)):
-        if len(whole) == 0:
+        if len(whole) == 0 or (part == "test" and not run_parts.config.evaluation.test):
             continue
         asked = sample.split.test if part == "test" else sample.split.validation
         # The first ranking is slow: memory is allocated, and kernels are chosen.

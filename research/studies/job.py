@@ -23,9 +23,11 @@ from research.runs.execute import RunOptions, execute
 from research.runs.provenance import now
 from research.storage.records import FailureRecord, RunRecord, RunSummary
 from research.storage.run_folder import FolderLocked, RunFolder
+from research.storage.tuning_records import PrunedRecord
 from research.storage.untrusted import printable
+from research.studies.pruning import Pruned, Pruning
 
-State = Literal["finished", "failed", "begun", "new"]
+State = Literal["finished", "pruned", "failed", "begun", "new"]
 # Errors that every process of a run raises at the same point.
 ERRORS_OF_ALL_PROCESSES = (InputError, FloatingPointError)
 
@@ -56,14 +58,19 @@ class Job:
     """What config.json says of the run; its hash identifies the run."""
     reuse_from: tuple[Path, ...] = ()
     """Folders of the study's other runs that have the same first stage, and may have trained it."""
+    trial: int | None = None
+    """The number of the trial of a tuning that the run is; None: a run of a study."""
+    pruning: Pruning | None = None
+    """By what the run is ended before its end; None: by nothing."""
     stop_code: int | None = None
     """The worker's exit code (`FAILED` or `STOPPED`) for a run that stopped before its end, which
     the same command continues; None: it did not stop."""
 
     @property
     def name(self) -> str:
-        """Corpus, cell and seed, for messages: without characters that a terminal would obey."""
-        return printable(f"{self.corpus} / {self.cell} / seed {self.seed}")
+        """Corpus, cell and seed or trial, for messages; a terminal obeys none of its characters."""
+        which = f"seed {self.seed}" if self.trial is None else f"trial {self.trial}"
+        return printable(f"{self.corpus} / {self.cell} / {which}")
 
     @property
     def stage_hashes(self) -> tuple[str, ...]:
@@ -85,6 +92,8 @@ class Job:
             )
         if stored is not None and folder.read(RunSummary) is not None:
             return "finished"
+        if self.pruned() is not None:
+            return "pruned"
         if self.failure() is not None:
             return "failed"
         return "new" if stored is None else "begun"
@@ -105,6 +114,11 @@ class Job:
             max((peak for peak in peaks if peak is not None), default=None),
         )
 
+    def pruned(self) -> PrunedRecord | None:
+        """Where the run was ended before its end; None: it was not."""
+        record = RunFolder(self.folder, writes=False).read(PrunedRecord)
+        return record if record is not None and record.hash == self.record.hash else None
+
     def failure(self) -> str | None:
         """The first line of the run's error, for messages; None: the run has not failed."""
         failure = RunFolder(self.folder, writes=False).read(FailureRecord)
@@ -116,6 +130,8 @@ class Job:
 def run_job(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
     """Do a job, or continue it; returns False when it failed, and failed.json says how.
 
+    A run that is ended early has not failed; pruned.json says where it was.
+
     A temporary problem is raised again and not recorded (see `is_temporary`). With several
     processes, an error that only one of them may have met is raised again too (recorded, if the
     main process met it): the others wait for this process, and its exit lets the launcher end them
@@ -124,9 +140,12 @@ def run_job(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
     folder = RunFolder(job.folder, writes=accelerator.is_main_process)
     if folder.writes:
         (job.folder / FailureRecord.FILE).unlink(missing_ok=True)
-    options = replace(options, reuse_from=job.reuse_from)
+    watch = None if job.pruning is None else job.pruning.watch(folder)
+    options = replace(options, reuse_from=job.reuse_from, watch=watch)
     try:
         execute(job.config, job.folder, options=options, accelerator=accelerator)
+    except Pruned as pruned:
+        folder.write(PrunedRecord(hash=job.record.hash, epoch=pruned.epoch, value=pruned.value))
     except Exception as error:
         if is_temporary(error, accelerator.num_processes):
             raise

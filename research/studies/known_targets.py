@@ -1,4 +1,4 @@
-"""The runs and studies that `run` and `study` know by name, read from the source files.
+"""The runs, studies and tunings that the verbs know by name, read from the source files.
 
 Nothing is imported, so that `list`, and a message about a misspelled name, need not wait for torch.
 """
@@ -14,14 +14,17 @@ from research.annotations import near_names
 from research.config_index import parsed_sources
 
 PACKAGES = ("baselines", "experiments")
-_KINDS: dict[str, Literal["run", "study"]] = {"RunConfig": "run", "Study": "study"}
+TargetVerb = Literal["run", "study", "tune"]
+_KINDS: dict[str, TargetVerb] = {"RunConfig": "run", "Study": "study", "Tuning": "tune"}
+# The function for which a module stands, by verb: it is called like what it returns.
+_DEFAULTS = {"study": "study", "tune": "tuning"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTarget:
-    """A function without arguments that returns a RunConfig or a Study."""
+    """A function without arguments that returns a RunConfig, a Study or a Tuning."""
 
-    verb: Literal["run", "study"]
+    verb: TargetVerb
     """The verb that does it."""
     module: str
     """The dotted name of its module."""
@@ -34,12 +37,14 @@ class KnownTarget:
 
     @property
     def target(self) -> str:
-        """What to type after the verb; a module alone stands for its function `study`."""
-        return self.module if self.name == "study" == self.verb else f"{self.module}.{self.name}"
+        """What to type after the verb; a module alone stands for its `study` or `tuning`."""
+        return (
+            self.module if self.name == _DEFAULTS.get(self.verb) else f"{self.module}.{self.name}"
+        )
 
 
 def known_targets() -> Iterator[KnownTarget]:
-    """The runs and studies of this project, module by module."""
+    """The runs, studies and tunings of this project, module by module."""
     for package in PACKAGES:
         for module, _, tree in parsed_sources(package):
             for node in tree.body:
@@ -53,8 +58,8 @@ def known_targets() -> Iterator[KnownTarget]:
                     )
 
 
-def _verb_of(node: ast.FunctionDef) -> Literal["run", "study"] | None:
-    """The verb for what a function returns; None: it needs arguments, or is for neither verb."""
+def _verb_of(node: ast.FunctionDef) -> TargetVerb | None:
+    """The verb for what a function returns; None: it needs arguments, or is for no verb."""
     arguments = node.args
     needed = len(arguments.posonlyargs + arguments.args) - len(arguments.defaults)
     if needed or None in arguments.kw_defaults or node.name.startswith("_") or not node.returns:
@@ -67,9 +72,9 @@ def _first_line(node: ast.FunctionDef | ast.Module) -> str:
 
 
 def near_targets(target: str, verb: str) -> list[KnownTarget]:
-    """The runs or studies that a target which does not exist may have meant.
+    """The runs, studies or tunings that a target which does not exist may have meant.
 
-    These are all of the named module or function, of the verb that was typed or else of the other;
+    These are all of the named module or function, of the verb that was typed or else of another;
     where the name is misspelled, up to three that are like it, of the verb that was typed.
     """
     word = target.removesuffix(".py").replace("/", ".").replace(":", ".").strip(".").lower()

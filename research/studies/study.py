@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -32,7 +32,7 @@ from research.studies.factorial import Grid
 from research.studies.job import Job, JobCost, State
 from research.studies.plan import estimate_jobs, print_plan
 from research.studies.record import record_study, run_folder
-from research.studies.workers import Progress, run_in_processes, run_in_turn
+from research.studies.workers import JobList, Progress, run_in_processes, run_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,9 @@ class Study:
     one."""
     budget: Budget | None = None
     """What every run may spend; None: the limits of its own config."""
+    on_corpus: Mapping[str, Mapping[str, RunConfig]] = field(default_factory=dict)
+    """Configs that take the place of a cell's on one corpus, by corpus (as in `corpora`) and cell,
+    such as one with values that were tuned on it."""
     next_commands: tuple[str, ...] = ()
     """What one may try next: arguments of `python -m research`, with `# a comment` if need be. The
     command line prints them after the tables, with the folder of all runs in place of `{runs}`."""
@@ -88,6 +91,18 @@ class Study:
                 raise InputError(
                     f"study {self.name}: budget.shares names {name!r}{suggest(name, stages)}"
                 )
+        untested = [cell for cell, config in self.cells.items() if not config.evaluation.test]
+        if untested:
+            raise InputError(
+                f"study {self.name}: cell {untested[0]} has evaluation.test off, and a study "
+                "compares on the test part; leave it on"
+            )
+        for corpus, configs in self.on_corpus.items():
+            if corpus not in self.corpora or not configs.keys() <= self.cells.keys():
+                raise InputError(
+                    f"study {self.name}: on_corpus has {corpus!r} with {', '.join(configs)}; "
+                    f"corpora: {', '.join(self.corpora)}; cells: {', '.join(self.cells)}"
+                )
         if self.deciding_metric not in self.metrics:
             raise InputError(
                 f"study {self.name}: compared is {self.compared!r}; metrics: "
@@ -110,19 +125,26 @@ class Study:
 
         The study's metrics and full ranking are added to those that the cell asks for.
         """
-        config = self.cells[cell]
-        evaluation = config.evaluation
-        config = replace(
-            config,
-            corpus=corpus,
-            seed=seed,
-            evaluation=replace(
-                evaluation,
-                metrics=tuple(dict.fromkeys((*evaluation.metrics, *self.metrics))),
-                candidates=tuple(dict.fromkeys((*evaluation.candidates, "full"))),
-            ),
-        )
-        return config if self.budget is None else self.budget.apply_to(config)
+        config = self.on_corpus.get(corpus, {}).get(cell, self.cells[cell])
+        return comparable_run(config, corpus, seed, self.metrics, self.budget)
+
+
+def comparable_run(
+    config: RunConfig, corpus: str, seed: int, metrics: Sequence[str], budget: Budget | None
+) -> RunConfig:
+    """The config on a corpus with a seed, under a budget; `metrics` and full ranking are added."""
+    evaluation = config.evaluation
+    config = replace(
+        config,
+        corpus=corpus,
+        seed=seed,
+        evaluation=replace(
+            evaluation,
+            metrics=tuple(dict.fromkeys((*evaluation.metrics, *metrics))),
+            candidates=tuple(dict.fromkeys((*evaluation.candidates, "full"))),
+        ),
+    )
+    return config if budget is None else budget.apply_to(config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,10 +184,7 @@ def run_study(
     `out` is the folder of all runs. Raises `InputError` when `workers` is below 1 or is combined
     with a launcher, and what `plan_jobs` raises.
     """
-    if study_options.workers < 1:
-        raise InputError(f"--workers is {study_options.workers}; it must be at least 1")
-    if study_options.workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("--workers cannot be used with a launcher; leave one of them out")
+    check_workers(study_options.workers)
     processes = Processes(accelerator)
     chosen = study.cells if cells is None else cells
     jobs = plan_jobs(study, out, options, chosen, processes)
@@ -189,15 +208,24 @@ def run_study(
         )
     if study_options.plan_only:
         return jobs
-    seconds = [0.0] * len(missing) if costs is None else [cost.seconds for cost in costs]
-    progress = Progress(missing, seconds, study_options.workers, quiet)
+    seconds = {} if costs is None else {job: cost.seconds for job, cost in zip(missing, costs)}
+    progress = Progress(len(missing), seconds, study_options.workers, quiet)
+    queue = JobList(missing)
     if study_options.workers > 1:
         stop_codes = run_in_processes(
-            missing, progress, options, study_options.workers, study_options.threads
+            queue, progress, options, study_options.workers, study_options.threads
         )
         return [replace(job, stop_code=stop_codes.get(job)) for job in jobs]
-    run_in_turn(missing, progress, options, accelerator)
+    run_in_turn(queue, progress, options, accelerator)
     return jobs
+
+
+def check_workers(workers: int) -> None:
+    """Raise `InputError` when `workers` is below 1, or several are combined with a launcher."""
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; it must be at least 1")
+    if workers > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--workers cannot be used with a launcher; leave one of them out")
 
 
 def is_missing(state: State, retry: bool) -> bool:
@@ -213,7 +241,8 @@ def plan_jobs(
     Raises `InputError` for a config that is not valid, for two corpora of the same name, and for a
     name that cannot name a folder.
     """
-    for cell, config in study.cells.items():
+    named = [study.cells, *study.on_corpus.values()]
+    for cell, config in (each for configs in named for each in configs.items()):
         try:
             check_config(config)
         except InputError as error:

@@ -1,4 +1,4 @@
-"""Finds the run or study that a command line names, as a dotted path or as `module:name`."""
+"""Finds the run, study or tuning that a command line names: a dotted path or `module:name`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from research.runs.config import RunConfig
 from research.studies.known_targets import known_targets, near_targets
 from research.studies.shadowing import hidden_message
 from research.studies.study import Study
+from research.studies.tuning import Tuning
 
 Target = TypeVar("Target")
 # The verb that does what a target is or returns.
-VERB_OF: dict[type, str] = {RunConfig: "run", Study: "study"}
+VERB_OF: dict[type, str] = {RunConfig: "run", Study: "study", Tuning: "tune"}
 
 
 def load_target(target: str, kind: type[Target]) -> Target:
@@ -93,7 +94,9 @@ def _of_file(target: str, kind: type) -> str:
 
 def _other_verb(module: ModuleType, kind: type) -> str:
     """What to type for a module that has something for the other verb; "" if it has nothing."""
-    for other, verb in VERB_OF.items():
+    # What a module is for stands under the name of its class; other things may only be imported.
+    kinds = sorted(VERB_OF, key=lambda each: each.__name__.lower() not in vars(module))
+    for other, verb in ((each, VERB_OF[each]) for each in kinds):
         names = [name for name, member in vars(module).items() if is_or_returns(member, other)]
         if other is not kind and names:
             targets = [

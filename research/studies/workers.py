@@ -15,12 +15,13 @@ import signal
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import reduction
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, final
 
 import torch
 from accelerate import Accelerator
@@ -56,9 +57,10 @@ POLL_SECONDS = 2.0
 class Progress:
     """Prints which job begins and ends, and about how long the rest will take."""
 
-    def __init__(self, jobs: Sequence[Job], seconds: Sequence[float], workers: int, quiet: bool):
-        self.total = len(jobs)
-        self.remaining = dict(zip(jobs, seconds))
+    def __init__(self, total: int, seconds: Mapping[Job, float], workers: int, quiet: bool):
+        """`total` is the number of jobs, and `seconds` what those that are known are to take."""
+        self.total = total
+        self.remaining = dict(seconds)
         self.workers = workers
         self.quiet = quiet
         self.num_begun = 0
@@ -77,7 +79,7 @@ class Progress:
         Nothing is printed for a job that was done when there is one worker.
         """
         self.num_ended += 1
-        estimate = self.remaining.pop(job)
+        estimate = self.remaining.pop(job, 0.0)
         result = "stopped"
         if outcome != "stopped":
             self.seconds_spent += seconds
@@ -108,16 +110,50 @@ def duration_text(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+class JobQueue(ABC):
+    """Abstract: the jobs that are left, handed out as they may begin."""
+
+    @abstractmethod
+    def next(self, running: Sequence[Worker]) -> Job | None:
+        """Hand out a job that may begin beside those that `running` are doing.
+
+        None: there is none now, or none at all once nothing runs.
+        """
+
+    @abstractmethod
+    def end(self, job: Job) -> None:
+        """Called when a job that was handed out has ended, or was stopped."""
+
+
+@final
+class JobList(JobQueue):
+    """Jobs that are known from the beginning, in order but where one must wait for a stage."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.waiting = list(jobs)
+
+    def next(self, running: Sequence[Worker]) -> Job | None:
+        """The first job that shares no stage with a running one that has yet to train it."""
+        job = next((job for job in self.waiting if not must_wait(job, running)), None)
+        if job is not None:
+            self.waiting.remove(job)
+        return job
+
+    def end(self, job: Job) -> None:
+        """Nothing depends on how a job of a list ends."""
+
+
 def run_in_turn(
-    jobs: Sequence[Job], progress: Progress, options: RunOptions, accelerator: Accelerator
+    queue: JobQueue, progress: Progress, options: RunOptions, accelerator: Accelerator
 ) -> None:
-    """Do the jobs one after another in this process."""
-    for job in jobs:
+    """Do the jobs of a queue one after another in this process."""
+    while (job := queue.next(())) is not None:
         progress.begin(job)
         started = time.monotonic()
         done = run_job(job, options, accelerator)
         accelerator.wait_for_everyone()
         progress.end(job, time.monotonic() - started, "done" if done else "failed")
+        queue.end(job)
 
 
 class Output:
@@ -150,9 +186,9 @@ class Worker:
 
 
 def run_in_processes(
-    jobs: Sequence[Job], progress: Progress, options: RunOptions, workers: int, threads: int | None
+    queue: JobQueue, progress: Progress, options: RunOptions, workers: int, threads: int | None
 ) -> Mapping[Job, int]:
-    """Do the jobs in up to `workers` processes at a time.
+    """Do the jobs of a queue in up to `workers` processes at a time.
 
     Each gets `threads` CPU threads (None: the usable cores divided by `workers`) and one of the
     visible GPUs, if there are any. Returns the exit code (`FAILED` or `STOPPED`) by job for those
@@ -161,14 +197,13 @@ def run_in_processes(
     threads = threads or max(1, usable_cores() // workers)
     context = process_context()
     devices = visible_devices(options.device)
-    waiting, running = list(jobs), list[Worker]()
+    running: list[Worker] = []
     stop_codes: dict[Job, int] = {}
     try:
-        while waiting or running:
+        while True:
             free = sorted(set(range(workers)) - {worker.slot for worker in running})
-            job = next((job for job in waiting if not must_wait(job, running)), None)
-            if free and job is not None:
-                waiting.remove(job)
+            job = queue.next(running) if free else None
+            if job is not None:
                 device = devices[free[0] % len(devices)] if devices else None
                 beside_others = replace(options, prefix=f"  {job.name}: ")
                 output = Output() if sys.platform == "linux" else None
@@ -178,6 +213,8 @@ def run_in_processes(
                 running.append(Worker(process, job, free[0], time.monotonic()))
                 progress.begin(job)
                 continue
+            if not running:
+                break
             # The timeout is for jobs that wait for a stage, which a running job may have finished.
             wait([worker.process.sentinel for worker in running], POLL_SECONDS)
             for worker in [worker for worker in running if not worker.process.is_alive()]:
@@ -188,6 +225,7 @@ def run_in_processes(
                         FAILED if worker.process.exitcode == DISK_ERROR else STOPPED
                     )
                 progress.end(worker.job, time.monotonic() - worker.started, outcome)
+                queue.end(worker.job)
     finally:
         stop_workers(running)
     return stop_codes

@@ -19,7 +19,7 @@ from torch import Tensor
 from research.data.batch import Batch
 from research.distributed.collectives import Processes
 from research.model.compute import graphs_compiled
-from research.storage.records import NonFiniteRecord, NonFiniteShare
+from research.storage.nonfinite_record import NonFiniteRecord, NonFiniteShare
 from research.storage.run_folder import RunFolder
 from research.training.config import StageConfig
 from research.training.state import StageState

@@ -96,6 +96,8 @@ def train(
                     values = weights.validate_with_full_weights(run.validate)
                 state = after_validation(state, values, config)
                 log.validation(state, values)
+                if run.watch is not None and not state.finished:
+                    run.watch(config.name, state.epoch, values)
             improved = state.best_step == state.step
             if improved or state.finished or checkpoints.is_due(state.step):
                 state = save(state, best=improved)

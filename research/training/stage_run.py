@@ -12,6 +12,8 @@ from research.storage.run_folder import RunFolder
 from research.storage.untrusted import printable
 
 Validate = Callable[[], Mapping[str, float]]
+# Is told of a validation: the stage, its completed epochs, and the figures by names `val/...`.
+Watch = Callable[[str, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class StageRun:
     """Whether several processes split the weights (FSDP2) while the stage trains."""
     validate: Validate | None = None
     """Returns the figures of a validation, by names `val/...`; None: the stage cannot rank."""
+    watch: Watch | None = None
+    """Is told of each logged validation but the last; an exception of it ends the stage."""
     quiet: bool = False
     """Whether nothing is printed."""
     prefix: str = ""

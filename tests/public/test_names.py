@@ -87,7 +87,9 @@ def test_what_the_examples_of_docstrings_call_exists() -> None:
 
 
 def test_an_unknown_name_suggests_a_near_one() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'trian'; did you mean train\?"):
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'trian'; did you mean train or Trial\?"
+    ):
         sf.trian  # noqa: B018
 
 

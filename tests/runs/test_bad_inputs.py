@@ -240,7 +240,7 @@ RUN: dict[str, tuple[list[str], str]] = {
     "a validation metric that does not exist": (
         ["--stages.0.validation.metric", "ncdg@10"],
         "metric 'ncdg@10' does not exist; allowed: hr@K, ndcg@K, mrr@K, recall@K, precision@K, "
-        "map@K, map-r@K with K a whole number from 1, and mrr; did you mean ndcg@K?",
+        "map@K, map-r@K, coverage@K, ",
     ),
     "a validation metric without a place": (
         ["stages.0.validation.metric=hr"], "metric 'hr' does not exist; allowed: hr@K"

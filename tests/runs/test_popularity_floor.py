@@ -38,7 +38,7 @@ def test_a_run_tells_popularity_on_its_own_test(
     assert floor.difference == pytest.approx(difference)
     assert floor.low <= floor.difference <= floor.high
     capsys.readouterr()
-    show(str(tmp_path / "run"))
+    show(tmp_path / "run")
     out = capsys.readouterr().out
     assert "popularity, full" in out
     assert "popularity" in out.splitlines()[-1]

@@ -234,7 +234,7 @@ def test_answers_that_were_all_seen_before_are_told_at_the_first_validation_and_
         f"weights of the first, after epoch 1, were kept: {told}"
     )
     assert summary.notes == (note,)
-    show(str(tmp_path / "run"))
+    show(tmp_path / "run")
     assert f"note: {note}" in capsys.readouterr().out
     kept = replace(config, evaluation=replace(config.evaluation, seen="kept"))
     summary = execute(kept, tmp_path / "kept", options=RunOptions())

@@ -189,7 +189,7 @@ def test_show_tells_what_moved(
     corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     execute(config_of(corpus, PRETRAIN, FINETUNE), tmp_path / "run", options=QUIET)
-    show(str(tmp_path / "run"))
+    show(tmp_path / "run")
     out = capsys.readouterr().out
     assert "carried into finetune: 16 from stage pretrain, 0 newly initialized, 9 not used" in out
-    assert "attributes items without: 0" in out
+    assert "; 0 of 10 items have none\n" in out

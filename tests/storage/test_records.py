@@ -17,6 +17,7 @@ import pytest
 from baselines.popularity import popularity
 from research.config import record_to_json
 from research.errors import InputError
+from research.storage.nonfinite_record import NonFiniteRecord, NonFiniteShare
 from research.storage.records import (
     CarriedRecord,
     CostRecord,
@@ -25,8 +26,6 @@ from research.storage.records import (
     ImportRecord,
     KeyRecord,
     Machine,
-    NonFiniteRecord,
-    NonFiniteShare,
     OriginRecord,
     Provenance,
     Record,

@@ -12,6 +12,7 @@ from research.runs.config import RunConfig
 from research.studies.known_targets import KnownTarget, known_targets, near_targets
 from research.studies.study import Study
 from research.studies.target import is_or_returns
+from research.studies.tuning import Tuning
 
 
 @pytest.mark.parametrize("package", ["baselines", "experiments"])
@@ -22,7 +23,7 @@ def test_known_targets_are_the_functions_that_importing_finds(package: str) -> N
         for name in modules
         for each in vars(importlib.import_module(name)).values()
         if isfunction(each) and each.__module__ == name and not each.__name__.startswith("_")
-        if is_or_returns(each, RunConfig) or is_or_returns(each, Study)
+        if any(is_or_returns(each, kind) for kind in (RunConfig, Study, Tuning))
     }
     assert imported == {
         (entry.module, entry.name) for entry in known_targets() if entry.module in modules

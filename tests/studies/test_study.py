@@ -710,3 +710,31 @@ def test_a_share_of_a_stage_that_no_cell_has_is_refused(shop: Corpus) -> None:
     budget = Budget(of="steps", amount=9, shares={"trian": 1.0})
     with pytest.raises(InputError, match=r"budget.shares names 'trian'; did you mean train\?"):
         study_of(shop, {"sasrec": CELLS["sasrec"]}, budget=budget)
+
+
+# Configs of single corpora, and cells that are not tested
+
+
+@pytest.mark.long
+def test_a_cell_may_have_another_config_on_one_corpus(
+    shop: Corpus, other: Corpus, tmp_path: Path
+) -> None:
+    sasrec = CELLS["sasrec"]
+    wide = replace(sasrec, encoder=replace(sasrec.encoder, width=16))
+    corpora = (str(shop.folder), str(other.folder))
+    study = study_of(shop, {"sasrec": sasrec}, corpora=corpora)
+    jobs = run_jobs(replace(study, on_corpus={corpora[1]: {"sasrec": wide}}), tmp_path)
+    widths = {job.corpus: job.config.encoder.width for job in jobs}
+    assert widths == {"shop": 8, "other": 16}
+
+
+def test_a_config_of_an_unknown_corpus_or_cell_is_refused(shop: Corpus) -> None:
+    for on_corpus in ({"none": {}}, {str(shop.folder): {"none": CELLS["sasrec"]}}):
+        with pytest.raises(InputError, match="study mine: on_corpus has "):
+            study_of(shop, CELLS, on_corpus=on_corpus)
+
+
+def test_a_cell_that_leaves_its_test_part_alone_is_refused(shop: Corpus) -> None:
+    untested = replace(CELLS["sasrec"], evaluation=EvaluationConfig(test=False))
+    with pytest.raises(InputError, match=r"cell sasrec has evaluation\.test off"):
+        study_of(shop, {"sasrec": untested})

@@ -569,7 +569,7 @@ def test_the_name_of_a_cell_is_no_command_to_a_terminal(tmp_path: Path, capsys: 
     job = replace(job_named("\x1b[2Ja"), folder=tmp_path)
     assert job.name == "c / \ufffd[2Ja / seed 0"
     record_failure(job, RunFolder(tmp_path), "\x1b[2Jgone\nmore", "")
-    progress = Progress([job], [1.0], 1, False)
+    progress = Progress(1, {job: 1.0}, 1, False)
     progress.begin(job)
     progress.end(job, 1.0, "failed")
     assert (
@@ -581,7 +581,7 @@ def test_the_name_of_a_cell_is_no_command_to_a_terminal(tmp_path: Path, capsys: 
 
 def test_the_time_that_is_left_is_corrected_by_the_time_that_was_taken(capsys: Capture) -> None:
     jobs = [job_named(cell) for cell in "abc"]
-    progress = Progress(jobs, [100.0, 100.0, 100.0], 1, False)
+    progress = Progress(3, dict.fromkeys(jobs, 100.0), 1, False)
     progress.begin(jobs[0])
     assert capsys.readouterr().out == "— c / a / seed 0  (1 of 3, about 5 min left)\n"
     progress.end(jobs[0], 210.0, "done")

@@ -12,7 +12,7 @@ from torch import Tensor
 from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.objectives.next_item import NextItem
-from research.storage.records import NonFiniteRecord
+from research.storage.nonfinite_record import NonFiniteRecord
 from research.training.anomalies import SpikeDetector
 from research.training.config import StageConfig
 from research.training.loop import train

@@ -18,7 +18,7 @@ from research.errors import InputError
 from research.objectives.base import Targets
 from research.objectives.cloze import ClozeConfig
 from research.objectives.next_item import NextItemConfig
-from research.storage.records import NonFiniteRecord
+from research.storage.nonfinite_record import NonFiniteRecord
 from research.training.config import StageConfig
 from research.training.limits import Limits
 from research.training.loop import log_interval, train
