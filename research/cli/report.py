@@ -22,6 +22,7 @@ from research.report.files import (
     write_figure,
     write_table,
 )
+from research.report.runs_as_study import has_finished_runs
 from research.report.schema import Report
 from research.report.terminal import print_report as print_tables
 from research.report.terminal import print_slices
@@ -62,7 +63,13 @@ def report(arguments: verbs.ReportCommand) -> int:
 
 def report_for(arguments: verbs.ReportCommand, folder: Path) -> Report:
     """The report of a study's folder as the arguments ask for it."""
-    return report_of(folder, ties=arguments.ties, part=arguments.part, margin=arguments.margin)
+    return report_of(
+        folder,
+        ties=arguments.ties,
+        part=arguments.part,
+        margin=arguments.margin,
+        base=arguments.base,
+    )
 
 
 def write_alone(arguments: verbs.ReportCommand, folder: Path) -> int:
@@ -100,13 +107,14 @@ def study_folder(study: str, runs: str) -> Path:
     Raises `InputError` when neither is a study's folder.
     """
     for folder in (Path(study), Path(runs) / study):
-        if (folder / StudyRecord.FILE).is_file():
+        if (folder / StudyRecord.FILE).is_file() or has_finished_runs(folder):
             return folder
     studies = sorted(path.parent.name for path in Path(runs).glob(f"*/{StudyRecord.FILE}"))
     allowed = ", ".join(studies) or "none"
     raise InputError(
         f"{study} is not a study: neither {study} nor {Path(runs) / study} has a "
-        f"{StudyRecord.FILE}, which `study` writes{_instead_of(Path(study), studies)}; "
+        f"{StudyRecord.FILE}, which `study` writes, or a finished run in CORPUS/CELL/SEED"
+        f"{_instead_of(Path(study), studies)}; "
         f"studies in {runs}: {allowed}"
     )
 

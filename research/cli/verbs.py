@@ -388,7 +388,7 @@ class ReportCommand(Verb):
 
     LINE = "STUDY [--part validation] [--figure NAME --out FILE]: a study's tables, page, figures"
     study: Positional[str]
-    """a study's folder, or its name"""
+    """a study's folder, or its name; runs of `run --study NAME --cell CELL` are one too"""
     out: Annotated[str | None, option("FOLDER_OR_FILE", "the study's folder")] = None
     """where to write: a folder, or the file of one figure (pdf, svg, png) or table (tex, md)"""
     part: Literal["test", "validation"] = "test"
@@ -403,6 +403,8 @@ class ReportCommand(Verb):
     """metrics where scores tie: expected (the mean over all orders) or mean (at the mean rank)"""
     slices: Flag = False
     """also print the compared metric by popularity, history length, time and attribute"""
+    base: Annotated[str | None, option("CELL", "the study's")] = None
+    """the cell that the others are compared with"""
     margin: Annotated[float | None, option("X")] = None
     """also test whether cells are no worse than the base by more than X, such as 0.002"""
     wandb: Wandb = WandbOptions()

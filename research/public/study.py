@@ -69,7 +69,7 @@ def study(
         seeds: seeds of every cell that trains.
         base: the cell that the others are compared with. None: the first.
         name: the study's name; its folder is `out/name`.
-        question: the question that the comparison answers, for the report.
+        question: the question that the comparison answers, for the report. "": how they compare.
         metrics: metrics of the tables.
         compared: the metric that cells are compared by. None: the second of `metrics`, or the only
             one.
@@ -96,7 +96,7 @@ def study(
         configs = Grid(configs, cells.factors, cells.levels)
     chosen = Study(
         name=name,
-        question=question,
+        question=question or f"How do {', '.join(cells)} compare?",
         cells=configs,
         base=next(iter(cells)) if base is None else base,
         corpora=tuple(map(corpus_name, listed(corpora))),
@@ -134,6 +134,7 @@ def report(
     ties: TiePolicy | None = None,
     part: Part = "test",
     margin: float | None = None,
+    base: str | None = None,
 ) -> Path:
     """Write the report of a study's folder, and return the path of its page.
 
@@ -142,15 +143,16 @@ def report(
     pictures as SVG, PDF and PNG. They are written into `out` (None: the study's folder), over older
     ones. `ties` is as for `Run.evaluate`. With the `part` "validation", by which to choose among
     cells, the files are named report-validation and no test figure is used. With a `margin`, such
-    as 0.002, each cell is also tested for being no worse than the base by more than that. Raises
-    `InputError` if the folder is no study's or has no finished run with that part, and for a margin
-    that is not above 0.
+    as 0.002, each cell is also tested for being no worse than the base by more than that. `base` is
+    the cell that others are compared with; None: the study's. Raises `InputError` if the folder is
+    no study's or has no finished run with that part, for a margin that is not above 0, and for a
+    base that the study does not have.
 
         >>> sf.report("runs/quickstart")
     """
     if part not in get_args(Part):
         raise InputError(f"part is {part!r:.60}; allowed: {', '.join(get_args(Part))}")
-    made = report_of(Path(folder), ties=ties, part=part, margin=margin)
+    made = report_of(Path(folder), ties=ties, part=part, margin=margin, base=base)
     page, *_ = write(made, Path(folder if out is None else out))
     return page
 

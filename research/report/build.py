@@ -32,6 +32,7 @@ from research.report.learning_curves import cosines, panels, read_lines
 from research.report.lists import list_tables
 from research.report.provenance import facts_of
 from research.report.records import StudyRun, changes_of, read_run, read_study
+from research.report.runs_as_study import with_base
 from research.report.schema import (
     CorpusPart,
     Part,
@@ -58,6 +59,7 @@ def report_of(
     ties: TiePolicy | None = None,
     part: Part = "test",
     margin: float | None = None,
+    base: str | None = None,
 ) -> Report:
     """The report of a study's folder, on its test or on its validation part.
 
@@ -65,12 +67,15 @@ def report_of(
     cosines. All figures are computed under the tie policy `ties`; None: that of the finished runs,
     or "expected" where theirs differ. A report on validation reads no rank table of the test. With
     a `margin` it is also tested whether a cell is no worse than the base by more than that, in the
-    compared metric. Raises `InputError` when the folder is no study's or has no finished run with
-    that part, and for a margin that is not above 0.
+    compared metric. `base` is the cell that others are compared with; None: the study's. Raises
+    `InputError` when the folder is no study's or has no finished run with that part, for a margin
+    that is not above 0, and for a base that the study does not have.
     """
     if margin is not None:
         check_margin(margin)
     study = read_study(folder)
+    if base is not None:
+        study = with_base(study, base)
     runs = {corpus: read_runs(folder, study, corpus, part) for corpus in study.corpora}
     all_runs = [run for corpus_runs in runs.values() for run in corpus_runs]
     if not any(run.status == "finished" for run in all_runs):

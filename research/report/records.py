@@ -17,6 +17,7 @@ from research.evaluation.list_table import ListTable, lists_file
 from research.evaluation.metrics import of_ranks
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
+from research.report.runs_as_study import study_of_runs
 from research.report.schema import Change, Part, Status
 from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
 from research.storage.run_folder import RunFolder
@@ -61,16 +62,16 @@ class StudyRun:
 
 
 def read_study(folder: Path) -> StudyRecord:
-    """The study.json of a folder.
+    """The study.json of a folder, or else the study that its runs are; see `study_of_runs`.
 
     Raises `InputError` when there is none, and when it names no run or an unknown metric, or
     compares cells by a metric of recommended lists.
     """
-    record = read_record(folder, StudyRecord)
+    record = read_record(folder, StudyRecord) or study_of_runs(folder)
     if record is None:
         raise InputError(
-            f"{folder} has no {StudyRecord.FILE}: it is not a study's folder; `study` writes one, "
-            "and finished runs are not repeated when it is called again"
+            f"{folder} is no study's folder: it has no {StudyRecord.FILE}, which `study` writes, and "
+            "no finished run in CORPUS/CELL/SEED, where `run --study NAME --cell CELL` puts one"
         )
     if not (record.corpora and record.seeds):
         raise InputError(f"{folder / StudyRecord.FILE} lists no run; call the study's command")

@@ -438,7 +438,7 @@ def refusal(folder: Path) -> str:
 
 
 def test_a_folder_without_study_json_is_no_study(tmp_path: Path) -> None:
-    assert "has no study.json: it is not a study's folder" in refusal(tmp_path)
+    assert "is no study's folder: it has no study.json, which" in refusal(tmp_path)
 
 
 def test_a_study_without_a_finished_run_says_why_and_what_to_do(tmp_path: Path) -> None:
