@@ -70,8 +70,8 @@ def read_study(folder: Path) -> StudyRecord:
     record = read_record(folder, StudyRecord) or study_of_runs(folder)
     if record is None:
         raise InputError(
-            f"{folder} is no study's folder: it has no {StudyRecord.FILE}, which `study` writes, and "
-            "no finished run in CORPUS/CELL/SEED, where `run --study NAME --cell CELL` puts one"
+            f"{folder} is no study's folder: it has no {StudyRecord.FILE}, which `study` writes, "
+            "and no finished run in CORPUS/CELL/SEED, where `run --study NAME --cell CELL` puts one"
         )
     if not (record.corpora and record.seeds):
         raise InputError(f"{folder / StudyRecord.FILE} lists no run; call the study's command")
