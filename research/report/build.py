@@ -18,6 +18,7 @@ from research.evaluation.ties import TiePolicy
 from research.report.caveats import (
     Group,
     budget_notes,
+    missed_notes,
     protocol_notes,
     run_notes,
     study_notes,
@@ -164,6 +165,7 @@ def corpus_part(
         notes=(
             *tie_notes(finished, ties),
             *protocol_notes(finished),
+            *(missed_notes(finished) if part == "test" else ()),
             *budget_notes(finished),
             *run_notes(runs),
         ),

@@ -116,6 +116,19 @@ def budget_notes(runs: Sequence[StudyRun]) -> list[str]:
     ]
 
 
+def missed_notes(runs: Sequence[StudyRun]) -> list[str]:
+    """A note on held-out items that no cell can hit, as the history has them, if there are any."""
+    shares = [run.summary.missed_share for run in runs if run.summary is not None]
+    if not any(shares):
+        return []
+    low, high = min(shares), max(shares)
+    share = f"{high:.1%}" if f"{low:.1%}" == f"{high:.1%}" else f"{low:.1%} to {high:.1%}"
+    return [
+        f"{share} of the test's held-out items stand in their users' histories and are excluded as "
+        "seen: no cell can hit them (evaluation.seen)."
+    ]
+
+
 def _cell_names(runs: Sequence[str]) -> str:
     """The cells in names `cell/seed`, each once, joined by commas."""
     return ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in runs))

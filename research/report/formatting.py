@@ -160,19 +160,22 @@ def within_words(test: MarginTest, base: str) -> str:
 def verdict_of(report: Report, table: ProtocolTable) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The table's answer: the cells that are above, below or not significantly different.
 
-    Pairs of words and cells, such as ("above base", (...)); verdicts without a cell are left out.
+    Pairs of words and cells with their differences, such as ("above base", ("a by 0.0335 ±.0146",
+    ...)); verdicts without a cell are left out.
     """
     differences: dict[str, float] = {}
+    sizes: dict[str, str] = {}
     not_significant: list[str] = []
     for cell, figure in table.figures(report.compared).items():
         if figure.comparison is None:
             continue
+        sizes[cell] = f"{cell} by {difference_of(figure.comparison)[1:]}"
         if figure.significant:
             differences[cell] = figure.comparison.difference
         else:
             not_significant.append(cell)
-    above = [cell for cell, difference in differences.items() if difference > 0]
-    below = [cell for cell, difference in differences.items() if difference <= 0]
+    above = [sizes[cell] for cell, difference in differences.items() if difference > 0]
+    below = [sizes[cell] for cell, difference in differences.items() if difference <= 0]
     cells_by_verdict = {f"above {report.base}": above, f"below {report.base}": below}
     cells_by_verdict[f"no significant difference from {report.base}"] = not_significant
     return tuple((words, tuple(cells)) for words, cells in cells_by_verdict.items() if cells)

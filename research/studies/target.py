@@ -31,7 +31,7 @@ def load_target(target: str, kind: type[Target]) -> Target:
     arguments, or is or gives something else, with what to type instead where that can be told.
     """
     import_from_working_folder()
-    if Path(target.partition(":")[0]).is_file():
+    if os.path.isfile(target.partition(":")[0]):
         raise InputError(f"{target} is a file{_of_file(target, kind)}")
     module_name, colon, attribute = target.partition(":")
     module = None

@@ -155,7 +155,7 @@ def study(folder: Path) -> Case:
     def read(random: Random) -> None:
         record = read_study(made)
         for corpus in record.corpora:
-            runs = read_runs(made, record, corpus)
+            runs = read_runs(made, record, corpus, "test")
             finished = [run for run in runs if run.status == "finished"]
             for run in finished:
                 run.origin_cells()
