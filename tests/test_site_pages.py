@@ -7,6 +7,8 @@ are cut from CONTRIBUTING.md by test_contributing.py.
 from __future__ import annotations
 
 import configparser
+import importlib.util
+import inspect
 import json
 import re
 import shlex
@@ -16,6 +18,7 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -25,6 +28,8 @@ import research.data.preparation.prepare as preparation
 import research.public.training as training
 import research.studies.plan as plan
 from research.cli.verbs import VERBS
+from research.config_index import is_config_class
+from research.public import names
 from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.studies.cost_estimate import CostEstimate
@@ -205,6 +210,50 @@ def ask(address: str, asked: object) -> dict[str, list[dict[str, object]]]:
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
         told: dict[str, list[dict[str, object]]] = json.loads(answer.read())
         return told
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """The module that writes the reference; it needs no MkDocs."""
+    path = DOCS / "building" / "reference.py"
+    spec = importlib.util.spec_from_file_location("site_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_link_within_the_reference_leads_to_a_heading(reference: ModuleType) -> None:
+    python, configs = reference.python_page(), reference.configs_page()
+    headings = {name.lower() for name in re.findall(r"^## (\w+)$", configs, flags=re.MULTILINE)}
+    links = set(re.findall(r"\((?:configs\.md)?#([^)]*)\)", python + configs))
+    assert {"tpe", "tunedcell", "runconfig"} <= links
+    assert links <= headings
+
+
+def test_every_public_name_has_an_entry_of_its_kind(reference: ModuleType) -> None:
+    page = reference.python_page()
+    headings = set(re.findall(r"^## sf\.(\w+)$", page, flags=re.MULTILINE))
+    listed = set(re.findall(r"^- \[sf\.(\w+)\]", page, flags=re.MULTILINE))
+    functions = {name for name in names.__all__ if inspect.isfunction(getattr(names, name))}
+    assert {"tune", "export", "import_hub", "with_stage"} <= functions <= headings
+    assert "sf.tune(\n" in page
+    assert headings.isdisjoint(listed)
+    assert headings | listed == set(names.__all__)
+    assert {name for name in listed if not is_config_class(getattr(names, name))} == set()
+
+
+def test_the_page_of_commands_shows_brackets_fields_and_single_percent_signs(
+    reference: ModuleType,
+) -> None:
+    page = reference.command_line_page()
+    assert "%%" not in page
+    assert "'%d.%m.%Y %H:%M'" in page
+    assert "usage: sixfold list [-h] [KIND ...] " in page
+    assert "usage: sixfold datasets [-h] [NAME] " in page
+    assert "usage: sixfold recommend [-h] [OPTIONS] RUN\n" in page
+    assert "--user_column  str" in page
 
 
 def test_every_path_that_a_page_names_exists() -> None:
