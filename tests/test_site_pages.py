@@ -17,6 +17,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +35,7 @@ from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.studies.cost_estimate import CostEstimate
 from research.studies.study import Study
+from research.studies.tuning import Tuning
 from tests import ROOT
 from tests.support.command_line import run_command
 from tests.support.pages import blocks_of, lay_films, lay_shop, printed_by, shrunk
@@ -56,17 +58,20 @@ def execute_tiny(config: RunConfig, *rest: object, **named: object) -> object:
 
 
 @pytest.fixture
-def small(monkeypatch: Patch) -> Patch:
+def small(monkeypatch: Patch) -> Iterator[Patch]:
     """Runs are tiny, nothing is fetched, and W&B knows no account."""
     monkeypatch.setattr(commands, "execute", execute_tiny)
     monkeypatch.setattr(training, "execute", execute_tiny)
     run_of = Study.run
     monkeypatch.setattr(Study, "run", lambda *given: shrunk(run_of(*given)))
+    trial_of = Tuning.trial_run
+    monkeypatch.setattr(Tuning, "trial_run", lambda *given: shrunk(trial_of(*given)))
     monkeypatch.setattr(plan, "estimate_cost", lambda *given: CostEstimate({}, 0.0))
     # The generated archive is not the pinned one.
     monkeypatch.setattr(preparation, "check_pinned", lambda *given: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return monkeypatch
+    yield monkeypatch
+    sys.modules.pop("rates", None)
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +116,15 @@ def do_line(capsys: Capture, line: str) -> None:
 
 
 def do_page(capsys: Capture, path: Path) -> None:
-    """Execute a page's blocks in order; its Python is one session."""
+    """Execute a page's blocks in order; its Python is one session, a titled block a file."""
     names: dict[str, object] = {}
     for language, title, content in blocks_of(path.read_text(encoding="utf-8")):
         if language == "sh":
             for line in content.replace("\\\n", " ").splitlines():
                 do_line(capsys, line)
-        elif language == "python" and not title:
+        elif title:
+            Path(title).write_text(content)
+        elif language == "python":
             capsys.readouterr()
             exec(compile(content, str(path), "exec"), names)
             told = capsys.readouterr()
@@ -157,7 +164,7 @@ def test_every_block_of_a_page_is_executed_or_says_that_it_is_text() -> None:
         blocks = blocks_of(text)
         assert len(blocks) * 2 == len(re.findall("^```", text, flags=re.MULTILINE)), path
         titled = [title for _, title, _ in blocks if title]
-        assert titled == (["serve.py"] if path.stem == "serving" else []), path
+        assert titled == {"serving": ["serve.py"], "tuning": ["rates.py"]}.get(path.stem, []), path
         assert {language for language, _, _ in blocks} <= {"sh", "python", "text"}, path
 
 
