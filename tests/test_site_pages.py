@@ -44,7 +44,7 @@ DOCS = ROOT / "docs"
 # What `execute` does with a page that needs what the tutorial leaves behind.
 PAGES = sorted(
     path
-    for pattern in ("index.md", "faq.md", "concepts/*.md", "howto/*.md")
+    for pattern in ("index.md", "faq.md", "glossary.md", "concepts/*.md", "howto/*.md")
     for path in DOCS.glob(pattern)
 )
 TUTORIAL = DOCS / "tutorial.md"
