@@ -178,6 +178,17 @@ def test_every_verb_and_every_extra_that_a_page_names_exists() -> None:
         assert set(re.findall(r"'\.\[(\w+)\]'", text)) <= extras, path
 
 
+def test_extras_are_installed_in_one_way_and_stand_in_one_table() -> None:
+    options = configparser.ConfigParser()
+    options.read(ROOT / "setup.cfg")
+    # `report` is the name that `workspaces` had.
+    extras = set(options["options.extras_require"]) - {"report"}
+    table = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == extras
+    for path in DOCS.rglob("*.md"):
+        assert "sixfold[" not in path.read_text(encoding="utf-8"), path
+
+
 def test_the_server_answers_and_refuses(here: Path) -> None:
     ((_, _, code),) = (
         block

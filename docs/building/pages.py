@@ -24,12 +24,16 @@ ELSEWHERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 EXAMPLES = "## Add something of your own\n"
 # What a page that is cut from CONTRIBUTING.md says first, where other pages of the site have more.
 FIRST = {
-    "an-objective": "First see whether [ContrastConfig](../concepts/objectives.md#contrast) does what "
-    "you want: it has the operators, the similarity and the temperature as fields. So have cloze and "
-    "the next item their [losses and masks](../reference/configs.md).\n",
-    "a-study": "Several factors at once are [a factorial study](../guide.md#factorial-studies); values "
-    "that are searched, with as many trials for every cell, are [a tuning](../howto/tuning.md); how "
-    "many seeds to take says [Statistics](../concepts/statistics.md#how-many-seeds).\n",
+    "an-objective": """
+First see whether [ContrastConfig](../concepts/objectives.md#contrast) does what you want:
+operators, similarity and temperature are its fields. Cloze and the next item have
+[losses and masks](../reference/configs.md) to choose from.
+""",
+    "a-study": """
+Several factors at once are [a factorial study](../guide.md#factorial-studies). Values that are
+searched, with as many trials for every cell, are [a tuning](../howto/tuning.md).
+[Statistics](../concepts/statistics.md#how-many-seeds) says how many seeds to take.
+""",
 }
 FENCE = re.compile(r"^```python (\w+\.py)$", flags=re.MULTILINE)
 QUOTED = re.compile(r"(?<!\[)`(docs/[\w./-]+|CONTRIBUTING\.md|CHANGELOG\.md)`")
@@ -63,7 +67,7 @@ def contributing_pages(text: str) -> dict[str, str]:
         name = re.sub(r"\W+", "-", heading.lower()).strip("-")
         body = FENCE.sub(r'```python title="\1"', body)
         first = FIRST.get(name, "")
-        pages[f"extending/{name}.md"] = f"# {heading} of your own\n\n{first}{introduction}\n{body}"
+        pages[f"extending/{name}.md"] = f"# {heading} of your own\n{first}{introduction}\n{body}"
     return pages
 
 
