@@ -7,6 +7,8 @@ are cut from CONTRIBUTING.md by test_contributing.py.
 from __future__ import annotations
 
 import configparser
+import importlib.util
+import inspect
 import json
 import re
 import shlex
@@ -15,7 +17,9 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -25,10 +29,13 @@ import research.data.preparation.prepare as preparation
 import research.public.training as training
 import research.studies.plan as plan
 from research.cli.verbs import VERBS
+from research.config_index import is_config_class
+from research.public import names
 from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.studies.cost_estimate import CostEstimate
 from research.studies.study import Study
+from research.studies.tuning import Tuning
 from tests import ROOT
 from tests.support.command_line import run_command
 from tests.support.pages import blocks_of, lay_films, lay_shop, printed_by, shrunk
@@ -37,7 +44,7 @@ DOCS = ROOT / "docs"
 # What `execute` does with a page that needs what the tutorial leaves behind.
 PAGES = sorted(
     path
-    for pattern in ("index.md", "faq.md", "concepts/*.md", "howto/*.md")
+    for pattern in ("index.md", "faq.md", "glossary.md", "concepts/*.md", "howto/*.md")
     for path in DOCS.glob(pattern)
 )
 TUTORIAL = DOCS / "tutorial.md"
@@ -51,17 +58,20 @@ def execute_tiny(config: RunConfig, *rest: object, **named: object) -> object:
 
 
 @pytest.fixture
-def small(monkeypatch: Patch) -> Patch:
+def small(monkeypatch: Patch) -> Iterator[Patch]:
     """Runs are tiny, nothing is fetched, and W&B knows no account."""
     monkeypatch.setattr(commands, "execute", execute_tiny)
     monkeypatch.setattr(training, "execute", execute_tiny)
     run_of = Study.run
     monkeypatch.setattr(Study, "run", lambda *given: shrunk(run_of(*given)))
+    trial_of = Tuning.trial_run
+    monkeypatch.setattr(Tuning, "trial_run", lambda *given: shrunk(trial_of(*given)))
     monkeypatch.setattr(plan, "estimate_cost", lambda *given: CostEstimate({}, 0.0))
     # The generated archive is not the pinned one.
     monkeypatch.setattr(preparation, "check_pinned", lambda *given: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return monkeypatch
+    yield monkeypatch
+    sys.modules.pop("rates", None)
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +116,15 @@ def do_line(capsys: Capture, line: str) -> None:
 
 
 def do_page(capsys: Capture, path: Path) -> None:
-    """Execute a page's blocks in order; its Python is one session."""
+    """Execute a page's blocks in order; its Python is one session, a titled block a file."""
     names: dict[str, object] = {}
     for language, title, content in blocks_of(path.read_text(encoding="utf-8")):
         if language == "sh":
             for line in content.replace("\\\n", " ").splitlines():
                 do_line(capsys, line)
-        elif language == "python" and not title:
+        elif title:
+            Path(title).write_text(content)
+        elif language == "python":
             capsys.readouterr()
             exec(compile(content, str(path), "exec"), names)
             told = capsys.readouterr()
@@ -152,7 +164,7 @@ def test_every_block_of_a_page_is_executed_or_says_that_it_is_text() -> None:
         blocks = blocks_of(text)
         assert len(blocks) * 2 == len(re.findall("^```", text, flags=re.MULTILINE)), path
         titled = [title for _, title, _ in blocks if title]
-        assert titled == (["serve.py"] if path.stem == "serving" else []), path
+        assert titled == {"serving": ["serve.py"], "tuning": ["rates.py"]}.get(path.stem, []), path
         assert {language for language, _, _ in blocks} <= {"sh", "python", "text"}, path
 
 
@@ -164,6 +176,17 @@ def test_every_verb_and_every_extra_that_a_page_names_exists() -> None:
         text = path.read_text(encoding="utf-8")
         assert set(re.findall(r"`sixfold (\w+)", text)) <= set(VERBS), path
         assert set(re.findall(r"'\.\[(\w+)\]'", text)) <= extras, path
+
+
+def test_extras_are_installed_in_one_way_and_stand_in_one_table() -> None:
+    options = configparser.ConfigParser()
+    options.read(ROOT / "setup.cfg")
+    # `report` is the name that `workspaces` had.
+    extras = set(options["options.extras_require"]) - {"report"}
+    table = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == extras
+    for path in DOCS.rglob("*.md"):
+        assert "sixfold[" not in path.read_text(encoding="utf-8"), path
 
 
 def test_the_server_answers_and_refuses(here: Path) -> None:
@@ -205,6 +228,50 @@ def ask(address: str, asked: object) -> dict[str, list[dict[str, object]]]:
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
         told: dict[str, list[dict[str, object]]] = json.loads(answer.read())
         return told
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """The module that writes the reference; it needs no MkDocs."""
+    path = DOCS / "building" / "reference.py"
+    spec = importlib.util.spec_from_file_location("site_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_link_within_the_reference_leads_to_a_heading(reference: ModuleType) -> None:
+    python, configs = reference.python_page(), reference.configs_page()
+    headings = {name.lower() for name in re.findall(r"^## (\w+)$", configs, flags=re.MULTILINE)}
+    links = set(re.findall(r"\((?:configs\.md)?#([^)]*)\)", python + configs))
+    assert {"tpe", "tunedcell", "runconfig"} <= links
+    assert links <= headings
+
+
+def test_every_public_name_has_an_entry_of_its_kind(reference: ModuleType) -> None:
+    page = reference.python_page()
+    headings = set(re.findall(r"^## sf\.(\w+)$", page, flags=re.MULTILINE))
+    listed = set(re.findall(r"^- \[sf\.(\w+)\]", page, flags=re.MULTILINE))
+    functions = {name for name in names.__all__ if inspect.isfunction(getattr(names, name))}
+    assert {"tune", "export", "import_hub", "with_stage"} <= functions <= headings
+    assert "sf.tune(\n" in page
+    assert headings.isdisjoint(listed)
+    assert headings | listed == set(names.__all__)
+    assert {name for name in listed if not is_config_class(getattr(names, name))} == set()
+
+
+def test_the_page_of_commands_shows_brackets_fields_and_single_percent_signs(
+    reference: ModuleType,
+) -> None:
+    page = reference.command_line_page()
+    assert "%%" not in page
+    assert "'%d.%m.%Y %H:%M'" in page
+    assert "usage: sixfold list [-h] [KIND ...] " in page
+    assert "usage: sixfold datasets [-h] [NAME] " in page
+    assert "usage: sixfold recommend [-h] [OPTIONS] RUN\n" in page
+    assert "--user_column  str" in page
 
 
 def test_every_path_that_a_page_names_exists() -> None:

@@ -22,6 +22,19 @@ PICTURES = ("experiments/report.png", "experiments/benchmark.svg")
 # Pages of the site by the paths that the project's texts call them by.
 ELSEWHERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 EXAMPLES = "## Add something of your own\n"
+# What a page that is cut from CONTRIBUTING.md says first, where other pages of the site have more.
+FIRST = {
+    "an-objective": """
+First see whether [ContrastConfig](../concepts/objectives.md#contrast) does what you want:
+operators, similarity and temperature are its fields. Cloze and the next item have
+[losses and masks](../reference/configs.md) to choose from.
+""",
+    "a-study": """
+Several factors at once are [a factorial study](../guide.md#factorial-studies). Values that are
+searched, with as many trials for every cell, are [a tuning](../howto/tuning.md).
+[Statistics](../concepts/statistics.md#how-many-seeds) says how many seeds to take.
+""",
+}
 FENCE = re.compile(r"^```python (\w+\.py)$", flags=re.MULTILINE)
 QUOTED = re.compile(r"(?<!\[)`(docs/[\w./-]+|CONTRIBUTING\.md|CHANGELOG\.md)`")
 DRAWING = re.compile(r'<p><img alt="([^"]*)" src="(?:\.\./)*drawings/(\w+)\.svg" ?/?></p>')
@@ -53,7 +66,8 @@ def contributing_pages(text: str) -> dict[str, str]:
         heading, _, body = section.partition("\n")
         name = re.sub(r"\W+", "-", heading.lower()).strip("-")
         body = FENCE.sub(r'```python title="\1"', body)
-        pages[f"extending/{name}.md"] = f"# {heading} of your own\n{introduction}\n{body}"
+        first = FIRST.get(name, "")
+        pages[f"extending/{name}.md"] = f"# {heading} of your own\n{first}{introduction}\n{body}"
     return pages
 
 

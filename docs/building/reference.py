@@ -24,14 +24,19 @@ from research.data.preparation.options import PrepareConfig
 from research.overrides import field_meanings
 from research.public import names
 from research.runs.config import RunConfig
+from research.studies.budget import Budget
+from research.studies.space import TunedCell
 from research.studies.study import Study
+from research.studies.tuning import Tuning
 
-FUNCTIONS = (
-    "prepare", "load_corpus", "config", "change", "train", "load", "study", "report",
-    "one_factor", "grid", "levels",
+# Functions in the order in which they are used; one that is missing here comes behind these.
+ORDER = (
+    "prepare", "load_corpus", "config", "change", "train", "load", "study", "tune", "report",
+    "export", "import_hub", "one_factor", "grid", "levels", "with_stage", "without_stage",
+    "without_objectives",
 )  # fmt: skip
 # The first word of an example that calls a method of each class.
-CLASSES = {"Corpus": "corpus", "Run": "run", "StudyResult": "result"}
+CLASSES = {"Corpus": "corpus", "Run": "run", "StudyResult": "result", "Trial": "trial"}
 SECTION = re.compile(r"^(Args|Returns|Raises):\n((?:    .*\n|\n)+)", flags=re.MULTILINE)
 ENTRY = re.compile(r"^(\S[^:\n]*): (.*(?:\n .*)*)", flags=re.MULTILINE)
 
@@ -42,7 +47,8 @@ def python_page() -> str:
         "# Python interface",
         "`import sixfold as sf` loads nothing heavy before the first use of a name.",
     ]
-    for name in FUNCTIONS:
+    functions = public_functions()
+    for name in functions:
         function = getattr(names, name)
         parts += [f"## sf.{name}", signature_of(f"sf.{name}", function), text_of(function)]
     for name, example in CLASSES.items():
@@ -58,14 +64,28 @@ def python_page() -> str:
         "These are dataclasses, frozen and with named fields alone; [config fields](configs.md) "
         "has every field of each."
     )
-    others = set(names.__all__) - {*FUNCTIONS, *CLASSES, "InputError"}
+    others = set(names.__all__) - {*functions, *CLASSES, "InputError"}
     parts.append(
         "\n".join(
             f"- [sf.{name}](configs.md#{name.lower()}): {first_line(getattr(names, name))}"
             for name in sorted(others, key=str.lower)
         )
     )
+    parts.append("Beside these, the files of studies and tunings take from their modules:")
+    parts.append(
+        "\n".join(
+            f"- [{kind.__name__}](configs.md#{kind.__name__.lower()}), "
+            f"`from {kind.__module__} import {kind.__name__}`: {first_line(kind)}"
+            for kind in (Study, Budget, Tuning, TunedCell)
+        )
+    )
     return "\n\n".join(parts) + "\n"
+
+
+def public_functions() -> list[str]:
+    """The names of all functions of `sf`, those of `ORDER` first."""
+    functions = {name for name in names.__all__ if inspect.isfunction(getattr(names, name))}
+    return [*ORDER, *sorted(functions.difference(ORDER))]
 
 
 def public_members(kind: type) -> Iterator[tuple[str, object]]:
@@ -144,9 +164,9 @@ def configs_page() -> str:
 
 
 def config_kinds() -> list[type]:
-    """Every config class that a run, a study or the preparation of a corpus can hold."""
+    """Every config class that a run, a study, a tuning or the preparation of a corpus can hold."""
     found: list[type] = []
-    for root in (RunConfig, Study, PrepareConfig):
+    for root in (RunConfig, Study, Tuning, PrepareConfig):
         add_kinds(root, found)
     return found
 
@@ -214,6 +234,9 @@ def command_line_page() -> str:
     ]
     for verb in VERBS:
         parts += [f"## sixfold {verb}", block(help_of([verb]))]
+        if verb == "prepare":
+            parts += ["`sixfold prepare csv --help`, as that of every source, has all fields:"]
+            parts += [block(help_of([verb, "csv"]))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -227,7 +250,20 @@ def help_of(words: list[str]) -> str:
             main([*words, "--help"])
     finally:
         restore(before)
-    return told.getvalue()
+    # A percent sign is doubled for argparse, and an optional argument stands without brackets.
+    lines = [line.rstrip() for line in told.getvalue().replace("%%", "%").split("\n")]
+    return with_brackets("\n".join(lines).strip("\n"))
+
+
+def with_brackets(text: str) -> str:
+    """The text of a help whose usage has positional arguments in brackets where none is needed."""
+    _, _, arguments = text.partition(" positional arguments\n")
+    arguments, _, _ = arguments.partition("\n options\n")
+    entry = re.search(r"^  ([A-Z_]+(?: \.\.\.)?) ", arguments, flags=re.MULTILINE)
+    if entry is None or "(required)" in arguments:
+        return text
+    usage, rest = text.split("\n", 1)
+    return usage.replace(f" {entry[1]}", f" [{entry[1]}]") + "\n" + rest
 
 
 def restore(variables: Mapping[str, str | None]) -> None:
@@ -241,5 +277,4 @@ def restore(variables: Mapping[str, str | None]) -> None:
 
 def block(text: str) -> str:
     """Text as a block that is shown as it is."""
-    lines = [line.rstrip() for line in text.strip("\n").split("\n")]
-    return "```text\n" + "\n".join(lines) + "\n```"
+    return f"```text\n{text}\n```"
