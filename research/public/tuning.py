@@ -86,7 +86,7 @@ def tune(
     chosen = {cell: cell_of(recipe) for cell, recipe in cells.items()}
     tuning = Tuning(
         name=name,
-        question=question,
+        question=question or f"How do {', '.join(cells)} compare, tuned alike?",
         cells=chosen,
         base=next(iter(cells), "") if base is None else base,
         corpora=tuple(map(corpus_name, listed(corpora))),

@@ -146,7 +146,7 @@ def runs_table(report: Report, corpus: CorpusPart) -> str:
         ]
         for run in corpus.runs
     ]
-    head = ["run folder", "status", "hash", "error", f"test {report.compared.upper()}"]
+    head = ["run folder", "status", "hash", "error", f"{report.part} {report.compared.upper()}"]
     return markdown_table(head, rows, text_columns=4)
 
 

@@ -26,14 +26,25 @@ Validation = Mapping[str, Sequence[RankTable]]
 def validation_of(runs: Iterable[StudyRun], group: Group) -> Validation:
     """The validation tables of the cells and seeds in a group of rank tables.
 
-    A cell without one has no entry. Empty where the cells were validated differently, as then none
-    can be called the best.
+    A cell without one has no entry, nor has one that lacks a seed of another cell: means over other
+    seeds would be compared. A counting ranker has one table for all seeds. Empty where the cells
+    were validated differently, as then none can be called the best.
     """
     tables: dict[str, list[RankTable]] = {}
+    seeds: dict[str, set[int]] = {}
+    counting = set()
     for run in runs:
         if run.validation is not None and run.seed in group.get(run.cell, {}):
             tables.setdefault(run.cell, []).append(run.validation)
-    return tables if _are_comparable(tables) else {}
+            seeds.setdefault(run.cell, set()).add(run.seed)
+            counting |= {run.cell} if run.counts_only else set()
+    every = set().union(*(found for cell, found in seeds.items() if cell not in counting))
+    whole = {
+        cell: of_cell
+        for cell, of_cell in tables.items()
+        if cell in counting or seeds[cell] == every
+    }
+    return whole if _are_comparable(whole) else {}
 
 
 def validation_notes(
@@ -50,7 +61,9 @@ def validation_notes(
         notes.append("No cell is called the best: they were validated under different protocols.")
     without = [printable(cell) for cell in group if validation and cell not in validation]
     if without:
-        notes.append(f"Not ranked, for want of a validation: {', '.join(without)}.")
+        notes.append(
+            f"Not ranked by validation, for want of one or of a seed: {', '.join(without)}."
+        )
     return notes
 
 

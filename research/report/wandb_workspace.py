@@ -21,7 +21,7 @@ def workspace_of(report: Report) -> dict[str, object]:
     """Title, name and `spec` of the view; equal reports give equal views.
 
     The name is made from the study's, so that the same view is replaced when it is saved again.
-    Raises `InputError` when the extra `report` is not installed.
+    Raises `InputError` when the extra `workspaces` is not installed.
     """
     ws, wr = workspaces_module(), reports_module()
     panels = [build(wr.Layout()) for build in panel_builders(report, report.corpora).values()]

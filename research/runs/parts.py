@@ -138,12 +138,7 @@ class RunParts:
         `sets` None means the candidate sets of the config. Errors are those of `rank_tables`, and
         an `InputError` for the test part of a run that leaves it alone.
         """
-        if part == "test" and not self.config.evaluation.test:
-            raise InputError(
-                "evaluation.test of this run is off, as of a tuning's trials, so that its test "
-                "part is never ranked; rank the validation part, or do a run of the config with it "
-                "on"
-            )
+        self.check_may_rank(part)
         held_out = self.split.test if part == "test" else self.split.validation
         return rank_tables(
             ranker,
@@ -157,14 +152,25 @@ class RunParts:
             fields=self.fields if self.config.stages else (),
         )
 
+    def check_may_rank(self, part: str) -> None:
+        """`InputError` for the test part of a run that leaves it alone."""
+        if part == "test" and not self.config.evaluation.test:
+            raise InputError(
+                "evaluation.test of this run is off, as of a tuning's trials, so that its test "
+                "part is never ranked; rank the validation part, or do a run of the config with it "
+                "on"
+            )
+
     def list_table(self, ranker: Ranker, part: str) -> ListTable | None:
         """The recommended lists of the "validation" or "test" part, as long as the config needs.
 
-        None: the config has no metric of lists. Errors are those of `lists.list_table`.
+        None: the config has no metric of lists. Errors are those of `lists.list_table`, and an
+        `InputError` for the test part of a run that leaves it alone.
         """
         names = of_lists(self.config.evaluation.metrics)
         if not names:
             return None
+        self.check_may_rank(part)
         check_attributes(names, self.corpus)
         held_out = self.split.test if part == "test" else self.split.validation
         return list_table(

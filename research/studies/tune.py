@@ -301,6 +301,6 @@ def print_trials(
                 0 if record is None else record.count(state)
                 for state in ("complete", "pruned", "failed")
             ]
-            left = tuning.trials - sum(counts)
+            left = max(0, tuning.trials - sum(counts))
             table.add_row(corpus, cell, str(tuning.trials), *map(str, counts), str(left))
     console.print(table)

@@ -168,7 +168,12 @@ def test_seeds_that_one_side_lacks_are_not_compared_and_that_is_said(
     # Its only seed has the base's ranks with that seed, though not the base's mean.
     assert (comparison.difference, comparison.seeds) == (0.0, 1)
     assert table.rows[2].seeds == (1,)
-    assert table.notes == ("half is compared on the seeds that both have: 1.",)
+    # A mean over its one seed is no better or worse than means over two.
+    assert table.figures("mrr")["half"].place is None
+    assert table.notes == (
+        "half is compared on the seeds that both have: 1.",
+        "Not ranked by validation, for want of one or of a seed: half.",
+    )
 
 
 def test_a_cell_without_a_seed_of_the_base_is_not_compared(tmp_path: Path) -> None:

@@ -81,6 +81,9 @@ def test_it_is_never_tested_later_either(capsys: Capture, run: Path) -> None:
         sf.load(run).evaluate()
     assert "evaluation.test of this run is off" in command_error(capsys, "evaluate", run)
     assert run_command(capsys, "evaluate", run, "--part", "validation").code == 0
+    lists = ("evaluate", run, "--metrics", "coverage@2", "--save-lists")
+    assert "its test part is never ranked" in command_error(capsys, *lists)
+    assert not list((run / "ranks").glob("lists-*"))
 
 
 def test_what_shows_a_run_shows_its_validation(capsys: Capture, run: Path) -> None:
