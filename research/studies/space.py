@@ -226,10 +226,16 @@ def parameters_text(parameters: Mapping[str, object]) -> str:
 
 
 def check_space(
-    cell: str, tuned: TunedCell, seed: int, packages: Sequence[str] = ()
+    cell: str,
+    tuned: TunedCell,
+    seed: int,
+    packages: Sequence[str] = (),
+    *,
+    prunes: bool = False,
 ) -> dict[str, Distribution]:
     """Call a space with `PROBES` random draws, each twice; returns its distributions by name.
 
+    `prunes`: trials are pruned by the validation curve of their last stage, so it must have one.
     Raises `InputError` as `run_of` does, for a config that is not valid, for a name with two
     distributions, for a space that draws nothing, and for one that makes two runs of equal draws.
     """
@@ -238,6 +244,12 @@ def check_space(
         drawn = run_of(cell, tuned, random_draw(seed_of(seed, "probe", number)), packages)
         try:
             check_config(drawn.config)
+            last = drawn.config.stages[-1] if drawn.config.stages else None
+            if prunes and last is not None and last.validation is None:
+                raise InputError(
+                    f"the last stage, {last.name}, has no validation, by whose curve trials are "
+                    "pruned; give it one, or set pruner to None"
+                )
             for name, distribution in drawn.distributions.items():
                 check_same(name, distributions.setdefault(name, distribution), distribution)
         except InputError as error:

@@ -74,7 +74,8 @@ def tune(
         )
     corpora = open_corpora(tuning, options.data_root, Processes(accelerator))
     for cell, tuned in tuning.tuned_cells.items():
-        check_space(cell, tuned, tuning.seed, options.allow)
+        prunes = tuning.pruner is not None
+        check_space(cell, tuned, tuning.seed, options.allow, prunes=prunes)
         check_validation(tuning, cell, corpora)
     if study_options.plan_only:
         record = read_record(out / tuning.name, TuningRecord)
@@ -132,11 +133,6 @@ def check_validation(tuning: Tuning, cell: str, corpora: Mapping[str, Corpus]) -
                 f"cell {cell}: its split holds nothing out for validation on {name}, so that "
                 f"trials have no {tuning.metric} to be chosen by; choose another split"
             )
-    if tuning.pruner is not None and base.stages and base.stages[-1].validation is None:
-        raise InputError(
-            f"cell {cell}: its last stage, {base.stages[-1].name}, has no validation, by whose "
-            "curve trials are pruned; give it one, or set pruner to None"
-        )
 
 
 def open_cells(

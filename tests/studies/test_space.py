@@ -14,7 +14,7 @@ from research.model.transformer_block import PostNorm, PreNorm
 from research.objectives.losses import BinaryCrossEntropy, FullSoftmax, SampledSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.runs.config import RunConfig
-from research.studies.cells import Changes
+from research.studies.changes import Changes
 from research.studies.space import (
     Choice,
     Distribution,
@@ -223,3 +223,13 @@ def test_values_that_a_changed_space_could_not_have_drawn_are_refused() -> None:
 def test_a_tuned_cell_needs_a_config_and_a_function() -> None:
     with pytest.raises(InputError, match="a RunConfig and a function, not a RunConfig and a dict"):
         TunedCell(base=BASE, space={})  # type: ignore[arg-type]
+
+
+def test_a_space_may_not_take_away_the_curve_that_trials_are_pruned_by() -> None:
+    def blind(trial: Trial) -> Changes:
+        return {LR: trial.log_uniform("lr", 1e-4, 1e-1), "stages.0.validation": None}
+
+    tuned = TunedCell(base=BASE, space=blind)
+    assert set(check_space("mine", tuned, 0)) == {"lr"}
+    with pytest.raises(InputError, match="mine, lr=.*: the last stage, .*, has no validation, by"):
+        check_space("mine", tuned, 0, prunes=True)

@@ -513,7 +513,7 @@ def test_trials_that_validation_cannot_tell_apart_are_refused(
         tuning_of(corpus, cells=cells), tmp_path
     )
     cells = cell_of(corpus, stages=unvalidated)
-    assert "its last stage, finetune, has no validation, by whose curve" in refusal(
+    assert "the last stage, finetune, has no validation, by whose curve" in refusal(
         tuning_of(corpus, cells=cells, pruner=ASHA()), tmp_path
     )
     assert not list(tmp_path.iterdir())
