@@ -231,5 +231,5 @@ def test_a_space_may_not_take_away_the_curve_that_trials_are_pruned_by() -> None
 
     tuned = TunedCell(base=BASE, space=blind)
     assert set(check_space("mine", tuned, 0)) == {"lr"}
-    with pytest.raises(InputError, match="mine, lr=.*: the last stage, .*, has no validation, by"):
+    with pytest.raises(InputError, match=r"mine, lr=.*: the last stage, .*, has no validation, by"):
         check_space("mine", tuned, 0, prunes=True)
