@@ -79,10 +79,10 @@ def write_alone(arguments: verbs.ReportCommand, folder: Path) -> int:
     """
     if arguments.figure is not None and arguments.table is not None:
         raise InputError("--figure and --table are both given; call the command once for each")
-    if arguments.out is None or arguments.wandb.wandb is not None:
+    if arguments.out is None or arguments.slices or arguments.wandb.wandb is not None:
         raise InputError(
             "--figure and --table write one file and nothing else; give --out FILE (pdf, svg or "
-            "png for a figure, tex or md for a table), and leave --wandb out"
+            "png for a figure, tex or md for a table), and leave --slices and --wandb out"
         )
     path = Path(arguments.out)
     # Before the figures are computed, which takes a while.

@@ -84,7 +84,7 @@ def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, number: i
         head,
         rows,
         caption=caption_of(report, corpus, table, compares),
-        label=f"tab:{slug(report.name)}-{slug(corpus.name)}-{number}",
+        label=f"{label_of(report, corpus)}-{number}",
         text_columns=1 + len(report.factors),
     )
 
@@ -106,10 +106,16 @@ def effects_table_of(
             ["", "levels", rf"$\Delta$ {escaped(metric.upper())}", "$p$"],
             rows,
             caption=escaped(caption + " ".join(effect_signs_of(report))),
-            label=f"tab:{slug(report.name)}-{slug(corpus.name)}-{number}-effects",
+            label=f"{label_of(report, corpus)}-{number}-effects",
             text_columns=2,
         ),
     )
+
+
+def label_of(report: Report, corpus: CorpusPart) -> str:
+    """How labels of a corpus's tables begin; those on validation have others than the test's."""
+    part = "" if report.part == "test" else f"-{report.part}"
+    return f"tab:{slug(report.name)}-{slug(corpus.name)}{part}"
 
 
 def booktabs(
@@ -144,7 +150,7 @@ def lists_table_of(report: Report, corpus: CorpusPart, table: ListsTable, number
         for row in table.rows
     ]
     compares = table.has_base and len(table.rows) > 1
-    label = f"tab:{slug(report.name)}-{slug(corpus.name)}-lists-{number}"
+    label = f"{label_of(report, corpus)}-lists-{number}"
     caption = caption_of(report, corpus, table, compares)
     return booktabs(head, rows, caption=caption, label=label, text_columns=1)
 

@@ -105,6 +105,7 @@ def test_one_table_is_written_as_latex_or_markdown(
         (("--figure", "metrik", "--out", "x.pdf"), "figures: films/metric, films/difference"),
         (("--figure", "metric", "--out", "x.gif"), "that ends with .svg, .pdf, .png"),
         (("--figure", "metric"), "give --out FILE"),
+        (("--figure", "metric", "--slices", "--out", "x.svg"), "leave --slices and --wandb out"),
         (("--table", "main", "--out", "x.csv"), "that ends with .tex, .md"),
         (("--table", "main-2", "--out", "x.tex"), "the report has no table 'main-2'"),
         (("--table", "main", "--figure", "metric", "--out", "x.pdf"), "once for each"),

@@ -102,6 +102,7 @@ def test_the_verb_writes_a_validation_report_beside_the_other(study: Path, capsy
     assert "test" not in answer.out.replace(str(study), "").replace("No test figure is used", "")
     assert (study / "report.html").read_bytes() == before
     assert set(pd.read_csv(files[1])["part"]) == {"validation"}
+    assert r"\label{tab:heads-films-validation-1}" in Path(files[2]).read_text()
     assert run_command(capsys, "report", study, "--part", "train").code == 2
 
 
