@@ -146,14 +146,7 @@ def study(arguments: verbs.StudyCommand, command: str) -> int:
         options=run_options(arguments.study, arguments.machine, training, tracking),
         accelerator=accelerator,
         cells=arguments.cells,
-        study_options=StudyOptions(
-            workers=arguments.workers,
-            threads=arguments.machine.threads,
-            retry=arguments.retry,
-            probe=not arguments.no_probe,
-            plan_only=arguments.plan,
-            command=command,
-        ),
+        study_options=study_options_of(arguments, command),
     )
     if arguments.plan or not main:
         return 0
@@ -161,6 +154,20 @@ def study(arguments: verbs.StudyCommand, command: str) -> int:
     report = f"report {{runs}}/{shlex.quote(chosen.name)}   # figures, CSV and LaTeX"
     commands = (chosen.next_commands or (report,)) if is_whole else ()
     return print_jobs(jobs, Path(training.runs), chosen.name, next_commands=commands)
+
+
+def study_options_of(
+    arguments: verbs.StudyCommand | verbs.TuneCommand, command: str
+) -> StudyOptions:
+    """How a study's runs, or a tuning's, are done; `command` is what the user typed."""
+    return StudyOptions(
+        workers=arguments.workers,
+        threads=arguments.machine.threads,
+        retry=arguments.retry,
+        probe=not arguments.no_probe,
+        plan_only=arguments.plan,
+        command=command,
+    )
 
 
 def print_jobs(jobs: Sequence[Job], runs: Path, study: str, *, next_commands: Sequence[str]) -> int:

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from research.cli import verbs
-from research.cli.commands import print_jobs, run_options, start_accelerator
+from research.cli.commands import (
+    print_jobs,
+    run_options,
+    start_accelerator,
+    study_options_of,
+)
 from research.distributed.failures import STOPPED
 from research.storage.untrusted import printable
-from research.studies.study import StudyOptions
 from research.studies.target import load_target
 from research.studies.tune import tune as do_tuning
 from research.studies.tuning import Tuning
@@ -37,14 +41,7 @@ def tune(arguments: verbs.TuneCommand, command: str) -> int:
         Path(training.runs),
         options=run_options(arguments.tuning, arguments.machine, training, tracking),
         accelerator=accelerator,
-        study_options=StudyOptions(
-            workers=arguments.workers,
-            threads=arguments.machine.threads,
-            retry=arguments.retry,
-            probe=not arguments.no_probe,
-            plan_only=arguments.plan,
-            command=command,
-        ),
+        study_options=study_options_of(arguments, command),
     )
     for cell in outcome.record.cells:
         for trial in cell.trials:

@@ -279,7 +279,7 @@ class TuneCommand(Verb):
     machine: Machine = MachineOptions()
     """--threads and --device"""
     wandb: Wandb = WandbOptions()
-    """--wandb, --wandb-project and --wandb-entity"""
+    """--wandb and what goes with it"""
     training: Training = TrainingOptions()
     """options of runs and studies"""
 
