@@ -86,9 +86,15 @@ class Job:
         stored = folder.read(RunRecord)
         if stored is not None and stored.hash != self.record.hash:
             difference = other_run(stored, self.record, self.config)
+            # A trial that was done counts, so that its folder is not to be removed.
+            remedy = (
+                "remove that folder, or give the study another name or --runs"
+                if self.trial is None
+                else "undo the change, or give the tuning another name or --runs"
+            )
             raise InputError(
                 f"{self.folder} holds another run ({difference}): the cell has changed since; "
-                "remove that folder, or give the study another name or --runs"
+                f"{remedy}"
             )
         if stored is not None and folder.read(RunSummary) is not None:
             return "finished"
