@@ -237,9 +237,9 @@ def result_of(space: Space, trial: Trial) -> Changes | RunConfig:
         if not where and isinstance(space, FunctionType):
             code = space.__code__
             where = [f"{code.co_filename}, line {code.co_firstlineno}"]
+        place = where[-1] if where else str(space)
         raise InputError(
-            f"the space raises {type(error).__name__}: {error!s:.200} ({where[-1] if where else space}); "
-            "mend it there"
+            f"the space raises {type(error).__name__}: {error!s:.200} ({place}); mend it there"
         ) from error
 
 

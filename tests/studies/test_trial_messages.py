@@ -114,6 +114,11 @@ def broken(trial: Trial) -> Changes:
     return {"encoder.width": sizes["smal"]}
 
 
+def without_trial() -> Changes:
+    """A space that takes no trial."""
+    return {}
+
+
 def test_an_error_within_a_space_names_cell_file_and_line(corpus: Corpus) -> None:
     base = config_of(corpus, FINETUNE)
     with pytest.raises(InputError) as caught:
@@ -122,6 +127,7 @@ def test_an_error_within_a_space_names_cell_file_and_line(corpus: Corpus) -> Non
     assert str(caught.value).startswith("cell next, dropout=0.1")
     assert f"the space raises KeyError: 'smal' ({__file__}, line {line})" in str(caught.value)
     with pytest.raises(InputError) as caught:
-        check_space("next", TunedCell(base=base, space=dict), 0)  # type: ignore[arg-type,misc]
-    assert "the space raises TypeError" in str(caught.value)
-    assert f"({__file__}, line " in str(caught.value)
+        check_space("next", TunedCell(base=base, space=without_trial), 0)  # type: ignore[arg-type]
+    assert "the space raises TypeError: without_trial() takes 0" in str(caught.value)
+    line = without_trial.__code__.co_firstlineno
+    assert f"({__file__}, line {line})" in str(caught.value)

@@ -423,14 +423,18 @@ def test_a_sweep_that_asks_for_a_finished_run_gets_it(
 
 def test_a_pruned_trial_has_ended_and_has_not_failed(online: WandbServer, tmp_path: Path) -> None:
     record = shop_run_record()
-    mirror = WandbMirror(tmp_path, Tracking())
-    with pytest.raises(Pruned), RunFolder(tmp_path, mirror=mirror) as folder:
-        folder.write(record)
-        watch = Pruning(
-            pruner=ASHA(), earlier=(Curve(((1, 0.9),), 0.9),), stage="first", metric="mrr"
-        ).watch(folder, record.hash)
-        folder.log("first", 1, 1, {"val/mrr": 0.25})
-        watch("first", 1, {"val/mrr": 0.25})
+    better = Curve(((1, 0.9),), 0.9)
+    pruning = Pruning(pruner=ASHA(), earlier=(better,), stage="first", metric="mrr")
+
+    def run_trial() -> None:
+        with RunFolder(tmp_path, mirror=WandbMirror(tmp_path, Tracking())) as folder:
+            folder.write(record)
+            watch = pruning.watch(folder, record.hash)
+            folder.log("first", 1, 1, {"val/mrr": 0.25})
+            watch("first", 1, {"val/mrr": 0.25})
+
+    with pytest.raises(Pruned):
+        run_trial()
     (run,) = online.runs.values()
     assert (run.exit_code, run.summary["status"]) == (0, "pruned")
     assert run.series("val/mrr") == [(0, 0.25)]
